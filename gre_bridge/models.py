@@ -1,0 +1,130 @@
+"""Plain values that travel between the rooms: what a claim returns and what a settle takes.
+
+They mirror the JSON of `gre_relay_claim` and `gre_relay_settle` (sql/migrations) and hold no logic
+beyond reading and writing that JSON. Times called `age` are seconds by the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EventKind = Literal["message", "session", "read", "push"]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One pending row of the outbox, joined with what it announces.
+
+    `message`: the chat message (event `message`); `session`: the session as it is now (event
+    `session`); `push`: a queued row of push_notifications (event `push`); `data`: what the trigger
+    kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; `replayed` for a replay).
+    """
+
+    id: str
+    ord: int
+    event: EventKind
+    attempts: int
+    age: float
+    message: Json | None = None
+    session: Json | None = None
+    push: Json | None = None
+    data: Json = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Delivery:
+        """Read one element of a claimed lane's `deliveries`."""
+        return cls(
+            id=row["id"],
+            ord=row["ord"],
+            event=row["event"],
+            attempts=row["attempts"],
+            age=row["age"],
+            message=row.get("message"),
+            session=row.get("session"),
+            push=row.get("push"),
+            data=row.get("data") or {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A leased lane: the pending deliveries of one session (or one queued push) in order."""
+
+    key: str
+    deliveries: tuple[Delivery, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer of `gre_relay_claim`.
+
+    `token` is the one the worker chose. `next_in` is the time in seconds until the next lane that was
+    not claimed becomes due (0 when more is due now, None when nothing waits). `staff` lists active
+    staff as (staff_id, is online), for sinks that address people.
+    """
+
+    token: str
+    lanes: tuple[Lane, ...]
+    next_in: float | None
+    staff: tuple[tuple[str, bool], ...] = ()
+
+    @classmethod
+    def from_json(cls, token: str, answer: Mapping[str, Any]) -> Claim:
+        """Read the jsonb of `gre_relay_claim`."""
+        return cls(
+            token=token,
+            lanes=tuple(
+                Lane(lane["lane_key"], tuple(Delivery.from_json(row) for row in lane["deliveries"]))
+                for lane in answer["lanes"]
+            ),
+            next_in=answer["next_in"],
+            staff=tuple((row["staff_id"], row["online"]) for row in answer.get("staff") or ()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The delivery at which a lane stopped.
+
+    `state` "retry" leaves it pending, "dead" gives it up; `spend` says whether an attempt was spent
+    (an outage spends none); `retry_in` is in seconds.
+    """
+
+    delivery: str
+    state: Literal["retry", "dead"]
+    error: str
+    spend: bool = False
+    retry_in: float = 0.0
+
+
+@dataclass(slots=True)
+class LaneResult:
+    """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle`."""
+
+    lane_key: str
+    token: str
+    done: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
+    failure: Failure | None = None
+    receipts: list[Json] = field(default_factory=list)
+    retry_in: float | None = None
+
+    def to_json(self) -> Json:
+        """The element as `gre_relay_settle` reads it; empty parts are left out."""
+        out: Json = {"lane": self.lane_key, "token": self.token}
+        if self.done:
+            out["done"] = self.done
+        if self.expired:
+            out["expired"] = self.expired
+        if self.failure:
+            f = self.failure
+            out["failed"] = {"id": f.delivery, "state": f.state, "error": f.error, "spend": f.spend}
+            out["retry_in"] = f.retry_in
+        elif self.retry_in is not None:
+            out["retry_in"] = self.retry_in
+        if self.receipts:
+            out["receipts"] = self.receipts
+        return out
