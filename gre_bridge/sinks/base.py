@@ -6,12 +6,14 @@ sink never decides about retries and knows nothing of leases or the database.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from gre_bridge.errors import BridgeError
+from gre_bridge.errors import BridgeError, PermanentError
+
+PushStatus = Literal["sent", "failed", "expired", "no_recipients"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,25 +27,14 @@ class PusherEvent:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """One push: `body` is the JSON body for OneSignal without app_id; `row` is the push_notifications row it is recorded as."""
+    """One push: `body` is the JSON body for OneSignal without app_id; `row` the fixed part of its receipt.
+
+    `row` names either `delivery_id` and the columns of a new push_notifications row, or `push_id`, a
+    row that a portal queued itself and that only needs its status.
+    """
 
     body: dict[str, Any]
     row: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What one or more deliveries of one lane turn into; they succeed or fail together.
-
-    `payloads` may be empty: then there is nothing to send, and `expired` says whether the deliveries
-    count as expired rather than done.
-    """
-
-    lane_key: str
-    deliveries: tuple[str, ...]
-    payloads: tuple[PusherEvent | Push, ...] = ()
-    expired: bool = False
-    attempts: int = 0
 
 
 class Result(StrEnum):
@@ -68,6 +59,42 @@ class Outcome:
     receipts: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What one or more deliveries of one lane turn into; they succeed or fail together.
+
+    `payloads` may be empty: then there is nothing to send, and `expired` says whether the deliveries
+    count as expired rather than done. `receipts` are rows to write although nothing is sent. `error`
+    says that routing itself found the parcel cannot be sent, now or later (an event that this version
+    does not know). Parcels of a lane come in the order of their last deliveries.
+    """
+
+    lane_key: str
+    deliveries: tuple[str, ...]
+    payloads: tuple[PusherEvent | Push, ...] = ()
+    expired: bool = False
+    attempts: int = 0
+    receipts: tuple[dict[str, Any], ...] = ()
+    error: PermanentError | None = None
+
+    def decided(self) -> Outcome | None:
+        """The outcome of a parcel that no request is needed for; None if it has to be sent.
+
+        An unroutable parcel counts as rejected: it spends attempts, so that a newer worker may take it
+        during a change of versions, and ends as dead instead of passing for delivered.
+        """
+        if self.error is not None:
+            return Outcome(Result.REJECTED, self.error, list(self.receipts))
+        return None if self.payloads else Outcome(Result.ACCEPTED, receipts=list(self.receipts))
+
+
+def receipt(
+    row: Mapping[str, Any], status: PushStatus, *, provider_id: str | None = None, error: str | None = None
+) -> dict[str, Any]:
+    """A push_notifications row as the settle writes it: the fixed part and what became of the push."""
+    return {**row, "status": status, "provider_id": provider_id, "error": error}
+
+
 class Sink(Protocol):
     """An outside service that events are sent to."""
 
@@ -79,10 +106,12 @@ class Sink(Protocol):
     """Requests in flight, at most."""
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        """Send parcels in order, at most `batch_size` payloads in all (a single larger parcel is split in order).
+        """Send parcels in order, at most `batch_size` payloads in all (more are split in order).
 
         Returns one outcome for each parcel, in the same order, and never raises for what the service does.
-        After a lane's first parcel that did not get through, that lane's later ones are UNSENT.
+        After a lane's first parcel that did not get through, that lane's later ones are UNSENT; once the
+        service as a whole has failed, nothing more is tried. A parcel with nothing to send is ACCEPTED
+        (its `expired` and its receipts stay valid) unless its lane has stopped before it.
         """
         ...
 

@@ -1,0 +1,5 @@
+"""`python -m gre_bridge`: the same as the command `gre-bridge`."""
+
+from gre_bridge.cli import main
+
+main()

@@ -1,0 +1,88 @@
+"""The command line: parses, calls, prints. No logic of its own.
+
+Exit status: 0 good, 1 a problem was found, 2 usage or configuration error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gre_bridge import __version__
+from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.settings import Settings, load_settings
+from gre_bridge.telemetry import configure_logging
+
+app = typer.Typer(
+    name="gre-bridge",
+    help="Relays every chat message committed in Supabase to Pusher and OneSignal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EnvFile = Annotated[
+    Path | None,
+    typer.Option("--env-file", help="Read variables from this dotenv file; the environment wins."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _fail(error: BridgeError) -> NoReturn:
+    typer.echo(f"gre-bridge: {error}", err=True)
+    raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+def _settings(env_file: Path | None) -> Settings:
+    try:
+        settings = load_settings(env_file)
+    except ConfigurationError as error:
+        _fail(error)
+    configure_logging(level=settings.log_level, style=settings.log_format, secrets=settings.secrets())
+    return settings
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"gre-bridge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Relays every chat message committed in Supabase to Pusher and OneSignal."""
+
+
+@app.command()
+def run(
+    env_file: EnvFile = None,
+    no_api: Annotated[bool, typer.Option("--no-api", help="Serve no HTTP.")] = False,
+    no_relay: Annotated[bool, typer.Option("--no-relay", help="Serve HTTP only, relay nothing.")] = False,
+) -> None:
+    """Run the daemon: the relay and its HTTP endpoints."""
+    from gre_bridge import bridge  # noqa: PLC0415 - other commands start faster without it
+
+    settings = _settings(env_file)
+    try:
+        bridge.run(settings, relay=not no_relay, http=not no_api)
+    except* BridgeError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        assert isinstance(first, BridgeError)
+        _fail(first)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

@@ -1,0 +1,215 @@
+"""`gre-bridge dev`: the stack, the daemon beside it, a seeded database, and everything a developer needs printed.
+
+The order: stack, migrations, seeds, daemon, and when that says it is ready the env file, so a script may wait
+for the file. Ends on SIGINT or SIGTERM, or when the daemon dies. Message text is never printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import httpx
+import orjson
+import psycopg
+
+from gre_bridge.devstack.faults import Request
+from gre_bridge.devstack.guard import Guarded
+from gre_bridge.devstack.keys import write_secret
+from gre_bridge.devstack.stack import Stack
+
+DAEMON = (sys.executable, "-m", "gre_bridge", "run")
+STAFF, PLAYER = "s1", 29
+_READY_WITHIN = 60.0
+_STOP_WITHIN = 25.0
+_CURL = (
+    'curl -X POST $SUPABASE_URL/rest/v1/gre_chat_messages -H "apikey: $KEY" -H "Authorization: Bearer $KEY"'
+    """ -H "Content-Type: application/json" -d '{"player_id": 29, "sender": "player", "sender_name": "Asha","""
+    """ "message": "Is table 4 open?"}'"""
+)
+_SEEDS = (
+    (
+        "insert into public.gre_staff (staff_id, display_name, role) values (%s, %s, %s) on conflict do nothing",
+        (STAFF, "Sam", "staff"),
+    ),
+    (
+        "insert into public.gre_chat_players (player_id, display_name) values (%s, %s) on conflict do nothing",
+        (PLAYER, "Asha"),
+    ),
+)
+
+
+async def dev(
+    *,
+    port: int = 54321,
+    data_dir: Path,
+    env_file: Path | None = None,
+    worker: bool = True,
+    migrate: bool = True,
+    http_port: int | None = None,
+    daemon: Sequence[str] = DAEMON,
+    out: TextIO | None = None,
+) -> int:
+    """Run until a signal; returns the exit status: 0 after a signal, 1 when the daemon died or never got ready.
+
+    `port` is the stack's (0: a free one), `http_port` the daemon's (default GRE_HTTP_PORT or 5000). Without
+    `worker` there is the stack alone; without `migrate` its database stays empty. `daemon` is the command,
+    to which `--env-file FILE` is added. Raises ConfigurationError for what the developer must change.
+    """
+    out = out or sys.stdout
+    with _stopped_by_signals() as stopped:
+        async with Stack(
+            data_dir=data_dir, port=port, heard=_narrator(out) if out.isatty() else None
+        ) as stack:
+            env = {**stack.env(), **_daemon_env(http_port)}
+            if migrate:
+                await asyncio.to_thread(_migrate_and_seed, stack.postgres.dsn())
+            if not worker:
+                _announce(out, stack, env, env_file)
+                await stopped.wait()
+                return 0
+            child = await asyncio.to_thread(_start_daemon, daemon, env, stack.data_dir / "daemon.env")
+            try:
+                return await _attend(child, stopped, env, lambda: _announce(out, stack, env, env_file))
+            finally:
+                await asyncio.to_thread(child.close)
+
+
+def run(**options: Any) -> int:
+    """`dev` in an event loop of its own, uvloop's where that is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(dev(**options))
+
+
+async def _attend(
+    child: Guarded, stopped: asyncio.Event, env: dict[str, str], ready: Callable[[], None]
+) -> int:
+    """Wait for the daemon to be ready, say so, and watch it until `stopped`."""
+    announced = False
+    deadline = time.monotonic() + _READY_WITHIN
+    async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+        while not stopped.is_set():
+            if child.returncode is not None:
+                print(f"gre-bridge dev: the daemon ended with status {child.returncode}", file=sys.stderr)
+                return 1
+            if not announced and await _is_ready(client, env):
+                announced = True
+                ready()
+            if not announced and time.monotonic() > deadline:
+                print(f"gre-bridge dev: the daemon was not ready after {_READY_WITHIN:g} s", file=sys.stderr)
+                return 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), 0.25 if announced else 0.05)
+    return 0
+
+
+async def _is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
+    try:
+        response = await client.get(f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/readyz")
+    except httpx.HTTPError:
+        return False
+    return response.status_code == 200
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Generator[asyncio.Event]:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for signum in signals:
+        loop.add_signal_handler(signum, stopped.set)
+    try:
+        yield stopped
+    finally:
+        for signum in signals:
+            loop.remove_signal_handler(signum)
+
+
+def _migrate_and_seed(db_url: str) -> None:
+    from gre_bridge.migrate import migrate
+
+    migrate(db_url)
+    with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as conn:
+        for statement, values in _SEEDS:
+            conn.execute(statement, values)
+
+
+def _daemon_env(http_port: int | None) -> dict[str, str]:
+    chosen = str(http_port) if http_port is not None else os.environ.get("GRE_HTTP_PORT", "5000")
+    return {"GRE_HTTP_HOST": "127.0.0.1", "GRE_HTTP_PORT": chosen}
+
+
+def _start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
+    write_secret(env_file, _dotenv(env))
+    # The daemon lets its environment win over the file: what the developer has exported for a real project must
+    # not reach it from here.
+    mine = {name: value for name, value in os.environ.items() if not name.startswith("STAFF_PORTAL_")}
+    return Guarded(
+        [*daemon, "--env-file", str(env_file)],
+        stop_signal=signal.SIGTERM,
+        grace=_STOP_WITHIN,
+        env={**mine, **env},
+    )
+
+
+def _dotenv(env: dict[str, str]) -> str:
+    return "".join(f'{name}="{value}"\n' for name, value in env.items())
+
+
+def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | None) -> None:
+    tokens = {
+        f"player {PLAYER}": stack.user_token("player", player_id=PLAYER, expires_in=7 * 86400),
+        f"staff {STAFF}": stack.user_token("staff", staff_id=STAFF, expires_in=7 * 86400),
+        "admin a1": stack.user_token("admin", staff_id="a1", expires_in=7 * 86400),
+    }
+    lines = ["gre-bridge dev is ready.", ""]
+    lines += [f"  {name}={value}" for name, value in env.items()]
+    lines += ["", "Tokens of users (valid for 7 days):"]
+    lines += [f"  {name}: {token}" for name, token in tokens.items()]
+    lines += ["", "Send a player's message:"]
+    lines += [f"  SUPABASE_URL={env['SUPABASE_URL']} KEY={env['SUPABASE_SERVICE_KEY']}"]
+    lines += [f"  {_CURL}", ""]
+    lines += [f"Received: {stack.url}/__stack/received?sink=pusher   Faults: {stack.url}/__stack/faults"]
+    print("\n".join(lines), file=out, flush=True)
+    if env_file:
+        write_secret(env_file, _dotenv(env))
+
+
+def _narrator(out: TextIO) -> Callable[[str, Request], None]:
+    """Prints one line for each event that a sink took or refused, without its text."""
+
+    def heard(sink: str, request: Request) -> None:
+        clock = time.strftime("%H:%M:%S", time.localtime(request.at))
+        for item in request.items:
+            said = _pusher_line(item) if sink == "pusher" else _onesignal_line(item)
+            refused = "" if request.status == 200 else f" [{request.status or 'no answer'}]"
+            print(f"{clock} {sink}{refused} {said}", file=out, flush=True)
+
+    return heard
+
+
+def _pusher_line(item: dict[str, Any]) -> str:
+    try:
+        data = orjson.loads(item.get("data", "{}"))
+    except orjson.JSONDecodeError:
+        data = {}
+    shown = [f"{name}={data[name]}" for name in ("id", "seq") if isinstance(data, dict) and name in data]
+    return " ".join([item.get("channel", "-"), item.get("name", "-"), *shown])
+
+
+def _onesignal_line(item: dict[str, Any]) -> str:
+    aliases = (item.get("body") or {}).get("include_aliases") or {}
+    return f"to {','.join(aliases.get('external_id') or ['-'])} id={item.get('id') or '-'}"

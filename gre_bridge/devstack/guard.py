@@ -1,0 +1,190 @@
+"""A small parent for a child process, so that nothing outlives the program that started it.
+
+`Guarded` starts this very file as a script between the starter and the command. The script holds one end
+of a pipe from the starter: a byte on it is a signal for the child, its end means that the starter is gone
+(closed it, died, was killed), and the child is then ended: `stop_signal`, after `grace` seconds
+`last_signal`, after as many again SIGKILL for its process group. Should the guard itself be killed, the
+kernel (on Linux) gives the child `last_signal`.
+
+The script runs alone (`python -I -S`), so this module must import nothing but the standard library. It
+knows nothing of what it guards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# linux/prctl.h, linux/capability.h
+_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+_CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
+
+
+class Guarded:
+    """A running command under a guard. The starter's side; safe to use from any thread."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        stop_signal: signal.Signals,
+        last_signal: signal.Signals = signal.SIGKILL,
+        grace: float = 10.0,
+        user: tuple[int, int] | None = None,
+        keep_access: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        output: int | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        """Start `command`; it gets a session of its own, and the end of file as its standard input.
+
+        `grace` is in seconds. `user` (uid, gid) is whom root becomes for it; `keep_access` then leaves it the
+        one capability to pass directories that are closed to that user (Linux). `output` is a file
+        descriptor for both its output streams. Raises OSError when the guard cannot be started.
+        """
+        self._grace = grace
+        options = {
+            "stages": [int(stop_signal), int(last_signal), int(signal.SIGKILL)],
+            "grace": grace,
+            "user": user,
+            "keep_access": keep_access,
+            "pass_fds": list(pass_fds),
+        }
+        inner, self._pipe = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(Path(__file__)), json.dumps(options), *command],
+                stdin=inner,
+                stdout=output,
+                stderr=output,
+                pass_fds=pass_fds,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(inner)
+
+    @property
+    def returncode(self) -> int | None:
+        """The command's exit status, 128 + n when signal n ended it; None while it runs."""
+        return self._process.poll()
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Pass a signal on to the command; nothing happens when it has ended."""
+        with contextlib.suppress(OSError):
+            os.write(self._pipe, bytes([signum]))
+
+    def wait(self, timeout: float) -> int:
+        """Wait for the command's end, at most `timeout` seconds (raises subprocess.TimeoutExpired)."""
+        return self._process.wait(timeout)
+
+    def close(self) -> int:
+        """End the command if it still runs (see the module), and return its exit status."""
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+        try:
+            return self._process.wait(3 * self._grace + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait(5)
+
+
+def _become(uid: int, gid: int, keep_access: bool) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if keep_access:
+        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+    if keep_access:
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+        mask = 1 << _CAP_DAC_OVERRIDE
+        sets = (ctypes.c_uint32 * 6)(mask, mask, mask, 0, 0, 0)
+        if libc.capset(header, sets) or libc.prctl(
+            _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE, 0, 0
+        ):
+            raise OSError(ctypes.get_errno(), "cannot keep the capability to pass closed directories")
+
+
+def _guard(options: dict[str, Any], command: list[str]) -> int:
+    stages = [signal.Signals(number) for number in options["stages"]]
+    guard = os.getpid()
+
+    def prepare() -> None:
+        os.setsid()
+        if options["user"]:
+            try:
+                uid, gid = options["user"]
+                _become(uid, gid, options["keep_access"])
+            except OSError as error:
+                # Popen would only say that something went wrong here.
+                os.write(2, f"cannot become user {options['user'][0]}: {error}\n".encode())
+                os._exit(126)
+        if sys.platform == "linux":
+            # After the change of user, which clears it.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(stages[1]), 0, 0, 0)
+            if os.getppid() != guard:
+                os._exit(1)
+
+    wake_in, wake_out = os.pipe()
+    os.set_blocking(wake_out, False)
+    signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
+    ended = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    for signum in (signal.SIGCHLD, *ended):
+        signal.signal(signum, lambda *_: None)
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=prepare,  # noqa: PLW1509 (this program has one thread)
+        pass_fds=options["pass_fds"],
+    )
+
+    watched = [0, wake_in]
+    deadline: float | None = None
+    while child.poll() is None:
+        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select(watched, [], [], patience)
+        stop = deadline is not None and time.monotonic() >= deadline
+        if wake_in in ready:
+            stop |= bool(ended.intersection(os.read(wake_in, 64))) and deadline is None
+        if 0 in ready:
+            asked = os.read(0, 64)
+            for number in asked:
+                child.send_signal(number)
+            if not asked:
+                watched.remove(0)
+                stop |= deadline is None
+        if stop:
+            last = stages.pop(0) if stages else signal.SIGKILL
+            if last == signal.SIGKILL:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, last)
+            else:
+                child.send_signal(last)
+            deadline = time.monotonic() + options["grace"]
+    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(_guard(json.loads(sys.argv[1]), sys.argv[2:]))
+    except (OSError, subprocess.SubprocessError) as error:
+        # A child that could not be started: the reason goes where its own output would have gone.
+        print(f"cannot run {sys.argv[2]}: {error}", file=sys.stderr)
+        sys.exit(127)

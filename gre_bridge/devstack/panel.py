@@ -1,0 +1,140 @@
+"""/__stack: how tests and people set faults, read what the sinks received, and ask whether all is well.
+
+`GET /__stack/health`; `GET|DELETE /__stack/received`; `GET|POST|DELETE /__stack/faults`. What a fault does
+is its face's business; here is only the JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+
+from gre_bridge.devstack.faults import Faults, Receive, Received, Scope, Send, answer, read_body
+from gre_bridge.devstack.onesignal import OneSignal
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+from gre_bridge.devstack.pusher import Pusher
+from gre_bridge.devstack.realtime import Realtime, RealtimeFaults
+
+_LIMIT = 10_000
+_REALTIME = {field.name: field.default for field in fields(RealtimeFaults) if field.name != "sockets"}
+
+
+class Panel:
+    """The ASGI application for /__stack/…, over the parts of one stack."""
+
+    def __init__(
+        self,
+        *,
+        faults: Mapping[str, Faults],
+        received: Mapping[str, Received],
+        pusher: Pusher,
+        onesignal: OneSignal,
+        realtime: Realtime,
+        postgres: EmbeddedPostgres,
+    ) -> None:
+        self._faults = faults
+        self._received = received
+        self._pusher = pusher
+        self._onesignal = onesignal
+        self._realtime = realtime
+        self._postgres = postgres
+        self._one_at_a_time = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        query = {
+            name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()
+        }
+        try:
+            match (scope["method"], scope["path"].removeprefix("/__stack/")):
+                case ("GET", "health"):
+                    result = self.health()
+                case ("GET", "received"):
+                    since = int(query.get("since", 0))
+                    items = list(self._received[query["sink"]].since(since, int(query.get("limit", _LIMIT))))
+                    result = {"items": items, "last": items[-1]["n"] if items else since}
+                case ("DELETE", "received"):
+                    for name in [query["sink"]] if "sink" in query else list(self._received):
+                        self._received[name].clear()
+                    result = {}
+                case ("GET", "faults"):
+                    result = self.faults()
+                case ("POST", "faults"):
+                    for face, value in orjson.loads(await read_body(receive)).items():
+                        await self.set_fault(face, value)
+                    result = self.faults()
+                case ("DELETE", "faults"):
+                    for face in [query["face"]] if "face" in query else [*self._faults, "subscribers", "realtime"]:
+                        await self.set_fault(face, None)
+                    result = self.faults()
+                case _:
+                    return await answer(send, 404, {"error": "GET health, received, faults"})
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            return await answer(send, 400, {"error": f"{type(error).__name__}: {error}"})
+        await answer(send, 200, result)
+
+    def health(self) -> dict[str, Any]:
+        """Whether PostgreSQL runs, and how much each sink was sent: cheap enough to poll."""
+        counts = {
+            name: {"requests": sink.requests, "accepted": sink.accepted}
+            for name, sink in self._received.items()
+        }
+        return {"status": "ok", "postgres": self._postgres.running, "received": counts}
+
+    def faults(self) -> dict[str, Any]:
+        """The faults in force."""
+        subscribers = self._onesignal.subscribers
+        return {
+            **{name: faults.to_json() for name, faults in self._faults.items()},
+            "subscribers": None if subscribers is None else sorted(subscribers),
+            "realtime": {name: getattr(self._realtime.faults, name) for name in _REALTIME},
+            "postgres": "running" if self._postgres.running else "stopped",
+        }
+
+    async def set_fault(self, face: str, value: Any) -> None:
+        """Set a face's faults, clear them (None), or let its `action` happen. Raises ValueError for what is unknown."""
+        value = dict(value) if isinstance(value, dict) else value
+        action = value.pop("action", None) if isinstance(value, dict) else None
+        match face, action:
+            case "postgres", _:
+                await self._act_on_postgres(action)
+            case "realtime", None:
+                self._set_realtime(value or {})
+            case "realtime", "close_all":
+                self._realtime.faults.close_all(value.get("code", 1006))
+            case "realtime", "phx_close_all":
+                self._realtime.faults.phx_close_all()
+            case "realtime", "system_error_all":
+                self._realtime.faults.system_error_all(value.get("message", "fault"))
+            case "pusher", "drop_sockets":
+                self._pusher.channels.drop_sockets()
+            case "subscribers", None:
+                self._onesignal.subscribers = None if value is None else set(value)
+            case _, None if face in self._faults:
+                self._faults[face].set(value)
+            case _:
+                raise ValueError(f"no face {face}" + (f" with action {action}" if action else ""))
+
+    def _set_realtime(self, value: dict[str, Any]) -> None:
+        if unknown := value.keys() - _REALTIME.keys():
+            raise ValueError(f"realtime has no fault {', '.join(sorted(unknown))}")
+        for name, part in {**_REALTIME, **value}.items():
+            setattr(self._realtime.faults, name, part)
+
+    async def _act_on_postgres(self, action: str | None) -> None:
+        steps: dict[str | None, list[Callable[[], Any]]] = {
+            "stop": [self._postgres.stop],
+            "start": [self._postgres.start],
+            "crash": [self._postgres.crash],
+            "restart": [self._postgres.stop, self._postgres.start],
+            "terminate_backends": [self._postgres.terminate_backends],
+        }
+        if action not in steps:
+            raise ValueError("postgres has the actions stop, start, crash, restart, terminate_backends")
+        async with self._one_at_a_time:
+            for step in steps[action]:
+                await asyncio.to_thread(step)

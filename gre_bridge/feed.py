@@ -1,0 +1,230 @@
+"""The supervised Realtime subscription: it rings when there may be work, and knows when it is deaf.
+
+Realtime is a doorbell, not a mailbox. Two bells hang on one socket: `broadcast` (the outbox trigger rings
+a private topic) and `postgres_changes` (INSERT on the messages table). The third, the sweep, belongs to
+the relay, which tells `Feed.missed` about work that no bell had announced. This room keeps one link up
+and replaces it when it breaks, ages or is deaf; it must not decide what to send, nor believe a ring.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gre_bridge.feed_link import FeedState, Link, Timing
+
+__all__ = ["Feed", "FeedState", "Timing", "quiet_client_logs"]
+
+log = logging.getLogger(__name__)
+
+MAX_SESSIONS = 50
+"""The most session ids that a ring may name (the trigger names no more)."""
+
+
+def quiet_client_logs() -> None:
+    """Keep the client's packages from logging chat text and keys.
+
+    `realtime` logs a frame that it cannot parse whole at ERROR (the text included), `websockets` the
+    address with the key at DEBUG (both run with realtime 2.34.1).
+    """
+    logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+def sessions_of(ids: object) -> frozenset[str] | None:
+    """The session ids that an untrusted ring names, or None ("look everywhere") for anything else."""
+    if not isinstance(ids, list) or not 0 < len(ids) <= MAX_SESSIONS:
+        return None
+    try:
+        found = frozenset(str(uuid.UUID(one)) for one in ids)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return found
+
+
+class Feed:
+    """Keeps one link up, replaces it when it breaks, ages or is deaf, and passes its rings on."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        key: str,
+        on_ring: Callable[[frozenset[str] | None], None],
+        on_state: Callable[[FeedState], None] | None = None,
+        topic: str = "gre:relay",
+        private: bool = True,
+        schema: str = "public",
+        table: str = "gre_chat_messages",
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`url` is the project's (http or https), `key` a service key.
+
+        `on_ring` is called on the loop with the ids of the sessions that have news, or None for "look
+        everywhere" (also after each join and each "Subscribed to PostgreSQL": claim then). `on_state` is
+        called when state, detail or health changed. Neither may block. `clock` is in seconds, `jitter`
+        gives a number from 0 to 1.
+        """
+        self._on_ring = on_ring
+        self._on_state = on_state
+        self._timing = timing = timing or Timing()
+        self._clock = clock
+        self._jitter = jitter
+        self._rows_private = private
+        self._link: Link | None = None
+        self._new_link = partial(
+            Link,
+            url=url,
+            key=key,
+            topic=topic,
+            private=private,
+            schema=schema,
+            table=table,
+            timing=timing,
+            clock=clock,
+            on_ring=self._rung,
+            on_change=self._update,
+        )
+        self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
+        self._suspect = False
+        self._silence = 0
+        self.since = clock()
+        """When state, detail or health last changed, by `clock`."""
+        self.last_ring = -math.inf
+        """When `on_ring` was last called, by `clock`."""
+        self.misses = 0
+        """Work that only a sweep found while no bell had rung."""
+        self.reconnections: Counter[str] = Counter()
+        """Links replaced, by reason: connect, join, closed, channel, silent, deaf, renewal."""
+
+    @property
+    def state(self) -> FeedState:
+        """How far the subscription is."""
+        return self._shown[0]
+
+    @property
+    def detail(self) -> str:
+        """One line about the state, without secrets: why it waits, which bell is missing."""
+        return self._shown[1]
+
+    @property
+    def bells(self) -> frozenset[str]:
+        """The bells that are ready: `broadcast`, `postgres_changes`."""
+        return self._link.ringing if self._link else frozenset()
+
+    @property
+    def healthy(self) -> bool:
+        """A bell is ready and none is suspected to be deaf: the sweep may be slow."""
+        return bool(self.bells) and not self._suspect
+
+    def missed(self, age: float) -> None:
+        """Report a sweep that found fresh work, at most once a sweep; `age` is in seconds since its commit.
+
+        It counts only if no bell has rung since the commit. After `deaf_after` of them the link is
+        rebuilt, and not `healthy` until a bell has rung.
+        """
+        now = self._clock()
+        grace = self._timing.grace
+        if not self.healthy or age < grace or self.last_ring >= now - age - grace:
+            return
+        self.misses += 1
+        self._silence += 1
+        if self._silence >= self._timing.deaf_after:
+            self._suspect = True
+            if self._link is not None:
+                self._link.fail("deaf", "sweeps found work that no bell had announced")
+
+    async def run(self) -> None:
+        """Keep the subscription up until cancelled; whatever the server does, this does not raise."""
+        quiet_client_logs()
+        links: list[Link] = []  # the one in service and, while it opens, its successor
+        failures = 0
+        try:
+            while True:
+                link = self._new_link(rows_private=self._rows_private)
+                links.append(link)
+                if len(links) == 1:
+                    self._serve(link)
+                up = await link.open()
+                # A public join hears postgres_changes where private ones are not set up, and the other way round.
+                self._rows_private ^= link.rows_refused
+                if up:
+                    self._serve(link)
+                    for old in links[:-1]:
+                        await self._drop(old, links)
+                    over = await link.watch(partial(self._due, link))
+                    if self._clock() >= link.born + self._timing.stable:
+                        failures = 0
+                    if not over:
+                        continue  # it stays in service until its successor is open
+                failures += 1
+                await self._drop(link, links)
+                await self._pause(failures, links)
+        finally:
+            for link in links:
+                await link.close()
+            self._link = None
+            self._update()
+
+    def _serve(self, link: Link) -> None:
+        self._link, self._silence = link, 0
+        self._update()
+
+    def _due(self, link: Link) -> float:
+        sound = link.complete and not self._suspect
+        return link.born + (self._timing.renew if sound else self._timing.retry)
+
+    async def _drop(self, link: Link, links: list[Link]) -> None:
+        self.reconnections[link.over or "renewal"] += 1
+        await link.close()
+        links.remove(link)
+
+    async def _pause(self, failures: int, links: list[Link]) -> None:
+        """Wait before the next attempt: exponential, full jitter, without a limit of attempts."""
+        ceiling = min(self._timing.backoff_max, self._timing.backoff * 2.0 ** min(failures - 1, 30))
+        until = self._clock() + ceiling * self._jitter()
+        for old in list(links):  # only its renewal failed: it serves on
+            if await old.watch(lambda: until):
+                await self._drop(old, links)
+        if (left := until - self._clock()) > 0:
+            await asyncio.sleep(left)
+
+    def _update(self) -> None:
+        state, detail = self._link.status() if self._link else (FeedState.STOPPED, "")
+        if state is FeedState.LIVE and self._suspect:
+            detail = f"{detail}; no bell has rung since it was found deaf".removeprefix("; ")
+        shown = (state, detail, self.healthy)
+        if shown == self._shown:
+            return
+        log.log(logging.WARNING if detail else logging.INFO, "feed %s %s", state.value, detail)
+        self._shown, self.since = shown, self._clock()
+        if self._on_state is not None:
+            _guarded(self._on_state, state)
+
+    def _rung(self, sessions: object, bell: bool) -> None:
+        """Pass a ring on; `bell` says that a bell rang, not that we joined."""
+        self.last_ring = self._clock()
+        if bell:
+            self._silence = 0
+            if self._suspect:
+                self._suspect = False
+                self._update()
+        _guarded(self._on_ring, sessions_of(sessions))
+
+
+def _guarded(call: Callable[[Any], None], value: object) -> None:
+    """Call back without letting a raise through: it would end the client's listener without a word."""
+    try:
+        call(value)
+    except Exception as error:  # noqa: BLE001 - a callback's bug must not make the feed deaf
+        log.error("feed: a callback raised %s", type(error).__name__)

@@ -1,0 +1,353 @@
+"""One link to Realtime: a client object, its socket and the two channels that the bells hang on.
+
+A link is opened once, watched, closed, and never repaired. The client's own rejoin leaves a zombie that
+the server feeds and the client ignores; its own reconnection gives up for ever after a quarter of a
+minute, inside a task that nobody awaits (run against realtime 2.34.1). Each bell has a channel of its
+own, because one refused binding silences every binding of its channel (measured on Realtime 2.122.0):
+so one can be missing while the other rings. This room decides nothing about when to connect again, reads
+no message and lets neither text nor keys out of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
+from realtime import types as rt
+from realtime._async.push import AsyncPush
+from realtime.message import SuccessSystemPayload
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidStatus
+
+log = logging.getLogger(__name__)
+
+
+class FeedState(StrEnum):
+    """How far the subscription got."""
+
+    CONNECTING = "connecting"
+    JOINED = "joined"
+    """A channel is joined, another one is still on its way (postgres_changes is ready seconds after its join)."""
+    LIVE = "live"
+    """Every bell is ready or known to be missing; `Feed.detail` names what is missing."""
+    WAITING = "waiting"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """All in seconds. A refused join is answered after 5 s, a refused handshake after 2 s (Realtime 2.122.0)."""
+
+    connect: float = 10.0
+    join: float = 10.0
+    system: float = (
+        15.0  # from the joins to "Subscribed to PostgreSQL"; 2.9 s measured after a server's start
+    )
+    heartbeat: float = 20.0  # the server closes after 60 s without one
+    pong: float = 10.0  # for the reply to a heartbeat, else the socket counts as half-open
+    close: float = 2.0
+    renew: float = 4 * 3600.0
+    """Age at which a link is replaced, its successor first: tokens rotate, proxies cut long connections."""
+    retry: float = 300.0
+    """The same for a link that lacks a bell, or that has rung no bell since it replaced a deaf one."""
+    backoff: float = 0.5
+    backoff_max: float = 30.0
+    stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
+    grace: float = 2.0  # work younger than this may still be announced by a bell
+    deaf_after: int = 2  # so many misses without a bell between them mean deaf
+
+
+class _Part(StrEnum):
+    JOINING = "joining"
+    JOINED = "joined"
+    READY = "ready"
+    MISSING = "missing"
+
+
+@dataclass(slots=True, eq=False)
+class _Bell:
+    """One channel of a link and how far it got."""
+
+    name: str
+    channel: AsyncRealtimeChannel
+    part: _Part = _Part.JOINING
+    detail: str = ""
+
+
+class Link:
+    """One client object, one socket, two channels: opened once, watched, closed."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        key: str,
+        topic: str,
+        private: bool,
+        rows_private: bool,
+        schema: str,
+        table: str,
+        timing: Timing,
+        clock: Callable[[], float],
+        on_ring: Callable[[object, bool], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._key = key
+        self._timing = timing
+        self._clock = clock
+        self._ring = on_ring
+        self._changed = on_change
+        self._closed = False
+        self._stirred = asyncio.Event()
+        self._socket: ClientConnection | None = None
+        self.over: str | None = None
+        """Why the link ended, one of few words (a metric's label); `detail` is one line about it."""
+        self.detail = ""
+        self.born = self._beaten = clock()
+        self.rows_refused = False
+        """The join for postgres_changes was refused (not its binding)."""
+
+        self._client = AsyncRealtimeClient(
+            f"{url.rstrip('/')}/realtime/v1",
+            key,
+            auto_reconnect=False,
+            max_retries=1,
+            hb_interval=24 * 3600,  # it ignores the replies to its heartbeats: ours replace them
+            timeout=math.ceil(timing.connect + timing.join) + 1,  # so that our own bounds end first
+        )
+        # Replies to heartbeats are dropped unless a channel object of this name is there to take them.
+        self._phoenix = self._client.channels["phoenix"] = AsyncRealtimeChannel(self._client, "phoenix")
+        broadcast = self._client.channel(topic, _options(private))
+        broadcast.on_broadcast("*", self._on_broadcast)
+        rows = self._client.channel(f"{topic}:rows", _options(rows_private))
+        rows.on_postgres_changes(
+            rt.RealtimePostgresChangesListenEvent.Insert, self._on_row, table=table, schema=schema
+        )
+        rows.on_system(self._on_system)
+        self._rows = _Bell("postgres_changes", rows)
+        self._bells = (_Bell("broadcast", broadcast), self._rows)
+
+    # What works
+
+    @property
+    def ringing(self) -> frozenset[str]:
+        """Names of the bells that are ready."""
+        if self.over is not None:
+            return frozenset()
+        return frozenset(bell.name for bell in self._bells if bell.part is _Part.READY)
+
+    @property
+    def complete(self) -> bool:
+        """Both bells are ready."""
+        return len(self.ringing) == len(self._bells)
+
+    def status(self) -> tuple[FeedState, str]:
+        """The state and one line about it."""
+        if self.over is not None:
+            return FeedState.WAITING, self.detail
+        missing = "; ".join(f"no {b.name}: {b.detail}" for b in self._bells if b.part is _Part.MISSING)
+        if self._settled():
+            return FeedState.LIVE, missing
+        if any(b.part in (_Part.JOINED, _Part.READY) for b in self._bells):
+            return FeedState.JOINED, missing
+        return FeedState.CONNECTING, missing
+
+    def _settled(self) -> bool:
+        return self._ended() or all(b.part in (_Part.READY, _Part.MISSING) for b in self._bells)
+
+    def _ended(self) -> bool:
+        return self.over is not None
+
+    # Its life
+
+    async def open(self) -> bool:
+        """Connect and join. True when a bell is ready and every other one has had its time."""
+        try:
+            async with asyncio.timeout(self._timing.connect):
+                await self._client.connect()
+        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            self.fail("connect", _refusal(error))
+            return False
+        self._socket, listener = self._client._ws_connection, self._client._listen_task
+        assert listener is not None, "connect() starts the listener"
+        listener.add_done_callback(self._on_listener_done)
+        try:
+            async with asyncio.timeout(self._timing.join):
+                await asyncio.gather(*map(self._join, self._bells))
+        except TimeoutError:
+            for bell in self._bells:
+                if bell.part is _Part.JOINING:
+                    self._miss(bell, "the join was not answered")
+        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            self.fail("closed", type(error).__name__)
+        if not await self._wait(self._settled, self._timing.system):
+            self._miss(self._rows, 'no "Subscribed to PostgreSQL"')
+        self.born = self._clock()
+        return not self._ended()
+
+    async def watch(self, due: Callable[[], float]) -> bool:
+        """Wait until the clock reaches `due()` (False) or the link is over (True)."""
+        while not self._ended():
+            now, deadline = self._clock(), due()
+            beat_in = self._beaten + self._timing.heartbeat - now
+            if now >= deadline:
+                return False
+            if beat_in <= 0:
+                await self._beat()
+            else:
+                await self._wait(self._ended, min(deadline - now, beat_in))
+        return True
+
+    def fail(self, reason: str, detail: str) -> None:
+        """Say that the link is over; the first reason stays."""
+        if self.over is None and not self._closed:
+            self.over, self.detail = reason, f"{reason}: {self._clean(detail)}"
+            self._stir()
+
+    async def close(self) -> None:
+        """Take the client apart, in bounded time also when the other end is gone without a word."""
+        self._closed = True
+        client = self._client
+        owned = [client._listen_task, client._heartbeat_task]
+        for channel in (self._phoenix, *(bell.channel for bell in self._bells)):
+            pushes = (channel.join_push, *channel.messages_waiting_for_ack.values())
+            owned += [channel.rejoin_timer.timer, *(push.timeout_task for push in pushes)]
+            owned += channel._background_tasks
+        running = [task for task in owned if task is not None and not task.done()]
+        for task in running:
+            task.cancel()
+        try:
+            async with asyncio.timeout(self._timing.close):
+                await client.close()
+        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            log.debug("feed: the socket did not close cleanly: %s", type(error).__name__)
+        finally:
+            if self._socket is not None:
+                self._socket.transport.abort()
+        if running:
+            await asyncio.wait(running, timeout=self._timing.close)
+
+    async def _join(self, bell: _Bell) -> None:
+        if self._client.is_connected:  # else subscribe() would connect again on its own
+            await bell.channel.subscribe(partial(self._on_subscribe, bell))
+
+    async def _beat(self) -> None:
+        """Send a heartbeat with a ref: a half-open socket takes bytes, only a reply proves it whole."""
+        self._beaten = self._clock()
+        push = AsyncPush(self._phoenix, rt.ChannelEvents.heartbeat, {}, math.ceil(self._timing.pong) + 1)
+        push.receive(rt.RealtimeAcknowledgementStatus.Ok, lambda _reply: self._stirred.set())
+        try:
+            async with asyncio.timeout(self._timing.pong):
+                await push.send()
+            if not await self._wait(
+                lambda: self._ended() or push.received_resp is not None, self._timing.pong
+            ):
+                self.fail("silent", "a heartbeat was not answered")
+        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            self.fail("silent", type(error).__name__)
+        finally:
+            push.destroy()
+
+    async def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not done():
+                    self._stirred.clear()
+                    await self._stirred.wait()
+        return done()
+
+    # What the client calls inside its listener. A raise here would end the listener without a word.
+
+    def _on_subscribe(self, bell: _Bell, state: rt.RealtimeSubscribeStates, error: Exception | None) -> None:
+        if self._closed:
+            return
+        bell.channel.rejoin_timer.reset()
+        told = _told(error)
+        detail = str(told.get("message") or told.get("reason") or state.value)
+        if state is rt.RealtimeSubscribeStates.SUBSCRIBED:
+            bell.part = _Part.JOINED if bell is self._rows else _Part.READY
+            self._stir()
+            self._ring(None, False)
+        elif not self._client.is_connected:
+            self.fail("closed", self._farewell())
+        elif bell.part is _Part.JOINING:
+            self.rows_refused |= bell is self._rows
+            self._miss(bell, detail)
+        elif bell.part is _Part.MISSING:
+            pass  # the other bell carries the link; what a lost channel says next changes nothing
+        elif told.get("extension") == "postgres_changes":
+            # Only its binding is refused; the channel would stay joined, and dead (measured on Realtime 2.122.0).
+            self._miss(bell, detail)
+        else:
+            self.fail("channel", f"{bell.name} {detail}")
+
+    def _on_system(self, payload: SuccessSystemPayload) -> None:
+        """ "Subscribed to PostgreSQL": from now on changes come, and what came before is lost, each time."""
+        if not self._closed and payload.extension == "postgres_changes":
+            self._rows.part = _Part.READY
+            self._stir()
+            self._ring(None, False)
+
+    def _on_broadcast(self, payload: Mapping[str, Any]) -> None:
+        if not self._closed:
+            self._ring(payload["payload"].get("sessions"), True)
+
+    def _on_row(self, payload: Mapping[str, Any]) -> None:
+        if not self._closed:
+            self._ring([(payload["data"].get("record") or {}).get("session_id")], True)
+
+    def _on_listener_done(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        self.fail("closed", type(error).__name__ if error else self._farewell())
+
+    def _miss(self, bell: _Bell, detail: str) -> None:
+        bell.part, bell.detail = _Part.MISSING, self._clean(detail)
+        if all(b.part is _Part.MISSING for b in self._bells):
+            self.fail("join", "; ".join(b.detail for b in self._bells))
+        else:
+            self._stir()
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._changed()
+
+    def _farewell(self) -> str:
+        ws = self._socket
+        return f"{ws.close_code} {ws.close_reason or ''}" if ws is not None else "no socket"
+
+    def _clean(self, text: str) -> str:
+        return " ".join(text.replace(self._key or "\0", "***").split())[:200]
+
+
+def _options(private: bool) -> rt.RealtimeChannelOptions:
+    presence: rt.RealtimeChannelPresenceConfig = {"key": "", "enabled": False}
+    return {"config": {"broadcast": {"ack": False, "self": False}, "presence": presence, "private": private}}
+
+
+def _told(error: Exception | None) -> dict[str, Any]:
+    """What the server said, which the client hands on as JSON in an exception; {} when it said nothing."""
+    try:
+        told = json.loads(str(error))
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _refusal(error: Exception) -> str:
+    """Why there is no connection. Never the exception's own text, which may hold the address with the key."""
+    if not isinstance(error, InvalidStatus):
+        return type(error).__name__
+    try:
+        reason = json.loads(error.response.body or b"")["error"]
+    except (ValueError, KeyError, TypeError):
+        reason = error.response.reason_phrase
+    return f"HTTP {error.response.status_code} {reason}"

@@ -1,0 +1,255 @@
+"""The loop of one sink: when to claim, and how much.
+
+A bell, the sweep timer or the exact time of the next retry wakes it. It leases lanes and hands them to the
+sender; while requests are in flight new bells lead to new claims, so work batches by itself under load and
+waits for nothing when idle. It keeps nothing that matters: whatever is lost here is leased again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+
+from gre_bridge.errors import BridgeError, TransientError
+from gre_bridge.models import Claim
+from gre_bridge.relay.lease import Lease
+from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+from gre_bridge.relay.sender import Route, Sender
+from gre_bridge.relay.settler import Settler
+from gre_bridge.sinks.base import Sink
+from gre_bridge.store import Store
+from gre_bridge.telemetry import Metrics
+
+log = structlog.get_logger("gre.relay")
+
+GRACE = 1.0
+"""Seconds after which a bell for committed work should have rung."""
+FIRST_PAUSE = 0.02
+"""Seconds to wait when due lanes were all locked by others; doubles up to the fast sweep."""
+UNSETTLED_LIMIT = 500
+"""Lanes waiting to be settled above which nothing more is claimed."""
+
+
+class Dispatcher:
+    """Relays the deliveries of one sink until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sink: Sink,
+        route: Route,
+        metrics: Metrics,
+        retry: RetryPolicy,
+        breaker: Breaker | None = None,
+        lease_seconds: float = 30.0,
+        sweep_interval: float = 30.0,
+        fast_sweep_interval: float = 1.0,
+        lanes_per_claim: int = 100,
+        rows_per_lane: int = 10,
+        feed_healthy: Callable[[], bool] = lambda: False,
+        on_missed: Callable[[float], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """All times are in seconds. `on_missed` hears the age of work that no bell announced."""
+        self.sink = sink
+        self.breaker = breaker or Breaker()
+        self.last_error = ""
+        self.settler = Settler(
+            store=store, sink=sink.name, metrics=metrics, on_waiting=self.ring, on_settled=self._room_again
+        )
+        self.sender = Sender(
+            sink=sink,
+            route=route,
+            settler=self.settler,
+            breaker=self.breaker,
+            retry=retry,
+            metrics=metrics,
+            clock=clock,
+            on_room=self._room_again,
+            on_recovery=self.ring,
+        )
+        self._store = store
+        self._metrics = metrics
+        self._retry = retry
+        self._lease_seconds = lease_seconds
+        self._sweep = sweep_interval
+        self._fast_sweep = fast_sweep_interval
+        self._lanes = lanes_per_claim
+        self._rows = rows_per_lane
+        self._feed_healthy = feed_healthy
+        self._on_missed = on_missed
+        self._clock = clock
+        self._bell = asyncio.Event()
+        self._stopping = False
+        self._abandoned: list[str] = []
+        self._more = True
+        self._blocked = False
+        self._due_at: float | None = None
+        self._not_before = 0.0
+        self._spins = 0
+        self._errors = 0
+
+    def ring(self) -> None:
+        """There may be work: claim soon."""
+        self._bell.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what is in flight has been settled."""
+        self._stopping = True
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Relay until `stop`; cancelling it gives up at once and leaves the leases to run out."""
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(self.settler.run()), group.create_task(self._extend_leases())]
+            try:
+                while not self._stopping:
+                    await self._turn(group)
+                await self.sender.finish()
+                await self.settler.flush()
+                with contextlib.suppress(BridgeError):
+                    await self._release_abandoned()
+            finally:
+                for task in helpers:
+                    task.cancel()
+
+    async def _turn(self, group: asyncio.TaskGroup) -> None:
+        """Wait until there is a reason to claim, and claim if there is room."""
+        swept = await self._wait()
+        if self._stopping:
+            return
+        now = self._clock()
+        hold = max(self.breaker.wait(now), self._not_before - now)
+        if hold > 0:
+            self._more, self._due_at = False, now + hold
+        elif self.sender.free <= 0 or self.settler.pending > UNSETTLED_LIMIT:
+            # The end of a chain or of a settle rings.
+            self._more, self._due_at = False, None
+            self._blocked = True
+        else:
+            await self._claim(group, swept)
+
+    async def _wait(self) -> bool:
+        """Wait for a bell, the next due lane or the sweep timer; True when it was the sweep timer."""
+        if self._more:
+            self._more = False
+            self._bell.clear()
+            await asyncio.sleep(0)
+            return False
+        sweep = self._sweep if self._feed_healthy() else self._fast_sweep
+        due = math.inf if self._due_at is None else max(0.0, self._due_at - self._clock())
+        try:
+            async with asyncio.timeout(min(sweep, due)):
+                await self._bell.wait()
+        except TimeoutError:
+            return due > sweep
+        self._bell.clear()
+        return False
+
+    def _room_again(self) -> None:
+        """A chain ended or a settle came back: claim what could not be claimed for want of room."""
+        if self._blocked:
+            self._blocked = False
+            self._bell.set()
+
+    async def _claim(self, group: asyncio.TaskGroup, swept: bool) -> None:
+        probing = self.breaker.state(self._clock()) is BreakerState.HALF_OPEN
+        try:
+            await self._release_abandoned()
+        except BridgeError as error:
+            self._claim_failed(error)
+            return
+        token = str(uuid.uuid4())
+        began = self._clock()
+        try:
+            claim = await self._store.claim(
+                sink=self.sink.name,
+                token=token,
+                lanes=1 if probing else self._lanes,
+                per_lane=1 if probing else self._rows,
+                lease=self._lease_seconds,
+            )
+        except BridgeError as error:
+            self._abandoned.append(token)
+            self._claim_failed(error)
+            return
+        if self._errors:
+            log.info("claiming again", sink=self.sink.name, failures=self._errors)
+        self._errors, self.last_error = 0, ""
+        now = self._clock()
+        self._due_at = None if claim.next_in is None else now + claim.next_in
+        if claim.lanes:
+            self._spins = 0
+            self._more = claim.next_in == 0
+            self._count(claim, swept)
+            if probing:
+                self.breaker.begin_probe()
+            lease = Lease(token=token, deadline=began + self._lease_seconds)
+            self.sender.start(group, claim, lease, probing=probing)
+        elif claim.next_in is not None and claim.next_in < FIRST_PAUSE:
+            # Due lanes that others hold locked for a moment: look again soon, but not in a spin.
+            self._spins = min(self._spins + 1, 8)
+            self._due_at = now + min(FIRST_PAUSE * 2.0 ** (self._spins - 1), self._fast_sweep)
+
+    def _claim_failed(self, error: BridgeError) -> None:
+        self._metrics.store_errors.labels(error.kind).inc()
+        if self._errors == 0 or str(error) != self.last_error:
+            log.warning("cannot claim", sink=self.sink.name, error=str(error), kind=error.kind)
+        self._errors += 1
+        self.last_error = str(error)
+        cap = 5.0 if isinstance(error, TransientError) else 15.0
+        pause = 0.02 + self._retry.jitter() * min(cap, 0.1 * 2.0 ** min(self._errors, 10))
+        self._due_at = self._not_before = self._clock() + pause
+
+    async def _release_abandoned(self) -> None:
+        """Free what claims with lost answers may have leased."""
+        while self._abandoned:
+            if not await self._store.release(sink=self.sink.name, token=self._abandoned[0]):
+                return
+            self._abandoned.pop(0)
+
+    def _count(self, claim: Claim, swept: bool) -> None:
+        ages = [d.age for lane in claim.lanes for d in lane.deliveries]
+        self._metrics.claimed.labels(self.sink.name).inc(len(ages))
+        observe = self._metrics.claim_age.labels(self.sink.name).observe
+        for age in ages:
+            observe(age)
+        if swept:
+            fresh = [
+                d.age for lane in claim.lanes for d in lane.deliveries if d.attempts == 0 and d.age > GRACE
+            ]
+            if fresh:
+                self._metrics.missed.labels(self.sink.name).inc(len(fresh))
+                self._on_missed(min(fresh))
+
+    async def _extend_leases(self) -> None:
+        """Prolong the leases of lanes still in hand, well before they run out."""
+        while True:
+            await asyncio.sleep(self._lease_seconds / 4)
+            for lease in [x for x in self.sender.leases if x.lanes]:
+                now = self._clock()
+                if lease.deadline - now > self._lease_seconds * 0.6:
+                    continue
+                try:
+                    extended, busy = await self._store.extend(
+                        sink=self.sink.name,
+                        token=lease.token,
+                        lanes=sorted(lease.lanes),
+                        lease=self._lease_seconds,
+                    )
+                except BridgeError as error:
+                    log.warning("cannot extend leases", sink=self.sink.name, error=str(error))
+                    continue
+                if not busy:
+                    lease.deadline = now + self._lease_seconds
+                lost = (lease.lanes - extended) - busy
+                if lost:
+                    lease.lost |= lost
+                    self._metrics.lost_leases.labels(self.sink.name).inc(len(lost))

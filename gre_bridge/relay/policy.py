@@ -1,0 +1,128 @@
+"""When to try again: retry of a rejected event and the breaker of a sink, as pure values.
+
+No clock, no socket and no randomness of their own: time comes in as an argument, randomness as a
+function, so every rule can be tested in microseconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from gre_bridge.errors import BridgeError, ConfigurationError
+
+Jitter = Callable[[], float]
+"""A number in [0, 1), as random.random."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """What becomes of an event that the service refused: exponential backoff with full jitter and a cap.
+
+    `base` and `cap` are in seconds.
+    """
+
+    max_attempts: int = 5
+    base: float = 0.5
+    cap: float = 60.0
+    jitter: Jitter = random.random
+
+    def gives_up(self, attempts: int) -> bool:
+        """Whether an event that has now been refused `attempts` times is dead."""
+        return attempts >= self.max_attempts
+
+    def delay(self, attempts: int) -> float:
+        """Seconds until the next try after `attempts` refusals (1 or more)."""
+        ceiling = min(self.cap, self.base * 2.0 ** min(attempts - 1, 30))
+        return ceiling * self.jitter()
+
+
+class BreakerState(StrEnum):
+    """CLOSED lets work through; OPEN holds it in the database; HALF_OPEN lets one probe through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(slots=True)
+class Breaker:
+    """The breaker of one sink in one worker.
+
+    Opens after `threshold` failures in a row, at once when the credentials are refused or the service
+    says when to come back (Retry-After). While open the waiting time grows with the length of the
+    outage (`share` of it, between `base` and `cap` seconds, jittered downwards by up to a half), so
+    that a blip costs a fraction of itself and an hour's outage is not hammered. Then one probe goes.
+    """
+
+    threshold: int = 3
+    base: float = 0.1
+    share: float = 0.1
+    cap: float = 15.0
+    retry_after_cap: float = 600.0
+    jitter: Jitter = random.random
+    failures: int = 0
+    reason: str = ""
+    since: float | None = None
+    """When the first failure of this outage was seen (the caller's clock), None while all is well."""
+    _until: float | None = field(default=None)
+    _probing: bool = field(default=False)
+
+    def state(self, now: float) -> BreakerState:
+        """Where the breaker stands at `now`."""
+        if self._until is None:
+            return BreakerState.CLOSED
+        if self._probing or now >= self._until:
+            return BreakerState.HALF_OPEN
+        return BreakerState.OPEN
+
+    def wait(self, now: float) -> float:
+        """Seconds until work may go (0 when it may now); while a probe is under way, `cap`."""
+        if self._until is None:
+            return 0.0
+        if self._probing:
+            return self.cap
+        return max(0.0, self._until - now)
+
+    def begin_probe(self) -> None:
+        """A half-open breaker's one probe is on its way."""
+        self._probing = True
+
+    def cancel_probe(self) -> None:
+        """The probe found nothing to send: the next work is the probe."""
+        self._probing = False
+
+    def success(self) -> bool:
+        """The service took something. Returns whether that closed the breaker."""
+        was_open = self._until is not None
+        self.failures = 0
+        self.reason = ""
+        self.since = None
+        self._until = None
+        self._probing = False
+        return was_open
+
+    def failure(self, now: float, error: BridgeError) -> bool:
+        """The service as a whole failed. Returns whether that opened the breaker (from closed)."""
+        was_closed = self._until is None
+        self.failures += 1
+        self.reason = str(error)
+        if self.since is None:
+            self.since = now
+        at_once = isinstance(error, ConfigurationError) or error.retry_after is not None
+        if was_closed and not at_once and self.failures < self.threshold:
+            return False
+        delay = self.delay(now)
+        if error.retry_after is not None:
+            delay = max(delay, min(error.retry_after, self.retry_after_cap))
+        self._until = max(now + delay, self._until if self._until is not None and not self._probing else 0.0)
+        self._probing = False
+        return was_closed
+
+    def delay(self, now: float) -> float:
+        """Seconds to hold work back after a failure at `now`; also a single lane's pause while closed."""
+        outage = now - self.since if self.since is not None else 0.0
+        ceiling = min(self.cap, max(self.base, self.share * outage))
+        return ceiling * (1.0 - 0.5 * self.jitter())

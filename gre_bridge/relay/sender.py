@@ -1,0 +1,211 @@
+"""Sends what one claim leased: chains of lanes, each in order, one request at a time.
+
+A lane belongs to one chain and a chain waits for each answer before its next request, which is what keeps
+a session's order. A lane stops at its first failure; what became of it goes to the settler as soon as the
+lane is through. Nothing here decides when to claim.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from gre_bridge.errors import PermanentError, TransientError
+from gre_bridge.models import Claim, Failure, Lane, LaneResult
+from gre_bridge.relay.lease import Lease
+from gre_bridge.relay.policy import Breaker, RetryPolicy
+from gre_bridge.relay.settler import Settler
+from gre_bridge.sinks.base import Outcome, Parcel, Result, Sink
+from gre_bridge.telemetry import Metrics
+
+Route = Callable[[Lane, Claim], list[Parcel]]
+Chain = Sequence[tuple[Lane, list[Parcel]]]
+log = structlog.get_logger("gre.relay")
+
+
+class Sender:
+    """The chains of one sink that are under way."""
+
+    def __init__(
+        self,
+        *,
+        sink: Sink,
+        route: Route,
+        settler: Settler,
+        breaker: Breaker,
+        retry: RetryPolicy,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        on_room: Callable[[], None],
+        on_recovery: Callable[[], None],
+    ) -> None:
+        """`on_room` is called when a chain ended, `on_recovery` when the breaker closed."""
+        self._sink = sink
+        self._route = route
+        self._settler = settler
+        self._breaker = breaker
+        self._retry = retry
+        self._metrics = metrics
+        self._clock = clock
+        self._on_room = on_room
+        self._on_recovery = on_recovery
+        self._chains: set[asyncio.Task[None]] = set()
+        self.leases: set[Lease] = set()
+
+    @property
+    def free(self) -> int:
+        """Chains that may be started."""
+        return self._sink.concurrency - len(self._chains)
+
+    async def finish(self) -> None:
+        """Return when every chain has ended."""
+        while self._chains:
+            await asyncio.wait(self._chains)
+
+    def start(self, group: asyncio.TaskGroup, claim: Claim, lease: Lease, *, probing: bool) -> None:
+        """Spread the claimed lanes over chains of about equal length and start them."""
+        routed = [(lane, self._parcels(lane, claim)) for lane in claim.lanes]
+        total = sum(max(len(parcels), 1) for _, parcels in routed)
+        count = max(1, min(self.free, -(-total // self._sink.batch_size), len(routed)))
+        share = -(-total // count)
+        lease.lanes.update(lane.key for lane in claim.lanes)
+        self.leases.add(lease)
+        chain: list[tuple[Lane, list[Parcel]]] = []
+        size = 0
+        for n, item in enumerate(routed):
+            chain.append(item)
+            size += max(len(item[1]), 1)
+            if size >= share or n == len(routed) - 1:
+                task = group.create_task(self._run(chain, lease, probing))
+                self._chains.add(task)
+                task.add_done_callback(self._ended)
+                chain, size = [], 0
+        self._metrics.in_flight.labels(self._sink.name).set(len(self._chains))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._chains.discard(task)
+        self._metrics.in_flight.labels(self._sink.name).set(len(self._chains))
+        self.leases = {lease for lease in self.leases if lease.lanes}
+        self._on_room()
+
+    def _parcels(self, lane: Lane, claim: Claim) -> list[Parcel]:
+        """Route a lane; what routing cannot digest counts as refused, so that it cannot stop the relay."""
+        try:
+            return self._route(lane, claim)
+        except Exception as error:  # noqa: BLE001 - one lane's data must not end the loop of all
+            log.error("cannot route", sink=self._sink.name, lane=lane.key, error=type(error).__name__)
+            refused = PermanentError(f"cannot be routed ({type(error).__name__})")
+            return [Parcel(lane.key, (d.id,), attempts=d.attempts, error=refused) for d in lane.deliveries]
+
+    async def _send(self, batch: list[Parcel]) -> list[Outcome]:
+        try:
+            return await self._sink.send(batch)
+        except Exception as error:  # noqa: BLE001 - a bug in a sink must not end the loop of all
+            log.error("sink raised", sink=self._sink.name, error=type(error).__name__)
+            refused = PermanentError(f"the sink raised {type(error).__name__}")
+            return [Outcome(Result.REJECTED, refused) for _ in batch]
+
+    async def _run(self, chain: Chain, lease: Lease, probing: bool) -> None:
+        """Send the parcels of these lanes in order until all went or the sink fails; settle every lane."""
+        began = self._clock()
+        results = {lane.key: LaneResult(lane.key, lease.token) for lane, _ in chain}
+        ages = {d.id: d.age for lane, _ in chain for d in lane.deliveries}
+        waiting = [parcel for _, parcels in chain for parcel in parcels]
+        left = Counter(parcel.lane_key for parcel in waiting)
+        at = 0
+        failed = False
+        while at < len(waiting) and not failed:
+            if self._clock() >= lease.deadline:
+                log.warning("lease ran out before sending", sink=self._sink.name, lanes=len(results))
+                break
+            end = self._fill(waiting, at)
+            # A lane that stopped or was taken over has left `results`: nothing more of it is sent.
+            batch = [p for p in waiting[at:end] if p.lane_key in results and p.lane_key not in lease.lost]
+            at = end
+            if not batch:
+                continue
+            outcomes = await self._send(batch)
+            took = self._clock() - began
+            for parcel, outcome in zip(batch, outcomes, strict=True):
+                left[parcel.lane_key] -= 1
+                if not self._note(parcel, outcome, results[parcel.lane_key], ages, took):
+                    left[parcel.lane_key] = 0
+            failed = self._judge(batch, outcomes)
+            for key in {parcel.lane_key for parcel in batch}:
+                if left[key] <= 0:
+                    self._hand_over(results.pop(key), lease)
+        for result in results.values():
+            self._hand_over(result, lease)
+        if probing:
+            self._breaker.cancel_probe()
+
+    def _hand_over(self, result: LaneResult, lease: Lease) -> None:
+        lease.lanes.discard(result.lane_key)
+        self._settler.put(result)
+
+    def _fill(self, waiting: list[Parcel], at: int) -> int:
+        """Where the request that begins at `at` ends: as many parcels as fit it, at least one."""
+        size = len(waiting[at].payloads)
+        end = at + 1
+        while end < len(waiting) and size + len(waiting[end].payloads) <= self._sink.batch_size:
+            size += len(waiting[end].payloads)
+            end += 1
+        return end
+
+    def _note(
+        self, parcel: Parcel, outcome: Outcome, result: LaneResult, ages: dict[str, float], took: float
+    ) -> bool:
+        """Write down what became of a parcel; False when its lane stops here."""
+        sink = self._sink.name
+        result.receipts.extend(outcome.receipts)
+        if outcome.result is Result.ACCEPTED:
+            (result.expired if parcel.expired else result.done).extend(parcel.deliveries)
+            name = "expired" if parcel.expired else "done"
+            self._metrics.settled.labels(sink, name).inc(len(parcel.deliveries))
+            if parcel.payloads:
+                for delivery in parcel.deliveries:
+                    self._metrics.send_time.labels(sink).observe(took)
+                    self._metrics.total_time.labels(sink).observe(ages[delivery] + took)
+            return True
+        error = outcome.error or TransientError("not sent")
+        head = parcel.deliveries[0]
+        if outcome.result is Result.REJECTED:
+            attempts = parcel.attempts + 1
+            dead = self._retry.gives_up(attempts)
+            result.failure = Failure(
+                delivery=head,
+                state="dead" if dead else "retry",
+                error=str(error),
+                spend=True,
+                retry_in=0.0 if dead else self._retry.delay(attempts),
+            )
+            self._metrics.settled.labels(sink, "dead" if dead else "retry").inc()
+            log.warning(
+                "delivery refused", sink=sink, lane=parcel.lane_key, delivery=head, attempts=attempts,
+                dead=dead, error=str(error),
+            )  # fmt: skip
+        elif outcome.result is Result.FAILED:
+            result.failure = Failure(head, "retry", str(error), retry_in=self._breaker.delay(self._clock()))
+            self._metrics.settled.labels(sink, "held").inc(len(parcel.deliveries))
+        return False
+
+    def _judge(self, batch: Sequence[Parcel], outcomes: Sequence[Outcome]) -> bool:
+        """Tell the breaker how the request went; True when the sink as a whole failed."""
+        sink = self._sink.name
+        failure = next((o.error for o in outcomes if o.result is Result.FAILED), None)
+        if failure is not None:
+            self._metrics.requests.labels(sink, failure.kind).inc()
+            if self._breaker.failure(self._clock(), failure):
+                log.error("breaker opened", sink=sink, error=str(failure), kind=failure.kind)
+            self._metrics.breaker.labels(sink).set(2 if self._breaker.wait(self._clock()) else 0)
+            return True
+        if any(p.payloads and o.result is not Result.UNSENT for p, o in zip(batch, outcomes, strict=True)):
+            self._metrics.requests.labels(sink, "ok").inc()
+            if self._breaker.success():
+                log.info("breaker closed", sink=sink)
+                self._metrics.breaker.labels(sink).set(0)
+                self._on_recovery()
+        return False

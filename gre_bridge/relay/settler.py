@@ -1,0 +1,127 @@
+"""Writes results back: whatever has gathered while one settle ran goes into the next.
+
+A result is kept until the database has it, however long that takes: `done` counts even after the lease
+was lost. Lanes that were locked come back after some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import structlog
+
+from gre_bridge.errors import BridgeError, TransientError
+from gre_bridge.models import LaneResult
+from gre_bridge.store import Settled, Store
+from gre_bridge.telemetry import Metrics
+
+log = structlog.get_logger("gre.relay")
+
+BATCH = 250
+"""Lanes in one settle, at most."""
+BUSY_PAUSE = 0.01
+"""Seconds before a busy lane is tried again; grows while lanes stay busy."""
+
+
+class Settler:
+    """The queue of results of one sink, and the task that empties it."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sink: str,
+        metrics: Metrics,
+        on_waiting: Callable[[], None],
+        on_settled: Callable[[], None],
+    ) -> None:
+        """`on_waiting` is called when freed lanes have more to do, `on_settled` after every settle."""
+        self._store = store
+        self._sink = sink
+        self._metrics = metrics
+        self._on_waiting = on_waiting
+        self._on_settled = on_settled
+        self._queue: list[LaneResult] = []
+        self._busy: list[LaneResult] = []
+        self._some = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failures = 0
+
+    @property
+    def pending(self) -> int:
+        """Lanes whose result the database does not have yet."""
+        return len(self._queue) + len(self._busy)
+
+    def put(self, result: LaneResult) -> None:
+        """Have a lane's result written."""
+        self._queue.append(result)
+        self._idle.clear()
+        self._some.set()
+
+    async def flush(self) -> None:
+        """Return when everything put so far is in the database."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        pause = BUSY_PAUSE
+        while True:
+            if not self._queue:
+                if not self._busy:
+                    self._idle.set()
+                try:
+                    async with asyncio.timeout(pause if self._busy else None):
+                        await self._some.wait()
+                except TimeoutError:
+                    pause = min(pause * 2, 0.25)
+            self._some.clear()
+            batch = self._busy + self._queue
+            batch, self._queue = batch[:BATCH], batch[BATCH:]
+            self._busy = []
+            if not batch:
+                continue
+            settled = await self._settle(batch)
+            self._busy = [result for result in batch if result.lane_key in settled.busy]
+            if not self._busy:
+                pause = BUSY_PAUSE
+            if settled.lost:
+                self._metrics.lost_leases.labels(self._sink).inc(len(settled.lost))
+            if settled.waiting:
+                self._on_waiting()
+            self._on_settled()
+
+    async def _settle(self, batch: list[LaneResult]) -> Settled:
+        """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
+        while True:
+            try:
+                settled = await self._store.settle(sink=self._sink, results=batch)
+            except BridgeError as error:
+                self._metrics.store_errors.labels(error.kind).inc()
+                if error.kind == "permanent":
+                    return await self._divide(batch, error)
+                self._failures += 1
+                if self._failures == 1:
+                    log.warning(
+                        "cannot settle", sink=self._sink, lanes=len(batch), error=str(error), kind=error.kind
+                    )
+                cap = 5.0 if isinstance(error, TransientError) else 30.0
+                await asyncio.sleep(
+                    min(cap, 0.05 * 2.0 ** min(self._failures, 10)) * (0.5 + random.random() / 2)
+                )
+            else:
+                if self._failures:
+                    log.info("settling again", sink=self._sink, failures=self._failures)
+                self._failures = 0
+                return settled
+
+    async def _divide(self, batch: list[LaneResult], error: BridgeError) -> Settled:
+        if len(batch) == 1:
+            # Its lease runs out and the lane is sent again: better a repeat than a loss.
+            log.error("settle refused", sink=self._sink, lane=batch[0].lane_key, error=str(error))
+            return Settled(frozenset(), frozenset(), 0)
+        half = len(batch) // 2
+        first, second = await self._settle(batch[:half]), await self._settle(batch[half:])
+        return Settled(first.busy | second.busy, first.lost | second.lost, first.waiting + second.waiting)

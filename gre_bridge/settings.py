@@ -1,0 +1,198 @@
+"""Everything that can be set, read once from the environment (or a dotenv file) and checked at start.
+
+A missing or malformed variable becomes one clear line that names it (`ConfigurationError`); values of
+secrets never appear in a message, a repr or a log. Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gre_bridge.errors import ConfigurationError
+
+
+def _split(value: Any) -> Any:
+    """Read a comma-separated list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _url(value: Any) -> Any:
+    """Accept an http(s) address and drop its trailing slash."""
+    if isinstance(value, str) and value:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            msg = "must be an address that starts with http:// or https://"
+            raise ValueError(msg)
+        return value.rstrip("/")
+    return value
+
+
+def _blank(value: Any) -> Any:
+    """Treat an empty variable as one that is not set."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Url = Annotated[str, BeforeValidator(_url)]
+MaybeUrl = Annotated[Url | None, BeforeValidator(_blank)]
+Maybe = Annotated[str | None, BeforeValidator(_blank)]
+MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_blank)]
+
+
+def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
+    """Declare a field that is read from `name`, or from one of its older names."""
+    return Field(default, validation_alias=AliasChoices(name, *older), **rules)
+
+
+class Settings(BaseSettings):
+    """All settings of the daemon; field by field the variables of .env.example."""
+
+    model_config = SettingsConfigDict(extra="ignore", case_sensitive=True, populate_by_name=True)
+
+    # Supabase
+    supabase_url: Url = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
+    supabase_service_key: SecretStr = _env(
+        "SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY", min_length=1
+    )
+    supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
+    supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
+
+    # Pusher Channels
+    pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
+    pusher_key: Maybe = _env("PUSHER_KEY", default=None)
+    pusher_secret: MaybeSecret = _env("PUSHER_SECRET", default=None)
+    pusher_cluster: Maybe = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
+    pusher_host: Maybe = _env("PUSHER_HOST", default=None)
+    pusher_port: Annotated[int | None, BeforeValidator(_blank)] = _env(
+        "PUSHER_PORT", default=None, ge=1, le=65535
+    )
+    pusher_ssl: bool = _env("PUSHER_SSL", default=True)
+    pusher_player_channels: Names = _env("GRE_PUSHER_PLAYER_CHANNELS", default=("staff-portal",))
+    pusher_staff_channels: Names = _env(
+        "GRE_PUSHER_STAFF_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_session_channels: Names = _env(
+        "GRE_PUSHER_SESSION_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_read_channels: Names = _env(
+        "GRE_PUSHER_READ_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=8, ge=1, le=64)
+
+    # OneSignal
+    onesignal_app_id: Maybe = _env(
+        "ONESIGNAL_APP_ID", default=None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+    )
+    onesignal_api_key: MaybeSecret = _env("ONESIGNAL_API_KEY", default=None)
+    onesignal_api_url: Url = _env("ONESIGNAL_API_URL", default="https://api.onesignal.com")
+    onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=8, ge=1, le=64)
+    push_preview: int = _env("GRE_PUSH_PREVIEW", default=0, ge=0, le=200)
+    push_max_age: float = _env("GRE_PUSH_MAX_AGE", default=3600.0, ge=1)
+    push_ttl: int = _env("GRE_PUSH_TTL", default=86400, ge=0, le=2419200)
+    push_player_external_id: str = _env("GRE_PUSH_PLAYER_EXTERNAL_ID", default="player_{player_id}")
+    push_staff_external_id: str = _env("GRE_PUSH_STAFF_EXTERNAL_ID", default="{staff_id}")
+
+    # Relay
+    sweep_interval: float = _env("GRE_SWEEP_INTERVAL", default=30.0, ge=0.1, le=300)
+    fast_sweep_interval: float = _env("GRE_FAST_SWEEP_INTERVAL", default=1.0, ge=0.05, le=60)
+    lease_seconds: float = _env("GRE_LEASE_SECONDS", default=30.0, ge=1, le=300)
+    max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
+    late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
+    send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
+    request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=10.0, ge=0.5, le=120)
+    drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
+
+    # Realtime
+    realtime_topic: str = _env("GRE_REALTIME_TOPIC", default="gre:relay", min_length=1)
+    realtime_private: bool = _env("GRE_REALTIME_PRIVATE", default=True)
+    realtime_renew: float = _env("GRE_REALTIME_RENEW", default=4 * 3600.0, ge=60)
+
+    # HTTP, logs
+    http_host: str = _env("GRE_HTTP_HOST", default="127.0.0.1")
+    http_port: int = _env("GRE_HTTP_PORT", default=5000, ge=0, le=65535)
+    metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
+    docs: bool = _env("GRE_DOCS", default=False)
+    log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
+    log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        """Refuse half a set of credentials: none means the sink is off, some means a mistake."""
+        groups = {
+            "PUSHER_": {
+                "PUSHER_APP_ID": self.pusher_app_id,
+                "PUSHER_KEY": self.pusher_key,
+                "PUSHER_SECRET": self.pusher_secret,
+            },
+            "ONESIGNAL_": {
+                "ONESIGNAL_APP_ID": self.onesignal_app_id,
+                "ONESIGNAL_API_KEY": self.onesignal_api_key,
+            },
+        }
+        for group in groups.values():
+            missing = [name for name, value in group.items() if value is None]
+            if missing and len(missing) < len(group):
+                given = next(name for name in group if name not in missing)
+                msg = f"{missing[0]}: is missing, though {given} is set"
+                raise ValueError(msg)
+        if self.pusher_app_id and not (self.pusher_cluster or self.pusher_host):
+            msg = "PUSHER_CLUSTER: is missing (or set PUSHER_HOST)"
+            raise ValueError(msg)
+        if self.fast_sweep_interval > self.sweep_interval:
+            self.fast_sweep_interval = self.sweep_interval
+        return self
+
+    @property
+    def has_pusher(self) -> bool:
+        """Whether the credentials of Pusher Channels are there."""
+        return self.pusher_app_id is not None
+
+    @property
+    def has_onesignal(self) -> bool:
+        """Whether the credentials of OneSignal are there."""
+        return self.onesignal_app_id is not None
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for redaction."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))
+
+
+def _explain(error: ValidationError) -> str:
+    """Turn pydantic's first complaint into one line that names the variable and quotes no value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    text = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return text
+    name = str(first["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is not None and isinstance(field.validation_alias, AliasChoices):
+        name = str(field.validation_alias.choices[0])
+    if first["type"] == "missing":
+        return f"{name}: is missing"
+    return f"{name}: {text[0].lower()}{text[1:]}"
+
+
+def load_settings(env_file: Path | None = None) -> Settings:
+    """Read the settings from the environment, which wins over `env_file` (dotenv).
+
+    Raises ConfigurationError, one line that names the variable (or the file that cannot be read).
+    """
+    if env_file is not None and not (env_file.is_file() and os.access(env_file, os.R_OK)):
+        msg = f"--env-file: cannot read {env_file}"
+        raise ConfigurationError(msg)
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error)) from None
+    except UnicodeDecodeError:
+        msg = f"--env-file: {env_file} is not a text file in UTF-8"
+        raise ConfigurationError(msg) from None

@@ -1,0 +1,152 @@
+"""OneSignal: one POST for each push through a pooled client, and a receipt for what became of it.
+
+OneSignal's own packages are not used: one talks to a retired address and fails on an HTML error page,
+the other blocks and has no time-out. An answer's text is compared with known sentences, never passed
+on: OneSignal may echo what it was sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
+from gre_bridge.sinks.base import Outcome, Parcel, Push, PushStatus, Result, receipt
+from gre_bridge.sinks.http import Answer, HttpxTransport, Transport, failure, json_object, unreadable
+
+_SERVICE = "OneSignal"
+_KNOWN = frozenset(
+    {
+        "You must include which players, segments, or tags you wish to send this notification to.",
+        "Notification content must not be null for any languages.",
+    }
+)
+"""Sentences of OneSignal's 400 that may be quoted (its documentation and its packages' error catalog)."""
+
+
+class OneSignalSink:
+    """Sends pushes to OneSignal's notifications API. See `gre_bridge.sinks.base.Sink`."""
+
+    name = "onesignal"
+    batch_size = 1
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        api_key: str,
+        api_url: str = "https://api.onesignal.com",
+        concurrency: int = 8,
+        timeout: float = 10.0,
+        transport: Transport | None = None,
+    ) -> None:
+        """`timeout`: seconds for a request as a whole; `/notifications` is added to `api_url`.
+
+        Raises ConfigurationError for an address that is no http(s) URL and for a key that no header can
+        hold (it would otherwise turn up in the client's error).
+        """
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigurationError("ONESIGNAL_API_KEY has characters that no key has")
+        try:
+            url = httpx.URL(f"{api_url.rstrip('/')}/notifications")
+        except httpx.InvalidURL:
+            url = httpx.URL("")
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ConfigurationError("ONESIGNAL_API_URL is no http(s) URL")
+        self.concurrency = concurrency
+        self._app_id = app_id
+        self._url = str(url)
+        self._headers = {
+            "Authorization": f"Key {api_key}",
+            "Content-Type": "application/json; charset=utf-8",
+            "Accept": "application/json",
+        }
+        self._transport = transport or HttpxTransport(
+            service=_SERVICE, connections=concurrency, timeout=timeout
+        )
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """See `gre_bridge.sinks.base.Sink.send`."""
+        outcomes: list[Outcome] = []
+        stopped = set[str]()
+        down = False
+        for parcel in parcels:
+            outcome = Outcome(Result.UNSENT)
+            if parcel.lane_key not in stopped:
+                if decided := parcel.decided():
+                    outcome = decided
+                elif not down:
+                    outcome = await self._send(parcel)
+                    down = outcome.result is Result.FAILED
+            if outcome.result is not Result.ACCEPTED:
+                stopped.add(parcel.lane_key)
+            outcomes.append(outcome)
+        return outcomes
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _send(self, parcel: Parcel) -> Outcome:
+        receipts: list[dict[str, Any]] = []
+        for push in parcel.payloads:
+            if not isinstance(push, Push):
+                raise TypeError("OneSignal is sent pushes, nothing else")
+            error, written = await self._post(push)
+            receipts += written
+            if error is not None:
+                rejected = isinstance(error, PermanentError)
+                return Outcome(Result.REJECTED if rejected else Result.FAILED, error, receipts)
+        return Outcome(Result.ACCEPTED, receipts=receipts)
+
+    async def _post(self, push: Push) -> tuple[BridgeError | None, list[dict[str, Any]]]:
+        content = json.dumps({"app_id": self._app_id, **push.body}).encode()
+        try:
+            answer = await self._transport.request("POST", self._url, self._headers, content)
+        except BridgeError as exc:
+            return exc, []
+        if 200 <= answer.status < 300:
+            return _taken(push, answer)
+        error = _refusal(answer)
+        if isinstance(error, PermanentError):
+            return error, [receipt(push.row, "failed", error=str(error))]
+        return error, []
+
+
+def _taken(push: Push, answer: Answer) -> tuple[BridgeError | None, list[dict[str, Any]]]:
+    """What a 2xx means: sent, sent to some, or (without an id) to nobody, which no retry changes."""
+    body = json_object(answer.body)
+    if body is None or not (isinstance(body.get("id"), str) or body.get("errors")):
+        return unreadable(_SERVICE, answer), []
+    provider_id = body.get("id") or None
+    status: PushStatus = "sent" if provider_id else "no_recipients"
+    return None, [receipt(push.row, status, provider_id=provider_id, error=_unknown_recipients(body))]
+
+
+def _unknown_recipients(body: dict[str, Any]) -> str | None:
+    errors = body.get("errors")
+    aliases = errors.get("invalid_aliases") if isinstance(errors, dict) else None
+    unknown = aliases.get("external_id") if isinstance(aliases, dict) else None
+    return f"OneSignal does not know {len(unknown)} of the recipients" if isinstance(unknown, list) else None
+
+
+def _refusal(answer: Answer) -> BridgeError:
+    """As for every service, but a 400 that blames the app id is configuration, and a known reason is told."""
+    error = failure(
+        _SERVICE,
+        answer,
+        credentials="ONESIGNAL_API_KEY and that it belongs to ONESIGNAL_APP_ID",
+        address="ONESIGNAL_API_URL",
+    )
+    if not isinstance(error, PermanentError):
+        return error
+    reasons = (json_object(answer.body) or {}).get("errors")
+    for reason in reasons if isinstance(reasons, list) else ():
+        if isinstance(reason, str) and reason.startswith("app_id "):
+            return ConfigurationError(f"{error}: check ONESIGNAL_APP_ID", code=error.code)
+        if isinstance(reason, str) and reason in _KNOWN:
+            return PermanentError(f"{error}: {reason}", code=error.code)
+    return error

@@ -1,0 +1,178 @@
+"""Pusher Channels: batches of up to 10 events, signed by the `pusher` package, sent over one pool.
+
+The package signs well but brings a blocking transport, or one that opens a connection for every call,
+so its `backend=` is ours. Its size check is left out as well (`already_encoded`): it measures Python
+objects and refuses events of 10,192 to 10,240 bytes that Pusher takes; routing has cut them before.
+Single events go through `batch_events` too: one path, one way to fail.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pusher  # type: ignore[import-untyped]
+
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
+from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
+from gre_bridge.sinks.http import Answer, HttpxTransport, Transport, failure, json_object, unreadable
+
+MAX_BATCH = 10
+"""Events in one call of `batch_events` (Pusher's documentation)."""
+
+_SERVICE = "Pusher"
+_HOST = re.compile(r"[-\w.]+|\[[0-9a-fA-F:.]+\]")
+_Item = tuple[int, PusherEvent]
+"""An event and the index of its parcel."""
+_Post = Callable[[Sequence[PusherEvent]], Awaitable[BridgeError | None]]
+
+
+class PusherSink:
+    """Sends events to Pusher's HTTP API. See `gre_bridge.sinks.base.Sink`."""
+
+    name = "pusher"
+    batch_size = MAX_BATCH
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        key: str,
+        secret: str,
+        cluster: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        ssl: bool = True,
+        concurrency: int = 4,
+        timeout: float = 10.0,
+        transport: Transport | None = None,
+    ) -> None:
+        """`timeout`: seconds for a request as a whole; `host` wins over `cluster`.
+
+        Raises ConfigurationError for an app id that is no number and for a host that is a URL.
+        """
+        if host and not _HOST.fullmatch(host):
+            raise ConfigurationError("PUSHER_HOST is a host's name or address, without scheme, port and path")
+        self.concurrency = concurrency
+        self._transport = transport or HttpxTransport(
+            service=_SERVICE, connections=concurrency, timeout=timeout
+        )
+        try:
+            self._client = pusher.Pusher(
+                app_id=app_id,
+                key=key,
+                secret=secret,
+                cluster=cluster,
+                host=host,
+                port=port,
+                ssl=ssl,
+                backend=_Backend,
+                transport=self._transport,
+            )
+        except (TypeError, ValueError) as exc:
+            raise ConfigurationError(f"the PUSHER_ variables cannot be used: {exc}") from exc
+
+    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """See `gre_bridge.sinks.base.Sink.send`. A parcel is accepted only if all of its events were."""
+        return await _Sending(parcels, self._post).run()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def _post(self, events: Sequence[PusherEvent]) -> BridgeError | None:
+        # Built anew for each try: the package keeps the list, and the signature holds the time.
+        batch = [{"channel": e.channel, "name": e.name, "data": e.data} for e in events]
+        try:
+            answer: Answer = await self._client.trigger_batch(batch, already_encoded=True)
+        except BridgeError as exc:
+            return exc
+        if not 200 <= answer.status < 300:
+            return failure(
+                _SERVICE,
+                answer,
+                credentials="PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, the app's quota and the clock here",
+                address="PUSHER_APP_ID and PUSHER_HOST or PUSHER_CLUSTER",
+            )
+        return unreadable(_SERVICE, answer) if json_object(answer.body) is None else None
+
+
+class _Backend:
+    """What the package calls with a signed request; it passes the awaitable through to its caller."""
+
+    def __init__(self, _client: object, *, transport: Transport) -> None:
+        self._transport = transport
+
+    def send_request(self, request: Any) -> Awaitable[Answer]:
+        return self._transport.request(request.method, request.url, request.headers, request.body)
+
+
+class _Sending:
+    """One call of `send`: what is left of each parcel, which lanes have stopped, and why."""
+
+    def __init__(self, parcels: Sequence[Parcel], post: _Post) -> None:
+        self._parcels = parcels
+        self._post = post
+        self._left = [len(parcel.payloads) for parcel in parcels]
+        self._errors: dict[int, BridgeError] = {}
+        self._stopped = set[str]()
+        self._down = False
+
+    async def run(self) -> list[Outcome]:
+        items: list[_Item] = []
+        barred = set[str]()
+        for index, parcel in enumerate(self._parcels):
+            if parcel.error is not None:
+                barred.add(parcel.lane_key)
+            elif parcel.lane_key not in barred:
+                items += [(index, event) for event in parcel.payloads if isinstance(event, PusherEvent)]
+        for start in range(0, len(items), MAX_BATCH):
+            await self._deliver(items[start : start + MAX_BATCH])
+        return self._outcomes()
+
+    async def _deliver(self, items: list[_Item]) -> None:
+        items = [item for item in items if self._lane(item) not in self._stopped]
+        if not items or self._down:
+            return
+        error = await self._post([event for _, event in items])
+        if error is None:
+            for index, _ in items:
+                self._left[index] -= 1
+        elif not isinstance(error, PermanentError):
+            self._down = True
+            self._stop(items, error)
+        elif len(items) == 1:
+            self._stop(items, error)
+        else:
+            # Left before right, so that a lane's events stay in order on both sides of the guilty one.
+            middle = len(items) // 2
+            await self._deliver(items[:middle])
+            await self._deliver(items[middle:])
+
+    def _stop(self, items: list[_Item], error: BridgeError) -> None:
+        for item in items:
+            if self._lane(item) not in self._stopped:
+                self._stopped.add(self._lane(item))
+                self._errors[item[0]] = error
+
+    def _lane(self, item: _Item) -> str:
+        return self._parcels[item[0]].lane_key
+
+    def _outcomes(self) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        stopped = set[str]()
+        for index, parcel in enumerate(self._parcels):
+            outcome = Outcome(Result.UNSENT)
+            if parcel.lane_key not in stopped:
+                if decided := parcel.decided():
+                    outcome = decided
+                elif error := self._errors.get(index):
+                    rejected = isinstance(error, PermanentError)
+                    outcome = Outcome(Result.REJECTED if rejected else Result.FAILED, error)
+                elif not self._left[index]:
+                    outcome = Outcome(Result.ACCEPTED)
+            if outcome.result is not Result.ACCEPTED:
+                stopped.add(parcel.lane_key)
+            outcomes.append(outcome)
+        return outcomes

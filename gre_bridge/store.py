@@ -1,0 +1,172 @@
+"""Every call to the database, typed: the only module that knows the names of tables and functions.
+
+All go through Supabase's Python client to PostgREST as the service role. Each is safe to repeat, since
+a client's time-out does not cancel the statement (measured on PostgREST 14.5: it commits later).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+from postgrest.exceptions import APIError
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.models import Claim, Json, LaneResult
+
+SCHEMA_VERSIONS = range(1, 2)
+"""Versions of `gre_schema_version()` that this worker can work with."""
+
+_TRANSIENT_CODES = {
+    "",  # a crashed database answers 400 with an empty code at first
+    "502",
+    "503",
+    "504",
+    "520",
+    "PGRST000",
+    "PGRST001",
+    "PGRST002",
+    "PGRST003",
+    "57014",
+    "57P01",
+    "57P02",
+    "57P03",
+    "55P03",
+    "40001",
+    "40P01",
+    "25006",
+}
+_TRANSIENT_CLASSES = ("08", "53", "58", "XX")
+
+
+def explain(error: Exception, what: str) -> BridgeError:
+    """Sort an error of the client into transient, permanent or configuration.
+
+    The text names the call and the code, never the arguments.
+    """
+    if isinstance(error, httpx.TimeoutException):
+        return TransientError(f"{what}: no answer in time", code="timeout")
+    if isinstance(error, httpx.HTTPError | OSError):
+        return TransientError(f"{what}: {type(error).__name__}", code="connection")
+    if not isinstance(error, APIError):
+        return PermanentError(f"{what}: {type(error).__name__}")
+    code = str(error.code or "")
+    text = f"{what}: {code or 'database'} {error.message or ''}"
+    if code == "PGRST202":
+        return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
+    if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
+        return ConfigurationError(f"{what}: SUPABASE_SERVICE_KEY was refused ({code})", code=code)
+    if code == "42501":
+        return ConfigurationError(
+            f"{what}: SUPABASE_SERVICE_KEY may not do this (not the service key?)", code=code
+        )
+    if (
+        code in _TRANSIENT_CODES
+        or code.startswith(_TRANSIENT_CLASSES)
+        or (code.isdigit() and len(code) == 3 and code >= "500")
+    ):
+        return TransientError(text, code=code)
+    return PermanentError(text, code=code)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer of `gre_relay_settle`.
+
+    `busy` lanes were locked by someone else: settle them again in a moment. `lost` lanes had been taken
+    over; what went out was recorded all the same. `waiting` is how many freed lanes have more to do.
+    """
+
+    busy: frozenset[str]
+    lost: frozenset[str]
+    waiting: int
+
+
+class Store:
+    """The database as the worker sees it. Opened with `open`, closed with `aclose`."""
+
+    def __init__(self, *, client: AsyncClient, http: httpx.AsyncClient) -> None:
+        """Use `client`, which sends through `http`."""
+        self._client = client
+        self._http = http
+        self.on_request: Callable[[str], None] = lambda _: None
+
+    @classmethod
+    async def open(cls, *, url: str, key: str, timeout: float = 10.0) -> Self:
+        """Connect lazily to the project at `url` with its service key; `timeout` (seconds) bounds each call."""
+        http = httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            limits=httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=60),
+        )
+        try:
+            client = await acreate_client(
+                url, key, AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
+            )
+        except Exception as error:
+            await http.aclose()
+            raise ConfigurationError(f"SUPABASE_URL or SUPABASE_SERVICE_KEY: {error}") from None
+        return cls(client=client, http=http)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _call(self, function: str, arguments: Json) -> Any:
+        self.on_request(function)
+        try:
+            answer: Awaitable[Any] = self._client.rpc(function, arguments).execute()
+            return (await answer).data
+        except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
+            raise explain(error, function) from None
+
+    async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
+        """Lease up to `lanes` due lanes of `sink` for `lease` seconds under `token`, oldest first.
+
+        After an error the claim may still have happened: release the token.
+        Raises TransientError, PermanentError or ConfigurationError, as every method here.
+        """
+        answer = await self._call(
+            "gre_relay_claim",
+            {
+                "p_sink": sink,
+                "p_token": token,
+                "p_lanes": lanes,
+                "p_per_lane": per_lane,
+                "p_lease_seconds": lease,
+            },
+        )
+        return Claim.from_json(token, answer)
+
+    async def settle(self, *, sink: str, results: Iterable[LaneResult]) -> Settled:
+        """Record what became of claimed deliveries and free exactly these lanes."""
+        answer = await self._call(
+            "gre_relay_settle", {"p_sink": sink, "p_results": [result.to_json() for result in results]}
+        )
+        return Settled(frozenset(answer["busy"]), frozenset(answer["lost"]), answer["waiting"])
+
+    async def extend(
+        self, *, sink: str, token: str, lanes: list[str], lease: float
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Prolong the leases of `lanes`; returns those extended and those busy: the rest are lost."""
+        answer = await self._call(
+            "gre_relay_extend",
+            {"p_sink": sink, "p_token": token, "p_lanes": lanes, "p_lease_seconds": lease},
+        )
+        return frozenset(answer["extended"]), frozenset(answer["busy"])
+
+    async def release(self, *, sink: str, token: str, lanes: list[str] | None = None) -> bool:
+        """Give lanes back unsent (all of `token` when None); False when some were locked: repeat."""
+        answer = await self._call("gre_relay_release", {"p_sink": sink, "p_token": token, "p_lanes": lanes})
+        return bool(answer["busy"] == 0)
+
+    async def stats(self) -> list[Json]:
+        """What waits, one object for each sink (`gre_relay_stats`)."""
+        rows: list[Json] = await self._call("gre_relay_stats", {})
+        return rows
+
+    async def schema_version(self) -> int:
+        """Version of the migrated schema; ConfigurationError when there is none."""
+        return int(await self._call("gre_schema_version", {}))

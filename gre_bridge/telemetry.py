@@ -1,0 +1,151 @@
+"""What the operator sees: structured logs and Prometheus metrics.
+
+Logs carry ids (message, session, delivery, worker), never message text and never a key: every line
+passes a filter that blanks known secrets. Metrics are in base units (seconds) and all begin with
+`gre_`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) -> None:
+    """Set up structlog and the standard library's logging: JSON lines, or readable ones on a terminal.
+
+    `style` is json, console or auto. Libraries that print addresses with keys, or payloads, at low
+    levels are held at WARNING; `realtime` logs refused payloads whole at ERROR, so it is shut off
+    (the feed reports its state itself).
+    """
+    known = tuple(s for s in secrets if len(s) >= 6)
+
+    def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for key, value in event.items():
+            if isinstance(value, str):
+                for secret in known:
+                    if secret in value:
+                        event[key] = value = value.replace(secret, "[redacted]")
+        return event
+
+    as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks if as_json else structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in (
+        "httpx",
+        "httpcore",
+        "websockets",
+        "urllib3",
+        "asyncio",
+        "hpack",
+        "uvicorn.access",
+        "pusher",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Create the registry and every metric."""
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.claimed = Counter(
+            "gre_deliveries_claimed_total", "Deliveries claimed", ["sink"], registry=registry
+        )
+        self.settled = Counter(
+            "gre_deliveries_settled_total",
+            "Deliveries by what became of them: done, expired, retry (refused), held (sink down), dead",
+            ["sink", "outcome"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "gre_sink_requests_total",
+            "Batches handed to a sink, by result",
+            ["sink", "result"],
+            registry=registry,
+        )
+        self.store_requests = Counter(
+            "gre_store_requests_total", "Calls to the database", ["function"], registry=registry
+        )
+        self.store_errors = Counter(
+            "gre_store_errors_total", "Failed calls to the database", ["kind"], registry=registry
+        )
+        self.claim_age = Histogram(
+            "gre_commit_to_claim_seconds", "Age of a delivery when it was claimed", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.send_time = Histogram(
+            "gre_claim_to_accepted_seconds", "From the claim to the sink's acceptance", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.total_time = Histogram(
+            "gre_commit_to_accepted_seconds", "From the message's commit to the sink's acceptance", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.breaker = Gauge(
+            "gre_breaker_state", "0 closed, 1 half open, 2 open", ["sink"], registry=registry
+        )
+        self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
+        self.lost_leases = Counter(
+            "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],
+            registry=registry,
+        )  # fmt: skip
+        self.rings = Counter("gre_bells_total", "Bells heard, by kind", ["bell"], registry=registry)
+        self.missed = Counter(
+            "gre_bells_missed_total",
+            "Work found by a sweep that no bell had announced",
+            ["sink"],
+            registry=registry,
+        )
+        self.feed_state = Gauge(
+            "gre_feed_state", "1 for the state the feed is in", ["state"], registry=registry
+        )
+        self.reconnections = Counter(
+            "gre_feed_reconnections_total",
+            "Realtime connections given up, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.backlog = Gauge("gre_backlog", "Deliveries waiting", ["sink"], registry=registry)
+        self.oldest_age = Gauge(
+            "gre_backlog_oldest_age_seconds",
+            "Age of the oldest waiting delivery",
+            ["sink"],
+            registry=registry,
+        )
+        self.dead = Gauge("gre_dead", "Dead deliveries", ["sink"], registry=registry)
+        self.lanes_blocked = Gauge(
+            "gre_lanes_blocked", "Lanes that wait for a retry", ["sink"], registry=registry
+        )

@@ -1,0 +1,114 @@
+-- Who may do what: row-level security, grants, the Realtime topic and the publication.
+set local lock_timeout = '5s';
+
+-- Permissive policies are ORed: one old `for all using (true)` would undo every policy below. So what is not
+-- ours goes, policies and grants; `gre-bridge migrate --dry-run` lists each beforehand.
+do $$
+declare
+  v record;
+begin
+  for v in select schemaname, tablename, policyname from pg_catalog.pg_policies
+    where schemaname = 'public'
+      and tablename in ('gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications')
+  loop
+    raise notice 'gre-bridge: dropping policy % on %', quote_ident(v.policyname), v.tablename;
+    execute format('drop policy %I on %I.%I', v.policyname, v.schemaname, v.tablename);
+  end loop;
+  for v in select distinct c.relname, g.rolname
+    from pg_catalog.pg_class c
+    cross join lateral pg_catalog.aclexplode(c.relacl) a
+    join pg_catalog.pg_roles g on g.oid = a.grantee
+    where c.relnamespace = 'public'::regnamespace
+      and c.relname in ('gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications')
+      and a.grantee <> c.relowner and g.rolname not in ('service_role', 'supabase_admin')
+  loop
+    raise notice 'gre-bridge: revoking the grants of % on %', quote_ident(v.rolname), v.relname;
+    execute format('revoke all on public.%I from %I', v.relname, v.rolname);
+  end loop;
+end $$;
+revoke all on public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status, public.push_notifications,
+  public.gre_chat_players, public.gre_staff from public, anon, authenticated;
+
+grant select, insert, update, delete on public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status,
+  public.push_notifications, public.gre_chat_players, public.gre_staff to service_role;
+
+-- Sessions: a player sees and opens its own; staff see all, assign and close.
+grant select, insert on public.gre_chat_sessions to authenticated;
+grant update (status, assigned_staff_id) on public.gre_chat_sessions to authenticated;
+create policy gre_sessions_player_reads on public.gre_chat_sessions for select to authenticated
+  using (player_id = (select gre.my_player_id()));
+create policy gre_sessions_staff_reads on public.gre_chat_sessions for select to authenticated
+  using ((select gre.is_staff()));
+create policy gre_sessions_player_opens on public.gre_chat_sessions for insert to authenticated
+  with check (player_id = (select gre.my_player_id()) and status = 'active' and assigned_staff_id is null);
+create policy gre_sessions_staff_opens on public.gre_chat_sessions for insert to authenticated
+  with check ((select gre.is_staff()) and status = 'active');
+create policy gre_sessions_staff_updates on public.gre_chat_sessions for update to authenticated
+  using ((select gre.is_staff())) with check ((select gre.is_staff()));
+
+-- Messages: insert-only. The policies use the row's own columns only: one that looked into the sessions would
+-- refuse a player's first message, whose session is opened inside the same statement.
+grant select, insert on public.gre_chat_messages to authenticated;
+create policy gre_messages_player_reads on public.gre_chat_messages for select to authenticated
+  using (player_id = (select gre.my_player_id()));
+create policy gre_messages_staff_reads on public.gre_chat_messages for select to authenticated
+  using ((select gre.is_staff()));
+create policy gre_messages_player_sends on public.gre_chat_messages for insert to authenticated
+  with check (player_id = (select gre.my_player_id()) and sender = 'player');
+create policy gre_messages_staff_sends on public.gre_chat_messages for insert to authenticated
+  with check ((select gre.is_staff()) and sender = 'staff' and sender_id = (select gre.my_staff_id()));
+
+-- Presence: everyone in the chat sees who is there; staff write their own row.
+grant select, insert, update on public.gre_online_status to authenticated;
+create policy gre_online_all_read on public.gre_online_status for select to authenticated
+  using ((select (gre.who()).role) in ('player', 'staff', 'admin'));
+create policy gre_online_staff_inserts on public.gre_online_status for insert to authenticated
+  with check (staff_id = (select gre.my_staff_id()));
+create policy gre_online_staff_updates on public.gre_online_status for update to authenticated
+  using (staff_id = (select gre.my_staff_id())) with check (staff_id = (select gre.my_staff_id()));
+
+-- Pushes: staff see them; an admin may queue one.
+grant select, insert on public.push_notifications to authenticated;
+create policy gre_pushes_staff_read on public.push_notifications for select to authenticated
+  using ((select gre.is_staff()));
+create policy gre_pushes_admin_queues on public.push_notifications for insert to authenticated
+  with check ((select gre.is_admin()) and status = 'queued' and delivery_id is null);
+
+-- People: a player sees itself, staff see all; changes go through functions or the back end.
+grant select on public.gre_chat_players, public.gre_staff to authenticated;
+create policy gre_players_own_read on public.gre_chat_players for select to authenticated
+  using (player_id = (select gre.my_player_id()));
+create policy gre_players_staff_read on public.gre_chat_players for select to authenticated
+  using ((select gre.is_staff()));
+create policy gre_staff_staff_read on public.gre_staff for select to authenticated
+  using ((select gre.is_staff()));
+
+-- The bell is for the workers. Restrictive, so that no other policy on realtime.messages opens it.
+do $$
+begin
+  if to_regclass('realtime.messages') is not null then
+    drop policy if exists gre_relay_is_private on realtime.messages;
+    create policy gre_relay_is_private on realtime.messages as restrictive for all to anon, authenticated
+      using (realtime.topic() is distinct from 'gre:relay' and topic is distinct from 'gre:relay')
+      with check (realtime.topic() is distinct from 'gre:relay' and topic is distinct from 'gre:relay');
+  end if;
+exception when insufficient_privilege or undefined_function or undefined_column then
+  raise notice 'gre-bridge: could not put a policy on realtime.messages (%); see `gre-bridge doctor`', sqlerrm;
+end $$;
+
+-- The second bell: postgres_changes.
+do $$
+begin
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+  end if;
+  if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime' and puballtables)
+    and not exists (select from pg_catalog.pg_publication_tables
+      where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = 'gre_chat_messages') then
+    alter publication supabase_realtime add table public.gre_chat_messages;
+  end if;
+exception when insufficient_privilege then
+  raise notice 'gre-bridge: could not add gre_chat_messages to publication supabase_realtime (%)', sqlerrm;
+end $$;
+
+notify pgrst, 'reload schema';

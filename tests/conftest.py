@@ -1,0 +1,94 @@
+"""What all tests share: one real PostgreSQL for the session, and a fresh database for each test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).parent.parent
+MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))
+_numbers = itertools.count()
+
+PLAYER = {"role": "authenticated", "app_metadata": {"gre_role": "player", "player_id": 29}}
+STAFF = {"role": "authenticated", "app_metadata": {"gre_role": "staff", "staff_id": "s1"}}
+SERVICE = {"role": "service_role"}
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database of the cluster."""
+
+    pg: EmbeddedPostgres
+    name: str
+
+    def dsn(self, user: str = "postgres") -> str:
+        """Its address for a role: `postgres` (no superuser, as on Supabase) or `supabase_admin`."""
+        return self.pg.dsn(user=user, dbname=self.name)
+
+    def connect(self, user: str = "postgres", **options: Any) -> psycopg.Connection[dict[str, Any]]:
+        """A connection in autocommit mode whose rows are dicts."""
+        options.setdefault("autocommit", True)
+        return psycopg.connect(self.dsn(user), row_factory=dict_row, connect_timeout=10, **options)
+
+    def as_caller(self, claims: dict[str, Any]) -> psycopg.Connection[dict[str, Any]]:
+        """A connection on which statements run as PostgREST would run them for a token with `claims`."""
+        conn = self.connect()
+        conn.execute("select set_config('request.jwt.claims', %s, false)", [json.dumps(claims)])
+        conn.execute(f"set role {claims['role']}")
+        return conn
+
+
+@pytest.fixture(scope="session")
+def pg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL; fsync is off."""
+    with EmbeddedPostgres(data_dir=tmp_path_factory.mktemp("postgres"), durable=False) as server:
+        server.install_supabase()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def supabase_template(pg: EmbeddedPostgres) -> str:
+    """A database as a new Supabase project has it."""
+    pg.create_database("template_supabase")
+    pg.install_supabase("template_supabase")
+    return "template_supabase"
+
+
+@pytest.fixture(scope="session")
+def migrated_template(pg: EmbeddedPostgres, supabase_template: str) -> str:
+    """The same with all migrations, applied by the role that is no superuser."""
+    pg.create_database("template_migrated", supabase_template)
+    with psycopg.connect(pg.dsn(dbname="template_migrated"), autocommit=True) as conn:
+        for path in MIGRATIONS:
+            with conn.transaction():
+                conn.execute(path.read_bytes(), prepare=False)
+    return "template_migrated"
+
+
+@pytest.fixture
+def supabase_db(pg: EmbeddedPostgres, supabase_template: str) -> Iterator[Database]:
+    """A fresh database of a new Supabase project, without our migrations."""
+    name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
+    pg.create_database(name, supabase_template)
+    yield Database(pg, name)
+    pg.drop_database(name)
+
+
+@pytest.fixture
+def db(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """A fresh migrated database."""
+    name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
+    pg.create_database(name, migrated_template)
+    yield Database(pg, name)
+    pg.drop_database(name)

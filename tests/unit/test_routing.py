@@ -1,0 +1,465 @@
+"""Routing: what goes where, in which words, and how large."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gre_bridge.errors import ConfigurationError, PermanentError
+from gre_bridge.models import Delivery, Lane
+from gre_bridge.relay.routing import (
+    MAX_RECIPIENTS,
+    PUSHER_LIMIT,
+    PusherRoutes,
+    PushRoutes,
+    route_onesignal,
+    route_pusher,
+)
+from gre_bridge.sinks.base import Parcel, Push, PusherEvent
+
+SESSION = "8d3c7f0e-94ad-4c5e-9d58-1f6b7a3f5c11"
+STAFF = (("s1", False), ("s2", True), ("s3", True))
+
+
+def message(seq: int = 12, sender: str = "player", **changes: Any) -> dict[str, Any]:
+    return {
+        "id": f"m{seq}",
+        "session_id": SESSION,
+        "seq": seq,
+        "player_id": 29,
+        "player_name": "Ana",
+        "message": "Hello",
+        "sender": sender,
+        "sender_name": "Ana" if sender == "player" else "Marek",
+        "status": "sent",
+        "timestamp": "2025-08-05T17:08:14.171Z",
+        **changes,
+    }
+
+
+def delivery(n: int = 1, event: Any = "message", age: float = 0.01, **parts: Any) -> Delivery:
+    return Delivery(id=f"d{n}", ord=n, event=event, attempts=0, age=age, **parts)
+
+
+def said(n: int, sender: str = "player", age: float = 0.01, **changes: Any) -> Delivery:
+    return delivery(n, age=age, message=message(n, sender, **changes))
+
+
+def lane(*deliveries: Delivery) -> Lane:
+    return Lane(SESSION, deliveries)
+
+
+def events(parcel: Parcel) -> list[PusherEvent]:
+    assert parcel.error is None
+    return [payload for payload in parcel.payloads if isinstance(payload, PusherEvent)]
+
+
+def pushed(parcel: Parcel) -> Push:
+    (push,) = parcel.payloads
+    assert isinstance(push, Push)
+    return push
+
+
+def announced(one: Delivery, routes: PusherRoutes | None = None) -> dict[str, Any]:
+    """What the (one or several equal) events of a delivery say."""
+    (parcel,) = route_pusher(lane(one), routes or PusherRoutes())
+    (data,) = {event.data for event in events(parcel)}
+    assert data.isascii()
+    assert len(data) <= PUSHER_LIMIT
+    said: dict[str, Any] = json.loads(data)
+    return said
+
+
+# Pusher
+
+
+def test_a_players_message_has_the_portals_format() -> None:
+    (parcel,) = route_pusher(lane(said(12)), PusherRoutes())
+    assert (parcel.lane_key, parcel.deliveries) == (SESSION, ("d12",))
+    (event,) = events(parcel)
+    assert (event.channel, event.name) == ("staff-portal", "new-player-message")
+    assert json.loads(event.data) == {
+        "id": "m12",
+        "message": "Hello",
+        "sender": "player",
+        "sender_name": "Ana",
+        "player_id": 29,
+        "timestamp": "2025-08-05T17:08:14.171Z",
+        "status": "sent",
+        "session_id": SESSION,
+        "seq": 12,
+    }
+
+
+@pytest.mark.parametrize("sender", ["staff", "system"])
+def test_what_staff_or_system_say_goes_to_private_channels_only(sender: str) -> None:
+    (parcel,) = route_pusher(lane(said(1, sender)), PusherRoutes())
+    assert [(e.channel, e.name) for e in events(parcel)] == [
+        ("private-staff-portal", "new-staff-message"),
+        ("private-player-29", "new-staff-message"),
+    ]
+
+
+def test_the_status_is_always_sent_and_nothing_else_of_the_row_gets_out() -> None:
+    data = announced(said(1, status="read", metadata={"hush": 1}))
+    assert data["status"] == "sent"
+    assert "hush" not in json.dumps(data)
+
+
+def test_a_session_goes_out_as_it_is() -> None:
+    session = {"id": SESSION, "player_id": 29, "status": "active", "last_message": None, "rev": 3}
+    (parcel,) = route_pusher(lane(delivery(event="session", session=session)), PusherRoutes())
+    assert [e.channel for e in events(parcel)] == ["private-staff-portal", "private-player-29"]
+    assert {e.name for e in events(parcel)} == {"session-updated"}
+    assert json.loads(events(parcel)[0].data) == {"session": session}
+
+
+def test_a_sessions_last_message_is_cut_to_fit() -> None:
+    session = {"id": SESSION, "player_id": 29, "last_message": "😀" * 4000}
+    data = announced(delivery(event="session", session=session))
+    assert data.keys() == {"session"}
+    assert 800 < len(data["session"]["last_message"]) < 4000
+    assert session["last_message"] == "😀" * 4000, "the claim is not changed"
+
+
+def test_read_events_carry_four_keys() -> None:
+    kept = {
+        "session_id": SESSION, "player_id": 29, "by": "staff", "up_to_seq": 7,
+        "timestamp": "2025-08-05T17:08:14.171Z",
+    }  # fmt: skip
+    (parcel,) = route_pusher(lane(delivery(event="read", data=kept)), PusherRoutes())
+    assert [(e.channel, e.name) for e in events(parcel)] == [
+        ("private-staff-portal", "messages-read"),
+        ("private-player-29", "messages-read"),
+    ]
+    del kept["player_id"]
+    assert json.loads(events(parcel)[0].data) == kept
+
+
+def test_channels_are_configurable_and_may_be_several() -> None:
+    routes = PusherRoutes(player_channels=("staff-portal", "private-staff-portal", "p-{player_id}"))
+    (parcel,) = route_pusher(lane(said(1)), routes)
+    assert [e.channel for e in events(parcel)] == ["staff-portal", "private-staff-portal", "p-29"]
+
+
+@pytest.mark.parametrize(
+    "channel", ["", "a b", "#server", "x" * 201, "p-{playerId}", "p-{}", "p-{", "private-encrypted-x", "a\n"]
+)
+def test_channels_that_pusher_refuses_are_refused_at_start(channel: str) -> None:
+    with pytest.raises(ConfigurationError):
+        PusherRoutes(staff_channels=("private-staff-portal", channel))
+
+
+def test_late_and_replayed_are_said_only_where_true() -> None:
+    assert "late" not in announced(said(1, age=30.0))
+    assert announced(said(1, age=30.1))["late"] is True
+    replay = delivery(message=message(), data={"replayed": True})
+    assert announced(replay)["replayed"] is True
+    assert (
+        announced(delivery(message=message(), data={"replayed": False}))
+        .keys()
+        .isdisjoint({"replayed", "late", "truncated"})
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=4000))
+@example(text="x" * 4000)
+@example(text="😀" * 4000)
+@example(text="é" * 4000)
+@example(text="\x01" * 4000)
+@example(text='"\\' * 2000)
+@example(text="a" + "😀" * 830)
+@example(text="ab" + "é" * 1700 + "😀" * 100)
+def test_any_text_fits_as_the_longest_prefix_that_does(text: str) -> None:
+    full = announced(said(1, message="")) | {"message": text}
+    size = len(json.dumps(full, separators=(",", ":")))
+    data = announced(said(1, message=text))
+    if size <= PUSHER_LIMIT:
+        assert data == full
+        return
+    kept = data["message"]
+    assert data == full | {"message": kept, "truncated": True}
+    assert text.startswith(kept)
+    longer = data | {"message": text[: len(kept) + 1]}
+    assert len(json.dumps(longer, separators=(",", ":"))) > PUSHER_LIMIT
+
+
+def test_a_text_that_just_fits_is_whole_and_one_more_letter_is_cut() -> None:
+    room = PUSHER_LIMIT - len(json.dumps(announced(said(1, message="")), separators=(",", ":")))
+    assert announced(said(1, message="x" * room))["message"] == "x" * room
+    assert announced(said(1, message="x" * (room + 1)))["truncated"] is True
+
+
+def test_what_no_cut_can_save_is_an_error_and_no_silence() -> None:
+    (parcel,) = route_pusher(lane(said(1, sender_name="😀" * 1000)), PusherRoutes())
+    assert isinstance(parcel.error, PermanentError)
+    assert "😀" not in str(parcel.error)
+
+
+def test_order_is_kept_and_one_bad_delivery_spoils_no_other() -> None:
+    gone, foreign = delivery(2), delivery(3, event="typing", data={"message": "hush"})
+    broken = delivery(4, event="read", data={"player_id": 29})
+    parcels = route_pusher(lane(said(1), gone, foreign, broken, said(5)), PusherRoutes())
+    assert [p.deliveries for p in parcels] == [("d1",), ("d2",), ("d3",), ("d4",), ("d5",)]
+    assert [len(p.payloads) for p in parcels] == [1, 0, 0, 0, 1]
+    assert [p.error is not None for p in parcels] == [False, False, True, True, False]
+    assert str(parcels[2].error) == "unknown event 'typing'"
+    assert "hush" not in str(parcels[2].error)
+
+
+# OneSignal
+
+
+def test_a_players_message_is_pushed_to_the_staff_that_are_online() -> None:
+    (parcel,) = route_onesignal(lane(said(12)), PushRoutes(), STAFF)
+    push = pushed(parcel)
+    assert push.body == {
+        "target_channel": "push",
+        "include_aliases": {"external_id": ["s2", "s3"]},
+        "headings": {"en": "Ana"},
+        "contents": {"en": "New message"},
+        "data": {
+            "message_id": "m12", "session_id": SESSION, "player_id": 29, "seq": 12, "type": "new-player-message",
+        },
+        "collapse_id": f"gre-{SESSION}",
+        "ttl": 86400,
+        "idempotency_key": "d12",
+    }  # fmt: skip
+    assert isinstance(push.body["ttl"], int)
+    assert len(push.body["collapse_id"]) <= 64
+    assert push.row == {
+        "delivery_id": "d12",
+        "message_id": "m12",
+        "audience": "staff",
+        "recipients": ["s2", "s3"],
+        "title": "Ana",
+        "body": "New message",
+        "data": push.body["data"],
+    }
+
+
+def test_with_nobody_online_all_active_staff_are_called() -> None:
+    routes = PushRoutes(staff_external_id="staff-{staff_id}")
+    (parcel,) = route_onesignal(lane(said(1)), routes, (("s1", False), ("s2", False)))
+    assert pushed(parcel).row["recipients"] == ["staff-s1", "staff-s2"]
+
+
+def test_without_staff_nothing_is_sent_but_a_row_says_so() -> None:
+    (parcel,) = route_onesignal(lane(said(1)), PushRoutes(), ())
+    assert parcel.payloads == ()
+    assert parcel.error is None
+    (row,) = parcel.receipts
+    assert (row["delivery_id"], row["status"], row["recipients"]) == ("d1", "no_recipients", [])
+
+
+@pytest.mark.parametrize("sender", ["staff", "system"])
+def test_a_staff_message_is_pushed_to_its_player(sender: str) -> None:
+    (parcel,) = route_onesignal(lane(said(1, sender)), PushRoutes(player_external_id="p{player_id}"), STAFF)
+    push = pushed(parcel)
+    assert push.body["include_aliases"] == {"external_id": ["p29"]}
+    assert push.body["headings"] == {"en": "Marek"}
+    assert push.body["data"]["type"] == "new-staff-message"
+    assert push.row["audience"] == "player"
+
+
+def test_a_player_that_is_reading_is_left_in_peace() -> None:
+    (parcel,) = route_onesignal(lane(said(1, "staff", status="read")), PushRoutes(), STAFF)
+    assert (parcel.payloads, parcel.receipts, parcel.error) == ((), (), None)
+    assert pushed(route_onesignal(lane(said(1, "staff", status="delivered")), PushRoutes(), STAFF)[0])
+    assert pushed(route_onesignal(lane(said(1, "player", status="read")), PushRoutes(), STAFF)[0])
+
+
+def test_the_text_is_shown_only_as_far_as_asked() -> None:
+    secret = said(1, message="the PIN is 1234")
+    (parcel,) = route_onesignal(lane(secret), PushRoutes(), STAFF)
+    assert "PIN" not in json.dumps([pushed(parcel).body, pushed(parcel).row])
+    (parcel,) = route_onesignal(lane(secret), PushRoutes(preview=7), STAFF)
+    assert pushed(parcel).body["contents"] == {"en": "the PIN…"}
+    assert "1234" not in json.dumps([pushed(parcel).body, pushed(parcel).row])
+    (parcel,) = route_onesignal(lane(secret), PushRoutes(preview=15), STAFF)
+    assert pushed(parcel).body["contents"] == {"en": "the PIN is 1234"}
+
+
+def test_a_sender_without_a_name_is_not_an_empty_title() -> None:
+    def title(one: Delivery) -> str:
+        heading: str = pushed(route_onesignal(lane(one), PushRoutes(), STAFF)[0]).body["headings"]["en"]
+        return heading
+
+    assert title(said(1, sender_name=None)) == "Ana"
+    assert title(said(1, sender_name=None, player_name=None)) == "Player 29"
+    assert title(said(1, "system", sender_name="")) == "Guest relations"
+
+
+def test_fresh_messages_are_pushed_one_by_one() -> None:
+    parcels = route_onesignal(lane(said(1), said(2), said(3)), PushRoutes(), STAFF)
+    assert [pushed(p).body["idempotency_key"] for p in parcels] == ["d1", "d2", "d3"]
+
+
+def test_a_late_lane_merges_into_one_push_with_the_newest_words() -> None:
+    late = lane(said(1, age=40), said(2, age=35), said(3, age=1, sender_name="Anna"))
+    (parcel,) = route_onesignal(late, PushRoutes(), STAFF)
+    assert parcel.deliveries == ("d1", "d2", "d3")
+    push = pushed(parcel)
+    assert push.body["headings"] == {"en": "Anna"}
+    assert push.body["contents"] == {"en": "3 new messages"}
+    assert push.body["idempotency_key"] == "d3"
+    assert (push.row["delivery_id"], push.row["message_id"]) == ("d3", "m3")
+    (parcel,) = route_onesignal(late, PushRoutes(preview=3), STAFF)
+    assert pushed(parcel).body["contents"] == {"en": "3 new messages: Hel…"}
+
+
+def test_a_late_conversation_rings_each_side_once_and_in_order() -> None:
+    late = lane(
+        said(1, age=50),
+        said(2, "staff", age=49, status="read"),
+        said(3, age=48),
+        said(4, "staff", age=47),
+        delivery(5, event="read", age=46, data={"by": "staff"}),
+        said(6, age=45),
+    )
+    parcels = route_onesignal(late, PushRoutes(), STAFF)
+    assert [p.deliveries for p in parcels] == [("d2",), ("d4",), ("d5",), ("d1", "d3", "d6")]
+    assert [p.payloads == () for p in parcels] == [True, False, True, False]
+    assert [pushed(p).row["audience"] for p in (parcels[1], parcels[3])] == ["player", "staff"]
+
+
+def test_a_replay_merges_too_lest_it_floods_the_phones() -> None:
+    replay = [delivery(n, message=message(n), data={"replayed": True}) for n in range(1, 200)]
+    (parcel,) = route_onesignal(lane(*replay), PushRoutes(), STAFF)
+    assert len(parcel.deliveries) == 199
+
+
+def test_what_is_too_old_expires_with_a_row_and_the_rest_is_sent() -> None:
+    old = lane(said(1, age=900), said(2, age=700), said(3, age=500))
+    expired, fresh = route_onesignal(old, PushRoutes(max_age=600), STAFF)
+    assert (expired.expired, expired.deliveries, expired.payloads) == (True, ("d1", "d2"), ())
+    (row,) = expired.receipts
+    assert (row["delivery_id"], row["status"]) == ("d2", "expired")
+    assert (fresh.expired, fresh.deliveries) == (False, ("d3",))
+
+
+def test_an_expired_message_that_was_read_is_simply_done() -> None:
+    (parcel,) = route_onesignal(lane(said(1, "staff", age=9999, status="read")), PushRoutes(), STAFF)
+    assert (parcel.expired, parcel.receipts) == (False, ())
+
+
+def queued(age: float = 0.1, **row: Any) -> Lane:
+    push = {
+        "id": 7, "audience": "player", "recipients": None, "title": "Hi", "body": "Your table is free",
+        "data": {"table": 4}, "message_id": None, **row,
+    }  # fmt: skip
+    return Lane("push:7", (delivery(event="push", age=age, push=push),))
+
+
+def test_a_queued_push_goes_to_whom_it_names() -> None:
+    (parcel,) = route_onesignal(queued(recipients=["player_1", "player_2", "player_1"]), PushRoutes(), STAFF)
+    push = pushed(parcel)
+    assert push.body == {
+        "target_channel": "push",
+        "include_aliases": {"external_id": ["player_1", "player_2"]},
+        "headings": {"en": "Hi"},
+        "contents": {"en": "Your table is free"},
+        "data": {"table": 4},
+        "ttl": 86400,
+        "idempotency_key": "d1",
+    }
+    assert push.row == {"push_id": 7}
+
+
+def test_a_queued_push_without_names_goes_to_its_audience() -> None:
+    (parcel,) = route_onesignal(queued(audience="staff"), PushRoutes(), STAFF)
+    assert pushed(parcel).body["include_aliases"] == {"external_id": ["s2", "s3"]}
+
+
+@pytest.mark.parametrize(
+    "row", [{"audience": "player"}, {"audience": "staff", "recipients": []}, {"audience": None}]
+)
+def test_a_queued_push_for_nobody_is_recorded_as_such(row: dict[str, Any]) -> None:
+    (parcel,) = route_onesignal(queued(**row), PushRoutes(), STAFF)
+    assert parcel.payloads == ()
+    assert parcel.receipts == ({"push_id": 7, "status": "no_recipients", "provider_id": None, "error": None},)
+
+
+def test_a_queued_push_may_lack_title_text_and_data() -> None:
+    (parcel,) = route_onesignal(
+        queued(recipients=["a"], title=None, body=None, data=None), PushRoutes(), STAFF
+    )
+    body = pushed(parcel).body
+    assert body["contents"] == {"en": "New message"}
+    assert body.keys().isdisjoint({"headings", "data"})
+
+
+def test_a_queued_push_that_is_too_old_or_too_wide_says_so_in_its_row() -> None:
+    (old,) = route_onesignal(queued(age=601, audience="staff"), PushRoutes(max_age=600), STAFF)
+    assert old.expired
+    assert old.receipts[0]["status"] == "expired"
+    crowd = [f"p{n}" for n in range(MAX_RECIPIENTS + 1)]
+    (wide,) = route_onesignal(queued(recipients=crowd), PushRoutes(), STAFF)
+    assert isinstance(wide.error, PermanentError)
+    assert wide.receipts[0]["status"] == "failed"
+    (full,) = route_onesignal(queued(recipients=crowd[1:]), PushRoutes(), STAFF)
+    assert len(pushed(full).body["include_aliases"]["external_id"]) == MAX_RECIPIENTS
+
+
+def test_what_is_no_push_is_done_and_what_is_unknown_is_an_error() -> None:
+    parcels = route_onesignal(
+        lane(
+            delivery(1, event="session", session={"player_id": 29}),
+            delivery(2, event="read", data={"player_id": 29}),
+            delivery(3),
+            delivery(4, event="push"),
+            delivery(5, event="typing", message=message()),
+            delivery(6, message={"sender": "player"}),
+        ),
+        PushRoutes(),
+        STAFF,
+    )
+    assert [p.payloads for p in parcels] == [()] * 6
+    assert [p.receipts for p in parcels] == [()] * 6
+    assert [p.error is not None for p in parcels] == [False, False, False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"player_external_id": "p_{id}"}, {"staff_external_id": "{}"}, {"texts": "{n} new"}]
+)
+def test_templates_with_unknown_placeholders_are_refused_at_start(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError):
+        PushRoutes(**wrong)  # type: ignore[arg-type]
+
+
+# Both
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.sampled_from(["player", "staff", "gone", "session", "read", "typing"]),
+            st.sampled_from(["sent", "read"]),
+            st.floats(0, 1000),
+        ),
+        max_size=20,
+    )
+)
+def test_every_delivery_is_in_exactly_one_parcel(rows: list[tuple[str, str, float]]) -> None:
+    deliveries = []
+    for n, (kind, status, age) in enumerate(sorted(rows, key=lambda row: -row[2])):
+        if kind in ("player", "staff"):
+            deliveries.append(said(n, kind, age, status=status))
+        else:
+            deliveries.append(delivery(n, event="message" if kind == "gone" else kind, age=age))
+    ids = [d.id for d in deliveries]
+    routed = route_pusher(lane(*deliveries), PusherRoutes())
+    assert [d for parcel in routed for d in parcel.deliveries] == ids
+    pushes = route_onesignal(lane(*deliveries), PushRoutes(max_age=600), STAFF)
+    assert sorted(d for parcel in pushes for d in parcel.deliveries) == sorted(ids)
+    ends = [ids.index(parcel.deliveries[-1]) for parcel in pushes]
+    assert ends == sorted(ends)
+    for parcel in pushes:
+        assert not (parcel.payloads and (parcel.expired or parcel.error))
+        assert len(parcel.deliveries) == 1 or parcel.payloads or parcel.receipts

@@ -1,0 +1,267 @@
+"""The OneSignal sink: every documented answer told apart, and a receipt for every push that was decided."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.sinks.base import Outcome, Parcel, Push, PusherEvent, Result
+from gre_bridge.sinks.onesignal import OneSignalSink
+
+APP, API_KEY = "5b0f6a2e-7a3c-4a55-9f21-0d9f5d0c0001", "os_v2_app_hush"
+URL = "https://api.onesignal.com/notifications"
+DELIVERY = "0b6fb7a4-1d7b-4b43-8f62-6a1f86f0c0de"
+ROW = {"delivery_id": DELIVERY, "message_id": "m1", "audience": "staff", "recipients": ["s1", "s2"]}
+ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FAILED, Result.UNSENT
+
+
+def push(text: str = "New message", row: dict[str, Any] | None = None) -> Push:
+    body = {
+        "target_channel": "push",
+        "include_aliases": {"external_id": ["s1", "s2"]},
+        "contents": {"en": text},
+        "idempotency_key": DELIVERY,
+    }
+    return Push(body, row or ROW)
+
+
+def parcel(lane: str = "a", *, text: str = "New message", row: dict[str, Any] | None = None) -> Parcel:
+    return Parcel(lane, (DELIVERY,), (push(text, row),))
+
+
+@pytest.fixture(scope="module")
+def sink() -> OneSignalSink:
+    # One for all: while respx answers nothing of it is tied to a loop, and loading certificates takes 50 ms.
+    return OneSignalSink(app_id=APP, api_key=API_KEY)
+
+
+@pytest.fixture
+def api() -> Iterator[respx.Route]:
+    with respx.mock:
+        yield respx.post(URL)
+
+
+async def one(sink: OneSignalSink, **kwargs: Any) -> Outcome:
+    (outcome,) = await sink.send([parcel(**kwargs)])
+    return outcome
+
+
+async def test_a_push_is_one_post_as_documented(sink: OneSignalSink, api: respx.Route) -> None:
+    api.respond(200, json={"id": "n-1", "external_id": None})
+    outcome = await one(sink, text="Žofie 😀")
+    assert api.call_count == 1
+    request = api.calls.last.request
+    assert request.headers["Authorization"] == f"Key {API_KEY}"
+    assert request.headers["Content-Type"].startswith("application/json")
+    assert json.loads(request.content) == {"app_id": APP, **push("Žofie 😀").body}
+    assert outcome == Outcome(
+        ACCEPTED, receipts=[{**ROW, "status": "sent", "provider_id": "n-1", "error": None}]
+    )
+
+
+async def test_the_address_may_be_another(api: respx.Route) -> None:
+    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url="http://127.0.0.1:9/onesignal/")
+    route = respx.post("http://127.0.0.1:9/onesignal/notifications").respond(200, json={"id": "n"})
+    assert (await one(sink)).result is ACCEPTED
+    assert route.called
+    await sink.aclose()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"id": "", "errors": ["All included players are not subscribed"]},
+        {"id": "", "external_id": None},
+        {"errors": ["All included players are not subscribed"]},
+        {"id": None, "errors": {"invalid_aliases": {"external_id": ["s1", "s2"]}}},
+    ],
+)
+async def test_a_success_without_an_id_reached_nobody(
+    sink: OneSignalSink, api: respx.Route, answer: dict[str, Any]
+) -> None:
+    api.respond(200, json=answer)
+    outcome = await one(sink)
+    assert outcome.result is ACCEPTED
+    (row,) = outcome.receipts
+    assert row["status"] == "no_recipients"
+    assert row["provider_id"] is None
+
+
+async def test_a_push_to_some_of_the_recipients_is_sent_and_says_so(
+    sink: OneSignalSink, api: respx.Route
+) -> None:
+    api.respond(200, json={"id": "n-1", "errors": {"invalid_aliases": {"external_id": ["s2"]}}})
+    outcome = await one(sink)
+    assert outcome.result is ACCEPTED
+    (row,) = outcome.receipts
+    assert (row["status"], row["provider_id"]) == ("sent", "n-1")
+    assert row["error"] == "OneSignal does not know 1 of the recipients"
+
+
+async def test_a_replayed_key_is_sent(sink: OneSignalSink, api: respx.Route) -> None:
+    api.respond(200, json={"id": "n-1"}, headers={"Idempotent-Replayed": "true"})
+    assert (await one(sink)).receipts[0]["status"] == "sent"
+
+
+async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, api: respx.Route) -> None:
+    api.respond(200, json={"id": "n-1"})
+    outcome = await one(sink, row={"push_id": 7})
+    assert outcome.receipts == [{"push_id": 7, "status": "sent", "provider_id": "n-1", "error": None}]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"errors": ["Notification content must not be null for any languages."]}', "must not be null"),
+        (b'{"errors": ["hush: your text is bad"]}', None),
+        (b'{"errors": {"hush": ["x"]}}', None),
+        (b'{"errors": "hush"}', None),
+        (b'{"errors": [{}, null, 3]}', None),
+        (b"<html>hush</html>", None),
+        (b"[1]", None),
+        (b"", None),
+    ],
+)
+async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
+    sink: OneSignalSink, api: respx.Route, body: bytes, told: str | None
+) -> None:
+    api.respond(400, content=body)
+    outcome = await one(sink)
+    assert outcome.result is REJECTED
+    assert isinstance(outcome.error, PermanentError)
+    assert "hush" not in str(outcome.error)
+    assert told is None or told in str(outcome.error)
+    assert outcome.receipts == [{**ROW, "status": "failed", "provider_id": None, "error": str(outcome.error)}]
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (400, b'{"errors": ["app_id not found."]}', ConfigurationError),
+        (401, b"", ConfigurationError),
+        (403, b'{"errors": ["Access denied."]}', ConfigurationError),
+        (404, b"<html>hush</html>", ConfigurationError),
+        (301, b"", ConfigurationError),
+        (429, b'{"errors": ["API rate limit exceeded"]}', TransientError),
+        (408, b"", TransientError),
+        (500, b"", TransientError),
+        (502, b"<html>hush</html>", TransientError),
+        (503, b"{", TransientError),
+        (200, b"<html>hush</html>", TransientError),
+        (200, b"", TransientError),
+        (200, b"{}", TransientError),
+        (200, b'{"id": 5}', TransientError),
+        (204, b"", TransientError),
+    ],
+)
+async def test_what_is_not_the_pushs_fault_spends_nothing_and_writes_no_receipt(
+    sink: OneSignalSink, api: respx.Route, status: int, content: bytes, kind: type[BridgeError]
+) -> None:
+    api.respond(status, content=content, headers={"Retry-After": "9"})
+    outcome = await one(sink)
+    assert outcome.result is FAILED
+    assert type(outcome.error) is kind
+    assert outcome.receipts == []
+    assert "hush" not in str(outcome.error)
+    if status in (429, 503):
+        assert outcome.error is not None
+        assert outcome.error.retry_after == 9.0
+
+
+@pytest.mark.parametrize("broken", [httpx.ReadTimeout, httpx.ConnectError, httpx.RemoteProtocolError])
+async def test_a_broken_connection_is_transient_and_the_next_try_has_the_same_key(
+    sink: OneSignalSink, api: respx.Route, broken: type[httpx.TransportError]
+) -> None:
+    api.mock(side_effect=[broken, httpx.Response(200, json={"id": "n-1"})])
+    first, second = await one(sink), await one(sink)
+    assert isinstance(first.error, TransientError)
+    assert second.result is ACCEPTED
+    bodies = [call.request.content for call in api.calls]
+    assert bodies[0] == bodies[1]
+
+
+async def test_a_closed_port_is_transient() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"http://127.0.0.1:{port}")
+    outcome = await one(sink)
+    await sink.aclose()
+    assert outcome.result is FAILED
+    assert isinstance(outcome.error, TransientError)
+
+
+async def test_a_rejected_push_stops_its_lane_and_no_other(sink: OneSignalSink, api: respx.Route) -> None:
+    api.mock(side_effect=[httpx.Response(400), httpx.Response(200, json={"id": "n"})])
+    outcomes = await sink.send([parcel("a"), parcel("a"), Parcel("a", ("d",)), parcel("b")])
+    assert [o.result for o in outcomes] == [REJECTED, UNSENT, UNSENT, ACCEPTED]
+    assert api.call_count == 2
+
+
+async def test_nothing_is_sent_after_the_service_failed(sink: OneSignalSink, api: respx.Route) -> None:
+    api.respond(503)
+    outcomes = await sink.send([parcel("a"), parcel("b"), Parcel("c", ("d",))])
+    assert [o.result for o in outcomes] == [FAILED, UNSENT, ACCEPTED]
+    assert api.call_count == 1
+
+
+async def test_receipts_without_a_push_are_written_without_a_post(
+    sink: OneSignalSink, api: respx.Route
+) -> None:
+    nobody = {**ROW, "status": "no_recipients", "provider_id": None, "error": None}
+    expired = {**ROW, "status": "expired", "provider_id": None, "error": None}
+    unknown = PermanentError("unknown event 'x'")
+    outcomes = await sink.send(
+        [
+            Parcel("a", ("d1",), receipts=(nobody,)),
+            Parcel("a", ("d2",), receipts=(expired,), expired=True),
+            Parcel("a", ("d3",), error=unknown),
+            Parcel("a", ("d4",)),
+        ]
+    )
+    assert outcomes == [
+        Outcome(ACCEPTED, receipts=[nobody]),
+        Outcome(ACCEPTED, receipts=[expired]),
+        Outcome(REJECTED, unknown),
+        Outcome(UNSENT),
+    ]
+    assert not api.called
+
+
+async def test_an_event_for_pusher_is_a_mistake_of_ours(sink: OneSignalSink) -> None:
+    with pytest.raises(TypeError):
+        await sink.send([Parcel("a", ("d",), (PusherEvent("c", "n", "{}"),))])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"api_key": "hush\n"},
+        {"api_key": "húsh"},
+        {"api_url": "api.onesignal.com"},
+        {"api_url": "ftp://api.onesignal.com"},
+        {"api_url": "https://"},
+        {"api_url": "https://a:port"},
+    ],
+)
+def test_impossible_settings_are_named_and_not_quoted(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="ONESIGNAL_API_") as caught:
+        OneSignalSink(**{"app_id": APP, "api_key": API_KEY, **wrong})
+    assert "hush" not in str(caught.value)
+
+
+async def test_neither_key_nor_text_is_logged(
+    sink: OneSignalSink, api: respx.Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.respond(400, json={"errors": ["hush"]})
+    with caplog.at_level(logging.DEBUG):
+        await one(sink, text="hush")
+    assert "hush" not in caplog.text

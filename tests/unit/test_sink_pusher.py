@@ -1,0 +1,418 @@
+"""The Pusher sink against a Pusher that checks signatures, sizes and batches as the documentation says."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+import respx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
+from gre_bridge.sinks.http import MAX_ANSWER, MAX_RETRY_AFTER, HttpxTransport, retry_after
+from gre_bridge.sinks.pusher import PusherSink
+
+KEY, SECRET = "app-key", "app-secret"
+HOST = "api-eu.pusher.com"
+ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FAILED, Result.UNSENT
+
+
+class Pusher:
+    """Pusher's side of batch_events: refuses a whole batch for one bad event, keeps what it accepted."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.accepted: list[str] = []
+        self.guilty: dict[str, int] = {}
+        self.break_at: int | None = None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        assert_signed(request)
+        assert request.url.path == "/apps/123/batch_events"
+        events = json.loads(request.content)["batch"]
+        assert 1 <= len(events) <= 10
+        names = [json.loads(event["data"])["n"] for event in events]
+        self.batches.append(names)
+        if self.break_at is not None and len(self.batches) >= self.break_at:
+            return httpx.Response(503)
+        for name, event in zip(names, events, strict=True):
+            status = 413 if len(event["data"]) > 10_240 else self.guilty.get(name)
+            if status:
+                return httpx.Response(status, text="The data content of this event is bad")
+        self.accepted += names
+        return httpx.Response(200, json={})
+
+
+def assert_signed(request: httpx.Request) -> None:
+    query = dict(request.url.params)
+    signature = query.pop("auth_signature")
+    assert query["body_md5"] == hashlib.md5(request.content, usedforsecurity=False).hexdigest()
+    assert query["auth_key"] == KEY
+    assert query["auth_version"] == "1.0"
+    assert abs(int(query["auth_timestamp"]) - time.time()) < 600
+    canonical = "\n".join(
+        [request.method, request.url.path, "&".join(f"{k}={v}" for k, v in sorted(query.items()))]
+    )
+    assert signature == hmac.new(SECRET.encode(), canonical.encode(), hashlib.sha256).hexdigest()
+    assert request.content.isascii()
+
+
+def event(n: str, *, channel: str = "private-staff-portal", text: str = "") -> PusherEvent:
+    return PusherEvent(channel, "new-player-message", json.dumps({"n": n, "text": text}))
+
+
+def parcel(n: str, lane: str = "a", count: int = 1) -> Parcel:
+    events = tuple(event(n if count == 1 else f"{n}.{i}") for i in range(count))
+    return Parcel(lane, (f"d-{n}",), events)
+
+
+def results(outcomes: list[Outcome]) -> list[Result]:
+    return [outcome.result for outcome in outcomes]
+
+
+@pytest.fixture
+def service() -> Iterator[Pusher]:
+    pusher = Pusher()
+    with respx.mock:
+        respx.route(method="POST", host=HOST).mock(side_effect=pusher)
+        yield pusher
+
+
+@pytest.fixture(scope="module")
+def sink() -> PusherSink:
+    # One for all: while respx answers nothing of it is tied to a loop, and loading certificates takes 50 ms.
+    return PusherSink(app_id="123", key=KEY, secret=SECRET, cluster="eu", timeout=5)
+
+
+async def test_events_go_out_signed_in_batches_of_ten_in_order(service: Pusher, sink: PusherSink) -> None:
+    outcomes = await sink.send([parcel(str(n), lane=str(n % 3)) for n in range(25)])
+    assert results(outcomes) == [ACCEPTED] * 25
+    assert [len(batch) for batch in service.batches] == [10, 10, 5]
+    assert service.accepted == [str(n) for n in range(25)]
+
+
+async def test_a_parcel_of_more_than_ten_events_is_one_outcome(service: Pusher, sink: PusherSink) -> None:
+    assert results(await sink.send([parcel("x", count=12), parcel("y")])) == [ACCEPTED, ACCEPTED]
+    assert service.accepted == [*(f"x.{i}" for i in range(12)), "y"]
+    service.guilty = {"z.11": 400}
+    assert results(await sink.send([parcel("z", count=12)])) == [REJECTED]
+
+
+async def test_a_single_event_is_sent_once_and_its_data_unchanged(service: Pusher, sink: PusherSink) -> None:
+    sent = event("1", text='emoji 😀, "quotes" and \\ and €')
+    await sink.send([Parcel("a", ("d",), (sent,))])
+    batch = json.loads(respx.calls.last.request.content)["batch"]
+    assert batch == [{"channel": sent.channel, "name": sent.name, "data": sent.data}]
+    assert service.batches == [["1"]]
+
+
+async def test_an_event_of_exactly_the_limit_is_not_refused_by_the_package(
+    service: Pusher, sink: PusherSink
+) -> None:
+    room = 10_240 - len(event("1").data)
+    full = Parcel("a", ("d",), (event("1", text="x" * room),))
+    over = Parcel("b", ("e",), (event("2", text="x" * (room + 1)),))
+    assert results(await sink.send([full, over])) == [ACCEPTED, REJECTED]
+    assert service.accepted == ["1"]
+
+
+async def test_a_guilty_event_costs_its_lane_and_no_other(service: Pusher, sink: PusherSink) -> None:
+    service.guilty = {"3": 413}
+    lanes = "abababab"
+    outcomes = await sink.send([parcel(str(n), lane=lane) for n, lane in enumerate(lanes)])
+    assert results(outcomes) == [
+        ACCEPTED, ACCEPTED, ACCEPTED, REJECTED, ACCEPTED, UNSENT, ACCEPTED, UNSENT
+    ]  # fmt: skip
+    assert isinstance(outcomes[3].error, PermanentError)
+    assert outcomes[3].error.code == "413"
+    assert service.accepted == ["0", "1", "2", "4", "6"]
+
+
+async def test_a_service_that_fails_in_mid_split_leaves_the_rest_unsent(
+    service: Pusher, sink: PusherSink
+) -> None:
+    service.guilty, service.break_at = {"7": 400}, 3
+    outcomes = await sink.send([parcel(str(n), lane=str(n)) for n in range(8)])
+    assert service.batches == [
+        ["0", "1", "2", "3", "4", "5", "6", "7"], ["0", "1", "2", "3"], ["4", "5", "6", "7"]
+    ]  # fmt: skip
+    assert results(outcomes) == [ACCEPTED] * 4 + [FAILED] * 4
+    service.break_at, service.batches = 2, []
+    outcomes = await sink.send([parcel(str(n), lane="a") for n in range(8)])
+    assert results(outcomes) == [FAILED] + [UNSENT] * 7
+    assert len(service.batches) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), min_size=1, max_size=16),
+    data=st.data(),
+)
+def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
+    sink: PusherSink, shape: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    parcels = [parcel(f"p{i}", lane, count) for i, (lane, count) in enumerate(shape)]
+    names = [
+        (i, json.loads(e.data)["n"])
+        for i, p in enumerate(parcels)
+        for e in p.payloads
+        if isinstance(e, PusherEvent)
+    ]
+    service = Pusher()
+    service.guilty = dict.fromkeys(data.draw(st.sets(st.sampled_from([n for _, n in names] or [""]))), 400)
+
+    expected: dict[str, list[str]] = {lane: [] for lane in "abcd"}
+    verdicts, stopped = [], set[str]()
+    for i, p in enumerate(parcels):
+        verdict = UNSENT if p.lane_key in stopped else ACCEPTED
+        for name in [n for j, n in names if j == i]:
+            if verdict is ACCEPTED and name in service.guilty:
+                verdict = REJECTED
+                stopped.add(p.lane_key)
+            elif verdict is ACCEPTED:
+                expected[p.lane_key].append(name)
+        verdicts.append(verdict)
+
+    async def send() -> list[Outcome]:
+        with respx.mock:
+            respx.route(method="POST", host=HOST).mock(side_effect=service)
+            return await sink.send(parcels)
+
+    assert results(asyncio.run(send())) == verdicts
+    owner = {name: parcels[i].lane_key for i, name in names}
+    for lane, innocent in expected.items():
+        assert [n for n in service.accepted if owner[n] == lane] == innocent
+
+
+async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSink) -> None:
+    unknown = Parcel("b", ("d2",), error=PermanentError("unknown event 'x'"))
+    outcomes = await sink.send([Parcel("a", ("d1",)), unknown, parcel("1", lane="b"), Parcel("b", ("d4",))])
+    assert results(outcomes) == [ACCEPTED, REJECTED, UNSENT, UNSENT]
+    assert service.batches == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, PermanentError), (413, PermanentError),
+        (401, ConfigurationError), (403, ConfigurationError), (404, ConfigurationError),
+        (302, ConfigurationError), (402, ConfigurationError),
+        (408, TransientError), (429, TransientError),
+        (500, TransientError), (502, TransientError), (503, TransientError), (504, TransientError),
+    ],
+)  # fmt: skip
+async def test_every_status_is_one_of_three_kinds(
+    sink: PusherSink, status: int, kind: type[BridgeError]
+) -> None:
+    with respx.mock:
+        respx.route(host=HOST).respond(status, html="<html>secret chat text</html>")
+        first, second = await sink.send([parcel("1", "a"), parcel("2", "a")])
+    assert type(first.error) is kind
+    assert first.result is (REJECTED if kind is PermanentError else FAILED)
+    assert second.result is UNSENT
+    assert str(status) in str(first.error)
+    assert "secret" not in str(first.error)
+    assert SECRET not in str(first.error)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>log in</html>", b"{", b"[]", b'"ok"', b"\xff\xfe", b"[" * 100_000]
+)
+async def test_a_success_that_is_not_pushers_own_is_no_success(sink: PusherSink, body: bytes) -> None:
+    with respx.mock:
+        respx.route(host=HOST).respond(200, content=body)
+        (outcome,) = await sink.send([parcel("1")])
+    assert outcome.result is FAILED
+    assert isinstance(outcome.error, TransientError)
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(sink: PusherSink) -> None:
+    with respx.mock:
+        respx.route(host=HOST).respond(200, content=b" " * (MAX_ANSWER + 1))
+        (outcome,) = await sink.send([parcel("1")])
+    assert outcome.result is FAILED
+    assert isinstance(outcome.error, TransientError)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [httpx.ReadTimeout, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadError, httpx.RemoteProtocolError],
+)
+async def test_broken_connections_are_transient(sink: PusherSink, broken: type[httpx.TransportError]) -> None:
+    with respx.mock:
+        respx.route(host=HOST).mock(side_effect=broken)
+        (outcome,) = await sink.send([parcel("1")])
+    assert outcome.result is FAILED
+    assert isinstance(outcome.error, TransientError)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "0"}, 0.0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "86400"}, MAX_RETRY_AFTER),
+        ({"Retry-After": formatdate(1_800_000_020, usegmt=True)}, 20.0),
+        ({"Retry-After": formatdate(1_800_000_020, usegmt=True), "Date": formatdate(1_800_000_015)}, 5.0),
+        ({"Retry-After": formatdate(1_700_000_000, usegmt=True)}, 0.0),
+        ({"Retry-After": formatdate(1_900_000_000, usegmt=True)}, MAX_RETRY_AFTER),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "-5"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(httpx.Headers(headers), now=1_800_000_000.0) == seconds
+
+
+async def test_retry_after_reaches_the_error(sink: PusherSink) -> None:
+    with respx.mock:
+        respx.route(host=HOST).respond(429, headers={"Retry-After": "12"})
+        (outcome,) = await sink.send([parcel("1")])
+    assert outcome.error is not None
+    assert outcome.error.retry_after == 12.0
+
+
+Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def local_server(serve: Answering) -> AsyncIterator[int]:
+    """A real server on a loopback port; leaving waits until its connections are closed."""
+    handlers = set[asyncio.Task[None]]()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        try:
+            await serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        if handlers:
+            await asyncio.wait(handlers, timeout=5)
+
+
+async def at_local_port(serve: Answering, sends: int = 1, timeout: float = 5.0) -> list[Outcome]:
+    """Send `sends` times, one after the other, to a real server."""
+    async with local_server(serve) as port:
+        sink = PusherSink(
+            app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False, timeout=timeout
+        )
+        try:
+            return [outcome for n in range(sends) for outcome in await sink.send([parcel(str(n))])]
+        finally:
+            await sink.aclose()
+
+
+async def test_one_connection_serves_many_requests() -> None:
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            length = next(line[15:] for line in head.lower().split(b"\r\n") if b"content-length:" in line)
+            await reader.readexactly(int(length))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    assert results(await at_local_port(serve, sends=5)) == [ACCEPTED] * 5
+    assert connections == 1
+
+
+async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not reader.at_eof():
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    started = time.monotonic()
+    (outcome,) = await at_local_port(serve, timeout=0.2)
+    assert outcome.result is FAILED
+    assert outcome.error is not None
+    assert outcome.error.code == "timeout"
+    assert time.monotonic() - started < 3
+
+
+async def test_a_closed_port_is_transient_and_says_so() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    sink = PusherSink(app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False)
+    first, second = await sink.send([parcel("1", "a"), parcel("2", "b")])
+    await sink.aclose()
+    assert (first.result, second.result) == (FAILED, FAILED)
+    assert isinstance(first.error, TransientError)
+    assert "cannot connect" in str(first.error)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"app_id": "my-app"}, {"host": "https://pusher.example"}, {"host": "a:80"}]
+)
+def test_impossible_settings_are_configuration_errors(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="PUSHER_"):
+        PusherSink(**{"app_id": "123", "key": KEY, "secret": SECRET, **wrong})
+
+
+async def test_a_transport_never_repeats_a_header_it_cannot_send() -> None:
+    transport = HttpxTransport(service="Test", connections=1)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with local_server(serve) as port:
+        with pytest.raises(TransientError) as caught:
+            await transport.request("POST", f"http://127.0.0.1:{port}/", {"Authorization": "hush\n"}, b"")
+        await transport.aclose()
+    assert "hush" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+async def test_cancelling_a_send_frees_its_connection() -> None:
+    waiting = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting.set()
+        await reader.read()
+
+    sending = asyncio.create_task(at_local_port(serve, timeout=30))
+    await asyncio.wait_for(waiting.wait(), 5)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(sending, 5)
+
+
+async def test_the_sink_itself_logs_nothing(
+    sink: PusherSink, service: Pusher, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.guilty = {"1": 400}
+    with caplog.at_level(logging.DEBUG):
+        await sink.send([Parcel("a", ("d",), (event("1", text="hush"),)), parcel("2", "b")])
+    assert not [r for r in caplog.records if r.name.startswith(("gre_bridge", "pusher"))]
+    assert "hush" not in caplog.text
+    assert SECRET not in caplog.text
