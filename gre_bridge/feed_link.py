@@ -45,10 +45,13 @@ class FeedState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All in seconds. A refused join is answered after 5 s, a refused handshake after 2 s (Realtime 2.122.0)."""
+    """All in seconds.
+
+    A refused handshake is answered after 2 s and a refused join after 5 s, two of them after 10 s (Realtime 2.122.0).
+    """
 
     connect: float = 10.0
-    join: float = 10.0
+    join: float = 20.0
     system: float = (
         15.0  # from the joins to "Subscribed to PostgreSQL"; 2.9 s measured after a server's start
     )
@@ -114,7 +117,7 @@ class Link:
         self.detail = ""
         self.born = self._beaten = clock()
         self.rows_refused = False
-        """The join for postgres_changes was refused (not its binding)."""
+        """The join for postgres_changes was refused or not answered (not its binding)."""
 
         self._client = AsyncRealtimeClient(
             f"{url.rstrip('/')}/realtime/v1",
@@ -134,7 +137,8 @@ class Link:
         )
         rows.on_system(self._on_system)
         self._rows = _Bell("postgres_changes", rows)
-        self._bells = (_Bell("broadcast", broadcast), self._rows)
+        # Joins of one socket are answered one after the other: the one that hardly ever is refused goes first.
+        self._bells = (self._rows, _Bell("broadcast", broadcast))
 
     # What works
 
@@ -279,13 +283,10 @@ class Link:
             self._ring(None, False)
         elif not self._client.is_connected:
             self.fail("closed", self._farewell())
-        elif bell.part is _Part.JOINING:
-            self.rows_refused |= bell is self._rows
-            self._miss(bell, detail)
         elif bell.part is _Part.MISSING:
             pass  # the other bell carries the link; what a lost channel says next changes nothing
-        elif told.get("extension") == "postgres_changes":
-            # Only its binding is refused; the channel would stay joined, and dead (measured on Realtime 2.122.0).
+        elif bell.part is _Part.JOINING or told.get("extension") == "postgres_changes":
+            # The latter refuses the binding only: the channel stays joined, and dead (measured on Realtime 2.122.0).
             self._miss(bell, detail)
         else:
             self.fail("channel", f"{bell.name} {detail}")
@@ -310,6 +311,7 @@ class Link:
         self.fail("closed", type(error).__name__ if error else self._farewell())
 
     def _miss(self, bell: _Bell, detail: str) -> None:
+        self.rows_refused |= bell is self._rows and bell.part is _Part.JOINING
         bell.part, bell.detail = _Part.MISSING, self._clean(detail)
         if all(b.part is _Part.MISSING for b in self._bells):
             self.fail("join", "; ".join(b.detail for b in self._bells))

@@ -60,6 +60,8 @@ class PhoenixServer:
         self.refusal = "Token has expired"
         self.join_private: Literal["ok", "refuse", "ignore"] = "ok"
         self.join_public: Literal["ok", "refuse", "ignore"] = "ok"
+        self.refusal_delay = 0.0
+        """Seconds before a join is refused; frames that come after it wait as well."""
         self.binding: Literal["ok", "refuse", "late"] = "ok"
         """`late`: "Subscribed to PostgreSQL" comes only when the test says so."""
         self.connections = 0
@@ -179,6 +181,7 @@ class PhoenixServer:
         if verdict == "ignore":
             return
         if verdict == "refuse":
+            await asyncio.sleep(self.refusal_delay)
             reason = "Unauthorized: You do not have permissions to read from this Channel topic"
             await channel.send("phx_reply", {"status": "error", "response": {"reason": reason}}, frame["ref"])
             return

@@ -89,6 +89,7 @@ async def replay(dsn: str, cluster: EmbeddedPostgres) -> dict[str, httpx.Respons
                 answers[case["name"]] = answer = await send(http, case)
                 deadline = time.monotonic() + 5
                 while case.get("reloads") and answer.status_code == 404 and time.monotonic() < deadline:
+                    await asyncio.sleep(0.02)
                     answers[case["name"]] = answer = await send(http, case)
     finally:
         await rest.stop()

@@ -310,12 +310,12 @@ async def test_a_closed_channel_rebuilds_the_link(server: PhoenixServer) -> None
 
 
 async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
-    server.join_private = "ignore"
+    server.join_private = server.join_public = "ignore"
     async with running(server, join=0.1) as it:
         await until(lambda: it.feed.reconnections["join"] >= 2)
         assert it.told("the join was not answered")
         assert not it.feed.healthy
-        server.join_private = "ok"
+        server.join_private = server.join_public = "ok"
         await until(it.live)
 
 
@@ -338,7 +338,10 @@ async def test_a_listener_that_died_is_noticed(
 
 async def test_without_private_channels_changes_are_heard_on_a_public_one(server: PhoenixServer) -> None:
     server.join_private = "refuse"
+    server.refusal_delay = 0.1
     async with running(server) as it:
+        await until(lambda: it.feed.bells == {"postgres_changes"})
+        assert it.feed.state is FeedState.JOINED, "the refusal of the other join is not waited for"
         await until(it.live)
         assert it.feed.bells == {"postgres_changes"}
         assert it.feed.healthy

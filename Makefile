@@ -1,0 +1,54 @@
+# `make` alone lists what there is. Everything happens in .venv; nothing else on the machine is touched.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := .gre-dev
+PORT := 54321
+ARGS :=
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: setup
+setup: $(VENV)/.ready ## Make .venv with the locked dependencies
+
+$(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
+	"$$(sh scripts/python.sh)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: setup ## Run the embedded stack with the daemon beside it (PORT=54321, Ctrl-C ends it)
+	$(BIN)/gre-bridge dev --port $(PORT) --data-dir $(DATA) --env-file $(DATA)/env $(ARGS)
+
+.PHONY: demo
+demo: setup ## Show one conversation on its way: each hop with its time
+	$(BIN)/python -m gre_bridge.devstack.demo $(ARGS)
+
+.PHONY: test
+test: setup ## Run all tests (ARGS="-k outbox" runs some)
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: setup ## Lint, check types and check who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: bench
+bench: setup ## Measure the relay side by side with what one would use instead
+	$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: lock
+lock: ## Renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \
+	  --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
+	  --upgrade --quiet -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove .venv and the embedded stack's data
+	rm -rf $(VENV) $(DATA)
