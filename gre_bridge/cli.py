@@ -5,12 +5,8 @@ Exit status: 0 good, 1 a problem was found, 2 usage or configuration error.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 

@@ -1,11 +1,9 @@
 """One link to Realtime: a client object, its socket and the two channels that the bells hang on.
 
-A link is opened once, watched, closed, and never repaired. The client's own rejoin leaves a zombie that
-the server feeds and the client ignores; its own reconnection gives up for ever after a quarter of a
-minute, inside a task that nobody awaits (run against realtime 2.34.1). Each bell has a channel of its
-own, because one refused binding silences every binding of its channel (measured on Realtime 2.122.0):
-so one can be missing while the other rings. This room decides nothing about when to connect again, reads
-no message and lets neither text nor keys out of it.
+A link is opened once, watched, closed, and never repaired: the client's own rejoin leaves a zombie that
+the server feeds and the client ignores, and its reconnection gives up for ever after a quarter of a
+minute (run against realtime 2.34.1). Each bell has a channel of its own, so that one can be missing while
+the other rings. This room must not decide when to connect again, and lets neither text nor keys out.
 """
 
 from __future__ import annotations
@@ -45,13 +43,12 @@ class FeedState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All in seconds.
+    """All in seconds."""
 
-    A refused handshake is answered after 2 s and a refused join after 5 s, two of them after 10 s (Realtime 2.122.0).
-    """
-
-    connect: float = 10.0
-    join: float = 20.0
+    connect: float = 10.0  # a refusal comes after 2 s
+    join: float = (
+        20.0  # a refusal comes after 5 s, the second of two after 10 s (measured on Realtime 2.122.0)
+    )
     system: float = (
         15.0  # from the joins to "Subscribed to PostgreSQL"; 2.9 s measured after a server's start
     )
@@ -113,7 +110,7 @@ class Link:
         self._stirred = asyncio.Event()
         self._socket: ClientConnection | None = None
         self.over: str | None = None
-        """Why the link ended, one of few words (a metric's label); `detail` is one line about it."""
+        """Why the link ended, in one of few words; `detail` is one line about it."""
         self.detail = ""
         self.born = self._beaten = clock()
         self.rows_refused = False
@@ -145,9 +142,7 @@ class Link:
     @property
     def ringing(self) -> frozenset[str]:
         """Names of the bells that are ready."""
-        if self.over is not None:
-            return frozenset()
-        return frozenset(bell.name for bell in self._bells if bell.part is _Part.READY)
+        return frozenset(b.name for b in self._bells if b.part is _Part.READY and self.over is None)
 
     @property
     def complete(self) -> bool:
@@ -252,9 +247,8 @@ class Link:
         try:
             async with asyncio.timeout(self._timing.pong):
                 await push.send()
-            if not await self._wait(
-                lambda: self._ended() or push.received_resp is not None, self._timing.pong
-            ):
+            await self._wait(lambda: self._ended() or push.received_resp is not None, self._timing.pong)
+            if push.received_resp is None:
                 self.fail("silent", "a heartbeat was not answered")
         except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
             self.fail("silent", type(error).__name__)
@@ -284,7 +278,7 @@ class Link:
         elif not self._client.is_connected:
             self.fail("closed", self._farewell())
         elif bell.part is _Part.MISSING:
-            pass  # the other bell carries the link; what a lost channel says next changes nothing
+            return  # the other bell carries the link
         elif bell.part is _Part.JOINING or told.get("extension") == "postgres_changes":
             # The latter refuses the binding only: the channel stays joined, and dead (measured on Realtime 2.122.0).
             self._miss(bell, detail)
@@ -292,7 +286,7 @@ class Link:
             self.fail("channel", f"{bell.name} {detail}")
 
     def _on_system(self, payload: SuccessSystemPayload) -> None:
-        """ "Subscribed to PostgreSQL": from now on changes come, and what came before is lost, each time."""
+        """From each "Subscribed to PostgreSQL" on changes come; what came before it may be lost."""
         if not self._closed and payload.extension == "postgres_changes":
             self._rows.part = _Part.READY
             self._stir()

@@ -87,13 +87,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The delivery at which a lane stopped.
+    """The deliveries (one, or those merged into one parcel) at which a lane stopped.
 
     `state` "retry" leaves it pending, "dead" gives it up; `spend` says whether an attempt was spent
     (an outage spends none); `retry_in` is in seconds.
     """
 
-    delivery: str
+    deliveries: tuple[str, ...]
     state: Literal["retry", "dead"]
     error: str
     spend: bool = False
@@ -121,7 +121,7 @@ class LaneResult:
             out["expired"] = self.expired
         if self.failure:
             f = self.failure
-            out["failed"] = {"id": f.delivery, "state": f.state, "error": f.error, "spend": f.spend}
+            out["failed"] = {"ids": list(f.deliveries), "state": f.state, "error": f.error, "spend": f.spend}
             out["retry_in"] = f.retry_in
         elif self.retry_in is not None:
             out["retry_in"] = self.retry_in

@@ -146,8 +146,7 @@ class Settings(BaseSettings):
         if self.pusher_app_id and not (self.pusher_cluster or self.pusher_host):
             msg = "PUSHER_CLUSTER: is missing (or set PUSHER_HOST)"
             raise ValueError(msg)
-        if self.fast_sweep_interval > self.sweep_interval:
-            self.fast_sweep_interval = self.sweep_interval
+        self.fast_sweep_interval = min(self.fast_sweep_interval, self.sweep_interval)
         return self
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import httpx
 from postgrest.exceptions import APIError
-from supabase import AsyncClient, AsyncClientOptions, acreate_client
+from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException, acreate_client
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import Claim, Json, LaneResult
@@ -105,7 +105,7 @@ class Store:
             client = await acreate_client(
                 url, key, AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
             )
-        except Exception as error:
+        except AsyncSupabaseException as error:
             await http.aclose()
             raise ConfigurationError(f"SUPABASE_URL or SUPABASE_SERVICE_KEY: {error}") from None
         return cls(client=client, http=http)

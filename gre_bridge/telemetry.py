@@ -28,11 +28,10 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     known = tuple(s for s in secrets if len(s) >= 6)
 
     def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for key, value in event.items():
-            if isinstance(value, str):
-                for secret in known:
-                    if secret in value:
-                        event[key] = value = value.replace(secret, "[redacted]")
+        for secret in known:
+            for key, value in event.items():
+                if isinstance(value, str) and secret in value:
+                    event[key] = value.replace(secret, "[redacted]")
         return event
 
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
@@ -23,7 +24,9 @@ import psycopg
 from gre_bridge.devstack.faults import Request
 from gre_bridge.devstack.guard import Guarded
 from gre_bridge.devstack.keys import write_secret
+from gre_bridge.devstack.server import listen
 from gre_bridge.devstack.stack import Stack
+from gre_bridge.migrate import migrate as apply_migrations
 
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
 STAFF, PLAYER = "s1", 29
@@ -66,7 +69,7 @@ async def dev(
     out = out or sys.stdout
     with _stopped_by_signals() as stopped:
         async with Stack(
-            data_dir=data_dir, port=port, heard=_narrator(out) if out.isatty() else None
+            data_dir=data_dir, port=port, heard=narrator(out) if out.isatty() else None
         ) as stack:
             env = {**stack.env(), **_daemon_env(http_port)}
             if migrate:
@@ -75,6 +78,9 @@ async def dev(
                 _announce(out, stack, env, env_file)
                 await stopped.wait()
                 return 0
+            # Another program on the daemon's port would be taken for it.
+            with listen(int(env["GRE_HTTP_PORT"])):
+                pass
             child = await asyncio.to_thread(_start_daemon, daemon, env, stack.data_dir / "daemon.env")
             try:
                 return await _attend(child, stopped, env, lambda: _announce(out, stack, env, env_file))
@@ -84,12 +90,9 @@ async def dev(
 
 def run(**options: Any) -> int:
     """`dev` in an event loop of its own, uvloop's where that is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    else:
-        factory = uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if importlib.util.find_spec("uvloop"):
+        factory = importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(dev(**options))
 
@@ -103,17 +106,21 @@ async def _attend(
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
         while not stopped.is_set():
             if child.returncode is not None:
-                print(f"gre-bridge dev: the daemon ended with status {child.returncode}", file=sys.stderr)
+                _complain(f"gre-bridge dev: the daemon ended with status {child.returncode}")
                 return 1
             if not announced and await _is_ready(client, env):
                 announced = True
                 ready()
             if not announced and time.monotonic() > deadline:
-                print(f"gre-bridge dev: the daemon was not ready after {_READY_WITHIN:g} s", file=sys.stderr)
+                _complain(f"gre-bridge dev: the daemon was not ready after {_READY_WITHIN:g} s")
                 return 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 0.25 if announced else 0.05)
     return 0
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 async def _is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
@@ -139,9 +146,7 @@ def _stopped_by_signals() -> Generator[asyncio.Event]:
 
 
 def _migrate_and_seed(db_url: str) -> None:
-    from gre_bridge.migrate import migrate
-
-    migrate(db_url)
+    apply_migrations(db_url)
     with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as conn:
         for statement, values in _SEEDS:
             conn.execute(statement, values)
@@ -188,7 +193,7 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
         write_secret(env_file, _dotenv(env))
 
 
-def _narrator(out: TextIO) -> Callable[[str, Request], None]:
+def narrator(out: TextIO) -> Callable[[str, Request], None]:
     """Prints one line for each event that a sink took or refused, without its text."""
 
     def heard(sink: str, request: Request) -> None:

@@ -7,6 +7,7 @@ knows what the requests mean. The small ASGI helpers that every face uses live h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
@@ -30,12 +31,12 @@ _HANG = 600.0
 _GARBAGE = b'\x00\xff<html>{"id": '
 
 
-class BodyTooLarge(ValueError):
+class BodyTooLargeError(ValueError):
     """A request's body is larger than MAX_BODY."""
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole request body; raises BodyTooLarge, and ConnectionError when the client left."""
+    """The whole request body; raises BodyTooLargeError, and ConnectionError when the client left."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -45,7 +46,7 @@ async def read_body(receive: Receive) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BODY:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         if not message.get("more_body"):
             return b"".join(parts)
 
@@ -133,16 +134,14 @@ class Faults:
         return out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or misserve it."""
         if not self.rules or scope["type"] != "http":
             return await self._app(scope, receive, send)
         body = await read_body(receive)
         rule = self._pick(scope["path"], body)
         again = _replay(body, receive)
-        if rule is None:
-            return await self._app(scope, again, send)
-        if rule.delay:
-            await asyncio.sleep(rule.delay)
-        if rule.mode == "slow":
+        await asyncio.sleep(rule.delay if rule else 0)
+        if rule is None or rule.mode == "slow":
             return await self._app(scope, again, send)
         if rule.mode == "lose_answer":
             await self._app(scope, again, _discard)
@@ -152,15 +151,7 @@ class Faults:
         if self._refused:
             status = {"hang": 0, "refuse": 0, "garbage": 200}.get(rule.mode, rule.status)
             self._refused(status, body)
-        if rule.mode == "hang":
-            await _gone(receive, _HANG)
-            return await sever(send)
-        if rule.mode == "refuse":
-            return await sever(send)
-        if rule.mode == "garbage":
-            return await answer(send, 200, _GARBAGE, [("content-type", "application/json")])
-        headers = [] if rule.retry_after is None else [("retry-after", f"{rule.retry_after:g}")]
-        return await answer(send, rule.status, rule.body, headers)
+        return await _fail(rule, receive, send)
 
     def _pick(self, path: str, body: bytes) -> Rule | None:
         self.rules = [rule for rule in self.rules if not rule.over()]
@@ -185,6 +176,18 @@ class Faults:
         await self._app(scope, receive, half)
 
 
+async def _fail(rule: Rule, receive: Receive, send: Send) -> None:
+    """Answer in the application's place."""
+    if rule.mode == "garbage":
+        return await answer(send, 200, _GARBAGE, [("content-type", "application/json")])
+    if rule.mode == "status":
+        headers = [] if rule.retry_after is None else [("retry-after", f"{rule.retry_after:g}")]
+        return await answer(send, rule.status, rule.body, headers)
+    if rule.mode == "hang":
+        await _gone(receive, _HANG)
+    return await sever(send)
+
+
 def _replay(body: bytes, receive: Receive) -> Receive:
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -200,12 +203,10 @@ async def _discard(message: Message) -> None:
 
 async def _gone(receive: Receive, timeout: float) -> None:
     """Wait until the client has gone, at most `timeout` seconds."""
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             while (await receive())["type"] != "http.disconnect":
                 pass
-    except TimeoutError:
-        pass
 
 
 @dataclass(slots=True)

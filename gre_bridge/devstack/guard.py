@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import signal
@@ -108,6 +109,8 @@ class Guarded:
 def _become(uid: int, gid: int, keep_access: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if keep_access:
+        if sys.platform != "linux":
+            raise OSError("the program or its data is in a directory closed to that user")
         libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
@@ -122,61 +125,64 @@ def _become(uid: int, gid: int, keep_access: bool) -> None:
             raise OSError(ctypes.get_errno(), "cannot keep the capability to pass closed directories")
 
 
-def _guard(options: dict[str, Any], command: list[str]) -> int:
-    stages = [signal.Signals(number) for number in options["stages"]]
+def _start(options: dict[str, Any], command: list[str]) -> subprocess.Popen[bytes]:
     guard = os.getpid()
 
     def prepare() -> None:
         os.setsid()
         if options["user"]:
+            uid, gid = options["user"]
             try:
-                uid, gid = options["user"]
                 _become(uid, gid, options["keep_access"])
             except OSError as error:
                 # Popen would only say that something went wrong here.
-                os.write(2, f"cannot become user {options['user'][0]}: {error}\n".encode())
+                os.write(2, f"cannot become user {uid}: {error}\n".encode())
                 os._exit(126)
         if sys.platform == "linux":
             # After the change of user, which clears it.
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(stages[1]), 0, 0, 0)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, options["stages"][1], 0, 0, 0)
             if os.getppid() != guard:
                 os._exit(1)
 
-    wake_in, wake_out = os.pipe()
-    os.set_blocking(wake_out, False)
-    signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
-    ended = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    for signum in (signal.SIGCHLD, *ended):
-        signal.signal(signum, lambda *_: None)
-    child = subprocess.Popen(
+    return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         preexec_fn=prepare,  # noqa: PLW1509 (this program has one thread)
         pass_fds=options["pass_fds"],
     )
 
-    watched = [0, wake_in]
-    deadline: float | None = None
+
+def _end(child: subprocess.Popen[bytes], signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if signum == signal.SIGKILL:
+            os.killpg(child.pid, signum)
+        else:
+            child.send_signal(signum)
+
+
+def _guard(options: dict[str, Any], command: list[str]) -> int:
+    wake_in, wake_out = os.pipe()
+    os.set_blocking(wake_out, False)
+    signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    for signum in (signal.SIGCHLD, *ends):
+        signal.signal(signum, lambda *_: None)
+    child = _start(options, command)
+    stages, watched = list(options["stages"]), [0, wake_in]
+    deadline = math.inf
     while child.poll() is None:
-        patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+        patience = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
         ready, _, _ = select.select(watched, [], [], patience)
-        stop = deadline is not None and time.monotonic() >= deadline
-        if wake_in in ready:
-            stop |= bool(ended.intersection(os.read(wake_in, 64))) and deadline is None
+        ending = bool(wake_in in ready and ends.intersection(os.read(wake_in, 64)))
         if 0 in ready:
             asked = os.read(0, 64)
             for number in asked:
-                child.send_signal(number)
+                _end(child, number)
             if not asked:
                 watched.remove(0)
-                stop |= deadline is None
-        if stop:
-            last = stages.pop(0) if stages else signal.SIGKILL
-            if last == signal.SIGKILL:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, last)
-            else:
-                child.send_signal(last)
+                ending = True
+        if time.monotonic() >= deadline or (ending and deadline == math.inf):
+            _end(child, stages.pop(0) if stages else signal.SIGKILL)
             deadline = time.monotonic() + options["grace"]
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
@@ -186,5 +192,5 @@ if __name__ == "__main__":
         sys.exit(_guard(json.loads(sys.argv[1]), sys.argv[2:]))
     except (OSError, subprocess.SubprocessError) as error:
         # A child that could not be started: the reason goes where its own output would have gone.
-        print(f"cannot run {sys.argv[2]}: {error}", file=sys.stderr)
+        sys.stderr.write(f"cannot run {sys.argv[2]}: {error}\n")
         sys.exit(127)

@@ -32,7 +32,7 @@ class JwtError(Exception):
         self.details = details
 
 
-class JwtInvalid(JwtError):
+class JwtInvalidError(JwtError):
     """Not a token, not signed with our secret, or not HS256."""
 
 
@@ -46,7 +46,7 @@ def verify(token: str, secret: str, *, now: float | None = None) -> Mapping[str,
     """Return the claims of an HS256 token; `now` is in Unix seconds and defaults to the wall clock.
 
     A token without `exp` is accepted for ever and `aud` is not looked at (measured on PostgREST 14.5).
-    Raises `JwtInvalid` or `JwtTimeError`.
+    Raises `JwtInvalidError` or `JwtTimeError`.
     """
     claims = _decode(token, secret)
     seconds = int(time.time() if now is None else now)
@@ -64,29 +64,29 @@ def verify(token: str, secret: str, *, now: float | None = None) -> Mapping[str,
 def _decode(token: str, secret: str) -> Mapping[str, Any]:
     """Check the signature once per token: only the clock can change the verdict later."""
     if not token:
-        raise JwtInvalid("Empty JWT is sent in Authorization header")
+        raise JwtInvalidError("Empty JWT is sent in Authorization header")
     parts = token.count(".") + 1
     if parts != 3:
-        raise JwtInvalid(f"Expected 3 parts in JWT; got {parts}")
+        raise JwtInvalidError(f"Expected 3 parts in JWT; got {parts}")
     try:
         header = jwt.get_unverified_header(token)
     except jwt.InvalidTokenError:
-        raise JwtInvalid("JWT cryptographic operation failed") from None
+        raise JwtInvalidError("JWT cryptographic operation failed") from None
     if str(header.get("alg")).lower() == "none":
-        raise JwtInvalid(
+        raise JwtInvalidError(
             "Wrong or unsupported encoding algorithm",
             details="JWT is unsecured but expected 'alg' was not 'none'",
         )
     if header.get("alg") != "HS256" or "kid" in header:
-        raise JwtInvalid(_NO_KEY, details=_KEY_NOT_FOUND)
+        raise JwtInvalidError(_NO_KEY, details=_KEY_NOT_FOUND)
     try:
         claims = json.loads(jwt.PyJWS().decode(token, secret, algorithms=["HS256"]))
     except jwt.InvalidSignatureError:
-        raise JwtInvalid(_NO_KEY, details="None of the keys was able to decode the JWT") from None
+        raise JwtInvalidError(_NO_KEY, details="None of the keys was able to decode the JWT") from None
     except (jwt.InvalidTokenError, ValueError):
-        raise JwtInvalid("JWT cryptographic operation failed") from None
+        raise JwtInvalidError("JWT cryptographic operation failed") from None
     if not isinstance(claims, dict):
-        raise JwtInvalid("JWT cryptographic operation failed")
+        raise JwtInvalidError("JWT cryptographic operation failed")
     if any(not isinstance(claims.get(name, 0), int | float) for name in ("exp", "nbf", "iat")):
-        raise JwtInvalid(_NO_KEY, details=_KEY_NOT_FOUND)
+        raise JwtInvalidError(_NO_KEY, details=_KEY_NOT_FOUND)
     return claims

@@ -18,7 +18,8 @@ from gre_bridge.devstack.faults import Receive, Received, Scope, Send, answer, r
 MAX_ALIASES = 20_000
 MAX_COLLAPSE_ID = 64
 _REMEMBERED = 50_000
-_TARGETS = ("include_aliases", "filters")
+_NO_APP = "app_id not found. You may be missing a Content-Type: application/json header."
+_NO_KEY = str(uuid.UUID(int=0))
 _LEFT_OUT = (
     "included_segments",
     "include_subscription_ids",
@@ -28,7 +29,7 @@ _LEFT_OUT = (
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that OneSignal would refuse: the status, and the one text of its `errors`."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -49,13 +50,15 @@ class OneSignal:
         """The external ids that are subscribed to push; None means everybody."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         body = await read_body(receive)
         try:
             result, replayed = self._notify(scope, body)
-        except Refused as refusal:
+        except RefusedError as refusal:
             self.refused(refusal.status, body)
-            return await answer(send, refusal.status, {"errors": [refusal.text]})
-        await answer(send, 200, result, [("idempotent-replayed", "true")] if replayed else [])
+            await answer(send, refusal.status, {"errors": [refusal.text]})
+        else:
+            await answer(send, 200, result, [("idempotent-replayed", "true")] if replayed else [])
 
     def refused(self, status: int, body: bytes) -> None:
         """Record a request that was not carried out."""
@@ -67,11 +70,11 @@ class OneSignal:
 
     def _notify(self, scope: Scope, body: bytes) -> tuple[dict[str, Any], bool]:
         if scope["method"] != "POST" or not scope["path"].endswith("/notifications"):
-            raise Refused(501, "not offered by the embedded stack")
+            raise RefusedError(501, "not offered by the embedded stack")
         headers = dict(scope["headers"])
         given = headers.get(b"authorization", b"")
         if not hmac.compare_digest(given, f"Key {self._api_key}".encode()):
-            raise Refused(
+            raise RefusedError(
                 403, "Access denied.  Please include an 'Authorization: ...' header with a valid API key."
             )
         try:
@@ -81,9 +84,7 @@ class OneSignal:
         if not isinstance(content, dict) or not headers.get(b"content-type", b"").startswith(
             b"application/json"
         ):
-            raise Refused(
-                400, "app_id not found. You may be missing a Content-Type: application/json header."
-            )
+            raise RefusedError(400, _NO_APP)
         wanted = self._validate(content)
         key = content.get("idempotency_key") or content.get("external_id")
         if key and key in self._answers:
@@ -97,42 +98,22 @@ class OneSignal:
     def _validate(self, content: dict[str, Any]) -> list[str] | None:
         """The external ids addressed, None for filters."""
         if content.get("app_id") != self._app_id:
-            raise Refused(
-                400, "app_id not found. You may be missing a Content-Type: application/json header."
-            )
+            raise RefusedError(400, _NO_APP)
         if left_out := [name for name in _LEFT_OUT if name in content]:
-            raise Refused(501, f"{left_out[0]} is not offered by the embedded stack")
+            raise RefusedError(501, f"{left_out[0]} is not offered by the embedded stack")
         contents = content.get("contents")
         if not isinstance(contents, dict) or not contents.get("en"):
-            raise Refused(400, "Message Notifications must have English language content")
-        key = content.get("idempotency_key") or content.get("external_id")
-        if key is not None:
-            try:
-                uuid.UUID(key)
-            except (ValueError, AttributeError, TypeError):
-                raise Refused(400, "idempotency_key must be a valid UUID") from None
+            raise RefusedError(400, "Message Notifications must have English language content")
         if len(str(content.get("collapse_id") or "")) > MAX_COLLAPSE_ID:
-            raise Refused(400, f"collapse_id must be at most {MAX_COLLAPSE_ID} characters")
+            raise RefusedError(400, f"collapse_id must be at most {MAX_COLLAPSE_ID} characters")
         if not isinstance(content.get("ttl", 0), int):
-            raise Refused(400, "ttl must be an integer")
-        if len([name for name in _TARGETS if content.get(name)]) != 1:
-            raise Refused(
-                400,
-                "You must include which players, segments, or tags you wish to send this notification to.",
+            raise RefusedError(400, "ttl must be an integer")
+        _check_key(content.get("idempotency_key") or content.get("external_id"))
+        if len([name for name in ("include_aliases", "filters") if content.get(name)]) != 1:
+            raise RefusedError(
+                400, "You must include which players, segments, or tags you wish to send this to."
             )
-        if content.get("filters"):
-            return None
-        aliases = content["include_aliases"]
-        if content.get("target_channel") != "push":
-            raise Refused(400, "target_channel must be push when include_aliases is used")
-        if not isinstance(aliases, dict) or list(aliases) != ["external_id"]:
-            raise Refused(501, "aliases other than external_id are not offered by the embedded stack")
-        wanted = aliases["external_id"]
-        if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-            raise Refused(400, "include_aliases must be an object of lists of strings")
-        if len(wanted) > MAX_ALIASES:
-            raise Refused(400, f"include_aliases must not have more than {MAX_ALIASES} entries")
-        return wanted
+        return None if content.get("filters") else _recipients(content)
 
     def _deliver(self, wanted: list[str] | None, key: str | None) -> dict[str, Any]:
         unknown = (
@@ -153,3 +134,24 @@ class OneSignal:
     def _record(self, content: dict[str, Any], result: dict[str, Any], size: int, *, replayed: bool) -> None:
         item = {"id": result["id"], "replayed": replayed, "errors": result.get("errors"), "body": content}
         self._received.record(200, [item], size)
+
+
+def _check_key(key: Any) -> None:
+    try:
+        uuid.UUID(key or _NO_KEY)
+    except (ValueError, AttributeError, TypeError):
+        raise RefusedError(400, "idempotency_key must be a valid UUID") from None
+
+
+def _recipients(content: dict[str, Any]) -> list[str]:
+    aliases = content["include_aliases"]
+    if content.get("target_channel") != "push":
+        raise RefusedError(400, "target_channel must be push when include_aliases is used")
+    if not isinstance(aliases, dict) or list(aliases) != ["external_id"]:
+        raise RefusedError(501, "aliases other than external_id are not offered by the embedded stack")
+    wanted = aliases["external_id"]
+    if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+        raise RefusedError(400, "include_aliases must be an object of lists of strings")
+    if len(wanted) > MAX_ALIASES:
+        raise RefusedError(400, f"include_aliases must not have more than {MAX_ALIASES} entries")
+    return wanted

@@ -46,36 +46,39 @@ class Panel:
         self._one_at_a_time = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = {
-            name: values[-1] for name, values in parse_qs(scope["query_string"].decode("latin-1")).items()
-        }
+        """Serve one request."""
+        pairs = parse_qs(scope["query_string"].decode("latin-1"))
+        query = {name: values[-1] for name, values in pairs.items()}
+        method, path = scope["method"], scope["path"].removeprefix("/__stack/")
         try:
-            match (scope["method"], scope["path"].removeprefix("/__stack/")):
-                case ("GET", "health"):
-                    result = self.health()
-                case ("GET", "received"):
-                    since = int(query.get("since", 0))
-                    items = list(self._received[query["sink"]].since(since, int(query.get("limit", _LIMIT))))
-                    result = {"items": items, "last": items[-1]["n"] if items else since}
-                case ("DELETE", "received"):
-                    for name in [query["sink"]] if "sink" in query else list(self._received):
-                        self._received[name].clear()
-                    result = {}
-                case ("GET", "faults"):
-                    result = self.faults()
-                case ("POST", "faults"):
+            if path == "faults" and method in ("GET", "POST", "DELETE"):
+                if method == "POST":
                     for face, value in orjson.loads(await read_body(receive)).items():
                         await self.set_fault(face, value)
-                    result = self.faults()
-                case ("DELETE", "faults"):
-                    for face in [query["face"]] if "face" in query else [*self._faults, "subscribers", "realtime"]:
+                elif method == "DELETE":
+                    for face in (
+                        [query["face"]] if "face" in query else [*self._faults, "subscribers", "realtime"]
+                    ):
                         await self.set_fault(face, None)
-                    result = self.faults()
-                case _:
-                    return await answer(send, 404, {"error": "GET health, received, faults"})
+                await answer(send, 200, self.faults())
+            elif path == "received" and method in ("GET", "DELETE"):
+                await answer(send, 200, self._read(query) if method == "GET" else self._clear(query))
+            elif path == "health" and method == "GET":
+                await answer(send, 200, self.health())
+            else:
+                await answer(send, 404, {"error": "there are health, received and faults"})
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            return await answer(send, 400, {"error": f"{type(error).__name__}: {error}"})
-        await answer(send, 200, result)
+            await answer(send, 400, {"error": f"{type(error).__name__}: {error}"})
+
+    def _read(self, query: dict[str, str]) -> dict[str, Any]:
+        since = int(query.get("since", 0))
+        items = list(self._received[query["sink"]].since(since, int(query.get("limit", _LIMIT))))
+        return {"items": items, "last": items[-1]["n"] if items else since}
+
+    def _clear(self, query: dict[str, str]) -> dict[str, Any]:
+        for name in [query["sink"]] if "sink" in query else list(self._received):
+            self._received[name].clear()
+        return {}
 
     def health(self) -> dict[str, Any]:
         """Whether PostgreSQL runs, and how much each sink was sent: cheap enough to poll."""

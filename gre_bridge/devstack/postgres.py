@@ -33,6 +33,8 @@ from gre_bridge.devstack.guard import Guarded
 from gre_bridge.errors import ConfigurationError
 
 SUPERUSER = "supabase_admin"
+LOCK_TIMEOUT = 15.0
+"""Seconds that a start waits for what a killed stack left behind, which is just ending."""
 _SQL = Path(__file__).with_name("sql")
 _STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
@@ -59,7 +61,8 @@ class EmbeddedPostgres:
         self, *, data_dir: Path, port: int = 0, bin_dir: Path | None = None, durable: bool = True
     ) -> None:
         """`port` 0 takes a free one, once. `durable=False` (tests) leaves out fsync: a crash of the server
-        is still survived, one of the machine is not."""
+        is still survived, one of the machine is not.
+        """
         self.data_dir = data_dir.absolute()
         self.pgdata = self.data_dir / "pg"
         self.port = port
@@ -105,7 +108,6 @@ class EmbeddedPostgres:
         """
         if self.running:
             return
-        self._prepare_directory()
         lock = self._lock()
         try:
             # Held by the guard and by each process of the server: that we have it means none is left, and
@@ -148,7 +150,10 @@ class EmbeddedPostgres:
         return psycopg.connect(self.dsn(user=SUPERUSER, dbname=dbname), autocommit=True, connect_timeout=10)
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database that role postgres owns; `template` is cloned (nobody may be connected to it)."""
+        """Create a database that role postgres owns (`install_supabase` comes first).
+
+        `template` is cloned, and nobody may be connected to it.
+        """
         statement = sql.SQL("create database {} owner postgres").format(sql.Identifier(name))
         if template:
             # Copying the files beats writing the copy to the WAL for a small template.
@@ -190,24 +195,18 @@ class EmbeddedPostgres:
             ) from None
         return int(re.sub(r"\D*(\d+).*", r"\1", line, flags=re.DOTALL))
 
-    def _prepare_directory(self) -> None:
+    def _lock(self) -> int:
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
-            owner = (self.pgdata if self.pgdata.exists() else self.data_dir).stat().st_uid
+            lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(f"cannot use data directory {self.data_dir}: {error.strerror}") from None
-        if os.geteuid() not in (0, owner):
-            raise ConfigurationError(f"data directory {self.data_dir} belongs to another user")
-
-    def _lock(self) -> int:
-        lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return lock
             except BlockingIOError:
-                # What a killed stack left is just ending; one that lives will not.
                 if time.monotonic() > deadline:
                     os.close(lock)
                     raise ConfigurationError(f"data directory {self.data_dir} is in use") from None
@@ -223,35 +222,30 @@ class EmbeddedPostgres:
         nobody = pwd.getpwnam("nobody")
         return nobody.pw_uid, nobody.pw_gid
 
+    def _may_pass(self, user: tuple[int, int], directory: Path) -> bool:
+        """Whether the user gets at the binaries and the data, which may be in a directory closed to others (/root)."""
+        probe = ["/bin/sh", "-c", 'test -x "$0" && test -w "$1"', str(self._bin / "postgres"), str(directory)]
+        uid, gid = user
+        try:
+            done = subprocess.run(
+                probe, check=False, user=uid, group=gid, extra_groups=[], cwd="/", timeout=30
+            )
+        except (OSError, subprocess.SubprocessError):
+            raise ConfigurationError(
+                "PostgreSQL refuses to run as root, and root may not become another user here: be an ordinary user"
+            ) from None
+        return done.returncode == 0
+
     def _guarded(self, command: list[str], directory: Path, lock: int, output: int) -> Guarded:
         user = self._user(directory)
-        keep_access = False
         if user:
             os.chown(directory, *user)
-            # The project or the data may be in a directory closed to others, such as /root.
-            probe = [
-                "/bin/sh",
-                "-c",
-                'test -w "$1" && test -x "$0"',
-                str(self._bin / "postgres"),
-                str(directory),
-            ]
-            try:
-                keep_access = bool(
-                    subprocess.run(
-                        probe, check=False, user=user[0], group=user[1], extra_groups=[], cwd="/", timeout=30
-                    ).returncode
-                )
-            except (OSError, subprocess.SubprocessError):
-                raise ConfigurationError(
-                    "PostgreSQL refuses to run as root, and root may not change its user here: run this as an ordinary user"
-                ) from None
         return Guarded(
             command,
             stop_signal=signal.SIGINT,
             last_signal=signal.SIGQUIT,
             user=user,
-            keep_access=keep_access,
+            keep_access=user is not None and not self._may_pass(user, directory),
             cwd="/",
             output=output,
             pass_fds=[lock],

@@ -15,12 +15,13 @@ import orjson
 import psycopg_pool
 
 from gre_bridge.devstack.jwt import JwtError, verify
-from gre_bridge.devstack.postgrest_catalog import Catalog, Routine, Table
+from gre_bridge.devstack.postgrest_catalog import Catalog, Routine
 from gre_bridge.devstack.postgrest_database import Database, Row, Transaction, open_pool
-from gre_bridge.devstack.postgrest_errors import RestError, bad_request, left_out
-from gre_bridge.devstack.postgrest_query import Filter, Query, parse
+from gre_bridge.devstack.postgrest_errors import RestError, bad_range, left_out
+from gre_bridge.devstack.postgrest_query import Query, parse
 from gre_bridge.devstack.postgrest_request import Answer, Receive, Request, Scope, content_range, cors
 from gre_bridge.devstack.postgrest_sql import Statement, ident
+from gre_bridge.devstack.postgrest_write import Write, exactly_one
 
 __all__ = ["PostgREST", "open_pool"]
 
@@ -57,7 +58,7 @@ class PostgREST:
         """
         self._own_pool = None if pool else open_pool(dsn or "")
         self._database = Database(
-            pool=pool or cast(Any, self._own_pool),
+            pool=pool or cast("Any", self._own_pool),
             schemas=schemas,
             acquire_timeout=acquire_timeout,
             request_timeout=request_timeout,
@@ -135,7 +136,9 @@ class PostgREST:
             except JwtError as error:
                 challenge = f'Bearer error="invalid_token", error_description="{error.message}"'
                 headers = (("www-authenticate", challenge),)
-                raise RestError(401, error.code, error.message, details=error.details, headers=headers) from None
+                raise RestError(
+                    401, error.code, error.message, details=error.details, headers=headers
+                ) from None
         role = claims.setdefault("role", self._anon)
         return role if isinstance(role, str) else orjson.dumps(role).decode(), claims
 
@@ -179,55 +182,18 @@ class PostgREST:
         headers = content_range(low, low + shown - 1, total) + request.applied("count")
         if total is not None and low > total:
             details = f"An offset of {low} was requested, but there are only {total} rows."
-            error = RestError(416, "PGRST103", "Requested range not satisfiable", details=details)
+            error = bad_range(details)
             return Answer(416, [("content-type", "application/json; charset=utf-8"), *headers], error.body())
         if request.shape == "object":
-            _exactly_one(row)
+            exactly_one(row)
         status = 204 if void else 206 if total is not None and shown < total else 200
-        return self._finish(request, row, Answer(status, headers, (body or "").encode()))
+        return self._finish(request, row, Answer(status, headers, body))
 
     async def _write(self, request: Request, catalog: Catalog, name: str, transact: Any) -> Answer:
-        if request.method not in ("POST", "PATCH", "DELETE", "PUT"):
-            raise RestError(405, "PGRST117", f"Unsupported HTTP method: {request.method}")
         table = catalog.table(request.schema(self._schemas), name)
-        query = parse(request.query_string)
-        if request.method == "PUT":
-            raise _put(table, query)
-        if request.method != "POST" and (query.root.limit is not None or query.root.offset):
-            raise left_out("limit and offset of an update or delete")
-        kind = request.prefer.get("return", "minimal")
-        single = kind == "representation" and request.shape == "object"
-        most = request.most_affected if request.method != "POST" else None
-        shape = {"representation": request.shape, "headers-only": "location" if request.method == "POST" else "none"}
-        statement = Statement(catalog, shape=shape.get(kind, "none"))
-        _CHANGES[request.method](request, statement, table, query)
-
-        def verdict(row: Row) -> None:
-            if most is not None and row[1] > most:
-                text = "Query result exceeds max-affected preference constraint"
-                raise bad_request("PGRST124", text, details=f"The query affects {row[1]} rows")
-            if single:
-                _exactly_one(row)
-
-        row = await transact(statement, read_only=False, verdict=verdict if single or most is not None else None)
-        counted = row[1] if "count" in request.prefer else None
-        first, last = (0, row[1] - 1) if request.method == "PATCH" else (1, 0)
-        status = 200 if kind == "representation" else 204
-        known = ["return", "count"]
-        if request.method == "POST":
-            merged = request.prefer.get("resolution") == "merge-duplicates" and not row[5]
-            status = 200 if merged and (table.primary_key or query.on_conflict) else 201
-            known += ["resolution", "missing"]
-        elif request.method == "PATCH":
-            known += ["missing"]
-        answer = Answer(status, content_range(first, last, counted) + request.applied(*known))
-        if kind == "representation":
-            answer.body = (row[2] or "").encode()
-        elif kind == "headers-only" and request.method == "POST" and table.primary_key and row[1]:
-            keys = orjson.loads(row[2] or "{}")
-            where = "&".join(f"{k}={'is.null' if v is None else f'eq.{v}'}" for k, v in keys.items())
-            answer.headers.append(("location", f"/{name}?{where}"))
-        return self._finish(request, row, answer)
+        write = Write(request, catalog, table, parse(request.query_string))
+        row = await transact(write.statement(), read_only=False, verdict=write.verdict)
+        return self._finish(request, row, write.answer(row))
 
     async def _rpc(self, request: Request, catalog: Catalog, name: str, transact: Any) -> Answer:
         if request.method not in ("GET", "HEAD", "POST"):
@@ -246,7 +212,7 @@ class PostgREST:
         statement.call(routine, query.root, body, names, array=array, count=counted)
         if request.most_affected is not None:
             raise left_out("Prefer: max-affected for a function")
-        verdict = _exactly_one if request.shape == "object" and routine.returns_set else None
+        verdict = exactly_one if request.shape == "object" and routine.returns_set else None
         read_only = request.reads or not routine.volatile
         row = await transact(statement, read_only=read_only, routine=routine, verdict=verdict)
         return self._page(request, query, row, void=routine.returns_void)
@@ -260,7 +226,9 @@ class PostgREST:
             answer.headers.append(("content-profile", request.schema(self._schemas)))
         if row[3]:
             try:
-                own = [(name.lower(), str(text)) for item in orjson.loads(row[3]) for name, text in item.items()]
+                own = [
+                    (name.lower(), str(text)) for item in orjson.loads(row[3]) for name, text in item.items()
+                ]
             except (ValueError, AttributeError, TypeError):
                 text = "response.headers guc must be a JSON array composed of objects with a single key and a string value"
                 raise RestError(500, "PGRST111", text) from None
@@ -271,16 +239,6 @@ class PostgREST:
                 raise RestError(500, "PGRST112", "response.status guc must be a valid status code")
             answer.status = int(row[4])
         return answer
-
-
-def _exactly_one(row: Row) -> None:
-    if row[1] != 1:
-        raise RestError(
-            406,
-            "PGRST116",
-            "Cannot coerce the result to a single JSON object",
-            details=f"The result contains {row[1]} rows",
-        )
 
 
 def _arguments(catalog: Catalog, schema: str, name: str, query: Query) -> dict[str, str]:
@@ -294,46 +252,6 @@ def _arguments(catalog: Catalog, schema: str, name: str, query: Query) -> dict[s
         else:
             found[key] = value
     return found
-
-
-def _put(table: Table, query: Query) -> RestError:
-    """PUT is refused either way: supabase-py and supabase-js never send it."""
-    keys = [f.column.name for f in query.root.where if isinstance(f, Filter) and f.operator == "eq" and not f.negated]
-    if sorted(keys) == sorted(table.primary_key) and len(keys) == len(query.root.where):
-        return left_out("PUT")
-    text = "Filters must include all and only primary key columns with 'eq' operators"
-    return RestError(405, "PGRST105", text)
-
-
-def _known(table: Table, columns: list[str]) -> list[str]:
-    for column in columns:
-        if column not in table.columns:
-            text = f"Could not find the '{column}' column of '{table.name}' in the schema cache"
-            raise bad_request("PGRST204", text)
-    return columns
-
-
-def _insert(request: Request, statement: Statement, table: Table, query: Query) -> None:
-    body, names, array = request.payload(columns=query.columns)
-    resolution = request.prefer.get("resolution")
-    statement.insert(
-        table, query.root, body, _known(table, names), array=array,
-        merge=None if resolution is None else resolution == "merge-duplicates",
-        conflict=query.on_conflict or table.primary_key,
-        defaults=request.prefer.get("missing") == "default",
-    )  # fmt: skip
-
-
-def _update(request: Request, statement: Statement, table: Table, query: Query) -> None:
-    body, names, array = request.payload(columns=query.columns)
-    statement.update(table, query.root, body, _known(table, names), array=array)
-
-
-def _delete(request: Request, statement: Statement, table: Table, query: Query) -> None:
-    statement.delete(table, query.root)
-
-
-_CHANGES: Final = {"POST": _insert, "PATCH": _update, "DELETE": _delete}
 
 
 async def _disconnected(receive: Receive) -> None:

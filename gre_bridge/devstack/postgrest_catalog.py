@@ -252,11 +252,15 @@ async def load(conn: psycopg.AsyncConnection[Any], schemas: Sequence[str]) -> Ca
     exposed = list(schemas)
     tables = {}
     for row in await (await cursor.execute(_TABLES, (exposed,))).fetchall():
-        defaults = {name: text for name, text in zip(row.columns, row.defaults, strict=True) if text is not None}
+        defaults = {
+            name: text for name, text in zip(row.columns, row.defaults, strict=True) if text is not None
+        }
         columns = dict(zip(row.columns, row.types, strict=True))
         tables[row.schema, row.name] = Table(row.schema, row.name, columns, defaults, tuple(row.primary_key))
     keys = [
-        ForeignKey(r.name, tuple(r.table), tuple(r.columns), tuple(r.target), tuple(r.target_columns), r.to_one)
+        ForeignKey(
+            r.name, tuple(r.table), tuple(r.columns), tuple(r.target), tuple(r.target_columns), r.to_one
+        )
         for r in await (await cursor.execute(_KEYS, (exposed, exposed))).fetchall()
     ]
     routines: dict[tuple[str, str], list[Routine]] = {}
@@ -282,7 +286,16 @@ def _routine(row: Any) -> Routine | None:
         len(arguments) == 1 and arguments[0].type in _JSON
     ):
         return None
-    settings = tuple(tuple(text.split("=", 1)) for text in row.settings if text.startswith("statement_timeout="))
+    settings = tuple(
+        tuple(text.split("=", 1)) for text in row.settings if text.startswith("statement_timeout=")
+    )
     return Routine(
-        row.schema, row.name, arguments, row.returns_set, row.returns_rows, row.returns_void, row.volatile, settings
+        row.schema,
+        row.name,
+        arguments,
+        row.returns_set,
+        row.returns_rows,
+        row.returns_void,
+        row.volatile,
+        settings,
     )

@@ -3,8 +3,7 @@
 This room owns the listening connection and runs transactions on the pool. It must not know HTTP beyond
 the errors it raises, and never looks into a statement.
 
-A transaction whose result needs no verdict is sent at once, settings and statement in one pipeline: the
-server takes what lies between two Syncs as one transaction. So a request costs one round trip.
+A transaction whose result needs no verdict is sent at once and commits with its Sync: one round trip.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+import orjson
 import psycopg
 import psycopg_pool
 import structlog
 
 from gre_bridge.devstack.postgrest_catalog import Catalog, load
-from gre_bridge.devstack.postgrest_errors import RestError, from_database
+from gre_bridge.devstack.postgrest_errors import RETRY, RestError, from_database
+from gre_bridge.devstack.postgrest_pipeline import Connection, Result, execute, last_words
 from gre_bridge.devstack.postgrest_sql import Statement
 
-# total rows, rows on the page, body, response.headers, response.status, rows inserted
-Row = tuple[int | None, int, str | None, str | None, str | None, int | None]
-
-_Connection = psycopg.AsyncConnection[Any]
+# total rows, rows on the page, body, response.headers, response.status, whether a row was inserted
+Row = tuple[int | None, int, bytes, str, str, bool]
 
 _SETTINGS: Final = "select count(set_config(key, value, true)) from json_each_text($1)"
 _AGAIN: Final = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
@@ -137,10 +136,10 @@ class Database:
         finally:
             await self._pool.putconn(conn)
 
-    async def _connection(self) -> _Connection:
+    async def _connection(self) -> Connection:
         listening = self._listening
         try:
-            return cast(_Connection, await self._pool.getconn(self._acquire_timeout if listening else 0.3))
+            return cast("Connection", await self._pool.getconn(self._acquire_timeout if listening else 0.3))
         except psycopg_pool.PoolTimeout:
             if listening:
                 message = "Timed out acquiring connection from connection pool."
@@ -149,7 +148,7 @@ class Database:
             raise _client_error() from None
 
     async def _attempts(
-        self, conn: _Connection, transaction: Transaction, gone: Callable[[], Awaitable[Any]]
+        self, conn: Connection, transaction: Transaction, gone: Callable[[], Awaitable[Any]]
     ) -> Row:
         """Re-run what ended with 40001 or 40P01, as PostgREST up to 15 does; but it does so for ever, even
         after the client has left, and can eat a machine: this gives up when the client leaves, or after 10 s,
@@ -172,26 +171,27 @@ class Database:
             if leaving:
                 leaving.cancel()
 
-    async def _attempt(self, conn: _Connection, transaction: Transaction) -> Row:
+    async def _attempt(self, conn: Connection, transaction: Transaction) -> Row:
         stale, statement = _has_news(conn), transaction.statement
-        main, plan = psycopg.AsyncRawCursor(conn), psycopg.AsyncRawCursor(conn)
+        if stale and (words := last_words(conn)):
+            self._pending = not self._listening
+            await conn.close()
+            raise RestError(503, words.sqlstate or "", words.message_primary or "", headers=RETRY)
+        statements = [(_SETTINGS, [transaction.settings]), (statement.text, statement.params)]
+        if statement.explain:
+            statements.append((statement.explain.text, statement.explain.params))
+        if transaction.verdict:
+            statements.insert(0, ("BEGIN", []))
         try:
-            async with conn.pipeline():
-                if transaction.verdict:
-                    await psycopg.AsyncRawCursor(conn).execute("BEGIN")
-                await psycopg.AsyncRawCursor(conn).execute(_SETTINGS, (transaction.settings,))
-                await main.execute(statement.text, statement.params)
-                if statement.explain:
-                    await plan.execute(statement.explain.text, statement.explain.params)
-            row: Row | None = await main.fetchone()
-            assert row is not None
+            results = await execute(conn, statements)
+            row = _row(results[1 + bool(transaction.verdict)])
             if statement.explain:
-                row = _estimated(row, await plan.fetchone(), transaction.cap)
+                row = _estimated(row, results[-1], transaction.cap)
             if transaction.verdict:
                 transaction.verdict(row)
                 await conn.commit()
             return row
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             if stale and not error.sqlstate:
                 # Its idle connection was dead: PostgREST 14.5 answers 400 with an empty code (measured).
                 raise RestError(400, "", "") from None
@@ -220,10 +220,10 @@ class Database:
                 _log.warning("postgrest_database_lost", error=type(error).__name__, sqlstate=sqlstate)
             finally:
                 self._listening = False
-            self._delay = min(max(self._delay * 2, 0.25), 4.0)
+            self._delay = min(max(self._delay * 2, 0.25), 1.0)
             await asyncio.sleep(self._delay)
 
-    async def _follow(self, conn: _Connection) -> None:
+    async def _follow(self, conn: Connection) -> None:
         """Reload on every notification; one that says `reload config` may have changed the roles' settings."""
         while True:
             notes = [note async for note in conn.notifies(timeout=30, stop_after=1)]
@@ -246,11 +246,11 @@ def _client_error() -> RestError:
         "PGRST001",
         "Database client error. Retrying the connection.",
         details="no connection to the server\n",
-        headers=(("retry-after", "0"),),
+        headers=RETRY,
     )
 
 
-def _has_news(conn: _Connection) -> bool:
+def _has_news(conn: Connection) -> bool:
     """Whether the server spoke, or hung up, while the connection was idle."""
     if conn.closed:
         return True
@@ -259,7 +259,19 @@ def _has_news(conn: _Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def _estimated(row: Row, plan: Any, cap: int) -> Row:
-    guess = int(plan[0][0]["Plan"]["Plan Rows"])
+def _row(values: Result) -> Row:
+    total, shown, body, headers, status, inserted = values
+    return (
+        None if total is None else int(total),
+        int(shown or 0),
+        body or b"",
+        headers.decode() if headers else "",
+        status.decode() if status else "",
+        bool(inserted and int(inserted)),
+    )
+
+
+def _estimated(row: Row, plan: Result, cap: int) -> Row:
+    guess = int(orjson.loads(plan[0] or b"")[0]["Plan"]["Plan Rows"])
     total = guess if row[0] is None else max(row[0], guess) if row[0] > cap else row[0]
     return (total, *row[1:])

@@ -42,13 +42,22 @@ class RestError(Exception):
 
 def left_out(what: str) -> RestError:
     """Something that PostgREST does and this stack leaves out on purpose: always 501."""
-    return RestError(501, "PGRST127", "Feature not implemented", details=f"The embedded stack leaves out {what}")
+    return RestError(
+        501, "PGRST127", "Feature not implemented", details=f"The embedded stack leaves out {what}"
+    )
 
 
 def bad_request(code: str, message: str, *, details: str | None = None) -> RestError:
     """A 400 that is decided before the database is asked."""
     return RestError(400, code, message, details=details)
 
+
+def bad_range(details: str) -> RestError:
+    """A limit, offset or Range header that cannot be met: 416."""
+    return RestError(416, "PGRST103", "Requested range not satisfiable", details=details)
+
+
+RETRY: Final = (("retry-after", "0"),)
 
 # The first prefix that fits decides, so longer ones stand before their class; the rest is 400.
 _STATUS: Final[tuple[tuple[str, int], ...]] = (
@@ -95,7 +104,7 @@ def from_database(error: psycopg.Error, *, anonymous: bool) -> RestError:
 def standard_headers(status: int) -> tuple[tuple[str, str], ...]:
     """Headers that go with a status, whatever the code: a retry hint with 503, a challenge with 401."""
     if status == 503:
-        return (("retry-after", "0"),)
+        return RETRY
     if status == 401:
         return (("www-authenticate", "Bearer"),)
     return ()
@@ -104,9 +113,7 @@ def standard_headers(status: int) -> tuple[tuple[str, str], ...]:
 def _custom(message: str, detail: str | None) -> RestError:
     """`RAISE SQLSTATE 'PGRST'`: the function chooses status, headers and body itself."""
     body, answer = _json(message), _json(detail)
-    hint = (
-        "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
-    )
+    hint = "DETAIL must be a JSON object with obligatory keys: 'status', 'headers' and optional key: 'status_text'."
     if not isinstance(body, dict) or not {"code", "message"} <= body.keys():
         problem = f"Invalid JSON value for MESSAGE: '{message}'"
         hint = (
@@ -127,7 +134,11 @@ def _custom(message: str, detail: str | None) -> RestError:
             headers=tuple((name.lower(), str(value)) for name, value in answer["headers"].items()),
         )
     return RestError(
-        500, "PGRST121", "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error", details=problem, hint=hint
+        500,
+        "PGRST121",
+        "Could not parse JSON in the \"RAISE SQLSTATE 'PGRST'\" error",
+        details=problem,
+        hint=hint,
     )
 
 

@@ -31,7 +31,9 @@ def closest(name: str, known: Iterable[str]) -> str | None:
             if shared:
                 scored.append((shared / (_norm(mine) * _norm(theirs)), normal))
         nearest = sorted(scored, key=lambda pair: -pair[0])[:_CANDIDATES]
-        likeness = [(1 - _distance(wanted, normal) / max(len(wanted), len(normal)), normal) for _, normal in nearest]
+        likeness = [
+            (1 - _distance(wanted, normal) / max(len(wanted), len(normal)), normal) for _, normal in nearest
+        ]
         best = max(likeness, key=lambda pair: pair[0], default=(0.0, ""))
         if best[0] >= _MINIMUM:
             return names[best[1]]

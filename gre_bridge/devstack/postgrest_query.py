@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
-from gre_bridge.devstack.postgrest_errors import RestError, bad_request, left_out
+from gre_bridge.devstack.postgrest_errors import RestError, bad_range, bad_request, left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,13 @@ _QUANTIFIED: Final = frozenset({"eq", "gte", "gt", "lte", "lt", "like", "ilike",
 _NAME: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([\w$]+(?:[ \w$]|-(?!>))*|\*))\s*')
 _ARROW: Final = re.compile(r"(->>?)\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\"(),.:>-][^(),.:>-]*|-\d+))")
 _CAST: Final = re.compile(r"::([A-Za-z_][\w ]*(?:\[\])?)")
+_COUNT: Final = re.compile(r"\s*count\(\)")
 _TERM: Final = re.compile(r"(?:\.(asc|desc))?(?:\.(nullsfirst|nullslast))?")
 _OPERATION: Final = re.compile(r"(not\.)?([a-z]+)(?:\(([^()]*)\))?\.", re.DOTALL)
 _ELEMENT: Final = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^,)]*))\s*', re.DOTALL)
-_LOGIC_VALUE: Final = re.compile(r'"((?:[^"\\]|\\.)*)"(?=[,)])|(\{(?:"(?:[^"\\]|\\.)*"|[^{}"])*\}|[^,)]*)', re.DOTALL)
+_LOGIC_VALUE: Final = re.compile(
+    r'"((?:[^"\\]|\\.)*)"(?=[,)])|(\{(?:"(?:[^"\\]|\\.)*"|[^{}"])*\}|[^,)]*)', re.DOTALL
+)
 
 
 class _Scanner:
@@ -164,6 +167,8 @@ def parse(query_string: str, *, call: bool = False) -> Query:
 
     Raises PGRST100, PGRST103 (a negative limit), or 501.
     """
+    if not query_string:
+        return Query(Node(items=[Item(Column("*"), None, None)]))
     query = Query(Node())
     pairs = parse_qsl(query_string, keep_blank_values=True)
     select = next((value for key, value in pairs if key == "select"), "") or "*"
@@ -215,12 +220,7 @@ def _modify(node: Node, what: str, value: str) -> None:
         if not re.fullmatch(r"-?\d+", value):
             return
         if int(value) < 0:
-            raise RestError(
-                416,
-                "PGRST103",
-                "Requested range not satisfiable",
-                details="Limit should be greater than or equal to zero.",
-            )
+            raise bad_range("Limit should be greater than or equal to zero.")
         setattr(node, what, int(value))
     elif what == "order":
         scanner = _Scanner(value, "order")
@@ -244,7 +244,7 @@ def _select(scanner: _Scanner, node: Node) -> None:
     while True:
         if scanner.skip("..."):
             raise left_out("spread embedding")
-        if re.compile(r"\s*count\(\)").match(scanner.text, scanner.at):
+        if scanner.take(_COUNT):
             raise RestError(400, "PGRST123", "Use of aggregate functions is not allowed")
         alias = None
         name = scanner.name()

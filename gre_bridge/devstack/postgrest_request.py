@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from gre_bridge.devstack.postgrest_errors import RestError, bad_request, left_out
+from gre_bridge.devstack.postgrest_errors import RestError, bad_range, bad_request, left_out
 from gre_bridge.devstack.postgrest_query import Node
 
 Scope = MutableMapping[str, Any]
@@ -145,20 +145,23 @@ class Request:
             node.offset = max(node.offset, low)
             if high is not None:
                 if high < low:
-                    raise RestError(
-                        416,
-                        "PGRST103",
-                        "Requested range not satisfiable",
-                        details="The lower boundary must be lower than or equal to the upper boundary "
-                        "in the Range header.",
+                    raise bad_range(
+                        "The lower boundary must be lower than or equal to the upper boundary in the Range header."
                     )
                 length = high - node.offset + 1
                 node.limit = length if node.limit is None else min(node.limit, length)
 
-    def payload(self, *, columns: list[str] | None = None, default: bytes = b"") -> tuple[str, list[str], bool]:
+    def payload(
+        self, *, columns: list[str] | None = None, default: bytes = b""
+    ) -> tuple[str, list[str], bool]:
         """The JSON body as text, its keys in order, and whether it is an array; raises PGRST102."""
         media = self.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if media in ("text/csv", "application/x-www-form-urlencoded", "text/plain", "application/octet-stream"):
+        if media in (
+            "text/csv",
+            "application/x-www-form-urlencoded",
+            "text/plain",
+            "application/octet-stream",
+        ):
             raise left_out(f"a body of {media}")
         if media not in ("application/json", ""):
             raise bad_request("PGRST102", f"Content-Type not acceptable: {media}")
@@ -194,6 +197,8 @@ def cors(request: Request, headers: Iterable[tuple[str, str]]) -> list[tuple[str
             added.append(("access-control-allow-headers", ", ".join(dict.fromkeys(filter(None, allowed)))))
             added.append(("access-control-max-age", "86400"))
         else:
-            exposed = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server"
+            exposed = (
+                "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, Location, Server"
+            )
             added.append(("access-control-expose-headers", f"{exposed}, Transfer-Encoding, Range-Unit"))
     return added

@@ -1,8 +1,8 @@
-"""One SQL statement for one request: identifiers are quoted, every value is a parameter.
+r"""One SQL statement for one request: identifiers are quoted, every value is a parameter.
 
 Pure: it takes what was asked and what the schema cache knows, and holds text and parameters. Each
 statement answers one row: total count, rows on this page, body, response.headers, response.status,
-rows inserted. PostgreSQL writes the JSON, so numbers keep their scale and `, \\n ` parts the rows; values
+rows inserted. PostgreSQL writes the JSON, so numbers keep their scale and `, \n ` parts the rows; values
 have no type of their own, so PostgreSQL's complaints about them are word for word PostgREST's.
 """
 
@@ -15,9 +15,7 @@ from gre_bridge.devstack.postgrest_catalog import Catalog, Routine, Table
 from gre_bridge.devstack.postgrest_errors import left_out
 from gre_bridge.devstack.postgrest_query import IS, OPERATORS, Column, Filter, Group, Item, Node
 
-_GUCS: Final = (
-    "nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')"
-)
+_GUCS: Final = "nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')"
 _INSERTED: Final = "nullif(current_setting('pgrst.inserted', true), '')::int"
 # Counting up for each row and down for each conflict tells an insert (201) from an update (200).
 _COUNTER: Final = f"set_config('pgrst.inserted', (coalesce({_INSERTED}, 0) %s 1)::text, true) <> '%s'"
@@ -63,7 +61,10 @@ class Statement:
 
     def read(self, table: Table, node: Node, *, count: str | None) -> None:
         """SELECT from a table or view, with what is embedded in it."""
-        source, total = f"WITH pgrst_source AS ({self._select(table, node, ident(table.name))})", "null::bigint"
+        source, total = (
+            f"WITH pgrst_source AS ({self._select(table, node, ident(table.name))})",
+            "null::bigint",
+        )
         if count:
             # `estimated` counts exactly up to the row cap; beyond it the planner's guess is good enough.
             capped = count == "estimated" and self._max_rows is not None
@@ -72,8 +73,12 @@ class Statement:
                 total = f"(SELECT count(*) FROM ({self._matching(table, node)}{cap}) pgrst_source_count)"
             if count != "exact":
                 self.explain = Statement(self._catalog, shape="none")
-                self.explain.text = f"EXPLAIN (FORMAT JSON) {self.explain._matching(table, node)}"
+                self.explain.plan(table, node)
         self._finish(source, total=total)
+
+    def plan(self, table: Table, node: Node) -> None:
+        """EXPLAIN what a count would count."""
+        self.text = f"EXPLAIN (FORMAT JSON) {self._matching(table, node)}"
 
     def insert(
         self, table: Table, node: Node, body: str, columns: Sequence[str], *,
@@ -93,7 +98,9 @@ class Statement:
             if merge:
                 text += f" WHERE {_COUNTER % ('+', 0)}"
             text += f" ON CONFLICT({', '.join(ident(name) for name in conflict)}) "
-            text += f"DO UPDATE SET {updates} WHERE {_COUNTER % ('-', -1)}" if merge and updates else "DO NOTHING"
+            text += (
+                f"DO UPDATE SET {updates} WHERE {_COUNTER % ('-', -1)}" if merge and updates else "DO NOTHING"
+            )
         self._write(f"{text} RETURNING {self._returning(table, node)}")
 
     def update(self, table: Table, node: Node, body: str, columns: Sequence[str], *, array: bool) -> None:
@@ -132,7 +139,9 @@ class Statement:
             )
         function = f"{ident(routine.schema)}.{ident(routine.name)}({passed})"
         if routine.returns_rows:
-            self._call_rows(routine, node, f"{source}, {function}" if source else f" FROM {function}", count=count)
+            self._call_rows(
+                routine, node, f"{source}, {function}" if source else f" FROM {function}", count=count
+            )
             return
         scalars = f"SELECT {function} AS pgrst_scalar{source}"
         if routine.returns_set:
@@ -141,7 +150,9 @@ class Statement:
             limit = self._limit(Node())
             self._finish(f"WITH pgrst_source AS ({scalars})", total=total, rows=f"pgrst_source{limit}")
             return
-        result = "pgrst_scalar::text" if routine.returns_void else "coalesce(to_json(pgrst_scalar)::text, 'null')"
+        result = (
+            "pgrst_scalar::text" if routine.returns_void else "coalesce(to_json(pgrst_scalar)::text, 'null')"
+        )
         total = "1::bigint" if count else "null::bigint"
         self.text = f"SELECT {total}, 1::bigint, {result}, {_GUCS}, null::int FROM ({scalars}) pgrst_call"
 
@@ -189,7 +200,9 @@ class Statement:
         value = self._value(body)
         if defaults is None:
             return f"json_to_record{'set' * array}({value}::json) AS pgrst_body({columns})"
-        filled = ", ".join(f"{self._value(name)}::text, {defaults[name]}" for name in types if name in defaults)
+        filled = ", ".join(
+            f"{self._value(name)}::text, {defaults[name]}" for name in types if name in defaults
+        )
         rows = f"{value}::jsonb" if array else f"jsonb_build_array({value}::jsonb)"
         return (
             f"jsonb_to_recordset((SELECT jsonb_agg(jsonb_build_object({filled}) || pgrst_row)"
@@ -219,7 +232,9 @@ class Statement:
         mine, theirs = (key.columns, key.target_columns) if holds else (key.target_columns, key.columns)
         self._aliases += 1
         inner, rows = ident(f"{other.name}_{self._aliases}"), ident(f"pgrst_embed_{self._aliases}")
-        on = " AND ".join(f"{inner}.{ident(b)} = {name}.{ident(a)}" for a, b in zip(mine, theirs, strict=True))
+        on = " AND ".join(
+            f"{inner}.{ident(b)} = {name}.{ident(a)}" for a, b in zip(mine, theirs, strict=True)
+        )
         asked, kind = self._select(other, embed, inner, on), "INNER" if embed.inner else "LEFT"
         if holds or key.to_one:
             item = f"row_to_json({rows}.*)::jsonb AS {ident(embed.alias)}"
@@ -270,10 +285,14 @@ class Statement:
             return f"{left} = ANY({self._value(part.value)})"
         value = part.value.replace("*", "%") if part.operator in ("like", "ilike") else part.value
         right = self._value(value)
-        return f"{left} {OPERATORS[part.operator]} {f'{part.quantifier}({right})' if part.quantifier else right}"
+        return (
+            f"{left} {OPERATORS[part.operator]} {f'{part.quantifier}({right})' if part.quantifier else right}"
+        )
 
     def _order(self, table: Table | None, node: Node, name: str) -> str:
-        terms = [f"{self._column(table, o.column, name)} {o.direction} {o.nulls}".rstrip() for o in node.order]
+        terms = [
+            f"{self._column(table, o.column, name)} {o.direction} {o.nulls}".rstrip() for o in node.order
+        ]
         return f" ORDER BY {', '.join(terms)}" if terms else ""
 
     def _limit(self, node: Node) -> str:

@@ -27,7 +27,7 @@ CHANNEL = re.compile(r"[A-Za-z0-9_\-=@,.;]{1,164}\Z")
 _QUEUE = 5_000
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """A frame that Pusher would answer with a pusher:error: its code, often none, and its text."""
 
     def __init__(self, text: str, code: int | None = None) -> None:
@@ -69,20 +69,20 @@ class Channels:
         self._sockets: set[Socket] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
         await receive()
         await send({"type": "websocket.accept"})
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         key = scope["path"].split("/")[2]
-        protocol = query.get("protocol", "")
+        protocol = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("protocol", "")
         if key != self._key:
             text = f"App key {key} not in this cluster. Did you forget to specify the cluster?"
-            return await _refuse(send, 4001, text)
-        if protocol not in ("5", "6", "7"):
-            code, text = (
-                (4007, "Unsupported protocol version") if protocol else (4008, "No protocol version supplied")
-            )
-            return await _refuse(send, code, text)
-        await self._converse(Socket(), receive, send)
+            await _refuse(send, 4001, text)
+        elif not protocol:
+            await _refuse(send, 4008, "No protocol version supplied")
+        elif protocol not in ("5", "6", "7"):
+            await _refuse(send, 4007, "Unsupported protocol version")
+        else:
+            await self._converse(Socket(), receive, send)
 
     def occupied(self, prefix: str = "") -> list[str]:
         """Channels that somebody is subscribed to."""
@@ -133,7 +133,7 @@ class Channels:
             pinged = False
             try:
                 self._frame_in(socket, orjson.loads(message.get("text") or message.get("bytes") or b""))
-            except Rejected as refusal:
+            except RejectedError as refusal:
                 socket.error(refusal.code, refusal.text)
             except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
                 socket.error(None, "Invalid message")
@@ -152,26 +152,26 @@ class Channels:
         elif event.startswith("client-"):
             self._client_event(socket, event, message["channel"], data)
         else:
-            raise Rejected(f"{event} is not offered by the embedded stack")
+            raise RejectedError(f"{event} is not offered by the embedded stack")
 
     def _subscribe(self, socket: Socket, data: dict[str, Any]) -> None:
         channel, shown = data["channel"], data.get("channel_data")
         if not CHANNEL.match(channel):
-            raise Rejected(f"Invalid channel name {channel}")
+            raise RejectedError(f"Invalid channel name {channel}")
         if re.match("(private-|presence-)?cache-|private-encrypted-cache-", channel):
-            raise Rejected("cache channels are not offered by the embedded stack")
+            raise RejectedError("cache channels are not offered by the embedded stack")
         if channel in socket.channels:
-            raise Rejected(f"Existing subscription to channel {channel}")
+            raise RejectedError(f"Existing subscription to channel {channel}")
         member = None
         if channel.startswith(("private-", "presence-")):
             key, _, signature = str(data.get("auth") or "").partition(":")
             if not key:
-                raise Rejected(f"Auth info required to subscribe to {channel}")
+                raise RejectedError(f"Auth info required to subscribe to {channel}")
             if key != self._key:
-                raise Rejected(f"Invalid key in subscription auth data: '{key}'")
+                raise RejectedError(f"Invalid key in subscription auth data: '{key}'")
             signed = f"{socket.id}:{channel}" + (f":{shown}" if shown is not None else "")
             if not hmac.compare_digest(sign(self._secret, signed), signature):
-                raise Rejected(
+                raise RejectedError(
                     f"Invalid signature: Expected HMAC SHA256 hex digest of {signed}, but got {signature}"
                 )
         result: dict[str, Any] = {}
@@ -206,13 +206,13 @@ class Channels:
 
     def _client_event(self, socket: Socket, event: str, channel: str, data: Any) -> None:
         if not channel.startswith(("private-", "presence-")) or channel.startswith("private-encrypted-"):
-            raise Rejected("Client event rejected - only supported on private and presence channels")
+            raise RejectedError("Client event rejected - only supported on private and presence channels")
         if channel not in socket.channels:
-            raise Rejected(f"Client event rejected - you are not subscribed to {channel}")
+            raise RejectedError(f"Client event rejected - you are not subscribed to {channel}")
         now = time.monotonic()
         socket.sent_at = [at for at in socket.sent_at if now - at < 1.0]
         if len(socket.sent_at) >= CLIENT_EVENTS_PER_SECOND:
-            raise Rejected("Client event rejected due to rate limit", 4301)
+            raise RejectedError("Client event rejected due to rate limit", 4301)
         socket.sent_at.append(now)
         member = socket.channels[channel]
         self._send(channel, _frame(event, data, channel, member["user_id"] if member else None), socket.id)

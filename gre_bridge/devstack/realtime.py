@@ -19,11 +19,10 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
 from gre_bridge.devstack.faults import Receive, Scope, Send, answer, read_body
 from gre_bridge.devstack.realtime_changes import route
-from gre_bridge.devstack.realtime_frames import Frame, Json, TokenError, verify
+from gre_bridge.devstack.realtime_frames import Json, TokenError, refusal, verify
 from gre_bridge.devstack.realtime_socket import Channel, Socket
 from gre_bridge.devstack.realtime_wal import Change, Connection, WalPoller
 
@@ -108,15 +107,10 @@ class Realtime:
         self._max_backoff = max_backoff
         self._rooms: dict[tuple[str, bool], dict[Channel, None]] = defaultdict(dict)
         self._subscribed: dict[Channel, None] = {}
-        self._pool = AsyncConnectionPool(
-            dsn, min_size=1, max_size=4, timeout=10, open=False, kwargs={"autocommit": True},
-            check=AsyncConnectionPool.check_connection,
-        )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to listen for broadcasts; raises psycopg.Error if PostgreSQL is not there."""
-        await self._pool.open(wait=True, timeout=30)
+        """Begin to listen for broadcasts; raises TimeoutError if PostgreSQL is not there within 30 s."""
         listening = asyncio.Event()
         self._tasks = [asyncio.create_task(self.poller.run()), asyncio.create_task(self._listen(listening))]
         async with asyncio.timeout(30):
@@ -128,13 +122,18 @@ class Realtime:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._pool.close(timeout=5)
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Connection]:
-        """A superuser's connection in autocommit mode; raises psycopg.Error after 10 s without one."""
-        async with self._pool.connection() as conn, asyncio.timeout(10):
-            yield conn
+        """A new superuser's connection in autocommit mode, for at most 10 s.
+
+        Raises psycopg.OperationalError or TimeoutError without PostgreSQL. (Joins are rare, and a pool would
+        go on waiting long after an outage.)
+        """
+        async with asyncio.timeout(10):
+            conn = await psycopg.AsyncConnection.connect(self._dsn, autocommit=True)
+            async with conn:
+                yield conn
 
     async def may(self, topic: str, claims: Json, verb: Literal["select", "insert"]) -> bool:
         """Whether RLS on realtime.messages lets these claims receive (select) or send (insert) on a topic.
@@ -181,12 +180,11 @@ class Realtime:
         if not self._subscribed:
             self.poller.want(False)
 
-    def broadcast(self, topic: str, private: bool, frame: Frame, *, but: Channel | None = None) -> None:
+    def broadcast(self, topic: str, private: bool, message: Json, *, but: Channel | None = None) -> None:
         """Send a broadcast to the channels of a topic; private and public ones of a name are strangers."""
-        message = Frame("", "broadcast", frame.payload, raw=frame.raw, binary=frame.binary)
         for channel in self._rooms.get((topic, private), ()):
             if channel is not but and not self._loses(self.faults.drop_broadcasts):
-                channel.socket.push(message.to(channel.topic))
+                channel.push("broadcast", message)
 
     def _loses(self, probability: float) -> bool:
         return self.faults.deaf or random.random() < probability
@@ -237,7 +235,7 @@ class Realtime:
             for id_, topic, event, private, payload in await cursor.fetchall():
                 content = orjson.Fragment(str(payload or "{}"))
                 message = {"event": event, "meta": {"id": id_}, "payload": content, "type": "broadcast"}
-                self.broadcast(str(topic), bool(private), Frame("", "broadcast", message))
+                self.broadcast(topic, bool(private), message)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or socket; the path may be whole or relative to a mount."""
@@ -263,14 +261,9 @@ class Realtime:
             return await _refuse(send, 502, {"error": "Bad gateway"})
         if vsn not in ("1.0.0", "2.0.0"):
             return await _refuse(send, 403, None)
-        try:
-            if apikey is None:
-                raise TokenError("", "API key is missing")
-            verify(apikey, self.jwt_secret)
-        except TokenError as error:
+        if apikey is None or (reason := refusal(apikey, self.jwt_secret)):
             await asyncio.sleep(self._handshake_delay)
-            text = "Token has expired" if error.text.startswith("Token has expired") else error.text
-            return await _refuse(send, 401, {"error": text})
+            return await _refuse(send, 401, {"error": "API key is missing" if apikey is None else reason})
         await send({"type": "websocket.accept"})
         if self.faults.accept_then_close:
             return await send({"type": "websocket.close", "code": 1011})
@@ -314,7 +307,7 @@ class Realtime:
         for topic, event, payload, private in messages:
             if not private or await self.may(topic, claims, "insert"):
                 message = {"event": event, "payload": payload, "type": "broadcast"}
-                self.broadcast(topic, private, Frame("", "broadcast", message))
+                self.broadcast(topic, private, message)
         return await answer(send, 202, b"")
 
 

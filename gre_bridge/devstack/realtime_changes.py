@@ -11,12 +11,15 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import psycopg
 
 from gre_bridge.devstack.realtime_wal import Change, Connection, Relation, Row
+
+if TYPE_CHECKING:
+    from gre_bridge.devstack.realtime_socket import Channel
 
 Json = dict[str, Any]
 
@@ -138,17 +141,6 @@ class Binding:
         return self.schema in ("*", relation.schema) and self.table in ("*", relation.table)
 
 
-class Subscriber(Protocol):
-    """A joined channel. `subscriptions` is empty until PostgreSQL accepted its bindings."""
-
-    subscriptions: tuple[Binding, ...]
-    role: str
-    claims: str
-
-
-S = TypeVar("S", bound=Subscriber)
-
-
 @dataclass
 class _Batch:
     """The changes of one table in one poll; remembers what it asked PostgreSQL."""
@@ -216,24 +208,22 @@ class _Batch:
             return {}
         if key not in self.payloads:
             rls, keys, columns = access
-            refused = "Error 400: Bad Request, no primary key" if not keys else "Error 401: Unauthorized"
-            readable = self._names(columns).issuperset(keys) and bool(keys)
+            refused = "" if keys else "Error 400: Bad Request, no primary key"
+            if not refused and not self._names(columns).issuperset(keys):
+                refused = "Error 401: Unauthorized"
             if binding.select:
                 columns = [c for c in columns if c["name"] in {*binding.select, *keys}]
-            names = sorted(self._names(columns))
-            news = [self._small(c, c.new) for c in self.changes.values()]
-            olds = [
-                {k: v for k, v in self._small(c, c.old).items() if not rls or c.type != "DELETE" or k in keys}
-                for c in self.changes.values()
-            ]
-            texts = await self._rows("stack_render", [*news, *olds], names)
+            rows: list[Row | None] = [self._small(change, change.new) for change in self.changes.values()]
+            for change in self.changes.values():
+                old = self._small(change, change.old)
+                # RLS cannot judge a deleted row, so no more than its key is told.
+                hidden = old.keys() - keys if rls and change.type == "DELETE" else set()
+                rows.append({name: value for name, value in old.items() if name not in hidden})
+            texts = await self._rows("stack_render", rows, sorted(self._names(columns)))
+            pairs = zip(texts[: len(self.changes)], texts[len(self.changes) :], strict=True)
             self.payloads[key] = {
-                i: self._data(change, columns, new, old)
-                if readable or change.type == "DELETE"
-                else self._refusal(change, refused)
-                for (i, change), new, old in zip(
-                    self.changes.items(), texts[: len(news)], texts[len(news) :], strict=True
-                )
+                i: self._data(change, columns, *pair, "" if change.type == "DELETE" else refused)
+                for (i, change), pair in zip(self.changes.items(), pairs, strict=True)
             }
         return self.payloads[key]
 
@@ -250,33 +240,23 @@ class _Batch:
             return row or {}
         return {k: v for k, v in row.items() if v is not None and len(orjson.dumps(v)) <= 66}
 
-    def _data(self, change: Change, columns: list[Json], new: str, old: str) -> Json:
+    def _data(self, change: Change, columns: list[Json], new: str, old: str, refused: str) -> Json:
         data: Json = {"table": self.relation.table, "type": change.type}
         if change.new is not None:
-            data["record"] = orjson.Fragment(new)
-        data["columns"] = columns
-        data["errors"] = ["Error 413: Payload Too Large"] if self._too_large(change) else None
+            data["record"] = {} if refused else orjson.Fragment(new)
+        error = "Error 413: Payload Too Large" if self._too_large(change) else None
+        data["columns"] = [] if refused else columns
+        data["errors"] = [refused or error] if refused or error else None
         data["schema"] = self.relation.schema
-        data["commit_timestamp"] = change.committed
-        if change.old is not None:
+        data["commit_timestamp"] = None if refused else change.committed
+        if change.old is not None and not refused:
             data["old_record"] = orjson.Fragment(old)
         return data
 
-    def _refusal(self, change: Change, error: str) -> Json:
-        return {
-            "table": self.relation.table,
-            "type": change.type,
-            "record": {},
-            "columns": [],
-            "errors": [error],
-            "schema": self.relation.schema,
-            "commit_timestamp": None,
-        }
-
 
 async def route(
-    conn: Connection, changes: list[Change], subscribers: Iterable[S]
-) -> list[list[tuple[S, Json]]]:
+    conn: Connection, changes: list[Change], channels: Iterable[Channel]
+) -> list[list[tuple[Channel, Json]]]:
     """For each change, in commit order, who gets which `postgres_changes` payload.
 
     Raises psycopg.OperationalError when PostgreSQL is lost; then the batch is lost, as Realtime loses it.
@@ -284,18 +264,18 @@ async def route(
     tables: dict[Relation, dict[int, Change]] = defaultdict(dict)
     for position, change in enumerate(changes):
         tables[change.relation][position] = change
-    frames: list[list[tuple[S, Json]]] = [[] for _ in changes]
-    everyone = list(subscribers)
+    frames: list[list[tuple[Channel, Json]]] = [[] for _ in changes]
+    everyone = list(channels)
     for relation, its_changes in tables.items():
         batch = _Batch(conn, relation, its_changes)
-        for subscriber in everyone:
+        for channel in everyone:
             ids: dict[tuple[int, object], list[int]] = defaultdict(list)
             data: dict[tuple[int, object], Json] = {}
-            for binding in subscriber.subscriptions:
+            for binding in channel.subscriptions:
                 if not binding.covers(relation):
                     continue
-                passing = await batch.passing_for(binding, subscriber.role, subscriber.claims)
-                payloads = await batch.payloads_for(binding, subscriber.role) if passing else {}
+                passing = await batch.passing_for(binding, channel.role, channel.claims)
+                payloads = await batch.payloads_for(binding, channel.role) if passing else {}
                 for i in sorted(passing & payloads.keys()):
                     if (
                         binding.event in ("*", its_changes[i].type)
@@ -304,5 +284,5 @@ async def route(
                         ids[i, binding.select].append(binding.id)
                         data[i, binding.select] = payloads[i]
             for key, their_ids in ids.items():
-                frames[key[0]].append((subscriber, {"data": data[key], "ids": their_ids}))
+                frames[key[0]].append((channel, {"data": data[key], "ids": their_ids}))
     return frames

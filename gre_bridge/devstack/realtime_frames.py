@@ -6,7 +6,7 @@ Pure functions; the texts and shapes are those measured on Realtime 2.122.0.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jwt
@@ -17,30 +17,20 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One message either way. `raw` is a broadcast's payload that is not JSON (protocol 2.0.0 only)."""
+    """One message either way."""
 
     topic: str
     event: str
     payload: Json
     ref: str | None = None
     join_ref: str | None = None
-    raw: bytes | None = None
-    binary: bool = False
 
-    def encode(self, vsn: str) -> str | bytes | None:
-        """The frame as the client's protocol version says it; None for what the older one cannot say."""
+    def encode(self, vsn: str) -> str:
+        """The frame as the client's protocol version says it."""
         if vsn == "1.0.0":
             v1 = {"ref": self.ref, "event": self.event, "payload": self.payload, "topic": self.topic}
-            return None if self.raw is not None else orjson.dumps(v1).decode()
-        if not self.binary:
-            return orjson.dumps([self.join_ref, self.ref, self.topic, self.event, self.payload]).decode()
-        names = [self.topic.encode(), str(self.payload["event"]).encode()]
-        body = orjson.dumps(self.payload["payload"]) if self.raw is None else self.raw
-        return bytes([4, *map(len, names), 0, int(self.raw is None)]) + b"".join(names) + body
-
-    def to(self, topic: str) -> Frame:
-        """The same for another topic."""
-        return replace(self, topic=topic)
+            return orjson.dumps(v1).decode()
+        return orjson.dumps([self.join_ref, self.ref, self.topic, self.event, self.payload]).decode()
 
 
 def decode(vsn: str, data: str | bytes) -> Frame | None:
@@ -62,22 +52,19 @@ def decode(vsn: str, data: str | bytes) -> Frame | None:
 
 
 def _decode_push(data: bytes) -> Frame | None:
-    """A user's broadcast as supabase-js sends it: kind 3, five lengths, the encoding, five strings, the payload."""
-    if data[0] != 3:
+    """A broadcast as supabase-js sends it: kind 3, five lengths, the encoding, five strings, the payload.
+
+    A payload that is not JSON (encoding 0) is not part of the stack.
+    """
+    if data[0] != 3 or data[6] != 1:
         return None
-    sizes, at, texts = data[1:6], 7, []
-    for size in sizes:
+    at, texts = 7, []
+    for size in data[1:6]:
         texts.append(data[at : at + size].decode())
         at += size
     join_ref, ref, topic, event, _metadata = texts
-    is_json = data[6] == 1
-    payload: Json = {
-        "type": "broadcast",
-        "event": event,
-        "payload": orjson.loads(data[at:]) if is_json else None,
-    }
-    raw = None if is_json else data[at:]
-    return Frame(topic, "broadcast", payload, ref or None, join_ref or None, raw, binary=True)
+    payload = {"type": "broadcast", "event": event, "payload": orjson.loads(data[at:])}
+    return Frame(topic, "broadcast", payload, ref or None, join_ref or None)
 
 
 class TokenError(Exception):
@@ -117,3 +104,12 @@ def verify(token: object, secret: str) -> Json:
     if late >= 0:
         raise TokenError("InvalidJWTToken", f"Token has expired {late} seconds ago")
     return claims
+
+
+def refusal(token: str, secret: str) -> str:
+    """Why a handshake with this token is refused, in the words of its HTTP answer; empty if it is not."""
+    try:
+        verify(token, secret)
+    except TokenError as error:
+        return "Token has expired" if error.text.startswith("Token has expired") else error.text
+    return ""

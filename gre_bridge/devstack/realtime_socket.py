@@ -125,7 +125,7 @@ class Socket:
         self._apikey = apikey
         self._receive = receive
         self._send = send
-        self._unsent: asyncio.Queue[str | bytes] = asyncio.Queue(_MAX_UNSENT)
+        self._unsent: asyncio.Queue[str] = asyncio.Queue(_MAX_UNSENT)
         self._closing = asyncio.Event()
         self._code: int | None = None
         self._group = asyncio.TaskGroup()
@@ -140,11 +140,10 @@ class Socket:
 
     def push(self, frame: Frame) -> None:
         """Queue a frame; a client that does not read is cut off instead of filling the memory."""
-        data = None if self.server.faults.mute else frame.encode(self._vsn)
-        if data is None:
+        if self.server.faults.mute:
             return
         try:
-            self._unsent.put_nowait(data)
+            self._unsent.put_nowait(frame.encode(self._vsn))
         except asyncio.QueueFull:
             self.close(None)
 
@@ -170,11 +169,10 @@ class Socket:
 
     async def _write(self) -> None:
         while True:
-            data = await self._unsent.get()
-            kind = "text" if isinstance(data, str) else "bytes"
+            text = await self._unsent.get()
             try:
                 async with asyncio.timeout(60):
-                    await self._send({"type": "websocket.send", kind: data})
+                    await self._send({"type": "websocket.send", "text": text})
             except OSError:  # the client has gone, or reads nothing for a minute
                 return self.close(None)
 
@@ -256,13 +254,14 @@ class Socket:
                     channel.may_write = await self.server.may(channel.name, claims, "insert")
             if not channel.may_write:
                 return  # silence, without the acknowledgement too
-        self.server.broadcast(channel.name, channel.private, frame, but=None if channel.self_too else channel)
+        but = None if channel.self_too else channel
+        self.server.broadcast(channel.name, channel.private, frame.payload, but=but)
         if channel.ack:
             self._reply(frame, {})
 
     async def _refresh(self, channel: Channel, token: object) -> None:
         if token is None or token == channel.token:
-            return
+            return None
         try:
             claims = verify(token, self.server.jwt_secret)
             readable = not channel.private or await self.server.may(channel.name, claims, "select")

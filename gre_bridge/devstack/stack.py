@@ -18,7 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from gre_bridge.devstack.faults import (
     App,
-    BodyTooLarge,
+    BodyTooLargeError,
     Faults,
     Receive,
     Received,
@@ -157,12 +157,13 @@ class Stack:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to its face, or refuse it."""
         path = scope["path"]
         for prefix, kind, app in self._routes:
             if path.startswith(prefix) and kind == scope["type"]:
                 try:
                     return await app(scope, receive, send)
-                except BodyTooLarge:
+                except BodyTooLargeError:
                     return await answer(send, 413, {"message": "the body is too large"})
                 except ConnectionError:
                     return None  # the client left while it sent its request

@@ -171,12 +171,11 @@ class Sender:
                     self._metrics.total_time.labels(sink).observe(ages[delivery] + took)
             return True
         error = outcome.error or TransientError("not sent")
-        head = parcel.deliveries[0]
         if outcome.result is Result.REJECTED:
             attempts = parcel.attempts + 1
             dead = self._retry.gives_up(attempts)
             result.failure = Failure(
-                delivery=head,
+                deliveries=parcel.deliveries,
                 state="dead" if dead else "retry",
                 error=str(error),
                 spend=True,
@@ -184,11 +183,13 @@ class Sender:
             )
             self._metrics.settled.labels(sink, "dead" if dead else "retry").inc()
             log.warning(
-                "delivery refused", sink=sink, lane=parcel.lane_key, delivery=head, attempts=attempts,
+                "delivery refused", sink=sink, lane=parcel.lane_key, delivery=parcel.deliveries[0], attempts=attempts,
                 dead=dead, error=str(error),
             )  # fmt: skip
         elif outcome.result is Result.FAILED:
-            result.failure = Failure(head, "retry", str(error), retry_in=self._breaker.delay(self._clock()))
+            result.failure = Failure(
+                parcel.deliveries, "retry", str(error), retry_in=self._breaker.delay(self._clock())
+            )
             self._metrics.settled.labels(sink, "held").inc(len(parcel.deliveries))
         return False
 

@@ -1,77 +1,240 @@
--- The tables of the chat and of the outbox.
+-- The tables of the chat, and how the tables of a live project become them.
 --
 -- One path for a new project and for a live one: each table is created with its key alone where it is
--- missing, then gets the columns that it lacks.
+-- missing, then gets the columns that it lacks. This file changes nothing else, so portals go on working;
+-- what is heavier (types, history, keys) is gre.adopt() of the next file, called in the transaction that creates
+-- the triggers: at no moment does a portal's insert fail, at most it waits.
 set local lock_timeout = '5s';
+set local statement_timeout = 0;
+
+-- Look first: what cannot be adopted stops here, with one line that names table and column, before any
+-- change. Reads only; `gre-bridge migrate --dry-run` runs this very statement in a read-only transaction.
+do $check$
+declare
+  v_tables constant text[] := array['gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications'];
+  v_ready oid[] := '{}';
+  v_has_sessions boolean;
+  v_has_messages boolean;
+  v_problems text[] := '{}';
+  v_pattern text;
+  v_count bigint;
+  v_dependent text;
+  v_columns jsonb;
+  v_matching text;
+  v record;
+begin
+  if to_regprocedure('public.gre_schema_version()') is not null then
+    v_problems := v_problems || text 'gre-bridge is installed here already, but not recorded in supabase_migrations.schema_migrations: record its files there (supabase migration repair)';
+  end if;
+  perform set_config('timezone', 'UTC', true);
+  for v in
+    select c.oid, c.relname, c.relkind, pg_get_userbyid(c.relowner) as owner, pg_has_role(c.relowner, 'USAGE') as ours
+    from pg_class c where c.relnamespace = 'public'::regnamespace and c.relname = any (v_tables)
+    order by array_position(v_tables, c.relname::text)
+  loop
+    if v.relkind <> 'r' then
+      v_problems := v_problems || format('public.%s is a %s, not an ordinary table', v.relname,
+        case v.relkind when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table'
+                       when 'p' then 'partitioned table' else 'relation of another kind' end);
+    elsif not v.ours then
+      v_problems := v_problems || format('public.%s belongs to role %s and %s may not alter it: migrate as %2$s, or change its owner',
+                                         v.relname, v.owner, current_user);
+    else
+      v_ready := v_ready || v.oid;
+    end if;
+  end loop;
+  v_has_sessions := to_regclass('public.gre_chat_sessions')::oid = any (v_ready);
+  v_has_messages := to_regclass('public.gre_chat_messages')::oid = any (v_ready);
+
+  -- Columns whose type has to change, and whether every value survives it.
+  for v in
+    select w.relation, w.name, w.type, format_type(a.atttypid, null) as has, t.typcategory as category, a.attrelid, a.attnum
+    from (values
+      ('gre_chat_sessions', 'id', 'uuid'), ('gre_chat_sessions', 'player_id', 'bigint'),
+      ('gre_chat_sessions', 'last_message_at', 'timestamp with time zone'), ('gre_chat_sessions', 'created_at', 'timestamp with time zone'),
+      ('gre_chat_sessions', 'updated_at', 'timestamp with time zone'), ('gre_chat_sessions', 'closed_at', 'timestamp with time zone'),
+      ('gre_chat_messages', 'id', 'uuid'), ('gre_chat_messages', 'session_id', 'uuid'), ('gre_chat_messages', 'player_id', 'bigint'),
+      ('gre_chat_messages', 'metadata', 'jsonb'), ('gre_chat_messages', 'created_at', 'timestamp with time zone'),
+      ('gre_chat_messages', 'timestamp', 'timestamp with time zone'),
+      ('gre_online_status', 'last_seen_at', 'timestamp with time zone'), ('gre_online_status', 'updated_at', 'timestamp with time zone'),
+      ('push_notifications', 'message_id', 'uuid'), ('push_notifications', 'delivery_id', 'uuid'),
+      ('push_notifications', 'recipients', 'text[]'), ('push_notifications', 'data', 'jsonb'),
+      ('push_notifications', 'created_at', 'timestamp with time zone'), ('push_notifications', 'sent_at', 'timestamp with time zone')
+    ) w (relation, name, type)
+    join pg_attribute a on a.attrelid = to_regclass('public.' || w.relation) and a.attname = w.name and not a.attisdropped
+    join pg_type t on t.oid = a.atttypid
+    where a.attrelid = any (v_ready) and format_type(a.atttypid, null) <> w.type
+  loop
+    v_pattern := case
+      when v.type = 'bigint' and v.category in ('N', 'S') then '^\s*(-?[0-9]{1,18}(\.0*)?)?\s*$'
+      when v.type = 'uuid' and v.category = 'S' then '^\s*([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?\s*$'
+      when v.type = 'timestamp with time zone' and (v.category = 'S' or v.has in ('timestamp without time zone', 'date')) then ''
+      when v.type = 'jsonb' and (v.category = 'S' or v.has = 'json') then ''
+      when v.type = 'text[]' and v.category = 'A' then '' end;
+    v_count := null;
+    if v_pattern is null then
+      v_problems := v_problems || format('public.%s.%s is %s, not %s', v.relation, v.name, v.has, v.type);
+    elsif v_pattern <> '' then
+      execute format('select count(*) from public.%I where %I::text !~ %L', v.relation, v.name, v_pattern) into v_count;
+    else
+      begin
+        execute format('select count(nullif(btrim(%I::text), %L)::%s) * 0 from public.%I', v.name, '', v.type, v.relation) into v_count;
+      exception when data_exception then
+        v_problems := v_problems || format('public.%s.%s is %s and holds values that are no %s', v.relation, v.name, v.has, v.type);
+      end;
+    end if;
+    if v_count > 0 then
+      v_problems := v_problems || format('public.%s.%s is %s and holds %s values that are no %s', v.relation, v.name, v.has, v_count,
+                                         case v.type when 'bigint' then 'whole numbers' else v.type end);
+    end if;
+    for v_dependent in
+      select pg_describe_object(d.classid, d.objid, d.objsubid)
+      from pg_depend d
+      left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+      left join pg_class c on c.oid = r.ev_class
+      left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
+      left join pg_constraint k on d.classid = 'pg_constraint'::regclass and k.oid = d.objid
+      where d.refclassid = 'pg_class'::regclass and d.refobjid = v.attrelid and d.refobjsubid = v.attnum
+        and (c.relkind <> 'v' or not pg_has_role(c.relowner, 'USAGE') or d.classid = 'pg_proc'::regclass
+             or p.polrelid <> all (v_ready) or k.contype = 'f' and k.conrelid <> all (v_ready))
+    loop
+      v_problems := v_problems || format('%s depends on public.%s.%s, whose type has to change: drop it, and create it again afterwards',
+                                         v_dependent, v.relation, v.name);
+    end loop;
+  end loop;
+
+  -- Every row needs its player: its own, its session's or its messages'. (A column that is not there counts as null.)
+  select jsonb_object_agg(w.relation || '.' || w.name,
+      case when a.attname is null then 'null::text' else format('nullif(btrim(%I.%I::text), %L)', w.relation, w.name, '') end)
+    into v_columns
+    from (values ('gre_chat_sessions', 'id'), ('gre_chat_sessions', 'player_id'), ('gre_chat_messages', 'session_id'),
+                 ('gre_chat_messages', 'player_id'), ('gre_chat_messages', 'message')) w (relation, name)
+    left join pg_attribute a on a.attrelid = to_regclass('public.' || w.relation) and a.attname = w.name and not a.attisdropped;
+  v_matching := format(' and %s = %s and %%s is not null)', v_columns ->> 'gre_chat_sessions.id', v_columns ->> 'gre_chat_messages.session_id');
+  if v_has_sessions then
+    execute format('select count(*) from public.gre_chat_sessions where %s is null', v_columns ->> 'gre_chat_sessions.player_id')
+      || case when v_has_messages then ' and not exists (select from public.gre_chat_messages where true'
+                                       || format(v_matching, v_columns ->> 'gre_chat_messages.player_id') else '' end
+      into v_count;
+    if v_count > 0 then
+      v_problems := v_problems || format('public.gre_chat_sessions.player_id is missing for %s sessions', v_count);
+    end if;
+  end if;
+  if v_has_messages then
+    execute format('select count(*) from public.gre_chat_messages where %s is null', v_columns ->> 'gre_chat_messages.player_id')
+      || case when v_has_sessions then ' and not exists (select from public.gre_chat_sessions where true'
+                                       || format(v_matching, v_columns ->> 'gre_chat_sessions.player_id') else '' end
+      into v_count;
+    if v_count > 0 then
+      v_problems := v_problems || format('public.gre_chat_messages.player_id is missing for %s messages without a session', v_count);
+    end if;
+    execute 'select count(*) from (select from public.gre_chat_messages limit 1) x' into v_count;
+    if v_count > 0 and v_columns ->> 'gre_chat_messages.message' = 'null::text' then
+      v_problems := v_problems || text 'public.gre_chat_messages.message is missing: the text is in another column';
+    end if;
+  end if;
+
+  for v in
+    select c.relname, a.attname from pg_index i
+    join pg_class c on c.oid = i.indrelid
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::smallint[])
+    where i.indisprimary and i.indrelid = any (v_ready) and not a.atthasdef and a.attidentity = ''
+      and not (a.attname = 'id' or c.relname = 'gre_online_status' and a.attname in ('staff_id', 'gre_id'))
+  loop
+    v_problems := v_problems || format('public.%s.%s is in the primary key and has no default', v.relname, v.attname);
+  end loop;
+  for v in
+    select w.relation, w.name from (values
+      ('gre_chat_players', 'player_id'), ('gre_chat_players', 'user_id'), ('gre_chat_players', 'display_name'),
+      ('gre_chat_players', 'chat_enabled'), ('gre_chat_players', 'updated_at'), ('gre_staff', 'staff_id'), ('gre_staff', 'user_id'),
+      ('gre_staff', 'display_name'), ('gre_staff', 'role'), ('gre_staff', 'active'), ('gre_staff', 'updated_at')) w (relation, name)
+    where to_regclass('public.' || w.relation) is not null and not exists (
+      select from pg_attribute a where a.attrelid = to_regclass('public.' || w.relation) and a.attname = w.name and not a.attisdropped)
+  loop
+    v_problems := v_problems || format('public.%s exists already, without column %s: rename it', v.relation, v.name);
+  end loop;
+
+  if v_problems <> '{}' then
+    raise exception using errcode = 'GRE01', message = 'cannot adopt: ' || array_to_string(v_problems, '; '),
+      detail = array_to_string(v_problems, e'\n');
+  end if;
+end $check$;
 
 create schema if not exists gre;
 comment on schema gre is 'Helpers of gre-bridge. Not exposed over the API.';
 revoke all on schema gre from public;
 grant usage on schema gre to anon, authenticated, service_role;
 
--- Sessions -----------------------------------------------------------------------------------------------
-create table if not exists public.gre_chat_sessions (
-  id uuid primary key default gen_random_uuid()
-);
-alter table public.gre_chat_sessions
-  add column if not exists player_id bigint,
-  add column if not exists player_name text,
-  add column if not exists status text,
-  add column if not exists assigned_staff_id text,
-  add column if not exists last_seq bigint,
-  add column if not exists rev bigint,
-  add column if not exists last_message_at timestamptz,
-  add column if not exists unread_by_staff integer,
-  add column if not exists unread_by_player integer,
-  add column if not exists created_at timestamptz,
-  add column if not exists updated_at timestamptz,
-  add column if not exists closed_at timestamptz;
+-- The columns of the chat's tables. (push_notifications.id keeps the type that it has.)
+create function gre.shape() returns table (relation text, name text, type text)
+language sql immutable set search_path = '' as $$ values
+  ('gre_chat_sessions', 'id', 'uuid'),
+  ('gre_chat_sessions', 'player_id', 'bigint'),
+  ('gre_chat_sessions', 'player_name', 'text'),
+  ('gre_chat_sessions', 'status', 'text'),
+  ('gre_chat_sessions', 'assigned_staff_id', 'text'),
+  ('gre_chat_sessions', 'last_seq', 'bigint'),
+  ('gre_chat_sessions', 'rev', 'bigint'),
+  ('gre_chat_sessions', 'last_message_at', 'timestamp with time zone'),
+  ('gre_chat_sessions', 'unread_by_staff', 'integer'),
+  ('gre_chat_sessions', 'unread_by_player', 'integer'),
+  ('gre_chat_sessions', 'created_at', 'timestamp with time zone'),
+  ('gre_chat_sessions', 'updated_at', 'timestamp with time zone'),
+  ('gre_chat_sessions', 'closed_at', 'timestamp with time zone'),
+  ('gre_chat_messages', 'id', 'uuid'),
+  ('gre_chat_messages', 'session_id', 'uuid'),
+  ('gre_chat_messages', 'seq', 'bigint'),
+  ('gre_chat_messages', 'player_id', 'bigint'),
+  ('gre_chat_messages', 'player_name', 'text'),
+  ('gre_chat_messages', 'sender', 'text'),
+  ('gre_chat_messages', 'sender_id', 'text'),
+  ('gre_chat_messages', 'sender_name', 'text'),
+  ('gre_chat_messages', 'message', 'text'),
+  ('gre_chat_messages', 'status', 'text'),
+  ('gre_chat_messages', 'metadata', 'jsonb'),
+  ('gre_chat_messages', 'created_at', 'timestamp with time zone'),
+  ('gre_chat_messages', 'timestamp', 'timestamp with time zone'),
+  ('gre_online_status', 'staff_id', 'text'),
+  ('gre_online_status', 'display_name', 'text'),
+  ('gre_online_status', 'status', 'text'),
+  ('gre_online_status', 'last_seen_at', 'timestamp with time zone'),
+  ('gre_online_status', 'updated_at', 'timestamp with time zone'),
+  ('push_notifications', 'id', 'uuid'),
+  ('push_notifications', 'delivery_id', 'uuid'),
+  ('push_notifications', 'message_id', 'uuid'),
+  ('push_notifications', 'audience', 'text'),
+  ('push_notifications', 'recipients', 'text[]'),
+  ('push_notifications', 'title', 'text'),
+  ('push_notifications', 'body', 'text'),
+  ('push_notifications', 'data', 'jsonb'),
+  ('push_notifications', 'status', 'text'),
+  ('push_notifications', 'provider_id', 'text'),
+  ('push_notifications', 'error', 'text'),
+  ('push_notifications', 'created_at', 'timestamp with time zone'),
+  ('push_notifications', 'sent_at', 'timestamp with time zone')
+$$;
 
--- Messages -----------------------------------------------------------------------------------------------
-create table if not exists public.gre_chat_messages (
-  id uuid primary key default gen_random_uuid()
-);
-alter table public.gre_chat_messages
-  add column if not exists session_id uuid,
-  add column if not exists seq bigint,
-  add column if not exists player_id bigint,
-  add column if not exists player_name text,
-  add column if not exists sender text,
-  add column if not exists sender_id text,
-  add column if not exists sender_name text,
-  add column if not exists message text,
-  add column if not exists status text,
-  add column if not exists metadata jsonb,
-  add column if not exists created_at timestamptz,
-  add column if not exists "timestamp" timestamptz;
-
--- Who is on line -----------------------------------------------------------------------------------------
-create table if not exists public.gre_online_status (
-  staff_id text primary key
-);
-alter table public.gre_online_status
-  add column if not exists display_name text,
-  add column if not exists status text,
-  add column if not exists last_seen_at timestamptz,
-  add column if not exists updated_at timestamptz;
-
--- Pushes -------------------------------------------------------------------------------------------------
-create table if not exists public.push_notifications (
-  id uuid primary key default gen_random_uuid()
-);
-alter table public.push_notifications
-  add column if not exists delivery_id uuid,
-  add column if not exists message_id uuid,
-  add column if not exists audience text,
-  add column if not exists recipients text[],
-  add column if not exists title text,
-  add column if not exists body text,
-  add column if not exists data jsonb,
-  add column if not exists status text,
-  add column if not exists provider_id text,
-  add column if not exists error text,
-  add column if not exists created_at timestamptz,
-  add column if not exists sent_at timestamptz;
+do $$
+declare
+  v record;
+begin
+  for v in
+    select relation, string_agg(format('add column if not exists %I %s%s', name, type,
+                                       case when name = 'id' then ' default gen_random_uuid()' end), ', ' order by n) as clauses
+    from gre.shape() with ordinality s (relation, name, type, n) group by relation
+  loop
+    if to_regclass('public.' || v.relation) is null then
+      if v.relation = 'gre_online_status' then
+        create table public.gre_online_status (staff_id text primary key);
+      else
+        execute format('create table public.%I (id uuid primary key default gen_random_uuid())', v.relation);
+      end if;
+      -- No one reads or writes a new table before the policies of the last migration say who may.
+      execute format('alter table public.%I enable row level security', v.relation);
+    end if;
+    execute format('alter table public.%I %s', v.relation, v.clauses);
+  end loop;
+end $$;
 
 -- People -------------------------------------------------------------------------------------------------
 create table if not exists public.gre_chat_players (
@@ -89,83 +252,6 @@ create table if not exists public.gre_staff (
   active boolean not null default true,
   updated_at timestamptz not null default now()
 );
-
--- Defaults, keys and text rules --------------------------------------------------------------------------
-alter table public.gre_chat_sessions
-  alter column player_id set not null,
-  alter column status set default 'active',
-  alter column status set not null,
-  alter column last_seq set default 0,
-  alter column last_seq set not null,
-  alter column rev set default 0,
-  alter column rev set not null,
-  alter column unread_by_staff set default 0,
-  alter column unread_by_staff set not null,
-  alter column unread_by_player set default 0,
-  alter column unread_by_player set not null,
-  alter column created_at set default now(),
-  alter column created_at set not null,
-  alter column updated_at set default now(),
-  alter column updated_at set not null;
-alter table public.gre_chat_sessions
-  add constraint gre_chat_sessions_status_known check (status in ('active', 'closed', 'pending', 'waiting')) not valid,
-  add constraint gre_chat_sessions_player_positive check (player_id > 0) not valid;
-create unique index if not exists gre_chat_sessions_one_open
-  on public.gre_chat_sessions (player_id) where status <> 'closed';
-create index if not exists gre_chat_sessions_player on public.gre_chat_sessions (player_id, created_at desc);
-create index if not exists gre_chat_sessions_updated on public.gre_chat_sessions (updated_at);
-create index if not exists gre_chat_sessions_recent
-  on public.gre_chat_sessions (status, last_message_at desc nulls last, id);
-
-alter table public.gre_chat_messages
-  alter column session_id set not null,
-  alter column seq set not null,
-  alter column player_id set not null,
-  alter column sender set not null,
-  alter column message set not null,
-  alter column status set default 'sent',
-  alter column status set not null,
-  alter column metadata set default '{}',
-  alter column metadata set not null,
-  alter column created_at set default now(),
-  alter column created_at set not null,
-  alter column "timestamp" set default now();
-alter table public.gre_chat_messages
-  add constraint gre_chat_messages_session_fk foreign key (session_id)
-    references public.gre_chat_sessions (id) on delete cascade,
-  add constraint gre_chat_messages_seq_unique unique (session_id, seq),
-  add constraint gre_chat_messages_sender_known check (sender in ('player', 'staff', 'system')) not valid,
-  add constraint gre_chat_messages_status_known check (status in ('sent', 'delivered', 'read')) not valid,
-  add constraint gre_chat_messages_text_size check (char_length(message) between 1 and 4000) not valid,
-  add constraint gre_chat_messages_name_size check (char_length(sender_name) <= 80) not valid,
-  add constraint gre_chat_messages_metadata_size check (octet_length(metadata::text) <= 4096) not valid;
-create index if not exists gre_chat_messages_player on public.gre_chat_messages (player_id, created_at, id);
-
-alter table public.gre_online_status
-  alter column status set default 'offline',
-  alter column status set not null,
-  alter column last_seen_at set default now(),
-  alter column updated_at set default now();
-alter table public.gre_online_status
-  add constraint gre_online_status_known check (status in ('online', 'away', 'offline')) not valid;
-
-alter table public.push_notifications
-  alter column status set default 'queued',
-  alter column status set not null,
-  alter column data set default '{}',
-  alter column created_at set default now();
-alter table public.push_notifications
-  add constraint push_notifications_delivery_unique unique (delivery_id),
-  add constraint push_notifications_audience_known check (audience in ('staff', 'player')) not valid,
-  add constraint push_notifications_status_known
-    check (status in ('queued', 'sent', 'failed', 'expired', 'no_recipients')) not valid;
-create index if not exists push_notifications_message on public.push_notifications (message_id);
-
--- No one reads or writes before the policies of the last migration say who may.
-alter table public.gre_chat_sessions enable row level security;
-alter table public.gre_chat_messages enable row level security;
-alter table public.gre_online_status enable row level security;
-alter table public.push_notifications enable row level security;
 alter table public.gre_chat_players enable row level security;
 alter table public.gre_staff enable row level security;
 revoke all on public.gre_chat_players, public.gre_staff from public, anon, authenticated;

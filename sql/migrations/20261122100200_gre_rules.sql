@@ -1,5 +1,10 @@
 -- The rules of the chat, as triggers: whatever door a row comes in by, it passes here.
 set local lock_timeout = '5s';
+set local statement_timeout = 0;
+
+-- The tables take their final form in the transaction that gives them their triggers.
+select gre.adopt();
+drop function gre.adopt();
 
 -- A message arrives. Finds or opens its session, gives it the next seq under the session's row lock (so the
 -- order of seq is the order of commit) and writes the columns that belong to the server.

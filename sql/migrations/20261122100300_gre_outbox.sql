@@ -284,7 +284,7 @@ begin
 end $$;
 
 -- Writes what became of claimed deliveries and frees exactly the lanes that are named, each with its own token:
--- p_results = [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"id", "state": "retry"|"dead",
+-- p_results = [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry"|"dead",
 -- "error", "spend"}, "retry_in": seconds, "receipts": [rows of push_notifications]}].
 -- Never waits for a lane: one that is locked (a portal is writing to it) comes back in "busy", to be repeated.
 -- "done" always counts, since it went out; the rest only while the token is still the lane's. A repeated settle
@@ -346,7 +346,7 @@ begin
     settled_at = case when r -> 'failed' ->> 'state' = 'dead' then v_now end
   from jsonb_array_elements(p_results) r
   where jsonb_typeof(r -> 'failed') = 'object' and r ->> 'lane' = any (v_settled)
-    and d.id = (r -> 'failed' ->> 'id')::uuid and d.sink = p_sink and d.lane_key = r ->> 'lane' and d.state = 'pending';
+    and d.id in (select x.id::uuid from jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)) and d.sink = p_sink and d.lane_key = r ->> 'lane' and d.state = 'pending';
 
   with freed as (
     update public.gre_relay_lanes l set lease_until = null, lease_token = null,

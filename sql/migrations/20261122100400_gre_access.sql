@@ -2,30 +2,49 @@
 set local lock_timeout = '5s';
 
 -- Permissive policies are ORed: one old `for all using (true)` would undo every policy below. So what is not
--- ours goes, policies and grants; `gre-bridge migrate --dry-run` lists each beforehand.
+-- ours goes, policies and grants, and views read with their reader's rights: `gre-bridge migrate --dry-run`
+-- lists each beforehand.
 do $$
 declare
+  v_tables constant regclass[] := array['public.gre_chat_sessions', 'public.gre_chat_messages', 'public.gre_online_status',
+                                        'public.push_notifications'];
   v record;
 begin
-  for v in select schemaname, tablename, policyname from pg_catalog.pg_policies
-    where schemaname = 'public'
-      and tablename in ('gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications')
+  for v in select polname, polrelid::regclass as relation from pg_catalog.pg_policy where polrelid = any (v_tables)
   loop
-    raise notice 'gre-bridge: dropping policy % on %', quote_ident(v.policyname), v.tablename;
-    execute format('drop policy %I on %I.%I', v.policyname, v.schemaname, v.tablename);
+    raise notice 'gre-bridge: dropping policy % on %', quote_ident(v.polname), v.relation;
+    execute format('drop policy %I on %s', v.polname, v.relation);
   end loop;
-  for v in select distinct c.relname, g.rolname
+  for v in
+    select distinct c.oid::regclass as relation, g.rolname
     from pg_catalog.pg_class c
-    cross join lateral pg_catalog.aclexplode(c.relacl) a
+    cross join lateral (
+      select x.grantee from pg_catalog.aclexplode(c.relacl) x
+      union all
+      select x.grantee from pg_catalog.pg_attribute a, pg_catalog.aclexplode(a.attacl) x where a.attrelid = c.oid) a
     join pg_catalog.pg_roles g on g.oid = a.grantee
-    where c.relnamespace = 'public'::regnamespace
-      and c.relname in ('gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications')
-      and a.grantee <> c.relowner and g.rolname not in ('service_role', 'supabase_admin')
+    where c.oid = any (v_tables) and a.grantee <> c.relowner and not g.rolsuper
+      and g.rolname not in ('service_role', 'supabase_admin', 'postgres', current_user)
   loop
-    raise notice 'gre-bridge: revoking the grants of % on %', quote_ident(v.rolname), v.relname;
-    execute format('revoke all on public.%I from %I', v.relname, v.rolname);
+    raise notice 'gre-bridge: revoking the grants of % on %', quote_ident(v.rolname), v.relation;
+    execute format('revoke all on %s from %I', v.relation, v.rolname);
+  end loop;
+  for v in
+    select distinct c.oid::regclass as relation
+    from pg_catalog.pg_depend d
+    join pg_catalog.pg_rewrite r on d.classid = 'pg_catalog.pg_rewrite'::regclass and r.oid = d.objid
+    join pg_catalog.pg_class c on c.oid = r.ev_class
+    where d.refobjid = any (v_tables) and c.relkind = 'v' and pg_has_role(c.relowner, 'USAGE')
+      and not coalesce(array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|1|yes)', false)
+  loop
+    raise notice 'gre-bridge: view % is read with its reader''s rights from now on', v.relation;
+    execute format('alter view %s set (security_invoker = true)', v.relation);
   end loop;
 end $$;
+alter table public.gre_chat_sessions enable row level security;
+alter table public.gre_chat_messages enable row level security;
+alter table public.gre_online_status enable row level security;
+alter table public.push_notifications enable row level security;
 revoke all on public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status, public.push_notifications,
   public.gre_chat_players, public.gre_staff from public, anon, authenticated;
 

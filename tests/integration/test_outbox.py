@@ -16,20 +16,33 @@ from tests.conftest import PLAYER, SERVICE, STAFF, Database
 Conn = psycopg.Connection[dict[str, Any]]
 
 
-def send(conn: Conn, player: int = 29, text: str = "hello", sender: str = "player", **columns: Any) -> dict[str, Any]:
+def send(
+    conn: Conn, player: int = 29, text: str = "hello", sender: str = "player", **columns: Any
+) -> dict[str, Any]:
     """Insert a message as a portal does."""
     row = {"player_id": player, "sender": sender, "message": text, **columns}
     names = ", ".join(row)
     values = ", ".join(f"%({name})s" for name in row)
-    found = conn.execute(f"insert into gre_chat_messages ({names}) values ({values}) returning *", row).fetchone()
+    found = conn.execute(
+        f"insert into gre_chat_messages ({names}) values ({values}) returning *", row
+    ).fetchone()
     assert found is not None
     return found
 
 
-def claim(conn: Conn, sink: str = "pusher", token: str | None = None, lanes: int = 100, per_lane: int = 100, lease: float = 30) -> dict[str, Any]:
+def claim(
+    conn: Conn,
+    sink: str = "pusher",
+    token: str | None = None,
+    lanes: int = 100,
+    per_lane: int = 100,
+    lease: float = 30,
+) -> dict[str, Any]:
     """Claim as the worker does; the token comes back in the answer."""
     token = token or str(uuid.uuid4())
-    row = conn.execute("select gre_relay_claim(%s, %s, %s, %s, %s::numeric) as c", [sink, token, lanes, per_lane, lease]).fetchone()
+    row = conn.execute(
+        "select gre_relay_claim(%s, %s, %s, %s, %s::numeric) as c", [sink, token, lanes, per_lane, lease]
+    ).fetchone()
     assert row is not None
     return {"token": token, **row["c"]}
 
@@ -51,7 +64,12 @@ def all_done(got: dict[str, Any]) -> list[dict[str, Any]]:
 
 def messages(got: dict[str, Any]) -> list[str]:
     """The texts that a claim brought, in order."""
-    return [d["message"]["message"] for lane in got["lanes"] for d in lane["deliveries"] if d["event"] == "message"]
+    return [
+        d["message"]["message"]
+        for lane in got["lanes"]
+        for d in lane["deliveries"]
+        if d["event"] == "message"
+    ]
 
 
 def one(conn: Conn, query: str, *args: Any) -> Any:
@@ -159,7 +177,10 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
         lane = next(r["lane_key"] for r in got["lanes"] if r["deliveries"][-1]["message"]["player_id"] == 1)
         assert answer["busy"] == [lane]
         # What went out is recorded at once; only freeing the lane waits.
-        assert one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher' and state = 'pending'") == 0
+        assert (
+            one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher' and state = 'pending'")
+            == 0
+        )
         portal.commit()
     assert settle(conn, *all_done(got))["busy"] == []
     assert messages(claim(conn)) == ["still typing"]
@@ -191,10 +212,12 @@ def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(conn: Co
     answer = settle(
         conn,
         {"lane": lane, "token": zombie["token"], "done": ids[:1],
-         "failed": {"id": ids[1], "state": "dead", "error": "late", "spend": True}},
+         "failed": {"ids": [ids[1]], "state": "dead", "error": "late", "spend": True}},
     )  # fmt: skip
     assert answer["lost"] == [lane]
-    states = conn.execute("select id::text, state, attempts from gre_relay_deliveries where sink = 'pusher' order by ord").fetchall()
+    states = conn.execute(
+        "select id::text, state, attempts from gre_relay_deliveries where sink = 'pusher' order by ord"
+    ).fetchall()
     assert [(r["state"], r["attempts"]) for r in states] == [("done", 0), ("pending", 0), ("pending", 0)]
     assert one(conn, "select lease_token::text from gre_relay_lanes where sink = 'pusher'") == heir["token"]
 
@@ -220,13 +243,21 @@ def test_rule_5_lanes_without_pending_work_go_to_rest_and_do_not_hide_others(con
     for player in range(1, 6):
         send(conn, player, f"from {player}")
     conn.execute("delete from gre_chat_sessions where player_id <= 3")
-    conn.execute("delete from gre_relay_deliveries where lane_key not in (select id::text from gre_chat_sessions)")
+    conn.execute(
+        "delete from gre_relay_deliveries where lane_key not in (select id::text from gre_chat_sessions)"
+    )
     found: list[str] = []
     for _ in range(3):
         got = claim(conn, lanes=3)
         found += messages(got)
     assert found == ["from 4", "from 5"]
-    assert one(conn, "select count(*) from gre_relay_lanes where sink = 'pusher' and ready_at is not null and lease_token is null") == 0
+    assert (
+        one(
+            conn,
+            "select count(*) from gre_relay_lanes where sink = 'pusher' and ready_at is not null and lease_token is null",
+        )
+        == 0
+    )
 
 
 def test_rule_6_a_repeated_id_counts_no_seq_and_opens_no_session(conn: Conn) -> None:
@@ -324,8 +355,12 @@ def test_rule_10_times_further_ahead_than_any_lease_or_backoff_count_as_due(conn
     """As after a database clock that stepped back by an hour."""
     send(conn, 1, "future ready")
     send(conn, 2, "future lease")
-    conn.execute("update gre_relay_lanes l set ready_at = now() + interval '1 hour' from gre_chat_sessions s where s.id::text = lane_key and player_id = 1")
-    conn.execute("update gre_relay_lanes l set lease_until = now() + interval '1 hour', lease_token = gen_random_uuid() from gre_chat_sessions s where s.id::text = lane_key and player_id = 2")
+    conn.execute(
+        "update gre_relay_lanes l set ready_at = now() + interval '1 hour' from gre_chat_sessions s where s.id::text = lane_key and player_id = 1"
+    )
+    conn.execute(
+        "update gre_relay_lanes l set lease_until = now() + interval '1 hour', lease_token = gen_random_uuid() from gre_chat_sessions s where s.id::text = lane_key and player_id = 2"
+    )
     assert sorted(messages(claim(conn))) == ["future lease", "future ready"]
 
 
@@ -337,7 +372,7 @@ def test_rule_10_claim_says_when_the_next_lane_is_due_leases_included(conn: Conn
     got = claim(conn)
     delivery = got["lanes"][0]["deliveries"][0]["id"]
     settle(conn, {"lane": got["lanes"][0]["lane_key"], "token": got["token"], "retry_in": 5,
-                  "failed": {"id": delivery, "state": "retry", "error": "503", "spend": False}})  # fmt: skip
+                  "failed": {"ids": [delivery], "state": "retry", "error": "503", "spend": False}})  # fmt: skip
     assert 4 < claim(conn)["next_in"] <= 5
 
 
@@ -354,7 +389,7 @@ def test_rule_11_a_lane_that_failed_comes_back_from_its_failure_on(conn: Conn) -
     lane = got["lanes"][0]
     ids = [d["id"] for d in lane["deliveries"]]
     settle(conn, {"lane": lane["lane_key"], "token": got["token"], "done": ids[:2], "retry_in": 0,
-                  "failed": {"id": ids[2], "state": "retry", "error": "400", "spend": True}})  # fmt: skip
+                  "failed": {"ids": [ids[2]], "state": "retry", "error": "400", "spend": True}})  # fmt: skip
     again = claim(conn)
     assert messages(again) == ["b", "c"]
     assert again["lanes"][0]["deliveries"][0]["attempts"] == 1
@@ -367,9 +402,11 @@ def test_a_dead_delivery_lets_the_next_one_pass_and_keeps_its_error(conn: Conn) 
     lane = got["lanes"][0]
     ids = [d["id"] for d in lane["deliveries"]]
     settle(conn, {"lane": lane["lane_key"], "token": got["token"], "done": ids[:1], "retry_in": 0,
-                  "failed": {"id": ids[1], "state": "dead", "error": "413", "spend": True}})  # fmt: skip
+                  "failed": {"ids": [ids[1]], "state": "dead", "error": "413", "spend": True}})  # fmt: skip
     assert messages(claim(conn)) == ["fine"]
-    row = conn.execute("select state, attempts, last_error from gre_relay_deliveries where id = %s", [ids[1]]).fetchone()
+    row = conn.execute(
+        "select state, attempts, last_error from gre_relay_deliveries where id = %s", [ids[1]]
+    ).fetchone()
     assert row == {"state": "dead", "attempts": 1, "last_error": "413"}
 
 
@@ -411,7 +448,9 @@ def test_seq_is_the_order_of_commit_for_concurrent_writers(db: Database, conn: C
     for thread in threads:
         thread.join(30)
     assert one(conn, "select count(*) from gre_chat_sessions") == 1
-    assert [r["seq"] for r in conn.execute("select seq from gre_chat_messages order by seq")] == list(range(1, 51))
+    assert [r["seq"] for r in conn.execute("select seq from gre_chat_messages order by seq")] == list(
+        range(1, 51)
+    )
     order = conn.execute(
         "select m.seq from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id where sink = 'pusher' order by ord"
     ).fetchall()
@@ -442,7 +481,9 @@ def test_a_savepoint_that_rolls_back_leaves_no_gap(db: Database, conn: Conn) -> 
         ({"metadata": Jsonb({"k": "v" * 5000})}, "metadata is larger"),
     ],
 )
-def test_bad_input_is_refused_in_one_clear_line_and_nothing_is_written(conn: Conn, columns: dict[str, Any], words: str) -> None:
+def test_bad_input_is_refused_in_one_clear_line_and_nothing_is_written(
+    conn: Conn, columns: dict[str, Any], words: str
+) -> None:
     row = {"player_id": 29, "sender": "player", "message": "fine", **columns}
     with pytest.raises(psycopg.Error, match=words) as refused:
         send(conn, row.pop("player_id"), row.pop("message"), row.pop("sender"), **row)
@@ -557,11 +598,15 @@ def test_assigning_and_closing_a_session_is_announced_without_text(conn: Conn) -
 
 
 def test_a_queued_push_is_claimed_for_onesignal_and_its_row_settled(conn: Conn) -> None:
-    conn.execute("insert into push_notifications (audience, recipients, title, body) values ('player', '{player_29}', 'Hi', 'Table is ready')")
+    conn.execute(
+        "insert into push_notifications (audience, recipients, title, body) values ('player', '{player_29}', 'Hi', 'Table is ready')"
+    )
     got = claim(conn, "onesignal")
     push = got["lanes"][0]["deliveries"][0]["push"]
     assert (push["recipients"], push["title"]) == (["player_29"], "Hi")
-    result = all_done(got)[0] | {"receipts": [{"push_id": push["id"], "status": "sent", "provider_id": "abc", "error": None}]}
+    result = all_done(got)[0] | {
+        "receipts": [{"push_id": push["id"], "status": "sent", "provider_id": "abc", "error": None}]
+    }
     settle(conn, result, sink="onesignal")
     row = conn.execute("select status, provider_id, sent_at from push_notifications").fetchone()
     assert row is not None
@@ -584,10 +629,16 @@ def test_a_receipt_is_written_once_however_often_it_is_settled(conn: Conn) -> No
 
 def test_nobody_but_the_worker_hears_or_rings_the_bell(db: Database) -> None:
     with db.connect("supabase_admin") as admin:
-        admin.execute("create policy too_open on realtime.messages for all to anon, authenticated using (true) with check (true)")
+        admin.execute(
+            "create policy too_open on realtime.messages for all to anon, authenticated using (true) with check (true)"
+        )
         admin.execute("grant all on realtime.messages to anon, authenticated")
-        admin.execute("select realtime.send('{}', 'ring', 'gre:relay', true), realtime.send('{}', 'x', 'other', true)")
+        admin.execute(
+            "select realtime.send('{}', 'ring', 'gre:relay', true), realtime.send('{}', 'x', 'other', true)"
+        )
     with db.as_caller(PLAYER) as player:
         assert {r["topic"] for r in player.execute("select topic from realtime.messages")} == {"other"}
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            player.execute("insert into realtime.messages (topic, extension, event, payload, private) values ('gre:relay', 'broadcast', 'ring', '{}', true)")
+            player.execute(
+                "insert into realtime.messages (topic, extension, event, payload, private) values ('gre:relay', 'broadcast', 'ring', '{}', true)"
+            )

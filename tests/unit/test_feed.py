@@ -1,101 +1,26 @@
-"""The feed against a misbehaving Realtime server, with the real client on real sockets."""
+"""What rings and what is missing: the feed against a Realtime server, with the real client on real sockets."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
 import json
 import logging
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator
 
-import psutil
 import pytest
-from realtime import AsyncRealtimeClient
 
-from gre_bridge.feed import Feed, FeedState, Timing, sessions_of
+from gre_bridge.feed import FeedState, sessions_of
+from tests.feeds import BOTH, KEY, S1, S2, running
 from tests.phoenix import TEXT, PhoenixServer, until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
 pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
 
-KEY = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.a-key-that-no-log-may-show"
-S1, S2 = str(uuid.uuid4()), str(uuid.uuid4())
-BOTH = {"broadcast", "postgres_changes"}
-FAST = {
-    "connect": 0.5,
-    "join": 0.3,
-    "system": 0.3,
-    "heartbeat": 5.0,
-    "pong": 0.15,
-    "close": 0.1,
-    "renew": 1e6,
-    "retry": 1e6,
-    "backoff": 0.02,
-    "backoff_max": 0.1,
-    "stable": 30.0,
-    "grace": 0.0,
-}
-
-
-class Running:
-    """A feed that runs, with what it told its owner."""
-
-    def __init__(self, server: PhoenixServer, *, on_ring: Callable[..., Any] | None = None, **options: Any):
-        timing = Timing(**FAST | {k: options.pop(k) for k in list(options) if k in FAST})
-        self.rings: list[frozenset[str] | None] = []
-        self.states: list[FeedState] = []
-        self.details: list[str] = []
-        self.feed = Feed(
-            url=server.url,
-            key=KEY,
-            on_ring=on_ring or self.rings.append,
-            on_state=self._on_state,
-            timing=timing,
-            **options,
-        )
-
-    def _on_state(self, state: FeedState) -> None:
-        self.states.append(state)
-        self.details.append(self.feed.detail)
-
-    def told(self, text: str) -> bool:
-        return any(text in detail for detail in self.details)
-
-    def live(self) -> bool:
-        return self.feed.state is FeedState.LIVE
-
 
 @pytest.fixture
 async def server() -> AsyncIterator[PhoenixServer]:
     async with PhoenixServer() as phoenix:
         yield phoenix
-
-
-@contextlib.asynccontextmanager
-async def running(server: PhoenixServer, **options: Any) -> AsyncIterator[Running]:
-    """Run a feed; on leaving, cancel it and insist that it left neither a task nor a socket behind."""
-    before = asyncio.all_tasks()
-    it = Running(server, **options)
-    task = asyncio.create_task(it.feed.run())
-    try:
-        yield it
-        assert not task.done()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    assert it.feed.state is FeedState.STOPPED
-    assert not it.feed.healthy
-    for socket in server.sockets:
-        socket.transport.resume_reading()
-    await until(lambda: not server.sockets)
-    await until(lambda: not asyncio.all_tasks() - before, seconds=1.0)
 
 
 # What rings
@@ -225,114 +150,6 @@ async def test_a_callback_that_raises_does_not_make_the_feed_deaf(server: Phoeni
         assert server.connections == 1
 
 
-# What breaks
-
-
-async def test_it_comes_back_when_the_server_does(server: PhoenixServer) -> None:
-    await server.stop()
-    async with running(server) as it:
-        await until(lambda: it.feed.reconnections["connect"] >= 3)
-        assert it.feed.state in (FeedState.WAITING, FeedState.CONNECTING)
-        assert not it.feed.healthy
-        await until(lambda: it.told("ConnectionRefusedError"))
-        await server.start()
-        await until(it.live)
-        await server.stop()
-        await until(lambda: it.feed.reconnections["closed"] == 1)
-        await server.start()
-        await until(it.live)
-        assert it.feed.reconnections["closed"] == 1
-
-
-async def test_a_refused_key_is_named_in_the_detail_without_the_key(server: PhoenixServer) -> None:
-    server.handshake = "refuse"
-    server.refusal = f"Token has expired:\n{KEY}"
-    async with running(server) as it:
-        await until(lambda: it.told("connect: HTTP 401 Token has expired: ***"))
-        server.handshake = "serve"
-        await until(it.live)
-        assert it.feed.detail == ""
-
-
-async def test_a_server_that_accepts_and_closes_is_not_stormed(server: PhoenixServer) -> None:
-    server.handshake = "close"
-    async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
-        await until(lambda: server.connections >= 4)
-        started = time.monotonic()
-        await until(lambda: server.connections >= 6)
-        assert time.monotonic() - started >= 0.75, "the 4th pause and later ones last 0.4 s"
-        assert set(it.feed.reconnections) == {"closed"}
-
-
-async def test_joining_and_then_closing_does_not_end_the_backoff(server: PhoenixServer) -> None:
-    async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
-        for n in range(1, 5):
-            await until(lambda n=n: server.connections == n and it.live())
-            await server.close_sockets(1000)
-        closed = time.monotonic()
-        await until(lambda: server.connections == 5)
-        assert time.monotonic() - closed >= 0.35
-
-
-async def test_a_link_that_lasted_ends_the_backoff(server: PhoenixServer) -> None:
-    async with running(server, backoff=0.05, backoff_max=60.0, jitter=lambda: 1.0, stable=0.0) as it:
-        for n in range(1, 9):  # were it not for `stable`, the pauses would add up to more than 6 s
-            await until(lambda n=n: server.connections == n and it.live())
-            await server.close_sockets()
-
-
-async def test_a_half_open_socket_is_noticed_and_left_without_waiting_for_it(server: PhoenixServer) -> None:
-    async with running(server, heartbeat=0.1, pong=0.1) as it:
-        await until(lambda: it.live() and server.heartbeats >= 3)
-        assert server.connections == 1
-        frozen = list(server.sockets)
-        server.freeze()
-        await until(lambda: server.connections == 2 and it.live())
-        assert it.feed.reconnections == {"silent": 1}
-        assert len(connections_to(server)) == 1, "the old one was cut, not left to the other end"
-        assert server.sockets.issuperset(frozen), "which has seen nothing of it"
-
-
-async def test_a_closed_channel_rebuilds_the_link(server: PhoenixServer) -> None:
-    async with running(server) as it:
-        await until(it.live)
-        channel = server.live("gre:relay")[0]
-        await channel.system("Token has expired 0 seconds ago", "error", extension="system")
-        await channel.send("phx_close", {}, channel.join_ref)
-        await until(lambda: it.told("Token has expired 0 seconds ago"))
-        await until(lambda: server.connections == 2 and it.live())
-        channel = server.live(":rows")[0]
-        await channel.send("phx_close", {}, channel.join_ref)
-        await until(lambda: server.connections == 3 and it.live())
-        await server.live(":rows")[0].send("phx_error", {})
-        await until(lambda: server.connections == 4 and it.live())
-        assert it.feed.reconnections == {"channel": 3}
-
-
-async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
-    server.join_private = server.join_public = "ignore"
-    async with running(server, join=0.1) as it:
-        await until(lambda: it.feed.reconnections["join"] >= 2)
-        assert it.told("the join was not answered")
-        assert not it.feed.healthy
-        server.join_private = server.join_public = "ok"
-        await until(it.live)
-
-
-async def test_a_listener_that_died_is_noticed(
-    server: PhoenixServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from realtime import AsyncRealtimeChannel
-
-    async with running(server) as it:
-        await until(it.live)
-        with monkeypatch.context() as patch:
-            patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
-            await server.broadcast({})
-            await until(lambda: it.told("ZeroDivisionError"))
-        await until(lambda: server.connections == 2 and it.live())
-
-
 # What is missing
 
 
@@ -399,115 +216,3 @@ async def test_a_late_system_message_is_waited_for_and_a_later_one_still_counts(
         await until(lambda: it.feed.bells == BOTH)
         assert it.rings == [None]
         assert server.connections == 1
-
-
-# Deafness and renewal
-
-
-def connections_to(server: PhoenixServer) -> list[object]:
-    """This process's TCP connections to the server that are not closed."""
-    port = urlsplit(server.url).port
-    everything = psutil.Process().net_connections("tcp")
-    return [c for c in everything if c.raddr and c.raddr.port == port and c.status == "ESTABLISHED"]
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def test_a_deaf_link_is_rebuilt_and_trusted_only_after_a_bell(server: PhoenixServer) -> None:
-    clock = Clock()
-    async with running(server, clock=clock, grace=2.0, jitter=lambda: 0.0) as it:
-        await until(it.live)
-        clock.now += 60
-        it.feed.missed(30.0)
-        assert it.feed.healthy, "once may be an accident"
-        it.feed.missed(30.0)
-        assert not it.feed.healthy
-        await until(lambda: server.connections == 2 and it.live())
-        assert it.feed.reconnections == {"deaf": 1}
-        assert not it.feed.healthy
-        assert "deaf" in it.feed.detail
-        for _ in range(10):
-            clock.now += 20
-            it.feed.missed(15.0)
-        assert server.connections == 2, "no rebuilding in a loop while nothing is believed"
-        await server.insert({"session_id": S1})
-        await until(lambda: it.feed.healthy)
-        assert it.feed.detail == ""
-        assert it.feed.misses == 2
-
-
-async def test_work_that_a_bell_may_have_announced_is_no_miss(server: PhoenixServer) -> None:
-    clock = Clock()
-    async with running(server, clock=clock, grace=2.0) as it:
-        await until(it.live)
-        clock.now += 60
-        for _ in range(5):
-            it.feed.missed(1.0)  # its bell may still come
-            it.feed.missed(61.0)  # committed before the last ring
-        assert it.feed.misses == 0
-        it.feed.missed(30.0)
-        await server.broadcast({})
-        await until(lambda: it.feed.last_ring == clock.now)
-        clock.now += 60
-        it.feed.missed(30.0)
-        assert it.feed.misses == 2
-        assert it.feed.healthy, "a bell rang between the two"
-
-
-async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: PhoenixServer) -> None:
-    most = 0
-    async with running(server, renew=0.15) as it:
-        await until(it.live)
-        it.states.clear()
-
-        def renewed() -> bool:
-            nonlocal most
-            most = max(most, len(server.sockets))
-            return it.feed.reconnections["renewal"] >= 4
-
-        await until(renewed)
-        assert set(it.states) <= {FeedState.LIVE}
-        assert it.feed.reconnections == {"renewal": it.feed.reconnections["renewal"]}
-        assert most == 2
-
-
-async def test_a_renewal_that_fails_leaves_the_old_link_in_service(server: PhoenixServer) -> None:
-    async with running(server, renew=0.2, heartbeat=0.1) as it:
-        await until(it.live)
-        it.states.clear()
-        server.handshake = "refuse"
-        await until(lambda: it.feed.reconnections["connect"] >= 3)
-        it.rings.clear()
-        await server.broadcast({"sessions": [S1]})
-        await until(lambda: it.rings == [{S1}])
-        assert it.feed.healthy
-        assert it.states == []
-        server.freeze()  # and the old one is still watched
-        await until(lambda: it.feed.reconnections["silent"] == 1)
-        assert not it.feed.healthy
-        server.handshake = "serve"
-        await until(it.live)
-
-
-async def test_many_links_leave_nothing_behind(server: PhoenixServer) -> None:
-    def clients() -> int:
-        gc.collect()
-        return sum(isinstance(one, AsyncRealtimeClient) for one in gc.get_objects())
-
-    before = clients()
-    async with running(server, backoff=0.001, backoff_max=0.001) as it:
-        tasks = 0
-        for n in range(1, 31):
-            await until(lambda n=n: server.connections == n and it.live())
-            if n == 5:
-                tasks = len(asyncio.all_tasks())
-            await server.close_sockets()
-        await until(lambda: server.connections == 31 and it.live())
-        await until(lambda: len(asyncio.all_tasks()) <= tasks)
-        assert clients() - before <= 2
-        assert len(server.sockets) == 1

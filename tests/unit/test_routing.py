@@ -192,7 +192,9 @@ def test_any_text_fits_as_the_longest_prefix_that_does(text: str) -> None:
 def test_a_text_that_just_fits_is_whole_and_one_more_letter_is_cut() -> None:
     room = PUSHER_LIMIT - len(json.dumps(announced(said(1, message="")), separators=(",", ":")))
     assert announced(said(1, message="x" * room))["message"] == "x" * room
-    assert announced(said(1, message="x" * (room + 1)))["truncated"] is True
+    cut = announced(said(1, message="x" * (room + 1)))
+    assert cut["truncated"] is True
+    assert len(cut["message"]) == room - len(',"truncated":true')
 
 
 def test_what_no_cut_can_save_is_an_error_and_no_silence() -> None:

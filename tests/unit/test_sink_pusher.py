@@ -156,6 +156,18 @@ async def test_a_service_that_fails_in_mid_split_leaves_the_rest_unsent(
     assert len(service.batches) == 2
 
 
+async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: PusherSink) -> None:
+    service.break_at = 2
+    parcels = [parcel(str(n), lane=str(n)) for n in range(30)] + [Parcel("x", ("d",))]
+    outcomes = await sink.send(parcels)
+    assert results(outcomes) == [ACCEPTED] * 10 + [FAILED] * 10 + [UNSENT] * 10 + [ACCEPTED]
+    assert len(service.batches) == 2
+    service.guilty, service.batches = {"0": 400}, []
+    outcomes = await sink.send(parcels[:4])
+    assert results(outcomes) == [FAILED, FAILED, UNSENT, UNSENT]
+    assert service.batches == [["0", "1", "2", "3"], ["0", "1"]]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     shape=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), min_size=1, max_size=16),
@@ -241,7 +253,7 @@ async def test_a_success_that_is_not_pushers_own_is_no_success(sink: PusherSink,
 
 async def test_an_endless_answer_is_not_read_to_its_end(sink: PusherSink) -> None:
     with respx.mock:
-        respx.route(host=HOST).respond(200, content=b" " * (MAX_ANSWER + 1))
+        respx.route(host=HOST).respond(200, content=b"{}" + b" " * MAX_ANSWER)
         (outcome,) = await sink.send([parcel("1")])
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
@@ -316,11 +328,11 @@ async def local_server(serve: Answering) -> AsyncIterator[int]:
             await asyncio.wait(handlers, timeout=5)
 
 
-async def at_local_port(serve: Answering, sends: int = 1, timeout: float = 5.0) -> list[Outcome]:
+async def at_local_port(serve: Answering, sends: int = 1, bound: float = 5.0) -> list[Outcome]:
     """Send `sends` times, one after the other, to a real server."""
     async with local_server(serve) as port:
         sink = PusherSink(
-            app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False, timeout=timeout
+            app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False, timeout=bound
         )
         try:
             return [outcome for n in range(sends) for outcome in await sink.send([parcel(str(n))])]
@@ -352,7 +364,7 @@ async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
             await asyncio.sleep(0.02)
 
     started = time.monotonic()
-    (outcome,) = await at_local_port(serve, timeout=0.2)
+    (outcome,) = await at_local_port(serve, bound=0.2)
     assert outcome.result is FAILED
     assert outcome.error is not None
     assert outcome.error.code == "timeout"
@@ -390,6 +402,7 @@ async def test_a_transport_never_repeats_a_header_it_cannot_send() -> None:
             await transport.request("POST", f"http://127.0.0.1:{port}/", {"Authorization": "hush\n"}, b"")
         await transport.aclose()
     assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
 
@@ -400,7 +413,7 @@ async def test_cancelling_a_send_frees_its_connection() -> None:
         waiting.set()
         await reader.read()
 
-    sending = asyncio.create_task(at_local_port(serve, timeout=30))
+    sending = asyncio.create_task(at_local_port(serve, bound=30))
     await asyncio.wait_for(waiting.wait(), 5)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,81 @@
+"""A running feed for tests, which insists that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from gre_bridge.feed import Feed, FeedState, Timing
+from tests.phoenix import PhoenixServer, until
+
+KEY = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.a-key-that-no-log-may-show"
+S1, S2 = str(uuid.uuid4()), str(uuid.uuid4())
+BOTH = {"broadcast", "postgres_changes"}
+FAST = {
+    "connect": 0.5,
+    "join": 0.3,
+    "system": 0.3,
+    "heartbeat": 5.0,
+    "pong": 0.15,
+    "close": 0.1,
+    "renew": 1e6,
+    "retry": 1e6,
+    "backoff": 0.02,
+    "backoff_max": 0.1,
+    "stable": 30.0,
+    "grace": 0.0,
+}
+
+
+class Running:
+    """A feed that runs, with what it told its owner."""
+
+    def __init__(
+        self, server: PhoenixServer, *, on_ring: Callable[..., Any] | None = None, **options: Any
+    ) -> None:
+        timing = Timing(**FAST | {k: options.pop(k) for k in list(options) if k in FAST})
+        self.rings: list[Any] = []
+        self.states: list[FeedState] = []
+        self.details: list[str] = []
+        self.feed = Feed(
+            url=server.url,
+            key=KEY,
+            on_ring=on_ring or self.rings.append,
+            on_state=self._on_state,
+            timing=timing,
+            **options,
+        )
+
+    def _on_state(self, state: FeedState) -> None:
+        self.states.append(state)
+        self.details.append(self.feed.detail)
+
+    def told(self, text: str) -> bool:
+        return any(text in detail for detail in self.details)
+
+    def live(self) -> bool:
+        return self.feed.state is FeedState.LIVE
+
+
+@contextlib.asynccontextmanager
+async def running(server: PhoenixServer, **options: Any) -> AsyncIterator[Running]:
+    """Run a feed; on leaving, cancel it and insist that it left neither a task nor a socket behind."""
+    before = asyncio.all_tasks()
+    it = Running(server, **options)
+    task = asyncio.create_task(it.feed.run())
+    try:
+        yield it
+        assert not task.done()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert it.feed.state is FeedState.STOPPED
+    assert not it.feed.healthy
+    for socket in server.sockets:
+        socket.transport.resume_reading()
+    await until(lambda: not server.sockets)
+    await until(lambda: not asyncio.all_tasks() - before, seconds=1.0)

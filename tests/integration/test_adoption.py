@@ -1,0 +1,448 @@
+"""A live project's tables become ours: nothing is lost, nothing old is announced, old portals go on writing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.migrate import migrate, plan
+from tests.conftest import PLAYER, SERVICE, STAFF, Database
+
+LAYOUTS = Path(__file__).parent / "layouts"
+Row = dict[str, Any]
+
+
+def lay_out(db: Database, sql: str, user: str = "postgres") -> None:
+    """Make the tables of a project that has lived without us."""
+    with db.connect(user) as conn, conn.transaction():
+        conn.execute(sql.encode())
+
+
+def layout(name: str) -> str:
+    """The SQL of one layout met in the field."""
+    return (LAYOUTS / f"{name}.sql").read_text()
+
+
+def adopt(db: Database) -> list[str]:
+    """Migrate as the role that is no superuser; returns what was said."""
+    said: list[str] = []
+    migrate(db.dsn(), on_progress=said.append)
+    return said
+
+
+def rows(db: Database, query: str) -> list[Row]:
+    """All rows of a query, as the migrating role sees them."""
+    with db.connect() as conn:
+        return conn.execute(query.encode()).fetchall()
+
+
+def announced(db: Database) -> int:
+    """How much would be announced or has rung a bell."""
+    (row,) = rows(
+        db,
+        "select (select count(*) from gre_relay_deliveries) + (select count(*) from gre_relay_lanes)"
+        " + (select count(*) from realtime.messages) as n",
+    )
+    return int(row["n"])
+
+
+def messages(db: Database) -> list[Row]:
+    """All messages, by session and order."""
+    return rows(db, "select * from gre_chat_messages order by player_id, session_id, seq")
+
+
+@pytest.mark.parametrize("name", ["documented", "lean", "older"])
+def test_every_row_is_kept_in_order_and_unannounced(supabase_db: Database, name: str) -> None:
+    tables = ["gre_chat_sessions", "gre_chat_messages", "gre_online_status", "push_notifications"]
+    lay_out(supabase_db, layout(name))
+    there = [t["t"] for t in rows(supabase_db, "select relname::text as t from pg_class") if t["t"] in tables]
+    kept = "player_id::text, nullif(message, '') as message" if name != "older" else "message, channel"
+    before = {t: rows(supabase_db, f"select count(*) as n from {t}")[0]["n"] for t in there}
+    texts = rows(supabase_db, f"select {kept} from gre_chat_messages order by 1, 2")
+
+    adopt(supabase_db)
+
+    for table, count in before.items():
+        (found,) = rows(supabase_db, f"select count(*) filter (where true) as n from {table}")
+        assert found["n"] >= count if table == "gre_chat_sessions" else found["n"] == count
+    assert rows(supabase_db, f"select {kept} from gre_chat_messages order by 1, 2") == texts
+    assert announced(supabase_db) == 0
+    history = messages(supabase_db)
+    assert {m["sender"] for m in history} <= {"player", "staff", "system"}
+    assert {m["status"] for m in history} <= {"sent", "delivered", "read"}
+    for session in rows(supabase_db, "select * from gre_chat_sessions"):
+        own = [m for m in history if m["session_id"] == session["id"]]
+        assert [m["seq"] for m in own] == list(range(1, len(own) + 1))
+        assert own == sorted(own, key=lambda m: (m["created_at"], m["id"]))
+        assert session["last_seq"] == len(own)
+        assert session["last_message_at"] == (own[-1]["created_at"] if own else None)
+        assert (session["unread_by_staff"], session["unread_by_player"], session["rev"]) == (0, 0, 1)
+        assert (session["closed_at"] is not None) == (session["status"] == "closed")
+    left_open = (
+        "select player_id from gre_chat_sessions where status <> 'closed' group by 1 having count(*) > 1"
+    )
+    assert rows(supabase_db, left_open) == []
+
+
+@pytest.mark.parametrize("name", ["documented", "lean", "older"])
+def test_an_adopted_project_has_the_columns_keys_and_policies_of_a_new_one(
+    supabase_db: Database, db: Database, name: str
+) -> None:
+    shape = {
+        "columns": "select c.table_name || '.' || c.column_name || ' ' || c.data_type || ' ' || coalesce(c.column_default, '') as x"
+        " from information_schema.columns c where table_schema = 'public'"
+        " and table_name || '.' || column_name not in ('push_notifications.id', 'gre_chat_messages.sender')",
+        "policies": "select tablename || policyname || coalesce(qual, '') || coalesce(with_check, '') as x from pg_policies",
+        "constraints": "select conrelid::regclass || ' ' || pg_get_constraintdef(oid) as x from pg_constraint"
+        " where connamespace = 'public'::regnamespace and contype in ('c', 'f')",
+        "indexes": "select indexdef as x from pg_indexes where schemaname = 'public' and indexname like '%gre_chat%'",
+        "grants": "select c.relname || ' ' || a.grantee::regrole || ' ' || a.privilege_type as x from pg_class c, aclexplode(c.relacl) a"
+        " where relnamespace = 'public'::regnamespace and relname ~ '^(gre_|push_)' and relkind = 'r' and a.grantee <> 0",
+        "not null": "select attrelid::regclass || '.' || attname as x from pg_attribute where attnotnull and attnum > 0"
+        " and attrelid in ('public.gre_chat_sessions'::regclass, 'public.gre_chat_messages'::regclass)",
+    }
+    lay_out(supabase_db, layout(name))
+    adopt(supabase_db)
+    for what, query in shape.items():
+        wanted, found = ({r["x"] for r in rows(each, query)} for each in (db, supabase_db))
+        assert not wanted - found, what
+        if what in ("policies", "grants"):
+            assert found == wanted, what
+
+
+def test_all_but_the_newest_open_session_are_closed_and_reported(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    announced_closes = plan(supabase_db.dsn()).closes
+    said = adopt(supabase_db)
+    short = "select right(id::text, 1) as id, player_id, status from gre_chat_sessions where id::text like '0000%' order by id"
+    assert [(s["id"], s["status"]) for s in rows(supabase_db, short)] == [
+        ("1", "closed"),
+        ("2", "waiting"),
+        ("3", "closed"),
+        ("4", "pending"),
+        ("5", "active"),
+        ("6", "closed"),
+    ]
+    closed = [line for line in said if "closing session" in line]
+    assert len(closed) == 2
+    assert announced_closes == [
+        "00000000-0000-4000-8000-000000000001 of player 29",
+        "00000000-0000-4000-8000-000000000006 of player 31",
+    ]
+    # Messages that had no session: 29's in the open one, 32's closed with its history, 33's goes on.
+    by_player = {m["player_id"]: m for m in messages(supabase_db) if str(m["id"])[-2:] in ("07", "08", "09")}
+    assert str(by_player[29]["session_id"]).endswith("2") and by_player[29]["seq"] == 1
+    states = rows(
+        supabase_db,
+        "select player_id, player_name, status from gre_chat_sessions where player_id in (32, 33) order by 1",
+    )
+    assert [tuple(s.values()) for s in states] == [(32, "Dina", "closed"), (33, "Emil", "active")]
+
+
+def test_open_policies_and_grants_are_listed_beforehand_and_gone_afterwards(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    foreseen = "\n".join(plan(supabase_db.dsn()).lines())
+    for line in (
+        'drops policy "Allow all" on gre_chat_sessions: permissive for all to public using (true) with check (true)',
+        'drops policy "gre only" on gre_chat_messages: permissive for select to anon',
+        "revokes from anon on gre_chat_messages: ",
+        "revokes from public on gre_chat_messages: select (message)",
+        "view recent_messages on gre_chat_messages: is read with its reader's rights",
+        "retypes column player_id on gre_chat_sessions: integer to bigint",
+        "adds column seq on gre_chat_messages: bigint",
+    ):
+        assert line in foreseen
+    adopt(supabase_db)
+    with supabase_db.as_caller({"role": "anon"}) as anon, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        anon.execute("select message from gre_chat_messages")
+    with supabase_db.as_caller(PLAYER) as player:
+        assert {r["player_id"] for r in player.execute("select player_id from gre_chat_messages")} == {29}
+        assert {
+            str(r["session_id"])[-1] for r in player.execute("select session_id from recent_messages")
+        } == {"1", "2"}
+    about = "select obj_description('public.recent_messages'::regclass) as x"
+    assert rows(supabase_db, about) == [{"x": "for the lobby screen"}]
+
+
+def test_times_without_zone_are_utc_and_types_change_without_loss(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("lean"))
+    adopt(supabase_db)
+    two = next(m for m in messages(supabase_db) if m["message"] == "two")
+    assert two["created_at"].isoformat() == "2025-08-05T17:08:14.171000+00:00" == two["timestamp"].isoformat()
+    assert (two["sender"], two["status"]) == ("staff", "read")
+    online = rows(
+        supabase_db, "select staff_id, display_name, status, last_seen_at from gre_online_status order by 1"
+    )
+    assert [(o["staff_id"], o["display_name"], o["status"]) for o in online] == [
+        ("g1", "Greta", "online"),
+        ("g2", "Gita", "offline"),
+    ]
+    assert online[0]["last_seen_at"].isoformat() == "2025-08-05T17:00:00+00:00"
+    pushes = rows(
+        supabase_db, "select id, body, audience, recipients, status from push_notifications order by id"
+    )
+    assert [tuple(p.values()) for p in pushes] == [
+        (1, "Your table is ready", "player", ["player_29"], "sent"),
+        (2, "all of you", None, None, "sent"),
+    ]
+
+
+def test_older_spellings_are_understood(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("older"))
+    adopt(supabase_db)
+    by_text = {m["message"]: m for m in messages(supabase_db)}
+    assert {t: m["sender"] for t, m in by_text.items()} == {
+        "a": "player",
+        "b": "staff",
+        "c": "system",
+        "d": "player",
+    }
+    assert (by_text["b"]["sender_id"], by_text["b"]["sender_name"], by_text["b"]["status"]) == (
+        "7",
+        "Greta",
+        "read",
+    )
+    assert (by_text["b"]["player_id"], by_text["b"]["metadata"], by_text["c"]["metadata"]) == (
+        29,
+        {"k": 1},
+        {},
+    )
+    sessions = rows(
+        supabase_db,
+        "select right(id::text, 1) as id, player_id, status, assigned_staff_id from gre_chat_sessions order by id",
+    )
+    assert [tuple(s.values()) for s in sessions] == [
+        ("a", 29, "closed", "7"),
+        ("b", 29, "active", None),
+        ("c", 30, "active", "8"),
+    ]
+    assert str(by_text["d"]["session_id"]).endswith("c")
+    online = rows(supabase_db, "select staff_id, status, gre_id from gre_online_status order by id")
+    assert [tuple(o.values()) for o in online] == [
+        (None, "online", 7),
+        ("7", "offline", 7),
+        ("8", "online", 8),
+    ]
+    assert [p["status"] for p in rows(supabase_db, "select status from push_notifications order by id")] == [
+        "expired",
+        "sent",
+    ]
+
+
+def test_a_projects_own_triggers_and_views_live_on_and_hear_nothing_of_the_adoption(
+    supabase_db: Database,
+) -> None:
+    lay_out(supabase_db, layout("older"))
+    state = "select tgrelid::regclass::text as t, tgname, tgenabled, pg_get_triggerdef(oid) as d from pg_trigger where tgname like '%webhook' order by 1, 2"
+    before = rows(supabase_db, state)
+    adopt(supabase_db)
+    assert rows(supabase_db, "select * from webhook_calls") == []
+    assert rows(supabase_db, state) == before
+    assert rows(supabase_db, "select * from chat_counts order by player_id") == [
+        {"player_id": 29, "lines": 3},
+        {"player_id": 30, "lines": 1},
+    ]
+    granted = "select has_table_privilege('authenticated', 'chat_counts', 'select') as x, has_table_privilege('anon', 'chat_counts', 'select') as y"
+    assert rows(supabase_db, granted) == [{"x": True, "y": False}]
+    with supabase_db.as_caller(SERVICE) as portal:
+        portal.execute(
+            "insert into gre_chat_messages (player_id, sender_type, message) values (29, 'player', 'x')"
+        )
+    assert [c["what"] for c in rows(supabase_db, "select what from webhook_calls")] == [
+        "gre_chat_messages INSERT"
+    ]
+
+
+def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("older"))
+    adopt(supabase_db)
+    with supabase_db.as_caller(SERVICE) as portal:
+        sent = portal.execute(
+            "insert into gre_chat_messages (player_id, sender_type, gre_id, gre_name, message, channel)"
+            " values ('30', 'gre', 8, 'Gita', 'hello', 'web') returning *"
+        ).fetchone()
+        assert sent is not None
+        assert (sent["sender"], sent["sender_id"], sent["sender_name"], sent["seq"]) == (
+            "staff",
+            "8",
+            "Gita",
+            2,
+        )
+        # And the other way round: what comes in by the new spelling, old readers understand.
+        new = portal.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (30, 'staff', 'x') returning *"
+        ).fetchone()
+        assert new is not None
+        assert (new["sender_type"], new["seq"]) == ("gre", 3)
+
+        portal.execute("update gre_chat_sessions set status = 'ended' where player_id = 30")
+        opened = portal.execute(
+            "insert into gre_chat_sessions (player_id, status, gre_id) values ('30', 'open', 9) returning status, assigned_staff_id"
+        ).fetchone()
+        assert opened == {"status": "active", "assigned_staff_id": "9"}
+
+        portal.execute(
+            "update gre_online_status set is_online = true where gre_id = 7 and staff_id is not null"
+        )
+        portal.execute("insert into gre_online_status (gre_id, gre_name, is_online) values (11, 'Gus', true)")
+        portal.execute(
+            "insert into gre_online_status (staff_id, status) values ('12', 'away') on conflict (staff_id) do nothing"
+        )
+        online = portal.execute(
+            "select staff_id, status, is_online, gre_id from gre_online_status where staff_id in ('7', '11', '12') order by id"
+        )
+        assert [tuple(o.values()) for o in online] == [
+            ("7", "online", True, 7),
+            ("11", "online", True, 11),
+            ("12", "away", False, 12),
+        ]
+
+        push = portal.execute(
+            "insert into push_notifications (title, message, target_player_id, status) values ('t', 'b', '30', 'pending') returning *"
+        ).fetchone()
+        assert push is not None
+        assert (push["id"], push["body"], push["audience"], push["recipients"], push["status"]) == (
+            43,
+            "b",
+            "player",
+            ["player_30"],
+            "queued",
+        )
+    with supabase_db.connect() as conn:
+        events = conn.execute(
+            "select event, count(*) as n from gre_relay_deliveries where sink = 'onesignal' group by 1 order by 1"
+        ).fetchall()
+        assert events == [{"event": "message", "n": 2}, {"event": "push", "n": 1}]
+        claimed = conn.execute(
+            "select gre_relay_claim('onesignal', gen_random_uuid()) -> 'lanes' as x"
+        ).fetchone()
+        assert claimed is not None
+        assert "push:43" in {lane["lane_key"] for lane in claimed["x"]}
+
+
+def test_a_column_default_of_the_old_sender_still_counts(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("lean"))
+    adopt(supabase_db)
+    with supabase_db.as_caller(SERVICE) as portal:
+        row = portal.execute(
+            "insert into gre_chat_messages (player_id, message) values (29, 'x') returning sender, seq"
+        ).fetchone()
+        assert row is not None and row["sender"] == "staff"
+        portal.execute(
+            "insert into gre_online_status (gre_id, gre_name, is_online) values ('g1', 'Greta', false) on conflict (gre_id) do update set is_online = excluded.is_online"
+        )
+        portal.execute(
+            "insert into gre_online_status (staff_id, display_name, status) values ('s1', 'Sam', 'online') on conflict (staff_id) do update set status = excluded.status"
+        )
+        online = portal.execute("select gre_id, gre_name, status from gre_online_status order by 1")
+        assert [tuple(o.values()) for o in online] == [
+            ("g1", "Greta", "offline"),
+            ("g2", "Gita", "offline"),
+            ("s1", "Sam", "online"),
+        ]
+
+
+def test_history_that_breaks_the_new_text_rules_is_kept_and_can_be_read(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("lean"))
+    adopt(supabase_db)
+    with supabase_db.as_caller(STAFF) as staff:
+        texts = {
+            m["message"][:5]: len(m["message"])
+            for m in staff.execute("select message from gre_chat_messages where player_id = 30")
+        }
+    assert texts == {"": 0, "long ": 5000}
+    # What a reader marks as read must not be stopped by an old row that no new one may be like.
+    with supabase_db.connect() as conn:
+        conn.execute("update gre_chat_messages set status = 'read' where status <> 'read'")
+
+
+def test_a_portal_that_writes_between_two_migrations_is_adopted_too(
+    supabase_db: Database, tmp_path: Path
+) -> None:
+    lay_out(supabase_db, layout("documented"))
+    first = tmp_path / "first"
+    first.mkdir()
+    for path in sorted((Path(__file__).parents[2] / "sql" / "migrations").glob("*.sql"))[:2]:
+        (first / path.name).write_text(path.read_text())
+    migrate(supabase_db.dsn(), directory=first)
+    insert = "insert into gre_chat_messages (player_id, sender, message, session_id) values (30, 'gre', 'between', '00000000-0000-4000-8000-000000000004')"
+    with supabase_db.as_caller({"role": "anon"}) as portal:
+        portal.execute(insert)
+    adopt(supabase_db)
+    (between,) = [m for m in messages(supabase_db) if m["message"] == "between"]
+    assert (between["sender"], between["seq"]) == ("staff", 1)
+    assert announced(supabase_db) == 0
+
+
+BLOCKED = {
+    "public.gre_chat_messages.id is bigint, not uuid": "create table gre_chat_messages (id bigserial primary key, player_id int, message text)",
+    "public.gre_chat_messages is a view, not an ordinary table": "create view gre_chat_messages as select 1 as id",
+    "public.gre_chat_sessions.player_id is text and holds 1 values that are no whole numbers":
+        "create table gre_chat_sessions (id uuid primary key, player_id text);"
+        "insert into gre_chat_sessions values (gen_random_uuid(), '29'), (gen_random_uuid(), 'asha')",
+    "public.gre_chat_messages.session_id is text and holds 1 values that are no uuid":
+        "create table gre_chat_messages (id uuid, session_id text, player_id int, message text);"
+        "insert into gre_chat_messages values (gen_random_uuid(), 'room-1', 29, 'x')",
+    "public.gre_chat_messages.player_id is missing for 1 messages without a session":
+        "create table gre_chat_messages (id uuid, message text); insert into gre_chat_messages values (gen_random_uuid(), 'x')",
+    "public.gre_chat_messages.created_at is text and holds values that are no timestamp with time zone":
+        "create table gre_chat_messages (id uuid, player_id int, message text, created_at text);"
+        "insert into gre_chat_messages values (gen_random_uuid(), 29, 'x', 'yesterday-ish')",
+    "public.gre_staff exists already, without column active: rename it": "create table gre_staff (staff_id text, user_id uuid, display_name text, role text, updated_at timestamptz)",
+    "depends on public.gre_chat_messages.player_id, whose type has to change":
+        "create table gre_chat_messages (id uuid, player_id int, message text);"
+        "create materialized view counts as select player_id, count(*) from gre_chat_messages group by 1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", BLOCKED)
+def test_what_cannot_be_adopted_stops_before_any_change_with_one_clear_line(
+    supabase_db: Database, problem: str
+) -> None:
+    lay_out(supabase_db, BLOCKED[problem])
+    everything = "select oid, relname, relnatts, relacl::text from pg_class where relnamespace in (select oid from pg_namespace where nspname in ('public', 'gre')) order by 1"
+    before = rows(supabase_db, everything)
+    foreseen = plan(supabase_db.dsn())
+    assert not foreseen.good
+    assert any(problem in blocker for blocker in foreseen.blockers)
+    with pytest.raises(ConfigurationError) as caught:
+        migrate(supabase_db.dsn())
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+    assert rows(supabase_db, everything) == before
+
+
+def test_tables_of_a_role_that_we_may_not_act_for_are_left_alone(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"), user="supabase_admin")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"public.gre_chat_messages belongs to role supabase_admin and postgres may not alter it",
+    ):
+        migrate(supabase_db.dsn())
+    migrate(supabase_db.dsn("supabase_admin"))
+    assert announced(supabase_db) == 0
+
+
+def test_a_large_history_is_adopted_in_seconds(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    lay_out(
+        supabase_db,
+        "insert into gre_chat_messages (player_id, message, sender, created_at)"
+        " select n % 500 + 1, 'line ' || n, case n % 2 when 0 then 'gre' else 'player' end, '2025-01-01'::timestamptz + n * interval '1 s'"
+        " from generate_series(1, 200000) n",
+    )
+    started = time.monotonic()
+    adopt(supabase_db)
+    took = time.monotonic() - started
+    (counts,) = rows(
+        supabase_db,
+        "select count(*) as n, count(distinct session_id) as s, max(seq) as longest from gre_chat_messages",
+    )
+    assert counts["n"] == 200010
+    assert counts["longest"] >= 400
+    assert announced(supabase_db) == 0
+    assert took < 40, f"took {took:.1f} s"

@@ -1,0 +1,403 @@
+"""The embedded stack as a whole: it starts anywhere, keeps its data, misbehaves on demand and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import psutil
+import psycopg
+import pusher
+import pytest
+from dotenv import dotenv_values
+
+from gre_bridge.devstack.dev import narrator
+from gre_bridge.devstack.faults import Received
+from gre_bridge.devstack.keys import Keys
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+from gre_bridge.devstack.stack import Stack
+from gre_bridge.errors import ConfigurationError
+
+RUN = """
+import json, sys
+from pathlib import Path
+from gre_bridge.devstack.dev import run
+options = json.loads(sys.argv[1])
+options["data_dir"], options["env_file"] = Path(options["data_dir"]), Path(options["env_file"])
+sys.exit(run(port=0, migrate=False, **options))
+"""
+# Stands in for the daemon: what is tested is how it is started, watched and ended.
+DAEMON = """
+import http.server, os, sys
+assert sys.argv[1] == "--env-file" and "SUPABASE_SERVICE_KEY" in open(sys.argv[2]).read()
+assert "STAFF_PORTAL_SUPABASE_URL" not in os.environ and os.environ["SUPABASE_URL"].startswith("http://127.0.0.1:")
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer((os.environ["GRE_HTTP_HOST"], int(os.environ["GRE_HTTP_PORT"])), Ready).serve_forever()
+"""
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory that another user may pass, with a space in its name."""
+    with tempfile.TemporaryDirectory(prefix="gre bridge ") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def wait_until(what: Callable[[], Any], timeout: float = 30.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Every process that names the directory in its command or works in it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(directory) in " ".join([process.cwd(), *process.cmdline()]):
+                found.append(f"{process.pid} {process.cmdline()}")
+        except psutil.Error:
+            continue
+    return found
+
+
+def python_for(identity: dict[str, Any]) -> str:
+    """An interpreter of this version that the user may run; ours may be in a directory closed to it."""
+    for python in (sys.executable, "/usr/bin/python3"):
+        try:
+            version = subprocess.run(
+                [python, "-V"], capture_output=True, text=True, check=True, cwd="/", **identity
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        if version.stdout.split()[1].split(".")[:2] == list(map(str, sys.version_info[:2])):
+            return python
+    pytest.skip("no interpreter that another user may run")
+
+
+class Dev:
+    """`gre-bridge dev` as a process, as this user or as another."""
+
+    def __init__(self, place: Path, name: str, *, user: str | None = None, **options: Any) -> None:
+        home = place / name
+        home.mkdir(exist_ok=True)
+        identity: dict[str, Any] = {}
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "STAFF_PORTAL_SUPABASE_URL": "https://not-here.example",
+        }
+        python = sys.executable
+        if user:
+            entry = pwd.getpwnam(user)
+            os.chown(home, entry.pw_uid, entry.pw_gid)
+            identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+            python = python_for(identity)
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        self.home = home
+        self.env_file = home / "stack.env"
+        self.env_file.unlink(missing_ok=True)
+        options = {"worker": False, "data_dir": str(home / "data"), "env_file": str(self.env_file), **options}
+        self.process = subprocess.Popen(
+            [python, "-c", RUN, json.dumps(options)],
+            cwd=home,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **identity,
+        )
+
+    def ready(self) -> dict[str, str]:
+        """The env file's variables, once it is there."""
+        wait_until(lambda: self.env_file.exists() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.process.communicate()[0]
+        return {name: value or "" for name, value in dotenv_values(self.env_file).items()}
+
+    def end(self, signum: signal.Signals) -> tuple[int, str]:
+        """Send a signal; the exit status and what was printed."""
+        self.process.send_signal(signum)
+        printed, _ = self.process.communicate(timeout=40)
+        return self.process.returncode, printed
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Dev]]:
+    """Starts `gre-bridge dev` in a place of its own; none is left running."""
+    started: list[Dev] = []
+
+    def start(name: str, **options: Any) -> Dev:
+        started.append(Dev(place, name, **options))
+        return started[-1]
+
+    yield start
+    for run in started:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.communicate()
+    wait_until(lambda: not processes_of(place))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def query(env: dict[str, str], statement: str) -> list[Any]:
+    with psycopg.connect(env["SUPABASE_DB_URL"], autocommit=True, connect_timeout=10) as conn:
+        cursor = conn.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+def test_two_run_at_once_also_as_an_ordinary_user_and_stop_without_a_trace(
+    place: Path, start: Callable[..., Dev]
+) -> None:
+    other = "nobody" if os.geteuid() == 0 else None
+    runs = [start("as me"), start("as other", user=other)]
+    for run in runs:
+        env = run.ready()
+        assert httpx.get(f"{env['GRE_DEV_STACK']}/__stack/health").json()["postgres"] is True
+        assert query(
+            env, "select current_user::text, rolsuper from pg_roles where rolname = current_user"
+        ) == [("postgres", False)]
+        assert (
+            run.env_file.stat().st_mode & 0o777,
+            (run.home / "data/keys.json").stat().st_mode & 0o777,
+        ) == (
+            0o600,
+            0o600,
+        )
+    assert len(processes_of(place)) > 4
+    for run, signum in zip(runs, (signal.SIGTERM, signal.SIGINT), strict=True):
+        status, printed = run.end(signum)
+        assert status == 0, printed
+        assert "curl -X POST $SUPABASE_URL/rest/v1/gre_chat_messages" in printed
+    assert processes_of(place) == []
+
+
+def test_a_kill_leaves_no_process_and_the_next_start_has_the_rows_and_the_keys(
+    place: Path, start: Callable[..., Dev]
+) -> None:
+    daemon = [sys.executable, "-c", DAEMON]
+    run = start("killed", worker=True, daemon=daemon, http_port=free_port())
+    before = run.ready()
+    query(before, "create table kept as select 7 as n")
+    query(before, "insert into kept values (8)")
+    assert [line for line in processes_of(place) if "serve_forever" in line]
+    run.process.kill()
+    run.process.communicate()
+    wait_until(lambda: not processes_of(place))
+
+    # What a killed machine leaves: the file names a process that lives, but is no server.
+    pid_file = run.home / "data/pg/postmaster.pid"
+    pid_file.write_text(f"{os.getpid()}\n{run.home / 'data/pg'}\n0\n5432\n\n127.0.0.1\n")
+    run = start("killed", worker=True, daemon=daemon, http_port=free_port())
+    after = run.ready()
+    assert query(after, "select n from kept order by n") == [(7,), (8,)]
+    same = (
+        "SUPABASE_JWT_SECRET",
+        "SUPABASE_SERVICE_KEY",
+        "SUPABASE_ANON_KEY",
+        "PUSHER_SECRET",
+        "ONESIGNAL_API_KEY",
+    )
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert run.end(signal.SIGTERM)[0] == 0
+    assert processes_of(place) == []
+
+
+def test_a_daemon_that_dies_ends_it_with_status_1(place: Path, start: Callable[..., Dev]) -> None:
+    run = Dev(
+        place,
+        "dying",
+        worker=True,
+        daemon=[sys.executable, "-c", "raise SystemExit(3)"],
+        http_port=free_port(),
+    )
+    printed, _ = run.process.communicate(timeout=60)
+    assert (run.process.returncode, "the daemon ended with status 3" in printed) == (1, True)
+    assert not run.env_file.exists()
+    assert processes_of(place) == []
+
+
+def test_a_second_start_on_a_directory_in_use_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gre_bridge.devstack.postgres.LOCK_TIMEOUT", 0.2)
+    second = EmbeddedPostgres(data_dir=place / "one", durable=False)
+    with (
+        EmbeddedPostgres(data_dir=place / "one", durable=False),
+        pytest.raises(ConfigurationError, match="is in use"),
+    ):
+        second.start()
+
+
+def test_a_directory_closed_to_other_users_is_no_obstacle_and_databases_are_cloned(place: Path) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    with EmbeddedPostgres(data_dir=closed / "data", durable=False) as pg:
+        pg.install_supabase()
+        pg.create_database("template")
+        with pg.connect("template") as conn:
+            conn.execute("create table t as select 1")
+        pg.create_database("copy", "template")
+        with pg.connect("copy") as conn:
+            assert conn.execute("select * from t").fetchall() == [(1,)]
+        pg.drop_database("copy")
+
+
+@pytest.fixture
+async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+    async with Stack(data_dir=tmp_path / "stack", durable=False) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
+    key = stack.keys.service_key
+    headers = {"apikey": key, "Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=15) as client:
+        yield client
+
+
+async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 15.0) -> httpx.Response:
+    """Ask until the status is the one expected."""
+    async with asyncio.timeout(timeout):
+        while (response := await http.get(path)).status_code != status:
+            await asyncio.sleep(0.05)
+    return response
+
+
+async def test_one_port_speaks_for_all_and_refuses_what_it_does_not_offer(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
+    env = stack.env()
+    for name in ("SUPABASE_URL", "ONESIGNAL_API_URL", "GRE_DEV_STACK"):
+        assert env[name].startswith(stack.url)
+    await asyncio.to_thread(query, env, "create table public.t as select 5 as n")
+    assert (await answers(http, "/rest/v1/t", 200)).json() == [{"n": 5}]
+    assert (await http.get("/realtime/v1/nothing")).status_code == 404
+    sender = pusher.Pusher(
+        env["PUSHER_APP_ID"],
+        env["PUSHER_KEY"],
+        env["PUSHER_SECRET"],
+        host=env["PUSHER_HOST"],
+        port=int(env["PUSHER_PORT"]),
+        ssl=False,
+    )
+    await asyncio.to_thread(sender.trigger, "c", "e", {"id": "x"})
+    push = {
+        "app_id": env["ONESIGNAL_APP_ID"],
+        "target_channel": "push",
+        "contents": {"en": "x"},
+        "include_aliases": {"external_id": ["s1"]},
+    }
+    key = {"Authorization": f"Key {env['ONESIGNAL_API_KEY']}"}
+    assert (await http.post(f"{env['ONESIGNAL_API_URL']}/notifications", json=push, headers=key)).json()["id"]
+    received = (await http.get("/__stack/received?sink=pusher")).json()
+    assert [(item["channel"], item["name"], item["data"]) for item in received["items"]] == [
+        ("c", "e", {"id": "x"})
+    ]
+    assert (await http.get(f"/__stack/received?sink=pusher&since={received['last']}")).json()["items"] == []
+    health = (await http.get("/__stack/health")).json()
+    assert health["received"] == {sink: {"requests": 1, "accepted": 1} for sink in ("pusher", "onesignal")}
+    await http.delete("/__stack/received")
+    assert (await http.get("/__stack/received?sink=onesignal")).json() == {"items": [], "last": 0}
+    for path in ("/auth/v1/user", "/storage/v1/bucket", "/"):
+        assert (await http.get(path)).status_code == 501
+
+
+def test_tokens_say_who_someone_is_in_app_metadata() -> None:
+    keys = Keys.generate()
+    token = keys.user_token("player", player_id=29, expires_in=60)
+    claims = jwt.decode(token, keys.jwt_secret, ["HS256"], audience="authenticated")
+    assert claims["app_metadata"] == {"gre_role": "player", "player_id": 29}
+    assert claims["role"] == "authenticated"
+    assert claims["exp"] - claims["iat"] == 60
+
+
+def test_what_the_sinks_take_is_told_in_a_line_without_its_text() -> None:
+    out = io.StringIO()
+    told = narrator(out)
+    pusher_record, onesignal_record = (
+        Received(heard=partial(told, sink)) for sink in ("pusher", "onesignal")
+    )
+    event = {"id": "m1", "seq": 3, "message": "secret text"}
+    pusher_record.record(200, [{"channel": "staff-portal", "name": "new", "data": json.dumps(event)}], 99)
+    pusher_record.record(503, [], 0)
+    body = {"include_aliases": {"external_id": ["s1", "s2"]}, "contents": {"en": "secret text"}}
+    onesignal_record.record(200, [{"id": "p1", "body": body}], 99)
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines == ["pusher staff-portal new id=m1 seq=3", "pusher [503] - -", "onesignal to s1,s2 id=p1"]
+
+
+async def test_faults_of_a_face_end_by_count_by_time_and_by_request(
+    http: httpx.AsyncClient, stack: Stack
+) -> None:
+    await asyncio.to_thread(query, stack.env(), "create table public.t as select 5 as n")
+    await answers(http, "/rest/v1/t", 200)
+    rules = [
+        {"status": 429, "retry_after": 1.5, "times": 1},
+        {"status": 500, "for": 0.3, "path": "/rest/v1/t"},
+    ]
+    await http.post("/__stack/faults", json={"rest": rules})
+    first = await http.get("/rest/v1/t")
+    assert (first.status_code, first.headers["retry-after"]) == (429, "1.5")
+    assert (await http.get("/rest/v1/t")).status_code == 500
+    await answers(http, "/rest/v1/t", 200)
+    await http.post("/__stack/faults", json={"rest": {"mode": "refuse"}, "realtime": {"refuse": True}})
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get("/rest/v1/t")
+    assert (await http.get("/__stack/faults")).json()["realtime"]["refuse"] is True
+    cleared = (await http.delete("/__stack/faults")).json()
+    assert (cleared["rest"], cleared["realtime"]["refuse"]) == ([], False)
+    assert (await http.get("/rest/v1/t")).status_code == 200
+
+
+async def test_a_fault_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
+    nonsense: Any
+    for nonsense in (
+        {"rest": {"statu": 500}},
+        {"rest": {"mode": "x"}},
+        {"rest": 7},
+        {"nobody": {}},
+        {"postgres": {"action": "x"}},
+        {"realtime": {"x": 1}},
+        [],
+    ):
+        assert (await http.post("/__stack/faults", json=nonsense)).status_code == 400
+
+
+async def test_postgres_can_crash_and_come_back_with_what_was_committed(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
+    env = stack.env()
+    await asyncio.to_thread(query, env, "create table public.t as select 5 as n")
+    await answers(http, "/rest/v1/t", 200)
+    await http.post("/__stack/faults", json={"postgres": {"action": "crash"}})
+    await answers(http, "/rest/v1/t", 503)
+    assert (await http.get("/__stack/health")).json()["postgres"] is False
+    await http.post("/__stack/faults", json={"postgres": {"action": "start"}})
+    assert (await answers(http, "/rest/v1/t", 200)).json() == [{"n": 5}]
+    await http.post("/__stack/faults", json={"postgres": {"action": "terminate_backends"}})
+    assert (await answers(http, "/rest/v1/t", 200)).json() == [{"n": 5}]

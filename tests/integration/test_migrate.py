@@ -1,0 +1,278 @@
+"""`gre-bridge migrate`: in order, once, all or nothing, in one ledger with the Supabase CLI."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
+from gre_bridge.migrate import migrate, plan, status
+from gre_bridge.migrations import Migration, shipped
+from tests.conftest import Database
+
+VERSIONS = [m.version for m in shipped()]
+LEDGER = "supabase_migrations.schema_migrations"
+
+
+def push_like_the_supabase_cli(db: Database) -> None:
+    """What `supabase db push` sends: each file as one pipeline of single statements, the ledger row its last."""
+    with psycopg.connect(db.dsn(), autocommit=True) as conn:
+        conn.execute("create schema if not exists supabase_migrations")
+        conn.execute(f"create table if not exists {LEDGER} (version text not null primary key)")
+        conn.execute(f"alter table {LEDGER} add column if not exists statements text[]")
+        conn.execute(f"alter table {LEDGER} add column if not exists name text")
+        conn.execute(f"alter table {LEDGER} add column if not exists created_by text")
+        for m in shipped():
+            conn.execute("reset all")
+            with conn.pipeline():
+                for statement in m.statements:
+                    conn.execute(statement.encode(), prepare=False)
+                conn.execute(
+                    f"insert into {LEDGER} (version, name, statements) values (%s, %s, %s)",
+                    [m.version, m.name, m.statements],
+                )
+
+
+def ledger(db: Database) -> list[tuple[str, str, int]]:
+    """Version, name and number of statements of each row."""
+    with db.connect() as conn:
+        rows = conn.execute(f"select version, name, cardinality(statements) as n from {LEDGER} order by 1")
+        return [(r["version"], r["name"], r["n"]) for r in rows]
+
+
+@contextmanager
+def waiting_for(db: Database, condition: str) -> Iterator[None]:
+    """On leaving, wait until some connection of this database is as `condition` says; at most ten seconds."""
+    yield
+    deadline = time.monotonic() + 10
+    with db.connect("supabase_admin") as conn:
+        query = f"select from pg_stat_activity where datname = current_database() and ({condition})"
+        while conn.execute(query.encode()).rowcount == 0:
+            assert time.monotonic() < deadline, f"nothing was ever {condition}"
+            time.sleep(0.02)
+
+
+def test_applies_all_files_in_order_once(supabase_db: Database) -> None:
+    said: list[str] = []
+    assert [e.state for e in status(supabase_db.dsn()).entries] == ["pending"] * len(VERSIONS)
+    assert not status(supabase_db.dsn()).good
+    assert plan(supabase_db.dsn()).pending == [f"{m.version}_{m.name}" for m in shipped()]
+    assert migrate(supabase_db.dsn(), on_progress=said.append) == VERSIONS
+    assert [line for line in said if line.startswith("applied")] == [
+        f"applied {m.version}_{m.name}" for m in shipped()
+    ]
+    assert ledger(supabase_db) == [(m.version, m.name, len(m.statements)) for m in shipped()]
+    assert migrate(supabase_db.dsn()) == []
+    assert status(supabase_db.dsn()).good
+    assert plan(supabase_db.dsn()).lines() == ["nothing to do"]
+
+
+def test_what_the_supabase_cli_pushed_counts_as_applied(supabase_db: Database) -> None:
+    push_like_the_supabase_cli(supabase_db)
+    assert status(supabase_db.dsn()).good
+    assert migrate(supabase_db.dsn()) == []
+
+
+def test_a_ledger_with_the_projects_own_migrations_is_continued(supabase_db: Database) -> None:
+    with supabase_db.connect() as conn:
+        conn.execute("create schema supabase_migrations")
+        conn.execute(f"create table {LEDGER} (version text primary key)")
+        conn.execute(f"insert into {LEDGER} values ('20200101000000'), ('20991231000000')")
+    migrate(supabase_db.dsn())
+    assert [row[0] for row in ledger(supabase_db)] == ["20200101000000", *VERSIONS, "20991231000000"]
+    # Recorded by an old CLI, which kept no statements: applied, and nothing to compare.
+    with supabase_db.connect() as conn:
+        conn.execute(f"update {LEDGER} set statements = null where version = '{VERSIONS[0]}'".encode())
+    assert status(supabase_db.dsn()).good
+
+
+def test_drift_is_reported_and_never_applied_again(supabase_db: Database) -> None:
+    migrate(supabase_db.dsn())
+    with supabase_db.connect() as conn:
+        conn.execute(
+            f"update {LEDGER} set statements[2] = 'select 1' where version = '{VERSIONS[2]}'".encode()
+        )
+    found = status(supabase_db.dsn())
+    assert [e.version for e in found.entries if e.state == "drifted"] == [VERSIONS[2]]
+    assert not found.good
+    said: list[str] = []
+    assert migrate(supabase_db.dsn(), on_progress=said.append) == []
+    assert len(said) == 1
+    assert said[0].startswith(f"warning: {VERSIONS[2]}_")
+
+
+def test_the_ledgers_spacing_and_semicolons_do_not_count_as_drift() -> None:
+    text = "create table a (x text default ';'); -- a; b\n\nselect $q$ one; $q$;\n"
+    m = Migration(version="1", name="x", sql=text)
+    assert m.statements == ["create table a (x text default ';')", "-- a; b\n\nselect $q$ one; $q$"]
+    assert m.matches([s + "\r\n;" for s in m.statements])
+    assert not m.matches(["create table a (x text)"])
+
+
+def test_two_at_once_apply_each_file_once(supabase_db: Database) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        done = [version for got in pool.map(migrate, [supabase_db.dsn()] * 2) for version in got]
+    assert sorted(done) == VERSIONS
+    assert status(supabase_db.dsn()).good
+
+
+def test_a_second_migration_waits_and_then_says_why_it_gives_up(
+    supabase_db: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "1_slow.sql").write_text("select pg_sleep(30)")
+    with ThreadPoolExecutor(1) as pool:
+        with waiting_for(supabase_db, "query ~ '^select pg_sleep' and state = 'active'"):
+            first = pool.submit(migrate, supabase_db.dsn(), directory=tmp_path)
+        with pytest.raises(TransientError, match="another migration is running"):
+            migrate(supabase_db.dsn(), wait=0.3)
+        with supabase_db.connect("supabase_admin") as conn:
+            conn.execute(
+                "select pg_cancel_backend(pid) from pg_stat_activity where query ~ '^select pg_sleep'"
+            )
+        with pytest.raises(TransientError):
+            first.result(timeout=10)
+    assert migrate(supabase_db.dsn()) == VERSIONS
+
+
+def test_a_killed_migration_leaves_all_or_nothing_of_a_file(supabase_db: Database, tmp_path: Path) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(Path(__file__).parents[2] / "sql" / "migrations", folder)
+    slow = sorted(folder.iterdir())[2]
+    slow.write_text(slow.read_text() + "\nselect pg_sleep(60);\n")
+    program = f"from pathlib import Path; from gre_bridge.migrate import migrate; migrate({supabase_db.dsn()!r}, directory=Path({str(folder)!r}))"
+    with waiting_for(supabase_db, "wait_event = 'PgSleep'"):
+        process = subprocess.Popen([sys.executable, "-c", program])
+    process.kill()
+    process.wait(timeout=10)
+    with supabase_db.connect("supabase_admin") as conn:
+        # The server notices a dead client when the statement ends.
+        conn.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity where wait_event = 'PgSleep'"
+        )
+        assert conn.execute("select to_regtype('gre.actor') is null as gone").fetchone() == {"gone": True}
+    assert [row[0] for row in ledger(supabase_db)] == VERSIONS[:2]
+    assert migrate(supabase_db.dsn()) == VERSIONS[2:]
+    assert status(supabase_db.dsn()).good
+
+
+def test_a_failing_file_leaves_nothing_and_the_next_call_goes_on(
+    supabase_db: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "1_good.sql").write_text("create table a (x int);")
+    (tmp_path / "2_bad.sql").write_text("create table b (x int); select 1 / 0;")
+    with pytest.raises(PermanentError, match="bad failed and left nothing behind: division by zero"):
+        migrate(supabase_db.dsn(), directory=tmp_path)
+    assert [row[0] for row in ledger(supabase_db)] == ["1"]
+    (tmp_path / "2_bad.sql").write_text("create table b (x int);")
+    assert migrate(supabase_db.dsn(), directory=tmp_path) == ["2"]
+
+
+def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
+    supabase_db: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "1_first.sql").write_text("create table busy (x int);")
+    migrate(supabase_db.dsn(), directory=tmp_path)
+    (tmp_path / "2_second.sql").write_text(
+        "set local lock_timeout = '200ms'; alter table busy add column y int;"
+    )
+    said: list[str] = []
+    held = supabase_db.connect(autocommit=False)
+    held.execute("select * from busy")
+    release = threading.Event()
+
+    def progress(line: str) -> None:
+        said.append(line)
+        release.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(migrate, supabase_db.dsn(), directory=tmp_path, on_progress=progress)
+        assert release.wait(10)
+        held.rollback()
+        held.close()
+        assert running.result(timeout=20) == ["2"]
+    assert said[0] == "second: a table is locked by others, trying again"
+
+
+def test_a_schema_applied_by_other_means_is_recognised(db: Database) -> None:
+    with pytest.raises(ConfigurationError, match="installed here already, but not recorded"):
+        migrate(db.dsn())
+    assert not plan(db.dsn()).good
+
+
+def test_a_wrong_address_is_one_clear_line(supabase_db: Database) -> None:
+    wrong_password = supabase_db.pg.dsn(dbname=supabase_db.name, password="nobody-knows")
+    for url, kind in (
+        ("nonsense secret", ConfigurationError),
+        (wrong_password, ConfigurationError),
+        ("postgresql://postgres@127.0.0.1:1/postgres", TransientError),
+    ):
+        with pytest.raises(kind) as caught:
+            status(url)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert "nobody-knows" not in str(caught.value)
+
+
+def test_a_role_without_rights_is_told_so(supabase_db: Database) -> None:
+    with supabase_db.connect("supabase_admin") as conn:
+        conn.execute("drop role if exists gre_nobody")
+        conn.execute("create role gre_nobody login password 'p'")
+    try:
+        with pytest.raises(ConfigurationError, match="may not"):
+            migrate(supabase_db.pg.dsn(user="gre_nobody", dbname=supabase_db.name, password="p"))
+    finally:
+        with supabase_db.connect("supabase_admin") as conn:
+            conn.execute("drop role gre_nobody")
+
+
+LINT = {
+    "row level security is on for every table": "select relname as x from pg_class where relnamespace = 'public'::regnamespace"
+    " and relkind in ('r', 'p') and not relrowsecurity",
+    "no function's search path can be changed from outside": "select oid::regprocedure::text as x from pg_proc"
+    " where pronamespace in ('public'::regnamespace, 'gre'::regnamespace)"
+    " and (prosecdef or pronamespace = 'public'::regnamespace) and not coalesce('search_path=\"\"' = any (proconfig), false)",
+    "views read with their reader's rights": "select relname as x from pg_class where relnamespace = 'public'::regnamespace"
+    " and relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)",
+    "foreign keys are indexed": "select conname as x from pg_constraint k where contype = 'f' and connamespace = 'public'::regnamespace"
+    " and not exists (select from pg_index i where i.indrelid = k.conrelid"
+    " and (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
+    "no two indexes are the same": "select indrelid::regclass::text || indkey::text as x from pg_index where indrelid in"
+    " (select oid from pg_class where relnamespace = 'public'::regnamespace)"
+    " group by indrelid, indkey, coalesce(pg_get_expr(indpred, indrelid), ''), indoption having count(*) > 1",
+    "nothing of the worker's is for portals": "select oid::regprocedure::text as x from pg_proc where proname like 'gre_relay%'"
+    " and (has_function_privilege('anon', oid, 'execute') or has_function_privilege('authenticated', oid, 'execute'))",
+    "public may execute nothing": "select oid::regprocedure::text as x from pg_proc"
+    " where pronamespace = 'gre'::regnamespace and has_function_privilege('public', oid, 'execute')",
+    "adoption leaves no helper behind": "select proname::text as x from pg_proc where pronamespace = 'gre'::regnamespace"
+    " and proname ~ 'adopt|reshape|gather|spelling|known_' union all select relname::text from pg_class"
+    " where relnamespace = 'gre'::regnamespace and relname ~ 'adopt|found'",
+}
+
+
+@pytest.mark.parametrize("rule", LINT)
+def test_passes_supabases_database_linter(db: Database, rule: str) -> None:
+    with db.connect() as conn:
+        assert [r["x"] for r in conn.execute(LINT[rule].encode())] == []
+
+
+def test_files_hold_what_every_way_of_applying_them_understands() -> None:
+    for m in shipped():
+        for statement in m.statements:
+            bare = (
+                "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
+                .strip()
+                .lower()
+            )
+            assert not bare.startswith(("begin", "commit", "rollback", "\\")), m.name
+            assert not bare.startswith("lock table"), "only inside a transaction block"
+        assert "set local lock_timeout" in m.sql

@@ -1,0 +1,245 @@
+"""What breaks, what is deaf and what grows old: the feed against a misbehaving Realtime server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
+
+from gre_bridge.feed import FeedState
+from tests.feeds import KEY, S1, running
+from tests.phoenix import PhoenixServer, until
+
+# The client reads attributes of the exception that websockets has deprecated; a warning that is made an
+# error would end its listener.
+pytestmark = pytest.mark.filterwarnings("ignore:ConnectionClosed:DeprecationWarning")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[PhoenixServer]:
+    async with PhoenixServer() as phoenix:
+        yield phoenix
+
+
+# What breaks
+
+
+async def test_it_comes_back_when_the_server_does(server: PhoenixServer) -> None:
+    await server.stop()
+    async with running(server) as it:
+        await until(lambda: it.feed.reconnections["connect"] >= 3)
+        assert it.feed.state in (FeedState.WAITING, FeedState.CONNECTING)
+        assert not it.feed.healthy
+        await until(lambda: it.told("ConnectionRefusedError"))
+        await server.start()
+        await until(it.live)
+        await server.stop()
+        await until(lambda: it.feed.reconnections["closed"] == 1)
+        await server.start()
+        await until(it.live)
+        assert it.feed.reconnections["closed"] == 1
+
+
+async def test_a_refused_key_is_named_in_the_detail_without_the_key(server: PhoenixServer) -> None:
+    server.handshake = "refuse"
+    server.refusal = f"Token has expired:\n{KEY}"
+    async with running(server) as it:
+        await until(lambda: it.told("connect: HTTP 401 Token has expired: ***"))
+        server.handshake = "serve"
+        await until(it.live)
+        assert it.feed.detail == ""
+
+
+async def test_a_server_that_accepts_and_closes_is_not_stormed(server: PhoenixServer) -> None:
+    server.handshake = "close"
+    async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
+        await until(lambda: server.connections >= 4)
+        started = time.monotonic()
+        await until(lambda: server.connections >= 6)
+        assert time.monotonic() - started >= 0.75, "the 4th pause and later ones last 0.4 s"
+        assert set(it.feed.reconnections) == {"closed"}
+
+
+async def test_joining_and_then_closing_does_not_end_the_backoff(server: PhoenixServer) -> None:
+    async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
+        for n in range(1, 5):
+            await until(lambda n=n: server.connections == n and it.live())
+            await server.close_sockets(1000)
+        closed = time.monotonic()
+        await until(lambda: server.connections == 5)
+        assert time.monotonic() - closed >= 0.35
+
+
+async def test_a_link_that_lasted_ends_the_backoff(server: PhoenixServer) -> None:
+    async with running(server, backoff=0.05, backoff_max=60.0, jitter=lambda: 1.0, stable=0.0) as it:
+        for n in range(1, 9):  # were it not for `stable`, the pauses would add up to more than 6 s
+            await until(lambda n=n: server.connections == n and it.live())
+            await server.close_sockets()
+
+
+async def test_a_half_open_socket_is_noticed_and_left_without_waiting_for_it(server: PhoenixServer) -> None:
+    async with running(server, heartbeat=0.1, pong=0.1) as it:
+        await until(lambda: it.live() and server.heartbeats >= 3)
+        assert server.connections == 1
+        frozen = list(server.sockets)
+        server.freeze()
+        await until(lambda: server.connections == 2 and it.live())
+        assert it.feed.reconnections == {"silent": 1}
+        assert len(connections_to(server)) == 1, "the old one was cut, not left to the other end"
+        assert server.sockets.issuperset(frozen), "which has seen nothing of it"
+
+
+async def test_a_closed_channel_rebuilds_the_link(server: PhoenixServer) -> None:
+    async with running(server) as it:
+        await until(it.live)
+        channel = server.live("gre:relay")[0]
+        await channel.system("Token has expired 0 seconds ago", "error", extension="system")
+        await channel.send("phx_close", {}, channel.join_ref)
+        await until(lambda: it.told("Token has expired 0 seconds ago"))
+        await until(lambda: server.connections == 2 and it.live())
+        channel = server.live(":rows")[0]
+        await channel.send("phx_close", {}, channel.join_ref)
+        await until(lambda: server.connections == 3 and it.live())
+        await server.live(":rows")[0].send("phx_error", {})
+        await until(lambda: server.connections == 4 and it.live())
+        assert it.feed.reconnections == {"channel": 3}
+
+
+async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
+    server.join_private = server.join_public = "ignore"
+    async with running(server, join=0.1) as it:
+        await until(lambda: it.feed.reconnections["join"] >= 2)
+        assert it.told("the join was not answered")
+        assert not it.feed.healthy
+        server.join_private = server.join_public = "ok"
+        await until(it.live)
+
+
+async def test_a_listener_that_died_is_noticed(
+    server: PhoenixServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(server) as it:
+        await until(it.live)
+        with monkeypatch.context() as patch:
+            patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
+            await server.broadcast({})
+            await until(lambda: it.told("ZeroDivisionError"))
+        await until(lambda: server.connections == 2 and it.live())
+
+
+# Deafness and renewal
+
+
+def connections_to(server: PhoenixServer) -> list[object]:
+    """This process's TCP connections to the server that are not closed."""
+    port = urlsplit(server.url).port
+    everything = psutil.Process().net_connections("tcp")
+    return [c for c in everything if c.raddr and c.raddr.port == port and c.status == "ESTABLISHED"]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_deaf_link_is_rebuilt_and_trusted_only_after_a_bell(server: PhoenixServer) -> None:
+    clock = Clock()
+    async with running(server, clock=clock, grace=2.0, jitter=lambda: 0.0) as it:
+        await until(it.live)
+        clock.now += 60
+        it.feed.missed(30.0)
+        assert it.feed.healthy, "once may be an accident"
+        it.feed.missed(30.0)
+        assert not it.feed.healthy
+        await until(lambda: server.connections == 2 and it.live())
+        assert it.feed.reconnections == {"deaf": 1}
+        assert not it.feed.healthy
+        assert "deaf" in it.feed.detail
+        for _ in range(10):
+            clock.now += 20
+            it.feed.missed(15.0)
+        assert server.connections == 2, "no rebuilding in a loop while nothing is believed"
+        await server.insert({"session_id": S1})
+        await until(lambda: it.feed.healthy)
+        assert it.feed.detail == ""
+        assert it.feed.misses == 2
+
+
+async def test_work_that_a_bell_may_have_announced_is_no_miss(server: PhoenixServer) -> None:
+    clock = Clock()
+    async with running(server, clock=clock, grace=2.0) as it:
+        await until(it.live)
+        clock.now += 60
+        for _ in range(5):
+            it.feed.missed(1.0)  # its bell may still come
+            it.feed.missed(61.0)  # committed before the last ring
+        assert it.feed.misses == 0
+        it.feed.missed(30.0)
+        await server.broadcast({})
+        await until(lambda: it.feed.last_ring == clock.now)
+        clock.now += 60
+        it.feed.missed(30.0)
+        assert it.feed.misses == 2
+        assert it.feed.healthy, "a bell rang between the two"
+
+
+async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: PhoenixServer) -> None:
+    most = 0
+    async with running(server, renew=0.15) as it:
+        await until(it.live)
+        it.states.clear()
+
+        def renewed() -> bool:
+            nonlocal most
+            most = max(most, len(server.sockets))
+            return it.feed.reconnections["renewal"] >= 4
+
+        await until(renewed)
+        assert set(it.states) <= {FeedState.LIVE}
+        assert it.feed.reconnections == {"renewal": it.feed.reconnections["renewal"]}
+        assert most == 2
+
+
+async def test_a_renewal_that_fails_leaves_the_old_link_in_service(server: PhoenixServer) -> None:
+    async with running(server, renew=0.2, heartbeat=0.1) as it:
+        await until(it.live)
+        it.states.clear()
+        server.handshake = "refuse"
+        await until(lambda: it.feed.reconnections["connect"] >= 3)
+        it.rings.clear()
+        await server.broadcast({"sessions": [S1]})
+        await until(lambda: it.rings == [{S1}])
+        assert it.feed.healthy
+        assert it.states == []
+        server.freeze()  # and the old one is still watched
+        await until(lambda: it.feed.reconnections["silent"] == 1)
+        assert not it.feed.healthy
+        server.handshake = "serve"
+        await until(it.live)
+
+
+async def test_many_links_leave_nothing_behind(server: PhoenixServer) -> None:
+    def clients() -> int:
+        gc.collect()
+        return sum(isinstance(one, AsyncRealtimeClient) for one in gc.get_objects())
+
+    before = clients()
+    async with running(server, backoff=0.001, backoff_max=0.001) as it:
+        tasks = 0
+        for n in range(1, 31):
+            await until(lambda n=n: server.connections == n and it.live())
+            if n == 5:
+                tasks = len(asyncio.all_tasks())
+            await server.close_sockets()
+        await until(lambda: server.connections == 31 and it.live())
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        assert clients() - before <= 2
+        assert len(server.sockets) == 1
