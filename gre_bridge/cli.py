@@ -79,6 +79,40 @@ def run(
         _fail(first)
 
 
+@app.command()
+def dev(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the stack; 0 takes a free one.")
+    ] = 54321,
+    data_dir: Annotated[Path, typer.Option(help="Where its database and keys live.")] = Path(".gre-dev"),
+    env_file: Annotated[
+        Path | None, typer.Option("--env-file", help="Write every variable to this dotenv file when ready.")
+    ] = None,
+    http_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of the daemon (default GRE_HTTP_PORT or 5000).")
+    ] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Start the stack without the daemon.")
+    ] = False,
+) -> None:
+    """Run the embedded stack (a stand-in for Supabase, Pusher and OneSignal) and the daemon beside it."""
+    try:
+        from gre_bridge.devstack.dev import run as run_stack  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        _fail(
+            ConfigurationError(
+                f"the embedded stack needs `pip install 'gre-bridge[dev]'` ({error.name} is missing)"
+            )
+        )
+    try:
+        status = run_stack(
+            port=port, data_dir=data_dir, env_file=env_file, http_port=http_port, worker=not no_worker
+        )
+    except BridgeError as error:
+        _fail(error)
+    raise typer.Exit(status)
+
+
 def main() -> None:
     """Entry point of the command."""
     app()

@@ -102,7 +102,10 @@ class Failure:
 
 @dataclass(slots=True)
 class LaneResult:
-    """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle`."""
+    """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle`.
+
+    `keep` records what went out so far and keeps the lane leased.
+    """
 
     lane_key: str
     token: str
@@ -110,7 +113,13 @@ class LaneResult:
     expired: list[str] = field(default_factory=list)
     failure: Failure | None = None
     receipts: list[Json] = field(default_factory=list)
-    retry_in: float | None = None
+    keep: bool = False
+
+    def part(self) -> LaneResult:
+        """Take out what went through so far, to be recorded while the lane is kept."""
+        part = LaneResult(self.lane_key, self.token, self.done, self.expired, receipts=self.receipts, keep=True)
+        self.done, self.expired, self.receipts = [], [], []
+        return part
 
     def to_json(self) -> Json:
         """The element as `gre_relay_settle` reads it; empty parts are left out."""
@@ -123,8 +132,8 @@ class LaneResult:
             f = self.failure
             out["failed"] = {"ids": list(f.deliveries), "state": f.state, "error": f.error, "spend": f.spend}
             out["retry_in"] = f.retry_in
-        elif self.retry_in is not None:
-            out["retry_in"] = self.retry_in
         if self.receipts:
             out["receipts"] = self.receipts
+        if self.keep:
+            out["keep"] = True
         return out

@@ -15,6 +15,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.stack import StackProcess
 
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))
@@ -92,3 +93,17 @@ def db(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database(name, migrated_template)
     yield Database(pg, name)
     pg.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def stack_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
+    """The embedded stack, without a worker, as a process of its own."""
+    with StackProcess(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+
+
+@pytest.fixture
+def stack(stack_process: StackProcess) -> StackProcess:
+    """The stack, emptied."""
+    stack_process.reset()
+    return stack_process

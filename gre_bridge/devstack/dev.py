@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -26,6 +27,7 @@ from gre_bridge.devstack.guard import Guarded
 from gre_bridge.devstack.keys import write_secret
 from gre_bridge.devstack.server import listen
 from gre_bridge.devstack.stack import Stack
+from gre_bridge.errors import ConfigurationError
 from gre_bridge.migrate import migrate as apply_migrations
 
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
@@ -71,9 +73,9 @@ async def dev(
         async with Stack(
             data_dir=data_dir, port=port, heard=narrator(out) if out.isatty() else None
         ) as stack:
-            env = {**stack.env(), **_daemon_env(http_port)}
+            env = {**stack.env(), **daemon_env(http_port)}
             if migrate:
-                await asyncio.to_thread(_migrate_and_seed, stack.postgres.dsn())
+                await asyncio.to_thread(migrate_and_seed, stack.postgres.dsn())
             if not worker:
                 _announce(out, stack, env, env_file)
                 await stopped.wait()
@@ -81,7 +83,7 @@ async def dev(
             # Another program on the daemon's port would be taken for it.
             with listen(int(env["GRE_HTTP_PORT"])):
                 pass
-            child = await asyncio.to_thread(_start_daemon, daemon, env, stack.data_dir / "daemon.env")
+            child = await asyncio.to_thread(start_daemon, daemon, env, stack.data_dir / "daemon.env")
             try:
                 return await _attend(child, stopped, env, lambda: _announce(out, stack, env, env_file))
             finally:
@@ -108,7 +110,7 @@ async def _attend(
             if child.returncode is not None:
                 _complain(f"gre-bridge dev: the daemon ended with status {child.returncode}")
                 return 1
-            if not announced and await _is_ready(client, env):
+            if not announced and await is_ready(client, env):
                 announced = True
                 ready()
             if not announced and time.monotonic() > deadline:
@@ -123,7 +125,8 @@ def _complain(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-async def _is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
+async def is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
+    """Whether the daemon that was started with `env` says that it is ready."""
     try:
         response = await client.get(f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/readyz")
     except httpx.HTTPError:
@@ -145,19 +148,30 @@ def _stopped_by_signals() -> Generator[asyncio.Event]:
             loop.remove_signal_handler(signum)
 
 
-def _migrate_and_seed(db_url: str) -> None:
+def migrate_and_seed(db_url: str) -> None:
+    """Apply the migrations, and add the member of staff and the player that the printed tokens are for."""
     apply_migrations(db_url)
     with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as conn:
         for statement, values in _SEEDS:
             conn.execute(statement, values)
 
 
-def _daemon_env(http_port: int | None) -> dict[str, str]:
-    chosen = str(http_port) if http_port is not None else os.environ.get("GRE_HTTP_PORT", "5000")
-    return {"GRE_HTTP_HOST": "127.0.0.1", "GRE_HTTP_PORT": chosen}
+def daemon_env(http_port: int | None) -> dict[str, str]:
+    """Where the daemon listens: as told, else on its usual port, or on a free one where that is taken or 0."""
+    wanted = http_port if http_port is not None else int(os.environ.get("GRE_HTTP_PORT") or 5000)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            if http_port:
+                raise ConfigurationError(f"--http-port: port {http_port} is in use") from None
+            probe.bind(("127.0.0.1", 0))
+        return {"GRE_HTTP_HOST": "127.0.0.1", "GRE_HTTP_PORT": str(probe.getsockname()[1])}
 
 
-def _start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
+def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
+    """Start the daemon under a guard, with `env` written to `env_file` for it."""
     write_secret(env_file, _dotenv(env))
     # The daemon lets its environment win over the file: what the developer has exported for a real project must
     # not reach it from here.

@@ -176,7 +176,7 @@ class Database:
         if stale and (words := last_words(conn)):
             self._pending = not self._listening
             await conn.close()
-            raise RestError(503, words.sqlstate or "", words.message_primary or "", headers=RETRY)
+            raise RestError(503, *words, headers=RETRY)
         statements = [(_SETTINGS, [transaction.settings]), (statement.text, statement.params)]
         if statement.explain:
             statements.append((statement.explain.text, statement.explain.params))

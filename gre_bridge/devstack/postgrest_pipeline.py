@@ -50,18 +50,21 @@ async def execute(conn: Connection, statements: Sequence[tuple[str, Sequence[str
     ]
 
 
-def last_words(conn: Connection) -> psycopg.errors.Diagnostic | None:
-    """What a server said to an idle connection before it hung up, if it said why (a crash does not)."""
-    heard: list[psycopg.errors.Diagnostic] = []
-    conn.add_notice_handler(heard.append)
-    try:
-        with contextlib.suppress(psycopg.OperationalError):
-            conn.pgconn.consume_input()
-        # Asking for notifications makes libpq read what it has, even from a connection that is gone.
-        conn.pgconn.notifies()
-    finally:
-        conn.remove_notice_handler(heard.append)
-    return next((words for words in heard if words.severity_nonlocalized == "FATAL"), None)
+def last_words(conn: Connection) -> tuple[str, str] | None:
+    """The SQLSTATE and text that a server gave an idle connection before it hung up; a crash gives none."""
+    heard: list[tuple[str, str]] = []
+
+    def hear(words: psycopg.errors.Diagnostic) -> None:
+        if words.severity_nonlocalized == "FATAL":
+            heard.append((words.sqlstate or "", words.message_primary or ""))
+
+    conn.add_notice_handler(hear)
+    with contextlib.suppress(psycopg.OperationalError):
+        conn.pgconn.consume_input()
+    # Asking for notifications makes libpq read what it has, even from a connection that is gone.
+    conn.pgconn.notifies()
+    conn.remove_notice_handler(hear)
+    return heard[0] if heard else None
 
 
 def _exchange(

@@ -25,6 +25,9 @@ Route = Callable[[Lane, Claim], list[Parcel]]
 Chain = Sequence[tuple[Lane, list[Parcel]]]
 log = structlog.get_logger("gre.relay")
 
+PROGRESS = 0.25
+"""Seconds after which a long lane's progress is recorded, so that a crash repeats little."""
+
 
 class Sender:
     """The chains of one sink that are under way."""
@@ -116,6 +119,7 @@ class Sender:
         waiting = [parcel for _, parcels in chain for parcel in parcels]
         left = Counter(parcel.lane_key for parcel in waiting)
         at = 0
+        noted = 0.0
         failed = False
         while at < len(waiting) and not failed:
             if self._clock() >= lease.deadline:
@@ -137,6 +141,10 @@ class Sender:
             for key in {parcel.lane_key for parcel in batch}:
                 if left[key] <= 0:
                     self._hand_over(results.pop(key), lease)
+                elif took - noted >= PROGRESS:
+                    self._settler.put(results[key].part())
+            if took - noted >= PROGRESS:
+                noted = took
         for result in results.values():
             self._hand_over(result, lease)
         if probing:

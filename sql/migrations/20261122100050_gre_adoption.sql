@@ -37,7 +37,8 @@ begin
     new.sender_id := coalesce(new.sender_id, v_old ->> 'gre_id');
     new.sender_name := coalesce(new.sender_name, v_old ->> 'gre_name');
   end if;
-  if v_old ->> 'sender_type' is null then
+  -- Old portals go by sender_type: it must not say other than sender.
+  if gre.known_sender(v_old ->> 'sender_type') is distinct from new.sender then
     new := jsonb_populate_record(new, jsonb_build_object('sender_type', case new.sender when 'staff' then tg_argv[0] else new.sender end));
   end if;
   return new;
@@ -58,13 +59,16 @@ begin
 end $$;
 
 -- Both spellings stay true: is_online and gre_id follow status and staff_id, for portals that still read them.
+-- Argument: 'many' where gre_id is not unique, so that old portals may insert a person again and again.
 create function gre.presence_spellings() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
   v_old jsonb := to_jsonb(new);
   v_said boolean := (v_old ->> 'is_online')::boolean;
 begin
-  new.staff_id := coalesce(new.staff_id, v_old ->> 'gre_id');
+  if tg_op = 'INSERT' then
+    new.staff_id := coalesce(new.staff_id, v_old ->> 'gre_id');
+  end if;
   new.display_name := coalesce(new.display_name, v_old ->> 'gre_name');
   if tg_op = 'INSERT' then
     -- The column's default and a status written as such cannot be told apart; is_online is the older portal's word.
@@ -84,6 +88,12 @@ begin
   exception when data_exception then
     null; -- gre_id is a number here and the new staff_id is none
   end;
+  if tg_op = 'INSERT' and tg_argv[0] = 'many' and v_old ->> 'staff_id' is null then
+    update public.gre_online_status set status = new.status, last_seen_at = new.last_seen_at where staff_id = new.staff_id;
+    if found then
+      new.staff_id := null;
+    end if;
+  end if;
   return new;
 end $$;
 
@@ -574,8 +584,11 @@ begin
     drop function gre.known_session_status(text);
   end if;
   if gre.has('gre_online_status', 'is_online', 'gre_id', 'gre_name') then
-    create trigger gre_legacy_spellings before insert or update on public.gre_online_status
-      for each row execute function gre.presence_spellings();
+    execute format('create trigger gre_legacy_spellings before insert or update on public.gre_online_status
+                    for each row execute function gre.presence_spellings(%L)',
+      case when exists (select from pg_catalog.pg_index i join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attname = 'gre_id'
+                        where i.indrelid = 'public.gre_online_status'::regclass and i.indisunique and i.indpred is null and i.indkey::text = a.attnum::text)
+           then 'one' else 'many' end);
   else
     drop function gre.presence_spellings();
     drop function gre.known_presence(text, boolean);

@@ -285,7 +285,8 @@ end $$;
 
 -- Writes what became of claimed deliveries and frees exactly the lanes that are named, each with its own token:
 -- p_results = [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry"|"dead",
--- "error", "spend"}, "retry_in": seconds, "receipts": [rows of push_notifications]}].
+-- "error", "spend"}, "retry_in": seconds, "receipts": [rows of push_notifications], "keep": true to record what
+-- went out so far and keep the lane}].
 -- Never waits for a lane: one that is locked (a portal is writing to it) comes back in "busy", to be repeated.
 -- "done" always counts, since it went out; the rest only while the token is still the lane's. A repeated settle
 -- changes nothing. Returns {"busy": [lanes], "lost": [lanes whose token is no longer theirs], "waiting": lanes
@@ -333,7 +334,7 @@ begin
   select array_agg(r ->> 'lane') into v_settled
   from jsonb_array_elements(p_results) r
   join public.gre_relay_lanes l on l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
-  where l.lane_key = any (v_locked)
+  where l.lane_key = any (v_locked) and not coalesce((r ->> 'keep')::boolean, false)
     and not exists (
       select from jsonb_array_elements_text(coalesce(r -> 'done', '[]') || coalesce(r -> 'expired', '[]')) x (id)
       join public.gre_relay_deliveries d on d.id = x.id::uuid where d.state = 'pending');
@@ -359,7 +360,7 @@ begin
         order by d.ord limit 1)
     from jsonb_array_elements(p_results) r
     where l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
-      and l.lane_key = any (v_settled)
+      and l.lane_key = any (v_settled) and not coalesce((r ->> 'keep')::boolean, false)
     returning l.ready_at
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
@@ -375,7 +376,8 @@ begin
         select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane'
           and k.lease_token = (r ->> 'token')::uuid) as mine
     from jsonb_array_elements(p_results) r
-    where exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane')
+    where not coalesce((r ->> 'keep')::boolean, false)
+      and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane')
   ) l;
 
   return jsonb_build_object('busy', coalesce(to_jsonb(v_busy), '[]'), 'lost', coalesce(to_jsonb(v_lost), '[]'),

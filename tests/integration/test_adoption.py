@@ -280,24 +280,33 @@ def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None
         assert new is not None
         assert (new["sender_type"], new["seq"]) == ("gre", 3)
 
+        # Nor can a player pass for staff in the eyes of those who go by sender_type.
+        forged = portal.execute(
+            "insert into gre_chat_messages (player_id, sender, sender_type, message) values (30, 'player', 'gre', 'x') returning *"
+        ).fetchone()
+        assert forged is not None
+        assert (forged["sender"], forged["sender_type"]) == ("player", "player")
+
         portal.execute("update gre_chat_sessions set status = 'ended' where player_id = 30")
         opened = portal.execute(
             "insert into gre_chat_sessions (player_id, status, gre_id) values ('30', 'open', 9) returning status, assigned_staff_id"
         ).fetchone()
         assert opened == {"status": "active", "assigned_staff_id": "9"}
 
-        portal.execute(
-            "update gre_online_status set is_online = true where gre_id = 7 and staff_id is not null"
-        )
+        portal.execute("update gre_online_status set is_online = true where gre_id = 7")
         portal.execute("insert into gre_online_status (gre_id, gre_name, is_online) values (11, 'Gus', true)")
+        portal.execute(
+            "insert into gre_online_status (gre_id, gre_name, is_online) values (8, 'Gita', false)"
+        )
         portal.execute(
             "insert into gre_online_status (staff_id, status) values ('12', 'away') on conflict (staff_id) do nothing"
         )
         online = portal.execute(
-            "select staff_id, status, is_online, gre_id from gre_online_status where staff_id in ('7', '11', '12') order by id"
+            "select staff_id, status, is_online, gre_id from gre_online_status where staff_id is not null order by id"
         )
         assert [tuple(o.values()) for o in online] == [
             ("7", "online", True, 7),
+            ("8", "offline", False, 8),
             ("11", "online", True, 11),
             ("12", "away", False, 12),
         ]
@@ -317,7 +326,7 @@ def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None
         events = conn.execute(
             "select event, count(*) as n from gre_relay_deliveries where sink = 'onesignal' group by 1 order by 1"
         ).fetchall()
-        assert events == [{"event": "message", "n": 2}, {"event": "push", "n": 1}]
+        assert events == [{"event": "message", "n": 3}, {"event": "push", "n": 1}]
         claimed = conn.execute(
             "select gre_relay_claim('onesignal', gen_random_uuid()) -> 'lanes' as x"
         ).fetchone()
@@ -394,9 +403,15 @@ BLOCKED = {
         "create table gre_chat_messages (id uuid, player_id int, message text, created_at text);"
         "insert into gre_chat_messages values (gen_random_uuid(), 29, 'x', 'yesterday-ish')",
     "public.gre_staff exists already, without column active: rename it": "create table gre_staff (staff_id text, user_id uuid, display_name text, role text, updated_at timestamptz)",
-    "depends on public.gre_chat_messages.player_id, whose type has to change":
+    "counts reads plain, whose columns are rewritten: drop it":
         "create table gre_chat_messages (id uuid, player_id int, message text);"
-        "create materialized view counts as select player_id, count(*) from gre_chat_messages group by 1",
+        "create view plain as select player_id from gre_chat_messages;"
+        "create materialized view counts as select player_id, count(*) from plain group by 1",
+    "column folded of table gre_chat_messages depends on public.gre_chat_messages.message, whose type has to change":
+        "create table gre_chat_messages (id uuid, player_id int, message varchar, folded text generated always as (lower(message)) stored)",
+    "policy shown on table reports reads gre_chat_messages, whose columns are rewritten":
+        "create table gre_chat_messages (id uuid, player_id int, message text); create table reports (player_id int);"
+        "create policy shown on reports using (exists (select from gre_chat_messages m where m.player_id = reports.player_id))",
 }  # fmt: skip
 
 
@@ -425,6 +440,25 @@ def test_tables_of_a_role_that_we_may_not_act_for_are_left_alone(supabase_db: Da
         migrate(supabase_db.dsn())
     migrate(supabase_db.dsn("supabase_admin"))
     assert announced(supabase_db) == 0
+
+
+def test_adoption_writes_nothing_that_realtime_would_tell(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    with supabase_db.connect("supabase_admin") as conn:
+        conn.execute("alter publication supabase_realtime add table gre_chat_messages")
+        conn.execute("select pg_create_logical_replication_slot('listens', 'pgoutput')")
+        try:
+            adopt(supabase_db)
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'news')"
+            )
+            told = conn.execute(
+                "select chr(get_byte(data, 0)) as kind from pg_logical_slot_get_binary_changes('listens', null, null,"
+                " 'proto_version', '1', 'publication_names', 'supabase_realtime')"
+            )
+            assert [t["kind"] for t in told if t["kind"] in "IUDT"] == ["I"]
+        finally:
+            conn.execute("select pg_drop_replication_slot('listens')")
 
 
 def test_a_large_history_is_adopted_in_seconds(supabase_db: Database) -> None:

@@ -166,6 +166,23 @@ def test_rule_2_a_repeated_settle_changes_nothing(conn: Conn) -> None:
     assert messages(again) == ["second"]
 
 
+def test_progress_is_recorded_while_the_lane_is_kept(conn: Conn) -> None:
+    for text in "abc":
+        send(conn, 1, text)
+    got = claim(conn)
+    lane = got["lanes"][0]
+    ids = [d["id"] for d in lane["deliveries"]]
+    part = {"lane": lane["lane_key"], "token": got["token"], "done": ids[:2], "keep": True}
+    assert settle(conn, part) == {"busy": [], "lost": [], "waiting": 0}
+    assert claim(conn)["lanes"] == []
+    assert (
+        one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher' and state = 'done'") == 2
+    )
+    both = settle(conn, part, {"lane": lane["lane_key"], "token": got["token"], "done": ids[2:3]})
+    assert both == {"busy": [], "lost": [], "waiting": 1}
+    assert messages(claim(conn)) == ["c"]
+
+
 def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database, conn: Conn) -> None:
     send(conn, 1)
     send(conn, 2)

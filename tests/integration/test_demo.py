@@ -1,0 +1,59 @@
+"""`make demo` as a person runs it: a process that prints a table and tells by its exit status how it went."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from gre_bridge.devstack.demo import SCRIPT, Line, problems
+
+ROW = re.compile(
+    r"│ +(\d+) │ (player|staff) +│ (.+?) +│ +(\d+) │ +([\d.-]+) │ +([\d.-]+) │ +([\d.-]+) │ +([\d.-]+) │"
+)
+
+
+def run(*arguments: str) -> tuple[int, list[tuple[str, ...]], str]:
+    """The exit status, the cells of the table's rows, and all that was printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "gre_bridge.devstack.demo", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=110,
+        check=False,
+    )
+    return done.returncode, ROW.findall(done.stdout), done.stdout
+
+
+def test_the_demo_shows_every_line_of_its_conversation_at_every_hop():
+    status, rows, printed = run()
+    assert status == 0, printed
+    assert [(who, said) for _, who, said, *_ in rows] == list(SCRIPT)
+    assert [row[0] for row in rows] == [row[3] for row in rows] == [str(n) for n in range(1, len(SCRIPT) + 1)]
+    for _, _, _, _, committed, bell, pusher, push in rows:
+        assert 0 < float(committed) < float(pusher)
+        assert 0 < float(bell) < float(pusher)
+        assert float(push) > float(bell)
+    assert f"All {len(SCRIPT)} lines reached both sinks, in order." in printed
+
+
+def test_the_demo_fails_and_says_what_is_missing_when_a_sink_refuses_a_line():
+    refused = '{"pusher": {"mode": "status", "status": 400, "match": "table 4"}}'
+    status, rows, printed = run("--wait", "1", "--fault", refused)
+    assert status == 1, printed
+    first, last = rows[0], rows[-1]
+    assert first[6] == "-" and float(first[7]) > 0, printed
+    # The refused line holds back its session at Pusher, and costs the other sink nothing.
+    assert re.search(r"pusher did not accept #1, ", printed)
+    assert "onesignal" not in printed and float(last[7]) > 0, printed
+
+
+def test_a_line_that_overtook_another_is_told():
+    first, second = Line("player", "one", session="s", seq=1), Line("staff", "two", session="s", seq=2)
+    in_order, turned = [first.id, second.id], [second.id, first.id]
+    assert problems([first, second], {"pusher": in_order, "onesignal": in_order}) == []
+    assert problems([first, second], {"pusher": turned}) == ["pusher got seq 1 after seq 2"]
+    elsewhere = Line("staff", "two", session="t", seq=2)
+    assert problems([first, elsewhere], {"pusher": [elsewhere.id, first.id]}) == []

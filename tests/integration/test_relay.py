@@ -1,0 +1,276 @@
+"""The main job on real processes: what a portal inserts reaches both sinks, whatever dies."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.stack import StackProcess, Worker, judge, wait_until
+
+MESSAGES, SESSIONS, WRITERS = 5000, 200, 4
+
+
+def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threading.Thread:
+    """Insert `count` messages over REST from concurrent writers; returns the running thread."""
+
+    def one(writer: int) -> None:
+        rng = random.Random(writer)
+        with httpx.Client(base_url=stack.url, timeout=30, trust_env=False, headers=stack.headers()) as http:
+            for n in range(count // writers):
+                row = {
+                    "player_id": rng.randint(1, sessions),
+                    "sender": "player",
+                    "message": f"w{writer} m{n}",
+                }
+                http.post(
+                    "/rest/v1/gre_chat_messages", json=row, headers={"Prefer": "return=minimal"}
+                ).raise_for_status()
+
+    def run() -> None:
+        with ThreadPoolExecutor(writers) as pool:
+            list(pool.map(one, range(writers)))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def seed_staff(stack: StackProcess) -> None:
+    with stack.db() as conn:
+        conn.execute(
+            "insert into gre_staff (staff_id, display_name) values ('s1', 'Sam') on conflict do nothing"
+        )
+
+
+def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None:
+    with stack.worker():
+        answer = stack.insert(player_id=29, sender="player", sender_name="Asha", message="Is table 4 open?")
+        assert answer.status_code == 201
+        stack.drained(10)
+    event = next(i for i in stack.received("pusher") if i["name"] == "new-player-message")
+    assert event["channel"] == "staff-portal"
+    assert event["status"] == 200  # the stack checks the signature
+    assert list(event["data"]) == [
+        "id",
+        "message",
+        "sender",
+        "sender_name",
+        "player_id",
+        "timestamp",
+        "status",
+        "session_id",
+        "seq",
+    ]
+    assert event["data"]["message"] == "Is table 4 open?"
+    assert (event["data"]["sender"], event["data"]["sender_name"], event["data"]["player_id"]) == (
+        "player",
+        "Asha",
+        29,
+    )
+    assert (event["data"]["status"], event["data"]["seq"]) == ("sent", 1)
+    (push,) = stack.received("onesignal")
+    assert push["body"]["include_aliases"] == {"external_id": ["s1"]}
+    assert "table 4" not in str(push["body"])
+    with stack.db() as conn:
+        rows = conn.execute("select status, provider_id, recipients from push_notifications").fetchall()
+    assert rows == [{"status": "sent", "provider_id": push["id"], "recipients": ["s1"]}]
+
+
+def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(stack: StackProcess) -> None:
+    worker = stack.worker(GRE_LEASE_SECONDS="2")
+    worker.start()
+    writing = write(stack, MESSAGES, SESSIONS, WRITERS)
+    kills: list[float] = []
+    try:
+        for n in range(5):
+            # In the thick of it: at least so many deliveries later.
+            wait_until(lambda n=n: len(stack.received("pusher")) > (n + 1) * 600, 60, what="progress")
+            kills.append(time.time())
+            worker.kill()
+            worker.start(ready=False)
+        writing.join(120)
+        stack.drained(60)
+    finally:
+        writing.join(120)
+        worker.kill()
+    verdict = judge(stack)
+    assert verdict.committed == MESSAGES
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+    for repeats in verdict.repeats.values():
+        for message, first, _ in repeats:
+            assert any(0 <= kill - first < 2.0 for kill in kills), f"{message} was repeated but in no flight"
+
+
+def test_two_workers_share_the_work_without_a_repeat(stack: StackProcess) -> None:
+    with stack.worker() as one, stack.worker() as two:
+        writing = write(stack, 2000, SESSIONS, WRITERS)
+        writing.join(120)
+        stack.drained(60)
+        shares = [w.metric("gre_deliveries_claimed_total", sink="pusher") for w in (one, two)]
+        assert [w.stop() for w in (one, two)] == [0, 0]
+    verdict = judge(stack)
+    assert verdict.committed == 2000
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+    assert verdict.repeats == {"pusher": [], "onesignal": []}
+    assert min(shares) > 0
+
+
+def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
+    stack.fault("realtime", {"refuse": True})
+    with stack.worker() as worker:
+        writing = write(stack, 1000, SESSIONS, WRITERS)
+        writing.join(120)
+        stack.drained(60)
+        assert worker.metric("gre_bells_total") == 0
+        assert worker.metric("gre_feed_state", state="live") == 0
+    verdict = judge(stack)
+    assert verdict.committed == 1000
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+    assert verdict.repeats == {"pusher": [], "onesignal": []}
+
+
+def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leaves_the_other_alone(
+    stack: StackProcess,
+) -> None:
+    with stack.worker() as worker:
+        stack.fault("pusher", {"mode": "status", "status": 500, "for": 3})
+        began = time.time()
+        for n in range(100):
+            assert stack.insert(player_id=1 + n % 20, sender="player", message=f"m{n}").status_code == 201
+        wait_until(lambda: len(stack.received("onesignal")) >= 100, 10, what="pushes")
+        pushed = time.time()
+        stack.drained(15)
+        worker.stop()
+    verdict = judge(stack)
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+    assert pushed - began < 3
+    with stack.db() as conn:
+        spent = conn.execute(
+            "select max(attempts) as a, count(*) filter (where state = 'dead') as d from gre_relay_deliveries"
+        ).fetchone()
+    assert spent == {"a": 0, "d": 0}
+
+
+def test_a_poisoned_event_dies_alone_and_the_rest_of_its_session_follows(stack: StackProcess) -> None:
+    stack.fault("pusher", {"mode": "status", "status": 400, "match": "poison"})
+    with stack.worker(GRE_MAX_ATTEMPTS="2"):
+        for n, text in enumerate(["a", "poison", "b"] + ["other"] * 20):
+            assert (
+                stack.insert(player_id=1 if n < 3 else 2 + n % 5, sender="player", message=text).status_code
+                == 201
+            )
+        stack.drained(20)
+    arrived = [
+        i["data"]["message"]
+        for i in stack.received("pusher")
+        if i["status"] == 200 and i["name"] == "new-player-message"
+    ]
+    assert sorted(arrived) == sorted(["a", "b"] + ["other"] * 20)
+    with stack.db() as conn:
+        dead = conn.execute(
+            "select attempts, state, last_error, message_id from gre_relay_deliveries where attempts > 0"
+        ).fetchall()
+    assert [(d["attempts"], d["state"]) for d in dead] == [(2, "dead")]
+    assert "400" in dead[0]["last_error"]
+
+
+def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProcess) -> None:
+    with stack.worker(PUSHER_SECRET="not-the-secret") as wrong:
+        stack.insert(player_id=1, sender="player", message="waits")
+        wait_until(lambda: any(i["status"] == 401 for i in stack.received("pusher")), 10, what="a refusal")
+        ready = wait_until(
+            lambda: (r := httpx.get(f"{wrong.url}/readyz")).status_code == 503 and r,
+            10,
+            what="/readyz to say so",
+        )
+        assert "pusher" in str(ready.json()["problems"])
+        assert "not-the-secret" not in wrong.log.read_text()
+    with stack.worker():
+        stack.drained(20)
+    assert judge(stack).lost == {"pusher": [], "onesignal": []}
+
+
+def test_sigterm_under_load_settles_what_is_in_flight(stack: StackProcess) -> None:
+    with stack.worker() as worker:
+        writing = write(stack, 400, 50, 2)
+        wait_until(lambda: len(stack.received("pusher")) > 50, 20, what="progress")
+        began = time.monotonic()
+        assert worker.stop() == 0
+        assert time.monotonic() - began < 12
+        with stack.db() as conn:
+            leased = conn.execute(
+                "select count(*) as n from gre_relay_lanes where lease_token is not null"
+            ).fetchone()
+        assert leased == {"n": 0}
+        writing.join(60)
+    with stack.worker():
+        stack.drained(30)
+    verdict = judge(stack)
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.repeats == {"pusher": [], "onesignal": []}
+
+
+@pytest.mark.parametrize(
+    ("row", "status", "words"),
+    [
+        ({"message": ""}, 400, "message is empty"),
+        ({"message": "x" * 4001}, 400, "longer than 4000"),
+        ({"message": "a\u0000b"}, 400, "unsupported Unicode escape"),
+        ({"sender": "bot"}, 400, "sender must be"),
+        ({"player_id": 10**19}, 400, "out of range"),
+        ({"player_id": "abc"}, 400, "invalid input syntax"),
+        ({"session_id": "other"}, 403, "does not belong"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
+    stack: StackProcess, row: dict[str, Any], status: int, words: str
+) -> None:
+    theirs = stack.http.post(
+        "/rest/v1/gre_chat_messages", json={"player_id": 30, "sender": "player", "message": "theirs"},
+        headers={**stack.headers(), "Prefer": "return=representation"},
+    ).json()[0]  # fmt: skip
+    if row.get("session_id") == "other":
+        row = {"session_id": theirs["session_id"]}
+    answer = stack.insert(**{"player_id": 29, "sender": "player", "message": "fine", **row})
+    assert answer.status_code == status
+    assert words in answer.json()["message"]
+    assert "\n" not in answer.json()["message"]
+    with stack.db() as conn:
+        counts = conn.execute(
+            "select (select count(*) from gre_chat_messages) m, (select count(*) from gre_chat_sessions) s"
+        ).fetchone()
+    assert counts == {"m": 1, "s": 1}
+
+
+def test_an_idle_worker_costs_next_to_nothing(stack: StackProcess) -> None:
+    interval, seconds = 5, 15
+    with stack.worker(GRE_SWEEP_INTERVAL=str(interval)) as worker:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 15, what="a live feed")
+        # The claims that follow the last bell of the start.
+        wait_until(lambda: _steady(worker), 15, every=1.0, what="quiet")
+        process = psutil.Process(worker.pid)
+        cpu = sum(process.cpu_times()[:2])
+        before = worker.metric("gre_store_requests_total", function="gre_relay_claim")
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began >= seconds, seconds + 5, every=0.5)
+        used = sum(process.cpu_times()[:2]) - cpu
+        requests = worker.metric("gre_store_requests_total", function="gre_relay_claim") - before
+    assert used < 0.01 * seconds + 0.03, f"{used:.2f} s of CPU in {seconds} s"  # two scrapes are in it
+    assert requests <= 2 * (seconds / interval + 1)
+
+
+def _steady(worker: Worker) -> bool:
+    one = worker.metric("gre_store_requests_total", function="gre_relay_claim")
+    time.sleep(0.5)
+    return worker.metric("gre_store_requests_total", function="gre_relay_claim") == one

@@ -1,0 +1,40 @@
+// A player's portal: writes to Supabase with the player's own token, listens to its private channel and to its own rows.
+import { createClient } from '@supabase/supabase-js'
+import Pusher from 'pusher-js'
+import { brief, listen, serve, watch } from './steps.mjs'
+
+const env = process.env
+const supabase = createClient(env.SUPABASE_URL, env.SUPABASE_ANON_KEY, {
+  accessToken: async () => env.USER_TOKEN ?? null,
+})
+const pusher = new Pusher(env.PUSHER_KEY, {
+  cluster: env.PUSHER_CLUSTER,
+  wsHost: env.PUSHER_HOST,
+  wsPort: env.PUSHER_PORT,
+  forceTLS: false,
+  enabledTransports: ['ws'],
+  disableStats: true,
+  channelAuthorization: {
+    endpoint: env.PUSHER_AUTH_URL,
+    transport: 'ajax',
+    headersProvider: () => ({ Authorization: `Bearer ${env.USER_TOKEN}` }),
+  },
+})
+const messages = () => supabase.from('gre_chat_messages')
+
+await serve({
+  insert: async ({ rows }) => brief(await messages().insert(rows)),
+  insertAndSelect: async ({ rows }) => brief(await messages().insert(rows).select()),
+  send: async ({ row }) => brief(await messages().upsert(row, { onConflict: 'id', ignoreDuplicates: true })),
+  history: async ({ player }) => brief(await messages().select('*').eq('player_id', player).order('seq')),
+  everything: async () => brief(await messages().select('id')),
+  rewrite: async ({ id, message }) => brief(await messages().update({ message }).eq('id', id).select()),
+  closeSession: async ({ id }) =>
+    brief(await supabase.from('gre_chat_sessions').update({ status: 'closed' }).eq('id', id).select()),
+  setOnline: async (row) => brief(await supabase.from('gre_online_status').upsert(row)),
+  whoIsOnline: async () =>
+    brief(await supabase.from('gre_online_status').select('display_name, status').eq('status', 'online')),
+  whoami: async () => brief(await supabase.rpc('gre_whoami')),
+  listen: ({ channel }) => listen(pusher, channel),
+  watch: ({ filter }) => watch(supabase, 'gre_chat_messages', filter),
+})

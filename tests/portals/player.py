@@ -1,0 +1,69 @@
+"""A player's portal in Python: the steps of player.mjs that a bot or an app's back end needs, with supabase-py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from postgrest.exceptions import APIError
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+
+def say(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+async def main() -> None:
+    token = os.environ["USER_TOKEN"]
+    supabase: AsyncClient = await acreate_client(
+        os.environ["SUPABASE_URL"],
+        os.environ["SUPABASE_ANON_KEY"],
+        AsyncClientOptions(headers={"Authorization": f"Bearer {token}"}),
+    )
+    await supabase.realtime.set_auth(token)
+
+    async def answered(request: Any) -> dict[str, Any]:
+        try:
+            return {"data": (await request.execute()).data, "error": None}
+        except APIError as error:
+            return {"data": None, "error": error.json()}
+
+    def messages() -> Any:
+        return supabase.table("gre_chat_messages")
+
+    async def watch(filter: str | None = None) -> str:  # noqa: A002 - the client's own word
+        flows = asyncio.get_running_loop().create_future()
+        channel = supabase.channel("watch")
+        channel.on_postgres_changes(
+            "INSERT",
+            lambda change: say(
+                {"from": "postgres_changes", "event": "INSERT", "data": change["data"]["record"]}
+            ),
+            schema="public",
+            table="gre_chat_messages",
+            filter=filter,
+        )
+        channel.on_system(lambda message: flows.done() or flows.set_result(message.message))
+        await channel.subscribe()
+        return str(await flows)
+
+    steps: dict[str, Callable[..., Awaitable[Any]]] = {
+        "insert": lambda rows: answered(messages().insert(rows, returning="minimal")),
+        "insertAndSelect": lambda rows: answered(messages().insert(rows)),
+        "send": lambda row: answered(messages().upsert(row, on_conflict="id", ignore_duplicates=True)),
+        "history": lambda player: answered(messages().select("*").eq("player_id", player).order("seq")),
+        "everything": lambda: answered(messages().select("id")),
+        "watch": watch,
+    }
+    say({"ready": True})
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        options = json.loads(line)
+        say({"answer": await steps[options.pop("step")](**options)})
+    await supabase.remove_all_channels()
+
+
+asyncio.run(main())

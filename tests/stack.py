@@ -1,0 +1,256 @@
+"""The embedded stack and workers as real processes, for tests that kill them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import psycopg
+from dotenv import dotenv_values
+from psycopg.rows import dict_row
+
+from gre_bridge.devstack.keys import Keys
+
+TABLES = "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players"
+
+
+def wait_until(
+    condition: Callable[[], Any], within: float = 30.0, every: float = 0.05, what: str = ""
+) -> Any:
+    """Return what `condition` returns as soon as that is true; fail after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {within} s: {what or condition}")
+        time.sleep(every)
+    return found
+
+
+class Worker:
+    """`gre-bridge run` as a child process, on a free port; its log is kept in a file."""
+
+    def __init__(self, env: dict[str, str], log: Path, **changes: str) -> None:
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PUSHER_", "GRE_", "ONESIGNAL_"))},
+            **env, "GRE_HTTP_PORT": "0", "GRE_LOG_FORMAT": "json", **changes,
+        }  # fmt: skip
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, ready: bool = True, within: float = 30.0) -> Self:
+        """Start the process; with `ready`, return when /readyz says so."""
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gre_bridge", "run"], env=self._env, stdout=out, stderr=out
+            )
+        if ready:
+            wait_until(self._ready, within, what="the worker's /readyz")
+        return self
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        with contextlib.suppress(httpx.HTTPError, IndexError):
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        return False
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        """Its own HTTP address, read from its log."""
+        text = self.log.read_text()[self._from :]
+        return "http://" + text.split('"address": "http://', 1)[1].split('"', 1)[0]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value, summed over the series that have these labels."""
+        total = 0.0
+        for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
+            if line.startswith((f"{name} ", f"{name}{{")) and all(
+                f'{k}="{v}"' in line for k, v in labels.items()
+            ):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and reap."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+
+    def stop(self, within: float = 30.0) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(within)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+
+@dataclass
+class StackProcess:
+    """`gre-bridge dev --no-worker` as a child process."""
+
+    directory: Path
+    env: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+    workers: int = 0
+
+    def __enter__(self) -> Self:
+        env_file, log = self.directory / "env", self.directory / "stack.log"
+        command = [sys.executable, "-m", "gre_bridge", "dev", "--no-worker", "--port", "0",
+                   "--data-dir", str(self.directory / "data"), "--env-file", str(env_file)]  # fmt: skip
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+
+        def up() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, log.read_text()
+            return env_file.exists()
+
+        wait_until(up, 60, what="the stack")
+        self.env = {k: v for k, v in dotenv_values(env_file).items() if v is not None}
+        self.url = self.env["SUPABASE_URL"]
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.keys = Keys.of(self.directory / "data")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.http.close()
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+    def reset(self) -> None:
+        """No rows, no faults, nothing received."""
+        self.http.delete("/__stack/faults").raise_for_status()
+        with self.db() as conn:
+            conn.execute(f"truncate {TABLES}")
+            conn.execute("update gre_relay_sinks set enabled = true")
+        self.http.delete("/__stack/received").raise_for_status()
+
+    def db(self) -> psycopg.Connection[dict[str, Any]]:
+        """The database as role postgres, autocommit, rows as dicts."""
+        return psycopg.connect(
+            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
+        )
+
+    def worker(self, **changes: str) -> Worker:
+        """A worker for this stack (not started); `changes` are variables."""
+        self.workers += 1
+        return Worker(self.env, self.directory / f"worker-{self.workers}.log", **changes)
+
+    def fault(self, face: str, rule: Any) -> None:
+        """Set a fault, see /__stack/faults."""
+        self.http.post("/__stack/faults", json={face: rule}).raise_for_status()
+
+    def received(self, sink: str) -> list[dict[str, Any]]:
+        """What the sink received, in order of arrival."""
+        items: list[dict[str, Any]] = []
+        since = 0
+        while True:
+            page = self.http.get(
+                "/__stack/received", params={"sink": sink, "since": since, "limit": 5000}
+            ).json()
+            items += page["items"]
+            if not page["items"]:
+                return items
+            since = page["items"][-1]["n"]
+
+    def headers(self, key: str | None = None) -> dict[str, str]:
+        """A Supabase client's headers, with the service key or a user's token."""
+        return {"apikey": self.env["SUPABASE_ANON_KEY" if key else "SUPABASE_SERVICE_KEY"],
+                "Authorization": f"Bearer {key or self.env['SUPABASE_SERVICE_KEY']}"}  # fmt: skip
+
+    def insert(
+        self, table: str = "gre_chat_messages", *, key: str | None = None, **row: Any
+    ) -> httpx.Response:
+        """Insert a row as a portal does, over REST."""
+        return self.http.post(f"/rest/v1/{table}", json=row, headers=self.headers(key))
+
+    def drained(self, within: float = 60.0) -> None:
+        """Wait until no delivery is pending."""
+        with self.db() as conn:
+
+            def empty() -> bool:
+                row = conn.execute(
+                    "select count(*) as n from gre_relay_deliveries where state = 'pending'"
+                ).fetchone()
+                return row is not None and row["n"] == 0
+
+            wait_until(empty, within, 0.1, what="an empty outbox")
+
+
+@dataclass
+class Verdict:
+    """What the sinks received, held against what was committed."""
+
+    committed: int
+    lost: dict[str, list[str]]
+    out_of_order: dict[str, list[str]]
+    repeats: dict[str, list[tuple[str, float, float]]]
+    """By sink: (message id, first arrival, this arrival)."""
+
+
+def judge(stack: StackProcess) -> Verdict:
+    """Compare: every message in every sink, first arrivals in order of seq, repeats listed."""
+    with stack.db() as conn:
+        rows = conn.execute("select id::text, session_id::text, seq from gre_chat_messages").fetchall()
+    verdict = Verdict(len(rows), {}, {}, {})
+    arrivals = {
+        "pusher": [(i["data"]["id"], i["data"]["session_id"], i["data"]["seq"], i["at"]) for i in stack.received("pusher")
+                   if i["status"] == 200 and i["channel"] in ("staff-portal", "private-staff-portal") and i["name"].startswith("new-")],
+        "onesignal": [(i["body"]["data"]["message_id"], i["body"]["data"]["session_id"], i["body"]["data"]["seq"], i["at"])
+                      for i in stack.received("onesignal") if i["status"] == 200 and not i["replayed"]],
+    }  # fmt: skip
+    for sink, seen in arrivals.items():
+        first: dict[str, float] = {}
+        newest: dict[str, int] = defaultdict(int)
+        wrong: list[str] = []
+        again: list[tuple[str, float, float]] = []
+        for message, session, seq, at in seen:
+            if message in first:
+                again.append((message, first[message], at))
+                continue
+            first[message] = at
+            if seq < newest[session]:
+                wrong.append(message)
+            newest[session] = max(newest[session], seq)
+        # A merged push stands for the earlier messages of its session.
+        merged = sink == "onesignal"
+        verdict.lost[sink] = [
+            r["id"]
+            for r in rows
+            if r["id"] not in first and not (merged and newest[r["session_id"]] > r["seq"])
+        ]
+        verdict.out_of_order[sink] = wrong
+        verdict.repeats[sink] = again
+    return verdict
