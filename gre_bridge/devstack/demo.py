@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -29,29 +28,17 @@ from rich.console import Console
 from rich.table import Table
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from gre_bridge.devstack.dev import (
-    DAEMON,
-    PLAYER,
-    STAFF,
-    daemon_env,
-    is_ready,
-    migrate_and_seed,
-    start_daemon,
-)
+from gre_bridge.devstack import dev
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 
-SINKS = ("pusher", "onesignal")
 SCRIPT = (
-    ("player", "Hello, is table 4 open?"),
-    ("staff", "Good evening! It opens at nine."),
-    ("player", "Can you keep me a seat?"),
-    ("staff", "Seat 3 is yours."),
-    ("player", "And a jug of water, please."),
-    ("staff", "Of course."),
-    ("player", "Thank you!"),
-    ("staff", "See you at nine."),
-)
+    ("player", "Hello, is table 4 open?"), ("staff", "Good evening! It opens at nine."),
+    ("player", "Can you keep me a seat?"), ("staff", "Seat 3 is yours."),
+    ("player", "And a jug of water, please."), ("staff", "Of course."),
+    ("player", "Thank you!"), ("staff", "See you at nine."),
+)  # fmt: skip
+_LIVE = 'gre_feed_state{state="live"} 1.0'
 _READY_WITHIN = 60.0
 _BELL_WITHIN = 1.0
 _TYPING = 0.15
@@ -59,7 +46,7 @@ _TYPING = 0.15
 
 @dataclass(slots=True)
 class Line:
-    """One line of the script and when it was where, in Unix seconds; None where it has not been (yet)."""
+    """One line of the script, and when it was where, in Unix seconds."""
 
     who: str
     text: str
@@ -67,32 +54,34 @@ class Line:
     session: str = ""
     seq: int = 0
     sent: float = 0.0
-    committed: float | None = None
+    committed: float = 0.0
     bell: float | None = None
     accepted: dict[str, float] = field(default_factory=dict)
 
 
-async def demo(*, wait: float = 10.0, fault: dict[str, Any] | None = None, console: Console) -> int:
+async def demo(*, wait: float = 10.0, fault: dict[str, Any] | None = None) -> int:
     """Play the script, print the table; 0 when all arrived in order, else 1.
 
-    `wait` is in seconds, from the last line until it must have arrived. `fault` is set at /__stack/faults
-    beforehand. Raises ConfigurationError and TransientError when the stack or the daemon does not come up.
+    `wait` is how many seconds the last line may take; `fault` is set at /__stack/faults beforehand. Raises
+    ConfigurationError or TransientError when the stack or the daemon does not come up.
     """
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     lines = [Line(who, text) for who, text in SCRIPT]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print("Starting the embedded stack and the daemon …")
     with tempfile.TemporaryDirectory(prefix="gre-bridge-demo-") as directory:
-        console.print("Starting the embedded stack and the daemon …")
-        async with Stack(data_dir=Path(directory)) as stack, _daemon(stack):
-            async with httpx.AsyncClient(base_url=stack.url, trust_env=False, timeout=10.0) as http:
-                (await http.post("/__stack/faults", content=orjson.dumps(fault or {}))).raise_for_status()
-                await _play(stack, lines)
-                arrivals = await _collect(http, lines, wait)
-    wrong = problems(lines, arrivals)
+        async with Stack(data_dir=Path(directory)) as stack, _daemon(stack), _client(stack.url) as http:
+            (await http.post("/__stack/faults", content=orjson.dumps(fault or {}))).raise_for_status()
+            await _play(stack, lines)
+            arrivals = await _collect(http, lines, wait)
     console.print(_table(lines))
-    for text in wrong:
-        console.print(f"[red]{text}[/red]")
-    if not wrong:
-        console.print(_summary(lines))
-    return 1 if wrong else 0
+    if wrong := problems(lines, arrivals):
+        console.print("\n".join(wrong), style="red")
+        return 1
+    console.print(f"All {len(lines)} lines reached both sinks, in order.")
+    return 0
 
 
 def problems(lines: Sequence[Line], arrivals: dict[str, list[str]]) -> list[str]:
@@ -103,24 +92,28 @@ def problems(lines: Sequence[Line], arrivals: dict[str, list[str]]) -> list[str]
         if missing := [f"#{n}" for id_, n in numbers.items() if id_ not in came]:
             found.append(f"{sink} did not accept {', '.join(missing)}")
         last: dict[str, int] = {}
-        for id_ in came:
-            line = lines[numbers[id_] - 1]
+        for line in (lines[numbers[id_] - 1] for id_ in came):
             if line.seq < last.get(line.session, 0):
                 found.append(f"{sink} got seq {line.seq} after seq {last[line.session]}")
             last[line.session] = line.seq
     return found
 
 
+def _client(address: str = "") -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=address, trust_env=False, timeout=10.0)
+
+
 @contextlib.asynccontextmanager
 async def _daemon(stack: Stack) -> AsyncGenerator[None]:
     """The real daemon beside the stack, migrated, seeded, ready and with its bells live."""
-    env = {**stack.env(), **daemon_env(0), "GRE_LOG_LEVEL": "warning"}
-    await asyncio.to_thread(migrate_and_seed, stack.postgres.dsn())
-    child = await asyncio.to_thread(start_daemon, DAEMON, env, stack.data_dir / "daemon.env")
+    env = {**stack.env(), **dev.daemon_env(0), "GRE_LOG_LEVEL": "warning"}
+    await asyncio.to_thread(dev.migrate_and_seed, stack.postgres.dsn())
+    child = await asyncio.to_thread(dev.start_daemon, dev.DAEMON, env, stack.data_dir / "daemon.env")
+    metrics = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/metrics"
+    deadline = time.monotonic() + _READY_WITHIN
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-            deadline = time.monotonic() + _READY_WITHIN
-            while not (await is_ready(client, env) and await _is_live(client, env)):
+        async with _client() as client:
+            while not (await dev.is_ready(client, env) and _LIVE in (await client.get(metrics)).text):
                 if child.returncode is not None or time.monotonic() > deadline:
                     raise TransientError(f"the daemon was not ready (exit status {child.returncode})")
                 await asyncio.sleep(0.05)
@@ -129,38 +122,32 @@ async def _daemon(stack: Stack) -> AsyncGenerator[None]:
         await asyncio.to_thread(child.close)
 
 
-async def _is_live(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
-    metrics = await client.get(f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/metrics")
-    return 'gre_feed_state{state="live"} 1.0' in metrics.text
-
-
 async def _play(stack: Stack, lines: Sequence[Line]) -> None:
     """Write every line, and note when the database had it and when its bell rang."""
     async with contextlib.AsyncExitStack() as exits:
-        tokens = {
-            "player": stack.user_token("player", player_id=PLAYER),
-            "staff": stack.user_token("staff", staff_id=STAFF),
+        portals = {
+            "player": await _portal(exits, stack, stack.user_token("player", player_id=dev.PLAYER)),
+            "staff": await _portal(exits, stack, stack.user_token("staff", staff_id=dev.STAFF)),
         }
-        portals = {who: await _portal(exits, stack, token) for who, token in tokens.items()}
         rings = await _bell(exits, stack)
         for line in lines:
-            while not rings.empty():
-                rings.get_nowait()
-            row = {"id": line.id, "player_id": PLAYER, "sender": line.who, "message": line.text}
+            row = {"id": line.id, "player_id": dev.PLAYER, "sender": line.who, "message": line.text}
             line.sent = time.time()
-            answer = await portals[line.who].table("gre_chat_messages").insert(row).execute()
+            stored: Any = (await portals[line.who].table("gre_chat_messages").insert(row).execute()).data[0]
             line.committed = time.time()
-            stored: Any = answer.data[0]
             line.session, line.seq = stored["session_id"], stored["seq"]
             # A bell is a hint: one that is lost costs time, and is no failure.
             with contextlib.suppress(TimeoutError):
-                line.bell = await asyncio.wait_for(rings.get(), _BELL_WITHIN)
+                async with asyncio.timeout(_BELL_WITHIN):
+                    while (rang := await rings.get()) < line.sent:
+                        pass
+                    line.bell = rang
             await asyncio.sleep(_TYPING)
 
 
 async def _portal(exits: contextlib.AsyncExitStack, stack: Stack, token: str) -> AsyncClient:
     """Supabase's client as a portal has it: the publishable key, and its user's token."""
-    http = await exits.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=10.0))
+    http = await exits.enter_async_context(_client())
     options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
     client = await acreate_client(stack.url, stack.keys.anon_key, options)
     client.postgrest.auth(token)
@@ -172,11 +159,11 @@ async def _portal(exits: contextlib.AsyncExitStack, stack: Stack, token: str) ->
 async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:
     """When the private topic of the bell rang, as the daemon's own subscription hears it."""
     rings: asyncio.Queue[float] = asyncio.Queue()
-    joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    joined = asyncio.Event()
 
     def on_state(state: RealtimeSubscribeStates, _error: Exception | None) -> None:
-        if state is RealtimeSubscribeStates.SUBSCRIBED and not joined.done():
-            joined.set_result(None)
+        if state is RealtimeSubscribeStates.SUBSCRIBED:
+            joined.set()
 
     client = AsyncRealtimeClient(f"{stack.url}/realtime/v1", stack.keys.service_key, auto_reconnect=False)
     exits.push_async_callback(client.close)
@@ -186,74 +173,46 @@ async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue
     async with asyncio.timeout(15.0):
         await client.connect()
         await channel.subscribe(on_state)
-        await joined
+        await joined.wait()
     return rings
 
 
 async def _collect(http: httpx.AsyncClient, lines: Sequence[Line], wait: float) -> dict[str, list[str]]:
-    """What each sink accepted of the lines, first arrivals only, once all are there or `wait` is over."""
+    """The ids that each sink accepted, in its order, once all are there or `wait` is over."""
     deadline = time.monotonic() + wait
     while True:
-        arrivals = {sink: await _accepted(http, sink, lines) for sink in SINKS}
-        complete = all(len(came) == len(lines) for came in arrivals.values())
-        if complete or time.monotonic() > deadline:
+        arrivals: dict[str, list[str]] = {"pusher": [], "onesignal": []}
+        for sink, came in arrivals.items():
+            for item in (await http.get("/__stack/received", params={"sink": sink})).json()["items"]:
+                about = item.get("data") or (item.get("body") or {}).get("data") or {}
+                line = next((x for x in lines if x.id in (about.get("id"), about.get("message_id"))), None)
+                if line and item["status"] == 200 and line.id not in came:
+                    came.append(line.id)
+                    line.accepted[sink] = item["at"]
+        if all(len(came) == len(lines) for came in arrivals.values()) or time.monotonic() > deadline:
             return arrivals
         await asyncio.sleep(0.05)
 
 
-async def _accepted(http: httpx.AsyncClient, sink: str, lines: Sequence[Line]) -> list[str]:
-    items = (await http.get("/__stack/received", params={"sink": sink})).json()["items"]
-    by_id = {line.id: line for line in lines}
-    came: list[str] = []
-    for item in items:
-        if sink == "pusher":
-            id_ = (item.get("data") or {}).get("id", "")
-        else:
-            id_ = ((item.get("body") or {}).get("data") or {}).get("message_id", "")
-        if item["status"] == 200 and id_ in by_id and id_ not in came:
-            came.append(id_)
-            by_id[id_].accepted[sink] = item["at"]
-    return came
-
-
 def _table(lines: Sequence[Line]) -> Table:
     table = Table(title="One conversation on its way: milliseconds after its insert was sent", title_style="")
-    table.add_column("#", justify="right")
-    table.add_column("who")
-    table.add_column("said")
-    for heading in ("seq", "committed", "bell", "Pusher accepted", "push accepted"):
-        table.add_column(heading, justify="right")
+    for heading in ("#", "who", "said", "seq", "committed", "bell", "Pusher accepted", "push accepted"):
+        table.add_column(heading, justify="left" if heading in ("who", "said") else "right")
     for n, line in enumerate(lines, 1):
-        times = (line.committed, line.bell, *(line.accepted.get(sink) for sink in SINKS))
+        times = (line.committed, line.bell, line.accepted.get("pusher"), line.accepted.get("onesignal"))
         shown = [f"{(at - line.sent) * 1e3:.1f}" if at else "-" for at in times]
         table.add_row(str(n), line.who, line.text, str(line.seq), *shown)
     return table
 
 
-def _summary(lines: Sequence[Line]) -> str:
-    medians = [
-        f"{label} {statistics.median((line.accepted[sink] - line.sent) * 1e3 for line in lines):.1f} ms"
-        for label, sink in (("Pusher", "pusher"), ("push", "onesignal"))
-    ]
-    return f"All {len(lines)} lines reached both sinks, in order. Median from insert: {', '.join(medians)}."
-
-
-async def _until_signal(**options: Any) -> int:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await demo(**options)
-
-
 def main() -> int:
     """The command; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m gre_bridge.devstack.demo", description=__doc__)
-    parser.add_argument("--wait", type=float, default=10.0, help="seconds for the last line to arrive")
+    parser.add_argument("--wait", type=float, default=10.0, help="seconds in which the last line must arrive")
     parser.add_argument("--fault", type=orjson.loads, help="JSON for /__stack/faults, to see it fail")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 120)
     try:
-        return asyncio.run(_until_signal(wait=given.wait, fault=given.fault, console=console))
+        return asyncio.run(demo(wait=given.wait, fault=given.fault))
     except (BridgeError, APIError, httpx.HTTPError) as error:
         sys.stderr.write(f"demo: {error}\n")
         return 2 if isinstance(error, ConfigurationError) else 1

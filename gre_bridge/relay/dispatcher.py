@@ -12,12 +12,12 @@ import contextlib
 import math
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.models import Claim
+from gre_bridge.models import Claim, LaneResult
 from gre_bridge.relay.lease import Lease
 from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
 from gre_bridge.relay.sender import Route, Sender
@@ -62,7 +62,7 @@ class Dispatcher:
         self.breaker = breaker or Breaker()
         self.last_error = ""
         self.settler = Settler(
-            store=store, sink=sink.name, metrics=metrics, on_waiting=self.ring, on_settled=self._room_again
+            store=store, sink=sink.name, metrics=metrics, on_waiting=self.ring, on_settled=self._written
         )
         self.sender = Sender(
             sink=sink,
@@ -153,6 +153,9 @@ class Dispatcher:
         self._bell.clear()
         return False
 
+    def _written(self, results: Sequence[LaneResult]) -> None:
+        self.sender.written(results)
+
     def _room_again(self) -> None:
         """A chain ended or a settle came back: claim what could not be claimed for want of room."""
         if self._blocked:
@@ -191,7 +194,7 @@ class Dispatcher:
             self._count(claim, swept)
             if probing:
                 self.breaker.begin_probe()
-            lease = Lease(token=token, deadline=began + self._lease_seconds)
+            lease = Lease(token, (lane.key for lane in claim.lanes), began + self._lease_seconds)
             self.sender.start(group, claim, lease, probing=probing)
         elif claim.next_in is not None and claim.next_in < FIRST_PAUSE:
             # Due lanes that others hold locked for a moment: look again soon, but not in a spin.
@@ -232,24 +235,19 @@ class Dispatcher:
     async def _extend_leases(self) -> None:
         """Prolong the leases of lanes still in hand, well before they run out."""
         while True:
-            await asyncio.sleep(self._lease_seconds / 4)
-            for lease in [x for x in self.sender.leases if x.lanes]:
+            await asyncio.sleep(self._lease_seconds / 8)
+            for lease in list(self.sender.leases.values()):
                 now = self._clock()
-                if lease.deadline - now > self._lease_seconds * 0.6:
+                lanes = lease.due(now + self._lease_seconds / 2)
+                if not lanes:
                     continue
                 try:
                     extended, busy = await self._store.extend(
-                        sink=self.sink.name,
-                        token=lease.token,
-                        lanes=sorted(lease.lanes),
-                        lease=self._lease_seconds,
+                        sink=self.sink.name, token=lease.token, lanes=lanes, lease=self._lease_seconds
                     )
                 except BridgeError as error:
                     log.warning("cannot extend leases", sink=self.sink.name, error=str(error))
                     continue
-                if not busy:
-                    lease.deadline = now + self._lease_seconds
-                lost = (lease.lanes - extended) - busy
-                if lost:
-                    lease.lost |= lost
-                    self._metrics.lost_leases.labels(self.sink.name).inc(len(lost))
+                lease.extend(extended, now + self._lease_seconds)
+                if lost := lease.drop(lane for lane in lanes if lane not in extended and lane not in busy):
+                    self._metrics.lost_leases.labels(self.sink.name).inc(lost)

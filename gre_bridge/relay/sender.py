@@ -56,7 +56,7 @@ class Sender:
         self._on_room = on_room
         self._on_recovery = on_recovery
         self._chains: set[asyncio.Task[None]] = set()
-        self.leases: set[Lease] = set()
+        self.leases: dict[str, Lease] = {}
 
     @property
     def free(self) -> int:
@@ -74,8 +74,7 @@ class Sender:
         total = sum(max(len(parcels), 1) for _, parcels in routed)
         count = max(1, min(self.free, -(-total // self._sink.batch_size), len(routed)))
         share = -(-total // count)
-        lease.lanes.update(lane.key for lane in claim.lanes)
-        self.leases.add(lease)
+        self.leases[lease.token] = lease
         chain: list[tuple[Lane, list[Parcel]]] = []
         size = 0
         for n, item in enumerate(routed):
@@ -91,7 +90,16 @@ class Sender:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._chains.discard(task)
         self._metrics.in_flight.labels(self._sink.name).set(len(self._chains))
-        self.leases = {lease for lease in self.leases if lease.lanes}
+        self._on_room()
+
+    def written(self, results: Sequence[LaneResult]) -> None:
+        """These results are in the database: their lanes are no longer ours."""
+        for result in results:
+            lease = self.leases.get(result.token)
+            if lease is not None and not result.keep:
+                lease.drop([result.lane_key])
+                if not lease:
+                    del self.leases[result.token]
         self._on_room()
 
     def _parcels(self, lane: Lane, claim: Claim) -> list[Parcel]:
@@ -122,12 +130,12 @@ class Sender:
         noted = 0.0
         failed = False
         while at < len(waiting) and not failed:
-            if self._clock() >= lease.deadline:
-                log.warning("lease ran out before sending", sink=self._sink.name, lanes=len(results))
-                break
             end = self._fill(waiting, at)
-            # A lane that stopped or was taken over has left `results`: nothing more of it is sent.
-            batch = [p for p in waiting[at:end] if p.lane_key in results and p.lane_key not in lease.lost]
+            # A lane that has stopped has left `results`; one that is no longer ours stops here.
+            now = self._clock()
+            for lost in {p.lane_key for p in waiting[at:end] if not lease.holds(p.lane_key, now)} & set(results):
+                self._settler.put(results.pop(lost))
+            batch = [p for p in waiting[at:end] if p.lane_key in results]
             at = end
             if not batch:
                 continue
@@ -138,21 +146,15 @@ class Sender:
                 if not self._note(parcel, outcome, results[parcel.lane_key], ages, took):
                     left[parcel.lane_key] = 0
             failed = self._judge(batch, outcomes)
+            slow = took - noted >= PROGRESS
+            noted = took if slow else noted
             for key in {parcel.lane_key for parcel in batch}:
-                if left[key] <= 0:
-                    self._hand_over(results.pop(key), lease)
-                elif took - noted >= PROGRESS:
-                    self._settler.put(results[key].part())
-            if took - noted >= PROGRESS:
-                noted = took
+                if left[key] <= 0 or slow:
+                    self._settler.put(results[key].part() if left[key] > 0 else results.pop(key))
         for result in results.values():
-            self._hand_over(result, lease)
+            self._settler.put(result)
         if probing:
             self._breaker.cancel_probe()
-
-    def _hand_over(self, result: LaneResult, lease: Lease) -> None:
-        lease.lanes.discard(result.lane_key)
-        self._settler.put(result)
 
     def _fill(self, waiting: list[Parcel], at: int) -> int:
         """Where the request that begins at `at` ends: as many parcels as fit it, at least one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -35,9 +35,9 @@ class Settler:
         sink: str,
         metrics: Metrics,
         on_waiting: Callable[[], None],
-        on_settled: Callable[[], None],
+        on_settled: Callable[[Sequence[LaneResult]], None],
     ) -> None:
-        """`on_waiting` is called when freed lanes have more to do, `on_settled` after every settle."""
+        """`on_waiting` is called when freed lanes have more to do, `on_settled` with what has been written."""
         self._store = store
         self._sink = sink
         self._metrics = metrics
@@ -91,7 +91,7 @@ class Settler:
                 self._metrics.lost_leases.labels(self._sink).inc(len(settled.lost))
             if settled.waiting:
                 self._on_waiting()
-            self._on_settled()
+            self._on_settled([result for result in batch if result.lane_key not in settled.busy])
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""

@@ -29,7 +29,19 @@ WITHIN = 20.0
 """Seconds that anything may take on a loaded machine."""
 NODE = 20
 """The oldest Node.js that supabase-js 2.109 supports."""
+PUBLIC = (
+    "SUPABASE_URL",
+    "SUPABASE_ANON_KEY",
+    "PUSHER_KEY",
+    "PUSHER_CLUSTER",
+    "PUSHER_HOST",
+    "PUSHER_PORT",
+    "PUSHER_AUTH_URL",
+)
+"""What a page may know."""
 Json = dict[str, Any]
+Guide = dict[tuple[str, str], str]
+"""The code of each snippet of docs/portals.md, by language and name."""
 
 
 @functools.cache
@@ -37,12 +49,19 @@ def node_modules() -> Path:
     """The installed JavaScript packages; skips the test where Node.js is missing or too old."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        pytest.skip(f"Node.js {NODE} or newer with npm is not here: supabase-js and pusher-js cannot be tried")
-    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
+        pytest.skip(
+            f"Node.js {NODE} or newer with npm is not here: supabase-js and pusher-js cannot be tried"
+        )
+    version = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, check=True, timeout=20
+    ).stdout
     if int(version.strip().lstrip("v").split(".")[0]) < NODE:
         pytest.skip(f"Node.js {version.strip()} is here, supabase-js needs {NODE} or newer")
     modules = HERE / "node_modules"
-    stamp, lock = modules / ".lock-hash", hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
+    stamp, lock = (
+        modules / ".lock-hash",
+        hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest(),
+    )
     if not stamp.exists() or stamp.read_text() != lock:
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=110, check=False)
@@ -63,20 +82,22 @@ def wait_for(what: Callable[[], Any], why: str, within: float = WITHIN) -> Any:
 class Portal:
     """A running portal: ask it for steps, look at what it heard."""
 
-    def __init__(self, command: Sequence[str], env: dict[str, str], cwd: Path = HERE) -> None:
+    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
         self.name = Path(command[-1]).name
         self.lines: list[Json] = []
         self._process = subprocess.Popen(
             command,
-            cwd=cwd,
-            env={**os.environ, **env},
+            cwd=HERE,
+            env={"PATH": os.environ["PATH"], **env},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         self._errors: list[str] = []
-        self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read, self._read_errors)]
+        self._threads = [
+            threading.Thread(target=read, daemon=True) for read in (self._read, self._read_errors)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -136,7 +157,7 @@ class Portal:
         return status
 
 
-@dataclass
+@dataclass(repr=False)
 class World:
     """The stack with its daemon, and the portals that were opened in it."""
 
@@ -145,6 +166,11 @@ class World:
     portals: list[Portal] = field(default_factory=list)
     _players: int = 1000
 
+    @property
+    def url(self) -> str:
+        """Where the stack is."""
+        return self.env["GRE_DEV_STACK"]
+
     def new_player(self) -> int:
         """The id of a player that never wrote."""
         self._players += 1
@@ -152,26 +178,32 @@ class World:
 
     def player(self, player_id: int, script: str = "player.mjs") -> Portal:
         """The portal of a player who is signed in."""
-        return self.open(script, self.keys.user_token("player", player_id=player_id))
+        return self.page(script, USER_TOKEN=self.keys.user_token("player", player_id=player_id))
 
     def staff(self, staff_id: str = "s1") -> Portal:
         """The portal of somebody of the staff."""
-        return self.open("staff.mjs", self.keys.user_token("staff", staff_id=staff_id))
+        return self.page("staff.mjs", USER_TOKEN=self.keys.user_token("staff", staff_id=staff_id))
 
-    def open(self, script: str | Path, token: str | None = None, cwd: Path = HERE) -> Portal:
-        """Start a portal's script and wait until it takes steps."""
+    def page(self, script: str | Path, **more: str) -> Portal:
+        """Start a script that knows what a browser may know, and `more`."""
+        return self._open(script, {name: self.env[name] for name in PUBLIC} | more)
+
+    def backend(self, script: str | Path = "backend.mjs", **more: str) -> Portal:
+        """Start a script that knows the secrets too."""
+        return self._open(script, self.env | more)
+
+    def _open(self, script: str | Path, env: dict[str, str]) -> Portal:
         if str(script).endswith(".py"):
             command = [sys.executable, str(script)]
         else:
             node_modules()
             command = ["node", str(script)]
-        self.portals.append(Portal(command, {**self.env, **({"USER_TOKEN": token} if token else {})}, cwd))
-        self.portals[-1].line("ready")
+        self.portals.append(Portal(command, env))
         return self.portals[-1]
 
     def received(self, sink: str) -> list[Json]:
         """Every event that a sink took so far."""
-        answer = httpx.get(f"{self.env['GRE_DEV_STACK']}/__stack/received", params={"sink": sink}, timeout=10)
+        answer = httpx.get(f"{self.url}/__stack/received", params={"sink": sink}, timeout=10)
         return list(answer.json()["items"])
 
     def close_portals(self) -> None:

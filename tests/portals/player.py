@@ -59,7 +59,6 @@ async def main() -> None:
         "everything": lambda: answered(messages().select("id")),
         "watch": watch,
     }
-    say({"ready": True})
     while line := await asyncio.to_thread(sys.stdin.readline):
         options = json.loads(line)
         say({"answer": await steps[options.pop("step")](**options)})

@@ -33,7 +33,6 @@ export const watch = (supabase, table, filter) =>
   })
 
 export const serve = async (steps) => {
-  say({ ready: true })
   for await (const line of createInterface({ input: process.stdin })) {
     const { step, ...options } = JSON.parse(line)
     say({ answer: (await steps[step](options)) ?? null })

@@ -1,0 +1,338 @@
+"""docs/portals.md does what it says: each of its snippets is run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
+
+# What a page has around a snippet: the values in capitals, its own functions, an end.
+JS_BEFORE = """
+import ws from 'ws'
+globalThis.WebSocket ??= ws
+const say = (line) => console.log(JSON.stringify(line))
+const show = (...shown) => say({ shown })
+const ring = () => say({ rang: true })
+const PLAYER_ID = Number(process.env.PLAYER_ID)
+const { SESSION_ID, STAFF_ID } = process.env
+const rows = JSON.parse(process.env.ROWS ?? '[]')
+"""
+JS_AFTER = """
+if (typeof pusher !== 'undefined')
+  while (pusher.connection.state !== 'connected' || pusher.allChannels().some((channel) => !channel.subscribed))
+    await new Promise((resolve) => setTimeout(resolve, 10))
+say({ done: true })
+process.stdin.on('end', () => process.exit(0)).resume()
+"""
+PY_BEFORE = """
+import asyncio, json, os, sys
+
+def show(*shown):
+    print(json.dumps({"shown": shown}), flush=True)
+
+player_id, session_id = int(os.environ["PLAYER_ID"]), os.environ.get("SESSION_ID")
+
+async def main():
+"""
+PY_AFTER = """
+    print(json.dumps({"done": True}), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await supabase.remove_all_channels()
+
+asyncio.run(main())
+"""
+Program = tuple[str, ...]
+Start = Callable[..., Portal]
+RUN: set[tuple[str, str]] = {("js", "settings")}
+
+
+def by(*programs: Program) -> pytest.MarkDecorator:
+    """Run the test once with each of these programs: a language, and the snippets that make it up."""
+    RUN.update((language, name) for language, *names in programs for name in names)
+    return pytest.mark.parametrize("program", programs, ids=[program[0] for program in programs])
+
+
+@pytest.fixture
+def start(world: World, guide: Guide, tmp_path: Path) -> Start:
+    """Start a program and wait until it has done everything but listen."""
+
+    def start(program: Program, *, role: str = "player", player: int = 0, **env: Any) -> Portal:
+        language, *names = program
+        codes = [guide[language, name] for name in names]
+        if language == "js":
+            (tmp_path / "node_modules").symlink_to(node_modules())
+            script, text = (
+                tmp_path / "page.mjs",
+                "".join([JS_BEFORE, guide["js", "settings"], *codes, JS_AFTER]),
+            )
+        else:
+            script, text = (
+                tmp_path / "page.py",
+                PY_BEFORE + textwrap.indent("".join(codes), "    ") + PY_AFTER,
+            )
+        script.write_text(text)
+        env = {name: str(value) for name, value in env.items()} | {"PLAYER_ID": str(player), "STAFF_ID": "s1"}
+        if names[0].startswith("back end"):
+            portal = world.backend(script, **env)
+        else:
+            who: dict[str, Any] = {"player_id": player} if role == "player" else {"staff_id": "s1"}
+            token = world.keys.user_token("player" if role == "player" else "staff", **who)
+            portal = world.page(script, USER_TOKEN=token, **env)
+        portal.line("done")
+        return portal
+
+    return start
+
+
+@pytest.fixture
+def rest(stack: World) -> Iterator[Callable[..., Any]]:
+    """What others do meanwhile: a request to PostgREST with the service key; its rows."""
+    key = stack.env["SUPABASE_SERVICE_KEY"]
+    headers = {"apikey": key, "Authorization": f"Bearer {key}", "Prefer": "return=representation"}
+    with httpx.Client(base_url=f"{stack.url}/rest/v1", headers=headers, timeout=20) as client:
+
+        def request(method: str, path: str, json: Any = None) -> Any:
+            answer = client.request(method, path, json=json)
+            assert answer.status_code in (200, 201), answer.text
+            return answer.json()
+
+        yield request
+
+
+@pytest.fixture
+def send(rest: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """Insert one message; the stored row."""
+
+    def send(player: int, message: str, sender: str = "player") -> dict[str, Any]:
+        row = {"player_id": player, "sender": sender, "sender_name": "Asha", "message": message}
+        stored: dict[str, Any] = rest("POST", "gre_chat_messages", row)[0]
+        return stored
+
+    return send
+
+
+def shown(portal: Portal, count: int) -> list[Any]:
+    """The first `count` things that the page showed."""
+
+    def found() -> list[Any]:
+        return [line["shown"] for line in portal.lines if "shown" in line]
+
+    return list(
+        wait_for(lambda: found()[:count] if len(found()) >= count else [], f"it showed only {found()}")
+    )
+
+
+def stored(rest: Callable[..., Any], player: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = rest("GET", f"gre_chat_messages?player_id=eq.{player}&order=seq")
+    return rows
+
+
+@by(("js", "page: set up", "player: send a message"), ("python", "page: set up", "player: send a message"))
+def test_a_player_sends(world: World, start: Start, rest: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    (row,) = stored(rest, id_)
+    assert (row["seq"], row["sender"], row["sender_name"], row["message"]) == (
+        1,
+        "player",
+        "Asha",
+        "Is table 4 open?",
+    )
+    assert not [line for line in portal.lines if "shown" in line]
+
+
+@by(("js", "page: set up", "player: send and read back"))
+def test_a_player_reads_back_what_it_sent(world: World, start: Start, rest: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    (row,) = stored(rest, id_)
+    assert shown(portal, 1) == [[1, row["session_id"]]]
+
+
+@by(
+    ("js", "page: set up", "player: show the history"), ("python", "page: set up", "player: show the history")
+)
+def test_a_player_sees_its_history_in_order(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    for n in range(3):
+        send(id_, f"message {n}")
+    portal = start(program, player=id_)
+    assert [row["message"] for (row,) in shown(portal, 3)] == ["message 0", "message 1", "message 2"]
+    assert [row["seq"] for (row,) in shown(portal, 3)] == [1, 2, 3]
+
+
+@by(("js", "page: set up", "player: receive through Pusher"))
+def test_a_player_receives_through_pusher(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    send(id_, "Yes, it is", sender="staff")
+    (session,), (event,) = shown(portal, 2)
+    assert (session["player_id"], session["status"]) == (id_, "active")
+    assert (event["message"], event["sender"]) == ("Yes, it is", "staff")
+    portal.line("rang")
+    send(id_, "🎲" * 2000, sender="staff")
+    (long,) = shown(portal, 3)[2]
+    assert (long["message"], long["truncated"]) == ("🎲" * 2000, True)
+
+
+@by(("js", "page: set up", "player: catch up after a lost connection"))
+def test_a_page_catches_up(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    session = send(id_, "one")["session_id"]
+    portal = start(program, player=id_, SESSION_ID=session)
+    assert [row["message"] for (row,) in shown(portal, 1)] == ["one"]
+    send(id_, "two")
+    fault = {"pusher": {"action": "drop_sockets"}}
+    assert httpx.post(f"{world.url}/__stack/faults", json=fault, timeout=10).status_code == 200
+    assert [row["message"] for (row,) in shown(portal, 2)] == ["one", "two"]
+
+
+@by(
+    ("js", "page: set up", "player: receive through Supabase Realtime"),
+    ("python", "page: set up", "player: receive through Supabase Realtime"),
+)
+def test_a_player_receives_through_realtime(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    assert shown(portal, 1) == [["Subscribed to PostgreSQL"]]
+    send(world.new_player(), "somebody else's")
+    send(id_, "Yes, it is", sender="staff")
+    (row,) = shown(portal, 2)[1]
+    assert (row["player_id"], row["message"], row["seq"]) == (id_, "Yes, it is", 1)
+
+
+@by(("js", "back end: sign private channels"))
+def test_the_back_end_signs_for_whom_the_database_knows(world: World, program: Program) -> None:
+    def status(token: str, channel: str, socket: str = "1.2") -> int:
+        form, headers = {"socket_id": socket, "channel_name": channel}, {"Authorization": f"Bearer {token}"}
+        return httpx.post(world.env["PUSHER_AUTH_URL"], data=form, headers=headers, timeout=20).status_code
+
+    player = world.keys.user_token("player", player_id=29)
+    staff = world.keys.user_token("staff", staff_id="s1")
+    assert [
+        status(player, name) for name in ("private-player-29", "private-player-2", "private-staff-portal")
+    ] == [
+        200,
+        403,
+        403,
+    ]
+    assert [
+        status(staff, name) for name in ("private-player-29", "private-staff-portal", "private-else")
+    ] == [
+        200,
+        200,
+        403,
+    ]
+    assert status(player, "private-player-29", "1.2:presence-x") == 403
+    assert status("nonsense", "private-player-29") == 403
+    assert status(world.env["SUPABASE_ANON_KEY"], "private-player-29") == 403
+
+
+@by(("js", "staff: receive"))
+def test_staff_receive(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, role="staff")
+    session = send(id_, "Hello")["session_id"]
+    assert shown(portal, 1) == [[session, 1, "Asha", "Hello"]]
+    portal.line("rang")
+
+
+@by(("js", "page: set up", "staff: receive what colleagues do"))
+def test_staff_receive_what_colleagues_do(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, role="staff")
+    send(id_, "Welcome", sender="staff")
+    (session,), (event,) = shown(portal, 2)
+    assert (session["player_id"], event["message"], event["player_id"]) == (id_, "Welcome", id_)
+
+
+@by(("js", "page: set up", "staff: open sessions, the newest message first"))
+def test_staff_list_open_sessions(world: World, start: Start, send: Any, program: Program) -> None:
+    ids = [world.new_player(), world.new_player()]
+    for id_ in ids:
+        send(id_, "Hello")
+    first, second = shown(start(program, role="staff"), 2)
+    assert [first[0]["player_id"], second[0]["player_id"]] == ids[::-1]
+
+
+@by(
+    ("js", "page: set up", "staff: messages of a session"),
+    ("js", "page: set up", "staff: sessions with their messages"),
+)
+def test_staff_read_a_conversation(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    session = [send(id_, text)["session_id"] for text in ("one", "two")][0]
+    portal = start(program, role="staff", player=id_, SESSION_ID=session)
+    if program[-1] == "staff: messages of a session":
+        messages = [row for (row,) in shown(portal, 2)]
+    else:
+        ((found, messages),) = shown(portal, 1)
+        assert found == session
+    assert [message["message"] for message in messages] == ["one", "two"]
+
+
+@by(("js", "page: set up", "staff: say that I am online, and see who is"))
+def test_staff_say_that_they_are_online(world: World, start: Start, program: Program) -> None:
+    ((colleague,),) = shown(start(program, role="staff"), 1)
+    assert (colleague["staff_id"], colleague["display_name"], colleague["status"]) == ("s1", "Sam", "online")
+
+
+@by(("js", "page: set up", "staff: reply"), ("python", "page: set up", "staff: reply"))
+def test_staff_reply(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    session = send(id_, "Hello")["session_id"]
+    ((reply,),) = shown(start(program, role="staff", SESSION_ID=session), 1)
+    assert (reply["player_id"], reply["seq"], reply["sender_id"], reply["sender_name"]) == (
+        id_,
+        2,
+        "s1",
+        "Sam",
+    )
+
+
+@by(("js", "page: set up", "staff: assign and close"))
+def test_staff_assign_and_close(world: World, start: Start, send: Any, rest: Any, program: Program) -> None:
+    session = send(world.new_player(), "Hello")["session_id"]
+    ((status, closed_at),) = shown(start(program, role="staff", SESSION_ID=session), 1)
+    (row,) = rest("GET", f"gre_chat_sessions?id=eq.{session}")
+    assert (status, row["status"], row["assigned_staff_id"], row["closed_at"]) == (
+        "closed",
+        "closed",
+        "s1",
+        closed_at,
+    )
+
+
+@by(("js", "back end: set up", "back end: queue a push"), ("python", "back end: queue a push"))
+def test_a_back_end_queues_a_push(world: World, start: Start, rest: Any, program: Program) -> None:
+    (push,) = shown(start(program), 1)
+    uuid.UUID(push[0])
+
+    def state() -> str:
+        (row,) = rest("GET", f"push_notifications?id=eq.{push[0]}&select=status")
+        return str(row["status"])
+
+    wait_for(lambda: state() != "queued", "the push stayed queued")
+    assert state() == "sent"
+    to = world.received("onesignal")[-1]["body"]["include_aliases"]["external_id"]
+    assert to == (["player_29"] if program[0] == "js" else ["s1"])
+
+
+@by(("js", "back end: set up", "back end: send to many players"))
+def test_a_back_end_sends_to_many_players(world: World, start: Start, rest: Any, program: Program) -> None:
+    ids = [world.new_player() for _ in range(3)]
+    rows = [{"player_id": id_, "sender": "staff", "message": "We close at ten."} for id_ in reversed(ids)]
+    start(program, ROWS=json.dumps(rows))
+    assert [[row["message"] for row in stored(rest, id_)] for id_ in ids] == [["We close at ten."]] * 3
+
+
+def test_every_snippet_of_the_guide_is_run(guide: Guide) -> None:
+    assert set(guide) == RUN
