@@ -5,6 +5,7 @@ Exit status: 0 good, 1 a problem was found, 2 usage or configuration error.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,8 @@ import typer
 
 from gre_bridge import __version__
 from gre_bridge.errors import BridgeError, ConfigurationError
-from gre_bridge.settings import Settings, load_settings
+from gre_bridge.models import Json
+from gre_bridge.settings import Settings, load_db_url, load_settings
 from gre_bridge.telemetry import configure_logging
 
 app = typer.Typer(
@@ -42,6 +44,11 @@ def _settings(env_file: Path | None) -> Settings:
         _fail(error)
     configure_logging(level=settings.log_level, style=settings.log_format, secrets=settings.secrets())
     return settings
+
+
+def _print(what: Json | list[str]) -> None:
+    """Print lines as they are, anything else as JSON."""
+    typer.echo("\n".join(what) if isinstance(what, list) else json.dumps(what, indent=2))
 
 
 def _version(value: bool) -> None:
@@ -77,6 +84,32 @@ def run(
             first = first.exceptions[0]
         assert isinstance(first, BridgeError)
         _fail(first)
+
+
+@app.command()
+def migrate(
+    env_file: EnvFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show which migrations are applied.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Apply the SQL migrations to SUPABASE_DB_URL; --dry-run also lists the policies and grants it replaces."""
+    from gre_bridge import migrate as migrations  # noqa: PLC0415 - other commands need no psycopg
+
+    try:
+        db_url = load_db_url(env_file)
+        if dry_run or status:
+            report = migrations.plan(db_url) if dry_run else migrations.status(db_url)
+            _print(report.to_json() if as_json else report.lines())
+            raise typer.Exit(0 if report.good else 1)
+        applied = migrations.migrate(db_url, on_progress=lambda line: typer.echo(line, err=True))
+    except BridgeError as error:
+        _fail(error)
+    _print(
+        {"applied": applied} if as_json else [f"{len(applied)} applied" if applied else "nothing to apply"]
+    )
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -180,18 +181,36 @@ def _explain(error: ValidationError) -> str:
     return f"{name}: {text[0].lower()}{text[1:]}"
 
 
+def _readable(env_file: Path | None) -> None:
+    if env_file is not None and not (env_file.is_file() and os.access(env_file, os.R_OK)):
+        raise ConfigurationError(f"--env-file: cannot read {env_file}")
+
+
+def load_db_url(env_file: Path | None = None) -> str:
+    """Read SUPABASE_DB_URL alone, which is all that `gre-bridge migrate` needs.
+
+    Raises ConfigurationError, one line that never quotes the address (it holds a password).
+    """
+    _readable(env_file)
+    url = os.environ.get("SUPABASE_DB_URL") or (
+        dotenv_values(env_file).get("SUPABASE_DB_URL") if env_file else None
+    )
+    if not url:
+        raise ConfigurationError("SUPABASE_DB_URL: is missing")
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError("SUPABASE_DB_URL: must be an address that starts with postgresql://")
+    return url
+
+
 def load_settings(env_file: Path | None = None) -> Settings:
     """Read the settings from the environment, which wins over `env_file` (dotenv).
 
     Raises ConfigurationError, one line that names the variable (or the file that cannot be read).
     """
-    if env_file is not None and not (env_file.is_file() and os.access(env_file, os.R_OK)):
-        msg = f"--env-file: cannot read {env_file}"
-        raise ConfigurationError(msg)
+    _readable(env_file)
     try:
         return Settings(_env_file=env_file)
     except ValidationError as error:
         raise ConfigurationError(_explain(error)) from None
     except UnicodeDecodeError:
-        msg = f"--env-file: {env_file} is not a text file in UTF-8"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(f"--env-file: {env_file} is not a text file in UTF-8") from None

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import shutil
 import statistics
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.realtime import Realtime
+from tests.portals.harness import node_modules
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -813,14 +812,11 @@ async def test_the_python_client(served: Served, db: Any) -> None:
 
 @pytest.fixture(scope="module")
 def portal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """portal.js with supabase-js installed beside it."""
-    if shutil.which("npm") is None:
-        pytest.skip("node is not here: supabase-js cannot be tried")
-    folder = tmp_path_factory.mktemp("portal")
-    shutil.copytree(Path(__file__).with_name("realtime"), folder, dirs_exist_ok=True)
-    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-    subprocess.run(command, cwd=folder, check=True, timeout=90, capture_output=True)
-    return folder / "portal.js"
+    """portal.mjs with supabase-js installed beside it."""
+    script = tmp_path_factory.mktemp("portal") / "portal.mjs"
+    script.with_name("node_modules").symlink_to(node_modules())
+    script.write_bytes(Path(__file__).with_name("realtime").joinpath("portal.mjs").read_bytes())
+    return script
 
 
 async def test_supabase_js(served: Served, db: Any, portal: Path) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from postgrest.exceptions import APIError
+from realtime import RealtimePostgresChangesListenEvent
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 
 def say(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 async def main() -> None:
@@ -36,10 +38,10 @@ async def main() -> None:
         return supabase.table("gre_chat_messages")
 
     async def watch(filter: str | None = None) -> str:  # noqa: A002 - the client's own word
-        flows = asyncio.get_running_loop().create_future()
+        flows: asyncio.Queue[str] = asyncio.Queue()
         channel = supabase.channel("watch")
         channel.on_postgres_changes(
-            "INSERT",
+            RealtimePostgresChangesListenEvent.Insert,
             lambda change: say(
                 {"from": "postgres_changes", "event": "INSERT", "data": change["data"]["record"]}
             ),
@@ -47,9 +49,9 @@ async def main() -> None:
             table="gre_chat_messages",
             filter=filter,
         )
-        channel.on_system(lambda message: flows.done() or flows.set_result(message.message))
+        channel.on_system(lambda message: flows.put_nowait(message.message))
         await channel.subscribe()
-        return str(await flows)
+        return await flows.get()
 
     steps: dict[str, Callable[..., Awaitable[Any]]] = {
         "insert": lambda rows: answered(messages().insert(rows, returning="minimal")),

@@ -100,7 +100,7 @@ def test_events_of_each_session_come_in_the_order_of_seq_and_once(world: World, 
         for id_, player in players.items():
             rows = [row(id_, f"{turn}.{n}") for n in range(5)]
             assert player.ask("insert", rows=rows) == {"data": None, "error": None, "status": 201}
-    sessions = set()
+    sessions: set[str] = set()
     for id_, player in players.items():
         events = [event["data"] for event in staff.hears(20, "staff-portal", player_id=id_)]
         assert [event["seq"] for event in events] == list(range(1, 21))

@@ -269,7 +269,8 @@ def test_staff_list_open_sessions(world: World, start: Start, send: Any, program
 )
 def test_staff_read_a_conversation(world: World, start: Start, send: Any, program: Program) -> None:
     id_ = world.new_player()
-    session = [send(id_, text)["session_id"] for text in ("one", "two")][0]
+    session = send(id_, "one")["session_id"]
+    send(id_, "two")
     portal = start(program, role="staff", player=id_, SESSION_ID=session)
     if program[-1] == "staff: messages of a session":
         messages = [row for (row,) in shown(portal, 2)]
