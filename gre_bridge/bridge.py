@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential_jitter
 
 from gre_bridge import __version__
 from gre_bridge.api.health import Health, serve
@@ -22,7 +23,7 @@ from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.feed import Feed, FeedState, Timing
 from gre_bridge.models import Claim, Lane
 from gre_bridge.relay.dispatcher import Dispatcher
-from gre_bridge.relay.policy import Breaker, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
 from gre_bridge.relay.routing import PusherRoutes, PushRoutes, route_onesignal, route_pusher
 from gre_bridge.relay.sender import Route
 from gre_bridge.settings import Settings
@@ -34,6 +35,8 @@ from gre_bridge.telemetry import Metrics
 
 log = structlog.get_logger("gre.bridge")
 
+GIVE_UP = 2.0
+"""Seconds that a stop which ran out of time may take to hand its leases back."""
 SCHEMA_CHECK = 3600.0
 """Seconds between checks of the schema's version."""
 
@@ -154,7 +157,7 @@ class Bridge:
         async with asyncio.TaskGroup() as group:
             background: list[asyncio.Task[None]] = []
             if self._http:
-                health = Health(self.metrics, store, self.problems, self.alive, self._settings.metrics_token)
+                health = Health(self.metrics, store, self.problems, self.alive, self._settings)
                 background.append(
                     group.create_task(serve(health, self._settings.http_host, self._settings.http_port))
                 )
@@ -168,8 +171,11 @@ class Bridge:
                     relaying.cancel()
                 _, late = await asyncio.wait({relaying}, timeout=self._settings.drain_seconds)
                 if late:
-                    log.warning("not everything was settled in time; leases run out by themselves")
+                    log.warning("not everything was settled in time")
                     relaying.cancel()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(GIVE_UP):
+                            await asyncio.gather(*(d.give_up() for d in self._dispatchers))
             for task in background:
                 task.cancel()
 
@@ -180,7 +186,7 @@ class Bridge:
         dispatchers: list[Dispatcher] = []
 
         def ring(_: frozenset[str] | None) -> None:
-            self.metrics.rings.labels("realtime").inc()
+            self.metrics.rings.inc()
             for dispatcher in dispatchers:
                 dispatcher.ring()
 
@@ -189,7 +195,6 @@ class Bridge:
             key=settings.supabase_service_key.get_secret_value(),
             on_ring=ring,
             on_state=self._feed_changed,
-            topic=settings.realtime_topic,
             private=settings.realtime_private,
             timing=Timing(renew=settings.realtime_renew),
         )
@@ -245,17 +250,20 @@ class Bridge:
         return ""
 
     async def _await_schema(self, store: Store) -> None:
-        pause = 0.2
-        while True:
-            problem = await self._schema_now(store)
-            if problem != self._schema_problem and problem:
+        def still_waiting(attempt: RetryCallState) -> None:
+            assert attempt.outcome is not None
+            problem = attempt.outcome.result()
+            if problem != self._schema_problem:
                 log.warning("waiting for the database", problem=problem)
             self._schema_problem = problem
-            if not problem:
-                log.info("database is ready")
-                return
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 5.0)
+
+        await AsyncRetrying(
+            retry=retry_if_result(bool),
+            wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
+            before_sleep=still_waiting,
+        )(self._schema_now, store)
+        self._schema_problem = ""
+        log.info("database is ready")
 
     async def _watch_schema(self, store: Store) -> None:
         while True:
@@ -278,7 +286,7 @@ class Bridge:
         now = time.monotonic()
         for dispatcher in self._dispatchers:
             name = dispatcher.sink.name
-            if dispatcher.breaker.wait(now) > 0:
+            if dispatcher.breaker.state(now) is not BreakerState.CLOSED:
                 found.append(f"{name}: {dispatcher.breaker.reason}")
             if dispatcher.last_error:
                 found.append(f"{name}: {dispatcher.last_error}")

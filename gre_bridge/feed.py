@@ -97,7 +97,6 @@ class Feed:
         )
         self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
         self._suspect = False
-        self._silence = 0
         self.since = clock()
         """When state, detail or health last changed, by `clock`."""
         self.last_ring = -math.inf
@@ -130,19 +129,17 @@ class Feed:
     def missed(self, age: float) -> None:
         """Report a sweep that found fresh work, at most once a sweep; `age` is in seconds since its commit.
 
-        It counts only if no bell has rung since the commit. After `deaf_after` of them the link is
-        rebuilt, and not `healthy` until a bell has rung.
+        It counts only if no bell has rung since the commit. Then the link is rebuilt, and not `healthy`
+        until a bell has rung.
         """
         now = self._clock()
         grace = self._timing.grace
         if not self.healthy or age < grace or self.last_ring >= now - age - grace:
             return
         self.misses += 1
-        self._silence += 1
-        if self._silence >= self._timing.deaf_after:
-            self._suspect = True
-            if self._link is not None:
-                self._link.fail("deaf", "sweeps found work that no bell had announced")
+        self._suspect = True
+        if self._link is not None:
+            self._link.fail("deaf", "a sweep found work that no bell had announced")
 
     async def run(self) -> None:
         """Keep the subscription up until cancelled; whatever the server does, this does not raise."""
@@ -177,7 +174,7 @@ class Feed:
             self._update()
 
     def _serve(self, link: Link) -> None:
-        self._link, self._silence = link, 0
+        self._link = link
         self._update()
 
     def _due(self, link: Link) -> float:
@@ -214,11 +211,9 @@ class Feed:
     def _rung(self, sessions: object, bell: bool) -> None:
         """Pass a ring on; `bell` says that a bell rang, not that we joined."""
         self.last_ring = self._clock()
-        if bell:
-            self._silence = 0
-            if self._suspect:
-                self._suspect = False
-                self._update()
+        if bell and self._suspect:
+            self._suspect = False
+            self._update()
         _guarded(self._on_ring, sessions_of(sessions))
 
 

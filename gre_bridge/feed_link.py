@@ -63,7 +63,6 @@ class Timing:
     backoff_max: float = 30.0
     stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
     grace: float = 2.0  # work younger than this may still be announced by a bell
-    deaf_after: int = 2  # so many misses without a bell between them mean deaf
 
 
 class _Part(StrEnum):

@@ -117,7 +117,9 @@ class LaneResult:
 
     def part(self) -> LaneResult:
         """Take out what went through so far, to be recorded while the lane is kept."""
-        part = LaneResult(self.lane_key, self.token, self.done, self.expired, receipts=self.receipts, keep=True)
+        part = LaneResult(
+            self.lane_key, self.token, self.done, self.expired, receipts=self.receipts, keep=True
+        )
         self.done, self.expired, self.receipts = [], [], []
         return part
 

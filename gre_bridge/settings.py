@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     push_staff_external_id: str = _env("GRE_PUSH_STAFF_EXTERNAL_ID", default="{staff_id}")
 
     # Relay
-    sweep_interval: float = _env("GRE_SWEEP_INTERVAL", default=30.0, ge=0.1, le=300)
+    sweep_interval: float = _env("GRE_SWEEP_INTERVAL", default=5.0, ge=0.1, le=300)
     fast_sweep_interval: float = _env("GRE_FAST_SWEEP_INTERVAL", default=1.0, ge=0.05, le=60)
     lease_seconds: float = _env("GRE_LEASE_SECONDS", default=30.0, ge=1, le=300)
     max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
@@ -112,7 +112,6 @@ class Settings(BaseSettings):
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 
     # Realtime
-    realtime_topic: str = _env("GRE_REALTIME_TOPIC", default="gre:relay", min_length=1)
     realtime_private: bool = _env("GRE_REALTIME_PRIVATE", default=True)
     realtime_renew: float = _env("GRE_REALTIME_RENEW", default=4 * 3600.0, ge=60)
 
@@ -192,9 +191,11 @@ def load_db_url(env_file: Path | None = None) -> str:
     Raises ConfigurationError, one line that never quotes the address (it holds a password).
     """
     _readable(env_file)
-    url = os.environ.get("SUPABASE_DB_URL") or (
-        dotenv_values(env_file).get("SUPABASE_DB_URL") if env_file else None
-    )
+    try:
+        given = dotenv_values(env_file) if env_file else {}
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--env-file: {env_file} is not a text file in UTF-8") from None
+    url = os.environ.get("SUPABASE_DB_URL") or given.get("SUPABASE_DB_URL")
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
     if not url.startswith(("postgresql://", "postgres://")):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -16,6 +17,21 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+def _bare_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say which exception was raised where, and no more: its text and its frames' locals may hold chat text."""
+    found = event.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)
+        event["exception"] = type(error).__name__
+        event["at"] = " < ".join(
+            f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in reversed(frames[-8:])
+        )
+    return event
 
 
 def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) -> None:
@@ -26,27 +42,25 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     (the feed reports its state itself).
     """
     known = tuple(s for s in secrets if len(s) >= 6)
-
-    def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        for secret in known:
-            for key, value in event.items():
-                if isinstance(value, str) and secret in value:
-                    event[key] = value.replace(secret, "[redacted]")
-        return event
-
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
+    plain: Any = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)
+    )
+
+    def render(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+        line = str(plain(logger, name, event))
+        for secret in known:
+            line = line.replace(secret, "[redacted]")
+        return line
+
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks if as_json else structlog.processors.format_exc_info,
-        redact,
+        _bare_exception,
     ]
-    renderer: Any = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)
-    )
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -55,7 +69,7 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -121,7 +135,9 @@ class Metrics:
             "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],
             registry=registry,
         )  # fmt: skip
-        self.rings = Counter("gre_bells_total", "Bells heard, by kind", ["bell"], registry=registry)
+        self.rings = Counter(
+            "gre_bells_total", "Bells heard from Realtime, joins included", registry=registry
+        )
         self.missed = Counter(
             "gre_bells_missed_total",
             "Work found by a sweep that no bell had announced",

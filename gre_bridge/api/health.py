@@ -17,10 +17,10 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import SecretStr
 
 from gre_bridge import __version__
 from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.settings import Settings
 from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
 
@@ -39,20 +39,25 @@ class Health:
         store: Store,
         problems: Callable[[], list[str]],
         alive: Callable[[], bool],
-        token: SecretStr | None,
+        settings: Settings,
     ) -> None:
-        """`problems` lists why the daemon is not ready; `token` opens /metrics to others than loopback."""
+        """`problems` lists why the daemon is not ready."""
         self._metrics = metrics
         self._store = store
         self._problems = problems
         self._alive = alive
-        self._token = token.get_secret_value() if token else None
+        self._token = settings.metrics_token.get_secret_value() if settings.metrics_token else None
+        self._docs = settings.docs
         self._read_at = -STATS_AGE
 
     def app(self) -> FastAPI:
         """The ASGI application."""
         app = FastAPI(
-            title="gre-bridge", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+            title="gre-bridge",
+            version=__version__,
+            redoc_url=None,
+            docs_url="/docs" if self._docs else None,
+            openapi_url="/openapi.json" if self._docs else None,
         )
 
         @app.get("/healthz")

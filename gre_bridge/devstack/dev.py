@@ -180,7 +180,8 @@ def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> 
         [*daemon, "--env-file", str(env_file)],
         stop_signal=signal.SIGTERM,
         grace=_STOP_WITHIN,
-        env={**mine, **env},
+        # Everything is on loopback, which a proxy of the developer's network cannot reach.
+        env={**mine, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", **env},
     )
 
 

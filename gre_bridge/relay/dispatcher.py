@@ -86,6 +86,8 @@ class Dispatcher:
         self._feed_healthy = feed_healthy
         self._on_missed = on_missed
         self._clock = clock
+        state = metrics.breaker.labels(sink.name)
+        state.set_function(lambda: list(BreakerState).index(self.breaker.state(self._clock())))
         self._bell = asyncio.Event()
         self._stopping = False
         self._abandoned: list[str] = []
@@ -104,6 +106,12 @@ class Dispatcher:
         """Claim nothing more; `run` returns when what is in flight has been settled."""
         self._stopping = True
         self._bell.set()
+
+    async def give_up(self) -> None:
+        """Hand back what is still leased, after `run` was cancelled: another worker may go on at once."""
+        for token in (*self.sender.leases, *self._abandoned):
+            with contextlib.suppress(BridgeError):
+                await self._store.release(sink=self.sink.name, token=token)
 
     async def run(self) -> None:
         """Relay until `stop`; cancelling it gives up at once and leaves the leases to run out."""
@@ -249,5 +257,6 @@ class Dispatcher:
                     log.warning("cannot extend leases", sink=self.sink.name, error=str(error))
                     continue
                 lease.extend(extended, now + self._lease_seconds)
-                if lost := lease.drop(lane for lane in lanes if lane not in extended and lane not in busy):
+                gone = [lane for lane in lanes if lane not in extended | busy and not self.settler.has(lane)]
+                if lost := lease.drop(gone):
                     self._metrics.lost_leases.labels(self.sink.name).inc(lost)

@@ -43,8 +43,8 @@ class BreakerState(StrEnum):
     """CLOSED lets work through; OPEN holds it in the database; HALF_OPEN lets one probe through."""
 
     CLOSED = "closed"
-    OPEN = "open"
     HALF_OPEN = "half_open"
+    OPEN = "open"
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class Breaker:
     base: float = 0.1
     share: float = 0.1
     cap: float = 15.0
-    retry_after_cap: float = 600.0
+    retry_after_cap: float = 300.0
     jitter: Jitter = random.random
     failures: int = 0
     reason: str = ""

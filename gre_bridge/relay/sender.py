@@ -133,7 +133,9 @@ class Sender:
             end = self._fill(waiting, at)
             # A lane that has stopped has left `results`; one that is no longer ours stops here.
             now = self._clock()
-            for lost in {p.lane_key for p in waiting[at:end] if not lease.holds(p.lane_key, now)} & set(results):
+            for lost in {p.lane_key for p in waiting[at:end] if not lease.holds(p.lane_key, now)} & set(
+                results
+            ):
                 self._settler.put(results.pop(lost))
             batch = [p for p in waiting[at:end] if p.lane_key in results]
             at = end
@@ -211,12 +213,10 @@ class Sender:
             self._metrics.requests.labels(sink, failure.kind).inc()
             if self._breaker.failure(self._clock(), failure):
                 log.error("breaker opened", sink=sink, error=str(failure), kind=failure.kind)
-            self._metrics.breaker.labels(sink).set(2 if self._breaker.wait(self._clock()) else 0)
             return True
         if any(p.payloads and o.result is not Result.UNSENT for p, o in zip(batch, outcomes, strict=True)):
             self._metrics.requests.labels(sink, "ok").inc()
             if self._breaker.success():
                 log.info("breaker closed", sink=sink)
-                self._metrics.breaker.labels(sink).set(0)
                 self._on_recovery()
         return False

@@ -7,12 +7,12 @@ was lost. Lanes that were locked come back after some milliseconds.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Sequence
 
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_random_exponential
 
-from gre_bridge.errors import BridgeError, TransientError
+from gre_bridge.errors import BridgeError, PermanentError
 from gre_bridge.models import LaneResult
 from gre_bridge.store import Settled, Store
 from gre_bridge.telemetry import Metrics
@@ -45,15 +45,19 @@ class Settler:
         self._on_settled = on_settled
         self._queue: list[LaneResult] = []
         self._busy: list[LaneResult] = []
+        self._writing: list[LaneResult] = []
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._failures = 0
 
     @property
     def pending(self) -> int:
         """Lanes whose result the database does not have yet."""
         return len(self._queue) + len(self._busy)
+
+    def has(self, lane: str) -> bool:
+        """Whether a result of the lane is on its way to the database."""
+        return any(r.lane_key == lane for part in (self._queue, self._busy, self._writing) for r in part)
 
     def put(self, result: LaneResult) -> None:
         """Have a lane's result written."""
@@ -83,7 +87,9 @@ class Settler:
             self._busy = []
             if not batch:
                 continue
+            self._writing = batch
             settled = await self._settle(batch)
+            self._writing = []
             self._busy = [result for result in batch if result.lane_key in settled.busy]
             if not self._busy:
                 pause = BUSY_PAUSE
@@ -95,27 +101,23 @@ class Settler:
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
-        while True:
-            try:
-                settled = await self._store.settle(sink=self._sink, results=batch)
-            except BridgeError as error:
-                self._metrics.store_errors.labels(error.kind).inc()
-                if error.kind == "permanent":
-                    return await self._divide(batch, error)
-                self._failures += 1
-                if self._failures == 1:
-                    log.warning(
-                        "cannot settle", sink=self._sink, lanes=len(batch), error=str(error), kind=error.kind
-                    )
-                cap = 5.0 if isinstance(error, TransientError) else 30.0
-                await asyncio.sleep(
-                    min(cap, 0.05 * 2.0 ** min(self._failures, 10)) * (0.5 + random.random() / 2)
-                )
-            else:
-                if self._failures:
-                    log.info("settling again", sink=self._sink, failures=self._failures)
-                self._failures = 0
-                return settled
+        try:
+            return await AsyncRetrying(
+                retry=retry_if_not_exception_type(PermanentError),
+                wait=wait_random_exponential(0.1, max=5),
+                before_sleep=self._failed,
+                reraise=True,
+            )(self._store.settle, sink=self._sink, results=batch)
+        except PermanentError as error:
+            self._metrics.store_errors.labels(error.kind).inc()
+            return await self._divide(batch, error)
+
+    def _failed(self, attempt: RetryCallState) -> None:
+        error = attempt.outcome.exception() if attempt.outcome else None
+        kind = error.kind if isinstance(error, BridgeError) else "bug"
+        self._metrics.store_errors.labels(kind).inc()
+        if attempt.attempt_number == 1:
+            log.warning("cannot settle", sink=self._sink, error=str(error), kind=kind)
 
     async def _divide(self, batch: list[LaneResult], error: BridgeError) -> Settled:
         if len(batch) == 1:

@@ -296,8 +296,8 @@ language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_locked text[];
-  v_settled text[];
-  v_ids uuid[];
+  v_mine bigint[];
+  v_free bigint[];
   v_busy text[];
   v_lost text[];
   v_waiting integer;
@@ -306,12 +306,11 @@ begin
     perform gre.refuse(400, 'settle_invalid', 'p_results must be an array');
   end if;
 
-  select array_agg(l.lane_key) into v_locked from (
+  select coalesce(array_agg(l.lane_key), '{}') into v_locked from (
     select lane_key from public.gre_relay_lanes
     where sink = p_sink and lane_key in (select r ->> 'lane' from jsonb_array_elements(p_results) r)
     for no key update skip locked
   ) l;
-  v_locked := coalesce(v_locked, '{}');
 
   -- Locked in one order and never waited for: two settles of the same deliveries (a zombie's and its heir's) pass.
   with wanted as (
@@ -330,24 +329,27 @@ begin
   update public.gre_relay_deliveries d set state = f.state, settled_at = v_now
   from free f where d.id = f.id;
 
-  -- Lanes that are ours to free: locked, the token still theirs, nothing of theirs skipped above.
-  select array_agg(r ->> 'lane') into v_settled
-  from jsonb_array_elements(p_results) r
-  join public.gre_relay_lanes l on l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
-  where l.lane_key = any (v_locked) and not coalesce((r ->> 'keep')::boolean, false)
-    and not exists (
+  -- Results (by their place in p_results) whose token is still their lane's; and of these the ones to free:
+  -- the lane is locked, not to be kept, and nothing of theirs was skipped above.
+  select coalesce(array_agg(n), '{}'),
+    coalesce(array_agg(n) filter (where l.lane_key = any (v_locked) and not exists (
       select from jsonb_array_elements_text(coalesce(r -> 'done', '[]') || coalesce(r -> 'expired', '[]')) x (id)
-      join public.gre_relay_deliveries d on d.id = x.id::uuid where d.state = 'pending');
-  v_settled := coalesce(v_settled, '{}');
+      join public.gre_relay_deliveries d on d.id = x.id::uuid where d.state = 'pending')), '{}')
+    into v_mine, v_free
+  from jsonb_array_elements(p_results) with ordinality t (r, n)
+  join public.gre_relay_lanes l
+    on l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
+  where not coalesce((r ->> 'keep')::boolean, false);
 
   update public.gre_relay_deliveries d set
     attempts = d.attempts + coalesce((r -> 'failed' ->> 'spend')::boolean, false)::integer,
     last_error = left(r -> 'failed' ->> 'error', 500),
     state = case when r -> 'failed' ->> 'state' = 'dead' then 'dead' else d.state end,
     settled_at = case when r -> 'failed' ->> 'state' = 'dead' then v_now end
-  from jsonb_array_elements(p_results) r
-  where jsonb_typeof(r -> 'failed') = 'object' and r ->> 'lane' = any (v_settled)
-    and d.id in (select x.id::uuid from jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)) and d.sink = p_sink and d.lane_key = r ->> 'lane' and d.state = 'pending';
+  from jsonb_array_elements(p_results) with ordinality t (r, n)
+  where n = any (v_free) and jsonb_typeof(r -> 'failed') = 'object'
+    and d.id in (select x.id::uuid from jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id))
+    and d.sink = p_sink and d.lane_key = r ->> 'lane' and d.state = 'pending';
 
   with freed as (
     update public.gre_relay_lanes l set lease_until = null, lease_token = null,
@@ -358,30 +360,22 @@ begin
         from public.gre_relay_deliveries d
         where d.sink = p_sink and d.lane_key = l.lane_key and d.state = 'pending'
         order by d.ord limit 1)
-    from jsonb_array_elements(p_results) r
-    where l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
-      and l.lane_key = any (v_settled) and not coalesce((r ->> 'keep')::boolean, false)
+    from jsonb_array_elements(p_results) with ordinality t (r, n)
+    where n = any (v_free) and l.sink = p_sink and l.lane_key = r ->> 'lane'
     returning l.ready_at
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
 
   perform gre.write_receipts(p_results);
 
-  select array_agg(l.lane_key) filter (where not l.lane_key = any (v_locked) or (l.mine and not l.lane_key = any (v_settled))),
-         array_agg(l.lane_key) filter (where l.lane_key = any (v_locked) and not l.mine)
+  select coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_free) and (n = any (v_mine) or not r ->> 'lane' = any (v_locked))), '{}'),
+    coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_mine) and r ->> 'lane' = any (v_locked)), '{}')
     into v_busy, v_lost
-  from (
-    select r ->> 'lane' as lane_key,
-      (r ->> 'lane' = any (v_settled)) or exists (
-        select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane'
-          and k.lease_token = (r ->> 'token')::uuid) as mine
-    from jsonb_array_elements(p_results) r
-    where not coalesce((r ->> 'keep')::boolean, false)
-      and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane')
-  ) l;
+  from jsonb_array_elements(p_results) with ordinality t (r, n)
+  where not coalesce((r ->> 'keep')::boolean, false)
+    and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane');
 
-  return jsonb_build_object('busy', coalesce(to_jsonb(v_busy), '[]'), 'lost', coalesce(to_jsonb(v_lost), '[]'),
-                            'waiting', v_waiting);
+  return jsonb_build_object('busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost), 'waiting', v_waiting);
 end $$;
 
 -- One row of push_notifications for each push; a repeat finds its own row by the delivery's id.

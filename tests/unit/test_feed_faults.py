@@ -156,8 +156,6 @@ async def test_a_deaf_link_is_rebuilt_and_trusted_only_after_a_bell(server: Phoe
         await until(it.live)
         clock.now += 60
         it.feed.missed(30.0)
-        assert it.feed.healthy, "once may be an accident"
-        it.feed.missed(30.0)
         assert not it.feed.healthy
         await until(lambda: server.connections == 2 and it.live())
         assert it.feed.reconnections == {"deaf": 1}
@@ -170,7 +168,7 @@ async def test_a_deaf_link_is_rebuilt_and_trusted_only_after_a_bell(server: Phoe
         await server.insert({"session_id": S1})
         await until(lambda: it.feed.healthy)
         assert it.feed.detail == ""
-        assert it.feed.misses == 2
+        assert it.feed.misses == 1
 
 
 async def test_work_that_a_bell_may_have_announced_is_no_miss(server: PhoenixServer) -> None:
@@ -182,13 +180,7 @@ async def test_work_that_a_bell_may_have_announced_is_no_miss(server: PhoenixSer
             it.feed.missed(1.0)  # its bell may still come
             it.feed.missed(61.0)  # committed before the last ring
         assert it.feed.misses == 0
-        it.feed.missed(30.0)
-        await server.broadcast({})
-        await until(lambda: it.feed.last_ring == clock.now)
-        clock.now += 60
-        it.feed.missed(30.0)
-        assert it.feed.misses == 2
-        assert it.feed.healthy, "a bell rang between the two"
+        assert it.feed.healthy
 
 
 async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: PhoenixServer) -> None:

@@ -1,0 +1,225 @@
+"""Retry, breaker and lease: values without a clock, so every rule is a line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.relay.lease import Lease
+from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+
+DOWN = TransientError("no connection")
+WRONG_KEY = ConfigurationError("PUSHER_SECRET was refused")
+
+
+def never() -> float:
+    """No jitter: the whole ceiling."""
+    return 0.0
+
+
+def breaker(**changes: float) -> Breaker:
+    return Breaker(jitter=never, **changes)
+
+
+def opened(at: float = 0.0, error: BridgeError = WRONG_KEY, **changes: float) -> Breaker:
+    found = breaker(**changes)
+    found.failure(at, error)
+    return found
+
+
+# Retry ------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_dies_at_the_last_allowed_refusal_and_not_before() -> None:
+    policy = RetryPolicy(max_attempts=5)
+    assert [policy.gives_up(n) for n in range(1, 7)] == [False, False, False, False, True, True]
+    assert RetryPolicy(max_attempts=1).gives_up(1)
+
+
+def test_backoff_doubles_up_to_the_cap() -> None:
+    policy = RetryPolicy(base=0.5, cap=60.0, jitter=lambda: 1.0)
+    assert [policy.delay(n) for n in (1, 2, 3, 4, 7, 8, 9)] == [0.5, 1.0, 2.0, 4.0, 32.0, 60.0, 60.0]
+    assert policy.delay(100_000) == 60.0
+
+
+@given(attempts=st.integers(1, 10_000), share=st.floats(0.0, 1.0, exclude_max=True))
+def test_backoff_has_full_jitter(attempts: int, share: float) -> None:
+    ceiling = RetryPolicy(jitter=lambda: 1.0).delay(attempts)
+    delay = RetryPolicy(jitter=lambda: share).delay(attempts)
+    assert delay == pytest.approx(share * ceiling)
+    assert 0.0 <= delay < ceiling <= 60.0
+
+
+# Breaker: opening -------------------------------------------------------------------------------------------
+
+
+def test_a_new_breaker_lets_work_through() -> None:
+    assert breaker().state(0.0) is BreakerState.CLOSED
+    assert breaker().wait(0.0) == 0.0
+
+
+def test_the_third_failure_in_a_row_opens_it_and_only_that_one_says_so() -> None:
+    found = breaker()
+    assert [found.failure(0.0, DOWN) for _ in range(5)] == [False, False, True, False, False]
+    assert found.state(0.0) is BreakerState.OPEN
+    assert found.reason == "no connection"
+
+
+def test_a_success_between_failures_starts_the_count_again() -> None:
+    found = breaker()
+    found.failure(0.0, DOWN)
+    found.failure(0.0, DOWN)
+    assert found.success() is False
+    assert found.failure(0.0, DOWN) is False
+    assert found.failure(0.0, DOWN) is False
+    assert found.state(0.0) is BreakerState.CLOSED
+
+
+def test_refused_credentials_open_it_at_once() -> None:
+    found = breaker()
+    assert found.failure(0.0, WRONG_KEY) is True
+    assert found.state(0.0) is BreakerState.OPEN
+    assert found.reason == "PUSHER_SECRET was refused"
+
+
+@pytest.mark.parametrize("seconds", [0.0, 7.0, 300.0])
+def test_retry_after_opens_it_at_once_for_at_least_so_long(seconds: float) -> None:
+    found = opened(error=TransientError("429", retry_after=seconds))
+    assert found.wait(0.0) == max(seconds, found.base)
+
+
+def test_retry_after_is_believed_up_to_a_limit() -> None:
+    found = opened(error=TransientError("429", retry_after=86_400.0), retry_after_cap=120.0)
+    assert found.wait(0.0) == 120.0
+
+
+def test_a_failure_that_was_still_in_flight_does_not_shorten_the_wait() -> None:
+    found = opened(error=TransientError("429", retry_after=30.0))
+    found.failure(1.0, DOWN)
+    assert found.wait(1.0) == pytest.approx(29.0)
+
+
+# Breaker: how long ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("outage", "wait"), [(0.0, 0.1), (0.5, 0.1), (10.0, 1.0), (100.0, 10.0), (3600.0, 15.0)])
+def test_the_wait_is_a_tenth_of_the_outage_between_a_floor_and_a_cap(outage: float, wait: float) -> None:
+    found = opened(at=50.0)
+    found.begin_probe()
+    found.failure(50.0 + outage, DOWN)
+    assert found.wait(50.0 + outage) == pytest.approx(wait)
+
+
+@given(outage=st.floats(0.0, 1e6), share=st.floats(0.0, 1.0, exclude_max=True))
+def test_jitter_takes_up_to_a_half_off_the_wait(outage: float, share: float) -> None:
+    full, some = Breaker(jitter=never, since=0.0), Breaker(jitter=lambda: share, since=0.0)
+    assert full.delay(outage) / 2 <= some.delay(outage) <= full.delay(outage) <= 15.0
+
+
+def test_a_new_outage_is_measured_from_its_own_first_failure() -> None:
+    found = opened(at=0.0)
+    found.success()
+    found.failure(1000.0, WRONG_KEY)
+    assert found.wait(1000.0) == pytest.approx(0.1)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 100.0), st.sampled_from(["down", "key", "later", "probe", "ok"]))))
+def test_no_history_makes_it_wait_beyond_its_caps(history: list[tuple[float, str]]) -> None:
+    found, now = Breaker(), 0.0
+    for passed, what in history:
+        now += passed
+        if what == "ok":
+            found.success()
+            assert found.wait(now) == 0.0
+        elif what == "probe":
+            found.begin_probe()
+        else:
+            found.failure(
+                now,
+                {"down": DOWN, "key": WRONG_KEY, "later": TransientError("503", retry_after=1e9)}[what],
+            )
+        assert 0.0 <= found.wait(now) <= max(found.cap, found.retry_after_cap)
+        assert (found.state(now) is BreakerState.CLOSED) <= (found.wait(now) == 0.0)
+        assert (found.state(now) is BreakerState.OPEN) <= (found.wait(now) > 0.0)
+
+
+# Breaker: half open -----------------------------------------------------------------------------------------
+
+
+def test_when_the_wait_is_over_one_probe_goes_and_everything_else_waits_for_it() -> None:
+    found = opened(at=0.0)
+    assert found.state(0.09) is BreakerState.OPEN
+    assert found.wait(0.04) == pytest.approx(0.06)
+    assert found.state(0.1) is BreakerState.HALF_OPEN
+    assert found.wait(0.1) == 0.0
+    found.begin_probe()
+    assert found.state(0.1) is BreakerState.HALF_OPEN
+    assert found.wait(0.1) > 0.0
+    assert found.wait(1e6) > 0.0
+
+
+def test_a_probe_that_gets_through_closes_it() -> None:
+    found = opened(at=0.0)
+    found.begin_probe()
+    assert found.success() is True
+    assert found.state(1.0) is BreakerState.CLOSED
+    assert found.wait(1.0) == 0.0
+    assert found.reason == ""
+    assert found.success() is False
+
+
+def test_a_probe_that_fails_opens_it_again_without_a_second_alarm() -> None:
+    found = opened(at=0.0)
+    found.begin_probe()
+    assert found.failure(20.0, DOWN) is False
+    assert found.state(20.0) is BreakerState.OPEN
+    assert found.wait(20.0) == pytest.approx(2.0)
+    assert found.state(22.0) is BreakerState.HALF_OPEN
+
+
+def test_a_probe_that_had_nothing_to_send_leaves_the_place_to_the_next() -> None:
+    found = opened(at=0.0)
+    found.begin_probe()
+    found.cancel_probe()
+    assert found.state(1.0) is BreakerState.HALF_OPEN
+    assert found.wait(1.0) == 0.0
+
+
+def test_cancelling_a_probe_that_already_failed_does_not_let_work_through() -> None:
+    found = opened(at=0.0)
+    found.begin_probe()
+    found.failure(20.0, DOWN)
+    found.cancel_probe()
+    assert found.state(20.0) is BreakerState.OPEN
+
+
+# Lease ------------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_may_be_sent_until_the_deadline_and_not_at_it() -> None:
+    lease = Lease("t", ["a"], 10.0)
+    assert lease.holds("a", 9.999)
+    assert not lease.holds("a", 10.0)
+    assert not lease.holds("b", 0.0)
+
+
+def test_each_lane_is_prolonged_for_itself() -> None:
+    lease = Lease("t", ["a", "b"], 10.0)
+    lease.extend(["a", "never-ours"], 20.0)
+    assert lease.holds("a", 15.0)
+    assert not lease.holds("b", 15.0)
+    assert not lease.holds("never-ours", 15.0)
+    assert lease.due(15.0) == ["b"]
+    assert len(lease) == 2
+
+
+def test_what_was_dropped_is_neither_held_nor_prolonged() -> None:
+    lease = Lease("t", ["a", "b"], 10.0)
+    assert lease.drop(["a", "a", "c"]) == 1
+    lease.extend(["a"], 20.0)
+    assert not lease.holds("a", 5.0)
+    assert lease.due(100.0) == ["b"]
+    assert lease.drop(["b"]) == 1
+    assert len(lease) == 0
