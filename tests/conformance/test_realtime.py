@@ -356,7 +356,7 @@ async def test_handshake_refusals(served: Served, query: str, status: int, body:
 @pytest.mark.parametrize(
     ("topic", "access_token", "reason"),
     [
-        ("realtime:e", token(expires_in=-10), "InvalidJWTToken: Token has expired 1\\d seconds ago"),
+        ("realtime:e", token(expires_in=-10), "InvalidJWTToken: Token has expired \\d+ seconds ago"),
         ("realtime:e", "abc", "MalformedJWT: The token provided is not a valid JWT"),
         ("realtime:e", token(secret="y" * 40), "JwtSignatureError: Failed to validate JWT signature"),
         ("realtime:", None, "TopicNameRequired: You must provide a topic name"),
