@@ -248,6 +248,8 @@ def _connected(db_url: str) -> Iterator[psycopg.Connection]:
         raise ConfigurationError("SUPABASE_DB_URL is not a PostgreSQL address") from None
     except psycopg.OperationalError as error:
         text = str(error).strip().splitlines()[-1]
+        if text.startswith(("invalid", "missing")):  # libpq quotes what it dislikes of an address
+            raise ConfigurationError("SUPABASE_DB_URL is not a PostgreSQL address") from None
         wrong = re.search(
             r"authentication failed|does not exist|no pg_hba|not translate|not resolve|password", text
         )

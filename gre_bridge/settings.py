@@ -27,13 +27,14 @@ def _split(value: Any) -> Any:
 
 def _url(value: Any) -> Any:
     """Accept an http(s) address and drop its trailing slash."""
-    if isinstance(value, str) and value:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            msg = "must be an address that starts with http:// or https://"
-            raise ValueError(msg)
-        return value.rstrip("/")
-    return value
+    try:
+        parts = urlsplit(str(value).strip())
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("must be an address that starts with http:// or https://") from None
+    return str(value).strip().rstrip("/")
 
 
 def _blank(value: Any) -> Any:
@@ -41,9 +42,16 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _filled(value: Any) -> Any:
+    """Refuse a value of white space only."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is blank")
+    return value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Url = Annotated[str, BeforeValidator(_url)]
-MaybeUrl = Annotated[Url | None, BeforeValidator(_blank)]
+Secret = Annotated[SecretStr, BeforeValidator(_filled)]
 Maybe = Annotated[str | None, BeforeValidator(_blank)]
 MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_blank)]
 
@@ -56,13 +64,13 @@ def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
 class Settings(BaseSettings):
     """All settings of the daemon; field by field the variables of .env.example."""
 
-    model_config = SettingsConfigDict(extra="ignore", case_sensitive=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", case_sensitive=True, populate_by_name=True, env_ignore_empty=True
+    )
 
     # Supabase
     supabase_url: Url = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
-    supabase_service_key: SecretStr = _env(
-        "SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY", min_length=1
-    )
+    supabase_service_key: Secret = _env("SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY")
     supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
     supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
 

@@ -6,9 +6,10 @@ a client's time-out does not cancel the statement (measured on PostgREST 14.5: i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from postgrest.exceptions import APIError
@@ -16,6 +17,8 @@ from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException, ac
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import Claim, Json, LaneResult
+
+T = TypeVar("T")
 
 SCHEMA_VERSIONS = range(1, 2)
 """Versions of `gre_schema_version()` that this worker can work with."""
@@ -40,12 +43,15 @@ _TRANSIENT_CODES = {
     "25006",
 }
 _TRANSIENT_CLASSES = ("08", "53", "58", "XX")
+_AGAIN = (408, 425, 429)
+_status: ContextVar[list[int] | None] = ContextVar("status", default=None)
 
 
-def explain(error: Exception, what: str) -> BridgeError:
+def explain(error: Exception, what: str, status: int | None = None) -> BridgeError:
     """Sort an error of the client into transient, permanent or configuration.
 
-    The text names the call and the code, never the arguments.
+    `status` is the HTTP status, where one came: a gateway's refusal has no code of its own. The text names
+    the call and the code; PostgreSQL's own words, which may quote an argument, are left out.
     """
     if isinstance(error, httpx.TimeoutException):
         return TransientError(f"{what}: no answer in time", code="timeout")
@@ -53,8 +59,9 @@ def explain(error: Exception, what: str) -> BridgeError:
         return TransientError(f"{what}: {type(error).__name__}", code="connection")
     if not isinstance(error, APIError):
         return PermanentError(f"{what}: {type(error).__name__}")
-    code = str(error.code or "")
-    text = f"{what}: {code or 'database'} {error.message or ''}"
+    code = str(status or "") if error.code is None else str(error.code)
+    # Codes in P are PostgREST's and our own functions': their words hold no data.
+    text = f"{what}: {code or 'the database is away'} {(error.message or '') if code.startswith('P') else ''}"
     if code == "PGRST202":
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
@@ -63,13 +70,16 @@ def explain(error: Exception, what: str) -> BridgeError:
         return ConfigurationError(
             f"{what}: SUPABASE_SERVICE_KEY may not do this (not the service key?)", code=code
         )
-    if (
-        code in _TRANSIENT_CODES
-        or code.startswith(_TRANSIENT_CLASSES)
-        or (code.isdigit() and len(code) == 3 and code >= "500")
-    ):
+    if code in _TRANSIENT_CODES or code.startswith(_TRANSIENT_CLASSES):
+        return TransientError(text, code=code)
+    if len(code) == 3 and code.isdigit() and (int(code) in _AGAIN or int(code) >= 500):
         return TransientError(text, code=code)
     return PermanentError(text, code=code)
+
+
+async def _note_status(response: httpx.Response) -> None:
+    if (seen := _status.get()) is not None:
+        seen.append(response.status_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ class Store:
         """Connect lazily to the project at `url` with its service key; `timeout` (seconds) bounds each call."""
         http = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            event_hooks={"response": [_note_status]},
             limits=httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=60),
         )
         try:
@@ -114,13 +125,19 @@ class Store:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _call(self, function: str, arguments: Json) -> Any:
+    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
         self.on_request(function)
+        seen: list[int] = []
+        _status.set(seen)
         try:
-            answer: Awaitable[Any] = self._client.rpc(function, arguments).execute()
-            return (await answer).data
+            answer = (await self._client.rpc(function, arguments).execute()).data
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
-            raise explain(error, function) from None
+            raise explain(error, function, seen[-1] if seen else None) from None
+        try:
+            return read(answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # A proxy's page with status 200, say: it may have happened all the same.
+            raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
 
     async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
         """Lease up to `lanes` due lanes of `sink` for `lease` seconds under `token`, oldest first.
@@ -128,45 +145,47 @@ class Store:
         After an error the claim may still have happened: release the token.
         Raises TransientError, PermanentError or ConfigurationError, as every method here.
         """
-        answer = await self._call(
-            "gre_relay_claim",
-            {
-                "p_sink": sink,
-                "p_token": token,
-                "p_lanes": lanes,
-                "p_per_lane": per_lane,
-                "p_lease_seconds": lease,
-            },
-        )
-        return Claim.from_json(token, answer)
+        arguments = {
+            "p_sink": sink,
+            "p_token": token,
+            "p_lanes": lanes,
+            "p_per_lane": per_lane,
+            "p_lease_seconds": lease,
+        }
+        return await self._call("gre_relay_claim", arguments, lambda answer: Claim.from_json(token, answer))
 
     async def settle(self, *, sink: str, results: Iterable[LaneResult]) -> Settled:
         """Record what became of claimed deliveries and free exactly these lanes."""
-        answer = await self._call(
-            "gre_relay_settle", {"p_sink": sink, "p_results": [result.to_json() for result in results]}
+        return await self._call(
+            "gre_relay_settle",
+            {"p_sink": sink, "p_results": [result.to_json() for result in results]},
+            lambda answer: Settled(
+                frozenset(answer["busy"]), frozenset(answer["lost"]), int(answer["waiting"])
+            ),
         )
-        return Settled(frozenset(answer["busy"]), frozenset(answer["lost"]), answer["waiting"])
 
     async def extend(
         self, *, sink: str, token: str, lanes: list[str], lease: float
     ) -> tuple[frozenset[str], frozenset[str]]:
         """Prolong the leases of `lanes`; returns those extended and those busy: the rest are lost."""
-        answer = await self._call(
+        return await self._call(
             "gre_relay_extend",
             {"p_sink": sink, "p_token": token, "p_lanes": lanes, "p_lease_seconds": lease},
+            lambda answer: (frozenset(answer["extended"]), frozenset(answer["busy"])),
         )
-        return frozenset(answer["extended"]), frozenset(answer["busy"])
 
     async def release(self, *, sink: str, token: str, lanes: list[str] | None = None) -> bool:
         """Give lanes back unsent (all of `token` when None); False when some were locked: repeat."""
-        answer = await self._call("gre_relay_release", {"p_sink": sink, "p_token": token, "p_lanes": lanes})
-        return bool(answer["busy"] == 0)
+        return await self._call(
+            "gre_relay_release",
+            {"p_sink": sink, "p_token": token, "p_lanes": lanes},
+            lambda answer: bool(answer["busy"] == 0),
+        )
 
     async def stats(self) -> list[Json]:
         """What waits, one object for each sink (`gre_relay_stats`)."""
-        rows: list[Json] = await self._call("gre_relay_stats", {})
-        return rows
+        return await self._call("gre_relay_stats", {}, lambda rows: [dict(row) for row in rows])
 
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""
-        return int(await self._call("gre_schema_version", {}))
+        return await self._call("gre_schema_version", {}, int)

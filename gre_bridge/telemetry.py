@@ -7,6 +7,7 @@ passes a filter that blanks known secrets. Metrics are in base units (seconds) a
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
@@ -41,7 +42,9 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     levels are held at WARNING; `realtime` logs refused payloads whole at ERROR, so it is shut off
     (the feed reports its state itself).
     """
-    known = tuple(s for s in secrets if len(s) >= 6)
+    # As they are, and as JSON or a repr would write them.
+    forms = {form for s in secrets if len(s) >= 6 for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1])}
+    known = sorted(forms, key=len, reverse=True)
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
     plain: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)

@@ -78,7 +78,7 @@ async def until(condition: Callable[[], Any], within: float = 60.0) -> None:
     deadline = now() + within
     while not condition():
         assert now() < deadline, f"not within {within} s of virtual time"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(within / 5000)
 
 
 @dataclass
@@ -132,7 +132,9 @@ class Outbox:
         if queue.ready is None:
             queue.ready = now() - age
 
-    def fail(self, function: str, error: BridgeError = DOWN, *, times: int = 1, applied: bool = False) -> None:
+    def fail(
+        self, function: str, error: BridgeError = DOWN, *, times: int = 1, applied: bool = False
+    ) -> None:
         """Let the next calls fail; `applied`: the statement still commits, only its answer is lost."""
         self._failures[function] += [(error, applied)] * times
 
@@ -187,7 +189,9 @@ class Outbox:
                         ),
                     )
                 )
-            others = [max(q.ready, q.until) for q in self.lanes.values() if q.ready is not None and q.token != token]
+            others = [
+                max(q.ready, q.until) for q in self.lanes.values() if q.ready is not None and q.token != token
+            ]
             nearest = now() if len(free) >= lanes else min(others, default=None)
             return Claim(token, tuple(taken), None if nearest is None else max(0.0, nearest - now()))
 
@@ -201,33 +205,39 @@ class Outbox:
             self.fail("settle", PermanentError("settle: 22P02"))
 
         def apply() -> Settled:
-            busy, lost, waiting, rows = set(), set(), 0, self.rows()
+            rows = self.rows()
             for result in batch:
-                for names, state in ((result.done, "done"), (result.expired, "expired")):
-                    for name in names:
-                        if rows[name].state == "pending":
-                            rows[name].state = state
-                if result.keep:
-                    continue
-                queue = self.lanes[result.lane_key]
-                if result.lane_key in self.locked:
-                    busy.add(result.lane_key)
-                elif queue.token != result.token:
-                    lost.add(result.lane_key)
-                else:
-                    failure = result.failure
-                    for name in failure.deliveries if failure else ():
-                        rows[name].attempts += failure.spend  # type: ignore[union-attr]
-                        rows[name].error = failure.error  # type: ignore[union-attr]
-                        if failure.state == "dead":  # type: ignore[union-attr]
-                            rows[name].state = "dead"
-                    queue.token, queue.until, queue.ready = None, 0.0, None
-                    if queue.pending:
-                        waiting += 1
-                        queue.ready = now() + failure.retry_in if failure else queue.pending[0].created
-            return Settled(frozenset(busy), frozenset(lost), waiting)
+                for name in (*result.done, *result.expired):
+                    if rows[name].state == "pending":
+                        rows[name].state = "done" if name in result.done else "expired"
+            freed = [(r.lane_key, self._free(r)) for r in batch if not r.keep]
+            return Settled(
+                frozenset(lane for lane, what in freed if what == "busy"),
+                frozenset(lane for lane, what in freed if what == "lost"),
+                sum(what == "waiting" for _, what in freed),
+            )
 
-        return cast("Settled", await self._call("settle", apply, sink=sink, results=[r.to_json() for r in batch]))
+        return cast(
+            "Settled", await self._call("settle", apply, sink=sink, results=[r.to_json() for r in batch])
+        )
+
+    def _free(self, result: LaneResult) -> str:
+        """Free a lane as its settle says; returns busy, lost, waiting (it has more to do) or rest."""
+        queue, failure = self.lanes[result.lane_key], result.failure
+        if result.lane_key in self.locked:
+            return "busy"
+        if queue.token != result.token:
+            return "lost"
+        for row in queue.pending:
+            if failure is not None and row.id in failure.deliveries:
+                row.attempts += failure.spend
+                row.error = failure.error
+                row.state = "dead" if failure.state == "dead" else row.state
+        queue.token, queue.until, queue.ready = None, 0.0, None
+        if queue.pending:
+            queue.ready = now() + failure.retry_in if failure else queue.pending[0].created
+            return "waiting"
+        return "rest"
 
     async def extend(
         self, *, sink: str, token: str, lanes: list[str], lease: float
@@ -266,7 +276,12 @@ class ScriptedSink:
     name = "pusher"
 
     def __init__(
-        self, *, batch_size: int = 10, concurrency: int = 8, latency: float = 0.005, answer: Answer = lambda _: None
+        self,
+        *,
+        batch_size: int = 10,
+        concurrency: int = 8,
+        latency: float = 0.005,
+        answer: Answer = lambda _: None,
     ) -> None:
         self.batch_size = batch_size
         self.concurrency = concurrency
@@ -324,7 +339,8 @@ class ScriptedSink:
 def one_each(lane: Lane, _: Claim) -> list[Parcel]:
     """Route every delivery to one event of its own."""
     return [
-        Parcel(lane.key, (d.id,), (PusherEvent("c", "e", d.id),), attempts=d.attempts) for d in lane.deliveries
+        Parcel(lane.key, (d.id,), (PusherEvent("c", "e", d.id),), attempts=d.attempts)
+        for d in lane.deliveries
     ]
 
 

@@ -79,16 +79,18 @@ class Health:
         return app
 
     def _may_scrape(self, request: Request) -> bool:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if self._token is not None:
-            return hmac.compare_digest(given.encode(), self._token.encode())
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        expected = self._token if scheme.lower() == "bearer" else None
+        if expected is not None and hmac.compare_digest(given.strip().encode(), expected.encode()):
+            return True
         # Behind a proxy every caller looks like loopback: a forwarded request is not a local one.
         if "forwarded" in request.headers or "x-forwarded-for" in request.headers:
             return False
         try:
-            return request.client is not None and ipaddress.ip_address(request.client.host).is_loopback
+            address = ipaddress.ip_address(request.client.host if request.client else "")
         except ValueError:
             return False
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
     async def _refresh(self) -> None:
         now = time.monotonic()

@@ -111,7 +111,8 @@ class OneSignal:
         _check_key(content.get("idempotency_key") or content.get("external_id"))
         if len([name for name in ("include_aliases", "filters") if content.get(name)]) != 1:
             raise RefusedError(
-                400, "You must include which players, segments, or tags you wish to send this notification to."
+                400,
+                "You must include which players, segments, or tags you wish to send this notification to.",
             )
         return None if content.get("filters") else _recipients(content)
 

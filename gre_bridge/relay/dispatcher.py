@@ -208,6 +208,8 @@ class Dispatcher:
             # Due lanes that others hold locked for a moment: look again soon, but not in a spin.
             self._spins = min(self._spins + 1, 8)
             self._due_at = now + min(FIRST_PAUSE * 2.0 ** (self._spins - 1), self._fast_sweep)
+        else:
+            self._spins = 0
 
     def _claim_failed(self, error: BridgeError) -> None:
         self._metrics.store_errors.labels(error.kind).inc()

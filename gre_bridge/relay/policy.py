@@ -90,9 +90,10 @@ class Breaker:
         """A half-open breaker's one probe is on its way."""
         self._probing = True
 
-    def cancel_probe(self) -> None:
-        """The probe found nothing to send: the next work is the probe."""
-        self._probing = False
+    def cancel_probe(self) -> bool:
+        """A probe ended; True when it found nothing to send, so that the next work is the probe."""
+        undecided, self._probing = self._probing, False
+        return undecided
 
     def success(self) -> bool:
         """The service took something. Returns whether that closed the breaker."""

@@ -45,7 +45,7 @@ class Sender:
         on_room: Callable[[], None],
         on_recovery: Callable[[], None],
     ) -> None:
-        """`on_room` is called when a chain ended, `on_recovery` when the breaker closed."""
+        """`on_room` is called when a chain ended, `on_recovery` when held work may go (on) at once."""
         self._sink = sink
         self._route = route
         self._settler = settler
@@ -117,7 +117,11 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - a bug in a sink must not end the loop of all
             log.error("sink raised", sink=self._sink.name, error=type(error).__name__)
             refused = PermanentError(f"the sink raised {type(error).__name__}")
-            return [Outcome(Result.REJECTED, refused) for _ in batch]
+            first = {parcel.lane_key: n for n, parcel in reversed(list(enumerate(batch)))}
+            return [
+                Outcome(Result.REJECTED, refused) if first[p.lane_key] == n else Outcome(Result.UNSENT)
+                for n, p in enumerate(batch)
+            ]
 
     async def _run(self, chain: Chain, lease: Lease, probing: bool) -> None:
         """Send the parcels of these lanes in order until all went or the sink fails; settle every lane."""
@@ -155,8 +159,8 @@ class Sender:
                     self._settler.put(results[key].part() if left[key] > 0 else results.pop(key))
         for result in results.values():
             self._settler.put(result)
-        if probing:
-            self._breaker.cancel_probe()
+        if probing and self._breaker.cancel_probe():
+            self._on_recovery()
 
     def _fill(self, waiting: list[Parcel], at: int) -> int:
         """Where the request that begins at `at` ends: as many parcels as fit it, at least one."""

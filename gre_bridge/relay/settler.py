@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gre_bridge.errors import BridgeError, PermanentError
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import LaneResult
 from gre_bridge.store import Settled, Store
 from gre_bridge.telemetry import Metrics
@@ -103,7 +103,7 @@ class Settler:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
         try:
             return await AsyncRetrying(
-                retry=retry_if_not_exception_type(PermanentError),
+                retry=retry_if_exception_type((TransientError, ConfigurationError)),
                 wait=wait_random_exponential(0.1, max=5),
                 before_sleep=self._failed,
                 reraise=True,

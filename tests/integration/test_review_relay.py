@@ -1,0 +1,165 @@
+"""What a stranger broke: a stop that hung, a Retry-After that was not kept, lanes at rest that held up the rest,
+settles that waited for a portal, and pushes that were looked for from end to end of their table."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import Any
+
+from tests.conftest import Database
+from tests.stack import StackProcess, wait_until
+
+Conn = Any
+
+
+def claim(conn: Conn, sink: str, lanes: int = 100) -> dict[str, Any]:
+    token = str(uuid.uuid4())
+    row = conn.execute("select gre_relay_claim(%s, %s, %s) as c", [sink, token, lanes]).fetchone()
+    return {"token": token, **row["c"]}
+
+
+def settle(conn: Conn, sink: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    row = conn.execute("select gre_relay_settle(%s, %s) as s", [sink, json.dumps(results)]).fetchone()
+    answer: dict[str, Any] = row["s"]
+    return answer
+
+
+def done(claimed: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "lane": lane["lane_key"],
+            "token": claimed["token"],
+            "done": [d["id"] for d in lane["deliveries"]],
+            **more,
+        }
+        for lane in claimed["lanes"]
+    ]
+
+
+def queue_push(conn: Conn, count: int = 1) -> None:
+    conn.execute(
+        "insert into push_notifications (audience, recipients, title, status)"
+        " select 'staff', array['s1'], 'title', 'queued' from generate_series(1, %s)",
+        [count],
+    )
+
+
+def test_sigterm_ends_the_worker_while_a_settle_hangs(stack: StackProcess) -> None:
+    with stack.worker(GRE_DRAIN_SECONDS="1") as worker:
+        stack.fault("rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_relay_settle"})
+        stack.insert(player_id=1, sender="player", message="sent, not settled")
+        wait_until(lambda: stack.received("pusher"), 10, what="the event")
+        began = time.monotonic()
+        assert worker.stop(15) == 0
+        assert time.monotonic() - began < 8
+
+
+def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProcess) -> None:
+    with stack.db() as conn:
+        conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
+    stack.fault(
+        "onesignal", [{"mode": "status", "status": 429, "retry_after": 20, "times": 1}, {"delay": 0.3}]
+    )
+    for n in range(100):
+        stack.insert(player_id=n + 1, sender="player", message="m")
+    with stack.worker():
+        refused = wait_until(
+            lambda: next((i["at"] for i in stack.received("onesignal") if i["status"] == 429), None), 10
+        )
+        wait_until(lambda: time.time() > refused + 3, 5)
+    # What was in flight, or in a chain that had not failed, may still go; no new work may.
+    assert not [i for i in stack.received("onesignal") if i["at"] > refused + 2]
+
+
+def test_lanes_that_go_to_rest_do_not_hold_up_the_rest_after_an_outage(stack: StackProcess) -> None:
+    stack.fault("pusher", {"mode": "refuse"})
+    with stack.worker() as worker:
+        with stack.db() as conn:
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 300) g"
+            )
+            wait_until(lambda: worker.metric("gre_breaker_state", sink="pusher") > 0, 10)
+            conn.execute("delete from gre_relay_deliveries where sink = 'pusher'")
+            stack.fault("pusher", None)
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) values (999, 'player', 'new')"
+            )
+        wait_until(
+            lambda: any(
+                i["status"] == 200 and i["data"].get("message") == "new" for i in stack.received("pusher")
+            ),
+            20,
+        )
+
+
+def test_rule_3_settle_does_not_wait_for_a_queued_push_that_a_portal_holds(db: Database) -> None:
+    with db.connect() as conn, db.connect(autocommit=False) as portal:
+        queue_push(conn)
+        claimed = claim(conn, "onesignal")
+        push = claimed["lanes"][0]["lane_key"].removeprefix("push:")
+        portal.execute("select * from push_notifications for update")
+        conn.execute("set statement_timeout = '2s'")
+        settle(conn, "onesignal", done(claimed, receipts=[{"push_id": push, "status": "sent"}]))
+
+
+def test_rule_3_settle_does_not_wait_for_a_message_that_is_being_deleted(db: Database) -> None:
+    with db.connect() as conn, db.connect(autocommit=False) as portal:
+        conn.execute("insert into gre_chat_messages (player_id, sender, message) values (9, 'player', 'm')")
+        claimed = claim(conn, "onesignal")
+        lane = claimed["lanes"][0]
+        portal.execute("delete from gre_chat_messages where player_id = 9")
+        conn.execute("set statement_timeout = '2s'")
+        failed = {"ids": [lane["deliveries"][0]["id"]], "state": "retry", "error": "x", "spend": True}
+        settle(
+            conn, "onesignal",
+            [{"lane": lane["lane_key"], "token": claimed["token"], "failed": failed, "retry_in": 0}],
+        )  # fmt: skip
+
+
+def test_pushes_sent_long_ago_cost_claim_and_settle_nothing(db: Database) -> None:
+    with db.connect() as conn, db.connect("supabase_admin") as admin:
+        admin.execute("set session_replication_role = replica")
+        admin.execute(
+            "insert into push_notifications (delivery_id, audience, title, status, data)"
+            " select gen_random_uuid(), 'staff', 't', 'sent', '{}' from generate_series(1, 50000)"
+        )
+        admin.execute("vacuum analyze push_notifications")
+
+        def read() -> int:
+            conn.execute("select pg_stat_force_next_flush()")
+            conn.execute("select pg_stat_clear_snapshot()")
+            row = conn.execute(
+                "select seq_tup_read as n from pg_stat_user_tables where relname = 'push_notifications'"
+            ).fetchone()
+            assert row is not None
+            return int(row["n"])
+
+        before = read()
+        queue_push(conn, 3)
+        conn.execute("insert into gre_chat_messages (player_id, sender, message) values (9, 'player', 'm')")
+        for sink in ("pusher", "onesignal"):
+            claimed = claim(conn, sink)
+            results = done(claimed)
+            for result in results:
+                if result["lane"].startswith("push:"):
+                    result["receipts"] = [{"push_id": result["lane"].removeprefix("push:"), "status": "sent"}]
+            settle(conn, sink, results)
+        assert read() == before
+
+
+def test_a_profile_name_is_cleaned_and_never_refuses_the_message(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_chat_players (player_id, display_name) values (1, %s), (2, %s), (3, '')",
+            ["x" * 100, "a\u202eb\nc"],
+        )
+        names = [
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'hi') returning sender_name",
+                [player],
+            ).fetchone()["sender_name"]  # type: ignore[index]
+            for player in (1, 2, 3)
+        ]
+    assert names == ["x" * 80, "abc", "Player 3"]

@@ -1,0 +1,803 @@
+"""The loop that claims, sends and settles, in virtual time, against an outbox in memory and a scripted sink."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.models import Claim, Lane, LaneResult
+from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
+from gre_bridge.relay.policy import RetryPolicy
+from gre_bridge.relay.sender import PROGRESS
+from gre_bridge.relay.settler import BATCH, Settler
+from gre_bridge.sinks.base import Parcel
+from gre_bridge.telemetry import Metrics
+from tests.relay import (
+    DOWN,
+    REFUSED,
+    START,
+    Outbox,
+    Relay,
+    ScriptedSink,
+    gone,
+    lane_order,
+    now,
+    one_each,
+    relaying,
+    settled_in_time,
+    until,
+    virtual,
+)
+
+
+def fill(outbox: Outbox, lanes: int, each: int) -> None:
+    for lane in range(lanes):
+        outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(each)))
+
+
+def in_order(sink: ScriptedSink) -> bool:
+    """Whether each lane's first arrivals came in the lane's order."""
+    return all(
+        [int(n.split(".")[1]) for n in names] == sorted(int(n.split(".")[1]) for n in names)
+        for names in lane_order(sink.arrived).values()
+    )
+
+
+# Sending ----------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_everything_arrives_once_and_in_order_through_batches_chains_and_claims() -> None:
+    outbox, rng = Outbox(), random.Random(1)
+    sink = ScriptedSink(batch_size=7, concurrency=4)
+    fill(outbox, 40, 25)
+    async with relaying(outbox, sink, lanes_per_claim=9, rows_per_lane=10):
+        for n in range(200):
+            outbox.put(f"s{rng.randrange(40)}", f"s{rng.randrange(1)}x.{n}")
+        await until(outbox.drained)
+    assert len(sink.received) == 40 * 25 + 200
+    assert len(set(sink.arrived)) == len(sink.received)
+    for lane in range(40):
+        own = [name for name in sink.arrived if name.startswith(f"s{lane}.")]
+        assert own == [f"s{lane}.{n}" for n in range(25)]
+
+
+@virtual
+async def test_a_refused_event_holds_back_its_own_lane_alone_and_goes_first_when_it_is_due() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=1)
+    refused = iter([REFUSED, REFUSED])
+    sink.answer = lambda parcel: next(refused, None) if parcel.deliveries == ("a.1",) else None
+    outbox.put("a", "a.0", "a.1", "a.2")
+    outbox.put("b", "b.0", "b.1")
+    async with relaying(outbox, sink, retry=RetryPolicy(base=4.0, jitter=lambda: 1.0)):
+        await until(outbox.drained)
+        assert sink.arrived == ["a.0", "b.0", "b.1", "a.1", "a.2"]
+        assert outbox.rows()["a.1"].attempts == 2
+        assert outbox.rows()["a.2"].attempts == 0
+        arrived = {name: at - START for at, name in sink.received}
+        assert arrived["b.1"] < 0.1
+        assert 12.0 < arrived["a.1"] < 12.1  # 4 s after the first refusal, 8 s after the second
+
+
+@virtual
+async def test_an_event_that_is_always_refused_dies_and_the_rest_of_its_lane_follows() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    sink.answer = lambda parcel: REFUSED if parcel.deliveries == ("a.0",) else None
+    outbox.put("a", "a.0", "a.1")
+    async with relaying(outbox, sink, retry=RetryPolicy(max_attempts=3)) as relay:
+        await until(outbox.drained)
+        assert outbox.states() == {"a.0": "dead", "a.1": "done"}
+        assert outbox.rows()["a.0"].attempts == 3
+        assert "400" in outbox.rows()["a.0"].error
+        assert relay.value("gre_deliveries_settled_total", outcome="dead") == 1
+        assert relay.dispatcher.breaker.reason == ""
+
+
+@virtual
+async def test_when_the_service_fails_what_was_not_tried_goes_back_unharmed() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=2, concurrency=1)
+    outbox.put("a", "a.0")
+    outbox.put("b", "b.0", "b.1", "b.2")
+    sink.answer = lambda _: ConfigurationError("401")
+    async with relaying(outbox, sink):
+        await until(lambda: outbox.count("settle"))
+        await until(lambda: not any(q.token for q in outbox.lanes.values()))
+        assert len(sink.requests) == 1  # the chain stopped: the second request was not made
+        assert {row.attempts for row in outbox.rows().values()} == {0}
+        assert set(outbox.states().values()) == {"pending"}
+        sink.answer = lambda _: None
+        await until(outbox.drained)
+    assert in_order(sink)
+    assert len(sink.received) == 4
+
+
+@virtual
+async def test_lanes_are_spread_over_as_many_requests_as_the_sink_takes() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=4, latency=1.0)
+    fill(outbox, 40, 1)
+    async with relaying(outbox, sink):
+        await until(outbox.drained)
+    assert sink.most == 4
+    assert [len(r) for r in sink.requests] == [10, 10, 10, 10]
+    assert sink.times[0] == sink.times[-1]
+
+
+@virtual
+async def test_few_events_are_one_request() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
+    fill(outbox, 5, 2)
+    async with relaying(outbox, sink):
+        await until(outbox.drained)
+    assert len(sink.requests) == 1
+
+
+@virtual
+async def test_a_lane_lost_to_another_worker_stops_and_what_went_out_still_counts() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
+    outbox.put("a", *(f"a.{n}" for n in range(20)))
+    async with relaying(outbox, sink, lease_seconds=8.0, rows_per_lane=20) as relay:
+        await until(lambda: len(sink.received) == 3)
+        outbox.lanes["a"].token = "another worker's"
+        outbox.lanes["a"].until = now() + 1000
+        await asyncio.sleep(60)
+        # It notices at its next extension: with half of its lease left, tried every eighth.
+        assert len(sink.requests) <= 3 + 5
+        assert sum(s == "done" for s in outbox.states().values()) == len(sink.received)
+        assert relay.value("gre_leases_lost_total") >= 1
+
+
+@virtual
+async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_asked() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
+    outbox.put("a", *(f"a.{n}" for n in range(30)))
+    outbox.fail("extend", times=1000)
+    async with relaying(outbox, sink, lease_seconds=8.0, rows_per_lane=30):
+        await until(lambda: sink.requests)
+        outbox.fail("claim", times=1000)
+        outbox.fail("settle", times=1000)
+        claimed = outbox.times("claim")[0]
+        await asyncio.sleep(60)
+        assert max(sink.times) < claimed + 8.0
+        assert len(sink.requests) >= 7
+
+
+@virtual
+async def test_a_lane_that_takes_longer_than_its_lease_is_prolonged_and_sent_once() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=2, latency=1.0)
+    outbox.put("a", *(f"a.{n}" for n in range(30)))
+    async with (
+        relaying(outbox, sink, lease_seconds=4.0, rows_per_lane=30),
+        relaying(outbox, sink, lease_seconds=4.0, rows_per_lane=30),
+    ):
+        await until(outbox.drained)
+    assert len(sink.received) == 30
+    assert in_order(sink)
+
+
+@virtual
+async def test_a_long_lanes_progress_is_recorded_so_that_a_crash_repeats_little() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=0.1)
+    outbox.put("a", *(f"a.{n}" for n in range(50)))
+    async with relaying(outbox, sink, rows_per_lane=50):
+        await until(lambda: len(sink.received) == 30)
+        done = sum(s == "done" for s in outbox.states().values())
+        assert 30 - done <= 1 + PROGRESS / 0.1 + 1
+        assert outbox.lanes["a"].token is not None
+        assert outbox.count("settle") <= 12
+
+
+@virtual
+async def test_a_sink_that_raises_stops_each_lane_at_its_first_event_only() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    sink.raises = lambda parcels: any(p.deliveries == ("a.0",) for p in parcels)
+    outbox.put("a", "a.0", "a.1", "a.2")
+    async with relaying(outbox, sink, retry=RetryPolicy(max_attempts=3, jitter=lambda: 1.0)):
+        await until(outbox.drained, 600)
+    assert outbox.states() == {"a.0": "dead", "a.1": "done", "a.2": "done"}
+    assert [outbox.rows()[n].attempts for n in ("a.0", "a.1", "a.2")] == [3, 0, 0]
+    assert "chat text" not in outbox.rows()["a.0"].error
+
+
+@virtual
+async def test_what_routing_cannot_digest_dies_alone() -> None:
+    def route(lane: Lane, claim: Claim) -> list[Parcel]:
+        if lane.key == "a":
+            raise KeyError("chat text")
+        return one_each(lane, claim)
+
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.0", "a.1")
+    outbox.put("b", "b.0")
+    async with relaying(outbox, sink, route=route, retry=RetryPolicy(max_attempts=2)):
+        await until(outbox.drained)
+    assert outbox.states() == {"a.0": "dead", "a.1": "dead", "b.0": "done"}
+    assert "chat text" not in outbox.rows()["a.0"].error
+    assert "KeyError" in outbox.rows()["a.0"].error
+
+
+@virtual
+async def test_what_needs_no_request_is_settled_as_done_or_expired() -> None:
+    def route(lane: Lane, _: Claim) -> list[Parcel]:
+        return [Parcel(lane.key, (d.id,), expired=d.id.endswith("old")) for d in lane.deliveries]
+
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.old", "a.none")
+    async with relaying(outbox, sink, route=route):
+        await until(outbox.drained)
+    assert outbox.states() == {"a.old": "expired", "a.none": "done"}
+
+
+# An outage --------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_an_outage_spends_no_attempt_is_not_hammered_and_drains_soon_after() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=4)
+    fill(outbox, 50, 4)
+    sink.answer = lambda _: DOWN
+    async with relaying(outbox, sink) as relay:
+        await asyncio.sleep(600)
+        assert len(sink.requests) < 100
+        assert relay.dispatcher.breaker.reason == "no connection"
+        sink.answer = lambda _: None
+        healed = now()
+        await until(outbox.drained)
+        assert now() - healed < 16.0
+    assert {row.attempts for row in outbox.rows().values()} == {0}
+    assert len(sink.received) == 200
+    assert in_order(sink)
+
+
+@virtual
+async def test_a_blip_costs_a_fraction_of_a_second() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    fill(outbox, 20, 2)
+    sink.answer = lambda _: DOWN if now() < START + 1.0 else None
+    async with relaying(outbox, sink):
+        await until(outbox.drained)
+        assert now() < START + 1.5
+
+
+@virtual
+async def test_nothing_is_claimed_while_the_breaker_is_open_whatever_rings() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    sink.answer = lambda _: TransientError("429", retry_after=100.0)
+    outbox.put("a", "a.0")
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: relay.dispatcher.breaker.wait(now()) > 0)
+        await asyncio.sleep(1)
+        claims = outbox.count("claim")
+        for n in range(90):
+            outbox.put("b", f"b.{n}")
+            relay.dispatcher.ring()
+            await asyncio.sleep(1)
+        assert outbox.count("claim") == claims
+        sink.answer = lambda _: None
+        await until(outbox.drained, 15)
+        assert 100.0 <= min(at for at, _ in sink.received) - START < 101.0
+
+
+@virtual
+async def test_one_small_probe_goes_first_and_its_success_lets_everything_follow_at_once() -> None:
+    outbox, sink = Outbox(), ScriptedSink(concurrency=4, latency=0.05)
+    fill(outbox, 30, 5)
+    sink.answer = lambda _: ConfigurationError("401: the secret is wrong")
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: relay.dispatcher.breaker.wait(now()) > 0)
+        await asyncio.sleep(100)
+        sink.requests.clear()
+        sink.most = 0
+        await asyncio.sleep(100)
+        assert {len(r) for r in sink.requests} == {1}
+        assert sink.most == 1
+        sink.answer = lambda _: None
+        await until(lambda: sink.received, 16)
+        first = now()
+        await until(outbox.drained)
+        assert now() - first < 1.0
+
+
+@virtual
+async def test_a_backlog_that_expired_meanwhile_does_not_slow_the_way_back() -> None:
+    """A probe that turns out to have nothing to send must be followed by the next at once."""
+
+    def route(lane: Lane, claim: Claim) -> list[Parcel]:
+        expired = lane.key != "fresh"
+        return (
+            [Parcel(lane.key, (d.id,), expired=True) for d in lane.deliveries]
+            if expired
+            else one_each(lane, claim)
+        )
+
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, route=route) as relay:
+        relay.dispatcher.breaker.failure(now(), ConfigurationError("401"))
+        for n in range(20):
+            outbox.put(f"s{n}", f"s{n}.0", age=10.0)
+        outbox.put("fresh", "fresh.0")
+        relay.dispatcher.ring()
+        await until(outbox.drained, 600)
+        assert now() - START < 5.0
+
+
+@virtual
+async def test_held_work_does_not_count_as_a_bell_that_was_missed() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1)
+    fill(outbox, 30, 3)
+    sink.answer = lambda _: TransientError("429", retry_after=45.0) if now() < START + 200 else None
+    async with relaying(outbox, sink, sweep_interval=5.0) as relay:
+        await until(outbox.drained, 600)
+        assert relay.missed == []
+
+
+# When to claim ----------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_an_idle_worker_claims_at_every_sweep_and_not_in_between() -> None:
+    outbox = Outbox()
+    async with relaying(outbox, ScriptedSink(), sweep_interval=30.0) as relay:
+        await asyncio.sleep(301)
+        assert outbox.count("claim") == 11
+        relay.healthy = False
+        await asyncio.sleep(30)
+        claims = outbox.count("claim")
+        await asyncio.sleep(30)
+        assert outbox.count("claim") - claims in (29, 30, 31)
+
+
+@virtual
+async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink) as relay:
+        await asyncio.sleep(10)
+        outbox.put("a", "a.0")
+        relay.dispatcher.ring()
+        rung = now()
+        await until(lambda: sink.received)
+        assert sink.received[0][0] - rung < 0.02
+        await until(outbox.drained)
+        assert relay.missed == []
+
+
+@virtual
+async def test_many_bells_are_few_claims() -> None:
+    outbox = Outbox(latency=0.01)
+    async with relaying(outbox, ScriptedSink()) as relay:
+        await asyncio.sleep(1)
+        before = outbox.count("claim")
+        for _ in range(1000):
+            relay.dispatcher.ring()
+            relay.dispatcher.ring()
+            await asyncio.sleep(0.0001)
+        await asyncio.sleep(1)
+        assert outbox.count("claim") - before <= 12
+
+
+@virtual
+async def test_a_bell_during_a_claim_leads_to_another() -> None:
+    outbox, sink = Outbox(latency=0.5), ScriptedSink()
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: outbox.count("claim") == 1)
+        await asyncio.sleep(0.25)
+        relay.dispatcher.ring()
+        await asyncio.sleep(1)
+        assert outbox.count("claim") == 2
+
+
+@virtual
+async def test_it_wakes_exactly_when_the_next_lane_is_due() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink):
+        await asyncio.sleep(1)
+        outbox.put("a", "a.0")
+        outbox.lanes["a"].ready = now() + 42.5  # after the sweep at 30, which learns of it
+        due = now() + 42.5
+        await until(outbox.drained)
+        assert due <= sink.received[0][0] < due + 0.02
+        assert outbox.count("claim") <= 5
+
+
+@virtual
+async def test_due_lanes_that_others_hold_locked_cause_no_spin() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.0")
+    outbox.locked.add("a")
+    async with relaying(outbox, sink):
+        await asyncio.sleep(0.5)
+        assert 3 <= outbox.count("claim") <= 8
+        await asyncio.sleep(60)
+        assert outbox.count("claim") <= 8 + 62
+        outbox.locked.clear()
+        await until(outbox.drained, 1.2)
+
+
+@virtual
+async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink) as relay:
+        for n in range(8):  # each time another worker takes the lane when the lock is gone
+            outbox.put(f"s{n}", f"s{n}.0")
+            outbox.locked.add(f"s{n}")
+            relay.dispatcher.ring()
+            await asyncio.sleep(0.005)
+            outbox.locked.clear()
+            outbox.lanes[f"s{n}"].rows[0].state, outbox.lanes[f"s{n}"].ready = "done", None
+            await asyncio.sleep(5)
+        outbox.put("last", "last.0")
+        outbox.locked.add("last")
+        relay.dispatcher.ring()
+        await asyncio.sleep(0.005)
+        outbox.locked.clear()
+        await until(outbox.drained, 0.1)
+
+
+@virtual
+async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=2, latency=5.0)
+    fill(outbox, 6, 1)
+    async with relaying(outbox, sink, lanes_per_claim=1) as relay:
+        await asyncio.sleep(0.5)
+        assert outbox.count("claim") == 2
+        for _ in range(40):
+            relay.dispatcher.ring()
+            await asyncio.sleep(0.1)
+        assert outbox.count("claim") == 2
+        await until(outbox.drained)
+        assert now() - START < 15.2
+    assert sink.most == 2
+
+
+@virtual
+async def test_a_worker_that_cannot_settle_stops_claiming() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=8, latency=0.001)
+    fill(outbox, 5000, 1)
+    outbox.fail("settle", times=1000)
+    async with relaying(outbox, sink, lanes_per_claim=100, lease_seconds=300.0) as relay:
+        await asyncio.sleep(60)
+        assert UNSETTLED_LIMIT < len(sink.received) <= UNSETTLED_LIMIT + BATCH + 8 * 100
+        claims = outbox.count("claim")
+        await asyncio.sleep(20)
+        assert outbox.count("claim") == claims
+        outbox.heal()
+        await until(outbox.drained)
+    assert len(sink.received) == 5000
+    assert relay.dispatcher.settler.pending == 0
+
+
+@pytest.mark.parametrize(("healthy", "interval"), [(True, 30.0), (False, 1.0)])
+@virtual
+async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, interval: float) -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink) as relay:
+        relay.healthy = healthy
+        await asyncio.sleep(31)
+        outbox.put("a", "a.0")
+        put = now()
+        await until(outbox.drained)
+        assert now() - put <= interval + 0.05
+
+
+@virtual
+async def test_only_a_sweep_reports_missed_bells_and_only_for_work_old_enough() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, sweep_interval=10.0) as relay:
+        await asyncio.sleep(1)
+        outbox.put("a", "a.0", age=5.0)
+        relay.dispatcher.ring()
+        await until(outbox.drained)
+        assert relay.missed == []
+        await asyncio.sleep(1)
+        outbox.put("a", "a.1", "a.2")
+        await until(outbox.drained)
+        assert len(relay.missed) == 1
+        assert 8.0 < relay.missed[0] < 10.0
+        assert relay.value("gre_bells_missed_total") == 2
+        await asyncio.sleep(10.0 - 0.5 - (now() - outbox.times("claim")[-1]))
+        outbox.put("a", "a.3")  # half a second old when the sweep comes: its bell may still be on its way
+        await until(outbox.drained)
+        assert len(relay.missed) == 1
+
+
+# When the database fails ------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_claim_whose_answer_was_lost_is_released_before_the_next() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    fill(outbox, 5, 2)
+    outbox.fail("claim", TransientError("claim: no answer in time"), applied=True)
+    async with relaying(outbox, sink) as relay:
+        await until(outbox.drained)
+        assert now() - START < 1.0
+        assert [call[0] for call in outbox.calls][:3] == ["claim", "release", "claim"]
+        assert outbox.calls[1][2]["token"] == outbox.calls[0][2]["token"]
+        assert outbox.calls[2][2]["token"] != outbox.calls[0][2]["token"]
+        assert outbox.count("release") == 1
+        assert relay.dispatcher.last_error == ""
+    assert len(sink.received) == 10
+
+
+@virtual
+async def test_a_release_that_fails_or_finds_lanes_locked_is_repeated_until_it_works() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    fill(outbox, 2, 1)
+    outbox.fail("claim", applied=True)
+    outbox.fail("release", times=2)
+    async with relaying(outbox, sink, lease_seconds=300.0):
+        await until(lambda: outbox.count("claim") == 1)
+        outbox.locked |= {"s0"}
+        await until(lambda: sink.arrived == ["s1.0"], 5)
+        outbox.locked.clear()
+        await until(outbox.drained, 31)  # the lease would last for 300 s
+
+
+@virtual
+async def test_while_the_database_is_down_it_is_asked_less_and_less_and_the_state_says_why() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.fail("claim", TransientError("gre_relay_claim: PGRST001"), times=100_000)
+    outbox.fail("release", TransientError("gre_relay_release: PGRST001"), times=100_000)
+    async with relaying(outbox, sink) as relay:
+        for _ in range(600):
+            relay.dispatcher.ring()
+            await asyncio.sleep(1)
+        asked = len(outbox.calls)
+        assert 600 / 5.1 <= asked < 300
+        assert "PGRST001" in relay.dispatcher.last_error
+        outbox.put("a", "a.0")
+        outbox.heal()
+        await until(outbox.drained, 5.1)
+        assert relay.dispatcher.last_error == ""
+
+
+# Stopping ---------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_stop_settles_what_is_in_flight_and_claims_nothing_more() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=3, latency=2.0)
+    fill(outbox, 3, 2)
+    outbox.put("z", "z.0")
+    relay = Relay(outbox, sink, lanes_per_claim=3)
+    task = asyncio.create_task(relay.dispatcher.run())
+    await until(lambda: sink.flying == 3)
+    claims = outbox.count("claim")
+    outbox.fail("settle", times=3)
+    relay.dispatcher.stop()
+    await settled_in_time(task, 20)
+    assert outbox.count("claim") == claims
+    assert sink.flying == 0
+    assert not any(q.token for q in outbox.lanes.values())
+    assert all(outbox.states()[name] == "done" for name in sink.arrived)
+    assert "z.0" not in sink.arrived
+
+
+@virtual
+async def test_a_stop_during_a_claim_leaves_no_lease_behind() -> None:
+    outbox, sink = Outbox(latency=1.0), ScriptedSink()
+    outbox.put("a", "a.0")
+    relay = Relay(outbox, sink)
+    task = asyncio.create_task(relay.dispatcher.run())
+    await until(lambda: outbox.count("claim") == 1)
+    relay.dispatcher.stop()
+    await settled_in_time(task, 20)
+    assert outbox.lanes["a"].token is None
+
+
+@virtual
+async def test_a_cancelled_worker_ends_at_once_even_while_the_database_does_not_answer() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.0")
+
+    def hang(_: Parcel) -> None:
+        outbox.latency = 1e6
+
+    sink.answer = hang
+    relay = Relay(outbox, sink)
+    task = asyncio.create_task(relay.dispatcher.run())
+    await until(lambda: outbox.count("settle"))
+    began = now()
+    await gone(task)
+    assert now() - began < 1.0
+
+
+# Several workers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+@virtual
+async def test_whatever_fails_and_dies_everything_arrives_and_first_arrivals_are_in_order(seed: int) -> None:
+    rng, outbox = random.Random(seed), Outbox(latency=0.003)
+    sink = ScriptedSink(batch_size=5, concurrency=3, latency=0.02)
+    poison = {f"s{rng.randrange(12)}.{rng.randrange(60)}" for _ in range(5)}
+
+    def answer(parcel: Parcel) -> BridgeError | None:
+        if parcel.deliveries[0] in poison:
+            return REFUSED
+        return DOWN if rng.random() < 0.03 else None
+
+    sink.answer = answer
+
+    def worker() -> asyncio.Task[None]:
+        relay = Relay(outbox, sink, lease_seconds=3.0, lanes_per_claim=5, rows_per_lane=4)
+        return asyncio.create_task(relay.dispatcher.run())
+
+    workers = [worker() for _ in range(3)]
+    committed: dict[str, list[str]] = {f"s{n}": [] for n in range(12)}
+    for _ in range(720):
+        lane = rng.choice(list(committed))
+        committed[lane].append(f"{lane}.{len(committed[lane])}")
+        outbox.put(lane, committed[lane][-1])
+        if rng.random() < 0.03:
+            outbox.fail(rng.choice(["claim", "settle", "extend", "release"]), applied=rng.random() < 0.5)
+        if rng.random() < 0.05:
+            outbox.locked = set(rng.sample(list(committed), 2))
+        if rng.random() < 0.01:
+            victim = rng.randrange(3)
+            await gone(workers[victim])
+            workers[victim] = worker()
+        await asyncio.sleep(rng.random() * 0.05)
+    outbox.locked.clear()
+    await until(outbox.drained, 900)
+    for task in workers:
+        await gone(task)
+    for lane, names in committed.items():
+        assert [n for n in names if outbox.states()[n] not in ("done", "dead")] == []
+        assert [n for n in names if outbox.states()[n] == "dead"] == [n for n in names if n in poison]
+        assert lane_order(sink.arrived).get(lane, []) == [n for n in names if n not in poison]
+
+
+# The settler ------------------------------------------------------------------------------------------------
+
+
+class Settling:
+    """A settler that runs, with what it told its owner."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.waiting = 0
+        self.settled: list[str] = []
+        self.metrics = Metrics()
+        self.settler = Settler(
+            store=outbox.store,
+            sink="pusher",
+            metrics=self.metrics,
+            on_waiting=self._wait,
+            on_settled=self._done,
+        )
+        self.task = asyncio.create_task(self.settler.run())
+
+    def _wait(self) -> None:
+        self.waiting += 1
+
+    def _done(self, results: Sequence[LaneResult]) -> None:
+        self.settled += [result.lane_key for result in results]
+
+    def put(self, outbox: Outbox, lanes: Sequence[str], **parts: bool) -> None:
+        for lane in lanes:
+            outbox.lanes[lane].token = "t"
+            done = [row.id for row in outbox.lanes[lane].pending[:1]]
+            self.settler.put(LaneResult(lane, "t", done, **parts))
+
+
+@virtual
+async def test_results_that_gather_while_one_settle_runs_share_the_next() -> None:
+    outbox = Outbox(latency=0.1)
+    fill(outbox, 30, 1)
+    it = Settling(outbox)
+    it.put(outbox, ["s0"])
+    await asyncio.sleep(0.05)
+    for n in range(1, 30):
+        it.put(outbox, [f"s{n}"])
+        await asyncio.sleep(0.001)
+    await settled_in_time(it.settler.flush(), 1)
+    assert outbox.count("settle") == 2
+    assert sorted(it.settled) == sorted(outbox.lanes)
+    assert set(outbox.states().values()) == {"done"}
+    await gone(it.task)
+
+
+@virtual
+async def test_one_settle_names_a_bounded_number_of_lanes() -> None:
+    outbox = Outbox()
+    fill(outbox, 2 * BATCH + 1, 1)
+    it = Settling(outbox)
+    it.put(outbox, list(outbox.lanes))
+    await settled_in_time(it.settler.flush(), 1)
+    assert [len(c[2]["results"]) for c in outbox.calls] == [BATCH, BATCH, 1]
+    await gone(it.task)
+
+
+@virtual
+async def test_busy_lanes_are_repeated_with_growing_pauses_and_the_others_are_not() -> None:
+    outbox = Outbox()
+    fill(outbox, 2, 1)
+    it = Settling(outbox)
+    outbox.locked.add("s0")
+    it.put(outbox, ["s0", "s1"])
+    await asyncio.sleep(3)
+    assert it.settled == ["s1"]
+    sizes = [len(c[2]["results"]) for c in outbox.calls]
+    assert sizes == [2] + [1] * (len(sizes) - 1)
+    times = outbox.times("settle")
+    pauses = [b - a for a, b in itertools.pairwise(times)]
+    assert pauses[0] < 0.02
+    assert all(later >= earlier - 1e-6 for earlier, later in itertools.pairwise(pauses))
+    assert max(pauses) < 0.5
+    assert it.settler.pending == 1
+    outbox.locked.clear()
+    await settled_in_time(it.settler.flush(), 1)
+    assert it.settled == ["s1", "s0"]
+    await gone(it.task)
+
+
+@virtual
+async def test_a_result_the_database_refuses_for_good_is_found_and_the_others_are_written() -> None:
+    outbox = Outbox()
+    fill(outbox, 40, 1)
+    outbox.refuse = lambda batch: any(r.lane_key == "s17" for r in batch)
+    it = Settling(outbox)
+    it.put(outbox, list(outbox.lanes))
+    await settled_in_time(it.settler.flush(), 1)
+    assert {name for name, state in outbox.states().items() if state != "done"} == {"s17.0"}
+    assert outbox.lanes["s17"].token == "t"
+    assert outbox.count("settle") <= 14
+    await gone(it.task)
+
+
+@pytest.mark.parametrize(
+    "error", [TransientError("57014"), ConfigurationError("gre_relay_settle: unknown function")]
+)
+@virtual
+async def test_a_settle_is_repeated_until_the_database_has_it(error: BridgeError) -> None:
+    outbox = Outbox()
+    fill(outbox, 3, 1)
+    outbox.fail("settle", error, times=50)
+    it = Settling(outbox)
+    it.put(outbox, list(outbox.lanes))
+    await asyncio.sleep(20)
+    assert it.settled == []
+    assert it.settler.pending > 0 or not it.task.done()
+    await settled_in_time(it.settler.flush(), 1800)
+    assert outbox.count("settle") == 51
+    assert set(outbox.states().values()) == {"done"}
+    await gone(it.task)
+
+
+@virtual
+async def test_the_owner_hears_when_a_freed_lane_has_more_to_do() -> None:
+    outbox = Outbox()
+    fill(outbox, 1, 2)
+    it = Settling(outbox)
+    it.put(outbox, ["s0"])
+    await settled_in_time(it.settler.flush(), 1)
+    assert it.waiting == 1
+    it.put(outbox, ["s0"])
+    await settled_in_time(it.settler.flush(), 1)
+    assert it.waiting == 1
+    await gone(it.task)
+
+
+@virtual
+async def test_a_kept_lane_is_recorded_and_stays_leased() -> None:
+    outbox = Outbox()
+    fill(outbox, 1, 2)
+    it = Settling(outbox)
+    it.put(outbox, ["s0"], keep=True)
+    await settled_in_time(it.settler.flush(), 1)
+    assert outbox.states() == {"s0.0": "done", "s0.1": "pending"}
+    assert outbox.lanes["s0"].token == "t"
+    await gone(it.task)
+
+
+@virtual
+async def test_a_flush_with_nothing_to_write_returns_at_once() -> None:
+    outbox = Outbox()
+    it = Settling(outbox)
+    await settled_in_time(it.settler.flush(), 0.1)
+    assert outbox.calls == []
+    await gone(it.task)

@@ -1,0 +1,318 @@
+"""Settings: every variable is written down, and a wrong one is one clear line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices, SecretStr
+
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.settings import Settings, load_db_url, load_settings
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+KEY = "service-key-that-nobody-may-see"
+NEEDED = {"SUPABASE_URL": "https://p.supabase.co", "SUPABASE_SERVICE_KEY": KEY}
+PUSHER = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "k", "PUSHER_SECRET": "pusher-secret", "PUSHER_CLUSTER": "eu"}
+ONESIGNAL = {
+    "ONESIGNAL_APP_ID": "00000000-0000-0000-0000-000000000000",
+    "ONESIGNAL_API_KEY": "onesignal-secret",
+}
+
+
+def variables() -> dict[str, tuple[str, ...]]:
+    """For each field: its variable, then its older names."""
+    found = {}
+    for name, field in Settings.model_fields.items():
+        assert isinstance(field.validation_alias, AliasChoices), name
+        found[name] = tuple(str(choice) for choice in field.validation_alias.choices)
+    return found
+
+
+def example() -> dict[str, str]:
+    lines = re.findall(r"^([A-Z_]+)=(.*)$", EXAMPLE.read_text(), re.MULTILINE)
+    return dict(lines)
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if name.startswith(("SUPABASE_", "STAFF_PORTAL_", "PUSHER_", "ONESIGNAL_", "GRE_")):
+            monkeypatch.delenv(name)
+    return
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name, value in NEEDED.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def complaint(env_file: Path | None = None) -> str:
+    """The one line that refuses the settings."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env_file)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+# What is written down ---------------------------------------------------------------------------------------
+
+
+def test_the_example_lists_exactly_the_variables_that_exist() -> None:
+    assert set(example()) == {names[0] for names in variables().values()}
+
+
+def test_the_example_names_the_older_names_beside_the_new() -> None:
+    text = EXAMPLE.read_text()
+    for names in variables().values():
+        for older in names[1:]:
+            assert older in text
+
+
+def test_what_the_example_says_is_the_default(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown = tmp_path / "env"
+    shown.write_text("".join(f"{name}={value}\n" for name, value in example().items() if name not in NEEDED))
+    assert load_settings(shown) == load_settings()
+
+
+def test_the_example_as_it_is_lacks_only_the_service_key(given: pytest.MonkeyPatch) -> None:
+    given.delenv("SUPABASE_SERVICE_KEY")
+    given.delenv("SUPABASE_URL")
+    assert "SUPABASE_SERVICE_KEY" in complaint(EXAMPLE)
+    given.setenv("SUPABASE_SERVICE_KEY", KEY)
+    settings = load_settings(EXAMPLE)
+    assert not settings.has_pusher and not settings.has_onesignal
+
+
+def test_the_defaults_are_those_of_the_contract(given: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert settings.http_port == 5000
+    assert settings.http_host == "127.0.0.1"
+    assert settings.onesignal_api_url == "https://api.onesignal.com"
+    assert settings.late_after == 30
+    assert settings.push_preview == 0
+    assert settings.pusher_player_channels == ("staff-portal",)
+    assert settings.pusher_staff_channels == ("private-staff-portal", "private-player-{player_id}")
+    assert settings.docs is False
+
+
+# What is missing or wrong -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(NEEDED))
+def test_a_missing_variable_is_named(given: pytest.MonkeyPatch, name: str) -> None:
+    given.delenv(name)
+    assert complaint() == f"{name}: is missing"
+
+
+@pytest.mark.parametrize("name", list(NEEDED))
+@pytest.mark.parametrize("blank", ["", "   "])
+def test_a_blank_variable_is_no_value(given: pytest.MonkeyPatch, name: str, blank: str) -> None:
+    given.setenv(name, blank)
+    assert complaint().startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SUPABASE_URL", "p.supabase.co"),
+        ("SUPABASE_URL", "ftp://p.supabase.co"),
+        ("SUPABASE_URL", "https://[oops"),
+        ("SUPABASE_URL", "https://user:hunter2@h\u2100st"),
+        ("PUSHER_APP_ID", "twelve"),
+        ("PUSHER_CLUSTER", "EU west"),
+        ("PUSHER_PORT", "65536"),
+        ("PUSHER_SSL", "perhaps"),
+        ("ONESIGNAL_APP_ID", "not-a-uuid"),
+        ("ONESIGNAL_API_URL", "api.onesignal.com"),
+        ("GRE_PUSHER_CONCURRENCY", "0"),
+        ("GRE_SWEEP_INTERVAL", "soon"),
+        ("GRE_SWEEP_INTERVAL", "nan"),
+        ("GRE_LEASE_SECONDS", "inf"),
+        ("GRE_MAX_ATTEMPTS", "2.5"),
+        ("GRE_HTTP_PORT", "http"),
+        ("GRE_HTTP_PORT", "-1"),
+        ("GRE_LOG_LEVEL", "loud"),
+        ("GRE_LOG_FORMAT", "xml"),
+        ("GRE_DOCS", "maybe"),
+    ],
+)
+def test_a_malformed_variable_is_named_and_not_quoted(
+    given: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    given.setenv(name, value)
+    text = complaint()
+    assert text.startswith(f"{name}: ")
+    assert value not in text
+    assert "hunter2" not in text
+
+
+def test_an_address_without_a_host_is_refused(given: pytest.MonkeyPatch) -> None:
+    given.setenv("SUPABASE_URL", "https://")
+    assert complaint().startswith("SUPABASE_URL: ")
+
+
+def test_an_older_name_that_is_wrong_is_a_clear_line_too(given: pytest.MonkeyPatch) -> None:
+    given.delenv("SUPABASE_URL")
+    given.setenv("STAFF_PORTAL_SUPABASE_URL", "nonsense")
+    assert "SUPABASE_URL: must be an address" in complaint()
+
+
+@pytest.mark.parametrize("group", [PUSHER, ONESIGNAL], ids=["pusher", "onesignal"])
+def test_a_whole_set_of_credentials_turns_a_sink_on(given: pytest.MonkeyPatch, group: dict[str, str]) -> None:
+    for name, value in group.items():
+        given.setenv(name, value)
+    settings = load_settings()
+    assert (settings.has_pusher, settings.has_onesignal) == (group is PUSHER, group is ONESIGNAL)
+
+
+@pytest.mark.parametrize(
+    ("group", "without"),
+    [(PUSHER, name) for name in PUSHER] + [(ONESIGNAL, name) for name in ONESIGNAL],
+)
+def test_half_a_set_of_credentials_is_a_mistake_that_names_what_is_missing(
+    given: pytest.MonkeyPatch, group: dict[str, str], without: str
+) -> None:
+    for name, value in group.items():
+        given.setenv(name, "" if name == without else value)
+    text = complaint()
+    assert text.startswith(f"{without}: is missing")
+    assert "secret" not in text
+
+
+def test_another_host_does_without_a_cluster(given: pytest.MonkeyPatch) -> None:
+    for name, value in PUSHER.items():
+        given.setenv(name, value)
+    given.delenv("PUSHER_CLUSTER")
+    given.setenv("PUSHER_HOST", "soketi.internal")
+    assert load_settings().has_pusher
+
+
+# Where values come from -------------------------------------------------------------------------------------
+
+
+def test_older_names_are_read(given: pytest.MonkeyPatch) -> None:
+    for name in NEEDED:
+        given.delenv(name)
+    given.setenv("STAFF_PORTAL_SUPABASE_URL", "https://old.supabase.co/")
+    given.setenv("STAFF_PORTAL_SUPABASE_SERVICE_KEY", "old-key")
+    settings = load_settings()
+    assert settings.supabase_url == "https://old.supabase.co"
+    assert settings.supabase_service_key.get_secret_value() == "old-key"
+
+
+def test_the_new_name_wins_over_the_older(given: pytest.MonkeyPatch) -> None:
+    given.setenv("STAFF_PORTAL_SUPABASE_URL", "https://old.supabase.co")
+    assert load_settings().supabase_url == "https://p.supabase.co"
+
+
+def test_the_environment_wins_over_the_file(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("SUPABASE_URL=https://file.supabase.co\nGRE_HTTP_PORT=5001\nGRE_LOG_LEVEL=debug\n")
+    given.setenv("GRE_HTTP_PORT", "5002")
+    settings = load_settings(file)
+    assert (settings.supabase_url, settings.http_port, settings.log_level) == (
+        "https://p.supabase.co",
+        5002,
+        "debug",
+    )
+
+
+def test_the_environment_wins_over_the_file_by_its_older_name_too(
+    given: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("SUPABASE_URL=https://file.supabase.co\n")
+    given.delenv("SUPABASE_URL")
+    given.setenv("STAFF_PORTAL_SUPABASE_URL", "https://old.supabase.co")
+    assert load_settings(file).supabase_url == "https://old.supabase.co"
+
+
+def test_lists_are_separated_by_commas(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_PUSHER_PLAYER_CHANNELS", " staff-portal , private-staff-portal,")
+    assert load_settings().pusher_player_channels == ("staff-portal", "private-staff-portal")
+
+
+def test_blank_optional_variables_count_as_not_set(given: pytest.MonkeyPatch) -> None:
+    for name in ("SUPABASE_ANON_KEY", "PUSHER_PORT", "PUSHER_HOST", "GRE_METRICS_TOKEN"):
+        given.setenv(name, "")
+    settings = load_settings()
+    assert settings.supabase_anon_key is None
+    assert settings.pusher_port is None
+    assert settings.pusher_host is None
+    assert settings.metrics_token is None
+
+
+def test_the_fast_sweep_is_never_slower_than_the_slow_one(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_SWEEP_INTERVAL", "0.5")
+    assert load_settings().fast_sweep_interval == 0.5
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "binary"])
+def test_a_file_that_cannot_be_read_is_one_line(given: pytest.MonkeyPatch, tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "env"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "binary":
+        file.write_bytes(b"GRE_DOCS=\xff\xfe\x00\n")
+    assert complaint(file).startswith("--env-file: ")
+    with pytest.raises(ConfigurationError, match=r"^--env-file: "):
+        load_db_url(file)
+
+
+# Secrets ----------------------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_a_repr(given: pytest.MonkeyPatch) -> None:
+    secrets = {
+        "SUPABASE_SERVICE_KEY": KEY,
+        "SUPABASE_ANON_KEY": "anon-secret",
+        "SUPABASE_DB_URL": "postgresql://postgres:db-secret@db/postgres",
+        "GRE_METRICS_TOKEN": "metrics-secret",
+    }
+    for name, value in {**PUSHER, **ONESIGNAL, **secrets}.items():
+        given.setenv(name, value)
+    settings = load_settings()
+    for shown in (repr(settings), str(settings), settings.model_dump_json()):
+        assert "secret" not in re.sub(r"pusher_secret|PUSHER_SECRET|SecretStr", "", shown)
+        assert KEY not in shown
+    assert set(settings.secrets()) == {*secrets.values(), "pusher-secret", "onesignal-secret"}
+
+
+def test_what_sounds_secret_is_typed_secret(given: pytest.MonkeyPatch) -> None:
+    """`PUSHER_KEY` is public: every page carries it."""
+    for name, value in {**PUSHER, **ONESIGNAL, "GRE_METRICS_TOKEN": "t", "SUPABASE_DB_URL": "d"}.items():
+        given.setenv(name, value)
+    given.setenv("SUPABASE_ANON_KEY", "a")
+    settings = load_settings()
+    for field, names in variables().items():
+        if re.search(r"SECRET|TOKEN|API_KEY|SERVICE_KEY|DB_URL", names[0]):
+            assert isinstance(getattr(settings, field), SecretStr), field
+
+
+@pytest.mark.parametrize("value", ["", "mysql://root:hunter2@db/x", "db.supabase.co"])
+def test_the_databases_address_is_refused_without_being_quoted(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("SUPABASE_DB_URL", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_db_url()
+    assert str(caught.value).startswith("SUPABASE_DB_URL: ")
+    assert not value or value not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_databases_address_comes_from_the_environment_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("SUPABASE_DB_URL=postgresql://file/db\n")
+    assert load_db_url(file) == "postgresql://file/db"
+    monkeypatch.setenv("SUPABASE_DB_URL", "postgres://env/db")
+    assert load_db_url(file) == "postgres://env/db"
