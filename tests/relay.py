@@ -118,6 +118,7 @@ class Outbox:
         self.refuse: Callable[[list[LaneResult]], bool] = lambda _: False
         self._failures: dict[str, list[tuple[BridgeError, bool]]] = defaultdict(list)
         self._ord = itertools.count(1)
+        self._rows: dict[str, _Row] = {}
 
     @property
     def store(self) -> Store:
@@ -128,7 +129,8 @@ class Outbox:
         """Commit deliveries."""
         queue = self.lanes[lane]
         for name in ids:
-            queue.rows.append(_Row(name, next(self._ord), now() - age))
+            self._rows[name] = _Row(name, next(self._ord), now() - age)
+            queue.rows.append(self._rows[name])
         if queue.ready is None:
             queue.ready = now() - age
 
@@ -148,7 +150,7 @@ class Outbox:
         return [call[1] for call in self.calls if call[0] == function]
 
     def rows(self) -> dict[str, _Row]:
-        return {row.id: row for queue in self.lanes.values() for row in queue.rows}
+        return self._rows
 
     def states(self) -> dict[str, str]:
         return {name: row.state for name, row in self.rows().items()}

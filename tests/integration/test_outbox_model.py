@@ -460,7 +460,7 @@ def test_whatever_workers_do_the_outbox_keeps_its_promises(db: Database) -> None
         run_state_machine_as_test(
             OnThisDatabase,
             settings=settings(
-                max_examples=90,
+                max_examples=80,
                 stateful_step_count=40,
                 deadline=None,
                 derandomize=True,

@@ -80,7 +80,11 @@ def test_lanes_that_go_to_rest_do_not_hold_up_the_rest_after_an_outage(stack: St
             conn.execute(
                 "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 300) g"
             )
-            wait_until(lambda: worker.metric("gre_breaker_state", sink="pusher") > 0, 10)
+            # Long enough down for the breaker to stay open while the deliveries go, with no probe on its way.
+            wait_until(
+                lambda: worker.metric("gre_sink_requests_total", sink="pusher", result="transient") > 25, 20
+            )
+            wait_until(lambda: worker.metric("gre_breaker_state", sink="pusher") == 2, 10, 0.01)
             conn.execute("delete from gre_relay_deliveries where sink = 'pusher'")
             stack.fault("pusher", None)
             conn.execute(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,17 @@ from gre_bridge.store import Store, explain
 
 REQUEST = httpx.Request("POST", "https://p.supabase.co/rest/v1/rpc/f?secret=hunter2")
 KEY = "sb_secret_0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading the system's certificates takes longer than any test here."""
+    monkeypatch.setattr(ssl, "create_default_context", functools.partial(_tls, ssl.create_default_context))
+
+
+@functools.cache
+def _tls(create: Callable[..., ssl.SSLContext], **options: Any) -> ssl.SSLContext:
+    return create(**options)
 
 
 def api(code: Any, message: str | None = "some words", details: str | None = None) -> APIError:

@@ -1,0 +1,1 @@
+"""Measurements of the relay as its users meet it: `make bench`."""
