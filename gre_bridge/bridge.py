@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential_jitter
@@ -41,6 +41,15 @@ SCHEMA_CHECK = 3600.0
 """Seconds between checks of the schema's version."""
 
 
+@contextlib.contextmanager
+def _naming(variables: str) -> Iterator[None]:
+    """Put the variables in front of what a part says about its configuration."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{variables}: {error}") from None
+
+
 def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
     """The sinks that have credentials, each with its routing and the rows that one claim takes of a lane.
 
@@ -48,13 +57,14 @@ def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
     """
     sinks: list[tuple[Sink, Route, int]] = []
     if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
-        routes = PusherRoutes(
-            player_channels=settings.pusher_player_channels,
-            staff_channels=settings.pusher_staff_channels,
-            session_channels=settings.pusher_session_channels,
-            read_channels=settings.pusher_read_channels,
-            late_after=settings.late_after,
-        )
+        with _naming("GRE_PUSHER_…_CHANNELS"):
+            routes = PusherRoutes(
+                player_channels=settings.pusher_player_channels,
+                staff_channels=settings.pusher_staff_channels,
+                session_channels=settings.pusher_session_channels,
+                read_channels=settings.pusher_read_channels,
+                late_after=settings.late_after,
+            )
         pusher = PusherSink(
             app_id=settings.pusher_app_id,
             key=settings.pusher_key,
@@ -72,14 +82,15 @@ def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
 
         sinks.append((pusher, to_pusher, 10))
     if settings.onesignal_app_id and settings.onesignal_api_key:
-        pushes = PushRoutes(
-            player_external_id=settings.push_player_external_id,
-            staff_external_id=settings.push_staff_external_id,
-            preview=settings.push_preview,
-            late_after=settings.late_after,
-            max_age=settings.push_max_age,
-            ttl=settings.push_ttl,
-        )
+        with _naming("GRE_PUSH_…_EXTERNAL_ID"):
+            pushes = PushRoutes(
+                player_external_id=settings.push_player_external_id,
+                staff_external_id=settings.push_staff_external_id,
+                preview=settings.push_preview,
+                late_after=settings.late_after,
+                max_age=settings.push_max_age,
+                ttl=settings.push_ttl,
+            )
         onesignal = OneSignalSink(
             app_id=settings.onesignal_app_id,
             api_key=settings.onesignal_api_key.get_secret_value(),
@@ -129,7 +140,8 @@ class Bridge:
         store = await Store.open(
             url=settings.supabase_url,
             key=settings.supabase_service_key.get_secret_value(),
-            timeout=settings.request_timeout,
+            # A claim that took longer than its lease could send nothing.
+            timeout=min(settings.request_timeout, settings.lease_seconds),
         )
         store.on_request = lambda function: self.metrics.store_requests.labels(function).inc()
         main = asyncio.current_task()
@@ -234,6 +246,9 @@ class Bridge:
         for known in FeedState:
             self.metrics.feed_state.labels(known.value).set(known is state)
         if self._feed is not None:
+            if not self._feed.healthy:  # a slow sweep that is waiting becomes a fast one
+                for dispatcher in self._dispatchers:
+                    dispatcher.ring()
             for reason, count in self._feed.reconnections.items():
                 counter = self.metrics.reconnections.labels(reason)
                 counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count

@@ -61,7 +61,8 @@ class Lane:
 class Claim:
     """The answer of `gre_relay_claim`.
 
-    `token` is the one the worker chose. `next_in` is the time in seconds until the next lane that was
+    `token` is the one the worker chose. `rested` is how many lanes were due but had nothing left to send.
+    `next_in` is the time in seconds until the next lane that was
     not claimed becomes due (0 when more is due now, None when nothing waits). `staff` lists active
     staff as (staff_id, is online), for sinks that address people.
     """
@@ -69,6 +70,7 @@ class Claim:
     token: str
     lanes: tuple[Lane, ...]
     next_in: float | None
+    rested: int = 0
     staff: tuple[tuple[str, bool], ...] = ()
 
     @classmethod
@@ -81,6 +83,7 @@ class Claim:
                 for lane in answer["lanes"]
             ),
             next_in=answer["next_in"],
+            rested=answer.get("rested", 0),
             staff=tuple((row["staff_id"], row["online"]) for row in answer.get("staff") or ()),
         )
 
@@ -104,7 +107,7 @@ class Failure:
 class LaneResult:
     """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle`.
 
-    `keep` records what went out so far and keeps the lane leased.
+    `keep` records what went out so far and keeps the lane leased; `retry_in` (seconds) frees it for later.
     """
 
     lane_key: str
@@ -113,6 +116,7 @@ class LaneResult:
     expired: list[str] = field(default_factory=list)
     failure: Failure | None = None
     receipts: list[Json] = field(default_factory=list)
+    retry_in: float | None = None
     keep: bool = False
 
     def part(self) -> LaneResult:
@@ -134,6 +138,8 @@ class LaneResult:
             f = self.failure
             out["failed"] = {"ids": list(f.deliveries), "state": f.state, "error": f.error, "spend": f.spend}
             out["retry_in"] = f.retry_in
+        elif self.retry_in is not None:
+            out["retry_in"] = self.retry_in
         if self.receipts:
             out["receipts"] = self.receipts
         if self.keep:

@@ -7,6 +7,7 @@ secrets never appear in a message, a repr or a log. Durations are in seconds.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
+
+_HOST = r"[-\w.]+|[0-9a-f:.]+"
 
 
 def _split(value: Any) -> Any:
@@ -29,7 +32,11 @@ def _url(value: Any) -> Any:
     """Accept an http(s) address and drop its trailing slash."""
     try:
         parts = urlsplit(str(value).strip())
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        known = (
+            parts.scheme in ("http", "https")
+            and re.fullmatch(_HOST, parts.hostname or "")
+            and parts.port != 0
+        )
     except ValueError:
         known = False
     if not known:
@@ -43,9 +50,11 @@ def _blank(value: Any) -> Any:
 
 
 def _filled(value: Any) -> Any:
-    """Refuse a value of white space only."""
+    """Refuse what cannot be a key: a header could not hold it."""
     if isinstance(value, str) and not value.strip():
         raise ValueError("is blank")
+    if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("has characters that no key has")
     return value
 
 

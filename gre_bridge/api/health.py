@@ -29,6 +29,9 @@ log = structlog.get_logger("gre.http")
 STATS_AGE = 5.0
 """Seconds for which backlog figures are good."""
 
+STATS_WITHIN = 2.0
+"""Seconds that a scrape waits for them; older figures are served while the database does not answer."""
+
 
 class Health:
     """What the operator's endpoints answer."""
@@ -98,7 +101,11 @@ class Health:
             return
         self._read_at = now
         try:
-            rows = await self._store.stats()
+            async with asyncio.timeout(STATS_WITHIN):
+                rows = await self._store.stats()
+        except TimeoutError:
+            self._metrics.store_errors.labels("transient").inc()
+            return
         except BridgeError as error:
             self._metrics.store_errors.labels(error.kind).inc()
             return
@@ -130,7 +137,9 @@ async def serve(health: Health, host: str, port: int) -> None:
     try:
         sock = config.bind_socket()
     except SystemExit:
-        raise ConfigurationError(f"GRE_HTTP_PORT: cannot listen on {host}:{port}") from None
+        raise ConfigurationError(
+            f"GRE_HTTP_PORT: cannot listen on {host}:{port} (in use, or GRE_HTTP_HOST is not an address of this machine)"
+        ) from None
     log.info("listening", address=f"http://{host}:{sock.getsockname()[1]}")
     try:
         await server.serve(sockets=[sock])

@@ -13,6 +13,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -32,6 +33,8 @@ GRACE = 1.0
 """Seconds after which a bell for committed work should have rung."""
 FIRST_PAUSE = 0.02
 """Seconds to wait when due lanes were all locked by others; doubles up to the fast sweep."""
+OURS_PAUSE = 0.25
+"""Seconds to leave a lane alone that was leased again before its last result was written."""
 UNSETTLED_LIMIT = 500
 """Lanes waiting to be settled above which nothing more is claimed."""
 
@@ -104,7 +107,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has been settled."""
-        self._stopping = True
+        self._stopping = self.sender.stopping = True
         self._bell.set()
 
     async def give_up(self) -> None:
@@ -196,6 +199,7 @@ class Dispatcher:
         self._errors, self.last_error = 0, ""
         now = self._clock()
         self._due_at = None if claim.next_in is None else now + claim.next_in
+        claim = self._without_ours(claim)
         if claim.lanes:
             self._spins = 0
             self._more = claim.next_in == 0
@@ -204,12 +208,25 @@ class Dispatcher:
                 self.breaker.begin_probe()
             lease = Lease(token, (lane.key for lane in claim.lanes), began + self._lease_seconds)
             self.sender.start(group, claim, lease, probing=probing)
+        elif claim.rested:
+            self._spins, self._more = 0, claim.next_in == 0
         elif claim.next_in is not None and claim.next_in < FIRST_PAUSE:
             # Due lanes that others hold locked for a moment: look again soon, but not in a spin.
             self._spins = min(self._spins + 1, 8)
             self._due_at = now + min(FIRST_PAUSE * 2.0 ** (self._spins - 1), self._fast_sweep)
         else:
             self._spins = 0
+
+    def _without_ours(self, claim: Claim) -> Claim:
+        """Put back lanes whose lease ran out while their result is still on its way: sending would repeat them."""
+        ours = {
+            lane.key
+            for lane in claim.lanes
+            if any(lane.key in lease for lease in self.sender.leases.values())
+        }
+        for key in ours:
+            self.settler.put(LaneResult(key, claim.token, retry_in=OURS_PAUSE))
+        return replace(claim, lanes=tuple(x for x in claim.lanes if x.key not in ours)) if ours else claim
 
     def _claim_failed(self, error: BridgeError) -> None:
         self._metrics.store_errors.labels(error.kind).inc()
@@ -246,19 +263,21 @@ class Dispatcher:
         """Prolong the leases of lanes still in hand, well before they run out."""
         while True:
             await asyncio.sleep(self._lease_seconds / 8)
-            for lease in list(self.sender.leases.values()):
-                now = self._clock()
-                lanes = lease.due(now + self._lease_seconds / 2)
-                if not lanes:
-                    continue
-                try:
-                    extended, busy = await self._store.extend(
-                        sink=self.sink.name, token=lease.token, lanes=lanes, lease=self._lease_seconds
-                    )
-                except BridgeError as error:
-                    log.warning("cannot extend leases", sink=self.sink.name, error=str(error))
-                    continue
-                lease.extend(extended, now + self._lease_seconds)
-                gone = [lane for lane in lanes if lane not in extended | busy and not self.settler.has(lane)]
-                if lost := lease.drop(gone):
-                    self._metrics.lost_leases.labels(self.sink.name).inc(lost)
+            await asyncio.gather(*(self._extend(lease) for lease in list(self.sender.leases.values())))
+
+    async def _extend(self, lease: Lease) -> None:
+        now = self._clock()
+        lanes = lease.due(now + self._lease_seconds / 2)
+        if not lanes:
+            return
+        try:
+            extended, busy = await self._store.extend(
+                sink=self.sink.name, token=lease.token, lanes=lanes, lease=self._lease_seconds
+            )
+        except BridgeError as error:
+            log.warning("cannot extend leases", sink=self.sink.name, error=str(error))
+            return
+        lease.extend(extended, now + self._lease_seconds)
+        gone = [lane for lane in lanes if lane not in extended | busy and not self.settler.has(lane)]
+        if lost := lease.drop(gone):
+            self._metrics.lost_leases.labels(self.sink.name).inc(lost)

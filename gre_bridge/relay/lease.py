@@ -20,6 +20,9 @@ class Lease:
     def __len__(self) -> int:
         return len(self._until)
 
+    def __contains__(self, lane: object) -> bool:
+        return lane in self._until
+
     def holds(self, lane: str, now: float) -> bool:
         """Whether the lane may be sent at `now`."""
         return self._until.get(lane, 0.0) > now

@@ -95,8 +95,13 @@ class Breaker:
         undecided, self._probing = self._probing, False
         return undecided
 
-    def success(self) -> bool:
-        """The service took something. Returns whether that closed the breaker."""
+    def success(self, now: float) -> bool:
+        """The service took something. Returns whether that closed the breaker.
+
+        While it is open that was a request from before, and changes nothing: a Retry-After is kept.
+        """
+        if self.state(now) is BreakerState.OPEN:
+            return False
         was_open = self._until is not None
         self.failures = 0
         self.reason = ""

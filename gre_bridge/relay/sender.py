@@ -28,6 +28,9 @@ log = structlog.get_logger("gre.relay")
 PROGRESS = 0.25
 """Seconds after which a long lane's progress is recorded, so that a crash repeats little."""
 
+HELD_LIMIT = 10_000
+"""Lanes whose failures are remembered, at most."""
+
 
 class Sender:
     """The chains of one sink that are under way."""
@@ -56,7 +59,9 @@ class Sender:
         self._on_room = on_room
         self._on_recovery = on_recovery
         self._chains: set[asyncio.Task[None]] = set()
+        self._held: Counter[str] = Counter()
         self.leases: dict[str, Lease] = {}
+        self.stopping = False
 
     @property
     def free(self) -> int:
@@ -133,7 +138,7 @@ class Sender:
         at = 0
         noted = 0.0
         failed = False
-        while at < len(waiting) and not failed:
+        while at < len(waiting) and not failed and not self._halted(probing):
             end = self._fill(waiting, at)
             # A lane that has stopped has left `results`; one that is no longer ours stops here.
             now = self._clock()
@@ -162,6 +167,10 @@ class Sender:
         if probing and self._breaker.cancel_probe():
             self._on_recovery()
 
+    def _halted(self, probing: bool) -> bool:
+        """Whether no further request may go: we are stopping, or the breaker has opened meanwhile."""
+        return self.stopping or (not probing and self._breaker.wait(self._clock()) > 0)
+
     def _fill(self, waiting: list[Parcel], at: int) -> int:
         """Where the request that begins at `at` ends: as many parcels as fit it, at least one."""
         size = len(waiting[at].payloads)
@@ -178,6 +187,7 @@ class Sender:
         sink = self._sink.name
         result.receipts.extend(outcome.receipts)
         if outcome.result is Result.ACCEPTED:
+            self._held.pop(parcel.lane_key, None)
             (result.expired if parcel.expired else result.done).extend(parcel.deliveries)
             name = "expired" if parcel.expired else "done"
             self._metrics.settled.labels(sink, name).inc(len(parcel.deliveries))
@@ -203,11 +213,22 @@ class Sender:
                 dead=dead, error=str(error),
             )  # fmt: skip
         elif outcome.result is Result.FAILED:
-            result.failure = Failure(
-                parcel.deliveries, "retry", str(error), retry_in=self._breaker.delay(self._clock())
-            )
+            pause = self._hold(parcel.lane_key)
+            result.failure = Failure(parcel.deliveries, "retry", str(error), retry_in=pause)
             self._metrics.settled.labels(sink, "held").inc(len(parcel.deliveries))
         return False
+
+    def _hold(self, lane: str) -> float:
+        """Seconds for a lane to wait after the service failed on it.
+
+        It grows while this lane goes on to fail, so that one event which always meets a 500 is not sent
+        over and over while the service works for all others. A hint only: it is forgotten with the process.
+        """
+        if len(self._held) > HELD_LIMIT:
+            self._held.clear()
+        self._held[lane] += 1
+        own = min(self._breaker.cap, 0.05 * 2.0 ** min(self._held[lane], 20)) * self._retry.jitter()
+        return max(own, self._breaker.delay(self._clock()))
 
     def _judge(self, batch: Sequence[Parcel], outcomes: Sequence[Outcome]) -> bool:
         """Tell the breaker how the request went; True when the sink as a whole failed."""
@@ -220,7 +241,7 @@ class Sender:
             return True
         if any(p.payloads and o.result is not Result.UNSENT for p, o in zip(batch, outcomes, strict=True)):
             self._metrics.requests.labels(sink, "ok").inc()
-            if self._breaker.success():
+            if self._breaker.success(self._clock()):
                 log.info("breaker closed", sink=sink)
                 self._on_recovery()
         return False

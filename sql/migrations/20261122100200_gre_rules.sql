@@ -50,7 +50,10 @@ begin
   end if;
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
-  if new.sender = 'player' and not v_profile.chat_enabled then
+  v_profile.display_name := gre.clean_name(v_profile.display_name);
+  -- (Whom the policies will refuse anyway learns nothing about others here.)
+  if new.sender = 'player' and not v_profile.chat_enabled
+    and (v_who.role in ('service', 'admin', 'staff') or v_who.player_id = new.player_id) then
     perform gre.refuse(403, 'chat_disabled', 'chat is disabled for this player');
   end if;
 
@@ -159,6 +162,10 @@ begin
   if tg_op = 'INSERT' then
     if new.player_id is null or new.player_id <= 0 then
       perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+    end if;
+    if v_portal and new.player_id = gre.my_player_id() and exists (
+      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
+      perform gre.refuse(403, 'chat_disabled', 'chat is disabled for this player');
     end if;
     new.last_seq := 0;
     new.rev := 1;

@@ -123,7 +123,7 @@ language plpgsql security definer set search_path = '' as $$
 begin
   perform gre.announce(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
   -- Opened by a message: that statement rings.
-  if pg_trigger_depth() = 1 then
+  if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.ring(array[new.id]);
   end if;
   return null;
@@ -146,6 +146,8 @@ end $$;
 
 create trigger gre_push_queued after insert on public.push_notifications
   for each row when (new.status = 'queued') execute function gre.push_to_outbox();
+
+create index push_notifications_id_text on public.push_notifications ((id::text));
 
 -- Taking out ---------------------------------------------------------------------------------------------
 
@@ -301,6 +303,8 @@ declare
   v_busy text[];
   v_lost text[];
   v_waiting integer;
+  v_held text[];
+  v_pushes text[];
 begin
   if jsonb_typeof(p_results) is distinct from 'array' then
     perform gre.refuse(400, 'settle_invalid', 'p_results must be an array');
@@ -329,12 +333,21 @@ begin
   update public.gre_relay_deliveries d set state = f.state, settled_at = v_now
   from free f where d.id = f.id;
 
+  -- Queued pushes whose rows a portal holds: their lanes are busy.
+  select coalesce(array_agg(x ->> 'push_id'), '{}') into v_pushes
+  from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x where x ? 'push_id';
+  select coalesce(array_agg(f.id), '{}') into v_held from (
+    select n.id::text as id from public.push_notifications n where n.id::text = any (v_pushes) for no key update skip locked) f;
+  select coalesce(array_agg(n.id::text), '{}') into v_held
+  from public.push_notifications n where n.id::text = any (v_pushes) and n.id::text <> all (v_held);
+
   -- Results (by their place in p_results) whose token is still their lane's; and of these the ones to free:
   -- the lane is locked, not to be kept, and nothing of theirs was skipped above.
   select coalesce(array_agg(n), '{}'),
     coalesce(array_agg(n) filter (where l.lane_key = any (v_locked) and not exists (
       select from jsonb_array_elements_text(coalesce(r -> 'done', '[]') || coalesce(r -> 'expired', '[]')) x (id)
-      join public.gre_relay_deliveries d on d.id = x.id::uuid where d.state = 'pending')), '{}')
+      join public.gre_relay_deliveries d on d.id = x.id::uuid where d.state = 'pending')
+      and not exists (select from jsonb_array_elements(r -> 'receipts') x where x ->> 'push_id' = any (v_held))), '{}')
     into v_mine, v_free
   from jsonb_array_elements(p_results) with ordinality t (r, n)
   join public.gre_relay_lanes l
@@ -348,7 +361,8 @@ begin
     settled_at = case when r -> 'failed' ->> 'state' = 'dead' then v_now end
   from jsonb_array_elements(p_results) with ordinality t (r, n)
   where n = any (v_free) and jsonb_typeof(r -> 'failed') = 'object'
-    and d.id in (select x.id::uuid from jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id))
+    and d.id in (select f.id from public.gre_relay_deliveries f
+      where f.id in (select x.id::uuid from jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)) for no key update skip locked)
     and d.sink = p_sink and d.lane_key = r ->> 'lane' and d.state = 'pending';
 
   with freed as (
@@ -366,7 +380,7 @@ begin
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
 
-  perform gre.write_receipts(p_results);
+  perform gre.write_receipts(p_results, v_held);
 
   select coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_free) and (n = any (v_mine) or not r ->> 'lane' = any (v_locked))), '{}'),
     coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_mine) and r ->> 'lane' = any (v_locked)), '{}')
@@ -379,8 +393,10 @@ begin
 end $$;
 
 -- One row of push_notifications for each push; a repeat finds its own row by the delivery's id.
-create function gre.write_receipts(p_results jsonb) returns void
+create function gre.write_receipts(p_results jsonb, p_held text[]) returns void
 language plpgsql security definer set search_path = '' as $$
+declare
+  v jsonb;
 begin
   insert into public.push_notifications as n
     (delivery_id, message_id, audience, recipients, title, body, data, status, provider_id, error, sent_at)
@@ -396,10 +412,13 @@ begin
     error = excluded.error, recipients = excluded.recipients, sent_at = excluded.sent_at
     where n.status is distinct from 'sent';
 
-  update public.push_notifications n set status = x ->> 'status', provider_id = x ->> 'provider_id', error = x ->> 'error',
-    sent_at = case when x ->> 'status' = 'sent' then clock_timestamp() end
-  from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
-  where x ->> 'push_id' is not null and n.id::text = x ->> 'push_id' and n.status is distinct from 'sent';
+  for v in select x from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
+    where x ? 'push_id' and x ->> 'push_id' <> all (p_held)
+  loop
+    update public.push_notifications n set status = v ->> 'status', provider_id = v ->> 'provider_id', error = v ->> 'error',
+      sent_at = case when v ->> 'status' = 'sent' then clock_timestamp() end
+    where n.id::text = v ->> 'push_id' and n.status is distinct from 'sent';
+  end loop;
 end $$;
 
 -- Prolongs the lease of lanes still in hand. {"extended": [lanes], "busy": [lanes]}; what is in neither is lost.

@@ -34,7 +34,13 @@ insert into gre_relay_deliveries (sink, lane_key, ord, event, message_id, state,
 select setval('gre.delivery_ord', 1000000);
 set session_replication_role = origin;
 """
-TABLES = ("gre_relay_deliveries", "gre_relay_lanes", "gre_chat_messages", "gre_chat_sessions")
+TABLES = (
+    "gre_relay_deliveries",
+    "gre_relay_lanes",
+    "gre_chat_messages",
+    "gre_chat_sessions",
+    "push_notifications",
+)
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
 
 
 def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(stack: StackProcess) -> None:
-    worker = stack.worker(GRE_LEASE_SECONDS="2")
+    worker = stack.worker(GRE_LEASE_SECONDS="6")
     worker.start()
     writing = write(stack, MESSAGES, SESSIONS, WRITERS)
     kills: list[float] = []

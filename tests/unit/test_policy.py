@@ -71,7 +71,7 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     found = breaker()
     found.failure(0.0, DOWN)
     found.failure(0.0, DOWN)
-    assert found.success() is False
+    assert found.success(0.0) is False
     assert found.failure(0.0, DOWN) is False
     assert found.failure(0.0, DOWN) is False
     assert found.state(0.0) is BreakerState.CLOSED
@@ -122,7 +122,7 @@ def test_jitter_takes_up_to_a_half_off_the_wait(outage: float, share: float) -> 
 
 def test_a_new_outage_is_measured_from_its_own_first_failure() -> None:
     found = opened(at=0.0)
-    found.success()
+    found.success(500.0)
     found.failure(1000.0, WRONG_KEY)
     assert found.wait(1000.0) == pytest.approx(0.1)
 
@@ -133,8 +133,9 @@ def test_no_history_makes_it_wait_beyond_its_caps(history: list[tuple[int, str]]
     for passed, what in history:
         now += passed
         if what == "ok":
-            found.success()
-            assert found.wait(now) == 0.0
+            was_open = found.state(now) is BreakerState.OPEN
+            found.success(now)
+            assert (found.wait(now) == 0.0) is not was_open
         elif what == "probe":
             found.begin_probe()
         else:
@@ -165,11 +166,18 @@ def test_when_the_wait_is_over_one_probe_goes_and_everything_else_waits_for_it()
 def test_a_probe_that_gets_through_closes_it() -> None:
     found = opened(at=0.0)
     found.begin_probe()
-    assert found.success() is True
+    assert found.success(0.2) is True
     assert found.state(1.0) is BreakerState.CLOSED
     assert found.wait(1.0) == 0.0
     assert found.reason == ""
-    assert found.success() is False
+    assert found.success(1.0) is False
+
+
+def test_a_success_from_before_it_opened_does_not_close_it() -> None:
+    found = breaker()
+    found.failure(0.0, TransientError("429", retry_after=20.0))
+    assert found.success(5.0) is False
+    assert found.wait(5.0) == pytest.approx(15.0)
 
 
 def test_a_probe_that_fails_opens_it_again_without_a_second_alarm() -> None:
