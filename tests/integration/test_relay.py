@@ -199,6 +199,7 @@ def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProces
         )
         assert "pusher" in str(ready.json()["problems"])
         assert "not-the-secret" not in wrong.log.read_text()
+        assert wrong.stop() == 0  # killed in mid-probe it would leave a lease to wait for
     with stack.worker():
         stack.drained(20)
     assert judge(stack).lost == {"pusher": [], "onesignal": []}
