@@ -88,6 +88,9 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
+    for name in ("uvicorn", "uvicorn.error"):  # whoever set them up before: one format, one way out
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
 
 
 class Metrics:
