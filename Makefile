@@ -46,7 +46,7 @@ bench: setup ## Measure the relay side by side with what one would use instead
 .PHONY: lock
 lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \
-	  --generate-hashes --universal --python-version 3.11 --no-emit-index-url --no-annotate --no-header \
+	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
 
 .PHONY: clean

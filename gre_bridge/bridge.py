@@ -154,7 +154,7 @@ class Bridge:
             self._stop.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
                 loop.add_signal_handler(number, on_signal)
         try:
             await self._run(store)

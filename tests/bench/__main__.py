@@ -34,20 +34,21 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
-def insert(stack: StackProcess, count: int, rate: float) -> dict[str, float]:
-    """Insert messages at `rate` a second, each in a transaction of its own; when each had committed, by id."""
-    committed: dict[str, float] = {}
+def insert(stack: StackProcess, count: int, rate: float) -> list[tuple[str, str, float]]:
+    """Insert messages at `rate` a second, each in a transaction of its own: (id, session, when it had committed)."""
+    committed: list[tuple[str, str, float]] = []
     with stack.db() as conn:
         began = time.monotonic()
         for n in range(count):
             if (ahead := began + n / rate - time.monotonic()) > 0:
                 time.sleep(ahead)
             row = conn.execute(
-                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'bench') returning id::text",
+                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'bench')"
+                " returning id::text, session_id::text",
                 [1 + n % SESSIONS],
             ).fetchone()
             assert row is not None
-            committed[row["id"]] = time.time()
+            committed.append((row["id"], row["session_id"], time.time()))
     return committed
 
 
@@ -58,7 +59,7 @@ def latencies(
     committed = insert(stack, count, rate)
     wait_until(lambda: len(arrived()) >= count, 60, 1.0, "every arrival")
     times = arrived()
-    return [(times[message] - at) * 1000 for message, at in committed.items()]
+    return [(times[message] - at) * 1000 for message, _, at in committed]
 
 
 def events(stack: StackProcess) -> dict[str, float]:
@@ -188,17 +189,8 @@ async def obvious(stack: StackProcess, stop: asyncio.Event) -> None:
 def floor_latencies(stack: StackProcess, count: int, rate: float) -> list[float]:
     """As `latencies`, for the floor: the n-th ring of a session belongs to its n-th message."""
     committed: dict[str, list[float]] = {}
-    with stack.db() as conn:
-        began = time.monotonic()
-        for n in range(count):
-            if (ahead := began + n / rate - time.monotonic()) > 0:
-                time.sleep(ahead)
-            row = conn.execute(
-                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'bench') returning session_id::text",
-                [1 + n % SESSIONS],
-            ).fetchone()
-            assert row is not None
-            committed.setdefault(row["session_id"], []).append(time.time())
+    for _, session, at in insert(stack, count, rate):
+        committed.setdefault(session, []).append(at)
     wait_until(
         lambda: sum(i["name"] == "floor" for i in stack.received("pusher")) >= count, 60, 1.0, "every arrival"
     )

@@ -380,7 +380,11 @@ async def test_it_survives_the_database(rest_dsn: str, tables: None, rest_cluste
     async with running(rest_dsn) as http:
         assert (await http.post("/rpc/ret_text", json={})).json() == "hello"
         in_flight = asyncio.create_task(http.post("/rpc/slow", json={"s": 5}))
-        await asyncio.sleep(0.2)
+        with rest_cluster.connect() as watch:
+            running_now = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+            async with asyncio.timeout(5):
+                while watch.execute(running_now).fetchone() == (0,):
+                    await asyncio.sleep(0.02)
         await asyncio.to_thread(rest_cluster.crash)
         seen = [await in_flight]
         seen += [await http.post("/rpc/ret_text", json={}) for _ in range(8)]
