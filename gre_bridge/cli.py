@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from gre_bridge import __version__
+from gre_bridge import __version__, desk
+from gre_bridge.desk import AsJson, EnvFile, fail
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings, load_db_url, load_settings
@@ -25,23 +26,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-EnvFile = Annotated[
-    Path | None,
-    typer.Option("--env-file", help="Read variables from this dotenv file; the environment wins."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _fail(error: BridgeError) -> NoReturn:
-    typer.echo(f"gre-bridge: {error}", err=True)
-    raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1)
+desk.register(app)
 
 
 def _settings(env_file: Path | None) -> Settings:
     try:
         settings = load_settings(env_file)
     except ConfigurationError as error:
-        _fail(error)
+        fail(error)
     configure_logging(level=settings.log_level, style=settings.log_format, secrets=settings.secrets())
     return settings
 
@@ -83,7 +75,7 @@ def run(
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         assert isinstance(first, BridgeError)
-        _fail(first)
+        fail(first)
 
 
 @app.command()
@@ -106,10 +98,29 @@ def migrate(
             raise typer.Exit(0 if report.good else 1)
         applied = migrations.migrate(db_url, on_progress=lambda line: typer.echo(line, err=True))
     except BridgeError as error:
-        _fail(error)
+        fail(error)
     _print(
         {"applied": applied} if as_json else [f"{len(applied)} applied" if applied else "nothing to apply"]
     )
+
+
+@app.command()
+def doctor(
+    env_file: EnvFile = None,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Also send one marked message through everything; staff will see it."),
+    ] = False,
+    player: Annotated[
+        int | None,
+        typer.Option(min=1, help="The player that --live sends as and then erases: nobody's number."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check everything the daemon depends on, and say what mends what is wrong. Exit status 1 when something fails."""
+    from gre_bridge import doctor as checks  # noqa: PLC0415 - other commands start faster without it
+
+    raise typer.Exit(checks.run(env_file, live=live, player=player or checks.PLAYER, as_json=as_json))
 
 
 @app.command()
@@ -132,7 +143,7 @@ def dev(
     try:
         from gre_bridge.devstack.dev import run as run_stack  # noqa: PLC0415 - an optional extra
     except ImportError as error:
-        _fail(
+        fail(
             ConfigurationError(
                 f"the embedded stack needs `pip install 'gre-bridge[dev]'` ({error.name} is missing)"
             )
@@ -142,7 +153,7 @@ def dev(
             port=port, data_dir=data_dir, env_file=env_file, http_port=http_port, worker=not no_worker
         )
     except BridgeError as error:
-        _fail(error)
+        fail(error)
     raise typer.Exit(status)
 
 

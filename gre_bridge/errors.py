@@ -41,3 +41,14 @@ class ConfigurationError(BridgeError):
     """A person must act: bad credentials, a missing variable, missing migrations."""
 
     kind = "configuration"
+
+
+class Refused(PermanentError):  # noqa: N818 - an answer, to be told as it is
+    """The database refused a caller's request, in words that the caller may read."""
+
+    kind = "refused"
+
+    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
+        """`status` is the HTTP status that says the same, `code` a word for programs."""
+        super().__init__(message, code=code, retry_after=retry_after)
+        self.status = status

@@ -60,6 +60,7 @@ class Feed:
         key: str,
         on_ring: Callable[[frozenset[str] | None], None],
         on_state: Callable[[FeedState], None] | None = None,
+        on_event: Callable[[str, object], None] | None = None,
         topic: str = "gre:relay",
         private: bool = True,
         schema: str = "public",
@@ -72,11 +73,13 @@ class Feed:
 
         `on_ring` is called on the loop with the ids of the sessions that have news, or None for "look
         everywhere" (also after each join and each "Subscribed to PostgreSQL": claim then). `on_state` is
-        called when state, detail or health changed. Neither may block. `clock` is in seconds, `jitter`
+        called when state, detail or health changed, `on_event` with the name and payload of any other
+        broadcast on the topic (`broadcast` sends one; it is as untrusted as a ring). None may block. `clock` is in seconds, `jitter`
         gives a number from 0 to 1.
         """
         self._on_ring = on_ring
         self._on_state = on_state
+        self._on_event = on_event
         self._timing = timing = timing or Timing()
         self._clock = clock
         self._jitter = jitter
@@ -93,10 +96,13 @@ class Feed:
             timing=timing,
             clock=clock,
             on_ring=self._rung,
+            on_event=self._heard,
             on_change=self._update,
         )
         self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
         self._suspect = False
+        self.turned = clock()
+        """When its loop last turned, by `clock`: at each heartbeat, and while a link opens within its bounds."""
         self.since = clock()
         """When state, detail or health last changed, by `clock`."""
         self.last_ring = -math.inf
@@ -141,6 +147,11 @@ class Feed:
         if self._link is not None:
             self._link.fail("deaf", "a sweep found work that no bell had announced")
 
+    async def broadcast(self, event: str, payload: dict[str, Any]) -> None:
+        """Send an event to the other workers' `on_event`; it may be lost."""
+        if self._link is not None:
+            await self._link.send(event, payload)
+
     async def run(self) -> None:
         """Keep the subscription up until cancelled; whatever the server does, this does not raise."""
         quiet_client_logs()
@@ -148,6 +159,7 @@ class Feed:
         failures = 0
         try:
             while True:
+                self.turned = self._clock()
                 link = self._new_link(rows_private=self._rows_private)
                 links.append(link)
                 if len(links) == 1:
@@ -178,6 +190,7 @@ class Feed:
         self._update()
 
     def _due(self, link: Link) -> float:
+        self.turned = self._clock()
         sound = link.complete and not self._suspect
         return link.born + (self._timing.renew if sound else self._timing.retry)
 
@@ -208,6 +221,10 @@ class Feed:
         if self._on_state is not None:
             _guarded(self._on_state, state)
 
+    def _heard(self, event: str, payload: object) -> None:
+        if self._on_event is not None:
+            _guarded(self._on_event, event, payload)
+
     def _rung(self, sessions: object, bell: bool) -> None:
         """Pass a ring on; `bell` says that a bell rang, not that we joined."""
         self.last_ring = self._clock()
@@ -217,9 +234,9 @@ class Feed:
         _guarded(self._on_ring, sessions_of(sessions))
 
 
-def _guarded(call: Callable[[Any], None], value: object) -> None:
+def _guarded(call: Callable[..., None], *values: object) -> None:
     """Call back without letting a raise through: it would end the client's listener without a word."""
     try:
-        call(value)
+        call(*values)
     except Exception as error:  # noqa: BLE001 - a callback's bug must not make the feed deaf
         log.error("feed: a callback raised %s", type(error).__name__)

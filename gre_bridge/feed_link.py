@@ -22,7 +22,7 @@ from typing import Any
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 from realtime import types as rt
 from realtime._async.push import AsyncPush
-from realtime.message import SuccessSystemPayload
+from realtime.message import Message, SuccessSystemPayload
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
@@ -98,12 +98,14 @@ class Link:
         timing: Timing,
         clock: Callable[[], float],
         on_ring: Callable[[object, bool], None],
+        on_event: Callable[[str, object], None],
         on_change: Callable[[], None],
     ) -> None:
         self._key = key
         self._timing = timing
         self._clock = clock
         self._ring = on_ring
+        self._event = on_event
         self._changed = on_change
         self._closed = False
         self._stirred = asyncio.Event()
@@ -205,6 +207,17 @@ class Link:
                 await self._wait(self._ended, min(deadline - now, beat_in))
         return True
 
+    async def send(self, event: str, payload: dict[str, Any]) -> None:
+        """Broadcast to the other workers if the channel is joined; it may be lost."""
+        bell = self._bells[1]
+        if bell.part is _Part.READY and not self._ended():
+            message = Message(
+                topic=bell.channel.topic, event="broadcast", ref=None, join_ref=bell.channel.join_push.ref,
+                payload={"type": "broadcast", "event": event, "payload": payload},
+            )  # fmt: skip
+            with contextlib.suppress(Exception):  # its loss shows elsewhere
+                await self._client.send(message)
+
     def fail(self, reason: str, detail: str) -> None:
         """Say that the link is over; the first reason stays."""
         if self.over is None and not self._closed:
@@ -292,8 +305,12 @@ class Link:
             self._ring(None, False)
 
     def _on_broadcast(self, payload: Mapping[str, Any]) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        if payload["event"] == "ring":
             self._ring(payload["payload"].get("sessions"), True)
+        else:
+            self._event(str(payload["event"]), payload["payload"])
 
     def _on_row(self, payload: Mapping[str, Any]) -> None:
         if not self._closed:

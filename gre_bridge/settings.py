@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
@@ -126,6 +128,7 @@ class Settings(BaseSettings):
     late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
     send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
     request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=10.0, ge=0.5, le=120)
+    retention_days: float = _env("GRE_RETENTION_DAYS", default=0, ge=0)
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 
     # Realtime
@@ -135,6 +138,11 @@ class Settings(BaseSettings):
     # HTTP, logs
     http_host: str = _env("GRE_HTTP_HOST", default="127.0.0.1")
     http_port: int = _env("GRE_HTTP_PORT", default=5000, ge=0, le=65535)
+    cors_origins: Names = _env("GRE_CORS_ORIGINS", default=())
+    trusted_proxies: Names = _env("GRE_TRUSTED_PROXIES", default=("127.0.0.1", "::1"))
+    max_sockets: int = _env("GRE_MAX_SOCKETS", default=5000, ge=1, le=100_000)
+    sockets_per_person: int = _env("GRE_SOCKETS_PER_PERSON", default=20, ge=1, le=10_000)
+    auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
     metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
     docs: bool = _env("GRE_DOCS", default=False)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
@@ -182,17 +190,25 @@ class Settings(BaseSettings):
         return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))
 
 
-def _explain(error: ValidationError) -> str:
-    """Turn pydantic's first complaint into one line that names the variable and quotes no value."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    text = first["msg"].removeprefix("Value error, ")
-    if not first["loc"]:
+def variables(field: str) -> tuple[str, ...]:
+    """The variable that a field of Settings is read from, then its older names."""
+    alias = Settings.model_fields[field].validation_alias
+    return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (field,)
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """Turn pydantic's complaints into one line each that names the variable and quotes no value."""
+    return [_line(one) for one in error.errors(include_url=False, include_input=False, include_context=False)]
+
+
+def _line(error: ErrorDetails) -> str:
+    text = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
         return text
-    name = str(first["loc"][0])
-    field = Settings.model_fields.get(name)
-    if field is not None and isinstance(field.validation_alias, AliasChoices):
-        name = str(field.validation_alias.choices[0])
-    if first["type"] == "missing":
+    name = str(error["loc"][0])
+    if name in Settings.model_fields:
+        name = variables(name)[0]
+    if error["type"] == "missing":
         return f"{name}: is missing"
     return f"{name}: {text[0].lower()}{text[1:]}"
 
@@ -202,17 +218,55 @@ def _readable(env_file: Path | None) -> None:
         raise ConfigurationError(f"--env-file: cannot read {env_file}")
 
 
-def load_db_url(env_file: Path | None = None) -> str:
-    """Read SUPABASE_DB_URL alone, which is all that `gre-bridge migrate` needs.
+def given(env_file: Path | None = None) -> dict[str, str]:
+    """Every variable that is set and not blank: the environment's, then those of `env_file`.
 
-    Raises ConfigurationError, one line that never quotes the address (it holds a password).
+    Raises ConfigurationError for a file that cannot be read.
     """
     _readable(env_file)
     try:
-        given = dotenv_values(env_file) if env_file else {}
+        sources: list[Mapping[str, str | None]] = [dotenv_values(env_file) if env_file else {}, os.environ]
     except UnicodeDecodeError:
         raise ConfigurationError(f"--env-file: {env_file} is not a text file in UTF-8") from None
-    url = os.environ.get("SUPABASE_DB_URL") or given.get("SUPABASE_DB_URL")
+    return {name: value for source in sources for name, value in source.items() if value and value.strip()}
+
+
+def secret_names() -> list[tuple[str, ...]]:
+    """The variables that hold secrets, each with its older names. NAME_FILE names a file that has the value."""
+    fields = Settings.model_fields.items()
+    return [
+        variables(name)
+        for name, field in fields
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    ]
+
+
+def _from_files(values: dict[str, str], *names: tuple[str, ...]) -> dict[str, Any]:
+    """The secrets among `names` whose values are in files (Docker's secrets, systemd's credentials)."""
+    found: dict[str, Any] = {}
+    for name, *older in names:
+        path = values.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if twice := next((one for one in (name, *older) if one in values), None):
+            raise ConfigurationError(f"{name}_FILE: is set, and {twice} too: only one of them may be")
+        try:
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            raise ConfigurationError(f"{name}_FILE: cannot read {path}") from None
+        if len(text.splitlines()) != 1:
+            raise ConfigurationError(f"{name}_FILE: {path} must hold one line, the value")
+        found[name] = text
+    return found
+
+
+def load_db_url(env_file: Path | None = None) -> str:
+    """Read SUPABASE_DB_URL (or its file) alone, which is all that `gre-bridge migrate` needs.
+
+    Raises ConfigurationError, one line that never quotes the address (it holds a password).
+    """
+    values = given(env_file)
+    url: str | None = {**values, **_from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
     if not url.startswith(("postgresql://", "postgres://")):
@@ -225,10 +279,17 @@ def load_settings(env_file: Path | None = None) -> Settings:
 
     Raises ConfigurationError, one line that names the variable (or the file that cannot be read).
     """
-    _readable(env_file)
+    settings = read_settings(env_file)
+    if isinstance(settings, Settings):
+        return settings
+    raise ConfigurationError(settings[0])
+
+
+def read_settings(env_file: Path | None = None) -> Settings | list[str]:
+    """As `load_settings`, but returns every complaint that there is, one line each, where that raises the first."""
     try:
-        return Settings(_env_file=env_file)
+        return Settings(_env_file=env_file, **_from_files(given(env_file), *secret_names()))
     except ValidationError as error:
-        raise ConfigurationError(_explain(error)) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--env-file: {env_file} is not a text file in UTF-8") from None
+        return _explain(error)
+    except ConfigurationError as error:
+        return [str(error)]

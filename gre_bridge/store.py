@@ -1,27 +1,22 @@
 """Every call to the database, typed: the only module that knows the names of tables and functions.
 
-All go through Supabase's Python client to PostgREST as the service role. Each is safe to repeat, since
-a client's time-out does not cancel the statement (measured on PostgREST 14.5: it commits later).
+All go to PostgREST as the service role. Each is safe to repeat, since a client's time-out does not cancel
+the statement (measured on PostgREST 14.5: it commits later).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-import httpx
-from httpx_aiohttp import AiohttpTransport
-from postgrest.exceptions import APIError
-from supabase import AsyncClient, AsyncClientOptions, AsyncSupabaseException, acreate_client
-
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import Claim, Json, LaneResult
+from gre_bridge.rest import Rest, RestError
 
 T = TypeVar("T")
 
-SCHEMA_VERSIONS = range(1, 2)
+SCHEMA_VERSIONS = range(2, 3)
 """Versions of `gre_schema_version()` that this worker can work with."""
 
 _TRANSIENT_CODES = {
@@ -44,24 +39,20 @@ _TRANSIENT_CODES = {
     "25006",
 }
 _TRANSIENT_CLASSES = ("08", "53", "58", "XX")
-_status: ContextVar[list[int] | None] = ContextVar("status", default=None)
 
 
-def explain(error: Exception, what: str, status: int | None = None) -> BridgeError:
-    """Sort an error of the client into transient, permanent or configuration.
+def explain(error: Exception, what: str) -> BridgeError:
+    """Sort an error of a call into transient, permanent or configuration.
 
-    `status` is the HTTP status, where one came: a gateway's refusal has no code of its own. The text names
-    the call and the code; PostgreSQL's own words, which may quote an argument, are left out.
+    The text names the call and the code; PostgreSQL's own words, which may quote an argument, are left out.
     """
-    if isinstance(error, httpx.TimeoutException):
-        return TransientError(f"{what}: no answer in time", code="timeout")
-    if isinstance(error, httpx.HTTPError | OSError):
-        return TransientError(f"{what}: {type(error).__name__}", code="connection")
-    if not isinstance(error, APIError):
+    if isinstance(error, BridgeError):
+        return error
+    if not isinstance(error, RestError):
         return PermanentError(f"{what}: {type(error).__name__}")
-    code = str(status or "") if error.code is None else str(error.code)
+    code = error.code
     # Codes in P are PostgREST's and our own functions': their words hold no data.
-    text = f"{what}: {code or 'the database is away'} {(error.message or '') if code.startswith('P') else ''}"
+    text = f"{what}: {code or 'the database is away'} {error.message if code.startswith('P') else ''}"
     if code == "PGRST202":
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
@@ -76,11 +67,6 @@ def explain(error: Exception, what: str, status: int | None = None) -> BridgeErr
     if len(code) == 3 and code.isdigit() and code not in ("400", "413"):
         return TransientError(text, code=code)
     return PermanentError(text, code=code)
-
-
-async def _note_status(response: httpx.Response) -> None:
-    if (seen := _status.get()) is not None:
-        seen.append(response.status_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,48 +85,33 @@ class Settled:
 class Store:
     """The database as the worker sees it. Opened with `open`, closed with `aclose`."""
 
-    def __init__(self, *, client: AsyncClient, http: httpx.AsyncClient) -> None:
-        """Use `client`, which sends through `http`."""
-        self._client = client
-        self._http = http
+    def __init__(self, *, rest: Rest) -> None:
+        """Call through `rest`, which `aclose` closes."""
+        self._rest = rest
         self.on_request: Callable[[str], None] = lambda _: None
 
     @classmethod
     async def open(cls, *, url: str, key: str, timeout: float = 10.0) -> Self:
-        """Connect lazily to the project at `url` with its service key; `timeout` (seconds) bounds each call."""
-        http = httpx.AsyncClient(
-            # Half of httpx's own transport's CPU time for each call, which bounds the relay's latency under load.
-            transport=AiohttpTransport(
-                limits=httpx.Limits(max_connections=16, max_keepalive_connections=16, keepalive_expiry=60)
-            ),
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
-            event_hooks={"response": [_note_status]},
-        )
-        try:
-            client = await acreate_client(
-                url, key, AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
-            )
-        except AsyncSupabaseException as error:
-            await http.aclose()
-            raise ConfigurationError(f"SUPABASE_URL or SUPABASE_SERVICE_KEY: {error}") from None
-        return cls(client=client, http=http)
+        """The project at `url` with its service key; `timeout` (seconds) bounds each call.
+
+        Raises ConfigurationError for what is no address or no key.
+        """
+        return cls(rest=await Rest.open(url=url, key=key, timeout=timeout))
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._rest.aclose()
 
     async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
         self.on_request(function)
-        seen: list[int] = []
-        _status.set(seen)
         try:
-            answer = (await self._client.rpc(function, arguments).execute()).data
+            answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
-            raise explain(error, function, seen[-1] if seen else None) from None
+            raise explain(error, function) from None
         try:
             return read(answer)
         except (KeyError, TypeError, ValueError, AttributeError):
-            # A proxy's page with status 200, say: it may have happened all the same.
+            # JSON, but not ours: it may have happened all the same.
             raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
 
     async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
@@ -189,6 +160,18 @@ class Store:
     async def stats(self) -> list[Json]:
         """What waits, one object for each sink (`gre_relay_stats`)."""
         return await self._call("gre_relay_stats", {}, lambda rows: [dict(row) for row in rows])
+
+    async def beat(self, *, worker: str, host: str, version: str, info: Json) -> Json:
+        """Say that this daemon is there: {"schema": version, "sinks": [{"sink", "enabled"}]}."""
+        return await self._call(
+            "gre_relay_beat",
+            {"p_worker": worker, "p_host": host, "p_version": version, "p_info": info},
+            lambda answer: {"schema": int(answer["schema"]), "sinks": list(answer["sinks"])},
+        )
+
+    async def leave(self, worker: str) -> None:
+        """Say that this daemon has stopped."""
+        await self._call("gre_relay_leave", {"p_worker": worker}, lambda _: None)
 
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""

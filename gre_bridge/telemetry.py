@@ -170,3 +170,20 @@ class Metrics:
         self.lanes_blocked = Gauge(
             "gre_lanes_blocked", "Lanes that wait for a retry", ["sink"], registry=registry
         )
+        self.schema_supported = Gauge(
+            "gre_schema_supported",
+            "1 when the database's schema is one that this daemon knows",
+            registry=registry,
+        )
+        self.sockets = Gauge(
+            "gre_sockets", "Authenticated WebSockets of this instance", ["role"], registry=registry
+        )
+        self.socket_closes = Counter(
+            "gre_socket_closes_total", "WebSockets closed, by close code", ["code"], registry=registry
+        )
+        self.socket_messages = Counter(
+            "gre_socket_messages_total",
+            "Chat messages by way: in (sent by a socket's client), out (to one socket), replayed",
+            ["way"],
+            registry=registry,
+        )

@@ -26,7 +26,8 @@ MAX_BODY = 8 * 1024 * 1024
 """Bytes of a request's body that are read; no service behind these faces takes as much."""
 KEPT_BYTES = 128 * 1024 * 1024
 """Bytes of event data that one sink's record keeps; the oldest go first."""
-MODES = ("status", "hang", "refuse", "lose_answer", "truncate", "garbage", "slow")
+MODES = ("status", "hang", "refuse", "lose_answer", "stall", "truncate", "garbage", "slow")
+"""`lose_answer` and `stall` carry the request out; then the one hangs up, the other says nothing until the client leaves."""
 _HANG = 600.0
 _GARBAGE = b'\x00\xff<html>{"id": '
 
@@ -143,8 +144,10 @@ class Faults:
         await asyncio.sleep(rule.delay if rule else 0)
         if rule is None or rule.mode == "slow":
             return await self._app(scope, again, send)
-        if rule.mode == "lose_answer":
+        if rule.mode in ("lose_answer", "stall"):
             await self._app(scope, again, _discard)
+            if rule.mode == "stall":
+                await _gone(receive, _HANG)
             return await sever(send)
         if rule.mode == "truncate":
             return await self._truncate(scope, again, send)

@@ -1,6 +1,6 @@
 """OneSignal: `POST …/notifications` for push messages to external ids, with the answers that its docs list.
 
-Nobody is really pushed to. By default everybody is subscribed; a test may say who is. Segments,
+`GET …/notifications` answers an empty page, to those who have the key. Nobody is really pushed to. By default everybody is subscribed; a test may say who is. Segments,
 subscription ids, templates and every other endpoint are refused with 501.
 """
 
@@ -10,6 +10,7 @@ import hmac
 import uuid
 from collections import OrderedDict
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -52,6 +53,9 @@ class OneSignal:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         body = await read_body(receive)
+        if scope["method"] == "GET" and scope["path"].endswith("/notifications"):
+            await self._view(scope, send)
+            return
         try:
             result, replayed = self._notify(scope, body)
         except RefusedError as refusal:
@@ -59,6 +63,26 @@ class OneSignal:
             await answer(send, refusal.status, {"errors": [refusal.text]})
         else:
             await answer(send, 200, result, [("idempotent-replayed", "true")] if replayed else [])
+
+    async def _view(self, scope: Scope, send: Send) -> None:
+        """Answer "View messages" with an empty page: nothing that was sent is kept here."""
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        limit = min(int(query.get("limit", "50")), 50)
+        page = {"total_count": 0, "offset": 0, "limit": limit, "notifications": []}
+        try:
+            self._authorize(dict(scope["headers"]))
+        except RefusedError as refusal:
+            await answer(send, refusal.status, {"errors": [refusal.text]})
+        else:
+            known = query.get("app_id") == self._app_id
+            await answer(send, 200 if known else 400, page if known else {"errors": [_NO_APP]})
+
+    def _authorize(self, headers: dict[bytes, bytes]) -> None:
+        given = headers.get(b"authorization", b"")
+        if not hmac.compare_digest(given, f"Key {self._api_key}".encode()):
+            raise RefusedError(
+                403, "Access denied.  Please include an 'Authorization: ...' header with a valid API key."
+            )
 
     def refused(self, status: int, body: bytes) -> None:
         """Record a request that was not carried out."""
@@ -72,11 +96,7 @@ class OneSignal:
         if scope["method"] != "POST" or not scope["path"].endswith("/notifications"):
             raise RefusedError(501, "not offered by the embedded stack")
         headers = dict(scope["headers"])
-        given = headers.get(b"authorization", b"")
-        if not hmac.compare_digest(given, f"Key {self._api_key}".encode()):
-            raise RefusedError(
-                403, "Access denied.  Please include an 'Authorization: ...' header with a valid API key."
-            )
+        self._authorize(headers)
         try:
             content = orjson.loads(body)
         except orjson.JSONDecodeError:

@@ -89,10 +89,15 @@ class Dispatcher:
         self._feed_healthy = feed_healthy
         self._on_missed = on_missed
         self._clock = clock
+        self.turned = clock()
+        """When its loop last turned, by `clock`."""
+        self.patience = sweep_interval + 30.0
+        """Seconds that a turn may take: one wait, at most a sweep, and one claim, which the store bounds."""
         state = metrics.breaker.labels(sink.name)
         state.set_function(lambda: list(BreakerState).index(self.breaker.state(self._clock())))
         self._bell = asyncio.Event()
         self._stopping = False
+        self._paused = ""
         self._abandoned: list[str] = []
         self._more = True
         self._blocked = False
@@ -104,6 +109,12 @@ class Dispatcher:
     def ring(self) -> None:
         """There may be work: claim soon."""
         self._bell.set()
+
+    def pause(self, reason: str) -> None:
+        """Claim nothing while there is a reason (one line) not to; an empty one ends it."""
+        if self._paused != reason:
+            self._paused = reason
+            self.ring()
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has been settled."""
@@ -133,15 +144,18 @@ class Dispatcher:
 
     async def _turn(self, group: asyncio.TaskGroup) -> None:
         """Wait until there is a reason to claim, and claim if there is room."""
+        self.turned = self._clock()
         swept = await self._wait()
         if self._stopping:
             return
         now = self._clock()
         hold = max(self.breaker.wait(now), self._not_before - now)
-        if hold > 0:
+        if self._paused:
+            self._more, self._due_at = False, None
+        elif hold > 0:
             self._more, self._due_at = False, now + hold
-        elif self.sender.free <= 0 or self.settler.pending > UNSETTLED_LIMIT:
-            # The end of a chain or of a settle rings.
+        elif not self.sender.has_room or self.settler.pending > UNSETTLED_LIMIT:
+            # What is sent or settled meanwhile rings.
             self._more, self._due_at = False, None
             self._blocked = True
         else:
@@ -168,7 +182,7 @@ class Dispatcher:
         self.sender.written(results)
 
     def _room_again(self) -> None:
-        """A chain ended or a settle came back: claim what could not be claimed for want of room."""
+        """What waited was sent, or a settle came back: claim what could not be claimed for want of room."""
         if self._blocked:
             self._blocked = False
             self._bell.set()

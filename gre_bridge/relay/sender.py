@@ -1,8 +1,9 @@
 """Sends what one claim leased: chains of lanes, each in order, one request at a time.
 
 A lane belongs to one chain and a chain waits for each answer before its next request, which is what keeps
-a session's order. A lane stops at its first failure; what became of it goes to the settler as soon as the
-lane is through. Nothing here decides when to claim.
+a session's order. Chains of several claims share the sink's requests in flight, so that the next claim is
+under way while the last one is sent. A lane stops at its first failure; what became of it goes to the
+settler as soon as the lane is through. Nothing here decides when to claim.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ PROGRESS = 0.25
 HELD_LIMIT = 10_000
 """Lanes whose failures are remembered, at most."""
 
+AHEAD = 4
+"""Requests that may wait for each one in flight before nothing more is claimed: what is sent while a claim runs."""
+
 
 class Sender:
     """The chains of one sink that are under way."""
@@ -48,7 +52,7 @@ class Sender:
         on_room: Callable[[], None],
         on_recovery: Callable[[], None],
     ) -> None:
-        """`on_room` is called when a chain ended, `on_recovery` when held work may go (on) at once."""
+        """`on_room` is called when more should be claimed, `on_recovery` when held work may go (on) at once."""
         self._sink = sink
         self._route = route
         self._settler = settler
@@ -59,14 +63,22 @@ class Sender:
         self._on_room = on_room
         self._on_recovery = on_recovery
         self._chains: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(sink.concurrency)
+        self._unsent = 0
         self._held: Counter[str] = Counter()
+        # Looked up once: finding a metric by its labels costs as much as counting.
+        self._done = metrics.settled.labels(sink.name, "done")
+        self._expired = metrics.settled.labels(sink.name, "expired")
+        self._send_time = metrics.send_time.labels(sink.name)
+        self._total_time = metrics.total_time.labels(sink.name)
+        self._in_flight = metrics.in_flight.labels(sink.name)
         self.leases: dict[str, Lease] = {}
         self.stopping = False
 
     @property
-    def free(self) -> int:
-        """Chains that may be started."""
-        return self._sink.concurrency - len(self._chains)
+    def has_room(self) -> bool:
+        """Whether so little waits to be sent that the next claim should be under way."""
+        return self._unsent < AHEAD * self._sink.concurrency * self._sink.batch_size
 
     async def finish(self) -> None:
         """Return when every chain has ended."""
@@ -77,8 +89,9 @@ class Sender:
         """Spread the claimed lanes over chains of about equal length and start them."""
         routed = [(lane, self._parcels(lane, claim)) for lane in claim.lanes]
         total = sum(max(len(parcels), 1) for _, parcels in routed)
-        count = max(1, min(self.free, -(-total // self._sink.batch_size), len(routed)))
+        count = max(1, min(self._sink.concurrency, -(-total // self._sink.batch_size), len(routed)))
         share = -(-total // count)
+        self._unsent += total
         self.leases[lease.token] = lease
         chain: list[tuple[Lane, list[Parcel]]] = []
         size = 0
@@ -86,16 +99,16 @@ class Sender:
             chain.append(item)
             size += max(len(item[1]), 1)
             if size >= share or n == len(routed) - 1:
-                task = group.create_task(self._run(chain, lease, probing))
+                task = group.create_task(self._run(chain, size, lease, probing))
                 self._chains.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(self._chains.discard)
                 chain, size = [], 0
-        self._metrics.in_flight.labels(self._sink.name).set(len(self._chains))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._chains.discard(task)
-        self._metrics.in_flight.labels(self._sink.name).set(len(self._chains))
-        self._on_room()
+    def _sent(self, number: int) -> None:
+        """So many of the parcels that waited have been sent, or will not be."""
+        self._unsent -= number
+        if self.has_room:
+            self._on_room()
 
     def written(self, results: Sequence[LaneResult]) -> None:
         """These results are in the database: their lanes are no longer ours."""
@@ -117,6 +130,7 @@ class Sender:
             return [Parcel(lane.key, (d.id,), attempts=d.attempts, error=refused) for d in lane.deliveries]
 
     async def _send(self, batch: list[Parcel]) -> list[Outcome]:
+        self._in_flight.inc()
         try:
             return await self._sink.send(batch)
         except Exception as error:  # noqa: BLE001 - a bug in a sink must not end the loop of all
@@ -127,8 +141,10 @@ class Sender:
                 Outcome(Result.REJECTED, refused) if first[p.lane_key] == n else Outcome(Result.UNSENT)
                 for n, p in enumerate(batch)
             ]
+        finally:
+            self._in_flight.dec()
 
-    async def _run(self, chain: Chain, lease: Lease, probing: bool) -> None:
+    async def _run(self, chain: Chain, size: int, lease: Lease, probing: bool) -> None:
         """Send the parcels of these lanes in order until all went or the sink fails; settle every lane."""
         began = self._clock()
         results = {lane.key: LaneResult(lane.key, lease.token) for lane, _ in chain}
@@ -138,34 +154,42 @@ class Sender:
         at = 0
         noted = 0.0
         failed = False
-        while at < len(waiting) and not failed and not self._halted(probing):
-            end = self._fill(waiting, at)
-            # A lane that has stopped has left `results`; one that is no longer ours stops here.
-            now = self._clock()
-            for lost in {p.lane_key for p in waiting[at:end] if not lease.holds(p.lane_key, now)} & set(
-                results
-            ):
-                self._settler.put(results.pop(lost))
-            batch = [p for p in waiting[at:end] if p.lane_key in results]
-            at = end
-            if not batch:
-                continue
-            outcomes = await self._send(batch)
-            took = self._clock() - began
-            for parcel, outcome in zip(batch, outcomes, strict=True):
-                left[parcel.lane_key] -= 1
-                if not self._note(parcel, outcome, results[parcel.lane_key], ages, took):
-                    left[parcel.lane_key] = 0
-            failed = self._judge(batch, outcomes)
-            slow = took - noted >= PROGRESS
-            noted = took if slow else noted
-            for key in {parcel.lane_key for parcel in batch}:
-                if left[key] <= 0 or slow:
-                    self._settler.put(results[key].part() if left[key] > 0 else results.pop(key))
-        for result in results.values():
-            self._settler.put(result)
+        try:
+            while at < len(waiting) and not failed:
+                async with self._slots:
+                    if self._halted(probing):
+                        break
+                    end = self._fill(waiting, at)
+                    batch = self._still_ours(waiting[at:end], results, lease)
+                    size -= end - at
+                    self._sent(end - at)
+                    at = end
+                    outcomes = await self._send(batch) if batch else []
+                took = self._clock() - began
+                for parcel, outcome in zip(batch, outcomes, strict=True):
+                    left[parcel.lane_key] -= 1
+                    if not self._note(parcel, outcome, results[parcel.lane_key], ages, took):
+                        left[parcel.lane_key] = 0
+                failed = self._judge(batch, outcomes)
+                slow = took - noted >= PROGRESS
+                noted = took if slow else noted
+                for key in {parcel.lane_key for parcel in batch}:
+                    if left[key] <= 0 or slow:
+                        self._settler.put(results[key].part() if left[key] > 0 else results.pop(key))
+            for result in results.values():
+                self._settler.put(result)
+        finally:
+            self._sent(size)
         if probing and self._breaker.cancel_probe():
             self._on_recovery()
+
+    def _still_ours(self, batch: list[Parcel], results: dict[str, LaneResult], lease: Lease) -> list[Parcel]:
+        """What of `batch` may go: a lane that has stopped has left `results`; one that is no longer ours stops here."""
+        now = self._clock()
+        for key in {parcel.lane_key for parcel in batch}:
+            if key in results and not lease.holds(key, now):
+                self._settler.put(results.pop(key))
+        return [parcel for parcel in batch if parcel.lane_key in results]
 
     def _halted(self, probing: bool) -> bool:
         """Whether no further request may go: we are stopping, or the breaker has opened meanwhile."""
@@ -189,12 +213,11 @@ class Sender:
         if outcome.result is Result.ACCEPTED:
             self._held.pop(parcel.lane_key, None)
             (result.expired if parcel.expired else result.done).extend(parcel.deliveries)
-            name = "expired" if parcel.expired else "done"
-            self._metrics.settled.labels(sink, name).inc(len(parcel.deliveries))
+            (self._expired if parcel.expired else self._done).inc(len(parcel.deliveries))
             if parcel.payloads:
                 for delivery in parcel.deliveries:
-                    self._metrics.send_time.labels(sink).observe(took)
-                    self._metrics.total_time.labels(sink).observe(ages[delivery] + took)
+                    self._send_time.observe(took)
+                    self._total_time.observe(ages[delivery] + took)
             return True
         error = outcome.error or TransientError("not sent")
         if outcome.result is Result.REJECTED:

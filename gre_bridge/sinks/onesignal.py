@@ -7,15 +7,16 @@ on: OneSignal may echo what it was sent.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
+import orjson
+from yarl import URL
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
+from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PushStatus, Result, receipt
-from gre_bridge.sinks.http import Answer, HttpxTransport, Transport, failure, json_object, unreadable
+from gre_bridge.sinks.http import failure, json_object, unreadable
 
 _SERVICE = "OneSignal"
 _KNOWN = frozenset(
@@ -51,22 +52,20 @@ class OneSignalSink:
         if not (api_key.isascii() and api_key.isprintable()):
             raise ConfigurationError("ONESIGNAL_API_KEY has characters that no key has")
         try:
-            url = httpx.URL(f"{api_url.rstrip('/')}/notifications")
-        except httpx.InvalidURL:
-            url = httpx.URL("")
+            url = URL(f"{api_url.rstrip('/')}/notifications")
+        except ValueError:
+            url = URL()
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError("ONESIGNAL_API_URL is no http(s) URL")
         self.concurrency = concurrency
         self._app_id = app_id
-        self._url = str(url)
+        self._url = url
         self._headers = {
             "Authorization": f"Key {api_key}",
             "Content-Type": "application/json; charset=utf-8",
             "Accept": "application/json",
         }
-        self._transport = transport or HttpxTransport(
-            service=_SERVICE, connections=concurrency, timeout=timeout
-        )
+        self._transport = transport or Pool(service=_SERVICE, connections=concurrency, timeout=timeout)
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """See `gre_bridge.sinks.base.Sink.send`."""
@@ -103,7 +102,7 @@ class OneSignalSink:
         return Outcome(Result.ACCEPTED, receipts=receipts)
 
     async def _post(self, push: Push) -> tuple[BridgeError | None, list[dict[str, Any]]]:
-        content = json.dumps({"app_id": self._app_id, **push.body}).encode()
+        content = orjson.dumps({"app_id": self._app_id, **push.body})
         try:
             answer = await self._transport.request("POST", self._url, self._headers, content)
         except BridgeError as exc:

@@ -15,8 +15,9 @@ from typing import Any
 import pusher  # type: ignore[import-untyped]
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
+from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
-from gre_bridge.sinks.http import Answer, HttpxTransport, Transport, failure, json_object, unreadable
+from gre_bridge.sinks.http import failure, json_object, unreadable
 
 MAX_BATCH = 10
 """Events in one call of `batch_events` (Pusher's documentation)."""
@@ -55,9 +56,7 @@ class PusherSink:
         if host and not _HOST.fullmatch(host):
             raise ConfigurationError("PUSHER_HOST is a host's name or address, without scheme, port and path")
         self.concurrency = concurrency
-        self._transport = transport or HttpxTransport(
-            service=_SERVICE, connections=concurrency, timeout=timeout
-        )
+        self._transport = transport or Pool(service=_SERVICE, connections=concurrency, timeout=timeout)
         try:
             self._client = pusher.Pusher(
                 app_id=app_id,

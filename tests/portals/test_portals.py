@@ -33,7 +33,7 @@ def row(player_id: int, message: str = "Is table 4 open?", **more: Any) -> dict[
 
 
 @pytest.fixture(scope="module")
-def staff(stack: World, signing: None) -> Iterator[Portal]:
+def staff(stack: World) -> Iterator[Portal]:
     """The staff's page stays open all day; both its channels are subscribed."""
     portal = stack.staff()
     stack.portals.remove(portal)
@@ -242,7 +242,7 @@ def test_a_bad_insert_is_refused_with_one_clear_line(
 
 
 @pytest.fixture(scope="module")
-def refusals(stack: World, signing: None) -> Iterator[Portal]:
+def refusals(stack: World) -> Iterator[Portal]:
     portal = stack.player(500)
     stack.portals.remove(portal)
     yield portal

@@ -209,30 +209,23 @@ def test_a_player_receives_through_realtime(world: World, start: Start, send: An
     assert (row["player_id"], row["message"], row["seq"]) == (id_, "Yes, it is", 1)
 
 
-@by(("js", "back end: sign private channels"))
-def test_the_back_end_signs_for_whom_the_database_knows(world: World, program: Program) -> None:
+def test_the_bridge_signs_for_whom_the_database_knows(world: World) -> None:
     def status(token: str, channel: str, socket: str = "1.2") -> int:
         form, headers = {"socket_id": socket, "channel_name": channel}, {"Authorization": f"Bearer {token}"}
         return httpx.post(world.env["PUSHER_AUTH_URL"], data=form, headers=headers, timeout=20).status_code
 
     player = world.keys.user_token("player", player_id=29)
     staff = world.keys.user_token("staff", staff_id="s1")
-    assert [
+    of_players = [
         status(player, name) for name in ("private-player-29", "private-player-2", "private-staff-portal")
-    ] == [
-        200,
-        403,
-        403,
     ]
-    assert [
-        status(staff, name) for name in ("private-player-29", "private-staff-portal", "private-else")
-    ] == [
-        200,
-        200,
-        403,
+    assert of_players == [200, 403, 403]
+    of_staff = [
+        status(staff, name) for name in ("private-staff-portal", "presence-staff-portal", "private-else")
     ]
+    assert of_staff == [200, 200, 403]
     assert status(player, "private-player-29", "1.2:presence-x") == 403
-    assert status("nonsense", "private-player-29") == 403
+    assert status("nonsense", "private-player-29") == 401
     assert status(world.env["SUPABASE_ANON_KEY"], "private-player-29") == 403
 
 

@@ -13,7 +13,7 @@ from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.models import Claim, Lane, LaneResult
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
 from gre_bridge.relay.policy import RetryPolicy
-from gre_bridge.relay.sender import PROGRESS
+from gre_bridge.relay.sender import AHEAD, PROGRESS
 from gre_bridge.relay.settler import BATCH, Settler
 from gre_bridge.sinks.base import Parcel
 from gre_bridge.telemetry import Metrics
@@ -443,17 +443,32 @@ async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> Non
 @virtual
 async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=2, latency=5.0)
-    fill(outbox, 6, 1)
+    fill(outbox, 20, 1)
+    ahead = 2 + 2 * AHEAD  # in flight, and waiting for them
     async with relaying(outbox, sink, lanes_per_claim=1) as relay:
         await asyncio.sleep(0.5)
-        assert outbox.count("claim") == 2
+        assert outbox.count("claim") == ahead
         for _ in range(40):
             relay.dispatcher.ring()
             await asyncio.sleep(0.1)
-        assert outbox.count("claim") == 2
+        assert outbox.count("claim") == ahead
+        await asyncio.sleep(0.6)  # the first two are through
+        assert outbox.count("claim") == ahead + 2
         await until(outbox.drained)
-        assert now() - START < 15.2
+        assert now() - START < 50.2
     assert sink.most == 2
+
+
+@virtual
+async def test_the_next_claim_is_under_way_while_the_last_one_is_sent() -> None:
+    outbox, sink = Outbox(latency=0.01), ScriptedSink(batch_size=10, concurrency=4, latency=0.01)
+    fill(outbox, 400, 10)
+    async with relaying(outbox, sink, lanes_per_claim=100, rows_per_lane=10):
+        await until(outbox.drained)
+    # 100 requests to send for each of four slots; had each claim waited for the last one's sends, 30 ms more.
+    assert sink.times[-1] - sink.times[0] < 100 * 0.01 + 0.005
+    assert (sink.most, len(sink.requests)) == (4, 400)
+    assert in_order(sink)
 
 
 @virtual

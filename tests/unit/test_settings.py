@@ -11,7 +11,7 @@ import pytest
 from pydantic import AliasChoices, SecretStr
 
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.settings import Settings, load_db_url, load_settings
+from gre_bridge.settings import Settings, load_db_url, load_settings, read_settings, secret_names
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 KEY = "service-key-that-nobody-may-see"
@@ -252,6 +252,93 @@ def test_blank_optional_variables_count_as_not_set(given: pytest.MonkeyPatch) ->
 def test_the_fast_sweep_is_never_slower_than_the_slow_one(given: pytest.MonkeyPatch) -> None:
     given.setenv("GRE_SWEEP_INTERVAL", "0.5")
     assert load_settings().fast_sweep_interval == 0.5
+
+
+# Secrets in files -------------------------------------------------------------------------------------------
+
+SECRETS = {
+    "SUPABASE_SERVICE_KEY": "supabase_service_key",
+    "SUPABASE_ANON_KEY": "supabase_anon_key",
+    "SUPABASE_DB_URL": "supabase_db_url",
+    "PUSHER_SECRET": "pusher_secret",
+    "ONESIGNAL_API_KEY": "onesignal_api_key",
+    "GRE_METRICS_TOKEN": "metrics_token",
+}
+
+
+def test_every_secret_may_be_in_a_file() -> None:
+    assert {names[0] for names in secret_names()} == SECRETS.keys()
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("where", ["environment", "env file"])
+def test_a_secret_is_read_from_its_file(
+    given: pytest.MonkeyPatch, tmp_path: Path, name: str, where: str
+) -> None:
+    for other, value in {**PUSHER, **ONESIGNAL}.items():
+        given.setenv(other, value)
+    given.delenv(name, raising=False)
+    secret, env_file = tmp_path / "secret", tmp_path / "env"
+    secret.write_text("postgresql://from-a-file\n")
+    env_file.write_text(f"{name}=\n" + (f"{name}_FILE={secret}\n" if where == "env file" else ""))
+    if where == "environment":
+        given.setenv(f"{name}_FILE", str(secret))
+    found = getattr(load_settings(env_file), SECRETS[name])
+    assert found.get_secret_value() == "postgresql://from-a-file"
+    if name == "SUPABASE_DB_URL":
+        assert load_db_url(env_file) == "postgresql://from-a-file"
+
+
+@pytest.mark.parametrize("other", ["SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY"])
+def test_a_secret_that_is_given_twice_is_refused(
+    given: pytest.MonkeyPatch, tmp_path: Path, other: str
+) -> None:
+    given.delenv("SUPABASE_SERVICE_KEY")
+    given.setenv(other, KEY)
+    (tmp_path / "secret").write_text("another")
+    given.setenv("SUPABASE_SERVICE_KEY_FILE", str(tmp_path / "secret"))
+    assert complaint() == f"SUPABASE_SERVICE_KEY_FILE: is set, and {other} too: only one of them may be"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot read"), (b"", "must hold one line"), (b"a-key\nand more\n", "must hold one line"), (b"\xff", "cannot read")],
+    ids=["missing", "empty", "two lines", "binary"],
+)  # fmt: skip
+def test_a_secrets_file_that_cannot_be_used_is_one_line(
+    given: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    given.delenv("SUPABASE_SERVICE_KEY")
+    given.setenv("SUPABASE_SERVICE_KEY_FILE", str(file))
+    text = complaint()
+    assert text.startswith("SUPABASE_SERVICE_KEY_FILE: ") and says in text and str(file) in text
+    assert "a-key" not in text
+
+
+def test_a_malformed_secret_from_a_file_is_named_and_not_quoted(
+    given: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("two words")
+    given.delenv("SUPABASE_SERVICE_KEY")
+    given.setenv("SUPABASE_SERVICE_KEY_FILE", str(tmp_path / "secret"))
+    assert complaint() == "SUPABASE_SERVICE_KEY: has characters that no key has"
+
+
+def test_all_complaints_are_told_to_who_asks_for_them(given: pytest.MonkeyPatch) -> None:
+    given.setenv("SUPABASE_URL", "nonsense")
+    given.setenv("GRE_HTTP_PORT", "http")
+    complaints = read_settings()
+    assert isinstance(complaints, list)
+    assert [line.partition(":")[0] for line in complaints] == ["SUPABASE_URL", "GRE_HTTP_PORT"]
+    given.setenv("SUPABASE_URL", "https://p.supabase.co")
+    given.delenv("GRE_HTTP_PORT")
+    assert read_settings() == load_settings()
+
+
+# Files ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "binary"])

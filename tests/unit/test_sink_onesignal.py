@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
-import respx
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PusherEvent, Result
 from gre_bridge.sinks.onesignal import OneSignalSink
+from tests.loopback import (
+    GARBAGE,
+    GONE,
+    HALF_A_BODY,
+    HANG,
+    Reply,
+    Request,
+    closed_port,
+    json_reply,
+    saying,
+    serving,
+    serving_bytes,
+)
 
 APP, API_KEY = "5b0f6a2e-7a3c-4a55-9f21-0d9f5d0c0001", "os_v2_app_hush"
-URL = "https://api.onesignal.com/notifications"
 DELIVERY = "0b6fb7a4-1d7b-4b43-8f62-6a1f86f0c0de"
 ROW = {"delivery_id": DELIVERY, "message_id": "m1", "audience": "staff", "recipients": ["s1", "s2"]}
 ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FAILED, Result.UNSENT
@@ -37,16 +45,35 @@ def parcel(lane: str = "a", *, text: str = "New message", row: dict[str, Any] | 
     return Parcel(lane, (DELIVERY,), (push(text, row),))
 
 
-@pytest.fixture(scope="module")
-def sink() -> OneSignalSink:
-    # One for all: while respx answers nothing of it is tied to a loop, and loading certificates takes 50 ms.
-    return OneSignalSink(app_id=APP, api_key=API_KEY)
+class Service:
+    """OneSignal's side: answers as it is told, the last answer again and again."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.replies = [json_reply({"id": "n"})]
+        self.url = ""
+
+    def __call__(self, request: Request) -> Reply:
+        self.requests.append(request)
+        return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+
+    def respond(self, *replies: Reply) -> None:
+        self.replies = list(replies)
 
 
 @pytest.fixture
-def api() -> Iterator[respx.Route]:
-    with respx.mock:
-        yield respx.post(URL)
+async def api() -> AsyncIterator[Service]:
+    service = Service()
+    async with serving(service) as port:
+        service.url = f"http://127.0.0.1:{port}"
+        yield service
+
+
+@pytest.fixture
+async def sink(api: Service) -> AsyncIterator[OneSignalSink]:
+    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=api.url, timeout=1)
+    yield sink
+    await sink.aclose()
 
 
 async def one(sink: OneSignalSink, **kwargs: Any) -> Outcome:
@@ -54,24 +81,24 @@ async def one(sink: OneSignalSink, **kwargs: Any) -> Outcome:
     return outcome
 
 
-async def test_a_push_is_one_post_as_documented(sink: OneSignalSink, api: respx.Route) -> None:
-    api.respond(200, json={"id": "n-1", "external_id": None})
+async def test_a_push_is_one_post_as_documented(sink: OneSignalSink, api: Service) -> None:
+    api.respond(json_reply({"id": "n-1", "external_id": None}))
     outcome = await one(sink, text="Žofie 😀")
-    assert api.call_count == 1
-    request = api.calls.last.request
+    assert len(api.requests) == 1
+    (request,) = api.requests
+    assert (request.method, request.path) == ("POST", "/notifications")
     assert request.headers["Authorization"] == f"Key {API_KEY}"
     assert request.headers["Content-Type"].startswith("application/json")
-    assert json.loads(request.content) == {"app_id": APP, **push("Žofie 😀").body}
+    assert request.json() == {"app_id": APP, **push("Žofie 😀").body}
     assert outcome == Outcome(
         ACCEPTED, receipts=[{**ROW, "status": "sent", "provider_id": "n-1", "error": None}]
     )
 
 
-async def test_the_address_may_be_another(api: respx.Route) -> None:
-    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url="http://127.0.0.1:9/onesignal/")
-    route = respx.post("http://127.0.0.1:9/onesignal/notifications").respond(200, json={"id": "n"})
+async def test_the_address_may_be_another(api: Service) -> None:
+    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"{api.url}/onesignal/")
     assert (await one(sink)).result is ACCEPTED
-    assert route.called
+    assert [request.path for request in api.requests] == ["/onesignal/notifications"]
     await sink.aclose()
 
 
@@ -85,9 +112,9 @@ async def test_the_address_may_be_another(api: respx.Route) -> None:
     ],
 )
 async def test_a_success_without_an_id_reached_nobody(
-    sink: OneSignalSink, api: respx.Route, answer: dict[str, Any]
+    sink: OneSignalSink, api: Service, answer: dict[str, Any]
 ) -> None:
-    api.respond(200, json=answer)
+    api.respond(json_reply(answer))
     outcome = await one(sink)
     assert outcome.result is ACCEPTED
     (row,) = outcome.receipts
@@ -96,9 +123,9 @@ async def test_a_success_without_an_id_reached_nobody(
 
 
 async def test_a_push_to_some_of_the_recipients_is_sent_and_says_so(
-    sink: OneSignalSink, api: respx.Route
+    sink: OneSignalSink, api: Service
 ) -> None:
-    api.respond(200, json={"id": "n-1", "errors": {"invalid_aliases": {"external_id": ["s2"]}}})
+    api.respond(json_reply({"id": "n-1", "errors": {"invalid_aliases": {"external_id": ["s2"]}}}))
     outcome = await one(sink)
     assert outcome.result is ACCEPTED
     (row,) = outcome.receipts
@@ -106,13 +133,13 @@ async def test_a_push_to_some_of_the_recipients_is_sent_and_says_so(
     assert row["error"] == "OneSignal does not know 1 of the recipients"
 
 
-async def test_a_replayed_key_is_sent(sink: OneSignalSink, api: respx.Route) -> None:
-    api.respond(200, json={"id": "n-1"}, headers={"Idempotent-Replayed": "true"})
+async def test_a_replayed_key_is_sent(sink: OneSignalSink, api: Service) -> None:
+    api.respond(json_reply({"id": "n-1"}, headers={"Idempotent-Replayed": "true"}))
     assert (await one(sink)).receipts[0]["status"] == "sent"
 
 
-async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, api: respx.Route) -> None:
-    api.respond(200, json={"id": "n-1"})
+async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, api: Service) -> None:
+    api.respond(json_reply({"id": "n-1"}))
     outcome = await one(sink, row={"push_id": 7})
     assert outcome.receipts == [{"push_id": 7, "status": "sent", "provider_id": "n-1", "error": None}]
 
@@ -131,9 +158,9 @@ async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, a
     ],
 )
 async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
-    sink: OneSignalSink, api: respx.Route, body: bytes, told: str | None
+    sink: OneSignalSink, api: Service, body: bytes, told: str | None
 ) -> None:
-    api.respond(400, content=body)
+    api.respond(Reply(400, body))
     outcome = await one(sink)
     assert outcome.result is REJECTED
     assert isinstance(outcome.error, PermanentError)
@@ -163,9 +190,9 @@ async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
     ],
 )
 async def test_what_is_not_the_pushs_fault_spends_nothing_and_writes_no_receipt(
-    sink: OneSignalSink, api: respx.Route, status: int, content: bytes, kind: type[BridgeError]
+    sink: OneSignalSink, api: Service, status: int, content: bytes, kind: type[BridgeError]
 ) -> None:
-    api.respond(status, content=content, headers={"Retry-After": "9"})
+    api.respond(Reply(status, content, {"Retry-After": "9"}))
     outcome = await one(sink)
     assert outcome.result is FAILED
     assert type(outcome.error) is kind
@@ -176,46 +203,54 @@ async def test_what_is_not_the_pushs_fault_spends_nothing_and_writes_no_receipt(
         assert outcome.error.retry_after == 9.0
 
 
-@pytest.mark.parametrize("broken", [httpx.ReadTimeout, httpx.ConnectError, httpx.RemoteProtocolError])
+@pytest.mark.parametrize("broken", [HANG, GONE], ids=["silent", "gone"])
 async def test_a_broken_connection_is_transient_and_the_next_try_has_the_same_key(
-    sink: OneSignalSink, api: respx.Route, broken: type[httpx.TransportError]
+    sink: OneSignalSink, api: Service, broken: Reply
 ) -> None:
-    api.mock(side_effect=[broken, httpx.Response(200, json={"id": "n-1"})])
+    api.respond(broken, json_reply({"id": "n-1"}))
     first, second = await one(sink), await one(sink)
+    assert first.result is FAILED
     assert isinstance(first.error, TransientError)
     assert second.result is ACCEPTED
-    bodies = [call.request.content for call in api.calls]
+    bodies = [request.content for request in api.requests]
+    assert len(bodies) == 2
     assert bodies[0] == bodies[1]
 
 
-async def test_a_closed_port_is_transient() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"http://127.0.0.1:{port}")
-    outcome = await one(sink)
-    await sink.aclose()
+@pytest.mark.parametrize("answer", [HALF_A_BODY, GARBAGE], ids=["half", "garbage"])
+async def test_half_an_answer_is_transient(answer: bytes) -> None:
+    async with serving_bytes(saying(answer)) as port:
+        sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"http://127.0.0.1:{port}", timeout=5)
+        outcome = await one(sink)
+        await sink.aclose()
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
 
 
-async def test_a_rejected_push_stops_its_lane_and_no_other(sink: OneSignalSink, api: respx.Route) -> None:
-    api.mock(side_effect=[httpx.Response(400), httpx.Response(200, json={"id": "n"})])
+async def test_a_closed_port_is_transient() -> None:
+    with closed_port() as port:
+        sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"http://127.0.0.1:{port}")
+        outcome = await one(sink)
+        await sink.aclose()
+    assert outcome.result is FAILED
+    assert isinstance(outcome.error, TransientError)
+
+
+async def test_a_rejected_push_stops_its_lane_and_no_other(sink: OneSignalSink, api: Service) -> None:
+    api.respond(Reply(400), json_reply({"id": "n"}))
     outcomes = await sink.send([parcel("a"), parcel("a"), Parcel("a", ("d",)), parcel("b")])
     assert [o.result for o in outcomes] == [REJECTED, UNSENT, UNSENT, ACCEPTED]
-    assert api.call_count == 2
+    assert len(api.requests) == 2
 
 
-async def test_nothing_is_sent_after_the_service_failed(sink: OneSignalSink, api: respx.Route) -> None:
-    api.respond(503)
+async def test_nothing_is_sent_after_the_service_failed(sink: OneSignalSink, api: Service) -> None:
+    api.respond(Reply(503))
     outcomes = await sink.send([parcel("a"), parcel("b"), Parcel("c", ("d",))])
     assert [o.result for o in outcomes] == [FAILED, UNSENT, ACCEPTED]
-    assert api.call_count == 1
+    assert len(api.requests) == 1
 
 
-async def test_receipts_without_a_push_are_written_without_a_post(
-    sink: OneSignalSink, api: respx.Route
-) -> None:
+async def test_receipts_without_a_push_are_written_without_a_post(sink: OneSignalSink, api: Service) -> None:
     nobody = {**ROW, "status": "no_recipients", "provider_id": None, "error": None}
     expired = {**ROW, "status": "expired", "provider_id": None, "error": None}
     unknown = PermanentError("unknown event 'x'")
@@ -233,7 +268,7 @@ async def test_receipts_without_a_push_are_written_without_a_post(
         Outcome(REJECTED, unknown),
         Outcome(UNSENT),
     ]
-    assert not api.called
+    assert api.requests == []
 
 
 async def test_an_event_for_pusher_is_a_mistake_of_ours(sink: OneSignalSink) -> None:
@@ -259,9 +294,9 @@ def test_impossible_settings_are_named_and_not_quoted(wrong: dict[str, Any]) -> 
 
 
 async def test_neither_key_nor_text_is_logged(
-    sink: OneSignalSink, api: respx.Route, caplog: pytest.LogCaptureFixture
+    sink: OneSignalSink, api: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    api.respond(400, json={"errors": ["hush"]})
+    api.respond(json_reply({"errors": ["hush"]}, 400))
     with caplog.at_level(logging.DEBUG):
         await one(sink, text="hush")
     assert "hush" not in caplog.text

@@ -7,26 +7,39 @@ import hashlib
 import hmac
 import json
 import logging
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from email.utils import formatdate
 from typing import Any
 
-import httpx
 import pytest
-import respx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.http import Pool
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
-from gre_bridge.sinks.http import MAX_ANSWER, MAX_RETRY_AFTER, HttpxTransport, retry_after
+from gre_bridge.sinks.http import MAX_RETRY_AFTER, retry_after
 from gre_bridge.sinks.pusher import PusherSink
+from tests.loopback import (
+    GARBAGE,
+    GONE,
+    HALF_A_BODY,
+    Bytes,
+    Reply,
+    Request,
+    closed_port,
+    deaf_port,
+    json_reply,
+    mute_port,
+    saying,
+    serving,
+    serving_bytes,
+)
 
 KEY, SECRET = "app-key", "app-secret"
-HOST = "api-eu.pusher.com"
 ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FAILED, Result.UNSENT
 
 
@@ -38,33 +51,35 @@ class Pusher:
         self.accepted: list[str] = []
         self.guilty: dict[str, int] = {}
         self.break_at: int | None = None
+        self.requests: list[Request] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: Request) -> Reply:
+        self.requests.append(request)
         assert_signed(request)
-        assert request.url.path == "/apps/123/batch_events"
-        events = json.loads(request.content)["batch"]
+        assert request.path == "/apps/123/batch_events"
+        events = request.json()["batch"]
         assert 1 <= len(events) <= 10
         names = [json.loads(event["data"])["n"] for event in events]
         self.batches.append(names)
         if self.break_at is not None and len(self.batches) >= self.break_at:
-            return httpx.Response(503)
+            return Reply(503)
         for name, event in zip(names, events, strict=True):
             status = 413 if len(event["data"]) > 10_240 else self.guilty.get(name)
             if status:
-                return httpx.Response(status, text="The data content of this event is bad")
+                return Reply(status, b"The data content of this event is bad")
         self.accepted += names
-        return httpx.Response(200, json={})
+        return json_reply({})
 
 
-def assert_signed(request: httpx.Request) -> None:
-    query = dict(request.url.params)
+def assert_signed(request: Request) -> None:
+    query = dict(request.query)
     signature = query.pop("auth_signature")
     assert query["body_md5"] == hashlib.md5(request.content, usedforsecurity=False).hexdigest()
     assert query["auth_key"] == KEY
     assert query["auth_version"] == "1.0"
     assert abs(int(query["auth_timestamp"]) - time.time()) < 600
     canonical = "\n".join(
-        [request.method, request.url.path, "&".join(f"{k}={v}" for k, v in sorted(query.items()))]
+        [request.method, request.path, "&".join(f"{k}={v}" for k, v in sorted(query.items()))]
     )
     assert signature == hmac.new(SECRET.encode(), canonical.encode(), hashlib.sha256).hexdigest()
     assert request.content.isascii()
@@ -83,18 +98,45 @@ def results(outcomes: list[Outcome]) -> list[Result]:
     return [outcome.result for outcome in outcomes]
 
 
+def pusher_at(port: int, **options: Any) -> PusherSink:
+    return PusherSink(
+        **{
+            "app_id": "123",
+            "key": KEY,
+            "secret": SECRET,
+            "host": "127.0.0.1",
+            "port": port,
+            "ssl": False,
+            **options,
+        }
+    )
+
+
+@asynccontextmanager
+async def against(handler: Callable[[Request], Reply]) -> AsyncIterator[PusherSink]:
+    """A sink whose Pusher is `handler`."""
+    async with serving(handler) as port:
+        sink = pusher_at(port, timeout=5)
+        try:
+            yield sink
+        finally:
+            await sink.aclose()
+
+
+async def send_to(reply: Reply, *parcels: Parcel) -> list[Outcome]:
+    async with against(lambda _: reply) as sink:
+        return await sink.send(parcels or [parcel("1")])
+
+
 @pytest.fixture
-def service() -> Iterator[Pusher]:
-    pusher = Pusher()
-    with respx.mock:
-        respx.route(method="POST", host=HOST).mock(side_effect=pusher)
-        yield pusher
+def service() -> Pusher:
+    return Pusher()
 
 
-@pytest.fixture(scope="module")
-def sink() -> PusherSink:
-    # One for all: while respx answers nothing of it is tied to a loop, and loading certificates takes 50 ms.
-    return PusherSink(app_id="123", key=KEY, secret=SECRET, cluster="eu", timeout=5)
+@pytest.fixture
+async def sink(service: Pusher) -> AsyncIterator[PusherSink]:
+    async with against(service) as sink:
+        yield sink
 
 
 async def test_events_go_out_signed_in_batches_of_ten_in_order(service: Pusher, sink: PusherSink) -> None:
@@ -114,7 +156,7 @@ async def test_a_parcel_of_more_than_ten_events_is_one_outcome(service: Pusher, 
 async def test_a_single_event_is_sent_once_and_its_data_unchanged(service: Pusher, sink: PusherSink) -> None:
     sent = event("1", text='emoji 😀, "quotes" and \\ and €')
     await sink.send([Parcel("a", ("d",), (sent,))])
-    batch = json.loads(respx.calls.last.request.content)["batch"]
+    batch = service.requests[-1].json()["batch"]
     assert batch == [{"channel": sent.channel, "name": sent.name, "data": sent.data}]
     assert service.batches == [["1"]]
 
@@ -174,7 +216,7 @@ async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: 
     data=st.data(),
 )
 def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
-    sink: PusherSink, shape: list[tuple[str, int]], data: st.DataObject
+    shape: list[tuple[str, int]], data: st.DataObject
 ) -> None:
     parcels = [parcel(f"p{i}", lane, count) for i, (lane, count) in enumerate(shape)]
     names = [
@@ -199,8 +241,7 @@ def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
         verdicts.append(verdict)
 
     async def send() -> list[Outcome]:
-        with respx.mock:
-            respx.route(method="POST", host=HOST).mock(side_effect=service)
+        async with against(service) as sink:
             return await sink.send(parcels)
 
     assert results(asyncio.run(send())) == verdicts
@@ -226,12 +267,9 @@ async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSin
         (500, TransientError), (502, TransientError), (503, TransientError), (504, TransientError),
     ],
 )  # fmt: skip
-async def test_every_status_is_one_of_three_kinds(
-    sink: PusherSink, status: int, kind: type[BridgeError]
-) -> None:
-    with respx.mock:
-        respx.route(host=HOST).respond(status, html="<html>secret chat text</html>")
-        first, second = await sink.send([parcel("1", "a"), parcel("2", "a")])
+async def test_every_status_is_one_of_three_kinds(status: int, kind: type[BridgeError]) -> None:
+    page = Reply(status, b"<html>secret chat text</html>", {"Location": "/elsewhere"})
+    first, second = await send_to(page, parcel("1", "a"), parcel("2", "a"))
     assert type(first.error) is kind
     assert first.result is (REJECTED if kind is PermanentError else FAILED)
     assert second.result is UNSENT
@@ -243,32 +281,53 @@ async def test_every_status_is_one_of_three_kinds(
 @pytest.mark.parametrize(
     "body", [b"", b"<html>log in</html>", b"{", b"[]", b'"ok"', b"\xff\xfe", b"[" * 100_000]
 )
-async def test_a_success_that_is_not_pushers_own_is_no_success(sink: PusherSink, body: bytes) -> None:
-    with respx.mock:
-        respx.route(host=HOST).respond(200, content=body)
-        (outcome,) = await sink.send([parcel("1")])
+async def test_a_success_that_is_not_pushers_own_is_no_success(body: bytes) -> None:
+    (outcome,) = await send_to(Reply(200, body))
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
 
 
-async def test_an_endless_answer_is_not_read_to_its_end(sink: PusherSink) -> None:
-    with respx.mock:
-        respx.route(host=HOST).respond(200, content=b"{}" + b" " * MAX_ANSWER)
-        (outcome,) = await sink.send([parcel("1")])
+async def test_an_endless_answer_is_not_read_to_its_end() -> None:
+    (outcome,) = await send_to(Reply(200, b"{}" + b" " * 2**18))
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [httpx.ReadTimeout, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadError, httpx.RemoteProtocolError],
-)
-async def test_broken_connections_are_transient(sink: PusherSink, broken: type[httpx.TransportError]) -> None:
-    with respx.mock:
-        respx.route(host=HOST).mock(side_effect=broken)
-        (outcome,) = await sink.send([parcel("1")])
+@pytest.mark.parametrize("answer", [b"", HALF_A_BODY, GARBAGE], ids=["gone", "half", "garbage"])
+async def test_broken_connections_are_transient(answer: bytes) -> None:
+    (outcome,) = await at_local_port(saying(answer))
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
+
+
+async def test_a_request_is_not_sent_again_by_itself() -> None:
+    asked = 0
+
+    def gone(_: Request) -> Reply:
+        nonlocal asked
+        asked += 1
+        return GONE if asked > 1 else json_reply({})
+
+    async with against(gone) as sink:
+        (first,), (second,) = await sink.send([parcel("1")]), await sink.send([parcel("2")])
+    assert (first.result, second.result, asked) == (ACCEPTED, FAILED, 2)
+
+
+@pytest.mark.parametrize("port", [mute_port, deaf_port])
+async def test_a_service_that_does_not_answer_is_given_up_in_time(
+    port: Callable[[], AbstractContextManager[int]],
+) -> None:
+    with port() as number:
+        sink = pusher_at(number, timeout=0.2, concurrency=1)
+        started = time.monotonic()
+        # With one connection the second waits for the pool, which is bounded too.
+        outcomes = await asyncio.gather(sink.send([parcel("1")]), sink.send([parcel("2")]))
+        await sink.aclose()
+    assert time.monotonic() - started < 3
+    for (outcome,) in outcomes:
+        assert outcome.result is FAILED
+        assert isinstance(outcome.error, TransientError)
+        assert outcome.error.code == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -289,51 +348,19 @@ async def test_broken_connections_are_transient(sink: PusherSink, broken: type[h
     ],
 )
 def test_retry_after_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(httpx.Headers(headers), now=1_800_000_000.0) == seconds
+    assert retry_after(CIMultiDict(headers), now=1_800_000_000.0) == seconds
 
 
-async def test_retry_after_reaches_the_error(sink: PusherSink) -> None:
-    with respx.mock:
-        respx.route(host=HOST).respond(429, headers={"Retry-After": "12"})
-        (outcome,) = await sink.send([parcel("1")])
+async def test_retry_after_reaches_the_error() -> None:
+    (outcome,) = await send_to(Reply(429, headers={"Retry-After": "12"}))
     assert outcome.error is not None
     assert outcome.error.retry_after == 12.0
 
 
-Answering = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def local_server(serve: Answering) -> AsyncIterator[int]:
-    """A real server on a loopback port; leaving waits until its connections are closed."""
-    handlers = set[asyncio.Task[None]]()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        handlers.add(task)
-        try:
-            await serve(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1")
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        if handlers:
-            await asyncio.wait(handlers, timeout=5)
-
-
-async def at_local_port(serve: Answering, sends: int = 1, bound: float = 5.0) -> list[Outcome]:
+async def at_local_port(serve: Bytes, sends: int = 1, bound: float = 5.0) -> list[Outcome]:
     """Send `sends` times, one after the other, to a real server."""
-    async with local_server(serve) as port:
-        sink = PusherSink(
-            app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False, timeout=bound
-        )
+    async with serving_bytes(serve) as port:
+        sink = pusher_at(port, timeout=bound)
         try:
             return [outcome for n in range(sends) for outcome in await sink.send([parcel(str(n))])]
         finally:
@@ -372,12 +399,10 @@ async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
 
 
 async def test_a_closed_port_is_transient_and_says_so() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    sink = PusherSink(app_id="123", key=KEY, secret=SECRET, host="127.0.0.1", port=port, ssl=False)
-    first, second = await sink.send([parcel("1", "a"), parcel("2", "b")])
-    await sink.aclose()
+    with closed_port() as port:
+        sink = pusher_at(port)
+        first, second = await sink.send([parcel("1", "a"), parcel("2", "b")])
+        await sink.aclose()
     assert (first.result, second.result) == (FAILED, FAILED)
     assert isinstance(first.error, TransientError)
     assert "cannot connect" in str(first.error)
@@ -392,12 +417,12 @@ def test_impossible_settings_are_configuration_errors(wrong: dict[str, Any]) -> 
 
 
 async def test_a_transport_never_repeats_a_header_it_cannot_send() -> None:
-    transport = HttpxTransport(service="Test", connections=1)
+    transport = Pool(service="Test", connections=1)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with local_server(serve) as port:
+    async with serving_bytes(serve) as port:
         with pytest.raises(TransientError) as caught:
             await transport.request("POST", f"http://127.0.0.1:{port}/", {"Authorization": "hush\n"}, b"")
         await transport.aclose()

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
-from postgrest.exceptions import APIError
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import Failure, LaneResult
+from gre_bridge.rest import RestError
 from gre_bridge.store import Store, explain
+from tests.loopback import (
+    GARBAGE,
+    GONE,
+    HALF_A_BODY,
+    HANG,
+    Reply,
+    Request,
+    closed_port,
+    deaf_port,
+    json_reply,
+    mute_port,
+    saying,
+    serving,
+    serving_bytes,
+)
 
-REQUEST = httpx.Request("POST", "https://p.supabase.co/rest/v1/rpc/f?secret=hunter2")
 KEY = "sb_secret_0123456789"
 
 
-@pytest.fixture(autouse=True)
-def _one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the system's certificates takes longer than any test here."""
-    monkeypatch.setattr(ssl, "create_default_context", functools.partial(_tls, ssl.create_default_context))
-
-
-@functools.cache
-def _tls(create: Callable[..., ssl.SSLContext], **options: Any) -> ssl.SSLContext:
-    return create(**options)
-
-
-def api(code: Any, message: str | None = "some words", details: str | None = None) -> APIError:
-    """What supabase-py raises for an answer with this body."""
-    return APIError({"code": code, "message": message, "details": details, "hint": None})
+def api(code: str, message: str = "some words", details: str | None = None) -> RestError:
+    """What an answer with this body is raised as."""
+    return RestError(status=400, code=code, message=message, details=details)
 
 
 # Sorting ----------------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ def api(code: Any, message: str | None = "some words", details: str | None = Non
 @pytest.mark.parametrize(
     "code",
     [
-        "", None,  # a crashed database answers 400 with an empty code at first
+        "",  # a crashed database answers 400 with an empty code at first
         "PGRST000", "PGRST001", "PGRST002", "PGRST003",
         "57014", "57P01", "57P02", "57P03", "55P03", "08000", "08006", "53300", "53400", "58030", "XX000",
         "500", "502", "503", "504", "520", "521", "522", "524", "540", "429", "408",
@@ -51,33 +52,16 @@ def api(code: Any, message: str | None = "some words", details: str | None = Non
         "40001", "40P01",
     ],
 )  # fmt: skip
-def test_an_outage_is_transient(code: str | None) -> None:
+def test_an_outage_is_transient(code: str) -> None:
     found = explain(api(code), "gre_relay_claim")
     assert type(found) is TransientError
-    assert found.code == (code or "")
+    assert found.code == code
     assert "gre_relay_claim" in str(found)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        httpx.ReadTimeout("", request=REQUEST),
-        httpx.ConnectTimeout("", request=REQUEST),
-        httpx.PoolTimeout("", request=REQUEST),
-        httpx.ConnectError("[Errno 111] hunter2", request=REQUEST),
-        httpx.ReadError("", request=REQUEST),
-        httpx.RemoteProtocolError("Server disconnected without sending a response.", request=REQUEST),
-        httpx.WriteError("", request=REQUEST),
-        ConnectionResetError("hunter2"),
-        TimeoutError(),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-def test_no_connection_is_transient(error: Exception) -> None:
-    found = explain(error, "gre_relay_claim")
-    assert type(found) is TransientError
-    assert "gre_relay_claim" in str(found)
-    assert "hunter2" not in str(found)
+def test_what_is_sorted_already_stays_so() -> None:
+    error = TransientError("gre_relay_claim: no answer in time", code="timeout")
+    assert explain(error, "gre_relay_claim") is error
 
 
 @pytest.mark.parametrize(
@@ -148,53 +132,63 @@ def test_the_text_is_one_line() -> None:
 # Over the wire ----------------------------------------------------------------------------------------------
 
 
-async def opened(handler: Callable[[httpx.Request], httpx.Response]) -> Store:
-    """A store whose requests `handler` answers."""
-    store = await Store.open(url="https://p.supabase.co", key=KEY)
-    store._http._transport = httpx.MockTransport(handler)
-    store._http._mounts = {}
-    return store
-
-
-async def failure(handler: Callable[[httpx.Request], httpx.Response]) -> BridgeError:
-    store = await opened(handler)
+@asynccontextmanager
+async def store_at(port: int, timeout: float = 10.0) -> AsyncIterator[Store]:
+    store = await Store.open(url=f"http://127.0.0.1:{port}", key=KEY, timeout=timeout)
     try:
-        with pytest.raises(BridgeError) as caught:
-            await store.claim(
-                sink="pusher", token="11111111-2222-3333-4444-555555555555", lanes=1, per_lane=1, lease=30
-            )
+        yield store
     finally:
         await store.aclose()
+
+
+@asynccontextmanager
+async def opened(handler: Callable[[Request], Reply]) -> AsyncIterator[Store]:
+    """A store whose requests `handler` answers."""
+    async with serving(handler) as port, store_at(port) as store:
+        yield store
+
+
+async def refused(store: Store) -> BridgeError:
+    with pytest.raises(BridgeError) as caught:
+        await store.claim(
+            sink="pusher", token="11111111-2222-3333-4444-555555555555", lanes=1, per_lane=1, lease=30
+        )
+    assert "gre_relay_claim" in str(caught.value)
     assert "11111111" not in str(caught.value)
     assert KEY not in str(caught.value)
+    assert caught.value.__suppress_context__
     return caught.value
 
 
+async def failure(handler: Callable[[Request], Reply]) -> BridgeError:
+    async with opened(handler) as store:
+        return await refused(store)
+
+
 async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
-    seen: list[httpx.Request] = []
+    seen: list[Request] = []
     delivery = {
         "id": "d1", "ord": 7, "event": "message", "attempts": 2, "age": 0.5, "data": None,
         "message": {"id": "m1", "message": "hi"}, "session": None, "push": None,
     }  # fmt: skip
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: Request) -> Reply:
         seen.append(request)
         lanes = [{"lane_key": "s1", "deliveries": [delivery]}]
         staff = [{"staff_id": "s1", "online": True}]
-        return httpx.Response(200, json={"lanes": lanes, "rested": 0, "next_in": 1.5, "staff": staff})
+        return json_reply({"lanes": lanes, "rested": 0, "next_in": 1.5, "staff": staff})
 
-    store = await opened(answer)
     asked: list[str] = []
-    store.on_request = asked.append
-    claim = await store.claim(sink="pusher", token="t", lanes=3, per_lane=4, lease=30.0)
-    await store.aclose()
+    async with opened(answer) as store:
+        store.on_request = asked.append
+        claim = await store.claim(sink="pusher", token="t", lanes=3, per_lane=4, lease=30.0)
     assert (claim.token, claim.next_in, claim.staff) == ("t", 1.5, (("s1", True),))
     (lane,) = claim.lanes
     (one,) = lane.deliveries
     assert (lane.key, one.id, one.ord, one.attempts, one.age, one.data) == ("s1", "d1", 7, 2, 0.5, {})
     assert one.message == {"id": "m1", "message": "hi"}
     (request,) = seen
-    assert (request.method, request.url.path) == ("POST", "/rest/v1/rpc/gre_relay_claim")
+    assert (request.method, request.path) == ("POST", "/rest/v1/rpc/gre_relay_claim")
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert json.loads(request.content) == {
         "p_sink": "pusher", "p_token": "t", "p_lanes": 3, "p_per_lane": 4, "p_lease_seconds": 30.0,
@@ -205,20 +199,17 @@ async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
 async def test_a_settle_sends_json_and_not_text_of_json() -> None:
     seen: list[Any] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append(json.loads(request.content))
-        return httpx.Response(200, json={"busy": ["a"], "lost": ["b"], "waiting": 3})
+    def answer(request: Request) -> Reply:
+        seen.append(request.json())
+        return json_reply({"busy": ["a"], "lost": ["b"], "waiting": 3})
 
-    store = await opened(answer)
     failed = Failure(("d3",), "retry", "400", spend=True, retry_in=2.5)
-    settled = await store.settle(
-        sink="pusher",
-        results=[
-            LaneResult("a", "t", done=["d1"], expired=["d2"], failure=failed),
-            LaneResult("b", "t", keep=True),
-        ],
-    )
-    await store.aclose()
+    results = [
+        LaneResult("a", "t", done=["d1"], expired=["d2"], failure=failed),
+        LaneResult("b", "t", keep=True),
+    ]
+    async with opened(answer) as store:
+        settled = await store.settle(sink="pusher", results=results)
     assert (settled.busy, settled.lost, settled.waiting) == (frozenset("a"), frozenset("b"), 3)
     assert seen[0]["p_results"] == [
         {
@@ -230,82 +221,94 @@ async def test_a_settle_sends_json_and_not_text_of_json() -> None:
 
 
 async def test_extend_and_release_say_what_was_not_theirs() -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("extend"):
-            return httpx.Response(200, json={"extended": ["a"], "busy": ["b"]})
-        lanes = json.loads(request.content)["p_lanes"]
-        return httpx.Response(200, json={"released": 1, "busy": 0 if lanes is None else 1})
+    def answer(request: Request) -> Reply:
+        if request.path.endswith("extend"):
+            return json_reply({"extended": ["a"], "busy": ["b"]})
+        lanes = request.json()["p_lanes"]
+        return json_reply({"released": 1, "busy": 0 if lanes is None else 1})
 
-    store = await opened(answer)
-    assert await store.extend(sink="s", token="t", lanes=["a", "b", "c"], lease=3.0) == (
-        frozenset("a"),
-        frozenset("b"),
-    )
-    assert await store.release(sink="s", token="t") is True
-    assert await store.release(sink="s", token="t", lanes=["a"]) is False
-    await store.aclose()
+    async with opened(answer) as store:
+        extended = await store.extend(sink="s", token="t", lanes=["a", "b", "c"], lease=3.0)
+        assert extended == (frozenset("a"), frozenset("b"))
+        assert await store.release(sink="s", token="t") is True
+        assert await store.release(sink="s", token="t", lanes=["a"]) is False
 
 
 @pytest.mark.parametrize(
     ("response", "kind", "code"),
     [
-        (httpx.Response(400, json={"code": "", "details": None, "hint": None, "message": ""}), "transient", ""),
-        (httpx.Response(503, json={"code": "PGRST001", "details": None, "hint": None, "message": "Database client error. Retrying the connection."}), "transient", "PGRST001"),
-        (httpx.Response(500, json={"code": "57014", "details": None, "hint": None, "message": "canceling statement due to statement timeout"}), "transient", "57014"),
-        (httpx.Response(502, html="<html><h1>502 Bad Gateway</h1></html>"), "transient", "502"),
-        (httpx.Response(504, html="<html></html>"), "transient", "504"),
-        (httpx.Response(429, text="slow down"), "transient", "429"),
-        (httpx.Response(404, json={"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim(p_token)"}), "configuration", "PGRST202"),
-        (httpx.Response(403, json={"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim"}), "configuration", "42501"),
+        (json_reply({"code": "", "details": None, "hint": None, "message": ""}, 400), "transient", ""),
+        (json_reply({"code": "PGRST001", "details": None, "hint": None, "message": "Database client error. Retrying the connection."}, 503), "transient", "PGRST001"),
+        (json_reply({"code": "57014", "details": None, "hint": None, "message": "canceling statement due to statement timeout"}, 500), "transient", "57014"),
+        (Reply(502, b"<html><h1>502 Bad Gateway</h1></html>"), "transient", "502"),
+        (Reply(504, b"<html></html>"), "transient", "504"),
+        (Reply(429, b"slow down"), "transient", "429"),
+        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim(p_token)"}, 404), "configuration", "PGRST202"),
+        (json_reply({"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim"}, 403), "configuration", "42501"),
         # the gateway of a hosted project, whose errors have no "code"
-        (httpx.Response(502, json={"message": "An invalid response was received from the upstream server"}), "transient", None),
-        (httpx.Response(401, json={"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."}), "configuration", None),
-        (httpx.Response(400, json={"code": "P0001", "details": None, "hint": None, "message": "claim_invalid"}), "permanent", "P0001"),
+        (json_reply({"message": "An invalid response was received from the upstream server"}, 502), "transient", None),
+        (json_reply({"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."}, 401), "configuration", None),
+        (json_reply({"code": "P0001", "details": None, "hint": None, "message": "claim_invalid"}, 400), "permanent", "P0001"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_what_the_wire_brings_is_sorted(response: httpx.Response, kind: str, code: str | None) -> None:
+async def test_what_the_wire_brings_is_sorted(response: Reply, kind: str, code: str | None) -> None:
     found = await failure(lambda _: response)
     assert found.kind == kind
     assert code is None or found.code == code
 
 
-@pytest.mark.parametrize(
-    "error", [httpx.ReadTimeout("late"), httpx.ConnectError("refused"), httpx.RemoteProtocolError("gone")]
-)
-async def test_a_dead_connection_is_one_attempt_and_transient(error: httpx.HTTPError) -> None:
+@pytest.mark.parametrize("reply", [HANG, GONE], ids=["silent", "gone"])
+async def test_a_dead_connection_is_one_attempt_and_transient(reply: Reply) -> None:
     attempts = 0
 
-    def answer(_: httpx.Request) -> httpx.Response:
+    def answer(_: Request) -> Reply:
         nonlocal attempts
         attempts += 1
-        raise error
+        return reply
 
-    assert (await failure(answer)).kind == "transient"
+    async with serving(answer) as port, store_at(port, timeout=0.3) as store:
+        found = await refused(store)
+    assert type(found) is TransientError
+    assert found.code == ("timeout" if reply.hang else "connection")
     assert attempts == 1
+
+
+@pytest.mark.parametrize("answer", [HALF_A_BODY, GARBAGE], ids=["half", "garbage"])
+async def test_half_an_answer_is_transient(answer: bytes) -> None:
+    async with serving_bytes(saying(answer)) as port, store_at(port) as store:
+        found = await refused(store)
+    assert (type(found), found.code) == (TransientError, "connection")
+
+
+@pytest.mark.parametrize(
+    ("port", "code"), [(closed_port, "connection"), (mute_port, "timeout"), (deaf_port, "timeout")]
+)
+async def test_no_connection_is_transient(port: Callable[[], AbstractContextManager[int]], code: str) -> None:
+    with port() as number:
+        async with store_at(number, timeout=0.3) as store:
+            found = await refused(store)
+    assert (type(found), found.code) == (TransientError, code)
+
+
+async def test_a_name_that_is_not_known_is_transient() -> None:
+    store = await Store.open(url="http://project.invalid", key=KEY)
+    assert (await refused(store)).code == "connection"
+    await store.aclose()
 
 
 @pytest.mark.parametrize("body", ["null", "[]", '"ok"', "{}", "<html>maintenance</html>"])
 async def test_an_answer_that_is_none_of_ours_is_an_error_like_any_other(body: str) -> None:
     """A proxy's maintenance page with status 200 must not end the daemon."""
-    found = await failure(
-        lambda _: httpx.Response(200, text=body, headers={"content-type": "application/json"})
-    )
+    found = await failure(lambda _: Reply(200, body.encode(), {"content-type": "application/json"}))
     assert found.kind == "transient"  # a settle that is given up as permanent is sent again
 
 
 async def test_cancelling_a_call_is_no_failure_of_the_database() -> None:
-    store = await opened(lambda _: httpx.Response(200, json=1))
-
-    async def hang(_: httpx.Request) -> httpx.Response:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    store._http._transport = httpx.MockTransport(hang)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await store.schema_version()
-    await store.aclose()
+    async with opened(lambda _: HANG) as store:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await store.schema_version()
 
 
 async def test_what_the_client_will_not_take_is_a_matter_of_configuration() -> None:

@@ -1,0 +1,180 @@
+"""Who calls, and the way of a call to the database: token, guard, a second try where that is safe.
+
+The database judges the token, each time. What is kept of tokens here is a digest of those that it took
+lately, so that one address with bad tokens does not shut out the good ones that come from there too: a
+portal's own server passes all its users' calls on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
+
+from fastapi import Depends, Header, Request, Security
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
+
+from gre_bridge.api.guard import Guard
+from gre_bridge.errors import Refused, TransientError
+from gre_bridge.portal import Portal
+from gre_bridge.rest import Caller
+
+T = TypeVar("T")
+
+REMEMBER = 300.0
+"""Seconds for which a token that the database took is known."""
+TOKENS = 20_000
+TRY_FOR = 3.0
+"""Seconds after the first try in which another one may begin."""
+PAUSES = (0.2, 0.8)
+"""Seconds before the second and the third try."""
+
+_ACT_AS = re.compile(r"player:[1-9][0-9]{0,17}|staff:[^\s].{0,127}")
+
+
+class Access:
+    """The portal behind its guard."""
+
+    def __init__(
+        self, portal: Portal | None, guard: Guard, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`portal` is None when the API is off; `clock` gives seconds."""
+        self._portal = portal
+        self._guard = guard
+        self._clock = clock
+        self._taken: dict[bytes, float] = {}
+        """Digests of tokens, and until when they are known; the latest last."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is an API."""
+        return self._portal is not None
+
+    @property
+    def portal(self) -> Portal:
+        """The functions; Refused (503) when the API is off."""
+        if self._portal is None:
+            raise Refused(503, "api_off", "the API is off: SUPABASE_ANON_KEY is not set", retry_after=60)
+        return self._portal
+
+    async def ask(
+        self, address: str | None, token: str, question: Callable[[], Awaitable[T]], *, repeat: bool = True
+    ) -> T:
+        """Ask the database on behalf of a token.
+
+        `repeat`: a question whose answer got lost may be asked again. Raises Refused (429 while too many bad
+        tokens come from the address) and TransientError.
+        """
+        digest = hashlib.blake2b(token.encode(), digest_size=16).digest()
+        if self._taken.get(digest, 0.0) <= self._clock() and (wait := self._guard.wait(address)) > 0:
+            text = "too many failed authentications from this address"
+            raise Refused(429, "too_many_failures", text, retry_after=wait)
+        try:
+            answer = await self._tries(question, repeat=repeat)
+        except Refused as error:
+            if error.status == 401:
+                self._guard.failed(address)
+                self._taken.pop(digest, None)
+            else:
+                self._know(digest)
+            raise
+        self._know(digest)
+        return answer
+
+    async def _tries(self, question: Callable[[], Awaitable[T]], *, repeat: bool) -> T:
+        until = self._clock() + TRY_FOR
+        for pause in PAUSES if repeat else ():
+            try:
+                return await question()
+            except TransientError:
+                if self._clock() + pause > until:
+                    raise
+            await asyncio.sleep(pause)
+        return await question()
+
+    def _know(self, digest: bytes) -> None:
+        self._taken.pop(digest, None)
+        self._taken[digest] = self._clock() + REMEMBER
+        if len(self._taken) > TOKENS:
+            del self._taken[next(iter(self._taken))]
+
+
+class Call:
+    """One request's caller and its way to the portal's functions."""
+
+    def __init__(self, access: Access, portal: Portal, caller: Caller, address: str | None) -> None:
+        """`address` is who is asking, as far as the proxies are trusted."""
+        self._access = access
+        self._portal = portal
+        self._caller = caller
+        self._address = address
+
+    async def __call__(self, question: Callable[[Portal, Caller], Awaitable[T]], *, repeat: bool = True) -> T:
+        """Ask; see `Access.ask`."""
+        portal, caller = self._portal, self._caller
+        return await self._access.ask(
+            self._address, caller.token, lambda: question(portal, caller), repeat=repeat
+        )
+
+
+def caller_of(request: HTTPConnection) -> Caller | None:
+    """The token and whom it speaks for, None without a token. Raises Refused (400) for malformed headers."""
+    if any(len(request.headers.getlist(name)) > 1 for name in ("authorization", "x-gre-act-as")):
+        # Whose word would it be: the portal's server's, or what a page slipped through it?
+        raise Refused(400, "header_repeated", "Authorization and X-GRE-Act-As may come once each")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        return None
+    act_as = request.headers.get("x-gre-act-as", "").strip()
+    if not act_as:
+        return Caller(token)
+    try:
+        act_as = act_as.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        act_as = ""
+    if not (_ACT_AS.fullmatch(act_as) and act_as.isprintable()):
+        raise Refused(400, "act_as_invalid", "X-GRE-Act-As must be player:<id> or staff:<id>")
+    return Caller(token, act_as)
+
+
+def call_of(request: Request) -> Call | None:
+    """The call of a request, None without a token. Raises Refused (503 when the API is off, 400)."""
+    access: Access = request.app.state.access
+    portal, caller = access.portal, caller_of(request)
+    return Call(access, portal, caller, request.client.host if request.client else None) if caller else None
+
+
+async def _call(
+    request: Request,
+    _: Annotated[
+        str | None,
+        Header(
+            alias="X-GRE-Act-As",
+            description="For whom the service key speaks: `player:29` or `staff:s1`. Of no meaning with a user's token.",
+            examples=["player:29"],
+            json_schema_extra={"pattern": "^(player:[1-9][0-9]{0,17}|staff:[0-9A-Za-z_-]{1,128})$"},
+        ),
+    ] = None,
+) -> Call:
+    call = call_of(request)
+    if call is None:
+        raise Refused(401, "not_authenticated", "a token is required: Authorization: Bearer")
+    return call
+
+
+bearer = HTTPBearer(
+    auto_error=False,
+    bearerFormat="JWT",
+    scheme_name="token",
+    description="A user's token, or the service key with `X-GRE-Act-As`. Checked by Supabase.",
+)
+
+AUTHENTICATED = [Security(bearer)]
+"""What a router's paths have in common, for the documentation."""
+Asking = Annotated[Call, Depends(_call)]
+"""What an endpoint asks the database with."""

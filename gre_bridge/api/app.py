@@ -1,0 +1,117 @@
+"""Puts the HTTP face together: the operator's endpoints, the portals' API and the socket, in one envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import WebSocketRoute
+
+from gre_bridge import __version__
+from gre_bridge.api import admin, chat, pusher_auth
+from gre_bridge.api.access import Access
+from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
+from gre_bridge.api.guard import Guard
+from gre_bridge.api.health import Health
+from gre_bridge.api.health import router as health_router
+from gre_bridge.api.pusher_auth import Signer
+from gre_bridge.api.server import serve
+from gre_bridge.errors import Refused, TransientError
+from gre_bridge.models import Json
+from gre_bridge.portal import Portal
+from gre_bridge.settings import Settings
+
+__all__ = ["create_app", "serve"]
+
+_ABOUT = """\
+What the portals of the chat call. Every call carries the user's own token (or the service key with `X-GRE-Act-As`), and
+the database decides what it may do. Fields are taken in camelCase and in snake_case, ids as numbers or as digits.
+Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}`."""
+_TAGS = [
+    {"name": "Chat", "description": "Send and read."},
+    {"name": "Staff", "description": "Sessions, replies, who may chat."},
+    {"name": "Pusher", "description": "Private channels."},
+    {"name": "Health", "description": "How the chat is."},
+]
+_WORDS = {
+    404: ("not_found", "there is nothing at this address"),
+    405: ("method_not_allowed", "this address takes other methods"),
+}
+
+
+def create_app(
+    *,
+    health: Health,
+    portal: Portal | None,
+    settings: Settings,
+    sockets: Callable[..., Any] | None,
+    overview: Callable[[], Json],
+    guard: Guard | None = None,
+) -> FastAPI:
+    """Build the ASGI application.
+
+    Without `portal` the API's paths answer 503 (`api_off`). `sockets` is the endpoint of `/ws`; `overview` is what
+    the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}. `guard` counts failed
+    authentications, those of the sockets too if they have the same one.
+    """
+    app = FastAPI(
+        title="gre-bridge",
+        version=__version__,
+        description=_ABOUT,
+        openapi_tags=_TAGS,
+        redoc_url=None,
+        docs_url="/docs" if settings.docs else None,
+        openapi_url="/openapi.json" if settings.docs else None,
+        # A redirect would lead to this host's own name, past the proxy.
+        redirect_slashes=False,
+        # Older portals send JSON without saying so.
+        strict_content_type=False,
+        middleware=[
+            Middleware(Envelope),
+            *([Middleware(Cors, settings.cors_origins)] if settings.cors_origins else []),
+            Middleware(Safely),
+            Middleware(Bodies),
+        ],
+        exception_handlers={
+            Refused: refused,
+            TransientError: unavailable,
+            HTTPException: _http_error,
+            RequestValidationError: _invalid,
+        },
+    )
+    app.state.access = Access(portal, guard or Guard(settings.auth_failures))
+    app.state.signer = Signer(settings)
+    app.state.health = health
+    app.state.overview = overview
+    for router in (chat.router, admin.router, pusher_auth.router, health_router):
+        app.include_router(router)
+    if sockets is not None:
+        app.router.routes.append(WebSocketRoute("/ws", sockets))
+    return app
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, text = _WORDS.get(error.status_code, ("malformed", "the request is malformed"))
+    return problem(request.scope, error.status_code, code, text, headers=error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """One line that names the field. pydantic's own words for the types used here quote no input."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return problem(request.scope, 400, "malformed", "the body is not JSON")
+    place = [str(part) for part in first["loc"][1:]]
+    if first["loc"][0] == "body" and not place:
+        if first["type"] == "missing":
+            return problem(request.scope, 422, "invalid", "the body is missing")
+        if "json" not in request.headers.get("content-type", "json"):
+            return problem(request.scope, 415, "unsupported_media_type", "the body must be application/json")
+        return problem(request.scope, 422, "invalid", "the body must be an object")
+    said = str(first["msg"])
+    return problem(request.scope, 422, "invalid", f"{'.'.join(place)}: {said[0].lower()}{said[1:]}")

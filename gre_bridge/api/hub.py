@@ -1,0 +1,395 @@
+"""The hub: what the database has committed, told to the sockets that may see it, once and in seq order.
+
+It listens to the same bells as the relay and believes them as little: on a ring it reads what is newer than
+what it has told, on a bare ring and on each sweep whatever has changed. It keeps only positions, never text,
+and none that matters: a socket that comes back says itself what it has seen. It must not judge who may write
+what (the database does), nor wait for any socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from gre_bridge.api.frames import frame
+from gre_bridge.errors import BridgeError
+from gre_bridge.models import Json
+from gre_bridge.portal import Identity, Portal
+from gre_bridge.telemetry import Metrics
+
+log = structlog.get_logger("gre.hub")
+
+SLACK = timedelta(seconds=60)
+"""How far back each sweep looks: a transaction commits later than its rows' own times."""
+FORGET = 600.0
+"""Seconds after which the position of a quiet session is forgotten (much longer than SLACK)."""
+BEAT = 15.0
+"""Seconds between heartbeats of the staff who have sockets here."""
+ABSENT = 45.0
+"""Seconds after which staff without a heartbeat are offline."""
+FOREIGN = 100_000
+"""Sessions remembered as nobody's who is here."""
+RETRY = 0.25
+RETRY_MAX = 2.0
+
+
+class Listener(Protocol):
+    """A socket as the hub sees it. No method may block or raise."""
+
+    identity: Identity
+
+    def message(self, message: Json, text: str) -> None:
+        """Take a chat message (M) and its frame."""
+
+    def tell(self, text: str) -> None:
+        """Take any other frame."""
+
+    def end(self, code: int, reason: str, error: str) -> None:
+        """Close with this close code after an error frame."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """How far a session has been told."""
+
+    player_id: int
+    seq: int = 0
+    rev: int = 0
+    state: tuple[str, str | None] | None = None
+    reads: dict[str, int] = field(default_factory=dict)
+    touched: float = 0.0
+
+
+class Hub:
+    """Fans out to the sockets of this instance. `run` reads until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        portal: Portal,
+        metrics: Metrics,
+        sweep_interval: float,
+        fast_sweep_interval: float,
+        feed_healthy: Callable[[], bool],
+        broadcast: Callable[[str, Json], Awaitable[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds."""
+        self._portal = portal
+        self._metrics = metrics
+        self._sweep = sweep_interval
+        self._fast_sweep = fast_sweep_interval
+        self._feed_healthy = feed_healthy
+        self._broadcast = broadcast
+        self._clock = clock
+        self._staff: set[Listener] = set()
+        self._players: dict[int, set[Listener]] = {}
+        self._known: dict[str, _Known] = {}
+        self._foreign: set[str] = set()
+        self._named: set[str] = set()
+        self._everything = True
+        self._rung = asyncio.Event()
+        self._people = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._met = asyncio.Event()
+        self._swept = clock()
+        # The last sweep's time less SLACK. What was created before it has been told, or belongs to a session that
+        # is known: so it is also the time from which an unknown session is read.
+        self._since: str | None = None
+        self.online: dict[str, Json] = {}
+        """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
+
+    # Who listens
+
+    def add(self, listener: Listener) -> None:
+        """Tell this socket whatever commits after `looking` has returned."""
+        if not self.connections:
+            # Positions from before would be old: what they would tell again, nobody here could tell from news.
+            self._known.clear()
+            self._since = None
+            self._looked.clear()
+            self._met.clear()
+            self.ring(None)
+        self._foreign.clear()
+        player = listener.identity.player_id
+        if player is None:
+            self._staff.add(listener)
+        else:
+            self._players.setdefault(player, set()).add(listener)
+        self._count()
+
+    async def looking(self) -> None:
+        """Wait until the hub knows from where on it reads, and who is there; as long as the database is away."""
+        await self._looked.wait()
+        await self._met.wait()
+
+    def remove(self, listener: Listener) -> None:
+        """Tell it nothing more."""
+        self._staff.discard(listener)
+        player = listener.identity.player_id
+        if player is not None and player in self._players:
+            self._players[player].discard(listener)
+            if not self._players[player]:
+                del self._players[player]
+        self._count()
+
+    def _count(self) -> None:
+        self._metrics.sockets.labels("staff").set(len(self._staff))
+        self._metrics.sockets.labels("player").set(sum(map(len, self._players.values())))
+
+    @property
+    def connections(self) -> int:
+        """How many sockets have authenticated here."""
+        return len(self._staff) + sum(map(len, self._players.values()))
+
+    def of(self, identity: Identity) -> int:
+        """How many sockets this person has here."""
+        if identity.player_id is not None:
+            return len(self._players.get(identity.player_id, ()))
+        return sum(one.identity.staff_id == identity.staff_id for one in self._staff)
+
+    def everyone(self) -> list[Listener]:
+        """All sockets."""
+        return [*self._staff, *(one for group in self._players.values() for one in group)]
+
+    def player_of(self, session_id: str) -> int | None:
+        """Whose session this is, if that was seen here."""
+        known = self._known.get(session_id)
+        return known.player_id if known else None
+
+    def _whom(self) -> list[int] | None:
+        """The players whose sessions matter here; None for all."""
+        return None if self._staff else list(self._players)
+
+    def _audience(self, player_id: int) -> Iterable[Listener]:
+        return (*self._staff, *self._players.get(player_id, ()))
+
+    # Bells
+
+    def ring(self, sessions: frozenset[str] | None) -> None:
+        """There may be news: of these sessions, or anywhere (None)."""
+        if sessions is None:
+            self._everything = True
+            self._people.set()
+        else:
+            self._named |= sessions - self._foreign
+            if not self._named:
+                return
+        self._rung.set()
+
+    async def typing(self, origin: Listener, *, session_id: str, player_id: int, typing: bool) -> None:
+        """Tell everyone concerned but `origin`, here and on the other instances, that someone types."""
+        by = "player" if origin.identity.player_id is not None else "staff"
+        body: Json = {"sessionId": session_id, "playerId": player_id, "by": by, "typing": typing}
+        self._typed(body, origin)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await self._broadcast("typing", body)
+
+    def heard(self, event: str, body: object) -> None:
+        """An event that another instance broadcast. It may be anything, so nothing but its known parts pass."""
+        match body:
+            case {
+                "sessionId": str(session),
+                "playerId": int(player),
+                "by": "player" | "staff" as by,
+                "typing": bool(typing),
+            }:
+                if event == "typing" and self.player_of(session) in (None, player) and len(session) == 36:
+                    self._typed({"sessionId": session, "playerId": player, "by": by, "typing": typing}, None)
+
+    def _typed(self, body: Json, origin: Listener | None) -> None:
+        text = frame("typing", **body)
+        for listener in self._audience(body["playerId"]):
+            if listener is not origin:
+                listener.tell(text)
+
+    # Reading
+
+    async def run(self) -> None:
+        """Read and tell until cancelled; failures of the database are waited out."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read_on())
+            group.create_task(self._beat_on())
+
+    async def _read_on(self) -> None:
+        failures = 0
+        while True:
+            interval = self._sweep if self._feed_healthy() else self._fast_sweep
+            left = self._swept + interval - self._clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, left) if self.connections else None):
+                    await self._rung.wait()
+            self._rung.clear()
+            if not self.connections:
+                self._named.clear()
+                continue
+            # However often it rings for some, the others are swept.
+            self._everything |= self._clock() >= self._swept + interval
+            try:
+                await self._read()
+                failures = 0
+            except (BridgeError, KeyError, TypeError, ValueError) as error:
+                failures += 1
+                self._metrics.store_errors.labels(_kind(error)).inc()
+                if failures == 1:
+                    log.warning("the sockets wait for the database", problem=_kind(error))
+                self._rung.set()
+                await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
+
+    async def _read(self) -> None:
+        """Read once, of the sessions named or of all that changed, and tell it. What fails stays to be read."""
+        now, whom, since = self._clock(), self._whom(), self._since
+        # (The first look only says from where on to look: what is named waits for the second.)
+        named = set() if since is None else set(itertools.islice(self._named, 500))
+        # What rings while this is under way has to be read again, so it is taken off now.
+        self._named -= named
+        everything, self._everything = self._everything, False
+        asked = set(named)
+        if everything:
+            asked |= {
+                s for s, known in self._known.items() if now - known.touched < 3 * SLACK.total_seconds()
+            }
+        try:
+            news = await self._portal.news(
+                known={s: (k.seq, k.rev) for s in asked if (k := self._known.get(s))},
+                sessions=list(named),
+                since=since if everything else None,
+                epoch=since,
+                players=whom,
+            )
+            told = {entry["session"]["id"]: entry["more"] for entry in news["sessions"]}
+            for entry in news["sessions"]:
+                self._tell(entry)
+            more, begun = news["more"], _earlier(news["now"], SLACK)
+        except Exception:
+            self._named |= named
+            self._everything |= everything
+            raise
+        self._named |= {session for session, rest in told.items() if rest}
+        if whom is not None and whom == self._whom() and len(self._foreign) < FOREIGN:
+            self._foreign |= named - told.keys() - self._known.keys()
+        if everything:
+            self._everything |= since is None or more
+            if not more:
+                self._since, self._swept = begun, now
+                self._looked.set()
+            self._forget()
+        if self._named or self._everything:
+            self._rung.set()
+
+    def _tell(self, entry: Json) -> None:
+        """Tell one session's news: what it is, its messages, what was read; its end comes last."""
+        session = entry["session"]
+        key, player = session["id"], session["player_id"]
+        first = key not in self._known
+        known = self._known.setdefault(key, _Known(player))
+        known.touched = self._clock()
+        state = (session["status"], session["assigned_staff_id"])
+        updated = frame("session_updated", session=session) if state != known.state else None
+        audience = list(self._audience(player))
+        if first:
+            _tell_all(audience, updated)
+        for message in entry["messages"]:
+            if message["seq"] > known.seq:
+                known.seq = message["seq"]
+                text = frame("chat_message", message=message, replay=False)
+                for listener in audience:
+                    listener.message(message, text)
+        if entry["more"]:
+            return  # rev stays behind, so that the rest is read
+        known.seq, known.rev, known.state = session["last_seq"], session["rev"], state
+        for side, (seq, at) in entry["reads"].items():
+            if seq > known.reads.get(side, 0) and (not first or at > (self._since or at)):
+                _tell_all(audience, frame("messages_read", sessionId=key, by=side, upToSeq=seq, timestamp=at))
+            known.reads[side] = seq
+        if not first:
+            _tell_all(audience, updated)
+
+    def _forget(self) -> None:
+        limit = self._clock() - FORGET
+        for key in [key for key, known in self._known.items() if known.touched < limit]:
+            del self._known[key]
+
+    # People
+
+    async def _beat_on(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                # Without sockets too: whom a killed instance left online becomes offline.
+                async with asyncio.timeout(BEAT if self.connections or self.online else None):
+                    await self._people.wait()
+            self._people.clear()
+            try:
+                await self.beat()
+                self._met.set()
+            except (BridgeError, KeyError, TypeError, ValueError) as error:
+                self._metrics.store_errors.labels(_kind(error)).inc()
+            await asyncio.sleep(RETRY)  # rings come in crowds
+
+    async def beat(self) -> None:
+        """Beat for the staff who are here, and tell who came, went or may no longer listen."""
+        here = {one.identity.staff_id for one in self._staff if one.identity.staff_id}
+        found = await self._portal.presence(
+            staff=sorted(here), players=sorted(self._players), expires_in=ABSENT
+        )
+        online = {row["staff_id"]: row for row in found["online"]}
+        for staff_id in {*online, *self.online}:
+            row = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
+            if row != self.online.get(staff_id):
+                self._tell_status(row)
+        self.online = online
+        gone, disabled = set(found["gone"]), set(found["disabled"])
+        for one in self.everyone():
+            if one.identity.staff_id in gone:
+                one.end(4403, "no longer active", "no_identity")
+            elif one.identity.player_id in disabled:
+                one.end(4403, "chat is disabled", "chat_disabled")
+
+    def status_set(self, row: Json) -> None:
+        """One staff member's presence has just been set here."""
+        if row["status"] == "offline":
+            changed = self.online.pop(row["staff_id"], None) is not None
+        else:
+            changed = self.online.get(row["staff_id"]) != row
+            self.online[row["staff_id"]] = row
+        if changed:
+            self._tell_status(row)
+
+    def _tell_status(self, row: Json) -> None:
+        text = frame(
+            "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
+        )
+        for one in self.everyone():
+            one.tell(text)
+
+    def is_there(self, staff_id: str | None) -> bool:
+        """Whether this staff member is online or away."""
+        return staff_id in self.online
+
+    @property
+    def staff_online(self) -> int:
+        """How many staff are online."""
+        return sum(row["status"] == "online" for row in self.online.values())
+
+
+def _tell_all(audience: Iterable[Listener], text: str | None) -> None:
+    if text is not None:
+        for listener in audience:
+            listener.tell(text)
+
+
+def _kind(error: Exception) -> str:
+    return error.kind if isinstance(error, BridgeError) else "unreadable"
+
+
+def _earlier(now: str, by: timedelta) -> str:
+    return (datetime.fromisoformat(now).astimezone(UTC) - by).isoformat()

@@ -1,0 +1,206 @@
+"""What comes in over REST, read generously: camelCase or snake_case, numbers or digits, blanks as absent.
+
+Only the form is judged here, with words that never quote the input; what a caller may do, the database says.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+BIGINT = 2**63 - 1
+MAX_TEXT = 4000
+MAX_PAGE = 500
+
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
+EXAMPLE_MESSAGE = "6f1c2a34-9b1d-4f7e-8a55-0d6f3c1b2a90"
+EXAMPLE_SESSION = "0b7e8f52-3c1a-4a6d-9d1e-5f2b7c8d9e01"
+
+
+def _whole(low: int, high: int) -> BeforeValidator:
+    """Take a whole number, or its digits, from `low` to `high`."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+            value = int(value)
+        if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            text = "must be a whole number from {low} to {high}"
+            raise PydanticCustomError("whole_number", text, {"low": low, "high": high})
+        return value
+
+    return BeforeValidator(read)
+
+
+def _uuid(value: Any) -> Any:
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise PydanticCustomError("uuid", "must be a UUID")
+    return str(UUID(value))
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise PydanticCustomError("text", "must be a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("text", "must be well-formed Unicode") from None
+    if "\0" in value:
+        raise PydanticCustomError("text", "must not hold NUL characters")
+    return value
+
+
+def _chat(value: Any) -> Any:
+    if not 1 <= len(text := _text(value)) <= MAX_TEXT:
+        raise PydanticCustomError("length", "must have 1 to {most} characters", {"most": MAX_TEXT})
+    return text
+
+
+def _blank(value: Any) -> Any:
+    """Take an empty parameter for an absent one."""
+    return None if value == "" else value
+
+
+def _number(low: int, high: int) -> dict[str, Any]:
+    return {
+        "anyOf": [
+            {"type": "integer", "minimum": low, "maximum": high},
+            {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        ]
+    }
+
+
+PlayerId = Annotated[
+    int, _whole(1, BIGINT), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": BIGINT})
+]
+Seq = Annotated[int, _whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": BIGINT})]
+Limit = Annotated[
+    int, _whole(1, MAX_PAGE), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE})
+]
+Uuid = Annotated[str, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})]
+Text = Annotated[str, BeforeValidator(_text)]
+Chat = Annotated[
+    str,
+    BeforeValidator(_chat),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
+]
+
+# A missing value and a blank one are the same.
+AnyPlayer = Annotated[
+    PlayerId | None,
+    BeforeValidator(_blank),
+    WithJsonSchema({"anyOf": [*_number(1, BIGINT)["anyOf"], {"type": "null"}]}),
+]
+AnySeq = Annotated[Seq | None, BeforeValidator(_blank)]
+AnyUuid = Annotated[Uuid | None, BeforeValidator(_blank)]
+AnyText = Annotated[Text | None, BeforeValidator(_blank)]
+
+
+class Input(BaseModel):
+    """What a caller sends: either spelling of every field, the documented one where both are there."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+class SendMessage(Input):
+    """A message to send."""
+
+    player_id: AnyPlayer = Field(
+        None, examples=[29], description="Whose conversation; a player's own by default."
+    )
+    message: Chat = Field(examples=["Is table 4 open?"])
+    player_name: AnyText = Field(
+        None, examples=["Asha"], description="Shown where the player has no profile."
+    )
+    id: AnyUuid = Field(
+        None,
+        examples=[EXAMPLE_MESSAGE],
+        description="Chosen by the client, once per message: makes it safe to send again.",
+    )
+    session_id: AnyUuid = Field(None, examples=[EXAMPLE_SESSION])
+    sender: AnyText = Field(
+        None,
+        examples=["player"],
+        description="`player` or `staff` (also `gre`, `gre_staff`); must be what the token is.",
+    )
+    sender_type: AnyText = Field(None, description="The same as `sender`.")
+    timestamp: Any = Field(None, description="Ignored: the server's clock counts.")
+
+
+class SendReply(Input):
+    """Staff's answer, to a session or to a player."""
+
+    session_id: AnyUuid = Field(None, examples=[EXAMPLE_SESSION])
+    player_id: AnyPlayer = Field(None)
+    message: Chat = Field(examples=["It is free from eight."])
+    id: AnyUuid = Field(
+        None, description="Chosen by the client, once per message: makes it safe to send again."
+    )
+
+
+class SessionStatus(Input):
+    """What a session becomes."""
+
+    status: Literal["active", "assigned", "closed"] = Field(examples=["assigned"])
+    staff_id: AnyText = Field(
+        None, examples=["s1"], description="To whom it is assigned; to the caller by default."
+    )
+
+
+class EnablePlayer(Input):
+    """Whether a player may chat."""
+
+    enabled: bool = True
+
+
+class History(BaseModel):
+    """Which messages of a player."""
+
+    limit: Limit = Field(200, examples=[50])
+    before: AnyUuid = Field(
+        None, description="The page before this message: what `X-Next-Before` or `next` said."
+    )
+    session_id: AnyUuid = Field(
+        None,
+        validation_alias=AliasChoices("sessionId", "session_id"),
+        description="Of this session alone.",
+    )
+    after_seq: AnySeq = Field(
+        None,
+        validation_alias=AliasChoices("after_seq", "afterSeq"),
+        description="What came after it, oldest first; needs `sessionId`.",
+    )
+
+
+class SessionHistory(BaseModel):
+    """Which messages of a session."""
+
+    after_seq: AnySeq = Field(
+        None,
+        validation_alias=AliasChoices("after_seq", "afterSeq"),
+        description="What came after it, oldest first.",
+    )
+    before_seq: AnySeq = Field(
+        None,
+        validation_alias=AliasChoices("before_seq", "beforeSeq"),
+        description="The newest ones before it.",
+    )
+    limit: Limit = Field(200, examples=[50])
+
+
+class SessionList(BaseModel):
+    """Which sessions."""
+
+    status: Annotated[Literal["active", "closed"] | None, BeforeValidator(_blank)] = None
+    assigned: AnyText = Field(
+        None, examples=["me"], description="`me`, `none`, or the id of somebody of the staff."
+    )
+    limit: Limit = Field(50, examples=[50])
+    cursor: AnyText = Field(None, description="What `next` said.")

@@ -1,0 +1,184 @@
+"""What goes out over REST, as the portals know it.
+
+These models describe what the database's functions build: they document it and the tests hold it against them,
+but no answer is built or checked with them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from gre_bridge.api.inputs import EXAMPLE_MESSAGE, EXAMPLE_SESSION
+
+
+class Message(BaseModel):
+    """M: a message."""
+
+    id: UUID = Field(examples=[EXAMPLE_MESSAGE])
+    seq: int = Field(
+        ge=1, examples=[12], description="1, 2, 3 … in its session, without gaps, in the order of commit."
+    )
+    session_id: UUID = Field(examples=[EXAMPLE_SESSION])
+    player_id: int = Field(examples=[29])
+    player_name: str | None = Field(examples=["Asha"])
+    message: str = Field(examples=["Is table 4 open?"])
+    sender: Literal["player", "staff", "system"]
+    sender_name: str | None = Field(examples=["Asha"])
+    status: Literal["sent", "delivered", "read"]
+    timestamp: datetime = Field(
+        examples=["2026-11-22T17:08:14.171Z"], description="The same as `created_at`."
+    )
+    created_at: datetime = Field(examples=["2026-11-22T17:08:14.171Z"])
+
+
+class Session(BaseModel):
+    """S: a session."""
+
+    id: UUID = Field(examples=[EXAMPLE_SESSION])
+    player_id: int = Field(examples=[29])
+    player_name: str | None = Field(examples=["Asha"])
+    status: Literal["active", "closed"]
+    assigned_staff_id: str | None = Field(examples=["s1"])
+    last_seq: int
+    rev: int = Field(description="Grows with every change of the session.")
+    unread_by_staff: int
+    unread_by_player: int
+    last_message: str | None
+    last_message_at: datetime | None
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class _Answer(BaseModel):
+    success: Literal[True]
+
+
+class Sent(_Answer):
+    """The message as it was stored."""
+
+    message_id: UUID = Field(alias="messageId")
+    session_id: UUID = Field(alias="sessionId")
+    message: Message
+    data: Message = Field(description="The same as `message`.")
+
+
+class Conversation(Session):
+    """A session with those of its messages that are on the page."""
+
+    chat_messages: list[Message]
+
+
+class ChatHistory(_Answer):
+    """One page of a player's history."""
+
+    messages: list[Message]
+    conversations: list[Conversation]
+    next: UUID | None = Field(description="`before` of the page before this one.")
+
+
+class Sessions(_Answer):
+    """One page of sessions, the latest activity first."""
+
+    sessions: list[Session]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class SessionMessages(_Answer):
+    """A session and one page of its messages."""
+
+    session: Session
+    messages: list[Message]
+    has_more: bool
+
+
+class SessionChanged(_Answer):
+    """The session after the change."""
+
+    session: Session
+
+
+class SessionClosed(_Answer):
+    """The session that was open, if one was."""
+
+    message: Literal["Chat session closed"]
+    session: Session | None
+
+
+class PlayerEnabled(_Answer):
+    """What holds for the player now."""
+
+    player_id: int = Field(alias="playerId", examples=[29])
+    enabled: bool
+
+
+class AllEnabled(_Answer):
+    """How many players had been disabled."""
+
+    count: int = Field(examples=[12])
+
+
+class Database(BaseModel):
+    """Whether the database answers."""
+
+    connected: bool
+
+
+class Sockets(BaseModel):
+    """The WebSockets of this instance."""
+
+    connections: int
+
+
+class ChatHealth(_Answer):
+    """How the chat is; what only staff see is left out for others."""
+
+    status: Literal["ok", "degraded", "down"]
+    database: Database
+    websocket: Sockets
+    realtime: Any = None
+    sinks: Any = None
+    backlog: int | None = Field(None, description="Events that wait to be relayed.")
+    oldest_age_seconds: float | None = Field(None, description="How long the oldest of them has waited.")
+
+
+class PusherSignature(BaseModel):
+    """What pusher-js hands on to Pusher."""
+
+    auth: str = Field(
+        examples=["278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"]
+    )
+    channel_data: str | None = Field(None, description="On presence channels: JSON of the member.")
+
+
+class Error(BaseModel):
+    """Every answer that is not 2xx."""
+
+    success: Literal[False]
+    error: str = Field(examples=["chat is disabled for this player"], description="One line to read.")
+    code: str = Field(examples=["chat_disabled"], description="For programs.")
+    request_id: str = Field(examples=["8c5c4c1f0c9e4d53a4f4f5b0f7f6a1d2"])
+
+
+_SAID = {
+    400: "Malformed, or refused by the rules",
+    401: "No valid token",
+    403: "Not allowed; `chat_disabled` says that the player's chat is off",
+    404: "Not there, or not the caller's",
+    409: "In conflict with what is stored: `id_conflict`, `session_closed`, `session_open`",
+    413: "The body is longer than 64 KB",
+    422: "A field is not what it must be; `error` names it",
+    429: "Too fast; `Retry-After` says for how long to wait",
+    503: "The database does not answer; `Retry-After` says when to try again",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a path may answer besides success, for the documentation."""
+    return {
+        status: {"model": Error, "description": _SAID[status]}
+        for status in sorted({*statuses, 400, 401, 403, 422, 429, 503})
+    }

@@ -1,0 +1,403 @@
+"""One client on `/ws`: who it is, what it may hear, what it asks. Close codes are those of docs/websocket.md.
+
+Everything that a client sends goes to the database with the client's own token. What it hears comes from the
+hub; what it missed before, from the database by `since`. It keeps nothing that a reconnection would lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gre_bridge.api.access import caller_of
+from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
+from gre_bridge.api.hub import ABSENT, Hub
+from gre_bridge.api.line import QUEUE_FRAMES, Closing, Line
+from gre_bridge.errors import BridgeError, Refused, TransientError
+from gre_bridge.models import Json
+from gre_bridge.portal import Identity, Portal
+from gre_bridge.rest import Caller
+from gre_bridge.telemetry import Metrics
+
+log = structlog.get_logger("gre.socket")
+
+AUTHENTICATE_WITHIN = 10.0
+REAUTHENTICATE_WITHIN = 10.0
+"""Seconds after a token's end in which another one is taken."""
+OWN = 500
+"""How many of its own messages a socket remembers, so as not to hear of them twice."""
+PAGE = 500
+"""Messages that are read at once for one that missed many."""
+TRY_FOR = 10.0
+"""Seconds for which a message is tried again while the database is away."""
+
+_ROLES = {
+    "player": {"player"}, "gre_staff": {"staff", "admin"}, "gre": {"staff", "admin"},
+    "staff": {"staff", "admin"}, "admin": {"admin"},
+}  # fmt: skip
+
+
+class Counts(Protocol):
+    """Who counts the sockets (the door)."""
+
+    def failed(self, websocket: WebSocket) -> None:
+        """An authentication failed."""
+
+    def admit(self, identity: Identity) -> bool:
+        """Whether this person may have one more socket."""
+
+    def entered(self, websocket: WebSocket) -> None:
+        """It has authenticated."""
+
+
+class Socket:
+    """A connection from its acceptance to its close. A Listener of the hub."""
+
+    def __init__(
+        self, websocket: WebSocket, *, door: Counts, hub: Hub, portal: Portal, metrics: Metrics
+    ) -> None:
+        """The connection was accepted."""
+        self._ws = websocket
+        self._door = door
+        self._hub = hub
+        self._portal = portal
+        self._metrics = metrics
+        self._line = Line(websocket)
+        self._caller: Caller | None = None
+        self.identity = Identity("none")
+        self.inside = False
+        """It has authenticated."""
+        self._ready = asyncio.Event()
+        self._renewed = asyncio.Event()
+        # What the hub told while this socket may not hear it: it is catching up, or its token has expired.
+        self._held: list[tuple[Json | None, str]] | None = []
+        self._seen: dict[str, int] = {}
+        self._players: dict[str, int] = {}
+        self._current: str | None = None
+        # Messages that this socket sent, which it hears of by acknowledgement: the one that is being sent, that one
+        # once the hub had it, and those acknowledged that the hub has not had yet.
+        self._sending: str | None = None
+        self._heard: Json | None = None
+        self._own: dict[str, None] = {}
+
+    # What the hub calls
+
+    def message(self, message: Json, text: str) -> None:
+        """See Listener."""
+        session = message["session_id"]
+        if self._held is not None:
+            self._hold(message, text)
+        elif message["seq"] > self._seen.get(session, 0):
+            self._seen[session] = message["seq"]
+            self._players[session] = message["player_id"]
+            self._current = session
+            if message["id"] == self._sending:
+                self._heard = message
+            elif message["id"] in self._own:
+                del self._own[message["id"]]
+            else:
+                self._metrics.socket_messages.labels("out").inc()
+                self._line.put(text)
+
+    def tell(self, text: str) -> None:
+        """See Listener."""
+        if self._held is not None:
+            self._hold(None, text)
+        else:
+            self._line.put(text)
+
+    def end(self, code: int, reason: str, error: str = "") -> None:
+        """See Listener."""
+        self._line.end(Closing(code, reason, error))
+
+    def _hold(self, message: Json | None, text: str) -> None:
+        assert self._held is not None
+        self._held.append((message, text))
+        if len(self._held) > QUEUE_FRAMES:
+            self.end(1013, "too slow")
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for message, text in held:
+            if message is None:
+                self.tell(text)
+            else:
+                self.message(message, text)
+
+    # Its life
+
+    async def run(self) -> None:
+        """Serve until it ends, for whatever reason."""
+        line = self._line
+        duties = (line.write(), line.read(), line.ended(), self._act(), self._expire())
+        tasks = [asyncio.create_task(duty) for duty in duties]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                _end_by(line, task.exception())
+        except asyncio.CancelledError:
+            line.end(Closing(1012, "restart"))
+            raise
+        finally:
+            self._hub.remove(self)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await line.close()
+            code = str(line.closing.code) if line.closing else "client"
+            self._metrics.socket_closes.labels(code).inc()
+
+    async def _act(self) -> None:
+        """Authenticate, catch up, then do what the client asks, one thing after the other."""
+        line = self._line
+        try:
+            async with asyncio.timeout(AUTHENTICATE_WITHIN):
+                while not isinstance(asked := await line.inbox.get(), Authenticate):
+                    line.complain("not_authenticated", "authenticate first", asked.client_id)
+        except TimeoutError:
+            raise Closing(4408, "no authentication in time", "not_authenticated") from None
+        try:
+            async with asyncio.timeout(AUTHENTICATE_WITHIN):
+                found = await self._enter(asked)
+            async for message in self._missed(asked.since or {}, found):
+                await line.drained()
+                self._metrics.socket_messages.labels("replayed").inc()
+                line.put(frame("chat_message", message=message, replay=True))
+        except (TimeoutError, BridgeError):
+            raise Closing(1013, "try again in a moment", "unavailable") from None
+        self._release()
+        self._ready.set()
+        while True:
+            asked = await line.inbox.get()
+            try:
+                await self._do(asked)
+            except Refused as error:
+                line.complain(error.code, str(error), asked.client_id, error.retry_after)
+            except TransientError:
+                line.complain("unavailable", "try again in a moment", asked.client_id, 2.0)
+
+    async def _do(self, asked: ClientFrame) -> None:
+        if self._held is not None and not isinstance(asked, Authenticate):
+            raise Refused(401, "token_expired", "the token has expired, authenticate again")
+        match asked:
+            case SendMessage():
+                await self._send(asked)
+            case Typing():
+                await self._type(asked)
+            case MarkRead():
+                await self._portal.mark_read(
+                    self._as(), session_id=asked.session_id, up_to_seq=asked.up_to_seq
+                )
+            case SetStatus():
+                row = await self._portal.set_online_status(self._as(), asked.status, expires_in=ABSENT)
+                self._hub.status_set(row)
+            case Authenticate():
+                await self._renew(asked)
+
+    def _as(self) -> Caller:
+        assert self._caller is not None
+        return self._caller
+
+    # Who it is
+
+    async def _identify(self, asked: Authenticate) -> tuple[Caller, Identity]:
+        try:
+            # X-GRE-Act-As is the portals' own back end's word, and goes with no token that the page gave.
+            caller = Caller(asked.token) if asked.token else caller_of(self._ws)
+            if caller is None:
+                raise Closing(4401, "a token is required", "not_authenticated")
+            found = await self._portal.whoami(caller)
+        except Refused as error:
+            self._door.failed(self._ws)
+            raise Closing(4401, str(error), error.code) from None
+        except TransientError:
+            raise Closing(1013, "try again in a moment", "unavailable") from None
+        if found.role not in ("player", "staff", "admin"):
+            self._door.failed(self._ws)
+            raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
+        if not _agrees(asked, found):
+            raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")
+        if not found.chat_enabled:
+            raise Closing(4403, "chat is disabled for this player", "chat_disabled")
+        return caller, found
+
+    async def _enter(self, asked: Authenticate) -> Json:
+        """Listen first, then read: what commits in between is held. Returns what `catch_up` found."""
+        self._caller, self.identity = await self._identify(asked)
+        if not self._door.admit(self.identity):
+            raise Closing(4429, "too many connections of this person", "too_many_connections")
+        self.inside = True
+        self._door.entered(self._ws)
+        self._hub.add(self)
+        await self._hub.looking()
+        found = await self._portal.catch_up(self._caller, asked.since)
+        if self.identity.is_staff and not self._hub.is_there(self.identity.staff_id):
+            with contextlib.suppress(BridgeError):
+                row = await self._portal.set_online_status(self._caller, "online", expires_in=ABSENT)
+                self._hub.status_set(row)
+        sessions: list[Json] = found["sessions"]
+        for session in sessions:
+            self._seen[session["id"]] = session["last_seq"]
+            self._players[session["id"]] = session["player_id"]
+        self._current = next((one["id"] for one in sessions if one["status"] == "active"), None)
+        self._welcome(sessions)
+        return found
+
+    async def _missed(self, since: dict[str, int], found: Json) -> AsyncIterator[Json]:
+        """What was missed, each session in the order of seq; what was too much for one answer, page by page."""
+        latest: dict[str, list[Json]] = {}
+        for message in found["missed"]:
+            latest.setdefault(message["session_id"], []).append(message)
+        for session in found["sessions"]:
+            key = session["id"]
+            end = latest.get(key, [])
+            first = end[0]["seq"] if end else session["last_seq"] + 1
+            # (Who has seen nothing at all gets the end of each session; the rest is history.)
+            at = since.get(key, 0 if end and since else first)
+            while at + 1 < first:
+                page = await self._portal.history(self._as(), session_id=key, after_seq=at, limit=PAGE)
+                for message in page["messages"]:
+                    if message["seq"] < first:
+                        yield message
+                at = page["messages"][-1]["seq"] if page["messages"] else first
+            for message in end:
+                yield message
+
+    def _welcome(self, sessions: list[Json]) -> None:
+        who = self.identity
+        own = {"playerId": who.player_id} if who.role == "player" else {"staffId": who.staff_id}
+        self._line.put(
+            frame(
+                "authenticated", success=True, role=who.role, **own, expiresAt=_iso(who.expires_at),
+                sessions=sessions, staffOnline=self._hub.staff_online,
+            )
+        )  # fmt: skip
+
+    async def _renew(self, asked: Authenticate) -> None:
+        """Take a new token of the same person."""
+        old = self.identity
+        caller, found = await self._identify(asked)
+        if (found.role, found.player_id, found.staff_id) != (old.role, old.player_id, old.staff_id):
+            raise Closing(4401, "the new token is another person's", "identity_mismatch")
+        self._caller, self.identity = caller, found
+        self._renewed.set()
+        self._welcome([])
+        self._release()
+
+    async def _expire(self) -> None:
+        """When the token ends, tell nothing more until there is a new one, and close if none comes."""
+        await self._ready.wait()
+        while True:
+            ends = self.identity.expires_at
+            if await self._renewal(None if ends is None else max(0.0, ends - time.time())):
+                continue
+            self._line.complain("token_expired", "the token has expired, authenticate again")
+            self._held = []
+            if not await self._renewal(REAUTHENTICATE_WITHIN):
+                raise Closing(4401, "the token has expired", "token_expired")
+
+    async def _renewal(self, within: float | None) -> bool:
+        """Wait for a new token, at most `within` seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._renewed.wait()
+        renewed = self._renewed.is_set()
+        self._renewed.clear()
+        return renewed
+
+    # What it asks
+
+    async def _send(self, asked: SendMessage) -> None:
+        message_id = asked.id or str(uuid.uuid4())
+        # Known before it is sent: the bell may be faster than the answer.
+        self._sending, self._heard = message_id, None
+        try:
+            answer = await self._persist(asked, message_id)
+        except Refused:
+            if self._heard is not None:  # another message that has this id
+                self._line.put(frame("chat_message", message=self._heard, replay=False))
+            raise
+        except TransientError:
+            if self._heard is None:
+                raise
+            answer = {"message": self._heard, "duplicate": False}  # the answer was lost, the message was not
+        finally:
+            self._sending = None
+        message = answer["message"]
+        session = message["session_id"]
+        self._metrics.socket_messages.labels("in").inc()
+        self._players[session] = message["player_id"]
+        self._current = session
+        if message["seq"] > self._seen.get(session, 0):
+            self._own[message["id"]] = None
+            if len(self._own) > OWN:
+                del self._own[next(iter(self._own))]
+        self._line.put(
+            frame(
+                "message_ack", clientId=asked.client_id, id=message["id"], sessionId=session,
+                seq=message["seq"], timestamp=message["timestamp"],
+                duplicate=answer["duplicate"] and asked.id is not None,
+            )
+        )  # fmt: skip
+
+    async def _persist(self, asked: SendMessage, message_id: str) -> Json:
+        """Store it, again and again for a while if need be: its id makes that safe."""
+        deadline, pause = time.monotonic() + TRY_FOR, 0.1
+        while True:
+            try:
+                return await self._portal.send(
+                    self._as(), message=asked.message, player_id=asked.player_id, message_id=message_id,
+                    session_id=asked.session_id,
+                )  # fmt: skip
+            except TransientError:
+                if time.monotonic() + pause > deadline or self._heard is not None:
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 2.0)
+
+    async def _type(self, asked: Typing) -> None:
+        session = asked.session_id
+        if session is None and self.identity.player_id is not None:
+            session = self._current
+        if session is None:
+            raise Refused(400, "session_missing", "a session is required")
+        player = self._players.get(session) or self._hub.player_of(session)
+        if player is None and self.identity.is_staff:
+            page = await self._portal.history(self._as(), session_id=session, limit=1)
+            player = page["session"]["player_id"]
+        if player is None or self.identity.player_id not in (None, player):
+            raise Refused(404, "session_unknown", "there is no such session")
+        self._players[session] = player
+        await self._hub.typing(self, session_id=session, player_id=player, typing=asked.typing)
+
+
+def _end_by(line: Line, error: BaseException | None) -> None:
+    """Close as a duty's end says; the client's own going needs no close."""
+    if isinstance(error, Closing):
+        line.end(error)
+    elif error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
+        log.error("a socket failed", error=type(error).__name__)
+        line.end(Closing(1011, "internal error"))
+
+
+def _agrees(asked: Authenticate, found: Identity) -> bool:
+    """Whether the token carries the role and ids that the client claims."""
+    return (
+        (asked.role is None or found.role in _ROLES[asked.role])
+        and (asked.player_id is None or asked.player_id == found.player_id)
+        and (asked.staff_id is None or asked.staff_id == found.staff_id)
+    )
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None or not 0 <= seconds < 253402300800:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

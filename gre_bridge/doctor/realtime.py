@@ -1,0 +1,154 @@
+"""Realtime as the feed uses it: a real join of both channels, and a real ring of the first bell.
+
+It listens with the feed's own link, so what works here works there. The second bell needs an insert: `live`
+waits for it with the same ear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
+from gre_bridge.errors import BridgeError
+from gre_bridge.feed import quiet_client_logs
+from gre_bridge.feed_link import Link, Timing
+from gre_bridge.rest import Rest, RestError
+from gre_bridge.settings import Settings
+
+JOIN, BROADCAST, CHANGES = "Realtime", "bell: broadcast", "bell: postgres_changes"
+WITHIN = 5.0
+"""Seconds in which a bell must be heard: 11 ms was the worst of 60 (measured on Realtime 2.122.0)."""
+_PRIVATE = "GRE_REALTIME_PRIVATE=false where Realtime has no private channels; else the key's role may not join gre:relay"
+_PUBLISH = (
+    "alter publication supabase_realtime add table public.gre_chat_messages (gre-bridge migrate does it)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """A bell that was heard: which, when (monotonic seconds), and the ids that it named."""
+
+    bell: str
+    at: float
+    ids: Any
+
+
+class Ear(Link):
+    """The feed's link, which also remembers which bell it heard when."""
+
+    def __init__(self, settings: Settings, *, rows_private: bool) -> None:
+        """Not yet connected: see `open`."""
+        super().__init__(
+            url=settings.supabase_url,
+            key=settings.supabase_service_key.get_secret_value(),
+            topic="gre:relay",
+            private=settings.realtime_private,
+            rows_private=rows_private,
+            schema="public",
+            table="gre_chat_messages",
+            timing=Timing(),
+            clock=time.monotonic,
+            on_ring=lambda _ids, _bell: self._woken.set(),
+            on_event=lambda _event, _payload: None,
+            on_change=lambda: None,
+        )
+        self._woken = asyncio.Event()
+        self.rings: list[Ring] = []
+
+    async def hear(self, wanted: Callable[[Ring], bool], within: float = WITHIN) -> Ring | None:
+        """The first ring that is `wanted`, heard before or within so many seconds."""
+        deadline = time.monotonic() + within
+        while True:
+            self._woken.clear()
+            if found := next(filter(wanted, self.rings), None):
+                return found
+            if (left := deadline - time.monotonic()) <= 0 or self.over is not None:
+                return None
+            try:
+                async with asyncio.timeout(left):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    def _on_broadcast(self, payload: Mapping[str, Any]) -> None:
+        if payload["event"] == "ring":
+            self.rings.append(Ring("broadcast", time.monotonic(), payload["payload"].get("sessions")))
+        super()._on_broadcast(payload)
+
+    def _on_row(self, payload: Mapping[str, Any]) -> None:
+        record = payload["data"].get("record") or {}
+        self.rings.append(Ring("postgres_changes", time.monotonic(), record.get("id")))
+        super()._on_row(payload)
+
+
+@asynccontextmanager
+async def listening(settings: Settings) -> AsyncIterator[tuple[Ear, list[Finding]]]:
+    """Join both channels: the ear, and what is to be said about the joins."""
+    quiet_client_logs()
+    began = time.monotonic()
+    ear = Ear(settings, rows_private=settings.realtime_private)
+    try:
+        await ear.open()
+        if ear.rows_refused and settings.realtime_private:
+            # As the feed does: a public join hears postgres_changes where private ones are not set up.
+            await ear.close()
+            ear = Ear(settings, rows_private=False)
+            await ear.open()
+        yield ear, [judge_joins(ear, time.monotonic() - began)]
+    finally:
+        await ear.close()
+
+
+def judge_joins(ear: Link, took: float) -> Finding:
+    """What the joins came to; `took` in seconds."""
+    missing = {"broadcast", "postgres_changes"} - ear.ringing
+    if not missing:
+        return ok(JOIN, f"both channels joined in {ms(took)}", seconds=took)
+    _, detail = ear.status()
+    if len(missing) == 2:
+        if "HTTP 401" in detail or "HTTP 403" in detail:
+            fix = "check SUPABASE_SERVICE_KEY: Realtime refused it"
+        elif detail.startswith("connect"):
+            fix = "check SUPABASE_URL, and that proxies on the way let WebSockets through"
+        else:
+            fix = "look at Realtime's state in the dashboard; until then work is found by the sweep, a second late"
+        return failed(JOIN, detail or "neither channel could be joined", fix)
+    if "broadcast" in missing:
+        return failed(JOIN, detail, _PRIVATE)
+    return warn(JOIN, detail, _PUBLISH)
+
+
+async def ring(ear: Ear, rest: Rest) -> Finding:
+    """Let the database ring the first bell, and hear it."""
+    if "broadcast" not in ear.ringing:
+        return skipped(BROADCAST, "its channel was not joined")
+    began = time.monotonic()
+    try:
+        can = await rest.rpc("gre_relay_ring", {})
+    except RestError as error:
+        if error.code == "PGRST202":
+            return skipped(BROADCAST, "this schema has no gre_relay_ring: gre-bridge migrate")
+        return failed(BROADCAST, f"the database could not ring: {error.code}", "gre-bridge migrate --status")
+    except BridgeError as error:
+        return failed(BROADCAST, f"the database could not ring: {error}", "try again")
+    if not can:
+        return warn(
+            BROADCAST,
+            "this project's Realtime is older than realtime.send(): the second bell rings alone, half a second late",
+            "upgrade the project (Supabase: Settings > Infrastructure)",
+        )
+    heard = await ear.hear(lambda one: one.bell == "broadcast" and one.at >= began)
+    if heard is None:
+        return failed(
+            BROADCAST,
+            f"the database rang, and nothing was heard within {WITHIN:g} s",
+            "look at check `realtime.send` (give SUPABASE_DB_URL), and at Realtime's logs in the dashboard",
+        )
+    return ok(
+        BROADCAST, f"rung by the database and heard after {ms(heard.at - began)}", seconds=heard.at - began
+    )

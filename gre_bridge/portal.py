@@ -1,0 +1,278 @@
+"""The database as the portals' callers see it: each call goes out with the caller's own token.
+
+PostgREST verifies the token and the functions of sql/migrations decide; nothing is judged here. The other
+half of the one room that knows the names of tables and functions (`store` is the worker's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gre_bridge.errors import BridgeError, Refused, TransientError
+from gre_bridge.models import Json
+from gre_bridge.rest import Caller, Rest, RestError
+from gre_bridge.store import explain
+
+_BAD_VALUE = ("22", "23")  # classes of SQLSTATE: data exception, integrity constraint
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a caller is, by `gre_whoami`.
+
+    `role`: player, staff, admin, service or none; `expires_at`: unix seconds, None for a token that never
+    expires. `chat_enabled` is false for a player whose chat staff have turned off.
+    """
+
+    role: str
+    player_id: int | None = None
+    staff_id: str | None = None
+    display_name: str | None = None
+    chat_enabled: bool = True
+    expires_at: float | None = None
+
+    @property
+    def is_staff(self) -> bool:
+        """Staff or admin."""
+        return self.role in ("staff", "admin")
+
+
+def refusal(error: RestError, what: str) -> BridgeError:
+    """Sort what PostgREST answered to a caller: its own mistake (`Refused`), or ours or the database's."""
+    code = error.code
+    if code.startswith("PT") and len(code) == 5 and code[2:].isdigit():
+        wait = (error.details or "").partition("retry_after=")[2]
+        retry_after = float(wait) if wait.isdigit() else None
+        return Refused(int(code[2:]), error.hint or "refused", error.message, retry_after=retry_after)
+    if code == "PGRST303":
+        return Refused(401, "token_expired", "the token has expired")
+    if code in ("PGRST300", "PGRST301", "PGRST302") or (error.status == 401 and code != "42501"):
+        return Refused(401, "token_invalid", "the token is not valid")
+    if code == "42501":
+        if error.status == 401:
+            return Refused(401, "not_authenticated", "a user's token is required")
+        return Refused(403, "forbidden", "this is not allowed")
+    if code == "23505":
+        return Refused(409, "conflict", "this exists already")
+    if code[:2] in _BAD_VALUE and len(code) == 5:
+        return Refused(400, "value_invalid", "a value is not valid")
+    found = explain(error, what)
+    return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
+
+
+class Portal:
+    """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
+
+    def __init__(self, rest: Rest) -> None:
+        """Send through `rest`."""
+        self._rest = rest
+        self.on_request: Callable[[str], None] = lambda _: None
+        self.on_write: Callable[[str], None] = lambda _: None
+        """Called with the session's id after each write that others should hear of."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._rest.aclose()
+
+    async def _object(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Json:
+        answer = await self._call(function, arguments, caller)
+        if not isinstance(answer, dict):
+            raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
+        return answer
+
+    async def _call(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Any:
+        self.on_request(function)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            return await self._rest.rpc(function, given, caller=caller)
+        except RestError as error:
+            raise refusal(error, function) from None
+
+    async def whoami(self, caller: Caller) -> Identity:
+        """Who the caller is; Refused (401) for a token that the database does not accept."""
+        found = await self._object("gre_whoami", {}, caller)
+        expires = found["expires_at"]
+        return Identity(
+            role=found["role"],
+            player_id=found["player_id"],
+            staff_id=found["staff_id"],
+            display_name=found["display_name"],
+            chat_enabled=found["chat_enabled"] is not False,
+            expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
+        )
+
+    async def send(
+        self,
+        caller: Caller,
+        *,
+        message: str,
+        player_id: int | None = None,
+        session_id: str | None = None,
+        message_id: str | None = None,
+        sender: str | None = None,
+        player_name: str | None = None,
+    ) -> Json:
+        """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`."""
+        answer = await self._object(
+            "gre_send_message",
+            {
+                "p_message": message,
+                "p_player_id": player_id,
+                "p_session_id": session_id,
+                "p_id": message_id,
+                "p_sender": sender,
+                "p_player_name": player_name,
+            },
+            caller,
+        )
+        self.on_write(answer["message"]["session_id"])
+        return answer
+
+    async def reply(
+        self,
+        caller: Caller,
+        *,
+        message: str,
+        session_id: str | None = None,
+        player_id: int | None = None,
+        message_id: str | None = None,
+    ) -> Json:
+        """Send staff's answer, as `send`."""
+        answer = await self._object(
+            "gre_staff_reply",
+            {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
+            caller,
+        )
+        self.on_write(answer["message"]["session_id"])
+        return answer
+
+    async def history(
+        self,
+        caller: Caller,
+        *,
+        player_id: int | None = None,
+        session_id: str | None = None,
+        before: str | None = None,
+        before_seq: int | None = None,
+        after_seq: int | None = None,
+        limit: int = 200,
+        sessions: bool = False,
+    ) -> Json:
+        """Read one page: {"messages": [M, …] ascending, "next", "has_more", "session", "sessions"}."""
+        return await self._object(
+            "gre_chat_history",
+            {
+                "p_player_id": player_id,
+                "p_session_id": session_id,
+                "p_before": before,
+                "p_before_seq": before_seq,
+                "p_after_seq": after_seq,
+                "p_limit": limit,
+                "p_sessions": sessions,
+            },
+            caller,
+        )
+
+    async def sessions(
+        self,
+        caller: Caller,
+        *,
+        status: str | None = None,
+        assigned: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Json:
+        """List sessions, latest activity first: {"sessions": [S, …], "next": cursor | None}."""
+        return await self._object(
+            "gre_list_sessions",
+            {"p_status": status, "p_assigned": assigned, "p_limit": limit, "p_cursor": cursor},
+            caller,
+        )
+
+    async def catch_up(self, caller: Caller, since: Mapping[str, int] | None) -> Json:
+        """Read what a reader missed since these seqs: {"sessions": [S, …], "missed": [M, …]}."""
+        return await self._object("gre_catch_up", {"p_since": since}, caller)
+
+    async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> Json:
+        """Mark as read: {"session_id", "by", "up_to_seq", "timestamp", "changed"}."""
+        answer = await self._object(
+            "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
+        )
+        self.on_write(session_id)
+        return answer
+
+    async def set_session_status(
+        self, caller: Caller, *, session_id: str, status: str, staff_id: str | None = None
+    ) -> Json:
+        """Set active, assigned or closed: {"session": S}."""
+        answer = await self._object(
+            "gre_set_session_status",
+            {"p_session_id": session_id, "p_status": status, "p_staff_id": staff_id},
+            caller,
+        )
+        self.on_write(session_id)
+        return answer
+
+    async def close_session(self, caller: Caller, player_id: int) -> Json:
+        """Close the player's open session: {"session": S | None}."""
+        answer = await self._object("gre_close_session", {"p_player_id": player_id}, caller)
+        if answer["session"] is not None:
+            self.on_write(answer["session"]["id"])
+        return answer
+
+    async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> Json:
+        """Turn a player's chat on or off: {"player_id", "enabled"}."""
+        return await self._object(
+            "gre_enable_player", {"p_player_id": player_id, "p_enabled": enabled}, caller
+        )
+
+    async def enable_all_players(self, caller: Caller) -> int:
+        """Turn every player's chat on; returns how many were off."""
+        return int(await self._call("gre_enable_all_players", {}, caller))
+
+    async def set_online_status(
+        self, caller: Caller, status: str, *, expires_in: float | None = None
+    ) -> Json:
+        """Set the caller's presence, for `expires_in` seconds: {"staff_id", "display_name", "status"}."""
+        return await self._object(
+            "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
+        )
+
+    # The hub's own reading, with the service key.
+
+    async def news(
+        self,
+        *,
+        known: Mapping[str, tuple[int, int]],
+        sessions: Sequence[str] = (),
+        since: str | None = None,
+        epoch: str | None = None,
+        players: Sequence[int] | None = None,
+    ) -> Json:
+        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news`.
+
+        Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
+        limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
+        """
+        return await self._object(
+            "gre_hub_news",
+            {
+                "p_known": known,
+                "p_sessions": list(sessions),
+                "p_since": since,
+                "p_epoch": epoch,
+                "p_players": None if players is None else list(players),
+            },
+            None,
+        )
+
+    async def presence(self, *, staff: Sequence[str], players: Sequence[int], expires_in: float) -> Json:
+        """Beat for the `staff` with sockets here: {"online": […], "gone": [staff ids], "disabled": [player ids]}."""
+        return await self._object(
+            "gre_hub_presence",
+            {"p_staff": list(staff), "p_players": list(players), "p_expires_in": expires_in},
+            None,
+        )

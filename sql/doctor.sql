@@ -1,0 +1,46 @@
+-- What `gre-bridge doctor` asks the database itself: one row, one JSON object of facts. Changes nothing; any role may ask,
+-- and sees what it may see. The judging is done in Python.
+select jsonb_build_object(
+  'now', clock_timestamp(),
+  'role', current_user,
+  'wal_level', current_setting('wal_level'),
+  'connections', (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'),
+  'max_connections', current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+  'slots', (select coalesce(jsonb_agg(jsonb_build_object('name', s.slot_name, 'active', s.active,
+      'kept', pg_wal_lsn_diff(case when pg_is_in_recovery() then null else pg_current_wal_lsn() end, s.restart_lsn)) order by s.slot_name), '[]')
+    from pg_catalog.pg_replication_slots s),
+  'max_slots', current_setting('max_replication_slots')::integer,
+  'transactions', (select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'user', a.usename, 'state', a.state,
+      'application', a.application_name, 'age', round(extract(epoch from clock_timestamp() - a.xact_start))) order by a.xact_start), '[]')
+    from pg_catalog.pg_stat_activity a
+    where a.datname = current_database() and a.backend_type = 'client backend' and a.xact_start < clock_timestamp() - interval '5 minutes'),
+  'prepared', (select count(*) from pg_catalog.pg_prepared_xacts p
+    where p.database = current_database() and p.prepared < clock_timestamp() - interval '5 minutes'),
+  'publication', exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime'),
+  'published', exists (select from pg_catalog.pg_publication_tables
+    where pubname = 'supabase_realtime' and schemaname = 'public' and tablename = 'gre_chat_messages'),
+  'open_tables', (select coalesce(jsonb_agg(c.relname order by c.relname), '[]') from pg_catalog.pg_class c
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity
+      and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
+  'tables', (select count(*) from pg_catalog.pg_class c
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
+  -- A disabled trigger is a message that nobody is told of.
+  'disabled_triggers', (select coalesce(jsonb_agg(t.tgname || ' on ' || c.relname order by t.tgname), '[]')
+    from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
+    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
+      and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
+  'send', exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'realtime' and p.proname = 'send' and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),
+  'messages', (select jsonb_build_object(
+      'policy', exists (select from pg_catalog.pg_policy y
+        where y.polrelid = c.oid and y.polname = 'gre_relay_is_private' and not y.polpermissive),
+      'rls', c.relrowsecurity,
+      -- Realtime cuts it by day, in UTC.
+      'today', c.relkind = 'r' or exists (
+        select from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhrelid
+        cross join lateral (select pg_get_expr(p.relpartbound, p.oid) as bound) b
+        cross join lateral regexp_match(b.bound, 'FROM \(''([^'']+)''\) TO \(''([^'']+)''\)') m
+        where i.inhparent = c.oid and (b.bound = 'DEFAULT'
+          or now() at time zone 'UTC' >= m[1]::timestamp and now() at time zone 'UTC' < m[2]::timestamp)))
+    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = 'realtime' and c.relname = 'messages'))

@@ -1,0 +1,229 @@
+"""Clients of `/ws` for tests: one that records what it hears, and one that comes back as a good page does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+Json = dict[str, Any]
+
+
+def like(value: Any, wanted: Any) -> bool:
+    """Whether `value` has everything that `wanted` has."""
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(k in value and like(value[k], w) for k, w in wanted.items())
+    return bool(value == wanted)
+
+
+class Client:
+    """An open socket; `frames` is everything that it heard."""
+
+    def __init__(self, ws: ClientConnection) -> None:
+        self.ws = ws
+        self.frames: list[Json] = []
+        self._from = 0
+        self._stirred = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self.ws:
+                self.frames.append(json.loads(text))
+                self._stirred.set()
+        self.closed.set()
+        self._stirred.set()
+
+    async def send(self, kind: str, **body: Any) -> None:
+        """Send a frame."""
+        await self.ws.send(json.dumps({"type": kind, **body}))
+
+    async def until(self, condition: Callable[[], Any], within: float = 8.0) -> Any:
+        """Wait until that is true of what was heard."""
+        try:
+            async with asyncio.timeout(within):
+                while not (found := condition()):
+                    self._stirred.clear()
+                    await self._stirred.wait()
+        except TimeoutError:
+            raise AssertionError(f"not within {within} s; heard {self.frames[-20:]}, {self.code}") from None
+        return found
+
+    def all(self, kind: str, **wanted: Any) -> list[Json]:
+        """The frames of this type since `forget` that have these values."""
+        return [f for f in self.frames[self._from :] if f["type"] == kind and like(f, wanted)]
+
+    async def hear(self, kind: str, within: float = 8.0, **wanted: Any) -> Json:
+        """The first of them, once it is there."""
+        found: list[Json] = await self.until(lambda: self.all(kind, **wanted), within)
+        return found[0]
+
+    def forget(self) -> None:
+        """Look only at what comes from now on."""
+        self._from = len(self.frames)
+
+    async def settled(self) -> None:
+        """Wait until everything is here that the server sent before now."""
+        before = len(self.all("pong"))
+        await self.send("ping")
+        await self.until(lambda: len(self.all("pong")) > before)
+
+    @property
+    def code(self) -> int | None:
+        """The close code that the server gave."""
+        return self.ws.close_code
+
+    async def end(self, within: float = 8.0) -> int | None:
+        """Wait until the server closes; the code."""
+        async with asyncio.timeout(within):
+            await self.closed.wait()
+        return self.code
+
+    async def aclose(self) -> None:
+        await self.ws.close()
+        await self._reading
+
+
+def ws_url(http: str) -> str:
+    return "ws" + http.removeprefix("http") + "/ws"
+
+
+@asynccontextmanager
+async def opened(url: str, *, headers: dict[str, str] | None = None, **options: Any) -> AsyncIterator[Client]:
+    """A connection that has not authenticated. `url` is the daemon's (http)."""
+    ws = await connect(
+        ws_url(url), additional_headers=headers, max_size=None, open_timeout=10, ping_interval=None,
+        close_timeout=1, proxy=None, **options,
+    )  # fmt: skip
+    client = Client(ws)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@asynccontextmanager
+async def entered(
+    url: str, token: str | None, *, headers: dict[str, str] | None = None, **claims: Any
+) -> AsyncIterator[Client]:
+    """A connection that has authenticated."""
+    async with opened(url, headers=headers) as client:
+        await client.send("authenticate", **({"token": token} if token else {}), **claims)
+        await client.hear("authenticated")
+        yield client
+
+
+class Follower:
+    """A page that stays: it reconnects whenever its socket ends and says what it has seen.
+
+    `told` are the seqs of each session in the order in which they were told as `chat_message`; `acked` those
+    of its own messages that were acknowledged. It can send, and sends again until there is an acknowledgement.
+    """
+
+    def __init__(self, urls: Callable[[], list[str]], token: str, *, hop: float | None = None) -> None:
+        """`hop`: seconds after which it leaves by itself and goes to another instance."""
+        self._urls = urls
+        self._token = token
+        self._hop = hop
+        self._turns = itertools.count()
+        self.told: dict[str, list[int]] = defaultdict(list)
+        self.live: dict[str, list[int]] = defaultdict(list)
+        self.acked: dict[str, set[int]] = defaultdict(set)
+        self.texts: dict[str, str] = {}
+        self.base: dict[str, int] | None = None
+        self.entries = 0
+        self._unsent: dict[str, Json] = {}
+        self._ws: ClientConnection | None = None
+
+    def since(self) -> dict[str, int] | None:
+        """Up to where everything has been seen, by session; None before the first entry."""
+        if self.base is None:
+            return None
+        positions = dict(self.base)
+        for session in {*self.told, *self.acked}:
+            seen = {*self.told[session], *self.acked[session]}
+            at = positions.get(session, 0)
+            while at + 1 in seen:
+                at += 1
+            positions[session] = at
+        return positions
+
+    async def send(self, **body: Any) -> None:
+        """Send a message, at the latest after the next reconnection."""
+        message_id = body.setdefault("id", str(uuid.uuid4()))
+        frame = {"type": "send_message", "clientId": message_id, **body}
+        self._unsent[message_id] = frame
+        if self._ws is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self._ws.send(json.dumps(frame))
+
+    @property
+    def waiting(self) -> int:
+        """How many of its messages are not acknowledged."""
+        return len(self._unsent)
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            with contextlib.suppress(ConnectionClosed, OSError, InvalidHandshake, TimeoutError):
+                async with asyncio.timeout(self._hop):
+                    await self._visit()
+            await asyncio.sleep(0.02 + random.random() * 0.08)
+
+    async def _visit(self) -> None:
+        if not (urls := self._urls()):
+            return
+        url = ws_url(urls[next(self._turns) % len(urls)])
+        async with connect(url, proxy=None, open_timeout=5, close_timeout=0.2, ping_interval=None) as ws:
+            since = self.since()
+            await ws.send(
+                json.dumps(
+                    {
+                        "type": "authenticate",
+                        "token": self._token,
+                        **({"since": since} if since is not None else {}),
+                    }
+                )
+            )
+            try:
+                async for text in ws:
+                    await self._hear(ws, json.loads(text))
+            finally:
+                self._ws = None
+
+    async def _hear(self, ws: ClientConnection, frame: Json) -> None:
+        match frame["type"]:
+            case "authenticated":
+                self.entries += 1
+                if self.base is None:
+                    self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
+                for waiting in list(self._unsent.values()):
+                    await ws.send(json.dumps(waiting))
+                self._ws = ws
+            case "chat_message":
+                message = frame["message"]
+                self.told[message["session_id"]].append(message["seq"])
+                self.texts[message["id"]] = message["message"]
+                if not frame["replay"]:
+                    self.live[message["session_id"]].append(message["seq"])
+            case "message_ack":
+                self._unsent.pop(frame["clientId"], None)
+                self.acked[frame["sessionId"]].add(frame["seq"])
+            case "error" if frame.get("clientId") in self._unsent:
+                await asyncio.sleep(0.1)
+                await ws.send(json.dumps(self._unsent[frame["clientId"]]))
+
+    def complete(self, session: str, last: int) -> bool:
+        """Whether it has every message of a session that began after its first entry."""
+        return {*self.told[session], *self.acked[session]} >= set(range(1, last + 1))

@@ -1,0 +1,170 @@
+"""The REST API as portals meet it: the embedded stack, `gre-bridge run`, and people with tokens.
+
+Every answer that passes through here is held against the models that document it, and every refusal against
+the one shape of errors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
+
+from gre_bridge.api import admin, chat, health, pusher_auth
+from gre_bridge.api.shapes import Error
+from tests.stack import StackProcess, Worker, wait_until
+
+ORIGIN = "https://portal.example"
+_players = itertools.count(int(time.time()) % 1_000_000 * 1000)
+_MODELS = [
+    (method, route.path_regex, TypeAdapter[Any](route.response_model))
+    for module in (chat, admin, pusher_auth, health)
+    for route in module.router.routes
+    if isinstance(route, APIRoute) and route.response_model
+    for method in route.methods
+]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def check(answer: httpx.Response) -> httpx.Response:
+    """Hold an answer against what is promised of every answer, and of this path's."""
+    assert _REQUEST_ID.fullmatch(answer.headers["x-request-id"])
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    if answer.status_code == 304:
+        assert not answer.content
+        return answer
+    if not answer.is_success:
+        error = TypeAdapter(Error).validate_json(answer.content, strict=True, extra="forbid")
+        assert error.request_id == answer.headers["x-request-id"]
+        assert error.error and error.code and "\n" not in error.error
+        assert ("retry-after" in answer.headers) == (answer.status_code in (429, 503))
+        assert (answer.headers.get("www-authenticate") == "Bearer") == (answer.status_code == 401)
+        return answer
+    request = answer.request
+    (model,) = [m for method, path, m in _MODELS if method == request.method and path.match(request.url.path)]
+    model.validate_json(answer.content, strict=True, extra="forbid")
+    return answer
+
+
+class Person:
+    """Somebody with a token; each call is checked."""
+
+    def __init__(self, http: httpx.Client, token: str | None, act_as: str | None = None) -> None:
+        self.http = http
+        self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        if act_as is not None:
+            self.headers["X-GRE-Act-As"] = act_as
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        headers = {**self.headers, **options.pop("headers", {})}
+        return check(self.http.request(method, path, headers=headers, **options))
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.ask("GET", path, **options)
+
+    def post(self, path: str, **body: Any) -> httpx.Response:
+        return self.ask("POST", path, json=body)
+
+    def put(self, path: str, **body: Any) -> httpx.Response:
+        return self.ask("PUT", path, json=body)
+
+    def send(self, message: str = "Is table 4 open?", **body: Any) -> Any:
+        """Send, and expect that it is stored; the answer."""
+        answer = self.post("/api/gre-chat/send", message=message, **body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+
+@dataclass
+class Api:
+    """A daemon with its stack."""
+
+    stack: StackProcess
+    worker: Worker
+    http: httpx.Client
+
+    def player(self, player_id: int) -> Person:
+        return Person(self.http, self.stack.keys.user_token("player", player_id=player_id))
+
+    def staff(self, staff_id: str = "s1") -> Person:
+        return Person(self.http, self.stack.keys.user_token("staff", staff_id=staff_id))
+
+    def backend(self, act_as: str | None = None) -> Person:
+        return Person(self.http, self.stack.env["SUPABASE_SERVICE_KEY"], act_as)
+
+    def with_token(self, token: str | None) -> Person:
+        return Person(self.http, token)
+
+    def received(self, sink: str, **like: Any) -> list[dict[str, Any]]:
+        """What a sink took, where its data has these values."""
+        found = []
+        for item in self.stack.received(sink):
+            data = item["data"] if sink == "pusher" else item["body"]["data"]
+            if like.items() <= data.items():
+                found.append(item)
+        return found
+
+    def hears(self, sink: str, count: int = 1, **like: Any) -> list[dict[str, Any]]:
+        """The first `count` of them, once they are there."""
+        return list(
+            wait_until(
+                lambda: (f := self.received(sink, **like)) and len(f) >= count and f, 20, what=str(like)
+            )
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        with self.stack.db() as conn:
+            cursor = conn.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+
+def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
+    """A daemon of its own."""
+    worker = stack.worker(**settings).start()
+    with httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http:
+        try:
+            yield Api(stack, worker, http)
+        finally:
+            assert worker.stop() == 0
+    assert not [line for line in worker.log.read_text().splitlines() if '"level": "error"' in line]
+
+
+@pytest.fixture(scope="package")
+def api(stack_process: StackProcess) -> Iterator[Api]:
+    """The daemon that most tests share: nothing is emptied between them, everybody is new."""
+    stack_process.reset()
+    yield from start(
+        stack_process, GRE_DOCS="1", GRE_CORS_ORIGINS=ORIGIN, GRE_AUTH_FAILURES_PER_MINUTE="100000"
+    )
+
+
+@pytest.fixture(scope="package")
+def particular(stack_process: StackProcess) -> Iterator[Api]:
+    """A daemon that lets an address fail five times a minute, and gives a call up after two seconds."""
+    yield from start(stack_process, GRE_AUTH_FAILURES_PER_MINUTE="5", GRE_REQUEST_TIMEOUT="2")
+
+
+@pytest.fixture
+def player_id() -> int:
+    """The id of a player that never wrote."""
+    return next(_players)
+
+
+@pytest.fixture
+def other_id() -> int:
+    """The id of another one."""
+    return next(_players)
+
+
+@pytest.fixture
+def message_id() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,302 @@
+"""Who may do what by REST: tokens, the service key speaking for somebody, players whose chat is off, guessing."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import jwt
+import pytest
+
+from tests.api.conftest import Api, Person
+
+DOORS = [
+    ("POST", "/api/gre-chat/send"), ("POST", "/api/unified-chat/send"), ("POST", "/api/gre-admin/reply"),
+    ("GET", "/api/gre-chat/messages/29"), ("GET", "/api/chat-history/29"), ("GET", "/api/gre-admin/sessions"),
+    ("GET", f"/api/gre-admin/messages/{uuid.uuid4()}"), ("PUT", f"/api/gre-admin/session/{uuid.uuid4()}/status"),
+    ("POST", "/api/gre-chat/close-session/29"), ("POST", "/api/gre-chat/enable-player/29"),
+    ("POST", "/api/gre-chat/enable-all-players"), ("POST", "/api/pusher/auth"),
+]  # fmt: skip
+BODY = {
+    "message": "x",
+    "status": "closed",
+    "enabled": False,
+    "socket_id": "1.2",
+    "channel_name": "private-player-29",
+}
+CLAIMS = {"role": "authenticated", "app_metadata": {"gre_role": "player", "player_id": 29}}
+
+
+def bad_token(api: Api, kind: str) -> str | None:
+    secret, soon = api.stack.keys.jwt_secret, time.time() + 60
+    match kind:
+        case "none":
+            return None
+        case "expired":
+            return jwt.encode({**CLAIMS, "exp": time.time() - 60}, secret, "HS256")
+        case "not yet":
+            return jwt.encode({**CLAIMS, "exp": soon + 900, "nbf": soon + 600}, secret, "HS256")
+        case "unsigned":
+            return jwt.encode({**CLAIMS, "exp": soon}, None, "none")
+        case "other key":
+            return jwt.encode({**CLAIMS, "exp": soon}, "another-secret-of-32-characters-or-more", "HS256")
+        case "unknown role":
+            return jwt.encode({**CLAIMS, "role": "postgres", "exp": soon}, secret, "HS256")
+        case "anon":
+            return api.stack.env["SUPABASE_ANON_KEY"]
+        case "tampered":
+            head, _, tail = api.stack.keys.user_token("player", player_id=29).split(".")
+            return f"{head}.{jwt.encode({**CLAIMS, 'exp': soon}, 'x' * 32).split('.')[1]}.{tail}"
+        case "long":
+            return "e" * 20_000
+    return "garbage"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "none",
+        "expired",
+        "not yet",
+        "unsigned",
+        "other key",
+        "unknown role",
+        "anon",
+        "tampered",
+        "garbage",
+        "long",
+    ],
+)
+def test_a_token_that_is_not_valid_opens_no_door(api: Api, kind: str) -> None:
+    who = api.with_token(bad_token(api, kind))
+    before = api.sql(
+        "select count(*) as n, (select count(*) from gre_chat_players) as p from gre_chat_messages"
+    )
+    for method, path in DOORS:
+        answer = who.ask(method, path, **({"json": BODY} if method != "GET" else {}))
+        code = answer.json()["code"]
+        # (The anonymous key is valid, and whoever has it is nobody.)
+        valid = kind == "unknown role" or (kind == "anon" and path == "/api/pusher/auth")
+        assert answer.status_code == (403 if valid else 401), (path, answer.text)
+        if kind in ("none", "expired"):
+            assert code == {"none": "not_authenticated", "expired": "token_expired"}[kind]
+    assert (
+        api.sql("select count(*) as n, (select count(*) from gre_chat_players) as p from gre_chat_messages")
+        == before
+    )
+
+
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Basic {}", "{}", "Token {}", "bearer{}"], ids=lambda h: h or "blank"
+)
+def test_nothing_but_bearer_is_a_token(api: Api, header: str) -> None:
+    token = api.stack.keys.user_token("player", player_id=29)
+    answer = Person(api.http, None).get(
+        "/api/gre-chat/messages/29", headers={"Authorization": header.format(token)}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated")
+    for elsewhere in (
+        {"params": {"token": token, "access_token": token}},
+        {"headers": {"Cookie": f"Authorization=Bearer {token}; token={token}"}},
+    ):
+        assert Person(api.http, None).get("/api/gre-chat/messages/29", **elsewhere).status_code == 401
+    fine = Person(api.http, None).get(
+        "/api/gre-chat/messages/29", headers={"Authorization": f"bearer  {token}"}
+    )
+    assert fine.status_code == 200 and "set-cookie" not in fine.headers
+
+
+def test_one_player_is_nobody_to_another(api: Api, player_id: int, other_id: int) -> None:
+    one, other = api.player(player_id), api.player(other_id)
+    mine = other.send("a secret")
+    session, id_ = mine["sessionId"], mine["messageId"]
+    asked = [
+        one.get(f"/api/gre-chat/messages/{other_id}"),
+        one.get(f"/api/chat-history/{other_id}"),
+        one.get(f"/api/gre-chat/messages/{player_id}?sessionId={session}"),
+        one.get(f"/api/gre-chat/messages/{player_id}?before={id_}"),
+        one.get(f"/api/gre-admin/messages/{session}"),
+        one.post("/api/gre-chat/send", playerId=other_id, message="as you"),
+        one.post("/api/gre-chat/send", playerId=player_id, sessionId=session, message="into yours"),
+        one.post("/api/gre-chat/send", playerId=player_id, id=id_, message="a secret"),
+        one.post("/api/unified-chat/send", playerId=player_id, senderType="staff", message="as staff"),
+        one.post("/api/unified-chat/send", playerId=player_id, sender="system", message="as nobody"),
+        one.post("/api/gre-admin/reply", playerId=player_id, message="as staff"),
+        one.put(f"/api/gre-admin/session/{session}/status", status="closed"),
+        one.post(f"/api/gre-chat/close-session/{player_id}"),
+        one.post(f"/api/gre-chat/enable-player/{player_id}", enabled=True),
+        one.post("/api/gre-chat/enable-all-players"),
+        one.post("/api/pusher/auth", socket_id="1.2", channel_name=f"private-player-{other_id}"),
+        one.get("/api/gre-chat/messages/0"),
+    ]
+    assert [answer.status_code for answer in asked] == [
+        403,
+        403,
+        404,
+        404,
+        404,
+        403,
+        403,
+        409,
+        403,
+        403,
+        403,
+        403,
+        403,
+        403,
+        403,
+        403,
+        422,
+    ]
+    assert not [answer for answer in asked if "secret" in answer.text]
+    assert one.get("/api/gre-admin/sessions").json()["sessions"] == []
+    (row,) = api.sql(
+        "select count(*) as n from gre_chat_messages where player_id in (%s, %s)", player_id, other_id
+    )
+    assert row["n"] == 1
+
+
+def test_nobody_forges_a_sender(api: Api, player_id: int) -> None:
+    sent = api.player(player_id).send(
+        sender="player", sender_name="The manager", sender_id="s1", status="read", seq=9
+    )
+    assert (sent["message"]["sender_name"], sent["message"]["status"], sent["message"]["seq"]) == (
+        f"Player {player_id}",
+        "sent",
+        1,
+    )
+    forged = api.staff().post(
+        "/api/gre-chat/send", playerId=player_id, sender="player", message="as the player"
+    )
+    assert (forged.status_code, forged.json()["code"]) == (403, "sender_forged")
+
+
+def test_for_whom_the_service_key_speaks(api: Api, player_id: int) -> None:
+    path, send = f"/api/gre-chat/messages/{player_id}", {"playerId": player_id, "message": "Hello"}
+    nobody = api.backend()
+    for answer in (
+        nobody.get(path),
+        nobody.post("/api/gre-chat/send", **send),
+        nobody.post("/api/gre-chat/enable-all-players"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "act_as_required")
+    player = api.backend(f"player:{player_id}")
+    assert player.send(**send)["message"]["sender"] == "player"
+    assert player.get(path).status_code == 200
+    assert player.get(f"/api/gre-chat/messages/{player_id + 1}").status_code == 403
+    assert player.post("/api/gre-admin/reply", **send).status_code == 403
+    staff = api.backend("staff:s1")
+    assert staff.post("/api/gre-chat/send", **send).json()["message"]["sender_name"] == "Sam"
+    assert staff.post("/api/gre-admin/reply", **send).status_code == 201
+    assert staff.get("/api/gre-chat/health").json()["backlog"] is not None
+
+
+@pytest.mark.parametrize(
+    "act_as",
+    ["player:0", "player:-1", "player:29x", "player:", "staff:", "admin:1", "29", "player:" + "9" * 19],
+)
+def test_a_malformed_act_as_is_refused(api: Api, act_as: str) -> None:
+    answer = api.backend(act_as).get("/api/gre-chat/messages/29")
+    assert (answer.status_code, answer.json()["code"]) == (400, "act_as_invalid")
+
+
+def test_a_header_that_comes_twice_is_refused(api: Api) -> None:
+    twice = [
+        ("Authorization", f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"),
+        ("X-GRE-Act-As", "player:29"),
+        ("X-GRE-Act-As", "staff:s1"),
+    ]
+    answer = api.http.get("/api/gre-chat/messages/29", headers=twice)
+    assert (answer.status_code, answer.json()["code"]) == (400, "header_repeated")
+
+
+def test_act_as_means_nothing_with_a_users_token(api: Api, player_id: int, other_id: int) -> None:
+    token = api.stack.keys.user_token("player", player_id=player_id)
+    for act_as in (f"player:{other_id}", "staff:s1"):
+        who = Person(api.http, token, act_as)
+        assert who.get(f"/api/gre-chat/messages/{player_id}").status_code == 200
+        assert who.get(f"/api/gre-chat/messages/{other_id}").status_code == 403
+        assert who.post("/api/gre-chat/enable-all-players").status_code == 403
+
+
+def test_staff_who_left_are_nobody(api: Api, player_id: int) -> None:
+    api.sql(
+        "insert into gre_staff (staff_id, display_name, role, active) values ('gone', 'Gone', 'admin', false) on conflict do nothing"
+    )
+    for who, code in ((api.staff("gone"), "no_identity"), (api.backend("staff:gone"), "act_as_required")):
+        for answer in (
+            who.post("/api/gre-admin/reply", playerId=player_id, message="x"),
+            who.get("/api/gre-admin/sessions"),
+            who.get(f"/api/chat-history/{player_id}"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (403, code)
+        assert (
+            who.post("/api/pusher/auth", socket_id="1.2", channel_name="private-staff-portal").status_code
+            == 403
+        )
+        assert "sinks" not in who.get("/api/gre-chat/health").json()
+
+
+@pytest.mark.parametrize("as_whom", ["token", "service key"])
+def test_a_player_whose_chat_is_off(api: Api, player_id: int, as_whom: str) -> None:
+    player = api.player(player_id) if as_whom == "token" else api.backend(f"player:{player_id}")
+    staff, auth = api.staff(), {"socket_id": "1.2", "channel_name": f"private-player-{player_id}"}
+    player.send("while it is on")
+    off = staff.post(f"/api/gre-chat/enable-player/{player_id}", enabled=False)
+    assert off.json() == {"success": True, "playerId": player_id, "enabled": False}
+    refused = [
+        player.post("/api/gre-chat/send", message="x"),
+        player.post("/api/unified-chat/send", playerId=player_id, senderType="player", message="x"),
+        player.post("/api/pusher/auth", **auth),
+    ]
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (403, "chat_disabled")
+        assert answer.json()["error"] == "chat is disabled for this player"
+    assert len(player.get(f"/api/gre-chat/messages/{player_id}").json()) == 1
+    assert (
+        staff.post("/api/gre-admin/reply", playerId=player_id, message="You may not answer").status_code
+        == 201
+    )
+    assert staff.post(f"/api/gre-chat/enable-player/{player_id}").json()["enabled"] is True
+    player.send("on again")
+    staff.post(f"/api/gre-chat/enable-player/{player_id}", enabled=False)
+    assert staff.post("/api/gre-chat/enable-all-players").json()["count"] >= 1
+    player.send("and again")
+    assert player.post("/api/pusher/auth", **auth).status_code == 200
+
+
+def test_a_player_who_writes_too_fast_waits(api: Api, player_id: int) -> None:
+    player = api.player(player_id)
+    session = player.send()["sessionId"]
+    api.sql(
+        "insert into gre_chat_messages (player_id, session_id, sender, message) select %s, %s, 'player', 'x' from generate_series(1, 119)",
+        player_id, session,
+    )  # fmt: skip
+    answer = player.post("/api/gre-chat/send", message="one too many")
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_fast")
+    assert 0 < int(answer.headers["retry-after"]) <= 60
+    assert api.staff().post("/api/gre-admin/reply", playerId=player_id, message="Slowly").status_code == 201
+
+
+def test_an_address_that_fails_too_often_waits_and_known_tokens_do_not(
+    particular: Api, player_id: int
+) -> None:
+    path = f"/api/gre-chat/messages/{player_id}"
+    proxied: dict[str, Any] = {"headers": {"X-Forwarded-For": "203.0.113.7"}}
+    known, new = particular.player(player_id), particular.player(player_id + 10**6)
+    assert known.get(path, **proxied).status_code == 200
+    guesses = [particular.with_token(f"guess-{n}").get(path, **proxied) for n in range(20)]
+    assert [answer.status_code for answer in guesses[:5]] == [401] * 5
+    assert [answer.status_code for answer in guesses[6:]] == [429] * 14
+    assert guesses[-1].json()["code"] == "too_many_failures"
+    assert 0 < int(guesses[-1].headers["retry-after"]) <= 12
+    assert new.get(path, **proxied).status_code == 429
+    assert [known.get(path, **proxied).status_code for _ in range(10)] == [200] * 10
+    assert particular.with_token(None).get(path, **proxied).status_code == 401
+    assert particular.with_token(None).get("/api/gre-chat/health", **proxied).status_code == 200
+    # Another address behind the same proxy is another address.
+    assert (
+        particular.with_token("guess").get(path, headers={"X-Forwarded-For": "203.0.113.8"}).status_code
+        == 401
+    )

@@ -1,0 +1,489 @@
+"""The attacker's list, by every door: nothing is readable, nothing is written, nothing falls over."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import jwt
+import psutil
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.api.client import Client, entered, opened
+from tests.api.conftest import Api, Person
+
+SECRET = "the wedding is on the ninth"
+SQL = [
+    "'; drop table gre_chat_messages; --",
+    "1' or '1'='1",
+    "\\'; select pg_sleep(10); --",
+    "$$; truncate gre_chat_sessions; $$",
+    "1) union select message from gre_chat_messages --",
+    "*,gre_chat_messages(*)",
+    "in.(1,2)",
+    "%27%3B--",
+    "\u02bc or 1=1 --",
+]
+
+
+@dataclass
+class Victim:
+    """Player B, and what there is of it."""
+
+    api: Api
+    player_id: int
+    session: str
+    message: str
+
+    @property
+    def token(self) -> str:
+        return self.api.stack.keys.user_token("player", player_id=self.player_id)
+
+    def state(self) -> list[Any]:
+        """Everything that an attack could have changed."""
+        tables = ("gre_chat_messages", "gre_chat_sessions", "gre_chat_players")
+        return [self.api.sql(f"select * from {table} where player_id = %s order by 1", self.player_id) for table in tables] + [
+            self.api.sql("select * from gre_staff order by 1")
+        ]
+
+
+@pytest.fixture
+def victim(api: Api, other_id: int) -> Victim:
+    sent = api.player(other_id).send(SECRET)
+    api.staff().post("/api/gre-admin/reply", sessionId=sent["sessionId"], message=SECRET)
+    return Victim(api, other_id, sent["sessionId"], sent["messageId"])
+
+
+def claims(victim: Victim, **more: Any) -> dict[str, Any]:
+    now = int(time.time())
+    return {
+        "aud": "authenticated", "role": "authenticated", "sub": str(uuid.uuid4()), "iat": now - 7200, "exp": now + 3600,
+        "app_metadata": {"gre_role": "player", "player_id": victim.player_id}, **more,
+    }  # fmt: skip
+
+
+def _part(value: dict[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def _tampered(victim: Victim) -> str:
+    own = victim.api.stack.keys.user_token("player", player_id=victim.player_id + 1)
+    head, _, signature = own.split(".")
+    return f"{head}.{_part(claims(victim))}.{signature}"
+
+
+FORGED: dict[str, Callable[[Victim], str]] = {
+    "expired": lambda v: jwt.encode(claims(v, exp=int(time.time()) - 3600), v.api.stack.keys.jwt_secret, "HS256"),
+    "not yet valid": lambda v: jwt.encode(claims(v, nbf=int(time.time()) + 3600), v.api.stack.keys.jwt_secret, "HS256"),
+    "other key": lambda v: jwt.encode(claims(v), "x" * 54, "HS256"),
+    "other key, service": lambda _: jwt.encode({"role": "service_role", "exp": int(time.time()) + 60}, "x" * 54, "HS256"),
+    "alg none": lambda v: f"{_part({'alg': 'none', 'typ': 'JWT'})}.{_part(claims(v))}.",
+    "alg NONE, signed": lambda v: f"{_part({'alg': 'NONE', 'typ': 'JWT'})}.{_part(claims(v))}.{'A' * 43}",
+    "unsigned": lambda v: f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part(claims(v))}.",
+    "tampered": _tampered,
+    "no token": lambda _: "nonsense",
+    "anon key": lambda v: v.api.stack.env["SUPABASE_ANON_KEY"],
+}
+# Signed by the project, but nobody in the chat: users can write their user_metadata themselves.
+NOBODY: dict[str, Callable[[Victim], str]] = {
+    "user_metadata": lambda v: jwt.encode(
+        claims(v, app_metadata={}, user_metadata={"gre_role": "admin", "staff_id": "s1", "player_id": v.player_id}, gre_role="admin"),
+        v.api.stack.keys.jwt_secret, "HS256",
+    ),
+    "half a player": lambda v: jwt.encode(claims(v, app_metadata={"gre_role": "player"}), v.api.stack.keys.jwt_secret, "HS256"),
+    "half of staff": lambda v: jwt.encode(
+        claims(v, app_metadata={"gre_role": "staff", "player_id": v.player_id}), v.api.stack.keys.jwt_secret, "HS256"
+    ),
+    "an unknown role": lambda v: jwt.encode(
+        claims(v, app_metadata={"gre_role": "root", "player_id": v.player_id, "staff_id": "s1"}), v.api.stack.keys.jwt_secret, "HS256"
+    ),
+}  # fmt: skip
+
+
+def rest_attempts(person: Person, player: int, session: str, message: str) -> dict[str, httpx.Response]:
+    """Every path of the API, aimed at a player."""
+    return {
+        "messages": person.get(f"/api/gre-chat/messages/{player}"),
+        "history": person.get(f"/api/chat-history/{player}"),
+        "session's messages": person.get(f"/api/gre-admin/messages/{session}"),
+        "send": person.post("/api/gre-chat/send", playerId=player, message="forged"),
+        "send to the session": person.post("/api/unified-chat/send", sessionId=session, message="forged", playerId=player),
+        "send as staff": person.post("/api/gre-chat/send", playerId=player, message="forged", sender="staff", staffId="s1"),
+        "reply": person.post("/api/gre-admin/reply", playerId=player, message="forged"),
+        "status": person.put(f"/api/gre-admin/session/{session}/status", status="closed"),
+        "assign": person.put(f"/api/gre-admin/session/{session}/status", status="assigned", staffId="s1"),
+        "close": person.post(f"/api/gre-chat/close-session/{player}"),
+        "disable": person.post(f"/api/gre-chat/enable-player/{player}", enabled=False),
+        "enable all": person.post("/api/gre-chat/enable-all-players"),
+        "same id": person.post("/api/gre-chat/send", playerId=player, message="forged", id=message),
+        "pusher": person.post("/api/pusher/auth", socket_id="1.2", channel_name=f"private-player-{player}"),
+        "pusher staff": person.post("/api/pusher/auth", socket_id="1.2", channel_name="private-staff-portal"),
+        "pusher presence": person.post("/api/pusher/auth", socket_id="1.2", channel_name="presence-staff-portal"),
+    }
+
+
+def table_attempts(victim: Victim, token: str) -> dict[str, httpx.Response]:
+    """supabase-js's way: every table and function that could read or write something of the victim."""
+    http, headers, b = victim.api.stack.http, {**victim.api.stack.headers(token), "Prefer": "return=representation"}, victim.player_id
+
+    def ask(method: str, path: str, body: Any = None) -> httpx.Response:
+        return http.request(method, f"/rest/v1/{path}", json=body, headers=headers)
+
+    mine = {"player_id": b, "message": "forged"}
+    return {
+        "read messages": ask("GET", f"gre_chat_messages?player_id=eq.{b}"),
+        "read sessions": ask("GET", f"gre_chat_sessions?id=eq.{victim.session}&select=*,gre_chat_messages(*)"),
+        "read profile": ask("GET", f"gre_chat_players?player_id=eq.{b}"),
+        "read staff": ask("GET", "gre_staff"),
+        "read outbox": ask("GET", "gre_relay_deliveries"),
+        "read pushes": ask("GET", "push_notifications"),
+        "insert": ask("POST", "gre_chat_messages", {**mine, "sender": "player"}),
+        "insert as staff": ask("POST", "gre_chat_messages", {**mine, "sender": "staff", "sender_id": "s1"}),
+        "insert as system": ask("POST", "gre_chat_messages", {**mine, "sender": "system"}),
+        "insert session": ask("POST", "gre_chat_sessions", {"player_id": b, "status": "active"}),
+        "update message": ask("PATCH", f"gre_chat_messages?player_id=eq.{b}", {"message": "forged", "status": "read"}),
+        "update session": ask("PATCH", f"gre_chat_sessions?id=eq.{victim.session}", {"status": "closed"}),
+        "delete message": ask("DELETE", f"gre_chat_messages?player_id=eq.{b}"),
+        "delete session": ask("DELETE", f"gre_chat_sessions?id=eq.{victim.session}"),
+        "enable": ask("POST", "gre_chat_players", {"player_id": b, "chat_enabled": False}),
+        "become staff": ask("POST", "gre_staff", {"staff_id": "evil", "role": "admin"}),
+        "rpc send": ask("POST", "rpc/gre_send_message", {"p_message": "forged", "p_player_id": b}),
+        "rpc send many": ask("POST", "rpc/gre_send_messages", {"p_messages": [mine]}),
+        "rpc reply": ask("POST", "rpc/gre_staff_reply", {"p_message": "forged", "p_session_id": victim.session}),
+        "rpc history": ask("POST", "rpc/gre_chat_history", {"p_player_id": b}),
+        "rpc history of session": ask("POST", "rpc/gre_chat_history", {"p_session_id": victim.session}),
+        "rpc page": ask("POST", "rpc/gre_chat_history", {"p_session_id": victim.session, "p_before": victim.message}),
+        "rpc read": ask("POST", "rpc/gre_mark_read", {"p_session_id": victim.session, "p_up_to_seq": 9}),
+        "rpc close": ask("POST", "rpc/gre_close_session", {"p_player_id": b}),
+        "rpc disable": ask("POST", "rpc/gre_enable_player", {"p_player_id": b, "p_enabled": False}),
+        "rpc erase": ask("POST", "rpc/gre_erase_player", {"p_player_id": b}),
+        "rpc link": ask("POST", "rpc/gre_link_user", {"p_user_id": str(uuid.uuid4()), "p_player_id": b}),
+        "rpc hub": ask("POST", "rpc/gre_hub_news", {"p_sessions": [victim.session]}),
+        "rpc claim": ask("POST", "rpc/gre_relay_claim", {"p_sink": "pusher", "p_token": str(uuid.uuid4())}),
+    }
+
+
+def nothing_told(answers: dict[str, httpx.Response]) -> None:
+    """No answer has the victim's words, and none is a success that means something."""
+    for name, answer in answers.items():
+        assert SECRET not in answer.text, name
+        assert answer.status_code < 500 or answer.status_code == 501, (name, answer.text)
+        assert not answer.is_success or answer.json() in ([], None), (name, answer.text)
+
+
+async def alive(victim: Victim, before: list[Any]) -> None:
+    """Nothing has changed, and the victim can chat on."""
+    assert await asyncio.to_thread(victim.state) == before
+    async with entered(victim.api.worker.url, victim.token) as client:
+        await client.send("send_message", message="still here", clientId="alive")
+        await client.hear("message_ack", clientId="alive")
+
+
+@pytest.mark.parametrize("kind", FORGED)
+async def test_a_forged_token_opens_no_door(victim: Victim, kind: str) -> None:
+    before, token = victim.state(), FORGED[kind](victim)
+    answers = await asyncio.to_thread(
+        rest_attempts, victim.api.with_token(token), victim.player_id, victim.session, victim.message
+    )
+    nothing_told(answers)
+    assert {a.status_code for a in answers.values()} == {401}, {n: a.status_code for n, a in answers.items()}
+    answers = await asyncio.to_thread(table_attempts, victim, token)
+    nothing_told(answers)
+    async with opened(victim.api.worker.url) as client:
+        await client.send("authenticate", token=token, role="player", playerId=victim.player_id, since={victim.session: 0})
+        assert await client.end() == 4401
+        assert [f["type"] for f in client.frames] == ["error"] and SECRET not in str(client.frames)
+    async with opened(victim.api.worker.url, headers={"Authorization": f"Bearer {token}", "X-GRE-Act-As": "staff:s1"}) as client:
+        await client.send("authenticate")
+        assert await client.end() == 4401
+    await hears_nothing(victim, token)
+    await alive(victim, before)
+
+
+@pytest.mark.parametrize("kind", NOBODY)
+async def test_a_user_who_is_nobody_in_the_chat(victim: Victim, kind: str) -> None:
+    before, token = victim.state(), NOBODY[kind](victim)
+    answers = await asyncio.to_thread(
+        rest_attempts, victim.api.with_token(token), victim.player_id, victim.session, victim.message
+    )
+    nothing_told(answers)
+    assert {a.status_code for a in answers.values()} <= {401, 403}
+    nothing_told(await asyncio.to_thread(table_attempts, victim, token))
+    async with opened(victim.api.worker.url) as client:
+        await client.send("authenticate", token=token)
+        assert await client.end() == 4401
+    await alive(victim, before)
+
+
+async def test_one_player_against_another(api: Api, victim: Victim, player_id: int) -> None:
+    before = victim.state()
+    me = api.player(player_id)
+    own = (await asyncio.to_thread(me.send, "my own"))["sessionId"]
+    answers = await asyncio.to_thread(rest_attempts, me, victim.player_id, victim.session, victim.message)
+    nothing_told(answers)
+    assert {a.status_code for a in answers.values()} <= {403, 404, 409}, {n: a.status_code for n, a in answers.items()}
+    mixed = {
+        "page of another's session": me.get(f"/api/gre-chat/messages/{player_id}?sessionId={victim.session}"),
+        "page before another's message": me.get(f"/api/gre-chat/messages/{player_id}?before={victim.message}"),
+        "after in another's session": me.get(f"/api/gre-chat/messages/{player_id}?sessionId={victim.session}&after_seq=0"),
+        "own session, another's edge": me.get(f"/api/chat-history/{player_id}?sessionId={own}&before={victim.message}"),
+        "acting as another": Person(api.http, api.stack.keys.user_token("player", player_id=player_id), f"player:{victim.player_id}").get(
+            f"/api/gre-chat/messages/{victim.player_id}"
+        ),
+        "channels at once": me.post("/api/pusher/auth", socket_id="1.2", channel_name=f"private-player-{player_id},private-player-{victim.player_id}"),
+        "a signed text of its own": me.post("/api/pusher/auth", socket_id=f"1.2:private-player-{victim.player_id}", channel_name=f"private-player-{player_id}"),
+        "an encrypted channel": me.post("/api/pusher/auth", socket_id="1.2", channel_name=f"private-encrypted-player-{player_id}"),
+    }
+    nothing_told(mixed)
+    nothing_told(await asyncio.to_thread(table_attempts, victim, api.stack.keys.user_token("player", player_id=player_id)))
+
+    token = api.stack.keys.user_token("player", player_id=player_id)
+    async with (
+        entered(api.worker.url, victim.token) as other,
+        entered(api.worker.url, token, since={victim.session: 0, str(uuid.uuid4()): 0, own: 1}) as client,
+    ):
+        assert [s["id"] for s in client.all("authenticated")[0]["sessions"]] == [own]
+        attempts: dict[str, dict[str, Any]] = {
+            "player_mismatch": {"type": "send_message", "message": "forged", "playerId": victim.player_id},
+            "session_mismatch": {"type": "send_message", "message": "forged", "sessionId": victim.session},
+            "id_conflict": {"type": "send_message", "message": SECRET, "id": victim.message},
+            "session_unknown": {"type": "mark_read", "sessionId": victim.session, "upToSeq": 2},
+            "session_unknown ": {"type": "typing", "sessionId": victim.session},
+            "staff_only": {"type": "set_status", "status": "online", "staffId": "s1"},
+        }
+        for code, frame in attempts.items():
+            await client.ws.send(json.dumps({**frame, "clientId": code}))
+            assert (await client.hear("error", clientId=code))["code"] == code.strip()
+        await client.send("send_message", message="as staff", sender="staff", senderType="staff", staffId="s1", clientId="own")
+        mine = (await client.hear("message_ack", clientId="own"))["id"]
+        assert api.sql("select sender, sender_id from gre_chat_messages where id = %s", mine) == [
+            {"sender": "player", "sender_id": str(player_id)}
+        ]
+        await other.settled()
+        assert not other.all("typing") and not other.all("chat_message") and not other.all("messages_read")
+        assert SECRET not in str(client.frames)
+    await hears_nothing(victim, token)
+    await alive(victim, before)
+
+
+async def test_a_session_that_is_anothers_looks_like_none(api: Api, victim: Victim, player_id: int) -> None:
+    me, token = api.player(player_id), api.stack.keys.user_token("player", player_id=player_id)
+    await asyncio.to_thread(me.send)
+
+    async def told(session: str, message: str) -> list[Any]:
+        answers = await asyncio.to_thread(
+            lambda: [
+                me.get(f"/api/gre-admin/messages/{session}"), me.get(f"/api/gre-chat/messages/{player_id}?sessionId={session}"),
+                me.get(f"/api/gre-chat/messages/{player_id}?before={message}"), me.post("/api/gre-chat/send", message="x", sessionId=session),
+                me.put(f"/api/gre-admin/session/{session}/status", status="closed"), me.post("/api/gre-admin/reply", message="x", sessionId=session),
+                *(api.stack.http.post(f"/rest/v1/rpc/{name}", json=body, headers=api.stack.headers(token)) for name, body in (
+                    ("gre_mark_read", {"p_session_id": session, "p_up_to_seq": 1}), ("gre_chat_history", {"p_session_id": session}),
+                    ("gre_send_message", {"p_session_id": session, "p_message": "x"}),
+                )),
+            ]
+        )  # fmt: skip
+        found: list[Any] = [(a.status_code, a.json().get("error"), a.json().get("message"), a.json().get("code")) for a in answers]
+        async with entered(api.worker.url, token) as client:
+            for frame in ({"type": "typing"}, {"type": "mark_read", "upToSeq": 1}, {"type": "send_message", "message": "x"}):
+                client.forget()
+                await client.ws.send(json.dumps({**frame, "sessionId": session}))
+                found.append(await client.hear("error"))
+        return found
+
+    assert await told(victim.session, victim.message) == await told(str(uuid.uuid4()), str(uuid.uuid4()))
+
+
+async def hears_nothing(victim: Victim, token: str) -> None:
+    """On Realtime this token may neither join the relay's topic nor see the victim's rows; the victim itself does."""
+    env = victim.api.stack.env
+    url = env["SUPABASE_URL"].replace("http", "ws", 1) + f"/realtime/v1/websocket?apikey={env['SUPABASE_ANON_KEY']}&vsn=1.0.0"
+
+    def join(topic: str, key: str, *, private: bool) -> str:
+        rows = [{"event": "*", "schema": "public", "table": "gre_chat_messages"}] if topic == "rows" else []
+        config = {"broadcast": {"ack": True, "self": True}, "presence": {"key": ""}, "postgres_changes": rows, "private": private}
+        return json.dumps({"topic": f"realtime:{topic}", "event": "phx_join", "payload": {"config": config, "access_token": key}, "ref": topic, "join_ref": topic})
+
+    async with connect(url, proxy=None) as evil, connect(url, proxy=None) as good:
+        ears = [Client(evil), Client(good)]
+        await evil.send(join("gre:relay", token, private=True))
+        for ear, key in zip(ears, (token, victim.token), strict=True):
+            await ear.ws.send(join("rows", key, private=False))
+        await ears[1].until(lambda: [f for f in ears[1].frames if f["event"] == "system" and f["payload"]["status"] == "ok"])
+        # A token that is refused at the join ends there; one that is not must be subscribed before it counts that it hears nothing.
+        await ears[0].until(lambda: [f for f in ears[0].frames if f["topic"] == "realtime:gre:relay" and f["event"] == "phx_reply"])
+        await ears[0].until(lambda: [f for f in ears[0].frames if f["topic"] == "realtime:rows" and (f["event"] == "system" or f["payload"].get("status") == "error")] or ears[0].closed.is_set())
+        replies = [f for f in ears[0].frames if f["topic"] == "realtime:gre:relay" and f["event"] == "phx_reply"]
+        assert replies[0]["payload"]["status"] == "error", replies
+        text = f"rung {uuid.uuid4()}"
+        with victim.api.stack.db() as conn:  # undone below, so that the victim's state stays what it was
+            message = conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'staff', %s) returning id, session_id", [victim.player_id, text]
+            ).fetchone()
+            assert message is not None
+            await ears[1].until(lambda: text in str(ears[1].frames))
+            with contextlib.suppress(Exception):
+                await evil.send(json.dumps({"topic": "realtime:gre:relay", "event": "broadcast", "payload": {"type": "broadcast", "event": "ring", "payload": {}}, "ref": "9"}))
+            assert text not in str(ears[0].frames) and victim.session not in str(ears[0].frames)
+            conn.execute("delete from gre_chat_messages where id = %s", [message["id"]])
+        for ear in ears:
+            await ear.aclose()
+
+
+async def test_sql_and_html_are_text_in_every_field(api: Api, victim: Victim, player_id: int) -> None:
+    before, me = victim.state(), api.player(player_id)
+    texts = [*SQL, "<img src=x onerror=alert(1)>", "<script>alert('x')</script>", "{{7*7}} ${7*7} #{7*7}", "javascript:alert(1)", "&lt;b&gt;"]
+    token = api.stack.keys.user_token("player", player_id=player_id)
+    async with entered(api.worker.url, token) as client, entered(api.worker.url, api.stack.keys.user_token("staff", staff_id="s1")) as desk:
+        for n, text in enumerate(texts):
+            await client.send("send_message", message=text, clientId=f"{n} {text}"[:64])
+            assert (await client.hear("message_ack", clientId=f"{n} {text}"[:64]))["seq"] == n + 1
+            assert (await desk.hear("chat_message", message={"player_id": player_id, "seq": n + 1}))["message"]["message"] == text
+        for text in SQL:
+            for frame in (
+                {"type": "send_message", "message": "x", "sessionId": text}, {"type": "send_message", "message": "x", "playerId": text},
+                {"type": "send_message", "message": "x", "id": text}, {"type": "mark_read", "sessionId": text, "upToSeq": text},
+                {"type": "typing", "sessionId": text}, {"type": "set_status", "status": text}, {"type": text},
+            ):  # fmt: skip
+                client.forget()
+                await client.ws.send(json.dumps(frame))
+                assert (await client.hear("error"))["code"] in ("value_invalid", "type_unknown", "too_fast")
+                await asyncio.sleep(0.02)
+
+    def rest() -> None:
+        page = me.get(f"/api/gre-chat/messages/{player_id}?limit=500")
+        assert [m["message"] for m in page.json()] == texts
+        assert page.headers["content-type"] == "application/json"
+        staff = api.staff()
+        for text in SQL:
+            for name in ("playerId", "sessionId", "id", "sender", "senderType"):
+                assert me.post("/api/gre-chat/send", message="x", **{name: text}).status_code in (400, 403, 422), name
+            assert me.post("/api/gre-chat/send", message="named", playerName=text).json()["message"]["player_name"] is not None
+            for name in ("limit", "before", "sessionId", "after_seq"):
+                assert me.get(f"/api/gre-chat/messages/{player_id}", params={name: text}).status_code in (400, 404, 422), name
+            for name in ("status", "cursor", "limit"):
+                assert staff.get("/api/gre-admin/sessions", params={name: text}).status_code in (400, 422), name
+            assert staff.get("/api/gre-admin/sessions", params={"assigned": text}).json()["sessions"] == []
+            path = f"/api/gre-admin/session/{page.json()[0]['session_id']}/status"
+            assert staff.put(path, status="assigned", staffId=text).status_code in (400, 404, 422)
+            assert staff.put(path, status=text).status_code in (400, 422)
+            assert me.post("/api/pusher/auth", socket_id=text, channel_name=text).status_code == 403
+            quoted = httpx.URL("/").copy_with(path=f"/api/gre-chat/messages/{text}").raw_path.decode()
+            assert api.http.get(quoted, headers=me.headers).status_code in (400, 404, 422)
+            assert staff.ask("GET", f"/api/gre-chat/messages/{player_id}", headers={"X-GRE-Act-As": "x"}).status_code == 400
+
+    await asyncio.to_thread(rest)
+    await alive(victim, before)
+
+
+@pytest.mark.parametrize("staff_id", SQL[:4])
+async def test_the_back_ends_word_is_no_sql_either(api: Api, staff_id: str) -> None:
+    person = api.backend(f"staff:{staff_id}")
+    answer = await asyncio.to_thread(person.get, "/api/gre-admin/sessions?assigned=me")
+    assert answer.status_code in (200, 400) and (answer.status_code == 400 or answer.json()["sessions"] == [])
+
+
+async def test_bodies_that_are_no_requests(api: Api, victim: Victim, player_id: int) -> None:
+    before, headers = victim.state(), api.player(player_id).headers
+    bodies: list[tuple[bytes, set[int]]] = [
+        (b"", {400, 422}), (b"{", {400, 422}), (b"[]", {400, 422}), (b"null", {400, 422}), (b'"x"', {400, 422}),
+        (b"[" * 50_000, {400, 422}), (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, {400, 422}),
+        (b'{"message": "' + b"x" * 4001 + b'"}', {400, 422}), (b'{"message": "' + b"x" * 70_000 + b'"}', {413}),
+        (b'{"message": "\\ud83d"}', {400, 422}), (b'{"message": "a\\u0000b"}', {400, 422}), (b'{"message": "\xff"}', {400, 422}),
+        (b'{"message": 1e999}', {400, 422}), (b'{"message": "x", "playerId": 1e999}', {400, 422}), (b'{"message": "x", "playerId": NaN}', {400, 422}),
+        (b'{"message": "x", "playerId": ' + b"9" * 5000 + b"}", {400, 422}), (b"x" * 2_000_000, {413}), (b"\x1f\x8b\x08\x00", {400, 422}),
+    ]  # fmt: skip
+
+    def ask() -> None:
+        for path in ("/api/gre-chat/send", "/api/unified-chat/send", "/api/gre-admin/reply"):
+            for body, wanted in bodies:
+                answer = api.http.post(path, content=body, headers={**headers, "Content-Type": "application/json"})
+                assert answer.status_code in wanted, (path, body[:40], answer.status_code)
+                assert answer.json()["success"] is False
+
+    await asyncio.to_thread(ask)
+    assert api.sql("select id from gre_chat_messages where player_id = %s", player_id) == []
+    await alive(victim, before)
+
+
+async def test_a_page_cannot_say_whose_word_counts(api: Api, victim: Victim, player_id: int) -> None:
+    """A user's token with X-GRE-Act-As is still that user's; a token from a frame never gets the header's word."""
+    token = api.stack.keys.user_token("player", player_id=player_id)
+    for headers in ({"X-GRE-Act-As": f"player:{victim.player_id}"}, {"X-GRE-Act-As": "staff:s1"}):
+        async with entered(api.worker.url, None, headers={**headers, "Authorization": f"Bearer {token}"}) as client:
+            assert client.all("authenticated")[0]["playerId"] == player_id
+        async with opened(api.worker.url, headers=headers) as client:
+            await client.send("authenticate", token=api.stack.env["SUPABASE_SERVICE_KEY"])
+            assert await client.end() == 4401
+    twice = [("Authorization", f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"), ("X-GRE-Act-As", f"player:{player_id}"), ("X-GRE-Act-As", "staff:s1")]
+    async with opened(api.worker.url, headers=twice) as client:  # type: ignore[arg-type]
+        await client.send("authenticate")
+        assert await client.end() == 4401
+
+
+async def test_ten_thousand_connections_that_never_authenticate(api: Api, victim: Victim, player_id: int) -> None:
+    before, process = victim.state(), psutil.Process(api.worker.pid)
+    files, memory = process.num_fds(), process.memory_info().rss
+    host, port = api.worker.url.removeprefix("http://").split(":")
+    outcomes: Counter[str] = Counter()
+    at_once, slowest = asyncio.Semaphore(500), 0.0
+    over = asyncio.Event()
+
+    def request(n: int) -> bytes:
+        # Two thirds from one address, the others from many.
+        address = "198.51.100.1" if n % 3 else f"198.51.{100 + n % 50}.{n % 250}"
+        return (
+            f"GET /ws HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Forwarded-For: {address}\r\n"
+            f"Sec-WebSocket-Key: {base64.b64encode(n.to_bytes(16, 'big')).decode()}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        ).encode()
+
+    async def attempt(n: int) -> None:
+        async with at_once, asyncio.timeout(60):
+            try:
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(request(n))
+                outcomes[(await reader.readline()).split(b" ")[1].decode()] += 1
+                if n % 2:
+                    await asyncio.sleep(0.3)  # some stay a while, some send rubbish
+                else:
+                    writer.write(b"\x81\x85\x00\x00\x00\x00hello")
+                    await reader.read(4096)
+                writer.transport.abort()
+            except (OSError, IndexError):
+                outcomes["cut"] += 1
+
+    async def good() -> None:
+        nonlocal slowest
+        async with entered(api.worker.url, api.stack.keys.user_token("player", player_id=player_id)) as client:
+            while not over.is_set():
+                started = time.monotonic()
+                client.forget()
+                await client.send("send_message", message="hello", clientId="g")
+                await client.hear("message_ack", 20)
+                slowest = max(slowest, time.monotonic() - started)
+                await asyncio.sleep(0.6)
+
+    chatting = asyncio.create_task(good())
+    await asyncio.gather(*(attempt(n) for n in range(10_000)))
+    async with entered(api.worker.url, api.stack.keys.user_token("player", player_id=player_id)):
+        pass
+    over.set()
+    await chatting
+    assert sum(outcomes.values()) == 10_000
+    assert outcomes["101"] > 1000 and outcomes["429"] > 100, outcomes
+    assert outcomes["cut"] < 100, outcomes
+    assert slowest < 3.0, "whoever is inside chats on"
+    async with asyncio.timeout(15):
+        while process.num_fds() > files + 20:
+            await asyncio.sleep(0.1)
+    assert process.memory_info().rss - memory < 80 * 1024 * 1024
+    await alive(victim, before)

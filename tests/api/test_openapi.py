@@ -1,0 +1,205 @@
+"""The documentation tells the truth: whatever is asked, by its schemas or against them, is answered as it says.
+
+Thousands of requests, drawn from the OpenAPI document that the daemon serves: half of the values as it wants
+them, half of them not, from people of every kind. Nothing may be a 500, nothing undocumented.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.api.conftest import Api, Person
+
+HOSTILE = [
+    "", " ", "\0", "\ud800", "null", "true", "NaN", "-1", "0", "29", "1e309", "9" * 40, "٣", "' or '1'='1", "'; drop table gre_chat_messages; --",
+    "{}", "[]", "%00", "../..", "a" * 5000, "<script>", "\u202e", "{player_id}", "${jndi:x}", "active", "me", "none", "player", "gre",
+]  # fmt: skip
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**53, 2**63 - 1, 2**63, -(2**63), 1e308, 0.5, -0.0]),
+    st.sampled_from(HOSTILE),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=5), st.none(), max_size=2),
+)
+GENERAL = {400, 404, 405, 415}
+"""What any address may answer, documented or not."""
+
+
+def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
+    """Values that a schema allows; ids are often `known` ones."""
+    if "anyOf" in schema:
+        return st.one_of(*(fitting(choice, known) for choice in schema["anyOf"]))
+    if "enum" in schema or "const" in schema:
+        return st.sampled_from(schema.get("enum") or [schema["const"]])
+    match schema.get("type"):
+        case "integer":
+            numbers = st.sampled_from([1, *(one for one in known if isinstance(one, int))])
+            return numbers | st.integers(schema.get("minimum"), schema.get("maximum"))
+        case "string" if schema.get("format") == "uuid":
+            ids = st.sampled_from([one for one in known if isinstance(one, str)])
+            return ids | st.uuids().map(str)
+        case "string" if "pattern" in schema:
+            return st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
+        case "string":
+            words = st.sampled_from(["player", "staff", "s1", "me", "Hello"])
+            return words | st.text(min_size=schema.get("minLength", 0), max_size=200)
+        case "boolean":
+            return st.booleans()
+        case "null":
+            return st.none()
+    return JUNK
+
+
+def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStrategy[dict[str, Any]]]:
+    """Requests to each path: parameters and bodies, each value fitting or not."""
+
+    def value(schema: dict[str, Any], *, junk: bool) -> st.SearchStrategy[Any]:
+        good = fitting(schema, known)
+        return st.one_of(good, good, JUNK) if junk else good
+
+    def body(operation: dict[str, Any]) -> st.SearchStrategy[bytes]:
+        content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        if content is None:
+            return st.just(b"{}")
+        schema = content["schema"]
+        while "$ref" in schema or "anyOf" in schema:
+            schema = next((c for c in schema.get("anyOf", []) if "$ref" in c), schema)
+            schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        bodies = []
+        for junk in (False, True):
+            fields = {name: value(field, junk=junk) for name, field in schema["properties"].items()}
+            wanted = {name: fields.pop(name) for name in schema.get("required", [])}
+            bodies.append(st.fixed_dictionaries(wanted, optional=fields))
+        broken = st.binary(max_size=30) | JUNK.map(lambda junk: json.dumps(junk).encode())
+        return st.one_of(
+            *[whole.map(lambda body: json.dumps(body).encode()) for whole in (*bodies, *bodies, bodies[0])],
+            broken,
+        )
+
+    def request(path: str, method: str, operation: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+        requests = []
+        for junk in (False, True):
+            places: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
+            for parameter in operation.get("parameters", []):
+                places[parameter["in"]][parameter["name"]] = value(parameter["schema"], junk=junk)
+            requests.append(
+                st.fixed_dictionaries(
+                    {
+                        "method": st.just(method.upper()),
+                        "template": st.just(path),
+                        "path": st.fixed_dictionaries(places["path"]),
+                        "query": st.fixed_dictionaries({}, optional=places["query"]),
+                        "body": body(operation) if method != "get" else st.none(),
+                    }
+                )
+            )
+        return st.one_of(requests)
+
+    paths = document["paths"].items()
+    return [request(path, *one) for path, methods in paths for one in methods.items()]
+
+
+def written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_whatever_is_asked_is_answered_as_documented(api: Api, player_id: int) -> None:
+    document = api.http.get("/openapi.json").json()
+    sent = api.player(player_id).send()
+    known = [sent["messageId"], sent["sessionId"], player_id]
+    people = [api.staff(), api.staff("s1"), api.backend("staff:s1"), api.player(player_id), api.backend(f"player:{player_id}"), api.backend(), api.with_token("x"), api.with_token(None)]  # fmt: skip
+    statuses: Counter[tuple[str, int]] = Counter()
+
+    def answer(asked: tuple[Person, dict[str, Any]]) -> None:
+        who, request = asked
+        path = request["template"]
+        for name, value in request["path"].items():
+            path = path.replace(
+                f"{{{name}}}", quote(written(value).encode("utf-8", "replace"), safe="") or "-"
+            )
+        query = "&".join(
+            f"{name}={quote(written(value).encode('utf-8', 'replace'))}"
+            for name, value in request["query"].items()
+        )
+        got: httpx.Response = who.ask(
+            request["method"],
+            f"{path}?{query}",
+            content=request["body"],
+            headers={"Content-Type": "application/json"},
+        )
+        documented = document["paths"][request["template"]][request["method"].lower()]["responses"]
+        assert got.status_code < 500, (request, got.text)
+        assert str(got.status_code) in documented or got.status_code in GENERAL, (request, got.text)
+        statuses[f"{request['method']} {request['template']}", got.status_code] += 1
+
+    patient = settings(
+        max_examples=15,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    with ThreadPoolExecutor(6) as pool:
+        for requests in operations(document, known):
+
+            @patient
+            @given(st.lists(st.tuples(st.sampled_from(people), requests), min_size=10, max_size=20))
+            def ask(batch: list[tuple[Person, dict[str, Any]]]) -> None:
+                list(pool.map(answer, batch))
+
+            ask()
+
+    assert statuses.total() > 2000
+    for path, methods in document["paths"].items():
+        for method in methods:
+            well = [s for (name, s) in statuses if name == f"{method.upper()} {path}" and s < 300]
+            assert well or path == "/api/pusher/auth", f"{method} {path} was never answered well"
+
+
+def test_every_path_of_the_contract_is_documented(api: Api) -> None:
+    document = api.http.get("/openapi.json").json()
+    paths = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+    assert paths == {
+        "POST /api/gre-chat/send",
+        "POST /api/unified-chat/send",
+        "POST /api/gre-admin/reply",
+        "GET /api/gre-chat/messages/{player_id}",
+        "GET /api/chat-history/{player_id}",
+        "GET /api/gre-admin/sessions",
+        "GET /api/gre-admin/messages/{session_id}",
+        "PUT /api/gre-admin/session/{session_id}/status",
+        "POST /api/gre-chat/close-session/{player_id}",
+        "POST /api/gre-chat/enable-player/{player_id}",
+        "POST /api/gre-chat/enable-all-players",
+        "GET /api/gre-chat/health",
+        "POST /api/pusher/auth",
+    }
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert operation["summary"] and operation["description"] and operation["tags"]
+            assert operation["security"], path
+            for status, answer in operation["responses"].items():
+                if status != "304":
+                    assert answer["content"]["application/json"]["schema"], (path, status)
+    schemas = document["components"]["schemas"]
+    assert {"Message", "Session", "Error", "SendMessage"} <= schemas.keys()
+    assert "HTTPValidationError" not in schemas
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+def test_the_documentation_is_served_when_wanted(api: Api, path: str) -> None:
+    assert api.http.get(path).status_code == 200

@@ -1,0 +1,38 @@
+"""docs/rest.md does what it says: its examples are run as they stand there, and it names every code that it can."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.api.conftest import Api
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
+EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+def test_the_examples_work_one_after_the_other(api: Api) -> None:
+    assert len(EXAMPLES) == 9
+    env = {
+        "PATH": "/usr/bin:/bin:/usr/local/bin",
+        "NO_PROXY": "127.0.0.1",
+        "GRE": api.worker.url,
+        "PLAYER": api.stack.keys.user_token("player", player_id=29),
+        "STAFF": api.stack.keys.user_token("staff", staff_id="s1"),
+        "SERVICE_KEY": api.stack.env["SUPABASE_SERVICE_KEY"],
+    }
+    for example in EXAMPLES:
+        done = subprocess.run(
+            ["sh", "-euc", example], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, (example, done.stdout, done.stderr)
+
+
+def test_every_path_is_named(api: Api) -> None:
+    for path in api.http.get("/openapi.json").json()["paths"]:
+        assert path.replace("player_id", "playerId").replace("session_id", "sessionId") in GUIDE

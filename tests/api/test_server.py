@@ -1,0 +1,266 @@
+"""How connections end: a WebSocket's, whatever its client does, and everybody's when the daemon stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gre_bridge.api import server
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.settings import Settings
+
+Endpoint = Callable[[WebSocket], Awaitable[None]]
+Serve = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Serve]:
+    """Serve an endpoint until the test is over; its address."""
+    tasks: list[asyncio.Task[None]] = []
+
+    async def serve(endpoint: Endpoint | None = None, **more: Any) -> str:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = Settings(
+            supabase_url="https://p.supabase.co",
+            supabase_service_key=SecretStr("key"),
+            http_port=port,
+            **more,
+        )
+
+        async def whoami(request: Request) -> JSONResponse:
+            assert request.client
+            return JSONResponse([request.client.host, request.url.scheme])
+
+        routes = [Route("/", whoami), *([WebSocketRoute("/ws", endpoint)] if endpoint else [])]
+        tasks.append(asyncio.create_task(server.serve(Starlette(routes=routes), settings=settings)))
+        serve.task = tasks[-1]  # type: ignore[attr-defined]
+        address = f"127.0.0.1:{port}"
+        async with asyncio.timeout(10), httpx.AsyncClient() as http:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await http.get(f"http://{address}/")
+                    return address
+                await asyncio.sleep(0.01)
+
+    yield serve
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(str(len(await websocket.receive_text())))
+
+
+async def closed(client: websockets.ClientConnection) -> tuple[int | None, str | None]:
+    """The code and reason that the server closed with."""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await client.recv()
+    return client.close_code, client.close_reason
+
+
+async def test_a_frame_may_be_64_kb_and_no_longer(served: Serve) -> None:
+    address = await served(echo)
+    async with websockets.connect(f"ws://{address}/ws", max_size=None) as client:
+        await client.send("x" * 65_536)
+        assert await client.recv() == "65536"
+        await client.send("x" * 65_537)
+        assert (await closed(client))[0] == 1009
+    # Nor in parts, nor when its sender goes on and on.
+    async with websockets.connect(f"ws://{address}/ws", max_size=None) as client:
+        await client.send("x" * 20_000 for _ in range(4))
+        assert (await closed(client))[0] == 1009
+    reader, writer = await raw_client(address)
+    size = 5_000_000
+    writer.write(b"\x81\xff" + size.to_bytes(8) + bytes(4) + b"x" * size)
+    async with asyncio.timeout(10):
+        answer = await reader.readexactly(4)
+        assert (answer[0], int.from_bytes(answer[2:])) == (0x88, 1009)
+        await writer.drain()
+    writer.transport.abort()
+
+
+async def test_a_long_frame_while_others_wait_to_be_read(served: Serve) -> None:
+    """uvicorn stops reading while the application is busy; the close frame has to arrive all the same."""
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def busy(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await asyncio.sleep(0.3)
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                await websocket.receive_text()
+        ended.set_result(1)
+
+    address = await served(busy)
+    async with websockets.connect(f"ws://{address}/ws") as client:
+        for size in (10, 10, 70_000, 10):
+            await client.send("x" * size)
+        assert (await closed(client))[0] == 1009
+    await asyncio.wait_for(ended, 5)
+
+
+async def raw_client(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A client that has opened a WebSocket, and minds no rules from here on."""
+    host, port = address.split(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=1024)
+    writer.write(
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def deaf_client(address: str) -> asyncio.StreamWriter:
+    """A client that reads nothing."""
+    _, writer = await raw_client(address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    return writer
+
+
+async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
+    ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await websocket.send_text("x" * 10_000)
+        began = time.monotonic()
+        await websocket.close(1013, "too slow")
+        ended.set_result(time.monotonic() - began)
+
+    address = await served(talk)
+    writer = await deaf_client(address)
+    # The close does not wait for the reader, and two seconds later the connection is gone.
+    assert await asyncio.wait_for(ended, 10) < 0.5
+    port = int(address.split(":")[1])
+    async with asyncio.timeout(10):
+        while established(port):
+            await asyncio.sleep(0.05)
+    writer.transport.abort()
+
+
+def established(port: int) -> int:
+    """How many connections the server on this port still holds."""
+    import psutil
+
+    return sum(
+        1
+        for one in psutil.Process().net_connections("tcp")
+        if one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED
+    )
+
+
+async def test_a_reader_that_wakes_up_in_time_hears_why(served: Serve) -> None:
+    closing = asyncio.Event()
+
+    async def talk(websocket: WebSocket) -> None:
+        await websocket.accept()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.5):
+                while True:
+                    await websocket.send_text("x" * 10_000)
+        closing.set()
+        await websocket.close(1013, "too slow")
+
+    address = await served(talk)
+    async with websockets.connect(f"ws://{address}/ws", max_queue=1) as client:
+        await asyncio.wait_for(closing.wait(), 10)
+        assert await closed(client) == (1013, "too slow")
+
+
+async def test_a_client_that_answers_no_ping_is_given_up(
+    served: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PING", 0.2)
+    ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def listen(websocket: WebSocket) -> None:
+        await websocket.accept()
+        began = time.monotonic()
+        with contextlib.suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+        ended.set_result(time.monotonic() - began)
+
+    address = await served(listen)
+    async with websockets.connect(f"ws://{address}/ws", ping_interval=None) as client:
+        await asyncio.sleep(1)
+        assert not ended.done()
+        await client.close()
+    await asyncio.wait_for(ended, 5)
+    ended = asyncio.get_running_loop().create_future()
+    writer = await deaf_client(address)
+    assert 0.3 < await asyncio.wait_for(ended, 5) < 3
+    writer.transport.abort()
+
+
+async def test_a_stop_closes_with_1012_and_lets_requests_finish(served: Serve) -> None:
+    address = await served(echo)
+    async with websockets.connect(f"ws://{address}/ws") as client:
+        await client.send("x")
+        assert await client.recv() == "1"
+        writer = await deaf_client(address)
+        began = time.monotonic()
+        task = served.task  # type: ignore[attr-defined]
+        task.cancel()
+        assert (await closed(client))[0] == 1012
+        await asyncio.wait({task}, timeout=10)
+        assert task.cancelled() and time.monotonic() - began < 5
+        writer.transport.abort()
+
+
+async def test_who_asks_is_who_the_trusted_proxies_say(served: Serve) -> None:
+    async def ask(address: str, **headers: str) -> Any:
+        async with httpx.AsyncClient() as http:
+            return (await http.get(f"http://{address}/", headers=headers)).json()
+
+    forwarded = {"X-Forwarded-For": "198.51.100.9, 203.0.113.7", "X-Forwarded-Proto": "https"}
+    trusting = await served()
+    assert await ask(trusting, **forwarded) == ["203.0.113.7", "https"]
+    assert await ask(trusting) == ["127.0.0.1", "http"]
+    assert await ask(await served(trusted_proxies=("127.0.0.1", "203.0.113.0/24")), **forwarded) == [
+        "198.51.100.9",
+        "https",
+    ]
+    assert await ask(await served(trusted_proxies=()), **forwarded) == ["127.0.0.1", "http"]
+
+
+async def test_an_address_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(
+            supabase_url="https://p.supabase.co",
+            supabase_service_key=SecretStr("key"),
+            http_port=taken.getsockname()[1],
+        )
+        with pytest.raises(ConfigurationError, match="GRE_HTTP_PORT: cannot listen on"):
+            await server.serve(Starlette(), settings=settings)

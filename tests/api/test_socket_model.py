@@ -1,0 +1,352 @@
+"""Sockets and hub against a model of the database: whatever is lost, late or away, each message once and in order.
+
+The sockets and the hub are the real ones, what they talk to is a conversation in memory that fails, answers
+late and loses bells as hypothesis says. Time jumps, so that everything that is remembered for a while is forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+from starlette.websockets import WebSocketState
+
+from gre_bridge.api.hub import Hub
+from gre_bridge.api.socket import Socket
+from gre_bridge.errors import TransientError
+from gre_bridge.portal import Identity
+from gre_bridge.telemetry import Metrics
+
+Json = dict[str, Any]
+PLAYERS = (1, 2, 3)
+
+
+class Chat:
+    """What the database would say, as `gre_bridge.portal` tells it."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Json] = {}
+        self.messages: dict[str, list[Json]] = defaultdict(list)
+        self.offset = 0.0
+        self.away = False
+        self.lose_answers = False
+        self.delays = [0]
+        self._turn = 0
+
+    def clock(self) -> float:
+        return time.monotonic() + self.offset
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.clock())
+
+    async def _pass(self) -> None:
+        self._turn += 1
+        for _ in range(self.delays[self._turn % len(self.delays)]):
+            await asyncio.sleep(0)
+        if self.away:
+            raise TransientError("away")
+
+    async def _answer(self, value: Any) -> Any:
+        for _ in range(self.delays[(self._turn + 1) % len(self.delays)]):
+            await asyncio.sleep(0)
+        if self.lose_answers:
+            raise TransientError("lost")
+        return value
+
+    def commit(self, player: int, sender: str, message_id: str | None = None) -> Json:
+        for known in self.messages.values():
+            for message in known:
+                if message["id"] == message_id:
+                    return {"message": message, "duplicate": True}
+        found = [s for s in self.sessions.values() if s["player_id"] == player and s["status"] == "active"]
+        if not found:
+            key = str(uuid.uuid4())
+            self.sessions[key] = {
+                "id": key, "player_id": player, "status": "active", "assigned_staff_id": None, "last_seq": 0, "rev": 1,
+                "created": self.now(), "updated": self.now(),
+            }  # fmt: skip
+            found = [self.sessions[key]]
+        session = found[0]
+        session["last_seq"] += 1
+        session["rev"] += 1
+        session["updated"] = self.now()
+        message = {
+            "id": message_id or str(uuid.uuid4()), "seq": session["last_seq"], "session_id": session["id"], "player_id": player,
+            "message": "x", "sender": sender, "timestamp": "t", "created": self.now(),
+        }  # fmt: skip
+        self.messages[session["id"]].append(message)
+        return {"message": message, "duplicate": False}
+
+    @staticmethod
+    def _shown(row: Json) -> Json:
+        return {name: value for name, value in row.items() if name not in ("created", "updated")}
+
+    async def whoami(self, caller: Any) -> Identity:
+        await self._pass()
+        role, _, who = caller.token.partition(":")
+        return Identity(role, int(who), None) if role == "player" else Identity("staff", None, who)
+
+    async def catch_up(self, caller: Any, since: dict[str, int] | None) -> Json:
+        await self._pass()
+        role, _, who = caller.token.partition(":")
+        mine = {k: s for k, s in self.sessions.items() if role == "staff" or s["player_id"] == int(who)}
+        named = {k: v for k, v in (since or {}).items() if k in mine}
+        newest = [m["created"] for k, v in named.items() for m in self.messages[k] if m["seq"] == v]
+        since_when = max(newest) - timedelta(minutes=1) if newest else None
+        listed = [s for k, s in mine.items() if s["status"] == "active" or k in named or (since_when and s["updated"] > since_when)]
+        missed = []
+        for session in listed:
+            at = named.get(session["id"])
+            if at is None and since is not None and since_when is None:
+                at = 0
+            elif at is None and since is not None:
+                at = max((m["seq"] for m in self.messages[session["id"]] if m["created"] <= since_when), default=0)
+            if at is not None:
+                missed += [m for m in self.messages[session["id"]] if m["seq"] > max(at, session["last_seq"] - 4)]
+        return await self._answer({"sessions": [self._shown(s) for s in listed], "missed": [self._shown(m) for m in missed]})
+
+    async def history(self, caller: Any, *, session_id: str, after_seq: int, limit: int) -> Json:
+        await self._pass()
+        page = [m for m in self.messages[session_id] if m["seq"] > after_seq][: min(limit, 3)]
+        return await self._answer({"messages": [self._shown(m) for m in page]})
+
+    async def send(self, caller: Any, *, message: str, player_id: int | None, message_id: str, session_id: str | None) -> Json:
+        await self._pass()
+        role, _, who = caller.token.partition(":")
+        answer = self.commit(int(who) if role == "player" else int(player_id or 1), role, message_id)
+        return await self._answer({**answer, "message": self._shown(answer["message"])})
+
+    async def set_online_status(self, caller: Any, status: str, *, expires_in: float) -> Json:
+        await self._pass()
+        return {"staff_id": caller.token.partition(":")[2], "display_name": "S", "status": status}
+
+    async def presence(self, *, staff: list[str], players: list[int], expires_in: float) -> Json:
+        await self._pass()
+        return {"online": [], "gone": [], "disabled": []}
+
+    async def news(self, *, known: Json, sessions: list[str], since: str | None, epoch: str | None, players: list[int] | None) -> Json:
+        await self._pass()
+        when = datetime.fromisoformat(since) if since else None
+        edge = datetime.fromisoformat(epoch) if epoch else None
+        found, limit = [], 3
+        for key, session in sorted(self.sessions.items(), key=lambda one: one[1]["updated"]):
+            if not (key in sessions or (when and session["updated"] > when)):
+                continue
+            if players is not None and session["player_id"] not in players or session["rev"] <= known.get(key, (0, 0))[1]:
+                continue
+            after = [m for m in self.messages[key] if m["seq"] > known.get(key, (0, 0))[0] and (key in known or (edge and m["created"] > edge))]
+            found.append({
+                "session": self._shown(session), "reads": {}, "messages": [self._shown(m) for m in after[:limit]], "more": len(after[:limit]) >= limit,
+            })  # fmt: skip
+        few = found[:2]
+        return await self._answer({"now": self.now().isoformat(), "sessions": few, "more": len(few) >= 2})
+
+
+class Wire:
+    """A WebSocket's server side, by hand."""
+
+    def __init__(self, page: Page) -> None:
+        self.headers = Headers({})
+        self.application_state = WebSocketState.CONNECTED
+        self.inbox: asyncio.Queue[Json] = asyncio.Queue()
+        self._page = page
+
+    async def receive(self) -> Json:
+        return await self.inbox.get()
+
+    async def send_text(self, text: str) -> None:
+        self._page.hear(self, json.loads(text))
+
+    async def close(self, code: int, reason: str) -> None:
+        self.application_state = WebSocketState.DISCONNECTED
+
+    def say(self, **frame: Any) -> None:
+        self.inbox.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
+
+
+class Page:
+    """A page that reconnects with what it has seen."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+        self.wire: Wire | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.inside = False
+        self.base: dict[str, int] | None = None
+        self.told: dict[str, list[int]] = defaultdict(list)
+        self.acked: dict[str, set[int]] = defaultdict(set)
+
+    def since(self) -> dict[str, int] | None:
+        if self.base is None:
+            return None
+        found = dict(self.base)
+        for session in {*self.told, *self.acked}:
+            while found.get(session, 0) + 1 in {*self.told[session], *self.acked[session]}:
+                found[session] = found.get(session, 0) + 1
+        return found
+
+    def hear(self, wire: Wire, frame: Json) -> None:
+        if wire is not self.wire:
+            return  # bytes that a dead connection had under way
+        if frame["type"] == "authenticated":
+            self.inside = True
+            if self.base is None:
+                self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
+        elif frame["type"] == "chat_message":
+            self.told[frame["message"]["session_id"]].append(frame["message"]["seq"])
+        elif frame["type"] == "message_ack":
+            self.acked[frame["sessionId"]].add(frame["seq"])
+
+    def leave(self) -> None:
+        if self.wire is not None:
+            self.wire.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self.wire, self.inside = None, False
+
+    def come(self, hub: Hub, chat: Chat, metrics: Metrics) -> None:
+        self.wire = Wire(self)
+        door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None, failed=lambda _: None)
+        socket = Socket(self.wire, door=door, hub=hub, portal=chat, metrics=metrics)  # type: ignore[arg-type]
+        self.task = asyncio.create_task(socket.run())
+        since = self.since()
+        self.wire.say(type="authenticate", token=self.token, **({} if since is None else {"since": since}))
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("commit"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("commit"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("burst"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("send"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("hop"), st.tuples(st.integers(0, 3), st.integers(0, 12)), st.booleans()),
+    st.tuples(st.just("hop"), st.tuples(st.integers(0, 3), st.integers(0, 12)), st.booleans()),
+    st.tuples(st.just("leave"), st.integers(0, 3), st.booleans()),
+    st.tuples(st.just("close"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("away"), st.booleans(), st.booleans()),
+    st.tuples(st.just("lose"), st.booleans(), st.booleans()),
+    st.tuples(st.just("time"), st.sampled_from([1.0, 30.0, 70.0, 700.0]), st.booleans()),
+    st.tuples(st.just("turns"), st.integers(1, 30), st.booleans()),
+    st.tuples(st.just("rest"), st.just(0), st.booleans()),
+)
+
+
+class Play:
+    """One run."""
+
+    def __init__(self, delays: list[int]) -> None:
+        self.chat, self.metrics = Chat(), Metrics()
+        self.chat.delays = delays
+        portal: Any = self.chat
+        self.hub = Hub(
+            portal=portal, metrics=self.metrics, sweep_interval=0.004, fast_sweep_interval=0.004, feed_healthy=lambda: True,
+            broadcast=self._nowhere, clock=self.chat.clock,
+        )  # fmt: skip
+        self.pages = [Page("staff:s1"), Page("player:1"), Page("player:1"), Page("player:2")]
+
+    async def _nowhere(self, event: str, body: Json) -> None:
+        pass
+
+    async def step(self, kind: str, what: Any, bell: bool) -> None:
+        chat = self.chat
+        match kind:
+            case "commit" | "burst":
+                for _ in range(7 if kind == "burst" else 1):
+                    session = chat.commit(what, "player")["message"]["session_id"]
+                    if bell:
+                        self.hub.ring(frozenset((session,)))
+            case "close":
+                for session in chat.sessions.values():
+                    if session["player_id"] == what and session["status"] == "active":
+                        session.update(status="closed", rev=session["rev"] + 1, updated=chat.now())
+                        if bell:
+                            self.hub.ring(None)
+            case "send":
+                if (page := self.pages[what]).wire is not None:
+                    page.wire.say(type="send_message", message="x", playerId=2 if page.token.startswith("s") else None)
+            case "hop":
+                n, turns = what
+                self.pages[n].leave()
+                self.pages[n].come(self.hub, chat, self.metrics)
+                # Something commits in each moment of its entering.
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                    session = chat.commit(1, "player")["message"]["session_id"]
+                    if bell:
+                        self.hub.ring(frozenset((session,)))
+            case "leave":
+                self.pages[what].leave()
+            case "away":
+                chat.away = what
+            case "lose":
+                chat.lose_answers = what
+            case "time":
+                chat.offset += what
+            case "turns":
+                for _ in range(what):
+                    await asyncio.sleep(0)
+            case "rest":
+                await asyncio.sleep(0.006)
+
+    async def settle(self) -> None:
+        """Everything works again; every page is there and has everything."""
+        self.chat.away = self.chat.lose_answers = False
+        deadline = time.monotonic() + 20
+        while True:
+            for page in self.pages:
+                if page.task is None or page.task.done() or page.wire is None:
+                    page.leave()
+                    page.come(self.hub, self.chat, self.metrics)
+            await asyncio.sleep(0.01)
+            if all(page.inside and not self.missing(page) for page in self.pages):
+                return
+            assert time.monotonic() < deadline, [self.missing(page) for page in self.pages]
+
+    def missing(self, page: Page) -> list[tuple[str, int]]:
+        role, _, who = page.token.partition(":")
+        base = page.base or {}
+        return [
+            (key, seq)
+            for key, session in self.chat.sessions.items() if role == "staff" or session["player_id"] == int(who)
+            for seq in range(base.get(key, self.first(page, key)) + 1, session["last_seq"] + 1)
+            if seq not in page.told[key] and seq not in page.acked[key]
+        ]  # fmt: skip
+
+    def first(self, page: Page, key: str) -> int:
+        # What was over before the page came for the first time is history.
+        return self.before.get((id(page), key), 0)
+
+    async def run(self, steps: list[tuple[str, Any, bool]]) -> None:
+        telling = asyncio.create_task(self.hub.run())
+        # Everybody comes once while nothing is there yet, so that everything afterwards is theirs to hear.
+        self.before: dict[tuple[int, str], int] = {}
+        try:
+            self.chat.commit(1, "player")
+            self.chat.commit(2, "player")
+            await self.settle()
+            for kind, what, bell in steps:
+                await self.step(kind, what, bell)
+            await self.settle()
+            for page in self.pages:
+                role, _, who = page.token.partition(":")
+                for key, seqs in page.told.items():
+                    assert seqs == sorted(set(seqs)), "repeated, or out of order"
+                    assert not [s for s in seqs if s <= (page.base or {}).get(key, 0)], "told what it had at first"
+                    assert role == "staff" or self.chat.sessions[key]["player_id"] == int(who), "told what is another's"
+        finally:
+            for page in self.pages:
+                page.leave()
+            telling.cancel()
+            await asyncio.wait([telling, *(page.task for page in self.pages if page.task is not None)], timeout=5)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEPS, max_size=40), delays=st.lists(st.integers(0, 12), min_size=1, max_size=7))
+def test_each_page_hears_each_message_once_and_in_order(steps: list[tuple[str, Any, bool]], delays: list[int]) -> None:
+    asyncio.run(Play(delays).run(steps))

@@ -1,0 +1,283 @@
+"""The bench's laboratory: one embedded stack, one sink, and designs as processes; how inserts and arrivals are paired."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psutil
+
+from tests.bench.peers import feed
+from tests.stack import StackProcess, Worker, wait_until
+
+SESSIONS = 100
+WRITERS = 6
+BRIDGE = "gre-bridge"
+QUEUES = ("procrastinate", "pgqueuer")
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A message that was committed `at` (Unix seconds)."""
+
+    id: str
+    session: str
+    seq: int
+    at: float
+
+
+@dataclass
+class Running:
+    """A design that runs: its processes, and what each observed of its own claims."""
+
+    processes: list[psutil.Process]
+    workers: list[Worker] = field(default_factory=list)
+    hops: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """By message: when the claim for Pusher that held it was asked for, and answered. Filled when it has ended."""
+
+    def cpu(self) -> float:
+        """CPU seconds used so far."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+
+    def memory(self) -> int:
+        """Resident bytes, all together."""
+        return sum(process.memory_info().rss for process in self.processes)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric of gre-bridge, over all workers."""
+        return sum(worker.metric(name, **labels) for worker in self.workers)
+
+
+class ObservedWorker(Worker):
+    """`gre-bridge run`, observed."""
+
+    module = "tests.bench.observed"
+
+    def start(self, *, ready: bool = True, within: float = 30.0) -> Self:
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as out:
+            command = [sys.executable, "-m", self.module, "run"]
+            self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out, cwd=ROOT)
+        if ready:
+            wait_until(self._ready, within, what="the worker's /readyz")
+        return self
+
+
+class Lab:
+    """The stack and the sink. Designs write and are measured here, one after the other."""
+
+    def __init__(self, stack: StackProcess) -> None:
+        self.stack = stack
+        self._runs = 0
+
+    def __enter__(self) -> Self:
+        self._sink = subprocess.Popen([sys.executable, "-m", "tests.bench.sink"], stdout=subprocess.PIPE, cwd=ROOT)
+        assert self._sink.stdout is not None
+        port = self._sink.stdout.readline().decode().strip()
+        self.sink = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        self.env = {
+            **self.stack.env, "PUSHER_HOST": "127.0.0.1", "PUSHER_PORT": port, "PUSHER_SSL": "false",
+            "ONESIGNAL_API_URL": f"http://127.0.0.1:{port}", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sink.close()
+        self._sink.terminate()
+        self._sink.wait(10)
+
+    def fresh(self, *, sinks: tuple[str, ...], feeding: str | None = None) -> None:
+        """An empty database whose triggers write for `sinks`, and for one of the job queues or none."""
+        self.stack.reset()
+        self.sink.delete("/").raise_for_status()
+        with self.stack.db() as conn:
+            conn.execute("drop trigger if exists bench_feed on gre_chat_messages; drop function if exists bench_feed")
+            for row in conn.execute(
+                "select format('drop %s if exists %s cascade', case relkind when 'S' then 'sequence' else 'table' end, oid::regclass) as sql"
+                " from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S')"
+                " and (relname like 'procrastinate\\_%' or relname like 'pgqueuer%')"
+            ).fetchall():
+                conn.execute(row["sql"])
+            for row in conn.execute(
+                "select format('drop %s if exists %s cascade', kind, name) as sql from ("
+                " select 'function' as kind, oid::regprocedure::text as name from pg_proc where pronamespace = 'public'::regnamespace"
+                "  and (proname like 'procrastinate\\_%' or proname like 'fn\\_pgqueuer%')"
+                " union all select 'type', oid::regtype::text from pg_type where typnamespace = 'public'::regnamespace"
+                "  and (typname like 'procrastinate\\_%' or typname like 'pgqueuer%') and typtype in ('c', 'e')) t"
+            ).fetchall():
+                conn.execute(row["sql"])
+            conn.execute("update gre_relay_sinks set enabled = name = any(%s)", [list(sinks)])
+        if feeding is not None:
+            asyncio.run(feed(feeding, self.stack.env["SUPABASE_DB_URL"]))
+
+    @contextlib.contextmanager
+    def running(self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True) -> Iterator[Running]:
+        """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready."""
+        with contextlib.ExitStack() as stack:
+            if design == BRIDGE:
+                running = stack.enter_context(self._bridge(workers, push=push, wait=wait))
+            else:
+                running = stack.enter_context(self._peer(design, workers))
+            yield running
+
+    @contextlib.contextmanager
+    def _bridge(self, count: int, *, push: bool, wait: bool) -> Iterator[Running]:
+        changes = {} if push else {"ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""}
+        workers: list[Worker] = []
+        traces: list[Path] = []
+        for _ in range(count):
+            self._runs += 1
+            traces.append(self.stack.directory / f"trace-{self._runs}")
+            log = self.stack.directory / f"bench-{self._runs}.log"
+            workers.append(ObservedWorker(self.env, log, GRE_BENCH_TRACE=str(traces[-1]), **changes))
+        for worker in workers:
+            worker.start(ready=False)
+        running = Running([psutil.Process(worker.pid) for worker in workers], workers)
+        try:
+            if wait:
+                for worker in workers:
+                    wait_until(worker._ready, 60, what="/readyz")
+                    wait_until(lambda w=worker: w.metric("gre_feed_state", state="live") == 1, 30, what="a live feed")
+            yield running
+        finally:
+            for worker in workers:
+                worker.stop(60)
+        for trace in traces:
+            for line in trace.read_text(encoding="utf-8").splitlines():
+                sink, message, asked, answered = line.split()
+                if sink == "pusher":
+                    running.hops.setdefault(message, (float(asked), float(answered)))
+
+    @contextlib.contextmanager
+    def _peer(self, design: str, count: int) -> Iterator[Running]:
+        self._runs += 1
+        with (self.stack.directory / f"bench-{self._runs}.log").open("wb") as log:
+            command = [sys.executable, "-m", "tests.bench.peers", design]
+            env = {**os.environ, **self.env}
+            started = [
+                subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) for _ in range(count)
+            ]
+            try:
+                for process in started:
+                    assert process.stdout is not None
+                    if process.stdout.readline() != b"ready\n":
+                        raise RuntimeError(f"{design} did not start: {Path(log.name).read_text()[-2000:]}")
+                yield Running([psutil.Process(process.pid) for process in started])
+            finally:
+                for process in started:
+                    process.send_signal(signal.SIGTERM)
+                for process in started:
+                    try:
+                        process.wait(15)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait(5)
+
+    def insert(self, count: int, rate: float) -> list[Committed]:
+        """Insert messages at `rate` a second over SESSIONS sessions, each in a transaction of its own."""
+        committed: list[Committed] = []
+        began = time.monotonic() + 0.2
+
+        def write(part: int) -> None:
+            with self.stack.db() as conn:
+                for n in range(count):
+                    # A session has one writer, as in life.
+                    if n % SESSIONS % WRITERS != part:
+                        continue
+                    if (ahead := began + n / rate - time.monotonic()) > 0:
+                        time.sleep(ahead)
+                    row = conn.execute(
+                        "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'bench')"
+                        " returning id::text, session_id::text, seq",
+                        [1 + n % SESSIONS],
+                    ).fetchone()
+                    at = time.time()
+                    assert row is not None
+                    committed.append(Committed(row["id"], row["session_id"], row["seq"], at))
+
+        threads = [threading.Thread(target=write, args=(part,)) for part in range(WRITERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sorted(committed, key=lambda c: c.at)
+
+    def backlog(self, count: int, sessions: int) -> list[Committed]:
+        """Messages of `sessions` sessions that wait already."""
+        with self.stack.db() as conn:
+            for start in range(0, count, 10_000):
+                conn.execute(
+                    "insert into gre_chat_messages (player_id, sender, message)"
+                    " select 1 + g %% %s, 'player', 'message ' || g from generate_series(%s::int, %s::int) g",
+                    [sessions, start + 1, min(start + 10_000, count)],
+                )
+            rows = conn.execute("select id::text, session_id::text, seq from gre_chat_messages").fetchall()
+        return [Committed(row["id"], row["session_id"], row["seq"], 0.0) for row in rows]
+
+    def state(self) -> dict[str, Any]:
+        """What the sink has: items and requests."""
+        found: dict[str, Any] = self.sink.get("/").raise_for_status().json()
+        return found
+
+    def arrivals(self, committed: list[Committed]) -> dict[str, float]:
+        """First accepted arrival of each message at Pusher. The floor's n-th ring of a session is its n-th message."""
+        first: dict[str, float] = {}
+        order: dict[str, list[str]] = defaultdict(list)
+        for message in sorted(committed, key=lambda c: (c.session, c.seq)):
+            order[message.session].append(message.id)
+        rung: dict[str, int] = defaultdict(int)
+        for name, message, session, _, at, status in self.state()["items"]:
+            if status != 200:
+                continue
+            if name == "floor":
+                if rung[session] < len(order[session]):
+                    first.setdefault(order[session][rung[session]], at)
+                rung[session] += 1
+            elif name == "new-player-message":
+                first.setdefault(message, at)
+        return first
+
+    def all_arrived(self, committed: list[Committed], within: float, quiet: float = 6.0) -> dict[str, float]:
+        """Wait until everything arrived, or nothing more has for `quiet` seconds."""
+        deadline, changed, known = time.monotonic() + within, time.monotonic(), -1
+        while True:
+            first = self.arrivals(committed)
+            if len(first) != known:
+                known, changed = len(first), time.monotonic()
+            now = time.monotonic()
+            if len(first) >= len(committed) or now > deadline or now - changed > quiet:
+                return first
+            time.sleep(0.5)
+
+
+def disorder(committed: list[Committed], first: dict[str, float]) -> int:
+    """How many messages came for the first time after a later one of their session."""
+    by_session: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for message in committed:
+        if message.id in first:
+            by_session[message.session].append((message.seq, first[message.id]))
+    wrong = 0
+    for arrivals in by_session.values():
+        newest = 0.0
+        for _, at in sorted(arrivals):
+            wrong += at < newest
+            newest = max(newest, at)
+    return wrong
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that `share` of `values` do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]

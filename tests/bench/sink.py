@@ -1,0 +1,75 @@
+"""The sink of the bench: takes what Pusher and OneSignal take, notes when it came, and fails when told to.
+
+A process of its own, so that what receives does not share an interpreter with what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+Item = tuple[str, str | None, str | None, int | None, float, int]
+"""Event, message id, session id, seq, when it came (Unix seconds), status."""
+
+
+class Sink:
+    """What has come, and until when everything is answered with 500."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.requests = {"pusher": 0, "onesignal": 0}
+        self.failing_until = 0.0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request of a relay, or of the bench itself."""
+        body = await request.read()
+        now = time.time()
+        if request.method == "GET":
+            since = int(request.query.get("since", 0))
+            state = {"items": self.items[since:], "requests": self.requests}
+            return web.Response(body=orjson.dumps(state))
+        if request.path == "/fault":
+            self.failing_until = now + orjson.loads(body)["seconds"]
+            return web.Response()
+        if request.method == "DELETE":
+            self.__init__()  # type: ignore[misc]
+            return web.Response()
+        status = 500 if now < self.failing_until else 200
+        content = orjson.loads(body)
+        if request.path.endswith("/notifications"):
+            self.requests["onesignal"] += 1
+            self._note("push", content.get("data") or {}, now, status)
+            return web.Response(status=status, body=b'{"id": "n"}')
+        self.requests["pusher"] += 1
+        for event in content.get("batch", [content]):
+            self._note(event["name"], orjson.loads(event["data"]), now, status)
+        return web.Response(status=status, body=b"{}", content_type="application/json")
+
+    def _note(self, name: str, data: dict[str, Any], now: float, status: int) -> None:
+        message = data.get("id") or data.get("message_id")
+        self.items.append((name, message, data.get("session_id"), data.get("seq"), now, status))
+
+
+async def main() -> None:
+    """Serve until SIGTERM; the port is printed."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    runner = web.ServerRunner(web.Server(Sink().handle, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+    sys.stdout.write(f"{runner.addresses[0][1]}\n")
+    sys.stdout.flush()
+    await stop.wait()
+    await runner.cleanup()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

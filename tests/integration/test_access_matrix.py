@@ -1,0 +1,158 @@
+"""Who may do what, found out by doing it: every caller, table and function that the catalogue knows.
+
+Cells: `y` done, `0` nothing was there for this caller, `x` refused by grant or policy (42501), else the code of
+the refusal; `own/other` where the two differ. Own is the caller's own row (for callers that are no player,
+player 29's; that are no staff, s1's); other is another's. What is not written here fails the test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.access_matrix import CALLERS, CALLS, World, document, find
+from tests.conftest import ROOT, Database
+
+DOC = ROOT / "docs" / "access.md"
+REPORT: list[str] = []
+"""What the test report prints at its end (conftest.py beside this file)."""
+
+# callers: no token | player 29 | player 30 | staff | admin | service key | … acting as player:29 | staff:s1 | nobody
+TABLES = """
+gre_chat_sessions    select     x  y/0  y/0  y    y    y  y  y  y
+gre_chat_sessions    insert     x  y/x  y/x  y    y    y  y  y  y
+gre_chat_sessions    update     x  0    0    y    y    y  y  y  y
+gre_chat_sessions    delete     x  x    x    x    x    y  y  y  y
+gre_chat_messages    select     x  y/0  y/0  y    y    y  y  y  y
+gre_chat_messages    insert:player  x  y/x  y/x  x    x    y  y  y  y
+gre_chat_messages    insert:staff   x  x    x    y    y    y  y  y  y
+gre_chat_messages    insert:system  x  x    x    x    x    y  y  y  y
+gre_chat_messages    update     x  x    x    x    x    y  y  y  y
+gre_chat_messages    delete     x  x    x    x    x    y  y  y  y
+gre_online_status    select     x  y    y    y    y    y  y  y  y
+gre_online_status    insert     x  x    x    y/x  y/x  y  y  y  y
+gre_online_status    update     x  0    0    y/0  y/0  y  y  y  y
+gre_online_status    delete     x  x    x    x    x    y  y  y  y
+push_notifications   select     x  0    0    y    y    y  y  y  y
+push_notifications   insert     x  x    x    x    y    y  y  y  y
+push_notifications   update     x  x    x    x    x    y  y  y  y
+push_notifications   delete     x  x    x    x    x    y  y  y  y
+gre_chat_players     select     x  y/0  y/0  y    y    y  y  y  y
+gre_chat_players     insert     x  x    x    x    x    y  y  y  y
+gre_chat_players     update     x  x    x    x    x    y  y  y  y
+gre_chat_players     delete     x  x    x    x    x    y  y  y  y
+gre_staff            select     x  0    0    y    y    y  y  y  y
+gre_staff            insert     x  x    x    x    x    y  y  y  y
+gre_staff            update     x  x    x    x    x    y  y  y  y
+gre_staff            delete     x  x    x    x    x    y  y  y  y
+gre_relay_sinks      select     x  x    x    x    x    y  y  y  y
+gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x
+gre_relay_sinks      update     x  x    x    x    x    x  x  x  x
+gre_relay_sinks      delete     x  x    x    x    x    x  x  x  x
+gre_relay_lanes      select     x  x    x    x    x    y  y  y  y
+gre_relay_lanes      insert     x  x    x    x    x    x  x  x  x
+gre_relay_lanes      update     x  x    x    x    x    x  x  x  x
+gre_relay_lanes      delete     x  x    x    x    x    x  x  x  x
+gre_relay_deliveries select     x  x    x    x    x    y  y  y  y
+gre_relay_deliveries insert     x  x    x    x    x    x  x  x  x
+gre_relay_deliveries update     x  x    x    x    x    x  x  x  x
+gre_relay_deliveries delete     x  x    x    x    x    x  x  x  x
+"""
+
+FUNCTIONS = """
+gre_whoami                       none player player staff admin service player staff none
+gre_send_message                 x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required
+gre_send_message to a session    x y/session_mismatch y/session_mismatch y y sender_unknown y/session_mismatch y act_as_required
+gre_send_message as player       x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required
+gre_send_message as staff        x sender_forged sender_forged y y y sender_forged y act_as_required
+gre_send_message as system       x sender_forged sender_forged sender_forged sender_forged y sender_forged sender_forged act_as_required
+gre_send_messages                x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required
+gre_send_messages as player      x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required
+gre_send_messages as staff       x sender_forged sender_forged y y y sender_forged y act_as_required
+gre_staff_reply                  x staff_only staff_only y y y staff_only y act_as_required
+gre_chat_history of a player     x y/player_mismatch y/player_mismatch y y y y/player_mismatch y act_as_required
+gre_chat_history of a session    x y/session_unknown y/session_unknown y y y y/session_unknown y act_as_required
+gre_list_sessions                x y/0 y/0 y y y y/0 y act_as_required
+gre_catch_up                     x y/0 y/0 y y y y/0 y act_as_required
+gre_mark_read                    x y/session_unknown y/session_unknown y y act_as_required y/session_unknown y act_as_required
+gre_set_session_status           x staff_only staff_only y y y staff_only y act_as_required
+gre_close_session                x staff_only staff_only y y y staff_only y act_as_required
+gre_enable_player                x staff_only staff_only y y y staff_only y act_as_required
+gre_enable_all_players           x staff_only staff_only y y y staff_only y act_as_required
+gre_set_online_status            x staff_only staff_only y y act_as_required staff_only y act_as_required
+gre_erase_player                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required
+gre_link_user                    x x x x x y service_only service_only act_as_required
+gre_hub_news                     x x x x x y y y y
+gre_hub_presence                 x x x x x y y y y
+gre_relay_claim                  x x x x x y y y y
+gre_relay_settle                 x x x x x y y y y
+gre_relay_extend                 x x x x x y y y y
+gre_relay_release                x x x x x y y y y
+gre_relay_stats                  x x x x x y y y y
+gre_schema_version               x x x x x y y y y
+"""
+
+
+@pytest.fixture(scope="module")
+def world(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[World]:
+    pg.create_database("access", migrated_template)
+    found = World(Database(pg, "access"))
+    yield found
+    found.conn.close()
+    pg.drop_database("access")
+
+
+def expected(text: str) -> dict[str, list[str]]:
+    """Rows of a table above: what stands before the last cells is the row's name."""
+    lines = [line.split() for line in text.strip().splitlines()]
+    return {" ".join(words[: -len(CALLERS)]): words[-len(CALLERS) :] for words in lines}
+
+
+@pytest.fixture(scope="module")
+def matrix(world: World) -> dict[str, list[str]]:
+    found = find(world, list(expected(TABLES)))
+    REPORT[:] = document(found).splitlines()[8:]
+    return found
+
+
+def catalogue(world: World, query: str) -> list[dict[str, Any]]:
+    """Rows of a catalogue query."""
+    with world.db.connect() as conn:
+        return conn.execute(query.encode()).fetchall()
+
+
+def test_every_table_and_function_of_the_catalogue_has_a_row(world: World) -> None:
+    tables = catalogue(world, "select relname as x, relrowsecurity as rls from pg_class where relkind in ('r', 'p', 'v', 'm', 'f')"
+                       " and relnamespace = 'public'::regnamespace")  # fmt: skip
+    assert {t["x"] for t in tables} == {line.split()[0] for line in expected(TABLES)}
+    assert all(t["rls"] for t in tables)
+    verbs = {"select", "insert", "update", "delete"}
+    for t in tables:
+        assert {
+            line.split()[1].partition(":")[0] for line in expected(TABLES) if line.split()[0] == t["x"]
+        } == verbs
+    functions = [
+        f["x"]
+        for f in catalogue(
+            world, "select proname as x from pg_proc where pronamespace = 'public'::regnamespace"
+        )
+    ]
+    assert sorted(functions) == sorted({label.split()[0] for label in CALLS})
+    assert set(expected(FUNCTIONS)) == set(CALLS)
+
+
+@pytest.mark.parametrize("row", [*expected(TABLES), *expected(FUNCTIONS)])
+def test_access(matrix: dict[str, list[str]], row: str) -> None:
+    wanted = {**expected(TABLES), **expected(FUNCTIONS)}[row]
+    assert dict(zip(CALLERS, matrix[row], strict=True)) == dict(zip(CALLERS, wanted, strict=True))
+
+
+def test_the_page_is_current(matrix: dict[str, list[str]]) -> None:
+    text = document(matrix)
+    if os.environ.get("GRE_WRITE_ACCESS"):
+        DOC.write_text(text)
+    assert DOC.read_text() == text

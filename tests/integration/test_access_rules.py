@@ -1,0 +1,339 @@
+"""What the access matrix rests on: columns, helpers, definer functions, roles, the private topic, and that no
+caller can forge what belongs to the server."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.access import ADMIN, NOBODY, SERVICE, Caller, Door, RefusalError, player, request, staff, user
+from tests.conftest import Database
+
+ROLES = ("anon", "authenticated", "service_role")
+
+# What each role may select, insert and update of a table's columns: `*` all of them, `-` none.
+COLUMNS = """
+gre_chat_sessions     authenticated  *  *  status,assigned_staff_id
+gre_chat_messages     authenticated  *  *  -
+gre_online_status     authenticated  *  *  *
+push_notifications    authenticated  *  *  -
+gre_chat_players      authenticated  *  -  -
+gre_staff             authenticated  *  -  -
+gre_chat_sessions     service_role   *  *  *
+gre_chat_messages     service_role   *  *  *
+gre_online_status     service_role   *  *  *
+push_notifications    service_role   *  *  *
+gre_chat_players      service_role   *  *  *
+gre_staff             service_role   *  *  *
+gre_relay_sinks       service_role   *  -  -
+gre_relay_lanes       service_role   *  -  -
+gre_relay_deliveries  service_role   *  -  -
+"""
+
+# Helpers outside the exposed schemas, and which roles may execute them besides their owner.
+HELPERS = {
+    "anon authenticated service_role": {"who", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
+    "authenticated service_role": {
+        "clean_name", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
+    },
+    "": {
+        "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
+        "longest_backoff", "message_arrives", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
+        "pace_window",
+    },
+}  # fmt: skip
+
+# Functions that cross row-level security: each asks who is calling, or only the service key may call it.
+DEFINERS = {
+    "gre": {
+        "who", "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts",
+        "message_arrives", "message_paces", "people_changed", "sent_before",
+    },
+    "public": {
+        "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
+        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_hub_news", "gre_hub_presence",
+        "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
+    },
+}  # fmt: skip
+
+
+# Values that a portal may claim for columns that belong to the server, and what is stored instead.
+FORGED_MESSAGE = {
+    "seq": 999, "status": "read", "created_at": "2001-01-01T00:00:00Z", "sender_id": "somebody", "session_id": None,
+}  # fmt: skip
+FORGED_SESSION: dict[str, Any] = {
+    "last_seq": 999, "rev": 999, "unread_by_staff": 999, "unread_by_player": 999, "staff_read_seq": 999, "player_read_seq": 999,
+    "staff_read_at": "2001-01-01T00:00:00Z", "player_read_at": "2001-01-01T00:00:00Z", "last_message_at": "2001-01-01T00:00:00Z",
+    "created_at": "2001-01-01T00:00:00Z", "updated_at": "2001-01-01T00:00:00Z", "closed_at": "2001-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """One database for the tests that only look or roll back."""
+    pg.create_database("access_rules", migrated_template)
+    yield Database(pg, "access_rules")
+    pg.drop_database("access_rules")
+
+
+def rows(db: Database, query: str) -> list[dict[str, Any]]:
+    with db.connect() as conn:
+        return conn.execute(query.encode()).fetchall()
+
+
+def test_every_columns_grants_are_those_written_here(shared: Database) -> None:
+    found = {}
+    for row in rows(
+        shared,
+        f"""select c.relname, r.role, p.privilege, array_agg(a.attname order by a.attnum)
+              filter (where has_column_privilege(r.role, c.oid, a.attnum, p.privilege)) as columns, count(*) as n
+            from pg_class c
+            join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+            cross join unnest(array{list(ROLES)}) r (role)
+            cross join unnest(array['select', 'insert', 'update']) with ordinality p (privilege, nth)
+            where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f')
+            group by 1, 2, 3, p.nth order by p.nth""",
+    ):
+        columns = row["columns"] or []
+        said = "*" if len(columns) == row["n"] else ",".join(columns) or "-"
+        found.setdefault((row["relname"], row["role"]), []).append(said)
+    wanted = {(line.split()[0], line.split()[1]): line.split()[2:] for line in COLUMNS.strip().splitlines()}
+    assert {key: cells for key, cells in found.items() if cells != ["-"] * 3} == wanted
+
+
+def test_no_user_may_truncate_or_put_triggers(shared: Database) -> None:
+    more = rows(
+        shared,
+        "select c.relname, r.role from pg_class c cross join unnest(array['anon', 'authenticated']) r (role)"
+        " where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'"
+        " and has_table_privilege(r.role, c.oid, 'truncate, trigger, references')",
+    )
+    assert more == []
+
+
+def test_helpers_are_callable_by_those_named_here_only(shared: Database) -> None:
+    found: dict[str, set[str]] = {}
+    for row in rows(
+        shared,
+        f"""select p.proname, array_to_string(array(select r from unnest(array{list(ROLES)}) r
+                                                    where has_function_privilege(r, p.oid, 'execute')), ' ') as roles
+            from pg_proc p where p.pronamespace = 'gre'::regnamespace""",
+    ):
+        found.setdefault(row["roles"], set()).add(row["proname"])
+    assert found == HELPERS
+
+
+def test_definer_functions_are_these_and_every_function_has_an_empty_search_path(shared: Database) -> None:
+    functions = rows(
+        shared,
+        "select pronamespace::regnamespace::text as schema, proname, prosecdef, proconfig, pg_get_userbyid(proowner) as owner"
+        " from pg_proc where pronamespace in ('gre'::regnamespace, 'public'::regnamespace)",
+    )
+    definers = {s: {f["proname"] for f in functions if f["prosecdef"] and f["schema"] == s} for s in DEFINERS}
+    assert definers == DEFINERS
+    assert {f["owner"] for f in functions} == {"postgres"}
+    loose = {f["proname"] for f in functions if 'search_path=""' not in (f["proconfig"] or [])}
+    assert loose == {"longest_lease", "longest_backoff"}
+
+
+def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Database) -> None:
+    members = rows(
+        shared,
+        f"select member::regrole::text from pg_auth_members where member = any (array{list(ROLES)}::regrole[])",
+    )
+    assert members == []
+    holders = rows(
+        shared,
+        "select distinct member::regrole::text as m from pg_auth_members where roleid = 'service_role'::regrole",
+    )
+    assert {h["m"] for h in holders} == {"authenticator", "postgres"}
+    create = "select has_schema_privilege(r, s, 'create') as x from unnest(array['anon', 'authenticated', 'service_role', 'authenticator']) r,"
+    assert {r["x"] for r in rows(shared, create + " unnest(array['gre', 'public']) s")} == {False}
+    for caller in (NOBODY, player(29), staff()):
+        with Door(shared, caller) as door:
+            for query in (
+                "create table public.mine ()",
+                "create function public.mine() returns int language sql as 'select 1'",
+            ):
+                with pytest.raises(RefusalError, match="42501"):
+                    door.sql(query)
+
+
+@pytest.mark.parametrize("caller", [NOBODY, player(29), staff(), ADMIN])
+def test_nobody_hears_or_rings_the_relays_bell(shared: Database, caller: Caller) -> None:
+    with shared.connect("supabase_admin") as admin:
+        admin.execute("drop policy if exists open on realtime.messages")
+        admin.execute(
+            "create policy open on realtime.messages for all to public using (true) with check (true)"
+        )
+        admin.execute("select realtime.send('{}', 'ring', 'gre:relay', true)")
+    ring = "insert into realtime.messages (topic, extension, payload, event, private) values (%s, 'broadcast', '{}', 'x', true)"
+    with Door(shared, caller) as door:
+        assert door.sql("select from realtime.messages where topic = 'gre:relay'") == []
+        with request(door.conn, caller, keep=False) as conn:
+            conn.execute("select set_config('realtime.topic', 'gre:relay', true)")
+            assert conn.execute("select from realtime.messages").fetchall() == []
+        with pytest.raises(RefusalError, match="42501"):
+            door.sql(ring, "gre:relay")
+        with request(door.conn, caller, keep=False) as conn:
+            conn.execute("select set_config('realtime.topic', 'gre:relay', true)")
+            with pytest.raises(Exception, match="row-level security"):
+                conn.execute(ring, ["elsewhere"])
+        door.sql(ring, "another topic")
+
+
+@pytest.mark.parametrize(
+    ("caller", "sender", "sender_id"),
+    [(player(29), "player", "29"), (staff(), "staff", "s1"), (ADMIN, "staff", "a1"),
+     (SERVICE.acting_as("staff:s1"), "staff", "s1"), (SERVICE.acting_as("player:29"), "player", "29"),
+     (SERVICE, "player", "29"), (SERVICE, "staff", "somebody"), (SERVICE, "system", "somebody")],
+)  # fmt: skip
+def test_what_belongs_to_the_server_cannot_be_inserted(
+    db: Database, caller: Caller, sender: str, sender_id: str
+) -> None:
+    """(The service key, speaking for nobody, says for whom staff's message is.)"""
+    with Door(db, caller) as door:
+        names = ", ".join(FORGED_MESSAGE)
+        values = list(FORGED_MESSAGE.values())
+        for nth in (1, 2):
+            (found,) = door.sql(
+                f"insert into gre_chat_messages (player_id, sender, message, {names}) values (29, %s, 'x', {', '.join(['%s'] * len(values))})"  # type: ignore[arg-type]
+                " returning *, created_at > clock_timestamp() - interval '1 minute' as recent",
+                sender,
+                *values,
+            )
+            assert (found["seq"], found["status"], found["sender_id"], found["recent"]) == (
+                nth,
+                "sent",
+                sender_id,
+                True,
+            )
+
+
+@pytest.mark.parametrize("caller", [player(29), staff(), ADMIN, SERVICE, SERVICE.acting_as("player:29")])
+def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: Caller) -> None:
+    with Door(db, caller) as door:
+        door.sql(
+            f"insert into gre_chat_sessions (player_id, {', '.join(FORGED_SESSION)}) values (29, {', '.join(['%s'] * len(FORGED_SESSION))})",  # type: ignore[arg-type]
+            *FORGED_SESSION.values(),
+        )
+        (found,) = door.sql("select * from gre_chat_sessions")
+    for name in FORGED_SESSION:
+        assert found[name] in (0, None) or name in ("rev", "created_at", "updated_at"), name
+    assert found["rev"] == 1
+    assert found["created_at"] == found["updated_at"]
+    assert found["created_at"].year > 2001
+
+
+def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
+    with Door(db, player(29)) as a:
+        a.call("gre_send_message", message="hello")
+    with Door(db, SERVICE) as service:
+        (before,) = service.sql("select * from gre_chat_sessions")
+        for name, value in FORGED_SESSION.items():
+            service.sql(f"update gre_chat_sessions set {name} = %s", value)  # type: ignore[arg-type]
+        service.sql("update gre_chat_sessions set id = gen_random_uuid(), player_id = 30")
+        (after,) = service.sql("select * from gre_chat_sessions")
+        changed = {name for name in before if before[name] != after[name]}
+        assert changed == {"rev", "updated_at"}
+        assert after["rev"] == before["rev"] + len(FORGED_SESSION) + 1
+
+        (before,) = service.sql("select * from gre_chat_messages")
+        forged = {
+            **FORGED_MESSAGE,
+            "id": uuid.uuid4(),
+            "session_id": uuid.uuid4(),
+            "player_id": 30,
+            "sender": "staff",
+            "message": "other",
+        }
+        for name, value in forged.items():
+            service.sql(f"update gre_chat_messages set {name} = %s", value)  # type: ignore[arg-type]
+        (after,) = service.sql("select * from gre_chat_messages")
+        assert {name for name in before if before[name] != after[name]} == {"status"}
+        service.sql("update gre_chat_messages set status = 'sent'")
+        (after,) = service.sql("select * from gre_chat_messages")
+        assert after["status"] == "read"
+
+    with Door(db, staff()) as s:
+        for name, value in FORGED_SESSION.items():
+            with pytest.raises(RefusalError, match="42501"):
+                s.sql(f"update gre_chat_sessions set {name} = %s", value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("caller", "role"),
+    [
+        (NOBODY, "none"),
+        (user(), "none"),
+        (user("service"), "none"),
+        (user("player", player_id="29"), "player"),
+        (user("player", player_id="29 or 1=1"), "none"),
+        (user("player", player_id=-29), "none"),
+        (user("player", player_id=29.5), "none"),
+        (user("player", player_id=10**18), "none"),
+        (user("player", player_id=[29]), "none"),
+        (user("player", staff_id="s1"), "none"),
+        (user("staff", player_id=29), "none"),
+        (user("staff", staff_id=""), "none"),
+        (user("staff", staff_id="gone"), "none"),
+        (user("admin", staff_id="gone"), "none"),
+        (user("staff", staff_id="unlisted"), "staff"),
+        (Caller({"role": "authenticated", "user_metadata": {"gre_role": "admin", "staff_id": "a1"}}), "none"),
+        (Caller({"role": "authenticated", "gre_role": "admin", "staff_id": "a1"}), "none"),
+        (Caller({"role": "authenticated", "app_metadata": "admin"}), "none"),
+        (
+            Caller({"role": "authenticated", "app_metadata": [{"gre_role": "admin", "staff_id": "a1"}]}),
+            "none",
+        ),
+        (Caller({"role": "authenticated", "sub": "not a uuid"}), "none"),
+        (Caller({"role": "anon", "app_metadata": {"gre_role": "admin", "staff_id": "a1"}}), "none"),
+        # The header means something with the service key alone.
+        (player(29).acting_as("player:30"), "player"),
+        (player(29).acting_as("staff:s1"), "player"),
+        (NOBODY.acting_as("staff:s1"), "none"),
+        (staff().acting_as("staff:a1"), "staff"),
+        (SERVICE, "service"),
+        (SERVICE.acting_as("nobody"), "none"),
+        (SERVICE.acting_as(""), "none"),
+        (SERVICE.acting_as("service"), "none"),
+        (SERVICE.acting_as("player:0"), "none"),
+        (SERVICE.acting_as("player:-1"), "none"),
+        (SERVICE.acting_as("player:29\n"), "none"),
+        (SERVICE.acting_as("player:29,player:30"), "none"),
+        (SERVICE.acting_as("player:9999999999999999999"), "none"),
+        (SERVICE.acting_as("staff:"), "none"),
+        (SERVICE.acting_as("admin:a1"), "none"),
+        (SERVICE.acting_as("staff:gone"), "none"),
+        (SERVICE.acting_as("staff:s1"), "staff"),
+        (SERVICE.acting_as("staff:a1"), "admin"),
+        (SERVICE.acting_as("staff:unlisted"), "staff"),
+    ],
+)
+def test_who_is_who(shared: Database, caller: Caller, role: str) -> None:
+    with shared.connect() as setup:
+        setup.execute(
+            "insert into gre_staff (staff_id, role, active) values ('s1', 'staff', true), ('a1', 'admin', true), ('gone', 'admin', false)"
+            " on conflict do nothing"
+        )
+    with Door(shared, caller) as door:
+        who = door.call("gre_whoami")
+        assert who["role"] == role
+        if role == "player":
+            assert (who["player_id"], who["staff_id"]) == (29, None)
+        elif role in ("staff", "admin"):
+            assert who["player_id"] is None
+            assert who["staff_id"] in ("s1", "a1", "unlisted")
+
+
+def test_a_request_without_claims_is_nobody(shared: Database) -> None:
+    """(The stack and PostgREST always set claims; this is what would happen if one did not.)"""
+    with shared.connect("authenticator") as conn, conn.transaction(force_rollback=True):
+        conn.execute("set local role anon")
+        row = conn.execute("select gre_whoami() as w").fetchone()
+        assert row is not None
+        assert row["w"]["role"] == "none"

@@ -1,0 +1,150 @@
+"""Real servers on loopback ports for tests of clients: one that answers, one that misbehaves byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came over the wire; `query` is decoded, `headers` find names in any case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    content: bytes
+
+    def json(self) -> Any:
+        return orjson.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer; with `hang` it never comes, with `gone` the connection is closed instead."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hang: bool = False
+    gone: bool = False
+
+
+HANG = Reply(hang=True)
+GONE = Reply(gone=True)
+
+
+def json_reply(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+    """An answer with a JSON body."""
+    return Reply(status, orjson.dumps(value), {"Content-Type": "application/json", **(headers or {})})
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[Request], Reply], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server whose requests `handler` answers; its port."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        content = await request.read()
+        found = Request(request.method, request.path, request.query, request.headers, content)
+        reply = handler(found)
+        if reply.hang:
+            await asyncio.Event().wait()
+        if reply.gone:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving_bytes(serve: Bytes) -> AsyncIterator[int]:
+    """A server that does what `serve` does with each connection; leaving waits until they are closed."""
+    handlers = set[asyncio.Task[None]]()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        try:
+            await serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1")
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        if handlers:
+            await asyncio.wait(handlers, timeout=5)
+
+
+def saying(answer: bytes) -> Bytes:
+    """Answer the first request with these bytes and hang up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    return serve
+
+
+@contextmanager
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port whose queue of connections is full: the next one is neither taken nor refused."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(server.getsockname())
+            yield server.getsockname()[1]
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@contextmanager
+def mute_port() -> Iterator[int]:
+    """A port that takes connections and requests and never says a word."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield server.getsockname()[1]
+
+
+HALF_A_BODY = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+GARBAGE = b"\x00\x01 this is no HTTP \r\n\r\n"

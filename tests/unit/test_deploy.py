@@ -1,0 +1,288 @@
+"""What is in deploy/ fits what the program is: metrics, variables, files, commands, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from prometheus_client import Counter, Gauge, Histogram
+from typer.main import get_command
+
+from gre_bridge import bridge
+from gre_bridge.cli import app
+from gre_bridge.doctor.keys import judge_service_key
+from gre_bridge.doctor.local import SPARE_FILES
+from gre_bridge.settings import Settings, secret_names, variables
+from gre_bridge.telemetry import Metrics
+from tests.loopback import Reply, serving
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+ALERTS = (DEPLOY / "prometheus" / "alerts.yaml").read_text()
+DASHBOARD = json.loads((DEPLOY / "grafana" / "gre-bridge.json").read_text())
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+UNIT = (DEPLOY / "gre-bridge.service").read_text()
+COMPOSE = (DEPLOY / "compose.yaml").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def series() -> dict[str, set[str]]:
+    """Every series that the daemon can export, with its labels."""
+    found: dict[str, set[str]] = {}
+    for metric in vars(Metrics()).values():
+        if isinstance(metric, Counter):
+            found[f"{metric._name}_total"] = set(metric._labelnames)
+        elif isinstance(metric, Gauge):
+            found[metric._name] = set(metric._labelnames)
+        elif isinstance(metric, Histogram):
+            labels = set(metric._labelnames)
+            found |= {f"{metric._name}_{part}": labels | {"le"} for part in ("bucket", "count", "sum")}
+    return found
+
+
+def expressions() -> list[str]:
+    alerts = re.findall(r"^ +expr: (.+)$", ALERTS, re.MULTILINE)
+    return alerts + [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+# Metrics ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_metric_and_label_that_is_asked_for_is_exported(expression: str) -> None:
+    known = series()
+    names = re.findall(r"\b(?:gre_\w+|up)\b", expression)
+    assert names and set(names) <= known.keys() | {"up"}
+    labels = {"instance", "job"}.union(*(known.get(name, set()) for name in names))
+    asked = {
+        label for part in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)=~?\"", part)
+    }
+    grouped = {
+        label.strip()
+        for part in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression)
+        for label in part.split(",")
+    }
+    assert asked | grouped <= labels
+    assert expression.count("(") == expression.count(")")
+
+
+def test_what_is_only_ever_counted_up_is_asked_for_as_a_rate() -> None:
+    for expression in expressions():
+        for name in re.findall(r"\bgre_\w+_(?:total|bucket)\b", expression):
+            assert re.search(rf"(?:rate|increase)\({name}", expression), expression
+
+
+def test_every_alert_that_was_promised_is_there_and_is_explained() -> None:
+    alerts = re.findall(r"^ +- alert: (\w+)$", ALERTS, re.MULTILINE)
+    assert {
+        "GreOldestPending",
+        "GreDead",
+        "GreBreakerOpen",
+        "GreNoWorker",
+        "GreSchemaMismatch",
+        "GreSocketsDropped",
+    } <= set(alerts)
+    assert len(re.findall(r"^ +expr: ", ALERTS, re.MULTILINE)) == len(alerts)
+    assert re.findall(r"docs/operations\.md#(\w+)", ALERTS) == [name.lower() for name in alerts]
+    for name in alerts:
+        assert f"\n### {name}\n" in OPERATIONS
+
+
+def test_the_dashboard_has_its_variables_and_no_panel_over_another() -> None:
+    assert {one["name"] for one in DASHBOARD["templating"]["list"]} == {"datasource", "instance"}
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        grid = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(grid["x"], grid["x"] + grid["w"])
+            for y in range(grid["y"], grid["y"] + grid["h"])
+        }
+        assert grid["x"] + grid["w"] <= 24 and not cells & taken
+        assert panel["description"]
+        taken |= cells
+
+
+# Variables and commands -----------------------------------------------------------------------------------------
+
+
+def test_every_variable_that_is_named_exists() -> None:
+    known = {name for field in Settings.model_fields for name in variables(field)}
+    known |= {f"{names[0]}_FILE" for names in secret_names()}
+    for text in (DOCKERFILE, UNIT, COMPOSE, OPERATIONS):
+        named = set(re.findall(r"\b(?:GRE|SUPABASE|PUSHER|ONESIGNAL)_[A-Z_]*[A-Z]\b", text))
+        assert named - {"SUPABASE_JWT_SECRET"} <= known
+
+
+def test_every_command_that_the_guide_names_exists() -> None:
+    named = re.findall(r"`gre-bridge ([a-z][^`]*)`", OPERATIONS)
+    assert len(named) > 20
+    for line in named:
+        command: Any = get_command(app)
+        words = line.split()
+        while hasattr(command, "commands"):
+            assert words and words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        options = {opt for parameter in command.params for opt in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", line)) <= options, line
+
+
+# Docker -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_source_that_is_copied_exists_and_is_not_ignored() -> None:
+    kept = {
+        line[1:]
+        for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    assert copied == kept
+    assert all((ROOT / source).exists() for source in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = {project["project"]["readme"], *project["project"]["license-files"], "gre_bridge", "sql"}
+    assert needed <= copied
+    assert "uvloop" in project["project"]["optional-dependencies"]
+
+
+def test_the_image_is_not_roots_and_takes_only_what_is_locked() -> None:
+    final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
+    assert re.findall(r"^USER (.+)$", final, re.MULTILINE) == ["10001:10001"]
+    assert "--require-hashes" in DOCKERFILE and "pip install --quiet --no-index" in DOCKERFILE
+    instructions = re.sub(r"\\\n", " ", DOCKERFILE)
+    known = (
+        "FROM",
+        "WORKDIR",
+        "COPY",
+        "RUN",
+        "USER",
+        "ENV",
+        "EXPOSE",
+        "STOPSIGNAL",
+        "HEALTHCHECK",
+        "ENTRYPOINT",
+        "CMD",
+        "#",
+    )
+    assert all(line.startswith(known) for line in instructions.splitlines() if line)
+
+
+@pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (None, 1)])
+async def test_the_health_check_of_the_image_says_what_healthz_says(
+    status: int | None, exit_status: int
+) -> None:
+    found = re.search(r"^HEALTHCHECK .*?\bCMD (\[.+\])$", re.sub(r"\\\n", " ", DOCKERFILE), re.MULTILINE)
+    assert found
+    command = json.loads(found[1])
+    assert command[0] == "python"
+    asked: list[str] = []
+
+    def answer(request: Any) -> Reply:
+        asked.append(request.path)
+        return Reply(status or 500, gone=status is None)
+
+    async with serving(answer) as port:
+        env = {"GRE_HTTP_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+        done = await asyncio.create_subprocess_exec(
+            sys.executable, *command[1:], env=env, stderr=subprocess.DEVNULL
+        )
+        assert await done.wait() == exit_status
+    assert asked == ["/healthz"]
+
+
+def test_compose_gives_each_service_only_secrets_that_are_declared() -> None:
+    declared = set(re.findall(r"^  (\w+): \{file: secrets/\1\}$", COMPOSE, re.MULTILINE))
+    files = dict(re.findall(r"(\w+)_FILE: /run/secrets/(\w+)", COMPOSE))
+    assert set(files.values()) == declared
+    assert {name for name, file in files.items() if name.lower().removeprefix("gre_") == file} == files.keys()
+    assert {names[0] for names in secret_names()} == files.keys()
+    assert re.search(r"replicas: 2\b", COMPOSE)
+    worker = COMPOSE.split("\n  worker:\n")[1].split("\n\n")[0]
+    assert "supabase_db_url" not in worker
+
+
+# systemd ------------------------------------------------------------------------------------------------------------
+
+
+def unit(name: str) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+
+
+def test_the_unit_hands_over_each_credential_that_it_names() -> None:
+    loaded = {one.partition(":")[0] for one in unit("LoadCredential")}
+    used = {m[2]: m[1] for one in unit("Environment") if (m := re.fullmatch(r"(\w+)_FILE=%d/(\w+)", one))}
+    assert used.keys() == loaded
+    assert set(used.values()) <= {names[0] for names in secret_names()}
+
+
+def test_the_units_limits_leave_the_daemon_its_time_and_its_sockets() -> None:
+    fields = Settings.model_fields
+    [stop] = unit("TimeoutStopSec")
+    assert int(stop) > fields["drain_seconds"].default + bridge.GIVE_UP
+    [files] = unit("LimitNOFILE")
+    assert int(files) >= fields["max_sockets"].default + SPARE_FILES
+    assert unit("Type") == ["notify"] and unit("Restart") == ["always"] and unit("WatchdogSec") == ["60"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(tmp_path: Path) -> None:
+    here = tmp_path / "gre-bridge.service"
+    here.write_text(UNIT.replace("/opt/gre-bridge/bin/gre-bridge", "/bin/true"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(here)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(here)], capture_output=True, text=True, timeout=30, check=False
+    )  # fmt: skip
+    level = re.search(r"exposure level for .*: ([\d.]+)", done.stdout)
+    assert level and float(level[1]) < 2
+
+
+# The guide ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_token_that_the_guide_signs_is_one_that_the_doctor_takes() -> None:
+    found = re.search(
+        r'^SUPABASE_JWT_SECRET=… /opt/gre-bridge/bin/python -c "\n(.+?)"$',
+        OPERATIONS,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert found
+    secret = "a secret that is long enough to sign with"
+    done = subprocess.run(
+        [sys.executable, "-c", found[1]], env={"SUPABASE_JWT_SECRET": secret}, capture_output=True, text=True, timeout=30, check=True
+    )  # fmt: skip
+    token = done.stdout.strip()
+    assert jwt.decode(token, secret, ["HS256"])["role"] == "gre_worker"
+    said = judge_service_key(token, url="https://chat.example.com", now=time.time())
+    assert said.status == "ok" and "gre_worker" in said.found
+
+
+def test_every_link_of_the_guide_leads_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+        for line in re.findall(r"^#+ (.+)$", OPERATIONS, re.MULTILINE)
+    }
+    for name in re.findall(r"\*(Gre\w+|Scale)\*", OPERATIONS):
+        assert name.lower() in headings
+    for path in re.findall(r"`(deploy/[\w./-]+)`", OPERATIONS):
+        assert (ROOT / path).exists()
