@@ -43,6 +43,14 @@ check: setup ## Lint, check types and check who imports whom
 bench: setup ## Measure the relay side by side with what one would use instead
 	$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## Break everything, one thing after the other, and count (ARGS="--only NAME", "--list", "--write")
+	$(BIN)/python -m tests.chaos $(ARGS)
+
+.PHONY: soak
+soak: setup ## Run under load with a fault every few seconds (ARGS="--minutes 60")
+	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
 .PHONY: lock
 lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \

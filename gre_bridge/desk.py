@@ -7,26 +7,34 @@ to the terminal, progress to stderr, `--json` prints one JSON value.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import typer
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.models import Json
-from gre_bridge.operate import DeadFilter, Operator
 from gre_bridge.settings import Settings, load_settings
 
+if TYPE_CHECKING:  # what they need takes longer to import than most commands take to run
+    from gre_bridge.operate import DeadFilter, Operator
+
 T = TypeVar("T")
+
+
+class SinkName(StrEnum):
+    """The sinks that there are."""
+
+    PUSHER = "pusher"
+    ONESIGNAL = "onesignal"
+
 
 EnvFile = Annotated[
     Path | None,
@@ -34,7 +42,7 @@ EnvFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")]
-Sink = Annotated[str | None, typer.Option(help="Of this sink alone: pusher or onesignal.")]
+Sink = Annotated[SinkName | None, typer.Option(help="Of this sink alone.")]
 Session = Annotated[UUID | None, typer.Option(help="Of this session alone.")]
 Error = Annotated[str | None, typer.Option(help="Whose error has this text in it.")]
 OlderThan = Annotated[str | None, typer.Option(help="That died longer ago than this: 90s, 15m, 2h, 3d.")]
@@ -42,8 +50,7 @@ Ids = Annotated[list[UUID] | None, typer.Argument(help="Their ids, as `dead list
 All = Annotated[bool, typer.Option("--all", help="All that match, without naming ids.")]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-out = Console()
-err = Console(stderr=True)
+_LONGEST = 100 * 366 * 86400
 
 
 def fail(error: BridgeError) -> NoReturn:
@@ -54,15 +61,15 @@ def fail(error: BridgeError) -> NoReturn:
 
 def seconds(text: str, option: str) -> float:
     """Read a duration like 15m. Raises ConfigurationError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not found:
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhd])", text.strip())
+    if not found or (value := float(found[1]) * _UNITS[found[2]]) > _LONGEST:
         raise ConfigurationError(f"{option}: must be a duration like 90s, 15m, 2h or 3d")
-    return float(found[1]) * _UNITS[found[2]]
+    return value
 
 
 def moment(text: str, option: str) -> str:
     """Read a time, or how long ago, as ISO 8601 with its zone (UTC unless it names one)."""
-    if re.fullmatch(r"\d+(?:\.\d+)?[smhd]", text.strip()):
+    with contextlib.suppress(ConfigurationError):
         return (datetime.now(UTC) - timedelta(seconds=seconds(text, option))).isoformat()
     try:
         read = datetime.fromisoformat(text.strip())
@@ -75,6 +82,7 @@ def moment(text: str, option: str) -> str:
 
 def run(env_file: Path | None, work: Callable[[Operator, Settings], Coroutine[Any, Any, T]]) -> T:
     """Do some work with the database; an error becomes one line and an exit status."""
+    from gre_bridge.operate import Operator  # noqa: PLC0415
 
     async def main() -> T:
         settings = load_settings(env_file)
@@ -93,7 +101,10 @@ def run(env_file: Path | None, work: Callable[[Operator, Settings], Coroutine[An
 
 async def _total(pages: AsyncIterator[int], what: str) -> int:
     """Add up pages, with progress on a terminal."""
-    total = 0
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    total, err = 0, Console(stderr=True)
     with Progress(
         SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn(),
         console=err, transient=True, disable=not err.is_terminal,
@@ -115,8 +126,14 @@ dead = typer.Typer(no_args_is_help=True, help="Deliveries that a service refused
 
 
 def _filter(
-    sink: str | None, session: UUID | None, older_than: str | None, error: str | None, ids: list[UUID] | None
+    sink: SinkName | None,
+    session: UUID | None,
+    older_than: str | None,
+    error: str | None,
+    ids: list[UUID] | None,
 ) -> DeadFilter:
+    from gre_bridge.operate import DeadFilter  # noqa: PLC0415
+
     return DeadFilter(
         sink=sink,
         session=str(session) if session else None,
@@ -147,34 +164,43 @@ def dead_list(
     elif not letters:
         typer.echo("no dead letters")
     else:
-        table = Table("id", "sink", "event", "attempts", "died", "error", box=None)
-        for one in letters:
-            table.add_row(
-                one["id"], one["sink"], one["event"], str(one["attempts"]), one["died_at"], one["error"] or ""
-            )
-        out.print(table)
+        from gre_bridge import board  # noqa: PLC0415
+
+        board.console().print(board.dead_table(letters))
     raise typer.Exit(1 if letters else 0)
 
 
 @dead.command("show")
-def dead_show(letter: UUID, env_file: EnvFile = None) -> None:
-    """Show one of them whole, as JSON (never the message's text)."""
+def dead_show(
+    letter: Annotated[UUID, typer.Argument(help="Its id, as `dead list` shows it.")],
+    as_json: AsJson = False,
+    env_file: EnvFile = None,
+) -> None:
+    """Show all that is known of one of them (the message's text is not)."""
 
     async def work(operator: Operator, _: Settings) -> list[Json]:
-        return await operator.dead(DeadFilter(ids=[str(letter)]))
+        return await operator.dead(_filter(None, None, None, None, [letter]))
 
     found = run(env_file, work)
     if not found:
         fail(BridgeError(f"{letter} is no dead letter"))
-    typer.echo(json.dumps(found[0], indent=2))
+    lines = (f"{name:<12}{'' if value is None else value}" for name, value in found[0].items())
+    _say(found[0], "\n".join(lines), as_json)
 
 
-def _resolve(which: DeadFilter, everything: bool, drop: bool, env_file: Path | None, as_json: bool) -> None:
-    if which == DeadFilter() and not everything:
+def _resolve(
+    filters: tuple[SinkName | None, UUID | None, str | None, str | None, list[UUID] | None],
+    everything: bool,
+    drop: bool,
+    env_file: Path | None,
+    as_json: bool,
+) -> None:
+    if not any(filters) and not everything:
         fail(ConfigurationError("name ids, or a filter, or --all"))
 
     async def work(operator: Operator, _: Settings) -> int:
-        return await _total(operator.resolve(which, drop=drop), "dropped" if drop else "to be sent again")
+        pages = operator.resolve(_filter(*filters), drop=drop)
+        return await _total(pages, "dropped" if drop else "to be sent again")
 
     count = run(env_file, work)
     _say({"count": count}, f"{count} {'dropped' if drop else 'will be sent again'}", as_json)
@@ -192,11 +218,7 @@ def dead_retry(
     env_file: EnvFile = None,
 ) -> None:
     """Send them again, with all their attempts back."""
-    try:
-        which = _filter(sink, session, older_than, error, ids)
-    except BridgeError as problem:
-        fail(problem)
-    _resolve(which, everything, False, env_file, as_json)
+    _resolve((sink, session, older_than, error, ids), everything, False, env_file, as_json)
 
 
 @dead.command("drop")
@@ -211,11 +233,7 @@ def dead_drop(
     env_file: EnvFile = None,
 ) -> None:
     """Give them up; the messages themselves stay in the database."""
-    try:
-        which = _filter(sink, session, older_than, error, ids)
-    except BridgeError as problem:
-        fail(problem)
-    _resolve(which, everything, True, env_file, as_json)
+    _resolve((sink, session, older_than, error, ids), everything, True, env_file, as_json)
 
 
 # replay, reconcile, expire, prune -----------------------------------------------------------------------------
@@ -303,7 +321,9 @@ def expire(
 
 
 def prune(
-    keep: Annotated[str, typer.Option(help="Keep what was settled in this time: 7d.")] = "7d",
+    keep: Annotated[
+        str, typer.Option(help="Keep what was settled in this time (an hour at least): 7d.")
+    ] = "7d",
     as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
@@ -336,87 +356,39 @@ def status(
     env_file: EnvFile = None,
 ) -> None:
     """Show what waits and why, and who works. Exit status 1 when something needs a look."""
+    from gre_bridge import board  # noqa: PLC0415
 
     async def work(operator: Operator, _: Settings) -> Json:
         found = await operator.status()
         if watch and not as_json:
-            with Live(_status_view(found), console=out, auto_refresh=False) as live:
-                while True:
-                    await asyncio.sleep(1.0)
-                    found = await operator.status()
-                    live.update(_status_view(found), refresh=True)
+            await _watch(operator, found)
         return found
 
     found = run(env_file, work)
-    found["problems"] = status_problems(found)
+    found["problems"] = board.problems(found)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        out.print(_status_view(found))
+        board.console().print(board.status_view(found))
     raise typer.Exit(1 if found["problems"] else 0)
 
 
-def status_problems(found: Json) -> list[str]:
-    """What an operator should look at, one line each."""
-    problems = [] if found["workers"] else ["no worker has been heard of"]
-    for row in found["sinks"]:
-        name = row["sink"]
-        if (row["oldest_age"] or 0) > 60:
-            problems.append(f"{name}: the oldest delivery waits for {row['oldest_age']:.0f} s")
-        if row["dead"]:
-            problems.append(f"{name}: {row['dead']} dead letters (gre-bridge dead list)")
-    for worker in found["workers"]:
-        for name, info in worker["info"].get("sinks", {}).items():
-            if info.get("breaker") != "closed":
-                problems.append(f"{name}: {info.get('error') or 'its breaker is open'} ({worker['host']})")
-    return problems
+async def _watch(operator: Operator, found: Json) -> NoReturn:
+    """Show the status until cancelled, also through an outage of the database."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
 
+    from gre_bridge import board  # noqa: PLC0415
 
-def _status_view(found: Json) -> Group:
-    sinks = Table("sink", "waiting", "oldest", "rate", "empty in", "sessions", "blocked", "dead", box=None)
-    for row in found["sinks"]:
-        rate = row.get("rate") or 0
-        sinks.add_row(
-            row["sink"] + ("" if row["enabled"] else " (off)"),
-            str(row["pending"]),
-            _span(row["oldest_age"]),
-            f"{rate:.0f}/s",
-            _span(row["pending"] / rate) if rate and row["pending"] else "",
-            str(row["lanes_waiting"]),
-            str(row["lanes_blocked"]),
-            str(row["dead"]),
-        )
-    parts: list[Any] = [sinks]
-    if found["blocked"]:
-        blocked = Table("blocked session", "sink", "again in", "attempts", "why", box=None)
-        for row in found["blocked"]:
-            blocked.add_row(
-                row["lane_key"], row["sink"], _span(row["retry_in"]), str(row["attempts"]), row["error"] or ""
-            )
-        parts += ["", blocked]
-    workers = Table("worker", "version", "seen", "feed", "sinks", box=None)
-    for row in found["workers"]:
-        info = row["info"]
-        breakers = ", ".join(f"{k}: {v.get('breaker', '?')}" for k, v in info.get("sinks", {}).items())
-        workers.add_row(
-            row["host"],
-            row["version"],
-            f"{_span(row['seen'])} ago",
-            str(info.get("realtime", {}).get("state", "?")),
-            breakers,
-        )
-    parts += ["", workers]
-    parts += [f"! {problem}" for problem in status_problems(found)]
-    return Group(*parts)
-
-
-def _span(value: float | None) -> str:
-    if value is None:
-        return ""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if value >= 2 * size:
-            return f"{value / size:.0f} {unit}"
-    return f"{value:.1f} s"
+    with Live(board.status_view(found), console=board.console(), auto_refresh=False) as live:
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                found = await operator.status()
+                live.update(board.status_view(found), refresh=True)
+            except TransientError as error:
+                away = f"! {error} (above: what was known before)"
+                live.update(Group(board.status_view(found), board.plain(away)), refresh=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,12 @@ callers'). Long work goes page by page, so that no statement runs long and a sto
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from gre_bridge.errors import TransientError
 from gre_bridge.models import Json
@@ -16,6 +19,10 @@ from gre_bridge.rest import Rest, RestError
 from gre_bridge.store import explain
 
 PAGE = 500
+LOCKED = ("55P03", "40P01")
+"""What a page says that met another's locks: nothing was done, and it may be asked again at once."""
+PATIENCE = 30.0
+"""Seconds for which a page is asked again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +40,18 @@ class DeadFilter:
         return {
             "p_sink": self.sink,
             "p_session": self.session,
-            "p_older_than": None if self.older_than is None else f"{self.older_than} seconds",
+            "p_older_than": None if self.older_than is None else _interval(self.older_than),
             "p_error": self.error,
             "p_ids": None if self.ids is None else list(self.ids),
         }
+
+
+def _interval(seconds: float) -> str:
+    return f"{seconds:.6f} seconds"
+
+
+def _locked(error: BaseException) -> bool:
+    return isinstance(error, TransientError) and error.code in LOCKED
 
 
 class Operator:
@@ -64,6 +79,14 @@ class Operator:
         await self.aclose()
 
     async def _call(self, function: str, arguments: Json, shape: type) -> Any:
+        return await AsyncRetrying(
+            retry=retry_if_exception(_locked),
+            wait=wait_random_exponential(0.05, max=1),
+            stop=stop_after_delay(PATIENCE),
+            reraise=True,
+        )(self._once, function, arguments, shape)
+
+    async def _once(self, function: str, arguments: Json, shape: type) -> Any:
         try:
             answer = await self._rest.rpc(function, {k: v for k, v in arguments.items() if v is not None})
         except RestError as error:
@@ -85,8 +108,17 @@ class Operator:
         return letters
 
     async def resolve(self, which: DeadFilter, *, drop: bool = False) -> AsyncIterator[int]:
-        """Send all matching dead letters again, or drop them; yields how many each page had."""
-        while letters := await self.dead(which, limit=PAGE):
+        """Send all matching dead letters again, or drop them; yields how many each page had.
+
+        One that dies again meanwhile is left as it is.
+        """
+        began = time.monotonic()
+
+        async def page() -> list[Json]:
+            aged = max(which.older_than or 0.0, time.monotonic() - began)
+            return await self.dead(replace(which, older_than=aged), limit=PAGE)
+
+        while letters := await page():
             ids = [letter["id"] for letter in letters]
             done: int = await self._call("gre_relay_retry", {"p_ids": ids, "p_drop": drop}, int)
             if not done:
@@ -143,8 +175,8 @@ class Operator:
         With `retention` (seconds) also closed sessions whose last message is older, with their messages.
         """
         arguments = {
-            "p_keep": f"{keep} seconds",
-            "p_retention": None if retention is None else f"{retention} seconds",
+            "p_keep": _interval(keep),
+            "p_retention": None if retention is None else _interval(retention),
         }
         while any((page := await self._call("gre_relay_prune", arguments, dict)).values()):
             yield page

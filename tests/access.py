@@ -50,6 +50,7 @@ def staff(staff_id: str = "s1", role: str = "staff") -> Caller:
 NOBODY = Caller({"role": "anon"})
 SERVICE = Caller({"role": "service_role"})
 ADMIN = staff("a1", "admin")
+WORKER = Caller({"role": "gre_worker"})
 
 
 class RefusalError(Exception):

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from tests.access import ADMIN, NOBODY, SERVICE, Caller, Conn, RefusalError, as_jsonb, player, request, staff
+from tests.access import ADMIN, NOBODY, SERVICE, WORKER, Caller, Conn, RefusalError, as_jsonb, player, request, staff
 from tests.conftest import Database
 
 CALLERS: dict[str, Caller] = {
@@ -25,6 +25,7 @@ CALLERS: dict[str, Caller] = {
     "service as player:29": SERVICE.acting_as("player:29"),
     "service as staff:s1": SERVICE.acting_as("staff:s1"),
     "service as nobody": SERVICE.acting_as("nobody"),
+    "worker": WORKER,
 }
 
 
@@ -49,6 +50,7 @@ class World:
                 "insert into gre_chat_players (player_id, display_name) values (29, 'A'), (30, 'B')"
             )
             setup.execute("insert into gre_online_status (staff_id) select staff_id from gre_staff")
+            setup.execute("insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff")
             sessions = {}
             for number in (29, 30):
                 for sender in ("player", "staff"):
@@ -97,6 +99,7 @@ WHERE = {
     "gre_relay_sinks": "name = %(sink)s",
     "gre_relay_lanes": "lane_key = %(session)s::text",
     "gre_relay_deliveries": "lane_key = %(session)s::text",
+    "gre_relay_workers": "host = %(staff)s",
 }
 UPDATE = {
     "gre_chat_sessions": "status = 'closed'",
@@ -108,6 +111,7 @@ UPDATE = {
     "gre_relay_sinks": "enabled = false",
     "gre_relay_lanes": "ready_at = null",
     "gre_relay_deliveries": "state = 'dead'",
+    "gre_relay_workers": "info = '{}'",
 }
 INSERT = {
     "gre_chat_sessions": "(player_id) values (%(player)s)",
@@ -119,6 +123,7 @@ INSERT = {
     "gre_relay_sinks": "(name) values (%(sink)s || '2')",
     "gre_relay_lanes": "(sink, lane_key) values (%(sink)s, %(session)s)",
     "gre_relay_deliveries": "(sink, lane_key, ord, event) values (%(sink)s, %(session)s, 1, 'session')",
+    "gre_relay_workers": "(id, host, version) values (gen_random_uuid(), %(staff)s, '1')",
 }
 # What has to make room first for an insert to be possible (done with the service key in the same transaction).
 ROOM = {
@@ -189,6 +194,16 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_relay_extend": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4()), "lanes": [s.session]}, lambda r, _: r["extended"] == []),
     "gre_relay_release": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: r["released"] == 0),
     "gre_relay_stats": (lambda _: {}, lambda r, _: len(r) == 2),
+    "gre_relay_beat": (lambda _: {"worker": str(uuid.uuid4()), "host": "h", "version": "1"}, lambda r, _: r["schema"] > 0),
+    "gre_relay_leave": (lambda _: {"worker": str(uuid.uuid4())}, lambda r, _: not r),
+    "gre_relay_status": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
+    "gre_relay_ring": (lambda _: {}, lambda r, _: r is True),
+    "gre_relay_dead": (lambda s: {"session": s.session}, lambda r, _: r == []),
+    "gre_relay_retry": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
+    "gre_relay_replay": (lambda s: {"session": s.session}, lambda r, _: "next" in r),
+    "gre_relay_reconcile": (lambda _: {}, lambda r, _: "missing" in r),
+    "gre_relay_expire": (lambda _: {"before": "2001-01-01"}, lambda r, _: r == 0),
+    "gre_relay_prune": (lambda _: {"keep": "7 days"}, lambda r, _: r["messages"] == 0),
     "gre_schema_version": (lambda _: {}, lambda r, _: r > 0),
 }  # fmt: skip
 
@@ -251,6 +266,7 @@ writes this page, and the tests fail while it is out of date.
 {table(tables)}
 
 The service key bypasses row-level security on tables, whatever `X-GRE-Act-As` says: the header narrows what the functions do. The daemon calls functions only.
+*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id` and `session_id` of the messages, for Realtime's second bell.
 
 ## Functions
 

@@ -15,11 +15,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 
 from gre_bridge.api.frames import frame
+from gre_bridge.api.presence import Listener, People
 from gre_bridge.errors import BridgeError
 from gre_bridge.models import Json
 from gre_bridge.portal import Identity, Portal
@@ -31,29 +31,10 @@ SLACK = timedelta(seconds=60)
 """How far back each sweep looks: a transaction commits later than its rows' own times."""
 FORGET = 600.0
 """Seconds after which the position of a quiet session is forgotten (much longer than SLACK)."""
-BEAT = 15.0
-"""Seconds between heartbeats of the staff who have sockets here."""
-ABSENT = 45.0
-"""Seconds after which staff without a heartbeat are offline."""
 FOREIGN = 100_000
 """Sessions remembered as nobody's who is here."""
 RETRY = 0.25
 RETRY_MAX = 2.0
-
-
-class Listener(Protocol):
-    """A socket as the hub sees it. No method may block or raise."""
-
-    identity: Identity
-
-    def message(self, message: Json, text: str) -> None:
-        """Take a chat message (M) and its frame."""
-
-    def tell(self, text: str) -> None:
-        """Take any other frame."""
-
-    def end(self, code: int, reason: str, error: str) -> None:
-        """Close with this close code after an error frame."""
 
 
 @dataclass(slots=True)
@@ -97,15 +78,12 @@ class Hub:
         self._named: set[str] = set()
         self._everything = True
         self._rung = asyncio.Event()
-        self._people = asyncio.Event()
         self._looked = asyncio.Event()
-        self._met = asyncio.Event()
         self._swept = clock()
         # The last sweep's time less SLACK. What was created before it has been told, or belongs to a session that
         # is known: so it is also the time from which an unknown session is read.
         self._since: str | None = None
-        self.online: dict[str, Json] = {}
-        """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
+        self.people = People(portal=portal, metrics=metrics, here=self.everyone)
 
     # Who listens
 
@@ -116,7 +94,7 @@ class Hub:
             self._known.clear()
             self._since = None
             self._looked.clear()
-            self._met.clear()
+            self.people.forget()
             self.ring(None)
         self._foreign.clear()
         player = listener.identity.player_id
@@ -129,7 +107,7 @@ class Hub:
     async def looking(self) -> None:
         """Wait until the hub knows from where on it reads, and who is there; as long as the database is away."""
         await self._looked.wait()
-        await self._met.wait()
+        await self.people.met()
 
     def remove(self, listener: Listener) -> None:
         """Tell it nothing more."""
@@ -178,7 +156,7 @@ class Hub:
         """There may be news: of these sessions, or anywhere (None)."""
         if sessions is None:
             self._everything = True
-            self._people.set()
+            self.people.ring()
         else:
             self._named |= sessions - self._foreign
             if not self._named:
@@ -218,7 +196,7 @@ class Hub:
         """Read and tell until cancelled; failures of the database are waited out."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_on())
-            group.create_task(self._beat_on())
+            group.create_task(self.people.run())
 
     async def _read_on(self) -> None:
         failures = 0
@@ -318,67 +296,6 @@ class Hub:
         limit = self._clock() - FORGET
         for key in [key for key, known in self._known.items() if known.touched < limit]:
             del self._known[key]
-
-    # People
-
-    async def _beat_on(self) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                # Without sockets too: whom a killed instance left online becomes offline.
-                async with asyncio.timeout(BEAT if self.connections or self.online else None):
-                    await self._people.wait()
-            self._people.clear()
-            try:
-                await self.beat()
-                self._met.set()
-            except (BridgeError, KeyError, TypeError, ValueError) as error:
-                self._metrics.store_errors.labels(_kind(error)).inc()
-            await asyncio.sleep(RETRY)  # rings come in crowds
-
-    async def beat(self) -> None:
-        """Beat for the staff who are here, and tell who came, went or may no longer listen."""
-        here = {one.identity.staff_id for one in self._staff if one.identity.staff_id}
-        found = await self._portal.presence(
-            staff=sorted(here), players=sorted(self._players), expires_in=ABSENT
-        )
-        online = {row["staff_id"]: row for row in found["online"]}
-        for staff_id in {*online, *self.online}:
-            row = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
-            if row != self.online.get(staff_id):
-                self._tell_status(row)
-        self.online = online
-        gone, disabled = set(found["gone"]), set(found["disabled"])
-        for one in self.everyone():
-            if one.identity.staff_id in gone:
-                one.end(4403, "no longer active", "no_identity")
-            elif one.identity.player_id in disabled:
-                one.end(4403, "chat is disabled", "chat_disabled")
-
-    def status_set(self, row: Json) -> None:
-        """One staff member's presence has just been set here."""
-        if row["status"] == "offline":
-            changed = self.online.pop(row["staff_id"], None) is not None
-        else:
-            changed = self.online.get(row["staff_id"]) != row
-            self.online[row["staff_id"]] = row
-        if changed:
-            self._tell_status(row)
-
-    def _tell_status(self, row: Json) -> None:
-        text = frame(
-            "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
-        )
-        for one in self.everyone():
-            one.tell(text)
-
-    def is_there(self, staff_id: str | None) -> bool:
-        """Whether this staff member is online or away."""
-        return staff_id in self.online
-
-    @property
-    def staff_online(self) -> int:
-        """How many staff are online."""
-        return sum(row["status"] == "online" for row in self.online.values())
 
 
 def _tell_all(audience: Iterable[Listener], text: str | None) -> None:

@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gre_bridge.api.access import caller_of
+from gre_bridge.api.entry import agrees, missed, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
-from gre_bridge.api.hub import ABSENT, Hub
+from gre_bridge.api.hub import Hub
 from gre_bridge.api.line import QUEUE_FRAMES, Closing, Line
+from gre_bridge.api.presence import ABSENT
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.portal import Identity, Portal
@@ -34,15 +34,8 @@ REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
 OWN = 500
 """How many of its own messages a socket remembers, so as not to hear of them twice."""
-PAGE = 500
-"""Messages that are read at once for one that missed many."""
 TRY_FOR = 10.0
 """Seconds for which a message is tried again while the database is away."""
-
-_ROLES = {
-    "player": {"player"}, "gre_staff": {"staff", "admin"}, "gre": {"staff", "admin"},
-    "staff": {"staff", "admin"}, "admin": {"admin"},
-}  # fmt: skip
 
 
 class Counts(Protocol):
@@ -167,7 +160,7 @@ class Socket:
         try:
             async with asyncio.timeout(AUTHENTICATE_WITHIN):
                 found = await self._enter(asked)
-            async for message in self._missed(asked.since or {}, found):
+            async for message in missed(self._portal, self._as(), asked.since or {}, found):
                 await line.drained()
                 self._metrics.socket_messages.labels("replayed").inc()
                 line.put(frame("chat_message", message=message, replay=True))
@@ -198,7 +191,7 @@ class Socket:
                 )
             case SetStatus():
                 row = await self._portal.set_online_status(self._as(), asked.status, expires_in=ABSENT)
-                self._hub.status_set(row)
+                self._hub.people.status_set(row)
             case Authenticate():
                 await self._renew(asked)
 
@@ -223,7 +216,7 @@ class Socket:
         if found.role not in ("player", "staff", "admin"):
             self._door.failed(self._ws)
             raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
-        if not _agrees(asked, found):
+        if not agrees(asked, found):
             raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")
         if not found.chat_enabled:
             raise Closing(4403, "chat is disabled for this player", "chat_disabled")
@@ -239,47 +232,19 @@ class Socket:
         self._hub.add(self)
         await self._hub.looking()
         found = await self._portal.catch_up(self._caller, asked.since)
-        if self.identity.is_staff and not self._hub.is_there(self.identity.staff_id):
+        if self.identity.is_staff and not self._hub.people.is_there(self.identity.staff_id):
             with contextlib.suppress(BridgeError):
                 row = await self._portal.set_online_status(self._caller, "online", expires_in=ABSENT)
-                self._hub.status_set(row)
+                self._hub.people.status_set(row)
         sessions: list[Json] = found["sessions"]
         for session in sessions:
             self._seen[session["id"]] = session["last_seq"]
             self._players[session["id"]] = session["player_id"]
         self._current = next((one["id"] for one in sessions if one["status"] == "active"), None)
-        self._welcome(sessions)
-        return found
-
-    async def _missed(self, since: dict[str, int], found: Json) -> AsyncIterator[Json]:
-        """What was missed, each session in the order of seq; what was too much for one answer, page by page."""
-        latest: dict[str, list[Json]] = {}
-        for message in found["missed"]:
-            latest.setdefault(message["session_id"], []).append(message)
-        for session in found["sessions"]:
-            key = session["id"]
-            end = latest.get(key, [])
-            first = end[0]["seq"] if end else session["last_seq"] + 1
-            # (Who has seen nothing at all gets the end of each session; the rest is history.)
-            at = since.get(key, 0 if end and since else first)
-            while at + 1 < first:
-                page = await self._portal.history(self._as(), session_id=key, after_seq=at, limit=PAGE)
-                for message in page["messages"]:
-                    if message["seq"] < first:
-                        yield message
-                at = page["messages"][-1]["seq"] if page["messages"] else first
-            for message in end:
-                yield message
-
-    def _welcome(self, sessions: list[Json]) -> None:
-        who = self.identity
-        own = {"playerId": who.player_id} if who.role == "player" else {"staffId": who.staff_id}
         self._line.put(
-            frame(
-                "authenticated", success=True, role=who.role, **own, expiresAt=_iso(who.expires_at),
-                sessions=sessions, staffOnline=self._hub.staff_online,
-            )
-        )  # fmt: skip
+            frame("authenticated", **welcome(self.identity, sessions, self._hub.people.staff_online))
+        )
+        return found
 
     async def _renew(self, asked: Authenticate) -> None:
         """Take a new token of the same person."""
@@ -289,7 +254,7 @@ class Socket:
             raise Closing(4401, "the new token is another person's", "identity_mismatch")
         self._caller, self.identity = caller, found
         self._renewed.set()
-        self._welcome([])
+        self._line.put(frame("authenticated", **welcome(found, [], self._hub.people.staff_online)))
         self._release()
 
     async def _expire(self) -> None:
@@ -386,18 +351,3 @@ def _end_by(line: Line, error: BaseException | None) -> None:
     elif error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):
         log.error("a socket failed", error=type(error).__name__)
         line.end(Closing(1011, "internal error"))
-
-
-def _agrees(asked: Authenticate, found: Identity) -> bool:
-    """Whether the token carries the role and ids that the client claims."""
-    return (
-        (asked.role is None or found.role in _ROLES[asked.role])
-        and (asked.player_id is None or asked.player_id == found.player_id)
-        and (asked.staff_id is None or asked.staff_id == found.staff_id)
-    )
-
-
-def _iso(seconds: float | None) -> str | None:
-    if seconds is None or not 0 <= seconds < 253402300800:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

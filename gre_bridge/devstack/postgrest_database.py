@@ -144,7 +144,8 @@ class Database:
             if listening:
                 message = "Timed out acquiring connection from connection pool."
                 raise RestError(504, "PGRST003", message) from None
-            self._pending = True
+            # The database may have come back while we waited.
+            self._pending = self._pending or not self._listening
             raise _client_error() from None
 
     async def _attempts(

@@ -14,7 +14,7 @@ create function public.gre_relay_claim(
   p_sink text, p_token uuid, p_lanes integer default 100, p_per_lane integer default 10, p_lease_seconds numeric default 30
 ) returns json
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set jit = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_lease timestamptz := v_now + least(greatest(p_lease_seconds, 0.1) * interval '1 second', gre.longest_lease());
@@ -130,7 +130,7 @@ end $$;
 
 create or replace function public.gre_relay_settle(p_sink text, p_results jsonb) returns jsonb
 language plpgsql volatile security definer
-set search_path = '' set enable_seqscan = off set jit = off as $$
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_names text[];

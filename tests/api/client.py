@@ -135,7 +135,7 @@ class Follower:
         """`hop`: seconds after which it leaves by itself and goes to another instance."""
         self._urls = urls
         self._token = token
-        self._hop = hop
+        self.hop = hop
         self._turns = itertools.count()
         self.told: dict[str, list[int]] = defaultdict(list)
         self.live: dict[str, list[int]] = defaultdict(list)
@@ -177,7 +177,7 @@ class Follower:
         """Follow until cancelled."""
         while True:
             with contextlib.suppress(ConnectionClosed, OSError, InvalidHandshake, TimeoutError):
-                async with asyncio.timeout(self._hop):
+                async with asyncio.timeout(self.hop):
                     await self._visit()
             await asyncio.sleep(0.02 + random.random() * 0.08)
 

@@ -27,6 +27,15 @@ WRITERS = 6
 BRIDGE = "gre-bridge"
 QUEUES = ("procrastinate", "pgqueuer")
 ROOT = Path(__file__).parent.parent.parent
+LEFTOVERS = (
+    """select format('drop table %s cascade', oid::regclass) as sql from pg_class where relkind = 'r'
+        and relnamespace = 'public'::regnamespace and relname ~ '^(procrastinate_|pgqueuer)'""",
+    """select format('drop function %s cascade', oid::regprocedure) as sql from pg_proc
+        where pronamespace = 'public'::regnamespace and proname ~ '^(procrastinate_|fn_pgqueuer)'""",
+    """select format('drop type %s cascade', oid::regtype) as sql from pg_type where typtype in ('c', 'e')
+        and typnamespace = 'public'::regnamespace and typname ~ '^(procrastinate_|pgqueuer)'""",
+)
+"""What finds what the job queues left behind: tables, then functions, then types."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,9 @@ class Lab:
         self._runs = 0
 
     def __enter__(self) -> Self:
-        self._sink = subprocess.Popen([sys.executable, "-m", "tests.bench.sink"], stdout=subprocess.PIPE, cwd=ROOT)
+        self._sink = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.sink"], stdout=subprocess.PIPE, cwd=ROOT
+        )
         assert self._sink.stdout is not None
         port = self._sink.stdout.readline().decode().strip()
         self.sink = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
@@ -104,27 +115,20 @@ class Lab:
         self.stack.reset()
         self.sink.delete("/").raise_for_status()
         with self.stack.db() as conn:
-            conn.execute("drop trigger if exists bench_feed on gre_chat_messages; drop function if exists bench_feed")
-            for row in conn.execute(
-                "select format('drop %s if exists %s cascade', case relkind when 'S' then 'sequence' else 'table' end, oid::regclass) as sql"
-                " from pg_class where relnamespace = 'public'::regnamespace and relkind in ('r', 'S')"
-                " and (relname like 'procrastinate\\_%' or relname like 'pgqueuer%')"
-            ).fetchall():
-                conn.execute(row["sql"])
-            for row in conn.execute(
-                "select format('drop %s if exists %s cascade', kind, name) as sql from ("
-                " select 'function' as kind, oid::regprocedure::text as name from pg_proc where pronamespace = 'public'::regnamespace"
-                "  and (proname like 'procrastinate\\_%' or proname like 'fn\\_pgqueuer%')"
-                " union all select 'type', oid::regtype::text from pg_type where typnamespace = 'public'::regnamespace"
-                "  and (typname like 'procrastinate\\_%' or typname like 'pgqueuer%') and typtype in ('c', 'e')) t"
-            ).fetchall():
-                conn.execute(row["sql"])
+            conn.execute(
+                "drop trigger if exists bench_feed on gre_chat_messages; drop function if exists bench_feed"
+            )
+            for find in LEFTOVERS:
+                for row in conn.execute(find).fetchall():
+                    conn.execute(row["sql"])
             conn.execute("update gre_relay_sinks set enabled = name = any(%s)", [list(sinks)])
         if feeding is not None:
             asyncio.run(feed(feeding, self.stack.env["SUPABASE_DB_URL"]))
 
     @contextlib.contextmanager
-    def running(self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True) -> Iterator[Running]:
+    def running(
+        self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True
+    ) -> Iterator[Running]:
         """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready."""
         with contextlib.ExitStack() as stack:
             if design == BRIDGE:
@@ -150,7 +154,9 @@ class Lab:
             if wait:
                 for worker in workers:
                     wait_until(worker._ready, 60, what="/readyz")
-                    wait_until(lambda w=worker: w.metric("gre_feed_state", state="live") == 1, 30, what="a live feed")
+                    wait_until(
+                        lambda w=worker: w.metric("gre_feed_state", state="live") == 1, 30, what="a live feed"
+                    )
             yield running
         finally:
             for worker in workers:
@@ -168,7 +174,8 @@ class Lab:
             command = [sys.executable, "-m", "tests.bench.peers", design]
             env = {**os.environ, **self.env}
             started = [
-                subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, cwd=ROOT) for _ in range(count)
+                subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=log, cwd=ROOT)
+                for _ in range(count)
             ]
             try:
                 for process in started:
@@ -224,6 +231,7 @@ class Lab:
                     " select 1 + g %% %s, 'player', 'message ' || g from generate_series(%s::int, %s::int) g",
                     [sessions, start + 1, min(start + 10_000, count)],
                 )
+            conn.execute("vacuum analyze")  # as autovacuum does within a minute
             rows = conn.execute("select id::text, session_id::text, seq from gre_chat_messages").fetchall()
         return [Committed(row["id"], row["session_id"], row["seq"], 0.0) for row in rows]
 
@@ -253,8 +261,9 @@ class Lab:
     def all_arrived(self, committed: list[Committed], within: float, quiet: float = 6.0) -> dict[str, float]:
         """Wait until everything arrived, or nothing more has for `quiet` seconds."""
         deadline, changed, known = time.monotonic() + within, time.monotonic(), -1
+        wanted = {message.id for message in committed}
         while True:
-            first = self.arrivals(committed)
+            first = {name: at for name, at in self.arrivals(committed).items() if name in wanted}
             if len(first) != known:
                 known, changed = len(first), time.monotonic()
             now = time.monotonic()

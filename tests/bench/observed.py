@@ -22,10 +22,12 @@ async def _observed(self: Store, **arguments: Any) -> Claim:
     asked = time.time()
     claim = await _claim(self, **arguments)
     answered = time.time()
-    for lane in claim.lanes:
-        for delivery in lane.deliveries:
-            if delivery.message is not None:
-                seen.append((arguments["sink"], delivery.message["id"], asked, answered))
+    seen.extend(
+        (arguments["sink"], delivery.message["id"], asked, answered)
+        for lane in claim.lanes
+        for delivery in lane.deliveries
+        if delivery.message is not None
+    )
     return claim
 
 

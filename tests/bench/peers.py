@@ -56,7 +56,9 @@ def sink(concurrency: int) -> PusherSink:
 
 async def post(client: PusherSink, name: str, data: str) -> None:
     """Send one event; raises when it was not taken."""
-    (outcome,) = await client.send([Parcel("lane", ("delivery",), (PusherEvent("staff-portal", name, data),))])
+    (outcome,) = await client.send(
+        [Parcel("lane", ("delivery",), (PusherEvent("staff-portal", name, data),))]
+    )
     if outcome.result is not Result.ACCEPTED:
         raise RuntimeError("not taken")
 
@@ -76,7 +78,9 @@ async def channel(name: str, *, private: bool) -> AsyncIterator[Any]:
     presence = {"key": "", "enabled": False}
     broadcast = {"self": False, "ack": False}
     try:
-        yield client.channel(name, {"config": {"private": private, "broadcast": broadcast, "presence": presence}})  # type: ignore[typeddict-item]
+        yield client.channel(
+            name, {"config": {"private": private, "broadcast": broadcast, "presence": presence}}
+        )  # type: ignore[typeddict-item]
     finally:
         await client.close()
 
@@ -141,7 +145,7 @@ async def obvious(stop: asyncio.Event) -> None:
         await asyncio.sleep(2)  # the server answers before it reads the WAL
         ready()
         await stop.wait()
-    http.close()
+    http.close()  # noqa: ASYNC212 - blocking is what this design does
 
 
 async def procrastinate(stop: asyncio.Event) -> None:
@@ -158,9 +162,13 @@ async def procrastinate(stop: asyncio.Event) -> None:
     async with app.open_async():
         worker = asyncio.create_task(
             app.run_worker_async(
-                queues=["relay"], concurrency=PARALLEL, fetch_job_polling_interval=0.5,
-                install_signal_handlers=False, shutdown_graceful_timeout=2, delete_jobs="never",
-            )  # fmt: skip
+                queues=["relay"],
+                concurrency=PARALLEL,
+                fetch_job_polling_interval=0.5,
+                install_signal_handlers=False,
+                shutdown_graceful_timeout=2,
+                delete_jobs="never",
+            )
         )
         ready()
         await _until(stop, worker)

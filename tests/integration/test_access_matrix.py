@@ -21,79 +21,93 @@ DOC = ROOT / "docs" / "access.md"
 REPORT: list[str] = []
 """What the test report prints at its end (conftest.py beside this file)."""
 
-# callers: no token | player 29 | player 30 | staff | admin | service key | … acting as player:29 | staff:s1 | nobody
+# callers: no token | player 29 | player 30 | staff | admin | service key | … acting as player:29 | staff:s1 | nobody | worker
 TABLES = """
-gre_chat_sessions    select     x  y/0  y/0  y    y    y  y  y  y
-gre_chat_sessions    insert     x  y/x  y/x  y    y    y  y  y  y
-gre_chat_sessions    update     x  0    0    y    y    y  y  y  y
-gre_chat_sessions    delete     x  x    x    x    x    y  y  y  y
-gre_chat_messages    select     x  y/0  y/0  y    y    y  y  y  y
-gre_chat_messages    insert:player  x  y/x  y/x  x    x    y  y  y  y
-gre_chat_messages    insert:staff   x  x    x    y    y    y  y  y  y
-gre_chat_messages    insert:system  x  x    x    x    x    y  y  y  y
-gre_chat_messages    update     x  x    x    x    x    y  y  y  y
-gre_chat_messages    delete     x  x    x    x    x    y  y  y  y
-gre_online_status    select     x  y    y    y    y    y  y  y  y
-gre_online_status    insert     x  x    x    y/x  y/x  y  y  y  y
-gre_online_status    update     x  0    0    y/0  y/0  y  y  y  y
-gre_online_status    delete     x  x    x    x    x    y  y  y  y
-push_notifications   select     x  0    0    y    y    y  y  y  y
-push_notifications   insert     x  x    x    x    y    y  y  y  y
-push_notifications   update     x  x    x    x    x    y  y  y  y
-push_notifications   delete     x  x    x    x    x    y  y  y  y
-gre_chat_players     select     x  y/0  y/0  y    y    y  y  y  y
-gre_chat_players     insert     x  x    x    x    x    y  y  y  y
-gre_chat_players     update     x  x    x    x    x    y  y  y  y
-gre_chat_players     delete     x  x    x    x    x    y  y  y  y
-gre_staff            select     x  0    0    y    y    y  y  y  y
-gre_staff            insert     x  x    x    x    x    y  y  y  y
-gre_staff            update     x  x    x    x    x    y  y  y  y
-gre_staff            delete     x  x    x    x    x    y  y  y  y
-gre_relay_sinks      select     x  x    x    x    x    y  y  y  y
-gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x
-gre_relay_sinks      update     x  x    x    x    x    x  x  x  x
-gre_relay_sinks      delete     x  x    x    x    x    x  x  x  x
-gre_relay_lanes      select     x  x    x    x    x    y  y  y  y
-gre_relay_lanes      insert     x  x    x    x    x    x  x  x  x
-gre_relay_lanes      update     x  x    x    x    x    x  x  x  x
-gre_relay_lanes      delete     x  x    x    x    x    x  x  x  x
-gre_relay_deliveries select     x  x    x    x    x    y  y  y  y
-gre_relay_deliveries insert     x  x    x    x    x    x  x  x  x
-gre_relay_deliveries update     x  x    x    x    x    x  x  x  x
-gre_relay_deliveries delete     x  x    x    x    x    x  x  x  x
+gre_chat_sessions    select     x  y/0  y/0  y    y    y  y  y  y  x
+gre_chat_sessions    insert     x  y/x  y/x  y    y    y  y  y  y  x
+gre_chat_sessions    update     x  0    0    y    y    y  y  y  y  x
+gre_chat_sessions    delete     x  x    x    x    x    y  y  y  y  x
+gre_chat_messages    select     x  y/0  y/0  y    y    y  y  y  y  x
+gre_chat_messages    insert:player  x  y/x  y/x  x    x    y  y  y  y  x
+gre_chat_messages    insert:staff   x  x    x    y    y    y  y  y  y  x
+gre_chat_messages    insert:system  x  x    x    x    x    y  y  y  y  x
+gre_chat_messages    update     x  x    x    x    x    y  y  y  y  x
+gre_chat_messages    delete     x  x    x    x    x    y  y  y  y  x
+gre_online_status    select     x  y    y    y    y    y  y  y  y  x
+gre_online_status    insert     x  x    x    y/x  y/x  y  y  y  y  x
+gre_online_status    update     x  0    0    y/0  y/0  y  y  y  y  x
+gre_online_status    delete     x  x    x    x    x    y  y  y  y  x
+push_notifications   select     x  0    0    y    y    y  y  y  y  x
+push_notifications   insert     x  x    x    x    y    y  y  y  y  x
+push_notifications   update     x  x    x    x    x    y  y  y  y  x
+push_notifications   delete     x  x    x    x    x    y  y  y  y  x
+gre_chat_players     select     x  y/0  y/0  y    y    y  y  y  y  x
+gre_chat_players     insert     x  x    x    x    x    y  y  y  y  x
+gre_chat_players     update     x  x    x    x    x    y  y  y  y  x
+gre_chat_players     delete     x  x    x    x    x    y  y  y  y  x
+gre_staff            select     x  0    0    y    y    y  y  y  y  x
+gre_staff            insert     x  x    x    x    x    y  y  y  y  x
+gre_staff            update     x  x    x    x    x    y  y  y  y  x
+gre_staff            delete     x  x    x    x    x    y  y  y  y  x
+gre_relay_sinks      select     x  x    x    x    x    y  y  y  y  x
+gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x  x
+gre_relay_sinks      update     x  x    x    x    x    x  x  x  x  x
+gre_relay_sinks      delete     x  x    x    x    x    x  x  x  x  x
+gre_relay_lanes      select     x  x    x    x    x    y  y  y  y  x
+gre_relay_lanes      insert     x  x    x    x    x    x  x  x  x  x
+gre_relay_lanes      update     x  x    x    x    x    x  x  x  x  x
+gre_relay_lanes      delete     x  x    x    x    x    x  x  x  x  x
+gre_relay_deliveries select     x  x    x    x    x    y  y  y  y  x
+gre_relay_deliveries insert     x  x    x    x    x    x  x  x  x  x
+gre_relay_deliveries update     x  x    x    x    x    x  x  x  x  x
+gre_relay_deliveries delete     x  x    x    x    x    x  x  x  x  x
+gre_relay_workers    select     x  x    x    x    x    y  y  y  y  x
+gre_relay_workers    insert     x  x    x    x    x    x  x  x  x  x
+gre_relay_workers    update     x  x    x    x    x    x  x  x  x  x
+gre_relay_workers    delete     x  x    x    x    x    x  x  x  x  x
 """
 
 FUNCTIONS = """
-gre_whoami                       none player player staff admin service player staff none
-gre_send_message                 x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required
-gre_send_message to a session    x y/session_mismatch y/session_mismatch y y sender_unknown y/session_mismatch y act_as_required
-gre_send_message as player       x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required
-gre_send_message as staff        x sender_forged sender_forged y y y sender_forged y act_as_required
-gre_send_message as system       x sender_forged sender_forged sender_forged sender_forged y sender_forged sender_forged act_as_required
-gre_send_messages                x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required
-gre_send_messages as player      x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required
-gre_send_messages as staff       x sender_forged sender_forged y y y sender_forged y act_as_required
-gre_staff_reply                  x staff_only staff_only y y y staff_only y act_as_required
-gre_chat_history of a player     x y/player_mismatch y/player_mismatch y y y y/player_mismatch y act_as_required
-gre_chat_history of a session    x y/session_unknown y/session_unknown y y y y/session_unknown y act_as_required
-gre_list_sessions                x y/0 y/0 y y y y/0 y act_as_required
-gre_catch_up                     x y/0 y/0 y y y y/0 y act_as_required
-gre_mark_read                    x y/session_unknown y/session_unknown y y act_as_required y/session_unknown y act_as_required
-gre_set_session_status           x staff_only staff_only y y y staff_only y act_as_required
-gre_close_session                x staff_only staff_only y y y staff_only y act_as_required
-gre_enable_player                x staff_only staff_only y y y staff_only y act_as_required
-gre_enable_all_players           x staff_only staff_only y y y staff_only y act_as_required
-gre_set_online_status            x staff_only staff_only y y act_as_required staff_only y act_as_required
-gre_erase_player                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required
-gre_link_user                    x x x x x y service_only service_only act_as_required
-gre_hub_news                     x x x x x y y y y
-gre_hub_presence                 x x x x x y y y y
-gre_relay_claim                  x x x x x y y y y
-gre_relay_settle                 x x x x x y y y y
-gre_relay_extend                 x x x x x y y y y
-gre_relay_release                x x x x x y y y y
-gre_relay_stats                  x x x x x y y y y
-gre_schema_version               x x x x x y y y y
+gre_whoami                       none player player staff admin service player staff none x
+gre_send_message                 x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required x
+gre_send_message to a session    x y/session_mismatch y/session_mismatch y y sender_unknown y/session_mismatch y act_as_required x
+gre_send_message as player       x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required x
+gre_send_message as staff        x sender_forged sender_forged y y y sender_forged y act_as_required x
+gre_send_message as system       x sender_forged sender_forged sender_forged sender_forged y sender_forged sender_forged act_as_required x
+gre_send_messages                x y/player_mismatch y/player_mismatch y y sender_unknown y/player_mismatch y act_as_required x
+gre_send_messages as player      x y/player_mismatch y/player_mismatch sender_forged sender_forged y y/player_mismatch sender_forged act_as_required x
+gre_send_messages as staff       x sender_forged sender_forged y y y sender_forged y act_as_required x
+gre_staff_reply                  x staff_only staff_only y y y staff_only y act_as_required x
+gre_chat_history of a player     x y/player_mismatch y/player_mismatch y y y y/player_mismatch y act_as_required x
+gre_chat_history of a session    x y/session_unknown y/session_unknown y y y y/session_unknown y act_as_required x
+gre_list_sessions                x y/0 y/0 y y y y/0 y act_as_required x
+gre_catch_up                     x y/0 y/0 y y y y/0 y act_as_required x
+gre_mark_read                    x y/session_unknown y/session_unknown y y act_as_required y/session_unknown y act_as_required x
+gre_set_session_status           x staff_only staff_only y y y staff_only y act_as_required x
+gre_close_session                x staff_only staff_only y y y staff_only y act_as_required x
+gre_enable_player                x staff_only staff_only y y y staff_only y act_as_required x
+gre_enable_all_players           x staff_only staff_only y y y staff_only y act_as_required x
+gre_set_online_status            x staff_only staff_only y y act_as_required staff_only y act_as_required x
+gre_erase_player                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_link_user                    x x x x x y service_only service_only act_as_required x
+gre_hub_news                     x x x x x y y y y y
+gre_hub_presence                 x x x x x y y y y y
+gre_relay_claim                  x x x x x y y y y y
+gre_relay_settle                 x x x x x y y y y y
+gre_relay_extend                 x x x x x y y y y y
+gre_relay_release                x x x x x y y y y y
+gre_relay_stats                  x x x x x y y y y y
+gre_relay_beat                   x x x x x y y y y y
+gre_relay_leave                  x x x x x y y y y y
+gre_relay_status                 x x x x x y y y y y
+gre_relay_ring                   x x x x x y y y y y
+gre_relay_dead                   x x x x x y y y y x
+gre_relay_retry                  x x x x x y y y y x
+gre_relay_replay                 x x x x x y y y y x
+gre_relay_reconcile              x x x x x y y y y x
+gre_relay_expire                 x x x x x y y y y x
+gre_relay_prune                  x x x x x y y y y x
+gre_schema_version               x x x x x y y y y y
 """
 
 

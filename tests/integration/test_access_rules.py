@@ -13,7 +13,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.access import ADMIN, NOBODY, SERVICE, Caller, Door, RefusalError, player, request, staff, user
 from tests.conftest import Database
 
-ROLES = ("anon", "authenticated", "service_role")
+ROLES = ("anon", "authenticated", "service_role", "gre_worker")
 
 # What each role may select, insert and update of a table's columns: `*` all of them, `-` none.
 COLUMNS = """
@@ -32,6 +32,8 @@ gre_staff             service_role   *  *  *
 gre_relay_sinks       service_role   *  -  -
 gre_relay_lanes       service_role   *  -  -
 gre_relay_deliveries  service_role   *  -  -
+gre_relay_workers     service_role   *  -  -
+gre_chat_messages     gre_worker     id,session_id  -  -
 """
 
 # Helpers outside the exposed schemas, and which roles may execute them besides their owner.
@@ -43,7 +45,7 @@ HELPERS = {
     "": {
         "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
         "longest_backoff", "message_arrives", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
-        "pace_window",
+        "pace_window", "sink_enabled", "wake_lanes", "announce_again", "cursor_text",
     },
 }  # fmt: skip
 
@@ -57,6 +59,8 @@ DEFINERS = {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
         "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_hub_news", "gre_hub_presence",
         "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
+        "gre_relay_beat", "gre_relay_leave", "gre_relay_status", "gre_relay_ring", "gre_relay_dead", "gre_relay_retry",
+        "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune",
     },
 }  # fmt: skip
 
@@ -108,7 +112,7 @@ def test_every_columns_grants_are_those_written_here(shared: Database) -> None:
 def test_no_user_may_truncate_or_put_triggers(shared: Database) -> None:
     more = rows(
         shared,
-        "select c.relname, r.role from pg_class c cross join unnest(array['anon', 'authenticated']) r (role)"
+        "select c.relname, r.role from pg_class c cross join unnest(array['anon', 'authenticated', 'gre_worker']) r (role)"
         " where c.relnamespace = 'public'::regnamespace and c.relkind = 'r'"
         " and has_table_privilege(r.role, c.oid, 'truncate, trigger, references')",
     )
@@ -148,10 +152,11 @@ def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Databas
     assert members == []
     holders = rows(
         shared,
-        "select distinct member::regrole::text as m from pg_auth_members where roleid = 'service_role'::regrole",
+        "select distinct member::regrole::text as m from pg_auth_members"
+        " where roleid = any (array['service_role', 'gre_worker']::regrole[])",
     )
     assert {h["m"] for h in holders} == {"authenticator", "postgres"}
-    create = "select has_schema_privilege(r, s, 'create') as x from unnest(array['anon', 'authenticated', 'service_role', 'authenticator']) r,"
+    create = "select has_schema_privilege(r, s, 'create') as x from unnest(array['anon', 'authenticated', 'service_role', 'gre_worker', 'authenticator']) r,"
     assert {r["x"] for r in rows(shared, create + " unnest(array['gre', 'public']) s")} == {False}
     for caller in (NOBODY, player(29), staff()):
         with Door(shared, caller) as door:

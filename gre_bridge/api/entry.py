@@ -1,0 +1,70 @@
+"""How a client comes in: whether it is who it says, and what it has missed. Nothing here knows the connection."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+
+from gre_bridge.api.frames import Authenticate
+from gre_bridge.models import Json
+from gre_bridge.portal import Identity, Portal
+from gre_bridge.rest import Caller
+
+PAGE = 500
+"""Messages that are read at once for one that missed many."""
+
+_ROLES = {
+    "player": {"player"}, "gre_staff": {"staff", "admin"}, "gre": {"staff", "admin"},
+    "staff": {"staff", "admin"}, "admin": {"admin"},
+}  # fmt: skip
+
+
+def agrees(asked: Authenticate, found: Identity) -> bool:
+    """Whether the token carries the role and ids that the client claims."""
+    return (
+        (asked.role is None or found.role in _ROLES[asked.role])
+        and (asked.player_id is None or asked.player_id == found.player_id)
+        and (asked.staff_id is None or asked.staff_id == found.staff_id)
+    )
+
+
+def welcome(who: Identity, sessions: list[Json], staff_online: int) -> Json:
+    """What `authenticated` says."""
+    own: Json = {"playerId": who.player_id} if who.role == "player" else {"staffId": who.staff_id}
+    return {
+        "success": True, "role": who.role, **own, "expiresAt": _iso(who.expires_at),
+        "sessions": sessions, "staffOnline": staff_online,
+    }  # fmt: skip
+
+
+async def missed(
+    portal: Portal, caller: Caller, since: Mapping[str, int], found: Json
+) -> AsyncIterator[Json]:
+    """What was missed since those seqs, each session in the order of seq.
+
+    `found` is what `catch_up` answered, the latest of each session; what was too much for it is read page by
+    page before. Raises as Portal does.
+    """
+    latest: dict[str, list[Json]] = {}
+    for message in found["missed"]:
+        latest.setdefault(message["session_id"], []).append(message)
+    for session in found["sessions"]:
+        key = session["id"]
+        end = latest.get(key, [])
+        first = end[0]["seq"] if end else session["last_seq"] + 1
+        # (Who has seen nothing at all gets the end of each session; the rest is history.)
+        at = since.get(key, 0 if end and since else first)
+        while at + 1 < first:
+            page = await portal.history(caller, session_id=key, after_seq=at, limit=PAGE)
+            for message in page["messages"]:
+                if message["seq"] < first:
+                    yield message
+            at = page["messages"][-1]["seq"] if page["messages"] else first
+        for message in end:
+            yield message
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None or not 0 <= seconds < 253402300800:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

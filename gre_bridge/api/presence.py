@@ -1,0 +1,131 @@
+"""Who of the staff is there, and who may no longer listen: the heartbeat of the people with sockets here.
+
+The table `gre_online_status` is the truth; here is what was last read of it. It must not know what is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Protocol
+
+from gre_bridge.api.frames import frame
+from gre_bridge.errors import BridgeError
+from gre_bridge.models import Json
+from gre_bridge.portal import Identity, Portal
+from gre_bridge.telemetry import Metrics
+
+BEAT = 15.0
+"""Seconds between heartbeats of the staff who have sockets here."""
+ABSENT = 45.0
+"""Seconds after which staff without a heartbeat are offline."""
+CROWD = 0.25
+"""Seconds in which rings count as one: they come in crowds."""
+
+
+class Listener(Protocol):
+    """A socket as the hub sees it. No method may block or raise."""
+
+    identity: Identity
+
+    def message(self, message: Json, text: str) -> None:
+        """Take a chat message (M) and its frame."""
+
+    def tell(self, text: str) -> None:
+        """Take any other frame."""
+
+    def end(self, code: int, reason: str, error: str) -> None:
+        """Close with this close code after an error frame."""
+
+
+class People:
+    """Beats for whoever is here and tells who comes and goes. `run` until cancelled."""
+
+    def __init__(self, *, portal: Portal, metrics: Metrics, here: Callable[[], list[Listener]]) -> None:
+        """`here` lists the sockets of this instance."""
+        self._portal = portal
+        self._metrics = metrics
+        self._here = here
+        self._rung = asyncio.Event()
+        self._met = asyncio.Event()
+        self.online: dict[str, Json] = {}
+        """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
+
+    def ring(self) -> None:
+        """Somebody may have come, gone, or lost the right to listen."""
+        self._rung.set()
+
+    def forget(self) -> None:
+        """What is known is old: `met` waits for the next beat."""
+        self._met.clear()
+        self._rung.set()
+
+    async def met(self) -> None:
+        """Wait until it is known who is there; as long as the database is away."""
+        await self._met.wait()
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                # Without sockets too: whom a killed instance left online becomes offline.
+                async with asyncio.timeout(BEAT if self.online or self._here() else None):
+                    await self._rung.wait()
+            self._rung.clear()
+            try:
+                await self.beat()
+                self._met.set()
+            except (BridgeError, KeyError, TypeError, ValueError) as error:
+                kind = error.kind if isinstance(error, BridgeError) else "unreadable"
+                self._metrics.store_errors.labels(kind).inc()
+                if not self._met.is_set():
+                    self._rung.set()
+            await asyncio.sleep(CROWD)
+
+    async def beat(self) -> None:
+        """Beat for the staff who are here, and tell who came, went or may no longer listen."""
+        identities = [one.identity for one in self._here()]
+        found = await self._portal.presence(
+            staff=sorted({who.staff_id for who in identities if who.staff_id}),
+            players=sorted({who.player_id for who in identities if who.player_id}),
+            expires_in=ABSENT,
+        )
+        online = {row["staff_id"]: row for row in found["online"]}
+        for staff_id in {*online, *self.online}:
+            row = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
+            if row != self.online.get(staff_id):
+                self._tell(row)
+        self.online = online
+        gone, disabled = set(found["gone"]), set(found["disabled"])
+        for one in self._here():
+            if one.identity.staff_id in gone:
+                one.end(4403, "no longer active", "no_identity")
+            elif one.identity.player_id in disabled:
+                one.end(4403, "chat is disabled", "chat_disabled")
+
+    def status_set(self, row: Json) -> None:
+        """One staff member's presence has just been set here."""
+        if row["status"] == "offline":
+            changed = self.online.pop(row["staff_id"], None) is not None
+        else:
+            changed = self.online.get(row["staff_id"]) != row
+            self.online[row["staff_id"]] = row
+        if changed:
+            self._tell(row)
+
+    def _tell(self, row: Json) -> None:
+        text = frame(
+            "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
+        )
+        for one in self._here():
+            one.tell(text)
+
+    def is_there(self, staff_id: str | None) -> bool:
+        """Whether this staff member is online or away."""
+        return staff_id in self.online
+
+    @property
+    def staff_online(self) -> int:
+        """How many staff are online."""
+        return sum(row["status"] == "online" for row in self.online.values())

@@ -1,0 +1,262 @@
+"""What is measured: latency, drain, a fault, cost and growth. Each part returns plain values for the report."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, disorder, percentile
+from tests.stack import wait_until
+
+Say = Callable[[str], None]
+
+RATES = {1.0: 20, 10.0: 150, 50.0: 600, 200.0: 1600}
+"""Messages for each rate (a second)."""
+DESIGNS = ("floor", BRIDGE, "obvious", *QUEUES)
+WAITING, SESSIONS = 20_000, 500
+PATIENCE = 20.0
+"""Seconds of a peer's drain that are enough for its rate."""
+FAULT = 3.0
+"""Seconds of 500."""
+
+
+def feeding(design: str) -> dict[str, Any]:
+    """What the database's triggers write for a design: the floor rings the bell, but has no outbox."""
+    sinks = ("pusher", "onesignal") if design == BRIDGE else ()
+    return {"sinks": sinks, "feeding": design if design in QUEUES else None}
+
+
+@dataclass
+class Latency:
+    """Milliseconds from commit to arrival at the sink; hops as medians, where the design was observed."""
+
+    design: str
+    rate: float
+    times: list[float]
+    lost: int
+    hops: tuple[float, float, float] | None = None
+
+    def at(self, share: float) -> float:
+        """A percentile."""
+        return percentile(self.times, share)
+
+
+def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
+    """Every design at every rate; in each run all rates, one after the other, on one running design."""
+    found: list[Latency] = []
+    for design in DESIGNS:
+        lab.fresh(**feeding(design))
+        measured: list[tuple[float, list[Committed], dict[str, float]]] = []
+        with lab.running(design) as running:
+            lab.all_arrived(lab.insert(60, 20), 20)  # sessions are open, connections made, plans cached
+            for rate, count in rates.items():
+                say(f"latency: {design}, {count} messages at {rate:g}/s")
+                if design == "floor":
+                    # Its events are paired by their number, so each rate starts from none.
+                    lab.sink.delete("/").raise_for_status()
+                committed = lab.insert(count, rate)
+                measured.append((rate, committed, lab.all_arrived(committed, 60)))
+        for rate, committed, first in measured:
+            times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first]
+            hops = _hops(committed, first, running) if design == BRIDGE else None
+            found.append(Latency(design, rate, times, len(committed) - len(times), hops))
+    return found
+
+
+def _hops(
+    committed: list[Committed], first: dict[str, float], running: Running
+) -> tuple[float, float, float] | None:
+    seen = [
+        (c.at, *running.hops[c.id], first[c.id]) for c in committed if c.id in running.hops and c.id in first
+    ]
+    if not seen:
+        return None
+    return (
+        statistics.median((asked - at) * 1000 for at, asked, _, _ in seen),
+        statistics.median((answered - asked) * 1000 for _, asked, answered, _ in seen),
+        statistics.median((came - answered) * 1000 for _, _, answered, came in seen),
+    )
+
+
+@dataclass
+class Drain:
+    """How fast what waited went out. `pusher` and `supabase` are requests, `cpu` seconds, `memory` bytes at most."""
+
+    design: str
+    workers: int
+    sent: int
+    seconds: float
+    wrong: int
+    repeats: int
+    lost: int | None
+    pusher: int
+    supabase: float | None
+    cpu: float
+    memory: int
+
+    @property
+    def rate(self) -> float:
+        """Events a second, from the first arrival to the last."""
+        return self.sent / self.seconds if self.seconds > 0 else 0.0
+
+
+def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
+    """20,000 messages of 500 sessions that wait already, for one and two workers; Pusher alone, as for the peers."""
+    found = []
+    for design in (BRIDGE, *QUEUES):
+        for workers in (1, 2):
+            say(f"drain: {design}, {waiting} messages, {workers} worker(s)")
+            found.append(drain_once(lab, design, workers, waiting))
+    return found
+
+
+def drain_once(lab: Lab, design: str, workers: int, waiting: int, patience: float | None = None) -> Drain:
+    """One drain; a peer's is broken off after PATIENCE."""
+    own = design == BRIDGE
+    lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
+    committed = lab.backlog(waiting, SESSIONS)
+    memory = 0
+    with lab.running(design, workers=workers, push=False, wait=False) as running:
+        began = running.cpu()
+        deadline = time.monotonic() + (120 if own else patience or PATIENCE)
+        done = False
+        while not done and time.monotonic() < deadline:
+            time.sleep(0.3)
+            memory = max(memory, running.memory())
+            done = _left(lab, design) == 0
+        cpu = running.cpu() - began
+        supabase = None
+        if own:
+            wait_until(lambda: all(worker._ready() for worker in running.workers), 30, what="/readyz")
+            supabase = sum(
+                running.metric("gre_store_requests_total", function=f"gre_relay_{name}")
+                for name in ("claim", "settle", "extend", "release")
+            )
+    state = lab.state()
+    taken = [item for item in state["items"] if item[5] == 200]
+    arrivals = [item[1] for item in taken if item[0] == "new-player-message"]
+    first = lab.arrivals(committed)
+    seconds = taken[-1][4] - taken[0][4] if taken else 0.0
+    return Drain(
+        design, workers, len(taken), seconds, disorder(committed, first), len(arrivals) - len(set(arrivals)),
+        len(committed) - len(first) if done else None, state["requests"]["pusher"], supabase, cpu, memory,
+    )  # fmt: skip
+
+
+def _left(lab: Lab, design: str) -> int:
+    query = {
+        BRIDGE: "select count(*) as n from gre_relay_deliveries where state = 'pending' and sink = 'pusher'",
+        "procrastinate": "select count(*) as n from procrastinate_jobs where status in ('todo', 'doing')",
+        "pgqueuer": "select count(*) as n from pgqueuer",
+    }[design]
+    with lab.stack.db() as conn:
+        row = conn.execute(query).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+@dataclass
+class Fault:
+    """What a sink that answers 500 for some seconds costs; milliseconds from commit to arrival."""
+
+    design: str
+    count: int
+    lost: int
+    wrong: int
+    repeats: int
+    p50: float
+    p99: float
+
+
+def fault(lab: Lab, say: Say, rate: float = 50.0, seconds: float = 12.0) -> list[Fault]:
+    """The sink fails for three seconds in the midst of 50 messages a second."""
+    found = []
+    for design in (BRIDGE, "obvious", *QUEUES):
+        say(f"fault: {design}, {FAULT:g} s of 500 at {rate:g} messages/s")
+        lab.fresh(**feeding(design))
+        with lab.running(design):
+            lab.all_arrived(lab.insert(60, 20), 20)
+            began = time.time()
+            lab.sink.post("/fault", json={"seconds": 0}).raise_for_status()
+            fail = _later(3.0, lambda: lab.sink.post("/fault", json={"seconds": FAULT}).raise_for_status())
+            committed = lab.insert(int(rate * seconds), rate)
+            fail()
+            first = lab.all_arrived(committed, 60, quiet=10)
+        items = [
+            i for i in lab.state()["items"] if i[0] == "new-player-message" and i[5] == 200 and i[4] > began
+        ]
+        ids = {c.id for c in committed}
+        arrived = [i[1] for i in items if i[1] in ids]
+        times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first] or [0.0]
+        found.append(
+            Fault(
+                design,
+                len(committed),
+                len(committed) - len(set(arrived)),
+                disorder(committed, first),
+                len(arrived) - len(set(arrived)),
+                percentile(times, 0.5),
+                percentile(times, 0.99),
+            )
+        )
+    return found
+
+
+def _later(seconds: float, act: Callable[[], Any]) -> Callable[[], None]:
+    import threading
+
+    timer = threading.Timer(seconds, act)
+    timer.start()
+    return timer.join
+
+
+@dataclass
+class Cost:
+    """What it takes: memory by backlog (bytes), claim times by delivered rows (ms), idle CPU (share of a core)."""
+
+    memory: dict[int, int] = field(default_factory=dict)
+    claims: dict[int, float] = field(default_factory=dict)
+    idle: float = 0.0
+
+
+def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...]) -> Cost:
+    """Memory while draining growing backlogs, claims with growing history, and an idle worker."""
+    found = Cost()
+    for waiting in backlogs:
+        say(f"cost: memory while {waiting} wait")
+        found.memory[waiting] = drain_once(lab, BRIDGE, 1, waiting).memory
+    lab.fresh(**feeding(BRIDGE))
+    with lab.running(BRIDGE) as running:
+        say("cost: an idle worker")
+        lab.all_arrived(lab.insert(20, 20), 20)
+        time.sleep(5)  # what the last messages left behind
+        began, cpu = time.monotonic(), running.cpu()
+        time.sleep(15)
+        found.idle = (running.cpu() - cpu) / (time.monotonic() - began)
+    lab.fresh(sinks=("pusher",))
+    lab.backlog(2_000, 200)
+    have = 0
+    for rows in behind:
+        say(f"cost: a claim with {rows} delivered rows behind")
+        with lab.stack.db() as conn:
+            while have < rows:
+                conn.execute(
+                    "insert into gre_relay_deliveries (sink, lane_key, ord, event, state, settled_at)"
+                    " select 'pusher', md5('s' || g / 20), g, 'message', 'done', now() from generate_series(%s::int, %s::int) g",
+                    [have + 1, have + 100_000],
+                )
+                have += 100_000
+            conn.execute("analyze gre_relay_deliveries")
+            times = []
+            for _ in range(15):
+                token = str(uuid.uuid4())
+                began = time.perf_counter()
+                conn.execute("select gre_relay_claim('pusher', %s, 100, 10)", [token])
+                times.append((time.perf_counter() - began) * 1000)
+                conn.execute("select gre_relay_release('pusher', %s)", [token])
+        found.claims[rows] = statistics.median(times)
+    return found

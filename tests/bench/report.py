@@ -1,0 +1,174 @@
+"""The report: tables for the terminal, docs/benchmark.md and the plot beside it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from rich.table import Table
+
+from tests.bench.lab import BRIDGE, ROOT
+from tests.bench.parts import Cost, Drain, Fault, Latency
+
+Row = list[str]
+
+
+class Section:
+    """One table, with the sentences that belong to it."""
+
+    def __init__(self, title: str, columns: Row, rows: list[Row], *notes: str) -> None:
+        self.title = title
+        self.columns = columns
+        self.rows = rows
+        self.notes = notes
+
+    def rich(self) -> Table:
+        """For the terminal."""
+        table = Table(title=self.title, caption=" ".join(self.notes) or None)
+        for n, column in enumerate(self.columns):
+            table.add_column(column, justify="right" if n else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For the page."""
+        head = [f"## {self.title}", "", *(f"{note}\n" for note in self.notes)]
+        lines = [
+            f"| {' | '.join(row)} |"
+            for row in (self.columns, [":--", *["--:"] * (len(self.columns) - 1)], *self.rows)
+        ]
+        return "\n".join([*head, *lines, ""])
+
+
+def latency_section(found: list[Latency]) -> Section:
+    """Latencies, the hops of gre-bridge, and the ratios to the floor and to the obvious design."""
+    p50 = {(f.design, f.rate): f.at(0.5) for f in found}
+    rows = []
+    for f in found:
+        base = p50.get(("floor", f.rate))
+        hops = " + ".join(f"{hop:.1f}" for hop in f.hops) if f.hops else ""
+        ratio = f"{f.at(0.5) / base:.1f}" if base else ""
+        rows.append(
+            [
+                f.design,
+                f"{f.rate:g}",
+                *(f"{f.at(s):.1f}" for s in (0.5, 0.9, 0.99)),
+                f"{max(f.times):.1f}",
+                ratio,
+                hops,
+                str(f.lost),
+            ]
+        )
+    return Section(
+        "Latency",
+        ["design", "messages/s", "p50 ms", "p90", "p99", "max", "p50 ÷ floor", "bell + claim + send", "lost"],
+        rows,
+        "Milliseconds from the commit of the insert to the arrival of the HTTP request at the sink, 100 sessions.",
+        "The floor is a bell, one RPC and one POST with nothing in between and nothing kept. The hops are medians: commit →"
+        " claim asked for → claim answered → request arrived.",
+    )
+
+
+def drain_section(found: list[Drain]) -> Section:
+    """Drains."""
+    rows = [
+        [f.design, str(f.workers), str(f.sent), f"{f.rate:.0f}", str(f.wrong), str(f.repeats),
+         "broken off" if f.lost is None else str(f.lost), f"{f.pusher / max(f.sent, 1):.3f}",
+         "" if f.supabase is None else f"{f.supabase / max(f.sent, 1):.4f}", f"{f.cpu / max(f.sent, 1) * 1000:.2f}",
+         f"{f.memory / 1e6:.0f}"]
+        for f in found
+    ]  # fmt: skip
+    return Section(
+        "Throughput and order",
+        ["design", "workers", "events", "events/s", "out of order", "repeats", "lost", "Pusher requests/event", "Supabase requests/event",
+         "CPU s/1,000 events", "memory MB"],
+        rows,
+        "20,000 messages of 500 sessions that wait already, to Pusher; a peer is broken off after 20 s. CPU includes the start of"
+        " the process; memory is all workers together.",
+    )  # fmt: skip
+
+
+def fault_section(found: list[Fault]) -> Section:
+    """The fault."""
+    rows = [
+        [f.design, str(f.count), str(f.lost), str(f.wrong), str(f.repeats), f"{f.p50:.0f}", f"{f.p99:.0f}"]
+        for f in found
+    ]
+    return Section(
+        "Fault", ["design", "messages", "lost", "out of order", "repeats", "p50 ms", "p99 ms"], rows,
+        "The sink answers 500 for 3 s in the midst of 50 messages a second.",
+    )  # fmt: skip
+
+
+def cost_section(found: Cost) -> Section:
+    """Cost and growth."""
+    rows = [[f"resident memory while draining {n:,}", f"{m / 1e6:.0f} MB"] for n, m in found.memory.items()]
+    rows += [
+        [f"claim of 1,000 rows, {n:,} delivered rows behind", f"{ms:.1f} ms"]
+        for n, ms in found.claims.items()
+    ]
+    rows.append(["idle CPU", f"{found.idle * 100:.2f} % of a core"])
+    return Section("Cost and growth", ["", "value"], rows)
+
+
+def write(sections: list[Section], command: str, load: float, plot: bool) -> Path:
+    """docs/benchmark.md; returns its path."""
+    path = ROOT / "docs" / "benchmark.md"
+    picture = (
+        f"![Latency and throughput](benchmark.png)\n\nThe plot is of the same run (`{command}`).\n"
+        if plot
+        else ""
+    )
+    path.write_text(
+        f"""# Benchmark
+
+Written by `{command}`. Everything ran on one machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},
+PostgreSQL, the stand-ins for PostgREST and Realtime, the sink, the writers and what is measured. Absolute times depend on it, and
+on what else it did (load average before the run: {load:.1f}); the ratios are the result.
+
+{picture}
+"""
+        + "\n".join(section.markdown() for section in sections),
+        encoding="utf-8",
+    )
+    return path
+
+
+def draw(latencies: list[Latency], drains: list[Drain]) -> Path:
+    """docs/benchmark.png; returns its path."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), constrained_layout=True)
+    for design in dict.fromkeys(f.design for f in latencies):
+        points = sorted((f.rate, f.at(0.5), f.at(0.99)) for f in latencies if f.design == design)
+        rates, middle, worst = zip(*points, strict=True)
+        (line,) = left.plot(
+            rates, middle, marker="o", label=design, linewidth=2.5 if design == BRIDGE else 1.2
+        )
+        left.plot(rates, worst, marker=".", linestyle=":", color=line.get_color(), linewidth=1)
+    left.set(
+        xscale="log",
+        yscale="log",
+        xlabel="messages a second",
+        ylabel="ms",
+        title="Commit → sink: p50 (dotted: p99)",
+    )
+    left.grid(visible=True, which="both", alpha=0.2)
+    left.legend(fontsize=8)
+    names = [f"{f.design}\n{f.workers} worker{'s' if f.workers > 1 else ''}" for f in drains]
+    bars = right.bar(names, [f.rate for f in drains])
+    right.bar_label(
+        bars, [f"{f.rate:.0f}" + (f"\n{f.wrong} out of order" if f.wrong else "") for f in drains], fontsize=8
+    )
+    right.set(title="Draining 20,000 messages of 500 sessions", ylabel="events a second")
+    right.tick_params(axis="x", labelsize=7)
+    right.margins(y=0.15)
+    path = ROOT / "docs" / "benchmark.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path

@@ -1,0 +1,96 @@
+"""`python -m tests.chaos`: every case, one line each; exit status 1 when a promise was not kept."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.cases import CASES
+from tests.chaos.runner import Report, run
+from tests.chaos.simulated import SIMULATED
+from tests.stack import StackProcess
+
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- python -m tests.chaos --write -->", "<!-- end -->"
+HEAD = (
+    "| fault | what is broken | sent | delivered | dead | lost | out of order | repeats"
+    " | bystanders | recovery | bound |\n"
+    "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+)
+
+
+def line(report: Report) -> str:
+    """One report for the terminal."""
+    others = f"{report.others:5.2f}" if report.others is not None else "    -"
+    verdict = "ok" if report.ok else "FAILED: " + "; ".join(report.problems)
+    return (
+        f"{report.name:28} sent {report.sent:4} delivered {report.delivered:4} dead {report.dead:2}"
+        f" lost {report.lost} out of order {report.out_of_order} repeats {_repeats(report):>5}"
+        f" bystanders {others} s recovery {report.recovery:5.1f} s of {report.bound:4.1f}  {verdict}"
+    )
+
+
+def row(report: Report) -> str:
+    """One report for the page."""
+    cells = [
+        f"`{report.name}`", report.what, report.sent, report.delivered, report.dead, report.lost,
+        report.out_of_order, _repeats(report), "" if report.others is None else f"{report.others:.2f} s",
+        f"{report.recovery:.1f} s", f"{report.bound:.1f} s" + ("" if report.ok else " FAILED"),
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |\n"
+
+
+def _repeats(report: Report) -> str:
+    return "/".join(str(count) for count in report.repeats.values()) or "0"
+
+
+def write(reports: Sequence[Report]) -> None:
+    """Put the table into its page."""
+    text = PAGE.read_text()
+    table = f"{BEGIN}\n\n{HEAD}{''.join(map(row, reports))}\n{END}"
+    PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table, text, flags=re.DOTALL))
+
+
+def tell(text: str) -> None:
+    """Print a line now, also into a pipe."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run the cases asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a case; may be repeated")
+    parser.add_argument("--list", action="store_true", help="print the cases")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    options = parser.parse_args()
+    cases = {case.name: case for case in CASES}
+    names = [*cases, *SIMULATED]
+    if unknown := set(options.only) - set(names):
+        parser.error(f"no case {', '.join(sorted(unknown))}; --list shows them")
+    if options.list:
+        for name in names:
+            tell(f"{name:28} {cases[name].what if name in cases else SIMULATED[name].what}")
+        return 0
+    if options.write and options.only:
+        parser.error("--write wants all cases")
+    wanted = [name for name in names if not options.only or name in options.only]
+    reports = []
+    with tempfile.TemporaryDirectory() as directory, StackProcess(Path(directory)) as stack:
+        for name in wanted:
+            report = run(stack, cases[name]) if name in cases else SIMULATED[name].run()
+            reports.append(report)
+            tell(line(report))
+    if options.write:
+        write(reports)
+    failed = [report.name for report in reports if not report.ok]
+    tell(f"{len(reports)} cases, {len(failed)} failed {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

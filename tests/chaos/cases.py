@@ -1,0 +1,305 @@
+"""The table of cases: what is broken, for how long, and what is promised meanwhile and afterwards.
+
+All times are in seconds. `recovers` bounds the time from the healing (of a worker's death: from the death)
+until everything arrives as quickly as before. `others` are the sinks that the fault must not slow down, with
+the time within which 99 of 100 messages that are committed during the fault reach them; where a fault is aimed
+at some sessions, it is for the sessions that it is not aimed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tests.chaos import breaking as b
+from tests.chaos.scene import Fault
+from tests.chaos.watch import SINKS
+from tests.chaos.wire import Wire
+
+UNHARMED = 1.0
+"""A message takes some 10 ms; the rest is for a machine with two busy cores."""
+BOTH = dict.fromkeys(SINKS, UNHARMED)
+PUSHER, ONESIGNAL = {"pusher": UNHARMED}, {"onesignal": UNHARMED}
+SWEPT = dict.fromkeys(SINKS, 2.0)
+"""No bell, and the worker knows it: a sweep each second."""
+DEAF = dict.fromkeys(SINKS, 6.5)
+"""No bell, and the worker does not know it yet: GRE_SWEEP_INTERVAL, 5 s."""
+
+LEASE = 3.0
+_LEASE = {"GRE_LEASE_SECONDS": f"{LEASE:g}"}
+_IMPATIENT = {"GRE_SEND_TIMEOUT": "2", "GRE_REQUEST_TIMEOUT": "2"}
+_SOME = frozenset({1, 2, 3})
+_TWICE_AFTER_A_CRASH = frozenset({"pusher"})
+"""Claims and settles do not wait for the disk: a crash of the database may take the last of them back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One fault under load."""
+
+    name: str
+    what: str
+    fault: Fault
+    lasts: float
+    """How long it stays broken."""
+    recovers: float
+    others: Mapping[str, float] = field(default_factory=dict)
+    repeats: frozenset[str] = frozenset()
+    """Sinks that may get again what they got just before or during the fault."""
+    repeated: bool = False
+    """There has to be a repeat, or the case shows nothing."""
+    tells: str = ""
+    """What /readyz has to say during the fault."""
+    workers: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    wired: bool = False
+    marked: frozenset[int] = frozenset()
+    """Players whose messages are now and then marked."""
+    dies: bool = False
+    """Marked messages are refused for good: they end as dead, and nothing else does."""
+    short: bool = False
+    """Part of `make test`."""
+    soak: bool = False
+    """May be let loose in the long run."""
+
+
+def _workers() -> list[Case]:
+    may_repeat = frozenset(SINKS)
+    return [
+        Case(
+            name="worker-killed", what="the worker is killed (SIGKILL) three times, at random moments",
+            fault=b.killed_at_random, lasts=0, recovers=LEASE + 1.5, repeats=may_repeat, env=_LEASE,
+        ),
+        Case(
+            name="worker-killed-unsettled", what="the worker is killed between sending and settling",
+            fault=b.killed_before_settle, lasts=0.5, recovers=LEASE + 1.5, repeats=may_repeat,
+            repeated=True, env=_LEASE, short=True,
+        ),
+        Case(
+            name="one-of-two-killed", what="one of two workers is killed with sessions in hand",
+            fault=b.one_of_two_killed, lasts=LEASE + 1, recovers=LEASE + 1.5, others=BOTH, repeats=may_repeat,
+            workers=2, env=_LEASE, short=True,
+        ),
+        Case(
+            name="one-of-two-paused", what="one of two workers is stopped (SIGSTOP) for longer than its lease, then goes on",
+            fault=b.one_of_two_paused, lasts=LEASE + 2, recovers=LEASE + 1.5, others=BOTH, repeats=may_repeat,
+            workers=2, env=_LEASE, short=True,
+        ),
+        Case(
+            name="worker-terminated", what="SIGTERM under load; a new worker 1 s later",
+            fault=b.terminated, lasts=1, recovers=1.5, short=True,
+        ),
+        Case(
+            name="worker-terminated-twice", what="SIGTERM while Pusher hangs, and a second one",
+            fault=b.terminated_twice, lasts=0.5, recovers=LEASE + 1.5, env=_LEASE,
+        ),
+    ]  # fmt: skip
+
+
+def _realtime() -> list[Case]:
+    back = 12.0  # the pause between attempts has grown meanwhile
+    return [
+        Case(
+            name="realtime-refuses", what="Realtime drops its sockets and refuses new ones (502)",
+            fault=b.realtime(refuse=True), lasts=4, recovers=back, others=SWEPT, soak=True,
+        ),
+        Case(
+            name="realtime-accepts-and-closes", what="Realtime accepts each socket and closes it",
+            fault=b.realtime(accept_then_close=True), lasts=4, recovers=back, others=SWEPT, soak=True,
+        ),
+        Case(
+            name="realtime-half-open", what="Realtime's sockets are silent: no frame comes, none is answered",
+            fault=b.realtime(drop=False, mute=True), lasts=8, recovers=35, others=DEAF,
+        ),
+        Case(
+            name="realtime-deaf", what="Realtime is joined and answers, but no bell rings",
+            fault=b.realtime(drop=False, deaf=True), lasts=8, recovers=6.5, others=DEAF, short=True, soak=True,
+        ),
+        Case(
+            name="realtime-join-unanswered", what="Realtime's sockets are dropped, and no join is answered",
+            fault=b.realtime(ignore_joins=True), lasts=4, recovers=35, others=SWEPT,
+        ),
+        Case(
+            name="realtime-channel-closed", what="Realtime closes the channels (phx_close)",
+            fault=b.action("realtime", {"action": "phx_close_all"}), lasts=2, recovers=5, others=SWEPT, soak=True,
+        ),
+        Case(
+            name="realtime-system-error", what="Realtime sends each channel a system message of status error",
+            fault=b.action("realtime", {"action": "system_error_all", "message": "Too many messages per second"}),
+            lasts=2, recovers=5, others=SWEPT, soak=True,
+        ),
+        Case(
+            name="realtime-token-expires", what="the worker's key runs out while it is joined; then it gets a new one",
+            fault=b.token_expires, lasts=4, recovers=2, others=SWEPT,
+        ),
+        Case(
+            name="realtime-system-late", what='after a reconnection "Subscribed to PostgreSQL" comes 6 s late',
+            fault=b.realtime(system_delay=6.0), lasts=6, recovers=6, others=SWEPT, soak=True,
+        ),
+        Case(
+            name="realtime-drops-rows", what="Realtime loses 7 of 10 rows and broadcasts, and tells nobody",
+            fault=b.realtime(drop=False, drop_changes=0.7, drop_broadcasts=0.7), lasts=4, recovers=6.5, others=DEAF,
+            soak=True,
+        ),
+    ]  # fmt: skip
+
+
+def _database() -> list[Case]:
+    # Pauses between calls to a database that is away are 5 s at most.
+    back = 6.0
+    return [
+        Case(
+            name="postgrest-503", what="PostgREST answers 503 (PGRST001)", lasts=3, recovers=back, tells="gre_relay_",
+            fault=b.face("rest", status=503, body=b.NO_CONNECTION, retry_after=0), soak=True,
+        ),
+        Case(
+            name="postgrest-502", what="the gateway answers 502 with a page", lasts=3, recovers=back, tells="gre_relay_",
+            fault=b.face("rest", status=502, body=b.GATEWAY_PAGE), soak=True,
+        ),
+        Case(
+            name="postgrest-resets", what="PostgREST resets each connection without an answer", lasts=3, recovers=back,
+            fault=b.face("rest", mode="refuse"), tells="gre_relay_", soak=True,
+        ),
+        Case(
+            name="supabase-refused", what="connections to Supabase (PostgREST and Realtime) are refused", lasts=3,
+            recovers=12, fault=b.wire("supabase", breaks=Wire.unplug), tells="gre_relay_", wired=True, soak=True,
+        ),
+        Case(
+            name="claim-committed-unanswered", what="claims commit, but time out at the worker", lasts=4, recovers=back + 2,
+            fault=b.face("rest", mode="stall", path=b.CLAIM), env=_IMPATIENT, tells="no answer in time",
+        ),
+        Case(
+            name="settle-committed-unanswered", what="settles commit, but time out at the worker", lasts=4,
+            recovers=back + 2, fault=b.face("rest", mode="stall", path=b.SETTLE), env=_IMPATIENT, others=DEAF, short=True,
+        ),
+        Case(
+            name="postgrest-stalls", what="every call commits, and none is answered", lasts=4, recovers=back + 2,
+            fault=b.face("rest", mode="stall"), env=_IMPATIENT, tells="no answer in time",
+        ),
+        Case(
+            name="postgrest-empty-400", what="PostgREST answers 400 with an empty code, as after a crash", lasts=2,
+            recovers=back, fault=b.face("rest", status=400, body=b.EMPTY_CODE), tells="the database is away", soak=True,
+        ),
+        Case(
+            name="postgres-restarted", what="PostgreSQL is restarted (fast)", lasts=0, recovers=back + 2,
+            fault=b.action("postgres", {"action": "restart"}), soak=True,
+        ),
+        Case(
+            name="postgres-stopped", what="PostgreSQL is stopped for 3 s", lasts=3, recovers=back + 2,
+            fault=b.action("postgres", {"action": "stop"}, after={"action": "start"}), tells="gre_relay_",
+        ),
+        Case(
+            name="postgres-crashed", what="PostgreSQL crashes (immediate), is away for 1 s and recovers", lasts=1,
+            recovers=LEASE + back, fault=b.action("postgres", {"action": "crash"}, after={"action": "start"}),
+            repeats=_TWICE_AFTER_A_CRASH, env=_LEASE, short=True, soak=True,
+        ),
+        Case(
+            name="postgres-backend-killed", what="a backend of PostgreSQL is killed (SIGKILL): all end, it recovers",
+            lasts=0.5, recovers=LEASE + back, fault=b.backend_killed, repeats=_TWICE_AFTER_A_CRASH, env=_LEASE, soak=True,
+        ),
+        Case(
+            name="postgres-terminated", what="every connection to PostgreSQL is terminated", lasts=0, recovers=back,
+            fault=b.action("postgres", {"action": "terminate_backends"}), soak=True,
+        ),
+        Case(
+            name="clock-back", what="the database's clock steps back by an hour", lasts=0.5, recovers=1.5,
+            fault=b.clock_steps(-3600),
+        ),
+        Case(
+            name="clock-forward", what="the database's clock steps on by an hour", lasts=0.5, recovers=1.5,
+            fault=b.clock_steps(3600), repeats=frozenset(SINKS),
+        ),
+    ]  # fmt: skip
+
+
+def _sinks() -> list[Case]:
+    cases = []
+    for sink, port, other in (("pusher", "pusher", ONESIGNAL), ("onesignal", "onesignal", PUSHER)):
+        # Pusher knows no idempotency key, so what it took without our knowing it gets again.
+        unknown = frozenset({sink}) if sink == "pusher" else frozenset()
+        called = {"pusher": "Pusher", "onesignal": "OneSignal"}[sink]
+        cases += [
+            Case(
+                name=f"{sink}-500", what=f"{called} answers 500 for 3 s", lasts=3, recovers=2.5, others=other,
+                fault=b.face(sink, status=500), tells=f"{sink}: ", short=True, soak=True,
+            ),
+            Case(
+                name=f"{sink}-refused", what=f"connections to {called} are refused", lasts=3, recovers=2.5, others=other,
+                fault=b.wire(port, breaks=Wire.unplug), tells=f"{sink}: ", wired=True, soak=True,
+            ),
+            Case(
+                name=f"{sink}-hangs", what=f"{called} does not answer", lasts=4, recovers=4, others=other,
+                fault=b.face(sink, mode="hang"), tells=f"{sink}: ", env=_IMPATIENT,
+            ),
+            Case(
+                name=f"{sink}-429", what=f"{called} answers 429 with Retry-After: 2", lasts=3, recovers=3.5, others=other,
+                fault=b.face(sink, status=429, retry_after=2), tells=f"{sink}: ", soak=True,
+            ),
+            Case(
+                name=f"{sink}-401", what=f"{called} answers 401 for 3 s", lasts=3, recovers=2.5, others=other,
+                fault=b.face(sink, status=401), tells=f"{sink}: ", soak=True,
+            ),
+            Case(
+                name=f"{sink}-403", what=f"{called} answers 403 for 3 s", lasts=3, recovers=2.5, others=other,
+                fault=b.face(sink, status=403), tells=f"{sink}: ", soak=True,
+            ),
+            Case(
+                name=f"{sink}-truncated", what=f"{called} takes events, and its answers break off", lasts=2, recovers=2.5,
+                others=other, fault=b.face(sink, mode="truncate"), tells=f"{sink}: ", repeats=unknown, soak=True,
+            ),
+            Case(
+                name=f"{sink}-no-json", what=f"a proxy answers for {called} with a page and a 2xx status", lasts=2,
+                recovers=2.5, others=other, fault=b.face(sink, status=203, body="<html>Welcome</html>"),
+                tells=f"{sink}: ", soak=True,
+            ),
+            Case(
+                name=f"{sink}-answer-lost", what=f"{called} takes events, and its answers are lost", lasts=2, recovers=2.5,
+                others=other, fault=b.face(sink, mode="lose_answer"), tells=f"{sink}: ", repeats=unknown,
+                repeated=bool(unknown), short=sink == "pusher", soak=True,
+            ),
+        ]  # fmt: skip
+    cases += [
+        Case(
+            name="poison-400", what="both sinks refuse some events (400), in the middle of batches", lasts=3, recovers=3,
+            others=BOTH, fault=b.marked(*SINKS, status=400), marked=_SOME, dies=True, env={"GRE_MAX_ATTEMPTS": "2"},
+            short=True,
+        ),
+        Case(
+            name="poison-413", what="both sinks find some events too large (413)", lasts=3, recovers=3, others=BOTH,
+            fault=b.marked(*SINKS, status=413), marked=_SOME, dies=True, env={"GRE_MAX_ATTEMPTS": "2"},
+        ),
+        Case(
+            name="some-events-500", what="Pusher answers 500 to some events only, for 4 s", lasts=4, recovers=6,
+            others=BOTH, fault=b.marked("pusher", status=500), marked=_SOME, short=True,
+        ),
+    ]  # fmt: skip
+    return cases
+
+
+def _network() -> list[Case]:
+    everything = ("supabase", *SINKS)
+    unknown = frozenset({"pusher"})
+    return [
+        Case(
+            name="network-cut", what="between the worker and everything every byte is lost for 5 s", lasts=5, recovers=12,
+            fault=b.wire(*everything, breaks=Wire.cut), repeats=unknown, wired=True, env=_IMPATIENT, short=True,
+        ),
+        Case(
+            name="network-half-open", what="a firewall forgets the worker's connections; new ones work", lasts=0,
+            recovers=12, fault=b.wire(*everything, breaks=Wire.freeze), repeats=unknown, wired=True, env=_IMPATIENT,
+            soak=True,
+        ),
+        Case(
+            name="network-unplugged", what="all connections of the worker are reset, new ones refused, for 3 s", lasts=3,
+            recovers=12, fault=b.wire(*everything, breaks=Wire.unplug), repeats=unknown, wired=True, tells="gre_relay_",
+            soak=True,
+        ),
+        Case(
+            name="network-slow", what="every byte takes 0.2 s longer, each way", lasts=4, recovers=3,
+            others=dict.fromkeys(SINKS, 4.0), fault=b.wire(*everything, breaks=lambda wire: wire.slow(0.2)), wired=True,
+            soak=True,
+        ),
+    ]  # fmt: skip
+
+
+CASES: tuple[Case, ...] = (*_workers(), *_realtime(), *_database(), *_sinks(), *_network())

@@ -1,0 +1,189 @@
+"""Runs one case: load, break, wait, heal, until all is as before; then judges what arrived.
+
+The judgement is made of what the database holds and of what the sinks took, never of what the worker says.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.cases import Case
+from tests.chaos.load import MARK, TEXT
+from tests.chaos.scene import Scene
+from tests.chaos.watch import SINKS
+from tests.stack import StackProcess, wait_until
+
+QUICK = 0.75
+"""Seconds: what took longer is late, and recovery lasts until nothing is."""
+WARM_UP = 25
+"""Messages that have arrived before anything is broken."""
+MARGIN = 2.0
+"""Seconds: a repeat arrived first so shortly before the fault, or during it."""
+GRACE = 10.0
+"""Seconds beyond a case's bound that are waited to see how long it really takes."""
+
+
+@dataclass
+class Report:
+    """What one case came to. Times are in seconds."""
+
+    name: str
+    what: str
+    bound: float
+    sent: int = 0
+    delivered: int = 0
+    """Messages that reached every sink."""
+    lost: int = 0
+    out_of_order: int = 0
+    repeats: dict[str, int] = field(default_factory=dict)
+    dead: int = 0
+    others: float | None = None
+    """Within what time 99 of 100 messages of the bystanders arrived during the fault."""
+    recovery: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.problems
+
+
+def run(stack: StackProcess, case: Case) -> Report:
+    """Run one case on the stack, which is emptied first."""
+    stack.reset()
+    report = Report(case.name, case.what, case.recovers)
+    try:
+        with Scene(
+            stack, workers=case.workers, env=dict(case.env), wired=case.wired, marked=case.marked
+        ) as scene:
+            _play(scene, case)
+            _judge(scene, case, report)
+            report.problems += scene.problems + scene.load.problems
+    except AssertionError as error:
+        report.problems.append(str(error).partition("\n")[0])
+    return report
+
+
+def _play(scene: Scene, case: Case) -> None:
+    scene.load.start()
+    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 15, 0.05, what="a steady flow")
+    scene.broken_at = time.time()
+    with case.fault(scene):
+        told = _told(scene, case, case.lasts)
+    scene.over_at = time.time()
+    scene.healed_at = scene.healed_at or scene.over_at
+    scene.check(told, f"/readyz did not say {case.tells!r}")
+    deadline = scene.healed_at + case.recovers + GRACE
+    wait_until(
+        lambda: scene.calm(QUICK, since=scene.over_at) or time.time() > deadline,
+        case.recovers + GRACE + 60,
+        0.05,
+        what="calm",
+    )
+    scene.load.stop()
+    scene.stack.drained(GRACE)
+    scene.watch.look()
+    if case.tells:
+        for worker in scene.workers:
+            wait_until(lambda w=worker: not scene.problems_told(w), 5, what="/readyz to say that all is well")  # type: ignore[misc]
+    for worker in scene.workers:
+        scene.check(worker.stop() == 0, "SIGTERM at the end: exit status is not 0")
+    scene.check(not scene.leased(), "leases are left behind")
+
+
+def _told(scene: Scene, case: Case, seconds: float) -> bool:
+    """Hold the fault for its time; whether /readyz named it meanwhile."""
+    deadline = time.monotonic() + seconds
+    told = not case.tells
+    while time.monotonic() < deadline:
+        scene.hold(min(0.3, max(0.0, deadline - time.monotonic())))
+        told = told or case.tells in scene.problems_told(scene.workers[0])
+    return told
+
+
+def _judge(scene: Scene, case: Case, report: Report) -> None:
+    with scene.stack.db() as conn:
+        rows = conn.execute(
+            "select id::text, session_id::text as session, seq, extract(epoch from created_at)::float8 as at"
+            " from gre_chat_messages"
+        ).fetchall()
+        deliveries = conn.execute(
+            "select message_id::text as message, sink, state, attempts from gre_relay_deliveries where event = 'message'"
+        ).fetchall()
+    arrivals = {
+        (row["id"], sink): scene.watch.arrival(sink, row["id"], row["session"], row["seq"])
+        for row in rows
+        for sink in SINKS
+    }
+    dead = {(d["message"], d["sink"]) for d in deliveries if d["state"] == "dead"}
+    missed = {key for key, at in arrivals.items() if at is None}
+    late = [
+        (at, f"{sink}, written {row['at'] - scene.broken_at:+.1f} s from the fault")
+        for row in rows
+        for sink in SINKS
+        if row["at"] < scene.calm_from and (at := arrivals[row["id"], sink]) and at - row["at"] > QUICK
+    ]
+    last, which = max(late, default=(0.0, ""))
+    during = [
+        at - row["at"]
+        for row in rows
+        for sink in case.others
+        if _bystander(scene, row) and (at := arrivals[row["id"], sink])
+    ]
+    report.sent = len(rows)
+    report.delivered = len(rows) - len({message for message, _ in missed})
+    report.dead = len({message for message, _ in dead})
+    report.lost = len(missed - dead)
+    report.out_of_order = sum(len(seen.out_of_order) for seen in scene.watch.seen.values())
+    report.repeats = {sink: len(seen.repeats) for sink, seen in scene.watch.seen.items()}
+    report.recovery = max(0.0, last - scene.healed_at)
+    report.others = sorted(during)[int(len(during) * 0.99)] if during else None
+    wrong = sum(not _ended_well(case, row) for row in deliveries)
+    for bad, problem in (
+        (report.lost, f"lost {report.lost}"),
+        (len(rows) != len(scene.load.sent), f"{len(scene.load.sent)} written, {len(rows)} are there"),
+        (report.out_of_order, f"out of order {report.out_of_order}"),
+        (report.recovery > case.recovers, f"recovery took {report.recovery:.1f} s ({which})"),
+        (case.others and not during, "nothing else was committed during the fault"),
+        (report.others and report.others > max(case.others.values()), "others waited"),
+        (wrong, f"{wrong} deliveries spent attempts or ended otherwise than done"),
+        (case.dies and not dead, "nothing was poisoned"),
+        (case.repeated and not any(report.repeats.values()), "the fault met nothing in flight"),
+    ):
+        if bad:
+            report.problems.append(problem)
+    report.problems += _repeats(scene, case)
+    for worker in scene.every:
+        text = worker.log.read_text()
+        if "Traceback" in text or TEXT in text:
+            report.problems.append(f"{worker.log.name} has a traceback or chat text")
+
+
+def _bystander(scene: Scene, row: dict[str, Any]) -> bool:
+    """Whether a message was committed while something was broken that has nothing to do with its session."""
+    return scene.broken_at <= row["at"] <= scene.over_at and row["session"] not in scene.concerned
+
+
+def _ended_well(case: Case, delivery: dict[str, Any]) -> bool:
+    """Done; what is poisoned is dead after its attempts. No outage spends one."""
+    limit = int(case.env.get("GRE_MAX_ATTEMPTS", "5"))
+    poison = case.dies and delivery["message"].startswith(MARK)
+    if delivery["state"] == "dead":
+        return poison and bool(delivery["attempts"] == limit)
+    return bool(delivery["state"] == "done" and delivery["attempts"] <= (limit - 1 if poison else 0))
+
+
+def _repeats(scene: Scene, case: Case) -> list[str]:
+    """What is wrong with the repeats: they are for what was in flight when something broke, if at all."""
+    problems = []
+    for sink in SINKS:
+        repeats = scene.watch.seen[sink].repeats
+        begin, end = scene.broken_at - MARGIN, scene.over_at + MARGIN
+        strays = [first for _, first, _ in repeats if not begin <= first <= end]
+        if repeats and sink not in case.repeats:
+            problems.append(f"{len(repeats)} repeats at {sink}")
+        elif strays:
+            problems.append(f"{len(strays)} repeats at {sink} of what was not in flight")
+    return problems

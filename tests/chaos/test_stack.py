@@ -1,0 +1,38 @@
+"""What the chaos suite needs of the embedded stack, and broke in it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import httpx
+import psycopg_pool
+import pytest
+
+from gre_bridge.devstack.postgrest_database import Database
+from gre_bridge.devstack.postgrest_errors import RestError
+from tests.stack import StackProcess
+
+
+def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -> None:
+    stack.fault("rest", {"mode": "stall", "times": 1})
+    row = {"player_id": 1, "sender": "player", "message": "committed"}
+    with pytest.raises(httpx.ReadTimeout):
+        stack.http.post("/rest/v1/gre_chat_messages", json=row, headers=stack.headers(), timeout=0.5)
+    with stack.db() as conn:
+        assert conn.execute("select message from gre_chat_messages").fetchall() == [{"message": "committed"}]
+
+
+async def test_a_database_that_comes_back_while_a_request_waits_for_a_connection_is_back() -> None:
+    class Pool:
+        """Times out just after the listening connection has returned and the schema has been loaded."""
+
+        async def getconn(self, _timeout: float) -> None:
+            database._listening, database._pending = True, False
+            raise psycopg_pool.PoolTimeout
+
+    database = Database(
+        pool=cast("Any", Pool()), schemas=("public",), acquire_timeout=1.0, request_timeout=1.0
+    )
+    with pytest.raises(RestError, match="Retrying"):
+        await database._connection()
+    assert not database._pending

@@ -1,0 +1,95 @@
+"""What the relay costs, counted and not timed: requests and statements do not depend on the machine or its mood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from tests.conftest import Database
+from tests.integration.test_outbox import all_done, claim, settle
+from tests.stack import StackProcess, judge, wait_until
+
+MESSAGES, SESSIONS = 3_000, 150
+
+
+def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event(stack: StackProcess) -> None:
+    with stack.db() as conn:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select 1 + g %% %s, 'player', 'm' || g from generate_series(1, %s) g",
+            [SESSIONS, MESSAGES],
+        )
+        row = conn.execute("select count(*) as n from gre_relay_deliveries").fetchone()
+        assert row is not None
+        deliveries = row["n"]
+    with stack.worker() as worker:
+        stack.drained(90)
+        calls = {
+            name: worker.metric("gre_store_requests_total", function=f"gre_relay_{name}")
+            for name in ("claim", "settle", "extend", "release")
+        }
+        requests = worker.metric("gre_sink_requests_total", sink="pusher")
+    events = sum(item["status"] == 200 for item in stack.received("pusher"))
+    assert events == MESSAGES + 2 * SESSIONS  # a session that opens goes to two channels
+    assert requests / events <= 0.15
+    assert sum(calls.values()) / deliveries <= 0.05
+    # 1,000 rows in a claim at most: nothing is claimed in small pieces, and each row once.
+    assert calls["claim"] <= 2 * deliveries / 1000 + 20
+    assert calls["release"] == 0
+    verdict = judge(stack)
+    assert not any(verdict.lost.values())
+    assert not any(verdict.out_of_order.values())
+    assert not any(verdict.repeats.values())
+
+
+def test_one_message_is_a_claim_and_a_settle_for_each_sink_and_one_more_claim_for_the_slower_bell(
+    stack: StackProcess,
+) -> None:
+    with stack.worker() as worker:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 20, what="a live feed")
+        stack.insert(player_id=1, sender="player", message="opens the session")
+        stack.drained()
+        names = ("gre_relay_claim", "gre_relay_settle")
+        before = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
+        for _ in range(10):
+            stack.insert(player_id=1, sender="player", message="one")
+            stack.drained()
+        after = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
+    assert after["gre_relay_settle"] - before["gre_relay_settle"] <= 10 * 2
+    # A sweep may fall into it, and a claim that found its lane just being written.
+    assert after["gre_relay_claim"] - before["gre_relay_claim"] <= 10 * 4 + 6
+
+
+def read(conn: psycopg.Connection[dict[str, Any]]) -> int:
+    """Entries of deliveries, by whatever index, that were read since ever."""
+    conn.execute("select pg_stat_force_next_flush()")
+    conn.execute("select pg_stat_clear_snapshot()")
+    row = conn.execute(
+        "select sum(i.idx_tup_read) + max(t.seq_tup_read) as n from pg_stat_user_indexes i"
+        " join pg_stat_user_tables t using (relid) where i.relname = 'gre_relay_deliveries'"
+    ).fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def test_a_claim_and_its_settle_read_what_they_take_however_much_waits_and_before_any_analyze(
+    db: Database,
+) -> None:
+    """The planner believes a table that it has never analyzed to be empty, where any plan is as good as another."""
+    with db.connect() as conn:
+        conn.execute("alter table gre_relay_deliveries set (autovacuum_enabled = false)")
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select 1 + g % 100, 'player', 'm' || g from generate_series(1, 6000) g"
+        )
+        for _ in range(7):  # also once the plans are cached
+            before = read(conn)
+            got = claim(conn, lanes=20, per_lane=5)
+            claimed = read(conn)
+            settle(conn, *all_done(got))
+            settled = read(conn)
+            assert len(got["lanes"]) == 20
+            # 100 rows and the heads of 20 lanes; an index may be asked twice for a row, but not for the 6,000 that wait.
+            assert claimed - before <= 300
+            assert settled - claimed <= 600

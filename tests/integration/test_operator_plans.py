@@ -1,0 +1,142 @@
+"""The operator's functions with a hundred thousand rows behind them: none reads more than it has to.
+
+They run statements inside functions, so what they read is asked of PostgreSQL's own counters.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.access import SERVICE, Door
+from tests.conftest import Database
+from tests.integration.test_outbox import Conn, all_done, claim, one, send, settle
+from tests.integration.test_plans import FILL
+
+MESSAGES = 60_000
+TABLES = ("gre_relay_deliveries", "gre_chat_messages", "gre_chat_sessions")
+
+
+@pytest.fixture(scope="module")
+def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """60,000 messages, announced to two sinks, settled a day ago; 160 dead ones, and 300 that wait."""
+    pg.create_database("operator", migrated_template)
+    database = Database(pg, "operator")
+    with database.connect("supabase_admin") as admin:
+        admin.execute(
+            FILL.replace("499999", str(MESSAGES - 1)).replace("25000", "3001").encode(), prepare=False
+        )
+        admin.execute("set session_replication_role = replica")
+        admin.execute("update gre_relay_deliveries set settled_at = now() - interval '1 day', created_at = now() - interval '1 day'")  # fmt: skip
+        admin.execute(
+            "update gre_relay_deliveries set state = 'dead', last_error = '413' where ord % 750 = 0"
+        )
+        admin.execute("update gre_relay_sinks set announced_from = now() - interval '1 year'")
+        admin.execute("vacuum analyze")
+    with database.connect() as conn:
+        for player in range(10, 1510, 10):
+            send(conn, player, "waits")
+    yield database
+    pg.drop_database("operator")
+
+
+@pytest.fixture
+def desk(full: Database) -> Iterator[Door]:
+    with Door(full, SERVICE) as door:
+        yield door
+
+
+def reads(conn: Conn) -> dict[str, int]:
+    """Rows and index entries that have been read of each table since ever."""
+    conn.execute("select pg_stat_force_next_flush()")
+    conn.execute("select pg_stat_clear_snapshot()")
+    rows = conn.execute(
+        "select t.relname, t.seq_tup_read + (select sum(i.idx_tup_read) from pg_stat_user_indexes i where i.relid = t.relid) as n"
+        " from pg_stat_user_tables t where t.relname = any(%s)",
+        [list(TABLES)],
+    )
+    return {row["relname"]: int(row["n"]) for row in rows}
+
+
+def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
+    """What some work reads of each table."""
+    with full.connect("supabase_admin") as conn:
+        before = reads(conn)
+        work()
+        after = reads(conn)
+    return {name: after[name] - before[name] for name in after}
+
+
+def flushed(desk: Door, work: Callable[[], object]) -> None:
+    """Do it on the desk's connection, and have its counters written."""
+    work()
+    desk.conn.execute("select pg_stat_force_next_flush()")
+    desk.conn.execute("select 1")
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "deliveries", "messages"),
+    [
+        ("gre_relay_status", {}, 5_000, 0),
+        ("gre_relay_dead", {}, 1_000, 0),
+        ("gre_relay_dead", {"sink": "pusher", "error": "413", "older_than": "1 hour"}, 1_000, 0),
+        ("gre_relay_replay", {"since": "2001-01-01", "dry_run": True}, 3_000, 5_000),
+        ("gre_relay_replay", {"session": "00000000-0000-0000-0000-000000000000", "dry_run": True}, 10, 10),
+        ("gre_relay_reconcile", {}, 8_000, 10_000),
+        ("gre_relay_reconcile", {"dry_run": True, "after": "2001-01-01T00:00:00Z_00000000-0000-0000-0000-000000000000"}, 8_000, 10_000),
+        ("gre_relay_expire", {"before": "2001-01-01"}, 1_000, 0),
+        ("gre_relay_expire", {"before": "2001-01-01", "dry_run": True}, 1_000, 0),
+        ("gre_relay_prune", {"keep": "2 days"}, 2_000, 0),
+    ],
+)  # fmt: skip
+def test_a_page_reads_about_what_it_is_about(
+    full: Database, desk: Door, function: str, arguments: dict[str, Any], deliveries: int, messages: int
+) -> None:
+    """(Seven times: after five PL/pgSQL may use one plan for all arguments.)"""
+    for nth in range(7):
+        found = cost(full, lambda: flushed(desk, lambda: desk.call(function, **arguments)))
+        assert found["gre_relay_deliveries"] <= deliveries, (nth, found)
+        assert found["gre_chat_messages"] <= messages, (nth, found)
+
+
+def test_a_page_of_dead_letters_is_retried_by_their_ids(full: Database, desk: Door) -> None:
+    ids = [letter["id"] for letter in desk.call("gre_relay_dead", limit=100)]
+    found = cost(full, lambda: flushed(desk, lambda: desk.sql("select gre_relay_retry(%s::uuid[])", ids)))
+    assert found["gre_relay_deliveries"] < 5_000, found
+    with full.connect() as conn:
+        for sink in ("pusher", "onesignal"):
+            while (got := claim(conn, sink, lanes=1000))["lanes"]:
+                settle(conn, *all_done(got), sink=sink)
+        assert one(conn, "select count(*) from gre_relay_deliveries where state = 'pending'") == 0
+
+
+def test_a_page_of_prune_reads_what_it_deletes(full: Database, desk: Door) -> None:
+    page: dict[str, int] = {}
+    found = cost(full, lambda: flushed(desk, lambda: page.update(desk.call("gre_relay_prune", keep="1 hour", limit=1000))))  # fmt: skip
+    assert page["deliveries"] == 1000
+    assert found["gre_relay_deliveries"] < 20_000, found
+    found = cost(full, lambda: flushed(desk, lambda: page.update(desk.call("gre_relay_prune", keep="30 days", retention="30 days", limit=1000))))  # fmt: skip
+    assert found["gre_chat_sessions"] < 10_000, found
+
+
+def test_no_page_takes_long(full: Database, desk: Door) -> None:
+    """Seconds would be felt by whoever waits for a lane meanwhile; the bound is generous for a busy machine."""
+    with full.connect("supabase_admin") as admin:
+        admin.execute("set session_replication_role = replica")
+        admin.execute(
+            "update gre_relay_deliveries set state = 'pending', settled_at = null where ord % 3 = 0"
+        )
+        admin.execute("update gre_relay_lanes set ready_at = now()")
+    for function, arguments in (
+        ("gre_relay_expire", {"before": "2999-01-01"}),
+        ("gre_relay_status", {}),
+        ("gre_relay_prune", {"keep": "1 hour"}),
+        ("gre_relay_reconcile", {}),
+    ):
+        began = time.monotonic()
+        desk.call(function, **arguments)
+        assert time.monotonic() - began < 4, function
