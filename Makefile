@@ -40,8 +40,12 @@ check: setup ## Lint, check types and check who imports whom
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: setup ## Measure the relay side by side with what one would use instead
+bench: setup $(VENV)/.bench ## Measure the relay side by side with what one would use instead
 	$(BIN)/python -m tests.bench $(ARGS)
+
+$(VENV)/.bench: requirements-bench.lock $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
 
 .PHONY: chaos
 chaos: setup ## Break everything, one thing after the other, and count (ARGS="--only NAME", "--list", "--write")
@@ -56,6 +60,8 @@ lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \
 	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
+	uv pip compile --group bench --constraint requirements.lock --generate-hashes --universal --python-version 3.11 \
+	  --no-annotate --no-header --upgrade --quiet -o requirements-bench.lock
 
 .PHONY: clean
 clean: ## Remove .venv and the embedded stack's data

@@ -21,7 +21,7 @@ ALIVE = 60.0
 OLDEST = 60.0
 """Seconds that a delivery may wait before somebody should look."""
 SETTLING = 30.0
-"""Seconds after its start in which a worker may still be joining Realtime."""
+"""Seconds after its start in which a worker may still be joining Realtime, and have beaten once only."""
 
 
 def console() -> Console:
@@ -41,24 +41,25 @@ def dead_table(letters: list[Json]) -> Table:
 def problems(found: Json) -> list[str]:
     """What of a status an operator should look at, one line each."""
     live = [worker for worker in found["workers"] if worker["seen"] <= ALIVE]
-    serving = {name for worker in live for name in worker["info"].get("sinks", {})}
+    # What one says of itself before it has settled is not yet so.
+    settled = [worker for worker in live if _up(worker, found["now"]) > SETTLING]
+    serving = {name for worker in settled for name in worker["info"].get("sinks", {})}
     told = [] if live else ["no worker has been heard of in the last minute"]
     for row in found["sinks"]:
         name = row["sink"]
-        if live and row["enabled"] and name not in serving:
+        if live and settled == live and row["enabled"] and name not in serving:
             told.append(f"{name}: the database writes deliveries for it, but no worker sends them")
         if (row["oldest_age"] or 0) > OLDEST:
             told.append(f"{name}: the oldest delivery waits for {span(row['oldest_age'])}")
         if row["dead"]:
             told.append(f"{name}: {row['dead']} dead letters (gre-bridge dead list)")
-    for worker in live:
+    for worker in settled:
         info = worker["info"]
         for name, sink in info.get("sinks", {}).items():
             if sink.get("breaker") != "closed":
                 told.append(f"{name}: {sink.get('error') or 'its breaker is open'} ({worker['host']})")
         feed = info.get("realtime", {})
-        up = datetime.fromisoformat(found["now"]) - datetime.fromisoformat(worker["started_at"])
-        if info.get("sinks") and not feed.get("healthy") and up.total_seconds() > SETTLING:
+        if info.get("sinks") and not feed.get("healthy"):
             told.append(f"Realtime: no bell is heard, {feed.get('detail') or 'no reason'} ({worker['host']})")
     return [plain(line) for line in told]
 
@@ -109,6 +110,10 @@ def span(value: float | None) -> str:
 def plain(text: object) -> str:
     """One line without control characters."""
     return "".join(c if c.isprintable() else " " for c in str(text))
+
+
+def _up(worker: Json, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(worker["started_at"])).total_seconds()
 
 
 def _table(*names: str) -> Table:

@@ -33,7 +33,7 @@ AUTHENTICATE_WITHIN = 10.0
 REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
 OWN = 500
-"""How many of its own messages a socket remembers, so as not to hear of them twice."""
+"""Own messages that a socket remembers, so as not to hear of them twice."""
 TRY_FOR = 10.0
 """Seconds for which a message is tried again while the database is away."""
 
@@ -66,8 +66,7 @@ class Socket:
         self._line = Line(websocket)
         self._caller: Caller | None = None
         self.identity = Identity("none")
-        self.inside = False
-        """It has authenticated."""
+        self.inside = False  # it has authenticated
         self._ready = asyncio.Event()
         self._renewed = asyncio.Event()
         # What the hub told while this socket may not hear it: it is catching up, or its token has expired.
@@ -75,8 +74,7 @@ class Socket:
         self._seen: dict[str, int] = {}
         self._players: dict[str, int] = {}
         self._current: str | None = None
-        # Messages that this socket sent, which it hears of by acknowledgement: the one that is being sent, that one
-        # once the hub had it, and those acknowledged that the hub has not had yet.
+        # Its own messages come by acknowledgement: the one being sent, that one as the hub told it, those yet to be told.
         self._sending: str | None = None
         self._heard: Json | None = None
         self._own: dict[str, None] = {}
@@ -272,8 +270,7 @@ class Socket:
     async def _renewal(self, within: float | None) -> bool:
         """Wait for a new token, at most `within` seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._renewed.wait()
+            await asyncio.wait_for(self._renewed.wait(), within)
         renewed = self._renewed.is_set()
         self._renewed.clear()
         return renewed

@@ -118,7 +118,8 @@ $$;
 
 -- Dead letters get their attempts back and are sent again ("retry") or given up for good ("drop"). Returns how many.
 create function public.gre_relay_retry(p_ids uuid[], p_drop boolean default false) returns integer
-language plpgsql volatile security definer set search_path = '' set lock_timeout = '300ms' as $$
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_lanes text[];
   v_count integer;
@@ -181,7 +182,7 @@ create function public.gre_relay_replay(
   p_after text default null, p_dry_run boolean default false, p_limit integer default 500
 ) returns jsonb
 language plpgsql volatile security definer
-set search_path = '' set plan_cache_mode = 'force_custom_plan' set lock_timeout = '300ms' as $$
+set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
   v_at timestamptz := split_part(p_after, '_', 1);
@@ -217,7 +218,7 @@ end $$;
 -- a minute, from the sinks' announced_from on.
 create function public.gre_relay_reconcile(p_after text default null, p_dry_run boolean default false, p_limit integer default 1000) returns jsonb
 language plpgsql volatile security definer
-set search_path = '' set plan_cache_mode = 'force_custom_plan' set lock_timeout = '300ms' as $$
+set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
   v_before timestamptz := clock_timestamp() - interval '1 minute';
@@ -261,7 +262,8 @@ end $$;
 -- Gives up what waits and is older than p_before: one page a call; returns how many.
 create function public.gre_relay_expire(p_before timestamptz, p_sink text default null, p_dry_run boolean default false, p_limit integer default 1000)
 returns integer
-language plpgsql volatile security definer set search_path = '' set lock_timeout = '300ms' as $$
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_now timestamptz := clock_timestamp();
   v_count integer;
@@ -297,7 +299,8 @@ end $$;
 -- p_retention (a day at least) also closed sessions whose last message is older, with their messages and pushes, unless
 -- something of theirs still waits.
 create function public.gre_relay_prune(p_keep interval, p_retention interval default null, p_limit integer default 5000) returns jsonb
-language plpgsql volatile security definer set search_path = '' set lock_timeout = '300ms' as $$
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 10000);
   v_before timestamptz := clock_timestamp() - greatest(p_keep, interval '1 hour');

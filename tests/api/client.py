@@ -132,7 +132,7 @@ class Follower:
     """
 
     def __init__(self, urls: Callable[[], list[str]], token: str, *, hop: float | None = None) -> None:
-        """`hop`: seconds after which it leaves by itself and goes to another instance."""
+        """`hop`: seconds after its entry when it leaves by itself and goes to another instance."""
         self._urls = urls
         self._token = token
         self.hop = hop
@@ -145,6 +145,7 @@ class Follower:
         self.entries = 0
         self._unsent: dict[str, Json] = {}
         self._ws: ClientConnection | None = None
+        self._stay = asyncio.timeout(None)
 
     def since(self) -> dict[str, int] | None:
         """Up to where everything has been seen, by session; None before the first entry."""
@@ -177,7 +178,7 @@ class Follower:
         """Follow until cancelled."""
         while True:
             with contextlib.suppress(ConnectionClosed, OSError, InvalidHandshake, TimeoutError):
-                async with asyncio.timeout(self.hop):
+                async with asyncio.timeout(None) as self._stay:
                     await self._visit()
             await asyncio.sleep(0.02 + random.random() * 0.08)
 
@@ -206,6 +207,8 @@ class Follower:
         match frame["type"]:
             case "authenticated":
                 self.entries += 1
+                if self.hop is not None:
+                    self._stay.reschedule(asyncio.get_running_loop().time() + self.hop)
                 if self.base is None:
                     self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
                 for waiting in list(self._unsent.values()):

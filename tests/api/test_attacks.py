@@ -561,7 +561,6 @@ async def test_ten_thousand_connections_that_never_authenticate(
     host, port = api.worker.url.removeprefix("http://").split(":")
     outcomes: Counter[str] = Counter()
     at_once, slowest = asyncio.Semaphore(500), 0.0
-    over = asyncio.Event()
 
     def request(n: int) -> bytes:
         # Most from one address, the others from many.
@@ -590,31 +589,28 @@ async def test_ten_thousand_connections_that_never_authenticate(
         await reader.read(4096)
         writer.transport.abort()
 
-    async def good() -> None:
-        nonlocal slowest
-        async with entered(
-            api.worker.url, api.stack.keys.user_token("player", player_id=player_id)
-        ) as client:
-            while not over.is_set():
+    mine = api.stack.keys.user_token("player", player_id=player_id)
+    async with entered(api.worker.url, mine) as client:
+        flood = asyncio.gather(*(attempt(n) for n in range(10_000)))
+        try:
+            while not flood.done():
                 started = time.monotonic()
                 client.forget()
-                await client.send("send_message", message="hello", clientId="g")
+                await client.send("send_message", message="hello")
                 await client.hear("message_ack", 20)
                 slowest = max(slowest, time.monotonic() - started)
                 await asyncio.sleep(0.6)
-
-    chatting = asyncio.create_task(good())
-    await asyncio.gather(*(attempt(n) for n in range(10_000)))
-    async with entered(api.worker.url, api.stack.keys.user_token("player", player_id=player_id)):
-        pass
-    over.set()
-    await chatting
-    for writer in held:
-        writer.transport.abort()
+            await flood
+            async with entered(api.worker.url, mine):
+                pass  # hundreds still hold on, and whoever comes is served
+        finally:
+            flood.cancel()
+            for writer in held:
+                writer.transport.abort()
     assert sum(outcomes.values()) == 10_000
     assert outcomes["101"] > 250 and outcomes["429"] > 5000, outcomes
     assert outcomes["cut"] < 100, outcomes
-    assert slowest < 3.0, "whoever is inside chats on"
+    assert slowest < 5.0, "whoever is inside chats on"
     async with asyncio.timeout(15):
         while process.num_fds() > files + 20:
             await asyncio.sleep(0.1)

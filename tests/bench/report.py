@@ -68,6 +68,8 @@ def latency_section(found: list[Latency]) -> Section:
         "Milliseconds from the commit of the insert to the arrival of the HTTP request at the sink, 100 sessions.",
         "The floor is a bell, one RPC and one POST with nothing in between and nothing kept. The hops are medians: commit →"
         " claim asked for → claim answered → request arrived.",
+        "The job queues hold connections to PostgreSQL of their own and post to Pusher alone; gre-bridge goes through PostgREST and"
+        " Realtime, as it must, and serves both sinks.",
     )
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg
 from rich.console import Console
 from rich.table import Table
 
@@ -106,7 +107,7 @@ class Soak:
         self.samples.memory.append(self._process.memory_info().rss / 2**20)
         self.samples.descriptors.append(self._process.num_fds())
         with (
-            contextlib.suppress(Exception),
+            contextlib.suppress(psycopg.Error),
             self.scene.stack.db() as conn,
         ):  # PostgreSQL may be what is broken
             row = conn.execute("select count(*) as n from gre_relay_deliveries where state = 'pending'")
@@ -196,7 +197,11 @@ def main() -> int:
         Scene(stack, workers=2, env=ENV, wired=True, rate=options.rate) as scene,
     ):
         soak = Soak(scene, options.minutes, random.Random(seed), tell)
-        soak.run()
+        try:
+            soak.run()
+        except AssertionError as error:
+            scene.problems.append(str(error).partition("\n")[0])
+            scene.load.stop()
         problems = summary(soak, console)
     tell("FAILED: " + "; ".join(problems) if problems else "ok")
     return 1 if problems else 0

@@ -18,6 +18,7 @@ from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, one, send, settle
 
 BUSY = ("55P03", "40P01")
+SINKS = ("onesignal", "pusher")
 
 
 @contextmanager
@@ -77,99 +78,109 @@ class Arrivals:
                             self.seen[sink, m["session_id"]].append(m["seq"])
 
 
-def test_operators_beside_portals_and_workers_lose_nothing_and_kill_nobody(db: Database) -> None:
-    arrivals = Arrivals()
-    players = range(1, 9)
-    erased = 99
+PLAYERS = range(1, 9)
+ERASED = 99
 
-    def portal(number: int) -> Callable[[threading.Event], None]:
-        def loop(stop: threading.Event) -> None:
-            mine = random.Random(number)
-            with db.connect() as conn, Door(db, SERVICE) as service:
-                while not stop.is_set():
-                    if mine.random() < 0.7:
-                        send(conn, mine.choice(players))
-                    else:
-                        service.call("gre_send_messages", messages=[{"message": "x", "player_id": p, "sender": "player"}
-                                                                    for p in mine.sample(players, 4)])  # fmt: skip
 
-        return loop
+class Club:
+    """Everyone who is at work, each as a loop for a thread of its own."""
 
-    def worker(sink: str, number: int) -> Callable[[threading.Event], None]:
-        def loop(stop: threading.Event) -> None:
-            mine = random.Random(number)
-            with db.connect() as conn:
-                while not stop.is_set():
-                    got = claim(conn, sink, lanes=3, per_lane=5)
-                    arrivals.take(sink, got)
-                    results = all_done(got)
-                    if sink == "onesignal":  # where some die, order is not first arrivals' any more
-                        for result in results:
-                            if mine.random() < 0.3:
-                                ids = result.pop("done")
-                                result |= {"done": ids[:-1], "failed": {"ids": ids[-1:], "state": "dead", "error": "413", "spend": True}}  # fmt: skip
-                    while results:
-                        busy = settle(conn, *results, sink=sink)["busy"]
-                        results = [r for r in results if r["lane"] in busy]
+    def __init__(self, db: Database) -> None:
+        self.db = db
+        self.arrivals = Arrivals()
 
-        return loop
+    def portal(self, stop: threading.Event) -> None:
+        """Write to one session or to several."""
+        mine = random.Random(1)
+        with self.db.connect() as conn, Door(self.db, SERVICE) as service:
+            while not stop.is_set():
+                send(conn, mine.choice(PLAYERS))
+                some = mine.sample(PLAYERS, 4)
+                service.call("gre_send_messages", messages=[{"message": "x", "player_id": p, "sender": "player"} for p in some])  # fmt: skip
 
-    def retrying(stop: threading.Event) -> None:
-        with Door(db, SERVICE) as desk:
+    def worker(self, stop: threading.Event, sink: str = "pusher") -> None:
+        """Claim, send, settle."""
+        mine = random.Random(2)
+        with self.db.connect() as conn:
+            while not stop.is_set():
+                got = claim(conn, sink, lanes=3, per_lane=5)
+                self.arrivals.take(sink, got)
+                results = all_done(got)
+                # Where some die, order is not first arrivals' any more: OneSignal's alone.
+                for result in results if sink == "onesignal" and mine.random() < 0.3 else ():
+                    ids = result["done"]
+                    failed = {"ids": ids[-1:], "state": "dead", "error": "413", "spend": True}
+                    result |= {"done": ids[:-1], "failed": failed}
+                while results:
+                    busy = settle(conn, *results, sink=sink)["busy"]
+                    results = [r for r in results if r["lane"] in busy]
+
+    def onesignal(self, stop: threading.Event) -> None:
+        """The other sink's worker."""
+        self.worker(stop, "onesignal")
+
+    def retrying(self, stop: threading.Event) -> None:
+        """Send dead letters again."""
+        with Door(self.db, SERVICE) as desk:
             while not stop.is_set():
                 ids = [uuid.UUID(letter["id"]) for letter in desk.call("gre_relay_dead")]
                 asked(desk, "gre_relay_retry", ids=ids)
 
-    def replaying(stop: threading.Event) -> None:
-        with Door(db, SERVICE) as desk:
+    def repairing(self, stop: threading.Event) -> None:
+        """Replay and reconcile."""
+        with Door(self.db, SERVICE) as desk:
             while not stop.is_set():
                 asked(desk, "gre_relay_replay", since="2001-01-01", limit=50)
                 asked(desk, "gre_relay_reconcile", limit=50)
                 stop.wait(0.05)
 
-    def forgetting(stop: threading.Event) -> None:
-        with Door(db, SERVICE) as desk, db.connect("supabase_admin") as root:
+    def forgetting(self, stop: threading.Event) -> None:
+        """Time passes for what is done: it may go, with the lanes at rest."""
+        with Door(self.db, SERVICE) as desk, self.db.connect("supabase_admin") as root:
             root.execute("set session_replication_role = replica")
             while not stop.is_set():
-                # Time passes for what is done: it may go, with the lanes at rest.
                 root.execute("update gre_relay_deliveries set settled_at = now() - interval '2 hours', created_at = now() - interval '2 hours'"
                              " where id in (select id from gre_relay_deliveries where state = 'done' limit 100 for update skip locked)")  # fmt: skip
                 root.execute("update gre_chat_sessions set updated_at = now() - interval '2 hours'"
                              " where id in (select id from gre_chat_sessions for update skip locked)")  # fmt: skip
                 asked(desk, "gre_relay_prune", keep="1 hour", retention="1 day")
 
-    def erasing(stop: threading.Event) -> None:
-        with Door(db, SERVICE) as desk, db.connect() as conn:
+    def erasing(self, stop: threading.Event) -> None:
+        """A player who comes and is forgotten."""
+        with Door(self.db, SERVICE) as desk, self.db.connect() as conn:
             while not stop.is_set():
                 for _ in range(3):
-                    send(conn, erased)
-                desk.call("gre_erase_player", player_id=erased)
+                    send(conn, ERASED)
+                desk.call("gre_erase_player", player_id=ERASED)
                 stop.wait(0.02)
 
-    with beside(portal(1), portal(2), worker("pusher", 3), worker("pusher", 4), worker("onesignal", 5),
-                retrying, replaying, forgetting, erasing) as stop:  # fmt: skip
-        stop.wait(5)
-    with db.connect() as conn, Door(db, SERVICE) as desk:
-        desk.call("gre_erase_player", player_id=erased)
-        for sink in ("pusher", "onesignal"):
+    def finish(self, sink: str) -> None:
+        """Retry what died and send all that is left."""
+        with self.db.connect() as conn, Door(self.db, SERVICE) as desk:
             while letters := desk.call("gre_relay_dead", sink=sink):
                 desk.call("gre_relay_retry", ids=[uuid.UUID(letter["id"]) for letter in letters])
-            for _ in range(1000):
-                got = claim(conn, sink, lanes=200)
-                arrivals.take(sink, got)
+            while (got := claim(conn, sink, lanes=200))["lanes"] or got["rested"]:
+                self.arrivals.take(sink, got)
                 settle(conn, *all_done(got), sink=sink)
-                if not got["lanes"] and not got["rested"]:
-                    break
             assert got["next_in"] is None
+
+
+def test_operators_beside_portals_and_workers_lose_nothing_and_kill_nobody(db: Database) -> None:
+    club = Club(db)
+    with beside(club.portal, club.portal, club.worker, club.worker, club.onesignal,
+                club.retrying, club.repairing, club.forgetting, club.erasing) as stop:  # fmt: skip
+        stop.wait(4)
+    with db.connect() as conn, Door(db, SERVICE) as desk:
+        desk.call("gre_erase_player", player_id=ERASED)
+        for sink in SINKS:
+            club.finish(sink)
         committed = {str(r["id"]) for r in conn.execute("select id from gre_chat_messages").fetchall()}
         assert one(conn, "select count(*) from gre_relay_deliveries where state = 'pending'") == 0
     assert len(committed) > 50
-    assert arrivals.replayed > 50
-    for sink in ("pusher", "onesignal"):
-        assert not committed - arrivals.ids[sink]
-    for (sink, _), seqs in arrivals.seen.items():
-        if sink == "pusher":
-            assert seqs == sorted(seqs)
+    assert club.arrivals.replayed > 50
+    assert [committed - club.arrivals.ids[sink] for sink in SINKS] == [set(), set()]
+    for (sink, _), seqs in club.arrivals.seen.items():
+        assert sink == "onesignal" or seqs == sorted(seqs)
 
 
 def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Database) -> None:
@@ -221,34 +232,19 @@ def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Databa
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_reconcile_beside_prune_finds_nothing_missing(db: Database) -> None:
-    """What prune takes away while reconcile looks for it must not be announced again."""
-    with db.connect("supabase_admin") as root, Door(db, SERVICE) as desk, db.connect() as conn:
-        for player in range(1, 11):
-            send(conn, player)
-        while (got := claim(conn, "pusher"))["lanes"]:
-            settle(conn, *all_done(got))
-        root.execute("set session_replication_role = replica")
-        root.execute("update gre_chat_messages set created_at = now() - interval '2 hours'")
-        root.execute("update gre_relay_deliveries set state = 'done', settled_at = now() - interval '2 hours', created_at = now() - interval '2 hours'")  # fmt: skip
-        root.execute("create table kept as select * from gre_relay_deliveries")
-        found: list[Any] = []
-
-        def reconciling(stop: threading.Event) -> None:
-            with Door(db, SERVICE) as other:
-                while not stop.is_set():
-                    found.append(asked(other, "gre_relay_reconcile", dry_run=True)["missing"])
-
-        pruned = 0
-        with beside(reconciling):
-            for _ in range(100):
-                with root.transaction():
-                    root.execute("insert into gre_relay_deliveries select * from kept on conflict do nothing")
-                    root.execute("update gre_relay_sinks set announced_from = now() - interval '1 day'")
-                pruned += asked(desk, "gre_relay_prune", keep="1 hour")["deliveries"]
-        assert pruned == 100 * one(root, "select count(*) from kept")
-        assert len(found) > 20
-        assert {str(one) for one in found} == {"{}"}
+def test_reconcile_and_prune_take_turns(db: Database) -> None:
+    """What prune takes away while reconcile looks for it would be announced again."""
+    with db.connect(autocommit=False) as first, Door(db, SERVICE) as desk:
+        for mine, other, arguments in (
+            ("gre_relay_reconcile()", "gre_relay_prune", {"keep": "1 hour"}),
+            ("gre_relay_prune('1 hour')", "gre_relay_reconcile", {}),
+            ("gre_relay_prune('1 hour')", "gre_relay_prune", {"keep": "1 hour"}),
+        ):
+            first.execute(f"select {mine}".encode())
+            with pytest.raises(RefusalError, match="55P03"):
+                desk.call(other, **arguments)
+            first.rollback()
+            desk.call(other, **arguments)
 
 
 def test_a_portal_that_takes_lanes_in_another_order_is_not_the_one_to_be_killed(db: Database) -> None:

@@ -64,11 +64,14 @@ def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProce
     )
     for n in range(100):
         stack.insert(player_id=n + 1, sender="player", message="m")
-    with stack.worker():
+    worker = stack.worker().start(ready=False)  # it may meet the refusal before it has been ready
+    try:
         refused = wait_until(
-            lambda: next((i["at"] for i in stack.received("onesignal") if i["status"] == 429), None), 10
+            lambda: next((i["at"] for i in stack.received("onesignal") if i["status"] == 429), None), 30
         )
         wait_until(lambda: time.time() > refused + 3, 5)
+    finally:
+        worker.kill()
     # What was in flight, or in a chain that had not failed, may still go; no new work may.
     assert not [i for i in stack.received("onesignal") if i["at"] > refused + 2]
 

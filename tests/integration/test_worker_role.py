@@ -1,0 +1,142 @@
+"""The worker's own role: a daemon relays with a token of it, and the token is good for nothing else."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from websockets.sync.client import connect
+
+from tests.conftest import Database
+from tests.stack import StackProcess, judge, wait_until
+
+
+def token(stack: StackProcess, role: str = "gre_worker", lasts: float = 3600) -> str:
+    """As docs/operations.md says to make it."""
+    now = int(time.time())
+    claims = {"role": role, "iss": "gre-bridge", "iat": now, "exp": int(now + lasts)}
+    return jwt.encode(claims, stack.keys.jwt_secret, "HS256")
+
+
+def rest(stack: StackProcess, method: str, path: str, **options: Any) -> httpx.Response:
+    """A call with the worker's token."""
+    return stack.http.request(method, f"/rest/v1/{path}", headers=stack.headers(token(stack)), **options)
+
+
+def test_a_daemon_relays_with_the_workers_token_and_hears_both_bells(stack: StackProcess) -> None:
+    stack.insert("gre_staff", staff_id="s1")
+    with stack.worker(SUPABASE_SERVICE_KEY=token(stack)) as worker:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="the feed")
+        assert "no broadcast" not in worker.log.read_text()
+        assert "no postgres_changes" not in worker.log.read_text()
+        rung = worker.metric("gre_bells_total")
+        for n in range(5):
+            assert stack.insert(player_id=29, sender="player", message=f"m{n}").status_code == 201
+        assert stack.insert(player_id=29, sender="staff", sender_id="s1", message="hello").status_code == 201
+        queued = {"message_id": "queued", "session_id": "queued", "seq": 1}
+        stack.insert("push_notifications", audience="staff", title="queued", data=queued)
+        stack.drained()
+        # Both: one says so for each statement, the other for each row.
+        wait_until(lambda: worker.metric("gre_bells_total") >= rung + 12, 10, what="both bells")
+        (told,) = rest(stack, "POST", "rpc/gre_relay_status", json={}).json()["workers"]
+        assert told["seen"] < 30
+    assert "may not" not in worker.log.read_text()
+    verdict = judge(stack)
+    assert verdict.committed == 6
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+    assert verdict.repeats == {"pusher": [], "onesignal": []}
+    with stack.db() as conn:
+        rows = conn.execute("select status, count(*) as n from push_notifications group by 1").fetchall()
+        conn.execute("truncate gre_relay_workers, gre_staff")
+    assert {r["status"]: r["n"] for r in rows} == {"sent": 7}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gre_chat_messages?select=message", "gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "gre_staff", "gre_online_status",
+        "push_notifications", "gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "gre_relay_workers",
+    ],
+)  # fmt: skip
+def test_it_reads_no_table_over_rest(stack: StackProcess, path: str) -> None:
+    stack.insert(player_id=29, sender="player", message="zebra")
+    answer = rest(stack, "GET", path)
+    assert (answer.status_code, answer.json()["code"]) == (403, "42501")
+
+
+def test_of_messages_it_reads_the_two_keys_that_the_second_bell_needs(stack: StackProcess) -> None:
+    row = stack.http.post(
+        "/rest/v1/gre_chat_messages", json={"player_id": 29, "sender": "player", "message": "zebra"},
+        headers={**stack.headers(), "Prefer": "return=representation"},
+    ).json()[0]  # fmt: skip
+    (seen,) = rest(stack, "GET", "gre_chat_messages?select=id,session_id").json()
+    assert seen == {"id": row["id"], "session_id": row["session_id"]}
+    for method, body in (("POST", {"player_id": 29, "sender": "player", "message": "forged"}), ("PATCH", {"status": "read"}), ("DELETE", None)):  # fmt: skip
+        answer = rest(stack, method, f"gre_chat_messages?id=eq.{row['id']}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (403, "42501")
+
+
+def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
+    """Every function of every schema that a portal's database has and that is not PostgreSQL's own."""
+    with db.connect() as conn:
+        rows = conn.execute(
+            "select p.pronamespace::regnamespace || '.' || p.proname as f from pg_proc p"
+            " where has_function_privilege('gre_worker', p.oid, 'execute')"
+            " and has_schema_privilege('gre_worker', p.pronamespace, 'usage')"
+            " and p.pronamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+            " and p.pronamespace <> 'realtime'::regnamespace"
+        ).fetchall()
+        tables = conn.execute(
+            "select c.oid::regclass::text as t from pg_class c where c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')"
+            " and c.relnamespace not in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+            " and has_schema_privilege('gre_worker', c.relnamespace, 'usage')"
+            " and case when c.relkind = 'S' then has_sequence_privilege('gre_worker', c.oid, 'usage, select, update')"
+            "     else has_table_privilege('gre_worker', c.oid, 'select, insert, update, delete, truncate, references, trigger')"
+            "       or has_any_column_privilege('gre_worker', c.oid, 'select, insert, update, references') end"
+        ).fetchall()
+        role = conn.execute("select * from pg_roles where rolname = 'gre_worker'").fetchone()
+        schemas = conn.execute(
+            "select nspname from pg_namespace where has_schema_privilege('gre_worker', oid, 'create')"
+        ).fetchall()
+        member = conn.execute(
+            "select roleid::regrole from pg_auth_members where member = 'gre_worker'::regrole"
+        ).fetchall()
+    worker = {"claim", "settle", "extend", "release", "stats", "beat", "leave", "status", "ring"}
+    assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
+        "public.gre_schema_version", "public.gre_hub_news", "public.gre_hub_presence",
+    }  # fmt: skip
+    assert {r["t"] for r in tables} == {"gre_chat_messages", "realtime.messages"}
+    assert role is not None
+    assert not any(role[f"rol{name}"] for name in ("super", "inherit", "createrole", "createdb", "canlogin", "replication", "bypassrls"))  # fmt: skip
+    assert (schemas, member) == ([], [])
+
+
+def joins(stack: StackProcess, topic: str) -> bool:
+    """Whether the worker's token may join a private topic of Realtime."""
+    url = f"{stack.url.replace('http', 'ws')}/realtime/v1/websocket?vsn=1.0.0&apikey={stack.env['SUPABASE_ANON_KEY']}"
+    payload = {"config": {"private": True}, "access_token": token(stack)}
+    with connect(url, open_timeout=20) as socket:
+        socket.send(json.dumps({"topic": f"realtime:{topic}", "event": "phx_join", "payload": payload, "ref": "1", "join_ref": "1"}))  # fmt: skip
+        while (answer := json.loads(socket.recv(20)))["event"] != "phx_reply":
+            pass
+    return bool(answer["payload"]["status"] == "ok")
+
+
+def test_it_joins_the_relays_topics_and_no_other(stack: StackProcess) -> None:
+    topics = {"gre:relay": True, "gre:relay:rows": True, "room:1": False, "gre:relay2": False}
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda topic: joins(stack, topic), topics)
+    assert dict(zip(topics, found, strict=True)) == topics
+
+
+def test_a_token_that_ran_out_or_of_another_role_does_not_relay(stack: StackProcess) -> None:
+    headers = {"apikey": stack.env["SUPABASE_ANON_KEY"]}
+    for bad in (token(stack, lasts=-120), token(stack, role="gre_nobody")):
+        answer = stack.http.post("/rest/v1/rpc/gre_relay_stats", json={}, headers={**headers, "Authorization": f"Bearer {bad}"})  # fmt: skip
+        assert answer.status_code in (401, 403)
