@@ -564,8 +564,8 @@ end $$;
 
 -- What a reader that comes back has missed: {"sessions": [S, …], "missed": [M, …] in order of session and seq}.
 -- Sessions: those that p_since names ({"<session id>": last seq seen}) and the caller's latest, open ones first. Missed: what is
--- newer than that; a session that p_since does not name counts as unseen if it is open and was opened after the newest message that
--- p_since names (less a minute; with nothing named, any). Of one session the newest p_limit, of all p_total.
+-- newer than that; of a session that p_since does not name, what is newer than the newest message that p_since names (less a minute), be
+-- the session open or closed by now; with nothing named, all of the open ones. Of one session the newest p_limit, of all p_total.
 create function public.gre_catch_up(p_since jsonb default null, p_limit integer default 200, p_total integer default 2000) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom_plan' set jit = off
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -598,11 +598,19 @@ begin
       where q.status <> 'closed' and (v_who.role <> 'player' or q.player_id = v_who.player_id)
       order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc limit 100) s
     union
+    select r.id from (
+      select q.id from public.gre_chat_sessions q
+      where case when q.last_message_at is null then q.created_at else q.last_message_at end > v_from
+        and (v_who.role <> 'player' or q.player_id = v_who.player_id)
+      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc limit 200) r
+    union
     select k::uuid from jsonb_each(v_named) t (k, x)
   ), seen as materialized (
     select s, greatest(s.last_seq - v_limit, coalesce((v_named ->> s.id::text)::bigint,
-                       case when p_since is not null and s.status <> 'closed' and (v_from is null or s.created_at > v_from) then 0
-                            else s.last_seq end)) as seq
+      case when p_since is null then s.last_seq
+           when v_from is null then case when s.status = 'closed' then s.last_seq else 0 end
+           else coalesce((select m.seq from public.gre_chat_messages m where m.session_id = s.id and m.created_at <= v_from
+                          order by m.seq desc limit 1), 0) end)) as seq
     from listed l join public.gre_chat_sessions s on s.id = l.id
     where v_who.role <> 'player' or s.player_id = v_who.player_id
   ), missed as (

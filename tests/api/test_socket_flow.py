@@ -205,7 +205,6 @@ async def test_however_much_was_missed_there_is_no_gap(api: Api, player_id: int,
         assert [m[0] for m in texts(back, player_id)] == list(range(2, missed + 3))
 
 
-@pytest.mark.xfail(reason="gre_catch_up lists no closed session that since does not name", strict=True)
 async def test_a_session_that_ended_while_staff_were_away_is_replayed_too(
     api: Api, player_id: int, other_id: int
 ) -> None:
@@ -224,9 +223,6 @@ async def test_a_session_that_ended_while_staff_were_away_is_replayed_too(
         )
 
 
-@pytest.mark.xfail(
-    reason="gre_catch_up goes by the time at which the session was opened, not by its messages'", strict=True
-)
 async def test_the_first_message_of_a_session_opened_long_before(
     api: Api, player_id: int, other_id: int
 ) -> None:

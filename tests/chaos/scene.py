@@ -54,7 +54,8 @@ class Scene:
         """Sessions that the fault is aimed at; all others are bystanders."""
         self.broken_at = self.healed_at = self.over_at = 0.0
         """Unix seconds; `healed_at` is where recovery is counted from, the fault itself may end later (`over_at`)."""
-        self.calm_from = 0.0
+        self.deaf_until = 0.0
+        """Unix seconds: when a worker was last seen without its bells."""
         self._exits = contextlib.ExitStack()
         self._read = 0
         self._waiting: list[Sent] = []
@@ -142,8 +143,7 @@ class Scene:
     def calm(self, within: float, *, since: float = 0.0, window: float = 1.0) -> bool:
         """Whether all that was sent has arrived, and what was sent last, as quickly as ever.
 
-        That is, 9 in 10 within `within` seconds; `since` is the time (Unix seconds) from which on it counts. Then
-        `calm_from` is where that last part begins: what is slow there is the machine's noise.
+        That is, 9 in 10 within `within` seconds; `since` is the time (Unix seconds) from which on it counts.
         """
         self.watch.look()
         now = time.time()
@@ -161,5 +161,4 @@ class Scene:
         since = max(since, now - within - window)
         self._latest = [(at, took) for at, took in self._latest if at > since]
         quick = [took <= within for at, took in self._latest if at < now - within]
-        self.calm_from = since
         return not overdue and len(quick) >= ENOUGH and sum(quick) >= 0.9 * len(quick)

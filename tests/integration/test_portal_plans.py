@@ -139,7 +139,7 @@ def test_catching_up(large: Database, meter: Meter) -> None:
             for r in conn.execute("select md5('s' || n) ::uuid::text as s from generate_series(1, 300) n")
         ]
     staffs = "staff" in str(meter.door.caller)
-    assert len(meter.reads("gre_catch_up", 1300)["sessions"]) == (200 if staffs else 1)
+    assert len(meter.reads("gre_catch_up", 1300)["sessions"]) == (100 if staffs else 1)
     found = meter.reads("gre_catch_up", 3000, since=dict.fromkeys(keys, 20))
     assert len(found["missed"]) == (200 + 299 * 2 if staffs else 200)
 

@@ -247,16 +247,20 @@ def model(
         sessions[k][2][v - 1] for k, v in named.items() if k in sessions and 0 < v <= len(sessions[k][2])
     ]
     newest = max(times) - 60 if times else None
-    listed = {k for k, (_, is_open, _, _) in sessions.items() if is_open or k in named}
+    listed = {
+        k
+        for k, (_, is_open, at, opened) in sessions.items()
+        if is_open or k in named or (newest is not None and (at[-1] if at else opened) > newest)
+    }
     missed = set()
     for key in listed:
-        _, is_open, at, opened = sessions[key]
+        _, is_open, at, _ = sessions[key]
         if key in named:
             seen = named[key]
-        elif since is not None and is_open and (newest is None or opened > newest):
-            seen = 0
-        else:
+        elif since is None or (newest is None and not is_open):
             seen = len(at)
+        else:
+            seen = sum(newest is not None and time <= newest for time in at)
         missed |= {(key, seq) for seq in range(max(seen, len(at) - limit, 0) + 1, len(at) + 1)}
     return listed, missed
 
