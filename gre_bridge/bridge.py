@@ -386,6 +386,7 @@ class Bridge:
     async def _beat(self, store: Store, notifier: Notifier) -> None:
         """Wait for the schema, then say now and then that we are there; what the answer says is looked at."""
         await self._await_schema(store)
+        await self._say_what_waits(store)
         notifier.status("relaying to " + (", ".join(sink.name for sink, _, _ in self._sinks) or "nothing"))
         try:
             while True:
@@ -394,11 +395,24 @@ class Bridge:
                         worker=self._id, host=platform.node(), version=__version__, info=self._overview()
                     )
                     self._compare(answer)
-                await asyncio.sleep(BEAT)
+                # The first one goes out while the dispatchers are being made.
+                await asyncio.sleep(BEAT if self._dispatchers or not self._sinks else 1.0)
         finally:
             with contextlib.suppress(BridgeError, TimeoutError):
                 async with asyncio.timeout(GIVE_UP):
                     await store.leave(self._id)
+
+    async def _say_what_waits(self, store: Store) -> None:
+        """Say what this start will announce: after a first migration or an outage it may be more than one wants."""
+        with contextlib.suppress(BridgeError, KeyError, TypeError):
+            for row in await store.stats():
+                if row["pending"]:
+                    log.info(
+                        "deliveries are waiting and will be announced (gre-bridge expire --before drops old ones)",
+                        sink=row["sink"],
+                        pending=row["pending"],
+                        oldest_age=row["oldest_age"],
+                    )
 
     def _compare(self, answer: Json) -> None:
         """Hold what the database expects against what this daemon is."""

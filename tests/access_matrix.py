@@ -12,7 +12,19 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from tests.access import ADMIN, NOBODY, SERVICE, WORKER, Caller, Conn, RefusalError, as_jsonb, player, request, staff
+from tests.access import (
+    ADMIN,
+    NOBODY,
+    SERVICE,
+    WORKER,
+    Caller,
+    Conn,
+    RefusalError,
+    as_jsonb,
+    player,
+    request,
+    staff,
+)
 from tests.conftest import Database
 
 CALLERS: dict[str, Caller] = {
@@ -50,7 +62,9 @@ class World:
                 "insert into gre_chat_players (player_id, display_name) values (29, 'A'), (30, 'B')"
             )
             setup.execute("insert into gre_online_status (staff_id) select staff_id from gre_staff")
-            setup.execute("insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff")
+            setup.execute(
+                "insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff"
+            )
             sessions = {}
             for number in (29, 30):
                 for sender in ("player", "staff"):

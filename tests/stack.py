@@ -22,7 +22,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
 
-TABLES = "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players"
+TABLES = "gre_relay_workers, gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players"
 
 
 def wait_until(

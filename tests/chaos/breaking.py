@@ -102,13 +102,13 @@ def backend_killed(scene: Scene) -> Iterator[None]:
 def token_expires(scene: Scene) -> Iterator[None]:
     """The worker's key runs out while it is joined; a person gives it a new one and starts it again."""
     now = int(time.time())
-    ends = now + 15
+    ends = now + 25
     claims = {"role": "service_role", "iat": now, "exp": ends}
     token = jwt.encode(claims, scene.stack.keys.jwt_secret, "HS256")
     old, ending = scene.workers[0], scene.worker(ready=False, SUPABASE_SERVICE_KEY=token)
     scene.until_live(ending)
     scene.check(old.stop() == 0, "SIGTERM: exit status is not 0")
-    wait_until(lambda: time.time() > ends, 20, what="the end of the token")
+    wait_until(lambda: time.time() > ends, 30, what="the end of the token")
     scene.broken_at = time.time()
     yield
     scene.workers = [scene.worker()]

@@ -128,7 +128,9 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         (at, f"{sink}, written {row['at'] - scene.broken_at:+.1f} s from the fault")
         for row in rows
         for sink in SINKS
-        if row["at"] < scene.healed_at and (at := arrivals[row["id"], sink]) and at - row["at"] > QUICK
+        if row["at"] < (scene.over_at if row["session"] in scene.concerned else scene.healed_at)
+        and (at := arrivals[row["id"], sink])
+        and at - row["at"] > QUICK
     ]
     last, which = max(late, default=(0.0, ""))
     during = [
