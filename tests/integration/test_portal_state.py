@@ -212,7 +212,10 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         assert rings(db) == before + 1
         pass_time(70)
         assert online("s1") == ["s1", "s3"]  # late itself: it is here all the same
-        assert online("s1", "s2") == ["s1", "s3"]  # what went offline comes back by itself only
+        assert online("s1", "s2") == ["s1", "s2", "s3"]  # it expired, and is here after all
+        with Door(db, staff("s2")) as door:
+            door.call("gre_set_online_status", status="offline")
+        assert online("s1", "s2") == ["s1", "s3"]  # who went comes back by itself only
 
         clock.execute(
             "insert into gre_staff (staff_id, active) values ('s1', false), ('s3', false), ('s4', true)"
