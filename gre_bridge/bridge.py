@@ -308,14 +308,20 @@ class Bridge:
                 "healthy": self._feed.healthy,
                 "detail": self._feed.detail,
             },
-            "sinks": {
-                d.sink.name: {
+            "sinks": [
+                {
+                    "sink": d.sink.name,
                     "breaker": d.breaker.state(now).value,
                     "error": d.breaker.reason or d.last_error or None,
                 }
                 for d in self._dispatchers
-            },
+            ],
         }
+
+    def _report(self) -> Json:
+        """What the heartbeat tells of this daemon, for `gre-bridge status`: the sinks by name."""
+        overview = self._overview()
+        return {**overview, "sinks": {row["sink"]: row for row in overview["sinks"]}}
 
     async def _relay(self, store: Store) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
@@ -392,7 +398,7 @@ class Bridge:
             while True:
                 with contextlib.suppress(BridgeError):
                     answer = await store.beat(
-                        worker=self._id, host=platform.node(), version=__version__, info=self._overview()
+                        worker=self._id, host=platform.node(), version=__version__, info=self._report()
                     )
                     self._compare(answer)
                 # The first one goes out while the dispatchers are being made.

@@ -16,7 +16,7 @@ from tests.chaos.scene import Fault
 from tests.chaos.watch import SINKS
 from tests.chaos.wire import Wire
 
-UNHARMED = 1.0
+UNHARMED = 1.5
 """A message takes some 10 ms; the rest is for a machine with two busy cores."""
 BOTH = dict.fromkeys(SINKS, UNHARMED)
 PUSHER, ONESIGNAL = {"pusher": UNHARMED}, {"onesignal": UNHARMED}
@@ -72,7 +72,7 @@ def _workers() -> list[Case]:
     return [
         Case(
             name="worker-killed", what="the worker is killed (SIGKILL) three times, at random moments",
-            fault=b.killed_at_random, lasts=0, recovers=LEASE + 1.5, repeats=may_repeat, env=_LEASE,
+            fault=b.killed_at_random, lasts=0, recovers=LEASE + 3, repeats=may_repeat, env=_LEASE,
         ),
         Case(
             name="worker-killed-unsettled", what="the worker is killed between sending and settling",
