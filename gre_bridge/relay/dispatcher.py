@@ -29,7 +29,7 @@ from gre_bridge.telemetry import Metrics
 
 log = structlog.get_logger("gre.relay")
 
-GRACE = 1.0
+GRACE = 2.0
 """Seconds after which a bell for committed work should have rung."""
 FIRST_PAUSE = 0.02
 """Seconds to wait when due lanes were all locked by others; doubles up to the fast sweep."""

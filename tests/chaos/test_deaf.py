@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from gre_bridge.feed import Timing
 from tests.relay import Outbox, ScriptedSink, now, relaying, until, virtual
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the dispatcher reports the youngest work over 1 s old, the feed believes nothing under Timing.grace, 2 s",
-)
 @virtual
 async def test_deafness_is_noticed_though_messages_never_stop_coming() -> None:
     outbox, sink = Outbox(), ScriptedSink()
