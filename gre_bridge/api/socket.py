@@ -19,7 +19,7 @@ from gre_bridge.api.access import caller_of
 from gre_bridge.api.entry import agrees, missed, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
-from gre_bridge.api.line import QUEUE_FRAMES, Closing, Line
+from gre_bridge.api.line import Closing, Line
 from gre_bridge.api.presence import ABSENT
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.models import Json
@@ -30,6 +30,8 @@ from gre_bridge.telemetry import Metrics
 log = structlog.get_logger("gre.socket")
 
 AUTHENTICATE_WITHIN = 10.0
+HELD_FRAMES = 20_000
+"""What may be held while a socket catches up: most of it is what it reads itself (a hub's first look goes back a minute)."""
 REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
 OWN = 500
@@ -112,7 +114,7 @@ class Socket:
     def _hold(self, message: Json | None, text: str) -> None:
         assert self._held is not None
         self._held.append((message, text))
-        if len(self._held) > QUEUE_FRAMES:
+        if len(self._held) > HELD_FRAMES:
             self.end(1013, "too slow")
 
     def _release(self) -> None:
