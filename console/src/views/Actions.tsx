@@ -28,7 +28,7 @@ export function Actions({ desk, session }: { desk: Desk; session: Session }) {
                 if (value) void desk.change('assigned', value)
               }}
             >
-              <option value="">Hand over …</option>
+              <option value="">Hand over</option>
               {others.map((one) => (
                 <option key={one.staffId} value={one.staffId}>{one.displayName || one.staffId} ({one.status})</option>
               ))}

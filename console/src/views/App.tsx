@@ -15,7 +15,7 @@ import { QueueView } from './Queue'
 import { SignIn } from './SignIn'
 
 export function App({ auth, refused }: { auth: Auth; refused: string | undefined }) {
-  const [desk, setDesk] = useState<Desk>()
+  const [desk, setDesk] = useState<Desk | undefined>(() => (auth.signedIn ? new Desk(auth) : undefined))
   const [why, setWhy] = useState(refused ?? '')
   const enter = useCallback(() => {
     setWhy('')
@@ -32,9 +32,8 @@ export function App({ auth, refused }: { auth: Auth; refused: string | undefined
       if (error !== undefined) setWhy(error)
     }
     addEventListener('hashchange', moved)
-    if (auth.signedIn) enter()
     return () => removeEventListener('hashchange', moved)
-  }, [auth, enter])
+  }, [auth])
   if (!desk) return <SignIn auth={auth} why={why} onEntered={enter} />
   const leave = (): void => {
     auth.signOut()

@@ -1,35 +1,33 @@
-/** Sixty minutes as bars. */
+/** Sixty minutes as bars. The bars stretch with the page, the words below them do not. */
 
 import { clock, number } from '../format'
 
-const WIDTH = 600
-const HEIGHT = 120
-const FOOT = 18
+const HEIGHT = 100
+const BAR = 10
 
 export function Plot({ points }: { points: { minute: string; count: number }[] }) {
-  const most = Math.max(1, ...points.map(({ count }) => count))
+  const most = Math.max(0, ...points.map(({ count }) => count))
   const all = points.reduce((sum, { count }) => sum + count, 0)
-  const step = WIDTH / Math.max(1, points.length)
-  const high = HEIGHT - FOOT - 12
-  const said = `${number(all)} in all, at most ${number(most === 1 && !all ? 0 : most)} a minute`
+  const width = points.length * BAR
+  const said = `${number(all)} in all, at most ${number(most)} a minute`
+  const marks = points.filter((_, n) => n % 15 === 0 || n === points.length - 1)
   return (
     <figure class="plot" data-testid="plot" data-total={all}>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`Events delivered in each of the last ${points.length} minutes: ${said}`}>
-        <line x1="0" x2={WIDTH} y1={HEIGHT - FOOT} y2={HEIGHT - FOOT} />
+      <svg
+        viewBox={`0 0 ${width} ${HEIGHT}`} preserveAspectRatio="none" role="img"
+        aria-label={`Events delivered in each of the last ${points.length} minutes: ${said}`}
+      >
+        {[0, HEIGHT / 2, HEIGHT].map((y) => <line key={y} x1="0" x2={width} y1={y} y2={y} />)}
         {points.map(({ minute, count }, n) => {
-          const height = count ? Math.max(2, (count / most) * high) : 0
+          const height = count ? Math.max(2, (count / most) * HEIGHT) : 0
           return (
-            <rect key={minute} x={n * step + 1} y={HEIGHT - FOOT - height} width={Math.max(1, step - 2)} height={height} rx="1.5">
+            <rect key={minute} x={n * BAR + 1} y={HEIGHT - height} width={BAR - 2} height={height}>
               <title>{`${clock(minute)}: ${number(count)}`}</title>
             </rect>
           )
         })}
-        {points.map(({ minute }, n) =>
-          n % 15 === 0 || n === points.length - 1 ? (
-            <text key={minute} x={n === points.length - 1 ? WIDTH : n * step} y={HEIGHT - 4} text-anchor={n === points.length - 1 ? 'end' : 'start'}>{clock(minute)}</text>
-          ) : null,
-        )}
       </svg>
+      <div class="scale" aria-hidden="true">{marks.map(({ minute }) => <span key={minute}>{clock(minute)}</span>)}</div>
       <figcaption class="quiet">{said}</figcaption>
     </figure>
   )

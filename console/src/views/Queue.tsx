@@ -9,7 +9,7 @@ import { Icon } from './icons'
 import { SessionRow } from './SessionRow'
 
 /** Pixels; style/desk.css has the same. */
-const ROW = 76
+const ROW = 64
 const BEYOND = 8
 const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['closed', 'Closed']]
 const SEARCH_AFTER = 200
