@@ -131,7 +131,8 @@ export class Auth {
   private async refresh(): Promise<boolean> {
     const refresh = this.grant?.refresh
     if (!refresh) {
-      this.end('Your sign-in has expired.')
+      const over = this.endsAt !== undefined && this.endsAt <= Date.now() + RENEW_BEFORE
+      this.end(over ? 'Your sign-in has expired.' : 'The token was not accepted.')
       return false
     }
     try {

@@ -32,6 +32,7 @@ export class Queue {
   private readonly unknown = new Set<number>()
   private asking: number | undefined
   private sorted: Queued[] | undefined
+  private counted: number | undefined
 
   constructor(
     private readonly api: Api,
@@ -47,11 +48,13 @@ export class Queue {
     return this.sorted
   }
 
-  /** Open sessions that wait for an answer. */
+  /** How many open sessions wait for an answer. */
   get waiting(): number {
-    let count = 0
-    for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) count += 1
-    return count
+    if (this.counted === undefined) {
+      this.counted = 0
+      for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) this.counted += 1
+    }
+    return this.counted
   }
 
   show(filter: Filter, search: string): void {
@@ -173,7 +176,7 @@ export class Queue {
   }
 
   private stale(): void {
-    this.sorted = undefined
+    this.sorted = this.counted = undefined
     this.changed()
   }
 

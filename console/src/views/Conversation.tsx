@@ -47,7 +47,7 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
       {open.error && (
         <div class="banner banner-warn" role="alert">
           <span>{open.error}</span>
-          <button type="button" onClick={() => void open.refresh()}>Try again</button>
+          <button type="button" onClick={() => void open.refresh().then(() => open.older())}>Try again</button>
         </div>
       )}
       <Messages key={open.id} desk={desk} open={open} name={name} />

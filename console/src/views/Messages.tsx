@@ -17,7 +17,7 @@ const GUESS = 60
 /** Pixels beyond what is in sight that are drawn, that must be there before drawing again, and at which older pages load. */
 const DRAWN = 900
 const NEEDED = 300
-const LOAD = 1500
+const LOAD = 2500
 const NEAR_END = 48
 
 interface Given {
@@ -36,6 +36,10 @@ export function Messages({ desk, open, name }: Given) {
   const again = (): void => draw((n) => n + 1)
 
   const waiting = desk.outbox.of(open.id)
+  // What one has just sent is what one looks at.
+  const sent = useRef(waiting.length)
+  if (waiting.length > sent.current) place.current = undefined
+  sent.current = waiting.length
   const today = new Date(desk.api.now()).toDateString()
   const rows = useMemo(() => rowsOf(open, waiting), [open, open.version, open.unreadFrom, waiting, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
@@ -57,7 +61,9 @@ export function Messages({ desk, open, name }: Given) {
     const wasAtEnd = place.current === undefined
     if (scrollHeight - scrollTop - clientHeight < NEAR_END) place.current = undefined
     else {
-      const row = rowAt(at, scrollTop)
+      // A day's row moves up when older messages of that day come: it is no place to hold on to.
+      let row = rowAt(at, scrollTop)
+      while (names[row]?.startsWith('day-')) row += 1
       const key = names[row]
       place.current = key === undefined ? undefined : { key, above: at[row]! - scrollTop }
     }
@@ -99,9 +105,9 @@ export function Messages({ desk, open, name }: Given) {
     return () => watching.disconnect()
   }, [])
 
-  // Too short to scroll: what is older is asked for all the same.
+  // Near the top after a page has come, or too short to scroll: the next one is asked for all the same.
   useEffect(() => {
-    if (open.loaded && open.hasOlder && total < sight + LOAD) void open.older()
+    if (open.loaded && top < LOAD) void open.older()
   }, [open.version, width])
 
   const atEnd = place.current === undefined

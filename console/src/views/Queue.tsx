@@ -10,7 +10,9 @@ import { SessionRow } from './SessionRow'
 
 /** Pixels; style/desk.css has the same. */
 const ROW = 64
+/** Rows drawn beyond what is in sight, and how many come at once. */
 const BEYOND = 8
+const STEP = 4
 const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['closed', 'Closed']]
 const SEARCH_AFTER = 200
 
@@ -25,8 +27,8 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
   const look = (): void => {
     const box = scroller.current
     if (!box) return
-    const first = Math.max(0, Math.floor(box.scrollTop / ROW) - BEYOND)
-    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW) + BEYOND
+    const first = Math.max(0, Math.floor(box.scrollTop / ROW / STEP) * STEP - BEYOND)
+    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW / STEP) * STEP + BEYOND
     setRange(([a, b]) => (a === first && b === end ? [a, b] : [first, end]))
     if (end >= queue.view.length && !queue.complete) void queue.more()
   }
