@@ -42,13 +42,6 @@ def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threa
     return thread
 
 
-def seed_staff(stack: StackProcess) -> None:
-    with stack.db() as conn:
-        conn.execute(
-            "insert into gre_staff (staff_id, display_name) values ('s1', 'Sam') on conflict do nothing"
-        )
-
-
 def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None:
     with stack.worker():
         answer = stack.insert(player_id=29, sender="player", sender_name="Asha", message="Is table 4 open?")
