@@ -85,6 +85,16 @@ class Settings(BaseSettings):
     supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
     supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
 
+    @property
+    def service_key(self) -> str:
+        """The service key itself."""
+        return self.supabase_service_key.get_secret_value()
+
+    @property
+    def anon_key(self) -> str | None:
+        """The anon key itself, if there is one."""
+        return self.supabase_anon_key.get_secret_value() if self.supabase_anon_key else None
+
     # Pusher Channels
     pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
     pusher_key: Maybe = _env("PUSHER_KEY", default=None)

@@ -91,12 +91,12 @@ class Store:
         self.on_request: Callable[[str], None] = lambda _: None
 
     @classmethod
-    async def open(cls, *, url: str, key: str, timeout: float = 10.0) -> Self:
-        """The project at `url` with its service key; `timeout` (seconds) bounds each call.
+    async def open(cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 10.0) -> Self:
+        """The project at `url` with its service key and anon key; `timeout` (seconds) bounds each call.
 
         Raises ConfigurationError for what is no address or no key.
         """
-        return cls(rest=await Rest.open(url=url, key=key, timeout=timeout))
+        return cls(rest=await Rest.open(url=url, key=key, apikey=apikey, timeout=timeout))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -21,7 +21,7 @@ import structlog
 from gre_bridge.api.frames import frame
 from gre_bridge.api.presence import Listener, People
 from gre_bridge.errors import BridgeError
-from gre_bridge.models import Json
+from gre_bridge.models import Json, NewRow
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.telemetry import Metrics
 
@@ -151,6 +151,15 @@ class Hub:
         return (*self._staff, *self._players.get(player_id, ()))
 
     # Bells
+
+    def has_told(self, row: NewRow) -> bool:
+        """Whether nobody here waits for this row: it has been told, or no socket is here to be told."""
+        known = self._known.get(row.session_id)
+        return (
+            not self.connections
+            or row.session_id in self._foreign
+            or (known is not None and known.seq >= row.seq)
+        )
 
     def ring(self, sessions: frozenset[str] | None) -> None:
         """There may be news: of these sessions, or anywhere (None)."""

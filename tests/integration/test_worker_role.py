@@ -73,8 +73,8 @@ def test_of_messages_it_reads_the_two_keys_that_the_second_bell_needs(stack: Sta
         "/rest/v1/gre_chat_messages", json={"player_id": 29, "sender": "player", "message": "zebra"},
         headers={**stack.headers(), "Prefer": "return=representation"},
     ).json()[0]  # fmt: skip
-    (seen,) = rest(stack, "GET", "gre_chat_messages?select=id,session_id").json()
-    assert seen == {"id": row["id"], "session_id": row["session_id"]}
+    (seen,) = rest(stack, "GET", "gre_chat_messages?select=id,session_id,seq").json()
+    assert seen == {"id": row["id"], "session_id": row["session_id"], "seq": row["seq"]}
     for method, body in (("POST", {"player_id": 29, "sender": "player", "message": "forged"}), ("PATCH", {"status": "read"}), ("DELETE", None)):  # fmt: skip
         answer = rest(stack, method, f"gre_chat_messages?id=eq.{row['id']}", json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, "42501")
