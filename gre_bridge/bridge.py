@@ -30,7 +30,7 @@ from gre_bridge.notify import Notifier
 from gre_bridge.portal import Portal
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.outlets import build_sinks
-from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
 from gre_bridge.store import Store
@@ -55,8 +55,8 @@ class Bridge:
         self._settings = settings
         self._http = http
         self.metrics = Metrics()
-        self._sinks = build_sinks(settings) if relay else []
-        if relay and not self._sinks:
+        self._outlets = build_sinks(settings) if relay else []
+        if relay and not self._outlets:
             raise ConfigurationError(
                 "PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to"
             )
@@ -74,7 +74,7 @@ class Bridge:
             timing=Timing(renew=settings.realtime_renew),
         )
         self._heart = Heartbeat(
-            sinks=frozenset(sink.name for sink, _, _ in self._sinks),
+            sinks=frozenset(o.sink.name for o in self._outlets),
             report=self._report,
             on_schema=self._schema_checked,
         )
@@ -85,7 +85,7 @@ class Bridge:
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until `stop`, SIGTERM or SIGINT."""
+        """Run until `stop`, SIGTERM, SIGINT or SIGHUP (a terminal that closes)."""
         settings = self._settings
         for name, on in (("pusher", settings.has_pusher), ("onesignal", settings.has_onesignal)):
             if not on:
@@ -110,7 +110,7 @@ class Bridge:
                 main.cancel()
             self._stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
                 loop.add_signal_handler(number, on_signal)
         try:
@@ -118,8 +118,8 @@ class Bridge:
         finally:
             if portal is not None:
                 await portal.aclose()
-            for sink, _, _ in self._sinks:
-                await sink.aclose()
+            for outlet in self._outlets:
+                await outlet.sink.aclose()
             await store.aclose()
             log.info("stopped")
 
@@ -143,18 +143,18 @@ class Bridge:
         self.metrics.store_requests.labels(function).inc()
 
     async def _run(self, store: Store, portal: Portal | None) -> None:
-        log.info("starting", version=__version__, sinks=[sink.name for sink, _, _ in self._sinks])
+        log.info("starting", version=__version__, sinks=[o.sink.name for o in self._outlets])
         notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._heart.run(store)),
                 group.create_task(notifier.feed_watchdog(self.stuck)),
             ]
-            if self._sinks or portal is not None:
+            if self._outlets or portal is not None:
                 background.append(group.create_task(self._feed.run()))
             if self._http:
                 background.append(group.create_task(self._serve(store, portal)))
-            relaying = group.create_task(self._relay(store, notifier)) if self._sinks else None
+            relaying = group.create_task(self._relay(store, notifier)) if self._outlets else None
             # Ready is: the loops run. Supabase may be away; then they wait for it.
             notifier.ready("waiting for the database")
             await self._stop.wait()
@@ -265,26 +265,27 @@ class Bridge:
     async def _relay(self, store: Store, notifier: Notifier) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
         await self._heart.ready.wait()
-        notifier.status("relaying to " + ", ".join(sink.name for sink, _, _ in self._sinks))
+        notifier.status("relaying to " + ", ".join(o.sink.name for o in self._outlets))
         settings = self._settings
         feed = self._feed
         dispatchers = [
             Dispatcher(
                 store=store,
-                sink=sink,
-                route=route,
+                sink=outlet.sink,
+                route=outlet.route,
                 metrics=self.metrics,
                 retry=RetryPolicy(max_attempts=settings.max_attempts),
                 breaker=Breaker(),
+                pace=Pace(outlet.rate),
                 lease_seconds=settings.lease_seconds,
                 sweep_interval=settings.sweep_interval,
                 fast_sweep_interval=settings.fast_sweep_interval,
-                lanes_per_claim=1000 // rows,
-                rows_per_lane=rows,
+                lanes_per_claim=1000 // outlet.rows,
+                rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
                 on_missed=feed.missed,
             )
-            for sink, route, rows in self._sinks
+            for outlet in self._outlets
         ]
         self._dispatchers = dispatchers
         if self._stop.is_set():

@@ -21,7 +21,7 @@ import structlog
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.models import Claim, LaneResult
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.relay.sender import Route, Sender
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Sink
@@ -54,6 +54,7 @@ class Dispatcher:
         metrics: Metrics,
         retry: RetryPolicy,
         breaker: Breaker | None = None,
+        pace: Pace | None = None,
         lease_seconds: float = 30.0,
         sweep_interval: float = 30.0,
         fast_sweep_interval: float = 1.0,
@@ -76,6 +77,7 @@ class Dispatcher:
             settler=self.settler,
             breaker=self.breaker,
             retry=retry,
+            pace=pace or Pace(),
             metrics=metrics,
             clock=clock,
             on_room=self._room_again,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.models import Claim, Lane
@@ -24,12 +25,22 @@ def _naming(variables: str) -> Iterator[None]:
         raise ConfigurationError(f"{variables}: {error}") from None
 
 
-def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
-    """The sinks that have credentials, each with its routing and the rows that one claim takes of a lane.
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """A sink, what turns lanes into its parcels, the rows that one claim takes of a lane, and requests a second."""
+
+    sink: Sink
+    route: Route
+    rows: int
+    rate: float
+
+
+def build_sinks(settings: Settings) -> list[Outlet]:
+    """The sinks that have credentials.
 
     Raises ConfigurationError for settings that only the sink can judge.
     """
-    sinks: list[tuple[Sink, Route, int]] = []
+    outlets: list[Outlet] = []
     if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
         with _naming("GRE_PUSHER_…_CHANNELS"):
             routes = PusherRoutes(
@@ -54,7 +65,7 @@ def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
         def to_pusher(lane: Lane, _: Claim) -> list[Parcel]:
             return route_pusher(lane, routes)
 
-        sinks.append((pusher, to_pusher, 10))
+        outlets.append(Outlet(pusher, to_pusher, 10, settings.pusher_rate))
     if settings.onesignal_app_id and settings.onesignal_api_key:
         with _naming("GRE_PUSH_…_EXTERNAL_ID"):
             pushes = PushRoutes(
@@ -76,5 +87,5 @@ def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
         def to_onesignal(lane: Lane, claim: Claim) -> list[Parcel]:
             return route_onesignal(lane, pushes, claim.staff)
 
-        sinks.append((onesignal, to_onesignal, 50))
-    return sinks
+        outlets.append(Outlet(onesignal, to_onesignal, 50, settings.onesignal_rate))
+    return outlets

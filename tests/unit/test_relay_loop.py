@@ -12,7 +12,7 @@ import pytest
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.models import Claim, Lane, LaneResult
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
-from gre_bridge.relay.policy import RetryPolicy
+from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
 from gre_bridge.relay.settler import BATCH, Settler
 from gre_bridge.sinks.base import Parcel
@@ -204,6 +204,20 @@ async def test_a_sink_that_raises_stops_each_lane_at_its_first_event_only() -> N
     assert outbox.states() == {"a.0": "dead", "a.1": "done", "a.2": "done"}
     assert [outbox.rows()[n].attempts for n in ("a.0", "a.1", "a.2")] == [3, 0, 0]
     assert "chat text" not in outbox.rows()["a.0"].error
+
+
+@virtual
+async def test_requests_keep_to_their_rate_in_order_and_within_their_leases() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
+    for lane in range(20):
+        outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(25)))
+    async with relaying(outbox, sink, pace=Pace(2.0), lease_seconds=5.0):
+        await until(outbox.drained, 600)
+    # 500 events in requests of ten, two a second: longer than any lease, which is prolonged meanwhile.
+    assert all(later - earlier > 0.499 for earlier, later in itertools.pairwise(sink.times))
+    assert len(sink.requests) <= 60
+    assert len(sink.arrived) == len(set(sink.arrived)) == 500
+    assert lane_order(sink.arrived) == {f"s{x}": [f"s{x}.{n}" for n in range(25)] for x in range(20)}
 
 
 @virtual
