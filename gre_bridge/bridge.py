@@ -17,6 +17,7 @@ from collections.abc import Callable
 import structlog
 
 from gre_bridge import __version__
+from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app, serve
 from gre_bridge.api.door import Door
 from gre_bridge.api.guard import Guard
@@ -194,14 +195,13 @@ class Bridge:
     async def _serve(self, store: Store, portal: Portal | None) -> None:
         """Serve HTTP and the sockets until cancelled."""
         settings = self._settings
-        guard = Guard(settings.auth_failures)
+        access = Access(portal, Guard(settings.auth_failures))
         health = Health(self.metrics, store, self.problems, self.alive, settings)
         if portal is None:
             app = create_app(
                 health=health,
-                portal=None,
+                access=access,
                 settings=settings,
-                guard=guard,
                 sockets=None,
                 overview=self._overview,
             )
@@ -221,12 +221,11 @@ class Bridge:
             feed_healthy=lambda: self._feed.healthy,
             broadcast=self._feed.broadcast,
         )
-        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, guard=guard)
+        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(
             health=health,
-            portal=portal,
+            access=access,
             settings=settings,
-            guard=guard,
             sockets=door.serve,
             overview=self._overview,
         )
