@@ -1,0 +1,68 @@
+"""For those who run it, over REST: how the relay does, and its dead letters. What is shown holds no text and no key.
+
+The database lets only staff see the figures, and only admins the dead letters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from gre_bridge.api.access import AUTHENTICATED, Asking
+from gre_bridge.api.envelope import Reply
+from gre_bridge.api.inputs import DeadList, RetryDead
+from gre_bridge.api.shapes import DeadLetters, Operations, Retried, errors
+from gre_bridge.models import Json
+
+router = APIRouter(tags=["Operations"], dependencies=AUTHENTICATED)
+
+
+@router.get(
+    "/api/gre-admin/operations",
+    summary="How the relay does",
+    response_model=Operations,
+    responses=errors(),
+)
+async def operations(request: Request, call: Asking) -> Response:
+    """What waits for which sink and why, who relays, and how much was delivered in each minute of the last hour."""
+    found = await call(lambda portal, caller: portal.operations(caller))
+    here: Json = request.app.state.overview()
+    # What this instance knows of its own sinks is newer than the heartbeats that the database has.
+    own = {row["sink"]: row for row in here.get("sinks") or ()}
+    sinks: list[Json] = []
+    for sink in found["sinks"]:
+        breaker, error = sink.pop("breaker"), sink.pop("last_error")
+        if mine := own.get(sink["name"]):
+            breaker, error = mine["breaker"], mine["error"]
+        said = {"last_error": error} if error else {}
+        sinks.append({**sink, "breaker": breaker.replace("_", "-") if breaker else None, **said})
+    feed = (here.get("realtime") or {}).get("state")
+    return Reply({"success": True, **found, "sinks": sinks, "feed": feed})
+
+
+@router.get(
+    "/api/gre-admin/dead", summary="List dead letters", response_model=DeadLetters, responses=errors()
+)
+async def dead(query: Annotated[DeadList, Query()], call: Asking) -> Response:
+    """Events that a sink has refused for good, the latest first. Admins only; ids, never text."""
+    page = await call(
+        lambda portal, caller: portal.dead(caller, sink=query.sink, limit=query.limit, cursor=query.cursor)
+    )
+    letters = [
+        {**letter, "sessionId": letter.pop("session_id"), "messageId": letter.pop("message_id")}
+        for letter in page["dead"]
+    ]
+    return Reply({"success": True, "dead": letters, "next": page["next"]})
+
+
+@router.post(
+    "/api/gre-admin/dead/retry",
+    summary="Send dead letters again",
+    response_model=Retried,
+    responses=errors(413),
+)
+async def retry(body: RetryDead, call: Asking) -> Response:
+    """With all their attempts, in the order of their session. Admins only; what is not dead is left as it is."""
+    count = await call(lambda portal, caller: portal.retry_dead(caller, body.ids))
+    return Reply({"success": True, "count": count})
