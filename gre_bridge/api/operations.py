@@ -15,6 +15,8 @@ from gre_bridge.api.inputs import DeadList, RetryDead
 from gre_bridge.api.shapes import DeadLetters, Operations, Retried, errors
 from gre_bridge.models import Json
 
+_WORSE = (None, "closed", "half_open", "open")
+
 router = APIRouter(tags=["Operations"], dependencies=AUTHENTICATED)
 
 
@@ -28,15 +30,14 @@ async def operations(request: Request, call: Asking) -> Response:
     """What waits for which sink and why, who relays, and how much was delivered in each minute of the last hour."""
     found = await call(lambda portal, caller: portal.operations(caller))
     here: Json = request.app.state.overview()
-    # What this instance knows of its own sinks is newer than the heartbeats that the database has.
+    # What the database has is what daemons said last, so this one's own may be newer: the worse of the two.
     own = {row["sink"]: row for row in here.get("sinks") or ()}
     sinks: list[Json] = []
     for sink in found["sinks"]:
-        breaker, error = sink.pop("breaker"), sink.pop("last_error")
-        if mine := own.get(sink["name"]):
-            breaker, error = mine["breaker"], mine["error"]
-        said = {"last_error": error} if error else {}
-        sinks.append({**sink, "breaker": breaker.replace("_", "-") if breaker else None, **said})
+        said = {"breaker": sink.pop("breaker"), "error": sink.pop("last_error")}
+        said = max(said, own.get(sink["name"], said), key=lambda one: _WORSE.index(one["breaker"]))
+        error = {"last_error": said["error"]} if said["error"] else {}
+        sinks.append({**sink, "breaker": said["breaker"] and said["breaker"].replace("_", "-"), **error})
     feed = (here.get("realtime") or {}).get("state")
     return Reply({"success": True, **found, "sinks": sinks, "feed": feed})
 
@@ -49,11 +50,9 @@ async def dead(query: Annotated[DeadList, Query()], call: Asking) -> Response:
     page = await call(
         lambda portal, caller: portal.dead(caller, sink=query.sink, limit=query.limit, cursor=query.cursor)
     )
-    letters = [
-        {**letter, "sessionId": letter.pop("session_id"), "messageId": letter.pop("message_id")}
-        for letter in page["dead"]
-    ]
-    return Reply({"success": True, "dead": letters, "next": page["next"]})
+    for letter in page["dead"]:
+        letter["sessionId"], letter["messageId"] = letter.pop("session_id"), letter.pop("message_id")
+    return Reply({"success": True, "dead": page["dead"], "next": page["next"]})
 
 
 @router.post(

@@ -201,7 +201,7 @@ class SinkState(BaseModel):
     blocked: int = Field(description="Sessions that wait for a retry.")
     oldest_age_seconds: float | None
     breaker: Literal["closed", "open", "half-open"] | None = Field(
-        description="Of this instance, else the worst of the others; null when no daemon relays to it."
+        description="The worst that a daemon says, up to 15 s old; null when none relays to it."
     )
     last_error: str | None = None
 
