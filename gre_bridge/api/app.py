@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
-from gre_bridge.api import admin, chat, pusher_auth
+from gre_bridge.api import admin, chat, operations, pusher_auth
 from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
 from gre_bridge.api.health import Health
@@ -32,6 +32,7 @@ Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}
 _TAGS = [
     {"name": "Chat", "description": "Send and read."},
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
+    {"name": "Operations", "description": "How the relay does, and its dead letters."},
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
 ]
@@ -83,7 +84,7 @@ def create_app(
     app.state.signer = Signer(settings)
     app.state.health = health
     app.state.overview = overview
-    for router in (chat.router, admin.router, pusher_auth.router, health_router):
+    for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
     if sockets is not None:
         app.router.routes.append(WebSocketRoute("/ws", sockets))
