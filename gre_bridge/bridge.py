@@ -10,111 +10,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import platform
 import signal
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential_jitter
 
 from gre_bridge import __version__
+from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app, serve
 from gre_bridge.api.door import Door
 from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.api.hub import Hub
-from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.errors import ConfigurationError
 from gre_bridge.feed import Feed, FeedState, Timing
-from gre_bridge.models import Claim, Json, Lane
+from gre_bridge.heartbeat import Heartbeat
+from gre_bridge.models import Json, NewRow
 from gre_bridge.notify import Notifier
 from gre_bridge.portal import Portal
 from gre_bridge.relay.dispatcher import Dispatcher
-from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
-from gre_bridge.relay.routing import PusherRoutes, PushRoutes, route_onesignal, route_pusher
-from gre_bridge.relay.sender import Route
+from gre_bridge.relay.outlets import build_sinks
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
-from gre_bridge.sinks.base import Parcel, Sink
-from gre_bridge.sinks.onesignal import OneSignalSink
-from gre_bridge.sinks.pusher import PusherSink
-from gre_bridge.store import SCHEMA_VERSIONS, Store
+from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
 
 log = structlog.get_logger("gre.bridge")
 
 GIVE_UP = 2.0
 """Seconds that a stop which ran out of time may take to hand its leases back."""
-BEAT = 15.0
-"""Seconds between heartbeats, which also check the schema's version and the database's list of sinks."""
 FEED_PATIENCE = 150.0
 """Seconds that a turn of the feed's loop may take: a link opens, or beats."""
-
-
-@contextlib.contextmanager
-def _naming(variables: str) -> Iterator[None]:
-    """Put the variables in front of what a part says about its configuration."""
-    try:
-        yield
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{variables}: {error}") from None
-
-
-def build_sinks(settings: Settings) -> list[tuple[Sink, Route, int]]:
-    """The sinks that have credentials, each with its routing and the rows that one claim takes of a lane.
-
-    Raises ConfigurationError for settings that only the sink can judge.
-    """
-    sinks: list[tuple[Sink, Route, int]] = []
-    if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
-        with _naming("GRE_PUSHER_…_CHANNELS"):
-            routes = PusherRoutes(
-                player_channels=settings.pusher_player_channels,
-                staff_channels=settings.pusher_staff_channels,
-                session_channels=settings.pusher_session_channels,
-                read_channels=settings.pusher_read_channels,
-                late_after=settings.late_after,
-            )
-        pusher = PusherSink(
-            app_id=settings.pusher_app_id,
-            key=settings.pusher_key,
-            secret=settings.pusher_secret.get_secret_value(),
-            cluster=settings.pusher_cluster,
-            host=settings.pusher_host,
-            port=settings.pusher_port,
-            ssl=settings.pusher_ssl,
-            concurrency=settings.pusher_concurrency,
-            timeout=settings.send_timeout,
-        )
-
-        def to_pusher(lane: Lane, _: Claim) -> list[Parcel]:
-            return route_pusher(lane, routes)
-
-        sinks.append((pusher, to_pusher, 10))
-    if settings.onesignal_app_id and settings.onesignal_api_key:
-        with _naming("GRE_PUSH_…_EXTERNAL_ID"):
-            pushes = PushRoutes(
-                player_external_id=settings.push_player_external_id,
-                staff_external_id=settings.push_staff_external_id,
-                preview=settings.push_preview,
-                late_after=settings.late_after,
-                max_age=settings.push_max_age,
-                ttl=settings.push_ttl,
-            )
-        onesignal = OneSignalSink(
-            app_id=settings.onesignal_app_id,
-            api_key=settings.onesignal_api_key.get_secret_value(),
-            api_url=settings.onesignal_api_url,
-            concurrency=settings.onesignal_concurrency,
-            timeout=settings.send_timeout,
-        )
-
-        def to_onesignal(lane: Lane, claim: Claim) -> list[Parcel]:
-            return route_onesignal(lane, pushes, claim.staff)
-
-        sinks.append((onesignal, to_onesignal, 50))
-    return sinks
 
 
 class Bridge:
@@ -128,8 +56,8 @@ class Bridge:
         self._settings = settings
         self._http = http
         self.metrics = Metrics()
-        self._sinks = build_sinks(settings) if relay else []
-        if relay and not self._sinks:
+        self._outlets = build_sinks(settings) if relay else []
+        if relay and not self._outlets:
             raise ConfigurationError(
                 "PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to"
             )
@@ -137,17 +65,20 @@ class Bridge:
         self._hub: Hub | None = None
         self._feed = Feed(
             url=settings.supabase_url,
-            key=settings.supabase_service_key.get_secret_value(),
+            key=settings.service_key,
+            apikey=settings.anon_key,
             on_ring=self._ring,
             on_state=self._feed_changed,
             on_event=lambda event, body: self._hub.heard(event, body) if self._hub else None,
+            known=self._known,
             private=settings.realtime_private,
             timing=Timing(renew=settings.realtime_renew),
         )
-        self._schema_problem = "the database has not been reached yet"
-        self._schema_ready = asyncio.Event()
-        self._id = str(uuid.uuid4())
-        self._disagreed: set[str] = set()
+        self._heart = Heartbeat(
+            sinks=frozenset(o.sink.name for o in self._outlets),
+            report=self._report,
+            on_schema=self._schema_checked,
+        )
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -155,14 +86,15 @@ class Bridge:
         self._stop.set()
 
     async def run(self) -> None:
-        """Run until `stop`, SIGTERM or SIGINT."""
+        """Run until `stop`, SIGTERM, SIGINT or SIGHUP (a terminal that closes)."""
         settings = self._settings
         for name, on in (("pusher", settings.has_pusher), ("onesignal", settings.has_onesignal)):
             if not on:
                 log.warning("sink is off: no credentials", sink=name)
         store = await Store.open(
             url=settings.supabase_url,
-            key=settings.supabase_service_key.get_secret_value(),
+            key=settings.service_key,
+            apikey=settings.anon_key,
             # A claim that took longer than its lease could send nothing.
             timeout=min(settings.request_timeout, settings.lease_seconds),
         )
@@ -179,7 +111,7 @@ class Bridge:
                 main.cancel()
             self._stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
                 loop.add_signal_handler(number, on_signal)
         try:
@@ -187,8 +119,8 @@ class Bridge:
         finally:
             if portal is not None:
                 await portal.aclose()
-            for sink, _, _ in self._sinks:
-                await sink.aclose()
+            for outlet in self._outlets:
+                await outlet.sink.aclose()
             await store.aclose()
             log.info("stopped")
 
@@ -201,8 +133,8 @@ class Bridge:
         return Portal(
             await Rest.open(
                 url=settings.supabase_url,
-                key=settings.supabase_service_key.get_secret_value(),
-                apikey=settings.supabase_anon_key.get_secret_value(),
+                key=settings.service_key,
+                apikey=settings.anon_key,
                 timeout=settings.request_timeout,
                 connections=32,
             )
@@ -212,18 +144,18 @@ class Bridge:
         self.metrics.store_requests.labels(function).inc()
 
     async def _run(self, store: Store, portal: Portal | None) -> None:
-        log.info("starting", version=__version__, sinks=[sink.name for sink, _, _ in self._sinks])
+        log.info("starting", version=__version__, sinks=[o.sink.name for o in self._outlets])
         notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as group:
             background = [
-                group.create_task(self._beat(store, notifier)),
+                group.create_task(self._heart.run(store)),
                 group.create_task(notifier.feed_watchdog(self.stuck)),
             ]
-            if self._sinks or portal is not None:
+            if self._outlets or portal is not None:
                 background.append(group.create_task(self._feed.run()))
             if self._http:
                 background.append(group.create_task(self._serve(store, portal)))
-            relaying = group.create_task(self._relay(store)) if self._sinks else None
+            relaying = group.create_task(self._relay(store, notifier)) if self._outlets else None
             # Ready is: the loops run. Supabase may be away; then they wait for it.
             notifier.ready("waiting for the database")
             await self._stop.wait()
@@ -252,17 +184,24 @@ class Bridge:
         if self._hub is not None:
             self._hub.ring(sessions)
 
+    def _known(self, row: NewRow) -> bool:
+        """Whether the bell for this row, which has been heard, would ring for nobody."""
+        claimed = all(dispatcher.has_claimed(row.id) for dispatcher in self._dispatchers)
+        if not claimed or (self._hub is not None and not self._hub.has_told(row)):
+            return False
+        self.metrics.rings.inc()
+        return True
+
     async def _serve(self, store: Store, portal: Portal | None) -> None:
         """Serve HTTP and the sockets until cancelled."""
         settings = self._settings
-        guard = Guard(settings.auth_failures)
+        access = Access(portal, Guard(settings.auth_failures))
         health = Health(self.metrics, store, self.problems, self.alive, settings)
         if portal is None:
             app = create_app(
                 health=health,
-                portal=None,
+                access=access,
                 settings=settings,
-                guard=guard,
                 sockets=None,
                 overview=self._overview,
             )
@@ -282,12 +221,11 @@ class Bridge:
             feed_healthy=lambda: self._feed.healthy,
             broadcast=self._feed.broadcast,
         )
-        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, guard=guard)
+        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(
             health=health,
-            portal=portal,
+            access=access,
             settings=settings,
-            guard=guard,
             sockets=door.serve,
             overview=self._overview,
         )
@@ -323,28 +261,30 @@ class Bridge:
         overview = self._overview()
         return {**overview, "sinks": {row["sink"]: row for row in overview["sinks"]}}
 
-    async def _relay(self, store: Store) -> None:
+    async def _relay(self, store: Store, notifier: Notifier) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
-        await self._schema_ready.wait()
+        await self._heart.ready.wait()
+        notifier.status("relaying to " + ", ".join(o.sink.name for o in self._outlets))
         settings = self._settings
         feed = self._feed
         dispatchers = [
             Dispatcher(
                 store=store,
-                sink=sink,
-                route=route,
+                sink=outlet.sink,
+                route=outlet.route,
                 metrics=self.metrics,
                 retry=RetryPolicy(max_attempts=settings.max_attempts),
                 breaker=Breaker(),
+                pace=Pace(outlet.rate),
                 lease_seconds=settings.lease_seconds,
                 sweep_interval=settings.sweep_interval,
                 fast_sweep_interval=settings.fast_sweep_interval,
-                lanes_per_claim=1000 // rows,
-                rows_per_lane=rows,
+                lanes_per_claim=1000 // outlet.rows,
+                rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
                 on_missed=feed.missed,
             )
-            for sink, route, rows in self._sinks
+            for outlet in self._outlets
         ]
         self._dispatchers = dispatchers
         if self._stop.is_set():
@@ -352,6 +292,11 @@ class Bridge:
         async with asyncio.TaskGroup() as relaying:
             for dispatcher in dispatchers:
                 relaying.create_task(dispatcher.run())
+
+    def _schema_checked(self, problem: str) -> None:
+        self.metrics.schema_supported.set(not problem)
+        for dispatcher in self._dispatchers:
+            dispatcher.pause(problem)
 
     def _feed_changed(self, state: FeedState) -> None:
         for known in FeedState:
@@ -364,82 +309,6 @@ class Bridge:
         for reason, count in self._feed.reconnections.items():
             counter = self.metrics.reconnections.labels(reason)
             counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count
-
-    async def _schema_now(self, store: Store) -> str:
-        """What is wrong with the schema, or an empty string."""
-        try:
-            return _unknown_schema(await store.schema_version())
-        except BridgeError as error:
-            return str(error)
-
-    async def _await_schema(self, store: Store) -> None:
-        def still_waiting(attempt: RetryCallState) -> None:
-            assert attempt.outcome is not None
-            problem = attempt.outcome.result()
-            if problem != self._schema_problem:
-                log.warning("waiting for the database", problem=problem)
-            self._schema_problem = problem
-
-        await AsyncRetrying(
-            retry=retry_if_result(bool),
-            wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
-            before_sleep=still_waiting,
-        )(self._schema_now, store)
-        self._schema_problem = ""
-        log.info("database is ready")
-        self._schema_ready.set()
-
-    async def _beat(self, store: Store, notifier: Notifier) -> None:
-        """Wait for the schema, then say now and then that we are there; what the answer says is looked at."""
-        await self._await_schema(store)
-        await self._say_what_waits(store)
-        notifier.status("relaying to " + (", ".join(sink.name for sink, _, _ in self._sinks) or "nothing"))
-        try:
-            while True:
-                with contextlib.suppress(BridgeError):
-                    answer = await store.beat(
-                        worker=self._id, host=platform.node(), version=__version__, info=self._report()
-                    )
-                    self._compare(answer)
-                # The first one goes out while the dispatchers are being made.
-                await asyncio.sleep(BEAT if self._dispatchers or not self._sinks else 1.0)
-        finally:
-            with contextlib.suppress(BridgeError, TimeoutError):
-                async with asyncio.timeout(GIVE_UP):
-                    await store.leave(self._id)
-
-    async def _say_what_waits(self, store: Store) -> None:
-        """Say what this start will announce: after a first migration or an outage it may be more than one wants."""
-        with contextlib.suppress(BridgeError, KeyError, TypeError):
-            for row in await store.stats():
-                if row["pending"]:
-                    log.info(
-                        "deliveries are waiting and will be announced (gre-bridge expire --before drops old ones)",
-                        sink=row["sink"],
-                        pending=row["pending"],
-                        oldest_age=row["oldest_age"],
-                    )
-
-    def _compare(self, answer: Json) -> None:
-        """Hold what the database expects against what this daemon is."""
-        problem = _unknown_schema(answer["schema"])
-        if problem and problem != self._schema_problem:
-            log.error("schema check", problem=problem)
-        self._schema_problem = problem
-        self.metrics.schema_supported.set(not problem)
-        for dispatcher in self._dispatchers:
-            dispatcher.pause(problem)
-        mine = {sink.name for sink, _, _ in self._sinks}
-        for row in answer["sinks"]:
-            name, enabled = row["sink"], row["enabled"]
-            if self._sinks and enabled != (name in mine) and name not in self._disagreed:
-                self._disagreed.add(name)
-                log.warning(
-                    "the database writes deliveries for this sink, but it has no credentials here"
-                    if enabled
-                    else "this sink has credentials here, but the database writes no deliveries for it",
-                    sink=name,
-                )
 
     def stuck(self) -> str:
         """Which loop does not turn any more; empty while all do."""
@@ -460,8 +329,8 @@ class Bridge:
     def problems(self) -> list[str]:
         """Why this daemon is not ready, one line each; empty when it is."""
         found: list[str] = []
-        if self._schema_problem:
-            found.append(self._schema_problem)
+        if self._heart.problem:
+            found.append(self._heart.problem)
         if self._stop.is_set():
             found.append("stopping")
         now = time.monotonic()
@@ -472,18 +341,6 @@ class Bridge:
             if dispatcher.last_error:
                 found.append(f"{name}: {dispatcher.last_error}")
         return found
-
-
-def _unknown_schema(version: int) -> str:
-    """What to do about this schema's version; empty when it is one that this worker knows."""
-    if version in SCHEMA_VERSIONS:
-        return ""
-    known = str(SCHEMA_VERSIONS[0])
-    if len(SCHEMA_VERSIONS) > 1:
-        known += f" to {SCHEMA_VERSIONS[-1]}"
-    return (
-        f"schema version {version}, this worker knows {known}; run `gre-bridge migrate` or upgrade the worker"
-    )
 
 
 def run(settings: Settings, *, relay: bool = True, http: bool = True) -> None:

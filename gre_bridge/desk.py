@@ -87,7 +87,7 @@ def run(env_file: Path | None, work: Callable[[Operator, Settings], Coroutine[An
     async def main() -> T:
         settings = load_settings(env_file)
         async with await Operator.open(
-            url=settings.supabase_url, key=settings.supabase_service_key.get_secret_value()
+            url=settings.supabase_url, key=settings.service_key, apikey=settings.anon_key
         ) as operator:
             return await work(operator, settings)
 

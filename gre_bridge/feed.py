@@ -15,11 +15,12 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from gre_bridge.feed_link import FeedState, Link, Timing
+from gre_bridge.models import NewRow
 
 __all__ = ["Feed", "FeedState", "Timing", "quiet_client_logs"]
 
@@ -50,6 +51,14 @@ def sessions_of(ids: object) -> frozenset[str] | None:
     return found
 
 
+def row_of(record: Mapping[str, Any]) -> NewRow | None:
+    """The row that an untrusted change tells of; None when it does not tell enough."""
+    match record:
+        case {"id": str(message), "session_id": str(session), "seq": int(seq)}:
+            return NewRow(message, session, seq)
+    return None
+
+
 class Feed:
     """Keeps one link up, replaces it when it breaks, ages or is deaf, and passes its rings on."""
 
@@ -58,9 +67,11 @@ class Feed:
         *,
         url: str,
         key: str,
+        apikey: str | None = None,
         on_ring: Callable[[frozenset[str] | None], None],
         on_state: Callable[[FeedState], None] | None = None,
         on_event: Callable[[str, object], None] | None = None,
+        known: Callable[[NewRow], bool] = lambda _: False,
         topic: str = "gre:relay",
         private: bool = True,
         schema: str = "public",
@@ -69,17 +80,19 @@ class Feed:
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`url` is the project's (http or https), `key` a service key.
+        """`url` is the project's (http or https), `key` a service key, `apikey` the anon key.
 
         `on_ring` is called on the loop with the ids of the sessions that have news, or None for "look
         everywhere" (also after each join and each "Subscribed to PostgreSQL": claim then). `on_state` is
         called when state, detail or health changed, `on_event` with the name and payload of any other
-        broadcast on the topic (`broadcast` sends one; it is as untrusted as a ring). None may block. `clock` is in seconds, `jitter`
-        gives a number from 0 to 1.
+        broadcast on the topic (`broadcast` sends one; it is as untrusted as a ring). `known` says whether all who
+        would be rung have read this row already, as they mostly have when the slower bell tells of it. None may block.
+        `clock` is in seconds, `jitter` gives a number from 0 to 1.
         """
         self._on_ring = on_ring
         self._on_state = on_state
         self._on_event = on_event
+        self._known = known
         self._timing = timing = timing or Timing()
         self._clock = clock
         self._jitter = jitter
@@ -89,6 +102,7 @@ class Feed:
             Link,
             url=url,
             key=key,
+            apikey=apikey,
             topic=topic,
             private=private,
             schema=schema,
@@ -96,6 +110,7 @@ class Feed:
             timing=timing,
             clock=clock,
             on_ring=self._rung,
+            on_row=self._inserted,
             on_event=self._heard,
             on_change=self._update,
         )
@@ -227,11 +242,21 @@ class Feed:
 
     def _rung(self, sessions: object, bell: bool) -> None:
         """Pass a ring on; `bell` says that a bell rang, not that we joined."""
+        self._heard_bell(bell)
+        _guarded(self._on_ring, sessions_of(sessions))
+
+    def _inserted(self, record: Mapping[str, Any]) -> None:
+        """Ring for a new row, unless it is known already."""
+        self._heard_bell(True)
+        row = row_of(record)
+        if row is None or not self._known(row):
+            _guarded(self._on_ring, sessions_of([record.get("session_id")]))
+
+    def _heard_bell(self, bell: bool) -> None:
         self.last_ring = self._clock()
         if bell and self._suspect:
             self._suspect = False
             self._update()
-        _guarded(self._on_ring, sessions_of(sessions))
 
 
 def _guarded(call: Callable[..., None], *values: object) -> None:

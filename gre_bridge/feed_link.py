@@ -26,6 +26,8 @@ from realtime.message import Message, SuccessSystemPayload
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from gre_bridge.keys import gateway_key
+
 log = logging.getLogger(__name__)
 
 
@@ -90,6 +92,7 @@ class Link:
         *,
         url: str,
         key: str,
+        apikey: str | None,
         topic: str,
         private: bool,
         rows_private: bool,
@@ -98,6 +101,7 @@ class Link:
         timing: Timing,
         clock: Callable[[], float],
         on_ring: Callable[[object, bool], None],
+        on_row: Callable[[Mapping[str, Any]], None],
         on_event: Callable[[str, object], None],
         on_change: Callable[[], None],
     ) -> None:
@@ -105,6 +109,7 @@ class Link:
         self._timing = timing
         self._clock = clock
         self._ring = on_ring
+        self._row = on_row
         self._event = on_event
         self._changed = on_change
         self._closed = False
@@ -119,12 +124,13 @@ class Link:
 
         self._client = AsyncRealtimeClient(
             f"{url.rstrip('/')}/realtime/v1",
-            key,
+            gateway_key(key, apikey),
             auto_reconnect=False,
             max_retries=1,
             hb_interval=24 * 3600,  # it ignores the replies to its heartbeats: ours replace them
             timeout=math.ceil(timing.connect + timing.join) + 1,  # so that our own bounds end first
         )
+        self._client.access_token = key  # what the channels join with
         # Replies to heartbeats are dropped unless a channel object of this name is there to take them.
         self._phoenix = self._client.channels["phoenix"] = AsyncRealtimeChannel(self._client, "phoenix")
         broadcast = self._client.channel(topic, _options(private))
@@ -314,7 +320,7 @@ class Link:
 
     def _on_row(self, payload: Mapping[str, Any]) -> None:
         if not self._closed:
-            self._ring([(payload["data"].get("record") or {}).get("session_id")], True)
+            self._row(payload["data"].get("record") or {})
 
     def _on_listener_done(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

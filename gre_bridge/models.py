@@ -50,6 +50,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class NewRow:
+    """A message that postgres_changes told of: which one, and its place in its session."""
+
+    id: str
+    session_id: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """A leased lane: the pending deliveries of one session (or one queued push) in order."""
 

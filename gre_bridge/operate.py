@@ -62,9 +62,9 @@ class Operator:
         self._rest = rest
 
     @classmethod
-    async def open(cls, *, url: str, key: str, timeout: float = 60.0) -> Self:
-        """The project at `url` with its service key; `timeout` (seconds) bounds each call."""
-        return cls(await Rest.open(url=url, key=key, timeout=timeout, connections=2))
+    async def open(cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 60.0) -> Self:
+        """The project at `url` with its service key and anon key; `timeout` (seconds) bounds each call."""
+        return cls(await Rest.open(url=url, key=key, apikey=apikey, timeout=timeout, connections=2))
 
     async def aclose(self) -> None:
         """Close the connections."""

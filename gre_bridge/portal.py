@@ -241,6 +241,48 @@ class Portal:
             "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
         )
 
+    # What a desk works with.
+
+    async def queue(
+        self,
+        caller: Caller,
+        *,
+        status: str | None = None,
+        assigned: str | None = None,
+        player: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Json:
+        """List sessions in the order of work: {"sessions": [S with "waiting_since", …], "next": cursor | None}."""
+        arguments = {
+            "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
+        }  # fmt: skip
+        return await self._object("gre_session_queue", arguments, caller)
+
+    async def staff(self, caller: Caller) -> list[Json]:
+        """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
+        found: list[Json] = await self._call("gre_list_staff", {}, caller)
+        return found
+
+    async def player(self, caller: Caller, player_id: int) -> Json:
+        """Read what is known of a player: {"player_id", "display_name", "enabled"}."""
+        return await self._object("gre_get_player", {"p_player_id": player_id}, caller)
+
+    async def operations(self, caller: Caller) -> Json:
+        """Read how the relay does: backlog, sinks, workers, events per minute (`gre_operations`)."""
+        return await self._object("gre_operations", {}, caller)
+
+    async def dead(
+        self, caller: Caller, *, sink: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Json:
+        """List dead letters, the latest first: {"dead": […], "next": cursor | None}. They hold ids, never text."""
+        arguments = {"p_sink": sink, "p_limit": limit, "p_cursor": cursor}
+        return await self._object("gre_dead_letters", arguments, caller)
+
+    async def retry_dead(self, caller: Caller, ids: Sequence[str]) -> int:
+        """Send dead letters again; returns how many of them were dead."""
+        return int(await self._call("gre_retry_dead", {"p_ids": list(ids)}, caller))
+
     # The hub's own reading, with the service key.
 
     async def news(

@@ -17,6 +17,7 @@ from yarl import URL
 from gre_bridge import __version__
 from gre_bridge.errors import ConfigurationError, TransientError
 from gre_bridge.http import Answer, Pool
+from gre_bridge.keys import gateway_key
 from gre_bridge.models import Json
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -70,7 +71,7 @@ class Rest:
         self._gateway = apikey or key
         self._pool = pool
         # A secret key that is no JWT goes in both, as supabase-py sends it: the gateway makes a token of it.
-        self._service = {**_HEADERS, "apikey": key, "Authorization": f"Bearer {key}"}
+        self._service = {**_HEADERS, "apikey": gateway_key(key, apikey), "Authorization": f"Bearer {key}"}
 
     @classmethod
     async def open(
@@ -78,7 +79,7 @@ class Rest:
     ) -> Self:
         """The project at `url` with its service key; connections are made when needed.
 
-        `apikey` is the publishable (anon) key, which a user's call shows the gateway. `timeout`: seconds for
+        `apikey` is the publishable (anon) key, which a call with a user's token shows the gateway. `timeout`: seconds for
         a call as a whole. Raises ConfigurationError for what is no address or no key.
         """
         if not _is_url(url):

@@ -85,6 +85,16 @@ class Settings(BaseSettings):
     supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
     supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
 
+    @property
+    def service_key(self) -> str:
+        """The service key itself."""
+        return self.supabase_service_key.get_secret_value()
+
+    @property
+    def anon_key(self) -> str | None:
+        """The anon key itself, if there is one."""
+        return self.supabase_anon_key.get_secret_value() if self.supabase_anon_key else None
+
     # Pusher Channels
     pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
     pusher_key: Maybe = _env("PUSHER_KEY", default=None)
@@ -106,6 +116,7 @@ class Settings(BaseSettings):
         "GRE_PUSHER_READ_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
     )
     pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=8, ge=1, le=64)
+    pusher_rate: float = _env("GRE_PUSHER_RATE", default=0, ge=0, le=10_000)
 
     # OneSignal
     onesignal_app_id: Maybe = _env(
@@ -114,6 +125,7 @@ class Settings(BaseSettings):
     onesignal_api_key: MaybeSecret = _env("ONESIGNAL_API_KEY", default=None)
     onesignal_api_url: Url = _env("ONESIGNAL_API_URL", default="https://api.onesignal.com")
     onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=8, ge=1, le=64)
+    onesignal_rate: float = _env("GRE_ONESIGNAL_RATE", default=0, ge=0, le=10_000)
     push_preview: int = _env("GRE_PUSH_PREVIEW", default=0, ge=0, le=200)
     push_max_age: float = _env("GRE_PUSH_MAX_AGE", default=3600.0, ge=1)
     push_ttl: int = _env("GRE_PUSH_TTL", default=86400, ge=0, le=2419200)

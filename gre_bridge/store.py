@@ -6,6 +6,7 @@ the statement (measured on PostgREST 14.5: it commits later).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 SCHEMA_VERSIONS = range(2, 3)
 """Versions of `gre_schema_version()` that this worker can work with."""
+
+UNKNOWN_FUNCTION = "PGRST202"
+RELOADS = 60.0
+"""Seconds for which a function may be unknown after a change of the schema: PostgREST reads it anew."""
 
 _TRANSIENT_CODES = {
     "",  # a crashed database answers 400 with an empty code at first
@@ -53,7 +58,7 @@ def explain(error: Exception, what: str) -> BridgeError:
     code = error.code
     # Codes in P are PostgREST's and our own functions': their words hold no data.
     text = f"{what}: {code or 'the database is away'} {error.message if code.startswith('P') else ''}"
-    if code == "PGRST202":
+    if code == UNKNOWN_FUNCTION:
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
         return ConfigurationError(f"{what}: SUPABASE_SERVICE_KEY was refused ({code})", code=code)
@@ -85,18 +90,20 @@ class Settled:
 class Store:
     """The database as the worker sees it. Opened with `open`, closed with `aclose`."""
 
-    def __init__(self, *, rest: Rest) -> None:
-        """Call through `rest`, which `aclose` closes."""
+    def __init__(self, *, rest: Rest, clock: Callable[[], float] = time.monotonic) -> None:
+        """Call through `rest`, which `aclose` closes; `clock` is in seconds."""
         self._rest = rest
+        self._clock = clock
+        self._unknown_since: dict[str, float] = {}
         self.on_request: Callable[[str], None] = lambda _: None
 
     @classmethod
-    async def open(cls, *, url: str, key: str, timeout: float = 10.0) -> Self:
-        """The project at `url` with its service key; `timeout` (seconds) bounds each call.
+    async def open(cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 10.0) -> Self:
+        """The project at `url` with its service key and anon key; `timeout` (seconds) bounds each call.
 
         Raises ConfigurationError for what is no address or no key.
         """
-        return cls(rest=await Rest.open(url=url, key=key, timeout=timeout))
+        return cls(rest=await Rest.open(url=url, key=key, apikey=apikey, timeout=timeout))
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -107,12 +114,22 @@ class Store:
         try:
             answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
-            raise explain(error, function) from None
+            raise self._not_yet(function, explain(error, function)) from None
+        self._unknown_since.pop(function, None)
         try:
             return read(answer)
         except (KeyError, TypeError, ValueError, AttributeError):
             # JSON, but not ours: it may have happened all the same.
             raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
+
+    def _not_yet(self, function: str, error: BridgeError) -> BridgeError:
+        """The error, or for a function that has been unknown for less than a minute a transient one."""
+        if error.code != UNKNOWN_FUNCTION:
+            return error
+        since = self._unknown_since.setdefault(function, self._clock())
+        if self._clock() - since >= RELOADS:
+            return error
+        return TransientError(str(error), code=error.code)
 
     async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
         """Lease up to `lanes` due lanes of `sink` for `lease` seconds under `token`, oldest first.

@@ -201,6 +201,12 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_set_online_status": (lambda _: {"status": "online"}, lambda r, _: r["status"] == "online"),
     "gre_erase_player": (lambda s: {"player_id": s.player}, lambda r, _: r["messages"] == 2),
     "gre_link_user": (lambda s: {"user_id": str(uuid.uuid4()), "player_id": s.player}, lambda r, _: not r),
+    "gre_session_queue": (lambda _: {}, lambda r, s: has(s, r["sessions"])),
+    "gre_list_staff": (lambda _: {}, lambda r, s: s.staff in [one["staff_id"] for one in r]),
+    "gre_get_player": (lambda s: {"player_id": s.player}, lambda r, s: r["display_name"] == {29: "A", 30: "B"}[s.player]),
+    "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
+    "gre_dead_letters": (lambda _: {}, lambda r, _: r["dead"] == []),
+    "gre_retry_dead": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
     "gre_hub_news": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),
     "gre_hub_presence": (lambda s: {"staff": [s.staff], "players": [s.player], "expires_in": 10}, lambda r, _: "online" in r),
     "gre_relay_claim": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: len(r["lanes"]) == 2),
@@ -280,7 +286,7 @@ writes this page, and the tests fail while it is out of date.
 {table(tables)}
 
 The service key bypasses row-level security on tables, whatever `X-GRE-Act-As` says: the header narrows what the functions do. The daemon calls functions only.
-*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id` and `session_id` of the messages, for Realtime's second bell.
+*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id`, `session_id` and `seq` of the messages, for Realtime's second bell.
 
 ## Functions
 

@@ -42,7 +42,7 @@ class Running:
         self.details: list[str] = []
         self.feed = Feed(
             url=server.url,
-            key=KEY,
+            key=options.pop("key", KEY),
             on_ring=on_ring or self.rings.append,
             on_state=self._on_state,
             timing=timing,

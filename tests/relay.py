@@ -54,6 +54,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._leap.now
 
 
+async def elapse(seconds: float) -> None:
+    """Let so much virtual time pass."""
+    await asyncio.sleep(seconds)
+
+
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Run an async test in virtual time, an hour of it at most."""
 

@@ -20,9 +20,8 @@ import psycopg
 from dotenv import dotenv_values
 from psycopg.rows import dict_row
 
+from gre_bridge.devstack.dev import seed
 from gre_bridge.devstack.keys import Keys
-
-TABLES = "gre_relay_workers, gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players"
 
 
 def wait_until(
@@ -150,11 +149,14 @@ class StackProcess:
         self.process.wait(30)
 
     def reset(self) -> None:
-        """No rows, no faults, nothing received."""
+        """Nothing but the seeds, no faults, nothing received."""
         self.http.delete("/__stack/faults").raise_for_status()
         with self.db() as conn:
-            conn.execute(f"truncate {TABLES}")
+            found = conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
+            tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
+            conn.execute(f"truncate {tables}")
             conn.execute("update gre_relay_sinks set enabled = true")
+            seed(conn)
         self.http.delete("/__stack/received").raise_for_status()
 
     def db(self) -> psycopg.Connection[dict[str, Any]]:

@@ -61,6 +61,14 @@ class Access:
             raise Refused(503, "api_off", "the API is off: SUPABASE_ANON_KEY is not set", retry_after=60)
         return self._portal
 
+    def wait(self, address: str | None) -> float:
+        """Seconds for which this address may show known tokens only; 0 mostly."""
+        return self._guard.wait(address)
+
+    def failed(self, address: str | None) -> None:
+        """Count a failure that the database does not call one: a token that is nobody's here."""
+        self._guard.failed(address)
+
     async def ask(
         self, address: str | None, token: str, question: Callable[[], Awaitable[T]], *, repeat: bool = True
     ) -> T:

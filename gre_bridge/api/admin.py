@@ -10,15 +10,26 @@ from fastapi import APIRouter, Path, Query, Response
 from gre_bridge.api.access import AUTHENTICATED, Asking
 from gre_bridge.api.chat import SENT, Player, sent
 from gre_bridge.api.envelope import Reply
-from gre_bridge.api.inputs import EnablePlayer, SendReply, SessionHistory, SessionList, SessionStatus, Uuid
+from gre_bridge.api.inputs import (
+    EnablePlayer,
+    SendReply,
+    SessionHistory,
+    SessionList,
+    SessionQueue,
+    SessionStatus,
+    Uuid,
+)
 from gre_bridge.api.shapes import (
     AllEnabled,
     PlayerEnabled,
+    PlayerKnown,
+    Queue,
     Sent,
     SessionChanged,
     SessionClosed,
     SessionMessages,
     Sessions,
+    StaffList,
     errors,
 )
 
@@ -62,6 +73,72 @@ async def sessions(query: Annotated[SessionList, Query()], call: Asking) -> Resp
         )
     )
     return Reply({"success": True, "sessions": page["sessions"], "next": page["next"]})
+
+
+@router.get(
+    "/api/gre-admin/queue",
+    summary="List sessions as a desk works on them",
+    response_model=Queue,
+    responses=errors(),
+)
+async def queue(query: Annotated[SessionQueue, Query()], call: Asking) -> Response:
+    """Those that wait for an answer, the longest waiting first, then those that are answered, then closed ones.
+
+    Of the last two the latest first. A session that moves while one is paging may be met twice or not at all.
+    """
+    page = await call(
+        lambda portal, caller: portal.queue(
+            caller,
+            status=query.status,
+            assigned=query.assigned,
+            player=query.player,
+            limit=query.limit,
+            cursor=query.cursor,
+        )
+    )
+    return Reply({"success": True, "sessions": page["sessions"], "next": page["next"]})
+
+
+@router.get("/api/gre-admin/staff", summary="List the staff", response_model=StaffList, responses=errors())
+async def staff(call: Asking) -> Response:
+    """Active staff by name, and who of them is there."""
+    found = await call(lambda portal, caller: portal.staff(caller))
+    return Reply(
+        {
+            "success": True,
+            "staff": [
+                {
+                    "staffId": one["staff_id"],
+                    "displayName": one["display_name"],
+                    "role": one["role"],
+                    "status": one["status"],
+                    "active": True,
+                }
+                for one in found
+            ],
+        }
+    )
+
+
+@router.get(
+    "/api/gre-admin/player/{player_id}",
+    summary="Whether a player may chat",
+    response_model=PlayerKnown,
+    responses=errors(),
+)
+async def player(player_id: Player, call: Asking) -> Response:
+    """A player that is not known may."""
+    found = await call(lambda portal, caller: portal.player(caller, player_id))
+    return Reply(
+        {
+            "success": True,
+            "player": {
+                "playerId": found["player_id"],
+                "displayName": found["display_name"],
+                "enabled": found["enabled"],
+            },
+        }
+    )
 
 
 @router.get(

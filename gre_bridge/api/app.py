@@ -12,17 +12,15 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
-from gre_bridge.api import admin, chat, pages, pusher_auth
+from gre_bridge.api import admin, chat, operations, pages, pusher_auth
 from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
-from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.api.health import router as health_router
 from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.api.server import serve
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
-from gre_bridge.portal import Portal
 from gre_bridge.settings import Settings
 
 __all__ = ["create_app", "serve"]
@@ -34,6 +32,7 @@ Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}
 _TAGS = [
     {"name": "Chat", "description": "Send and read."},
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
+    {"name": "Operations", "description": "How the relay does, and its dead letters."},
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
 ]
@@ -46,17 +45,15 @@ _WORDS = {
 def create_app(
     *,
     health: Health,
-    portal: Portal | None,
+    access: Access,
     settings: Settings,
     sockets: Callable[..., Any] | None,
     overview: Callable[[], Json],
-    guard: Guard | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
-    Without `portal` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the endpoint of `/ws`; `overview` is what
-    the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}. `guard` counts failed
-    authentications, those of the sockets too if they have the same one.
+    Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the endpoint of `/ws`;
+    `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
     """
     app = FastAPI(
         title="gre-bridge",
@@ -83,13 +80,13 @@ def create_app(
             RequestValidationError: _invalid,
         },
     )
-    app.state.access = Access(portal, guard or Guard(settings.auth_failures))
+    app.state.access = access
     app.state.signer = Signer(settings)
     app.state.health = health
     app.state.overview = overview
-    for router in (chat.router, admin.router, pusher_auth.router, health_router):
+    for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
-    if settings.console and portal is not None:
+    if settings.console and access.on:
         app.include_router(pages.router(settings))
     if sockets is not None:
         app.router.routes.append(WebSocketRoute("/ws", sockets))

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import structlog
 from starlette.websockets import WebSocket
 
+from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import problem
-from gre_bridge.api.guard import Guard
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.socket import Socket
 from gre_bridge.portal import Identity, Portal
@@ -23,20 +23,21 @@ log = structlog.get_logger("gre.socket")
 
 WAITING = 1000
 WAITING_OF_ONE = 250
-"""Connections that have not authenticated yet, in all and from one address."""
+WAITING_OF_BAD = 10
+"""Connections that have not authenticated yet: in all, from one address, from one with too many failures."""
 
 
 class Door:
     """Admits connections and counts them."""
 
     def __init__(
-        self, *, hub: Hub, portal: Portal, metrics: Metrics, settings: Settings, guard: Guard
+        self, *, hub: Hub, portal: Portal, metrics: Metrics, settings: Settings, access: Access
     ) -> None:
-        """`guard` counts failed authentications, those of the REST API too."""
+        """`access` is the REST API's too: failures by either way count together."""
         self._hub = hub
         self._portal = portal
         self._metrics = metrics
-        self._guard = guard
+        self._access = access
         self._origins = set(settings.cors_origins)
         self._max = settings.max_sockets
         self._per_person = settings.sockets_per_person
@@ -54,7 +55,14 @@ class Door:
             )
             return
         self._waiting[address] += 1
-        socket = Socket(websocket, door=self, hub=self._hub, portal=self._portal, metrics=self._metrics)
+        socket = Socket(
+            websocket,
+            door=self,
+            hub=self._hub,
+            portal=self._portal,
+            access=self._access,
+            metrics=self._metrics,
+        )
         try:
             await websocket.accept()
             await socket.run()
@@ -70,7 +78,9 @@ class Door:
                 self._warned.add(origin)
                 log.warning("a page of this origin was refused; see GRE_CORS_ORIGINS", origin=origin[:200])
             return 403, "origin_refused", "pages of this origin may not connect", 0
-        if (wait := self._guard.wait(address)) > 0:
+        # (A few may still come in and show a token that is known: behind a proxy, one address is many people.)
+        wait = self._access.wait(address)
+        if wait > 0 and self._waiting[address] >= WAITING_OF_BAD:
             return 429, "too_many_failures", "too many failed authentications", wait
         if self._waiting[address] >= WAITING_OF_ONE or self._waiting.total() >= WAITING:
             return 429, "too_many_connections", "too many connections wait for authentication", 5
@@ -80,10 +90,6 @@ class Door:
 
     def _may_come(self, origin: str, host: str) -> bool:
         return bool({"*", origin} & self._origins) or urlsplit(origin).netloc.lower() == host.lower()
-
-    def failed(self, websocket: WebSocket) -> None:
-        """Count an authentication that failed."""
-        self._guard.failed(_address(websocket))
 
     def admit(self, identity: Identity) -> bool:
         """Whether this person may have one more socket here."""

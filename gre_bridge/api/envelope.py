@@ -89,8 +89,13 @@ async def unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, TransientError)
     log.warning("the database did not answer", problem=str(error), request_id=request.state.request_id)
     wait = error.retry_after or _UNAVAILABLE_FOR
-    text = "the database does not answer, try again in a moment"
-    return problem(request.scope, 503, "unavailable", text, retry_after=wait)
+    code, text = "unavailable", "the database does not answer, try again in a moment"
+    if error.code == "PGRST202":  # a function that is not there
+        code, text = (
+            "schema_outdated",
+            "the database's schema is older than this daemon: run `gre-bridge migrate`",
+        )
+    return problem(request.scope, 503, code, text, retry_after=wait)
 
 
 class Cors(CORSMiddleware):

@@ -21,7 +21,7 @@ import structlog
 from gre_bridge.api.frames import frame
 from gre_bridge.api.presence import Listener, People
 from gre_bridge.errors import BridgeError
-from gre_bridge.models import Json
+from gre_bridge.models import Json, NewRow
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.telemetry import Metrics
 
@@ -152,6 +152,15 @@ class Hub:
 
     # Bells
 
+    def has_told(self, row: NewRow) -> bool:
+        """Whether nobody here waits for this row: it has been told, or no socket is here to be told."""
+        known = self._known.get(row.session_id)
+        return (
+            not self.connections
+            or row.session_id in self._foreign
+            or (known is not None and known.seq >= row.seq)
+        )
+
     def ring(self, sessions: frozenset[str] | None) -> None:
         """There may be news: of these sessions, or anywhere (None)."""
         if sessions is None:
@@ -226,8 +235,10 @@ class Hub:
     async def _read(self) -> None:
         """Read once, of the sessions named or of all that changed, and tell it. What fails stays to be read."""
         now, whom, since = self._clock(), self._whom(), self._since
-        # (The first look only says from where on to look: what is named waits for the second.)
-        named = set() if since is None else set(itertools.islice(self._named, 500))
+        # The first look says from where on to look, the second takes positions: who waits for these two
+        # (`looking`) reads for himself what they saw. What is named waits for the third.
+        beginning = not self._looked.is_set()
+        named = set() if beginning else set(itertools.islice(self._named, 500))
         # What rings while this is under way has to be read again, so it is taken off now.
         self._named -= named
         everything, self._everything = self._everything, False
@@ -241,12 +252,15 @@ class Hub:
                 known={s: (k.seq, k.rev) for s in asked if (k := self._known.get(s))},
                 sessions=list(named),
                 since=since if everything else None,
-                epoch=since,
+                epoch=None if beginning else since,
                 players=whom,
             )
             told = {entry["session"]["id"]: entry["more"] for entry in news["sessions"]}
             for entry in news["sessions"]:
-                self._tell(entry)
+                if beginning:
+                    self._note(entry)
+                else:
+                    self._tell(entry)
             more, begun = news["more"], _earlier(news["now"], SLACK)
         except Exception:
             self._named |= named
@@ -259,10 +273,19 @@ class Hub:
             self._everything |= since is None or more
             if not more:
                 self._since, self._swept = begun, now
-                self._looked.set()
+                if since is not None:
+                    self._looked.set()
             self._forget()
         if self._named or self._everything:
             self._rung.set()
+
+    def _note(self, entry: Json) -> None:
+        """Take one session's position, telling nobody."""
+        session = entry["session"]
+        known = self._known[session["id"]] = _Known(session["player_id"], session["last_seq"], session["rev"])
+        known.state = (session["status"], session["assigned_staff_id"])
+        known.reads = {side: seq for side, (seq, _) in entry["reads"].items()}
+        known.touched = self._clock()
 
     def _tell(self, entry: Json) -> None:
         """Tell one session's news: what it is, its messages, what was read; its end comes last."""

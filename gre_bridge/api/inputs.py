@@ -204,3 +204,25 @@ class SessionList(BaseModel):
     )
     limit: Limit = Field(50, examples=[50])
     cursor: AnyText = Field(None, description="What `next` said.")
+
+
+class SessionQueue(SessionList):
+    """Which sessions, and of whom."""
+
+    player: AnyText = Field(
+        None, examples=["asha"], description="A player's id, or how its name begins (in either case)."
+    )
+
+
+class DeadList(BaseModel):
+    """Which dead letters."""
+
+    sink: AnyText = Field(None, examples=["pusher"])
+    limit: Limit = Field(50, examples=[50])
+    cursor: AnyText = Field(None, description="What `next` said.")
+
+
+class RetryDead(Input):
+    """Which dead letters to send again."""
+
+    ids: list[Uuid] = Field(max_length=100, examples=[[EXAMPLE_MESSAGE]])

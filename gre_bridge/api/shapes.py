@@ -87,6 +87,52 @@ class Sessions(_Answer):
     next: str | None = Field(description="`cursor` of the next page.")
 
 
+class Waiting(Session):
+    """A session in the queue."""
+
+    waiting_since: datetime | None = Field(
+        examples=["2026-11-22T17:08:14.171Z"],
+        description="Time of the player's first message since staff's last one; null when answered or closed.",
+    )
+
+
+class Queue(_Answer):
+    """One page of sessions, in the order that a desk works in."""
+
+    sessions: list[Waiting]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class StaffMember(BaseModel):
+    """Somebody of the staff."""
+
+    staff_id: str = Field(alias="staffId", examples=["s1"])
+    display_name: str | None = Field(alias="displayName", examples=["Sam"])
+    role: Literal["staff", "admin"]
+    status: Literal["online", "away", "offline"]
+    active: Literal[True]
+
+
+class StaffList(_Answer):
+    """Active staff, by name."""
+
+    staff: list[StaffMember]
+
+
+class Player(BaseModel):
+    """A player's profile."""
+
+    player_id: int = Field(alias="playerId", examples=[29])
+    display_name: str | None = Field(alias="displayName", examples=["Asha"])
+    enabled: bool = Field(description="Whether it may chat.")
+
+
+class PlayerKnown(_Answer):
+    """What is known of the player."""
+
+    player: Player
+
+
 class SessionMessages(_Answer):
     """A session and one page of its messages."""
 
@@ -145,6 +191,76 @@ class ChatHealth(_Answer):
     oldest_age_seconds: float | None = Field(None, description="How long the oldest of them has waited.")
 
 
+class SinkState(BaseModel):
+    """How one sink does."""
+
+    name: str = Field(examples=["pusher"])
+    enabled: bool = Field(description="Whether events are written for it.")
+    pending: int
+    dead: int
+    blocked: int = Field(description="Sessions that wait for a retry.")
+    oldest_age_seconds: float | None
+    breaker: Literal["closed", "open", "half-open"] | None = Field(
+        description="The worst that a daemon says, up to 15 s old; null when none relays to it."
+    )
+    last_error: str | None = None
+
+
+class WorkerSeen(BaseModel):
+    """A daemon that was heard of in the last hour."""
+
+    host: str
+    version: str
+    seen_seconds: float = Field(description="How long ago.")
+
+
+class Minute(BaseModel):
+    """What was delivered in one minute, to all sinks together."""
+
+    minute: datetime
+    count: int
+
+
+class Operations(_Answer):
+    """How the relay does."""
+
+    backlog: int = Field(description="Events that wait to be relayed.")
+    oldest_age_seconds: float | None = Field(description="How long the oldest of them has waited.")
+    dead: int
+    sinks: list[SinkState]
+    feed: str | None = Field(examples=["live"], description="This instance's subscription to Realtime.")
+    workers: list[WorkerSeen]
+    per_minute: list[Minute] = Field(
+        min_length=60, max_length=60, description="The last 60, oldest first, this one included."
+    )
+
+
+class DeadLetter(BaseModel):
+    """An event that its sink has refused for good. Never text."""
+
+    id: UUID
+    sink: str = Field(examples=["pusher"])
+    event: str = Field(examples=["message"])
+    session_id: UUID | None = Field(alias="sessionId")
+    message_id: UUID | None = Field(alias="messageId")
+    attempts: int
+    error: str | None
+    created_at: datetime
+
+
+class DeadLetters(_Answer):
+    """One page of dead letters, the latest first."""
+
+    dead: list[DeadLetter]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class Retried(_Answer):
+    """How many of them were dead, and are sent again."""
+
+    count: int = Field(examples=[1])
+
+
 class PusherSignature(BaseModel):
     """What pusher-js hands on to Pusher."""
 
@@ -172,7 +288,7 @@ _SAID = {
     413: "The body is longer than 64 KB",
     422: "A field is not what it must be; `error` names it",
     429: "Too fast; `Retry-After` says for how long to wait",
-    503: "The database does not answer; `Retry-After` says when to try again",
+    503: "The database does not answer, or its schema is older than the daemon (`schema_outdated`); `Retry-After` says when to try again",
 }
 
 

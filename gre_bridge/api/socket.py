@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gre_bridge.api.access import caller_of
+from gre_bridge.api.access import Access, caller_of
 from gre_bridge.api.entry import agrees, missed, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
@@ -31,7 +31,7 @@ log = structlog.get_logger("gre.socket")
 
 AUTHENTICATE_WITHIN = 10.0
 HELD_FRAMES = 20_000
-"""What may be held while a socket catches up: most of it is what it reads itself (a hub's first look goes back a minute)."""
+"""What may be held while a socket catches up: it may come in the middle of a bulk of 10,000 messages."""
 REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
 OWN = 500
@@ -42,9 +42,6 @@ TRY_FOR = 10.0
 
 class Counts(Protocol):
     """Who counts the sockets (the door)."""
-
-    def failed(self, websocket: WebSocket) -> None:
-        """An authentication failed."""
 
     def admit(self, identity: Identity) -> bool:
         """Whether this person may have one more socket."""
@@ -57,13 +54,21 @@ class Socket:
     """A connection from its acceptance to its close. A Listener of the hub."""
 
     def __init__(
-        self, websocket: WebSocket, *, door: Counts, hub: Hub, portal: Portal, metrics: Metrics
+        self,
+        websocket: WebSocket,
+        *,
+        door: Counts,
+        hub: Hub,
+        portal: Portal,
+        access: Access,
+        metrics: Metrics,
     ) -> None:
         """The connection was accepted."""
         self._ws = websocket
         self._door = door
         self._hub = hub
         self._portal = portal
+        self._access = access
         self._metrics = metrics
         self._line = Line(websocket)
         self._caller: Caller | None = None
@@ -202,19 +207,19 @@ class Socket:
     # Who it is
 
     async def _identify(self, asked: Authenticate) -> tuple[Caller, Identity]:
+        address = self._ws.client.host if self._ws.client else None
         try:
             # X-GRE-Act-As is the portals' own back end's word, and goes with no token that the page gave.
             caller = Caller(asked.token) if asked.token else caller_of(self._ws)
             if caller is None:
                 raise Closing(4401, "a token is required", "not_authenticated")
-            found = await self._portal.whoami(caller)
+            found = await self._access.ask(address, caller.token, lambda: self._portal.whoami(caller))
         except Refused as error:
-            self._door.failed(self._ws)
-            raise Closing(4401, str(error), error.code) from None
+            raise Closing(4429 if error.status == 429 else 4401, str(error), error.code) from None
         except TransientError:
             raise Closing(1013, "try again in a moment", "unavailable") from None
         if found.role not in ("player", "staff", "admin"):
-            self._door.failed(self._ws)
+            self._access.failed(address)
             raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
         if not agrees(asked, found):
             raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")

@@ -155,8 +155,13 @@ def migrate_and_seed(db_url: str) -> None:
     """Apply the migrations, and add the member of staff and the player that the printed tokens are for."""
     apply_migrations(db_url)
     with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as conn:
-        for statement, values in _SEEDS:
-            conn.execute(statement, values)
+        seed(conn)
+
+
+def seed(conn: psycopg.Connection[Any]) -> None:
+    """Add staff `s1` and player 29, unless they are there."""
+    for statement, values in _SEEDS:
+        conn.execute(statement, values)
 
 
 def daemon_env(http_port: int | None) -> dict[str, str]:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gre_bridge.bridge import build_sinks
 from gre_bridge.doctor import local, realtime, sinks
 from gre_bridge.doctor.database import database, password_of
 from gre_bridge.doctor.live import LIVE, PLAYER, Live
 from gre_bridge.doctor.report import Finding, Report, failed, skipped
 from gre_bridge.doctor.supabase import Ground, supabase
 from gre_bridge.errors import ConfigurationError
+from gre_bridge.relay.outlets import build_sinks
 from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings, read_settings
 
@@ -68,8 +68,8 @@ async def examine(
     report.add(local.names(env_file))
     rest = await Rest.open(
         url=settings.supabase_url,
-        key=settings.supabase_service_key.get_secret_value(),
-        apikey=settings.supabase_anon_key.get_secret_value() if settings.supabase_anon_key else None,
+        key=settings.service_key,
+        apikey=settings.anon_key,
         timeout=settings.request_timeout,
         connections=2,
     )

@@ -1,4 +1,4 @@
-"""What a Supabase key says of itself: its kind, role, project and expiry. Pure; no signature is checked.
+"""What to think of a Supabase key: its kind, role, project and expiry. Pure; no signature is checked.
 
 The server's verdict on a key is asked elsewhere; this explains it, and finds what the server would accept but
 is a mistake all the same (the anon key given as service key).
@@ -6,50 +6,16 @@ is a mistake all the same (the anon key given as service key).
 
 from __future__ import annotations
 
-import base64
-import json
 import re
-from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
 from gre_bridge.doctor.report import Finding, failed, ok, warn
+from gre_bridge.keys import Key, read_key
 
 SERVICE_KEY, ANON_KEY = "service key", "anon key"
 EXPIRES_SOON = 30 * 86400.0
 _REF = re.compile(r"([a-z0-9]{20})\.supabase\.(?:co|in|red)")
 _WHERE = "the project's dashboard, Settings > API keys"
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """`kind` is secret, publishable (sb_… keys), jwt or unknown; `claims` are a JWT's, unverified."""
-
-    kind: str
-    claims: dict[str, Any]
-
-    @property
-    def role(self) -> str:
-        """For whom it speaks: service_role, anon, gre_worker, … or an empty string when it does not say."""
-        return {"secret": "service_role", "publishable": "anon"}.get(self.kind) or str(
-            self.claims.get("role", "")
-        )
-
-
-def read_key(value: str) -> Key:
-    """Read a key without verifying it."""
-    for prefix, kind in (("sb_secret_", "secret"), ("sb_publishable_", "publishable")):
-        if value.startswith(prefix):
-            return Key(kind, {})
-    parts = value.split(".")
-    if len(parts) == 3:
-        try:
-            claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        except ValueError:
-            claims = None
-        if isinstance(claims, dict):
-            return Key("jwt", claims)
-    return Key("unknown", {})
 
 
 def project_of(url: str) -> str | None:

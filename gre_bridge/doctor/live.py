@@ -19,6 +19,7 @@ from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
 from gre_bridge.doctor.supabase import WORKER_SEEN
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.http import Pool
+from gre_bridge.keys import gateway_key
 from gre_bridge.models import Json
 from gre_bridge.rest import Caller, Rest, RestError
 from gre_bridge.settings import Settings
@@ -47,7 +48,7 @@ class Live:
         self._enabled = [row["sink"] for row in status["sinks"] if row["enabled"]]
         self._message = str(uuid.uuid4())
         self._pool = Pool(service="PostgREST", connections=1, timeout=settings.request_timeout)
-        self._back_end = Caller(settings.supabase_service_key.get_secret_value(), f"player:{player}")
+        self._back_end = Caller(settings.service_key, f"player:{player}")
 
     async def run(self) -> list[Finding]:
         """Send, wait, clean up."""
@@ -200,9 +201,10 @@ class Live:
 
     async def _select(self, table: str, where: str, columns: str) -> list[Json]:
         """Rows as the service key may read them. Raises BridgeError."""
-        key = self._settings.supabase_service_key.get_secret_value()
+        key = self._settings.service_key
+        headers = {"apikey": gateway_key(key, self._settings.anon_key), "Authorization": f"Bearer {key}"}
         url = f"{self._settings.supabase_url}/rest/v1/{table}?{where}&select={columns}"
-        answer = await self._pool.request("GET", url, {"apikey": key, "Authorization": f"Bearer {key}"}, b"")
+        answer = await self._pool.request("GET", url, headers, b"")
         try:
             rows = orjson.loads(answer.body)
         except ValueError:

@@ -45,7 +45,8 @@ class Ear(Link):
         """Not yet connected: see `open`."""
         super().__init__(
             url=settings.supabase_url,
-            key=settings.supabase_service_key.get_secret_value(),
+            key=settings.service_key,
+            apikey=settings.anon_key,
             topic="gre:relay",
             private=settings.realtime_private,
             rows_private=rows_private,
@@ -54,6 +55,7 @@ class Ear(Link):
             timing=Timing(),
             clock=time.monotonic,
             on_ring=lambda _ids, _bell: self._woken.set(),
+            on_row=lambda _record: None,
             on_event=lambda _event, _payload: None,
             on_change=lambda: None,
         )

@@ -57,7 +57,7 @@ async def supabase(settings: Settings, rest: Rest) -> Ground:
     """Ask everything that can be asked over PostgREST."""
     url, now = settings.supabase_url, time.time()
     ground = Ground()
-    said = judge_service_key(settings.supabase_service_key.get_secret_value(), url=url, now=now)
+    said = judge_service_key(settings.service_key, url=url, now=now)
     answer = await _first_call(settings, rest)
     ground.findings += answer.findings
     wrong = said.status is Status.FAIL
@@ -177,11 +177,11 @@ async def where_it_ends(check: str, url: str, variable: str, error: BridgeError)
 
 
 async def _anon_key(settings: Settings, rest: Rest, *, ask: bool) -> list[Finding]:
-    if settings.supabase_anon_key is None:
+    value = settings.anon_key
+    if value is None:
         return [
             warn(ANON_KEY, "not set: the portals' API is off", "set SUPABASE_ANON_KEY, or run with --no-api")
         ]
-    value = settings.supabase_anon_key.get_secret_value()
     said = judge_anon_key(value, url=settings.supabase_url, now=time.time())
     if said.status is Status.FAIL or not ask:
         return [said]

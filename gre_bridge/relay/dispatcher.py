@@ -12,6 +12,7 @@ import contextlib
 import math
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ import structlog
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.models import Claim, LaneResult
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.relay.sender import Route, Sender
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Sink
@@ -35,6 +36,8 @@ FIRST_PAUSE = 0.02
 """Seconds to wait when due lanes were all locked by others; doubles up to the fast sweep."""
 OURS_PAUSE = 0.25
 """Seconds to leave a lane alone that was leased again before its last result was written."""
+REMEMBERED = 4096
+"""Messages claimed lately that are remembered, so that the slower bell rings for none of them."""
 UNSETTLED_LIMIT = 500
 """Lanes waiting to be settled above which nothing more is claimed."""
 
@@ -51,6 +54,7 @@ class Dispatcher:
         metrics: Metrics,
         retry: RetryPolicy,
         breaker: Breaker | None = None,
+        pace: Pace | None = None,
         lease_seconds: float = 30.0,
         sweep_interval: float = 30.0,
         fast_sweep_interval: float = 1.0,
@@ -73,6 +77,7 @@ class Dispatcher:
             settler=self.settler,
             breaker=self.breaker,
             retry=retry,
+            pace=pace or Pace(),
             metrics=metrics,
             clock=clock,
             on_room=self._room_again,
@@ -105,6 +110,11 @@ class Dispatcher:
         self._not_before = 0.0
         self._spins = 0
         self._errors = 0
+        self._claimed: OrderedDict[str, None] = OrderedDict()
+
+    def has_claimed(self, message_id: str) -> bool:
+        """Whether this message was claimed here a moment ago (one of the last few thousand)."""
+        return message_id in self._claimed
 
     def ring(self) -> None:
         """There may be work: claim soon."""
@@ -265,6 +275,11 @@ class Dispatcher:
         observe = self._metrics.claim_age.labels(self.sink.name).observe
         for age in ages:
             observe(age)
+        self._claimed.update(
+            (d.message["id"], None) for lane in claim.lanes for d in lane.deliveries if d.message
+        )
+        while len(self._claimed) > REMEMBERED:
+            self._claimed.popitem(last=False)
         if swept:
             fresh = [
                 d.age for lane in claim.lanes for d in lane.deliveries if d.attempts == 0 and d.age > GRACE

@@ -6,6 +6,7 @@ function, so every rule can be tested in microseconds.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,6 +38,22 @@ class RetryPolicy:
         """Seconds until the next try after `attempts` refusals (1 or more)."""
         ceiling = min(self.cap, self.base * 2.0 ** min(attempts - 1, 30))
         return ceiling * self.jitter()
+
+
+@dataclass(slots=True)
+class Pace:
+    """At most `rate` requests a second, evenly spaced, so that no window of a second holds more; 0 sets no limit."""
+
+    rate: float = 0.0
+    _free: float = field(default=-math.inf)
+
+    def take(self, now: float) -> float:
+        """Take the next place; returns the seconds to wait for it."""
+        if not self.rate:
+            return 0.0
+        at = max(now, self._free)
+        self._free = at + 1.0 / self.rate
+        return at - now
 
 
 class BreakerState(StrEnum):

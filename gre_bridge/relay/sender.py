@@ -17,7 +17,7 @@ import structlog
 from gre_bridge.errors import PermanentError, TransientError
 from gre_bridge.models import Claim, Failure, Lane, LaneResult
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, RetryPolicy
+from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Outcome, Parcel, Result, Sink
 from gre_bridge.telemetry import Metrics
@@ -47,6 +47,7 @@ class Sender:
         settler: Settler,
         breaker: Breaker,
         retry: RetryPolicy,
+        pace: Pace,
         metrics: Metrics,
         clock: Callable[[], float],
         on_room: Callable[[], None],
@@ -58,6 +59,7 @@ class Sender:
         self._settler = settler
         self._breaker = breaker
         self._retry = retry
+        self._pace = pace
         self._metrics = metrics
         self._clock = clock
         self._on_room = on_room
@@ -157,6 +159,8 @@ class Sender:
         try:
             while at < len(waiting) and not failed:
                 async with self._slots:
+                    if waiting[at].payloads and (pause := self._pace.take(self._clock())):
+                        await asyncio.sleep(pause)
                     if self._halted(probing):
                         break
                     end = self._fill(waiting, at)

@@ -389,7 +389,7 @@ begin
   if v_roles like '%gre_worker' then
     grant usage on schema public to gre_worker;
     -- For the second bell: Realtime shows a subscriber the rows that its role may see, here by their keys alone.
-    grant select (id, session_id) on public.gre_chat_messages to gre_worker;
+    grant select (id, session_id, seq) on public.gre_chat_messages to gre_worker;
     create policy gre_messages_worker_hears on public.gre_chat_messages for select to gre_worker using (true);
     if to_regclass('realtime.messages') is not null then
       begin

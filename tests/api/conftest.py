@@ -19,7 +19,7 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api import admin, chat, health, pusher_auth
+from gre_bridge.api import admin, chat, health, operations, pusher_auth
 from gre_bridge.api.shapes import Error
 from tests.stack import StackProcess, Worker, wait_until
 
@@ -27,7 +27,7 @@ ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, admin, pusher_auth, health)
+    for module in (chat, admin, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods
@@ -97,6 +97,9 @@ class Api:
 
     def staff(self, staff_id: str = "s1") -> Person:
         return Person(self.http, self.stack.keys.user_token("staff", staff_id=staff_id))
+
+    def admin(self, staff_id: str = "a1") -> Person:
+        return Person(self.http, self.stack.keys.user_token("admin", staff_id=staff_id))
 
     def backend(self, act_as: str | None = None) -> Person:
         return Person(self.http, self.stack.env["SUPABASE_SERVICE_KEY"], act_as)

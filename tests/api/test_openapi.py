@@ -120,7 +120,7 @@ def test_whatever_is_asked_is_answered_as_documented(api: Api, player_id: int) -
     document = api.http.get("/openapi.json").json()
     sent = api.player(player_id).send()
     known = [sent["messageId"], sent["sessionId"], player_id]
-    people = [api.staff(), api.staff("s1"), api.backend("staff:s1"), api.player(player_id), api.backend(f"player:{player_id}"), api.backend(), api.with_token("x"), api.with_token(None)]  # fmt: skip
+    people = [api.staff(), api.admin(), api.backend("staff:s1"), api.player(player_id), api.backend(f"player:{player_id}"), api.backend(), api.with_token("x"), api.with_token(None)]  # fmt: skip
     statuses: Counter[tuple[str, int]] = Counter()
 
     def answer(asked: tuple[Person, dict[str, Any]]) -> None:
@@ -179,6 +179,12 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/gre-chat/messages/{player_id}",
         "GET /api/chat-history/{player_id}",
         "GET /api/gre-admin/sessions",
+        "GET /api/gre-admin/queue",
+        "GET /api/gre-admin/staff",
+        "GET /api/gre-admin/player/{player_id}",
+        "GET /api/gre-admin/operations",
+        "GET /api/gre-admin/dead",
+        "POST /api/gre-admin/dead/retry",
         "GET /api/gre-admin/messages/{session_id}",
         "PUT /api/gre-admin/session/{session_id}/status",
         "POST /api/gre-chat/close-session/{player_id}",

@@ -17,13 +17,14 @@ EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_examples_work_one_after_the_other(api: Api) -> None:
-    assert len(EXAMPLES) == 9
+    assert len(EXAMPLES) == 11
     env = {
         "PATH": "/usr/bin:/bin:/usr/local/bin",
         "NO_PROXY": "127.0.0.1",
         "GRE": api.worker.url,
         "PLAYER": api.stack.keys.user_token("player", player_id=29),
         "STAFF": api.stack.keys.user_token("staff", staff_id="s1"),
+        "ADMIN": api.stack.keys.user_token("admin", staff_id="a1"),
         "SERVICE_KEY": api.stack.env["SUPABASE_SERVICE_KEY"],
     }
     for example in EXAMPLES:

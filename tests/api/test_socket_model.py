@@ -24,6 +24,7 @@ from starlette.websockets import WebSocketState
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.socket import Socket
 from gre_bridge.errors import TransientError
+from gre_bridge.models import NewRow
 from gre_bridge.portal import Identity
 from gre_bridge.telemetry import Metrics
 
@@ -183,6 +184,7 @@ class Wire:
 
     def __init__(self, page: Page) -> None:
         self.headers = Headers({})
+        self.client = None
         self.application_state = WebSocketState.CONNECTED
         self.inbox: asyncio.Queue[Json] = asyncio.Queue()
         self._page = page
@@ -240,8 +242,9 @@ class Page:
 
     def come(self, hub: Hub, chat: Chat, metrics: Metrics) -> None:
         self.wire = Wire(self)
-        door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None, failed=lambda _: None)
-        socket = Socket(self.wire, door=door, hub=hub, portal=chat, metrics=metrics)  # type: ignore[arg-type]
+        door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None)
+        access: Any = SimpleNamespace(ask=lambda _, __, question: question())
+        socket = Socket(self.wire, door=door, hub=hub, portal=chat, access=access, metrics=metrics)  # type: ignore[arg-type]
         self.task = asyncio.create_task(socket.run())
         since = self.since()
         self.wire.say(type="authenticate", token=self.token, **({} if since is None else {"since": since}))
@@ -405,3 +408,58 @@ def test_each_page_hears_each_message_once_and_in_order(
 def test_whatever_moment_something_commits_while_a_page_enters() -> None:
     for delays in itertools.product([0, 4, 40], repeat=4):
         asyncio.run(Play(list(delays)).run([("hop", (1, 7), True), ("turns", 50, True), ("commit", 1, True)]))
+
+
+class Ear:
+    """A desk's socket that writes down which messages the hub told it."""
+
+    identity = Identity("staff", None, "s1")
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, int]] = []
+        self.frames: list[str] = []
+
+    def message(self, message: Json, text: str) -> None:
+        self.told.append((message["session_id"], message["seq"]))
+        self.frames.append(text)
+
+    def tell(self, text: str) -> None:
+        self.frames.append(text)
+
+    def end(self, code: int, reason: str, error: str = "") -> None:
+        raise AssertionError((code, reason, error))
+
+
+async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_after() -> None:
+    """Who comes in reads that minute itself: a bulk in it would be held for each socket, and thrown away."""
+    play, ear = Play([0]), Ear()
+    old = [play.chat.commit(player, "player")["message"]["session_id"] for player in (1, 2, 3, 1, 1)]
+    telling = asyncio.create_task(play.hub.run())
+    try:
+        assert play.hub.has_told(NewRow("x", old[0], 3)), "nobody is here"
+        play.hub.add(ear)
+        assert not play.hub.has_told(NewRow("x", old[0], 3)), "it has not looked yet"
+        async with asyncio.timeout(5):
+            await play.hub.looking()
+        assert ear.told == []
+        assert play.hub.has_told(NewRow("x", old[0], 3))
+        for player in (
+            1,
+            1,
+            1,
+            1,
+            1,
+            4,
+        ):  # more of one session than is read at once, and a session that is new
+            last = play.chat.commit(player, "player")["message"]
+        assert not play.hub.has_told(NewRow("x", old[0], 4))
+        play.hub.ring(frozenset((old[0], last["session_id"])))
+        async with asyncio.timeout(5):
+            while len(ear.told) < 6:
+                await asyncio.sleep(0)
+        assert [seq for session, seq in ear.told if session == old[0]] == [4, 5, 6, 7, 8]
+        assert (last["session_id"], 1) in ear.told
+        assert play.hub.has_told(NewRow("x", old[0], 8))
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling], timeout=5)

@@ -90,6 +90,12 @@ gre_enable_all_players           x staff_only staff_only y y y staff_only y act_
 gre_set_online_status            x staff_only staff_only y y act_as_required staff_only y act_as_required x
 gre_erase_player                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_link_user                    x x x x x y service_only service_only act_as_required x
+gre_session_queue                x staff_only staff_only y y y staff_only y act_as_required x
+gre_list_staff                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_get_player                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_hub_news                     x x x x x y y y y y
 gre_hub_presence                 x x x x x y y y y y
 gre_relay_claim                  x x x x x y y y y y

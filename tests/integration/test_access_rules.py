@@ -45,7 +45,7 @@ HELPERS = {
     "": {
         "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
         "longest_backoff", "message_arrives", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
-        "pace_window", "sink_enabled", "wake_lanes", "announce_again", "cursor_text",
+        "pace_window", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
     },
 }  # fmt: skip
 
@@ -60,7 +60,8 @@ DEFINERS = {
         "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_hub_news", "gre_hub_presence",
         "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
         "gre_relay_beat", "gre_relay_leave", "gre_relay_status", "gre_relay_ring", "gre_relay_dead", "gre_relay_retry",
-        "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune",
+        "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
+        "gre_operations", "gre_dead_letters", "gre_retry_dead",
     },
 }  # fmt: skip
 
@@ -73,6 +74,7 @@ FORGED_SESSION: dict[str, Any] = {
     "last_seq": 999, "rev": 999, "unread_by_staff": 999, "unread_by_player": 999, "staff_read_seq": 999, "player_read_seq": 999,
     "staff_read_at": "2001-01-01T00:00:00Z", "player_read_at": "2001-01-01T00:00:00Z", "last_message_at": "2001-01-01T00:00:00Z",
     "created_at": "2001-01-01T00:00:00Z", "updated_at": "2001-01-01T00:00:00Z", "closed_at": "2001-01-01T00:00:00Z",
+    "waiting_since": "2001-01-01T00:00:00Z",
 }  # fmt: skip
 
 

@@ -26,7 +26,6 @@ TEXT = "zebra crossing"
 def conn(stack: StackProcess) -> Iterator[Conn]:
     """The portals' and the worker's connection to the stack's database."""
     with stack.db() as connection:
-        connection.execute("truncate gre_relay_workers")
         connection.execute("update gre_relay_sinks set announced_from = now() - interval '1 day'")
         yield connection
 
@@ -247,7 +246,6 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         assert done.exit_code == 1
         assert "2 m ago (gone)" in done.stdout
         assert "! no worker has been heard of in the last minute" in done.stdout
-    conn.execute("truncate gre_relay_workers")
 
 
 # What is wrong ------------------------------------------------------------------------------------------------

@@ -82,6 +82,9 @@ def flushed(desk: Door, work: Callable[[], object]) -> None:
     ("function", "arguments", "deliveries", "messages"),
     [
         ("gre_relay_status", {}, 5_000, 0),
+        ("gre_operations", {}, 5_000, 0),
+        ("gre_dead_letters", {}, 1_000, 0),
+        ("gre_dead_letters", {"sink": "pusher", "cursor": "4102444800000000_ffffffff-ffff-ffff-ffff-ffffffffffff"}, 1_000, 0),
         ("gre_relay_dead", {}, 1_000, 0),
         ("gre_relay_dead", {"sink": "pusher", "error": "413", "older_than": "1 hour"}, 1_000, 0),
         ("gre_relay_replay", {"since": "2001-01-01", "dry_run": True}, 3_000, 5_000),

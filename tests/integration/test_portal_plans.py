@@ -6,6 +6,7 @@ scans, and entries of each index (a page that walks an index from end to end use
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Iterator
 from typing import Any, Self
@@ -19,8 +20,8 @@ from tests.conftest import Database
 # Session n is player n's. 1 to 5,000 are open, 5,001 to 45,000 closed, the lower the later; session 1 has 10,000 messages.
 FILL = """
 set session_replication_role = replica;
-insert into gre_chat_sessions (id, player_id, status, last_seq, rev, last_message_at, created_at, updated_at)
-  select md5('s' || n)::uuid, n, case when n <= 5000 then 'active' else 'closed' end, case when n = 1 then 10000 else 22 end, 30,
+insert into gre_chat_sessions (id, player_id, player_name, waiting_since, status, last_seq, rev, last_message_at, created_at, updated_at)
+  select md5('s' || n)::uuid, n, md5(n::text), case when n <= 5000 and n % 2 = 0 then now() - n * interval '1 minute' end, case when n <= 5000 then 'active' else 'closed' end, case when n = 1 then 10000 else 22 end, 30,
     now() - n * interval '1 minute', now() - n * interval '1 minute', now() - n * interval '1 minute'
   from generate_series(1, 45000) n;
 insert into gre_chat_messages (session_id, seq, player_id, sender, message, status, created_at)
@@ -130,6 +131,34 @@ def test_pages_of_the_session_list(meter: Meter) -> None:
             len(meter.reads("gre_list_sessions", 5300, limit=50, status="active", assigned="me")["sessions"])
             == 50
         )
+
+
+def test_pages_of_the_queue(large: Database) -> None:
+    """(A page of those that are answered may walk past those that wait, and a search among open ones past all of them twice.)"""
+    with Meter(large, staff()) as meter:
+        page = meter.reads("gre_session_queue", 2900, limit=50)
+        assert all(one["waiting_since"] for one in page["sessions"])
+        for status, first, later in (("active", 2900, 2900), ("closed", 230, 230), (None, 2900, 2900)):
+            page = meter.reads("gre_session_queue", first, limit=50, status=status)
+            while "0_" in page["next"][:2]:  # those that wait
+                page = meter.door.call("gre_session_queue", limit=500, status=status, cursor=page["next"])
+            for _ in range(2):
+                page = meter.reads("gre_session_queue", later, limit=50, status=status, cursor=page["next"])
+                assert len(page["sessions"]) == 50
+        name = "ab1"
+        named = sum(hashlib.md5(str(n).encode()).hexdigest().startswith(name) for n in range(1, 45001))
+        assert 0 < named < 50
+        for which, most, count in (
+            ({"player": "44999"}, 10_300, 1),
+            ({"player": name}, 10_300, named),
+            ({"player": name, "status": "closed"}, 200, None),
+            ({"player": "zzz"}, 10_300, 0),
+            ({"assigned": "me"}, 10_300, 50),
+            ({"assigned": "me", "status": "closed"}, 230, 50),
+            ({"assigned": "nobody that is"}, 10_300, 0),
+        ):
+            found = meter.reads("gre_session_queue", most, limit=50, **which)["sessions"]
+            assert count is None or len(found) == count, which
 
 
 def test_catching_up(large: Database, meter: Meter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -42,13 +43,6 @@ def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threa
     return thread
 
 
-def seed_staff(stack: StackProcess) -> None:
-    with stack.db() as conn:
-        conn.execute(
-            "insert into gre_staff (staff_id, display_name) values ('s1', 'Sam') on conflict do nothing"
-        )
-
-
 def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None:
     with stack.worker():
         answer = stack.insert(player_id=29, sender="player", sender_name="Asha", message="Is table 4 open?")
@@ -81,6 +75,24 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
     with stack.db() as conn:
         rows = conn.execute("select status, provider_id, recipients from push_notifications").fetchall()
     assert rows == [{"status": "sent", "provider_id": push["id"], "recipients": ["s1"]}]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: signal.Signals) -> None:
+    """SIGHUP is what a terminal sends that closes: not a reason to leave leases behind."""
+    stack.fault("pusher", {"delay": 0.5})
+    with stack.worker() as worker:
+        stack.insert(player_id=29, sender="player", message="in flight")
+        wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 10, what="a request")
+        worker.signal(number)
+        assert worker.process is not None
+        assert worker.process.wait(10) == 0
+    assert '"stopped"' in worker.log.read_text()
+    with stack.db() as conn:
+        (row,) = conn.execute(
+            "select count(*) as n from gre_relay_lanes where lease_token is not null"
+        ).fetchall()
+    assert row["n"] == 0
 
 
 def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(stack: StackProcess) -> None:

@@ -57,8 +57,6 @@ def test_sigterm_ends_the_worker_while_a_settle_hangs(stack: StackProcess) -> No
 
 
 def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProcess) -> None:
-    with stack.db() as conn:
-        conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
     stack.fault(
         "onesignal", [{"mode": "status", "status": 429, "retry_after": 20, "times": 1}, {"delay": 0.3}]
     )

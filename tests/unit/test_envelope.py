@@ -17,8 +17,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gre_bridge.api import envelope
+from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
 from gre_bridge.api.envelope import Bodies, Envelope, Safely
+from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.portal import Identity, Portal
@@ -151,7 +153,11 @@ def test_the_signature_of_pushers_documentation() -> None:
 async def test_without_pusher_nothing_is_signed() -> None:
     rest = await Rest.open(url="http://127.0.0.1:9", key="key")
     app = create_app(
-        health=cast("Health", object()), portal=Portal(rest), settings=settings(), sockets=None, overview=dict
+        health=cast("Health", object()),
+        access=Access(Portal(rest), Guard(60)),
+        settings=settings(),
+        sockets=None,
+        overview=dict,
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as client:
         form = {"socket_id": "1.2", "channel_name": "private-staff-portal"}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gre_bridge.feed import FeedState, sessions_of
+from gre_bridge.models import NewRow
 from tests.feeds import BOTH, KEY, S1, S2, running
 from tests.phoenix import TEXT, PhoenixServer, until
 
@@ -97,6 +98,40 @@ async def test_the_join_is_private_and_asks_for_inserts_of_the_messages(server: 
 )
 def test_a_ring_is_believed_only_when_it_is_a_short_list_of_ids(ids: object, read: set[str] | None) -> None:
     assert sessions_of(ids) == read
+
+
+async def test_a_row_that_everybody_has_read_rings_for_nobody_and_proves_the_bell_all_the_same(
+    server: PhoenixServer,
+) -> None:
+    asked: list[NewRow] = []
+
+    def known(row: NewRow) -> bool:
+        asked.append(row)
+        return row.seq == 1
+
+    async with running(server, known=known) as it:
+        await until(it.live)
+        it.rings.clear()
+        heard = it.feed.last_ring
+        await server.insert({"id": "m1", "session_id": S1, "seq": 1, "message": TEXT})
+        await until(lambda: asked == [NewRow("m1", S1, 1)])
+        assert it.feed.last_ring > heard
+        # What does not say which row it is (a role that may not see the seq, say) rings.
+        await server.insert({"id": "m2", "session_id": S1})
+        await server.insert({"id": "m3", "session_id": S2, "seq": 2})
+        await until(lambda: it.rings == [{S1}, {S2}])
+        assert len(asked) == 2
+
+
+async def test_a_token_that_is_no_key_of_the_project_comes_in_behind_the_anon_key(
+    server: PhoenixServer,
+) -> None:
+    """Supabase's gateway knows the project's own keys; the channels are joined with the token."""
+    token = f"{KEY.partition('.')[0]}.eyJyb2xlIjoiZ3JlX3dvcmtlciJ9.signature"
+    async with running(server, key=token, apikey="the anon key") as it:
+        await until(it.live)
+    assert {path.partition("apikey=")[2].partition("&")[0] for path in server.requests} == {"the+anon+key"}
+    assert {join["payload"]["access_token"] for join in server.joins} == {token}
 
 
 async def test_rubbish_on_the_bell_still_rings(server: PhoenixServer) -> None:

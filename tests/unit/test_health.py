@@ -9,7 +9,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
+from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.errors import TransientError
 from gre_bridge.settings import Settings
@@ -53,7 +55,9 @@ class Operator:
         health = Health(
             self.metrics, cast("Store", self.figures), lambda: self.problems, lambda: self.alive, settings
         )
-        self.app = create_app(health=health, portal=None, settings=settings, sockets=None, overview=dict)
+        self.app = create_app(
+            health=health, access=Access(None, Guard(60)), settings=settings, sockets=None, overview=dict
+        )
 
     async def get(
         self, path: str, *, client: tuple[str, int] = LOCAL, headers: dict[str, str] | None = None

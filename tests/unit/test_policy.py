@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, BreakerState, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 
 DOWN = TransientError("no connection")
 WRONG_KEY = ConfigurationError("PUSHER_SECRET was refused")
@@ -27,6 +29,31 @@ def opened(at: float = 0.0, error: BridgeError = WRONG_KEY, **changes: float) ->
     found = breaker(**changes)
     found.failure(at, error)
     return found
+
+
+# Pace -------------------------------------------------------------------------------------------------------
+
+
+@given(
+    rate=st.sampled_from([0.5, 7.0, 150.0]),
+    gaps=st.lists(st.floats(min_value=0, max_value=2.0), min_size=1, max_size=60),
+)
+def test_no_window_of_a_second_holds_more_requests_than_the_rate_allows(
+    rate: float, gaps: list[float]
+) -> None:
+    pace, now, sent = Pace(rate), 0.0, []
+    for gap in gaps:
+        now += gap
+        wait = pace.take(now)
+        assert wait >= 0
+        sent.append(now + wait)
+    assert all(later - earlier >= 1 / rate - 1e-9 for earlier, later in itertools.pairwise(sent))
+    assert sent[0] == gaps[0], "the first one waits for nothing"
+
+
+def test_no_rate_is_no_limit() -> None:
+    pace = Pace()
+    assert [pace.take(1.0) for _ in range(1000)] == [0.0] * 1000
 
 
 # Retry ------------------------------------------------------------------------------------------------------

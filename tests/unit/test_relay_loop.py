@@ -12,7 +12,7 @@ import pytest
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.models import Claim, Lane, LaneResult
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
-from gre_bridge.relay.policy import RetryPolicy
+from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
 from gre_bridge.relay.settler import BATCH, Settler
 from gre_bridge.sinks.base import Parcel
@@ -24,6 +24,7 @@ from tests.relay import (
     Outbox,
     Relay,
     ScriptedSink,
+    elapse,
     gone,
     lane_order,
     now,
@@ -144,7 +145,7 @@ async def test_a_lane_lost_to_another_worker_stops_and_what_went_out_still_count
         await until(lambda: len(sink.received) == 3)
         outbox.lanes["a"].token = "another worker's"
         outbox.lanes["a"].until = now() + 1000
-        await asyncio.sleep(60)
+        await elapse(60)
         # It notices at its next extension: with half of its lease left, tried every eighth.
         assert len(sink.requests) <= 3 + 5
         assert sum(s == "done" for s in outbox.states().values()) == len(sink.received)
@@ -161,7 +162,7 @@ async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_as
         outbox.fail("claim", times=1000)
         outbox.fail("settle", times=1000)
         claimed = outbox.times("claim")[0]
-        await asyncio.sleep(60)
+        await elapse(60)
         assert max(sink.times) < claimed + 8.0
         assert len(sink.requests) >= 7
 
@@ -207,6 +208,20 @@ async def test_a_sink_that_raises_stops_each_lane_at_its_first_event_only() -> N
 
 
 @virtual
+async def test_requests_keep_to_their_rate_in_order_and_within_their_leases() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
+    for lane in range(20):
+        outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(25)))
+    async with relaying(outbox, sink, pace=Pace(2.0), lease_seconds=5.0):
+        await until(outbox.drained, 600)
+    # 500 events in requests of ten, two a second: longer than any lease, which is prolonged meanwhile.
+    assert all(later - earlier > 0.499 for earlier, later in itertools.pairwise(sink.times))
+    assert len(sink.requests) <= 60
+    assert len(sink.arrived) == len(set(sink.arrived)) == 500
+    assert lane_order(sink.arrived) == {f"s{x}": [f"s{x}.{n}" for n in range(25)] for x in range(20)}
+
+
+@virtual
 async def test_what_routing_cannot_digest_dies_alone() -> None:
     def route(lane: Lane, claim: Claim) -> list[Parcel]:
         if lane.key == "a":
@@ -244,7 +259,7 @@ async def test_an_outage_spends_no_attempt_is_not_hammered_and_drains_soon_after
     fill(outbox, 50, 4)
     sink.answer = lambda _: DOWN
     async with relaying(outbox, sink) as relay:
-        await asyncio.sleep(600)
+        await elapse(600)
         assert len(sink.requests) < 100
         assert relay.dispatcher.breaker.reason == "no connection"
         sink.answer = lambda _: None
@@ -273,12 +288,12 @@ async def test_nothing_is_claimed_while_the_breaker_is_open_whatever_rings() -> 
     outbox.put("a", "a.0")
     async with relaying(outbox, sink) as relay:
         await until(lambda: relay.dispatcher.breaker.wait(now()) > 0)
-        await asyncio.sleep(1)
+        await elapse(1)
         claims = outbox.count("claim")
         for n in range(90):
             outbox.put("b", f"b.{n}")
             relay.dispatcher.ring()
-            await asyncio.sleep(1)
+            await elapse(1)
         assert outbox.count("claim") == claims
         sink.answer = lambda _: None
         await until(outbox.drained, 15)
@@ -292,10 +307,10 @@ async def test_one_small_probe_goes_first_and_its_success_lets_everything_follow
     sink.answer = lambda _: ConfigurationError("401: the secret is wrong")
     async with relaying(outbox, sink) as relay:
         await until(lambda: relay.dispatcher.breaker.wait(now()) > 0)
-        await asyncio.sleep(100)
+        await elapse(100)
         sink.requests.clear()
         sink.most = 0
-        await asyncio.sleep(100)
+        await elapse(100)
         assert {len(r) for r in sink.requests} == {1}
         assert sink.most == 1
         sink.answer = lambda _: None
@@ -345,12 +360,12 @@ async def test_held_work_does_not_count_as_a_bell_that_was_missed() -> None:
 async def test_an_idle_worker_claims_at_every_sweep_and_not_in_between() -> None:
     outbox = Outbox()
     async with relaying(outbox, ScriptedSink(), sweep_interval=30.0) as relay:
-        await asyncio.sleep(301)
+        await elapse(301)
         assert outbox.count("claim") == 11
         relay.healthy = False
-        await asyncio.sleep(30)
+        await elapse(30)
         claims = outbox.count("claim")
-        await asyncio.sleep(30)
+        await elapse(30)
         assert outbox.count("claim") - claims in (29, 30, 31)
 
 
@@ -358,7 +373,7 @@ async def test_an_idle_worker_claims_at_every_sweep_and_not_in_between() -> None
 async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
-        await asyncio.sleep(10)
+        await elapse(10)
         outbox.put("a", "a.0")
         relay.dispatcher.ring()
         rung = now()
@@ -372,13 +387,13 @@ async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
 async def test_many_bells_are_few_claims() -> None:
     outbox = Outbox(latency=0.01)
     async with relaying(outbox, ScriptedSink()) as relay:
-        await asyncio.sleep(1)
+        await elapse(1)
         before = outbox.count("claim")
         for _ in range(1000):
             relay.dispatcher.ring()
             relay.dispatcher.ring()
-            await asyncio.sleep(0.0001)
-        await asyncio.sleep(1)
+            await elapse(0.0001)
+        await elapse(1)
         assert outbox.count("claim") - before <= 12
 
 
@@ -387,9 +402,9 @@ async def test_a_bell_during_a_claim_leads_to_another() -> None:
     outbox, sink = Outbox(latency=0.5), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         await until(lambda: outbox.count("claim") == 1)
-        await asyncio.sleep(0.25)
+        await elapse(0.25)
         relay.dispatcher.ring()
-        await asyncio.sleep(1)
+        await elapse(1)
         assert outbox.count("claim") == 2
 
 
@@ -397,7 +412,7 @@ async def test_a_bell_during_a_claim_leads_to_another() -> None:
 async def test_it_wakes_exactly_when_the_next_lane_is_due() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink):
-        await asyncio.sleep(1)
+        await elapse(1)
         outbox.put("a", "a.0")
         outbox.lanes["a"].ready = now() + 42.5  # after the sweep at 30, which learns of it
         due = now() + 42.5
@@ -412,9 +427,9 @@ async def test_due_lanes_that_others_hold_locked_cause_no_spin() -> None:
     outbox.put("a", "a.0")
     outbox.locked.add("a")
     async with relaying(outbox, sink):
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert 3 <= outbox.count("claim") <= 8
-        await asyncio.sleep(60)
+        await elapse(60)
         assert outbox.count("claim") <= 8 + 62
         outbox.locked.clear()
         await until(outbox.drained, 1.2)
@@ -428,14 +443,14 @@ async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> Non
             outbox.put(f"s{n}", f"s{n}.0")
             outbox.locked.add(f"s{n}")
             relay.dispatcher.ring()
-            await asyncio.sleep(0.005)
+            await elapse(0.005)
             outbox.locked.clear()
             outbox.lanes[f"s{n}"].rows[0].state, outbox.lanes[f"s{n}"].ready = "done", None
-            await asyncio.sleep(5)
+            await elapse(5)
         outbox.put("last", "last.0")
         outbox.locked.add("last")
         relay.dispatcher.ring()
-        await asyncio.sleep(0.005)
+        await elapse(0.005)
         outbox.locked.clear()
         await until(outbox.drained, 0.1)
 
@@ -446,13 +461,13 @@ async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
     fill(outbox, 20, 1)
     ahead = 2 + 2 * AHEAD  # in flight, and waiting for them
     async with relaying(outbox, sink, lanes_per_claim=1) as relay:
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert outbox.count("claim") == ahead
         for _ in range(40):
             relay.dispatcher.ring()
-            await asyncio.sleep(0.1)
+            await elapse(0.1)
         assert outbox.count("claim") == ahead
-        await asyncio.sleep(0.6)  # the first two are through
+        await elapse(0.6)  # the first two are through
         assert outbox.count("claim") == ahead + 2
         await until(outbox.drained)
         assert now() - START < 50.2
@@ -477,10 +492,10 @@ async def test_a_worker_that_cannot_settle_stops_claiming() -> None:
     fill(outbox, 2000, 1)
     outbox.fail("settle", times=1000)
     async with relaying(outbox, sink, lanes_per_claim=100, lease_seconds=300.0) as relay:
-        await asyncio.sleep(60)
+        await elapse(60)
         assert UNSETTLED_LIMIT < len(sink.received) <= UNSETTLED_LIMIT + BATCH + 8 * 100
         claims = outbox.count("claim")
-        await asyncio.sleep(20)
+        await elapse(20)
         assert outbox.count("claim") == claims
         outbox.heal()
         await until(outbox.drained)
@@ -494,7 +509,7 @@ async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, in
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         relay.healthy = healthy
-        await asyncio.sleep(31)
+        await elapse(31)
         outbox.put("a", "a.0")
         put = now()
         await until(outbox.drained)
@@ -505,18 +520,18 @@ async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, in
 async def test_only_a_sweep_reports_missed_bells_and_only_for_work_old_enough() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink, sweep_interval=10.0) as relay:
-        await asyncio.sleep(1)
+        await elapse(1)
         outbox.put("a", "a.0", age=5.0)
         relay.dispatcher.ring()
         await until(outbox.drained)
         assert relay.missed == []
-        await asyncio.sleep(1)
+        await elapse(1)
         outbox.put("a", "a.1", "a.2")
         await until(outbox.drained)
         assert len(relay.missed) == 1
         assert 8.0 < relay.missed[0] < 10.0
         assert relay.value("gre_bells_missed_total") == 2
-        await asyncio.sleep(10.0 - 0.5 - (now() - outbox.times("claim")[-1]))
+        await elapse(10.0 - 0.5 - (now() - outbox.times("claim")[-1]))
         outbox.put("a", "a.3")  # half a second old when the sweep comes: its bell may still be on its way
         await until(outbox.drained)
         assert len(relay.missed) == 1
@@ -563,7 +578,7 @@ async def test_while_the_database_is_down_it_is_asked_less_and_less_and_the_stat
     async with relaying(outbox, sink) as relay:
         for _ in range(600):
             relay.dispatcher.ring()
-            await asyncio.sleep(1)
+            await elapse(1)
         asked = len(outbox.calls)
         assert 600 / 5.1 <= asked < 300
         assert "PGRST001" in relay.dispatcher.last_error
@@ -676,7 +691,7 @@ async def test_whatever_fails_and_dies_everything_arrives_and_first_arrivals_are
             victim = rng.randrange(3)
             await gone(workers[victim])
             workers[victim] = worker()
-        await asyncio.sleep(rng.random() * 0.05)
+        await elapse(rng.random() * 0.05)
     outbox.locked.clear()
     await until(outbox.drained, 900)
     for task in workers:
@@ -726,10 +741,10 @@ async def test_results_that_gather_while_one_settle_runs_share_the_next() -> Non
     fill(outbox, 30, 1)
     it = Settling(outbox)
     it.put(outbox, ["s0"])
-    await asyncio.sleep(0.05)
+    await elapse(0.05)
     for n in range(1, 30):
         it.put(outbox, [f"s{n}"])
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
     await settled_in_time(it.settler.flush(), 1)
     assert outbox.count("settle") == 2
     assert sorted(it.settled) == sorted(outbox.lanes)
@@ -755,7 +770,7 @@ async def test_busy_lanes_are_repeated_with_growing_pauses_and_the_others_are_no
     it = Settling(outbox)
     outbox.locked.add("s0")
     it.put(outbox, ["s0", "s1"])
-    await asyncio.sleep(3)
+    await elapse(3)
     assert it.settled == ["s1"]
     sizes = [len(c[2]["results"]) for c in outbox.calls]
     assert sizes == [2] + [1] * (len(sizes) - 1)
@@ -796,7 +811,7 @@ async def test_a_settle_is_repeated_until_the_database_has_it(error: BridgeError
     outbox.fail("settle", error, times=50)
     it = Settling(outbox)
     it.put(outbox, list(outbox.lanes))
-    await asyncio.sleep(20)
+    await elapse(20)
     assert it.settled == []
     assert it.settler.pending > 0 or not it.task.done()
     await settled_in_time(it.settler.flush(), 1800)

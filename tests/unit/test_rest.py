@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import ipaddress
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,6 +56,37 @@ async def refusal(reply: Reply) -> RestError:
         with pytest.raises(RestError) as caught:
             await rest.rpc("f", {})
     return caught.value
+
+
+def signed(role: str) -> str:
+    """A JWT of this role; nobody here checks who signed it."""
+    claims = base64.urlsafe_b64encode(json.dumps({"role": role}).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJIUzI1NiJ9.{claims}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("key", "anon", "shown"),
+    [
+        ("sb_secret_service", ANON, "the key"),
+        (signed("service_role"), ANON, "the key"),
+        (signed("gre_worker"), ANON, "the anon key"),
+        (signed("gre_worker"), None, "the key"),
+        ("no key at all", ANON, "the key"),
+    ],
+    ids=["secret", "service_role", "gre_worker", "no anon key", "unknown"],
+)
+async def test_the_gateway_is_shown_a_key_of_the_project(key: str, anon: str | None, shown: str) -> None:
+    """Supabase's gateway lets in its own keys; a token that somebody else signed goes behind the anon key."""
+    server = Server(json_reply(1))
+    async with serving(server) as port:
+        rest = await Rest.open(url=f"http://127.0.0.1:{port}/", key=key, apikey=anon)
+        try:
+            await rest.rpc("gre_f", {})
+        finally:
+            await rest.aclose()
+    (request,) = server.requests
+    assert request.headers["apikey"] == (ANON if shown == "the anon key" else key)
+    assert request.headers["Authorization"] == f"Bearer {key}"
 
 
 async def test_a_call_of_the_service_shows_its_key_twice_and_acts_for_nobody() -> None:

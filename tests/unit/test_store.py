@@ -12,7 +12,7 @@ import pytest
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import Failure, LaneResult
-from gre_bridge.rest import RestError
+from gre_bridge.rest import Rest, RestError
 from gre_bridge.store import Store, explain
 from tests.loopback import (
     GARBAGE,
@@ -243,7 +243,7 @@ async def test_extend_and_release_say_what_was_not_theirs() -> None:
         (Reply(502, b"<html><h1>502 Bad Gateway</h1></html>"), "transient", "502"),
         (Reply(504, b"<html></html>"), "transient", "504"),
         (Reply(429, b"slow down"), "transient", "429"),
-        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim(p_token)"}, 404), "configuration", "PGRST202"),
+        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim(p_token)"}, 404), "transient", "PGRST202"),
         (json_reply({"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim"}, 403), "configuration", "42501"),
         # the gateway of a hosted project, whose errors have no "code"
         (json_reply({"message": "An invalid response was received from the upstream server"}, 502), "transient", None),
@@ -256,6 +256,28 @@ async def test_what_the_wire_brings_is_sorted(response: Reply, kind: str, code: 
     found = await failure(lambda _: response)
     assert found.kind == kind
     assert code is None or found.code == code
+
+
+async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it() -> None:
+    """After a migration PostgREST reads the schema anew, and says meanwhile that it knows no such function."""
+    unknown = json_reply({"code": "PGRST202", "details": None, "hint": None, "message": "unknown"}, 404)
+    now, reply = [0.0], unknown
+    async with serving(lambda _: reply) as port:
+        rest = await Rest.open(url=f"http://127.0.0.1:{port}", key=KEY)
+        store = Store(rest=rest, clock=lambda: now[0])
+        try:
+            kinds = []
+            for now[0] in (0.0, 59.0, 60.0, 61.0):
+                found = await refused(store)
+                assert "gre-bridge migrate" in str(found)
+                kinds.append(found.kind)
+            assert kinds == ["transient", "transient", "configuration", "configuration"]
+            reply = json_reply({"lanes": [], "next_in": None})
+            await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
+            reply, now[0] = unknown, 100.0
+            assert (await refused(store)).kind == "transient"
+        finally:
+            await store.aclose()
 
 
 @pytest.mark.parametrize("reply", [HANG, GONE], ids=["silent", "gone"])

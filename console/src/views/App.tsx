@@ -95,6 +95,12 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
     [desk],
   )
 
+  const skip = (event: Event): void => {
+    // (The address says what is open; a jump must not change it.)
+    event.preventDefault()
+    const target = reply.current ?? search.current ?? document.getElementById('main')
+    target?.focus()
+  }
   const waiting = desk.queue.waiting
   useEffect(() => {
     document.title = waiting ? `(${waiting}) Staff console` : 'Staff console'
@@ -102,18 +108,17 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
 
   return (
     <div class={`page ${session ? 'has-session' : ''}`}>
-      <a class="skip" href={session ? '#reply' : '#queue'} onClick={(event) => { event.preventDefault(); (session ? reply : search).current?.focus() }}>
-        Skip to {session ? 'the reply' : 'the conversations'}
-      </a>
+      <a class="skip" href="#main" onClick={skip}>Skip to the content</a>
       <Header desk={desk} view={at.view} onSignOut={onSignOut} onHelp={() => setHelping(true)} />
       <Banners desk={desk} />
       {at.view === 'health' ? (
         <HealthView desk={desk} />
       ) : (
-        <div class="desk">
+        <main class="desk" id="main">
+          <h1 class="unseen">Conversations</h1>
           <QueueView desk={desk} searchRef={search} />
           <ConversationView desk={desk} replyRef={reply} />
-        </div>
+        </main>
       )}
       <Help open={helping} onClose={() => setHelping(false)} />
       <div class="unseen" aria-live="polite" data-testid="announcer">{desk.announcement}</div>

@@ -14,7 +14,7 @@ export function Banners({ desk }: { desk: Desk }) {
     setAsked(true)
   }
   return (
-    <div class="banners">
+    <section class="banners" aria-label="Notices">
       {desk.stopped && desk.link === 'stopped' && (
         <div class="banner banner-bad" role="alert">
           <span>{desk.stopped}</span>
@@ -33,6 +33,6 @@ export function Banners({ desk }: { desk: Desk }) {
           <button type="button" class="plain" onClick={done}>Not now</button>
         </div>
       )}
-    </div>
+    </section>
   )
 }

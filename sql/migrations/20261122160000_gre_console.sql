@@ -1,0 +1,429 @@
+-- For a desk: the order in which sessions wait for an answer, who is there, and what those who run it look at.
+--
+-- Workers of before this file and after it work with either schema: no function of theirs changes, so the version stays.
+set local lock_timeout = '5s';
+set local statement_timeout = 0;
+
+-- Waiting ----------------------------------------------------------------------------------------------------
+
+alter table public.gre_chat_sessions add column if not exists waiting_since timestamptz;
+comment on column public.gre_chat_sessions.waiting_since is
+  'Time of the player''s first message since staff''s last one; null when answered or closed. Belongs to the server.';
+-- What waits already, waits since then. Nothing is announced for it, and no rev grows.
+alter table public.gre_chat_sessions disable trigger gre_session_changes;
+update public.gre_chat_sessions s set waiting_since = w.created_at
+from public.gre_chat_sessions q
+cross join lateral (
+  select m.created_at from public.gre_chat_messages m
+  where m.session_id = q.id and m.sender = 'player' and m.seq > coalesce((
+    select max(a.seq) from public.gre_chat_messages a where a.session_id = q.id and a.sender = 'staff'), 0)
+  order by m.seq limit 1) w
+where q.status <> 'closed' and s.id = q.id;
+alter table public.gre_chat_sessions enable trigger gre_session_changes;
+
+-- An open session costs no more than its place among those that wait: what else the queue needs are indexes of closed ones,
+-- which are written once. Open ones, some thousands at most, are looked through in the order that they are listed in.
+create index gre_chat_sessions_waiting on public.gre_chat_sessions (waiting_since, id)
+  where status <> 'closed' and waiting_since is not null;
+create index gre_chat_sessions_closed_latest on public.gre_chat_sessions
+  ((case when last_message_at is null then created_at else last_message_at end) desc, id desc) where status = 'closed';
+create index gre_chat_sessions_closed_assigned on public.gre_chat_sessions
+  (assigned_staff_id, (case when last_message_at is null then created_at else last_message_at end) desc, id desc) where status = 'closed';
+create index gre_chat_sessions_closed_name on public.gre_chat_sessions (lower(player_name) text_pattern_ops) where status = 'closed';
+
+-- As before, and: it keeps waiting_since, in the update that it makes anyway.
+create or replace function gre.message_arrives() returns trigger
+language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_who gre.actor := gre.who();
+  v_now timestamptz;
+  v_session public.gre_chat_sessions;
+  v_wanted uuid := new.session_id;
+  v_profile public.gre_chat_players;
+  v_existing public.gre_chat_messages;
+begin
+  new.sender := lower(coalesce(new.sender, to_jsonb(new) ->> 'sender_type',
+                               case v_who.role when 'player' then 'player' when 'staff' then 'staff' when 'admin' then 'staff' end));
+  if new.sender in ('gre', 'gre_staff', 'admin') then
+    new.sender := 'staff';
+  end if;
+  if new.sender is null or new.sender not in ('player', 'staff', 'system') then
+    perform gre.refuse(400, 'sender_unknown', 'sender must be player, staff or system');
+  end if;
+  if new.message is null or new.message !~ '[^[:space:]\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]' then
+    perform gre.refuse(400, 'message_empty', 'message is empty');
+  end if;
+  if char_length(new.message) > 4000 then
+    perform gre.refuse(400, 'message_too_long', 'message is longer than 4000 characters');
+  end if;
+  new.metadata := coalesce(new.metadata, '{}');
+  if octet_length(new.metadata::text) > 4096 then
+    perform gre.refuse(400, 'metadata_too_large', 'metadata is larger than 4 KB');
+  end if;
+  if new.id is null then
+    new.id := gen_random_uuid();
+  end if;
+  if new.player_id is null and v_wanted is not null then
+    select player_id into new.player_id from public.gre_chat_sessions where id = v_wanted;
+  end if;
+  if new.player_id is null then
+    new.player_id := v_who.player_id;
+  end if;
+  if new.player_id is null or new.player_id <= 0 then
+    perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+  end if;
+
+  select * into v_profile from public.gre_chat_players where player_id = new.player_id;
+  v_profile.display_name := gre.clean_name(v_profile.display_name);
+  -- (Whom the policies will refuse anyway learns nothing about others here.)
+  if new.sender = 'player' and not v_profile.chat_enabled
+    and (v_who.role in ('service', 'admin', 'staff') or v_who.player_id = new.player_id) then
+    perform gre.refuse(403, 'chat_disabled', 'chat is disabled for this player');
+  end if;
+
+  loop
+    if v_wanted is not null then
+      select * into v_session from public.gre_chat_sessions where id = v_wanted for no key update;
+      if not found or v_session.player_id <> new.player_id then
+        perform gre.refuse(403, 'session_mismatch', 'session does not belong to this player');
+      end if;
+      exit when v_session.status <> 'closed';
+      select * into v_existing from public.gre_chat_messages where id = new.id;
+      exit when found;
+      if new.sender <> 'player' then
+        perform gre.refuse(409, 'session_closed', 'session is closed');
+      end if;
+      v_wanted := null;
+    end if;
+    select * into v_session from public.gre_chat_sessions
+      where player_id = new.player_id and status <> 'closed' for no key update;
+    exit when found;
+    select * into v_existing from public.gre_chat_messages where id = new.id;
+    exit when found;
+    insert into public.gre_chat_sessions (player_id, player_name, status)
+      values (new.player_id, coalesce(v_profile.display_name, gre.clean_name(new.player_name),
+                                      case new.sender when 'player' then gre.clean_name(new.sender_name) end), 'active')
+      on conflict (player_id) where status <> 'closed' do nothing
+      returning * into v_session;
+    exit when found;
+  end loop;
+
+  -- BEFORE triggers run before the conflict check: an id that exists must count nothing and open nothing.
+  -- The primary key then decides.
+  if v_existing.id is null then
+    select * into v_existing from public.gre_chat_messages where id = new.id;
+  end if;
+  if v_existing.id is not null then
+    new.session_id := v_existing.session_id;
+    new.seq := v_existing.seq;
+    return new;
+  end if;
+
+  v_now := clock_timestamp();
+  new.player_name := coalesce(v_profile.display_name, gre.clean_name(new.player_name), v_session.player_name);
+  if new.sender = 'player' then
+    new.sender_id := new.player_id::text;
+    new.sender_name := coalesce(v_profile.display_name, gre.clean_name(new.sender_name), new.player_name, 'Player ' || new.player_id);
+    new.player_name := coalesce(new.player_name, new.sender_name);
+  elsif new.sender = 'staff' then
+    if v_who.staff_id is not null then
+      new.sender_id := v_who.staff_id;
+      new.sender_name := coalesce((select gre.clean_name(display_name) from public.gre_staff where staff_id = v_who.staff_id),
+                                  gre.clean_name(new.sender_name));
+    end if;
+    new.sender_name := coalesce(gre.clean_name(new.sender_name), 'Guest relations');
+  else
+    new.sender_name := coalesce(gre.clean_name(new.sender_name), 'System');
+  end if;
+  new.session_id := v_session.id;
+  new.status := 'sent';
+  new.created_at := v_now;
+  new."timestamp" := coalesce(new."timestamp", v_now);
+
+  update public.gre_chat_sessions set
+    last_seq = last_seq + 1,
+    rev = rev + 1,
+    player_name = coalesce(v_profile.display_name, player_name, new.player_name),
+    last_message_at = v_now,
+    updated_at = v_now,
+    unread_by_staff = unread_by_staff + (new.sender = 'player')::integer,
+    unread_by_player = unread_by_player + (new.sender <> 'player')::integer,
+    waiting_since = case new.sender when 'player' then coalesce(waiting_since, v_now) when 'staff' then null else waiting_since end
+  where id = v_session.id
+  returning last_seq into new.seq;
+  return new;
+end $$;
+
+-- As before, with waiting_since among the columns that belong to the server.
+create or replace function gre.session_changes() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_portal boolean := current_user in ('anon', 'authenticated', 'service_role');
+begin
+  if tg_op = 'INSERT' then
+    if new.player_id is null or new.player_id <= 0 then
+      perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+    end if;
+    if v_portal and new.player_id = gre.my_player_id() and exists (
+      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
+      perform gre.refuse(403, 'chat_disabled', 'chat is disabled for this player');
+    end if;
+    new.last_seq := 0;
+    new.rev := 1;
+    new.unread_by_staff := 0;
+    new.unread_by_player := 0;
+    new.staff_read_seq := 0;
+    new.staff_read_at := null;
+    new.player_read_seq := 0;
+    new.player_read_at := null;
+    new.last_message_at := null;
+    new.waiting_since := null;
+    new.created_at := clock_timestamp();
+    new.updated_at := new.created_at;
+    new.player_name := gre.clean_name(new.player_name);
+    new.status := coalesce(new.status, 'active');
+    new.closed_at := case when new.status = 'closed' then new.created_at end;
+    return new;
+  end if;
+  new.id := old.id;
+  new.player_id := old.player_id;
+  new.created_at := old.created_at;
+  if v_portal then
+    new.last_seq := old.last_seq;
+    new.last_message_at := old.last_message_at;
+    new.waiting_since := old.waiting_since;
+    new.unread_by_staff := old.unread_by_staff;
+    new.unread_by_player := old.unread_by_player;
+    new.staff_read_seq := old.staff_read_seq;
+    new.staff_read_at := old.staff_read_at;
+    new.player_read_seq := old.player_read_seq;
+    new.player_read_at := old.player_read_at;
+    new.rev := old.rev;
+    new.closed_at := old.closed_at;
+  end if;
+  new.rev := greatest(new.rev, old.rev + 1);
+  new.updated_at := clock_timestamp();
+  if new.status is distinct from old.status then
+    new.closed_at := case when new.status = 'closed' then new.updated_at end;
+  end if;
+  if new.status = 'closed' then
+    new.waiting_since := null;
+  end if;
+  return new;
+end $$;
+
+-- The queue --------------------------------------------------------------------------------------------------
+
+-- Sessions in the order that a desk works in: {"sessions": [S and "waiting_since", …], "next": cursor | null}. Open ones that wait for an
+-- answer, the longest waiting first; open ones that are answered, the latest first; closed ones, the latest first.
+-- p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player's id, or how its name begins.
+-- A session that moves while one is paging may be met twice or not at all; whatever stays where it is, once.
+-- (Definer: under row-level security a name could not be looked up in an index.)
+create function public.gre_session_queue(
+  p_status text default null, p_assigned text default null, p_player text default null, p_limit integer default 50, p_cursor text default null
+) returns jsonb
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
+declare
+  v_who gre.actor := gre.staff_caller();
+  v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
+  v_name text := lower(nullif(btrim(p_player), ''));
+  v_player bigint := case when v_name ~ '^[0-9]{1,18}$' then v_name::bigint end;
+  v_staff text := case p_assigned when 'me' then v_who.staff_id when 'none' then null else p_assigned end;
+  v_free boolean := p_assigned = 'none';
+  v_part integer := -1; -- where the page before ended: among 0 those that wait, 1 those that are answered, 2 the closed
+  v_at timestamptz;
+  v_id uuid;
+  v_answer jsonb;
+begin
+  if p_status not in ('active', 'closed') then
+    perform gre.refuse(400, 'status_unknown', 'status must be active or closed');
+  elsif p_cursor is not null then
+    if p_cursor !~ '^[012]_[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+      perform gre.refuse(400, 'cursor_invalid', 'cursor is not one that this list gave');
+    end if;
+    v_part := split_part(p_cursor, '_', 1)::integer;
+    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 2)::bigint * interval '1 microsecond';
+    v_id := split_part(p_cursor, '_', 3)::uuid;
+  end if;
+  -- (Three ranges, each of an index in its own order. The planner sees the arguments, so what does not apply is not read.)
+  with page as (
+    (select s, 0 as part, s.waiting_since as at from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is not null and (p_status is null or p_status = 'active')
+      and (p_assigned is null or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+      and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
+      and v_part <= 0 and (v_part < 0 or (s.waiting_since, s.id) > (v_at, v_id))
+    order by s.waiting_since, s.id limit v_limit + 1)
+    union all
+    (select s, 1, case when s.last_message_at is null then s.created_at else s.last_message_at end from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is null and (p_status is null or p_status = 'active')
+      and (p_assigned is null or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+      and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
+      and v_part <= 1 and (v_part < 1 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+    order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc limit v_limit + 1)
+    union all
+    (select s, 2, case when s.last_message_at is null then s.created_at else s.last_message_at end from public.gre_chat_sessions s
+    where s.status = 'closed' and (p_status is null or p_status = 'closed')
+      and (p_assigned is null or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+      and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
+      and (v_part < 2 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+    order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc limit v_limit + 1)
+  ), numbered as (
+    select s, part, at, row_number() over (
+      order by part, case part when 0 then at end, case part when 0 then (s).id end, at desc, (s).id desc) as n from page
+  )
+  select jsonb_build_object(
+    'sessions', coalesce(jsonb_agg(gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) order by n)
+                         filter (where n <= v_limit), '[]'),
+    'next', case when count(*) > v_limit then (
+      select x.part || '_' || (extract(epoch from x.at) * 1000000)::bigint || '_' || (x.s).id from numbered x where x.n = v_limit) end)
+  into v_answer from numbered;
+  return v_answer;
+end $$;
+
+-- Active staff and who of them is there: [{"staff_id", "display_name", "role", "status"}, …].
+create function public.gre_list_staff() returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_who gre.actor := gre.staff_caller();
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
+        'status', case when o.expires_at < clock_timestamp() then 'offline' else coalesce(o.status, 'offline') end)
+      order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
+    from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id where s.active);
+end $$;
+
+-- What is known of a player: {"player_id", "display_name", "enabled"}. Unknown players are enabled.
+create function public.gre_get_player(p_player_id bigint) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_who gre.actor := gre.staff_caller();
+  v public.gre_chat_players;
+begin
+  if p_player_id is null or p_player_id <= 0 then
+    perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+  end if;
+  select * into v from public.gre_chat_players where player_id = p_player_id;
+  return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name, 'enabled', coalesce(v.chat_enabled, true));
+end $$;
+
+-- Running it -------------------------------------------------------------------------------------------------
+
+-- How the relay does, for staff: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked",
+-- "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}], "per_minute": [{"minute", "count"}]}.
+-- Of a sink the worst that a daemon has said of it in the last minute. per_minute: deliveries done in each of the last 60 minutes.
+create function public.gre_operations() returns jsonb
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
+declare
+  v_who gre.actor := gre.staff_caller();
+  v_now timestamptz := clock_timestamp();
+  v_minute timestamptz := date_trunc('minute', v_now);
+  v_first timestamptz := v_minute - interval '59 minutes';
+  v_sinks jsonb := public.gre_relay_stats();
+begin
+  return jsonb_build_object(
+    'backlog', (select coalesce(sum((x ->> 'pending')::bigint), 0) from jsonb_array_elements(v_sinks) x),
+    'oldest_age_seconds', (select max((x ->> 'oldest_age')::numeric) from jsonb_array_elements(v_sinks) x),
+    'dead', (select coalesce(sum((x ->> 'dead')::bigint), 0) from jsonb_array_elements(v_sinks) x),
+    'sinks', (
+      select coalesce(jsonb_agg(jsonb_build_object('name', x -> 'sink', 'enabled', x -> 'enabled', 'pending', x -> 'pending', 'dead', x -> 'dead',
+        'blocked', x -> 'lanes_blocked', 'oldest_age_seconds', x -> 'oldest_age', 'breaker', w.said -> 'breaker',
+        'last_error', w.said -> 'error') order by x ->> 'sink'), '[]')
+      from jsonb_array_elements(v_sinks) x
+      left join lateral (
+        select b.info -> 'sinks' -> (x ->> 'sink') as said from public.gre_relay_workers b
+        where b.seen_at > v_now - interval '1 minute' and b.info -> 'sinks' -> (x ->> 'sink') is not null
+        order by array_position(array['open', 'half_open', 'closed'], b.info -> 'sinks' -> (x ->> 'sink') ->> 'breaker'), b.seen_at desc
+        limit 1) w on true),
+    'workers', (
+      select coalesce(jsonb_agg(jsonb_build_object('host', w.host, 'version', w.version,
+        'seen_seconds', round(greatest(extract(epoch from v_now - w.seen_at), 0)::numeric, 1)) order by w.started_at), '[]')
+      from public.gre_relay_workers w),
+    'per_minute', (
+      select jsonb_agg(jsonb_build_object('minute', gre.iso(m.at), 'count', coalesce(c.n, 0)) order by m.at)
+      from generate_series(v_first, v_minute, interval '1 minute') m (at)
+      left join (
+        select date_trunc('minute', d.settled_at) as at, count(*) as n from public.gre_relay_deliveries d
+        where d.state in ('done', 'expired') and d.state = 'done' and d.settled_at >= v_first -- (as the index says it)
+        group by 1) c on c.at = m.at));
+end $$;
+
+create function gre.admin_caller() returns gre.actor
+language plpgsql stable set search_path = '' as $$
+declare
+  v_who gre.actor := gre.caller();
+begin
+  if v_who.role not in ('admin', 'service') then
+    perform gre.refuse(403, 'admin_only', 'only an admin may do this');
+  end if;
+  return v_who;
+end $$;
+
+-- Dead letters, the latest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}, …],
+-- "next": cursor | null}. Ids, never text.
+create function public.gre_dead_letters(p_sink text default null, p_limit integer default 50, p_cursor text default null) returns jsonb
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
+declare
+  v_who gre.actor := gre.admin_caller();
+  v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
+  v_at timestamptz;
+  v_id uuid;
+  v_answer jsonb;
+begin
+  if p_cursor is not null then
+    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+      perform gre.refuse(400, 'cursor_invalid', 'cursor is not one that this list gave');
+    end if;
+    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
+    v_id := split_part(p_cursor, '_', 2)::uuid;
+  end if;
+  with numbered as (
+    select d.*, row_number() over (order by d.settled_at desc, d.id desc) as n
+    from public.gre_relay_sinks k
+    cross join lateral (
+      select * from public.gre_relay_deliveries q
+      where q.sink = k.name and q.state = 'dead' and (v_id is null or q.settled_at <= v_at and (q.settled_at, q.id) < (v_at, v_id))
+      order by q.settled_at desc, q.id desc limit v_limit + 1) d
+    where p_sink is null or k.name = p_sink
+  )
+  select jsonb_build_object(
+    'dead', coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'sink', d.sink, 'event', d.event,
+      'session_id', case when d.event <> 'push' then d.lane_key end, 'message_id', d.message_id, 'attempts', d.attempts,
+      'error', d.last_error, 'created_at', gre.iso(d.created_at)) order by d.n) filter (where d.n <= v_limit), '[]'),
+    'next', case when count(*) > v_limit then (
+      select (extract(epoch from x.settled_at) * 1000000)::bigint || '_' || x.id from numbered x where x.n = v_limit) end)
+  into v_answer from numbered d;
+  return v_answer;
+end $$;
+
+-- Sends dead letters again, at most 100 a call; returns how many. What is not dead (any more) is left as it is.
+create function public.gre_retry_dead(p_ids uuid[]) returns integer
+language plpgsql volatile security definer set search_path = '' as $$
+declare
+  v_who gre.actor := gre.admin_caller();
+begin
+  if p_ids is null or cardinality(p_ids) > 100 then
+    perform gre.refuse(400, 'ids_invalid', 'ids must be at most 100 ids of dead letters');
+  end if;
+  return public.gre_relay_retry(p_ids);
+end $$;
+
+do $$
+declare
+  v record;
+begin
+  for v in
+    select p.oid::regprocedure as f from pg_catalog.pg_proc p
+    where p.pronamespace = 'public'::regnamespace and p.proname in (
+      'gre_session_queue', 'gre_list_staff', 'gre_get_player', 'gre_operations', 'gre_dead_letters', 'gre_retry_dead')
+  loop
+    execute format('revoke execute on function %s from public, anon, authenticated, service_role', v.f);
+    execute format('grant execute on function %s to authenticated, service_role', v.f);
+  end loop;
+end $$;
+revoke execute on all functions in schema gre from public;
+
+notify pgrst, 'reload schema';

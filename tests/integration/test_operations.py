@@ -1,0 +1,215 @@
+"""What staff see of the relay, and what an admin does about dead letters."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.access import ADMIN, Door
+from tests.api.conftest import Api
+from tests.conftest import Database
+from tests.integration.test_operator_letters import drain, kill
+from tests.integration.test_outbox import Conn, one, send
+from tests.integration.test_portal_send import refused, s
+from tests.stack import StackProcess, wait_until
+
+__all__ = ["s"]
+
+
+@pytest.fixture
+def conn(db: Database) -> Iterator[Conn]:
+    with db.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def admin(db: Database) -> Iterator[Door]:
+    with Door(db, ADMIN) as door:
+        yield door
+
+
+def beat(conn: Conn, host: str, ago: int, **breakers: str) -> None:
+    """A daemon's heartbeat, so many seconds ago."""
+    sinks = {name: {"sink": name, "breaker": state, "error": f"{state} on {host}"} for name, state in breakers.items()}  # fmt: skip
+    conn.execute(
+        "insert into gre_relay_workers (id, host, version, seen_at, info) values (gen_random_uuid(), %s, '1', now() - %s * interval '1 s', %s)",
+        [host, ago, Jsonb({"sinks": sinks})],
+    )
+
+
+def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Door) -> None:
+    for player_id in (1, 2, 3):
+        send(conn, player_id, "zebra")
+    kill(conn, 1)  # of each session the event that it was opened
+    drain(conn, "onesignal")
+    conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
+    found = s.call("gre_operations")
+    assert (found["backlog"], found["dead"]) == (3, 3)
+    assert 0 < found["oldest_age_seconds"] < 60
+    onesignal, pusher = found["sinks"]
+    assert onesignal == {"name": "onesignal", "enabled": False, "pending": 0, "dead": 0, "blocked": 0, "oldest_age_seconds": None, "breaker": None, "last_error": None}  # fmt: skip
+    assert (pusher["name"], pusher["enabled"], pusher["pending"], pusher["dead"]) == ("pusher", True, 3, 3)
+    assert "zebra" not in str(found)
+
+
+def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Door) -> None:
+    beat(conn, "old", 90, pusher="open", onesignal="open")
+    beat(conn, "good", 5, pusher="closed", onesignal="closed")
+    beat(conn, "bad", 10, pusher="half_open")
+    conn.execute("update gre_relay_workers set info = '[]' where host = 'none'")
+    found = s.call("gre_operations")
+    assert [(w["host"], w["version"]) for w in found["workers"]] == [
+        ("old", "1"),
+        ("good", "1"),
+        ("bad", "1"),
+    ]
+    assert [89 < w["seen_seconds"] < 120 for w in found["workers"]] == [True, False, False]
+    assert {x["name"]: (x["breaker"], x["last_error"]) for x in found["sinks"]} == {
+        "pusher": ("half_open", "half_open on bad"),
+        "onesignal": ("closed", "closed on good"),
+    }
+
+
+def test_the_last_hour_minute_by_minute(conn: Conn, s: Door) -> None:
+    for player_id in range(1, 6):
+        send(conn, player_id, "x")
+    kill(conn, 1)
+    drain(conn)
+    drain(conn, "onesignal")
+    ago = "update gre_relay_deliveries set settled_at = date_trunc('minute', now()) - %s * interval '1 minute' + %s * interval '1 s' where state = 'done' and id in (select id from gre_relay_deliveries where state = 'done' and settled_at > date_trunc('minute', now()) limit %s)"
+    for minutes, seconds, count in ((3, 0, 2), (3, 59, 1), (59, 0, 1), (60, 59, 1)):
+        conn.execute(ago, [minutes, seconds, count])
+    conn.execute("update gre_relay_deliveries set state = 'expired' where id = (select id from gre_relay_deliveries where state = 'done' order by settled_at desc limit 1)")  # fmt: skip
+    found = s.call("gre_operations")["per_minute"]
+    assert [m["minute"] for m in found] == sorted(m["minute"] for m in found)
+    assert len(found) == 60
+    assert all(m["minute"].endswith(":00.000Z") for m in found)
+    counts = [m["count"] for m in found]
+    assert (counts[0], counts[56]) == (1, 3)
+    # (The minute may turn between.)
+    assert counts[58] + counts[59] == 10 - 2 - 1 - 1 - 1 - 1
+    assert sum(counts) == 8
+
+
+def test_dead_letters_page_by_page_the_latest_first_and_never_text(conn: Conn, admin: Door) -> None:
+    for number in range(12):
+        send(conn, 1 + number, "zebra")
+        kill(conn, 2, sink="pusher")
+        kill(conn, 1, sink="onesignal", error="400: bad")
+    conn.execute("update gre_relay_deliveries set settled_at = '2026-01-01' where ord % 3 = 0")
+    conn.execute(
+        "insert into push_notifications (audience, title, body, status) values ('staff', 'zebra', 'zebra', 'queued')"
+    )
+    kill(conn, 1, sink="onesignal")
+    whole = admin.call("gre_dead_letters", limit=500)
+    assert whole["next"] is None
+    assert "zebra" not in str(whole)
+    assert len(whole["dead"]) == 37
+    assert set(whole["dead"][0]) == {"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}  # fmt: skip
+    for sink, count in ((None, 37), ("pusher", 24), ("onesignal", 13), ("unknown", 0)):
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while True:
+            page = admin.call("gre_dead_letters", sink=sink, limit=5, cursor=cursor)
+            found += page["dead"]
+            if (cursor := page["next"]) is None:
+                break
+        assert found == [one for one in whole["dead"] if sink in (None, one["sink"])]
+        assert len(found) == count
+    (push,) = [one for one in whole["dead"] if one["event"] == "push"]
+    assert (push["session_id"], push["message_id"]) == (None, None)
+    for one_ in whole["dead"]:
+        if one_["event"] == "message":
+            row = conn.execute("select session_id::text as x from gre_chat_messages where id = %s", [one_["message_id"]]).fetchone()  # fmt: skip
+            assert row is not None and row["x"] == one_["session_id"]
+    for cursor in ("", "x", "0_1_" + str(uuid.uuid4())):
+        assert refused(admin, "gre_dead_letters", cursor=cursor) == (400, "cursor_invalid")
+
+
+def test_an_admin_sends_dead_letters_again(conn: Conn, admin: Door, s: Door) -> None:
+    send(conn, 1, "one")
+    send(conn, 1, "two")
+    ids = kill(conn, 3)
+    assert refused(s, "gre_retry_dead", ids=[uuid.UUID(x) for x in ids]) == (403, "admin_only")
+    assert refused(s, "gre_dead_letters") == (403, "admin_only")
+    assert drain(conn) == []
+    unknown = [uuid.uuid4()]
+    assert admin.call("gre_retry_dead", ids=[uuid.UUID(x) for x in ids[1:]] + unknown) == 2
+    assert [one["id"] for one in admin.call("gre_dead_letters")["dead"]] == ids[:1]
+    assert drain(conn) == ["one", "two"]
+    assert admin.call("gre_retry_dead", ids=[uuid.UUID(x) for x in ids[1:]]) == 0
+    assert admin.call("gre_retry_dead", ids=[uuid.uuid4() for _ in range(100)]) == 0
+    assert refused(admin, "gre_retry_dead", ids=[uuid.uuid4() for _ in range(101)]) == (400, "ids_invalid")
+    assert refused(admin, "gre_retry_dead", ids=None) == (400, "ids_invalid")
+    assert one(conn, "select count(*) from gre_relay_deliveries where state = 'dead'") == 1
+
+
+# Over REST --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def relaying(stack: StackProcess) -> Iterator[Api]:
+    """A daemon that may log errors."""
+    with (
+        stack.worker() as worker,
+        httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http,
+    ):
+        yield Api(stack, worker, http)
+
+
+def ok(answer: httpx.Response) -> Any:
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_a_sink_that_is_away_is_seen_at_once(relaying: Api) -> None:
+    api = relaying
+    api.stack.fault("pusher", {"status": 500})
+    try:
+        api.player(29).send()
+
+        def pusher() -> Any:
+            (one,) = [
+                one
+                for one in ok(api.staff().get("/api/gre-admin/operations"))["sinks"]
+                if one["name"] == "pusher"
+            ]
+            return one
+
+        wait_until(lambda: pusher()["breaker"] in ("open", "half-open"), 20, what="an open breaker")
+        assert "last_error" in pusher()
+        assert pusher()["pending"] >= 1
+    finally:
+        api.stack.http.delete("/__stack/faults").raise_for_status()
+    api.stack.drained()
+
+
+def test_a_dead_letter_is_listed_without_text_and_sent_again(relaying: Api) -> None:
+    api = relaying
+    api.stack.fault("pusher", {"status": 400, "match": str(29)})
+    sent = api.player(29).send("zebra")
+    letters: list[Any] = []
+
+    def dead() -> Any:
+        page = ok(api.admin().get("/api/gre-admin/dead", params={"sink": "pusher", "limit": 500}))
+        letters[:] = [one for one in page["dead"] if one["sessionId"] == sent["sessionId"]]
+        return [one for one in letters if one["messageId"] == sent["messageId"]]
+
+    try:
+        wait_until(dead, 30, what="a dead letter")
+    finally:
+        api.stack.http.delete("/__stack/faults").raise_for_status()
+    assert "zebra" not in str(letters)
+    assert letters[0]["error"]
+    ids = [one["id"] for one in letters]
+    assert ok(api.admin().post("/api/gre-admin/dead/retry", ids=ids))["count"] == len(ids)
+    api.hears("pusher", id=sent["messageId"])
+    assert dead() == []
+    assert ok(api.admin().post("/api/gre-admin/dead/retry", ids=ids))["count"] == 0
+    for wrong in ([str(uuid.uuid4())] * 101, ["x"], "x", None):
+        assert api.admin().post("/api/gre-admin/dead/retry", ids=wrong).status_code == 422
