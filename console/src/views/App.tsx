@@ -122,7 +122,7 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
       )}
       <Help open={helping} onClose={() => setHelping(false)} />
       <div class="unseen" aria-live="polite" data-testid="announcer">{desk.announcement}</div>
-      {desk.toast && (
+      {desk.toast !== '' && (
         <div class="toast" role="alert" data-testid="toast" dir="auto">
           <span>{desk.toast}</span>
           <button type="button" class="plain" onClick={() => desk.complain('')} aria-label="Dismiss">×</button>

@@ -15,7 +15,7 @@ export function Banners({ desk }: { desk: Desk }) {
   }
   return (
     <section class="banners" aria-label="Notices">
-      {desk.stopped && desk.link === 'stopped' && (
+      {desk.stopped !== '' && desk.link === 'stopped' && (
         <div class="banner banner-bad" role="alert">
           <span>{desk.stopped}</span>
           <button type="button" onClick={() => location.reload()}>Try again</button>

@@ -44,7 +44,7 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
           <a class="button" href={sessionHref(newer.id)} data-testid="newer-session">Open the new one</a>
         </div>
       )}
-      {open.error && (
+      {open.error !== '' && (
         <div class="banner banner-warn" role="alert">
           <span>{open.error}</span>
           <button type="button" onClick={() => void open.refresh().then(() => open.older())}>Try again</button>

@@ -38,8 +38,8 @@ export function HealthView({ desk }: { desk: Desk }) {
   return (
     <main class="health" id="main" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
       <h1>Health</h1>
-      {error && <div class="banner banner-warn" role="alert">{error}</div>}
-      {!found && !error && <p class="empty" role="status">Loading …</p>}
+      {error !== '' && <div class="banner banner-warn" role="alert">{error}</div>}
+      {!found && error === '' && <p class="empty" role="status">Loading …</p>}
       {found && (
         <>
           <dl class="figures">

@@ -97,7 +97,7 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
           </span>
         </div>
       </div>
-      {queue.error && (
+      {queue.error !== '' && (
         <div class="banner banner-warn" role="status" data-testid="queue-error">
           <span>{queue.error}</span>
           <button type="button" onClick={() => void queue.reload()}>Try again</button>
@@ -126,7 +126,7 @@ function Nothing({ desk }: { desk: Desk }) {
       <p>
         {queue.search ? <>No conversation here of <b dir="auto">{queue.search}</b>.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
-      {queue.search && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
+      {queue.search !== '' && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
     </div>
   )
 }
