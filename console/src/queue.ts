@@ -11,9 +11,11 @@ import type { Message, Queued, Session } from './types'
 export type Filter = 'open' | 'mine' | 'closed'
 
 const FIRST_PAGE = 60
-const PAGE = 200
+const PAGE = 500
 /** Open sessions are loaded to the end, so that counts are true; beyond this, as one scrolls. */
 const EAGER = 10_000
+/** Milliseconds between such pages: others have work for the server too. */
+const PAUSE = 60
 const CROWD = 20
 
 export class Queue {
@@ -102,7 +104,7 @@ export class Queue {
     this.loading = false
     this.changed()
     const eager = this.filter !== 'closed' && !this.search && this.seen.size < EAGER
-    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), 0)
+    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), PAUSE)
   }
 
   /** Take a session as the server tells it. */

@@ -8,7 +8,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
-import { offsets, rowAt, rowsBetween } from '../window'
+import { measure, offsets, rowAt, rowsBetween } from '../window'
 import { Icon } from './icons'
 import { MessageRow } from './MessageRow'
 import { rowsOf } from './rows'
@@ -43,10 +43,12 @@ export function Messages({ desk, open, name }: Given) {
   const today = new Date(desk.api.now()).toDateString()
   const rows = useMemo(() => rowsOf(open, waiting), [open, open.version, open.unreadFrom, waiting, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
-  const where = offsets(keys, heights, GUESS)
+  const places = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
+  // Made anew when rows come or go; what is measured later is put right in it.
+  const where = useMemo(() => offsets(keys, heights, GUESS), [keys, width])
   const total = where[rows.length] ?? 0
   const sight = box.current?.clientHeight ?? 800
-  const index = place.current ? keys.indexOf(place.current.key) : -1
+  const index = (place.current && places.get(place.current.key)) ?? -1
   // Without a place, or when its row is gone: the end.
   const top = index < 0 ? total - sight : where[index]! - place.current!.above
   const [first, end] = rowsBetween(where, top - DRAWN, top + sight + DRAWN)
@@ -75,17 +77,10 @@ export function Messages({ desk, open, name }: Given) {
   useLayoutEffect(() => {
     const { current } = box
     if (!current || !list.current) return
-    let measured = false
-    for (const row of list.current.children) {
-      const key = (row as HTMLElement).dataset['key']
-      const height = (row as HTMLElement).getBoundingClientRect().height
-      if (key !== undefined && heights.get(key) !== height) {
-        heights.set(key, height)
-        measured = true
-      }
-    }
-    const there = offsets(keys, heights, GUESS)
-    const to = index < 0 ? current.scrollHeight : there[index]! - place.current!.above
+    const found = Array.from(list.current.children, (row) => row.getBoundingClientRect().height)
+    found.forEach((height, n) => heights.set(keys[first + n]!, height))
+    const measured = measure(where, first, found)
+    const to = index < 0 ? current.scrollHeight : where[index]! - place.current!.above
     // (While the guesses are still in the spacers, the next drawing puts it right.)
     if (measured) again()
     else if (Math.abs(current.scrollTop - to) >= 1) current.scrollTop = to
@@ -132,7 +127,7 @@ export function Messages({ desk, open, name }: Given) {
       >
         <div ref={list} style={{ paddingTop: `${where[first] ?? 0}px`, paddingBottom: `${total - (where[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
-            <div class="slot" key={row.key} data-key={row.key}>
+            <div class="slot" key={row.key}>
               <MessageRow desk={desk} row={row} session={open.id} />
             </div>
           ))}
