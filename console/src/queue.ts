@@ -17,6 +17,7 @@ const EAGER = 10_000
 /** Milliseconds between such pages: others have work for the server too. */
 const PAUSE = 60
 const CROWD = 20
+const AGAIN = 5000
 
 export class Queue {
   readonly sessions = new Map<string, Queued>()
@@ -27,6 +28,8 @@ export class Queue {
   complete = false
   error = ''
   private cursor: string | null = null
+  /** Whether every open session is here. */
+  private whole = false
   private turn = 0
   private begun = 0
   private seen = new Set<string>()
@@ -63,13 +66,21 @@ export class Queue {
     if (filter === this.filter && search === this.search && !this.error) return
     this.filter = filter
     this.search = search
-    this.complete = false
-    this.cursor = null
-    void this.reload()
+    if (!this.whole || filter === 'closed') return void this.restart()
+    // Every open session is here already, and what changes is told.
+    this.turn += 1
+    this.loading = false
+    this.complete = true
+    this.stale()
   }
 
-  /** Read again from the start; what is shown stays until the answer is here. */
+  /** Read again from the start, for something may have been missed; what is shown stays until the answer is here. */
   async reload(): Promise<void> {
+    this.whole = false
+    await this.restart()
+  }
+
+  private async restart(): Promise<void> {
     this.turn += 1
     this.begun = Date.now()
     this.seen = new Set()
@@ -97,6 +108,7 @@ export class Queue {
       this.complete = page.next === null
       this.error = ''
       if (this.complete) this.sweep()
+      if (this.complete && this.filter === 'open' && !this.search) this.whole = true
     } catch (error) {
       if (turn !== this.turn) return
       this.error = error instanceof ApiError ? error.message : 'The list could not be read.'
@@ -167,7 +179,7 @@ export class Queue {
       for (const one of found.sessions) this.put(one)
       this.changed()
     } catch {
-      // The next reload brings it.
+      setTimeout(() => this.ask(player), AGAIN)
     }
   }
 

@@ -41,6 +41,12 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
     return () => watching.disconnect()
   }, [])
 
+  // For who measures: when the first rows were there.
+  const some = view.length > 0
+  useEffect(() => {
+    if (some) performance.mark('gre:list')
+  }, [some])
+
   // What the search asks for goes out when the typing rests; what it was emptied to, from elsewhere too.
   useEffect(() => {
     const wanted = text.trim()
@@ -92,7 +98,7 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
             </button>
           ))}
           <span class="tally" data-testid="tally">
-            {queue.filter !== 'closed' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
+            {queue.filter === 'open' && queue.search === '' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
             {number(view.length)}{queue.complete ? '' : '+'}
           </span>
         </div>
