@@ -70,6 +70,7 @@ export class Queue {
     // Every open session is here already, and what changes is told.
     this.turn += 1
     this.loading = false
+    this.error = ''
     this.complete = true
     this.stale()
   }

@@ -22,7 +22,7 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
   }
   const name = session ? session.player_name || `Player ${session.player_id}` : '…'
   const newer = session?.status === 'closed' ? desk.queue.openOf(session.player_id) : undefined
-  const typing = desk.typing.get(open.id)
+  const typing = desk.typing.in(open.id)
   return (
     <section
       class="conversation" aria-labelledby="with" data-testid="conversation" data-session-id={open.id}
