@@ -36,6 +36,7 @@ from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
 from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
+from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.bridge")
 
@@ -61,6 +62,7 @@ class Bridge:
             raise ConfigurationError(
                 "PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to"
             )
+        self._tracing = Tracing.from_environment() if relay else None
         self._dispatchers: list[Dispatcher] = []
         self._hub: Hub | None = None
         self._feed = Feed(
@@ -122,6 +124,8 @@ class Bridge:
             for outlet in self._outlets:
                 await outlet.sink.aclose()
             await store.aclose()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
             log.info("stopped")
 
     async def _open_portal(self) -> Portal | None:
@@ -276,6 +280,7 @@ class Bridge:
                 retry=RetryPolicy(max_attempts=settings.max_attempts),
                 breaker=Breaker(),
                 pace=Pace(outlet.rate),
+                tracing=self._tracing,
                 lease_seconds=settings.lease_seconds,
                 sweep_interval=settings.sweep_interval,
                 fast_sweep_interval=settings.fast_sweep_interval,
