@@ -28,6 +28,10 @@ run: setup ## Run the embedded stack with the daemon beside it (PORT=54321, Ctrl
 demo: setup ## Show one conversation on its way: each hop with its time
 	$(BIN)/python -m gre_bridge.devstack.demo $(ARGS)
 
+.PHONY: console
+console: ## Build the staff console and the player's page into the package (needs Node.js; what is built is committed)
+	cd console && npm ci --ignore-scripts --loglevel=error && npm run build --silent
+
 .PHONY: test
 test: setup ## Run all tests (ARGS="-k outbox" runs some)
 	$(BIN)/python -m pytest $(ARGS)
