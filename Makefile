@@ -28,6 +28,10 @@ run: setup ## Run the embedded stack with the daemon beside it (PORT=54321, Ctrl
 demo: setup ## Show one conversation on its way: each hop with its time
 	$(BIN)/python -m gre_bridge.devstack.demo $(ARGS)
 
+.PHONY: console
+console: ## Build the staff console and the player's page into the package (needs Node.js; what is built is committed)
+	cd console && npm ci --ignore-scripts --loglevel=error && npm run build --silent
+
 .PHONY: test
 test: setup ## Run all tests (ARGS="-k outbox" runs some)
 	$(BIN)/python -m pytest $(ARGS)
@@ -57,7 +61,7 @@ soak: setup ## Run under load with a fault every few seconds (ARGS="--minutes 60
 
 .PHONY: lock
 lock: ## Renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \
+	uv pip compile pyproject.toml --extra dev --extra uvloop --extra tracing --group test --group check --group build \
 	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
 	uv pip compile --group bench --constraint requirements.lock --generate-hashes --universal --python-version 3.11 \

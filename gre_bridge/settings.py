@@ -157,6 +157,7 @@ class Settings(BaseSettings):
     auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
     metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
     docs: bool = _env("GRE_DOCS", default=False)
+    console: bool = _env("GRE_CONSOLE", default=True)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
     log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")
 

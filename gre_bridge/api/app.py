@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
-from gre_bridge.api import admin, chat, operations, pusher_auth
+from gre_bridge.api import admin, chat, operations, pages, pusher_auth
 from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
 from gre_bridge.api.health import Health
@@ -52,8 +52,8 @@ def create_app(
 ) -> FastAPI:
     """Build the ASGI application.
 
-    Without a portal behind `access` the API's paths answer 503 (`api_off`). `sockets` is the endpoint of `/ws`;
-    `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
+    Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the
+    endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
     """
     app = FastAPI(
         title="gre-bridge",
@@ -86,6 +86,8 @@ def create_app(
     app.state.overview = overview
     for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
+    if settings.console and access.on:
+        app.include_router(pages.router(settings))
     if sockets is not None:
         app.router.routes.append(WebSocketRoute("/ws", sockets))
     return app

@@ -147,7 +147,10 @@ class Envelope:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 if scope["path"] not in _DOCS:
-                    headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+                    # (The console has a policy of its own.)
+                    headers.setdefault(
+                        "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+                    )
             await send(message)
 
         await self._app(scope, receive, send_dressed)

@@ -22,6 +22,7 @@ import httpx
 import orjson
 import psycopg
 
+from gre_bridge.devstack import try_page
 from gre_bridge.devstack.faults import Request
 from gre_bridge.devstack.guard import Guarded
 from gre_bridge.devstack.keys import write_secret
@@ -31,7 +32,7 @@ from gre_bridge.errors import ConfigurationError
 from gre_bridge.migrate import migrate as apply_migrations
 
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
-STAFF, PLAYER = "s1", 29
+STAFF, PLAYER = "s1", try_page.PLAYER
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 25.0
 _CURL = (
@@ -46,7 +47,7 @@ _SEEDS = (
     ),
     (
         "insert into public.gre_chat_players (player_id, display_name) values (%s, %s) on conflict do nothing",
-        (PLAYER, "Asha"),
+        (PLAYER, try_page.NAME),
     ),
 )
 
@@ -74,6 +75,8 @@ async def dev(
             data_dir=data_dir, port=port, heard=narrator(out) if out.isatty() else None
         ) as stack:
             env = {**stack.env(), **daemon_env(http_port)}
+            if worker:
+                env |= stack.try_page.beside(daemon_url(env), stack.url)
             if migrate:
                 await asyncio.to_thread(migrate_and_seed, stack.postgres.dsn())
             if not worker:
@@ -128,7 +131,7 @@ def _complain(text: str) -> None:
 async def is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
     """Whether the daemon that was started with `env` says that it is ready."""
     try:
-        response = await client.get(f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/readyz")
+        response = await client.get(f"{daemon_url(env)}/readyz")
     except httpx.HTTPError:
         return False
     return response.status_code == 200
@@ -175,6 +178,11 @@ def daemon_env(http_port: int | None) -> dict[str, str]:
         return {"GRE_HTTP_HOST": "127.0.0.1", "GRE_HTTP_PORT": str(probe.getsockname()[1])}
 
 
+def daemon_url(env: dict[str, str]) -> str:
+    """Where the daemon that is started with `env` answers."""
+    return f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
+
+
 def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
     """Start the daemon under a guard, with `env` written to `env_file` for it."""
     write_secret(env_file, _dotenv(env))
@@ -201,6 +209,13 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
         "admin a1": stack.user_token("admin", staff_id="a1", expires_in=7 * 86400),
     }
     lines = ["gre-bridge dev is ready.", ""]
+    if stack.try_page.daemon_url:
+        # (A fragment reaches no server and no server's log; the page takes it out of the address at once.)
+        lines += ["Open both, and write from one to the other:"]
+        lines += [
+            f"  the staff console  {stack.try_page.daemon_url}/console#token={tokens[f'staff {STAFF}']}"
+        ]
+        lines += [f"  a player's page    {stack.url}/try", ""]
     lines += [f"  {name}={value}" for name, value in env.items()]
     lines += ["", "Tokens of users (valid for 7 days):"]
     lines += [f"  {name}: {token}" for name, token in tokens.items()]

@@ -35,6 +35,7 @@ from gre_bridge.devstack.postgrest import PostgREST, open_pool
 from gre_bridge.devstack.pusher import Pusher
 from gre_bridge.devstack.realtime import Realtime
 from gre_bridge.devstack.server import listen, serve
+from gre_bridge.devstack.try_page import TryPage
 
 
 class Stack:
@@ -74,6 +75,7 @@ class Stack:
             "pusher": Faults(self.pusher, refused=self.pusher.refused),
             "onesignal": Faults(self.onesignal, refused=self.onesignal.refused),
         }
+        self.try_page = TryPage(self.keys)
         self._routes: tuple[tuple[str, str, App], ...] = ()
         self._exit = contextlib.AsyncExitStack()
 
@@ -132,6 +134,7 @@ class Stack:
             ("/realtime/v1/", "websocket", self.realtime),
             ("/app/", "websocket", self.pusher.channels),
             ("/__stack/", "http", panel),
+            ("/try", "http", self.try_page),
         )
         return rest, self.realtime
 

@@ -1,0 +1,127 @@
+/** The REST door: one call for each path the console uses. It keeps no state but the server's clock. */
+
+import type { Colleague, DeadLetter, Message, Operations, Queued, Session } from './types'
+
+const WITHIN = 15_000
+
+/** A refusal, or no answer at all (status 0). `message` is the server's line, to be read by people. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    text: string,
+    readonly retryAfter = 0,
+  ) {
+    super(text)
+  }
+
+  /** Whether the same call may succeed later (after a 401, with a renewed token). */
+  get transient(): boolean {
+    return this.status === 0 || this.status === 401 || this.status === 429 || this.status >= 500
+  }
+}
+
+export type Status = 'active' | 'closed'
+export interface QueueQuery {
+  status?: Status
+  assigned?: string
+  player?: string
+  limit?: number
+  cursor?: string
+}
+
+export class Api {
+  /** What to add to this machine's clock to have the server's, in milliseconds. */
+  skew = 0
+
+  constructor(
+    private readonly token: () => string,
+    private readonly denied: (code: string) => void,
+  ) {}
+
+  /** The server's time, as far as its `Date` headers tell. */
+  now(): number {
+    return Date.now() + this.skew
+  }
+
+  queue(query: QueueQuery): Promise<{ sessions: Queued[]; next: string | null }> {
+    return this.call('GET', `/api/gre-admin/queue${search(query)}`)
+  }
+
+  messages(
+    session: string,
+    query: { limit?: number; before_seq?: number; after_seq?: number },
+  ): Promise<{ session: Session; messages: Message[]; has_more: boolean }> {
+    return this.call('GET', `/api/gre-admin/messages/${encodeURIComponent(session)}${search(query)}`)
+  }
+
+  reply(session: string, id: string, message: string): Promise<{ message: Message }> {
+    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message })
+  }
+
+  /** `assigned` to `staffId` (the caller by default), `active` (nobody's, reopened), or `closed`. */
+  setStatus(session: string, status: 'assigned' | 'active' | 'closed', staffId?: string): Promise<{ session: Session }> {
+    const path = `/api/gre-admin/session/${encodeURIComponent(session)}/status`
+    return this.call('PUT', path, staffId === undefined ? { status } : { status, staffId })
+  }
+
+  staff(): Promise<{ staff: Colleague[] }> {
+    return this.call('GET', '/api/gre-admin/staff')
+  }
+
+  player(id: number): Promise<{ player: { playerId: number; displayName: string | null; enabled: boolean } }> {
+    return this.call('GET', `/api/gre-admin/player/${id}`)
+  }
+
+  enablePlayer(id: number, enabled: boolean): Promise<{ enabled: boolean }> {
+    return this.call('POST', `/api/gre-chat/enable-player/${id}`, { enabled })
+  }
+
+  operations(): Promise<Operations> {
+    return this.call('GET', '/api/gre-admin/operations')
+  }
+
+  dead(cursor?: string): Promise<{ dead: DeadLetter[]; next: string | null }> {
+    return this.call('GET', `/api/gre-admin/dead${search({ limit: 50, cursor })}`)
+  }
+
+  retryDead(ids: string[]): Promise<{ count: number }> {
+    return this.call('POST', '/api/gre-admin/dead/retry', { ids })
+  }
+
+  private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const headers: Record<string, string> = { Authorization: `Bearer ${this.token()}` }
+    if (body !== undefined) headers['Content-Type'] = 'application/json'
+    let answer: Response
+    let said: unknown
+    try {
+      answer = await fetch(path, {
+        method,
+        headers,
+        body: body === undefined ? null : JSON.stringify(body),
+        cache: 'no-store',
+        credentials: 'omit',
+        signal: AbortSignal.timeout(WITHIN),
+      })
+      said = await answer.json()
+    } catch {
+      throw new ApiError(0, 'unreachable', 'The server does not answer.')
+    }
+    const date = Date.parse(answer.headers.get('Date') ?? '')
+    // The header counts whole seconds: half a second is its middle.
+    if (!Number.isNaN(date)) this.skew = date + 500 - Date.now()
+    if (answer.ok) return said as T
+    const { code = 'unknown', error = 'The server refused.' } = (said ?? {}) as { code?: string; error?: string }
+    if (answer.status === 401) this.denied(code)
+    throw new ApiError(answer.status, code, sentence(error), Number(answer.headers.get('Retry-After')) || 0)
+  }
+}
+
+function search(query: object): string {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null)
+  return given.length ? `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : ''
+}
+
+function sentence(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith('.') ? '' : '.')
+}

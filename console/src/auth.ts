@@ -1,0 +1,218 @@
+/**
+ * Who is signed in: tokens from Supabase Auth, or one that was pasted or came in a link's fragment.
+ *
+ * A token is kept in this tab's sessionStorage alone, is sent in headers and frames only, and never gets into an address.
+ */
+
+import { forget, keep, kept } from './kept'
+
+export interface Config {
+  supabaseUrl: string | null
+  anonKey: string | null
+}
+
+/** What the project's Supabase Auth offers. */
+export interface Ways {
+  password: boolean
+  link: boolean
+}
+
+interface Grant {
+  token: string
+  refresh?: string
+}
+
+const KEY = 'gre.token'
+const WITHIN = 15_000
+const RENEW_BEFORE = 60_000
+const WARN_BEFORE = 5 * 60_000
+const LONGEST_TIMER = 6 * 3600_000
+
+export class Auth {
+  private grant: Grant | undefined
+  private timer: number | undefined
+  private renewing: Promise<boolean> | undefined
+  /** Called with a new token of the same person. */
+  onRenewed: () => void = () => {}
+  /** Called when nothing but signing in again helps, with what to tell. */
+  onEnded: (why: string) => void = () => {}
+  /** Called when the end of a token that cannot be renewed comes near. */
+  onEnding: (at: number) => void = () => {}
+
+  constructor(private readonly config: Config) {
+    const stored = kept(KEY)
+    if (stored) this.grant = parsed<Grant>(stored)
+  }
+
+  get token(): string {
+    return this.grant?.token ?? ''
+  }
+
+  get signedIn(): boolean {
+    return this.grant !== undefined
+  }
+
+  /** When the token ends, in milliseconds since 1970; undefined if it does not say. */
+  get endsAt(): number | undefined {
+    const claims = parsed<{ exp?: number }>(decoded(this.token.split('.')[1] ?? ''))
+    return claims?.exp === undefined ? undefined : claims.exp * 1000
+  }
+
+  /** Take the token out of the address, where a link put it; what Supabase Auth says against it, if it does. */
+  takeFromAddress(): string | undefined {
+    const given = new URLSearchParams(location.hash.slice(1))
+    const token = given.get('access_token') ?? given.get('token')
+    const error = given.get('error_description')
+    if (token === null && error === null) return undefined
+    history.replaceState(null, '', location.pathname)
+    if (token === null) return error ?? undefined
+    const refresh = given.get('refresh_token')
+    this.take(refresh ? { token, refresh } : { token })
+    return undefined
+  }
+
+  /** Sign in with a token as it is. */
+  paste(token: string): void {
+    this.take({ token: token.trim().replace(/^Bearer\s+/i, '') })
+  }
+
+  /** What can be done to sign in; undefined where there is no Supabase Auth (the embedded stack). */
+  async ways(): Promise<Ways | undefined> {
+    if (!this.config.supabaseUrl || !this.config.anonKey) return undefined
+    try {
+      const said = await this.ask<{ external?: { email?: boolean } }>('GET', 'settings')
+      const email = said.external?.email ?? false
+      return { password: email, link: email }
+    } catch {
+      return undefined
+    }
+  }
+
+  async password(email: string, password: string): Promise<void> {
+    this.take(granted(await this.ask('POST', 'token?grant_type=password', { email, password })))
+  }
+
+  /** Have a link sent that leads back here with a token in its fragment. */
+  async link(email: string): Promise<void> {
+    const back = encodeURIComponent(`${location.origin}${location.pathname}`)
+    await this.ask('POST', `otp?redirect_to=${back}`, { email, create_user: false })
+  }
+
+  /** Get a new token; whether there is one. Several who ask at once get the same answer. */
+  renew(): Promise<boolean> {
+    this.renewing ??= this.refresh().finally(() => (this.renewing = undefined))
+    return this.renewing
+  }
+
+  signOut(): void {
+    clearTimeout(this.timer)
+    if (this.grant?.refresh) void this.ask('POST', 'logout?scope=local', {}, this.token).catch(() => {})
+    this.grant = undefined
+    forget('gre.')
+  }
+
+  /** Begin to watch the clock for a token that was kept. */
+  watch(): void {
+    clearTimeout(this.timer)
+    const ends = this.endsAt
+    if (ends === undefined) return
+    const left = ends - Date.now()
+    if (this.grant?.refresh) {
+      // A short-lived token is renewed at half of its life.
+      const pause = Math.max(1000, left - Math.min(RENEW_BEFORE, left / 2))
+      this.timer = setTimeout(() => (pause > LONGEST_TIMER ? this.watch() : void this.renew()), Math.min(pause, LONGEST_TIMER))
+    } else if (left <= 0) this.end('Your sign-in has expired.')
+    else if (left <= WARN_BEFORE) {
+      this.onEnding(ends)
+      this.timer = setTimeout(() => this.watch(), left + 500)
+    } else this.timer = setTimeout(() => this.watch(), Math.min(left - WARN_BEFORE, LONGEST_TIMER))
+  }
+
+  private async refresh(): Promise<boolean> {
+    const refresh = this.grant?.refresh
+    if (!refresh) {
+      this.end('Your sign-in has expired.')
+      return false
+    }
+    try {
+      this.take(granted(await this.ask('POST', 'token?grant_type=refresh_token', { refresh_token: refresh })))
+    } catch (error) {
+      if (error instanceof Refusal && error.status < 500 && error.status !== 429) {
+        this.end('Your sign-in has ended.')
+        return false
+      }
+      // Not answered: once more in a moment. The token may be good for a while yet.
+      clearTimeout(this.timer)
+      this.timer = setTimeout(() => void this.renew(), 5000)
+      return false
+    }
+    this.onRenewed()
+    return true
+  }
+
+  private take(grant: Grant): void {
+    this.grant = grant
+    keep(KEY, JSON.stringify(grant))
+    this.watch()
+  }
+
+  private end(why: string): void {
+    clearTimeout(this.timer)
+    this.grant = undefined
+    // (Drafts stay: who signs in again goes on where they were.)
+    keep(KEY, null)
+    this.onEnded(why)
+  }
+
+  private async ask<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
+    const anon = this.config.anonKey ?? ''
+    const answer = await fetch(`${this.config.supabaseUrl}/auth/v1/${path}`, {
+      method,
+      headers: {
+        apikey: anon,
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+        ...(token && { Authorization: `Bearer ${token}` }),
+      },
+      body: body === undefined ? null : JSON.stringify(body),
+      credentials: 'omit',
+      signal: AbortSignal.timeout(WITHIN),
+    }).catch(() => {
+      throw new Refusal(0, 'The sign-in service does not answer.')
+    })
+    const said = (await answer.json().catch(() => ({}))) as Record<string, string>
+    if (!answer.ok) {
+      throw new Refusal(answer.status, said['msg'] ?? said['error_description'] ?? said['message'] ?? 'Signing in was refused.')
+    }
+    return said as T
+  }
+}
+
+class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    text: string,
+  ) {
+    super(text)
+  }
+}
+
+function granted(said: { access_token?: string; refresh_token?: string }): Grant {
+  if (!said.access_token) throw new Refusal(400, 'The sign-in service gave no token.')
+  return said.refresh_token ? { token: said.access_token, refresh: said.refresh_token } : { token: said.access_token }
+}
+
+function decoded(part: string): string {
+  try {
+    return atob(part.replaceAll('-', '+').replaceAll('_', '/'))
+  } catch {
+    return ''
+  }
+}
+
+function parsed<T>(text: string): T | undefined {
+  try {
+    return JSON.parse(text) as T
+  } catch {
+    return undefined
+  }
+}

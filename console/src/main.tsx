@@ -1,0 +1,24 @@
+/** Starts the console: who is signed in, then the page. */
+
+import { render } from 'preact'
+import { Auth, type Config } from './auth'
+import './style/base.css'
+import './style/desk.css'
+import './style/conversation.css'
+import './style/health.css'
+import { applyTheme } from './theme'
+import { App } from './views/App'
+
+async function config(): Promise<Config> {
+  try {
+    return (await (await fetch('/console/config.json', { credentials: 'omit' })).json()) as Config
+  } catch {
+    return { supabaseUrl: null, anonKey: null }
+  }
+}
+
+applyTheme()
+const auth = new Auth(await config())
+const refused = auth.takeFromAddress()
+const root = document.getElementById('app')
+if (root) render(<App auth={auth} refused={refused} />, root)

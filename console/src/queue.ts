@@ -1,0 +1,222 @@
+/**
+ * The sessions in the order a desk works in: who waits longest first, then the answered, then the closed.
+ *
+ * Pages come from the server, changes from the socket; both end in one map, and what is shown is sorted from that.
+ */
+
+import type { Api, QueueQuery } from './api'
+import { ApiError } from './api'
+import type { Message, Queued, Session } from './types'
+
+export type Filter = 'open' | 'mine' | 'closed'
+
+const FIRST_PAGE = 60
+const PAGE = 200
+/** Open sessions are loaded to the end, so that counts are true; beyond this, as one scrolls. */
+const EAGER = 10_000
+const CROWD = 20
+
+export class Queue {
+  readonly sessions = new Map<string, Queued>()
+  filter: Filter = 'open'
+  search = ''
+  loading = false
+  /** Whether everything that the filter finds is here. */
+  complete = false
+  error = ''
+  private cursor: string | null = null
+  private turn = 0
+  private begun = 0
+  private seen = new Set<string>()
+  private readonly touched = new Map<string, number>()
+  private readonly unknown = new Set<number>()
+  private asking: number | undefined
+  private sorted: Queued[] | undefined
+
+  constructor(
+    private readonly api: Api,
+    private readonly me: () => string,
+    private readonly changed: () => void,
+    /** A session that must stay known: the one that is open on the page. */
+    private readonly kept: () => string | undefined,
+  ) {}
+
+  /** What the filter and the search show, in order. */
+  get view(): Queued[] {
+    this.sorted ??= [...this.sessions.values()].filter((one) => this.shows(one)).sort(inOrder)
+    return this.sorted
+  }
+
+  /** Open sessions that wait for an answer. */
+  get waiting(): number {
+    let count = 0
+    for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) count += 1
+    return count
+  }
+
+  show(filter: Filter, search: string): void {
+    if (filter === this.filter && search === this.search && !this.error) return
+    this.filter = filter
+    this.search = search
+    this.complete = false
+    this.cursor = null
+    void this.reload()
+  }
+
+  /** Read again from the start; what is shown stays until the answer is here. */
+  async reload(): Promise<void> {
+    this.turn += 1
+    this.begun = Date.now()
+    this.seen = new Set()
+    this.cursor = null
+    this.complete = false
+    this.loading = false
+    this.stale()
+    await this.more()
+  }
+
+  /** Read the next page, if there is one. */
+  async more(): Promise<void> {
+    if (this.loading || this.complete) return
+    const turn = this.turn
+    const first = this.cursor === null
+    this.loading = true
+    try {
+      const page = await this.api.queue({ ...this.query(), limit: first ? FIRST_PAGE : PAGE, ...(this.cursor && { cursor: this.cursor }) })
+      if (turn !== this.turn) return
+      for (const one of page.sessions) {
+        this.seen.add(one.id)
+        this.put(one)
+      }
+      this.cursor = page.next
+      this.complete = page.next === null
+      this.error = ''
+      if (this.complete) this.sweep()
+    } catch (error) {
+      if (turn !== this.turn) return
+      this.error = error instanceof ApiError ? error.message : 'The list could not be read.'
+    }
+    this.loading = false
+    this.changed()
+    const eager = this.filter !== 'closed' && !this.search && this.seen.size < EAGER
+    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), 0)
+  }
+
+  /** Take a session as the server tells it. */
+  put(session: Session | Queued): void {
+    const old = this.sessions.get(session.id)
+    if (old && (old.rev > session.rev || old.last_seq > session.last_seq)) return
+    if ('waiting_since' in session) this.set(session)
+    else if (session.status === 'closed') this.set({ ...session, waiting_since: null })
+    // A session that was opened again has a past that only the queue knows.
+    else if (old?.status === 'active') this.set({ ...session, waiting_since: old.waiting_since })
+    else this.ask(session.player_id)
+  }
+
+  /** Take a message that was sent in one of them. */
+  told(message: Message): void {
+    const old = this.sessions.get(message.session_id)
+    if (!old) return this.ask(message.player_id)
+    const mine = message.sender === 'player'
+    const newer = message.seq > old.last_seq
+    const since = message.sender === 'staff' && message.seq >= old.last_seq ? null : old.waiting_since
+    this.set({
+      ...old,
+      waiting_since: mine && newer && old.status === 'active' ? (since ?? message.timestamp) : since,
+      ...(newer && {
+        last_seq: message.seq,
+        last_message: message.message,
+        last_message_at: message.timestamp,
+        unread_by_staff: old.unread_by_staff + (mine ? 1 : 0),
+      }),
+    })
+  }
+
+  /** Staff have read a session up to there. */
+  read(session: string, upTo: number): void {
+    const old = this.sessions.get(session)
+    if (old) this.set({ ...old, unread_by_staff: Math.min(old.unread_by_staff, Math.max(0, old.last_seq - upTo)) })
+  }
+
+  /** The open session of a player, if it is known. */
+  openOf(player: number): Queued | undefined {
+    for (const one of this.sessions.values()) if (one.player_id === player && one.status === 'active') return one
+    return undefined
+  }
+
+  /** Ask for a player's sessions; many at once are asked for as a list. */
+  ask(player: number): void {
+    this.unknown.add(player)
+    this.asking ??= setTimeout(() => {
+      this.asking = undefined
+      const players = [...this.unknown]
+      this.unknown.clear()
+      if (players.length > CROWD) return void this.reload()
+      for (const one of players) void this.fetch(one)
+    }, 60)
+  }
+
+  private async fetch(player: number): Promise<void> {
+    try {
+      const found = await this.api.queue({ player: String(player), limit: 10 })
+      for (const one of found.sessions) this.put(one)
+      this.changed()
+    } catch {
+      // The next reload brings it.
+    }
+  }
+
+  private set(session: Queued): void {
+    this.sessions.set(session.id, session)
+    this.touched.set(session.id, Date.now())
+    this.stale()
+  }
+
+  private stale(): void {
+    this.sorted = undefined
+    this.changed()
+  }
+
+  private query(): QueueQuery {
+    return {
+      status: this.filter === 'closed' ? 'closed' : 'active',
+      ...(this.filter === 'mine' && { assigned: 'me' }),
+      ...(this.search && { player: this.search }),
+    }
+  }
+
+  private shows(one: Queued): boolean {
+    if ((one.status === 'closed') !== (this.filter === 'closed')) return false
+    if (this.filter === 'mine' && one.assigned_staff_id !== this.me()) return false
+    if (!this.search) return true
+    const name = (one.player_name ?? '').toLowerCase()
+    return name.startsWith(this.search.toLowerCase()) || String(one.player_id) === this.search
+  }
+
+  /** The whole list was read: what it did not have is not in it any more. */
+  private sweep(): void {
+    for (const one of this.view) {
+      const known = this.seen.has(one.id) || (this.touched.get(one.id) ?? 0) >= this.begun || one.id === this.kept()
+      if (!known) {
+        this.sessions.delete(one.id)
+        this.touched.delete(one.id)
+      }
+    }
+    this.stale()
+  }
+}
+
+function rank(one: Queued): number {
+  return one.status === 'closed' ? 2 : one.waiting_since ? 0 : 1
+}
+
+function inOrder(a: Queued, b: Queued): number {
+  const group = rank(a) - rank(b)
+  if (group) return group
+  if (a.waiting_since && b.waiting_since) return compare(a.waiting_since, b.waiting_since) || compare(a.id, b.id)
+  return compare(b.last_message_at ?? b.created_at, a.last_message_at ?? a.created_at) || compare(b.id, a.id)
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

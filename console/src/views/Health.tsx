@@ -1,0 +1,102 @@
+/** The health view: what waits, which sinks work, how much went out in the last hour, and what was refused for good. */
+
+import { useEffect, useState } from 'preact/hooks'
+import { ApiError } from '../api'
+import type { Desk } from '../desk'
+import { number, span } from '../format'
+import type { Operations, SinkState } from '../types'
+import { DeadLetters } from './DeadLetters'
+import { Plot } from './Plot'
+
+const EVERY = 5000
+
+export function HealthView({ desk }: { desk: Desk }) {
+  const [found, setFound] = useState<Operations>()
+  const [error, setError] = useState('')
+  useEffect(() => {
+    let over = false
+    let timer: number | undefined
+    const read = async (): Promise<void> => {
+      if (!document.hidden) {
+        try {
+          const answer = await desk.api.operations()
+          if (over) return
+          setFound(answer)
+          setError('')
+        } catch (refusal) {
+          if (!over) setError(refusal instanceof ApiError ? refusal.message : 'The figures could not be read.')
+        }
+      }
+      if (!over) timer = setTimeout(read, EVERY)
+    }
+    void read()
+    return () => {
+      over = true
+      clearTimeout(timer)
+    }
+  }, [desk])
+  return (
+    <main class="health" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
+      <h1>Health</h1>
+      {error && <div class="banner banner-warn" role="alert">{error}</div>}
+      {!found && !error && <p class="empty" role="status">Loading …</p>}
+      {found && (
+        <>
+          <dl class="figures">
+            <Figure id="backlog" label="Events that wait" value={number(found.backlog)} state={found.backlog > 1000 ? 'warn' : 'good'} />
+            <Figure id="oldest-age" label="Oldest has waited" value={found.backlog ? span(found.oldest_age_seconds * 1000) : '–'} state={found.oldest_age_seconds > 60 ? 'bad' : found.oldest_age_seconds > 10 ? 'warn' : 'good'} />
+            <Figure id="dead-count" label="Dead letters" value={number(found.dead)} state={found.dead ? 'warn' : 'good'} />
+            <Figure id="feed" label="Realtime feed" value={found.feed ?? 'unknown'} state={found.feed === 'live' ? 'good' : 'warn'} />
+          </dl>
+          <section aria-labelledby="rate">
+            <h2 id="rate">Delivered in the last hour</h2>
+            <Plot points={found.per_minute} />
+          </section>
+          <section aria-labelledby="sinks">
+            <h2 id="sinks">Sinks</h2>
+            <div class="table" tabIndex={0} role="region" aria-labelledby="sinks">
+              <table>
+                <thead><tr><th>Sink</th><th>State</th><th class="n">Pending</th><th class="n">Oldest</th><th class="n">Blocked</th><th class="n">Dead</th><th>Last error</th></tr></thead>
+                <tbody>{found.sinks.map((sink) => <Sink key={sink.name} sink={sink} />)}</tbody>
+              </table>
+            </div>
+          </section>
+          <section aria-labelledby="workers">
+            <h2 id="workers">Daemons</h2>
+            {found.workers.length === 0 && <p class="quiet">None was seen lately.</p>}
+            <ul class="workers">
+              {found.workers.map((one) => (
+                <li key={`${one.host} ${one.version}`} data-testid="worker"><b>{one.host}</b> <span class="quiet">{one.version}, seen {span(one.seen_seconds * 1000)} ago</span></li>
+              ))}
+            </ul>
+          </section>
+          {desk.me?.role === 'admin' && <DeadLetters desk={desk} count={found.dead} />}
+        </>
+      )}
+    </main>
+  )
+}
+
+function Figure({ id, label, value, state }: { id: string; label: string; value: string; state: 'good' | 'warn' | 'bad' }) {
+  return (
+    <div class={`figure figure-${state}`}>
+      <dt>{label}</dt>
+      <dd data-testid={id} data-state={state}>{value}</dd>
+    </div>
+  )
+}
+
+function Sink({ sink }: { sink: SinkState }) {
+  const state = !sink.enabled ? 'off' : sink.breaker === 'open' ? 'failing' : sink.breaker === 'half-open' ? 'trying' : 'working'
+  return (
+    <tr data-testid="sink" data-sink={sink.name} data-state={state}>
+      <th scope="row">{sink.name}</th>
+      <td><span class={`chip chip-${state}`}>{state}</span></td>
+      <td class="n">{number(sink.pending)}</td>
+      <td class="n">{sink.pending && sink.oldest_age_seconds !== null ? span(sink.oldest_age_seconds * 1000) : '–'}</td>
+      <td class="n">{number(sink.blocked)}</td>
+      <td class="n">{number(sink.dead)}</td>
+      <td class="why">{sink.last_error || '–'}</td>
+    </tr>
+  )
+}

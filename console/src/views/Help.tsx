@@ -1,0 +1,33 @@
+/** The keyboard, in a dialog of the browser's own. */
+
+import { useEffect, useRef } from 'preact/hooks'
+
+const KEYS: [string, string][] = [
+  ['j / k', 'next, previous conversation'],
+  ['Enter', 'write a reply; in the reply: send'],
+  ['Shift + Enter', 'a new line'],
+  ['/', 'search a player'],
+  ['Esc', 'leave the field; then close the conversation'],
+  ['?', 'this list'],
+]
+
+export function Help({ open, onClose }: { open: boolean; onClose: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null)
+  useEffect(() => {
+    if (open) dialog.current?.showModal()
+  }, [open])
+  return (
+    <dialog ref={dialog} onClose={onClose} aria-labelledby="help-title">
+      <h2 id="help-title">Keyboard</h2>
+      <dl>
+        {KEYS.map(([key, what]) => (
+          <div key={key}>
+            <dt><kbd>{key}</kbd></dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <form method="dialog"><button class="primary" type="submit">Close</button></form>
+    </dialog>
+  )
+}

@@ -1,0 +1,41 @@
+/** The few pictures there are. They say nothing that is not said in words beside them. */
+
+const PATHS = {
+  bell: 'M6 16V11a6 6 0 1 1 12 0v5l1.5 2h-15zM10 20a2 2 0 0 0 4 0',
+  bellOff: 'M6 16V11c0-1 .2-1.9 .6-2.7M9 5.700A6 6 0 0 1 18 11v5M4.500 18H16M10 20a2 2 0 0 0 4 0M4 4l16 16',
+  sun: 'M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.400 1.400M17.600 17.600 19 19M19 5l-1.400 1.400M6.400 17.600 5 19',
+  moon: 'M20 14.500A8 8 0 0 1 9.500 4a8 8 0 1 0 10.500 10.500z',
+  auto: 'M12 3a9 9 0 1 0 0 18zM12 3a9 9 0 0 1 0 18',
+  help: 'M9.200 9.500a2.900 2.900 0 1 1 4 2.600c-.8.400-1.200 1-1.200 1.900M12 17.200v.1',
+  out: 'M14 4H6v16h8M10 12h10M17 9l3 3-3 3',
+  back: 'M15 5l-7 7 7 7',
+  send: 'M4 12 20 4l-5 16-3-7z',
+  search: 'M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l4 4',
+  down: 'M6 9l6 6 6-6',
+  warn: 'M12 4 2.500 20h19zM12 10v4M12 17v.1',
+} as const
+
+export function Icon({ name }: { name: keyof typeof PATHS }) {
+  return (
+    <svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
+      <path d={PATHS[name]} />
+    </svg>
+  )
+}
+
+/** Sent, delivered, read: one tick, two, two in colour; the words are for who does not see them. */
+export function Marks({ state }: { state: 'sending' | 'sent' | 'delivered' | 'read' }) {
+  const words = { sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read' }[state]
+  return (
+    <span class={`marks marks-${state}`} title={words}>
+      <svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
+        {state === 'sending' ? (
+          <path d="M12 5a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM12 8.500V12l2.500 1.500" />
+        ) : (
+          <path d={state === 'sent' ? 'M5 12.500l4.500 4.500L19 7.500' : 'M2 12.500l4.500 4.500L16 7.500M11.500 17l.5 0L22 7.500'} />
+        )}
+      </svg>
+      <span class="unseen">{words}</span>
+    </span>
+  )
+}
