@@ -228,6 +228,7 @@ class Bridge:
             fast_sweep_interval=settings.fast_sweep_interval,
             feed_healthy=lambda: self._feed.healthy,
             broadcast=self._feed.broadcast,
+            on_missed=self._feed.missed,
         )
         door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(

@@ -74,7 +74,7 @@ class Condition:
         """What the chat's own health endpoint tells of this instance."""
         now, hub = time.monotonic(), self._hub()
         return {
-            "connections": hub.connections if hub else 0,
+            "connections": len(hub.audience) if hub else 0,
             "realtime": {
                 "state": self._feed.state.value,
                 "healthy": self._feed.healthy,
