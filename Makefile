@@ -61,7 +61,7 @@ soak: setup ## Run under load with a fault every few seconds (ARGS="--minutes 60
 
 .PHONY: lock
 lock: ## Renew requirements.lock (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra uvloop --group test --group check --group build \
+	uv pip compile pyproject.toml --extra dev --extra uvloop --extra tracing --group test --group check --group build \
 	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
 	uv pip compile --group bench --constraint requirements.lock --generate-hashes --universal --python-version 3.11 \

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 from collections.abc import Callable
 
 import structlog
@@ -23,26 +22,26 @@ from gre_bridge.api.door import Door
 from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.api.hub import Hub
+from gre_bridge.condition import Condition
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.feed import Feed, FeedState, Timing
 from gre_bridge.heartbeat import Heartbeat
-from gre_bridge.models import Json, NewRow
+from gre_bridge.models import NewRow
 from gre_bridge.notify import Notifier
 from gre_bridge.portal import Portal
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.outlets import build_sinks
-from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
+from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
 from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
+from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.bridge")
 
 GIVE_UP = 2.0
 """Seconds that a stop which ran out of time may take to hand its leases back."""
-FEED_PATIENCE = 150.0
-"""Seconds that a turn of the feed's loop may take: a link opens, or beats."""
 
 
 class Bridge:
@@ -61,6 +60,7 @@ class Bridge:
             raise ConfigurationError(
                 "PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to"
             )
+        self._tracing = Tracing.from_environment() if relay else None
         self._dispatchers: list[Dispatcher] = []
         self._hub: Hub | None = None
         self._feed = Feed(
@@ -76,10 +76,16 @@ class Bridge:
         )
         self._heart = Heartbeat(
             sinks=frozenset(o.sink.name for o in self._outlets),
-            report=self._report,
             on_schema=self._schema_checked,
         )
         self._stop = asyncio.Event()
+        self._condition = Condition(
+            dispatchers=self._dispatchers,
+            feed=self._feed,
+            hub=lambda: self._hub,
+            schema=lambda: self._heart.problem,
+            stopping=self._stop,
+        )
 
     def stop(self) -> None:
         """Begin a graceful stop."""
@@ -122,6 +128,8 @@ class Bridge:
             for outlet in self._outlets:
                 await outlet.sink.aclose()
             await store.aclose()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
             log.info("stopped")
 
     async def _open_portal(self) -> Portal | None:
@@ -148,8 +156,8 @@ class Bridge:
         notifier = Notifier.from_environment()
         async with asyncio.TaskGroup() as group:
             background = [
-                group.create_task(self._heart.run(store)),
-                group.create_task(notifier.feed_watchdog(self.stuck)),
+                group.create_task(self._heart.run(store, self._condition.report)),
+                group.create_task(notifier.feed_watchdog(self._condition.stuck)),
             ]
             if self._outlets or portal is not None:
                 background.append(group.create_task(self._feed.run()))
@@ -196,14 +204,14 @@ class Bridge:
         """Serve HTTP and the sockets until cancelled."""
         settings = self._settings
         access = Access(portal, Guard(settings.auth_failures))
-        health = Health(self.metrics, store, self.problems, self.alive, settings)
+        health = Health(self.metrics, store, self._condition.problems, self._condition.alive, settings)
         if portal is None:
             app = create_app(
                 health=health,
                 access=access,
                 settings=settings,
                 sockets=None,
-                overview=self._overview,
+                overview=self._condition.overview,
             )
             await serve(app, settings=settings)
             return
@@ -220,6 +228,7 @@ class Bridge:
             fast_sweep_interval=settings.fast_sweep_interval,
             feed_healthy=lambda: self._feed.healthy,
             broadcast=self._feed.broadcast,
+            on_missed=self._feed.missed,
         )
         door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(
@@ -227,7 +236,7 @@ class Bridge:
             access=access,
             settings=settings,
             sockets=door.serve,
-            overview=self._overview,
+            overview=self._condition.overview,
         )
         async with asyncio.TaskGroup() as group:
             telling = group.create_task(hub.run())
@@ -235,31 +244,6 @@ class Bridge:
                 await serve(app, settings=settings)
             finally:
                 telling.cancel()
-
-    def _overview(self) -> Json:
-        """What the chat's own health endpoint tells of this instance."""
-        now = time.monotonic()
-        return {
-            "connections": self._hub.connections if self._hub else 0,
-            "realtime": {
-                "state": self._feed.state.value,
-                "healthy": self._feed.healthy,
-                "detail": self._feed.detail,
-            },
-            "sinks": [
-                {
-                    "sink": d.sink.name,
-                    "breaker": d.breaker.state(now).value,
-                    "error": d.breaker.reason or d.last_error or None,
-                }
-                for d in self._dispatchers
-            ],
-        }
-
-    def _report(self) -> Json:
-        """What the heartbeat tells of this daemon, for `gre-bridge status`: the sinks by name."""
-        overview = self._overview()
-        return {**overview, "sinks": {row["sink"]: row for row in overview["sinks"]}}
 
     async def _relay(self, store: Store, notifier: Notifier) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
@@ -276,6 +260,7 @@ class Bridge:
                 retry=RetryPolicy(max_attempts=settings.max_attempts),
                 breaker=Breaker(),
                 pace=Pace(outlet.rate),
+                tracing=self._tracing,
                 lease_seconds=settings.lease_seconds,
                 sweep_interval=settings.sweep_interval,
                 fast_sweep_interval=settings.fast_sweep_interval,
@@ -286,7 +271,7 @@ class Bridge:
             )
             for outlet in self._outlets
         ]
-        self._dispatchers = dispatchers
+        self._dispatchers.extend(dispatchers)
         if self._stop.is_set():
             return
         async with asyncio.TaskGroup() as relaying:
@@ -309,38 +294,6 @@ class Bridge:
         for reason, count in self._feed.reconnections.items():
             counter = self.metrics.reconnections.labels(reason)
             counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count
-
-    def stuck(self) -> str:
-        """Which loop does not turn any more; empty while all do."""
-        if self._stop.is_set():
-            return ""  # draining is bounded by GRE_DRAIN_SECONDS
-        now = time.monotonic()
-        for dispatcher in self._dispatchers:
-            if now - dispatcher.turned > dispatcher.patience:
-                return f"{dispatcher.sink.name}: its loop has not turned for {now - dispatcher.turned:.0f} s"
-        if self._feed.state is not FeedState.STOPPED and now - self._feed.turned > FEED_PATIENCE:
-            return f"feed: its loop has not turned for {now - self._feed.turned:.0f} s"
-        return ""
-
-    def alive(self) -> bool:
-        """Whether every loop turns."""
-        return not self.stuck()
-
-    def problems(self) -> list[str]:
-        """Why this daemon is not ready, one line each; empty when it is."""
-        found: list[str] = []
-        if self._heart.problem:
-            found.append(self._heart.problem)
-        if self._stop.is_set():
-            found.append("stopping")
-        now = time.monotonic()
-        for dispatcher in self._dispatchers:
-            name = dispatcher.sink.name
-            if dispatcher.breaker.state(now) is not BreakerState.CLOSED:
-                found.append(f"{name}: {dispatcher.breaker.reason}")
-            if dispatcher.last_error:
-                found.append(f"{name}: {dispatcher.last_error}")
-        return found
 
 
 def run(settings: Settings, *, relay: bool = True, http: bool = True) -> None:

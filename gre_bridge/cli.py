@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gre_bridge import __version__, desk
-from gre_bridge.desk import AsJson, EnvFile, fail
+from gre_bridge.desk.common import AsJson, EnvFile, fail
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings, load_db_url, load_settings

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from gre_bridge.feed_link import FeedState, Link, Timing
+from gre_bridge.feed_link import Link
+from gre_bridge.feed_state import FeedState, Timing
 from gre_bridge.models import NewRow
 
 __all__ = ["Feed", "FeedState", "Timing", "quiet_client_logs"]

@@ -26,45 +26,10 @@ from realtime.message import Message, SuccessSystemPayload
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from gre_bridge.feed_state import FeedState, Timing
 from gre_bridge.keys import gateway_key
 
 log = logging.getLogger(__name__)
-
-
-class FeedState(StrEnum):
-    """How far the subscription got."""
-
-    CONNECTING = "connecting"
-    JOINED = "joined"
-    """A channel is joined, another one is still on its way (postgres_changes is ready seconds after its join)."""
-    LIVE = "live"
-    """Every bell is ready or known to be missing; `Feed.detail` names what is missing."""
-    WAITING = "waiting"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """All in seconds."""
-
-    connect: float = 10.0  # a refusal comes after 2 s
-    join: float = (
-        20.0  # a refusal comes after 5 s, the second of two after 10 s (measured on Realtime 2.122.0)
-    )
-    system: float = (
-        15.0  # from the joins to "Subscribed to PostgreSQL"; 2.9 s measured after a server's start
-    )
-    heartbeat: float = 20.0  # the server closes after 60 s without one
-    pong: float = 10.0  # for the reply to a heartbeat, else the socket counts as half-open
-    close: float = 2.0
-    renew: float = 4 * 3600.0
-    """Age at which a link is replaced, its successor first: tokens rotate, proxies cut long connections."""
-    retry: float = 300.0
-    """The same for a link that lacks a bell, or that has rung no bell since it replaced a deaf one."""
-    backoff: float = 0.5
-    backoff_max: float = 30.0
-    stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
-    grace: float = 2.0  # work younger than this may still be announced by a bell
 
 
 class _Part(StrEnum):

@@ -31,16 +31,9 @@ FAREWELL = 2.0
 class Heartbeat:
     """The beats of one daemon."""
 
-    def __init__(
-        self,
-        *,
-        sinks: frozenset[str],
-        report: Callable[[], Json],
-        on_schema: Callable[[str], None],
-    ) -> None:
-        """`report` tells what goes with a beat, `on_schema` hears what is wrong with the schema ("": nothing)."""
+    def __init__(self, *, sinks: frozenset[str], on_schema: Callable[[str], None]) -> None:
+        """`sinks` have credentials here; `on_schema` hears what is wrong with the schema ("": nothing)."""
         self._sinks = sinks
-        self._report = report
         self._on_schema = on_schema
         self._id = str(uuid.uuid4())
         self._disagreed: set[str] = set()
@@ -49,20 +42,20 @@ class Heartbeat:
         self.ready = asyncio.Event()
         """Set once the schema has been known."""
 
-    async def run(self, store: Store) -> None:
-        """Wait for the schema, say what waits, then beat until cancelled."""
+    async def run(self, store: Store, report: Callable[[], Json]) -> None:
+        """Wait for the schema, say what waits, then beat with this `report` until cancelled."""
         await self._await_schema(store)
         await self._say_what_waits(store)
         try:
             while True:
-                report = self._report()
+                told = report()
                 with contextlib.suppress(BridgeError):
                     answer = await store.beat(
-                        worker=self._id, host=platform.node(), version=__version__, info=report
+                        worker=self._id, host=platform.node(), version=__version__, info=told
                     )
                     self._compare(answer)
                 # The first one goes out while the dispatchers are being made: it has no sinks yet.
-                await asyncio.sleep(BEAT if len(report["sinks"]) >= len(self._sinks) else 1.0)
+                await asyncio.sleep(BEAT if len(told["sinks"]) >= len(self._sinks) else 1.0)
         finally:
             with contextlib.suppress(BridgeError, TimeoutError):
                 async with asyncio.timeout(FAREWELL):

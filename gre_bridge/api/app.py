@@ -52,9 +52,8 @@ def create_app(
 ) -> FastAPI:
     """Build the ASGI application.
 
-    Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console.
-    `sockets` is the endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int,
-    "realtime": …, "sinks": …}.
+    Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the
+    endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
     """
     app = FastAPI(
         title="gre-bridge",

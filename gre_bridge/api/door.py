@@ -84,7 +84,7 @@ class Door:
             return 429, "too_many_failures", "too many failed authentications", wait
         if self._waiting[address] >= WAITING_OF_ONE or self._waiting.total() >= WAITING:
             return 429, "too_many_connections", "too many connections wait for authentication", 5
-        if self._hub.connections + self._waiting.total() >= self._max:
+        if len(self._hub.audience) + self._waiting.total() >= self._max:
             return 503, "too_many_connections", "this instance is full", 10
         return 0, "", "", 0
 
@@ -93,7 +93,7 @@ class Door:
 
     def admit(self, identity: Identity) -> bool:
         """Whether this person may have one more socket here."""
-        return self._hub.of(identity) < self._per_person
+        return self._hub.audience.of(identity) < self._per_person
 
     def entered(self, websocket: WebSocket) -> None:
         """Count one that waited as authenticated."""

@@ -1,11 +1,16 @@
-"""How a client comes in: whether it is who it says, and what it has missed. Nothing here knows the connection."""
+"""How a client comes in: whether it is who it says, and what it has missed."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
+from starlette.websockets import WebSocket
+
+from gre_bridge.api.access import Access, caller_of
 from gre_bridge.api.frames import Authenticate
+from gre_bridge.api.line import Closing
+from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.rest import Caller
@@ -17,6 +22,31 @@ _ROLES = {
     "player": {"player"}, "gre_staff": {"staff", "admin"}, "gre": {"staff", "admin"},
     "staff": {"staff", "admin"}, "admin": {"admin"},
 }  # fmt: skip
+
+
+async def identify(
+    websocket: WebSocket, asked: Authenticate, portal: Portal, access: Access
+) -> tuple[Caller, Identity]:
+    """Who is behind the token of this frame, or else of the upgrade request. Raises Closing."""
+    address = websocket.client.host if websocket.client else None
+    try:
+        # X-GRE-Act-As is the portals' own back end's word, and goes with no token that the page gave.
+        caller = Caller(asked.token) if asked.token else caller_of(websocket)
+        if caller is None:
+            raise Closing(4401, "a token is required", "not_authenticated")
+        found = await access.ask(address, caller.token, lambda: portal.whoami(caller))
+    except Refused as error:
+        raise Closing(4429 if error.status == 429 else 4401, str(error), error.code) from None
+    except TransientError:
+        raise Closing(1013, "try again in a moment", "unavailable") from None
+    if found.role not in ("player", "staff", "admin"):
+        access.failed(address)
+        raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
+    if not agrees(asked, found):
+        raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")
+    if not found.chat_enabled:
+        raise Closing(4403, "chat is disabled for this player", "chat_disabled")
+    return caller, found
 
 
 def agrees(asked: Authenticate, found: Identity) -> bool:

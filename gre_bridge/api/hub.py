@@ -18,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from gre_bridge.api.audience import Audience
 from gre_bridge.api.frames import frame
 from gre_bridge.api.presence import Listener, People
 from gre_bridge.errors import BridgeError
 from gre_bridge.models import Json, NewRow
-from gre_bridge.portal import Identity, Portal
+from gre_bridge.portal import Portal
 from gre_bridge.telemetry import Metrics
 
 log = structlog.get_logger("gre.hub")
@@ -33,6 +34,8 @@ FORGET = 600.0
 """Seconds after which the position of a quiet session is forgotten (much longer than SLACK)."""
 FOREIGN = 100_000
 """Sessions remembered as nobody's who is here."""
+GRACE = 2.0
+"""Seconds after which a bell for a message should have rung."""
 RETRY = 0.25
 RETRY_MAX = 2.0
 
@@ -61,18 +64,22 @@ class Hub:
         fast_sweep_interval: float,
         feed_healthy: Callable[[], bool],
         broadcast: Callable[[str, Json], Awaitable[None]],
+        on_missed: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds."""
+        """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds.
+
+        `on_missed` hears the age in seconds of a message that only a sweep found.
+        """
         self._portal = portal
         self._metrics = metrics
         self._sweep = sweep_interval
         self._fast_sweep = fast_sweep_interval
         self._feed_healthy = feed_healthy
         self._broadcast = broadcast
+        self._on_missed = on_missed
         self._clock = clock
-        self._staff: set[Listener] = set()
-        self._players: dict[int, set[Listener]] = {}
+        self.audience = Audience(metrics)
         self._known: dict[str, _Known] = {}
         self._foreign: set[str] = set()
         self._named: set[str] = set()
@@ -83,13 +90,13 @@ class Hub:
         # The last sweep's time less SLACK. What was created before it has been told, or belongs to a session that
         # is known: so it is also the time from which an unknown session is read.
         self._since: str | None = None
-        self.people = People(portal=portal, metrics=metrics, here=self.everyone)
+        self.people = People(portal=portal, metrics=metrics, here=self.audience.everyone)
 
     # Who listens
 
     def add(self, listener: Listener) -> None:
         """Tell this socket whatever commits after `looking` has returned."""
-        if not self.connections:
+        if not self.audience:
             # Positions from before would be old: what they would tell again, nobody here could tell from news.
             self._known.clear()
             self._since = None
@@ -97,12 +104,7 @@ class Hub:
             self.people.forget()
             self.ring(None)
         self._foreign.clear()
-        player = listener.identity.player_id
-        if player is None:
-            self._staff.add(listener)
-        else:
-            self._players.setdefault(player, set()).add(listener)
-        self._count()
+        self.audience.add(listener)
 
     async def looking(self) -> None:
         """Wait until the hub knows from where on it reads, and who is there; as long as the database is away."""
@@ -111,44 +113,12 @@ class Hub:
 
     def remove(self, listener: Listener) -> None:
         """Tell it nothing more."""
-        self._staff.discard(listener)
-        player = listener.identity.player_id
-        if player is not None and player in self._players:
-            self._players[player].discard(listener)
-            if not self._players[player]:
-                del self._players[player]
-        self._count()
-
-    def _count(self) -> None:
-        self._metrics.sockets.labels("staff").set(len(self._staff))
-        self._metrics.sockets.labels("player").set(sum(map(len, self._players.values())))
-
-    @property
-    def connections(self) -> int:
-        """How many sockets have authenticated here."""
-        return len(self._staff) + sum(map(len, self._players.values()))
-
-    def of(self, identity: Identity) -> int:
-        """How many sockets this person has here."""
-        if identity.player_id is not None:
-            return len(self._players.get(identity.player_id, ()))
-        return sum(one.identity.staff_id == identity.staff_id for one in self._staff)
-
-    def everyone(self) -> list[Listener]:
-        """All sockets."""
-        return [*self._staff, *(one for group in self._players.values() for one in group)]
+        self.audience.remove(listener)
 
     def player_of(self, session_id: str) -> int | None:
         """Whose session this is, if that was seen here."""
         known = self._known.get(session_id)
         return known.player_id if known else None
-
-    def _whom(self) -> list[int] | None:
-        """The players whose sessions matter here; None for all."""
-        return None if self._staff else list(self._players)
-
-    def _audience(self, player_id: int) -> Iterable[Listener]:
-        return (*self._staff, *self._players.get(player_id, ()))
 
     # Bells
 
@@ -156,7 +126,7 @@ class Hub:
         """Whether nobody here waits for this row: it has been told, or no socket is here to be told."""
         known = self._known.get(row.session_id)
         return (
-            not self.connections
+            not self.audience
             or row.session_id in self._foreign
             or (known is not None and known.seq >= row.seq)
         )
@@ -195,7 +165,7 @@ class Hub:
 
     def _typed(self, body: Json, origin: Listener | None) -> None:
         text = frame("typing", **body)
-        for listener in self._audience(body["playerId"]):
+        for listener in self.audience.hearing(body["playerId"]):
             if listener is not origin:
                 listener.tell(text)
 
@@ -212,17 +182,22 @@ class Hub:
         while True:
             interval = self._sweep if self._feed_healthy() else self._fast_sweep
             left = self._swept + interval - self._clock()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, left) if self.connections else None):
+            swept = False
+            try:
+                async with asyncio.timeout(max(0.0, left) if self.audience else None):
                     await self._rung.wait()
+            except TimeoutError:
+                swept = True
             self._rung.clear()
-            if not self.connections:
+            if not self.audience:
                 self._named.clear()
                 continue
             # However often it rings for some, the others are swept.
             self._everything |= self._clock() >= self._swept + interval
             try:
-                await self._read()
+                ages = await self._read()
+                if swept and (missed := [age for age in ages if age > GRACE]):
+                    self._on_missed(min(missed))
                 failures = 0
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1
@@ -232,9 +207,12 @@ class Hub:
                 self._rung.set()
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
 
-    async def _read(self) -> None:
-        """Read once, of the sessions named or of all that changed, and tell it. What fails stays to be read."""
-        now, whom, since = self._clock(), self._whom(), self._since
+    async def _read(self) -> list[float]:
+        """Read once, of the sessions named or of all that changed, and tell it; the ages of the messages told.
+
+        What fails stays to be read.
+        """
+        now, whom, since = self._clock(), self.audience.players(), self._since
         # The first look says from where on to look, the second takes positions: who waits for these two
         # (`looking`) reads for himself what they saw. What is named waits for the third.
         beginning = not self._looked.is_set()
@@ -256,18 +234,19 @@ class Hub:
                 players=whom,
             )
             told = {entry["session"]["id"]: entry["more"] for entry in news["sessions"]}
+            written: list[str] = []
             for entry in news["sessions"]:
                 if beginning:
                     self._note(entry)
                 else:
-                    self._tell(entry)
+                    written += self._tell(entry)
             more, begun = news["more"], _earlier(news["now"], SLACK)
         except Exception:
             self._named |= named
             self._everything |= everything
             raise
         self._named |= {session for session, rest in told.items() if rest}
-        if whom is not None and whom == self._whom() and len(self._foreign) < FOREIGN:
+        if whom is not None and whom == self.audience.players() and len(self._foreign) < FOREIGN:
             self._foreign |= named - told.keys() - self._known.keys()
         if everything:
             self._everything |= since is None or more
@@ -278,6 +257,7 @@ class Hub:
             self._forget()
         if self._named or self._everything:
             self._rung.set()
+        return [_seconds(news["now"]) - _seconds(then) for then in written]
 
     def _note(self, entry: Json) -> None:
         """Take one session's position, telling nobody."""
@@ -287,8 +267,8 @@ class Hub:
         known.reads = {side: seq for side, (seq, _) in entry["reads"].items()}
         known.touched = self._clock()
 
-    def _tell(self, entry: Json) -> None:
-        """Tell one session's news: what it is, its messages, what was read; its end comes last."""
+    def _tell(self, entry: Json) -> list[str]:
+        """Tell one session's news: what it is, its messages, what was read; its end comes last. When they were written."""
         session = entry["session"]
         key, player = session["id"], session["player_id"]
         first = key not in self._known
@@ -296,17 +276,19 @@ class Hub:
         known.touched = self._clock()
         state = (session["status"], session["assigned_staff_id"])
         updated = frame("session_updated", session=session) if state != known.state else None
-        audience = list(self._audience(player))
+        audience = list(self.audience.hearing(player))
         if first:
             _tell_all(audience, updated)
+        written: list[str] = []
         for message in entry["messages"]:
             if message["seq"] > known.seq:
                 known.seq = message["seq"]
+                written.append(message["created_at"])
                 text = frame("chat_message", message=message, replay=False)
                 for listener in audience:
                     listener.message(message, text)
         if entry["more"]:
-            return  # rev stays behind, so that the rest is read
+            return written  # rev stays behind, so that the rest is read
         known.seq, known.rev, known.state = session["last_seq"], session["rev"], state
         for side, (seq, at) in entry["reads"].items():
             if seq > known.reads.get(side, 0) and (not first or at > (self._since or at)):
@@ -314,6 +296,7 @@ class Hub:
             known.reads[side] = seq
         if not first:
             _tell_all(audience, updated)
+        return written
 
     def _forget(self) -> None:
         limit = self._clock() - FORGET
@@ -329,6 +312,10 @@ def _tell_all(audience: Iterable[Listener], text: str | None) -> None:
 
 def _kind(error: Exception) -> str:
     return error.kind if isinstance(error, BridgeError) else "unreadable"
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
 
 
 def _earlier(now: str, by: timedelta) -> str:

@@ -15,8 +15,8 @@ from typing import Protocol
 import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gre_bridge.api.access import Access, caller_of
-from gre_bridge.api.entry import agrees, missed, welcome
+from gre_bridge.api.access import Access
+from gre_bridge.api.entry import identify, missed, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.line import Closing, Line
@@ -206,30 +206,9 @@ class Socket:
 
     # Who it is
 
-    async def _identify(self, asked: Authenticate) -> tuple[Caller, Identity]:
-        address = self._ws.client.host if self._ws.client else None
-        try:
-            # X-GRE-Act-As is the portals' own back end's word, and goes with no token that the page gave.
-            caller = Caller(asked.token) if asked.token else caller_of(self._ws)
-            if caller is None:
-                raise Closing(4401, "a token is required", "not_authenticated")
-            found = await self._access.ask(address, caller.token, lambda: self._portal.whoami(caller))
-        except Refused as error:
-            raise Closing(4429 if error.status == 429 else 4401, str(error), error.code) from None
-        except TransientError:
-            raise Closing(1013, "try again in a moment", "unavailable") from None
-        if found.role not in ("player", "staff", "admin"):
-            self._access.failed(address)
-            raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
-        if not agrees(asked, found):
-            raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")
-        if not found.chat_enabled:
-            raise Closing(4403, "chat is disabled for this player", "chat_disabled")
-        return caller, found
-
     async def _enter(self, asked: Authenticate) -> Json:
         """Listen first, then read: what commits in between is held. Returns what `catch_up` found."""
-        self._caller, self.identity = await self._identify(asked)
+        self._caller, self.identity = await identify(self._ws, asked, self._portal, self._access)
         if not self._door.admit(self.identity):
             raise Closing(4429, "too many connections of this person", "too_many_connections")
         self.inside = True
@@ -254,7 +233,7 @@ class Socket:
     async def _renew(self, asked: Authenticate) -> None:
         """Take a new token of the same person."""
         old = self.identity
-        caller, found = await self._identify(asked)
+        caller, found = await identify(self._ws, asked, self._portal, self._access)
         if (found.role, found.player_id, found.staff_id) != (old.role, old.player_id, old.staff_id):
             raise Closing(4401, "the new token is another person's", "identity_mismatch")
         self._caller, self.identity = caller, found

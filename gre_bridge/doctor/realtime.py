@@ -16,7 +16,8 @@ from typing import Any
 from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
 from gre_bridge.errors import BridgeError
 from gre_bridge.feed import quiet_client_logs
-from gre_bridge.feed_link import Link, Timing
+from gre_bridge.feed_link import Link
+from gre_bridge.feed_state import Timing
 from gre_bridge.rest import Rest, RestError
 from gre_bridge.settings import Settings
 

@@ -27,6 +27,7 @@ from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Sink
 from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
+from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.relay")
 
@@ -55,6 +56,7 @@ class Dispatcher:
         retry: RetryPolicy,
         breaker: Breaker | None = None,
         pace: Pace | None = None,
+        tracing: Tracing | None = None,
         lease_seconds: float = 30.0,
         sweep_interval: float = 30.0,
         fast_sweep_interval: float = 1.0,
@@ -80,6 +82,7 @@ class Dispatcher:
             pace=pace or Pace(),
             metrics=metrics,
             clock=clock,
+            tracing=tracing,
             on_room=self._room_again,
             on_recovery=self.ring,
         )

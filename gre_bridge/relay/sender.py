@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from gre_bridge.errors import PermanentError, TransientError
-from gre_bridge.models import Claim, Failure, Lane, LaneResult
+from gre_bridge.models import Claim, Delivery, Failure, Lane, LaneResult
 from gre_bridge.relay.lease import Lease
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Outcome, Parcel, Result, Sink
 from gre_bridge.telemetry import Metrics
+from gre_bridge.tracing import Tracing
 
 Route = Callable[[Lane, Claim], list[Parcel]]
 Chain = Sequence[tuple[Lane, list[Parcel]]]
@@ -50,6 +51,7 @@ class Sender:
         pace: Pace,
         metrics: Metrics,
         clock: Callable[[], float],
+        tracing: Tracing | None,
         on_room: Callable[[], None],
         on_recovery: Callable[[], None],
     ) -> None:
@@ -62,6 +64,7 @@ class Sender:
         self._pace = pace
         self._metrics = metrics
         self._clock = clock
+        self._tracing = tracing
         self._on_room = on_room
         self._on_recovery = on_recovery
         self._chains: set[asyncio.Task[None]] = set()
@@ -150,7 +153,7 @@ class Sender:
         """Send the parcels of these lanes in order until all went or the sink fails; settle every lane."""
         began = self._clock()
         results = {lane.key: LaneResult(lane.key, lease.token) for lane, _ in chain}
-        ages = {d.id: d.age for lane, _ in chain for d in lane.deliveries}
+        known = {d.id: d for lane, _ in chain for d in lane.deliveries}
         waiting = [parcel for _, parcels in chain for parcel in parcels]
         left = Counter(parcel.lane_key for parcel in waiting)
         at = 0
@@ -172,7 +175,7 @@ class Sender:
                 took = self._clock() - began
                 for parcel, outcome in zip(batch, outcomes, strict=True):
                     left[parcel.lane_key] -= 1
-                    if not self._note(parcel, outcome, results[parcel.lane_key], ages, took):
+                    if not self._note(parcel, outcome, results[parcel.lane_key], known, took):
                         left[parcel.lane_key] = 0
                 failed = self._judge(batch, outcomes)
                 slow = took - noted >= PROGRESS
@@ -209,10 +212,14 @@ class Sender:
         return end
 
     def _note(
-        self, parcel: Parcel, outcome: Outcome, result: LaneResult, ages: dict[str, float], took: float
+        self, parcel: Parcel, outcome: Outcome, result: LaneResult, known: dict[str, Delivery], took: float
     ) -> bool:
         """Write down what became of a parcel; False when its lane stops here."""
         sink = self._sink.name
+        if self._tracing and parcel.payloads and outcome.result in (Result.ACCEPTED, Result.REJECTED):
+            told = [known[delivery] for delivery in parcel.deliveries]
+            refusal = str(outcome.error) if outcome.error else None
+            self._tracing.sent(sink, parcel.lane_key, told, took, refusal)
         result.receipts.extend(outcome.receipts)
         if outcome.result is Result.ACCEPTED:
             self._held.pop(parcel.lane_key, None)
@@ -221,7 +228,7 @@ class Sender:
             if parcel.payloads:
                 for delivery in parcel.deliveries:
                     self._send_time.observe(took)
-                    self._total_time.observe(ages[delivery] + took)
+                    self._total_time.observe(known[delivery].age + took)
             return True
         error = outcome.error or TransientError("not sent")
         if outcome.result is Result.REJECTED:

@@ -891,19 +891,25 @@ create function public.gre_hub_news(
   p_known jsonb default '{}', p_sessions uuid[] default '{}', p_since timestamptz default null, p_epoch timestamptz default null,
   p_players bigint[] default null, p_limit integer default 200
 ) returns jsonb
-language plpgsql stable security definer set search_path = '' set plan_cache_mode = 'force_custom_plan' as $$
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_ids uuid[] := p_sessions;
 begin
-  -- (Two ranges, not one OR: in the order of updated_at that would be walked from the oldest session on.)
-  return (with changed as (
-    select s from public.gre_chat_sessions s where s.updated_at > p_since
-    union all
-    select s from public.gre_chat_sessions s where s.id = any (p_sessions) and (p_since is null or s.updated_at <= p_since)
-  ), behind as materialized (
-    select c.s, k.known, coalesce((k.known ->> 0)::bigint, 0) as seq
-    from changed c
-    cross join lateral (select p_known -> (c.s).id::text as known) k
-    where (p_players is null or (c.s).player_id = any (p_players)) and (c.s).rev > coalesce((k.known ->> 1)::bigint, 0)
-    order by (c.s).updated_at limit 500
+  -- (By themselves, in the order of updated_at: beside the named ones they would be walked from the oldest session on.)
+  if p_since is not null then
+    v_ids := v_ids || array(
+      select s.id from public.gre_chat_sessions s
+      where s.updated_at > p_since and (p_players is null or s.player_id = any (p_players))
+        and s.rev > coalesce((p_known -> s.id::text ->> 1)::bigint, 0)
+      order by s.updated_at limit 500);
+  end if;
+  return (with behind as materialized (
+    select s, k.known, coalesce((k.known ->> 0)::bigint, 0) as seq
+    from public.gre_chat_sessions s
+    cross join lateral (select p_known -> s.id::text as known) k
+    where s.id = any (v_ids) and (p_players is null or s.player_id = any (p_players)) and s.rev > coalesce((k.known ->> 1)::bigint, 0)
+    order by s.updated_at limit 500
   )
   select jsonb_build_object('now', clock_timestamp(), 'more', (select count(*) >= 500 from behind),
     'sessions', (select coalesce(jsonb_agg(jsonb_build_object('session', gre.session_json(b.s),

@@ -85,7 +85,7 @@ class Chat:
         session["updated"] = self.now()
         message = {
             "id": message_id or str(uuid.uuid4()), "seq": session["last_seq"], "session_id": session["id"], "player_id": player,
-            "message": "x", "sender": sender, "timestamp": "t", "created": self.now(),
+            "message": "x", "sender": sender, "timestamp": "t", "created": self.now(), "created_at": self.now().isoformat(),
         }  # fmt: skip
         self.messages[session["id"]].append(message)
         return {"message": message, "duplicate": False}
@@ -463,3 +463,32 @@ async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
+
+
+async def test_what_only_a_sweep_found_is_reported_by_its_age() -> None:
+    """Without a relay beside it nobody else would notice that the link is deaf."""
+    missed: list[float] = []
+    play, ear = Play([0]), Ear()
+    play.hub = Hub(
+        portal=play.chat, metrics=play.metrics, sweep_interval=0.05, fast_sweep_interval=0.05, feed_healthy=lambda: True,  # type: ignore[arg-type]
+        broadcast=play._nowhere, on_missed=missed.append, clock=play.chat.clock,
+    )  # fmt: skip
+    play.chat.commit(1, "player")
+    telling = asyncio.create_task(play.hub.run())
+    try:
+        play.hub.add(ear)
+        async with asyncio.timeout(5):
+            await play.hub.looking()
+            play.hub.ring(frozenset((play.chat.commit(1, "player")["message"]["session_id"],)))
+            while len(ear.told) < 1:
+                await asyncio.sleep(0)
+            assert missed == [], "a bell told of it"
+            play.chat.commit(1, "player")
+            play.chat.offset += 3.0
+            play.chat.commit(1, "player")  # a bell may still come for this one
+            while len(ear.told) < 3:
+                await asyncio.sleep(0.001)
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling], timeout=5)
+    assert [round(age) for age in missed] == [3]

@@ -64,7 +64,7 @@ def main() -> None:
             lab.fresh(sinks=("pusher", "onesignal"))
         if "portals" in given.only:
             say("portals")
-            console.print(portals(stack))
+            show(portals(stack))
     if set(given.only) == set(PARTS) and not given.quick:
         picture = report.draw(latencies, drains)
         page = report.write(sections, "make bench", load, plot=True)

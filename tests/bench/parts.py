@@ -97,6 +97,8 @@ class Drain:
     supabase: float | None
     cpu: float
     memory: int
+    ending: float
+    """Rate of the last quarter of the events as a share of that of the first."""
 
     @property
     def rate(self) -> float:
@@ -144,7 +146,15 @@ def drain_once(lab: Lab, design: str, workers: int, waiting: int, patience: floa
     return Drain(
         design, workers, len(taken), seconds, disorder(committed, first), len(arrivals) - len(set(arrivals)),
         len(committed) - len(first) if done else None, state["requests"]["pusher"], supabase, cpu, memory,
+        _ending([item[4] for item in taken]),
     )  # fmt: skip
+
+
+def _ending(times: list[float]) -> float:
+    """How fast the last quarter of these arrivals came, as a share of the first quarter's rate."""
+    quarter = len(times) // 4
+    last = times[-1] - times[-quarter] if quarter > 1 else 0.0
+    return (times[quarter - 1] - times[0]) / last if last > 0 else 0.0
 
 
 def _left(lab: Lab, design: str) -> int:
@@ -216,9 +226,9 @@ def _later(seconds: float, act: Callable[[], Any]) -> Callable[[], None]:
 
 @dataclass
 class Cost:
-    """What it takes: memory by backlog (bytes), claim times by delivered rows (ms), idle CPU (share of a core)."""
+    """What it takes: memory and steadiness by backlog, claim times by delivered rows (ms), idle CPU (share of a core)."""
 
-    memory: dict[int, int] = field(default_factory=dict)
+    drains: dict[int, Drain] = field(default_factory=dict)
     claims: dict[int, float] = field(default_factory=dict)
     idle: float = 0.0
 
@@ -228,7 +238,7 @@ def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...])
     found = Cost()
     for waiting in backlogs:
         say(f"cost: memory while {waiting} wait")
-        found.memory[waiting] = drain_once(lab, BRIDGE, 1, waiting).memory
+        found.drains[waiting] = drain_once(lab, BRIDGE, 1, waiting)
     lab.fresh(**feeding(BRIDGE))
     with lab.running(BRIDGE) as running:
         say("cost: an idle worker")

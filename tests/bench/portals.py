@@ -16,10 +16,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
-from rich.table import Table
+import aiohttp
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.bench.lab import percentile
+from tests.bench.report import Section
 from tests.stack import StackProcess, Worker
 
 PLAYERS = 200
@@ -46,10 +47,6 @@ class Run:
 
     def note(self, what: str, began: float) -> None:
         self.times[what].append((time.perf_counter() - began) * 1000)
-
-
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 async def enter(url: str, token: str, run: Run, **claims: Any) -> ClientConnection:
@@ -90,14 +87,12 @@ async def send(socket: ClientConnection, run: Run, until: float) -> None:
 
 async def retrieve(url: str, token: str, session: str, run: Run, until: float) -> None:
     """Staff reads a page of the long session, now and then."""
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}) as http:
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {token}"}) as http:
         while time.perf_counter() < until:
             began = time.perf_counter()
-            answer = await http.get(
-                f"/api/gre-admin/messages/{session}",
-                params={"limit": 50, "before_seq": random.randint(100, HISTORY)},
-            )
-            assert answer.status_code == 200 and len(answer.json()["messages"]) == 50
+            asked = {"limit": 50, "before_seq": random.randint(100, HISTORY)}
+            async with http.get(f"/api/gre-admin/messages/{session}", params=asked) as answer:
+                assert answer.status == 200 and len((await answer.json())["messages"]) == 50
             run.note("retrieve 50 of 10,000", began)
             await asyncio.sleep(0.15)
 
@@ -144,26 +139,28 @@ def long_session(stack: StackProcess) -> str:
     return str(row["id"])
 
 
-def portals(stack: StackProcess) -> Table:
-    """Run it; a table of p50 and p99 beside the bounds."""
+def portals(stack: StackProcess) -> Section:
+    """Run it; p50 and p99 beside the bounds."""
     stack.reset()
     session = long_session(stack)
     with stack.worker() as worker:
         run = asyncio.run(measure(stack, worker, session))
-    table = Table(
-        title=f"Portals: {PLAYERS} sockets sending {RATE:.0f}/s together, {STAFF} staff listening (ms)"
-    )
-    for column in ("", "count", "p50", "p99", "bound"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, times in run.times.items():
-        table.add_row(
+    rows = [
+        [
             name,
             str(len(times)),
             f"{percentile(times, 0.5):.1f}",
             f"{percentile(times, 0.99):.1f}",
             f"{BOUNDS[name]:.0f}",
-        )
-    return table
+        ]
+        for name, times in run.times.items()
+    ]
+    return Section(
+        f"Portals: {PLAYERS} sockets that send {RATE:.0f} messages a second together, {STAFF} staff listening",
+        ["milliseconds", "count", "p50", "p99", "the bound: what the system before took"],
+        rows,
+        f"The session that is read has {HISTORY:,} messages, a page 50. Receipt is the frame at the receiver's socket.",
+    )
 
 
 if __name__ == "__main__":
@@ -173,4 +170,4 @@ if __name__ == "__main__":
     from rich.console import Console
 
     with StackProcess(Path(tempfile.mkdtemp())) as stack:
-        Console().print(portals(stack))
+        Console().print(portals(stack).rich())

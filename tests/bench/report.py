@@ -106,7 +106,10 @@ def fault_section(found: list[Fault]) -> Section:
 
 def cost_section(found: Cost) -> Section:
     """Cost and growth."""
-    rows = [[f"resident memory while draining {n:,}", f"{m / 1e6:.0f} MB"] for n, m in found.memory.items()]
+    rows = []
+    for n, drain in found.drains.items():
+        rows.append([f"resident memory while draining {n:,}, at most", f"{drain.memory / 1e6:.0f} MB"])
+        rows.append([f"rate of the last quarter of {n:,} to that of the first", f"{drain.ending:.2f}"])
     rows += [
         [f"claim of 1,000 rows, {n:,} delivered rows behind", f"{ms:.1f} ms"]
         for n, ms in found.claims.items()

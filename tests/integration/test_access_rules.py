@@ -33,7 +33,7 @@ gre_relay_sinks       service_role   *  -  -
 gre_relay_lanes       service_role   *  -  -
 gre_relay_deliveries  service_role   *  -  -
 gre_relay_workers     service_role   *  -  -
-gre_chat_messages     gre_worker     id,session_id  -  -
+gre_chat_messages     gre_worker     id,session_id,seq  -  -
 """
 
 # Helpers outside the exposed schemas, and which roles may execute them besides their owner.

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gre_bridge import board, desk
+from gre_bridge import board
+from gre_bridge.desk import common as desk
 from gre_bridge.errors import ConfigurationError
 from tests.unit.test_cli import SUPABASE, cli, one_line
 

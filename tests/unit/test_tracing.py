@@ -1,0 +1,90 @@
+"""Spans of deliveries: exported over OTLP to a collector on a real socket, as the real packages do it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.models import Delivery
+from gre_bridge.tracing import Tracing
+
+TEXT = "zebra crossing"
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExportTraceServiceRequest]]:
+    """What a collector was sent."""
+    taken: list[ExportTraceServiceRequest] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            taken.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield taken
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+def test_a_delivery_is_a_span_from_commit_to_answer_with_its_ids_and_without_its_text(
+    collector: list[ExportTraceServiceRequest],
+) -> None:
+    tracing = Tracing.from_environment()
+    assert tracing is not None
+    message = Delivery("d1", 1, "message", 0, age=2.0, message={"id": "m1", "message": TEXT})
+    read = Delivery("d2", 2, "read", 3, age=0.5, data={"by": "staff"})
+    now = time.time_ns()
+    tracing.sent("pusher", "s1", [message], took=0.25)
+    tracing.sent("onesignal", "s1", [read], took=0.25, error="400")
+    tracing.close()
+    spans = [
+        s for request in collector for r in request.resource_spans for x in r.scope_spans for s in x.spans
+    ]
+    found = {(span.name, span.parent_span_id == b""): span for span in spans}
+    assert set(found) == {
+        ("deliver message", True), ("send to pusher", False), ("deliver read", True), ("send to onesignal", False),
+    }  # fmt: skip
+    whole, part = found["deliver message", True], found["send to pusher", False]
+    assert part.parent_span_id == whole.span_id
+    assert whole.end_time_unix_nano == part.end_time_unix_nano >= now
+    assert (whole.end_time_unix_nano - whole.start_time_unix_nano) / 1e9 == pytest.approx(2.25, abs=1e-3)
+    assert (part.end_time_unix_nano - part.start_time_unix_nano) / 1e9 == pytest.approx(0.25, abs=1e-3)
+    told = {a.key: a.value.string_value or a.value.int_value for a in whole.attributes}
+    assert told == {
+        "messaging.system": "pusher", "messaging.operation.type": "send", "messaging.message.id": "m1",
+        "gre.session": "s1", "gre.delivery": "d1", "gre.event": "message", "gre.attempts": 0,
+    }  # fmt: skip
+    assert found["deliver read", True].status.message == "400"
+    assert TEXT not in str(collector)
+
+
+def test_without_a_collector_nothing_is_traced() -> None:
+    assert Tracing.from_environment({}) is None
+    assert (
+        Tracing.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"})
+        is None
+    )
+
+
+def test_a_collector_without_the_extra_is_one_line_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ConfigurationError, match=r"OTEL_EXPORTER_OTLP_ENDPOINT: .*gre-bridge\[tracing\]"):
+        Tracing.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
