@@ -1,6 +1,6 @@
 /** The whole page: the sign-in, or the desk of who is signed in. */
 
-import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
@@ -21,11 +21,14 @@ export function App({ auth, refused }: { auth: Auth; refused: string | undefined
     setWhy('')
     setDesk(new Desk(auth))
   }, [auth])
-  useEffect(() => {
+  // (A layout effect, since the desk below begins in an effect, and may find at once that its token is over.)
+  useLayoutEffect(() => {
     auth.onEnded = (text) => {
       setWhy(text)
       setDesk(undefined)
     }
+  }, [auth])
+  useEffect(() => {
     // A link with another token was opened in this very tab.
     const moved = (): void => {
       const error = auth.takeFromAddress()
