@@ -40,7 +40,7 @@ export class Outbox {
   }
 
   send(session: string, text: string): void {
-    const one: Outgoing = { id: crypto.randomUUID(), text, at: this.api.now(), state: 'sending', error: '', transient: false }
+    const one: Outgoing = { id: uuid(), text, at: this.api.now(), state: 'sending', error: '', transient: false }
     this.waiting.set(session, [...this.of(session), one])
     this.changed()
     void this.work(session)
@@ -96,4 +96,13 @@ export class Outbox {
     this.waiting.set(session, this.of(session).map((one) => (one.id === id ? { ...one, ...what } : one)))
     this.changed()
   }
+}
+
+/** `crypto.randomUUID` is there on HTTPS and on this machine only; a desk in a house's own network may have neither. */
+function uuid(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }

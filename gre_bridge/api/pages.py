@@ -123,7 +123,6 @@ def router(settings: Settings) -> APIRouter:
             "Cache-Control": found.caching,
             "ETag": found.etag,
             "Content-Security-Policy": policy(settings.supabase_url, request.headers.get("host", "")),
-            "Cross-Origin-Opener-Policy": "same-origin",
             "Vary": "Accept-Encoding",
         }
         if found.etag in request.headers.get("if-none-match", ""):
