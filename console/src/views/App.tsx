@@ -31,12 +31,14 @@ export function App({ auth, refused }: { auth: Auth; refused: string | undefined
   useEffect(() => {
     // A link with another token was opened in this very tab.
     const moved = (): void => {
+      const before = auth.token
       const error = auth.takeFromAddress()
       if (error !== undefined) setWhy(error)
+      else if (auth.token !== before) enter()
     }
     addEventListener('hashchange', moved)
     return () => removeEventListener('hashchange', moved)
-  }, [auth])
+  }, [auth, enter])
   if (!desk) return <SignIn auth={auth} why={why} onEntered={enter} />
   const leave = (): void => {
     auth.signOut()
