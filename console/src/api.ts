@@ -36,7 +36,7 @@ export class Api {
 
   constructor(
     private readonly token: () => string,
-    private readonly denied: (code: string) => void,
+    private readonly denied: () => void,
   ) {}
 
   /** The server's time, as far as its `Date` headers tell. */
@@ -112,7 +112,7 @@ export class Api {
     if (!Number.isNaN(date)) this.skew = date + 500 - Date.now()
     if (answer.ok) return said as T
     const { code = 'unknown', error = 'The server refused.' } = (said ?? {}) as { code?: string; error?: string }
-    if (answer.status === 401) this.denied(code)
+    if (answer.status === 401) this.denied()
     throw new ApiError(answer.status, code, sentence(error), Number(answer.headers.get('Retry-After')) || 0)
   }
 }

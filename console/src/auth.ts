@@ -39,7 +39,8 @@ export class Auth {
   /** Called when the end of a token that cannot be renewed comes near. */
   onEnding: (at: number) => void = () => {}
 
-  constructor(private readonly config: Config) {
+  /** Nobody who is signed in has to wait for `config`. */
+  constructor(private readonly config: Promise<Config>) {
     const stored = kept(KEY)
     if (stored) this.grant = parsed<Grant>(stored)
   }
@@ -78,7 +79,8 @@ export class Auth {
 
   /** What can be done to sign in; undefined where there is no Supabase Auth (the embedded stack). */
   async ways(): Promise<Ways | undefined> {
-    if (!this.config.supabaseUrl || !this.config.anonKey) return undefined
+    const { supabaseUrl, anonKey } = await this.config
+    if (!supabaseUrl || !anonKey) return undefined
     try {
       const said = await this.ask<{ external?: { email?: boolean } }>('GET', 'settings')
       const email = said.external?.email ?? false
@@ -131,7 +133,8 @@ export class Auth {
   private async refresh(): Promise<boolean> {
     const refresh = this.grant?.refresh
     if (!refresh) {
-      this.end('Your sign-in has expired.')
+      const over = this.endsAt !== undefined && this.endsAt <= Date.now() + RENEW_BEFORE
+      this.end(over ? 'Your sign-in has expired.' : 'The token was not accepted.')
       return false
     }
     try {
@@ -165,11 +168,11 @@ export class Auth {
   }
 
   private async ask<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
-    const anon = this.config.anonKey ?? ''
-    const answer = await fetch(`${this.config.supabaseUrl}/auth/v1/${path}`, {
+    const { supabaseUrl, anonKey } = await this.config
+    const answer = await fetch(`${supabaseUrl}/auth/v1/${path}`, {
       method,
       headers: {
-        apikey: anon,
+        apikey: anonKey ?? '',
         ...(body !== undefined && { 'Content-Type': 'application/json' }),
         ...(token && { Authorization: `Bearer ${token}` }),
       },

@@ -13,12 +13,11 @@ import { Bell } from './notify'
 import { Outbox } from './outbox'
 import { Queue } from './queue'
 import { type Link, LiveSocket } from './socket'
+import { Typing } from './typing'
 import type { Colleague, Frame, Message, Presence, Role, Session } from './types'
 
 /** A message older than this rings no bell, whatever the frame says. */
 const LATE = 30_000
-const TYPING_FOR = 6000
-const TYPE_EVERY = 3000
 /** Sessions named when coming back; the server finds the others by the newest of these. */
 const NAMED = 200
 const STATUS = 'gre.status'
@@ -34,15 +33,13 @@ export class Desk extends Emitter {
   open: Conversation | undefined
   readonly staff = new Map<string, Colleague>()
   readonly players = new Map<number, boolean>()
-  readonly typing = new Map<string, 'player' | 'staff'>()
   readonly api: Api
   readonly queue: Queue
   readonly outbox: Outbox
   readonly bell: Bell
+  readonly typing: Typing
   private readonly socket: LiveSocket
-  private readonly typed = new Map<string, number>()
   private marked = 0
-  private typedAt = 0
   private toasting: number | undefined
 
   constructor(private readonly auth: Auth) {
@@ -51,6 +48,9 @@ export class Desk extends Emitter {
     this.queue = new Queue(this.api, () => this.me?.staffId ?? '', this.changed, () => this.open?.id)
     this.outbox = new Outbox(this.api, (message) => this.told(message), this.changed)
     this.bell = new Bell(this.changed)
+    this.typing = new Typing((typing) => {
+      if (this.open) this.socket.send({ type: 'typing', sessionId: this.open.id, typing })
+    }, this.changed)
     const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
     this.socket = new LiveSocket(url, {
       token: () => auth.token,
@@ -92,7 +92,7 @@ export class Desk extends Emitter {
 
   show(session: string | undefined): void {
     if (session === this.open?.id) return
-    this.hush()
+    this.typing.hush()
     this.marked = 0
     this.open = undefined
     if (session) {
@@ -105,7 +105,7 @@ export class Desk extends Emitter {
 
   send(text: string): void {
     if (!this.open) return
-    this.hush()
+    this.typing.hush()
     this.outbox.send(this.open.id, text)
   }
 
@@ -115,19 +115,6 @@ export class Desk extends Emitter {
     if (!open?.loaded || !session?.unread_by_staff) return
     const upTo = open.upTo
     if (upTo > this.marked && this.socket.send({ type: 'mark_read', sessionId: open.id, upToSeq: upTo })) this.marked = upTo
-  }
-
-  keystroke(): void {
-    const now = Date.now()
-    if (!this.open || now - this.typedAt < TYPE_EVERY) return
-    this.typedAt = now
-    this.socket.send({ type: 'typing', sessionId: this.open.id, typing: true })
-  }
-
-  /** Stop saying that one types. */
-  hush(): void {
-    if (this.typedAt && this.open) this.socket.send({ type: 'typing', sessionId: this.open.id, typing: false })
-    this.typedAt = 0
   }
 
   setStatus(status: Presence): void {
@@ -175,7 +162,7 @@ export class Desk extends Emitter {
         this.told(frame.message)
         return this.ring(frame.message, frame.replay)
       case 'typing':
-        return this.typingOf(frame.sessionId, frame.by, frame.typing)
+        return this.typing.heard(frame.sessionId, frame.by, frame.typing)
       case 'messages_read':
         if (frame.by === 'staff') this.queue.read(frame.sessionId, frame.upToSeq)
         else if (frame.sessionId === this.open?.id) this.open.marked(frame.upToSeq)
@@ -220,7 +207,7 @@ export class Desk extends Emitter {
     this.queue.told(message)
     if (message.session_id === this.open?.id && this.open.loaded) this.open.take([message])
     if (message.sender === 'staff') this.outbox.remove(message.session_id, message.id)
-    else this.typing.delete(message.session_id)
+    else this.typing.heard(message.session_id, 'player', false)
     this.changed()
   }
 
@@ -231,18 +218,6 @@ export class Desk extends Emitter {
     else if (!replay) this.announcement = `New message from ${name}`
     if (replay || this.api.now() - Date.parse(message.timestamp) > LATE) return
     this.bell.ring(name, message.session_id, () => (location.hash = `#s=${message.session_id}`))
-  }
-
-  private typingOf(session: string, by: 'player' | 'staff', on: boolean): void {
-    clearTimeout(this.typed.get(session))
-    if (on) {
-      this.typing.set(session, by)
-      this.typed.set(session, setTimeout(() => this.typingOf(session, by, false), TYPING_FOR))
-    } else {
-      this.typing.delete(session)
-      this.typed.delete(session)
-    }
-    this.changed()
   }
 
   private opened(open: Conversation): void {

@@ -18,7 +18,7 @@ async function config(): Promise<Config> {
 }
 
 applyTheme()
-const auth = new Auth(await config())
+const auth = new Auth(config())
 const refused = auth.takeFromAddress()
 const root = document.getElementById('app')
 if (root) render(<App auth={auth} refused={refused} />, root)

@@ -17,6 +17,8 @@ export interface Outgoing {
   transient: boolean
 }
 
+/** The same list each time: who draws it must see that it did not change. */
+const NONE: readonly Outgoing[] = []
 const PAUSES = [1000, 3000, 6000]
 
 export class Outbox {
@@ -30,7 +32,7 @@ export class Outbox {
   ) {}
 
   of(session: string): readonly Outgoing[] {
-    return this.waiting.get(session) ?? []
+    return this.waiting.get(session) ?? NONE
   }
 
   get empty(): boolean {

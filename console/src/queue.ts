@@ -11,10 +11,13 @@ import type { Message, Queued, Session } from './types'
 export type Filter = 'open' | 'mine' | 'closed'
 
 const FIRST_PAGE = 60
-const PAGE = 200
+const PAGE = 500
 /** Open sessions are loaded to the end, so that counts are true; beyond this, as one scrolls. */
 const EAGER = 10_000
+/** Milliseconds between such pages: others have work for the server too. */
+const PAUSE = 60
 const CROWD = 20
+const AGAIN = 5000
 
 export class Queue {
   readonly sessions = new Map<string, Queued>()
@@ -25,6 +28,8 @@ export class Queue {
   complete = false
   error = ''
   private cursor: string | null = null
+  /** Whether every open session is here. */
+  private whole = false
   private turn = 0
   private begun = 0
   private seen = new Set<string>()
@@ -32,6 +37,7 @@ export class Queue {
   private readonly unknown = new Set<number>()
   private asking: number | undefined
   private sorted: Queued[] | undefined
+  private counted: number | undefined
 
   constructor(
     private readonly api: Api,
@@ -47,24 +53,35 @@ export class Queue {
     return this.sorted
   }
 
-  /** Open sessions that wait for an answer. */
+  /** How many open sessions wait for an answer. */
   get waiting(): number {
-    let count = 0
-    for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) count += 1
-    return count
+    if (this.counted === undefined) {
+      this.counted = 0
+      for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) this.counted += 1
+    }
+    return this.counted
   }
 
   show(filter: Filter, search: string): void {
     if (filter === this.filter && search === this.search && !this.error) return
     this.filter = filter
     this.search = search
-    this.complete = false
-    this.cursor = null
-    void this.reload()
+    if (!this.whole || filter === 'closed') return void this.restart()
+    // Every open session is here already, and what changes is told.
+    this.turn += 1
+    this.loading = false
+    this.error = ''
+    this.complete = true
+    this.stale()
   }
 
-  /** Read again from the start; what is shown stays until the answer is here. */
+  /** Read again from the start, for something may have been missed; what is shown stays until the answer is here. */
   async reload(): Promise<void> {
+    this.whole = false
+    await this.restart()
+  }
+
+  private async restart(): Promise<void> {
     this.turn += 1
     this.begun = Date.now()
     this.seen = new Set()
@@ -92,6 +109,7 @@ export class Queue {
       this.complete = page.next === null
       this.error = ''
       if (this.complete) this.sweep()
+      if (this.complete && this.filter === 'open' && !this.search) this.whole = true
     } catch (error) {
       if (turn !== this.turn) return
       this.error = error instanceof ApiError ? error.message : 'The list could not be read.'
@@ -99,7 +117,7 @@ export class Queue {
     this.loading = false
     this.changed()
     const eager = this.filter !== 'closed' && !this.search && this.seen.size < EAGER
-    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), 0)
+    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), PAUSE)
   }
 
   /** Take a session as the server tells it. */
@@ -162,7 +180,7 @@ export class Queue {
       for (const one of found.sessions) this.put(one)
       this.changed()
     } catch {
-      // The next reload brings it.
+      setTimeout(() => this.ask(player), AGAIN)
     }
   }
 
@@ -173,7 +191,7 @@ export class Queue {
   }
 
   private stale(): void {
-    this.sorted = undefined
+    this.sorted = this.counted = undefined
     this.changed()
   }
 

@@ -7,6 +7,24 @@ export function offsets(keys: readonly string[], heights: ReadonlyMap<string, nu
   return found
 }
 
+/** Put measured heights of rows from `first` on right in `where`; whether any was another one. */
+export function measure(where: Float64Array, first: number, heights: readonly number[]): boolean {
+  let shift = 0
+  let changed = false
+  let old = where[first] ?? 0
+  for (let n = first + 1; n < where.length; n += 1) {
+    const height = heights[n - first - 1]
+    const end = where[n]!
+    if (height !== undefined && Math.abs(height - (end - old)) > 0.01) {
+      shift += height - (end - old)
+      changed = true
+    }
+    old = end
+    where[n] = end + shift
+  }
+  return changed
+}
+
 /** The row at a height. */
 export function rowAt(where: Float64Array, height: number): number {
   let low = 0

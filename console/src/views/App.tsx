@@ -1,6 +1,6 @@
 /** The whole page: the sign-in, or the desk of who is signed in. */
 
-import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
@@ -21,11 +21,14 @@ export function App({ auth, refused }: { auth: Auth; refused: string | undefined
     setWhy('')
     setDesk(new Desk(auth))
   }, [auth])
-  useEffect(() => {
+  // (A layout effect, since the desk below begins in an effect, and may find at once that its token is over.)
+  useLayoutEffect(() => {
     auth.onEnded = (text) => {
       setWhy(text)
       setDesk(undefined)
     }
+  }, [auth])
+  useEffect(() => {
     // A link with another token was opened in this very tab.
     const moved = (): void => {
       const error = auth.takeFromAddress()
@@ -95,6 +98,12 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
     [desk],
   )
 
+  const skip = (event: Event): void => {
+    // (The address says what is open; a jump must not change it.)
+    event.preventDefault()
+    const target = reply.current ?? search.current ?? document.getElementById('main')
+    target?.focus()
+  }
   const waiting = desk.queue.waiting
   useEffect(() => {
     document.title = waiting ? `(${waiting}) Staff console` : 'Staff console'
@@ -102,22 +111,21 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
 
   return (
     <div class={`page ${session ? 'has-session' : ''}`}>
-      <a class="skip" href={session ? '#reply' : '#queue'} onClick={(event) => { event.preventDefault(); (session ? reply : search).current?.focus() }}>
-        Skip to {session ? 'the reply' : 'the conversations'}
-      </a>
+      <a class="skip" href="#main" onClick={skip}>Skip to the content</a>
       <Header desk={desk} view={at.view} onSignOut={onSignOut} onHelp={() => setHelping(true)} />
       <Banners desk={desk} />
       {at.view === 'health' ? (
         <HealthView desk={desk} />
       ) : (
-        <div class="desk">
+        <main class="desk" id="main">
+          <h1 class="unseen">Conversations</h1>
           <QueueView desk={desk} searchRef={search} />
           <ConversationView desk={desk} replyRef={reply} />
-        </div>
+        </main>
       )}
       <Help open={helping} onClose={() => setHelping(false)} />
       <div class="unseen" aria-live="polite" data-testid="announcer">{desk.announcement}</div>
-      {desk.toast && (
+      {desk.toast !== '' && (
         <div class="toast" role="alert" data-testid="toast" dir="auto">
           <span>{desk.toast}</span>
           <button type="button" class="plain" onClick={() => desk.complain('')} aria-label="Dismiss">×</button>

@@ -14,8 +14,8 @@ export function Banners({ desk }: { desk: Desk }) {
     setAsked(true)
   }
   return (
-    <div class="banners">
-      {desk.stopped && desk.link === 'stopped' && (
+    <section class="banners" aria-label="Notices">
+      {desk.stopped !== '' && desk.link === 'stopped' && (
         <div class="banner banner-bad" role="alert">
           <span>{desk.stopped}</span>
           <button type="button" onClick={() => location.reload()}>Try again</button>
@@ -33,6 +33,6 @@ export function Banners({ desk }: { desk: Desk }) {
           <button type="button" class="plain" onClick={done}>Not now</button>
         </div>
       )}
-    </div>
+    </section>
   )
 }

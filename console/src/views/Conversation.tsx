@@ -12,26 +12,26 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
   const { open, session } = desk
   if (!open) {
     return (
-      <main class="conversation nothing-open">
+      <div class="conversation nothing-open">
         <div class="empty">
           <p class="big">Choose a conversation</p>
           <p class="quiet">or press <kbd>j</kbd> for the one that has waited longest</p>
         </div>
-      </main>
+      </div>
     )
   }
   const name = session ? session.player_name || `Player ${session.player_id}` : '…'
   const newer = session?.status === 'closed' ? desk.queue.openOf(session.player_id) : undefined
-  const typing = desk.typing.get(open.id)
+  const typing = desk.typing.in(open.id)
   return (
-    <main
-      class="conversation" data-testid="conversation" data-session-id={open.id}
+    <section
+      class="conversation" aria-labelledby="with" data-testid="conversation" data-session-id={open.id}
       data-player-id={session?.player_id} data-status={session?.status}
     >
       <div class="heading">
         <a class="back tool" href="#" aria-label="Back to the list"><Icon name="back" /></a>
         <div class="title">
-          <h1 dir="auto">{name}</h1>
+          <h2 id="with" dir="auto">{name}</h2>
           <p class="quiet">
             {session && <>#{session.player_id} · {session.status === 'closed' ? 'closed' : owner(desk, session.assigned_staff_id)}</>}
           </p>
@@ -44,10 +44,10 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
           <a class="button" href={sessionHref(newer.id)} data-testid="newer-session">Open the new one</a>
         </div>
       )}
-      {open.error && (
+      {open.error !== '' && (
         <div class="banner banner-warn" role="alert">
           <span>{open.error}</span>
-          <button type="button" onClick={() => void open.refresh()}>Try again</button>
+          <button type="button" onClick={() => void open.refresh().then(() => open.older())}>Try again</button>
         </div>
       )}
       <Messages key={open.id} desk={desk} open={open} name={name} />
@@ -62,7 +62,7 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
       ) : (
         <Reply key={open.id} desk={desk} session={open.id} name={name} field={replyRef} />
       )}
-    </main>
+    </section>
   )
 }
 

@@ -44,7 +44,7 @@ export function DeadLetters({ desk, count }: { desk: Desk; count: number }) {
       </div>
       <p role="status" class="quiet">{said || (letters.length ? '' : 'None: no service has refused an event for good.')}</p>
       {letters.length > 0 && (
-        <div class="table" tabIndex={0} role="region" aria-labelledby="dead">
+        <div class="table" tabIndex={0} role="region" aria-label="Table of dead letters">
           <table>
             <thead><tr><th>Age</th><th>Sink</th><th>Event</th><th class="n">Tries</th><th>Refused because</th><th><span class="unseen">Do</span></th></tr></thead>
             <tbody>

@@ -36,10 +36,10 @@ export function HealthView({ desk }: { desk: Desk }) {
     }
   }, [desk])
   return (
-    <main class="health" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
+    <main class="health" id="main" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
       <h1>Health</h1>
-      {error && <div class="banner banner-warn" role="alert">{error}</div>}
-      {!found && !error && <p class="empty" role="status">Loading …</p>}
+      {error !== '' && <div class="banner banner-warn" role="alert">{error}</div>}
+      {!found && error === '' && <p class="empty" role="status">Loading …</p>}
       {found && (
         <>
           <dl class="figures">
@@ -54,7 +54,7 @@ export function HealthView({ desk }: { desk: Desk }) {
           </section>
           <section aria-labelledby="sinks">
             <h2 id="sinks">Sinks</h2>
-            <div class="table" tabIndex={0} role="region" aria-labelledby="sinks">
+            <div class="table" tabIndex={0} role="region" aria-label="Table of sinks">
               <table>
                 <thead><tr><th>Sink</th><th>State</th><th class="n">Pending</th><th class="n">Oldest</th><th class="n">Blocked</th><th class="n">Dead</th><th>Last error</th></tr></thead>
                 <tbody>{found.sinks.map((sink) => <Sink key={sink.name} sink={sink} />)}</tbody>

@@ -8,7 +8,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
-import { offsets, rowAt, rowsBetween } from '../window'
+import { measure, offsets, rowAt, rowsBetween } from '../window'
 import { Icon } from './icons'
 import { MessageRow } from './MessageRow'
 import { rowsOf } from './rows'
@@ -17,7 +17,7 @@ const GUESS = 60
 /** Pixels beyond what is in sight that are drawn, that must be there before drawing again, and at which older pages load. */
 const DRAWN = 900
 const NEEDED = 300
-const LOAD = 1500
+const LOAD = 2500
 const NEAR_END = 48
 
 interface Given {
@@ -36,13 +36,19 @@ export function Messages({ desk, open, name }: Given) {
   const again = (): void => draw((n) => n + 1)
 
   const waiting = desk.outbox.of(open.id)
+  // What one has just sent is what one looks at.
+  const sent = useRef(waiting.length)
+  if (waiting.length > sent.current) place.current = undefined
+  sent.current = waiting.length
   const today = new Date(desk.api.now()).toDateString()
   const rows = useMemo(() => rowsOf(open, waiting), [open, open.version, open.unreadFrom, waiting, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
-  const where = offsets(keys, heights, GUESS)
+  const places = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
+  // Made anew when rows come or go; what is measured later is put right in it.
+  const where = useMemo(() => offsets(keys, heights, GUESS), [keys, width])
   const total = where[rows.length] ?? 0
   const sight = box.current?.clientHeight ?? 800
-  const index = place.current ? keys.indexOf(place.current.key) : -1
+  const index = (place.current && places.get(place.current.key)) ?? -1
   // Without a place, or when its row is gone: the end.
   const top = index < 0 ? total - sight : where[index]! - place.current!.above
   const [first, end] = rowsBetween(where, top - DRAWN, top + sight + DRAWN)
@@ -57,7 +63,9 @@ export function Messages({ desk, open, name }: Given) {
     const wasAtEnd = place.current === undefined
     if (scrollHeight - scrollTop - clientHeight < NEAR_END) place.current = undefined
     else {
-      const row = rowAt(at, scrollTop)
+      // A day's row moves up when older messages of that day come: it is no place to hold on to.
+      let row = rowAt(at, scrollTop)
+      while (names[row]?.startsWith('day-')) row += 1
       const key = names[row]
       place.current = key === undefined ? undefined : { key, above: at[row]! - scrollTop }
     }
@@ -69,17 +77,10 @@ export function Messages({ desk, open, name }: Given) {
   useLayoutEffect(() => {
     const { current } = box
     if (!current || !list.current) return
-    let measured = false
-    for (const row of list.current.children) {
-      const key = (row as HTMLElement).dataset['key']
-      const height = (row as HTMLElement).getBoundingClientRect().height
-      if (key !== undefined && heights.get(key) !== height) {
-        heights.set(key, height)
-        measured = true
-      }
-    }
-    const there = offsets(keys, heights, GUESS)
-    const to = index < 0 ? current.scrollHeight : there[index]! - place.current!.above
+    const found = Array.from(list.current.children, (row) => row.getBoundingClientRect().height)
+    found.forEach((height, n) => heights.set(keys[first + n]!, height))
+    const measured = measure(where, first, found)
+    const to = index < 0 ? current.scrollHeight : where[index]! - place.current!.above
     // (While the guesses are still in the spacers, the next drawing puts it right.)
     if (measured) again()
     else if (Math.abs(current.scrollTop - to) >= 1) current.scrollTop = to
@@ -99,9 +100,9 @@ export function Messages({ desk, open, name }: Given) {
     return () => watching.disconnect()
   }, [])
 
-  // Too short to scroll: what is older is asked for all the same.
+  // Near the top after a page has come, or too short to scroll: the next one is asked for all the same.
   useEffect(() => {
-    if (open.loaded && open.hasOlder && total < sight + LOAD) void open.older()
+    if (open.loaded && top < LOAD) void open.older()
   }, [open.version, width])
 
   const atEnd = place.current === undefined
@@ -126,7 +127,7 @@ export function Messages({ desk, open, name }: Given) {
       >
         <div ref={list} style={{ paddingTop: `${where[first] ?? 0}px`, paddingBottom: `${total - (where[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
-            <div class="slot" key={row.key} data-key={row.key}>
+            <div class="slot" key={row.key}>
               <MessageRow desk={desk} row={row} session={open.id} />
             </div>
           ))}

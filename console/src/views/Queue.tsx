@@ -10,7 +10,9 @@ import { SessionRow } from './SessionRow'
 
 /** Pixels; style/desk.css has the same. */
 const ROW = 64
+/** Rows drawn beyond what is in sight, and how many come at once. */
 const BEYOND = 8
+const STEP = 4
 const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['closed', 'Closed']]
 const SEARCH_AFTER = 200
 
@@ -25,8 +27,8 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
   const look = (): void => {
     const box = scroller.current
     if (!box) return
-    const first = Math.max(0, Math.floor(box.scrollTop / ROW) - BEYOND)
-    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW) + BEYOND
+    const first = Math.max(0, Math.floor(box.scrollTop / ROW / STEP) * STEP - BEYOND)
+    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW / STEP) * STEP + BEYOND
     setRange(([a, b]) => (a === first && b === end ? [a, b] : [first, end]))
     if (end >= queue.view.length && !queue.complete) void queue.more()
   }
@@ -38,6 +40,12 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
     watching.observe(box)
     return () => watching.disconnect()
   }, [])
+
+  // For who measures: when the first rows were there.
+  const some = view.length > 0
+  useEffect(() => {
+    if (some) performance.mark('gre:list')
+  }, [some])
 
   // What the search asks for goes out when the typing rests; what it was emptied to, from elsewhere too.
   useEffect(() => {
@@ -90,12 +98,12 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
             </button>
           ))}
           <span class="tally" data-testid="tally">
-            {queue.filter !== 'closed' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
+            {queue.filter === 'open' && queue.search === '' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
             {number(view.length)}{queue.complete ? '' : '+'}
           </span>
         </div>
       </div>
-      {queue.error && (
+      {queue.error !== '' && (
         <div class="banner banner-warn" role="status" data-testid="queue-error">
           <span>{queue.error}</span>
           <button type="button" onClick={() => void queue.reload()}>Try again</button>
@@ -124,7 +132,7 @@ function Nothing({ desk }: { desk: Desk }) {
       <p>
         {queue.search ? <>No conversation here of <b dir="auto">{queue.search}</b>.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
-      {queue.search && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
+      {queue.search !== '' && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
     </div>
   )
 }

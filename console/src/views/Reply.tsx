@@ -27,9 +27,9 @@ export function Reply({ desk, session, name, field }: Given) {
     keep(draft, value || null)
     clearTimeout(resting.current)
     if (value.trim()) {
-      desk.keystroke()
-      resting.current = setTimeout(() => desk.hush(), RESTS)
-    } else desk.hush()
+      desk.typing.keystroke()
+      resting.current = setTimeout(() => desk.typing.hush(), RESTS)
+    } else desk.typing.hush()
   }
   const send = (): void => {
     if (!text.trim() || [...text].length > LONGEST) return

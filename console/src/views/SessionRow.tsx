@@ -23,7 +23,7 @@ export function SessionRow({ desk, session, place, total, open }: Given) {
   const waits = session.waiting_since ? now - Date.parse(session.waiting_since) : 0
   const name = session.player_name || `Player ${session.player_id}`
   const at = session.last_message_at ?? session.created_at
-  const typing = desk.typing.get(session.id)
+  const typing = desk.typing.in(session.id)
   const owner = session.assigned_staff_id
   return (
     <li aria-posinset={place} aria-setsize={total}>

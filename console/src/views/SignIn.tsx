@@ -44,8 +44,8 @@ export function SignIn({ auth, why, onEntered }: { auth: Auth; why: string; onEn
       <form data-testid="sign-in" onSubmit={submit} aria-busy={busy || shown === 'looking'}>
         <h1>Staff console</h1>
         <p class="quiet">{shown === 'token' ? 'Sign in with a token of yours.' : 'Sign in to see and answer your players.'}</p>
-        {told && <p class="error" role="alert" data-testid="sign-in-error">{told}</p>}
-        {sent && <p class="notice" role="status">{sent}</p>}
+        {told !== '' && <p class="error" role="alert" data-testid="sign-in-error">{told}</p>}
+        {sent !== '' && <p class="notice" role="status">{sent}</p>}
         {shown === 'email' && (
           <>
             <label>E-mail<input name="email" type="email" autocomplete="username" required autofocus /></label>
