@@ -6,10 +6,8 @@ address looks like. No request is answered from the disk, nothing here is render
 
 from __future__ import annotations
 
-import base64
 import gzip
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import structlog
 from fastapi import APIRouter, Request, Response
 
 from gre_bridge.api.envelope import Reply, problem
+from gre_bridge.keys import read_key
 from gre_bridge.settings import Settings
 
 log = structlog.get_logger("gre.http")
@@ -69,17 +68,7 @@ def _page(path: Path) -> Page:
 
 def public_key(key: str | None) -> str | None:
     """The key, if pages may have it: None for what crosses row-level security."""
-    if not key or key.startswith("sb_secret_"):
-        return None
-    parts = key.split(".")
-    if len(parts) == 3:
-        try:
-            claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        except ValueError:
-            return None
-        if not isinstance(claims, dict) or claims.get("role") != "anon":
-            return None
-    return key
+    return key if key and read_key(key).role == "anon" else None
 
 
 def policy(supabase_url: str, host: str) -> str:
@@ -99,10 +88,10 @@ def router(settings: Settings) -> APIRouter:
     pages = load()
     if not pages:
         log.warning("the console was not built; see docs/console.md")
-    anon = settings.supabase_anon_key.get_secret_value() if settings.supabase_anon_key else None
-    if anon == settings.supabase_service_key.get_secret_value():
-        anon = None
-    config: Mapping[str, str | None] = {"supabaseUrl": settings.supabase_url, "anonKey": public_key(anon)}
+    config: Mapping[str, str | None] = {
+        "supabaseUrl": settings.supabase_url,
+        "anonKey": public_key(settings.anon_key),
+    }
     if config["anonKey"] is None:
         log.warning("SUPABASE_ANON_KEY is no publishable key: the console offers no sign-in but by token")
     routes = APIRouter(include_in_schema=False)

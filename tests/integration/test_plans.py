@@ -14,6 +14,7 @@ import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import PLAYER, STAFF, Database
+from tests.integration.filling import without_indexes
 from tests.integration.test_outbox import all_done, claim, send, settle
 
 FILL = """
@@ -49,7 +50,8 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database("full", migrated_template)
     database = Database(pg, "full")
     with database.connect("supabase_admin") as admin:
-        admin.execute(FILL, prepare=False)
+        with without_indexes(admin, *TABLES):
+            admin.execute(FILL, prepare=False)
         admin.execute("vacuum analyze")
     yield database
     pg.drop_database("full")

@@ -16,6 +16,7 @@ import pytest
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.access import SERVICE, Caller, Door, player, staff
 from tests.conftest import Database
+from tests.integration.filling import without_indexes
 
 # Session n is player n's. 1 to 5,000 are open, 5,001 to 45,000 closed, the lower the later; session 1 has 10,000 messages.
 FILL = """
@@ -39,20 +40,12 @@ def large(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database("large", migrated_template)
     database = Database(pg, "large")
     with database.connect("supabase_admin") as admin:
-        keys = ("gre_chat_messages_session_fk", "gre_chat_messages_seq_unique")
-        index = (
-            "create index gre_chat_messages_player on public.gre_chat_messages (player_id, created_at, id)"
-        )
-        # Faster than filling the indexes row by row; the same definitions come back.
-        (found,) = admin.execute(
-            "select indexdef from pg_indexes where indexname = 'gre_chat_messages_player'"
-        ).fetchall()
-        assert found["indexdef"].replace("USING btree ", "").lower() == index
-        admin.execute("drop index gre_chat_messages_player")
-        admin.execute(f"alter table gre_chat_messages drop constraint {keys[1]}")
-        admin.execute(FILL, prepare=False)
-        admin.execute(f"alter table gre_chat_messages add constraint {keys[1]} unique (session_id, seq)")
-        admin.execute(index)
+        # Faster than filling them row by row.
+        key = "gre_chat_messages_seq_unique"
+        admin.execute(f"alter table gre_chat_messages drop constraint {key}")
+        with without_indexes(admin, "gre_chat_messages", "gre_chat_sessions"):
+            admin.execute(FILL, prepare=False)
+        admin.execute(f"alter table gre_chat_messages add constraint {key} unique (session_id, seq)")
         admin.execute("vacuum analyze gre_chat_sessions, gre_chat_messages")
     yield database
     pg.drop_database("large")
