@@ -31,7 +31,7 @@ create index gre_chat_sessions_closed_assigned on public.gre_chat_sessions
   (assigned_staff_id, (case when last_message_at is null then created_at else last_message_at end) desc, id desc) where status = 'closed';
 create index gre_chat_sessions_closed_name on public.gre_chat_sessions (lower(player_name) text_pattern_ops) where status = 'closed';
 
--- As before, and: it keeps waiting_since, in the update that it makes anyway.
+-- As before, but the session is counted up once for each statement, by the next trigger.
 create or replace function gre.message_arrives() returns trigger
 language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -140,19 +140,42 @@ begin
   new.created_at := v_now;
   new."timestamp" := coalesce(new."timestamp", v_now);
 
-  update public.gre_chat_sessions set
-    last_seq = last_seq + 1,
-    rev = rev + 1,
-    player_name = coalesce(v_profile.display_name, player_name, new.player_name),
-    last_message_at = v_now,
-    updated_at = v_now,
-    unread_by_staff = unread_by_staff + (new.sender = 'player')::integer,
-    unread_by_player = unread_by_player + (new.sender <> 'player')::integer,
-    waiting_since = case new.sender when 'player' then coalesce(waiting_since, v_now) when 'staff' then null else waiting_since end
-  where id = v_session.id
-  returning last_seq into new.seq;
+  -- Under the session's lock, and seeing what this statement has inserted before: the next number, and none for a row that
+  -- will not be there. (The session's own row is written once, below: a row that one transaction updates a thousand times
+  -- is found by way of its thousand versions.)
+  select greatest(v_session.last_seq, coalesce(max(m.seq), 0)) + 1 into new.seq
+  from public.gre_chat_messages m where m.session_id = v_session.id;
   return new;
 end $$;
+
+-- What a statement's messages change in their sessions, whose locks it holds.
+create function gre.messages_arrived() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.found,
+    player_name = coalesce(gre.clean_name(p.display_name), s.player_name, n.player_name),
+    last_message_at = n.last_at,
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.found - n.by_player,
+    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
+      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+    from (
+      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as answered from inserted i) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
+  return null;
+end $$;
+create trigger gre_messages_arrived after insert on public.gre_chat_messages
+  referencing new table as inserted for each statement execute function gre.messages_arrived();
 
 -- As before, with waiting_since among the columns that belong to the server.
 create or replace function gre.session_changes() returns trigger

@@ -44,7 +44,7 @@ HELPERS = {
     },
     "": {
         "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
-        "longest_backoff", "message_arrives", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
+        "longest_backoff", "message_arrives", "messages_arrived", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
         "pace_window", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
     },
 }  # fmt: skip
@@ -53,7 +53,7 @@ HELPERS = {
 DEFINERS = {
     "gre": {
         "who", "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts",
-        "message_arrives", "message_paces", "people_changed", "sent_before",
+        "message_arrives", "messages_arrived", "message_paces", "people_changed", "sent_before",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",

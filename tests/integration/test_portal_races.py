@@ -256,3 +256,49 @@ def test_what_a_player_sends_while_it_is_erased_is_a_new_conversation(
         assert erasing.result(30) == {"messages": 1, "sessions": 1, "pushes": 1}
     sound(db)
     assert [str(m["id"]) for m in stored(db)] == [new["id"]]
+
+
+def test_the_same_new_id_in_two_sessions_at_once_leaves_no_gap(db: Database) -> None:
+    """Neither sees the other's row when it numbers its own; the one that is not inserted uses no number."""
+    key = str(uuid.uuid4())
+    insert = "insert into gre_chat_messages (id, player_id, sender, message) values (%s, %s, 'player', 'm') on conflict do nothing"
+    with db.connect(autocommit=False) as first, db.connect() as second, db.connect() as observer:
+        observer.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (1, 'player', 'a'), (2, 'player', 'b')"
+        )
+        first.execute(insert, [key, 1])
+        with ThreadPoolExecutor(1) as pool:
+            loser = pool.submit(second.execute, insert, [key, 2])
+            wait_until(
+                lambda: observer.execute(
+                    "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'", [second.info.backend_pid]
+                ).fetchall(),
+                10, what="the second one to wait for the first",
+            )  # fmt: skip
+            first.commit()
+            assert loser.result(10).rowcount == 0
+        observer.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (2, 'player', 'c')"
+        )
+        rows = observer.execute("select player_id, seq from gre_chat_messages order by 1, 2").fetchall()
+    assert [(row["player_id"], row["seq"]) for row in rows] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_ten_thousand_messages_of_one_session_in_one_statement_take_seconds(db: Database) -> None:
+    """A session's row that is updated for each of them would be found by way of all its versions."""
+    with db.connect() as conn:
+        conn.execute("set statement_timeout = '60s'")
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select 1, case when g %% 3 = 0 then 'staff' else 'player' end, 'm' || g from generate_series(1, %s) g",
+            [10_000],
+        )
+        session = conn.execute("select * from gre_chat_sessions").fetchone()
+        (found,) = conn.execute(
+            "select count(distinct seq) as n, min(seq) as first, max(seq) as last, max(created_at) as at,"
+            " max(created_at) filter (where seq = 10000) as asked from gre_chat_messages"
+        ).fetchall()
+    assert (found["n"], found["first"], found["last"]) == (10_000, 1, 10_000)
+    assert session is not None
+    told = (session["last_seq"], session["unread_by_staff"], session["unread_by_player"], session["last_message_at"], session["waiting_since"])  # fmt: skip
+    assert told == (10_000, 6667, 3333, found["at"], found["asked"])
