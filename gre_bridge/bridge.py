@@ -108,18 +108,7 @@ class Bridge:
         store.on_request = self._count_request
         if portal is not None:
             portal.on_request = self._count_request
-        main = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-
-        def on_signal() -> None:
-            if self._stop.is_set() and main is not None:
-                log.warning("second signal: stopping at once")
-                main.cancel()
-            self._stop.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
-                loop.add_signal_handler(number, on_signal)
+        self._heed_signals()
         try:
             await self._run(store, portal)
         finally:
@@ -131,6 +120,24 @@ class Bridge:
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
             log.info("stopped")
+
+    def _heed_signals(self) -> None:
+        """Stop gracefully on the first signal to end, at once on the second."""
+        main = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+
+        def on_signal() -> None:
+            if self._stop.is_set() and main is not None:
+                log.warning("second signal: stopping at once")
+                main.cancel()
+            self._stop.set()
+
+        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, on_signal)
+            # A terminal that closes sends it twice, and nohup does not want to hear of it.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                loop.add_signal_handler(signal.SIGHUP, self._stop.set)
 
     async def _open_portal(self) -> Portal | None:
         settings = self._settings

@@ -49,7 +49,7 @@ class Heartbeat:
         try:
             while True:
                 told = report()
-                with contextlib.suppress(BridgeError):
+                with contextlib.suppress(BridgeError, KeyError, TypeError):
                     answer = await store.beat(
                         worker=self._id, host=platform.node(), version=__version__, info=told
                     )

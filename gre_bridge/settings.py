@@ -43,6 +43,8 @@ def _url(value: Any) -> Any:
         known = False
     if not known:
         raise ValueError("must be an address that starts with http:// or https://") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user and password: it is shown to pages")
     return str(value).strip().rstrip("/")
 
 

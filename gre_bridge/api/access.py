@@ -65,8 +65,9 @@ class Access:
         """Seconds for which this address may show known tokens only; 0 mostly."""
         return self._guard.wait(address)
 
-    def failed(self, address: str | None) -> None:
+    def failed(self, address: str | None, token: str) -> None:
         """Count a failure that the database does not call one: a token that is nobody's here."""
+        self._taken.pop(_digest(token), None)
         self._guard.failed(address)
 
     async def ask(
@@ -77,7 +78,7 @@ class Access:
         `repeat`: a question whose answer got lost may be asked again. Raises Refused (429 while too many bad
         tokens come from the address) and TransientError.
         """
-        digest = hashlib.blake2b(token.encode(), digest_size=16).digest()
+        digest = _digest(token)
         if self._taken.get(digest, 0.0) <= self._clock() and (wait := self._guard.wait(address)) > 0:
             text = "too many failed authentications from this address"
             raise Refused(429, "too_many_failures", text, retry_after=wait)
@@ -109,6 +110,10 @@ class Access:
         self._taken[digest] = self._clock() + REMEMBER
         if len(self._taken) > TOKENS:
             del self._taken[next(iter(self._taken))]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.blake2b(token.encode(), digest_size=16).digest()
 
 
 class Call:

@@ -40,7 +40,7 @@ async def identify(
     except TransientError:
         raise Closing(1013, "try again in a moment", "unavailable") from None
     if found.role not in ("player", "staff", "admin"):
-        access.failed(address)
+        access.failed(address, caller.token)
         raise Closing(4401, "this token is neither a player's nor active staff's", "no_identity")
     if not agrees(asked, found):
         raise Closing(4401, "the token does not carry that role and id", "identity_mismatch")

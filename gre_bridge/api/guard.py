@@ -34,7 +34,8 @@ class Guard:
     def failed(self, address: str | None) -> None:
         """Count one failed authentication."""
         network, now = _network(address), self._clock()
-        self._paid[network] = max(self._paid.pop(network, now), now) + self._cost
+        # (No more than a whole budget is owed, however many were under way before the first one failed.)
+        self._paid[network] = min(max(self._paid.pop(network, now), now) + self._cost, now + MINUTE)
         while self._paid:
             oldest = next(iter(self._paid))
             if len(self._paid) <= ADDRESSES and self._paid[oldest] > now:

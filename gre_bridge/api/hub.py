@@ -247,7 +247,7 @@ class Hub:
             raise
         self._named |= {session for session, rest in told.items() if rest}
         if whom is not None and whom == self.audience.players() and len(self._foreign) < FOREIGN:
-            self._foreign |= named - told.keys() - self._known.keys()
+            self._foreign |= set(news["others"])
         if everything:
             self._everything |= since is None or more
             if not more:

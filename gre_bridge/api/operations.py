@@ -15,7 +15,7 @@ from gre_bridge.api.inputs import DeadList, RetryDead
 from gre_bridge.api.shapes import DeadLetters, Operations, Retried, errors
 from gre_bridge.models import Json
 
-_WORSE = (None, "closed", "half_open", "open")
+_WORSE = {None: 0, "closed": 1, "half_open": 2, "open": 3}
 
 router = APIRouter(tags=["Operations"], dependencies=AUTHENTICATED)
 
@@ -35,7 +35,7 @@ async def operations(request: Request, call: Asking) -> Response:
     sinks: list[Json] = []
     for sink in found["sinks"]:
         said = {"breaker": sink.pop("breaker"), "error": sink.pop("last_error")}
-        said = max(said, own.get(sink["name"], said), key=lambda one: _WORSE.index(one["breaker"]))
+        said = max(said, own.get(sink["name"], said), key=lambda one: _WORSE.get(one["breaker"], 9))
         error = {"last_error": said["error"]} if said["error"] else {}
         sinks.append({**sink, "breaker": said["breaker"] and said["breaker"].replace("_", "-"), **error})
     feed = (here.get("realtime") or {}).get("state")

@@ -131,7 +131,8 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what is in flight has been settled."""
-        self._stopping = self.sender.stopping = True
+        self._stopping = True
+        self.sender.stop()
         self._bell.set()
 
     async def give_up(self) -> None:

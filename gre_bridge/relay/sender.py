@@ -9,6 +9,7 @@ settler as soon as the lane is through. Nothing here decides when to claim.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -78,7 +79,11 @@ class Sender:
         self._total_time = metrics.total_time.labels(sink.name)
         self._in_flight = metrics.in_flight.labels(sink.name)
         self.leases: dict[str, Lease] = {}
-        self.stopping = False
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin no further request."""
+        self._stop.set()
 
     @property
     def has_room(self) -> bool:
@@ -162,11 +167,11 @@ class Sender:
         try:
             while at < len(waiting) and not failed:
                 async with self._slots:
-                    if waiting[at].payloads and (pause := self._pace.take(self._clock())):
-                        await asyncio.sleep(pause)
+                    end = self._fill(waiting, at)
+                    if any(parcel.payloads for parcel in waiting[at:end]):
+                        await self._take_a_place()
                     if self._halted(probing):
                         break
-                    end = self._fill(waiting, at)
                     batch = self._still_ours(waiting[at:end], results, lease)
                     size -= end - at
                     self._sent(end - at)
@@ -198,9 +203,16 @@ class Sender:
                 self._settler.put(results.pop(key))
         return [parcel for parcel in batch if parcel.lane_key in results]
 
+    async def _take_a_place(self) -> None:
+        """Wait for this request's turn by the rate limit, but not beyond a stop."""
+        if pause := self._pace.take(self._clock()):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stop.wait()
+
     def _halted(self, probing: bool) -> bool:
         """Whether no further request may go: we are stopping, or the breaker has opened meanwhile."""
-        return self.stopping or (not probing and self._breaker.wait(self._clock()) > 0)
+        return self._stop.is_set() or (not probing and self._breaker.wait(self._clock()) > 0)
 
     def _fill(self, waiting: list[Parcel], at: int) -> int:
         """Where the request that begins at `at` ends: as many parcels as fit it, at least one."""

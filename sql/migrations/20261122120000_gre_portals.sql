@@ -912,6 +912,8 @@ begin
     order by s.updated_at limit 500
   )
   select jsonb_build_object('now', clock_timestamp(), 'more', (select count(*) >= 500 from behind),
+    'others', case when p_players is null then '[]' else (
+      select coalesce(jsonb_agg(s.id), '[]') from public.gre_chat_sessions s where s.id = any (p_sessions) and s.player_id <> all (p_players)) end,
     'sessions', (select coalesce(jsonb_agg(jsonb_build_object('session', gre.session_json(b.s),
         'reads', jsonb_build_object('staff', jsonb_build_array((b.s).staff_read_seq, gre.iso((b.s).staff_read_at)),
                                     'player', jsonb_build_array((b.s).player_read_seq, gre.iso((b.s).player_read_at))),

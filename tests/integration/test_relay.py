@@ -85,6 +85,8 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
         stack.insert(player_id=29, sender="player", message="in flight")
         wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 10, what="a request")
         worker.signal(number)
+        if number is signal.SIGHUP:  # a shell and the kernel, both
+            worker.signal(number)
         assert worker.process is not None
         assert worker.process.wait(10) == 0
     assert '"stopped"' in worker.log.read_text()
@@ -93,6 +95,23 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
             "select count(*) as n from gre_relay_lanes where lease_token is not null"
         ).fetchall()
     assert row["n"] == 0
+
+
+def test_under_nohup_a_closing_terminal_is_none_of_its_business(stack: StackProcess) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        worker = stack.worker().start()  # inherits it, as from nohup
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        worker.signal(signal.SIGHUP)
+        stack.insert(player_id=29, sender="player", message="still there?")
+        stack.drained(10)
+    finally:
+        assert worker.stop() == 0
+    assert [item["status"] for item in stack.received("pusher") if item["name"] == "new-player-message"] == [
+        200
+    ]
 
 
 def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(stack: StackProcess) -> None:

@@ -35,7 +35,7 @@ def test_its_values_are_a_players_and_no_secret(stack_process: StackProcess) -> 
 
 
 def test_a_name_that_was_made_to_point_here_reads_nothing(stack_process: StackProcess) -> None:
-    for host in ("evil.example", "127.0.0.1.evil.example", ""):
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "[::1", "localhost:99999"):
         answer = stack_process.http.get("/try/config.json", headers={"Host": host})
         assert answer.status_code in (400, 403) and "token" not in answer.text
 

@@ -49,6 +49,13 @@ def test_an_address_may_fail_so_often_a_minute(clock: Clock) -> None:
     assert guard.wait(HOME) > 0
 
 
+def test_what_was_under_way_together_costs_no_more_than_a_minute(clock: Clock) -> None:
+    guard = Guard(6, clock)
+    for _ in range(5_000):
+        guard.failed(HOME)
+    assert guard.wait(HOME) == pytest.approx(10)
+
+
 @pytest.mark.parametrize("per_minute", [1, 7, 60, 9_999])
 def test_the_limit_is_exact(clock: Clock, per_minute: int) -> None:
     guard, failed = Guard(per_minute, clock), 0
@@ -115,6 +122,17 @@ async def fail(access: Access, times: int) -> None:
     for n in range(times):
         with pytest.raises(Refused):
             await access.ask(HOME, f"bad-{n}", answering(BAD)[0])
+
+
+async def test_a_token_that_is_nobodys_is_not_known_though_the_database_answered(access: Access) -> None:
+    """The anon key is one: everybody has it."""
+    question, asked = answering("nobody")
+    for _ in range(3):
+        assert await access.ask(HOME, "anon", question) == "nobody"
+        access.failed(HOME, "anon")
+    with pytest.raises(Refused, match="too many"):
+        await access.ask(HOME, "anon", question)
+    assert len(asked) == 3
 
 
 async def test_known_tokens_pass_where_others_wait(access: Access, clock: Clock) -> None:

@@ -222,6 +222,42 @@ async def test_requests_keep_to_their_rate_in_order_and_within_their_leases() ->
 
 
 @virtual
+async def test_a_request_that_begins_with_nothing_to_send_keeps_to_the_rate_too() -> None:
+    def route(lane: Lane, claim: Claim) -> list[Parcel]:
+        first, *rest = one_each(lane, claim)
+        return [Parcel(lane.key, first.deliveries, expired=True), *rest]
+
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=8)
+    for lane in range(20):
+        outbox.put(f"s{lane}", f"s{lane}.0", f"s{lane}.1")
+    async with relaying(outbox, sink, route=route, pace=Pace(5.0)):
+        await until(outbox.drained, 600)
+    sent = [
+        at
+        for at, request in zip(sink.times, sink.requests, strict=True)
+        if any(n.endswith(".1") for n in request)
+    ]
+    assert len(sent) == 20
+    assert all(later - earlier > 0.199 for earlier, later in itertools.pairwise(sent))
+
+
+@virtual
+async def test_a_stop_does_not_wait_out_the_pace() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
+    for lane in range(80):
+        outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(10)))
+    relay = Relay(outbox, sink, pace=Pace(0.1))
+    running = asyncio.create_task(relay.dispatcher.run())
+    await until(lambda: len(sink.requests) == 1)
+    began = now()
+    relay.dispatcher.stop()
+    await settled_in_time(running, 5)
+    assert now() - began < 1
+    assert len(sink.requests) == 1
+    assert not [lane for lane in outbox.lanes.values() if lane.token]
+
+
+@virtual
 async def test_what_routing_cannot_digest_dies_alone() -> None:
     def route(lane: Lane, claim: Claim) -> list[Parcel]:
         if lane.key == "a":

@@ -124,6 +124,7 @@ def test_a_blank_variable_is_no_value(given: pytest.MonkeyPatch, name: str, blan
         ("SUPABASE_URL", "p.supabase.co"),
         ("SUPABASE_URL", "ftp://p.supabase.co"),
         ("SUPABASE_URL", "https://[oops"),
+        ("SUPABASE_URL", "https://ops:hunter2@p.supabase.co"),
         ("SUPABASE_URL", "https://user:hunter2@h\u2100st"),
         ("PUSHER_APP_ID", "twelve"),
         ("PUSHER_CLUSTER", "EU west"),

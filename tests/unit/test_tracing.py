@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.models import Delivery
-from gre_bridge.tracing import Tracing
+from gre_bridge.tracing import CLOSE_WITHIN, Tracing
 
 TEXT = "zebra crossing"
 
@@ -74,6 +75,22 @@ def test_a_delivery_is_a_span_from_commit_to_answer_with_its_ids_and_without_its
     }  # fmt: skip
     assert found["deliver read", True].status.message == "400"
     assert TEXT not in str(collector)
+
+
+def test_a_collector_that_takes_and_never_answers_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        tracing = Tracing.from_environment()
+        assert tracing is not None
+        tracing.sent(
+            "pusher", "s1", [Delivery(f"d{n}", n, "read", 0, age=0.0) for n in range(1000)], took=0.1
+        )
+        began = time.monotonic()
+        tracing.close()
+        assert time.monotonic() - began < CLOSE_WITHIN + 1
 
 
 def test_without_a_collector_nothing_is_traced() -> None:
