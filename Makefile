@@ -32,6 +32,10 @@ demo: setup ## Show one conversation on its way: each hop with its time
 console: ## Build the staff console and the player's page into the package (needs Node.js; what is built is committed)
 	cd console && npm ci --ignore-scripts --loglevel=error && npm run build --silent
 
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
+	$(BIN)/python -m tests.browser.screenshots
+
 .PHONY: test
 test: setup ## Run all tests (ARGS="-k outbox" runs some)
 	$(BIN)/python -m pytest $(ARGS)

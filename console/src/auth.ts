@@ -131,6 +131,7 @@ export class Auth {
   }
 
   private async refresh(): Promise<boolean> {
+    if (!this.grant) return false // what ended it has been told
     const refresh = this.grant?.refresh
     if (!refresh) {
       const over = this.endsAt !== undefined && this.endsAt <= Date.now() + RENEW_BEFORE

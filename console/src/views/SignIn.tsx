@@ -31,7 +31,7 @@ export function SignIn({ auth, why, onEntered }: { auth: Auth; why: string; onEn
       else if (byLink) await auth.link(field('email'))
       else await auth.password(field('email'), String(form.get('password') ?? ''))
       if (byLink) setSent(`A link is on its way to ${field('email')}. Open it in this browser.`)
-      else onEntered()
+      else if (auth.signedIn) onEntered() // (One that has expired already was told so.)
     } catch (refusal) {
       setError(refusal instanceof Error ? refusal.message : 'Signing in did not work.')
     }

@@ -1,0 +1,40 @@
+"""A player's portal that types and reads: the WebSocket of a real client, without a page."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.sync.client import connect
+
+from tests.browser.world import World
+
+
+class Portal:
+    """A player's socket; a context manager."""
+
+    def __init__(self, world: World, player: int) -> None:
+        self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=10)
+        self.send(type="authenticate", token=world.token(f"player:{player}"))
+        self.hears("authenticated")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def send(self, **frame: Any) -> None:
+        self._socket.send(json.dumps(frame))
+
+    def hears(self, kind: str, within: float = 10.0) -> dict[str, Any]:
+        """The next frame of this type."""
+        deadline = time.monotonic() + within
+        while True:
+            frame: dict[str, Any] = json.loads(self._socket.recv(timeout=deadline - time.monotonic()))
+            if frame["type"] == kind:
+                return frame

@@ -1,0 +1,236 @@
+"""A conversation: what a player writes is read at once by all staff, and answered."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import uuid
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import conftest
+from tests.browser.conftest import Join
+from tests.browser.sockets import Portal
+from tests.browser.world import Player, Staff, World
+from tests.stack import wait_until
+
+
+def test_what_is_typed_on_one_page_is_read_on_the_other_within_a_second(sam: Staff, asha: Player) -> None:
+    there, back = [], []
+    for n in range(5):
+        sam.expects(f"question {n}")
+        there.append((asha.type(f"question {n}"), sam.arrived()))
+        if n == 0:
+            sam.open(29)
+        asha.expects(f"answer {n}")
+        sam.at("reply").fill(f"answer {n}")
+        began: float = sam.page.evaluate("Date.now()") / 1000
+        sam.at("reply").press("Enter")
+        back.append((began, asha.arrived()))
+    for what, times in (("player's page to console", there), ("console to player's page", back)):
+        took = [end - start for start, end in times]
+        conftest.REPORT.append(
+            f"{what}: {', '.join(f'{1000 * one:.0f}' for one in took)} ms (from the key to the screen; median {1000 * statistics.median(took):.0f} ms)"
+        )
+        assert max(took) < 1.0, took
+    assert asha.at("try-message").count() == sam.at("message").count() == 10
+
+
+def test_two_staff_and_two_players_at_once(
+    world: World, sam: Staff, sue: Staff, asha: Player, join: Join
+) -> None:
+    ravi = join(Player).enter(30, "Ravi")
+    asha.type("Is table 4 open?")
+    ravi.type("Where is my bonus?")
+    for staff in (sam, sue):
+        expect(staff.row(29)).to_contain_text("Is table 4 open?")
+        expect(staff.row(30)).to_contain_text("Where is my bonus?")
+    sam.open(29)
+    sue.open(29)
+    sam.answer("It opens at eight.")
+    expect(sue.message("It opens at eight.")).to_be_visible()
+    expect(sue.at("message", sender="staff")).to_contain_text("Sam")
+    expect(asha.at("try-message", sender="staff")).to_contain_text("It opens at eight.")
+    sue.open(30).answer("I am looking.")
+    sam.open(30)
+    expect(sam.message("I am looking.")).to_be_visible()
+    expect(ravi.at("try-message", sender="staff")).to_contain_text("I am looking.")
+    asha.type("Thanks")
+    ravi.type("Waiting …")
+    expect(sam.row(29)).to_contain_text("Thanks")
+    expect(sue.message("Waiting …")).to_be_visible()
+    # Each player has its own conversation and nothing of the other's.
+    assert "I am looking." not in asha.at("try-messages").inner_text()
+    assert "It opens at eight." not in ravi.at("try-messages").inner_text()
+
+
+def test_a_player_who_types_and_one_of_the_staff_who_types_are_seen(
+    world: World, sam: Staff, sue: Staff
+) -> None:
+    session = world.write(29, "Hello", "Asha")
+    sam.open(29)
+    sue.open(29)
+    with Portal(world, 29) as player:
+        player.send(type="typing", sessionId=session, typing=True)
+        for staff in (sam, sue):
+            expect(staff.at("typing")).to_contain_text("Asha is typing")
+        player.send(type="typing", sessionId=session, typing=False)
+        for staff in (sam, sue):
+            expect(staff.at("typing")).to_have_text("")
+        sam.at("reply").press_sequentially("One mom")
+        heard = player.hears("typing")
+        assert (heard["by"], heard["typing"]) == ("staff", True)
+        expect(sue.at("typing")).to_contain_text("colleague is typing")
+        expect(sam.at("typing")).to_have_text("")
+        sam.at("reply").press("Enter")
+        expect(sue.at("typing")).to_have_text("")
+
+
+def test_a_reply_is_marked_when_the_player_has_read_it_and_the_players_when_staff_have(
+    world: World, sam: Staff, sue: Staff
+) -> None:
+    session = world.write(29, "Hello", "Asha")
+    expect(sam.row(29)).to_have_attribute("data-unread", "1")
+    expect(sue.row(29)).to_have_attribute("data-unread", "1")
+    with Portal(world, 29) as player:
+        sam.open(29)
+        read = player.hears("messages_read")
+        assert (read["by"], read["upToSeq"]) == ("staff", 1)
+        for staff in (sam, sue):
+            expect(staff.row(29)).to_have_attribute("data-unread", "0")
+        sam.answer("Good evening")
+        expect(sam.at("message", sender="staff")).to_have_attribute(
+            "data-state", re.compile("sent|delivered")
+        )
+        player.send(type="mark_read", sessionId=session, upToSeq=2)
+        expect(sam.at("message", sender="staff", state="read")).to_be_visible()
+
+
+def test_days_senders_and_times_are_told_apart(world: World, sam: Staff) -> None:
+    world.write(29, "Yesterday's question", "Asha")
+    world.reply(29, "Yesterday's answer")
+    world.sql('update gre_chat_messages set "timestamp" = "timestamp" where false')
+    with world.db() as conn:
+        conn.execute("alter table gre_chat_messages disable trigger user")
+        conn.execute("update gre_chat_messages set created_at = created_at - interval '1 day'")
+        conn.execute("alter table gre_chat_messages enable trigger user")
+    world.write(29, "Today's question", "Asha")
+    sam.open(29)
+    expect(sam.at("day")).to_have_count(2)
+    expect(sam.at("day").last).to_contain_text("Today")
+    expect(sam.at("message").nth(0)).to_contain_text("Asha")
+    expect(sam.at("message").nth(1)).to_contain_text("Sue")
+    for one in sam.at("message").all():
+        assert re.search(r"\d?\d:\d\d", one.inner_text())
+
+
+def test_older_messages_come_when_one_scrolls_up(world: World, sam: Staff) -> None:
+    session = world.write(29, "number 0", "Asha")
+    for first in range(1, 401, 100):
+        world.sql(
+            "select gre_send_messages((select jsonb_agg(jsonb_build_object('player_id', 29, 'sender', 'player', 'message', 'number ' || n) order by n)"
+            " from generate_series(%s::int, %s::int) n))", first, first + 99,
+        )  # fmt: skip
+    sam.open(29)
+    expect(sam.message("number 400")).to_be_visible()
+    box = sam.at("messages")
+    assert int(box.get_attribute("data-loaded") or 0) < 401
+    box.hover()
+
+    def top() -> bool:
+        sam.page.mouse.wheel(0, -4000)
+        return sam.message("number 0").count() > 0
+
+    wait_until(top, 20, what="the first message")
+    expect(box).to_have_attribute("data-older", "false")
+    expect(box).to_have_attribute("data-loaded", "401")
+    sam.at("jump-latest").click()
+    expect(sam.message("number 400")).to_be_visible()
+    assert len(world.texts(session)) == 401
+
+
+def test_enter_sends_shift_enter_breaks_and_drafts_are_kept_for_each_session(
+    world: World, sam: Staff
+) -> None:
+    session = world.write(29, "Hello", "Asha")
+    world.write(30, "Hello too", "Ravi")
+    sam.open(29)
+    sam.at("reply").press_sequentially("first line")
+    sam.at("reply").press("Shift+Enter")
+    sam.at("reply").press_sequentially("second line")
+    sam.open(30)
+    expect(sam.at("reply")).to_have_value("")
+    sam.at("reply").fill("for Ravi")
+    sam.open(29)
+    expect(sam.at("reply")).to_have_value("first line\nsecond line")
+    sam.page.reload()
+    sam.live()
+    expect(sam.at("reply")).to_have_value("first line\nsecond line")
+    sam.at("reply").press("Enter")
+    expect(sam.at("message", sender="staff")).to_contain_text("first line\nsecond line", use_inner_text=True)
+    expect(sam.at("reply")).to_have_value("")
+    wait_until(lambda: world.texts(session) == ["Hello", "first line\nsecond line"], 10)
+    sam.open(30)
+    expect(sam.at("reply")).to_have_value("for Ravi")
+    expect(sam.at("send")).to_be_enabled()
+    sam.at("reply").fill("   ")
+    expect(sam.at("send")).to_be_disabled()
+
+
+def test_a_reply_that_gets_no_answer_is_sent_again_under_the_same_id(world: World, sam: Staff) -> None:
+    session = world.write(29, "Hello", "Asha")
+    sam.open(29)
+    sent: list[Any] = []
+    sam.page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/reply") else None)
+    sam.page.route("**/api/gre-admin/reply", lambda route: route.abort())
+    sam.answer("Are you there?")
+    expect(sam.message("Are you there?")).to_have_attribute("data-state", "sending")
+    sam.page.unroute("**/api/gre-admin/reply")
+    expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))
+    assert len(sent) >= 2
+    assert len({one["id"] for one in sent}) == 1
+    assert world.texts(session) == ["Hello", "Are you there?"]
+
+
+def test_a_reply_that_is_refused_says_why_and_can_be_tried_again(world: World, sam: Staff) -> None:
+    session = world.write(29, "Hello", "Asha")
+    sam.open(29)
+    path = f"/api/gre-admin/session/{session}/status"
+    ids: list[str] = []
+
+    def meanwhile(route: Any) -> None:
+        world.ask("PUT", path, "staff:s2", status="closed")
+        route.continue_()
+
+    sam.page.on("request", lambda r: ids.append(r.post_data_json["id"]) if r.url.endswith("/reply") else None)
+    sam.page.route("**/api/gre-admin/reply", meanwhile)
+    sam.answer("Are you there?")
+    expect(sam.message("Are you there?")).to_have_attribute("data-state", "failed")
+    expect(sam.message("Are you there?")).to_contain_text("closed")
+    sam.page.unroute("**/api/gre-admin/reply")
+    sam.at("reopen").click()
+    sam.at("retry").click()
+    expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))
+    assert len(ids) == 2
+    assert uuid.UUID(ids[0]) == uuid.UUID(ids[1])
+    assert world.texts(session) == ["Hello", "Are you there?"]
+
+
+@pytest.mark.parametrize("focused", [True, False], ids=["looked at", "not looked at"])
+def test_a_new_message_rings_when_the_page_is_not_looked_at(world: World, join: Join, focused: bool) -> None:
+    sam = join(Staff, permissions=["notifications"])
+    sam.context.add_init_script(
+        "window.__told = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__told.push(title) } close() {} }"
+    )
+    sam.enter()
+    if not focused:
+        sam.context.new_cdp_session(sam.page).send("Emulation.setFocusEmulationEnabled", {"enabled": False})
+        sam.context.new_page().bring_to_front()
+        wait_until(lambda: not sam.page.evaluate("document.hasFocus()"), 5, what="a page without focus")
+    world.write(29, "secret text", "Asha")
+    expect(sam.row(29)).to_have_attribute("data-unread", "1")
+    rung, told = int(sam.at("notify").get_attribute("data-rung") or 0), sam.page.evaluate("window.__told")
+    assert (rung, told) == ((0, []) if focused else (1, ["New message from Asha"]))
+    assert "secret" not in str(told)

@@ -1,0 +1,201 @@
+"""The desk: the list in the order of work, who has what, who is here, and all of it by keyboard."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Join
+from tests.browser.world import PHONE, Player, Staff, World
+from tests.stack import wait_until
+
+
+def test_the_longest_waiting_is_on_top_and_the_list_follows_what_happens(world: World, sam: Staff) -> None:
+    for player, name in ((31, "Ravi"), (32, "Mei"), (33, "Ola")):
+        world.write(player, f"Hello, {name} here", name)
+    expect(sam.at("session-row")).to_have_count(3)
+    assert sam.order() == [31, 32, 33]
+    world.write(31, "Still here", "Ravi")
+    expect(sam.row(31)).to_contain_text("Still here")
+    expect(sam.row(31)).to_have_attribute("data-unread", "2")
+    assert sam.order() == [31, 32, 33]
+    world.reply(31, "Yes?")
+    expect(sam.row(31)).to_have_attribute("data-waiting", "false")
+    wait_until(lambda: sam.order() == [32, 33, 31], 5)
+    world.reply(33, "Yes?")
+    wait_until(lambda: sam.order() == [32, 33, 31], 5)
+    world.write(33, "I have a question", "Ola")
+    wait_until(lambda: sam.order() == [32, 33, 31], 5)
+    expect(sam.row(33)).to_have_attribute("data-waiting", "true")
+    expect(sam.row(32).get_by_test_id("waiting")).to_be_visible()
+    # After a reload the server's order is the same.
+    sam.page.reload()
+    sam.live()
+    wait_until(lambda: sam.order() == [32, 33, 31], 5)
+
+
+def test_a_player_is_found_by_name_and_number(world: World, sam: Staff) -> None:
+    for player, name in ((31, "Ravi"), (310, "Rania"), (32, "100% Mei")):
+        world.write(player, "Hello", name)
+    expect(sam.at("session-row")).to_have_count(3)
+    for text, found in (("ra", [31, 310]), ("31", [31]), ("100%", [32]), ("%", []), ("nobody", [])):
+        sam.at("search").fill(text)
+        wait_until(lambda wanted=found: sam.order() == wanted, 5, what=text)
+        if not found:
+            expect(sam.at("queue-empty")).to_be_visible()
+    world.ask("POST", "/api/gre-chat/close-session/32", "staff:s2")
+    sam.at("search").fill("100")
+    wait_until(lambda: sam.order() == [], 5)
+    sam.at("filter-closed").click()
+    wait_until(lambda: sam.order() == [32], 5)
+    sam.at("search").press("Escape")
+    expect(sam.at("search")).to_have_value("")
+
+
+def test_two_staff_see_each_others_assignments(world: World, sam: Staff, sue: Staff) -> None:
+    world.write(31, "Hello", "Ravi")
+    sam.open(31)
+    sam.at("assign-me").click()
+    expect(sam.row(31).get_by_test_id("assignee")).to_have_text("you")
+    expect(sue.row(31).get_by_test_id("assignee")).to_have_text("Sam")
+    sue.open(31)
+    sam.at("hand-over").select_option("s2")
+    expect(sue.row(31).get_by_test_id("assignee")).to_have_text("you")
+    expect(sam.row(31).get_by_test_id("assignee")).to_have_text("Sue")
+    sue.at("filter-mine").click()
+    wait_until(lambda: sue.order() == [31], 5)
+    sue.at("release").click()
+    expect(sue.at("queue-empty")).to_be_visible()
+    expect(sam.row(31).get_by_test_id("assignee")).to_have_count(0)
+
+
+def test_a_conversation_is_closed_and_reopened_before_everybodys_eyes(
+    world: World, sam: Staff, sue: Staff
+) -> None:
+    world.write(31, "Hello", "Ravi")
+    sam.open(31)
+    sue.open(31)
+    sam.at("close-session").click()
+    for staff in (sam, sue):
+        expect(staff.at("conversation")).to_have_attribute("data-status", "closed")
+        expect(staff.at("reply")).to_have_count(0)
+    wait_until(lambda: sam.order() == [], 5)
+    sue.at("filter-closed").click()
+    wait_until(lambda: sue.order() == [31], 5)
+    sue.at("reopen").click()
+    for staff in (sam, sue):
+        expect(staff.at("conversation")).to_have_attribute("data-status", "active")
+    wait_until(lambda: sam.order() == [31], 5)
+    sam.at("close-session").click()
+    expect(sue.at("conversation")).to_have_attribute("data-status", "closed")
+    world.write(31, "One more thing", "Ravi")
+    sam.at("newer-session").click()
+    expect(sam.message("One more thing")).to_be_visible()
+
+
+def test_a_players_chat_is_turned_off_and_on(world: World, sam: Staff, asha: Player) -> None:
+    asha.type("Hello")
+    sam.open(29)
+    expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
+    sam.at("player-chat").click()
+    expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "false")
+    asha.type("May I?")
+    expect(asha.at("try-state")).to_contain_text("disabled")
+    expect(asha.at("try-input")).to_have_value("May I?")
+    sam.at("player-chat").click()
+    expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
+    asha.type("May I?")
+    expect(sam.message("May I?")).to_be_visible()
+
+
+def test_who_is_here_and_how(world: World, sam: Staff, sue: Staff, join: Join) -> None:
+    expect(sam.at("colleague", staff_id="s2", status="online")).to_be_visible()
+    expect(sue.at("colleague", staff_id="s1", status="online")).to_be_visible()
+    sue.at("my-status").select_option("away")
+    expect(sam.at("colleague", staff_id="s2", status="away")).to_be_visible()
+    ann = join(Staff).enter("admin:a1")
+    expect(ann.at("colleague", staff_id="s2", status="away")).to_be_visible()
+    expect(sam.at("colleague", staff_id="a1", status="online")).to_be_visible()
+    sue.at("my-status").select_option("offline")
+    expect(sam.at("colleague", staff_id="s2")).to_have_count(0)
+    sue.at("my-status").select_option("online")
+    expect(sam.at("colleague", staff_id="s2", status="online")).to_be_visible()
+
+
+def test_all_of_it_by_keyboard(world: World, sam: Staff) -> None:
+    for player, name in ((31, "Ravi"), (32, "Mei"), (33, "Ola")):
+        world.write(player, f"Hello, {name} here", name)
+    expect(sam.at("session-row")).to_have_count(3)
+    keys = sam.page.keyboard
+    for key, player in (("j", 31), ("j", 32), ("j", 33), ("k", 32)):
+        keys.press(key)
+        expect(sam.at("conversation")).to_have_attribute("data-player-id", str(player))
+        expect(sam.row(player)).to_have_attribute("aria-current", "true")
+    keys.press("Enter")
+    expect(sam.at("reply")).to_be_focused()
+    keys.type("jk/ are letters here")
+    keys.press("Enter")
+    expect(sam.message("jk/ are letters here")).to_be_visible()
+    keys.press("Escape")
+    expect(sam.at("reply")).not_to_be_focused()
+    keys.press("/")
+    expect(sam.at("search")).to_be_focused()
+    keys.type("ola")
+    wait_until(lambda: sam.order() == [33], 5)
+    keys.press("Escape")
+    wait_until(lambda: len(sam.order()) == 3, 5)
+    keys.press("Escape")
+    keys.press("?")
+    expect(sam.page.get_by_role("dialog")).to_be_visible()
+    keys.press("Escape")
+    expect(sam.page.get_by_role("dialog")).to_be_hidden()
+    keys.press("Escape")
+    expect(sam.at("conversation")).to_have_count(0)
+
+
+def test_a_screen_reader_is_told_of_new_messages(world: World, sam: Staff) -> None:
+    world.write(31, "Hello", "Ravi")
+    expect(sam.at("announcer")).to_have_text("New message from Ravi")
+    sam.open(31)
+    world.write(31, "Are you there?", "Ravi")
+    expect(sam.at("announcer")).to_have_text("Ravi: Are you there?")
+    assert sam.at("announcer").get_attribute("aria-live") == "polite"
+    expect(sam.page.get_by_role("log", name="Conversation with Ravi")).to_be_visible()
+    expect(sam.page.get_by_role("textbox", name="Reply to Ravi")).to_be_visible()
+    expect(sam.page.get_by_role("navigation")).to_be_visible()
+
+
+def test_on_a_phone_the_list_and_the_conversation_take_turns(world: World, join: Join) -> None:
+    world.write(31, "Hello from a phone", "Ravi")
+    sam = join(Staff, viewport=PHONE, is_mobile=True, has_touch=True).enter()
+    sam.row(31).tap()
+    expect(sam.at("reply")).to_be_visible()
+    expect(sam.at("queue")).to_be_hidden()
+    sam.answer("Hello from another")
+    expect(sam.message("Hello from another")).to_be_visible()
+    assert sam.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    sam.page.get_by_label("Back to the list").tap()
+    expect(sam.row(31)).to_be_visible()
+    expect(sam.at("reply")).to_have_count(0)
+    assert sam.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_colours_follow_the_system_until_one_chooses(join: Join, system: str) -> None:
+    sam = join(Staff, color_scheme=system).enter()
+
+    def ground() -> float:
+        """How light the page is, from 0 to 255."""
+        colour: str = sam.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        return sum(float(part) for part in colour.strip("rgba()").split(",")[:3]) / 3
+
+    assert (ground() > 128) == (system == "light")
+    seen = set()
+    for _ in range(3):
+        sam.at("theme").click()
+        seen.add((sam.at("theme").get_attribute("data-theme"), ground() > 128))
+    assert seen == {("auto", system == "light"), ("light", True), ("dark", False)}
+    sam.at("theme").click()
+    chosen = sam.at("theme").get_attribute("data-theme")
+    sam.page.reload()
+    expect(sam.at("theme")).to_have_attribute("data-theme", chosen or "")

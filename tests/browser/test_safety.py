@@ -1,0 +1,193 @@
+"""What people write is text, what signs in is nobody's business, and nothing runs that the page did not bring."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Join
+from tests.browser.world import Player, Staff, World
+from tests.stack import wait_until
+
+TEXTS = [
+    '<img src=x onerror="window.evil = 1"><script>window.evil = 2</script>',
+    "<b>bold</b> &amp; &lt;i&gt; ${7*7} {{7*7}}",
+    "javascript:alert(1) https://example.com/?a=1&b=2",
+    "مرحبا، هل الطاولة 4 متاحة؟",
+    "שלום (abc) 123!",
+    "\u202eeverything turned around\u202c and back",
+    "😀 👩‍👩‍👧‍👦 🇮🇳 e\u0301 中文 ไทย",
+    "a" * 3900,
+]
+
+
+def test_whatever_is_written_comes_back_as_text(sam: Staff, asha: Player, world: World) -> None:
+    for text in TEXTS:
+        asha.type(text)
+        expect(asha.at("try-message").last).to_contain_text(text[:40])
+    expect(sam.row(29)).to_have_attribute("data-unread", str(len(TEXTS)))
+    sam.open(29)
+    expect(sam.at("message")).to_have_count(len(TEXTS))
+    assert sam.at("message-text").all_inner_texts() == [text.replace("\u202e", "\u202e") for text in TEXTS]
+    for text in TEXTS:
+        sam.answer(text)
+        expect(asha.at("try-message", sender="staff").last).to_contain_text(text[:40])
+    assert sam.whole() == TEXTS * 2
+    for page in (sam.page, asha.page):
+        assert page.evaluate("window.evil") is None
+        assert page.locator("[data-testid$=message] :is(img, script, b b, i)").count() == 0
+    assert sam.at("message-text").locator("*").count() == 0
+    direction = "getComputedStyle(document.querySelectorAll('[data-testid=\"message-text\"]')[n]).direction"
+    assert sam.page.evaluate(f"(n) => {direction}", 0) == "ltr"
+    box = sam.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert box == 0, "a long word makes the page wider"
+
+
+def test_a_name_is_text_too(sam: Staff, world: World) -> None:
+    name = "<img src=x onerror=alert(1)>"
+    world.write(41, "Hello", name)
+    expect(sam.row(41).get_by_test_id("name")).to_have_text(name)
+    sam.open(41)
+    expect(sam.page.get_by_role("heading", name=name, exact=True)).to_be_visible()
+    world.write(42, "Hello", "مريم")
+    row = sam.row(42).get_by_test_id("name")
+    expect(row).to_have_text("مريم")
+    assert row.evaluate("one => getComputedStyle(one).direction") == "rtl"
+
+
+def test_nothing_runs_that_the_page_did_not_bring(sam: Staff, asha: Player) -> None:
+    for person in (sam, asha):
+        assert person.refused() == []
+        person.page.evaluate(
+            """() => {
+              const script = document.createElement('script')
+              script.textContent = 'window.evil = 1'
+              document.body.append(script)
+              const image = document.createElement('div')
+              image.innerHTML = '<img src="data:," onerror="window.evil = 2"><iframe srcdoc="<script>parent.evil = 3</script>"></iframe>'
+              document.body.append(image)
+              const far = document.createElement('script')
+              far.src = 'https://example.com/evil.js'
+              document.body.append(far)
+            }"""
+        )
+        wait_until(lambda one=person: len(one.refused()) >= 3, 10, what="three refusals")
+        assert person.page.evaluate("window.evil") is None
+        assert all(one.startswith(("script-src", "frame-src", "default-src")) for one in person.refused())
+        # All of that was asked for.
+        person.page.evaluate("window.__refused.length = 0")
+        person.errors.clear()
+    for url in (f"{sam.world.console}/console", f"{sam.world.stack}/try"):
+        policy = httpx.get(url, trust_env=False).headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "*" not in policy
+
+
+def test_the_token_leaves_the_address_at_once_and_the_tab_with_the_sign_out(join: Join, world: World) -> None:
+    sam = join(Staff).enter()
+    token = world.token("staff:s1")
+    assert "token" not in sam.page.url
+    for kept in ("localStorage", "document.cookie"):
+        assert token.split(".")[0] not in json.dumps(sam.page.evaluate(f"JSON.stringify({kept})"))
+    sam.at("sign-out").click()
+    expect(sam.at("sign-in")).to_be_visible()
+    assert "eyJ" not in str(sam.page.evaluate("JSON.stringify([sessionStorage, localStorage])"))
+    sam.page.reload()
+    expect(sam.at("sign-in")).to_be_visible()
+
+
+def test_one_signs_in_with_a_pasted_token(join: Join, world: World) -> None:
+    sam = join(Staff)
+    sam.page.goto(f"{world.console}/console")
+    for token, why in (("x", "token"), (world.token("player:29"), "staff"), (world.token("staff:s1", expires_in=-60), "expired")):  # fmt: skip
+        sam.page.get_by_label("Access token").fill(token)
+        sam.page.get_by_role("button", name="Sign in", exact=True).click()
+        expect(sam.at("sign-in-error")).to_contain_text(why)
+    sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
+    sam.page.get_by_role("button", name="Sign in", exact=True).click()
+    sam.live()
+
+
+def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join, world: World) -> None:
+    world.write(29, "Hello", "Asha")
+    began = time.monotonic()
+    sam = join(Staff).enter(expires_in=8).open(29)
+    sam.at("reply").fill("Not finished yet")
+    assert time.monotonic() - began < 8, "too slow a machine for this test"
+    expect(sam.at("sign-in")).to_be_visible(timeout=15_000)
+    expect(sam.at("sign-in-error")).to_contain_text("expired")
+    assert "Not finished yet" not in sam.page.locator("body").inner_text()
+    sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
+    sam.page.get_by_role("button", name="Sign in", exact=True).click()
+    sam.live().open(29)
+    expect(sam.at("reply")).to_have_value("Not finished yet")
+    sam.at("reply").press("Enter")
+    expect(sam.message("Not finished yet")).to_be_visible()
+
+
+def test_one_who_is_staff_no_longer_is_let_go(join: Join, world: World) -> None:
+    sam = join(Staff).enter()
+    world.sql("update gre_staff set active = false where staff_id = 's1'")
+    expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff", timeout=20_000)
+    expect(sam.at("connection")).to_have_attribute("data-state", "stopped")
+
+
+@pytest.mark.parametrize("way", ["password", "link"])
+def test_one_signs_in_with_supabase_auth(join: Join, world: World, way: str) -> None:
+    """The embedded stack has no Auth: its three addresses are answered here as Supabase documents them."""
+    sam = join(Staff)
+    asked: list[tuple[str, object]] = []
+
+    def auth(route: object) -> None:
+        request = route.request  # type: ignore[attr-defined]
+        path = request.url.split("/auth/v1/")[1]
+        asked.append((path, request.post_data_json if request.method == "POST" else None))
+        answers = {
+            "settings": {"external": {"email": True}},
+            "token?grant_type=password": {
+                "access_token": world.token("staff:s1", expires_in=8),
+                "refresh_token": "r1",
+            },
+            "token?grant_type=refresh_token": {
+                "access_token": world.token("staff:s1"),
+                "refresh_token": "r2",
+            },
+        }
+        route.fulfill(json=answers.get(path, {}), headers={"Access-Control-Allow-Origin": "*"})  # type: ignore[attr-defined]
+
+    sam.page.route("**/auth/v1/**", auth)
+    sam.page.goto(f"{world.console}/console")
+    sam.page.get_by_label("E-mail").fill("sam@example.com")
+    if way == "link":
+        sam.page.get_by_role("button", name="Send me a link").click()
+        expect(sam.page.get_by_role("status")).to_contain_text("on its way")
+        path, body = asked[-1]
+        assert path.startswith("otp?redirect_to=") and "console" in path
+        assert body == {"email": "sam@example.com", "create_user": False}
+        link = f"{world.console}/console#access_token={world.token('staff:s1')}&refresh_token=r1&token_type=bearer"
+        sam.page.goto("about:blank")
+        sam.page.goto(link)
+        sam.live()
+        assert "token" not in sam.page.url
+        return
+    sam.page.get_by_label("Password").fill("correct horse")
+    sam.page.get_by_role("button", name="Sign in", exact=True).click()
+    sam.live()
+    assert asked[-1] == (
+        "token?grant_type=password",
+        {"email": "sam@example.com", "password": "correct horse"},
+    )
+    # The short-lived token is renewed before it ends, and nobody notices.
+    renewal = ("token?grant_type=refresh_token", {"refresh_token": "r1"})
+    wait_until(
+        lambda: json.loads(sam.page.evaluate("sessionStorage.getItem('gre.token')"))["refresh"] == "r2", 15
+    )
+    assert asked[-1] == renewal
+    kept = sam.page.evaluate("sessionStorage.getItem('gre.token')")
+    claims = json.loads(base64.urlsafe_b64decode(json.loads(kept)["token"].split(".")[1] + "=="))
+    assert claims["exp"] > time.time() + 60
+    expect(sam.at("connection")).to_have_attribute("data-state", "live")

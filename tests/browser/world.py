@@ -1,0 +1,316 @@
+"""What the browser's tests live in: `gre-bridge dev` with its daemon, or a stack whose daemon can be killed.
+
+People are pages in a real Chromium. Whatever a page logs as an error, and whatever its Content-Security-Policy
+kept from happening, is collected and judged by the fixtures of conftest.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from dotenv import dotenv_values
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from psycopg.rows import dict_row
+
+from gre_bridge.devstack.keys import Keys
+from tests.stack import StackProcess, Worker, wait_until
+
+FLAGS = [
+    *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDE = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 780}
+WITHIN = 10_000
+"""Milliseconds that anything on a page may take on a loaded machine."""
+_STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
+_TABLES = (
+    "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
+    " gre_chat_players, gre_staff, gre_online_status"
+)
+_WATCH = """
+window.__refused = []
+addEventListener('securitypolicyviolation', (event) =>
+  window.__refused.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`))
+"""
+_EXPECT = """(text) => {
+  window.__arrived = new Promise((resolve) => {
+    const look = () => {
+      if (!document.body.innerText.includes(text)) return
+      watching.disconnect()
+      resolve(Date.now())
+    }
+    const watching = new MutationObserver(look)
+    watching.observe(document.body, { subtree: true, childList: true, characterData: true })
+    look()
+  })
+}"""
+
+_READ = """async () => {
+  const box = document.querySelector('[data-testid="messages"]')
+  const texts = {}
+  const disorder = []
+  box.scrollTop = 0
+  for (let turn = 0; turn < 1000; turn += 1) {
+    await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
+    if (box.getAttribute('aria-busy') === 'true') continue
+    const rows = [...box.querySelectorAll('[data-testid="message"]')]
+    const seqs = rows.map((row) => Number(row.dataset.seq))
+    if (seqs.some((seq, n) => n > 0 && !(seq === seqs[n - 1] + 1))) disorder.push(seqs)
+    for (const row of rows) texts[row.dataset.seq] = row.querySelector('[data-testid="message-text"]').textContent
+    if (box.dataset.older === 'true' && box.scrollTop < 10) continue
+    if (box.scrollTop + box.clientHeight >= box.scrollHeight - 2) break
+    box.scrollTop += box.clientHeight / 2
+  }
+  return { texts, disorder }
+}"""
+
+
+def chromium() -> str | None:
+    """The browser's executable; Playwright's own download is not used."""
+    found = os.environ.get("GRE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    return found or None
+
+
+@dataclass
+class World:
+    """One project: its stack, its daemon, its database."""
+
+    console: str
+    """Address of the daemon."""
+    env: dict[str, str]
+    keys: Keys
+    http: httpx.Client
+    """The stack's faces."""
+
+    @property
+    def stack(self) -> str:
+        return self.env["SUPABASE_URL"]
+
+    def db(self) -> psycopg.Connection[dict[str, Any]]:
+        return psycopg.connect(
+            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        with self.db() as conn:
+            done = conn.execute(statement.encode(), values)
+            return done.fetchall() if done.description else []
+
+    def empty(self) -> None:
+        """Nobody has written anything; three of the staff are known."""
+        self.http.delete("/__stack/faults").raise_for_status()
+        with self.db() as conn:
+            conn.execute(f"truncate {_TABLES}".encode())
+            for row in _STAFF:
+                conn.execute("insert into gre_staff (staff_id, display_name, role) values (%s, %s, %s)", row)
+
+    def token(self, who: str, **options: Any) -> str:
+        """`player:29`, `staff:s1` or `admin:a1`."""
+        role, _, name = who.partition(":")
+        own: dict[str, Any] = {"player_id": int(name)} if role == "player" else {"staff_id": name}
+        return self.keys.user_token(role, **own, **options)
+
+    def fault(self, face: str, rule: Any) -> None:
+        self.http.post("/__stack/faults", json={face: rule}).raise_for_status()
+
+    def ask(self, method: str, path: str, who: str, **body: Any) -> Any:
+        """Call the daemon's REST API as somebody; the answer."""
+        answer = httpx.request(
+            method, f"{self.console}{path}", json=body or None,
+            headers={"Authorization": f"Bearer {self.token(who)}"}, timeout=20, trust_env=False,
+        )  # fmt: skip
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def write(self, player: int, text: str, name: str | None = None) -> str:
+        """A player writes, as a portal does that inserts into Supabase; the session's id."""
+        row = {"id": str(uuid.uuid4()), "player_id": player, "sender": "player", "sender_name": name or f"Player {player}", "message": text}  # fmt: skip
+        answer = self.http.post(
+            "/rest/v1/gre_chat_messages",
+            json=row,
+            headers={
+                "apikey": self.env["SUPABASE_ANON_KEY"],
+                "Authorization": f"Bearer {self.token(f'player:{player}')}",
+                "Prefer": "return=representation",
+            },
+        )
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()[0]["session_id"])
+
+    def reply(self, player: int, text: str, who: str = "staff:s2") -> str:
+        """Somebody of the staff answers from elsewhere; the session's id."""
+        return str(self.ask("POST", "/api/gre-admin/reply", who, playerId=player, message=text)["sessionId"])
+
+    def texts(self, session: str) -> list[str]:
+        """What is stored of a session, in order."""
+        rows = self.sql(
+            "select message from gre_chat_messages where session_id = %s::uuid order by seq", session
+        )
+        return [row["message"] for row in rows]
+
+
+@contextlib.contextmanager
+def dev(folder: Path) -> Iterator[World]:
+    """`gre-bridge dev` as whoever tries the project runs it."""
+    env_file, log = folder / "env", folder / "log"
+    command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
+    command += ["--data-dir", str(folder / "data"), "--env-file", str(env_file)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: env_file.exists() or process.poll() is not None, 90, what="gre-bridge dev")
+            assert process.poll() is None, log.read_text()
+            env = {name: value or "" for name, value in dotenv_values(env_file).items()}
+            address = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
+            with httpx.Client(base_url=env["SUPABASE_URL"], timeout=30, trust_env=False) as http:
+                yield World(address, env, Keys.of(folder / "data"), http)
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0
+
+
+@dataclass
+class Fragile(World):
+    """A project whose daemon is a process of its own, always at the same address."""
+
+    worker: Worker
+
+
+@contextlib.contextmanager
+def fragile(folder: Path) -> Iterator[Fragile]:
+    """A stack, and a daemon that may be killed."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
+        yield Fragile(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
+
+
+@dataclass
+class Person:
+    """A page of its own browser profile."""
+
+    world: World
+    context: BrowserContext
+    page: Page
+    errors: list[str] = field(default_factory=list)
+
+    def at(self, name: str, **attributes: Any) -> Locator:
+        """The element with this test id and these data attributes (`session_id=…`)."""
+        more = "".join(f'[data-{key.replace("_", "-")}="{value}"]' for key, value in attributes.items())
+        return self.page.locator(f'[data-testid="{name}"]{more}')
+
+    def expects(self, text: str) -> None:
+        """From now on note when this text is on the page."""
+        self.page.evaluate(_EXPECT, text)
+
+    def arrived(self) -> float:
+        """When it was, in seconds; waits for it."""
+        found: float = self.page.evaluate("window.__arrived")
+        return found / 1000
+
+    def refused(self) -> list[str]:
+        """What the Content-Security-Policy kept from happening."""
+        found: list[str] = self.page.evaluate("window.__refused ?? []")
+        return found
+
+
+class Staff(Person):
+    """Somebody of the staff at the console."""
+
+    def enter(self, who: str = "staff:s1", **options: Any) -> Staff:
+        """Come in by a link with a token, as `gre-bridge dev` prints it."""
+        self.page.goto(f"{self.world.console}/console#token={self.world.token(who, **options)}")
+        return self.live()
+
+    def live(self) -> Staff:
+        expect(self.at("connection", state="live")).to_be_visible(timeout=WITHIN)
+        return self
+
+    def row(self, player: int) -> Locator:
+        """A player's session in the list."""
+        return self.at("session-row", player_id=player)
+
+    def open(self, player: int) -> Staff:
+        """Open a player's conversation."""
+        self.row(player).first.click()
+        expect(self.at("conversation", player_id=player)).to_be_visible()
+        expect(self.at("messages")).to_have_attribute("aria-busy", "false")
+        return self
+
+    def answer(self, text: str) -> None:
+        """Write a reply and press Enter."""
+        self.at("reply").fill(text)
+        self.at("reply").press("Enter")
+
+    def message(self, text: str) -> Locator:
+        """The message with this text."""
+        return self.at("message").filter(has=self.page.get_by_text(text, exact=True))
+
+    def whole(self) -> list[str]:
+        """The open conversation's texts from its first message to its last, as one reads them while scrolling.
+
+        Where messages stood beside each other that are no neighbours, there is a line that says so.
+        """
+        found: dict[str, Any] = self.page.evaluate(_READ)
+        texts = [found["texts"][seq] for seq in sorted(found["texts"], key=int)]
+        return [*texts, *(f"out of order: {seqs}" for seqs in found["disorder"])]
+
+    def order(self) -> list[int]:
+        """The players of the list, from the top."""
+        found: list[str] = self.at("session-row").evaluate_all("rows => rows.map(r => r.dataset.playerId)")
+        return [int(one) for one in found]
+
+
+class Player(Person):
+    """Somebody at the player's page."""
+
+    def enter(self, player: int = 29, name: str = "Asha") -> Player:
+        """Open /try; as another player, the page is configured with that one's token."""
+        if player != 29:
+            self.page.route("**/try/config.json", lambda route: self._configure(route, player, name))
+        self.page.goto(f"{self.world.stack}/try")
+        expect(self.at("try-state", state="live")).to_be_visible(timeout=WITHIN)
+        return self
+
+    def _configure(self, route: Any, player: int, name: str) -> None:
+        answer = route.fetch()
+        token = self.world.token(f"player:{player}")
+        route.fulfill(response=answer, json={**answer.json(), "playerId": player, "playerName": name, "token": token})  # fmt: skip
+
+    def type(self, text: str) -> float:
+        """Type a message and press Enter; when that was, in seconds."""
+        self.at("try-input").fill(text)
+        at = time.time()
+        self.at("try-input").press("Enter")
+        return at
+
+
+def person(kind: type[Person], world: World, browser: Browser, **options: Any) -> Any:
+    """Somebody new, in a profile of their own."""
+    context = browser.new_context(viewport=options.pop("viewport", WIDE), reduced_motion="reduce", **options)
+    context.set_default_timeout(WITHIN)
+    context.add_init_script(_WATCH)
+    found = kind(world, context, context.new_page())
+    found.page.on("pageerror", lambda error: found.errors.append(f"uncaught: {error}"))
+    found.page.on("console", lambda said: found.errors.append(said.text) if said.type == "error" else None)
+    return found
