@@ -255,7 +255,8 @@ class Sender:
             )
             self._metrics.settled.labels(sink, "dead" if dead else "retry").inc()
             log.warning(
-                "delivery refused", sink=sink, lane=parcel.lane_key, delivery=parcel.deliveries[0], attempts=attempts,
+                "delivery refused", sink=sink, lane=parcel.lane_key, delivery=parcel.deliveries[0],
+                message=(known[parcel.deliveries[0]].message or {}).get("id"), attempts=attempts,
                 dead=dead, error=str(error),
             )  # fmt: skip
         elif outcome.result is Result.FAILED:
