@@ -51,6 +51,8 @@ class Storm:
     pages: dict[int | None, list[Follower]] = field(default_factory=dict)
     """By player; None for staff's."""
     sent: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when nobody is to write any more."""
 
     def follow(self, player_id: int | None, hop: float | None) -> Follower:
         keys = self.stack.keys
@@ -68,8 +70,11 @@ class Storm:
         return [page for pages in self.pages.values() for page in pages]
 
     async def write(self, http: httpx.AsyncClient, player_id: int, pause: float) -> None:
-        """One conversation: the next message goes by a door taken at random, again and again until it is taken."""
-        while True:
+        """One conversation: the next message goes by a door taken at random, again and again until it is taken.
+
+        It ends between two messages, so that nothing is stored any more once all have ended.
+        """
+        while not self.over.is_set():
             text, message_id = f"m{self.sent}", str(uuid.uuid4())
             self.sent += 1
             door = random.choice(
@@ -83,13 +88,9 @@ class Storm:
                     self._staff_socket,
                 ]
             )
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(
-                    asyncio.create_task(self._again(door, http, player_id, message_id, text))
-                )
-                await asyncio.sleep(pause * random.random() * 2)
-                continue
-            return
+            await self._again(door, http, player_id, message_id, text)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), pause * random.random() * 2)
 
     async def _again(
         self,
@@ -236,8 +237,7 @@ async def storm(
         await asyncio.sleep(0.5)
         yield people
         await asyncio.sleep(0.5)
-        for task in writing:
-            task.cancel()
+        people.over.set()
         await asyncio.wait(writing)
         for page in people.everyone:
             page.hop = None
