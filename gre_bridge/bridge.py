@@ -195,7 +195,7 @@ class Bridge:
         """A bell: wake whoever reads."""
         self.metrics.rings.inc()
         for dispatcher in self._dispatchers:
-            dispatcher.ring()
+            dispatcher.ring(sessions or ())
         if self._hub is not None:
             self._hub.ring(sessions)
 

@@ -7,11 +7,12 @@ the statement (measured on PostgREST 14.5: it commits later).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.joint import Joint, Part
 from gre_bridge.models import Claim, Json, LaneResult
 from gre_bridge.rest import Rest, RestError
 
@@ -23,6 +24,10 @@ SCHEMA_VERSIONS = range(2, 3)
 UNKNOWN_FUNCTION = "PGRST202"
 RELOADS = 60.0
 """Seconds for which a function may be unknown after a change of the schema: PostgREST reads it anew."""
+
+JOINT_RESULTS = 16
+"""Lanes of a settle up to which it shares a call with others; more go beside them, not before."""
+_CLAIM, _SETTLE, _TURN = "gre_relay_claim", "gre_relay_settle", "gre_relay_turn"
 
 _TRANSIENT_CODES = {
     "",  # a crashed database answers 400 with an empty code at first
@@ -79,7 +84,8 @@ class Settled:
     """The answer of `gre_relay_settle`.
 
     `busy` lanes were locked by someone else: settle them again in a moment. `lost` lanes had been taken
-    over; what went out was recorded all the same. `waiting` is how many freed lanes have more to do.
+    over; what went out was recorded all the same. `waiting` is how many freed lanes have more to do that
+    no claim of the same call has looked at.
     """
 
     busy: frozenset[str]
@@ -95,6 +101,7 @@ class Store:
         self._rest = rest
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
+        self._joint = Joint(alone=self._alone, together=self._together)
         self.on_request: Callable[[str], None] = lambda _: None
 
     @classmethod
@@ -107,20 +114,39 @@ class Store:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._joint.aclose()
         await self._rest.aclose()
 
-    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
+    async def _request(self, function: str, arguments: Json) -> Any:
         self.on_request(function)
         try:
             answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
             raise self._not_yet(function, explain(error, function)) from None
         self._unknown_since.pop(function, None)
+        return answer
+
+    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
+        return _read(function, await self._request(function, arguments), read)
+
+    async def _alone(self, part: Part) -> Any:
+        return await self._request(part.function, part.arguments)
+
+    async def _together(self, parts: Sequence[Part]) -> Sequence[Any]:
+        """Raises what is not transient for a schema that cannot do it yet: then each goes alone, for a minute."""
+        since = self._unknown_since.get(_TURN)
+        if since is not None and self._clock() - since < RELOADS:
+            raise ConfigurationError(f"{_TURN}: unknown function", code=UNKNOWN_FUNCTION)
+        self._unknown_since.pop(_TURN, None)
         try:
-            return read(answer)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            # JSON, but not ours: it may have happened all the same.
-            raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
+            answers = await self._request(_TURN, {"p_parts": [part.arguments for part in parts]})
+        except TransientError as error:
+            if error.code == UNKNOWN_FUNCTION:
+                raise ConfigurationError(str(error), code=error.code) from None
+            raise
+        if not isinstance(answers, list) or len(answers) != len(parts):
+            raise _unreadable(_TURN)
+        return answers
 
     def _not_yet(self, function: str, error: BridgeError) -> BridgeError:
         """The error, or for a function that has been unknown for less than a minute a transient one."""
@@ -144,15 +170,25 @@ class Store:
             "p_per_lane": per_lane,
             "p_lease_seconds": lease,
         }
-        return await self._call("gre_relay_claim", arguments, lambda answer: Claim.from_json(token, answer))
+        answer = await self._joint.call(Part(_CLAIM, arguments, place=1))
+        return _read(_CLAIM, answer, lambda answer: Claim.from_json(token, answer))
 
-    async def settle(self, *, sink: str, results: Iterable[LaneResult]) -> Settled:
+    async def settle(self, *, sink: str, results: Sequence[LaneResult]) -> Settled:
         """Record what became of claimed deliveries and free exactly these lanes."""
-        return await self._call(
-            "gre_relay_settle",
-            {"p_sink": sink, "p_results": [result.to_json() for result in results]},
+        arguments = {"p_sink": sink, "p_results": [result.to_json() for result in results]}
+        if len(results) > JOINT_RESULTS:
+            answer, looked = await self._request(_SETTLE, arguments), False
+        else:
+            part = Part(_SETTLE, arguments, place=0)
+            answer = await self._joint.call(part)
+            looked = any(other.arguments["p_sink"] == sink for other in part.beside)
+        return _read(
+            _SETTLE,
+            answer,
             lambda answer: Settled(
-                frozenset(answer["busy"]), frozenset(answer["lost"]), int(answer["waiting"])
+                frozenset(answer["busy"]),
+                frozenset(answer["lost"]),
+                0 if looked else int(answer["waiting"]),
             ),
         )
 
@@ -193,3 +229,15 @@ class Store:
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""
         return await self._call("gre_schema_version", {}, int)
+
+
+def _read(function: str, answer: Any, read: Callable[[Any], T]) -> T:
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        # JSON, but not ours: it may have happened all the same.
+        raise _unreadable(function) from None
+
+
+def _unreadable(function: str) -> TransientError:
+    return TransientError(f"{function}: the answer is not the database's", code="unreadable")

@@ -211,6 +211,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_hub_presence": (lambda s: {"staff": [s.staff], "players": [s.player], "expires_in": 10}, lambda r, _: "online" in r),
     "gre_relay_claim": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: len(r["lanes"]) == 2),
     "gre_relay_settle": (lambda s: {"sink": s.sink, "results": Jsonb([])}, lambda r, _: r["busy"] == []),
+    "gre_relay_turn": (lambda s: {"parts": Jsonb([{"p_sink": s.sink, "p_results": []}])}, lambda r, _: r[0]["busy"] == []),
     "gre_relay_extend": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4()), "lanes": [s.session]}, lambda r, _: r["extended"] == []),
     "gre_relay_release": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: r["released"] == 0),
     "gre_relay_stats": (lambda _: {}, lambda r, _: len(r) == 2),

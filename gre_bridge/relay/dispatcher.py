@@ -13,7 +13,7 @@ import math
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import structlog
@@ -119,8 +119,11 @@ class Dispatcher:
         """Whether this message was claimed here a moment ago (one of the last few thousand)."""
         return message_id in self._claimed
 
-    def ring(self) -> None:
-        """There may be work: claim soon."""
+    def ring(self, lanes: Collection[str] = ()) -> None:
+        """There may be work, in these lanes for one: claim soon, and of those in hand again when they are through."""
+        for lane in lanes:
+            if any(lane in lease for lease in self.sender.leases.values()):
+                self.settler.rung(lane)
         self._bell.set()
 
     def pause(self, reason: str) -> None:
@@ -208,6 +211,8 @@ class Dispatcher:
         except BridgeError as error:
             self._claim_failed(error)
             return
+        self.settler.claiming()
+        await asyncio.sleep(0)  # the settle first, so that both go in one call
         token = str(uuid.uuid4())
         began = self._clock()
         try:

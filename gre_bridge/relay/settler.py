@@ -1,4 +1,4 @@
-"""Writes results back: whatever has gathered while one settle ran goes into the next.
+"""Writes results back: whatever has gathered while one settle ran, or for a moment, goes into the next.
 
 A result is kept until the database has it, however long that takes: `done` counts even after the lease
 was lost. Lanes that were locked come back after some milliseconds.
@@ -7,6 +7,7 @@ was lost. Lanes that were locked come back after some milliseconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -14,13 +15,17 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.models import LaneResult
-from gre_bridge.store import Settled, Store
+from gre_bridge.store import JOINT_RESULTS, Settled, Store
 from gre_bridge.telemetry import Metrics
 
 log = structlog.get_logger("gre.relay")
 
 BATCH = 250
 """Lanes in one settle, at most."""
+LINGER = 0.05
+"""Seconds that a few results wait at most: nobody waits for them, and the claims have the database to themselves."""
+FEW = JOINT_RESULTS
+"""Results that may wait for that."""
 BUSY_PAUSE = 0.01
 """Seconds before a busy lane is tried again; grows while lanes stay busy."""
 
@@ -46,7 +51,11 @@ class Settler:
         self._queue: list[LaneResult] = []
         self._busy: list[LaneResult] = []
         self._writing: list[LaneResult] = []
+        self._rung: set[str] = set()
+        self._flushing = False
+        self._wanted = False
         self._some = asyncio.Event()
+        self._now = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -64,9 +73,30 @@ class Settler:
         self._queue.append(result)
         self._idle.clear()
         self._some.set()
+        if len(self._queue) > FEW or result.failure is not None or result.retry_in is not None:
+            self._now.set()
+        if result.lane_key in self._rung and not result.keep:
+            self._rung.discard(result.lane_key)
+            self._wanted = True
+            self._on_waiting()
+
+    def rung(self, lane: str) -> None:
+        """There is more in this lane, which is ours: its result goes with the next claim, and if need be calls for it."""
+        if any(result.lane_key == lane for result in self._queue):
+            self._wanted = True
+        elif not self.has(lane):
+            self._rung.add(lane)
+
+    def claiming(self) -> None:
+        """A claim is about to be made: write now what frees a lane for it."""
+        if self._wanted:
+            self._wanted = False
+            self._now.set()
 
     async def flush(self) -> None:
-        """Return when everything put so far is in the database."""
+        """Return when everything put so far is in the database; from now on nothing lingers."""
+        self._flushing = True
+        self._now.set()
         await self._idle.wait()
 
     async def run(self) -> None:
@@ -82,6 +112,13 @@ class Settler:
                 except TimeoutError:
                     pause = min(pause * 2, 0.25)
             self._some.clear()
+            if self._queue and not self._flushing and not self._now.is_set():
+                # Up to a point in time that is the same for all sinks, so that they go in one call.
+                moment = LINGER * (asyncio.get_running_loop().time() // LINGER + 1)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(moment):
+                        await self._now.wait()
+            self._now.clear()
             batch = self._busy + self._queue
             batch, self._queue = batch[:BATCH], batch[BATCH:]
             self._busy = []

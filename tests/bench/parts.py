@@ -136,7 +136,7 @@ def drain_once(lab: Lab, design: str, workers: int, waiting: int, patience: floa
             wait_until(lambda: all(worker._ready() for worker in running.workers), 30, what="/readyz")
             supabase = sum(
                 running.metric("gre_store_requests_total", function=f"gre_relay_{name}")
-                for name in ("claim", "settle", "extend", "release")
+                for name in ("claim", "settle", "turn", "extend", "release")
             )
     state = lab.state()
     taken = [item for item in state["items"] if item[5] == 200]

@@ -18,8 +18,9 @@ from tests.chaos.watch import SINKS
 from tests.chaos.wire import Wire
 from tests.stack import wait_until
 
-SETTLE = "/rest/v1/rpc/gre_relay_settle"
-CLAIM = "/rest/v1/rpc/gre_relay_claim"
+SETTLE = {"path": "/rest/v1/rpc/gre_relay_", "match": "p_results"}
+CLAIM = {"path": "/rest/v1/rpc/gre_relay_", "match": "p_per_lane"}
+"""Calls with a settle or a claim in them: alone, or several as one."""
 EMPTY_CODE = '{"code":"","details":null,"hint":null,"message":""}'
 NO_CONNECTION = '{"code":"PGRST001","details":"no connection to the server\\n","hint":null,"message":"Database client error. Retrying the connection."}'
 GATEWAY_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n"
@@ -156,7 +157,7 @@ def killed_at_random(scene: Scene) -> Iterator[None]:
 @contextlib.contextmanager
 def killed_before_settle(scene: Scene) -> Iterator[None]:
     """Settles hang, so that what was sent stays unsettled; then SIGKILL."""
-    scene.stack.fault("rest", {"mode": "hang", "path": SETTLE})
+    scene.stack.fault("rest", {"mode": "hang", **SETTLE})
     _progress(scene, 10)
     scene.workers[0].kill()
     scene.stack.fault("rest", None)

@@ -170,11 +170,11 @@ def _database() -> list[Case]:
         ),
         Case(
             name="claim-committed-unanswered", what="claims commit, but time out at the worker", lasts=4, recovers=back + 2,
-            fault=b.face("rest", mode="stall", path=b.CLAIM), env=_IMPATIENT, tells="no answer in time",
+            fault=b.face("rest", mode="stall", **b.CLAIM), env=_IMPATIENT, tells="no answer in time",
         ),
         Case(
             name="settle-committed-unanswered", what="settles commit, but time out at the worker", lasts=4,
-            recovers=back + 2, fault=b.face("rest", mode="stall", path=b.SETTLE), env=_IMPATIENT, others=DEAF,
+            recovers=back + 2, fault=b.face("rest", mode="stall", **b.SETTLE), env=_IMPATIENT, others=DEAF,
         ),
         Case(
             name="postgrest-stalls", what="every call commits, and none is answered", lasts=4, recovers=back + 2,

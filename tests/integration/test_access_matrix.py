@@ -100,6 +100,7 @@ gre_hub_news                     x x x x x y y y y y
 gre_hub_presence                 x x x x x y y y y y
 gre_relay_claim                  x x x x x y y y y y
 gre_relay_settle                 x x x x x y y y y y
+gre_relay_turn                   x x x x x y y y y y
 gre_relay_extend                 x x x x x y y y y y
 gre_relay_release                x x x x x y y y y y
 gre_relay_stats                  x x x x x y y y y y

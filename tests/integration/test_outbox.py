@@ -100,6 +100,39 @@ def test_capture_is_in_the_messages_own_transaction(db: Database, conn: Conn) ->
     ]  # fmt: skip
 
 
+def part(sink: str, *results: dict[str, Any]) -> dict[str, Any]:
+    """A settle of these results, or a claim."""
+    if results:
+        return {"p_sink": sink, "p_results": list(results)}
+    lease = {"p_lanes": 100, "p_per_lane": 1, "p_lease_seconds": 30}
+    return {"p_sink": sink, "p_token": str(uuid.uuid4()), **lease}
+
+
+def test_a_turn_settles_and_claims_in_one_and_a_claim_finds_what_was_freed_before_it(conn: Conn) -> None:
+    send(conn, text="first")
+    send(conn, text="second")
+    turn = "select gre_relay_turn(%s)"
+    first, push = one(conn, turn, Jsonb([part("pusher"), part("onesignal")]))
+    assert [d["event"] for lane in first["lanes"] for d in lane["deliveries"]] == ["session"]
+    assert messages(push) == ["first"]
+    token = one(conn, "select lease_token::text from gre_relay_lanes where sink = 'pusher'")
+    settled, again = one(
+        conn, turn, Jsonb([part("pusher", *all_done({"token": token, **first})), part("pusher")])
+    )
+    assert settled == {"busy": [], "lost": [], "waiting": 1}
+    assert messages(again) == ["first"]
+
+
+def test_a_turn_is_made_wholly_or_not_at_all(conn: Conn) -> None:
+    send(conn)
+    wrong = part("pusher", {"lane": "x", "token": "no uuid", "done": ["no uuid"]})
+    for parts, words in (([part("pusher"), wrong], "type uuid"), ({"p_sink": "pusher"}, "must be an array")):
+        with pytest.raises(psycopg.Error, match=words):
+            conn.execute("select gre_relay_turn(%s)", [Jsonb(parts)])
+        assert one(conn, "select count(*) from gre_relay_lanes where lease_token is not null") == 0
+    assert one(conn, "select gre_relay_turn('[]')") == []
+
+
 def test_a_sink_that_is_disabled_gets_no_deliveries(conn: Conn) -> None:
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
     send(conn)
@@ -581,7 +614,7 @@ def test_players_see_their_own_and_staff_see_all(db: Database, conn: Conn) -> No
 def test_the_outbox_is_the_workers_alone(db: Database) -> None:
     calls = [
         "select gre_relay_claim('pusher', gen_random_uuid())", "select gre_relay_settle('pusher', '[]')",
-        "select gre_relay_extend('pusher', gen_random_uuid(), '{}')", "select gre_relay_release('pusher', gen_random_uuid())",
+        "select gre_relay_turn('[]')", "select gre_relay_extend('pusher', gen_random_uuid(), '{}')", "select gre_relay_release('pusher', gen_random_uuid())",
         "select gre_relay_stats()", "select * from gre_relay_lanes", "select * from gre_relay_deliveries",
         "select gre.ring(null)", "select gre.announce('{pusher}', 'x', 'session', '{}')",
     ]  # fmt: skip
@@ -591,7 +624,7 @@ def test_the_outbox_is_the_workers_alone(db: Database) -> None:
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     caller.execute(call)
     with db.as_caller(SERVICE) as worker:
-        for call in calls[:5]:
+        for call in calls[:6]:
             worker.execute(call)
 
 

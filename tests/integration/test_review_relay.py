@@ -48,7 +48,7 @@ def queue_push(conn: Conn, count: int = 1) -> None:
 
 def test_sigterm_ends_the_worker_while_a_settle_hangs(stack: StackProcess) -> None:
     with stack.worker(GRE_DRAIN_SECONDS="1") as worker:
-        stack.fault("rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_relay_settle"})
+        stack.fault("rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_relay_", "match": "p_results"})
         stack.insert(player_id=1, sender="player", message="sent, not settled")
         wait_until(lambda: stack.received("pusher"), 10, what="the event")
         began = time.monotonic()

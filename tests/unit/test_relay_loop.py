@@ -14,7 +14,7 @@ from gre_bridge.models import Claim, Lane, LaneResult
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
 from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
-from gre_bridge.relay.settler import BATCH, Settler
+from gre_bridge.relay.settler import BATCH, LINGER, Settler
 from gre_bridge.sinks.base import Parcel
 from gre_bridge.telemetry import Metrics
 from tests.relay import (
@@ -417,6 +417,41 @@ async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
         assert sink.received[0][0] - rung < 0.02
         await until(outbox.drained)
         assert relay.missed == []
+
+
+@virtual
+async def test_few_results_wait_for_each_other_a_moment_and_many_do_not() -> None:
+    for lanes, few in ((2, True), (100, False)):
+        outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8, latency=0.005)
+        fill(outbox, lanes, 1)
+        began = now()
+        async with relaying(outbox, sink):
+            await until(outbox.drained)
+        sent = sink.times[0] + sink.latency
+        assert (outbox.times("settle")[0] - sent > 0.02) is few
+        assert outbox.times("settle")[0] - sent <= LINGER
+        assert (outbox.count("settle") == 1) is few
+        await elapse(LINGER - (now() - began) % LINGER)
+
+
+@virtual
+async def test_more_in_a_lane_that_is_in_hand_waits_for_its_answer_and_no_longer() -> None:
+    outbox, sink = Outbox(), ScriptedSink(latency=0.02)
+    outbox.put("a", "a.0")
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: sink.requests, 5)
+        outbox.put("a", "a.1")
+        relay.dispatcher.ring(["a"])
+        await until(lambda: len(sink.received) == 2, 5)
+        # The answer, the settle with the claim, the next request: no moment's wait in between.
+        assert sink.times[1] - sink.times[0] < 0.02 + 3 * outbox.latency + 0.005
+        # Its result lingers when the bell rings.
+        await elapse(0.021)
+        outbox.put("a", "a.2")
+        rung = now()
+        relay.dispatcher.ring(["a"])
+        await until(lambda: len(sink.received) == 3, 5)
+        assert sink.times[2] - rung < 3 * outbox.latency + 0.005
 
 
 @virtual

@@ -220,6 +220,110 @@ async def test_a_settle_sends_json_and_not_text_of_json() -> None:
     ]  # fmt: skip
 
 
+def claimed(lane: str) -> dict[str, Any]:
+    return {"lanes": [{"lane_key": lane, "deliveries": []}], "rested": 0, "next_in": None, "staff": None}
+
+
+def asking(store: Store, sink: str) -> Any:
+    return store.claim(sink=sink, token=f"t-{sink}", lanes=1, per_lane=1, lease=30)
+
+
+async def test_what_is_asked_for_at_one_moment_is_one_call_settles_first() -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Reply:
+        seen.append(request)
+        settled = {"busy": [], "lost": [], "waiting": 2}
+        return json_reply([settled, settled, claimed("a"), claimed("b")])
+
+    async with opened(answer) as store:
+        asked: list[str] = []
+        store.on_request = asked.append
+        one, two, three, four = await asyncio.gather(
+            asking(store, "one"),
+            asking(store, "two"),
+            store.settle(sink="one", results=[LaneResult("x", "t")]),
+            store.settle(sink="three", results=[LaneResult("y", "t")]),
+        )
+    assert (one.token, one.lanes[0].key, two.token, two.lanes[0].key) == ("t-one", "a", "t-two", "b")
+    # Whether more waits for sink one, its claim has seen; for three nobody has.
+    assert (three.waiting, four.waiting) == (0, 2)
+    (request,) = seen
+    parts = request.json()["p_parts"]
+    assert request.path == "/rest/v1/rpc/gre_relay_turn"
+    assert [(part["p_sink"], "p_results" in part) for part in parts] == [
+        ("one", True), ("three", True), ("one", False), ("two", False),
+    ]  # fmt: skip
+    assert asked == ["gre_relay_turn"]
+
+
+async def test_a_large_settle_goes_by_itself() -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        settle = paths[-1] == "gre_relay_settle"
+        return json_reply({"busy": [], "lost": [], "waiting": 3} if settle else claimed("a"))
+
+    async with opened(answer) as store:
+        results = [LaneResult(str(n), "t") for n in range(17)]
+        settled, _ = await asyncio.gather(store.settle(sink="s", results=results), asking(store, "s"))
+    assert settled.waiting == 3
+    assert sorted(paths) == ["gre_relay_claim", "gre_relay_settle"]
+
+
+@pytest.mark.parametrize("what", ["permanent", "unknown"])
+async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(what: str) -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        bad = json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
+        if paths[-1] == "gre_relay_turn":
+            return bad if what == "permanent" else json_reply({"code": "PGRST202", "message": "no such"}, 404)
+        return bad if request.json()["p_sink"] == "bad" else json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        for _ in range(2):
+            good, bad = await asyncio.gather(
+                asking(store, "good"), asking(store, "bad"), return_exceptions=True
+            )
+            assert good.lanes[0].key == "a"
+            assert isinstance(bad, PermanentError)
+    # A schema that cannot do it is not asked again at once.
+    assert paths.count("gre_relay_turn") == (2 if what == "permanent" else 1)
+    assert paths.count("gre_relay_claim") == 4
+
+
+async def test_an_outage_is_everybodys_and_nothing_is_asked_twice() -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path)
+        return Reply(503, b"")
+
+    async with opened(answer) as store:
+        found = await asyncio.gather(asking(store, "one"), asking(store, "two"), return_exceptions=True)
+    assert [type(error) for error in found] == [TransientError, TransientError]
+    assert len(paths) == 1
+
+
+async def test_who_has_gone_is_not_asked_for_and_the_others_are() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.json())
+        return json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        going = asyncio.create_task(asking(store, "going"))
+        staying = asyncio.create_task(asking(store, "staying"))
+        await asyncio.sleep(0)
+        going.cancel()
+        assert (await staying).lanes[0].key == "a"
+    assert [body["p_sink"] for body in bodies] == ["staying"]
+
+
 async def test_extend_and_release_say_what_was_not_theirs() -> None:
     def answer(request: Request) -> Reply:
         if request.path.endswith("extend"):
