@@ -127,18 +127,21 @@ class Lab:
 
     @contextlib.contextmanager
     def running(
-        self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True
+        self, design: str, *, workers: int = 1, push: bool = True, wait: bool = True, observe: bool = False
     ) -> Iterator[Running]:
-        """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready."""
+        """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready.
+
+        `observe` fills `hops`, which the observed process keeps in memory until it ends.
+        """
         with contextlib.ExitStack() as stack:
             if design == BRIDGE:
-                running = stack.enter_context(self._bridge(workers, push=push, wait=wait))
+                running = stack.enter_context(self._bridge(workers, push=push, wait=wait, observe=observe))
             else:
                 running = stack.enter_context(self._peer(design, workers))
             yield running
 
     @contextlib.contextmanager
-    def _bridge(self, count: int, *, push: bool, wait: bool) -> Iterator[Running]:
+    def _bridge(self, count: int, *, push: bool, wait: bool, observe: bool) -> Iterator[Running]:
         changes = {} if push else {"ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""}
         workers: list[Worker] = []
         traces: list[Path] = []
@@ -146,7 +149,8 @@ class Lab:
             self._runs += 1
             traces.append(self.stack.directory / f"trace-{self._runs}")
             log = self.stack.directory / f"bench-{self._runs}.log"
-            workers.append(ObservedWorker(self.env, log, GRE_BENCH_TRACE=str(traces[-1]), **changes))
+            kind = ObservedWorker if observe else Worker
+            workers.append(kind(self.env, log, GRE_BENCH_TRACE=str(traces[-1]), **changes))
         for worker in workers:
             worker.start(ready=False)
         running = Running([psutil.Process(worker.pid) for worker in workers], workers)
@@ -161,7 +165,7 @@ class Lab:
         finally:
             for worker in workers:
                 worker.stop(60)
-        for trace in traces:
+        for trace in traces if observe else ():
             for line in trace.read_text(encoding="utf-8").splitlines():
                 sink, message, asked, answered = line.split()
                 if sink == "pusher":

@@ -20,6 +20,8 @@ DESIGNS = ("floor", BRIDGE, "obvious", *QUEUES)
 WAITING, SESSIONS = 20_000, 500
 PATIENCE = 20.0
 """Seconds of a peer's drain that are enough for its rate."""
+DISTANCE = 0.05
+"""Seconds that the answer of a sink somewhere else takes."""
 FAULT = 3.0
 """Seconds of 500."""
 
@@ -51,7 +53,7 @@ def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
     for design in DESIGNS:
         lab.fresh(**feeding(design))
         measured: list[tuple[float, list[Committed], dict[str, float]]] = []
-        with lab.running(design) as running:
+        with lab.running(design, observe=True) as running:
             lab.all_arrived(lab.insert(60, 20), 20)  # sessions are open, connections made, plans cached
             for rate, count in rates.items():
                 say(f"latency: {design}, {count} messages at {rate:g}/s")
@@ -84,7 +86,10 @@ def _hops(
 
 @dataclass
 class Drain:
-    """How fast what waited went out. `pusher` and `supabase` are requests, `cpu` seconds, `memory` bytes at most."""
+    """How fast what waited went out. `pusher` and `supabase` are requests, `cpu` seconds, `memory` bytes at most.
+
+    `distance` is how long the sink's answers took, in seconds.
+    """
 
     design: str
     workers: int
@@ -99,6 +104,7 @@ class Drain:
     memory: int
     ending: float
     """Rate of the last quarter of the events as a share of that of the first."""
+    distance: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -107,20 +113,29 @@ class Drain:
 
 
 def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
-    """20,000 messages of 500 sessions that wait already, for one and two workers; Pusher alone, as for the peers."""
+    """20,000 messages of 500 sessions that wait already, for one and two workers; Pusher alone, as for the peers.
+
+    Beside them two workers and one whose sink is as far away as Pusher is: there neither it nor the machine is the bound.
+    """
     found = []
     for design in (BRIDGE, *QUEUES):
         for workers in (1, 2):
             say(f"drain: {design}, {waiting} messages, {workers} worker(s)")
             found.append(drain_once(lab, design, workers, waiting))
+    for workers in (1, 2):
+        say(f"drain: {BRIDGE}, {waiting} messages, {workers} worker(s), the sink {DISTANCE * 1000:g} ms away")
+        found.append(drain_once(lab, BRIDGE, workers, waiting, distance=DISTANCE))
     return found
 
 
-def drain_once(lab: Lab, design: str, workers: int, waiting: int, patience: float | None = None) -> Drain:
+def drain_once(
+    lab: Lab, design: str, workers: int, waiting: int, patience: float | None = None, distance: float = 0.0
+) -> Drain:
     """One drain; a peer's is broken off after PATIENCE."""
     own = design == BRIDGE
     lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
     committed = lab.backlog(waiting, SESSIONS)
+    lab.sink.post("/distance", json={"seconds": distance}).raise_for_status()
     memory = 0
     with lab.running(design, workers=workers, push=False, wait=False) as running:
         began = running.cpu()
@@ -146,7 +161,7 @@ def drain_once(lab: Lab, design: str, workers: int, waiting: int, patience: floa
     return Drain(
         design, workers, len(taken), seconds, disorder(committed, first), len(arrivals) - len(set(arrivals)),
         len(committed) - len(first) if done else None, state["requests"]["pusher"], supabase, cpu, memory,
-        _ending([item[4] for item in taken]),
+        _ending([item[4] for item in taken]), distance,
     )  # fmt: skip
 
 

@@ -26,6 +26,8 @@ class Sink:
         self.items: list[Item] = []
         self.requests = {"pusher": 0, "onesignal": 0}
         self.failing_until = 0.0
+        self.distance = 0.0
+        """Seconds that an answer takes on its way."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request of a relay, or of the bench itself."""
@@ -38,19 +40,28 @@ class Sink:
         if request.path == "/fault":
             self.failing_until = now + orjson.loads(body)["seconds"]
             return web.Response()
+        if request.path == "/distance":
+            self.distance = orjson.loads(body)["seconds"]
+            return web.Response()
         if request.method == "DELETE":
             self.__init__()  # type: ignore[misc]
             return web.Response()
         status = 500 if now < self.failing_until else 200
-        content = orjson.loads(body)
+        self._take(request.path, orjson.loads(body), now, status)
+        if self.distance:
+            await asyncio.sleep(self.distance)
         if request.path.endswith("/notifications"):
+            return web.Response(status=status, body=b'{"id": "n"}')
+        return web.Response(status=status, body=b"{}", content_type="application/json")
+
+    def _take(self, path: str, content: dict[str, Any], now: float, status: int) -> None:
+        if path.endswith("/notifications"):
             self.requests["onesignal"] += 1
             self._note("push", content.get("data") or {}, now, status)
-            return web.Response(status=status, body=b'{"id": "n"}')
+            return
         self.requests["pusher"] += 1
         for event in content.get("batch", [content]):
             self._note(event["name"], orjson.loads(event["data"]), now, status)
-        return web.Response(status=status, body=b"{}", content_type="application/json")
 
     def _note(self, name: str, data: dict[str, Any], now: float, status: int) -> None:
         message = data.get("id") or data.get("message_id")
