@@ -189,7 +189,7 @@ def _database() -> list[Case]:
             fault=b.action("postgres", {"action": "restart"}), soak=True,
         ),
         Case(
-            name="postgres-stopped", what="PostgreSQL is stopped for 3 s", lasts=3, recovers=back + 2,
+            name="postgres-stopped", what="PostgreSQL is stopped for 6 s", lasts=6, recovers=back + 2,
             fault=b.action("postgres", {"action": "stop"}, after={"action": "start"}), tells="gre_relay_",
         ),
         Case(
