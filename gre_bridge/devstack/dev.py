@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import os
 import signal
@@ -95,6 +96,8 @@ async def dev(
 
 def run(**options: Any) -> int:
     """`dev` in an event loop of its own, uvloop's where that is installed."""
+    # What is imported stays, and each collection of it would hold up PostgREST, Realtime and all the rest at once.
+    gc.freeze()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if importlib.util.find_spec("uvloop"):
         factory = importlib.import_module("uvloop").new_event_loop
