@@ -26,7 +26,7 @@ Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Row = dict[str, object]
 """Column name to the value as the type's text, JSON columns as an `orjson.Fragment`, NULL as None."""
 
-SNAPSHOT_EVERY = 0.5
+SNAPSHOT_EVERY = 1.0
 """Seconds after which the running transactions are logged: a poll reads the WAL from such a record on, and the server
 writes one every 15 s. On two cores shared with everything else, a third of all CPU went into reading it again."""
 _JSON_TYPES = (114, 3802)
