@@ -84,6 +84,8 @@ class Settler:
 
     def rung(self, lane: str) -> None:
         """There is more in this lane, which is ours: its result goes with the next claim, and if need be calls for it."""
+        if lane in self._rung:
+            return
         if _frees(self._queue, lane):
             self._wanted = True
         elif not _frees(self._busy, lane) and not _frees(self._writing, lane):
