@@ -19,13 +19,14 @@ from gre_bridge.models import Json
 class Part:
     """A call that may go with others; those of lower `place` go first. `answer` is what it came to.
 
-    `beside` are the other calls that were made as one with it.
+    `beside` are the arguments of the other calls that were made as one with it (not the calls: two that know each
+    other would keep their answers until the collector of cycles comes by).
     """
 
     function: str
     arguments: Json
     place: int
-    beside: Sequence[Part] = ()
+    beside: Sequence[Json] = ()
     answer: asyncio.Future[Any] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -35,10 +36,13 @@ class Joint:
     def __init__(
         self,
         *,
-        alone: Callable[[Part], Awaitable[Any]],
+        alone: Callable[[Part, Exception | None], Awaitable[Any]],
         together: Callable[[Sequence[Part]], Awaitable[Sequence[Any]]],
     ) -> None:
-        """`alone` makes one call; `together` makes several as one, all or none, and has their answers in order."""
+        """`together` makes several calls as one, all or none, and has their answers in order; `alone` makes one.
+
+        What is not transient with several may be wrong with one of them: then each is made alone, and told of it.
+        """
         self._alone = alone
         self._together = together
         self._waiting: list[Part] = []
@@ -65,26 +69,29 @@ class Joint:
             task.add_done_callback(self._calls.discard)
 
     async def _make(self, parts: list[Part]) -> None:
-        if len(parts) == 1 or not await self._made_together(parts):
-            await asyncio.gather(*(self._make_alone(part) for part in parts))
+        refused: Exception | None = None
+        if len(parts) > 1:
+            try:
+                await self._make_together(parts)
+            except Exception as error:  # noqa: BLE001 - each raises its own, alone
+                refused = error
+            else:
+                return
+        await asyncio.gather(*(self._make_alone(part, refused) for part in parts if not part.answer.done()))
 
-    async def _made_together(self, parts: list[Part]) -> bool:
-        """False when what is wrong may be wrong with one of them: alone, the others are made."""
+    async def _make_together(self, parts: list[Part]) -> None:
         answers: Sequence[Any]
         try:
             answers = await self._together(parts)
         except TransientError as error:
             answers = [error] * len(parts)
-        except Exception:  # noqa: BLE001 - each raises its own, alone
-            return False
         for part, answer in zip(parts, answers, strict=True):
-            part.beside = [other for other in parts if other is not part]
+            part.beside = [other.arguments for other in parts if other is not part]
             _answer(part, answer)
-        return True
 
-    async def _make_alone(self, part: Part) -> None:
+    async def _make_alone(self, part: Part, refused: Exception | None) -> None:
         try:
-            _answer(part, await self._alone(part))
+            _answer(part, await self._alone(part, refused))
         except Exception as error:  # noqa: BLE001 - raised where it was asked for
             _answer(part, error)
 

@@ -129,7 +129,10 @@ class Store:
     async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
         return _read(function, await self._request(function, arguments), read)
 
-    async def _alone(self, part: Part) -> Any:
+    async def _alone(self, part: Part, refused: Exception | None) -> Any:
+        """Raises for a claim what was `refused` with others, if not by the database: it may have happened all the same."""
+        if part.function == _CLAIM and isinstance(refused, BridgeError) and not _is_the_databases(refused):
+            raise refused
         return await self._request(part.function, part.arguments)
 
     async def _together(self, parts: Sequence[Part]) -> Sequence[Any]:
@@ -181,7 +184,7 @@ class Store:
         else:
             part = Part(_SETTLE, arguments, place=0)
             answer = await self._joint.call(part)
-            looked = any(other.arguments["p_sink"] == sink for other in part.beside)
+            looked = any(other["p_sink"] == sink for other in part.beside)
         return _read(
             _SETTLE,
             answer,
@@ -237,6 +240,11 @@ def _read(function: str, answer: Any, read: Callable[[Any], T]) -> T:
     except (KeyError, TypeError, ValueError, AttributeError):
         # JSON, but not ours: it may have happened all the same.
         raise _unreadable(function) from None
+
+
+def _is_the_databases(error: BridgeError) -> bool:
+    """Whether PostgreSQL or PostgREST said so: then nothing was done. A proxy may say it of what was."""
+    return len(error.code) == 5 or error.code.startswith("PGRST")
 
 
 def _unreadable(function: str) -> TransientError:

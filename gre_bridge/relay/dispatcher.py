@@ -214,13 +214,14 @@ class Dispatcher:
         self.settler.claiming()
         await asyncio.sleep(0)  # the settle first, so that both go in one call
         token = str(uuid.uuid4())
+        rows = 1 if probing else self._rows
         began = self._clock()
         try:
             claim = await self._store.claim(
                 sink=self.sink.name,
                 token=token,
                 lanes=1 if probing else self._lanes,
-                per_lane=1 if probing else self._rows,
+                per_lane=rows,
                 lease=self._lease_seconds,
             )
         except BridgeError as error:
@@ -239,6 +240,7 @@ class Dispatcher:
             self._count(claim, swept)
             if probing:
                 self.breaker.begin_probe()
+            self.settler.more_in(lane.key for lane in claim.lanes if len(lane.deliveries) >= rows)
             lease = Lease(token, (lane.key for lane in claim.lanes), began + self._lease_seconds)
             self.sender.start(group, claim, lease, probing=probing)
         elif claim.rested:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
@@ -73,19 +73,27 @@ class Settler:
         self._queue.append(result)
         self._idle.clear()
         self._some.set()
-        if len(self._queue) > FEW or result.failure is not None or result.retry_in is not None:
+        many = len(self._queue) > FEW
+        if many or result.failure is not None or result.retry_in is not None:
             self._now.set()
         if result.lane_key in self._rung and not result.keep:
             self._rung.discard(result.lane_key)
-            self._wanted = True
-            self._on_waiting()
+            if not many:  # many go by themselves, before a claim could find what they free
+                self._wanted = True
+                self._on_waiting()
 
     def rung(self, lane: str) -> None:
         """There is more in this lane, which is ours: its result goes with the next claim, and if need be calls for it."""
-        if any(result.lane_key == lane for result in self._queue):
+        if lane in self._rung:
+            return
+        if _frees(self._queue, lane):
             self._wanted = True
-        elif not self.has(lane):
+        elif not _frees(self._busy, lane) and not _frees(self._writing, lane):
             self._rung.add(lane)
+
+    def more_in(self, lanes: Iterable[str]) -> None:
+        """In these lanes, claimed a moment ago, there is more than the claim took: as if a bell had rung for them."""
+        self._rung.update(lanes)
 
     def claiming(self) -> None:
         """A claim is about to be made: write now what frees a lane for it."""
@@ -112,8 +120,10 @@ class Settler:
                 except TimeoutError:
                     pause = min(pause * 2, 0.25)
             self._some.clear()
-            if self._queue and not self._flushing and not self._now.is_set():
-                # Up to a point in time that is the same for all sinks, so that they go in one call.
+            few = 0 < len(self._queue) <= FEW
+            if few and not (self._busy or self._flushing or self._now.is_set()):
+                # Up to a point in time that is the same for all sinks, so that they go in one call. (A busy lane is
+                # one that somebody writes to: for it somebody waits.)
                 moment = LINGER * (asyncio.get_running_loop().time() // LINGER + 1)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(moment):
@@ -164,3 +174,7 @@ class Settler:
         half = len(batch) // 2
         first, second = await self._settle(batch[:half]), await self._settle(batch[half:])
         return Settled(first.busy | second.busy, first.lost | second.lost, first.waiting + second.waiting)
+
+
+def _frees(results: Iterable[LaneResult], lane: str) -> bool:
+    return any(result.lane_key == lane and not result.keep for result in results)

@@ -25,9 +25,10 @@ begin
   return array_to_json(v_answers);
 end $$;
 
--- As before; the deliveries are looked up by their ids and nothing else.
+-- As before; the deliveries are looked up by their ids and nothing else. And what somebody holds (the row of a push that was
+-- tried before) is not waited for until he lets go: the other sink's lanes wait in the same call. It is tried again, alone.
 create or replace function gre.write_receipts(p_results jsonb, p_held text[]) returns void
-language plpgsql security definer
+language plpgsql security definer set lock_timeout = '250ms'
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v jsonb;

@@ -8,6 +8,9 @@ import time
 import uuid
 from typing import Any
 
+import psycopg
+import pytest
+
 from tests.conftest import Database
 from tests.stack import StackProcess, wait_until
 
@@ -107,6 +110,39 @@ def test_rule_3_settle_does_not_wait_for_a_queued_push_that_a_portal_holds(db: D
         portal.execute("select * from push_notifications for update")
         conn.execute("set statement_timeout = '2s'")
         settle(conn, "onesignal", done(claimed, receipts=[{"push_id": push, "status": "sent"}]))
+
+
+def test_a_push_that_somebody_holds_does_not_hold_up_the_other_sink(db: Database) -> None:
+    with db.connect() as conn, db.connect(autocommit=False) as portal:
+        conn.execute("insert into gre_chat_messages (player_id, sender, message) values (9, 'player', 'm')")
+        claimed = {sink: claim(conn, sink) for sink in ("pusher", "onesignal")}
+        row = {
+            "delivery_id": claimed["onesignal"]["lanes"][0]["deliveries"][0]["id"],
+            "audience": "staff",
+            "title": "t",
+        }
+        parts = [
+            {"p_sink": "pusher", "p_results": done(claimed["pusher"])},
+            {
+                "p_sink": "onesignal",
+                "p_results": done(claimed["onesignal"], receipts=[{**row, "status": "sent"}]),
+            },
+        ]
+        conn.execute(
+            "insert into push_notifications (delivery_id, audience, title, status) values (%s, 'staff', 't', 'failed')",
+            [row["delivery_id"]],
+        )
+        portal.execute("select * from push_notifications for update")
+        conn.execute("set statement_timeout = '2s'")
+        with pytest.raises(
+            psycopg.errors.LockNotAvailable
+        ):  # which is transient: each is settled again, by itself
+            conn.execute("select gre_relay_turn(%s)", [json.dumps(parts)])
+        assert settle(conn, "pusher", parts[0]["p_results"])["busy"] == []
+        portal.rollback()
+        assert settle(conn, "onesignal", parts[1]["p_results"])["busy"] == []
+        found = conn.execute("select status from push_notifications").fetchall()
+        assert [push["status"] for push in found] == ["sent"]
 
 
 def test_rule_3_settle_does_not_wait_for_a_message_that_is_being_deleted(db: Database) -> None:

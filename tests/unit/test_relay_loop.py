@@ -14,7 +14,7 @@ from gre_bridge.models import Claim, Lane, LaneResult
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
 from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
-from gre_bridge.relay.settler import BATCH, LINGER, Settler
+from gre_bridge.relay.settler import BATCH, BUSY_PAUSE, LINGER, Settler
 from gre_bridge.sinks.base import Parcel
 from gre_bridge.telemetry import Metrics
 from tests.relay import (
@@ -452,6 +452,57 @@ async def test_more_in_a_lane_that_is_in_hand_waits_for_its_answer_and_no_longer
         relay.dispatcher.ring(["a"])
         await until(lambda: len(sink.received) == 3, 5)
         assert sink.times[2] - rung < 3 * outbox.latency + 0.005
+
+
+@virtual
+async def test_a_lane_with_more_than_a_claim_takes_goes_on_at_once() -> None:
+    outbox, sink = Outbox(), ScriptedSink(latency=0.005)
+    fill(outbox, 1, 100)
+    async with relaying(outbox, sink, rows_per_lane=10):
+        await until(lambda: len(sink.received) == 100, 5)
+    # A request, the settle with the next claim: no moment's wait in between, though no bell rings for them.
+    assert sink.times[-1] - sink.times[0] < 9 * (sink.latency + 3 * outbox.latency + 0.001)
+    assert in_order(sink)
+
+
+@virtual
+async def test_many_results_do_not_linger_though_one_settle_cannot_take_them_all() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1000, concurrency=1, latency=0.02)
+    fill(outbox, 2 * BATCH + 100, 1)
+    async with relaying(outbox, sink, lanes_per_claim=1000):
+        await until(outbox.drained)
+    assert [len(call[2]["results"]) for call in outbox.calls if call[0] == "settle"] == [BATCH, BATCH, 100]
+    first, *_, last = outbox.times("settle")
+    assert last - first < 3 * outbox.latency
+
+
+@virtual
+async def test_a_busy_lane_waits_for_no_other_result() -> None:
+    outbox, sink = Outbox(), ScriptedSink(latency=0.002)
+    outbox.put("a", "a.0")
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: sink.received, 1)
+        outbox.locked.add("a")  # somebody is writing to it, and so has more for it
+        await until(lambda: outbox.count("settle") == 1, 1)
+        outbox.put("b", "b.0")
+        relay.dispatcher.ring(["b"])
+        await until(lambda: relay.dispatcher.settler.has("b"), 1)
+        outbox.locked.clear()
+        written = now()
+        await until(lambda: outbox.lanes["a"].token is None, 1)
+        assert now() - written < 2 * BUSY_PAUSE
+
+
+@virtual
+async def test_more_in_a_lane_whose_progress_is_being_recorded_waits_for_its_answer_and_no_longer() -> None:
+    outbox, sink = Outbox(latency=0.004), ScriptedSink(batch_size=1, concurrency=1, latency=PROGRESS)
+    outbox.put("a", "a.0", "a.1")
+    async with relaying(outbox, sink) as relay:
+        await until(lambda: relay.dispatcher.settler.has("a"))
+        outbox.put("a", "a.2")
+        relay.dispatcher.ring(["a"])  # while the first half is on its way to the database
+        await until(lambda: len(sink.received) == 3)
+        assert sink.times[2] - sink.times[1] < sink.latency + 3 * outbox.latency + 0.005
 
 
 @virtual

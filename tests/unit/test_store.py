@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.joint import Part
 from gre_bridge.models import Failure, LaneResult
 from gre_bridge.rest import Rest, RestError
 from gre_bridge.store import Store, explain
@@ -293,6 +295,59 @@ async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(
     # A schema that cannot do it is not asked again at once.
     assert paths.count("gre_relay_turn") == (2 if what == "permanent" else 1)
     assert paths.count("gre_relay_claim") == 4
+
+
+@pytest.mark.parametrize("status", [400, 403, 413])
+async def test_what_a_proxy_refuses_may_have_happened_so_no_claim_is_made_again(status: int) -> None:
+    """Its token may have leased lanes that nobody would send: whoever asked has to release it."""
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        if paths[-1] == "gre_relay_turn":
+            return Reply(status, b"<html>")
+        return json_reply({"busy": [], "lost": [], "waiting": 1})
+
+    async with opened(answer) as store:
+        settled, claim = await asyncio.gather(
+            store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"), return_exceptions=True
+        )
+    assert isinstance(claim, PermanentError | ConfigurationError)
+    assert settled.waiting == 1  # a settle is the same however often it is made
+    assert paths == ["gre_relay_turn", "gre_relay_settle"]
+
+
+async def test_who_has_gone_meanwhile_is_not_asked_for_alone_either() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.json())
+        if "p_parts" in bodies[-1]:
+            going.cancel()
+            return json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
+        return json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        going = asyncio.create_task(asking(store, "going"))
+        assert (await asking(store, "staying")).lanes[0].key == "a"
+    assert [body["p_sink"] for body in bodies[1:]] == ["staying"]
+
+
+async def test_answers_are_let_go_of_at_once() -> None:
+    """A claim's can be 16 MB; what only the collector of cycles finds, stays for long."""
+
+    def answer(_: Request) -> Reply:
+        return json_reply([{"busy": [], "lost": [], "waiting": 0}, claimed("a")])
+
+    async with opened(answer) as store:
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"))
+            await asyncio.sleep(0)
+            assert not [found for found in gc.get_objects() if isinstance(found, Part)]
+        finally:
+            gc.enable()
 
 
 async def test_an_outage_is_everybodys_and_nothing_is_asked_twice() -> None:
