@@ -300,7 +300,7 @@ def test_a_worker_never_waits_for_an_operator(db: Database, function: str) -> No
             send(conn, player)
         got = claim(conn, lanes=1)
         operator.execute(f"select {function}({arguments})".encode())
-        conn.execute("set statement_timeout = '1s'")
+        conn.execute("set statement_timeout = '5s'")
         settle(conn, *all_done(got))
         claim(conn)
         claim(conn, "onesignal")

@@ -104,7 +104,7 @@ def test_rule_3_settle_does_not_wait_for_a_queued_push_that_a_portal_holds(db: D
         claimed = claim(conn, "onesignal")
         push = claimed["lanes"][0]["lane_key"].removeprefix("push:")
         portal.execute("select * from push_notifications for update")
-        conn.execute("set statement_timeout = '2s'")
+        conn.execute("set statement_timeout = '5s'")
         settle(conn, "onesignal", done(claimed, receipts=[{"push_id": push, "status": "sent"}]))
 
 
@@ -114,7 +114,7 @@ def test_rule_3_settle_does_not_wait_for_a_message_that_is_being_deleted(db: Dat
         claimed = claim(conn, "onesignal")
         lane = claimed["lanes"][0]
         portal.execute("delete from gre_chat_messages where player_id = 9")
-        conn.execute("set statement_timeout = '2s'")
+        conn.execute("set statement_timeout = '5s'")
         failed = {"ids": [lane["deliveries"][0]["id"]], "state": "retry", "error": "x", "spend": True}
         settle(
             conn, "onesignal",
