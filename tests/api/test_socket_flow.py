@@ -134,6 +134,7 @@ def sweepless(stack_process: StackProcess) -> Iterator[Worker]:
     with stack_process.worker(GRE_SWEEP_INTERVAL="300") as worker:
         wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
         yield worker
+        worker.stop()  # (of one that is killed the last beat would count for a minute)
 
 
 async def test_a_burst_is_told_without_waiting_for_a_sweep(
