@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
@@ -20,6 +21,9 @@ from tests.stack import StackProcess
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))
 _numbers = itertools.count()
+# How long it takes to make up an example says something of the machine and nothing of what is tested.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 PLAYER = {"role": "authenticated", "app_metadata": {"gre_role": "player", "player_id": 29}}
 STAFF = {"role": "authenticated", "app_metadata": {"gre_role": "staff", "staff_id": "s1"}}

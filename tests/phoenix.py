@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import http
 import json
+import time
 import zlib
 from typing import Any, Literal, Self
 
@@ -65,6 +66,8 @@ class PhoenixServer:
         self.binding: Literal["ok", "refuse", "late"] = "ok"
         """`late`: "Subscribed to PostgreSQL" comes only when the test says so."""
         self.connections = 0
+        self.connected_at: list[float] = []
+        """When each came, by the monotonic clock."""
         self.heartbeats = 0
         self.requests: list[str] = []
         self.joins: list[Json] = []
@@ -144,6 +147,7 @@ class PhoenixServer:
 
     def _process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         self.connections += 1
+        self.connected_at.append(time.monotonic())
         self.requests.append(request.path)
         if self.handshake != "refuse":
             return None
@@ -199,7 +203,7 @@ class PhoenixServer:
             await channel.system("Unable to subscribe to changes with given parameters.", "error")
 
 
-async def until(condition: Any, seconds: float = 3.0) -> None:
+async def until(condition: Any, seconds: float = 15.0) -> None:
     """Wait until `condition()` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):
         while not condition():

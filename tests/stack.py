@@ -47,7 +47,7 @@ class Worker:
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, ready: bool = True, within: float = 30.0) -> Self:
+    def start(self, *, ready: bool = True, within: float = 60.0) -> Self:
         """Start the process; with `ready`, return when /readyz says so."""
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
@@ -97,7 +97,7 @@ class Worker:
             self.process.kill()
             self.process.wait(10)
 
-    def stop(self, within: float = 30.0) -> int:
+    def stop(self, within: float = 60.0) -> int:
         """SIGTERM; returns the exit status."""
         assert self.process is not None
         self.process.terminate()
@@ -133,7 +133,7 @@ class StackProcess:
             assert self.process.poll() is None, log.read_text()
             return env_file.exists()
 
-        wait_until(up, 60, what="the stack")
+        wait_until(up, 120, what="the stack")
         self.env = {k: v for k, v in dotenv_values(env_file).items() if v is not None}
         self.url = self.env["SUPABASE_URL"]
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
@@ -146,7 +146,7 @@ class StackProcess:
         self.http.close()
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        self.process.wait(60)
 
     def reset(self) -> None:
         """Nothing but the seeds, no faults, nothing received."""

@@ -46,6 +46,9 @@ async def serve(app: App, listening: socket.socket) -> AsyncGenerator[str]:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
+        # As the proxies in front of the real services. uvicorn's own 5 s is how often a daemon sweeps, and how long httpx
+        # keeps a connection: now and then a request met a connection that was just being closed.
+        timeout_keep_alive=75,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve([listening]))

@@ -26,6 +26,10 @@ def like(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
+WITHIN = 20.0
+"""Seconds that anything may take on a loaded machine."""
+
+
 class Client:
     """An open socket; `frames` is everything that it heard."""
 
@@ -49,7 +53,7 @@ class Client:
         """Send a frame."""
         await self.ws.send(json.dumps({"type": kind, **body}))
 
-    async def until(self, condition: Callable[[], Any], within: float = 8.0) -> Any:
+    async def until(self, condition: Callable[[], Any], within: float = WITHIN) -> Any:
         """Wait until that is true of what was heard."""
         try:
             async with asyncio.timeout(within):
@@ -64,7 +68,7 @@ class Client:
         """The frames of this type since `forget` that have these values."""
         return [f for f in self.frames[self._from :] if f["type"] == kind and like(f, wanted)]
 
-    async def hear(self, kind: str, within: float = 8.0, **wanted: Any) -> Json:
+    async def hear(self, kind: str, within: float = WITHIN, **wanted: Any) -> Json:
         """The first of them, once it is there."""
         found: list[Json] = await self.until(lambda: self.all(kind, **wanted), within)
         return found[0]
@@ -84,7 +88,7 @@ class Client:
         """The close code that the server gave."""
         return self.ws.close_code
 
-    async def end(self, within: float = 8.0) -> int | None:
+    async def end(self, within: float = WITHIN) -> int | None:
         """Wait until the server closes; the code."""
         async with asyncio.timeout(within):
             await self.closed.wait()
@@ -103,7 +107,7 @@ def ws_url(http: str) -> str:
 async def opened(url: str, *, headers: dict[str, str] | None = None, **options: Any) -> AsyncIterator[Client]:
     """A connection that has not authenticated. `url` is the daemon's (http)."""
     ws = await connect(
-        ws_url(url), additional_headers=headers, max_size=None, open_timeout=10, ping_interval=None,
+        ws_url(url), additional_headers=headers, max_size=None, open_timeout=WITHIN, ping_interval=None,
         close_timeout=1, proxy=None, **options,
     )  # fmt: skip
     client = Client(ws)

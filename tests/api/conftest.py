@@ -120,7 +120,7 @@ class Api:
         """The first `count` of them, once they are there."""
         return list(
             wait_until(
-                lambda: (f := self.received(sink, **like)) and len(f) >= count and f, 20, what=str(like)
+                lambda: (f := self.received(sink, **like)) and len(f) >= count and f, 30, what=str(like)
             )
         )
 

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
 from websockets.uri import parse_uri
 
-from tests.api.client import Client, entered, opened, ws_url
+from tests.api.client import WITHIN, Client, entered, opened, ws_url
 from tests.api.conftest import ORIGIN, Api
 from tests.stack import StackProcess, Worker, wait_until
 
@@ -35,7 +35,7 @@ def token(stack: StackProcess, player_id: int, **more: Any) -> str:
     return stack.keys.user_token("player", player_id=player_id, **more)
 
 
-async def closed_with(client: Client, within: float = 5.0) -> tuple[int | None, str | None]:
+async def closed_with(client: Client, within: float = WITHIN) -> tuple[int | None, str | None]:
     """The close code, and the code of the error frame before it."""
     code = await client.end(within)
     errors = client.all("error")
@@ -45,18 +45,18 @@ async def closed_with(client: Client, within: float = 5.0) -> tuple[int | None, 
 async def test_patience_ends_after_ten_seconds(api: Api, player_id: int) -> None:
     async with (
         opened(api.worker.url) as silent, opened(api.worker.url) as busy,
-        entered(api.worker.url, token(api.stack, player_id, expires_in=2)) as expired,
+        entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as expired,
     ):  # fmt: skip
         started = time.monotonic()
         await busy.send("ping")
         await busy.hear("pong")
         await busy.send("send_message", message="Hi", clientId="early")
         assert (await busy.hear("error", clientId="early"))["code"] == "not_authenticated"
-        assert await closed_with(silent, 12) == (4408, "not_authenticated")
-        assert await closed_with(busy, 12) == (4408, "not_authenticated")
+        assert await closed_with(silent) == (4408, "not_authenticated")
+        assert await closed_with(busy) == (4408, "not_authenticated")
         assert 9.5 < time.monotonic() - started < 12
         assert [e["code"] for e in expired.all("error")] == ["token_expired"] and expired.code is None
-        assert await closed_with(expired, 12) == (4401, "token_expired")
+        assert await closed_with(expired) == (4401, "token_expired")
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ async def test_pages_of_known_origins_and_of_this_host_may(api: Api) -> None:
 
 async def test_the_server_answers_pings(api: Api, player_id: int) -> None:
     async with entered(api.worker.url, token(api.stack, player_id)) as client:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WITHIN):
             await (await client.ws.ping())
 
 
@@ -202,7 +202,7 @@ async def test_the_server_answers_pings(api: Api, player_id: int) -> None:
 
 async def test_a_token_that_ends_must_be_renewed(api: Api, player_id: int) -> None:
     player = api.player(player_id)
-    async with entered(api.worker.url, token(api.stack, player_id, expires_in=2.5)) as client:
+    async with entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as client:
         await asyncio.to_thread(player.send, "before")
         await client.hear("chat_message", message={"message": "before"})
         await client.hear("error", code="token_expired")
@@ -227,11 +227,11 @@ async def test_a_token_that_ends_must_be_renewed(api: Api, player_id: int) -> No
 
 
 async def test_a_token_renewed_in_time_changes_nothing(api: Api, player_id: int) -> None:
-    async with entered(api.worker.url, token(api.stack, player_id, expires_in=3)) as client:
+    async with entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as client:
         client.forget()
         await client.send("authenticate", token=token(api.stack, player_id, expires_in=60))
         assert (await client.hear("authenticated"))["sessions"] == []
-        await asyncio.sleep(3)
+        await asyncio.sleep(5)  # until the first one has ended
         await client.settled()
         assert not client.all("error")
 
@@ -344,5 +344,9 @@ async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
         )
         assert process.memory_info().rss - before < 60 * 1024 * 1024
         await asyncio.to_thread(
-            wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="1013") >= dropped + 2, 10
+            wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="1013") >= dropped + 2
         )
+    # Whoever of the staff comes back within a minute would be told all of these 25 MB.
+    api.stack.http.post(
+        "/rest/v1/rpc/gre_erase_player", json={"p_player_id": player_id}, headers=api.stack.headers()
+    ).raise_for_status()

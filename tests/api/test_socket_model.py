@@ -351,7 +351,7 @@ class Play:
     async def settle(self) -> None:
         """Everything works again; every page is there and has everything."""
         self.chat.away = self.chat.lose_answers = False
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while True:
             for page in self.pages:
                 if page.task is None or page.task.done() or page.wire is None:
@@ -445,7 +445,7 @@ async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_
         assert play.hub.has_told(NewRow("x", old[0], 3)), "nobody is here"
         play.hub.add(ear)
         assert not play.hub.has_told(NewRow("x", old[0], 3)), "it has not looked yet"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await play.hub.looking()
         assert ear.told == []
         assert play.hub.has_told(NewRow("x", old[0], 3))
@@ -460,7 +460,7 @@ async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_
             last = play.chat.commit(player, "player")["message"]
         assert not play.hub.has_told(NewRow("x", old[0], 4))
         play.hub.ring(frozenset((old[0], last["session_id"])))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(ear.told) < 6:
                 await asyncio.sleep(0)
         assert [seq for session, seq in ear.told if session == old[0]] == [4, 5, 6, 7, 8]
@@ -483,7 +483,7 @@ async def test_what_only_a_sweep_found_is_reported_by_its_age() -> None:
     telling = asyncio.create_task(play.hub.run())
     try:
         play.hub.add(ear)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await play.hub.looking()
             play.hub.ring(frozenset((play.chat.commit(1, "player")["message"]["session_id"],)))
             while len(ear.told) < 1:
@@ -497,7 +497,7 @@ async def test_what_only_a_sweep_found_is_reported_by_its_age() -> None:
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
-    assert [round(age) for age in missed] == [3]
+    assert [3 <= age < 5 for age in missed] == [True]
 
 
 async def test_a_session_is_anothers_only_when_the_database_says_so() -> None:
@@ -507,7 +507,7 @@ async def test_a_session_is_anothers_only_when_the_database_says_so() -> None:
     telling = asyncio.create_task(play.hub.run())
     try:
         play.hub.add(ear)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await play.hub.looking()
             unseen = str(uuid.uuid4())
             play.hub.ring(frozenset((mine, yours, unseen)))

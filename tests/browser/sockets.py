@@ -16,7 +16,7 @@ class Portal:
     """A player's socket; a context manager."""
 
     def __init__(self, world: World, player: int) -> None:
-        self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=10)
+        self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=30)
         self.send(type="authenticate", token=world.token(f"player:{player}"))
         self.hears("authenticated")
 
@@ -31,7 +31,7 @@ class Portal:
     def send(self, **frame: Any) -> None:
         self._socket.send(json.dumps(frame))
 
-    def hears(self, kind: str, within: float = 10.0) -> dict[str, Any]:
+    def hears(self, kind: str, within: float = 30.0) -> dict[str, Any]:
         """The next frame of this type."""
         deadline = time.monotonic() + within
         while True:

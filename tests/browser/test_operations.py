@@ -36,7 +36,7 @@ def chatter(world: World, player: int, pause: float) -> Iterator[list[str]]:
     def write() -> None:
         while not stop.wait(pause):
             text = f"word {len(said)}"
-            world.write(player, text, "Asha")
+            world.import_(player, text, "Asha")
             said.append(text)
 
     def answer() -> None:
@@ -64,7 +64,7 @@ def complete(world: World, session: str, *staff: Staff) -> int:
     stored = world.texts(session)
     for one in staff:
         wait_until(
-            lambda one=one: one.whole() == stored, 20, 0.5, what=f"the whole of {len(stored)} messages"
+            lambda one=one: one.whole() == stored, 60, 0.5, what=f"the whole of {len(stored)} messages"
         )
     return len(stored)
 
@@ -74,14 +74,14 @@ def test_the_daemon_is_killed_in_mid_conversation(shaky: Fragile, let_in: Join) 
     sam = let_in(shaky, Staff).enter("staff:s1").open(29)
     sue = let_in(shaky, Staff).enter("staff:s2").open(29)
     with chatter(shaky, 29, 0.1) as said:
-        wait_until(lambda: len(said) > 5, 20)
+        wait_until(lambda: len(said) > 5, 30)
         shaky.worker.kill()
         for staff in (sam, sue):
             expect(staff.at("connection")).to_have_attribute("data-state", re.compile("reconnecting|offline"))
         at = len(said)
         sam.answer("Written while nobody answers")
         expect(sam.message("Written while nobody answers")).to_have_attribute("data-state", re.compile("sending|failed"))  # fmt: skip
-        wait_until(lambda: len(said) > at + 10, 20)
+        wait_until(lambda: len(said) > at + 10, 30)
         shaky.worker.start()
         for staff in (sam, sue):
             staff.live()
@@ -102,7 +102,7 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
     ann.at("nav-health").click()
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
     expect(ann.at("feed")).to_have_text("live")
-    expect(ann.at("worker").first).to_be_visible(timeout=20_000)
+    expect(ann.at("worker").first).to_be_visible(timeout=30_000)
     expect(ann.at("plot")).to_be_visible()
     pusher = ann.at("sink", sink="pusher")
     expect(pusher).to_have_attribute("data-state", "working")
@@ -111,7 +111,7 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
         shaky.fault("realtime", {"refuse": True})
         shaky.fault("realtime", {"action": "close_all"})
         shaky.fault("pusher", {"status": 500})
-        expect(pusher).to_have_attribute("data-state", re.compile("failing|trying"), timeout=20_000)
+        expect(pusher).to_have_attribute("data-state", re.compile("failing|trying"), timeout=30_000)
         expect(pusher).to_contain_text("500")
         expect(ann.at("sink", sink="onesignal")).to_have_attribute("data-state", "working")
         expect(ann.at("feed")).not_to_have_text("live")
@@ -119,7 +119,7 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
         shaky.http.delete("/__stack/faults", params={"face": "pusher"}).raise_for_status()
         sam.answer("From Sam, without a bell")
         expect(sue.message("From Sam, without a bell")).to_be_visible()
-        wait_until(lambda: time.monotonic() - began > OUTAGE, OUTAGE)
+        wait_until(lambda: time.monotonic() - began > OUTAGE, 2 * OUTAGE)
         # Nobody was cut off: the daemon looks by itself.
         for staff in (sam, sue):
             expect(staff.at("connection")).to_have_attribute("data-state", "live")
@@ -131,8 +131,8 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
         f"Realtime away for {OUTAGE:.0f} s: both consoles show all {count} messages, no gap, no repeat"
     )
     expect(pusher).to_have_attribute("data-state", "working", timeout=40_000)
-    expect(ann.at("backlog")).to_have_text("0", timeout=20_000)
-    expect(ann.at("feed")).to_have_text("live", timeout=20_000)
+    expect(ann.at("backlog")).to_have_text("0", timeout=30_000)
+    expect(ann.at("feed")).to_have_text("live", timeout=30_000)
     assert not re.search("zebra|word", ann.at("health").inner_text())
 
 
@@ -155,7 +155,7 @@ def test_an_admin_sends_a_dead_letter_again(shaky: Fragile, let_in: Join) -> Non
     ann = let_in(shaky, Staff).enter("admin:a1")
     ann.at("nav-health").click()
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
-    expect(ann.at("dead-row")).to_have_count(2, timeout=30_000)  # that it was opened, and the message
+    expect(ann.at("dead-row")).to_have_count(2, timeout=60_000)  # that it was opened, and the message
     expect(ann.at("dead-count")).to_have_text("2")
     assert "zebra" not in ann.at("health").inner_text()
     shaky.http.delete("/__stack/faults").raise_for_status()
@@ -163,8 +163,8 @@ def test_an_admin_sends_a_dead_letter_again(shaky: Fragile, let_in: Join) -> Non
     expect(ann.at("dead-row")).to_have_count(1)
     ann.at("dead-retry-all").click()
     expect(ann.at("dead-row")).to_have_count(0)
-    expect(ann.at("dead-count")).to_have_text("0", timeout=20_000)
+    expect(ann.at("dead-count")).to_have_text("0", timeout=30_000)
     wait_until(
         lambda: not shaky.sql("select 1 from gre_relay_deliveries where lane_key = %s and state <> 'done'", session),
-        20, what="its delivery",
+        30, what="its delivery",
     )  # fmt: skip

@@ -76,7 +76,7 @@ def test_nothing_runs_that_the_page_did_not_bring(sam: Staff, asha: Player) -> N
               document.body.append(far)
             }"""
         )
-        wait_until(lambda one=person: len(one.refused()) >= 3, 10, what="three refusals")
+        wait_until(lambda one=person: len(one.refused()) >= 3, 30, what="three refusals")
         assert person.page.evaluate("window.evil") is None
         assert all(one.startswith(("script-src", "frame-src", "default-src")) for one in person.refused())
         # All of that was asked for.
@@ -114,11 +114,13 @@ def test_one_signs_in_with_a_pasted_token(join: Join, world: World) -> None:
 
 def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join, world: World) -> None:
     world.write(29, "Hello", "Asha")
-    began = time.monotonic()
-    sam = join(Staff).enter(expires_in=8).open(29)
-    sam.at("reply").fill("Not finished yet")
-    assert time.monotonic() - began < 8, "too slow a machine for this test"
-    expect(sam.at("sign-in")).to_be_visible(timeout=15_000)
+    for lasts in (12, 30, 60):  # as long as this machine needs until a draft is there
+        began = time.monotonic()
+        sam = join(Staff).enter(expires_in=lasts).open(29)
+        sam.at("reply").fill("Not finished yet")
+        if time.monotonic() - began < lasts - 2:
+            break
+    expect(sam.at("sign-in")).to_be_visible(timeout=(lasts + 15) * 1000)
     expect(sam.at("sign-in-error")).to_contain_text("expired")
     assert "Not finished yet" not in sam.page.locator("body").inner_text()
     sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
@@ -132,7 +134,7 @@ def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join,
 def test_one_who_is_staff_no_longer_is_let_go(join: Join, world: World) -> None:
     sam = join(Staff).enter()
     world.sql("update gre_staff set active = false where staff_id = 's1'")
-    expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff", timeout=20_000)
+    expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff", timeout=30_000)
     expect(sam.at("connection")).to_have_attribute("data-state", "stopped")
 
 
@@ -177,14 +179,12 @@ def test_one_signs_in_with_supabase_auth(join: Join, world: World, way: str) -> 
     sam.page.get_by_label("Password").fill("correct horse")
     sam.page.get_by_role("button", name="Sign in", exact=True).click()
     sam.live()
-    assert asked[-1] == (
-        "token?grant_type=password",
-        {"email": "sam@example.com", "password": "correct horse"},
-    )
+    signed_in = ("token?grant_type=password", {"email": "sam@example.com", "password": "correct horse"})
+    assert signed_in in asked
     # The short-lived token is renewed before it ends, and nobody notices.
     renewal = ("token?grant_type=refresh_token", {"refresh_token": "r1"})
     wait_until(
-        lambda: json.loads(sam.page.evaluate("sessionStorage.getItem('gre.token')"))["refresh"] == "r2", 15
+        lambda: json.loads(sam.page.evaluate("sessionStorage.getItem('gre.token')"))["refresh"] == "r2", 30
     )
     assert asked[-1] == renewal
     kept = sam.page.evaluate("sessionStorage.getItem('gre.token')")

@@ -25,7 +25,7 @@ HEAD = (
 def line(report: Report) -> str:
     """One report for the terminal."""
     others = f"{report.others:5.2f}" if report.others is not None else "    -"
-    verdict = "ok" if report.ok else "FAILED: " + "; ".join(report.problems)
+    verdict = "ok" if report.ok else "FAILED: " + "; ".join(report.problems + report.slow)
     return (
         f"{report.name:28} sent {report.sent:4} delivered {report.delivered:4} dead {report.dead:2}"
         f" lost {report.lost} out of order {report.out_of_order} repeats {_repeats(report):>5}"

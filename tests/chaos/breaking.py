@@ -138,7 +138,7 @@ def clock_steps(seconds: int) -> Fault:
 def _progress(scene: Scene, messages: int) -> None:
     """Wait until so many more have arrived."""
     goal = scene.arrived() + messages
-    wait_until(lambda: scene.arrived() >= goal, 20, 0.002, what="progress")
+    wait_until(lambda: scene.arrived() >= goal, 40, 0.002, what="progress")
 
 
 @contextlib.contextmanager
@@ -186,7 +186,7 @@ def one_of_two_paused(scene: Scene) -> Iterator[None]:
 def _halt_one(scene: Scene, number: signal.Signals) -> None:
     """Signal one of two workers while it holds lanes: these are the concerned sessions."""
     with _slow_sinks(scene):
-        wait_until(lambda: len(scene.leased()) >= 4, 10, 0.01, what="lanes in hand")
+        wait_until(lambda: len(scene.leased()) >= 4, 30, 0.01, what="lanes in hand")
         scene.workers[0].signal(number)
         scene.broken_at = scene.healed_at = time.time()
     scene.concerned |= scene.orphaned(after=0.9)

@@ -10,7 +10,7 @@ import pytest
 
 from gre_bridge.devstack.postgrest_database import Database
 from gre_bridge.devstack.postgrest_errors import RestError
-from tests.stack import StackProcess
+from tests.stack import StackProcess, wait_until
 
 
 def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -> None:
@@ -19,7 +19,8 @@ def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -
     with pytest.raises(httpx.ReadTimeout):
         stack.http.post("/rest/v1/gre_chat_messages", json=row, headers=stack.headers(), timeout=0.5)
     with stack.db() as conn:
-        assert conn.execute("select message from gre_chat_messages").fetchall() == [{"message": "committed"}]
+        stored = wait_until(lambda: conn.execute("select message from gre_chat_messages").fetchall())
+    assert stored == [{"message": "committed"}]
 
 
 async def test_a_database_that_comes_back_while_a_request_waits_for_a_connection_is_back() -> None:

@@ -71,7 +71,7 @@ async def server() -> AsyncIterator[Server]:
 
 async def hear(socket: ClientConnection) -> dict[str, Any]:
     """The next frame; the data of events is a JSON string, that of errors and pings an object."""
-    frame = json.loads(await asyncio.wait_for(socket.recv(), 5))
+    frame = json.loads(await asyncio.wait_for(socket.recv(), 20))
     return {**frame, "data": json.loads(frame["data"]) if isinstance(frame["data"], str) else frame["data"]}
 
 
@@ -255,7 +255,7 @@ async def test_a_connection_that_cannot_be_is_told_why_and_closed(
     async with server.connect(key=key, query=query) as socket:
         frame = await hear(socket)
         assert (frame["event"], frame["data"]["code"]) == ("pusher:error", code)
-        await asyncio.wait_for(socket.wait_closed(), 5)
+        await asyncio.wait_for(socket.wait_closed(), 20)
         assert socket.close_code == code
 
 
@@ -278,7 +278,7 @@ async def test_dropped_sockets_are_told_to_come_back(server: Server) -> None:
     async with server.connect() as socket:
         await socket_id(socket)
         assert server.face.channels.drop_sockets() == 1
-        await asyncio.wait_for(socket.wait_closed(), 5)
+        await asyncio.wait_for(socket.wait_closed(), 20)
         assert socket.close_code == 4200
 
 

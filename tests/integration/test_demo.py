@@ -21,7 +21,7 @@ def run(*arguments: str) -> tuple[int, list[tuple[str, ...]], str]:
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
-        timeout=110,
+        timeout=200,
         check=False,
     )
     return done.returncode, ROW.findall(done.stdout), done.stdout
@@ -39,7 +39,7 @@ def test_the_demo_shows_every_line_of_its_conversation_at_every_hop() -> None:
 
 def test_the_demo_fails_and_says_what_is_missing_when_a_sink_refuses_a_line() -> None:
     refused = '{"pusher": {"mode": "status", "status": 400, "match": "table 4"}}'
-    status, rows, printed = run("--wait", "1", "--fault", refused)
+    status, rows, printed = run("--wait", "4", "--fault", refused)
     assert status == 1, printed
     first, last = rows[0], rows[-1]
     assert first[6] == "-" and float(first[7]) > 0, printed

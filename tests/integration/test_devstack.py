@@ -280,7 +280,7 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 15.0) -> httpx.Response:
+async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 30.0) -> httpx.Response:
     """Ask until the status is the one expected."""
     async with asyncio.timeout(timeout):
         while (response := await http.get(path)).status_code != status:
@@ -358,7 +358,7 @@ async def test_faults_of_a_face_end_by_count_by_time_and_by_request(
     await answers(http, "/rest/v1/t", 200)
     rules = [
         {"status": 429, "retry_after": 1.5, "times": 1},
-        {"status": 500, "for": 0.3, "path": "/rest/v1/t"},
+        {"status": 500, "for": 2.0, "path": "/rest/v1/t"},
     ]
     await http.post("/__stack/faults", json={"rest": rules})
     first = await http.get("/rest/v1/t")

@@ -52,9 +52,9 @@ def ledger(db: Database) -> list[tuple[str, str, int]]:
 
 @contextmanager
 def waiting_for(db: Database, condition: str) -> Iterator[None]:
-    """On leaving, wait until some connection of this database is as `condition` says; at most ten seconds."""
+    """On leaving, wait until some connection of this database is as `condition` says; at most half a minute."""
     yield
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     with db.connect("supabase_admin") as conn:
         query = f"select from pg_stat_activity where datname = current_database() and ({condition})"
         while conn.execute(query.encode()).rowcount == 0:

@@ -230,7 +230,7 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         return list(json.loads(run("status", "--json").stdout)["workers"])
 
     with stack.worker() as one, stack.worker() as two:
-        wait_until(lambda: len(workers()) == 2, 20, what="two heartbeats")
+        wait_until(lambda: len(workers()) == 2, 30, what="two heartbeats")
         for worker in workers():
             assert worker["seen"] < 30
             assert "state" in worker["info"]["realtime"]
@@ -262,14 +262,14 @@ def test_a_database_without_our_functions_says_what_to_do(stack: StackProcess, c
     conn.execute("alter function gre_relay_status rename to gre_relay_status_away")
     try:
         conn.execute("notify pgrst, 'reload schema'")
-        wait_until(lambda: "unknown function" in run("status").stderr, 10, what="the reload")
+        wait_until(lambda: "unknown function" in run("status").stderr, 30, what="the reload")
         done = run("status")
         assert done.exit_code == 2
         assert "gre-bridge migrate" in one_line(done.stderr)
     finally:
         conn.execute("alter function gre_relay_status_away rename to gre_relay_status")
         conn.execute("notify pgrst, 'reload schema'")
-    wait_until(lambda: run("status", "--json").stdout, 10, what="the reload")
+    wait_until(lambda: run("status", "--json").stdout, 30, what="the reload")
 
 
 def test_a_portal_in_the_way_costs_a_moment(stack: StackProcess, conn: Conn, run: Run) -> None:

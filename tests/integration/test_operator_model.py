@@ -6,7 +6,6 @@ import uuid
 from bisect import insort
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
@@ -150,7 +149,6 @@ class Operated(Outbox):
         assert self._one("select gre_relay_reconcile()") | {"checked": 0} == {"checked": 0, "missing": {}, "lanes": 0, "next": None}  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 def test_whatever_operators_do_beside_them_the_outbox_keeps_its_promises(db: Database) -> None:
     with db.connect() as conn, db.connect(autocommit=False) as portal, db.connect("supabase_admin") as root:
         conn.execute("set statement_timeout = '5s'")

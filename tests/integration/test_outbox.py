@@ -220,7 +220,7 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
     send(conn, 1)
     send(conn, 2)
     got = claim(conn)
-    conn.execute("set statement_timeout = '2s'")
+    conn.execute("set statement_timeout = '5s'")
     with db.connect(autocommit=False) as portal:
         send(portal, 1, "still typing")
         answer = settle(conn, *all_done(got))
@@ -240,7 +240,7 @@ def test_rule_3_extend_and_release_do_not_wait_either(db: Database, conn: Conn) 
     send(conn, 1)
     got = claim(conn)
     lane = got["lanes"][0]["lane_key"]
-    conn.execute("set statement_timeout = '2s'")
+    conn.execute("set statement_timeout = '5s'")
     with db.connect(autocommit=False) as portal:
         send(portal, 1, "open")
         extended = one(conn, "select gre_relay_extend('pusher', %s, %s)", got["token"], [lane])

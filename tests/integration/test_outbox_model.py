@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -448,7 +447,6 @@ class Outbox(RuleBasedStateMachine):
             queue.held_back = queue.ready and result.get("retry_in", 0) > 0
 
 
-@pytest.mark.timeout(120)
 def test_whatever_workers_do_the_outbox_keeps_its_promises(db: Database) -> None:
     with db.connect() as conn, db.connect(autocommit=False) as portal:
         conn.execute("set statement_timeout = '5s'")

@@ -40,7 +40,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         try:
             wait_for(
-                lambda: env_file.exists() or process.poll() is not None, "gre-bridge dev is not ready", 90
+                lambda: env_file.exists() or process.poll() is not None, "gre-bridge dev is not ready", 150
             )
             assert process.poll() is None, log.read_text()
             env = {name: value or "" for name, value in dotenv_values(env_file).items()}
@@ -48,7 +48,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield World(env=env, keys=Keys.of(folder / "data"))
         finally:
             process.terminate()
-            assert process.wait(40) == 0
+            assert process.wait(60) == 0
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def node_modules() -> Path:
     )
     if not stamp.exists() or stamp.read_text() != lock:
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=110, check=False)
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, f"npm ci failed: {done.stderr}"
         stamp.write_text(lock)
     return modules
@@ -145,7 +145,7 @@ class Portal:
         assert self._process.stdin
         self._process.stdin.close()
         try:
-            status = self._process.wait(10)
+            status = self._process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait(10)
@@ -203,7 +203,9 @@ class World:
 
     def received(self, sink: str) -> list[Json]:
         """Every event that a sink took so far."""
-        answer = httpx.get(f"{self.url}/__stack/received", params={"sink": sink}, timeout=10)
+        answer = httpx.get(
+            f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000}, timeout=20
+        )
         return list(answer.json()["items"])
 
     def close_portals(self) -> None:

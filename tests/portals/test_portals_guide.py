@@ -310,13 +310,14 @@ def test_a_back_end_queues_a_push(world: World, start: Start, rest: Any, program
     (push,) = shown(start(program), 1)
     uuid.UUID(push[0])
 
-    def state() -> str:
-        (row,) = rest("GET", f"push_notifications?id=eq.{push[0]}&select=status")
-        return str(row["status"])
+    def settled() -> Any:
+        (row,) = rest("GET", f"push_notifications?id=eq.{push[0]}&select=status,provider_id")
+        return row["status"] != "queued" and row
 
-    wait_for(lambda: state() != "queued", "the push stayed queued")
-    assert state() == "sent"
-    to = world.received("onesignal")[-1]["body"]["include_aliases"]["external_id"]
+    row = wait_for(settled, "the push stayed queued")
+    assert row["status"] == "sent"
+    (sent,) = [item for item in world.received("onesignal") if item["id"] == row["provider_id"]]
+    to = sent["body"]["include_aliases"]["external_id"]
     assert to == (["player_29"] if program[0] == "js" else ["s1"])
 
 

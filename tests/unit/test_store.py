@@ -448,7 +448,7 @@ async def test_a_dead_connection_is_one_attempt_and_transient(reply: Reply) -> N
         attempts += 1
         return reply
 
-    async with serving(answer) as port, store_at(port, timeout=0.3) as store:
+    async with serving(answer) as port, store_at(port, timeout=1.0 if reply.hang else 10.0) as store:
         found = await refused(store)
     assert type(found) is TransientError
     assert found.code == ("timeout" if reply.hang else "connection")
@@ -467,7 +467,7 @@ async def test_half_an_answer_is_transient(answer: bytes) -> None:
 )
 async def test_no_connection_is_transient(port: Callable[[], AbstractContextManager[int]], code: str) -> None:
     with port() as number:
-        async with store_at(number, timeout=0.3) as store:
+        async with store_at(number, timeout=0.3 if code == "timeout" else 10.0) as store:
             found = await refused(store)
     assert (type(found), found.code) == (TransientError, code)
 

@@ -90,7 +90,7 @@ def test_a_collector_that_takes_and_never_answers_does_not_hold_up_the_stop(
         )
         began = time.monotonic()
         tracing.close()
-        assert time.monotonic() - began < CLOSE_WITHIN + 1
+        assert time.monotonic() - began < CLOSE_WITHIN + 3  # the exporter itself would try for 10 s
 
 
 def test_without_a_collector_nothing_is_traced() -> None:
