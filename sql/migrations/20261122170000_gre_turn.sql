@@ -1,4 +1,4 @@
--- A worker's calls of one moment in one transaction, and receipts that are written without reading the outbox.
+-- A worker's calls of one moment in one transaction; receipts and numbers that are written without reading whole tables.
 --
 -- Workers of before this file and after it work with either schema, so the version stays.
 set local lock_timeout = '5s';
@@ -63,6 +63,13 @@ begin
     where n.id::text = v ->> 'push_id' and n.status is distinct from 'sent';
   end loop;
 end $$;
+
+-- A table that was emptied and vacuumed is planned for as empty for as long as that plan is kept: a bulk of 12,000 messages into it
+-- read all of them twice for each one (25 s; now 2.5).
+alter function gre.message_arrives() set enable_seqscan = off;
+alter function gre.message_arrives() set jit = off;
+alter function gre.message_paces() set enable_seqscan = off;
+alter function gre.message_paces() set jit = off;
 
 revoke execute on function public.gre_relay_turn(jsonb) from public, anon, authenticated, service_role;
 grant execute on function public.gre_relay_turn(jsonb) to service_role;

@@ -92,3 +92,24 @@ def test_a_claim_and_its_settle_read_what_they_take_however_much_waits_and_befor
             # 100 rows and the heads of 20 lanes; an index may be asked twice for a row, but not for the 6,000 that wait.
             assert claimed - before <= 300
             assert settled - claimed <= 600
+
+
+def test_a_bulk_into_a_table_that_was_emptied_reads_none_of_it_for_each_message(db: Database) -> None:
+    """The planner believes a table that was vacuumed while it was empty to be empty, for as long as a plan is kept."""
+    with db.connect() as conn:
+        conn.execute("alter table gre_chat_messages set (autovacuum_enabled = false)")
+        conn.execute("insert into gre_chat_messages (player_id, sender, message) values (1, 'player', 'm')")
+        conn.execute("delete from gre_chat_messages")
+        conn.execute("vacuum analyze gre_chat_messages")
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select 1 + g % 100, 'player', 'm' || g from generate_series(1, 2000) g"
+        )
+        conn.execute("select pg_stat_force_next_flush()")
+        conn.execute("select pg_stat_clear_snapshot()")
+        row = conn.execute(
+            "select seq_tup_read as n from pg_stat_user_tables where relname = 'gre_chat_messages'"
+        ).fetchone()
+    assert row is not None
+    assert row["n"] < 100, "2,000 would be one look at all of them"
