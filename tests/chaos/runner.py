@@ -60,7 +60,7 @@ def run(stack: StackProcess, case: Case) -> Report:
         with Scene(
             stack, workers=case.workers, env=dict(case.env), wired=case.wired, marked=case.marked
         ) as scene:
-            _play(scene, case)
+            _play(scene, case, report)
             _judge(scene, case, report)
             report.problems += scene.problems + scene.load.problems
     except AssertionError as error:
@@ -68,7 +68,7 @@ def run(stack: StackProcess, case: Case) -> Report:
     return report
 
 
-def _play(scene: Scene, case: Case) -> None:
+def _play(scene: Scene, case: Case, report: Report) -> None:
     scene.load.start()
     wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
     scene.broken_at = time.time()
@@ -78,9 +78,14 @@ def _play(scene: Scene, case: Case) -> None:
     scene.healed_at = scene.healed_at or scene.over_at
     scene.check(told, f"/readyz did not say {case.tells!r}")
     deadline = time.monotonic() + case.recovers + GRACE
-    wait_until(lambda: _bells(scene), case.recovers + GRACE, 0.05, what="the bells")
-    left = max(GRACE, deadline - time.monotonic())
-    wait_until(lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="messages as quick as before")
+    try:
+        wait_until(lambda: _bells(scene), case.recovers + GRACE, 0.05, what="the bells")
+        left = max(GRACE, deadline - time.monotonic())
+        wait_until(
+            lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="messages as quick as before"
+        )
+    except AssertionError as error:
+        report.slow.append(str(error).partition("\n")[0])
     scene.load.stop()
     scene.stack.drained(GRACE)
     scene.watch.look()

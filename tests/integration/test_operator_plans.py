@@ -14,8 +14,10 @@ import pytest
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.access import SERVICE, Door
 from tests.conftest import Database
+from tests.integration.filling import without_indexes
 from tests.integration.test_outbox import Conn, all_done, claim, one, send, settle
 from tests.integration.test_plans import FILL
+from tests.integration.test_plans import TABLES as ALL
 
 MESSAGES = 60_000
 TABLES = ("gre_relay_deliveries", "gre_chat_messages", "gre_chat_sessions")
@@ -27,9 +29,9 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database("operator", migrated_template)
     database = Database(pg, "operator")
     with database.connect("supabase_admin") as admin:
-        admin.execute(
-            FILL.replace("499999", str(MESSAGES - 1)).replace("25000", "3001").encode(), prepare=False
-        )
+        fill = FILL.replace("499999", str(MESSAGES - 1)).replace("25000", "3001")
+        with without_indexes(admin, *ALL):
+            admin.execute(fill.encode(), prepare=False)
         admin.execute("set session_replication_role = replica")
         admin.execute("update gre_relay_deliveries set settled_at = now() - interval '1 day', created_at = now() - interval '1 day'")  # fmt: skip
         admin.execute(
