@@ -71,7 +71,8 @@ class Sender:
         self._chains: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(sink.concurrency)
         self._unsent = 0
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, tuple[float, int]] = {}
+        """By lane: since when the service fails on it, and how often it has."""
         # Looked up once: finding a metric by its labels costs as much as counting.
         self._done = metrics.settled.labels(sink.name, "done")
         self._expired = metrics.settled.labels(sink.name, "expired")
@@ -269,12 +270,15 @@ class Sender:
         """Seconds for a lane to wait after the service failed on it.
 
         It grows while this lane goes on to fail, so that one event which always meets a 500 is not sent
-        over and over while the service works for all others. A hint only: it is forgotten with the process.
+        over and over while the service works for all others; but it is no longer than the lane has been failing,
+        so that a short trouble costs no more than itself. A hint only: it is forgotten with the process.
         """
         if len(self._held) > HELD_LIMIT:
             self._held.clear()
-        self._held[lane] += 1
-        own = min(self._breaker.cap, 0.05 * 2.0 ** min(self._held[lane], 20)) * self._retry.jitter()
+        since, times = self._held.get(lane, (self._clock(), 0))
+        self._held[lane] = since, times + 1
+        own = min(self._breaker.cap, 0.05 * 2.0 ** min(times + 1, 20)) * self._retry.jitter()
+        own = min(own, max(0.1, self._clock() - since))
         return max(own, self._breaker.delay(self._clock()))
 
     def _judge(self, batch: Sequence[Parcel], outcomes: Sequence[Outcome]) -> bool:
