@@ -318,6 +318,20 @@ async def test_a_blip_costs_a_fraction_of_a_second() -> None:
 
 
 @virtual
+async def test_a_lane_waits_no_longer_than_the_service_has_been_failing_on_it() -> None:
+    short = iter([0.05] * 8)
+    outbox, sink = Outbox(), ScriptedSink()
+    sink.answer = lambda _: DOWN if len(sink.requests) <= 9 else None
+    outbox.put("a", "a.0")
+    # Eight short pauses, by chance, and then a long one: of up to 12.8 s, were it not for how little time has passed.
+    async with relaying(outbox, sink, retry=RetryPolicy(jitter=lambda: next(short, 1.0))):
+        await until(outbox.drained)
+    failed = sink.times[8] - sink.times[0]
+    assert failed < 5
+    assert sink.times[9] - sink.times[8] <= failed + 0.1
+
+
+@virtual
 async def test_nothing_is_claimed_while_the_breaker_is_open_whatever_rings() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     sink.answer = lambda _: TransientError("429", retry_after=100.0)
