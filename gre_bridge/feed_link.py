@@ -19,13 +19,14 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
+from realtime import AsyncRealtimeChannel
 from realtime import types as rt
 from realtime._async.push import AsyncPush
 from realtime.message import Message, SuccessSystemPayload
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from gre_bridge.feed_frames import RingingClient
 from gre_bridge.feed_state import FeedState, Timing
 from gre_bridge.keys import gateway_key
 
@@ -87,9 +88,10 @@ class Link:
         self.rows_refused = False
         """The join for postgres_changes was refused or not answered (not its binding)."""
 
-        self._client = AsyncRealtimeClient(
+        self._client = RingingClient(
             f"{url.rstrip('/')}/realtime/v1",
             gateway_key(key, apikey),
+            on_frame=self._on_frame,
             auto_reconnect=False,
             max_retries=1,
             hb_interval=24 * 3600,  # it ignores the replies to its heartbeats: ours replace them
@@ -99,11 +101,10 @@ class Link:
         # Replies to heartbeats are dropped unless a channel object of this name is there to take them.
         self._phoenix = self._client.channels["phoenix"] = AsyncRealtimeChannel(self._client, "phoenix")
         broadcast = self._client.channel(topic, _options(private))
-        broadcast.on_broadcast("*", self._on_broadcast)
         rows = self._client.channel(f"{topic}:rows", _options(rows_private))
         rows.on_postgres_changes(
-            rt.RealtimePostgresChangesListenEvent.Insert, self._on_row, table=table, schema=schema
-        )
+            rt.RealtimePostgresChangesListenEvent.Insert, lambda _: None, table=table, schema=schema
+        )  # to be subscribed; what comes is `_on_frame`'s
         rows.on_system(self._on_system)
         self._rows = _Bell("postgres_changes", rows)
         # Joins of one socket are answered one after the other: the one that hardly ever is refused goes first.
@@ -275,17 +276,21 @@ class Link:
             self._stir()
             self._ring(None, False)
 
-    def _on_broadcast(self, payload: Mapping[str, Any]) -> None:
-        if self._closed:
+    def _on_frame(self, topic: str, event: str, payload: dict[str, Any]) -> None:
+        """A frame may tell anything: one that tells too little rings for all."""
+        if self._closed or topic not in self._client.channels:
             return
-        if payload["event"] == "ring":
-            self._ring(payload["payload"].get("sessions"), True)
-        else:
-            self._event(str(payload["event"]), payload["payload"])
-
-    def _on_row(self, payload: Mapping[str, Any]) -> None:
-        if not self._closed:
-            self._row(payload["data"].get("record") or {})
+        match event, payload:
+            case "postgres_changes", {"data": {"record": dict(record)}}:
+                self._row(record)
+            case "postgres_changes", _:
+                self._row({})
+            case "broadcast", {"event": str(name), "payload": told} if name != "ring":
+                self._event(name, told)
+            case _, {"payload": {"sessions": told}}:
+                self._ring(told, True)
+            case _:
+                self._ring(None, True)
 
     def _on_listener_done(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

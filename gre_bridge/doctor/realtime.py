@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +55,8 @@ class Ear(Link):
             table="gre_chat_messages",
             timing=Timing(),
             clock=time.monotonic,
-            on_ring=lambda _ids, _bell: self._woken.set(),
-            on_row=lambda _record: None,
+            on_ring=lambda sessions, bell: self._heard("broadcast", sessions) if bell else None,
+            on_row=lambda record: self._heard("postgres_changes", record.get("id")),
             on_event=lambda _event, _payload: None,
             on_change=lambda: None,
         )
@@ -78,15 +78,9 @@ class Ear(Link):
             except TimeoutError:
                 continue
 
-    def _on_broadcast(self, payload: Mapping[str, Any]) -> None:
-        if payload["event"] == "ring":
-            self.rings.append(Ring("broadcast", time.monotonic(), payload["payload"].get("sessions")))
-        super()._on_broadcast(payload)
-
-    def _on_row(self, payload: Mapping[str, Any]) -> None:
-        record = payload["data"].get("record") or {}
-        self.rings.append(Ring("postgres_changes", time.monotonic(), record.get("id")))
-        super()._on_row(payload)
+    def _heard(self, bell: str, told: object) -> None:
+        self.rings.append(Ring(bell, time.monotonic(), told))
+        self._woken.set()
 
 
 @asynccontextmanager

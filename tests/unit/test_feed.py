@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from gre_bridge.feed import FeedState, sessions_of
 from gre_bridge.models import NewRow
@@ -153,9 +155,11 @@ async def test_a_frame_that_the_client_refuses_leaks_nothing_and_kills_nothing(
     async with running(server) as it:
         await until(it.live)
         it.rings.clear()
-        await server.insert({"session_id": S1}, commit_timestamp=None)
-        await server.live("gre:relay")[0].socket.send(json.dumps({"text": TEXT}))
-        await server.live("gre:relay")[0].socket.send(TEXT)
+        socket = server.live("gre:relay")[0].socket
+        for rubbish in ({"text": TEXT}, [TEXT], TEXT, {"event": "broadcast", "topic": "x", "payload": TEXT}):
+            await socket.send(json.dumps(rubbish))
+        await socket.send(TEXT)
+        await socket.send(TEXT.encode() + b"\xff")
         await server.insert({"session_id": S2})
         await until(lambda: it.rings == [{S2}])
         await server.close_sockets()
@@ -166,6 +170,40 @@ async def test_a_frame_that_the_client_refuses_leaks_nothing_and_kills_nothing(
     assert TEXT not in caplog.text
     assert KEY not in caplog.text
     assert S2 not in caplog.text
+
+
+async def test_a_row_that_the_clients_models_refuse_rings(server: PhoenixServer) -> None:
+    async with running(server) as it:
+        await until(it.live)
+        it.rings.clear()
+        await server.insert({"session_id": S1}, commit_timestamp=None)
+        await until(lambda: it.rings == [{S1}])
+
+
+async def test_others_have_a_turn_between_two_frames_of_a_burst(server: PhoenixServer) -> None:
+    """Rows come by Realtime's poll, up to a hundred at once; a claim's answer must not wait for them all."""
+    turns = 0
+    heard: list[int] = []
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with running(server, on_ring=lambda _: heard.append(turns)) as it:
+        await until(it.live)
+        heard.clear()
+        row = {"data": {"type": "INSERT", "record": {"session_id": S1}}}
+        frame = {"event": "postgres_changes", "topic": "realtime:gre:relay:rows", "payload": row, "ref": None}
+        together = b"".join(
+            Frame(Opcode.TEXT, json.dumps(frame).encode()).serialize(mask=False) for _ in range(100)
+        )
+        turning = asyncio.create_task(turn())
+        server.live(":rows")[0].socket.transport.write(together)
+        await until(lambda: len(heard) == 100)
+        turning.cancel()
+    assert len(set(heard)) == 100
 
 
 async def test_a_callback_that_raises_does_not_make_the_feed_deaf(server: PhoenixServer) -> None:
