@@ -107,6 +107,7 @@ class Bridge:
         )
         portal = await self._open_portal() if self._http else None
         store.on_request = self._count_request
+        store.on_back = self._feed.doubt
         if portal is not None:
             portal.on_request = self._count_request
         self._heed_signals()

@@ -27,6 +27,9 @@ __all__ = ["Feed", "FeedState", "Timing", "quiet_client_logs"]
 
 log = logging.getLogger(__name__)
 
+DEAF = 15.0
+"""Seconds after an outage of PostgreSQL for which bells may be lost. Realtime shows nothing of it; most of what was lost
+around one was written in the 5 s after it (measured on Realtime 2.122.0)."""
 MAX_SESSIONS = 50
 """The most session ids that a ring may name (the trigger names no more)."""
 
@@ -117,6 +120,7 @@ class Feed:
         )
         self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
         self._suspect = False
+        self._doubted_until = -math.inf
         self.turned = clock()
         """When its loop last turned, by `clock`: at each heartbeat, and while a link opens within its bounds."""
         self.since = clock()
@@ -146,7 +150,7 @@ class Feed:
     @property
     def healthy(self) -> bool:
         """A bell is ready and none is suspected to be deaf: the sweep may be slow."""
-        return bool(self.bells) and not self._suspect
+        return bool(self.bells) and not self._suspect and self._clock() >= self._doubted_until
 
     def missed(self, age: float) -> None:
         """Report a sweep that found fresh work, at most once a sweep; `age` is in seconds since its commit.
@@ -162,6 +166,11 @@ class Feed:
         self._suspect = True
         if self._link is not None:
             self._link.fail("deaf", "a sweep found work that no bell had announced")
+
+    def doubt(self) -> None:
+        """PostgreSQL is back: for DEAF seconds nobody should rely on a bell, and it is not `healthy`."""
+        self._doubted_until = self._clock() + DEAF
+        self._update()
 
     async def broadcast(self, event: str, payload: dict[str, Any]) -> None:
         """Send an event to the other workers' `on_event`; it may be lost."""

@@ -6,6 +6,7 @@ the statement (measured on PostgREST 14.5: it commits later).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,20 @@ _TRANSIENT_CODES = {
     "25006",
 }
 _TRANSIENT_CLASSES = ("08", "53", "58", "XX")
+_AWAY_CODES = {
+    "",
+    "connection",
+    "502",
+    "503",
+    "504",
+    "PGRST000",
+    "PGRST001",
+    "PGRST002",
+    "57P01",
+    "57P02",
+    "57P03",
+}
+"""With one of these a call ends while PostgreSQL is away, and the first one after."""
 
 
 def explain(error: Exception, what: str) -> BridgeError:
@@ -101,6 +116,11 @@ class Store:
         self._rest = rest
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
+        self._away = False
+        self.away_since = -math.inf
+        """When the first call was begun that found PostgreSQL away (it may have crashed), the last time; by `clock`."""
+        self.on_back: Callable[[], None] = lambda: None
+        """Called when PostgreSQL answers again after that."""
         self._joint = Joint(alone=self._alone, together=self._together)
         self.on_request: Callable[[str], None] = lambda _: None
 
@@ -119,10 +139,18 @@ class Store:
 
     async def _request(self, function: str, arguments: Json) -> Any:
         self.on_request(function)
+        began = self._clock()
         try:
             answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
-            raise self._not_yet(function, explain(error, function)) from None
+            sorted_out = self._not_yet(function, explain(error, function))
+            away = isinstance(sorted_out, TransientError) and sorted_out.code in _AWAY_CODES
+            if away and not self._away:
+                self._away, self.away_since = True, began
+            raise sorted_out from None
+        if self._away:
+            self._away = False
+            self.on_back()
         self._unknown_since.pop(function, None)
         return answer
 

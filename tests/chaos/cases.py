@@ -194,12 +194,12 @@ def _database() -> list[Case]:
         ),
         Case(
             name="postgres-crashed", what="PostgreSQL crashes (immediate), is away for 1 s and recovers", lasts=1,
-            recovers=LEASE + back, fault=b.action("postgres", {"action": "crash"}, after={"action": "start"}),
-            repeats=_TWICE_AFTER_A_CRASH, env=_LEASE, short=True, soak=True,
+            recovers=back, fault=b.action("postgres", {"action": "crash"}, after={"action": "start"}),
+            repeats=_TWICE_AFTER_A_CRASH, short=True, soak=True,
         ),
         Case(
             name="postgres-backend-killed", what="a backend of PostgreSQL is killed (SIGKILL): all end, it recovers",
-            lasts=0.5, recovers=LEASE + back, fault=b.backend_killed, repeats=_TWICE_AFTER_A_CRASH, env=_LEASE, soak=True,
+            lasts=0.5, recovers=back, fault=b.backend_killed, repeats=_TWICE_AFTER_A_CRASH, soak=True,
         ),
         Case(
             name="postgres-terminated", what="every connection to PostgreSQL is terminated", lasts=0, recovers=back,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from websockets.frames import Frame, Opcode
 
-from gre_bridge.feed import FeedState, sessions_of
+from gre_bridge.feed import DEAF, FeedState, sessions_of
 from gre_bridge.models import NewRow
 from tests.feeds import BOTH, KEY, S1, S2, running
 from tests.phoenix import TEXT, PhoenixServer, until
@@ -204,6 +205,27 @@ async def test_others_have_a_turn_between_two_frames_of_a_burst(server: PhoenixS
         await until(lambda: len(heard) == 100)
         turning.cancel()
     assert len(set(heard)) == 100
+
+
+async def test_after_an_outage_of_the_database_no_bell_is_relied_on_for_a_while(
+    server: PhoenixServer,
+) -> None:
+    """Realtime loses what is written until it listens again, and shows nothing of that."""
+    ahead = 0.0
+    async with running(server, clock=lambda: time.monotonic() + ahead) as it:
+        await until(it.live)
+        assert it.feed.healthy
+        it.states.clear()
+        it.feed.doubt()
+        assert not it.feed.healthy
+        assert it.states == [FeedState.LIVE], "who sweeps slowly is told to sweep faster"
+        ahead = DEAF / 2
+        it.feed.missed(3.0)
+        assert not it.feed.healthy
+        assert it.feed.misses == 0, "which is no reason to take the link for deaf"
+        ahead = DEAF + 0.1
+        assert it.feed.healthy
+        assert server.connections == 1
 
 
 async def test_a_callback_that_raises_does_not_make_the_feed_deaf(server: PhoenixServer) -> None:

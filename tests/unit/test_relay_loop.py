@@ -707,6 +707,35 @@ async def test_a_release_that_fails_or_finds_lanes_locked_is_repeated_until_it_w
 
 
 @virtual
+async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -> None:
+    """Claims and settles do not wait for the disk: PostgreSQL may keep the one and forget the other."""
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("old", "old.0")
+    async with relaying(outbox, sink) as relay:
+        await until(outbox.drained)
+        await elapse(2.0)
+        outbox.put("a", "a.0")
+        outbox.put("b", "b.0")
+        relay.dispatcher.ring()
+        await until(outbox.drained)
+        outbox.crash("a", "old")
+        outbox.put("a", "a.1")
+        outbox.put("b", "b.1")
+        relay.dispatcher.ring()
+        crashed = now()
+        await until(lambda: {"a.1", "b.1"} <= set(sink.arrived))
+        assert now() - crashed < 1.0
+        sent = [name for _, name in sink.received]
+        assert sent == ["old.0", "a.0", "b.0", "a.0", "a.1", "b.1"] or sorted(sent) == sorted(
+            set(sent) | {"a.0"}
+        )
+        released = [call[2] for call in outbox.calls if call[0] == "release"]
+        assert {lane for call in released for lane in call["lanes"] or ()} == {"a", "b"}
+        await elapse(5.0)
+        assert outbox.count("release") == len(released), "once for each time it was away"
+
+
+@virtual
 async def test_while_the_database_is_down_it_is_asked_less_and_less_and_the_state_says_why() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     outbox.fail("claim", TransientError("gre_relay_claim: PGRST001"), times=100_000)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
@@ -415,6 +417,29 @@ async def test_what_the_wire_brings_is_sorted(response: Reply, kind: str, code: 
     found = await failure(lambda _: response)
     assert found.kind == kind
     assert code is None or found.code == code
+
+
+async def test_it_is_told_since_when_the_database_was_away_and_when_it_is_back() -> None:
+    """Whoever settled something just before asks for it: a crash may have taken it back."""
+    away = json_reply({"code": "", "details": None, "hint": None, "message": ""}, 400)
+    busy = json_reply({"code": "57014", "details": None, "hint": None, "message": ""}, 500)
+    fine = json_reply({"lanes": [], "next_in": None})
+    replies = (fine, busy, away, away, busy, fine, busy, away, fine)
+    now = 0
+    async with serving(lambda _: replies[now]) as port:
+        rest = await Rest.open(url=f"http://127.0.0.1:{port}", key=KEY)
+        store = Store(rest=rest, clock=lambda: now)
+        try:
+            since, back = [], []
+            store.on_back = lambda: back.append(now)
+            for now in range(len(replies)):  # noqa: B007 - what the server answers by
+                with contextlib.suppress(TransientError):
+                    await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
+                since.append(store.away_since)
+            assert since == [-math.inf, -math.inf, 2, 2, 2, 2, 2, 7, 7]
+            assert back == [5, 8]
+        finally:
+            await store.aclose()
 
 
 async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it() -> None:
