@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import math
 import selectors
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -122,7 +121,6 @@ class Outbox:
         self.locked: set[str] = set()
         self.calls: list[tuple[str, float, dict[str, Any]]] = []
         self.refuse: Callable[[list[LaneResult]], bool] = lambda _: False
-        self.away_since = -math.inf
         self._failures: dict[str, list[tuple[BridgeError, bool]]] = defaultdict(list)
         self._ord = itertools.count(1)
         self._rows: dict[str, _Row] = {}
@@ -146,18 +144,6 @@ class Outbox:
     ) -> None:
         """Let the next calls fail; `applied`: the statement still commits, only its answer is lost."""
         self._failures[function] += [(error, applied)] * times
-
-    def crash(self, *lanes: str) -> None:
-        """Keep the claims of these lanes and forget what was settled since; the next call finds the database away."""
-        for _, at, call in reversed([call for call in self.calls if call[0] == "settle"]):
-            for result in call["results"]:
-                queue = self.lanes[result["lane"]]
-                if result["lane"] in lanes and queue.token is None:
-                    queue.token, queue.until, queue.ready = result["token"], at + 30.0, at
-                    for name in result["done"]:
-                        self._rows[name].state = "pending"
-        self.away_since = now()
-        self.fail("claim")
 
     def heal(self) -> None:
         self._failures.clear()
@@ -281,7 +267,7 @@ class Outbox:
                 self.lanes[key].token, self.lanes[key].until = None, 0.0
             return not set(mine) & self.locked
 
-        return cast("bool", await self._call("release", apply, sink=sink, token=token, lanes=lanes))
+        return cast("bool", await self._call("release", apply, sink=sink, token=token))
 
 
 Answer = Callable[[Parcel], BridgeError | None]

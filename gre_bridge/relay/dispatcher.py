@@ -12,7 +12,7 @@ import contextlib
 import math
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -39,8 +39,6 @@ OURS_PAUSE = 0.25
 """Seconds to leave a lane alone that was leased again before its last result was written."""
 REMEMBERED = 4096
 """Messages claimed lately that are remembered, so that the slower bell rings for none of them."""
-FORGOTTEN = 1.0
-"""Seconds before a crash of which PostgreSQL may forget what was settled: three times wal_writer_delay, and some more."""
 UNSETTLED_LIMIT = 500
 """Lanes waiting to be settled above which nothing more is claimed."""
 
@@ -108,9 +106,7 @@ class Dispatcher:
         self._bell = asyncio.Event()
         self._stopping = False
         self._paused = ""
-        self._abandoned: dict[str, list[str] | None] = {}
-        self._settled: deque[tuple[float, LaneResult]] = deque()
-        self._away = store.away_since
+        self._abandoned: list[str] = []
         self._more = True
         self._blocked = False
         self._due_at: float | None = None
@@ -200,10 +196,6 @@ class Dispatcher:
         return False
 
     def _written(self, results: Sequence[LaneResult]) -> None:
-        now = self._clock()
-        self._settled.extend((now, result) for result in results if not result.keep)
-        while self._settled and self._settled[0][0] < now - FORGOTTEN:
-            self._settled.popleft()
         self.sender.written(results)
 
     def _room_again(self) -> None:
@@ -233,7 +225,7 @@ class Dispatcher:
                 lease=self._lease_seconds,
             )
         except BridgeError as error:
-            self._abandoned[token] = None
+            self._abandoned.append(token)
             self._claim_failed(error)
             return
         if self._errors:
@@ -282,20 +274,11 @@ class Dispatcher:
         self._due_at = self._not_before = self._clock() + pause
 
     async def _release_abandoned(self) -> None:
-        """Free what claims with lost answers may have leased, and what a crash may have leased again."""
-        if self._store.away_since > self._away:
-            self._away = self._store.away_since
-            for at, result in self._settled:
-                if (
-                    at >= self._away - FORGOTTEN
-                    and (lanes := self._abandoned.setdefault(result.token, [])) is not None
-                ):
-                    lanes.append(result.lane_key)
+        """Free what claims with lost answers may have leased."""
         while self._abandoned:
-            token, lanes = next(iter(self._abandoned.items()))
-            if not await self._store.release(sink=self.sink.name, token=token, lanes=lanes):
+            if not await self._store.release(sink=self.sink.name, token=self._abandoned[0]):
                 return
-            del self._abandoned[token]
+            self._abandoned.pop(0)
 
     def _count(self, claim: Claim, swept: bool) -> None:
         ages = [d.age for lane in claim.lanes for d in lane.deliveries]
