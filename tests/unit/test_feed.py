@@ -266,6 +266,29 @@ async def test_without_private_channels_changes_are_heard_on_a_public_one(server
         assert server.connections == 2, "the first attempt, all private, and the second"
 
 
+async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer) -> None:
+    """Where the rows' channel is public, anybody with the anon key may broadcast on it."""
+    server.join_private = "refuse"
+    events: list[object] = []
+    async with running(server, on_event=lambda *told: events.append(told)) as it:
+        await until(lambda: it.live() and it.feed.bells == {"postgres_changes"})
+        it.rings.clear()
+        rows = server.live(":rows")[0]
+        assert not rows.private
+        for name in ("typing", "ring"):
+            await rows.send("broadcast", {"type": "broadcast", "event": name, "payload": {"sessions": [S2]}})
+        rows.topic = "phoenix"
+        await rows.send("broadcast", {"type": "broadcast", "event": "ring", "payload": {"sessions": [S2]}})
+        await server.insert({"session_id": S2})
+        rows.topic = "realtime:GRE:relay:rows"
+        await server.insert({"session_id": S2})
+        rows.topic = "realtime:gre:relay:rows"
+        await server.insert({"session_id": S1})
+        await until(lambda: {S1} in it.rings)
+        assert it.rings == [{S1}]
+        assert events == []
+
+
 async def test_with_private_set_off_both_joins_are_public(server: PhoenixServer) -> None:
     server.join_private = "refuse"
     async with running(server, private=False) as it:
