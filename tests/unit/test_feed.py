@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 
 import pytest
-from websockets.frames import Frame, Opcode
 
 from gre_bridge.feed import FeedState, sessions_of
-from gre_bridge.feed_frames import TURN
 from gre_bridge.models import NewRow
 from tests.feeds import BOTH, KEY, S1, S2, running
 from tests.phoenix import TEXT, PhoenixServer, until
@@ -181,53 +176,6 @@ async def test_a_row_that_the_clients_models_refuse_rings(server: PhoenixServer)
         it.rings.clear()
         await server.insert({"session_id": S1}, commit_timestamp=None)
         await until(lambda: it.rings == [{S1}])
-
-
-@contextlib.asynccontextmanager
-async def a_burst(
-    server: PhoenixServer, frames: int, *, turn: float, frame: float = 0.0
-) -> AsyncIterator[list[int]]:
-    """Rows that come at once where others hold the loop for `turn` seconds each time, and each row for `frame`.
-
-    Gives, for each row, the number of the turn in which it rang.
-    """
-    turns = 0
-    heard: list[int] = []
-
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            time.sleep(turn)  # noqa: ASYNC251 - it is their work that is meant
-            await asyncio.sleep(0)
-
-    def on_ring(_: object) -> None:
-        heard.append(turns)
-        time.sleep(frame)
-
-    async with running(server, on_ring=on_ring) as it:
-        await until(it.live)
-        heard.clear()
-        row = {"data": {"type": "INSERT", "record": {"session_id": S1}}}
-        told = {"event": "postgres_changes", "topic": "realtime:gre:relay:rows", "payload": row, "ref": None}
-        one = Frame(Opcode.TEXT, json.dumps(told).encode()).serialize(mask=False)
-        server.live(":rows")[0].socket.transport.write(one * frames)
-        working = asyncio.create_task(others())
-        await until(lambda: len(heard) == frames)
-        working.cancel()
-        yield heard
-
-
-async def test_others_have_a_turn_in_a_burst(server: PhoenixServer) -> None:
-    """Rows come by Realtime's poll, up to a hundred at once; a claim's answer must not wait for them all."""
-    async with a_burst(server, 50, turn=0.0, frame=TURN) as heard:
-        assert len(set(heard)) == 50
-
-
-async def test_a_busy_loop_does_not_keep_the_bells_waiting(server: PhoenixServer) -> None:
-    """With one frame a turn, 250 frames a second were all that came in here: the pongs behind them came too late."""
-    async with a_burst(server, 250, turn=0.004) as heard:
-        assert len(set(heard)) < 100
 
 
 async def test_a_callback_that_raises_does_not_make_the_feed_deaf(server: PhoenixServer) -> None:
