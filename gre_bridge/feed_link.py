@@ -109,6 +109,7 @@ class Link:
         self._rows = _Bell("postgres_changes", rows)
         # Joins of one socket are answered one after the other: the one that hardly ever is refused goes first.
         self._bells = (self._rows, _Bell("broadcast", broadcast))
+        self._topics = {bell.name: bell.channel.topic for bell in self._bells}
 
     # What works
 
@@ -278,7 +279,8 @@ class Link:
 
     def _on_frame(self, topic: str, event: str, payload: dict[str, Any]) -> None:
         """A frame may tell anything: one that tells too little rings for all."""
-        if self._closed or topic not in self._client.channels:
+        # Of another channel's bell nothing is believed: a public one takes broadcasts from anybody with the anon key.
+        if self._closed or self._topics.get(event) != topic:
             return
         match event, payload:
             case "postgres_changes", {"data": {"record": dict(record)}}:

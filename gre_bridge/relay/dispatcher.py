@@ -139,7 +139,10 @@ class Dispatcher:
         self._bell.set()
 
     async def give_up(self) -> None:
-        """Hand back what is still leased, after `run` was cancelled: another worker may go on at once."""
+        """Hand back what is still leased, after `run` was cancelled: another worker may go on at once.
+
+        A claim that commits only after this keeps its lanes until the lease runs out.
+        """
         for token in (*self.sender.leases, *self._abandoned):
             with contextlib.suppress(BridgeError):
                 await self._store.release(sink=self.sink.name, token=token)
@@ -216,6 +219,7 @@ class Dispatcher:
         token = str(uuid.uuid4())
         rows = 1 if probing else self._rows
         began = self._clock()
+        self._abandoned.append(token)  # until it is answered: who cancels us meanwhile gives it up too
         try:
             claim = await self._store.claim(
                 sink=self.sink.name,
@@ -225,9 +229,9 @@ class Dispatcher:
                 lease=self._lease_seconds,
             )
         except BridgeError as error:
-            self._abandoned.append(token)
             self._claim_failed(error)
             return
+        self._abandoned.remove(token)
         if self._errors:
             log.info("claiming again", sink=self.sink.name, failures=self._errors)
         self._errors, self.last_error = 0, ""

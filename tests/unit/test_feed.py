@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import AsyncIterator
 
 import pytest
-from websockets.frames import Frame, Opcode
 
 from gre_bridge.feed import DEAF, FeedState, sessions_of
 from gre_bridge.models import NewRow
@@ -181,32 +179,6 @@ async def test_a_row_that_the_clients_models_refuse_rings(server: PhoenixServer)
         await until(lambda: it.rings == [{S1}])
 
 
-async def test_others_have_a_turn_between_two_frames_of_a_burst(server: PhoenixServer) -> None:
-    """Rows come by Realtime's poll, up to a hundred at once; a claim's answer must not wait for them all."""
-    turns = 0
-    heard: list[int] = []
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    async with running(server, on_ring=lambda _: heard.append(turns)) as it:
-        await until(it.live)
-        heard.clear()
-        row = {"data": {"type": "INSERT", "record": {"session_id": S1}}}
-        frame = {"event": "postgres_changes", "topic": "realtime:gre:relay:rows", "payload": row, "ref": None}
-        together = b"".join(
-            Frame(Opcode.TEXT, json.dumps(frame).encode()).serialize(mask=False) for _ in range(100)
-        )
-        turning = asyncio.create_task(turn())
-        server.live(":rows")[0].socket.transport.write(together)
-        await until(lambda: len(heard) == 100)
-        turning.cancel()
-    assert len(set(heard)) == 100
-
-
 async def test_after_an_outage_of_the_database_no_bell_is_relied_on_for_a_while(
     server: PhoenixServer,
 ) -> None:
@@ -262,6 +234,29 @@ async def test_without_private_channels_changes_are_heard_on_a_public_one(server
         await server.insert({"session_id": S1})
         await until(lambda: it.rings == [{S1}])
         assert server.connections == 2, "the first attempt, all private, and the second"
+
+
+async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer) -> None:
+    """Where the rows' channel is public, anybody with the anon key may broadcast on it."""
+    server.join_private = "refuse"
+    events: list[object] = []
+    async with running(server, on_event=lambda *told: events.append(told)) as it:
+        await until(lambda: it.live() and it.feed.bells == {"postgres_changes"})
+        it.rings.clear()
+        rows = server.live(":rows")[0]
+        assert not rows.private
+        for name in ("typing", "ring"):
+            await rows.send("broadcast", {"type": "broadcast", "event": name, "payload": {"sessions": [S2]}})
+        rows.topic = "phoenix"
+        await rows.send("broadcast", {"type": "broadcast", "event": "ring", "payload": {"sessions": [S2]}})
+        await server.insert({"session_id": S2})
+        rows.topic = "realtime:GRE:relay:rows"
+        await server.insert({"session_id": S2})
+        rows.topic = "realtime:gre:relay:rows"
+        await server.insert({"session_id": S1})
+        await until(lambda: {S1} in it.rings)
+        assert it.rings == [{S1}]
+        assert events == []
 
 
 async def test_with_private_set_off_both_joins_are_public(server: PhoenixServer) -> None:

@@ -129,7 +129,7 @@ async def test_a_listener_that_died_is_noticed(
         await until(it.live)
         with monkeypatch.context() as patch:
             patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
-            await server.broadcast({})
+            await server.live(":rows")[0].subscribed_to_postgres()
             await until(lambda: it.told("ZeroDivisionError"))
         await until(lambda: server.connections == 2 and it.live())
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -819,6 +820,37 @@ async def test_what_a_cancelled_worker_gives_up_another_takes_at_once() -> None:
     assert not any(q.token for q in outbox.lanes.values())
     async with relaying(outbox, ScriptedSink()):
         await until(outbox.drained, 1)
+
+
+@virtual
+async def test_a_claim_without_its_answer_is_given_up_too() -> None:
+    class Slow(Outbox):
+        async def claim(self, **arguments: Any) -> Claim:
+            claim = await super().claim(**arguments)
+            await elapse(10)
+            return claim
+
+    outbox = Slow()
+    fill(outbox, 4, 2)
+    relay = Relay(outbox, ScriptedSink(), lease_seconds=300.0)
+    task = asyncio.create_task(relay.dispatcher.run())
+    await until(lambda: all(q.token for q in outbox.lanes.values()))
+    task.cancel()  # and give up before that has reached the claim, as the bridge does
+    await relay.dispatcher.give_up()
+    await gone(task)
+    assert not any(q.token for q in outbox.lanes.values())
+
+
+@virtual
+async def test_an_answered_claim_is_not_released() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    fill(outbox, 4, 2)
+    async with relaying(outbox, sink):
+        await until(outbox.drained)
+        outbox.put("s0", "s0.2")
+        await until(outbox.drained)
+    assert outbox.count("claim") > 1
+    assert outbox.count("release") == 0
 
 
 # Several workers --------------------------------------------------------------------------------------------
