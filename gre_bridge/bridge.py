@@ -107,7 +107,7 @@ class Bridge:
         )
         portal = await self._open_portal() if self._http else None
         store.on_request = self._count_request
-        store.on_back = self._feed.doubt
+        store.on_back = self._database_back
         if portal is not None:
             portal.on_request = self._count_request
         self._heed_signals()
@@ -281,6 +281,7 @@ class Bridge:
                 rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
                 on_missed=feed.missed,
+                on_forgotten=feed.doubt,
             )
             for outlet in self._outlets
         ]
@@ -295,6 +296,11 @@ class Bridge:
         self.metrics.schema_supported.set(not problem)
         for dispatcher in self._dispatchers:
             dispatcher.pause(problem)
+
+    def _database_back(self) -> None:
+        self._feed.doubt()
+        for dispatcher in self._dispatchers:
+            dispatcher.hurry()
 
     def _feed_changed(self, state: FeedState) -> None:
         for known in FeedState:

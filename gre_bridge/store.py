@@ -6,7 +6,6 @@ the statement (measured on PostgREST 14.5: it commits later).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,10 +116,8 @@ class Store:
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
         self._away = False
-        self.away_since = -math.inf
-        """When the first call was begun that found PostgreSQL away (it may have crashed), the last time; by `clock`."""
         self.on_back: Callable[[], None] = lambda: None
-        """Called when PostgreSQL answers again after that."""
+        """Called when PostgreSQL answers again after a call found it away."""
         self._joint = Joint(alone=self._alone, together=self._together)
         self.on_request: Callable[[str], None] = lambda _: None
 
@@ -139,14 +136,11 @@ class Store:
 
     async def _request(self, function: str, arguments: Json) -> Any:
         self.on_request(function)
-        began = self._clock()
         try:
             answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
             sorted_out = self._not_yet(function, explain(error, function))
-            away = isinstance(sorted_out, TransientError) and sorted_out.code in _AWAY_CODES
-            if away and not self._away:
-                self._away, self.away_since = True, began
+            self._away |= isinstance(sorted_out, TransientError) and sorted_out.code in _AWAY_CODES
             raise sorted_out from None
         if self._away:
             self._away = False

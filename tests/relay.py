@@ -145,6 +145,16 @@ class Outbox:
         """Let the next calls fail; `applied`: the statement still commits, only its answer is lost."""
         self._failures[function] += [(error, applied)] * times
 
+    def crash(self, *lanes: str) -> None:
+        """Keep the claims of these lanes and forget what was settled since. Nobody is told."""
+        for _, at, call in reversed([call for call in self.calls if call[0] == "settle"]):
+            for result in call["results"]:
+                queue = self.lanes[result["lane"]]
+                if result["lane"] in lanes and queue.token is None:
+                    queue.token, queue.until, queue.ready = result["token"], at + 30.0, at
+                    for name in result.get("done", ()):
+                        self._rows[name].state = "pending"
+
     def heal(self) -> None:
         self._failures.clear()
 

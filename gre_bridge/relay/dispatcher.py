@@ -64,15 +64,20 @@ class Dispatcher:
         rows_per_lane: int = 10,
         feed_healthy: Callable[[], bool] = lambda: False,
         on_missed: Callable[[float], None] = lambda _: None,
+        on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """All times are in seconds. `on_missed` hears the age of work that no bell announced."""
+        """All times are in seconds. `on_missed` hears the age of work that no bell announced.
+
+        `on_forgotten` is called when PostgreSQL turns out to have crashed.
+        """
         self.sink = sink
         self.breaker = breaker or Breaker()
         self.last_error = ""
         self.settler = Settler(
-            store=store, sink=sink.name, metrics=metrics, on_waiting=self.ring, on_settled=self._written
-        )
+            store=store, sink=sink.name, metrics=metrics, on_waiting=self.ring, on_settled=self._written,
+            on_forgotten=on_forgotten,
+        )  # fmt: skip
         self.sender = Sender(
             sink=sink,
             route=route,
@@ -125,6 +130,12 @@ class Dispatcher:
             if any(lane in lease for lease in self.sender.leases.values()):
                 self.settler.rung(lane)
         self._bell.set()
+
+    def hurry(self) -> None:
+        """The database is back: ask it now, however long it was meant to be left alone."""
+        self._not_before = 0.0
+        self.settler.hurry()
+        self.ring()
 
     def pause(self, reason: str) -> None:
         """Claim nothing while there is a reason (one line) not to; an empty one ends it."""
@@ -235,6 +246,7 @@ class Dispatcher:
         if self._errors:
             log.info("claiming again", sink=self.sink.name, failures=self._errors)
         self._errors, self.last_error = 0, ""
+        self.settler.answers()
         now = self._clock()
         self._due_at = None if claim.next_in is None else now + claim.next_in
         claim = self._without_ours(claim)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import structlog
@@ -26,6 +27,11 @@ LINGER = 0.05
 """Seconds that a few results wait at most: nobody waits for them, and the claims have the database to themselves."""
 FEW = JOINT_RESULTS
 """Results that may wait for that."""
+FORGOTTEN = 1.0
+"""Seconds of which a crash of PostgreSQL may take back the settles, which do not wait for the disk: three times
+wal_writer_delay (200 ms), and some more."""
+CRASH = 0.1
+"""Seconds without a settle in which it may have crashed and come back."""
 BUSY_PAUSE = 0.01
 """Seconds before a busy lane is tried again; grows while lanes stay busy."""
 
@@ -41,17 +47,28 @@ class Settler:
         metrics: Metrics,
         on_waiting: Callable[[], None],
         on_settled: Callable[[Sequence[LaneResult]], None],
+        on_forgotten: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_waiting` is called when freed lanes have more to do, `on_settled` with what has been written."""
+        """`on_waiting` is called when freed lanes have more to do, `on_settled` with what has been written.
+
+        `on_forgotten` is called when the database had forgotten some of that: it has crashed.
+        """
         self._store = store
         self._sink = sink
         self._metrics = metrics
         self._on_waiting = on_waiting
         self._on_settled = on_settled
+        self._on_forgotten = on_forgotten
         self._queue: list[LaneResult] = []
         self._busy: list[LaneResult] = []
         self._writing: list[LaneResult] = []
         self._rung: set[str] = set()
+        self._written: deque[tuple[float, str, str]] = deque()
+        self._gap = False
+        self._again: list[LaneResult] = []
+        self._refused: set[str] = set()
+        self._pause = BUSY_PAUSE
+        self._back = asyncio.Event()
         self._flushing = False
         self._wanted = False
         self._some = asyncio.Event()
@@ -101,6 +118,24 @@ class Settler:
             self._wanted = False
             self._now.set()
 
+    def answers(self) -> None:
+        """The database answers, perhaps after a crash: have what was settled last before it freed once more.
+
+        A lane whose claim outlived its settle would wait for the lease. What was sent is not called done again:
+        somebody may have asked for it anew. All others are not ours any more, and the answer says so.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._written and (self._gap or now - self._written[-1][0] >= CRASH):
+            self._gap = False
+            self._again += [LaneResult(lane, token) for _, lane, token in self._written]
+            self._written.clear()
+            self._idle.clear()
+            self._some.set()
+
+    def hurry(self) -> None:
+        """The database is back: do not wait any longer before the next attempt."""
+        self._back.set()
+
     async def flush(self) -> None:
         """Return when everything put so far is in the database; from now on nothing lingers."""
         self._flushing = True
@@ -109,42 +144,63 @@ class Settler:
 
     async def run(self) -> None:
         """Settle until cancelled."""
-        pause = BUSY_PAUSE
         while True:
-            if not self._queue:
-                if not self._busy:
-                    self._idle.set()
-                try:
-                    async with asyncio.timeout(pause if self._busy else None):
-                        await self._some.wait()
-                except TimeoutError:
-                    pause = min(pause * 2, 0.25)
-            self._some.clear()
-            few = 0 < len(self._queue) <= FEW
-            if few and not (self._busy or self._flushing or self._now.is_set()):
-                # Up to a point in time that is the same for all sinks, so that they go in one call. (A busy lane is
-                # one that somebody writes to: for it somebody waits.)
-                moment = LINGER * (asyncio.get_running_loop().time() // LINGER + 1)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(moment):
-                        await self._now.wait()
-            self._now.clear()
-            batch = self._busy + self._queue
-            batch, self._queue = batch[:BATCH], batch[BATCH:]
-            self._busy = []
-            if not batch:
-                continue
-            self._writing = batch
-            settled = await self._settle(batch)
-            self._writing = []
-            self._busy = [result for result in batch if result.lane_key in settled.busy]
+            await self._wait()
+            await self._write()
+
+    async def _wait(self) -> None:
+        """Return when there is something to write and nothing more to wait for."""
+        if not self._queue and not self._again:
             if not self._busy:
-                pause = BUSY_PAUSE
-            if settled.lost:
-                self._metrics.lost_leases.labels(self._sink).inc(len(settled.lost))
-            if settled.waiting:
-                self._on_waiting()
-            self._on_settled([result for result in batch if result.lane_key not in settled.busy])
+                self._idle.set()
+            try:
+                async with asyncio.timeout(self._pause if self._busy else None):
+                    await self._some.wait()
+            except TimeoutError:
+                self._pause = min(self._pause * 2, 0.25)
+        self._some.clear()
+        if len(self._queue) <= FEW and not (self._busy or self._flushing or self._now.is_set()):
+            # Up to a point in time that is the same for all sinks, so that they go in one call. (A busy lane is
+            # one that somebody writes to: for it somebody waits.)
+            moment = LINGER * (asyncio.get_running_loop().time() // LINGER + 1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(moment):
+                    await self._now.wait()
+        self._now.clear()
+
+    async def _write(self) -> None:
+        batch = self._busy + self._queue
+        batch, self._queue = batch[:BATCH], batch[BATCH:]
+        fresh = {result.lane_key for result in batch}
+        again = [result for result in self._again[:BATCH] if result.lane_key not in fresh]
+        self._busy, self._again = [], self._again[BATCH:]
+        if not batch and not again:
+            return
+        self._writing = batch
+        self._refused.clear()
+        settled = await self._settle(batch + again)
+        self._writing = []
+        self._busy = [result for result in batch if result.lane_key in settled.busy]
+        if not self._busy:
+            self._pause = BUSY_PAUSE
+        if lost := settled.lost & fresh:
+            self._metrics.lost_leases.labels(self._sink).inc(len(lost))
+        if forgotten := {x.lane_key for x in again} - settled.lost - settled.busy - self._refused:
+            log.warning("PostgreSQL forgot what was settled", sink=self._sink, lanes=len(forgotten))
+            self._on_forgotten()
+        if settled.waiting:
+            self._on_waiting()
+        self._have_written([result for result in batch if result.lane_key not in settled.busy])
+
+    def _have_written(self, results: list[LaneResult]) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._written:
+            self._gap |= now - self._written[-1][0] >= CRASH
+        while self._written and not self._gap and self._written[0][0] < now - FORGOTTEN:
+            self._written.popleft()
+        freed = (result for result in results if not result.keep and result.lane_key not in self._refused)
+        self._written.extend((now, result.lane_key, result.token) for result in freed)
+        self._on_settled(results)
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
@@ -152,12 +208,19 @@ class Settler:
             return await AsyncRetrying(
                 retry=retry_if_exception_type((TransientError, ConfigurationError)),
                 wait=wait_random_exponential(0.1, max=5),
+                sleep=self._pause_for,
                 before_sleep=self._failed,
                 reraise=True,
             )(self._store.settle, sink=self._sink, results=batch)
         except PermanentError as error:
             self._metrics.store_errors.labels(error.kind).inc()
             return await self._divide(batch, error)
+
+    async def _pause_for(self, seconds: float) -> None:
+        self._back.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._back.wait()
 
     def _failed(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
@@ -169,6 +232,7 @@ class Settler:
     async def _divide(self, batch: list[LaneResult], error: BridgeError) -> Settled:
         if len(batch) == 1:
             # Its lease runs out and the lane is sent again: better a repeat than a loss.
+            self._refused.add(batch[0].lane_key)
             log.error("settle refused", sink=self._sink, lane=batch[0].lane_key, error=str(error))
             return Settled(frozenset(), frozenset(), 0)
         half = len(batch) // 2
