@@ -65,7 +65,8 @@ class Settler:
         self._rung: set[str] = set()
         self._written: deque[tuple[float, str, str]] = deque()
         self._gap = False
-        self._again: list[LaneResult] = []
+        self._again: set[tuple[str, str]] = set()
+        """Lane and token of what is settled once more, and in the queue or busy for that."""
         self._refused: set[str] = set()
         self._pause = BUSY_PAUSE
         self._back = asyncio.Event()
@@ -103,9 +104,9 @@ class Settler:
         """There is more in this lane, which is ours: its result goes with the next claim, and if need be calls for it."""
         if lane in self._rung:
             return
-        if _frees(self._queue, lane):
+        if self._frees(self._queue, lane):
             self._wanted = True
-        elif not _frees(self._busy, lane) and not _frees(self._writing, lane):
+        elif not self._frees(self._busy, lane) and not self._frees(self._writing, lane):
             self._rung.add(lane)
 
     def more_in(self, lanes: Iterable[str]) -> None:
@@ -127,7 +128,9 @@ class Settler:
         now = asyncio.get_running_loop().time()
         if self._written and (self._gap or now - self._written[-1][0] >= CRASH):
             self._gap = False
-            self._again += [LaneResult(lane, token) for _, lane, token in self._written]
+            for _, lane, token in self._written:
+                self._again.add((lane, token))
+                self._queue.append(LaneResult(lane, token))
             self._written.clear()
             self._idle.clear()
             self._some.set()
@@ -150,7 +153,7 @@ class Settler:
 
     async def _wait(self) -> None:
         """Return when there is something to write and nothing more to wait for."""
-        if not self._queue and not self._again:
+        if not self._queue:
             if not self._busy:
                 self._idle.set()
             try:
@@ -171,28 +174,39 @@ class Settler:
     async def _write(self) -> None:
         batch = self._busy + self._queue
         batch, self._queue = batch[:BATCH], batch[BATCH:]
-        fresh = {result.lane_key for result in batch}
-        again = [result for result in self._again[:BATCH] if result.lane_key not in fresh]
-        self._busy, self._again = [], self._again[BATCH:]
-        if not batch and not again:
+        self._busy = []
+        if not batch:
             return
         self._writing = batch
         self._refused.clear()
-        settled = await self._settle(batch + again)
+        settled = await self._settle(batch)
         self._writing = []
         self._busy = [result for result in batch if result.lane_key in settled.busy]
         if not self._busy:
             self._pause = BUSY_PAUSE
-        if lost := settled.lost & fresh:
+        written = [result for result in batch if result.lane_key not in settled.busy]
+        fresh = [result for result in written if not self._is_repeated(result)]
+        repeated = {result.lane_key for result in written if self._is_repeated(result)}
+        self._look_back(repeated - {result.lane_key for result in fresh} - settled.lost - self._refused)
+        if lost := settled.lost - repeated:
             self._metrics.lost_leases.labels(self._sink).inc(len(lost))
-        if forgotten := {x.lane_key for x in again} - settled.lost - settled.busy - self._refused:
-            log.warning("PostgreSQL forgot what was settled", sink=self._sink, lanes=len(forgotten))
-            self._on_forgotten()
         if settled.waiting:
             self._on_waiting()
-        self._have_written([result for result in batch if result.lane_key not in settled.busy])
+        self._again.difference_update((result.lane_key, result.token) for result in written)
+        self._remember(fresh)
+        self._on_settled(fresh)
 
-    def _have_written(self, results: list[LaneResult]) -> None:
+    def _is_repeated(self, result: LaneResult) -> bool:
+        return (result.lane_key, result.token) in self._again
+
+    def _look_back(self, forgotten: set[str]) -> None:
+        """Of the lanes that were freed once more these had been ours still."""
+        if forgotten:
+            log.warning("PostgreSQL forgot what was settled", sink=self._sink, lanes=len(forgotten))
+            self._on_forgotten()
+
+    def _remember(self, results: list[LaneResult]) -> None:
+        """Keep what was freed within a second before now, or before the last pause."""
         now = asyncio.get_running_loop().time()
         if self._written:
             self._gap |= now - self._written[-1][0] >= CRASH
@@ -200,7 +214,6 @@ class Settler:
             self._written.popleft()
         freed = (result for result in results if not result.keep and result.lane_key not in self._refused)
         self._written.extend((now, result.lane_key, result.token) for result in freed)
-        self._on_settled(results)
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
@@ -239,6 +252,5 @@ class Settler:
         first, second = await self._settle(batch[:half]), await self._settle(batch[half:])
         return Settled(first.busy | second.busy, first.lost | second.lost, first.waiting + second.waiting)
 
-
-def _frees(results: Iterable[LaneResult], lane: str) -> bool:
-    return any(result.lane_key == lane and not result.keep for result in results)
+    def _frees(self, results: Iterable[LaneResult], lane: str) -> bool:
+        return any(r.lane_key == lane and not r.keep and not self._is_repeated(r) for r in results)
