@@ -206,11 +206,11 @@ class Fragile(World):
 
 @contextlib.contextmanager
 def fragile(folder: Path) -> Iterator[Fragile]:
-    """A stack, and a daemon that may be killed."""
+    """A stack, and a daemon that may be killed and gives an event up that was refused twice."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
+    with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker:
         yield Fragile(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
 
 

@@ -161,9 +161,9 @@ def test_an_admin_sends_dead_letters_again(conn: Conn, admin: Door, s: Door) -> 
 
 @pytest.fixture
 def relaying(stack: StackProcess) -> Iterator[Api]:
-    """A daemon that may log errors."""
+    """A daemon that may log errors, and gives an event up that was refused twice."""
     with (
-        stack.worker() as worker,
+        stack.worker(GRE_MAX_ATTEMPTS="2") as worker,
         httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http,
     ):
         yield Api(stack, worker, http)

@@ -125,7 +125,7 @@ async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
 async def test_a_listener_that_died_is_noticed(
     server: PhoenixServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(server) as it:
+    async with running(server, heartbeat=0.5) as it:
         await until(it.live)
         with monkeypatch.context() as patch:
             patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
