@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,8 +122,8 @@ def test_a_history_has_its_messages_by_session(api: Api, player_id: int, convers
     ("query", "status", "code"),
     [
         ("after_seq=1", 400, "session_missing"),
-        (f"before={uuid.uuid4()}", 404, "message_unknown"),
-        (f"sessionId={uuid.uuid4()}", 404, "session_unknown"),
+        ("before=00000000-0000-4000-8000-000000000000", 404, "message_unknown"),
+        ("sessionId=00000000-0000-4000-8000-000000000000", 404, "session_unknown"),
         ("limit=0", 422, "invalid"),
         ("limit=501", 422, "invalid"),
         ("limit=-1", 422, "invalid"),
