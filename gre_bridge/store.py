@@ -6,6 +6,7 @@ the statement (measured on PostgREST 14.5: it commits later).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ _AWAY_CODES = {
     "57P03",
 }
 """With one of these a call ends while PostgreSQL is away, and the first one after."""
+FLAPS = 1.0
+"""Seconds: where some calls fail and others do not, each that does not would end the pauses of those that do."""
 
 
 def explain(error: Exception, what: str) -> BridgeError:
@@ -116,8 +119,9 @@ class Store:
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
         self._away = False
+        self._back_at = -math.inf
         self.on_back: Callable[[], None] = lambda: None
-        """Called when PostgreSQL answers again after a call found it away."""
+        """Called when PostgreSQL answers again after a call found it away, at most once in FLAPS seconds."""
         self._joint = Joint(alone=self._alone, together=self._together)
         self.on_request: Callable[[str], None] = lambda _: None
 
@@ -144,7 +148,9 @@ class Store:
             raise sorted_out from None
         if self._away:
             self._away = False
-            self.on_back()
+            if (now := self._clock()) >= self._back_at + FLAPS:
+                self._back_at = now
+                self.on_back()
         self._unknown_since.pop(function, None)
         return answer
 

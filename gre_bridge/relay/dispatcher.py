@@ -133,9 +133,10 @@ class Dispatcher:
 
     def hurry(self) -> None:
         """The database is back: ask it now, however long it was meant to be left alone."""
-        self._not_before = 0.0
         self.settler.hurry()
-        self.ring()
+        if self._not_before > self._clock():
+            self._not_before = 0.0
+            self.ring()
 
     def pause(self, reason: str) -> None:
         """Claim nothing while there is a reason (one line) not to; an empty one ends it."""

@@ -759,7 +759,7 @@ async def test_a_settle_that_comes_through_first_after_a_crash_hides_nothing() -
         outbox.fail("claim", times=1000)
         await until(lambda: not outbox.lanes["b"].token, 20)
         outbox.heal()
-        relay.dispatcher.hurry()
+        relay.dispatcher.ring()
         await until(outbox.drained, 0.5)
     assert [name for _, name in sink.received] == ["a.0", "b.0", "a.0"]
 
@@ -782,6 +782,19 @@ async def test_when_the_database_is_back_nobody_waits_out_a_pause() -> None:
         relay.dispatcher.hurry()
         await until(outbox.drained)
         assert now() - back < 0.2
+
+
+@virtual
+async def test_being_told_that_the_database_is_back_makes_no_calls_by_itself() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, feed_healthy=lambda: True) as relay:
+        await until(lambda: outbox.count("claim"))
+        await elapse(0.1)
+        calls = len(outbox.calls)
+        for _ in range(20):
+            relay.dispatcher.hurry()
+            await elapse(0.1)
+        assert len(outbox.calls) == calls
 
 
 @virtual
