@@ -182,6 +182,8 @@ class Settler:
         settled = await self._settle(batch)
         self._writing = []
         self._busy = [result for result in batch if result.lane_key in settled.busy]
+        if self._flushing:  # a lane that is hardly ours is no reason to stay
+            self._busy = [result for result in self._busy if not self._is_repeated(result)]
         if not self._busy:
             self._pause = BUSY_PAUSE
         written = [result for result in batch if result.lane_key not in settled.busy]

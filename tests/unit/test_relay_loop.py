@@ -867,6 +867,23 @@ async def test_a_stop_settles_what_is_in_flight_and_claims_nothing_more() -> Non
 
 
 @virtual
+async def test_a_stop_does_not_wait_for_a_lane_that_is_only_freed_once_more() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.0")
+    relay = Relay(outbox, sink)
+    task = asyncio.create_task(relay.dispatcher.run())
+    await until(outbox.drained)
+    outbox.locked.add("a")  # a portal's transaction stays open
+    await elapse(1.0)
+    outbox.put("b", "b.0")
+    relay.dispatcher.ring()
+    await until(outbox.drained)
+    relay.dispatcher.stop()
+    await settled_in_time(task, 1)
+    assert sink.arrived == ["a.0", "b.0"]
+
+
+@virtual
 async def test_a_stop_during_a_claim_leaves_no_lease_behind() -> None:
     outbox, sink = Outbox(latency=1.0), ScriptedSink()
     outbox.put("a", "a.0")
