@@ -12,14 +12,24 @@ export interface Moves {
 
 const FIELDS = 'input, textarea, select, [contenteditable]'
 
+/**
+ * What has the focus; null if nothing has.
+ *
+ * A dialog that was closed a moment ago counts as nothing: the focus leaves it with the next frame only.
+ */
+export function focused(): HTMLElement | null {
+  const element = document.activeElement
+  if (!(element instanceof HTMLElement) || element === document.body) return null
+  return element.closest('dialog:not([open])') ? null : element
+}
+
 export function listen(moves: Moves): () => void {
   const pressed = (event: KeyboardEvent): void => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return
-    const target = event.target instanceof Element ? event.target : null
+    const target = focused()
     if (target?.closest('dialog')) return
-    const typing = target?.closest(FIELDS) !== null && target !== null
     if (event.key === 'Escape') return moves.leave()
-    if (typing) return
+    if (target?.closest(FIELDS)) return
     const actions: Record<string, () => void> = {
       j: () => moves.step(1),
       k: () => moves.step(-1),

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preac
 import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
-import { listen } from '../keys'
+import { focused, listen } from '../keys'
 import { go, route, sessionHref } from '../route'
 import { Banners } from './Banners'
 import { ConversationView } from './Conversation'
@@ -91,9 +91,9 @@ function DeskView({ desk, onSignOut }: { desk: Desk; onSignOut: () => void }) {
         reply: () => reply.current?.focus(),
         help: () => setHelping(true),
         leave() {
-          const field = document.activeElement
-          if (field === search.current && desk.queue.search) desk.queue.show(desk.queue.filter, '')
-          else if (field instanceof HTMLElement && field !== document.body) field.blur()
+          const field = focused()
+          if (field && field === search.current && desk.queue.search) desk.queue.show(desk.queue.filter, '')
+          else if (field) field.blur()
           else if (location.hash) go('', true)
         },
       }),
