@@ -70,6 +70,24 @@ class Running:
         return sum(worker.metric(name, **labels) for worker in self.workers)
 
 
+class Steal:
+    """What the host takes of this machine's CPU time from now on: other guests, and whatever limit it sets."""
+
+    def __init__(self) -> None:
+        self._taken, self._all = self._now()
+
+    def share(self) -> float:
+        """As a share of all CPU time, idle time included; 0 where the system does not count it."""
+        taken, all_ = self._now()
+        return (taken - self._taken) / (all_ - self._all) if all_ > self._all else 0.0
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        times = psutil.cpu_times()
+        # (Linux counts the guests' time, which comes last, in the user's too.)
+        return getattr(times, "steal", 0.0), sum(times[:8])
+
+
 class ObservedWorker(Worker):
     """`gre-bridge run`, observed."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, disorder, percentile
+from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, Steal, disorder, percentile
 from tests.stack import wait_until
 
 Say = Callable[[str], None]
@@ -17,6 +17,10 @@ Say = Callable[[str], None]
 RATES = {1.0: 20, 10.0: 150, 50.0: 600, 200.0: 1600}
 """Messages for each rate (a second)."""
 DESIGNS = ("floor", BRIDGE, "obvious", *QUEUES)
+QUIET = 0.05
+"""Share of the machine's CPU time that its host may take while a latency is measured."""
+ROUNDS = 3
+"""How often that is measured at most; where the host took the least counts."""
 WAITING, SESSIONS = 20_000, 500
 PATIENCE = 20.0
 """Seconds of a peer's drain that are enough for its rate."""
@@ -34,12 +38,16 @@ def feeding(design: str) -> dict[str, Any]:
 
 @dataclass
 class Latency:
-    """Milliseconds from commit to arrival at the sink; hops as medians, where the design was observed."""
+    """Milliseconds from commit to arrival at the sink; hops as medians, where the design was observed.
+
+    `steal` is the share of the machine's CPU time that its host took meanwhile.
+    """
 
     design: str
     rate: float
     times: list[float]
     lost: int
+    steal: float
     hops: tuple[float, float, float] | None = None
 
     def at(self, share: float) -> float:
@@ -48,24 +56,44 @@ class Latency:
 
 
 def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
-    """Every design at every rate; in each run all rates, one after the other, on one running design."""
-    found: list[Latency] = []
-    for design in DESIGNS:
-        lab.fresh(**feeding(design))
-        measured: list[tuple[float, list[Committed], dict[str, float]]] = []
-        with lab.running(design, observe=True) as running:
-            lab.all_arrived(lab.insert(60, 20), 20)  # sessions are open, connections made, plans cached
-            for rate, count in rates.items():
-                say(f"latency: {design}, {count} messages at {rate:g}/s")
-                if design == "floor":
-                    # Its events are paired by their number, so each rate starts from none.
-                    lab.sink.delete("/").raise_for_status()
-                committed = lab.insert(count, rate)
-                measured.append((rate, committed, lab.all_arrived(committed, 60)))
-        for rate, committed, first in measured:
-            times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first]
-            hops = _hops(committed, first, running) if design == BRIDGE else None
-            found.append(Latency(design, rate, times, len(committed) - len(times), hops))
+    """Every design at every rate, and what was not QUIET again when all had their turn.
+
+    Which one counts is decided by what the host did, never by what was measured.
+    """
+    found: dict[tuple[str, float], Latency] = {}
+    for _ in range(ROUNDS):
+        for design in DESIGNS:
+            wanted = {
+                rate: count
+                for rate, count in rates.items()
+                if (design, rate) not in found or found[design, rate].steal > QUIET
+            }
+            for one in _latency(lab, say, design, wanted) if wanted else ():
+                before = found.get((design, one.rate))
+                if before is None or one.steal < before.steal:
+                    found[design, one.rate] = one
+    return [found[design, rate] for design in DESIGNS for rate in rates]
+
+
+def _latency(lab: Lab, say: Say, design: str, rates: dict[float, int]) -> list[Latency]:
+    """One running design at these rates, one after the other."""
+    lab.fresh(**feeding(design))
+    measured: list[tuple[float, list[Committed], dict[str, float], float]] = []
+    with lab.running(design, observe=True) as running:
+        lab.all_arrived(lab.insert(60, 20), 20)  # sessions are open, connections made, plans cached
+        for rate, count in rates.items():
+            say(f"latency: {design}, {count} messages at {rate:g}/s")
+            if design == "floor":
+                # Its events are paired by their number, so each rate starts from none.
+                lab.sink.delete("/").raise_for_status()
+            steal = Steal()
+            committed = lab.insert(count, rate)
+            measured.append((rate, committed, lab.all_arrived(committed, 60), steal.share()))
+    found = []
+    for rate, committed, first, share in measured:
+        times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first]
+        hops = _hops(committed, first, running) if design == BRIDGE else None
+        found.append(Latency(design, rate, times, len(committed) - len(times), share, hops))
     return found
 
 
