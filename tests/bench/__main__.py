@@ -1,7 +1,7 @@
 """`make bench`: the relay as a user meets it, beside what a user would pick instead, in one run on one machine.
 
 Absolute times depend on the machine; the ratios are the result. A whole run takes about a quarter of an hour
-(up to 25 minutes where the machine's host takes part of its CPU) and writes docs/benchmark.md and
+(up to half an hour where the machine's host takes part of its CPU) and writes docs/benchmark.md and
 docs/benchmark.png; `--only` and `--quick` print and write nothing.
 """
 
@@ -64,8 +64,7 @@ def main() -> None:
                 show(report.cost_section(parts.cost(lab, say, backlogs, behind)))
             lab.fresh(sinks=("pusher", "onesignal"))
         if "portals" in given.only:
-            say("portals")
-            show(portals(stack))
+            show(portals(stack, say))
     if set(given.only) == set(PARTS) and not given.quick:
         picture = report.draw(latencies, drains)
         page = report.write(sections, "make bench", load, steal.share(), plot=True)

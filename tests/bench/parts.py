@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, Steal, disorder, percentile
+from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, Steal, disorder, percentile, quietest
 from tests.stack import wait_until
 
 Say = Callable[[str], None]
@@ -17,10 +18,6 @@ Say = Callable[[str], None]
 RATES = {1.0: 20, 10.0: 150, 50.0: 600, 200.0: 1600}
 """Messages for each rate (a second)."""
 DESIGNS = ("floor", BRIDGE, "obvious", *QUEUES)
-QUIET = 0.05
-"""Share of the machine's CPU time that its host may take while a latency is measured."""
-ROUNDS = 3
-"""How often that is measured at most; where the host took the least counts."""
 WAITING, SESSIONS = 20_000, 500
 PATIENCE = 20.0
 """Seconds of a peer's drain that are enough for its rate."""
@@ -43,6 +40,7 @@ class Latency:
     `steal` is the share of the machine's CPU time that its host took meanwhile.
     """
 
+    WRONG: ClassVar[tuple[str, ...]] = ("lost",)
     design: str
     rate: float
     times: list[float]
@@ -56,23 +54,15 @@ class Latency:
 
 
 def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
-    """Every design at every rate, and what was not QUIET again when all had their turn.
+    """Every design at every rate; a design that runs has all rates, one after the other."""
+    cases = [(design, rate) for design in DESIGNS for rate in rates]
 
-    Which one counts is decided by what the host did, never by what was measured.
-    """
-    found: dict[tuple[str, float], Latency] = {}
-    for _ in range(ROUNDS):
-        for design in DESIGNS:
-            wanted = {
-                rate: count
-                for rate, count in rates.items()
-                if (design, rate) not in found or found[design, rate].steal > QUIET
-            }
-            for one in _latency(lab, say, design, wanted) if wanted else ():
-                before = found.get((design, one.rate))
-                if before is None or one.steal < before.steal:
-                    found[design, one.rate] = one
-    return [found[design, rate] for design in DESIGNS for rate in rates]
+    def measure(some: Sequence[tuple[str, float]]) -> Iterator[tuple[tuple[str, float], Latency]]:
+        for design, group in itertools.groupby(some, key=lambda case: case[0]):
+            for one in _latency(lab, say, design, {rate: rates[rate] for _, rate in group}):
+                yield (design, one.rate), one
+
+    return quietest(cases, measure)
 
 
 def _latency(lab: Lab, say: Say, design: str, rates: dict[float, int]) -> list[Latency]:
@@ -116,9 +106,10 @@ def _hops(
 class Drain:
     """How fast what waited went out. `pusher` and `supabase` are requests, `cpu` seconds, `memory` bytes at most.
 
-    `distance` is how long the sink's answers took, in seconds.
+    `distance` is how long the sink's answers took, in seconds; `steal` as above.
     """
 
+    WRONG: ClassVar[tuple[str, ...]] = ("wrong", "repeats", "lost")
     design: str
     workers: int
     sent: int
@@ -132,6 +123,7 @@ class Drain:
     memory: int
     ending: float
     """Rate of the last quarter of the events as a share of that of the first."""
+    steal: float
     distance: float = 0.0
 
     @property
@@ -145,15 +137,17 @@ def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
 
     Beside them two workers and one whose sink is as far away as Pusher is: there neither it nor the machine is the bound.
     """
-    found = []
-    for design in (BRIDGE, *QUEUES):
-        for workers in (1, 2):
-            say(f"drain: {design}, {waiting} messages, {workers} worker(s)")
-            found.append(drain_once(lab, design, workers, waiting))
-    for workers in (1, 2):
-        say(f"drain: {BRIDGE}, {waiting} messages, {workers} worker(s), the sink {DISTANCE * 1000:g} ms away")
-        found.append(drain_once(lab, BRIDGE, workers, waiting, distance=DISTANCE))
-    return found
+    near = [(design, workers, 0.0) for design in (BRIDGE, *QUEUES) for workers in (1, 2)]
+    far = [(BRIDGE, workers, DISTANCE) for workers in (1, 2)]
+
+    def measure(some: Sequence[tuple[str, int, float]]) -> Iterator[tuple[tuple[str, int, float], Drain]]:
+        for case in some:
+            design, workers, distance = case
+            away = f", the sink {distance * 1000:g} ms away" if distance else ""
+            say(f"drain: {design}, {waiting} messages, {workers} worker(s){away}")
+            yield case, drain_once(lab, design, workers, waiting, distance=distance)
+
+    return quietest(near + far, measure)
 
 
 def drain_once(
@@ -164,7 +158,7 @@ def drain_once(
     lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
     committed = lab.backlog(waiting, SESSIONS)
     lab.sink.post("/distance", json={"seconds": distance}).raise_for_status()
-    memory = 0
+    memory, steal = 0, Steal()
     with lab.running(design, workers=workers, push=False, wait=False) as running:
         began = running.cpu()
         deadline = time.monotonic() + (120 if own else patience or PATIENCE)
@@ -173,7 +167,7 @@ def drain_once(
             time.sleep(0.3)
             memory = max(memory, running.memory())
             done = _left(lab, design) == 0
-        cpu = running.cpu() - began
+        cpu, share = running.cpu() - began, steal.share()
         supabase = None
         if own:
             wait_until(lambda: all(worker._ready() for worker in running.workers), 30, what="/readyz")
@@ -189,7 +183,7 @@ def drain_once(
     return Drain(
         design, workers, len(taken), seconds, disorder(committed, first), len(arrivals) - len(set(arrivals)),
         len(committed) - len(first) if done else None, state["requests"]["pusher"], supabase, cpu, memory,
-        _ending([item[4] for item in taken]), distance,
+        _ending([item[4] for item in taken]), share, distance,
     )  # fmt: skip
 
 
@@ -214,8 +208,9 @@ def _left(lab: Lab, design: str) -> int:
 
 @dataclass
 class Fault:
-    """What a sink that answers 500 for some seconds costs; milliseconds from commit to arrival."""
+    """What a sink that answers 500 for some seconds costs; milliseconds from commit to arrival, `steal` as above."""
 
+    WRONG: ClassVar[tuple[str, ...]] = ("lost", "wrong", "repeats")
     design: str
     count: int
     lost: int
@@ -223,40 +218,45 @@ class Fault:
     repeats: int
     p50: float
     p99: float
+    steal: float
 
 
-def fault(lab: Lab, say: Say, rate: float = 50.0, seconds: float = 12.0) -> list[Fault]:
+def fault(lab: Lab, say: Say) -> list[Fault]:
     """The sink fails for three seconds in the midst of 50 messages a second."""
-    found = []
-    for design in (BRIDGE, "obvious", *QUEUES):
-        say(f"fault: {design}, {FAULT:g} s of 500 at {rate:g} messages/s")
-        lab.fresh(**feeding(design))
-        with lab.running(design):
-            lab.all_arrived(lab.insert(60, 20), 20)
-            began = time.time()
-            lab.sink.post("/fault", json={"seconds": 0}).raise_for_status()
-            fail = _later(3.0, lambda: lab.sink.post("/fault", json={"seconds": FAULT}).raise_for_status())
-            committed = lab.insert(int(rate * seconds), rate)
-            fail()
-            first = lab.all_arrived(committed, 60, quiet=10)
-        items = [
-            i for i in lab.state()["items"] if i[0] == "new-player-message" and i[5] == 200 and i[4] > began
-        ]
-        ids = {c.id for c in committed}
-        arrived = [i[1] for i in items if i[1] in ids]
-        times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first] or [0.0]
-        found.append(
-            Fault(
-                design,
-                len(committed),
-                len(committed) - len(set(arrived)),
-                disorder(committed, first),
-                len(arrived) - len(set(arrived)),
-                percentile(times, 0.5),
-                percentile(times, 0.99),
-            )
-        )
-    return found
+
+    def measure(some: Sequence[str]) -> Iterator[tuple[str, Fault]]:
+        for design in some:
+            say(f"fault: {design}, {FAULT:g} s of 500 at 50 messages/s")
+            yield design, _fault(lab, design)
+
+    return quietest((BRIDGE, "obvious", *QUEUES), measure)
+
+
+def _fault(lab: Lab, design: str, rate: float = 50.0, seconds: float = 12.0) -> Fault:
+    lab.fresh(**feeding(design))
+    with lab.running(design):
+        lab.all_arrived(lab.insert(60, 20), 20)
+        began, steal = time.time(), Steal()
+        lab.sink.post("/fault", json={"seconds": 0}).raise_for_status()
+        fail = _later(3.0, lambda: lab.sink.post("/fault", json={"seconds": FAULT}).raise_for_status())
+        committed = lab.insert(int(rate * seconds), rate)
+        fail()
+        first = lab.all_arrived(committed, 60, quiet=10)
+        share = steal.share()
+    items = [i for i in lab.state()["items"] if i[0] == "new-player-message" and i[5] == 200 and i[4] > began]
+    ids = {c.id for c in committed}
+    arrived = [i[1] for i in items if i[1] in ids]
+    times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first] or [0.0]
+    return Fault(
+        design,
+        len(committed),
+        len(committed) - len(set(arrived)),
+        disorder(committed, first),
+        len(arrived) - len(set(arrived)),
+        percentile(times, 0.5),
+        percentile(times, 0.99),
+        share,
+    )
 
 
 def _later(seconds: float, act: Callable[[], Any]) -> Callable[[], None]:
