@@ -21,7 +21,7 @@ ALIVE = 60.0
 OLDEST = 60.0
 """Seconds that a delivery may wait before somebody should look."""
 SETTLING = 30.0
-"""Seconds after its start in which a worker may still be joining Realtime, and have beaten once only."""
+"""Seconds after its start in which what a worker says of itself is not yet so: it may still be joining Realtime."""
 
 
 def console() -> Console:
@@ -41,8 +41,8 @@ def dead_table(letters: list[Json]) -> Table:
 def problems(found: Json) -> list[str]:
     """What of a status an operator should look at, one line each."""
     live = [worker for worker in found["workers"] if worker["seen"] <= ALIVE]
-    # What one says of itself before it has settled is not yet so.
-    settled = [worker for worker in live if _up(worker, found["now"]) > SETTLING]
+    # What one says of itself before it has settled is not yet so (and if it died then, never will be).
+    settled = [worker for worker in live if _up(worker, found["now"]) - worker["seen"] > SETTLING]
     serving = {name for worker in settled for name in worker["info"].get("sinks", {})}
     told = [] if live else ["no worker has been heard of in the last minute"]
     for row in found["sinks"]:
@@ -60,7 +60,9 @@ def problems(found: Json) -> list[str]:
                 told.append(f"{name}: {sink.get('error') or 'its breaker is open'} ({worker['host']})")
         feed = info.get("realtime", {})
         if info.get("sinks") and not feed.get("healthy"):
-            told.append(f"Realtime: no bell is heard, {feed.get('detail') or 'no reason'} ({worker['host']})")
+            told.append(
+                f"Realtime: no bell is heard, {feed.get('detail') or feed.get('state') or 'no reason'} ({worker['host']})"
+            )
     return [plain(line) for line in told]
 
 

@@ -207,6 +207,10 @@ def test_a_worker_that_has_just_started_may_still_be_joining() -> None:
         started_at="2026-11-22T11:59:50.000Z", info={**worker()["info"], "realtime": {"healthy": False}}
     )
     assert board.problems(found(workers=[joining])) == []
+    killed = joining | {"started_at": "2026-11-22T11:59:00.000Z", "seen": 50.0}
+    assert board.problems(found(workers=[worker(), killed])) == []
+    deaf = joining | {"started_at": "2026-11-22T11:59:00.000Z"}
+    assert board.problems(found(workers=[worker(), deaf])) == ["Realtime: no bell is heard, no reason (one)"]
 
 
 def test_a_sink_that_is_off_needs_no_worker() -> None:
