@@ -169,6 +169,7 @@ class Feed:
 
     def doubt(self) -> None:
         """PostgreSQL is back: for DEAF seconds nobody should rely on a bell, and it is not `healthy`."""
+        self._update()  # that the doubt before this one is over, nobody may have been told
         self._doubted_until = self._clock() + DEAF
         self._update()
 

@@ -146,11 +146,9 @@ class Store:
             sorted_out = self._not_yet(function, explain(error, function))
             self._away |= isinstance(sorted_out, TransientError) and sorted_out.code in _AWAY_CODES
             raise sorted_out from None
-        if self._away:
-            self._away = False
-            if (now := self._clock()) >= self._back_at + FLAPS:
-                self._back_at = now
-                self.on_back()
+        if self._away and (now := self._clock()) >= self._back_at + FLAPS:
+            self._away, self._back_at = False, now
+            self.on_back()
         self._unknown_since.pop(function, None)
         return answer
 

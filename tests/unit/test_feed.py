@@ -197,6 +197,10 @@ async def test_after_an_outage_of_the_database_no_bell_is_relied_on_for_a_while(
         assert it.feed.misses == 0, "which is no reason to take the link for deaf"
         ahead = DEAF + 0.1
         assert it.feed.healthy
+        it.states.clear()
+        it.feed.doubt()
+        assert it.states, "and at the next outage again"
+        assert not it.feed.healthy
         assert server.connections == 1
 
 
