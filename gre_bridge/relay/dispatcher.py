@@ -247,7 +247,7 @@ class Dispatcher:
         if self._errors:
             log.info("claiming again", sink=self.sink.name, failures=self._errors)
         self._errors, self.last_error = 0, ""
-        self.settler.answers()
+        self.settler.answers(leased=claim.next_in is not None)
         now = self._clock()
         self._due_at = None if claim.next_in is None else now + claim.next_in
         claim = self._without_ours(claim)

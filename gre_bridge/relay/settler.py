@@ -32,6 +32,10 @@ FORGOTTEN = 1.0
 wal_writer_delay (200 ms), and some more."""
 CRASH = 0.1
 """Seconds without a settle in which it may have crashed and come back."""
+AGAIN = 0.25
+"""Seconds before what could not be freed once more, since somebody held it, is tried again."""
+OVER = 30.0
+"""Seconds after which that is given up: most leases are over by then."""
 BUSY_PAUSE = 0.01
 """Seconds before a busy lane is tried again; grows while lanes stay busy."""
 
@@ -65,8 +69,10 @@ class Settler:
         self._rung: set[str] = set()
         self._written: deque[tuple[float, str, str]] = deque()
         self._gap = False
-        self._again: set[tuple[str, str]] = set()
-        """Lane and token of what is settled once more, and in the queue or busy for that."""
+        self._again: dict[tuple[str, str], float] = {}
+        """Lane and token of what is to be freed once more, and since when. Nobody waits for it, and it is no lane in hand."""
+        self._again_at = 0.0
+        self._stalled = False
         self._refused: set[str] = set()
         self._pause = BUSY_PAUSE
         self._back = asyncio.Event()
@@ -119,21 +125,23 @@ class Settler:
             self._wanted = False
             self._now.set()
 
-    def answers(self) -> None:
-        """The database answers, perhaps after a crash: have what was settled last before it freed once more.
+    def answers(self, *, leased: bool) -> None:
+        """A claim was answered, perhaps after a crash: have what was settled last before it freed once more.
 
         A lane whose claim outlived its settle would wait for the lease. What was sent is not called done again:
-        somebody may have asked for it anew. All others are not ours any more, and the answer says so.
+        somebody may have asked for it anew. All others are not ours any more, and the answer says so. `leased` is
+        whether the claim left any lane that is due to somebody else; without one nothing was forgotten so far.
         """
         now = asyncio.get_running_loop().time()
-        if self._written and (self._gap or now - self._written[-1][0] >= CRASH):
-            self._gap = False
+        if not self._written or not (self._gap or now - self._written[-1][0] >= CRASH):
+            return
+        self._gap = False
+        if leased:
             for _, lane, token in self._written:
-                self._again.add((lane, token))
-                self._queue.append(LaneResult(lane, token))
-            self._written.clear()
+                self._again.setdefault((lane, token), now)
             self._idle.clear()
             self._some.set()
+        self._forget(now)  # (what is younger, a crash may take back yet)
 
     def hurry(self) -> None:
         """The database is back: do not wait any longer before the next attempt."""
@@ -153,11 +161,14 @@ class Settler:
 
     async def _wait(self) -> None:
         """Return when there is something to write and nothing more to wait for."""
-        if not self._queue:
-            if not self._busy:
+        if not self._queue or self._stalled:
+            if not (self._queue or self._busy or self._again):
                 self._idle.set()
+            now = asyncio.get_running_loop().time()
+            pauses = [self._pause] if self._busy or self._stalled else []
+            pauses += [max(0.0, self._again_at - now)] if self._again else []
             try:
-                async with asyncio.timeout(self._pause if self._busy else None):
+                async with asyncio.timeout(min(pauses, default=None)):
                     await self._some.wait()
             except TimeoutError:
                 self._pause = min(self._pause * 2, 0.25)
@@ -172,39 +183,61 @@ class Settler:
         self._now.clear()
 
     async def _write(self) -> None:
-        batch = self._busy + self._queue
+        held = {result.lane_key for result in self._busy}
+        # What is busy goes behind the others, so that it holds up nothing but its own lane.
+        batch = [result for result in self._queue if result.lane_key not in held]
+        batch += self._busy + [result for result in self._queue if result.lane_key in held]
         batch, self._queue = batch[:BATCH], batch[BATCH:]
         self._busy = []
-        if not batch:
+        again = self._due(BATCH - len(batch), {result.lane_key for result in batch})
+        if not batch and not again:
             return
         self._writing = batch
         self._refused.clear()
-        settled = await self._settle(batch)
+        settled = await self._settle([*batch, *again])
         self._writing = []
         self._busy = [result for result in batch if result.lane_key in settled.busy]
-        if self._flushing:  # a lane that is hardly ours is no reason to stay
-            self._busy = [result for result in self._busy if not self._is_repeated(result)]
+        self._stalled = bool(batch) and len(self._busy) == len(batch)
         if not self._busy:
             self._pause = BUSY_PAUSE
         written = [result for result in batch if result.lane_key not in settled.busy]
-        fresh = [result for result in written if not self._is_repeated(result)]
-        repeated = {result.lane_key for result in written if self._is_repeated(result)}
-        self._look_back(repeated - {result.lane_key for result in fresh} - settled.lost - self._refused)
-        if lost := settled.lost - repeated:
+        if lost := settled.lost & {result.lane_key for result in written}:
             self._metrics.lost_leases.labels(self._sink).inc(len(lost))
         if settled.waiting:
             self._on_waiting()
-        self._again.difference_update((result.lane_key, result.token) for result in written)
-        self._remember(fresh)
-        self._on_settled(fresh)
+        self._remember(written)
+        self._look_back(again, settled)
+        self._on_settled(written)
 
-    def _is_repeated(self, result: LaneResult) -> bool:
-        return (result.lane_key, result.token) in self._again
+    def _due(self, room: int, taken: set[str]) -> list[LaneResult]:
+        """What is freed once more with the next settle: one of a lane, since its answer is by lane, and none that is `taken`."""
+        if self._again_at > asyncio.get_running_loop().time() and not self._flushing:
+            return []
+        due: dict[str, LaneResult] = {}
+        for lane, token in self._again:
+            if len(due) >= room:
+                break
+            if lane not in taken:
+                due.setdefault(lane, LaneResult(lane, token))
+        return list(due.values())
 
-    def _look_back(self, forgotten: set[str]) -> None:
-        """Of the lanes that were freed once more these had been ours still."""
+    def _look_back(self, again: Sequence[LaneResult], settled: Settled) -> None:
+        """See what was freed once more; what had been ours still, PostgreSQL had forgotten."""
+        now = asyncio.get_running_loop().time()
+        forgotten = []
+        for result in again:
+            since = self._again.pop((result.lane_key, result.token))
+            if result.lane_key in settled.busy:
+                if now < since + OVER:
+                    self._again[result.lane_key, result.token] = since
+                    self._again_at = now + AGAIN
+            elif result.lane_key not in settled.lost | self._refused:
+                forgotten.append(result)
+        if self._flushing:  # a lane that is hardly ours is no reason to stay
+            self._again.clear()
         if forgotten:
             log.warning("PostgreSQL forgot what was settled", sink=self._sink, lanes=len(forgotten))
+            self._written.extend((now, result.lane_key, result.token) for result in forgotten)
             self._on_forgotten()
 
     def _remember(self, results: list[LaneResult]) -> None:
@@ -212,10 +245,14 @@ class Settler:
         now = asyncio.get_running_loop().time()
         if self._written:
             self._gap |= now - self._written[-1][0] >= CRASH
-        while self._written and not self._gap and self._written[0][0] < now - FORGOTTEN:
-            self._written.popleft()
+        if not self._gap:
+            self._forget(now)
         freed = (result for result in results if not result.keep and result.lane_key not in self._refused)
         self._written.extend((now, result.lane_key, result.token) for result in freed)
+
+    def _forget(self, now: float) -> None:
+        while self._written and self._written[0][0] < now - FORGOTTEN:
+            self._written.popleft()
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
         """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
@@ -255,4 +292,4 @@ class Settler:
         return Settled(first.busy | second.busy, first.lost | second.lost, first.waiting + second.waiting)
 
     def _frees(self, results: Iterable[LaneResult], lane: str) -> bool:
-        return any(r.lane_key == lane and not r.keep and not self._is_repeated(r) for r in results)
+        return any(r.lane_key == lane and not r.keep for r in results)

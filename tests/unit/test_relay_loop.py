@@ -42,6 +42,12 @@ def fill(outbox: Outbox, lanes: int, each: int) -> None:
         outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(each)))
 
 
+def lease_of_another(outbox: Outbox) -> None:
+    """A lane that another worker holds for long, so that each claim leaves one that is due."""
+    outbox.put("z", "z.0")
+    outbox.lanes["z"].token, outbox.lanes["z"].until = "another", now() + 3000.0
+
+
 def in_order(sink: ScriptedSink) -> bool:
     """Whether each lane's first arrivals came in the lane's order."""
     return all(
@@ -742,6 +748,65 @@ async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -
         )
         assert len(crashes) == 1
         assert relay.value("gre_leases_lost_total") == 0
+
+
+@virtual
+async def test_a_claim_that_found_nothing_just_before_the_crash_hides_nothing() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, feed_healthy=lambda: True) as relay:
+        outbox.put("a", "a.0")
+        relay.dispatcher.ring()
+        await until(outbox.drained)
+        lease_of_another(outbox)
+        await elapse(0.15)
+        claims = outbox.count("claim")
+        relay.dispatcher.ring()
+        await until(lambda: outbox.count("claim") > claims)
+        await elapse(0.1)
+        for n in (1, 2):  # and a second time, what was freed once more is forgotten in its turn
+            outbox.crash("a")
+            outbox.put("a", f"a.{n}")
+            await elapse(0.2)
+            relay.dispatcher.ring()
+            await until(lambda n=n: f"a.{n}" in sink.arrived, 1)
+            await until(lambda: outbox.lanes["a"].token is None)
+
+
+@virtual
+async def test_lanes_freed_lately_that_somebody_holds_are_in_nobodys_way() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, feed_healthy=lambda: True) as relay:
+        fill(outbox, 600, 1)
+        relay.dispatcher.ring()
+        await until(outbox.drained)
+        lease_of_another(outbox)
+        await elapse(0.2)
+        outbox.locked |= {f"s{n}" for n in range(600)}  # by a bulk of messages that is being written
+        settles = outbox.count("settle")
+        for n in range(10):
+            outbox.put("x", f"x.{n}")
+            relay.dispatcher.ring()
+            await until(lambda n=n: outbox.states()[f"x.{n}"] == "done", 0.2)
+            await elapse(0.3)
+        assert outbox.count("settle") - settles < 40
+        assert relay.dispatcher.settler.pending == 0
+        await elapse(40.0)
+        settles = outbox.count("settle")
+        await elapse(10.0)
+        assert outbox.count("settle") == settles, "once no lease could be left, it is given up"
+
+
+@virtual
+@pytest.mark.parametrize("latency", [0.005, 0.05, 0.1])
+async def test_where_nothing_is_leased_nothing_is_freed_once_more(latency: float) -> None:
+    outbox, sink = Outbox(), ScriptedSink(latency=latency)
+    async with relaying(outbox, sink, feed_healthy=lambda: True) as relay:
+        for n in range(20):
+            outbox.put(f"s{n % 7}", f"s{n % 7}.{n}")
+            relay.dispatcher.ring()
+            await until(outbox.drained)
+            await elapse(0.6)
+        assert outbox.count("settle") == 20
 
 
 @virtual
