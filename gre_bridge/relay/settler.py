@@ -211,7 +211,8 @@ class Settler:
 
     def _due(self, room: int, taken: set[str]) -> list[LaneResult]:
         """What is freed once more with the next settle: one of a lane, since its answer is by lane, and none that is `taken`."""
-        if self._again_at > asyncio.get_running_loop().time() and not self._flushing:
+        now = asyncio.get_running_loop().time()
+        if self._again_at > now and not self._flushing:
             return []
         due: dict[str, LaneResult] = {}
         for lane, token in self._again:
@@ -219,6 +220,8 @@ class Settler:
                 break
             if lane not in taken:
                 due.setdefault(lane, LaneResult(lane, token))
+        if self._again and not due:
+            self._again_at = now + AGAIN
         return list(due.values())
 
     def _look_back(self, again: Sequence[LaneResult], settled: Settled) -> None:

@@ -797,6 +797,26 @@ async def test_lanes_freed_lately_that_somebody_holds_are_in_nobodys_way() -> No
 
 
 @virtual
+async def test_a_lane_that_somebody_holds_and_that_was_freed_lately_is_not_tried_in_a_spin() -> None:
+    outbox, sink = Outbox(), ScriptedSink()
+    async with relaying(outbox, sink, feed_healthy=lambda: True) as relay:
+        outbox.put("a", "a.0")
+        relay.dispatcher.ring()
+        await until(outbox.drained)
+        lease_of_another(outbox)
+        await elapse(0.2)
+        outbox.put("a", "a.1")
+        relay.dispatcher.ring()
+        await until(lambda: "a.1" in sink.arrived, 1)
+        outbox.locked.add("a")
+        settles = outbox.count("settle")
+        await elapse(2.0)
+        assert outbox.count("settle") - settles < 20
+        outbox.locked.clear()
+        await until(lambda: outbox.states()["a.1"] == "done", 0.5)
+
+
+@virtual
 @pytest.mark.parametrize("latency", [0.005, 0.05, 0.1])
 async def test_where_nothing_is_leased_nothing_is_freed_once_more(latency: float) -> None:
     outbox, sink = Outbox(), ScriptedSink(latency=latency)
