@@ -119,7 +119,8 @@ def quietest(
             found[case] = min(known, key=lambda x: x.steal)
             for name in one.WRONG:
                 counts = [count for x in known if (count := getattr(x, name)) is not None]
-                setattr(found[case], name, max(counts, default=None))
+                if getattr(found[case], name) is not None:  # (of what was broken off, nobody knows)
+                    setattr(found[case], name, max(counts))
     return [found[case] for case in cases]
 
 
