@@ -26,8 +26,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# linux/prctl.h, linux/capability.h
-_PR_SET_PDEATHSIG, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
+# linux/prctl.h, linux/securebits.h, linux/capability.h
+_PR_SET_PDEATHSIG, _PR_SET_SECUREBITS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 1, 28, 47, 2
+_SECBIT_NO_SETUID_FIXUP = 4
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
 
 
@@ -111,7 +112,13 @@ def _become(uid: int, gid: int, keep_access: bool) -> None:
     if keep_access:
         if sys.platform != "linux":
             raise OSError("the program or its data is in a directory closed to that user")
-        libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Not PR_SET_KEEPCAPS: without this bit access(2), with which PostgreSQL looks for its own programs, drops
+        # all capabilities of a real user that is not root (fs/open.c, access_override_creds).
+        if libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0):
+            raise OSError(
+                "the program or its data is in a directory closed to that user, and root has no CAP_SETPCAP here to pass"
+                " it: run as an ordinary user, or in a directory that others may enter"
+            )
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)

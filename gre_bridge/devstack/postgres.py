@@ -66,7 +66,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.absolute()
         self.pgdata = self.data_dir / "pg"
         self.port = port
-        self._bin = (bin_dir or _default_bin_dir()).absolute()
+        self.bin_dir = (bin_dir or _default_bin_dir()).absolute()
         self._durable = durable
         self._guard: Guarded | None = None
         self._password = ""
@@ -187,11 +187,15 @@ class EmbeddedPostgres:
         """The binaries' major version."""
         try:
             line = subprocess.run(
-                [self._bin / "postgres", "--version"], check=True, capture_output=True, text=True, timeout=30
+                [self.bin_dir / "postgres", "--version"],
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=30,
             ).stdout
         except (OSError, subprocess.SubprocessError) as error:
             raise ConfigurationError(
-                f"no usable PostgreSQL in {self._bin} (GRE_DEV_PG_BIN): {error}"
+                f"no usable PostgreSQL in {self.bin_dir} (GRE_DEV_PG_BIN): {error}"
             ) from None
         return int(re.sub(r"\D*(\d+).*", r"\1", line, flags=re.DOTALL))
 
@@ -224,7 +228,13 @@ class EmbeddedPostgres:
 
     def _may_pass(self, user: tuple[int, int], directory: Path) -> bool:
         """Whether the user gets at the binaries and the data, which may be in a directory closed to others (/root)."""
-        probe = ["/bin/sh", "-c", 'test -x "$0" && test -w "$1"', str(self._bin / "postgres"), str(directory)]
+        probe = [
+            "/bin/sh",
+            "-c",
+            'test -x "$0" && test -w "$1"',
+            str(self.bin_dir / "postgres"),
+            str(directory),
+        ]
         uid, gid = user
         try:
             done = subprocess.run(
@@ -263,7 +273,7 @@ class EmbeddedPostgres:
         if user:
             os.chown(secret, *user)
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-        command = [str(self._bin / "initdb"), "-D", str(fresh), "-U", SUPERUSER, f"--pwfile={secret}"]
+        command = [str(self.bin_dir / "initdb"), "-D", str(fresh), "-U", SUPERUSER, f"--pwfile={secret}"]
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions"]
         command += locale if self.major >= 17 else ["--locale=C.UTF-8"]
         command += [] if self._durable else ["--no-sync"]
@@ -282,7 +292,7 @@ class EmbeddedPostgres:
     def _launch(self, port: int, lock: int, timeout: float) -> str:
         """Start the server on `port`; returns "" when it answers, else why it did not start."""
         settings = {**_SETTINGS, **({} if self._durable else _FAST_AND_LOOSE), "port": str(port)}
-        command = [str(self._bin / "postgres"), "-D", str(self.pgdata)]
+        command = [str(self.bin_dir / "postgres"), "-D", str(self.pgdata)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with (self.data_dir / "postgres.log").open("ab") as log:

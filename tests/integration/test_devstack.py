@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,18 +83,20 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-def python_for(identity: dict[str, Any]) -> str:
-    """An interpreter of this version that the user may run; ours may be in a directory closed to it."""
+def python_for(identity: dict[str, Any], environment: dict[str, str]) -> str:
+    """An interpreter of this version with which the user may import us; the checkout may be closed to it."""
+    program = "import sys, gre_bridge.devstack.dev; print(*sys.version_info[:2])"
     for python in (sys.executable, "/usr/bin/python3"):
         try:
-            version = subprocess.run(
-                [python, "-V"], capture_output=True, text=True, check=True, cwd="/", **identity
-            )
+            found = subprocess.run(
+                [python, "-c", program], capture_output=True, text=True, check=True, cwd="/",
+                env=environment, **identity,
+            )  # fmt: skip
         except (OSError, subprocess.SubprocessError):
             continue
-        if version.stdout.split()[1].split(".")[:2] == list(map(str, sys.version_info[:2])):
+        if found.stdout.split() == list(map(str, sys.version_info[:2])):
             return python
-    pytest.skip("no interpreter that another user may run")
+    pytest.skip("no interpreter with which another user may import this checkout")
 
 
 class Dev:
@@ -113,8 +116,8 @@ class Dev:
             entry = pwd.getpwnam(user)
             os.chown(home, entry.pw_uid, entry.pw_gid)
             identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-            python = python_for(identity)
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+            python = python_for(identity, environment)
         self.home = home
         self.env_file = home / "stack.env"
         self.env_file.unlink(missing_ok=True)
@@ -264,6 +267,31 @@ def test_a_directory_closed_to_other_users_is_no_obstacle_and_databases_are_clon
         with pg.connect("copy") as conn:
             assert conn.execute("select * from t").fetchall() == [(1,)]
         pg.drop_database("copy")
+
+
+def test_binaries_in_a_directory_closed_to_other_users_are_no_obstacle(place: Path) -> None:
+    closed = place / "checkout"
+    closed.mkdir(mode=0o700)
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:  # another file system
+            shutil.copy2(source, target)
+
+    package = EmbeddedPostgres(data_dir=place / "unused").bin_dir.parents[1]
+    for part in (
+        package,
+        *package.parent.glob(f"{package.name}.libs"),
+    ):  # where the wheel keeps its libraries
+        shutil.copytree(part, closed / part.name, copy_function=link, symlinks=True)
+    programs = closed / package.name / "pginstall" / "bin"
+    before = os.umask(0o077)
+    try:
+        with EmbeddedPostgres(data_dir=closed / "data", bin_dir=programs, durable=False) as pg:
+            pg.install_supabase()
+    finally:
+        os.umask(before)
 
 
 @pytest.fixture
