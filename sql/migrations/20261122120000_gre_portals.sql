@@ -566,13 +566,15 @@ end $$;
 -- Sessions: those that p_since names ({"<session id>": last seq seen}) and the caller's latest, open ones first. Missed: what is
 -- newer than that; of a session that p_since does not name, what is newer than the newest message that p_since names (less a minute), be
 -- the session open or closed by now; with nothing named, all of the open ones. Of one session the newest p_limit, of all p_total.
+-- "positions" says for each session with something missed from which seq on ({"<session id>": last seq seen}), whatever p_limit and p_total are;
+-- with p_total 0 there is nothing else, and last messages are cut: for who reads page by page.
 create function public.gre_catch_up(p_since jsonb default null, p_limit integer default 200, p_total integer default 2000) returns jsonb
 language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom_plan' set jit = off
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
   v_who gre.actor := gre.caller();
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
-  v_total integer := least(greatest(coalesce(p_total, 2000), 1), 5000);
+  v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
   v_named jsonb := '{}';
   v_from timestamptz;
   v_answer jsonb;
@@ -606,25 +608,27 @@ begin
     union
     select k::uuid from jsonb_each(v_named) t (k, x)
   ), seen as materialized (
-    select s, greatest(s.last_seq - v_limit, coalesce((v_named ->> s.id::text)::bigint,
-      case when p_since is null then s.last_seq
-           when v_from is null then case when s.status = 'closed' then s.last_seq else 0 end
-           else coalesce((select m.seq from public.gre_chat_messages m where m.session_id = s.id and m.created_at <= v_from
-                          order by m.seq desc limit 1), 0) end)) as seq
-    from listed l join public.gre_chat_sessions s on s.id = l.id
-    where v_who.role <> 'player' or s.player_id = v_who.player_id
+    select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
+      select s, coalesce((v_named ->> s.id::text)::bigint,
+        case when p_since is null then s.last_seq
+             when v_from is null then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
+             else coalesce((select m.seq from public.gre_chat_messages m where m.session_id = s.id and m.created_at <= v_from
+                            order by m.seq desc limit 1), 0) end) as seq
+      from listed l join public.gre_chat_sessions s on s.id = l.id
+      where v_who.role <> 'player' or s.player_id = v_who.player_id) p
   ), missed as (
     select m.m as m from seen
     cross join lateral (
       select m from public.gre_chat_messages m
-      where m.session_id = (seen.s).id and m.seq > seen.seq
+      where m.session_id = (seen.s).id and m.seq > seen.start
     ) m
     order by coalesce((seen.s).last_message_at, (seen.s).created_at) desc, (m.m).session_id, (m.m).seq desc
     limit v_total
   )
   select jsonb_build_object(
-    'sessions', (select coalesce(jsonb_agg(gre.session_json(s) order by (s).status = 'closed',
+    'sessions', (select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
                                            coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from seen),
+    'positions', (select coalesce(jsonb_object_agg((seen.s).id, seen.seq), '{}') from seen where seen.seq < (seen.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_answer;
   return v_answer;
@@ -884,17 +888,24 @@ end $$;
 -- For the daemon's sockets --------------------------------------------------------------------------------------
 
 -- What is newer than what a daemon has told its sockets: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": […]},
--- "messages": [M, …], "more": bool}], "more": bool}. Of the sessions named in p_sessions, and of those that changed since p_since, where
--- p_known ({"<id>": [seq, rev]}) is behind. Of a session that p_known does not name: messages since p_epoch. One
--- statement, so seq and rev belong together. p_players limits it to the sessions of these players.
+-- "messages": [M, …], "more": bool}], "more": bool, "left": [ids]}. Of the sessions named in p_sessions, and of those that changed since
+-- p_since, where p_known ({"<id>": [seq, rev]}) is behind. Of a session that p_known does not name: messages since p_epoch. It is stable, so
+-- all of it is of one snapshot and seq and rev belong together. p_players limits it to the sessions of these players.
+-- Bounded by its product: p_limit messages of a session, and some p_bytes in all. `left` are the sessions that this left out.
 create function public.gre_hub_news(
   p_known jsonb default '{}', p_sessions uuid[] default '{}', p_since timestamptz default null, p_epoch timestamptz default null,
-  p_players bigint[] default null, p_limit integer default 200
+  p_players bigint[] default null, p_limit integer default 200, p_bytes integer default 1000000
 ) returns jsonb
 language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_ids uuid[] := p_sessions;
+  v_found jsonb[] := '{}';
+  v_left uuid[] := '{}';
+  v_count integer := 0;
+  v_bytes bigint := 0;
+  v_entry jsonb;
+  v record;
 begin
   -- (By themselves, in the order of updated_at: beside the named ones they would be walked from the oldest session on.)
   if p_since is not null then
@@ -904,27 +915,37 @@ begin
         and s.rev > coalesce((p_known -> s.id::text ->> 1)::bigint, 0)
       order by s.updated_at limit 500);
   end if;
-  return (with behind as materialized (
+  for v in
     select s, k.known, coalesce((k.known ->> 0)::bigint, 0) as seq
     from public.gre_chat_sessions s
     cross join lateral (select p_known -> s.id::text as known) k
     where s.id = any (v_ids) and (p_players is null or s.player_id = any (p_players)) and s.rev > coalesce((k.known ->> 1)::bigint, 0)
     order by s.updated_at limit 500
-  )
-  select jsonb_build_object('now', clock_timestamp(), 'more', (select count(*) >= 500 from behind),
+  loop
+    v_count := v_count + 1;
+    if v_bytes >= p_bytes then
+      v_left := v_left || (v.s).id;
+      continue;
+    end if;
+    select jsonb_build_object('session', gre.session_json(v.s),
+        'reads', jsonb_build_object('staff', jsonb_build_array((v.s).staff_read_seq, gre.iso((v.s).staff_read_at)),
+                                    'player', jsonb_build_array((v.s).player_read_seq, gre.iso((v.s).player_read_at))),
+        'messages', coalesce(jsonb_agg(gre.message_json(x.m) order by (x.m).seq) filter (where x.fits), '[]'),
+        'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
+    into v_entry
+    from (
+      -- (The first one always fits.)
+      select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
+        select m, octet_length(m.message) + 400 as size from public.gre_chat_messages m
+        where m.session_id = (v.s).id and m.seq > v.seq and (v.known is not null or m.created_at > p_epoch)
+        order by m.seq limit p_limit) y) x;
+    v_found := v_found || v_entry;
+    v_bytes := v_bytes + pg_column_size(v_entry);
+  end loop;
+  return jsonb_build_object('now', clock_timestamp(), 'more', v_count >= 500 or cardinality(v_left) > 0, 'left', to_jsonb(v_left),
     'others', case when p_players is null then '[]' else (
       select coalesce(jsonb_agg(s.id), '[]') from public.gre_chat_sessions s where s.id = any (p_sessions) and s.player_id <> all (p_players)) end,
-    'sessions', (select coalesce(jsonb_agg(jsonb_build_object('session', gre.session_json(b.s),
-        'reads', jsonb_build_object('staff', jsonb_build_array((b.s).staff_read_seq, gre.iso((b.s).staff_read_at)),
-                                    'player', jsonb_build_array((b.s).player_read_seq, gre.iso((b.s).player_read_at))),
-        'messages', coalesce(m.list, '[]'), 'more', coalesce(m.n, 0) >= p_limit) order by (b.s).updated_at), '[]')
-      from behind b
-      cross join lateral (
-        select jsonb_agg(gre.message_json(x.m) order by (x.m).seq) as list, count(*) as n from (
-          select m from public.gre_chat_messages m
-          where m.session_id = (b.s).id and m.seq > b.seq and (b.known is not null or m.created_at > p_epoch)
-          order by m.seq limit p_limit) x
-      ) m)));
+    'sessions', to_jsonb(v_found));
 end $$;
 
 -- The heartbeat of staff with sockets here, and who is there: {"online": [{"staff_id", "display_name", "status"}],

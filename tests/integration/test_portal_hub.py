@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -138,3 +139,25 @@ def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
         assert (news["messages"], news["session"]["assigned_staff_id"]) == ([], "s1")
         assert door.call("gre_hub_news")["sessions"] == []
         assert door.call("gre_hub_news", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
+
+
+def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is_named(db: Database) -> None:
+    """200 messages of each of 500 sessions would be up to 1.6 GB: no reader can take that, however often it asks."""
+    with Door(db, SERVICE) as door, db.connect() as setup:
+        hub = Hub(door)
+        hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
+        setup.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select g % 30 + 1, 'system', repeat('💬', 4000) from generate_series(1, 900) g"
+        )
+        ids = [str(row["id"]) for row in sessions(db)]
+        first = door.call("gre_hub_news", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
+        assert len(json.dumps(first, ensure_ascii=False).encode()) < 1_500_000
+        assert first["more"] and {*first["left"], *(i["session"]["id"] for i in first["sessions"])} == {*ids}
+        assert len(first["left"]) == 30 - len(first["sessions"])
+        (little,) = door.call("gre_hub_news", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
+            "sessions"
+        ]
+        assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"
+        hub.settle()
+        assert [len(told) for told in hub.told.values()] == [30] * 30

@@ -299,6 +299,12 @@ def test_catching_up_is_bounded_and_reads_what_it_cannot_use_as_nothing(chat: Ch
     assert [m["seq"] for m in most] == list(range(101, 601))
     total = chat.staff.call("gre_catch_up", since={mine: 0, theirs: 0}, total=15)["missed"]
     assert [m["seq"] for m in total] == [*range(596, 601), *range(1, 11)]
+    found = chat.staff.call("gre_catch_up", since={mine: 7}, total=0)
+    assert (found["missed"], found["positions"]) == ([], {mine: 7, theirs: 0}), (
+        "from where on to read, whatever the limits"
+    )
+    assert chat.staff.call("gre_catch_up", since={}, total=0)["positions"] == {mine: 400, theirs: 0}
+    assert chat.player.call("gre_catch_up", since=None, total=0)["positions"] == {}
     nothing = {"nonsense": 5, mine: "600", theirs: -1, "'; drop table x": 1}
     assert chat.player.call("gre_catch_up", since=nothing)["sessions"][0]["id"] == mine
     for odd in (1e300, 600.9, 2**62):
