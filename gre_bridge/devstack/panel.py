@@ -21,6 +21,8 @@ from gre_bridge.devstack.pusher import Pusher
 from gre_bridge.devstack.realtime import Realtime, RealtimeFaults
 
 _LIMIT = 10_000
+_CHANNELS = 50
+"""Channels whose events are told one by one, the busiest first."""
 _REALTIME = {field.name: field.default for field in fields(RealtimeFaults) if field.name != "sockets"}
 
 
@@ -86,7 +88,14 @@ class Panel:
             name: {"requests": sink.requests, "accepted": sink.accepted}
             for name, sink in self._received.items()
         }
-        return {"status": "ok", "postgres": self._postgres.running, "received": counts}
+        tenant = self._realtime.tenant
+        realtime = {
+            "handed_out": dict(tenant.handed_out.most_common(_CHANNELS)),
+            "dropped": dict(tenant.dropped.most_common(_CHANNELS)),
+            "sockets": tenant.sockets,
+        }
+        running = self._postgres.running
+        return {"status": "ok", "postgres": running, "received": counts, "realtime": realtime}
 
     def faults(self) -> dict[str, Any]:
         """The faults in force."""
@@ -127,6 +136,7 @@ class Panel:
             raise ValueError(f"realtime has no fault {', '.join(sorted(unknown))}")
         for name, part in {**_REALTIME, **value}.items():
             setattr(self._realtime.faults, name, part)
+        self._realtime.set_limit()
 
     async def _act_on_postgres(self, action: str | None) -> None:
         steps: dict[str | None, list[Callable[[], Any]]] = {

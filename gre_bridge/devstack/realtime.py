@@ -23,6 +23,7 @@ import psycopg
 from gre_bridge.devstack.faults import Receive, Scope, Send, answer, read_body
 from gre_bridge.devstack.realtime_changes import route
 from gre_bridge.devstack.realtime_frames import Json, TokenError, refusal, verify
+from gre_bridge.devstack.realtime_limits import TICK, Limits, Tenant
 from gre_bridge.devstack.realtime_socket import Channel, Socket
 from gre_bridge.devstack.realtime_wal import Change, Connection, WalPoller
 
@@ -41,6 +42,8 @@ class RealtimeFaults:
     system_delay: float | None = None
     drop_changes: float = 0.0
     drop_broadcasts: float = 0.0
+    max_events_per_second: float | None = None
+    """In place of the tenant's limit."""
 
     def __post_init__(self) -> None:
         # No field: what can be set and shown is the flags alone.
@@ -77,7 +80,8 @@ class Realtime:
         handshake_delay: float = 2.0,
         join_error_delay: float = 5.0,
         idle_poll: float = 0.5,
-        max_events_per_second: float = 100,
+        limits: Limits | None = None,
+        limit_tick: float = TICK,
         cold_start: tuple[float, float] = (1.0, 3.0),
         publication_check: float = 60.0,
         silence: float = 60.0,
@@ -91,13 +95,13 @@ class Realtime:
         self.cold_start = cold_start
         self.silence = silence
         self.faults = RealtimeFaults()
+        self.tenant = Tenant(limits or Limits(), tick=limit_tick)
         self.poller = WalPoller(
             dsn=dsn,
             publication=publication,
             deliver=self._deliver,
             publication_changed=self._resubscribe,
             idle_poll=idle_poll,
-            max_events_per_second=max_events_per_second,
             publication_check=publication_check,
             max_backoff=max_backoff,
             linger=linger,
@@ -180,11 +184,42 @@ class Realtime:
         if not self._subscribed:
             self.poller.want(False)
 
-    def broadcast(self, topic: str, private: bool, message: Json, *, but: Channel | None = None) -> None:
-        """Send a broadcast to the channels of a topic; private and public ones of a name are strangers."""
-        for channel in self._rooms.get((topic, private), ()):
-            if channel is not but and not self._loses(self.faults.drop_broadcasts):
-                channel.push("broadcast", message)
+    def set_limit(self) -> None:
+        """Take on the faults' limit of events; without one the counters begin anew."""
+        self.tenant.events_per_second = self.faults.max_events_per_second
+        if self.faults.max_events_per_second is None:
+            self.tenant.reset()
+
+    def broadcast(
+        self, topic: str, private: bool, message: Json, *, size: int, but: Channel | None = None
+    ) -> bool:
+        """Send a broadcast to the channels of a topic; private and public ones of a name are strangers.
+
+        Each counts once as sent and once for each receiver. A receiver that finds the tenant above its limit is shut
+        down after it was handed the message. False when the payload, `size` bytes, is too large.
+        """
+        if size > self.tenant.limits.payload_bytes:
+            return False
+        self.tenant.events.add()
+        for channel in list(self._rooms.get((topic, private), ())):
+            if channel is but or self._loses(self.faults.drop_broadcasts):
+                continue
+            channel.push("broadcast", message)
+            self.tenant.handed_out[topic] += 1
+            self.tenant.events.add()
+            if self.tenant.events.exceeded:
+                channel.fail("Too many messages per second")
+        return True
+
+    def _too_many(self) -> str:
+        if self.users >= self.tenant.limits.concurrent_users:
+            return "Too many connected users"
+        return "Too many joins per second" if self.tenant.joins.exceeded else ""
+
+    @property
+    def users(self) -> int:
+        """Sockets that count as connected users: those that have joined a channel."""
+        return sum(bool(socket.channels) for socket in self.faults.sockets)
 
     def _loses(self, probability: float) -> bool:
         return self.faults.deaf or random.random() < probability
@@ -192,9 +227,14 @@ class Realtime:
     async def _deliver(self, conn: Connection, changes: list[Change]) -> int:
         ready = [channel for channel in self._subscribed if channel.subscriptions]
         frames = await route(conn, changes, ready)
+        if self.tenant.changes.exceeded:
+            self.tenant.dropped["postgres_changes"] += sum(map(len, frames))
+            return sum(1 for receivers in frames if receivers)
         for receivers in frames:
             for channel, payload in receivers:
+                self.tenant.changes.add(len(payload["ids"]))
                 if channel in self._subscribed and not self._loses(self.faults.drop_changes):
+                    self.tenant.handed_out[channel.name] += 1
                     channel.push("postgres_changes", payload)
         return sum(1 for receivers in frames if receivers)
 
@@ -233,9 +273,13 @@ class Realtime:
                 (ids,),
             )
             for id_, topic, event, private, payload in await cursor.fetchall():
-                content = orjson.Fragment(str(payload or "{}"))
+                if self.tenant.events.exceeded:
+                    self.tenant.dropped[topic] += 1
+                    continue
+                text = str(payload or "{}")
+                content = orjson.Fragment(text)
                 message = {"event": event, "meta": {"id": id_}, "payload": content, "type": "broadcast"}
-                self.broadcast(topic, bool(private), message)
+                self.broadcast(topic, bool(private), message, size=len(text.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or socket; the path may be whole or relative to a mount."""
@@ -264,7 +308,11 @@ class Realtime:
         if apikey is None or (reason := refusal(apikey, self.jwt_secret)):
             await asyncio.sleep(self._handshake_delay)
             return await _refuse(send, 401, {"error": "API key is missing" if apikey is None else reason})
+        if problem := self._too_many():
+            await asyncio.sleep(self._handshake_delay)
+            return await _refuse(send, 429, {"error": problem})
         await send({"type": "websocket.accept"})
+        self.tenant.sockets += 1
         if self.faults.accept_then_close:
             return await send({"type": "websocket.close", "code": 1011})
         socket = Socket(self, vsn, apikey, receive, send)
@@ -304,10 +352,16 @@ class Realtime:
             return await answer(send, 401, {"error": error.text})
         except (ValueError, KeyError, TypeError):
             return await answer(send, 422, {"error": "malformed messages"})
+        limit, average = self.tenant.events.limit, self.tenant.events.average
+        if average > limit:
+            return await answer(send, 429, {"message": "You have exceeded your rate limit"})
+        if len(messages) + average > limit:
+            text = "Too many messages to broadcast, please reduce the batch size"
+            return await answer(send, 429, {"message": text})
         for topic, event, payload, private in messages:
             if not private or await self.may(topic, claims, "insert"):
                 message = {"event": event, "payload": payload, "type": "broadcast"}
-                self.broadcast(topic, private, message)
+                self.broadcast(topic, private, message, size=len(orjson.dumps(payload)))
         return await answer(send, 202, b"")
 
 

@@ -219,6 +219,8 @@ class Socket:
         try:
             channel = await self._admit(frame)
         except TokenError as error:
+            if error.code == "ClientJoinRateLimitReached":
+                self.close(1000)
             await asyncio.sleep(self.server.join_error_delay)
             return self._reply(frame, {"reason": f"{error.code}: {error.text}"}, "error")
         bindings = [{"id": Binding.id_of(params), **params} for params in channel.wanted]
@@ -234,6 +236,14 @@ class Socket:
     async def _admit(self, frame: Frame) -> Channel:
         if frame.topic == "realtime:":
             raise TokenError("TopicNameRequired", "You must provide a topic name")
+        tenant = self.server.tenant
+        if not self.channels and self.server.users >= tenant.limits.concurrent_users:
+            raise TokenError("ConnectionRateLimitReached", "Too many connected users")
+        if tenant.joins.exceeded:
+            raise TokenError("ClientJoinRateLimitReached", "Too many joins per second")
+        tenant.joins.add()
+        if len(self.channels) >= tenant.limits.channels_per_client:
+            raise TokenError("ChannelRateLimitReached", "Too many channels")
         config: Json = frame.payload.get("config") or {}
         if (config.get("presence") or {}).get("enabled"):
             raise TokenError("NotImplemented", "The embedded stack has no presence")
@@ -255,9 +265,10 @@ class Socket:
             if not channel.may_write:
                 return  # silence, without the acknowledgement too
         but = None if channel.self_too else channel
-        self.server.broadcast(channel.name, channel.private, frame.payload, but=but)
+        size = len(orjson.dumps(frame.payload))
+        sent = self.server.broadcast(channel.name, channel.private, frame.payload, size=size, but=but)
         if channel.ack:
-            self._reply(frame, {})
+            self._reply(frame, {}, "ok" if sent else "error")
 
     async def _refresh(self, channel: Channel, token: object) -> None:
         if token is None or token == channel.token:

@@ -11,7 +11,6 @@ import logging
 import struct
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -140,7 +139,6 @@ class WalPoller:
         deliver: Callable[[Connection, list[Change]], Awaitable[int]],
         publication_changed: Callable[[], None],
         idle_poll: float,
-        max_events_per_second: float,
         publication_check: float,
         max_backoff: float,
         linger: float,
@@ -152,12 +150,10 @@ class WalPoller:
         self._deliver = deliver
         self._publication_changed = publication_changed
         self._idle_poll = idle_poll
-        self._max_rate = max_events_per_second
         self._publication_check = publication_check
         self._max_backoff = max_backoff
         self._linger = linger
         self._clock = clock
-        self._sent: deque[tuple[float, int]] = deque()
         self._wanted = asyncio.Event()
         self._unwanted_since: float | None = None
         self._tables: object = None
@@ -220,17 +216,10 @@ class WalPoller:
                 noted = self._clock()
                 await conn.execute("select pg_log_standby_snapshot()")
             sent = 0
-            if changes and not self._too_many():
+            if changes:
                 sent = await self._deliver(judging, changes)
-                self._sent.append((self._clock(), sent))
             # The real one's poll interval is a fifth of its idle interval (idle multiplier 5, with some overhead).
             await asyncio.sleep(0 if sent else self._idle_poll * 0.3 if changes else self._idle_poll)
-
-    def _too_many(self) -> bool:
-        """The documented rate rule: above the average over 60 s everything is dropped, and nobody is told."""
-        while self._sent and self._sent[0][0] < self._clock() - 60:
-            self._sent.popleft()
-        return sum(count for _, count in self._sent) / 60 > self._max_rate
 
     async def _check_publication(self, conn: Connection) -> None:
         cursor = await conn.execute(
