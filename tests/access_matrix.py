@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -216,6 +217,8 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_relay_release": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: r["released"] == 0),
     "gre_relay_stats": (lambda _: {}, lambda r, _: len(r) == 2),
     "gre_relay_beat": (lambda _: {"worker": str(uuid.uuid4()), "host": "h", "version": "1"}, lambda r, _: r["schema"] > 0),
+    "gre_relay_listen": (lambda _: {"listener": uuid.uuid4(), "kind": "relay", "awake": Decimal(1)}, lambda r, _: r["listeners"] > 0),
+    "gre_relay_unlisten": (lambda _: {"listener": uuid.uuid4()}, lambda r, _: not r),
     "gre_relay_leave": (lambda _: {"worker": str(uuid.uuid4())}, lambda r, _: not r),
     "gre_relay_status": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
     "gre_relay_ring": (lambda _: {}, lambda r, _: r is True),

@@ -54,9 +54,25 @@ grant select on public.gre_relay_sinks, public.gre_relay_lanes, public.gre_relay
 
 -- Capture ------------------------------------------------------------------------------------------------
 
--- Rings the bell: a broadcast that wakes the workers. Only a hint, so it must never fail an insert nor make it
+-- Who waits to be woken: the processes that relay or serve sockets. One that is woken often looks by itself for a while and
+-- says so here, in its own row; while all do, nothing is sent to them. So the number of broadcasts has a bound, whatever the
+-- rate of messages: Realtime counts each one against the project's limit and drops what is above it without a word.
+-- Unlogged: after a crash of the database nobody is known, and each message wakes.
+create unlogged table gre.listeners (
+  id uuid primary key,
+  kind text not null constraint listeners_kind_known check (kind in ('relay', 'hub')),
+  awake_until timestamptz not null default '-infinity',
+  expires_at timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 20, autovacuum_vacuum_scale_factor = 0);
+comment on table gre.listeners is 'Processes that wake-ups are sent to.';
+comment on column gre.listeners.awake_until is 'Until then it looks for work by itself and needs no wake-up.';
+comment on column gre.listeners.expires_at is 'It is not heard of any more: from then on it does not count.';
+alter table gre.listeners enable row level security;
+revoke all on gre.listeners from public, anon, authenticated, service_role;
+
+-- Sends a wake-up to the workers, whether or not they need one. Only a hint, so it must never fail an insert nor make it
 -- wait: realtime.send catches errors but not waits, hence a lock_timeout of its own.
-create function gre.ring(p_sessions uuid[]) returns void
+create function gre.send_wakeup(p_sessions uuid[]) returns void
 language plpgsql security definer set search_path = '' set lock_timeout = '50ms' as $$
 begin
   if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
@@ -68,6 +84,17 @@ begin
     'ring', 'gre:relay', true);
 exception when others then
   null;
+end $$;
+
+-- Wakes the workers unless all that are known are awake. It reads what the last commit says and waits for nobody; a worker
+-- goes on looking for a while after its time, for whoever reads this before and commits after it.
+create function gre.ring(p_sessions uuid[]) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  if (select coalesce(bool_or(l.awake_until <= clock_timestamp()), true)
+      from gre.listeners l where l.expires_at > clock_timestamp()) then
+    perform gre.send_wakeup(p_sessions);
+  end if;
 end $$;
 
 -- Adds events that are no messages (status, read, push) to the outbox. The caller holds the row that they are
@@ -148,6 +175,49 @@ create trigger gre_push_queued after insert on public.push_notifications
   for each row when (new.status = 'queued') execute function gre.push_to_outbox();
 
 create index push_notifications_id_text on public.push_notifications ((id::text));
+
+-- A process listens: it counts from now on, and with p_awake (seconds) it needs no wake-up meanwhile. Without p_awake nothing
+-- is written. Answers {"listeners", "hubs": how many are known, "broadcasts": whether this project's database can send any},
+-- and for a hub {"snapshot", "sessions"}: which sessions have changed since the p_snapshot of an earlier answer, exactly;
+-- null for too many. (volatile: the snapshot and what it shows are one statement's.)
+create function public.gre_relay_listen(
+  p_listener uuid, p_kind text, p_awake numeric default null, p_snapshot text default null
+) returns json
+language plpgsql volatile security definer
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_snapshot text;
+  v_sessions uuid[];
+begin
+  if p_awake is not null then
+    perform set_config('synchronous_commit', 'off', true);
+    insert into gre.listeners as l (id, kind, awake_until, expires_at)
+    values (p_listener, p_kind, v_now + least(greatest(p_awake, 0), 10) * interval '1 second', v_now + interval '45 seconds')
+    on conflict (id) do update set expires_at = excluded.expires_at,
+      awake_until = greatest(excluded.awake_until, least(l.awake_until, v_now + interval '10 seconds'));
+    delete from gre.listeners l where l.id in (
+      select o.id from gre.listeners o where o.expires_at < v_now - interval '1 minute' for update skip locked);
+  end if;
+  if p_kind = 'hub' then
+    select pg_current_snapshot()::text, array(
+      select s.id from public.gre_chat_sessions s
+      where s.changed_xid >= pg_snapshot_xmin(p_snapshot::pg_snapshot)
+        and not pg_visible_in_snapshot(s.changed_xid, p_snapshot::pg_snapshot)
+      limit 501)
+      into v_snapshot, v_sessions;
+  end if;
+  return (select json_build_object('listeners', count(*), 'hubs', count(*) filter (where l.kind = 'hub'),
+    'broadcasts', to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null,
+    'snapshot', v_snapshot, 'sessions', case when cardinality(v_sessions) <= 500 then v_sessions end)
+    from gre.listeners l where l.expires_at > v_now);
+end $$;
+
+-- A process listens no more.
+create function public.gre_relay_unlisten(p_listener uuid) returns void
+language sql volatile security definer set search_path = '' as $$
+  delete from gre.listeners where id = p_listener
+$$;
 
 -- Taking out ---------------------------------------------------------------------------------------------
 
@@ -498,10 +568,12 @@ grant execute on function gre.clean_name(text), gre.refuse(integer, text, text) 
 revoke execute on function
   public.gre_relay_claim(text, uuid, integer, integer, numeric), public.gre_relay_settle(text, jsonb),
   public.gre_relay_extend(text, uuid, text[], numeric), public.gre_relay_release(text, uuid, text[]),
-  public.gre_relay_stats(), public.gre_schema_version()
+  public.gre_relay_stats(), public.gre_schema_version(),
+  public.gre_relay_listen(uuid, text, numeric, text), public.gre_relay_unlisten(uuid)
   from public, anon, authenticated, service_role;
 grant execute on function
   public.gre_relay_claim(text, uuid, integer, integer, numeric), public.gre_relay_settle(text, jsonb),
   public.gre_relay_extend(text, uuid, text[], numeric), public.gre_relay_release(text, uuid, text[]),
-  public.gre_relay_stats(), public.gre_schema_version()
+  public.gre_relay_stats(), public.gre_schema_version(),
+  public.gre_relay_listen(uuid, text, numeric, text), public.gre_relay_unlisten(uuid)
   to service_role;

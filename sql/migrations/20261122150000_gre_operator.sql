@@ -76,11 +76,11 @@ language sql stable security definer set search_path = '' as $$
                 from public.gre_relay_workers w))
 $$;
 
--- Rings the bell and does nothing else: so `doctor` hears whether it rings. False where this project's Realtime has no bell.
+-- Sends a wake-up and does nothing else: so `doctor` and a worker that misses wake-ups hear whether they arrive. False where this project's Realtime has no bell.
 create function public.gre_relay_ring() returns boolean
 language plpgsql volatile security definer set search_path = '' as $$
 begin
-  perform gre.ring(null);
+  perform gre.send_wakeup(null);
   return to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null;
 end $$;
 

@@ -9,6 +9,10 @@ set local statement_timeout = 0;
 alter table public.gre_chat_sessions add column if not exists waiting_since timestamptz;
 comment on column public.gre_chat_sessions.waiting_since is
   'Time of the player''s first message since staff''s last one; null when answered or closed. Belongs to the server.';
+alter table public.gre_chat_sessions add column if not exists changed_xid xid8;
+comment on column public.gre_chat_sessions.changed_xid is
+  'The transaction that changed it last: so a reader finds what was committed since its last look. Belongs to the server.';
+create index gre_chat_sessions_changed on public.gre_chat_sessions (changed_xid) where changed_xid is not null;
 -- What waits already, waits since then. Nothing is announced for it, and no rev grows.
 alter table public.gre_chat_sessions disable trigger gre_session_changes;
 update public.gre_chat_sessions s set waiting_since = w.created_at
@@ -177,7 +181,7 @@ end $$;
 create trigger gre_messages_arrived after insert on public.gre_chat_messages
   referencing new table as inserted for each statement execute function gre.messages_arrived();
 
--- As before, with waiting_since among the columns that belong to the server.
+-- As before, with waiting_since and changed_xid among the columns that belong to the server.
 create or replace function gre.session_changes() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -201,6 +205,7 @@ begin
     new.player_read_at := null;
     new.last_message_at := null;
     new.waiting_since := null;
+    new.changed_xid := pg_current_xact_id();
     new.created_at := clock_timestamp();
     new.updated_at := new.created_at;
     new.player_name := gre.clean_name(new.player_name);
@@ -226,6 +231,7 @@ begin
   end if;
   new.rev := greatest(new.rev, old.rev + 1);
   new.updated_at := clock_timestamp();
+  new.changed_xid := pg_current_xact_id();
   if new.status is distinct from old.status then
     new.closed_at := case when new.status = 'closed' then new.updated_at end;
   end if;

@@ -106,6 +106,8 @@ gre_relay_release                x x x x x y y y y y
 gre_relay_stats                  x x x x x y y y y y
 gre_relay_beat                   x x x x x y y y y y
 gre_relay_leave                  x x x x x y y y y y
+gre_relay_listen                 x x x x x y y y y y
+gre_relay_unlisten               x x x x x y y y y y
 gre_relay_status                 x x x x x y y y y y
 gre_relay_ring                   x x x x x y y y y y
 gre_relay_dead                   x x x x x y y y y x

@@ -43,7 +43,7 @@ HELPERS = {
         "clean_name", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
     },
     "": {
-        "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
+        "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
         "longest_backoff", "message_arrives", "messages_arrived", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
         "pace_window", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
     },
@@ -52,15 +52,15 @@ HELPERS = {
 # Functions that cross row-level security: each asks who is calling, or only the service key may call it.
 DEFINERS = {
     "gre": {
-        "who", "ring", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts",
+        "who", "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts",
         "message_arrives", "messages_arrived", "message_paces", "people_changed", "sent_before",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
         "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_hub_news", "gre_hub_presence",
         "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
-        "gre_relay_beat", "gre_relay_leave", "gre_relay_status", "gre_relay_ring", "gre_relay_dead", "gre_relay_retry",
-        "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
+        "gre_relay_beat", "gre_relay_leave", "gre_relay_listen", "gre_relay_unlisten", "gre_relay_status", "gre_relay_ring",
+        "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
         "gre_operations", "gre_dead_letters", "gre_retry_dead",
     },
 }  # fmt: skip
@@ -74,7 +74,7 @@ FORGED_SESSION: dict[str, Any] = {
     "last_seq": 999, "rev": 999, "unread_by_staff": 999, "unread_by_player": 999, "staff_read_seq": 999, "player_read_seq": 999,
     "staff_read_at": "2001-01-01T00:00:00Z", "player_read_at": "2001-01-01T00:00:00Z", "last_message_at": "2001-01-01T00:00:00Z",
     "created_at": "2001-01-01T00:00:00Z", "updated_at": "2001-01-01T00:00:00Z", "closed_at": "2001-01-01T00:00:00Z",
-    "waiting_since": "2001-01-01T00:00:00Z",
+    "waiting_since": "2001-01-01T00:00:00Z", "changed_xid": "7",
 }  # fmt: skip
 
 
@@ -230,7 +230,8 @@ def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: 
         )
         (found,) = door.sql("select * from gre_chat_sessions")
     for name in FORGED_SESSION:
-        assert found[name] in (0, None) or name in ("rev", "created_at", "updated_at"), name
+        assert found[name] in (0, None) or name in ("rev", "created_at", "updated_at", "changed_xid"), name
+    assert found["changed_xid"] != "7"
     assert found["rev"] == 1
     assert found["created_at"] == found["updated_at"]
     assert found["created_at"].year > 2001
@@ -246,7 +247,8 @@ def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
         service.sql("update gre_chat_sessions set id = gen_random_uuid(), player_id = 30")
         (after,) = service.sql("select * from gre_chat_sessions")
         changed = {name for name in before if before[name] != after[name]}
-        assert changed == {"rev", "updated_at"}
+        assert changed == {"rev", "updated_at", "changed_xid"}
+        assert after["changed_xid"] != "7"
         assert after["rev"] == before["rev"] + len(FORGED_SESSION) + 1
 
         (before,) = service.sql("select * from gre_chat_messages")

@@ -105,7 +105,9 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
         member = conn.execute(
             "select roleid::regrole from pg_auth_members where member = 'gre_worker'::regrole"
         ).fetchall()
-    worker = {"claim", "settle", "turn", "extend", "release", "stats", "beat", "leave", "status", "ring"}
+    worker = {
+        "claim", "settle", "turn", "extend", "release", "stats", "beat", "leave", "status", "ring", "listen", "unlisten",
+    }  # fmt: skip
     assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
         "public.gre_schema_version", "public.gre_hub_news", "public.gre_hub_presence",
     }  # fmt: skip

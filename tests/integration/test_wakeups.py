@@ -1,0 +1,193 @@
+"""When the database wakes the workers, and what it answers to those who look by themselves."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.conftest import PLAYER, SERVICE, Database
+from tests.stack import wait_until
+
+
+def sent(conn: psycopg.Connection[dict[str, Any]]) -> int:
+    row = conn.execute("select count(*) as n from realtime.messages where topic = 'gre:relay'").fetchone()
+    assert row is not None
+    return int(row["n"])
+
+
+def listen(
+    conn: psycopg.Connection[dict[str, Any]],
+    listener: uuid.UUID,
+    kind: str = "relay",
+    *,
+    awake: float | None = 0,
+    snapshot: str | None = None,
+) -> dict[str, Any]:
+    row = conn.execute(
+        "select gre_relay_listen(%s, %s, %s::numeric, %s) as answer", [listener, kind, awake, snapshot]
+    ).fetchone()
+    assert row is not None
+    return dict(row["answer"])
+
+
+def write(conn: psycopg.Connection[dict[str, Any]], player: int = 29) -> str:
+    row = conn.execute(
+        "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x') returning session_id",
+        [player],
+    ).fetchone()
+    assert row is not None
+    return str(row["session_id"])
+
+
+@pytest.fixture
+def worker(db: Database) -> Any:
+    with db.as_caller(SERVICE) as conn:
+        yield conn
+
+
+@pytest.fixture
+def admin(db: Database) -> Any:
+    with db.connect("supabase_admin") as conn:
+        yield conn
+
+
+def test_each_message_wakes_while_nobody_is_known(admin: Any) -> None:
+    write(admin)
+    write(admin)
+    assert sent(admin) == 2
+
+
+def test_nothing_is_sent_while_all_who_listen_are_awake(admin: Any, worker: Any) -> None:
+    one, other = uuid.uuid4(), uuid.uuid4()
+    assert listen(worker, one, awake=5) == {
+        "listeners": 1, "hubs": 0, "broadcasts": True, "snapshot": None, "sessions": None,
+    }  # fmt: skip
+    write(admin)
+    assert sent(admin) == 0
+    assert listen(worker, other, "hub")["listeners"] == 2
+    write(admin)
+    assert sent(admin) == 1  # the other one sleeps
+    listen(worker, other, "hub", awake=5)
+    write(admin)
+    admin.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
+    admin.execute("insert into gre_online_status (staff_id, status) values ('s1', 'online')")
+    assert sent(admin) == 1
+    worker.execute("select gre_relay_unlisten(%s)", [one])
+    worker.execute("select gre_relay_unlisten(%s)", [other])
+    write(admin)
+    assert sent(admin) == 2
+
+
+def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
+    listen(worker, uuid.uuid4(), awake=0.3)
+    write(admin)
+    assert sent(admin) == 0
+
+    def woken() -> bool:
+        write(admin)
+        return sent(admin) > 0
+
+    wait_until(woken, 5, what="the first wake-up after the listener's time")
+    # It does not count for ever either: who is awake needs no wake-up for its sake.
+    admin.execute("update gre.listeners set expires_at = now() - interval '1 second'")
+    listen(worker, uuid.uuid4(), awake=5)
+    before = sent(admin)
+    write(admin)
+    assert sent(admin) == before
+    admin.execute(
+        "update gre.listeners set expires_at = now() - interval '2 minutes' where awake_until < now()"
+    )
+    assert listen(worker, uuid.uuid4())["listeners"] == 2
+    assert admin.execute("select count(*) as n from gre.listeners").fetchone()["n"] == 2
+
+
+def test_a_probe_is_sent_to_the_awake_too(admin: Any, worker: Any) -> None:
+    listen(worker, uuid.uuid4(), awake=5)
+    worker.execute("select gre_relay_ring()")
+    assert sent(admin) == 1
+
+
+def test_a_message_waits_for_no_listener(db: Database, admin: Any) -> None:
+    """The row of a listener is locked by whoever writes it: a message reads it all the same."""
+    listener = uuid.uuid4()
+    with db.connect("supabase_admin") as conn, db.connect("supabase_admin", autocommit=False) as holder:
+        listen(conn, listener, awake=5)
+        holder.execute("select from gre.listeners for update")
+        conn.execute("set statement_timeout = '2s'")
+        write(conn)
+        assert sent(admin) == 0
+
+
+def test_a_hub_is_told_what_was_committed_since_its_last_look(db: Database, admin: Any, worker: Any) -> None:
+    """Exactly: also what a transaction wrote before that look and committed after it."""
+    hub = uuid.uuid4()
+    before = write(admin, 1)
+    snapshot = listen(worker, hub, "hub", awake=None)["snapshot"]
+    assert admin.execute("select count(*) as n from gre.listeners").fetchone()["n"] == 0
+    with db.connect("supabase_admin", autocommit=False) as slow:
+        late = write(slow, 2)
+        quick = write(admin, 3)
+        answer = listen(worker, hub, "hub", awake=None, snapshot=snapshot)
+        assert answer["sessions"] == [quick]
+        answer = listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])
+        assert answer["sessions"] == []
+        slow.commit()
+    answer = listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])
+    assert answer["sessions"] == [late]
+    # A change inside a savepoint is its transaction's.
+    with admin.transaction(), admin.transaction():
+        admin.execute("update gre_chat_sessions set assigned_staff_id = 's1' where id = %s", [before])
+    answer = listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])
+    assert answer["sessions"] == [before]
+    admin.execute(
+        "insert into gre_chat_messages (player_id, sender, message) select n, 'player', 'x' from generate_series(100, 600) n"
+    )
+    assert listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])["sessions"] is None
+
+
+def test_what_a_session_says_of_its_transaction_is_the_servers(db: Database, admin: Any) -> None:
+    session = write(admin)
+    with db.as_caller(SERVICE) as portal:
+        portal.execute(
+            "update gre_chat_sessions set changed_xid = '1', player_name = 'x' where id = %s", [session]
+        )
+    row = admin.execute("select changed_xid::text::bigint as n from gre_chat_sessions").fetchone()
+    assert row["n"] > 1
+
+
+@pytest.mark.parametrize("claims", [PLAYER, {"role": "anon"}])
+def test_nobody_but_a_worker_may_listen(db: Database, claims: dict[str, Any]) -> None:
+    with db.as_caller(claims) as conn:
+        for call in (
+            "gre_relay_listen(gen_random_uuid(), 'relay', 9)",
+            "gre_relay_unlisten(gen_random_uuid())",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(f"select {call}")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("select * from gre.listeners")
+
+
+def test_a_look_at_a_large_project_reads_what_changed_and_no_more(
+    db: Database, admin: Any, worker: Any
+) -> None:
+    admin.execute(
+        "insert into gre_chat_sessions (player_id, status) select n, 'closed' from generate_series(1, 20000) n"
+    )
+    snapshot = listen(worker, uuid.uuid4(), "hub", awake=None)["snapshot"]
+    session = write(admin, 30000)
+    admin.execute("analyze gre_chat_sessions")
+    plan = admin.execute(
+        "explain (analyze, buffers, format json) select s.id from gre_chat_sessions s"
+        " where s.changed_xid >= pg_snapshot_xmin(%(s)s::pg_snapshot)"
+        " and not pg_visible_in_snapshot(s.changed_xid, %(s)s::pg_snapshot) limit 501",
+        {"s": snapshot},
+    ).fetchone()
+    text = json.dumps(plan)
+    assert "gre_chat_sessions_changed" in text
+    assert "Seq Scan" not in text
+    assert listen(worker, uuid.uuid4(), "hub", awake=None, snapshot=snapshot)["sessions"] == [session]
