@@ -20,7 +20,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from structlog.testing import capture_logs
 
-from gre_bridge.api import server
+from gre_bridge.api import server, socket_protocol
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.settings import Settings
 
@@ -163,7 +163,7 @@ async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
     writer = await deaf_client(address)
     # The close does not wait for the reader, and two seconds later the connection is gone.
     port = int(address.split(":")[1])
-    assert await asyncio.wait_for(ended, 10) < server.CLOSE_WITHIN
+    assert await asyncio.wait_for(ended, 10) < socket_protocol.CLOSE_WITHIN
     assert established(port), "it waited for the end"
     async with asyncio.timeout(10):
         while established(port):
