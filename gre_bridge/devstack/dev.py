@@ -33,7 +33,7 @@ from gre_bridge.errors import ConfigurationError
 from gre_bridge.migrate import migrate as apply_migrations
 
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
-STAFF, PLAYER = "s1", try_page.PLAYER
+STAFF, ADMIN, PLAYER = "s1", "a1", try_page.PLAYER
 _READY_WITHIN = 60.0
 _STOP_WITHIN = 25.0
 _CURL = (
@@ -45,6 +45,10 @@ _SEEDS = (
     (
         "insert into public.gre_staff (staff_id, display_name, role) values (%s, %s, %s) on conflict do nothing",
         (STAFF, "Sam", "staff"),
+    ),
+    (
+        "insert into public.gre_staff (staff_id, display_name, role) values (%s, %s, %s) on conflict do nothing",
+        (ADMIN, "Ann", "admin"),
     ),
     (
         "insert into public.gre_chat_players (player_id, display_name) values (%s, %s) on conflict do nothing",
@@ -209,7 +213,7 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
     tokens = {
         f"player {PLAYER}": stack.user_token("player", player_id=PLAYER, expires_in=7 * 86400),
         f"staff {STAFF}": stack.user_token("staff", staff_id=STAFF, expires_in=7 * 86400),
-        "admin a1": stack.user_token("admin", staff_id="a1", expires_in=7 * 86400),
+        f"admin {ADMIN}": stack.user_token("admin", staff_id=ADMIN, expires_in=7 * 86400),
     }
     lines = ["gre-bridge dev is ready.", ""]
     if stack.try_page.daemon_url:

@@ -12,16 +12,27 @@ begin
   raise exception using errcode = 'PT' || p_status, message = p_message, hint = p_code, detail = p_detail;
 end $$;
 
+-- A player's id as text, or null where it is none. JavaScript holds whole numbers up to 2^53 - 1: two greater ids would be one
+-- player in every page.
+create function gre.player_number(p_text text) returns bigint
+language sql immutable parallel safe set search_path = '' as $$
+  select case when p_text ~ '^[1-9][0-9]{0,15}$' and p_text::bigint <= 9007199254740991 then p_text::bigint end
+$$;
+
 -- As before, and: the portals' back end may speak for one person, which it names in a header. PostgREST hands
 -- the request's headers over (`request.headers`); nothing but the service key gives this one a meaning.
+--
+-- Staff are active rows of gre_staff. A token's claim counts without a row only while the table is empty, so that a project
+-- whose tokens say who its staff are can start; the header X-GRE-Act-As never does, since it is not signed by anybody who knows.
 create or replace function gre.who() returns gre.actor
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_role text := v_claims ->> 'role';
   v_app jsonb := v_claims -> 'app_metadata';
+  v_said text := v_app ->> 'gre_role';
+  v_nobody constant gre.actor := row('none', null, null)::gre.actor;
   v_act_as text;
-  v_user uuid;
   v_staff public.gre_staff;
   v_player bigint;
 begin
@@ -33,53 +44,52 @@ begin
     v_act_as := nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-gre-act-as';
     if v_act_as is null then
       return row('service', null, null)::gre.actor;
-    elsif v_act_as ~ '^player:[1-9][0-9]{0,17}$' then
-      return row('player', substr(v_act_as, 8)::bigint, null)::gre.actor;
-    elsif v_act_as ~ '^staff:.' then
-      select * into v_staff from public.gre_staff where staff_id = substr(v_act_as, 7);
-      if not coalesce(v_staff.active, true) then
-        return row('none', null, null)::gre.actor;
-      end if;
-      return row(coalesce(v_staff.role, 'staff'), null, substr(v_act_as, 7))::gre.actor;
+    elsif starts_with(v_act_as, 'player:') then
+      v_player := gre.player_number(substr(v_act_as, 8));
+      return case when v_player is null then v_nobody else row('player', v_player, null)::gre.actor end;
+    elsif starts_with(v_act_as, 'staff:') then
+      select * into v_staff from public.gre_staff where staff_id = substr(v_act_as, 7) and active;
+      return case when not found then v_nobody else row(v_staff.role, null, v_staff.staff_id)::gre.actor end;
     end if;
-    return row('none', null, null)::gre.actor;
+    return v_nobody;
   end if;
   if v_role is distinct from 'authenticated' then
-    return row('none', null, null)::gre.actor;
+    return v_nobody;
   end if;
+
+  if v_said in ('staff', 'admin') then
+    if coalesce(char_length(v_app ->> 'staff_id'), 0) not between 1 and 128 then
+      return v_nobody;
+    end if;
+    select * into v_staff from public.gre_staff where staff_id = v_app ->> 'staff_id';
+    if (case when found then not v_staff.active else exists (select from public.gre_staff) end) then
+      return v_nobody;
+    end if;
+    return row(v_said, null, v_app ->> 'staff_id')::gre.actor;
+  elsif v_said = 'player' then
+    v_player := gre.player_number(v_app ->> 'player_id');
+    return case when v_player is null then v_nobody else row('player', v_player, null)::gre.actor end;
+  end if;
+
   if (v_claims ->> 'sub') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-    v_user := (v_claims ->> 'sub')::uuid;
+    return gre.who_is((v_claims ->> 'sub')::uuid);
   end if;
+  return v_nobody;
+end $$;
 
-  if v_app ->> 'gre_role' in ('staff', 'admin') then
-    if coalesce(v_app ->> 'staff_id', '') = '' then
-      return row('none', null, null)::gre.actor;
-    end if;
-    if exists (select from public.gre_staff where staff_id = v_app ->> 'staff_id' and not active) then
-      return row('none', null, null)::gre.actor;
-    end if;
-    return row(v_app ->> 'gre_role', null, v_app ->> 'staff_id')::gre.actor;
-  elsif v_app ->> 'gre_role' = 'player' then
-    if (v_app ->> 'player_id') ~ '^[1-9][0-9]{0,17}$' then
-      return row('player', (v_app ->> 'player_id')::bigint, null)::gre.actor;
-    end if;
-    return row('none', null, null)::gre.actor;
+-- Whom a Supabase Auth user is mapped to.
+create function gre.who_is(p_user uuid) returns gre.actor
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_staff public.gre_staff;
+  v_player bigint;
+begin
+  select * into v_staff from public.gre_staff where user_id = p_user;
+  if found then
+    return case when v_staff.active then row(v_staff.role, null, v_staff.staff_id)::gre.actor else row('none', null, null)::gre.actor end;
   end if;
-
-  if v_user is not null then
-    select * into v_staff from public.gre_staff where user_id = v_user;
-    if found then
-      if not v_staff.active then
-        return row('none', null, null)::gre.actor;
-      end if;
-      return row(v_staff.role, null, v_staff.staff_id)::gre.actor;
-    end if;
-    select player_id into v_player from public.gre_chat_players where user_id = v_user;
-    if found then
-      return row('player', v_player, null)::gre.actor;
-    end if;
-  end if;
-  return row('none', null, null)::gre.actor;
+  select player_id into v_player from public.gre_chat_players where user_id = p_user and player_id between 1 and 9007199254740991;
+  return case when v_player is not null then row('player', v_player, null)::gre.actor else row('none', null, null)::gre.actor end;
 end $$;
 
 -- Who is calling, or a refusal that says what is missing.
@@ -87,10 +97,14 @@ create function gre.caller() returns gre.actor
 language plpgsql stable set search_path = '' as $$
 declare
   v_who gre.actor := gre.who();
-  v_role text := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role';
+  v_role text;
 begin
   if v_who.role = 'none' then
+    v_role := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'role';
     if v_role = 'service_role' then
+      if starts_with(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-gre-act-as', 'staff:') then
+        perform gre.refuse(403, 'act_as_required', 'X-GRE-Act-As names nobody of the active staff (a row of gre_staff)');
+      end if;
       perform gre.refuse(403, 'act_as_required', 'the service key speaks for nobody without X-GRE-Act-As: player:<id> or staff:<id> (of active staff)');
     elsif v_role is distinct from 'authenticated' then
       perform gre.refuse(401, 'not_authenticated', 'a user''s token is required');
@@ -117,13 +131,16 @@ language sql stable security definer set search_path = '' as $$
   select jsonb_build_object('role', w.role, 'player_id', w.player_id, 'staff_id', w.staff_id,
     'display_name', coalesce(p.display_name, s.display_name),
     'chat_enabled', case when w.role = 'player' then coalesce(p.chat_enabled, true) end,
-    'expires_at', (nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'exp')::numeric)
+    'user_id', case when c.claims ->> 'role' = 'authenticated' and w.role <> 'none'
+                      and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin') then c.claims ->> 'sub' end,
+    'expires_at', (c.claims ->> 'exp')::numeric)
   from gre.who() w
+  cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
   left join public.gre_chat_players p on p.player_id = w.player_id
   left join public.gre_staff s on s.staff_id = w.staff_id
 $$;
 comment on function public.gre_whoami() is
-  'Who the caller is: role (service, admin, staff, player, none), player_id or staff_id, display_name, chat_enabled (players), expires_at (unix seconds).';
+  'Who the caller is: role (service, admin, staff, player, none), player_id or staff_id, display_name, chat_enabled (players), user_id (of a user whom a row maps; null where the token itself says who it is), expires_at (unix seconds).';
 
 -- Rules that the functions need -----------------------------------------------------------------------------
 
@@ -145,6 +162,7 @@ create index gre_chat_sessions_latest on public.gre_chat_sessions
   ((case when last_message_at is null then created_at else last_message_at end) desc, id desc);
 create index gre_chat_sessions_latest_open on public.gre_chat_sessions
   ((case when last_message_at is null then created_at else last_message_at end) desc, id desc) where status <> 'closed';
+alter table public.gre_chat_players add constraint gre_chat_players_id_known check (player_id between 1 and 9007199254740991) not valid;
 create index gre_online_status_expiring on public.gre_online_status (expires_at) where status <> 'offline';
 
 -- As before, with the marks of what was read among the columns that belong to the server.
@@ -155,7 +173,7 @@ declare
 begin
   if tg_op = 'INSERT' then
     if new.player_id is null or new.player_id <= 0 then
-      perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+      perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
     end if;
     if v_portal and new.player_id = gre.my_player_id() and exists (
       select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
@@ -258,10 +276,10 @@ begin
   perform gre.ring(null);
   return null;
 end $$;
-create trigger gre_players_changed after insert or update of chat_enabled on public.gre_chat_players
+create trigger gre_players_changed after insert or delete or update of player_id, user_id, chat_enabled on public.gre_chat_players
   for each statement execute function gre.people_changed(); -- one ring, however many are enabled
-create trigger gre_staff_changed after update on public.gre_staff
-  for each row when (old.active is distinct from new.active) execute function gre.people_changed();
+create trigger gre_staff_changed after insert or delete or update of staff_id, user_id, role, active on public.gre_staff
+  for each statement execute function gre.people_changed();
 create trigger gre_online_changed after update on public.gre_online_status
   for each row when (old.status is distinct from new.status) execute function gre.people_changed();
 create trigger gre_online_added after insert on public.gre_online_status
@@ -746,8 +764,8 @@ language plpgsql volatile security definer set search_path = '' set lock_timeout
 declare
   v_who gre.actor := gre.staff_caller();
 begin
-  if p_player_id is null or p_player_id <= 0 then
-    perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
+    perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
   elsif p_enabled is null then
     perform gre.refuse(400, 'enabled_invalid', 'enabled must be true or false');
   end if;
@@ -871,7 +889,8 @@ language plpgsql volatile security definer set search_path = '' as $$
 begin
   if (gre.caller()).role <> 'service' then
     perform gre.refuse(403, 'service_only', 'only the back end may do this');
-  elsif p_user_id is null or (p_player_id is not null and p_staff_id is not null) or p_player_id <= 0 or p_staff_id = '' then
+  elsif p_user_id is null or (p_player_id is not null and p_staff_id is not null)
+    or p_player_id not between 1 and 9007199254740991 or char_length(p_staff_id) not between 1 and 128 then
     perform gre.refuse(400, 'link_invalid', 'a user is one player or one staff member');
   end if;
   update public.gre_chat_players set user_id = null where user_id = p_user_id and player_id is distinct from p_player_id;
@@ -948,16 +967,48 @@ begin
     'sessions', to_jsonb(v_found));
 end $$;
 
+-- Which of these identities no longer hold: [{"sub", "role", "player_id", "staff_id"}, …] as gre_whoami told them, sub being its
+-- user_id: null where the token itself, or X-GRE-Act-As, said who it is. The lost ones come back as they were given.
+create function gre.lost_identities(p_identities jsonb) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  return (
+    select coalesce(jsonb_agg(i.x), '[]')
+    from jsonb_array_elements(p_identities) i (x)
+    cross join lateral (
+      select nullif(i.x ->> 'sub', '') as sub, i.x ->> 'role' as role, i.x ->> 'staff_id' as staff_id, (i.x ->> 'player_id')::bigint as player_id) w
+    left join public.gre_staff s on s.staff_id = w.staff_id
+    where case
+      when w.sub !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then true
+      when w.sub is not null then (
+        select row(m.role, m.player_id, m.staff_id) is distinct from row(w.role, w.player_id, w.staff_id) from gre.who_is(w.sub::uuid) m)
+      when w.staff_id is null then false
+      when s.staff_id is null then exists (select from public.gre_staff)
+      else not s.active end);
+end $$;
+
 -- The heartbeat of staff with sockets here, and who is there: {"online": [{"staff_id", "display_name", "status"}],
--- "gone": [staff ids of p_staff that are no longer active], "disabled": [player ids of p_players]}.
-create function public.gre_hub_presence(p_staff text[], p_players bigint[], p_expires_in numeric) returns jsonb
+-- "gone": [staff ids of p_staff that are no longer active], "disabled": [player ids of p_players], "lost": [those of p_identities
+-- that no longer hold, see gre.lost_identities]}.
+create function public.gre_hub_presence(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb default '[]') returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_now timestamptz := clock_timestamp();
+  v_lost jsonb;
+  v_staff text[];
 begin
+  if jsonb_typeof(p_identities) is distinct from 'array' then
+    perform gre.refuse(400, 'identities_invalid', 'p_identities must be an array');
+  end if;
+  v_lost := gre.lost_identities(p_identities);
+  -- Nobody is online through a socket that is about to be closed; unless another one, whose right holds, is there too.
+  v_staff := array(
+    select s from unnest(p_staff) s
+    where not exists (select from jsonb_array_elements(v_lost) x where x ->> 'staff_id' = s)
+      or exists (select from jsonb_array_elements(p_identities) x where x ->> 'staff_id' = s and not v_lost @> jsonb_build_array(x)));
   update public.gre_online_status o set last_seen_at = v_now, expires_at = v_now + p_expires_in * interval '1 second',
     status = case o.status when 'offline' then 'online' else o.status end
-  from (select staff_id from public.gre_online_status where staff_id = any (p_staff) and expires_at is not null
+  from (select staff_id from public.gre_online_status where staff_id = any (v_staff) and expires_at is not null
         order by staff_id for no key update skip locked) mine
   where o.staff_id = mine.staff_id;
   -- (The time stays: it tells who expired from who went. Who is here after all, comes back above.)
@@ -970,7 +1021,8 @@ begin
                                          order by o.staff_id), '[]') from public.gre_online_status o where o.status <> 'offline' and o.staff_id is not null),
     'gone', (select coalesce(jsonb_agg(s.staff_id), '[]') from public.gre_staff s where s.staff_id = any (p_staff) and not s.active),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
-                 where p.player_id = any (p_players) and not p.chat_enabled));
+                 where p.player_id = any (p_players) and not p.chat_enabled),
+    'lost', v_lost);
 end $$;
 
 -- Who may call what -------------------------------------------------------------------------------------------

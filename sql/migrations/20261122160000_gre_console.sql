@@ -73,8 +73,8 @@ begin
   if new.player_id is null then
     new.player_id := v_who.player_id;
   end if;
-  if new.player_id is null or new.player_id <= 0 then
-    perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+  if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
+    perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
   end if;
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
@@ -188,8 +188,8 @@ declare
   v_portal boolean := current_user in ('anon', 'authenticated', 'service_role');
 begin
   if tg_op = 'INSERT' then
-    if new.player_id is null or new.player_id <= 0 then
-      perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+    if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
+      perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
     end if;
     if v_portal and new.player_id = gre.my_player_id() and exists (
       select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
@@ -330,8 +330,8 @@ declare
   v_who gre.actor := gre.staff_caller();
   v public.gre_chat_players;
 begin
-  if p_player_id is null or p_player_id <= 0 then
-    perform gre.refuse(400, 'player_invalid', 'player_id must be a positive whole number');
+  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
+    perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
   end if;
   select * into v from public.gre_chat_players where player_id = p_player_id;
   return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name, 'enabled', coalesce(v.chat_enabled, true));

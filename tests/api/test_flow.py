@@ -180,7 +180,7 @@ def test_sessions_are_paged_without_gap_or_repeat(api: Api, player_id: int) -> N
     which = {"status": "active", "assigned": f"pager{player_id}"}
     api.sql("insert into gre_staff (staff_id, role) values (%s, 'staff')", which["assigned"])
     for n in range(7):
-        session = api.backend(f"player:{10**17 + player_id * 10 + n}").send()["sessionId"]
+        session = api.backend(f"player:{10**14 + player_id * 10 + n}").send()["sessionId"]
         path = f"/api/gre-admin/session/{session}/status"
         assert api.staff().put(path, status="assigned", staffId=which["assigned"]).status_code == 200
     whole = api.staff().get("/api/gre-admin/sessions", params={"limit": 500, **which}).json()

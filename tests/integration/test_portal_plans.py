@@ -21,6 +21,7 @@ from tests.integration.filling import without_indexes
 # Session n is player n's. 1 to 5,000 are open, 5,001 to 45,000 closed, the lower the later; session 1 has 10,000 messages.
 FILL = """
 set session_replication_role = replica;
+insert into gre_staff (staff_id) values ('s1');
 insert into gre_chat_sessions (id, player_id, player_name, waiting_since, status, last_seq, rev, last_message_at, created_at, updated_at)
   select md5('s' || n)::uuid, n, md5(n::text), case when n <= 5000 and n % 2 = 0 then now() - n * interval '1 minute' end, case when n <= 5000 then 'active' else 'closed' end, case when n = 1 then 10000 else 22 end, 30,
     now() - n * interval '1 minute', now() - n * interval '1 minute', now() - n * interval '1 minute'

@@ -76,7 +76,9 @@ def test_what_a_mark_refuses(db: Database, a: Door, b: Door, s: Door) -> None:
 
 def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Door, s: Door) -> None:
     with db.connect() as setup:
-        setup.execute("insert into gre_staff (staff_id, active) values ('s2', true), ('gone', false)")
+        setup.execute(
+            "insert into gre_staff (staff_id, active) values ('s1', true), ('s2', true), ('gone', false)"
+        )
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
 
     def put(status: str | None, who: Door = s, **more: Any) -> dict[str, Any]:

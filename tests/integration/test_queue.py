@@ -140,7 +140,7 @@ def test_the_longest_waiting_first_then_the_latest_answered_then_the_latest_clos
     s.call("gre_set_session_status", session_id=found[3]["id"], status="assigned")
     s.call("gre_set_session_status", session_id=found[1]["id"], status="assigned", staff_id="s1")
     with db.connect() as setup:
-        setup.execute("insert into gre_staff (staff_id) values ('s2')")
+        setup.execute("insert into gre_staff (staff_id) values ('s1'), ('s2')")
     s.call("gre_set_session_status", session_id=found[0]["id"], status="assigned", staff_id="s2")
     assert players(s, assigned="me") == [2, 4]
     assert players(s, assigned="s2") == [1]
