@@ -193,8 +193,11 @@ class Portal:
         )
 
     async def catch_up(self, caller: Caller, since: Mapping[str, int] | None) -> Json:
-        """Read what a reader missed since these seqs: {"sessions": [S, …], "missed": [M, …]}."""
-        return await self._object("gre_catch_up", {"p_since": since}, caller)
+        """Read from where on a reader missed something since these seqs, and the sessions that it should know.
+
+        {"sessions": [S, …], "positions": {session id: seq}}, see `gre_catch_up`; the messages are read with `news`.
+        """
+        return await self._object("gre_catch_up", {"p_since": since, "p_total": 0}, caller)
 
     async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> Json:
         """Mark as read: {"session_id", "by", "up_to_seq", "timestamp", "changed"}."""
@@ -293,11 +296,14 @@ class Portal:
         since: str | None = None,
         epoch: str | None = None,
         players: Sequence[int] | None = None,
+        limit: int = 200,
+        size: int = 1_000_000,
     ) -> Json:
         """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
+        Of one session at most `limit` messages come, in all about `size` bytes.
         """
         return await self._object(
             "gre_hub_news",
@@ -307,6 +313,8 @@ class Portal:
                 "p_since": since,
                 "p_epoch": epoch,
                 "p_players": None if players is None else list(players),
+                "p_limit": limit,
+                "p_bytes": size,
             },
             None,
         )

@@ -1,8 +1,7 @@
-"""How a client comes in: whether it is who it says, and what it has missed."""
+"""How a client comes in: whether it is who it says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 
 from starlette.websockets import WebSocket
@@ -14,9 +13,6 @@ from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.rest import Caller
-
-PAGE = 500
-"""Messages that are read at once for one that missed many."""
 
 _ROLES = {
     "player": {"player"}, "gre_staff": {"staff", "admin"}, "gre": {"staff", "admin"},
@@ -65,33 +61,6 @@ def welcome(who: Identity, sessions: list[Json], staff_online: int) -> Json:
         "success": True, "role": who.role, **own, "expiresAt": _iso(who.expires_at),
         "sessions": sessions, "staffOnline": staff_online,
     }  # fmt: skip
-
-
-async def missed(
-    portal: Portal, caller: Caller, since: Mapping[str, int], found: Json
-) -> AsyncIterator[Json]:
-    """What was missed since those seqs, each session in the order of seq.
-
-    `found` is what `catch_up` answered, the latest of each session; what was too much for it is read page by
-    page before. Raises as Portal does.
-    """
-    latest: dict[str, list[Json]] = {}
-    for message in found["missed"]:
-        latest.setdefault(message["session_id"], []).append(message)
-    for session in found["sessions"]:
-        key = session["id"]
-        end = latest.get(key, [])
-        first = end[0]["seq"] if end else session["last_seq"] + 1
-        # (Who has seen nothing at all gets the end of each session; the rest is history.)
-        at = since.get(key, 0 if end and since else first)
-        while at + 1 < first:
-            page = await portal.history(caller, session_id=key, after_seq=at, limit=PAGE)
-            for message in page["messages"]:
-                if message["seq"] < first:
-                    yield message
-            at = page["messages"][-1]["seq"] if page["messages"] else first
-        for message in end:
-            yield message
 
 
 def _iso(seconds: float | None) -> str | None:

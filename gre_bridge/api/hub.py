@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +21,8 @@ import structlog
 
 from gre_bridge.api.audience import Audience
 from gre_bridge.api.frames import frame
-from gre_bridge.api.presence import Listener, People
+from gre_bridge.api.pacing import ReadSize, Turns
+from gre_bridge.api.presence import READ_BY, Listener, News, People
 from gre_bridge.errors import BridgeError
 from gre_bridge.models import Json, NewRow
 from gre_bridge.portal import Portal
@@ -38,6 +40,10 @@ GRACE = 2.0
 """Seconds after which a bell for a message should have rung."""
 RETRY = 0.25
 RETRY_MAX = 2.0
+READERS = 4
+"""Reads at once for sockets that are behind."""
+TIDY = 60.0
+"""Seconds between looks for positions that sockets need no longer."""
 
 
 @dataclass(slots=True)
@@ -78,7 +84,7 @@ class Hub:
         self._feed_healthy = feed_healthy
         self._broadcast = broadcast
         self._on_missed = on_missed
-        self._clock = clock
+        self.clock = clock
         self.audience = Audience(metrics)
         self._known: dict[str, _Known] = {}
         self._foreign: set[str] = set()
@@ -90,6 +96,12 @@ class Hub:
         # The last sweep's time less SLACK. What was created before it has been told, or belongs to a session that
         # is known: so it is also the time from which an unknown session is read.
         self._since: str | None = None
+        self._settled = -math.inf
+        """The time, by the clock here, from which `_since` is for certain the same or later."""
+        self._tidied = clock()
+        self._size = ReadSize()
+        self._missed_size = ReadSize(sessions=50, messages=100, size=256 * 1024)
+        self._readers = asyncio.Semaphore(READERS)
         self.people = People(portal=portal, metrics=metrics, here=self.audience.everyone)
 
     # Who listens
@@ -167,7 +179,26 @@ class Hub:
         text = frame("typing", **body)
         for listener in self.audience.hearing(body["playerId"]):
             if listener is not origin:
-                listener.tell(text)
+                listener.hint(text)
+
+    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
+        """Read for a socket what is newer than these seqs; a few at a time, so that nobody waits long. See Source."""
+        size = self._missed_size
+        async with self._readers:
+            asked = dict(itertools.islice(positions.items(), size.sessions))
+            try:
+                found = await self._portal.news(
+                    known={session: (seq, -1) for session, seq in asked.items()},
+                    sessions=list(asked),
+                    players=None if player_id is None else [player_id],
+                    limit=size.messages,
+                    size=size.size,
+                )
+            except BridgeError:
+                size.halve()
+                raise
+            size.grow()
+        return {**found, "left": [*found["left"], *(key for key in positions if key not in asked)]}
 
     # Reading
 
@@ -181,7 +212,7 @@ class Hub:
         failures = 0
         while True:
             interval = self._sweep if self._feed_healthy() else self._fast_sweep
-            left = self._swept + interval - self._clock()
+            left = self._swept + interval - self.clock()
             swept = False
             try:
                 async with asyncio.timeout(max(0.0, left) if self.audience else None):
@@ -193,7 +224,7 @@ class Hub:
                 self._named.clear()
                 continue
             # However often it rings for some, the others are swept.
-            self._everything |= self._clock() >= self._swept + interval
+            self._everything |= self.clock() >= self._swept + interval
             try:
                 ages = await self._read()
                 if swept and (missed := [age for age in ages if age > GRACE]):
@@ -212,11 +243,11 @@ class Hub:
 
         What fails stays to be read.
         """
-        now, whom, since = self._clock(), self.audience.players(), self._since
+        now, whom, since = self.clock(), self.audience.players(), self._since
         # The first look says from where on to look, the second takes positions: who waits for these two
         # (`looking`) reads for himself what they saw. What is named waits for the third.
         beginning = not self._looked.is_set()
-        named = set() if beginning else set(itertools.islice(self._named, 500))
+        named = set() if beginning else set(itertools.islice(self._named, self._size.sessions))
         # What rings while this is under way has to be read again, so it is taken off now.
         self._named -= named
         everything, self._everything = self._everything, False
@@ -232,26 +263,31 @@ class Hub:
                 since=since if everything else None,
                 epoch=None if beginning else since,
                 players=whom,
+                limit=self._size.messages,
+                size=self._size.size,
             )
-            told = {entry["session"]["id"]: entry["more"] for entry in news["sessions"]}
-            written: list[str] = []
-            for entry in news["sessions"]:
-                if beginning:
-                    self._note(entry)
-                else:
-                    written += self._tell(entry)
             more, begun = news["more"], _earlier(news["now"], SLACK)
+            if beginning:
+                for entry in news["sessions"]:
+                    self._note(entry)
+            written = [] if beginning else await self._tell_each(news["sessions"])
+            # (Of everything, what was left out is found again by the next look.)
+            rest = named & set(news["left"])
+            rest |= {entry["session"]["id"] for entry in news["sessions"] if entry["more"]}
         except Exception:
+            self._size.halve()
             self._named |= named
             self._everything |= everything
             raise
-        self._named |= {session for session, rest in told.items() if rest}
+        self._size.grow()
+        self._named |= rest
         if whom is not None and whom == self.audience.players() and len(self._foreign) < FOREIGN:
             self._foreign |= set(news["others"])
         if everything:
             self._everything |= since is None or more
             if not more:
                 self._since, self._swept = begun, now
+                self._settled = now - SLACK.total_seconds()
                 if since is not None:
                     self._looked.set()
             self._forget()
@@ -259,55 +295,79 @@ class Hub:
             self._rung.set()
         return [_seconds(news["now"]) - _seconds(then) for then in written]
 
+    async def _tell_each(self, entries: list[Json]) -> list[str]:
+        """Tell what a read brought; when the messages were written."""
+        written, turns = list[str](), Turns()
+        for entry in entries:
+            try:
+                written += await self._tell(entry, turns)
+            except (KeyError, TypeError, ValueError) as error:
+                self._skip(entry, error)
+        return written
+
+    def _skip(self, entry: Json, error: Exception) -> None:
+        """Pass over a session's news that cannot be told, so that the others are."""
+        session = entry["session"]
+        known = self._known.setdefault(session["id"], _Known(session["player_id"]))
+        known.seq, known.rev, entry["more"] = session["last_seq"], session["rev"], False
+        log.error("a session's news cannot be told", session=session["id"], error=type(error).__name__)
+
     def _note(self, entry: Json) -> None:
         """Take one session's position, telling nobody."""
         session = entry["session"]
         known = self._known[session["id"]] = _Known(session["player_id"], session["last_seq"], session["rev"])
         known.state = (session["status"], session["assigned_staff_id"])
         known.reads = {side: seq for side, (seq, _) in entry["reads"].items()}
-        known.touched = self._clock()
+        known.touched = self.clock()
 
-    def _tell(self, entry: Json) -> list[str]:
+    async def _tell(self, entry: Json, turns: Turns) -> list[str]:
         """Tell one session's news: what it is, its messages, what was read; its end comes last. When they were written."""
-        session = entry["session"]
+        session, messages = entry["session"], entry["messages"]
         key, player = session["id"], session["player_id"]
         first = key not in self._known
         known = self._known.setdefault(key, _Known(player))
-        known.touched = self._clock()
+        known.touched = self.clock()
         state = (session["status"], session["assigned_staff_id"])
         updated = frame("session_updated", session=session) if state != known.state else None
-        audience = list(self.audience.hearing(player))
         if first:
-            _tell_all(audience, updated)
+            at = messages[0]["seq"] - 1 if messages else session["last_seq"]
+            self._tell_all(player, key, at, News.OPENED, updated)
         written: list[str] = []
-        for message in entry["messages"]:
+        for message in messages:
             if message["seq"] > known.seq:
                 known.seq = message["seq"]
                 written.append(message["created_at"])
                 text = frame("chat_message", message=message, replay=False)
-                for listener in audience:
+                for listener in self.audience.hearing(player):
                     listener.message(message, text)
+                # Who has come meanwhile has read this already, or will.
+                await turns.take(len(text), lambda: self.audience.hearing(player))
         if entry["more"]:
             return written  # rev stays behind, so that the rest is read
         known.seq, known.rev, known.state = session["last_seq"], session["rev"], state
         for side, (seq, at) in entry["reads"].items():
             if seq > known.reads.get(side, 0) and (not first or at > (self._since or at)):
-                _tell_all(audience, frame("messages_read", sessionId=key, by=side, upToSeq=seq, timestamp=at))
+                text = frame("messages_read", sessionId=key, by=side, upToSeq=seq, timestamp=at)
+                self._tell_all(player, key, known.seq, READ_BY[side], text)
             known.reads[side] = seq
         if not first:
-            _tell_all(audience, updated)
+            self._tell_all(player, key, known.seq, News.UPDATED, updated)
         return written
 
+    def _tell_all(self, player: int, session: str, seq: int, what: News, text: str | None) -> None:
+        if text is not None:
+            for listener in self.audience.hearing(player):
+                listener.news(session, seq, what, text)
+
     def _forget(self) -> None:
-        limit = self._clock() - FORGET
+        limit = self.clock() - FORGET
         for key in [key for key, known in self._known.items() if known.touched < limit]:
             del self._known[key]
-
-
-def _tell_all(audience: Iterable[Listener], text: str | None) -> None:
-    if text is not None:
-        for listener in audience:
-            listener.tell(text)
+        if self.clock() - self._tidied > TIDY:
+            self._tidied = self.clock()
+            passed = {key: known.seq for key, known in self._known.items()}
+            for listener in self.audience.everyone():
+                listener.forget(passed, since=self._settled)
 
 
 def _kind(error: Exception) -> str:

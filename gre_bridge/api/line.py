@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,9 +19,15 @@ from gre_bridge.models import Json
 
 QUEUE_FRAMES = 2000
 QUEUE_BYTES = 4 * 1024 * 1024
-"""What may wait for a slow reader. (What it missed is fed to it at its own pace.)"""
-AHEAD = 50
-"""Frames that may wait before `drained` waits."""
+"""What may wait at all: answers to a client that asks and does not read."""
+FULL_FRAMES, FULL_BYTES = 500, 256 * 1024
+"""What may wait of what others say; the rest is read from the database when this has been taken."""
+BUSY_FRAMES, BUSY_BYTES = 100, 64 * 1024
+"""What may wait before `drained` waits, and somebody with more to tell had better pause."""
+STALLED = 30.0
+"""Seconds in which a client may take nothing at all of what waits for it."""
+SLICE = 0.005
+"""Seconds of writing after which the others have a turn."""
 INBOX = 64
 FRAMES_PER_SECOND = 20.0
 FRAMES_BURST = 100.0
@@ -46,7 +53,7 @@ class Line:
         self._waiting: deque[str] = deque()
         self._bytes = 0
         self._stirred = asyncio.Event()
-        self._emptied = asyncio.Event()
+        self._drained = asyncio.Event()
         self._tokens = FRAMES_BURST
         self._filled = clock()
         self._ended = asyncio.Event()
@@ -60,16 +67,26 @@ class Line:
     def put(self, text: str) -> None:
         """Send a frame in its turn; a reader that is too slow for that is dropped."""
         self._waiting.append(text)
-        self._bytes += len(text)
+        self._bytes += sys.getsizeof(text)
         self._stirred.set()
         if len(self._waiting) > QUEUE_FRAMES or self._bytes > QUEUE_BYTES:
             self.end(Closing(1013, "too slow"))
 
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that no more is to be kept here."""
+        return len(self._waiting) > FULL_FRAMES or self._bytes > FULL_BYTES
+
+    @property
+    def busy(self) -> bool:
+        """Whether the reader has not nearly caught up."""
+        return len(self._waiting) > BUSY_FRAMES or self._bytes > BUSY_BYTES
+
     async def drained(self) -> None:
         """Wait until the reader has nearly caught up."""
-        while len(self._waiting) > AHEAD:
-            self._emptied.clear()
-            await self._emptied.wait()
+        while self.busy:
+            self._drained.clear()
+            await self._drained.wait()
 
     def complain(
         self, code: str, text: str, client_id: str | None = None, retry_after: float | None = None
@@ -81,13 +98,23 @@ class Line:
         self.put(frame("error", code=code, error=text, **more))
 
     async def write(self) -> None:
-        """Send what waits, for ever."""
+        """Send what waits until cancelled. Raises Closing (1013) when the client takes nothing for long."""
         while True:
+            began = self._clock()
             while self._waiting:
                 text = self._waiting.popleft()
-                self._bytes -= len(text)
-                await self._ws.send_text(text)
-            self._emptied.set()
+                self._bytes -= sys.getsizeof(text)
+                try:
+                    async with asyncio.timeout(STALLED):
+                        await self._ws.send_text(text)
+                except TimeoutError:
+                    raise Closing(1013, "too slow") from None
+                if not self.busy:
+                    self._drained.set()
+                # (To send waits only when the client does not read: else one long queue would be one step.)
+                if self._clock() - began > SLICE:
+                    await asyncio.sleep(0)
+                    began = self._clock()
             self._stirred.clear()
             await self._stirred.wait()
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import IntFlag
 from typing import Protocol
 
 from gre_bridge.api.frames import frame
@@ -24,16 +25,42 @@ CROWD = 0.25
 """Seconds in which rings count as one: they come in crowds."""
 
 
+class News(IntFlag):
+    """What happened in a session, apart from messages."""
+
+    OPENED = 1
+    """It was met for the first time: told before its messages."""
+    UPDATED = 2
+    READ_BY_STAFF = 4
+    READ_BY_PLAYER = 8
+
+
+READ_BY = {"staff": News.READ_BY_STAFF, "player": News.READ_BY_PLAYER}
+
+
 class Listener(Protocol):
     """A socket as the hub sees it. No method may block or raise."""
 
     identity: Identity
 
+    @property
+    def busy(self) -> bool:
+        """Whether it takes frames, and has many to write."""
+
     def message(self, message: Json, text: str) -> None:
         """Take a chat message (M) and its frame."""
 
-    def tell(self, text: str) -> None:
-        """Take any other frame."""
+    def news(self, session: str, seq: int, what: News, text: str) -> None:
+        """Take a frame of what happened in a session, which was told up to `seq`."""
+
+    def staff_status(self, staff_id: str, text: str) -> None:
+        """Take the presence of one of the staff."""
+
+    def hint(self, text: str) -> None:
+        """Take a frame that may be lost."""
+
+    def forget(self, passed: Mapping[str, int], *, since: float) -> None:
+        """Drop positions that the hub has passed: its own are `passed`; of others it tells what is newer than `since`."""
 
     def end(self, code: int, reason: str, error: str) -> None:
         """Close with this close code after an error frame."""
@@ -119,7 +146,7 @@ class People:
             "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
         )
         for one in self._here():
-            one.tell(text)
+            one.staff_status(row["staff_id"], text)
 
     def is_there(self, staff_id: str | None) -> bool:
         """Whether this staff member is online or away."""

@@ -16,11 +16,12 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gre_bridge.api.access import Access
-from gre_bridge.api.entry import identify, missed, welcome
+from gre_bridge.api.entry import identify, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.line import Closing, Line
 from gre_bridge.api.presence import ABSENT
+from gre_bridge.api.subscriber import Subscriber
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.portal import Identity, Portal
@@ -30,12 +31,10 @@ from gre_bridge.telemetry import Metrics
 log = structlog.get_logger("gre.socket")
 
 AUTHENTICATE_WITHIN = 10.0
-HELD_FRAMES = 20_000
-"""What may be held while a socket catches up: it may come in the middle of a bulk of 10,000 messages."""
 REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
-OWN = 500
-"""Own messages that a socket remembers, so as not to hear of them twice."""
+SESSIONS = 500
+"""Sessions of which a socket remembers the player."""
 TRY_FOR = 10.0
 """Seconds for which a message is tried again while the database is away."""
 
@@ -51,7 +50,7 @@ class Counts(Protocol):
 
 
 class Socket:
-    """A connection from its acceptance to its close. A Listener of the hub."""
+    """A connection from its acceptance to its close."""
 
     def __init__(
         self,
@@ -71,71 +70,26 @@ class Socket:
         self._access = access
         self._metrics = metrics
         self._line = Line(websocket)
+        self._hears = Subscriber(line=self._line, source=hub, metrics=metrics, clock=hub.clock)
         self._caller: Caller | None = None
-        self.identity = Identity("none")
         self.inside = False  # it has authenticated
         self._ready = asyncio.Event()
         self._renewed = asyncio.Event()
-        # What the hub told while this socket may not hear it: it is catching up, or its token has expired.
-        self._held: list[tuple[Json | None, str]] | None = []
-        self._seen: dict[str, int] = {}
         self._players: dict[str, int] = {}
-        self._current: str | None = None
-        # Its own messages come by acknowledgement: the one being sent, that one as the hub told it, those yet to be told.
-        self._sending: str | None = None
-        self._heard: Json | None = None
-        self._own: dict[str, None] = {}
 
-    # What the hub calls
-
-    def message(self, message: Json, text: str) -> None:
-        """See Listener."""
-        session = message["session_id"]
-        if self._held is not None:
-            self._hold(message, text)
-        elif message["seq"] > self._seen.get(session, 0):
-            self._seen[session] = message["seq"]
-            self._players[session] = message["player_id"]
-            self._current = session
-            if message["id"] == self._sending:
-                self._heard = message
-            elif message["id"] in self._own:
-                del self._own[message["id"]]
-            else:
-                self._metrics.socket_messages.labels("out").inc()
-                self._line.put(text)
-
-    def tell(self, text: str) -> None:
-        """See Listener."""
-        if self._held is not None:
-            self._hold(None, text)
-        else:
-            self._line.put(text)
-
-    def end(self, code: int, reason: str, error: str = "") -> None:
-        """See Listener."""
-        self._line.end(Closing(code, reason, error))
-
-    def _hold(self, message: Json | None, text: str) -> None:
-        assert self._held is not None
-        self._held.append((message, text))
-        if len(self._held) > HELD_FRAMES:
-            self.end(1013, "too slow")
-
-    def _release(self) -> None:
-        held, self._held = self._held or [], None
-        for message, text in held:
-            if message is None:
-                self.tell(text)
-            else:
-                self.message(message, text)
+    @property
+    def identity(self) -> Identity:
+        """Who it is; role `none` before it has authenticated."""
+        return self._hears.identity
 
     # Its life
 
     async def run(self) -> None:
         """Serve until it ends, for whatever reason."""
         line = self._line
-        duties = (line.write(), line.read(), line.ended(), self._act(), self._expire())
+        duties = (
+            line.write(), line.read(), line.ended(), self._act(), self._expire(), self._hears.catch_up(),
+        )  # fmt: skip
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +99,7 @@ class Socket:
             line.end(Closing(1012, "restart"))
             raise
         finally:
-            self._hub.remove(self)
+            self._hub.remove(self._hears)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -164,14 +118,9 @@ class Socket:
             raise Closing(4408, "no authentication in time", "not_authenticated") from None
         try:
             async with asyncio.timeout(AUTHENTICATE_WITHIN):
-                found = await self._enter(asked)
-            async for message in missed(self._portal, self._as(), asked.since or {}, found):
-                await line.drained()
-                self._metrics.socket_messages.labels("replayed").inc()
-                line.put(frame("chat_message", message=message, replay=True))
+                await self._enter(asked)
         except (TimeoutError, BridgeError):
             raise Closing(1013, "try again in a moment", "unavailable") from None
-        self._release()
         self._ready.set()
         while True:
             asked = await line.inbox.get()
@@ -183,7 +132,7 @@ class Socket:
                 line.complain("unavailable", "try again in a moment", asked.client_id, 2.0)
 
     async def _do(self, asked: ClientFrame) -> None:
-        if self._held is not None and not isinstance(asked, Authenticate):
+        if self._hears.muted and not isinstance(asked, Authenticate):
             raise Refused(401, "token_expired", "the token has expired, authenticate again")
         match asked:
             case SendMessage():
@@ -206,14 +155,15 @@ class Socket:
 
     # Who it is
 
-    async def _enter(self, asked: Authenticate) -> Json:
-        """Listen first, then read: what commits in between is held. Returns what `catch_up` found."""
-        self._caller, self.identity = await identify(self._ws, asked, self._portal, self._access)
+    async def _enter(self, asked: Authenticate) -> None:
+        """Listen first, then ask what was missed: what commits in between is not told twice."""
+        hears = self._hears
+        self._caller, hears.identity = await identify(self._ws, asked, self._portal, self._access)
         if not self._door.admit(self.identity):
             raise Closing(4429, "too many connections of this person", "too_many_connections")
         self.inside = True
         self._door.entered(self._ws)
-        self._hub.add(self)
+        self._hub.add(self._hears)
         await self._hub.looking()
         found = await self._portal.catch_up(self._caller, asked.since)
         if self.identity.is_staff and not self._hub.people.is_there(self.identity.staff_id):
@@ -221,14 +171,13 @@ class Socket:
                 row = await self._portal.set_online_status(self._caller, "online", expires_in=ABSENT)
                 self._hub.people.status_set(row)
         sessions: list[Json] = found["sessions"]
-        for session in sessions:
-            self._seen[session["id"]] = session["last_seq"]
+        for session in sessions[:SESSIONS]:
             self._players[session["id"]] = session["player_id"]
-        self._current = next((one["id"] for one in sessions if one["status"] == "active"), None)
+        hears.enter(found, asked.since)
         self._line.put(
-            frame("authenticated", **welcome(self.identity, sessions, self._hub.people.staff_online))
+            frame("authenticated", **welcome(hears.identity, sessions, self._hub.people.staff_online))
         )
-        return found
+        hears.unmute()
 
     async def _renew(self, asked: Authenticate) -> None:
         """Take a new token of the same person."""
@@ -236,10 +185,10 @@ class Socket:
         caller, found = await identify(self._ws, asked, self._portal, self._access)
         if (found.role, found.player_id, found.staff_id) != (old.role, old.player_id, old.staff_id):
             raise Closing(4401, "the new token is another person's", "identity_mismatch")
-        self._caller, self.identity = caller, found
+        self._caller, self._hears.identity = caller, found
         self._renewed.set()
         self._line.put(frame("authenticated", **welcome(found, [], self._hub.people.staff_online)))
-        self._release()
+        self._hears.unmute()
 
     async def _expire(self) -> None:
         """When the token ends, tell nothing more until there is a new one, and close if none comes."""
@@ -249,7 +198,7 @@ class Socket:
             if await self._renewal(None if ends is None else max(0.0, ends - time.time())):
                 continue
             self._line.complain("token_expired", "the token has expired, authenticate again")
-            self._held = []
+            self._hears.mute()
             if not await self._renewal(REAUTHENTICATE_WITHIN):
                 raise Closing(4401, "the token has expired", "token_expired")
 
@@ -266,28 +215,24 @@ class Socket:
     async def _send(self, asked: SendMessage) -> None:
         message_id = asked.id or str(uuid.uuid4())
         # Known before it is sent: the bell may be faster than the answer.
-        self._sending, self._heard = message_id, None
+        hears = self._hears
+        hears.sending, hears.heard = message_id, None
         try:
             answer = await self._persist(asked, message_id)
         except Refused:
-            if self._heard is not None:  # another message that has this id
-                self._line.put(frame("chat_message", message=self._heard, replay=False))
+            hears.tell_heard()  # another message that has this id
             raise
         except TransientError:
-            if self._heard is None:
+            if hears.heard is None:
                 raise
-            answer = {"message": self._heard, "duplicate": False}  # the answer was lost, the message was not
+            answer = {"message": hears.heard, "duplicate": False}  # the answer was lost, the message was not
         finally:
-            self._sending = None
+            hears.sending = None
         message = answer["message"]
         session = message["session_id"]
         self._metrics.socket_messages.labels("in").inc()
-        self._players[session] = message["player_id"]
-        self._current = session
-        if message["seq"] > self._seen.get(session, 0):
-            self._own[message["id"]] = None
-            if len(self._own) > OWN:
-                del self._own[next(iter(self._own))]
+        self._remember(session, message["player_id"])
+        hears.acknowledge(message)
         self._line.put(
             frame(
                 "message_ack", clientId=asked.client_id, id=message["id"], sessionId=session,
@@ -306,7 +251,7 @@ class Socket:
                     session_id=asked.session_id,
                 )  # fmt: skip
             except TransientError:
-                if time.monotonic() + pause > deadline or self._heard is not None:
+                if time.monotonic() + pause > deadline or self._hears.heard is not None:
                     raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
@@ -314,17 +259,23 @@ class Socket:
     async def _type(self, asked: Typing) -> None:
         session = asked.session_id
         if session is None and self.identity.player_id is not None:
-            session = self._current
+            session = self._hears.current
         if session is None:
             raise Refused(400, "session_missing", "a session is required")
         player = self._players.get(session) or self._hub.player_of(session)
-        if player is None and self.identity.is_staff:
+        if player is None:
             page = await self._portal.history(self._as(), session_id=session, limit=1)
             player = page["session"]["player_id"]
-        if player is None or self.identity.player_id not in (None, player):
+        if self.identity.player_id not in (None, player):
             raise Refused(404, "session_unknown", "there is no such session")
+        self._remember(session, player)
+        await self._hub.typing(self._hears, session_id=session, player_id=player, typing=asked.typing)
+
+    def _remember(self, session: str, player: int) -> None:
+        self._players.pop(session, None)
         self._players[session] = player
-        await self._hub.typing(self, session_id=session, player_id=player, typing=asked.typing)
+        if len(self._players) > SESSIONS:
+            del self._players[next(iter(self._players))]
 
 
 def _end_by(line: Line, error: BaseException | None) -> None:

@@ -297,7 +297,7 @@ async def test_who_leaves_the_staff_leaves_the_chat(api: Api, player_id: int) ->
 # A slow reader -----------------------------------------------------------------------------------------------
 
 
-def deaf(url: str, mine: str) -> socket.socket:
+def deaf(url: str, mine: str, **claims: Any) -> socket.socket:
     """An authenticated client that buffers next to nothing and reads no more."""
     protocol = ClientProtocol(parse_uri(ws_url(url)))
     host, port = url.removeprefix("http://").split(":")
@@ -308,7 +308,7 @@ def deaf(url: str, mine: str) -> socket.socket:
     protocol.send_request(protocol.connect())
     sock.sendall(b"".join(protocol.data_to_send()))
     protocol.receive_data(sock.recv(4096))
-    protocol.send_text(json.dumps({"type": "authenticate", "token": mine}).encode())
+    protocol.send_text(json.dumps({"type": "authenticate", "token": mine, **claims}).encode())
     sock.sendall(b"".join(protocol.data_to_send()))
     assert b"authenticated" in sock.recv(4096)
     return sock
@@ -344,8 +344,8 @@ async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
         )
         assert process.memory_info().rss - before < 60 * 1024 * 1024
         await asyncio.to_thread(
-            wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="1013") >= dropped + 2
-        )
+            wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="1013") >= dropped + 2, 60,
+        )  # fmt: skip
     # Whoever of the staff comes back within a minute would be told all of these 25 MB.
     api.stack.http.post(
         "/rest/v1/rpc/gre_erase_player", json={"p_player_id": player_id}, headers=api.stack.headers()

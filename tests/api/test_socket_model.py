@@ -15,6 +15,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -111,7 +112,7 @@ class Chat:
             for k, s in mine.items()
             if s["status"] == "active" or k in named or (since_when and s["updated"] > since_when)
         ]
-        missed = []
+        positions = {}
         for session in listed:
             at = named.get(session["id"])
             if at is None and since is not None and since_when is None:
@@ -120,18 +121,9 @@ class Chat:
                 at = max(
                     (m["seq"] for m in self.messages[session["id"]] if m["created"] <= since_when), default=0
                 )
-            if at is not None:
-                missed += [
-                    m for m in self.messages[session["id"]] if m["seq"] > max(at, session["last_seq"] - 4)
-                ]
-        return await self._answer(
-            {"sessions": [self._shown(s) for s in listed], "missed": [self._shown(m) for m in missed]}
-        )
-
-    async def history(self, _: Any, *, session_id: str, after_seq: int, limit: int) -> Json:
-        await self._pass()
-        page = [m for m in self.messages[session_id] if m["seq"] > after_seq][: min(limit, 3)]
-        return await self._answer({"messages": [self._shown(m) for m in page]})
+            if at is not None and at < session["last_seq"]:
+                positions[session["id"]] = at
+        return await self._answer({"sessions": [self._shown(s) for s in listed], "positions": positions})
 
     async def send(self, caller: Any, *, player_id: int | None, message_id: str, **_: Any) -> Json:
         await self._pass()
@@ -152,14 +144,17 @@ class Chat:
         *,
         known: Json,
         sessions: list[str],
-        since: str | None,
-        epoch: str | None,
         players: list[int] | None,
+        limit: int,
+        size: int,
+        since: str | None = None,
+        epoch: str | None = None,
     ) -> Json:
+        assert limit >= 1 <= size
         await self._pass()
         when = datetime.fromisoformat(since) if since else None
         edge = datetime.fromisoformat(epoch) if epoch else None
-        found, limit = [], 3
+        found, limit = list[Json](), min(limit, 3)
         for key, session in sorted(self.sessions.items(), key=lambda one: one[1]["updated"]):
             if not (key in sessions or (when and session["updated"] > when)):
                 continue
@@ -175,14 +170,20 @@ class Chat:
             found.append({
                 "session": self._shown(session), "reads": {}, "messages": [self._shown(m) for m in after[:limit]], "more": len(after[:limit]) >= limit,
             })  # fmt: skip
-        few = found[:2]
+        few, left = found[:2], [one["session"]["id"] for one in found[2:]]
         others = [
             key
             for key in sessions
             if players is not None and key in self.sessions and self.sessions[key]["player_id"] not in players
         ]
         return await self._answer(
-            {"now": self.now().isoformat(), "sessions": few, "more": len(few) >= 2, "others": others}
+            {
+                "now": self.now().isoformat(),
+                "sessions": few,
+                "more": bool(left),
+                "left": left,
+                "others": others,
+            }
         )
 
 
@@ -194,12 +195,15 @@ class Wire:
         self.client = None
         self.application_state = WebSocketState.CONNECTED
         self.inbox: asyncio.Queue[Json] = asyncio.Queue()
+        self.reads = asyncio.Event()
+        self.reads.set()
         self._page = page
 
     async def receive(self) -> Json:
         return await self.inbox.get()
 
     async def send_text(self, text: str) -> None:
+        await self.reads.wait()
         self._page.hear(self, json.loads(text))
 
     async def close(self, *_: Any) -> None:
@@ -217,6 +221,7 @@ class Page:
         self.wire: Wire | None = None
         self.task: asyncio.Task[None] | None = None
         self.inside = False
+        self.socket: Socket | None = None
         self.base: dict[str, int] | None = None
         self.told: dict[str, list[int]] = defaultdict(list)
         self.acked: dict[str, set[int]] = defaultdict(set)
@@ -242,6 +247,17 @@ class Page:
         elif frame["type"] == "message_ack":
             self.acked[frame["sessionId"]].add(frame["seq"])
 
+    def read(self, whether: bool) -> None:
+        """Read on, or read nothing more for the time being."""
+        if self.wire is not None:
+            (self.wire.reads.set if whether else self.wire.reads.clear)()
+
+    def hear_nothing(self, whether: bool) -> None:
+        """Its token has expired, or was renewed."""
+        if self.socket is not None and self.inside:
+            hears = self.socket._hears
+            (hears.mute if whether else hears.unmute)()
+
     def leave(self) -> None:
         if self.wire is not None:
             self.wire.inbox.put_nowait({"type": "websocket.disconnect", "code": 1006})
@@ -251,7 +267,9 @@ class Page:
         self.wire = Wire(self)
         door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None)
         access: Any = SimpleNamespace(ask=lambda _, __, question: question())
-        socket = Socket(self.wire, door=door, hub=hub, portal=chat, access=access, metrics=metrics)  # type: ignore[arg-type]
+        socket = self.socket = Socket(
+            self.wire, door=door, hub=hub, portal=chat, access=access, metrics=metrics
+        )  # type: ignore[arg-type]
         self.task = asyncio.create_task(socket.run())
         since = self.since()
         self.wire.say(type="authenticate", token=self.token, **({} if since is None else {"since": since}))
@@ -266,6 +284,8 @@ STEPS = st.one_of(
     st.tuples(st.just("hop"), st.tuples(st.integers(0, 3), st.integers(0, 12)), st.booleans()),
     st.tuples(st.just("leave"), st.integers(0, 3), st.booleans()),
     st.tuples(st.just("close"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("read"), st.tuples(st.integers(0, 3), st.booleans()), st.booleans()),
+    st.tuples(st.just("expire"), st.tuples(st.integers(0, 3), st.booleans()), st.booleans()),
     st.tuples(st.just("away"), st.booleans(), st.booleans()),
     st.tuples(st.just("lose"), st.booleans(), st.booleans()),
     st.tuples(st.just("time"), st.sampled_from([1.0, 30.0, 70.0, 700.0]), st.booleans()),
@@ -332,6 +352,12 @@ class Play:
     async def _leave(self, n: int, _: bool) -> None:
         self.pages[n].leave()
 
+    async def _read(self, what: tuple[int, bool], _: bool) -> None:
+        self.pages[what[0]].read(what[1])
+
+    async def _expire(self, what: tuple[int, bool], _: bool) -> None:
+        self.pages[what[0]].hear_nothing(what[1])
+
     async def _away(self, what: bool, _: bool) -> None:
         self.chat.away = what
 
@@ -354,6 +380,8 @@ class Play:
         deadline = time.monotonic() + 40
         while True:
             for page in self.pages:
+                page.read(True)
+                page.hear_nothing(False)
                 if page.task is None or page.task.done() or page.wire is None:
                     page.leave()
                     page.come(self.hub, self.chat, self.metrics)
@@ -409,7 +437,9 @@ class Play:
 def test_each_page_hears_each_message_once_and_in_order(
     steps: list[tuple[str, Any, bool]], delays: list[int]
 ) -> None:
-    asyncio.run(Play(delays).run(steps))
+    # (So that a page that does not read is soon behind.)
+    with mock.patch.multiple("gre_bridge.api.line", FULL_FRAMES=3, BUSY_FRAMES=1):
+        asyncio.run(Play(delays).run(steps))
 
 
 def test_whatever_moment_something_commits_while_a_page_enters() -> None:
@@ -429,8 +459,19 @@ class Ear:
         self.told.append((message["session_id"], message["seq"]))
         self.frames.append(text)
 
-    def tell(self, text: str) -> None:
+    busy = False
+
+    def news(self, session: str, seq: int, what: int, text: str) -> None:  # noqa: ARG002
         self.frames.append(text)
+
+    def staff_status(self, staff_id: str, text: str) -> None:  # noqa: ARG002
+        self.frames.append(text)
+
+    def hint(self, text: str) -> None:
+        self.frames.append(text)
+
+    def forget(self, passed: Json, *, since: float) -> None:
+        pass
 
     def end(self, code: int, reason: str, error: str = "") -> None:
         raise AssertionError((code, reason, error))

@@ -1,0 +1,164 @@
+"""Much at once: whoever reads is told all of it, once and in order; whoever does not costs the others nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import psutil
+
+from tests.api.client import Client, entered
+from tests.api.conftest import Api
+from tests.api.test_socket_limits import deaf
+from tests.stack import wait_until
+
+BASE = 7_000_000_000
+
+
+@contextlib.asynccontextmanager
+async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
+    """Asks all the while whether the daemon answers; how long the worst answer took, in seconds."""
+    worst = 0.0
+
+    async def ask() -> None:
+        nonlocal worst
+        async with httpx.AsyncClient(base_url=api.worker.url, timeout=30, trust_env=False) as http:
+            while True:
+                began = time.monotonic()
+                (await http.get("/healthz")).raise_for_status()
+                worst = max(worst, time.monotonic() - began)
+                await asyncio.sleep(0.02)
+
+    asking = asyncio.create_task(ask())
+    try:
+        yield lambda: worst
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+
+
+def told(client: Client, base: int) -> dict[int, list[int]]:
+    """The seqs that it heard, by player, of the players from `base` on."""
+    found = defaultdict(list)
+    for frame in client.all("chat_message"):
+        message = frame["message"]
+        if base < message["player_id"] <= base + 1000:
+            found[message["player_id"]].append(message["seq"])
+    return found
+
+
+def erase(api: Api, base: int) -> None:
+    """Staff who come within a minute would be told of all this."""
+    with api.stack.db() as conn:
+        conn.execute("delete from gre_chat_messages where player_id between %s and %s", [base, base + 1000])
+        conn.execute("delete from gre_chat_sessions where player_id between %s and %s", [base, base + 1000])
+
+
+async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_order(api: Api) -> None:
+    staff = api.stack.keys.user_token("staff", staff_id="s1")
+    async with contextlib.AsyncExitStack() as stack, answering(api) as worst:
+        desks = [await stack.enter_async_context(entered(api.worker.url, staff)) for _ in range(5)]
+        await asyncio.to_thread(
+            api.sql,
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select %s + n %% 500, 'staff', repeat('a word ', 40) || n from generate_series(0, 4999) n",
+            BASE + 1,
+        )
+        wanted = {BASE + 1 + n: list(range(1, 11)) for n in range(500)}
+        for desk in desks:
+            await desk.until(
+                lambda d=desk: len(d.frames) > 5000 and sum(map(len, told(d, BASE).values())) >= 5000, 60
+            )
+            assert desk.code is None
+            assert told(desk, BASE) == wanted
+            assert not any(frame["replay"] for frame in desk.all("chat_message"))
+        for desk in desks:
+            opened = [f["session"]["player_id"] for f in desk.all("session_updated")]
+            assert {p for p in opened if BASE < p <= BASE + 500} == wanted.keys()
+        assert worst() < 2.0, "the loop has turned meanwhile"
+    await asyncio.to_thread(erase, api, BASE)
+
+
+async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_id: int) -> None:
+    """Some 10 MB while it does not read: it costs no memory, and nothing is lost, told twice or out of order."""
+    staff = api.stack.keys.user_token("staff", staff_id="s1")
+    process = psutil.Process(api.worker.pid)
+    session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
+    base = BASE + 1000
+    async with entered(api.worker.url, staff) as desk, entered(api.worker.url, staff) as paused:
+        paused.ws.transport.pause_reading()
+        before = process.memory_info().rss
+        for turn in range(10):
+            await asyncio.to_thread(
+                api.sql,
+                "insert into gre_chat_messages (player_id, sender, message)"
+                " select %s + n %% 10, 'staff', repeat('💬', 4000) from generate_series(0, 99) n",
+                base + 1,
+            )
+            await asyncio.to_thread(
+                api.staff().post, "/api/gre-admin/reply", sessionId=session, message=f"turn {turn}"
+            )
+            await desk.until(
+                lambda n=turn: (
+                    len(desk.all("chat_message", message={"session_id": session})) > n
+                    and sum(map(len, told(desk, base).values())) == 100 * (n + 1)
+                )
+            )
+        assert process.memory_info().rss - before < 40 * 1024 * 1024
+        for other in range(2):
+            await asyncio.to_thread(
+                api.staff().put, f"/api/gre-admin/session/{session}/status",
+                status="closed" if other else "assigned",
+            )  # fmt: skip
+        await desk.hear("session_updated", session={"id": session, "status": "closed"})
+        paused.ws.transport.resume_reading()
+        await paused.until(
+            lambda: len(paused.frames) > 1000 and sum(map(len, told(paused, base).values())) >= 1000
+        )
+        for client in (desk, paused):
+            await client.hear("session_updated", session={"id": session, "status": "closed"})
+            assert told(client, base) == {base + 1 + n: list(range(1, 101)) for n in range(10)}
+            assert [
+                f["message"]["seq"] for f in client.all("chat_message", message={"session_id": session})
+            ] == [*range(2, 12)]
+        api.sql(
+            "insert into gre_chat_messages (player_id, sender, message) values (%s, 'staff', 'live')",
+            base + 1,
+        )
+        for client in (desk, paused):
+            await client.hear("chat_message", message={"message": "live"}, replay=False)
+    await asyncio.to_thread(erase, api, base)
+
+
+async def test_sockets_that_ask_for_long_histories_and_read_nothing_cost_little(
+    api: Api, player_id: int
+) -> None:
+    """500 messages of 16 KB for each of 20: as frames 160 MB."""
+    session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
+    api.sql(
+        "insert into gre_chat_messages (session_id, player_id, sender, message)"
+        " select %s, %s, 'staff', repeat('💬', 4000) from generate_series(1, 500)", session, player_id,
+    )  # fmt: skip
+    mine = api.stack.keys.user_token("player", player_id=player_id)
+    process = psutil.Process(api.worker.pid)
+    served = api.worker.metric("gre_socket_messages_total", way="replayed")
+    before, socks = process.memory_info().rss, list[socket.socket]()
+    try:
+        socks += [await asyncio.to_thread(deaf, api.worker.url, mine, since={session: 0}) for _ in range(19)]
+        # One that does read has everything, however long the others do not.
+        async with entered(api.worker.url, mine, since={session: 0}) as reader:
+            await reader.until(lambda: len(reader.all("chat_message")) == 501)
+            assert [f["message"]["seq"] for f in reader.all("chat_message")] == list(range(1, 502))
+        await asyncio.to_thread(
+            wait_until,
+            lambda: api.worker.metric("gre_socket_messages_total", way="replayed") > served + 501,
+        )
+        assert process.memory_info().rss - before < 50 * 1024 * 1024
+    finally:
+        for sock in socks:
+            sock.close()
