@@ -139,6 +139,91 @@ async def raw_client(address: str) -> tuple[asyncio.StreamReader, asyncio.Stream
     return reader, writer
 
 
+PING, TEXT_BEGINS, EMPTY_FRAGMENT = (bytes([first, 0x80, 0, 0, 0, 0]) for first in (0x89, 0x01, 0x00))
+"""Masked frames without content."""
+
+
+def close_code(answer: bytes) -> tuple[int, int]:
+    """The code of the close frame at the end of what a server wrote, and how many empty pongs came before it."""
+    pongs, rest = divmod(answer.index(0x88), 2)
+    assert rest == 0 and answer[: 2 * pongs] == b"\x8a\x00" * pongs
+    return int.from_bytes(answer[2 * pongs + 2 : 2 * pongs + 4]), pongs
+
+
+@pytest.mark.parametrize("flood", [PING, TEXT_BEGINS + 300_000 * EMPTY_FRAGMENT, bytes([0x8A]) + PING[1:]])
+async def test_a_flood_of_frames_that_are_no_messages_ends_its_connection(
+    served: Serve, flood: bytes
+) -> None:
+    """1.8 MB of them, 300,000: others are served meanwhile, and few were looked at."""
+    address = await served(echo)
+    reader, writer = await raw_client(address)
+    flood = flood if len(flood) > 6 else 300_000 * flood
+    worst = 0.0
+    async with asyncio.timeout(20), httpx.AsyncClient() as http:
+        writer.write(flood)
+        for _ in range(20):
+            began = time.monotonic()
+            await http.get(f"http://{address}/")
+            worst = max(worst, time.monotonic() - began)
+        code, pongs = close_code(await reader.read())
+    assert code == 1008 and pongs <= 101
+    assert worst < 1.0
+    writer.transport.abort()
+
+
+async def test_a_message_comes_in_at_most_64_fragments(served: Serve) -> None:
+    address = await served(echo)
+    async with websockets.connect(f"ws://{address}/ws") as client:
+        await client.send(["x"] * 63)  # (the library adds an empty one)
+        assert await client.recv() == "63"
+    async with websockets.connect(f"ws://{address}/ws") as client:
+        await client.send(["x"] * 64)
+        assert await closed(client) == (1008, "too many fragments")
+
+
+async def test_who_keeps_to_its_share_of_control_frames_is_served(served: Serve) -> None:
+    address = await served(echo)
+    async with websockets.connect(f"ws://{address}/ws") as client:
+        for _ in range(90):
+            await (await client.ping())
+        await client.send("still here")
+        assert await client.recv() == "10"
+
+
+async def test_reading_stops_while_pongs_are_not_taken(
+    served: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many were allowed: an answer that waits is memory."""
+    monkeypatch.setattr(socket_protocol, "FRAMES_BURST", 1e9)
+    address = await served(echo)
+    reader, writer = await raw_client(address)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    ping = bytes([0x89, 0xFD, 0, 0, 0, 0]) + b"x" * 125
+    writer.write(ping * 300_000)  # 39 MB
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3):
+            await writer.drain()
+    left = writer.transport.get_write_buffer_size()
+    assert left > 20_000_000, "the kernel has the rest"
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    async with asyncio.timeout(60):
+        for _ in range(300_000):
+            assert await reader.readexactly(127) == b"\x8a\x7d" + b"x" * 125
+    writer.transport.abort()
+
+
+async def test_many_frames_in_one_read_come_one_after_the_other(served: Serve) -> None:
+    """What is parsed in one turn of the loop is bounded; nothing is lost or changed by that."""
+    address = await served(echo)
+    reader, writer = await raw_client(address)
+    frame = bytes([0x81, 0x80 | 3, 0, 0, 0, 0]) + b"abc"
+    writer.write(frame * 20_000)  # 180 KB
+    async with asyncio.timeout(20):
+        for _ in range(20_000):
+            assert await reader.readexactly(3) == b"\x81\x013"
+    writer.transport.abort()
+
+
 async def deaf_client(address: str) -> asyncio.StreamWriter:
     """A client that reads nothing."""
     _, writer = await raw_client(address)
