@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import orjson
+
 EventKind = Literal["message", "session", "read", "push"]
 Json = dict[str, Any]
 
@@ -21,6 +23,7 @@ class Delivery:
     `message`: the chat message (event `message`); `session`: the session as it is now (event
     `session`); `push`: a queued row of push_notifications (event `push`); `data`: what the trigger
     kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; `replayed` for a replay).
+    `fault`: why this delivery cannot be sent, found while it was read; empty when it can.
     """
 
     id: str
@@ -32,10 +35,27 @@ class Delivery:
     session: Json | None = None
     push: Json | None = None
     data: Json = field(default_factory=dict)
+    fault: str = ""
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Delivery:
-        """Read one element of a claimed lane's `deliveries`."""
+        """Read one element of a claimed lane's `deliveries`.
+
+        What a row holds fails that delivery alone: it gets a `fault`. Raises KeyError or TypeError for an element
+        that is not the database's.
+        """
+        fault = ""
+        data, push = row.get("data"), row.get("push")
+        try:
+            data = _held(data) or {}
+            if push is not None:
+                fault = f"the push cannot be sent: {push['fault']}" if "fault" in push else ""
+                push = {**push, "data": _held(push.get("data"))}
+        except ValueError as error:
+            fault = f"its data cannot be sent: {error}"
+            data = data if isinstance(data, dict) else {}
+        if not isinstance(data, dict):
+            data, fault = {}, "its data is no JSON object"
         return cls(
             id=row["id"],
             ord=row["ord"],
@@ -44,9 +64,26 @@ class Delivery:
             age=row["age"],
             message=row.get("message"),
             session=row.get("session"),
-            push=row.get("push"),
-            data=row.get("data") or {},
+            push=push,
+            data=data,
+            fault=fault,
         )
+
+
+def _held(value: Any) -> Any:
+    """A jsonb that the claim handed over as text. Raises ValueError, in words without its content."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = orjson.loads(value)
+    except ValueError:
+        # (jsonb takes any number and any depth.)
+        raise ValueError("a number beyond a double, or nested too deep") from None
+    try:
+        orjson.dumps(found)
+    except TypeError:
+        raise ValueError("nested too deep") from None
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.sources import db_url_problem
 
 _HOST = r"[-\w.]+|[0-9a-f:.]+"
 
@@ -285,8 +284,8 @@ def load_db_url(env_file: Path | None = None) -> str:
     url: str | None = {**values, **_from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
-    if problem := db_url_problem(url):
-        raise ConfigurationError(f"SUPABASE_DB_URL: {problem}")
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ConfigurationError("SUPABASE_DB_URL: must be an address that starts with postgresql://")
     return url
 
 

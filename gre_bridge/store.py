@@ -175,7 +175,18 @@ class Store:
             raise
         if not isinstance(answers, list) or len(answers) != len(parts):
             raise _unreadable(_TURN)
-        return answers
+        return [
+            self._part_failed(part.function, answer) or answer
+            for part, answer in zip(parts, answers, strict=True)
+        ]
+
+    def _part_failed(self, function: str, answer: Any) -> BridgeError | None:
+        """The error of one part of a call whose other parts went through."""
+        failed = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(failed, dict):
+            return None
+        code, message = str(failed.get("code")), str(failed.get("message"))
+        return self._not_yet(function, explain(RestError(status=400, code=code, message=message), function))
 
     def _not_yet(self, function: str, error: BridgeError) -> BridgeError:
         """The error, or for a function that has been unknown for less than a minute a transient one."""

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-import orjson
-
 from gre_bridge.devstack.postgrest_errors import RestError, bad_range, bad_request, left_out
+from gre_bridge.devstack.postgrest_json import read
 from gre_bridge.devstack.postgrest_query import Node
 
 Scope = MutableMapping[str, Any]
@@ -167,8 +166,7 @@ class Request:
             raise bad_request("PGRST102", f"Content-Type not acceptable: {media}")
         raw = self.body or default
         try:
-            value = orjson.loads(raw)
-            text = raw.decode()
+            text, value = read(raw)
         except ValueError:
             raise bad_request("PGRST102", "Empty or invalid json") from None
         rows = value if isinstance(value, list) else [value]

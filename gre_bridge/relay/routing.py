@@ -88,9 +88,9 @@ def route_pusher(lane: Lane, routes: PusherRoutes) -> list[Parcel]:
     parcels: list[Parcel] = []
     for delivery in lane.deliveries:
         payloads: tuple[PusherEvent, ...] = ()
-        error = None
+        error = PermanentError(delivery.fault) if delivery.fault else None
         try:
-            payloads = _pusher_events(delivery, routes)
+            payloads = () if error else _pusher_events(delivery, routes)
         except PermanentError as exc:
             error = exc
         except KeyError as exc:
@@ -180,7 +180,7 @@ def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, b
     groups: dict[tuple[str, bool, str], list[Delivery]] = {}
     for delivery in lane.deliveries:
         need = _need(delivery)
-        expired = need not in ("", "unknown") and delivery.age > routes.max_age
+        expired = need not in ("", "unknown", "fault") and delivery.age > routes.max_age
         alone = "" if merging and need in ("staff", "player") else delivery.id
         groups.setdefault((need, expired, alone), []).append(delivery)
     return [
@@ -190,7 +190,9 @@ def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, b
 
 
 def _need(delivery: Delivery) -> str:
-    """Whom a delivery concerns: "staff", "player", a queued "push", nobody "", or "unknown"."""
+    """Whom a delivery concerns: "staff", "player", a queued "push", nobody "", "unknown", or "fault": cannot be read."""
+    if delivery.fault:
+        return "fault"
     match delivery.event:
         case "message":
             if (message := delivery.message) is None:
@@ -215,6 +217,10 @@ def _push_parcel(
     try:
         if need == "unknown":
             error = _unknown(group[-1])
+        elif need == "fault":
+            error = PermanentError(group[-1].fault)
+            push_row = group[-1].push
+            receipts = (receipt({"push_id": push_row["id"]}, "failed", error=str(error)),) if push_row else ()
         elif need:
             queued = need == "push"
             push = _queued(group[-1], routes, on_duty) if queued else _merged(group, need, routes, on_duty)

@@ -3,8 +3,7 @@
 --
 -- A delivery is one event for one sink. A lane is the queue of one session (or of one queued push) for one
 -- sink; it is leased as a whole, so order within it needs no more than one worker at a time.
-set local lock_timeout = '300ms';
-select gre.lock_tables();
+set local lock_timeout = '5s';
 
 create table public.gre_relay_sinks (
   name text primary key,
@@ -52,6 +51,30 @@ revoke all on public.gre_relay_sinks, public.gre_relay_lanes, public.gre_relay_d
   from public, anon, authenticated, service_role;
 revoke all on sequence gre.delivery_ord from public, anon, authenticated, service_role;
 grant select on public.gre_relay_sinks, public.gre_relay_lanes, public.gre_relay_deliveries to service_role;
+
+-- Who may ask ---------------------------------------------------------------------------------------------
+
+-- Refuses whoever is not a worker, before anything else is done: a grant of execute, which a project can give away with one
+-- "grant … on all functions", is not enough. A worker's token has the role service_role, or gre_worker for all but the
+-- operator's work; a direct connection is one of the owner of these functions.
+create function gre.require_worker(p_operator boolean default false) returns void
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_claims text := nullif(current_setting('request.jwt.claims', true), '');
+  v_role text := v_claims::json ->> 'role';
+begin
+  if v_claims is null then
+    if session_user <> 'authenticator' and pg_has_role(session_user, current_user, 'member') then
+      return;
+    end if;
+  elsif v_role = 'service_role' or v_role = 'gre_worker' and not p_operator then
+    return;
+  end if;
+  if coalesce(v_role, 'anon') = 'anon' then
+    perform gre.refuse(401, 'service_only', 'only the service key may do this');
+  end if;
+  perform gre.refuse(403, 'service_only', 'only the service key may do this');
+end $$;
 
 -- Capture ------------------------------------------------------------------------------------------------
 
@@ -191,6 +214,7 @@ declare
   v_snapshot text;
   v_sessions uuid[];
 begin
+  perform gre.require_worker();
   if p_awake is not null then
     perform set_config('synchronous_commit', 'off', true);
     insert into gre.listeners as l (id, kind, awake_until, expires_at)
@@ -217,6 +241,7 @@ end $$;
 -- A process listens no more.
 create function public.gre_relay_unlisten(p_listener uuid) returns void
 language sql volatile security definer set search_path = '' as $$
+  select gre.require_worker();
   delete from gre.listeners where id = p_listener
 $$;
 
@@ -501,6 +526,7 @@ declare
   v_extended text[];
   v_busy text[];
 begin
+  perform gre.require_worker();
   with mine as (
     select sink, lane_key from public.gre_relay_lanes
     where sink = p_sink and lane_key = any (p_lanes) and lease_token = p_token
@@ -524,6 +550,7 @@ declare
   v_released integer;
   v_busy integer;
 begin
+  perform gre.require_worker();
   with mine as (
     select sink, lane_key from public.gre_relay_lanes
     where sink = p_sink and ready_at is not null and lease_token = p_token
@@ -540,8 +567,8 @@ begin
 end $$;
 
 -- What waits, for metrics and status: one object for each sink.
-create function public.gre_relay_stats() returns jsonb
-language sql stable security definer set search_path = '' as $$
+create function gre.relay_stats() returns jsonb
+language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(jsonb_build_object(
     'sink', s.name, 'enabled', s.enabled,
     'pending', p.pending, 'oldest_age', round(extract(epoch from clock_timestamp() - p.oldest)::numeric, 3),
@@ -556,6 +583,12 @@ language sql stable security definer set search_path = '' as $$
       count(*) filter (where k.lease_until > clock_timestamp()) as leased,
       count(*) filter (where k.ready_at > clock_timestamp()) as blocked
     from public.gre_relay_lanes k where k.sink = s.name and k.ready_at is not null) l
+$$;
+
+create function public.gre_relay_stats() returns jsonb
+language sql stable security definer set search_path = '' as $$
+  select gre.require_worker();
+  select gre.relay_stats()
 $$;
 
 create function public.gre_schema_version() returns integer

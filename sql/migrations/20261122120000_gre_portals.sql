@@ -2,8 +2,7 @@
 -- gre.caller() who is calling, and may be repeated where a client may retry.
 --
 -- Those that need nobody else's rows run with the caller's rights, so that row-level security judges them too.
-set local lock_timeout = '300ms';
-select gre.lock_tables();
+set local lock_timeout = '5s';
 
 -- Identity ------------------------------------------------------------------------------------------------
 
@@ -146,14 +145,15 @@ comment on function public.gre_whoami() is
 -- Rules that the functions need -----------------------------------------------------------------------------
 
 alter table public.gre_chat_sessions
+  add column if not exists staff_read_seq bigint not null default 0,
   add column if not exists staff_read_at timestamptz,
+  add column if not exists player_read_seq bigint not null default 0,
   add column if not exists player_read_at timestamptz;
--- Sessions to which somebody wrote since the last file count as read up to what they say is unread.
-select gre.backfill('public.gre_chat_sessions', $$
-  update public.gre_chat_sessions set staff_read_seq = greatest(last_seq - unread_by_staff, 0),
-    player_read_seq = greatest(last_seq - unread_by_player, 0)
-  where staff_read_seq <> greatest(last_seq - unread_by_staff, 0) or player_read_seq <> greatest(last_seq - unread_by_player, 0)
-$$);
+-- Sessions that were there before count as read up to what they say is unread.
+alter table public.gre_chat_sessions disable trigger gre_session_changes;
+update public.gre_chat_sessions set staff_read_seq = greatest(last_seq - unread_by_staff, 0),
+  player_read_seq = greatest(last_seq - unread_by_player, 0) where last_seq > 0;
+alter table public.gre_chat_sessions enable trigger gre_session_changes;
 comment on column public.gre_chat_sessions.staff_read_seq is 'Up to which seq staff have read the player''s messages.';
 alter table public.gre_online_status add column if not exists expires_at timestamptz;
 comment on column public.gre_online_status.expires_at is 'When the status becomes offline unless a heartbeat moves it; null never.';
@@ -259,6 +259,7 @@ begin
     select extract(epoch from m.created_at + gre.pace_window() - v_now) into v_wait
     from public.gre_chat_messages m
     where m.player_id = new.player_id and m.sender = 'player' and m.created_at > v_since
+      and m.created_at <= v_now -- (adopted rows can be dated ahead: by a phone's clock, for years)
     order by m.created_at desc, m.id desc offset gre.pace_messages() - 1 limit 1;
     if v_wait > 0 then
       perform gre.refuse(429, 'too_fast', 'too many messages, wait a moment', 'retry_after=' || ceil(v_wait));
@@ -297,9 +298,9 @@ create or replace function gre.session_json(p_session public.gre_chat_sessions, 
 language plpgsql stable set search_path = '' as $$
 begin
   return jsonb_build_object(
-    'id', p_session.id, 'player_id', p_session.player_id, 'player_name', p_session.player_name,
+    'id', p_session.id, 'player_id', p_session.player_id, 'player_name', left(p_session.player_name, 200),
     'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
-    'assigned_staff_id', p_session.assigned_staff_id, 'last_seq', p_session.last_seq, 'rev', p_session.rev,
+    'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
     'unread_by_staff', p_session.unread_by_staff, 'unread_by_player', p_session.unread_by_player,
     'last_message', (select left(m.message, coalesce(p_cut, 4000)) from public.gre_chat_messages m
                      where m.session_id = p_session.id and m.seq = p_session.last_seq),
@@ -926,6 +927,7 @@ declare
   v_entry jsonb;
   v record;
 begin
+  perform gre.require_worker();
   -- (By themselves, in the order of updated_at: beside the named ones they would be walked from the oldest session on.)
   if p_since is not null then
     v_ids := v_ids || array(
@@ -997,6 +999,7 @@ declare
   v_lost jsonb;
   v_staff text[];
 begin
+  perform gre.require_worker();
   if jsonb_typeof(p_identities) is distinct from 'array' then
     perform gre.refuse(400, 'identities_invalid', 'p_identities must be an array');
   end if;
@@ -1018,7 +1021,8 @@ begin
   where o.staff_id = late.staff_id;
   return jsonb_build_object(
     'online', (select coalesce(jsonb_agg(jsonb_build_object('staff_id', o.staff_id, 'display_name', o.display_name, 'status', o.status)
-                                         order by o.staff_id), '[]') from public.gre_online_status o where o.status <> 'offline' and o.staff_id is not null),
+                                         order by o.staff_id), '[]') from public.gre_online_status o
+               where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
     'gone', (select coalesce(jsonb_agg(s.staff_id), '[]') from public.gre_staff s where s.staff_id = any (p_staff) and not s.active),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
                  where p.player_id = any (p_players) and not p.chat_enabled),

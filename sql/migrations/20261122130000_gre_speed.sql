@@ -7,7 +7,99 @@
 --
 -- Neither waits for the disk: what a crash of the database takes back is a lease, or the word that something was sent,
 -- and so costs at most a repeat. What is to be sent was written by the portal's own transaction, which does wait.
-set local lock_timeout = '300ms';
+set local lock_timeout = '5s';
+
+-- Characters of a message that a claim reads: more than any sink takes (Pusher: 10,240 bytes), so that what an old portal
+-- wrote without a limit is announced with its text cut, and says so.
+create function gre.longest_text() returns integer
+language sql immutable parallel safe set search_path = '' as $$ select 10300 $$;
+
+-- Why a queued push cannot be sent as it is, null if it can. The stored sizes come first: a large value is not read to be
+-- measured. The text of a jsonb can be much larger than what was given (1e131071 is six digits and becomes 131,072).
+create function gre.push_fault(p_title text, p_body text, p_recipients text[], p_data jsonb) returns text
+language plpgsql stable set search_path = '' as $$
+begin
+  if octet_length(p_title) > 4000 or octet_length(p_body) > 16000 then
+    return 'its title is larger than 4,000 bytes or its body than 16,000';
+  elsif pg_column_size(p_recipients) > 1048576 or octet_length(array_to_string(p_recipients, ',')) > 1048576 then
+    return 'its recipients are larger than 1 MB';
+  elsif pg_column_size(p_data) > 32768 or octet_length(p_data::text) > 16384 then
+    return 'its data is larger than 16 KB';
+  end if;
+  return null;
+end $$;
+
+-- Refuses a queued push that is too large to be sent, in the transaction that queues it.
+create function gre.push_bounded() returns trigger
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_fault text := gre.push_fault(new.title, new.body, new.recipients, new.data);
+begin
+  if v_fault is not null then
+    perform gre.refuse(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+  end if;
+  return new;
+end $$;
+-- (Behind gre_legacy_spellings, by name: that one says what is queued.)
+create trigger gre_push_bounded before insert on public.push_notifications
+  for each row when (new.status = 'queued') execute function gre.push_bounded();
+create trigger gre_push_stays_bounded before update of title, body, recipients, data on public.push_notifications
+  for each row when (new.status = 'queued') execute function gre.push_bounded();
+
+-- A queued push as a claim hands it over; one that cannot be sent (it was there before the bounds, say) as its "fault".
+create function gre.push_json(p_push text) returns json
+language plpgsql stable set search_path = '' as $$
+declare
+  n record;
+  v_fault text;
+begin
+  select q.id::text as id, q.audience, q.recipients, q.title, q.body, q.data into n
+  from public.push_notifications q where q.id::text = p_push;
+  if not found then
+    return null;
+  end if;
+  v_fault := gre.push_fault(n.title, n.body, n.recipients, n.data);
+  if v_fault is not null then
+    return json_build_object('id', n.id, 'fault', v_fault);
+  end if;
+  return json_build_object('id', n.id, 'audience', n.audience, 'recipients', n.recipients, 'title', n.title, 'body', n.body,
+    'data', n.data::text);
+exception when others then
+  return json_build_object('id', p_push, 'fault', 'it cannot be read (' || sqlstate || ')');
+end $$;
+
+-- Whether somebody is there: "online", "away" or "offline". A status with expires_at holds until then; one without, which a
+-- portal wrote itself, holds while last_seen_at is not older than gre.settings.presence_lasts (nor as far ahead).
+create table gre.settings (
+  single boolean primary key default true check (single),
+  presence_lasts interval not null default '10 minutes' check (presence_lasts > interval '0')
+);
+alter table gre.settings enable row level security;
+comment on table gre.settings is 'One row: what an operator may set in the database.';
+comment on column gre.settings.presence_lasts is 'How long a status without expires_at holds after last_seen_at.';
+insert into gre.settings default values;
+
+create function gre.presence(p_status text, p_seen timestamptz, p_expires timestamptz) returns text
+language sql stable security definer set search_path = '' as $$
+  select case when p_status is null or p_status = 'offline' then 'offline'
+    when p_expires is not null then case when p_expires > clock_timestamp() and p_expires < clock_timestamp() + interval '2 days'
+      then p_status else 'offline' end
+    when p_seen > clock_timestamp() - s.presence_lasts and p_seen < clock_timestamp() + s.presence_lasts then p_status
+    else 'offline' end
+  from gre.settings s
+$$;
+
+-- A portal that writes a status says that somebody is there, with or without a time. (Behind gre_legacy_spellings, by name.)
+create function gre.presence_seen() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if new.status <> 'offline' and new.last_seen_at is not distinct from old.last_seen_at then
+    new.last_seen_at := clock_timestamp();
+  end if;
+  return new;
+end $$;
+create trigger gre_online_seen before update of status on public.gre_online_status
+  for each row execute function gre.presence_seen();
 
 drop function public.gre_relay_claim(text, uuid, integer, integer, numeric);
 create function public.gre_relay_claim(
@@ -21,11 +113,13 @@ declare
   v_keys text[];
   v_more text[];
   v_empty text[];
+  v_left text[];
   v_lanes json;
   v_full boolean;
   v_resting integer := 0;
   v_next timestamptz;
 begin
+  perform gre.require_worker();
   if p_lanes < 1 or p_per_lane < 1 then
     perform gre.refuse(400, 'claim_invalid', 'p_lanes and p_per_lane must be at least 1');
   end if;
@@ -66,34 +160,44 @@ begin
   if v_keys is not null then
     -- A later statement than the lock, on purpose: in one, the lock would see the newest lane but the deliveries would be
     -- read from the older snapshot, and what another worker had just settled would be sent again.
-    select json_agg(json_build_object('lane_key', k.lane_key, 'deliveries', p.deliveries) order by k.n) filter (where p.found > 0),
-      array_agg(k.lane_key) filter (where p.found = 0)
-      into v_lanes, v_empty
-    from unnest(v_keys) with ordinality k (lane_key, n)
-    cross join lateral (
-      select count(*) as found, json_agg(json_build_object(
-          'id', d.id, 'ord', d.ord, 'event', d.event, 'attempts', d.attempts, 'data', d.data,
-          'age', round(extract(epoch from v_now - d.created_at)::numeric, 4),
-          'message', case when m.id is not null then json_build_object(
-            'id', m.id, 'session_id', m.session_id, 'seq', m.seq, 'player_id', m.player_id, 'player_name', m.player_name,
-            'message', m.message, 'sender', m.sender, 'sender_name', m.sender_name, 'status', m.status,
-            -- gre.iso, without the cost of calling it for each row
-            'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
-          'session', case when d.event = 'session' then (
-            select gre.session_json(s, 200) from public.gre_chat_sessions s where s.id = (d.data ->> 'session_id')::uuid) end,
-          'push', case when d.event = 'push' then (
-            select json_build_object('id', n.id, 'audience', n.audience, 'recipients', n.recipients, 'title', n.title,
-              'body', n.body, 'data', n.data, 'message_id', n.message_id)
-            from public.push_notifications n where n.id::text = d.data ->> 'push_id') end
-        ) order by d.ord) as deliveries
-      from (
-        select * from public.gre_relay_deliveries q
-        where q.sink = p_sink and q.lane_key = k.lane_key and q.state = 'pending'
-        order by q.ord limit p_per_lane
-      ) d
-      left join public.gre_chat_messages m on m.id = d.message_id
-    ) p;
+    -- What one row holds must not fail the answer that it travels in: text is cut, jsonb travels as text that the worker reads
+    -- delivery by delivery, and lanes beyond 8 MB in all go back unread.
+    select json_agg(json_build_object('lane_key', f.lane_key, 'deliveries', f.deliveries) order by f.n) filter (where f.found > 0 and f.fits),
+      array_agg(f.lane_key) filter (where f.found = 0),
+      array_agg(f.lane_key) filter (where f.found > 0 and not f.fits)
+      into v_lanes, v_empty, v_left
+    from (
+      select k.lane_key, k.n, p.found, p.deliveries, coalesce(sum(pg_column_size(p.deliveries))
+        over (order by k.n rows between unbounded preceding and 1 preceding), 0) < 8 * 1024 * 1024 as fits
+      from unnest(v_keys) with ordinality k (lane_key, n)
+      cross join lateral (
+        select count(*) as found, json_agg(json_build_object(
+            'id', d.id, 'ord', d.ord, 'event', d.event, 'attempts', d.attempts, 'data', d.data::text,
+            'age', round(extract(epoch from v_now - d.created_at)::numeric, 4),
+            'message', case when m.id is not null then json_build_object(
+              'id', m.id, 'session_id', m.session_id, 'seq', m.seq, 'player_id', m.player_id,
+              'player_name', left(m.player_name, 200), 'message', left(m.message, gre.longest_text()), 'sender', m.sender,
+              'sender_name', left(m.sender_name, 200), 'status', m.status,
+              -- gre.iso, without the cost of calling it for each row
+              'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
+            'session', case when d.event = 'session' and d.data ->> 'session_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (
+              select gre.session_json(s, 200) from public.gre_chat_sessions s where s.id = (d.data ->> 'session_id')::uuid) end,
+            'push', case when d.event = 'push' then gre.push_json(d.data ->> 'push_id') end
+          ) order by d.ord) as deliveries
+        from (
+          select * from public.gre_relay_deliveries q
+          where q.sink = p_sink and q.lane_key = k.lane_key and q.state = 'pending'
+          order by q.ord limit p_per_lane
+        ) d
+        left join public.gre_chat_messages m on m.id = d.message_id
+      ) p
+    ) f;
 
+    if v_left is not null then
+      update public.gre_relay_lanes l set lease_until = null, lease_token = null
+      where l.sink = p_sink and l.lane_key = any (v_left) and l.lease_token = p_token;
+      v_full := true;
+    end if;
     -- Nothing pending (its messages were deleted, say): the lane goes to rest, or it would be claimed for ever. Whoever
     -- adds to it locks it first, and these locks are ours.
     if v_empty is not null then
@@ -123,7 +227,8 @@ begin
     'rested', v_resting,
     'next_in', case when v_next is not null then round(greatest(extract(epoch from v_next - v_now), 0)::numeric, 4) end,
     'staff', case when p_sink = 'onesignal' and v_lanes is not null then (
-      select coalesce(json_agg(json_build_object('staff_id', s.staff_id, 'online', coalesce(o.status = 'online', false))), '[]')
+      select coalesce(json_agg(json_build_object('staff_id', s.staff_id, 'online',
+        gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online')), '[]')
       from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id
       where s.active) end);
 end $$;
@@ -145,10 +250,9 @@ declare
   v_lost text[];
   v_waiting integer;
   v_held text[] := '{}';
-  v_pushes text[];
-  v_receipts boolean := false;
   v_written integer;
 begin
+  perform gre.require_worker();
   if jsonb_typeof(p_results) is distinct from 'array' then
     perform gre.refuse(400, 'settle_invalid', 'p_results must be an array');
   end if;
@@ -186,27 +290,19 @@ begin
   end if;
 
   if jsonb_path_exists(p_results, '$[*].receipts') then
-    -- Queued pushes whose rows a portal holds: their lanes are busy.
-    select coalesce(array_agg(x ->> 'push_id'), '{}') into v_pushes
-    from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x where x ? 'push_id';
-    if v_pushes <> '{}' then
-      select coalesce(array_agg(f.id), '{}') into v_held from (
-        select n.id::text as id from public.push_notifications n where n.id::text = any (v_pushes) for no key update skip locked) f;
-      select coalesce(array_agg(n.id::text), '{}') into v_held
-      from public.push_notifications n where n.id::text = any (v_pushes) and n.id::text <> all (v_held);
-    end if;
-    v_receipts := true;
+    v_held := gre.write_receipts(p_results);
   end if;
 
   -- Results (by their place in p_results) whose token is still their lane's; and of these the ones to free:
-  -- the lane is locked, not to be kept, and nothing of theirs was skipped above.
+  -- the lane is locked, not to be kept, and nothing of theirs was skipped above (what somebody else holds makes its lane busy).
   with lanes as materialized (
     select lane_key, lease_token from public.gre_relay_lanes where sink = p_sink and lane_key = any (v_names)
   )
   select coalesce(array_agg(n), '{}'),
     coalesce(array_agg(n) filter (where l.lane_key = any (v_locked)
       and not coalesce(r -> 'done' ?| v_skipped, false) and not coalesce(r -> 'expired' ?| v_skipped, false)
-      and not exists (select from jsonb_array_elements(r -> 'receipts') x where x ->> 'push_id' = any (v_held))), '{}')
+      and not exists (select from jsonb_array_elements(r -> 'receipts') x
+                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_held))), '{}')
     into v_mine, v_free
   from jsonb_array_elements(p_results) with ordinality t (r, n)
   join lanes l on l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
@@ -247,10 +343,6 @@ begin
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
 
-  if v_receipts then
-    perform gre.write_receipts(p_results, v_held);
-  end if;
-
   if cardinality(v_free) = jsonb_array_length(p_results) then
     return jsonb_build_object('busy', '[]'::jsonb, 'lost', '[]'::jsonb, 'waiting', v_waiting);
   end if;
@@ -265,3 +357,5 @@ begin
 end $$;
 revoke execute on function public.gre_relay_claim(text, uuid, integer, integer, numeric) from public, anon, authenticated, service_role;
 grant execute on function public.gre_relay_claim(text, uuid, integer, integer, numeric) to service_role;
+revoke execute on all functions in schema gre from public;
+grant execute on function gre.presence(text, timestamptz, timestamptz) to authenticated, service_role;

@@ -1,7 +1,6 @@
 -- For those who run it: dead letters, replay, reconciliation, expiry, pruning, workers' heartbeats, and a role
 -- for the worker that can do the worker's work and nothing else.
-set local lock_timeout = '300ms';
-select gre.lock_tables();
+set local lock_timeout = '5s';
 
 -- For replay and reconcile, which go through messages of all sessions by time.
 create index gre_chat_messages_created on public.gre_chat_messages (created_at, id);
@@ -41,6 +40,10 @@ grant select on public.gre_relay_workers to service_role;
 create function public.gre_relay_beat(p_worker uuid, p_host text, p_version text, p_info jsonb default '{}') returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 begin
+  perform gre.require_worker();
+  if octet_length(p_info::text) > 65536 then
+    perform gre.refuse(400, 'info_too_large', 'p_info is larger than 64 KB');
+  end if;
   insert into public.gre_relay_workers as w (id, host, version, info)
   values (p_worker, left(p_host, 200), left(p_version, 50), p_info)
   on conflict (id) do update set host = excluded.host, version = excluded.version, seen_at = clock_timestamp(), info = excluded.info;
@@ -53,6 +56,7 @@ end $$;
 -- A daemon has stopped.
 create function public.gre_relay_leave(p_worker uuid) returns void
 language sql volatile security definer set search_path = '' as $$
+  select gre.require_worker();
   delete from public.gre_relay_workers where id = p_worker
 $$;
 
@@ -60,11 +64,12 @@ $$;
 -- last ten), "blocked": [lanes that wait for a retry, with the error], "workers": […]}.
 create function public.gre_relay_status(p_blocked integer default 10) returns jsonb
 language sql stable security definer set search_path = '' as $$
+  select gre.require_worker();
   select jsonb_build_object('now', clock_timestamp(),
     'sinks', (select coalesce(jsonb_agg(x || jsonb_build_object('rate', (
         select round(count(*) / 10.0, 1) from public.gre_relay_deliveries d -- (not clock_timestamp(): that keeps it off the index)
         where d.sink = x ->> 'sink' and d.state in ('done', 'expired') and d.settled_at > statement_timestamp() - interval '10 seconds'))), '[]')
-      from jsonb_array_elements(public.gre_relay_stats()) x),
+      from jsonb_array_elements(gre.relay_stats()) x),
     'blocked', (select coalesce(jsonb_agg(to_jsonb(b) order by b.since), '[]') from (
       select l.sink, l.lane_key, round(extract(epoch from l.ready_at - clock_timestamp())::numeric, 1) as retry_in,
         d.attempts, d.last_error as error, d.event, gre.iso(d.created_at) as since
@@ -81,6 +86,7 @@ $$;
 create function public.gre_relay_ring() returns boolean
 language plpgsql volatile security definer set search_path = '' as $$
 begin
+  perform gre.require_worker();
   perform gre.send_wakeup(null);
   return to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null;
 end $$;
@@ -91,6 +97,7 @@ create function public.gre_relay_dead(
   p_ids uuid[] default null, p_limit integer default 100
 ) returns jsonb
 language sql stable security definer set search_path = '' as $$
+  select gre.require_worker(p_operator => true);
   select coalesce(jsonb_agg(jsonb_build_object('id', d.id, 'sink', d.sink, 'lane', d.lane_key, 'event', d.event, 'message_id', d.message_id,
     'attempts', d.attempts, 'error', d.last_error, 'created_at', gre.iso(d.created_at), 'died_at', gre.iso(d.settled_at))
     order by d.settled_at desc, d.id), '[]')
@@ -118,7 +125,7 @@ $$;
 -- victim. What could not be had in time fails as a whole with 55P03, and the caller asks again.
 
 -- Dead letters get their attempts back and are sent again ("retry") or given up for good ("drop"). Returns how many.
-create function public.gre_relay_retry(p_ids uuid[], p_drop boolean default false) returns integer
+create function gre.retry_dead(p_ids uuid[], p_drop boolean) returns integer
 language plpgsql volatile security definer
 set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
@@ -141,6 +148,13 @@ begin
     perform gre.ring(null);
   end if;
   return v_count;
+end $$;
+
+create function public.gre_relay_retry(p_ids uuid[], p_drop boolean default false) returns integer
+language plpgsql volatile security definer set search_path = '' as $$
+begin
+  perform gre.require_worker(p_operator => true);
+  return gre.retry_dead(p_ids, p_drop);
 end $$;
 
 -- A place in the order of (created_at, id), as text and back.
@@ -192,6 +206,7 @@ declare
   v_ids uuid[];
   v_sinks text[];
 begin
+  perform gre.require_worker(p_operator => true);
   if p_since is null and p_session is null then
     perform gre.refuse(400, 'replay_unbounded', 'a time or a session is required');
   elsif p_sink is not null and not exists (select from public.gre_relay_sinks where name = p_sink and enabled) then
@@ -232,6 +247,7 @@ declare
   v_lanes text[] := '{}';
   v_woken integer := 0;
 begin
+  perform gre.require_worker(p_operator => true);
   -- Held, so that no prune beside it takes deliveries away that are looked for below.
   select min(s.announced_from) into v_from from (select announced_from from public.gre_relay_sinks where enabled order by name for share) s;
   if p_after is null then
@@ -269,6 +285,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_count integer;
 begin
+  perform gre.require_worker(p_operator => true);
   if p_before is null then
     perform gre.refuse(400, 'time_missing', 'a time is required');
   elsif p_dry_run then
@@ -313,6 +330,7 @@ declare
   v_sessions uuid[] := '{}';
   v_messages integer := 0;
 begin
+  perform gre.require_worker(p_operator => true);
   if p_keep is null then
     perform gre.refuse(400, 'keep_missing', 'for how long to keep is required');
   end if;

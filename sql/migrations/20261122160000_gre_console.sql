@@ -1,20 +1,20 @@
 -- For a desk: the order in which sessions wait for an answer, who is there, and what those who run it look at.
 --
 -- Workers of before this file and after it work with either schema: no function of theirs changes, so the version stays.
-set local lock_timeout = '300ms';
+set local lock_timeout = '5s';
 set local statement_timeout = 0;
-select gre.lock_tables();
 
 -- Waiting ----------------------------------------------------------------------------------------------------
 
+alter table public.gre_chat_sessions add column if not exists waiting_since timestamptz;
 comment on column public.gre_chat_sessions.waiting_since is
   'Time of the player''s first message since staff''s last one; null when answered or closed. Belongs to the server.';
 alter table public.gre_chat_sessions add column if not exists changed_xid xid8;
 comment on column public.gre_chat_sessions.changed_xid is
   'The transaction that changed it last: so a reader finds what was committed since its last look. Belongs to the server.';
 create index gre_chat_sessions_changed on public.gre_chat_sessions (changed_xid) where changed_xid is not null;
--- Players who wrote since adoption wait since then. Nothing is announced for it, and no rev grows.
-select gre.backfill('public.gre_chat_sessions', $$
+-- What waits already, waits since then. Nothing is announced for it, and no rev grows.
+alter table public.gre_chat_sessions disable trigger gre_session_changes;
 update public.gre_chat_sessions s set waiting_since = w.created_at
 from public.gre_chat_sessions q
 cross join lateral (
@@ -22,8 +22,8 @@ cross join lateral (
   where m.session_id = q.id and m.sender = 'player' and m.seq > coalesce((
     select max(a.seq) from public.gre_chat_messages a where a.session_id = q.id and a.sender = 'staff'), 0)
   order by m.seq limit 1) w
-where q.status <> 'closed' and s.id = q.id and s.waiting_since is distinct from w.created_at
-$$);
+where q.status <> 'closed' and s.id = q.id;
+alter table public.gre_chat_sessions enable trigger gre_session_changes;
 
 -- An open session costs no more than its place among those that wait: what else the queue needs are indexes of closed ones,
 -- which are written once. Open ones, some thousands at most, are looked through in the order that they are listed in.
@@ -318,7 +318,7 @@ declare
 begin
   return (
     select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
-        'status', case when o.expires_at < clock_timestamp() then 'offline' else coalesce(o.status, 'offline') end)
+        'status', gre.presence(o.status, o.last_seen_at, o.expires_at))
       order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
     from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id where s.active);
 end $$;
@@ -350,7 +350,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_minute timestamptz := date_trunc('minute', v_now);
   v_first timestamptz := v_minute - interval '59 minutes';
-  v_sinks jsonb := public.gre_relay_stats();
+  v_sinks jsonb := gre.relay_stats();
 begin
   return jsonb_build_object(
     'backlog', (select coalesce(sum((x ->> 'pending')::bigint), 0) from jsonb_array_elements(v_sinks) x),
@@ -437,7 +437,7 @@ begin
   if p_ids is null or cardinality(p_ids) > 100 then
     perform gre.refuse(400, 'ids_invalid', 'ids must be at most 100 ids of dead letters');
   end if;
-  return public.gre_relay_retry(p_ids);
+  return gre.retry_dead(p_ids, false);
 end $$;
 
 do $$

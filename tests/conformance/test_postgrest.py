@@ -348,6 +348,36 @@ async def test_a_full_pool_is_504(tables: None, rest_dsn: str, rest_cluster: Emb
         await rest.stop()
 
 
+NUMBERS = ("1e400", "-1E+400", "9" * 400, "0e-16000")
+
+
+@pytest.mark.parametrize(
+    "value", [*NUMBERS, "[" * 3000 + "]" * 3000], ids=[*(n[:8] for n in NUMBERS), "deep"]
+)
+async def test_any_json_passes_whatever_a_double_holds(rest_dsn: str, tables: None, value: str) -> None:
+    """PostgREST reads a body for its keys and hands the text on; jsonb takes any number and 3,000 nested arrays."""
+    async with running(rest_dsn) as http:
+        headers = {"Content-Type": "application/json", "Prefer": "return=representation"}
+        for body in (
+            f'{{"sku": "n", "meta": {{"n": {value}}}}}',
+            f'[{{"meta": {{"n": {value}}}, "sku": "n"}}]',
+        ):
+            made = await http.post("/items?select=meta", content=body, headers=headers)
+            assert made.status_code == 201, made.text
+            if value.isdigit():
+                assert value in made.text
+            await http.delete("/items?sku=eq.n")
+        for broken in (
+            f'{{"meta": {value}',
+            f'{{"meta" {value}}}',
+            f'{{"meta": {value},}}',
+            f"{{{value}: 1}}",
+            f'{{"a": {value}}} x',
+        ):
+            refused = await http.post("/items", content=broken, headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (400, "PGRST102")
+
+
 async def test_browsers_are_let_in(rest_dsn: str, tables: None) -> None:
     asked = "apikey,authorization,content-profile,prefer,x-client-info"
     async with running(rest_dsn, require_apikey=True) as http:

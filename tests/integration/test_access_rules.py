@@ -41,11 +41,13 @@ HELPERS = {
     "anon authenticated service_role": {"who", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
         "clean_name", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
+        "presence",
     },
     "": {
         "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
         "longest_backoff", "message_arrives", "messages_arrived", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
         "pace_window", "player_number", "who_is", "lost_identities", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
+        "require_worker", "relay_stats", "retry_dead", "longest_text", "push_fault", "push_bounded", "push_json", "insert_receipts", "presence_seen",
     },
 }  # fmt: skip
 
@@ -55,6 +57,7 @@ DEFINERS = {
         "who", "who_is", "lost_identities", "ring", "send_wakeup", "announce", "messages_to_outbox",
         "session_to_outbox", "push_to_outbox", "write_receipts",
         "message_arrives", "messages_arrived", "message_paces", "people_changed", "sent_before",
+        "require_worker", "presence", "push_bounded", "retry_dead",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
@@ -62,7 +65,7 @@ DEFINERS = {
         "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
         "gre_relay_beat", "gre_relay_leave", "gre_relay_listen", "gre_relay_unlisten", "gre_relay_status", "gre_relay_ring",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
-        "gre_operations", "gre_dead_letters", "gre_retry_dead",
+        "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_turn",
     },
 }  # fmt: skip
 

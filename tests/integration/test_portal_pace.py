@@ -66,6 +66,16 @@ def test_a_bulk_over_the_limit_writes_nothing(db: Database, a: Door) -> None:
     fill(a, 120)
 
 
+def test_rows_dated_ahead_do_not_count(db: Database, a: Door) -> None:
+    """An adopted project's rows have their phones' clocks: 120 of next year would block their player until then."""
+    fill(a, 119)
+    with db.connect("supabase_admin") as clock:
+        clock.execute("set session_replication_role = replica")
+        clock.execute("update gre_chat_messages set created_at = created_at + interval '1 year'")
+    fill(a, 120)
+    assert refused(a, "gre_send_message", message="x") == (429, "too_fast")
+
+
 def test_imports_with_the_service_key_are_not_paced(db: Database) -> None:
     with Door(db, SERVICE) as service:
         many = [{"message": "x", "player_id": 29, "sender": "player"}] * 200

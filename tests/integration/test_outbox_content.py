@@ -1,0 +1,234 @@
+"""What one row holds, or who holds it, costs that delivery alone: the rest of a claim or settle goes through."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from gre_bridge.models import Claim
+from tests.conftest import STAFF, Database
+from tests.integration.test_outbox import all_done, claim, one, send, settle
+
+Conn = psycopg.Connection[dict[str, Any]]
+DEEP = "[" * 3000 + "]" * 3000
+
+
+@pytest.fixture
+def conn(db: Database) -> Iterator[Conn]:
+    with db.connect() as connection:
+        yield connection
+
+
+def queue(conn: Conn, data: str = "{}", title: str = "t", recipients: list[str] | None = None) -> str:
+    """Queue a push; returns its id."""
+    return str(
+        one(
+            conn,
+            "insert into push_notifications (audience, recipients, title, body, data, status) "
+            "values ('staff', %s, %s, 'b', %s::jsonb, 'queued') returning id",
+            recipients or ["s1"],
+            title,
+            data,
+        )
+    )
+
+
+def without_bounds(conn: Conn) -> None:
+    """As it was before the bounds: rows of any size may be there."""
+    conn.execute("alter table push_notifications disable trigger gre_push_bounded")
+
+
+def faults(got: dict[str, Any]) -> dict[str, str]:
+    """By push: why it cannot be sent, empty for those that can; read as the worker reads a claim's text."""
+    raw = {key: value for key, value in got.items() if key != "token"}
+    read = Claim.from_json(got["token"], json.loads(json.dumps(raw)))
+    return {d.push["id"]: d.fault for lane in read.lanes for d in lane.deliveries if d.push is not None}
+
+
+@pytest.mark.parametrize("data", ['{"n": 1e400}', f'{{"deep": {DEEP}}}', f'{{"n": {"9" * 400}}}'])
+def test_a_push_whose_data_cannot_be_read_fails_alone(conn: Conn, data: str) -> None:
+    bad, good = queue(conn, data), queue(conn, '{"a": 1}')
+    found = faults(claim(conn, "onesignal"))
+    assert found[good] == ""
+    assert "its data cannot be sent" in found[bad]
+
+
+@pytest.mark.parametrize(
+    ("data", "title", "recipients"),
+    [
+        (json.dumps({"x": "y" * 20_000}), "t", None),
+        ("[" + ",".join(["1e131071"] * 100) + "]", "t", None),
+        ("{}", "t" * 5000, None),
+        ("{}", "t", ["r" * 100] * 20_000),
+    ],
+)
+def test_a_push_that_is_too_large_is_refused_where_it_is_queued(
+    conn: Conn, data: str, title: str, recipients: list[str] | None
+) -> None:
+    with pytest.raises(psycopg.Error, match="the push cannot be queued: its") as refused:
+        queue(conn, data, title, recipients)
+    assert refused.value.sqlstate == "PT400"
+    good = queue(conn)
+    with pytest.raises(psycopg.Error, match="cannot be queued"):
+        conn.execute("update push_notifications set title = repeat('t', 5000) where id::text = %s", [good])
+
+
+def test_a_push_of_70_mb_that_was_there_before_the_bounds_holds_up_nobody(conn: Conn) -> None:
+    without_bounds(conn)
+    conn.execute(
+        "insert into push_notifications (audience, recipients, title, body, data, status) "
+        "values ('staff', '{s1}', 't', 'b', jsonb_build_object('x', repeat('0123456789', 7000000)), 'queued')"
+    )
+    queue(conn, "[" + ",".join(["1e131071"] * 1000) + "]")
+    queue(conn, title="x" * 1_000_000)
+    good = queue(conn)
+    began = time.monotonic()
+    found = faults(claim(conn, "onesignal"))
+    assert time.monotonic() - began < 5
+    assert found.pop(good) == ""
+    assert sorted(found.values()) == [
+        "the push cannot be sent: its data is larger than 16 KB",
+        "the push cannot be sent: its data is larger than 16 KB",
+        "the push cannot be sent: its title is larger than 4,000 bytes or its body than 16,000",
+    ]
+
+
+def test_a_claim_reads_8_mb_in_all_and_gives_the_other_lanes_back(conn: Conn) -> None:
+    pushes = {queue(conn, recipients=["r" * 100] * 10_000) for _ in range(12)}
+    first = claim(conn, "onesignal")
+    assert 8 <= len(first["lanes"]) < 12
+    assert first["next_in"] == 0
+    assert one(conn, "select count(*) from gre_relay_lanes where lease_token is not null") == len(
+        first["lanes"]
+    )
+    second = claim(conn, "onesignal")
+    assert set(faults(first)) | set(faults(second)) == pushes
+    assert not set(faults(first)) & set(faults(second))
+
+
+def test_a_text_without_a_limit_from_an_old_portal_is_cut_in_the_claim(conn: Conn) -> None:
+    row = send(conn)
+    conn.execute("alter table gre_chat_messages disable trigger user")
+    conn.execute("alter table gre_chat_messages drop constraint gre_chat_messages_text_size", prepare=False)
+    conn.execute("update gre_chat_messages set message = repeat('x', 5000000) where id = %s", [row["id"]])
+    got = claim(conn)
+    (told,) = [d["message"] for lane in got["lanes"] for d in lane["deliveries"] if d["message"]]
+    assert 10_240 < len(told["message"]) < 20_000
+
+
+def push_result(conn: Conn) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A claimed message of OneSignal: its result with a receipt, and the message."""
+    row = send(conn, player=int(uuid.uuid4().int % 10**9) + 1)
+    got = claim(conn, "onesignal")
+    result = all_done(got)[0]
+    receipt = {"delivery_id": result["done"][0], "message_id": str(row["id"]), "audience": "staff", "recipients": ["s1"],
+               "title": "t", "body": "b", "data": {}, "status": "sent", "provider_id": "p", "error": None}  # fmt: skip
+    return result | {"receipts": [receipt]}, row
+
+
+HOLDS = {
+    "an earlier receipt": "select 1 from push_notifications where delivery_id = %(delivery)s for update",
+    "the message": "select 1 from gre_chat_messages where id = %(message)s for update",
+    "a receipt that is being written": "insert into push_notifications (delivery_id, audience, status) "
+    "values (%(delivery)s, 'staff', 'failed')",
+}
+
+
+@pytest.mark.parametrize("held", HOLDS)
+def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_other(
+    db: Database, conn: Conn, held: str
+) -> None:
+    """Rule 3 for receipts: the settle of all others, and another sink's part of the call, go through at once."""
+    stuck, row = push_result(conn)
+    free, _ = push_result(conn)
+    if held == "an earlier receipt":
+        conn.execute(
+            "insert into push_notifications (delivery_id, audience, status) values (%s, 'staff', 'failed')",
+            [stuck["done"][0]],
+        )
+    with db.connect(autocommit=False) as portal:
+        portal.execute(HOLDS[held], {"delivery": stuck["done"][0], "message": row["id"]})
+        began = time.monotonic()
+        settled, claimed = one(
+            conn,
+            "select gre_relay_turn(%s)",
+            Jsonb(
+                [
+                    {"p_sink": "onesignal", "p_results": [stuck, free]},
+                    {"p_sink": "pusher", "p_token": str(uuid.uuid4()), "p_lanes": 100, "p_per_lane": 10, "p_lease_seconds": 30},
+                ]
+            ),
+        )  # fmt: skip
+        assert time.monotonic() - began < 0.5
+        assert settled == {"busy": [stuck["lane"]], "lost": [], "waiting": 0}
+        assert len(claimed["lanes"]) == 2
+        assert one(conn, "select count(*) from push_notifications where status = 'sent'") == 1
+        portal.rollback()
+    assert settle(conn, stuck, sink="onesignal")["busy"] == []
+    assert one(conn, "select count(*) from push_notifications where status = 'sent'") == 2
+
+
+def test_a_receipt_that_the_table_cannot_take_does_not_fail_the_settle(conn: Conn) -> None:
+    """A project's own check on its table: the push went out, and sending it again would not mend that."""
+    conn.execute(
+        "alter table push_notifications add constraint theirs check (title is distinct from 'no') not valid"
+    )
+    refused, _ = push_result(conn)
+    refused["receipts"][0]["title"] = "no"
+    free, _ = push_result(conn)
+    assert settle(conn, refused, free, sink="onesignal") == {"busy": [], "lost": [], "waiting": 0}
+    assert one(conn, "select count(*) from push_notifications") == 1
+
+
+PRESENCE = {
+    "expired": ("now() + interval '1 hour'", "now() - interval '1 hour'", False),
+    "not expired": ("now() - interval '1 day'", "now() + interval '1 minute'", True),
+    "never expires": ("now()", "'infinity'", False),
+    "seen a moment ago": ("now()", "null", True),
+    "seen a month ago": ("now() - interval '30 days'", "null", False),
+    "seen in ten years": ("'infinity'", "null", False),
+}
+
+
+@pytest.mark.parametrize("case", PRESENCE)
+def test_who_left_is_offline_to_pushes_to_the_list_and_to_the_hub(conn: Conn, case: str) -> None:
+    seen, expires, online = PRESENCE[case]
+    conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
+    conn.execute(
+        "insert into gre_online_status (staff_id, status, last_seen_at, expires_at) "
+        f"values ('s1', 'online', {seen}, {expires})"
+    )
+    send(conn)
+    assert claim(conn, "onesignal")["staff"] == [{"staff_id": "s1", "online": online}]
+    (listed,) = one(conn, "select gre_list_staff()")
+    assert listed["status"] == ("online" if online else "offline")
+    here = one(conn, "select gre_hub_presence('{}', '{}', 45)")["online"]
+    assert [row["staff_id"] for row in here] == (["s1"] if online else [])
+
+
+def test_how_long_a_status_holds_is_a_setting(conn: Conn) -> None:
+    conn.execute("update gre.settings set presence_lasts = '1 minute'")
+    seen = "select gre.presence('online', now() - interval %s, null)"
+    assert one(conn, seen.replace("%s", "'50 seconds'")) == "online"
+    assert one(conn, seen.replace("%s", "'70 seconds'")) == "offline"
+
+
+def test_a_portal_that_says_online_again_need_not_say_when(db: Database, conn: Conn) -> None:
+    conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
+    conn.execute(
+        "insert into gre_online_status (staff_id, status, last_seen_at) values ('s1', 'online', now() - interval '1 day')"
+    )
+    with db.as_caller(STAFF) as portal:
+        portal.execute(
+            "insert into gre_online_status (staff_id, display_name, status) values ('s1', 'Sam', 'online') "
+            "on conflict (staff_id) do update set display_name = excluded.display_name, status = excluded.status"
+        )
+    send(conn)
+    assert claim(conn, "onesignal")["staff"] == [{"staff_id": "s1", "online": True}]
