@@ -1,6 +1,7 @@
 /** The REST door: one call for each path the console uses. It keeps no state but the server's clock. */
 
-import type { Colleague, DeadLetter, Message, Operations, Queued, Session } from './types'
+import type { Life } from './life'
+import type { Colleague, DeadLetter, Message, Operations, PlayerId, Queued, Session } from './types'
 
 const WITHIN = 15_000
 
@@ -37,6 +38,8 @@ export class Api {
   constructor(
     private readonly token: () => string,
     private readonly denied: () => void,
+    /** Nothing is asked for, and nothing comes back, after its end. */
+    private readonly life: Life,
   ) {}
 
   /** The server's time, as far as its `Date` headers tell. */
@@ -69,11 +72,11 @@ export class Api {
     return this.call('GET', '/api/gre-admin/staff')
   }
 
-  player(id: number): Promise<{ player: { playerId: number; displayName: string | null; enabled: boolean } }> {
+  player(id: PlayerId): Promise<{ player: { playerId: PlayerId; displayName: string | null; enabled: boolean } }> {
     return this.call('GET', `/api/gre-admin/player/${id}`)
   }
 
-  enablePlayer(id: number, enabled: boolean): Promise<{ enabled: boolean }> {
+  enablePlayer(id: PlayerId, enabled: boolean): Promise<{ enabled: boolean }> {
     return this.call('POST', `/api/gre-chat/enable-player/${id}`, { enabled })
   }
 
@@ -90,6 +93,7 @@ export class Api {
   }
 
   private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+    if (this.life.over) throw new ApiError(0, 'signed_out', 'You are signed out.')
     const headers: Record<string, string> = { Authorization: `Bearer ${this.token()}` }
     if (body !== undefined) headers['Content-Type'] = 'application/json'
     let answer: Response
@@ -101,9 +105,9 @@ export class Api {
         body: body === undefined ? null : JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.timeout(WITHIN),
+        signal: AbortSignal.any([this.life.signal, AbortSignal.timeout(WITHIN)]),
       })
-      said = await answer.json()
+      said = exactJson(await answer.text())
     } catch {
       throw new ApiError(0, 'unreachable', 'The server does not answer.')
     }
@@ -112,9 +116,18 @@ export class Api {
     if (!Number.isNaN(date)) this.skew = date + 500 - Date.now()
     if (answer.ok) return said as T
     const { code = 'unknown', error = 'The server refused.' } = (said ?? {}) as { code?: string; error?: string }
-    if (answer.status === 401) this.denied()
+    if (answer.status === 401 && !this.life.over) this.denied()
     throw new ApiError(answer.status, code, sentence(error), Number(answer.headers.get('Retry-After')) || 0)
   }
+}
+
+/**
+ * Read JSON without changing players' numbers: beyond 2^53 they would become another player's, so they stay text.
+ *
+ * (A quote inside of a JSON string has a backslash before it, so only names of fields are met.)
+ */
+export function exactJson(text: string): unknown {
+  return JSON.parse(text.replace(/"(player_id|playerId)"(\s*:\s*)(\d{16,})/g, '"$1"$2"$3"'))
 }
 
 function search(query: object): string {

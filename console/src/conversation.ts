@@ -1,6 +1,7 @@
 /** One session's messages by seq: pages from REST, news from the socket, holes found and filled. */
 
 import { type Api, ApiError } from './api'
+import type { Life } from './life'
 import type { Mark, Message, Session } from './types'
 
 const PAGE = 100
@@ -16,6 +17,10 @@ export class Conversation {
   loading = false
   hasOlder = false
   error = ''
+  /** There is no such session. */
+  missing = false
+  /** It is known from where it is unread, so that it can be shown from there. */
+  ready = false
   /** The first seq that was unread when the conversation was opened; 0 if none was. */
   unreadFrom = 0
   private filling: number | undefined
@@ -23,6 +28,7 @@ export class Conversation {
   constructor(
     readonly id: string,
     private readonly api: Api,
+    private readonly life: Life,
     private readonly changed: () => void,
     private readonly session: (session: Session) => void,
   ) {}
@@ -78,10 +84,10 @@ export class Conversation {
 
   /** A message is missing in between: it may be on its way; if not, ask for it. */
   private fill(): void {
-    this.filling ??= setTimeout(() => {
+    this.filling ??= this.life.after(FILL_AFTER, () => {
       this.filling = undefined
       if (this.upTo < (this.messages.at(-1)?.seq ?? 0)) void this.read({ limit: PAGE, after_seq: this.upTo }, () => {})
-    }, FILL_AFTER)
+    })
   }
 
   private async read(
@@ -93,11 +99,13 @@ export class Conversation {
     try {
       const page = await this.api.messages(this.id, query)
       this.error = ''
+      this.missing = false
       done(page.has_more)
       this.take(page.messages)
       this.session(page.session)
     } catch (error) {
       this.error = error instanceof ApiError ? error.message : 'The messages could not be read.'
+      this.missing = error instanceof ApiError && error.status === 404
     }
     this.loading = false
     this.changed()

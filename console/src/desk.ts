@@ -4,11 +4,16 @@
  * It keeps what is known and says when that changes; it must not know how anything looks.
  */
 
-import { Api, ApiError } from './api'
-import type { Auth } from './auth'
+import { Actions } from './actions'
+import { Alerts } from './alerts'
+import { Api } from './api'
+import { type Auth, STATUS } from './auth'
 import { Conversation } from './conversation'
+import { Drafts, type KeptForOther, keptForOthers } from './drafts'
 import { Emitter } from './emitter'
 import { keep, kept } from './kept'
+import { Life } from './life'
+import { Notices } from './notices'
 import { Bell } from './notify'
 import { Outbox } from './outbox'
 import { Queue } from './queue'
@@ -16,39 +21,58 @@ import { type Link, LiveSocket } from './socket'
 import { Typing } from './typing'
 import type { Colleague, Frame, Message, Presence, Role, Session } from './types'
 
-/** A message older than this rings no bell, whatever the frame says. */
-const LATE = 30_000
 /** Sessions named when coming back; the server finds the others by the newest of these. */
 const NAMED = 200
-const STATUS = 'gre.status'
+/** Older pages that are read to reach the first unread message. */
+const PAGES_TO_UNREAD = 10
+
+let desks = 0
 
 export class Desk extends Emitter {
+  /** No two sessions of the page have the same. */
+  readonly number = (desks += 1)
   me: { staffId: string; role: Role } | undefined
   link: Link = 'connecting'
   /** Why the page cannot go on, if it cannot. */
   stopped = ''
   endsAt: number | undefined
-  toast = ''
-  announcement = ''
   open: Conversation | undefined
+  /** What is kept in this tab for others, who wrote it here. */
+  others: KeptForOther[] = []
   readonly staff = new Map<string, Colleague>()
-  readonly players = new Map<number, boolean>()
+  readonly life = new Life()
+  readonly notices = new Notices(this.life, this.changed)
+  readonly drafts: Drafts
   readonly api: Api
   readonly queue: Queue
   readonly outbox: Outbox
+  readonly actions: Actions
   readonly bell: Bell
   readonly typing: Typing
+  private readonly alerts: Alerts
   private readonly socket: LiveSocket
   private marked = 0
-  private toasting: number | undefined
+  /** Since when the open session's player waited when it was opened. */
+  private waitedSince: string | null = null
 
   constructor(private readonly auth: Auth) {
     super()
-    this.api = new Api(() => auth.token, () => this.denied())
-    this.queue = new Queue(this.api, () => this.me?.staffId ?? '', this.changed, () => this.open?.id)
-    this.outbox = new Outbox(this.api, (message) => this.told(message), this.changed)
-    this.bell = new Bell(this.changed)
-    this.typing = new Typing((typing) => {
+    const { life } = this
+    this.bell = new Bell(this.changed, life)
+    this.alerts = new Alerts(this.notices, this.bell, () => this.api.now())
+    this.drafts = new Drafts(auth.staffId)
+    this.api = new Api(() => auth.token, () => this.denied(), life)
+    this.queue = new Queue(this.api, life, () => this.me?.staffId ?? '', this.changed, () => this.open?.id)
+    this.outbox = new Outbox(this.api, life, auth.staffId, {
+      stored: (message) => this.told(message),
+      failed: (session, reply) => this.alerts.unsent(session, this.playerOf(session), reply),
+      changed: () => {
+        this.alerts.settled((session) => this.outbox.hasFailed(session))
+        this.changed()
+      },
+    })
+    this.actions = new Actions(this.api, this.queue, this.outbox, (why) => this.complain(why), this.changed)
+    this.typing = new Typing(life, (typing) => {
       if (this.open) this.socket.send({ type: 'typing', sessionId: this.open.id, typing })
     }, this.changed)
     const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
@@ -59,29 +83,57 @@ export class Desk extends Emitter {
       link: (state) => this.linked(state),
       denied: () => this.denied(),
     })
-    auth.onRenewed = () => {
-      this.endsAt = undefined
-      this.socket.authenticate()
-    }
-    auth.onEnding = (at) => {
-      this.endsAt = at
-      this.changed()
-    }
+    auth.attach({
+      renewed: () => {
+        this.endsAt = undefined
+        this.socket.authenticate()
+        this.changed()
+      },
+      ending: (at) => {
+        this.endsAt = at
+        this.changed()
+      },
+      over: () => this.stop(),
+    })
   }
 
   start(): void {
+    if (this.life.over) return
     this.socket.start()
     this.auth.watch()
     void this.queue.reload()
   }
 
+  /** End everything that was begun for this person. */
   stop(): void {
+    if (this.life.over) return
+    this.life.end()
     this.socket.stop()
+  }
+
+  get offer(): string | undefined {
+    return this.auth.offer
+  }
+
+  hideOthers(): void {
+    this.others = []
+    this.changed()
+  }
+
+  declineOffer(): void {
+    this.auth.decline()
+    this.changed()
   }
 
   /** The session that is open on the page, as far as it is known. */
   get session(): Session | undefined {
     return this.open && this.queue.sessions.get(this.open.id)
+  }
+
+  /** What is read for a player. */
+  playerOf(session: string): string {
+    const known = this.queue.sessions.get(session)
+    return known ? known.player_name || `Player ${known.player_id}` : ''
   }
 
   nameOf(staffId: string): string {
@@ -95,25 +147,38 @@ export class Desk extends Emitter {
     this.typing.hush()
     this.marked = 0
     this.open = undefined
+    this.waitedSince = (session && this.queue.sessions.get(session)?.waiting_since) || null
     if (session) {
-      const open = new Conversation(session, this.api, this.changed, (found) => this.found(found))
+      const open = new Conversation(session, this.api, this.life, this.changed, (found) => this.found(found))
       this.open = open
-      void open.refresh().then(() => this.opened(open))
+      void this.refresh()
     }
     this.changed()
+  }
+
+  /** Read the open session's latest messages. */
+  async refresh(): Promise<void> {
+    const { open } = this
+    await open?.refresh()
+    if (open && !open.ready) await this.opened(open)
   }
 
   send(text: string): void {
     if (!this.open) return
     this.typing.hush()
-    this.outbox.send(this.open.id, text)
+    this.outbox.send(this.open.id, text, this.playerOf(this.open.id))
   }
 
-  /** Everything of the open session that is here has been looked at. */
-  seen(): void {
+  /** Which session `j` and `k` open. */
+  neighbour(by: 1 | -1): Session | undefined {
+    return this.queue.neighbour(this.open?.id, by, this.waitedSince)
+  }
+
+  /** The open session has been looked at up to there. */
+  seen(seq: number): void {
     const { open, session } = this
     if (!open?.loaded || !session?.unread_by_staff) return
-    const upTo = open.upTo
+    const upTo = Math.min(seq, open.upTo)
     if (upTo > this.marked && this.socket.send({ type: 'mark_read', sessionId: open.id, upToSeq: upTo })) this.marked = upTo
   }
 
@@ -122,34 +187,8 @@ export class Desk extends Emitter {
     if (!this.socket.send({ type: 'set_status', status })) this.complain('Not connected: your status was not changed.')
   }
 
-  /** Change the open session: `assigned` (to `staffId`, or to me), `active`, `closed`. */
-  change(status: 'assigned' | 'active' | 'closed', staffId?: string): Promise<void> {
-    return this.attempt(async () => {
-      if (this.open) this.queue.put((await this.api.setStatus(this.open.id, status, staffId)).session)
-    })
-  }
-
-  enable(player: number, enabled: boolean): Promise<void> {
-    return this.attempt(async () => {
-      this.players.set(player, (await this.api.enablePlayer(player, enabled)).enabled)
-      this.changed()
-    })
-  }
-
-  /** Do something, and tell why where it is refused. */
-  async attempt(what: () => Promise<void>): Promise<void> {
-    try {
-      await what()
-    } catch (error) {
-      this.complain(error instanceof ApiError ? error.message : 'That did not work.')
-    }
-  }
-
   complain(text: string): void {
-    clearTimeout(this.toasting)
-    this.toast = text
-    if (text) this.toasting = setTimeout(() => this.complain(''), 8000)
-    this.changed()
+    if (!this.life.over) this.notices.show('refusal', text)
   }
 
   // What the server tells
@@ -160,15 +199,15 @@ export class Desk extends Emitter {
         return this.entered(frame)
       case 'chat_message':
         this.told(frame.message)
-        return this.ring(frame.message, frame.replay)
+        return this.alerts.message(frame.message, frame.replay, frame.message.session_id === this.open?.id)
       case 'typing':
-        return this.typing.heard(frame.sessionId, frame.by, frame.typing)
+        return this.typing.heard(frame.sessionId, frame.by, frame.typing, this.typist(frame))
       case 'messages_read':
         if (frame.by === 'staff') this.queue.read(frame.sessionId, frame.upToSeq)
         else if (frame.sessionId === this.open?.id) this.open.marked(frame.upToSeq)
         return this.changed()
       case 'session_updated':
-        return this.queue.put(frame.session)
+        return this.updated(frame.session)
       case 'staff_status': {
         const old = this.staff.get(frame.staffId)
         if (!old) void this.meet()
@@ -188,18 +227,21 @@ export class Desk extends Emitter {
     const { role, staffId } = frame
     if ((role !== 'staff' && role !== 'admin') || !staffId) {
       this.auth.signOut()
-      return this.auth.onEnded('This is not the token of staff.')
+      return this.auth.onEnded('This account is not staff.')
     }
     const again = this.me !== undefined
     this.me = { staffId, role }
+    this.auth.identify(staffId)
+    this.drafts.belongTo(staffId)
+    this.others = keptForOthers(staffId)
     for (const session of frame.sessions) if (this.queue.sessions.has(session.id)) this.queue.put(session)
     const wanted = kept(STATUS)
     if (again && wanted && wanted !== 'online') this.socket.send({ type: 'set_status', status: wanted })
     this.marked = 0
     void this.queue.reload()
-    void this.open?.refresh()
+    void this.refresh()
     void this.meet()
-    this.outbox.resume()
+    this.outbox.resume(staffId)
     this.changed()
   }
 
@@ -211,34 +253,42 @@ export class Desk extends Emitter {
     this.changed()
   }
 
-  private ring(message: Message, replay: boolean): void {
-    if (message.sender !== 'player') return
-    const name = message.player_name || `player ${message.player_id}`
-    if (message.session_id === this.open?.id) this.announcement = `${name}: ${message.message}`
-    else if (!replay) this.announcement = `New message from ${name}`
-    if (replay || this.api.now() - Date.parse(message.timestamp) > LATE) return
-    this.bell.ring(name, message.session_id, () => (location.hash = `#s=${message.session_id}`))
+  /** A session as it is now. One that somebody else has just handed over to me is told. */
+  private updated(session: Session): void {
+    const me = this.me?.staffId
+    const old = this.queue.sessions.get(session.id)
+    this.queue.put(session)
+    const mine = me !== undefined && session.assigned_staff_id === me && session.status === 'active'
+    if (!old || !mine || old.assigned_staff_id === me || old.rev >= session.rev || this.actions.isChanging(session.id)) return
+    this.alerts.handedOver(session.id, this.playerOf(session.id))
   }
 
-  private opened(open: Conversation): void {
-    if (open !== this.open) return
+  private typist(frame: Extract<Frame, { type: 'typing' }>): string {
+    if (frame.by !== 'staff') return ''
+    return frame.displayName || (frame.staffId ? this.nameOf(frame.staffId) : '')
+  }
+
+  private async opened(open: Conversation): Promise<void> {
     const unread = this.session?.unread_by_staff ?? 0
-    const players = open.messages.filter((one) => one.sender === 'player')
-    open.unreadFrom = unread ? (players.at(-unread)?.seq ?? players[0]?.seq ?? 0) : 0
+    const players = (): Message[] => open.messages.filter((message) => message.sender === 'player')
+    for (let pages = 0; pages < PAGES_TO_UNREAD && open.hasOlder && !open.error; pages += 1) {
+      if (open !== this.open || players().length >= unread) break
+      await open.older()
+    }
+    if (open !== this.open) return
+    open.unreadFrom = unread ? (players().at(-unread)?.seq ?? players()[0]?.seq ?? 0) : 0
+    open.ready = open.loaded
+    this.waitedSince ??= this.queue.sessions.get(open.id)?.waiting_since ?? null
     this.changed()
   }
 
   private found(session: Session): void {
     if (!this.queue.sessions.has(session.id) || session.status === 'closed') this.queue.put(session)
-    if (this.players.has(session.player_id)) return
-    void this.attempt(async () => {
-      this.players.set(session.player_id, (await this.api.player(session.player_id)).player.enabled)
-      this.changed()
-    })
+    void this.actions.lookUp(session.player_id)
   }
 
   private async meet(): Promise<void> {
-    await this.attempt(async () => {
+    await this.actions.attempt(async () => {
       for (const one of (await this.api.staff()).staff) this.staff.set(one.staffId, one)
     })
     this.changed()
@@ -253,7 +303,7 @@ export class Desk extends Emitter {
   }
 
   private denied(): void {
-    void this.auth.renew()
+    if (!this.life.over) void this.auth.renew()
   }
 
   private since(): Record<string, number> | undefined {

@@ -16,7 +16,12 @@ export function keep(name: string, value: string | null, lasting = false): void 
     if (value === null) storage(lasting)?.removeItem(name)
     else storage(lasting)?.setItem(name, value)
   } catch {
-    // Full or forbidden: the copy below has to do.
+    // Full or forbidden: the copy below has to do, and an older value must not come back in its place.
+    try {
+      storage(lasting)?.removeItem(name)
+    } catch {
+      // Nothing is kept there.
+    }
   }
   if (value === null) lost.delete(name)
   else lost.set(name, value)
@@ -30,13 +35,22 @@ export function kept(name: string, lasting = false): string | null {
   }
 }
 
-/** Forget everything of the tab whose name begins so. */
-export function forget(prefix: string): void {
+/** The names of everything that the tab keeps and whose name begins so. */
+export function keptNames(prefix: string): string[] {
   const names = new Set(lost.keys())
   try {
     for (const name of Object.keys(sessionStorage)) names.add(name)
   } catch {
     // Nothing is kept there.
   }
-  for (const name of names) if (name.startsWith(prefix)) keep(name, null)
+  return [...names].filter((name) => name.startsWith(prefix))
+}
+
+/** The value of a JSON text; undefined if it is none. */
+export function parsed<T>(text: string | null): T | undefined {
+  try {
+    return text === null ? undefined : (JSON.parse(text) as T)
+  } catch {
+    return undefined
+  }
 }

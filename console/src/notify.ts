@@ -1,6 +1,7 @@
-/** Sound and desktop notification for a player's message that nobody looks at. They carry a name, never text. */
+/** Sound and desktop notification for what nobody looks at. They carry a name, never text. */
 
 import { keep, kept } from './kept'
+import type { Life } from './life'
 
 const KEY = 'gre.notify'
 const CROWD = 1500
@@ -12,11 +13,15 @@ export class Bell {
   private last = 0
   private sound: AudioContext | undefined
 
-  constructor(private readonly changed: () => void) {
+  constructor(
+    private readonly changed: () => void,
+    { signal }: Life,
+  ) {
     // Browsers let a page sound only after its user has touched it.
     const wake = (): void => void this.context()?.resume().catch(() => {})
-    addEventListener('pointerdown', wake, { passive: true })
-    addEventListener('keydown', wake, { passive: true })
+    addEventListener('pointerdown', wake, { passive: true, signal })
+    addEventListener('keydown', wake, { passive: true, signal })
+    signal.addEventListener('abort', () => void this.sound?.close().catch(() => {}))
   }
 
   /** Whether the browser would have to be asked for desktop notifications. */
@@ -36,8 +41,8 @@ export class Bell {
     this.changed()
   }
 
-  /** Ring for a player's message, if nobody looks at the page. `open` is called when the notification is clicked. */
-  ring(name: string, session: string, open: () => void): void {
+  /** Ring and show a line, if nobody looks at the page. `open` is called when the notification is clicked. */
+  ring(line: string, session: string, open: () => void): void {
     if (!this.on || (!document.hidden && document.hasFocus())) return
     this.rung += 1
     if (Date.now() - this.last > CROWD) {
@@ -46,7 +51,7 @@ export class Bell {
     }
     if ('Notification' in globalThis && Notification.permission === 'granted') {
       try {
-        const shown = new Notification(`New message from ${name}`, { tag: session, lang: 'en' })
+        const shown = new Notification(line, { tag: session, lang: 'en' })
         shown.onclick = () => {
           focus()
           open()

@@ -6,7 +6,9 @@
 
 import type { Api, QueueQuery } from './api'
 import { ApiError } from './api'
-import type { Message, Queued, Session } from './types'
+import { finder } from './find'
+import type { Life } from './life'
+import type { Message, PlayerId, Queued, Session } from './types'
 
 export type Filter = 'open' | 'mine' | 'closed'
 
@@ -34,13 +36,16 @@ export class Queue {
   private begun = 0
   private seen = new Set<string>()
   private readonly touched = new Map<string, number>()
-  private readonly unknown = new Set<number>()
+  private readonly unknown = new Set<PlayerId>()
   private asking: number | undefined
+  private finds: (session: Queued) => boolean = () => true
   private sorted: Queued[] | undefined
   private counted: number | undefined
+  private countedMine: number | undefined
 
   constructor(
     private readonly api: Api,
+    private readonly life: Life,
     private readonly me: () => string,
     private readonly changed: () => void,
     /** A session that must stay known: the one that is open on the page. */
@@ -62,10 +67,36 @@ export class Queue {
     return this.counted
   }
 
+  /** How many open sessions are mine. */
+  get mine(): number {
+    if (this.countedMine === undefined) {
+      const me = this.me()
+      this.countedMine = 0
+      for (const one of this.sessions.values()) {
+        if (one.status === 'active' && one.assigned_staff_id === me) this.countedMine += 1
+      }
+    }
+    return this.countedMine
+  }
+
+  /** Which session to work on after this one, or before it. After one that was answered: the next that waits. */
+  neighbour(id: string | undefined, by: 1 | -1, waitedSince: string | null): Queued | undefined {
+    const { view } = this
+    const at = view.findIndex((session) => session.id === id)
+    const here = view[at]
+    if (by === 1 && here && waitedSince && !here.waiting_since) {
+      const waiting = view.filter((session) => session.status === 'active' && session.waiting_since)
+      const next = waiting.find((session) => compare(session.waiting_since!, waitedSince) >= 0) ?? waiting[0]
+      if (next) return next
+    }
+    return view[at < 0 ? 0 : at + by]
+  }
+
   show(filter: Filter, search: string): void {
     if (filter === this.filter && search === this.search && !this.error) return
     this.filter = filter
     this.search = search
+    this.finds = finder(search)
     if (!this.whole || filter === 'closed') return void this.restart()
     // Every open session is here already, and what changes is told.
     this.turn += 1
@@ -117,7 +148,7 @@ export class Queue {
     this.loading = false
     this.changed()
     const eager = this.filter !== 'closed' && !this.search && this.seen.size < EAGER
-    if (eager && !this.complete && !this.error) setTimeout(() => turn === this.turn && void this.more(), PAUSE)
+    if (eager && !this.complete && !this.error) this.life.after(PAUSE, () => turn === this.turn && void this.more())
   }
 
   /** Take a session as the server tells it. */
@@ -157,30 +188,30 @@ export class Queue {
   }
 
   /** The open session of a player, if it is known. */
-  openOf(player: number): Queued | undefined {
+  openOf(player: PlayerId): Queued | undefined {
     for (const one of this.sessions.values()) if (one.player_id === player && one.status === 'active') return one
     return undefined
   }
 
   /** Ask for a player's sessions; many at once are asked for as a list. */
-  ask(player: number): void {
+  ask(player: PlayerId): void {
     this.unknown.add(player)
-    this.asking ??= setTimeout(() => {
+    this.asking ??= this.life.after(60, () => {
       this.asking = undefined
       const players = [...this.unknown]
       this.unknown.clear()
       if (players.length > CROWD) return void this.reload()
       for (const one of players) void this.fetch(one)
-    }, 60)
+    })
   }
 
-  private async fetch(player: number): Promise<void> {
+  private async fetch(player: PlayerId): Promise<void> {
     try {
       const found = await this.api.queue({ player: String(player), limit: 10 })
       for (const one of found.sessions) this.put(one)
       this.changed()
     } catch {
-      setTimeout(() => this.ask(player), AGAIN)
+      this.life.after(AGAIN, () => this.ask(player))
     }
   }
 
@@ -191,7 +222,7 @@ export class Queue {
   }
 
   private stale(): void {
-    this.sorted = this.counted = undefined
+    this.sorted = this.counted = this.countedMine = undefined
     this.changed()
   }
 
@@ -199,16 +230,15 @@ export class Queue {
     return {
       status: this.filter === 'closed' ? 'closed' : 'active',
       ...(this.filter === 'mine' && { assigned: 'me' }),
-      ...(this.search && { player: this.search }),
+      // (The list writes a player's number as "#5000".)
+      ...(this.search && { player: this.search.replace(/^#(?=\d)/, '') }),
     }
   }
 
   private shows(one: Queued): boolean {
     if ((one.status === 'closed') !== (this.filter === 'closed')) return false
     if (this.filter === 'mine' && one.assigned_staff_id !== this.me()) return false
-    if (!this.search) return true
-    const name = (one.player_name ?? '').toLowerCase()
-    return name.startsWith(this.search.toLowerCase()) || String(one.player_id) === this.search
+    return this.finds(one)
   }
 
   /** The whole list was read: what it did not have is not in it any more. */

@@ -9,6 +9,11 @@ export function route(): Route {
   return { view: 'desk', session: SESSION.exec(location.hash)?.[1] }
 }
 
+/** Whether the address carries a sign-in, which is nothing to show. */
+export function isSignIn(hash: string): boolean {
+  return /[#&](access_token|token|error_description)=/.test(hash)
+}
+
 export function sessionHref(id: string): string {
   return `#s=${id}`
 }

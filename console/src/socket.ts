@@ -1,5 +1,6 @@
 /** The live door: one WebSocket that comes back by itself and asks for what it missed. It knows no chat. */
 
+import { exactJson } from './api'
 import type { Frame } from './types'
 
 export type Link = 'connecting' | 'live' | 'reconnecting' | 'offline' | 'stopped'
@@ -86,7 +87,7 @@ export class LiveSocket {
     this.watch()
     let frame: Frame
     try {
-      frame = JSON.parse(String(data)) as Frame
+      frame = exactJson(String(data)) as Frame
     } catch {
       return
     }

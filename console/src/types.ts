@@ -5,11 +5,14 @@ export type Mark = 'sent' | 'delivered' | 'read'
 export type Presence = 'online' | 'away' | 'offline'
 export type Role = 'staff' | 'admin'
 
+/** A number; text where it is larger than numbers are exact. */
+export type PlayerId = number | string
+
 export interface Message {
   id: string
   seq: number
   session_id: string
-  player_id: number
+  player_id: PlayerId
   player_name: string | null
   message: string
   sender: Sender
@@ -20,7 +23,7 @@ export interface Message {
 
 export interface Session {
   id: string
-  player_id: number
+  player_id: PlayerId
   player_name: string | null
   status: 'active' | 'closed'
   assigned_staff_id: string | null
@@ -31,6 +34,8 @@ export interface Session {
   last_message_at: string | null
   created_at: string
   closed_at: string | null
+  /** By whom it was closed: `staff`, `player`, `idle`, `system`. Older servers do not say. */
+  closed_by?: string | null
 }
 
 /** A session as the queue tells it: since when its player waits for an answer. */
@@ -81,7 +86,7 @@ export interface DeadLetter {
 export type Frame =
   | { type: 'authenticated'; role: string; staffId?: string; expiresAt: string | null; sessions: Session[] }
   | { type: 'chat_message'; message: Message; replay: boolean }
-  | { type: 'typing'; sessionId: string; playerId: number; by: 'player' | 'staff'; typing: boolean }
+  | { type: 'typing'; sessionId: string; playerId: PlayerId; by: 'player' | 'staff'; typing: boolean; staffId?: string; displayName?: string | null }
   | { type: 'messages_read'; sessionId: string; by: 'player' | 'staff'; upToSeq: number }
   | { type: 'session_updated'; session: Session }
   | { type: 'staff_status'; staffId: string; displayName: string | null; status: Presence }

@@ -139,7 +139,10 @@ def test_older_messages_come_when_one_scrolls_up(world: World, sam: Staff) -> No
             "select gre_send_messages((select jsonb_agg(jsonb_build_object('player_id', 29, 'sender', 'player', 'message', 'number ' || n) order by n)"
             " from generate_series(%s::int, %s::int) n))", first, first + 99,
         )  # fmt: skip
-    sam.open(29)
+    expect(sam.row(29)).to_have_attribute("data-unread", "401")
+    world.sql("update gre_chat_sessions set unread_by_staff = 0")
+    sam.page.reload()
+    sam.live().open(29)
     expect(sam.message("number 400")).to_be_visible()
     box = sam.at("messages")
     assert int(box.get_attribute("data-loaded") or 0) < 401

@@ -251,6 +251,12 @@ class Staff(Person):
         self.page.goto(f"{self.world.console}/console#token={self.world.token(who, **options)}")
         return self.live()
 
+    def sign_in(self, who: str, **options: Any) -> Staff:
+        """Sign in on the form with a token."""
+        self.page.get_by_label("Access token").fill(self.world.token(who, **options))
+        self.page.get_by_role("button", name="Sign in", exact=True).click()
+        return self.live()
+
     def live(self) -> Staff:
         expect(self.at("connection", state="live")).to_be_visible(timeout=WITHIN)
         return self

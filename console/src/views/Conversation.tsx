@@ -3,24 +3,32 @@
 import type { RefObject } from 'preact'
 import type { Desk } from '../desk'
 import { sessionHref } from '../route'
-import { Actions } from './Actions'
+import { ActionBar } from './ActionBar'
 import { Icon } from './icons'
 import { Messages } from './Messages'
 import { Reply } from './Reply'
 
-export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: RefObject<HTMLTextAreaElement | null> }) {
+interface Given {
+  desk: Desk
+  replyRef: RefObject<HTMLTextAreaElement | null>
+  onNext: () => void
+}
+
+export function ConversationView({ desk, replyRef, onNext }: Given) {
   const { open, session } = desk
   if (!open) {
     return (
       <div class="conversation nothing-open">
         <div class="empty">
           <p class="big">Choose a conversation</p>
-          <p class="quiet">or press <kbd>j</kbd> for the one that has waited longest</p>
+          {desk.queue.filter !== 'closed' && desk.queue.waiting > 0 && (
+            <p class="quiet wide-only">or press <kbd>j</kbd> for the one that has waited longest</p>
+          )}
         </div>
       </div>
     )
   }
-  const name = session ? session.player_name || `Player ${session.player_id}` : '…'
+  const name = session ? session.player_name || `Player ${session.player_id}` : open.missing ? 'Unknown conversation' : '…'
   const newer = session?.status === 'closed' ? desk.queue.openOf(session.player_id) : undefined
   const typing = desk.typing.in(open.id)
   return (
@@ -36,7 +44,7 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
             {session && <>#{session.player_id} · {session.status === 'closed' ? 'closed' : owner(desk, session.assigned_staff_id)}</>}
           </p>
         </div>
-        {session && <Actions desk={desk} session={session} />}
+        {session && <ActionBar desk={desk} session={session} />}
       </div>
       {newer && (
         <div class="banner">
@@ -47,28 +55,25 @@ export function ConversationView({ desk, replyRef }: { desk: Desk; replyRef: Ref
       {open.error !== '' && (
         <div class="banner banner-warn" role="alert">
           <span>{open.error}</span>
-          <button type="button" onClick={() => void open.refresh().then(() => open.older())}>Try again</button>
+          {open.missing ? <a class="button" href="#">Back to the list</a> : (
+            <button type="button" onClick={() => void desk.refresh().then(() => open.older())}>Try again</button>
+          )}
         </div>
       )}
       <Messages key={open.id} desk={desk} open={open} name={name} />
       <p class="typing" data-testid="typing" dir="auto">
-        {typing && <><Dots />{typing === 'player' ? `${name} is typing …` : 'A colleague is typing …'}</>}
+        {typing && <><Dots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.who(open.id)} is typing …`}</>}
       </p>
-      {session?.status === 'closed' ? (
-        <div class="reply closed">
-          <span class="quiet">This conversation is closed.</span>
-          <button type="button" data-testid="reopen" onClick={() => void desk.change('active')}>Reopen</button>
-        </div>
-      ) : (
-        <Reply key={open.id} desk={desk} session={open.id} name={name} field={replyRef} />
+      {(!open.missing || desk.drafts.of(open.id) !== '') && (
+        <Reply key={open.id} desk={desk} id={open.id} session={session} name={name} newer={newer} field={replyRef} onNext={onNext} />
       )}
     </section>
   )
 }
 
 function owner(desk: Desk, id: string | null): string {
-  if (id === null) return 'nobody has it'
-  return id === desk.me?.staffId ? 'you have it' : `${desk.nameOf(id)} has it`
+  if (id === null) return 'unassigned'
+  return id === desk.me?.staffId ? 'assigned to you' : `assigned to ${desk.nameOf(id)}`
 }
 
 function Dots() {

@@ -15,7 +15,7 @@ export function DeadLetters({ desk, count }: { desk: Desk; count: number }) {
   const [said, setSaid] = useState('')
 
   const read = (cursor?: string): Promise<void> =>
-    desk.attempt(async () => {
+    desk.actions.attempt(async () => {
       const page = await desk.api.dead(cursor)
       setLetters((old) => (cursor ? [...old, ...page.dead] : page.dead))
       setNext(page.next)
@@ -24,7 +24,7 @@ export function DeadLetters({ desk, count }: { desk: Desk; count: number }) {
 
   const retry = async (ids: string[]): Promise<void> => {
     setBusy(true)
-    await desk.attempt(async () => {
+    await desk.actions.attempt(async () => {
       const done = await desk.api.retryDead(ids)
       setSaid(`${number(done.count)} ${done.count === 1 ? 'goes' : 'go'} out again.`)
       setLetters((old) => old.filter(({ id }) => !ids.includes(id)))

@@ -4,6 +4,7 @@ import { useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { initials } from '../format'
 import type { Link } from '../socket'
+import { sessionHref } from '../route'
 import { nextTheme, theme } from '../theme'
 import type { Colleague, Presence } from '../types'
 import { Icon } from './icons'
@@ -40,6 +41,7 @@ export function Header({ desk, view, onSignOut, onHelp }: Given) {
         <a href="#health" data-testid="nav-health" aria-current={view === 'health' ? 'page' : undefined}>Health</a>
       </nav>
       <span class={`link link-${desk.link}`} role="status" data-testid="connection" data-state={desk.link}>{LINKS[desk.link]}</span>
+      <Unsent desk={desk} />
       <span class="space" />
       <Colleagues desk={desk} />
       {me && (
@@ -79,6 +81,13 @@ export function Header({ desk, view, onSignOut, onHelp }: Given) {
       </button>
     </header>
   )
+}
+
+/** Replies that failed, wherever one is: a link to the first of them. */
+function Unsent({ desk }: { desk: Desk }) {
+  const [session] = desk.outbox.failed
+  if (session === undefined) return null
+  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.outbox.failedCount} not sent</a>
 }
 
 function mine(desk: Desk): Presence {

@@ -5,6 +5,7 @@ import { useEffect, useRef } from 'preact/hooks'
 const KEYS: [string, string][] = [
   ['j / k', 'next, previous conversation'],
   ['Enter', 'write a reply; in the reply: send'],
+  ['Ctrl + Enter', 'send, and open the next that waits'],
   ['Shift + Enter', 'a new line'],
   ['/', 'search a player'],
   ['Esc', 'leave the field; then close the conversation'],

@@ -3,6 +3,7 @@
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
 import { Marks } from './icons'
+import { Linked } from './Linked'
 import type { Row } from './rows'
 
 export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; session: string }) {
@@ -21,7 +22,7 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
         >
           {!follows && <p class="sender" dir="auto">{message.sender_name || (message.sender === 'player' ? `Player ${message.player_id}` : message.sender)}</p>}
           <div class="bubble">
-            <p class="text" dir="auto" data-testid="message-text">{message.message}</p>
+            <p class="text" dir="auto" data-testid="message-text"><Linked text={message.message} /></p>
             <p class="meta">
               <time dateTime={message.timestamp} title={full(message.timestamp)}>{clock(message.timestamp)}</time>
               {mine && message.sender === 'staff' && <Marks state={message.status} />}
@@ -44,7 +45,7 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
           </div>
           {failed && (
             <p class="failure" role="alert">
-              <span>Not sent. {outgoing.error}</span>
+              <span>Not sent. {outgoing.error}{outgoing.transient && ' Your reply is kept and is tried again by itself.'}</span>
               <button type="button" data-testid="retry" onClick={() => desk.outbox.retry(session, outgoing.id)}>Retry</button>
               <button type="button" class="plain" data-testid="discard" onClick={() => desk.outbox.remove(session, outgoing.id)}>Discard</button>
             </p>

@@ -19,6 +19,8 @@ const DRAWN = 900
 const NEEDED = 300
 const LOAD = 2500
 const NEAR_END = 48
+/** Pixels above the first unread message when a conversation is opened there. */
+const START = 40
 
 interface Given {
   desk: Desk
@@ -31,6 +33,16 @@ export function Messages({ desk, open, name }: Given) {
   const list = useRef<HTMLDivElement>(null)
   const heights = useRef(new Map<string, number>()).current
   const place = useRef<{ key: string; above: number } | undefined>(undefined)
+  // Once it is known what is unread, the first of it is what one begins with.
+  const begun = useRef(false)
+  /** Whether what is in sight is what belongs there. */
+  const settled = useRef(false)
+  // (As it was when this was drawn: until then the end is in sight.)
+  const { ready } = open
+  if (ready && !begun.current) {
+    begun.current = true
+    if (open.unreadFrom) place.current = { key: 'unread', above: START }
+  }
   const [, draw] = useState(0)
   const [width, setWidth] = useState(0)
   const again = (): void => draw((n) => n + 1)
@@ -82,6 +94,7 @@ export function Messages({ desk, open, name }: Given) {
     const measured = measure(where, first, found)
     const to = index < 0 ? current.scrollHeight : where[index]! - place.current!.above
     // (While the guesses are still in the spacers, the next drawing puts it right.)
+    settled.current = !measured
     if (measured) again()
     else if (Math.abs(current.scrollTop - to) >= 1) current.scrollTop = to
   })
@@ -107,8 +120,18 @@ export function Messages({ desk, open, name }: Given) {
 
   const atEnd = place.current === undefined
   useEffect(() => {
+    // What has been in sight is read, and no more than that.
     const look = (): void => {
-      if (place.current === undefined && !document.hidden && document.hasFocus()) desk.seen()
+      const { current } = box
+      if (!current || !ready || !settled.current || document.hidden || !document.hasFocus()) return
+      const { where: at, first: from } = now.current
+      const bottom = current.scrollTop + current.clientHeight
+      for (let row = rowAt(at, bottom); row >= from; row -= 1) {
+        const item = rows[row]
+        // (Of a message that is higher than the box, its beginning will do.)
+        const shown = at[row + 1]! <= bottom + 4 || at[row]! <= current.scrollTop
+        if (item?.kind === 'message' && shown) return desk.seen(item.message.seq)
+      }
     }
     look()
     addEventListener('focus', look)

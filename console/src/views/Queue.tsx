@@ -94,7 +94,7 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
               key={value} type="button" data-testid={`filter-${value}`} aria-pressed={queue.filter === value}
               onClick={() => queue.show(value, queue.search)}
             >
-              {label}
+              {label}{value === 'mine' && queue.mine > 0 && <> <b class="badge" data-testid="mine-count">{number(queue.mine)}</b></>}
             </button>
           ))}
           <span class="tally" data-testid="tally">
@@ -130,7 +130,7 @@ function Nothing({ desk }: { desk: Desk }) {
   return (
     <div class="empty" data-testid="queue-empty">
       <p>
-        {queue.search ? <>No conversation here of <b dir="auto">{queue.search}</b>.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
+        {queue.search ? <>No {where === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
       {queue.search !== '' && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
     </div>

@@ -45,10 +45,11 @@ export function SessionRow({ desk, session, place, total, open }: Given) {
           <time class="when" dateTime={at} title={full(at)}>{brief(at, now)}</time>
         )}
         <span class={`preview ${typing ? 'is-typing' : ''}`} dir="auto" data-testid="preview">
-          {typing ? (typing === 'player' ? 'is typing …' : 'a colleague is typing …') : session.last_message || 'No message yet'}
+          {typing ? (typing === 'player' ? 'is typing …' : `${desk.typing.who(session.id)} is typing …`) : session.last_message || 'No message yet'}
         </span>
         <span class="tags">
           {owner && <span class={`owner ${owner === desk.me?.staffId ? 'owner-me' : ''}`} data-testid="assignee" dir="auto">{owner === desk.me?.staffId ? 'you' : desk.nameOf(owner)}</span>}
+          {desk.outbox.hasFailed(session.id) && <span class="unsent" data-testid="unsent">not sent</span>}
           {unread > 0 && <span class="unread" data-testid="unread">{unread > 99 ? '99+' : unread}<span class="unseen"> unread</span></span>}
         </span>
       </a>

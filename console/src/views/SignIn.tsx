@@ -5,7 +5,15 @@ import type { Auth, Ways } from '../auth'
 
 type Shown = 'looking' | 'email' | 'token'
 
-export function SignIn({ auth, why, onEntered }: { auth: Auth; why: string; onEntered: () => void }) {
+interface Given {
+  auth: Auth
+  why: string
+  /** One came here on purpose. Otherwise no field takes the focus: the keys that come now were meant for another. */
+  calm: boolean
+  onEntered: () => void
+}
+
+export function SignIn({ auth, why, calm, onEntered }: Given) {
   const [ways, setWays] = useState<Ways>()
   const [shown, setShown] = useState<Shown>('looking')
   const [busy, setBusy] = useState(false)
@@ -43,12 +51,12 @@ export function SignIn({ auth, why, onEntered }: { auth: Auth; why: string; onEn
     <main class="sign-in">
       <form data-testid="sign-in" onSubmit={submit} aria-busy={busy || shown === 'looking'}>
         <h1>Staff console</h1>
-        <p class="quiet">{shown === 'token' ? 'Sign in with a token of yours.' : 'Sign in to see and answer your players.'}</p>
+        <p class="quiet">{shown === 'token' ? 'Paste your access token, or ask your administrator for a sign-in link.' : 'Sign in to see and answer your players.'}</p>
         {told !== '' && <p class="error" role="alert" data-testid="sign-in-error">{told}</p>}
         {sent !== '' && <p class="notice" role="status">{sent}</p>}
         {shown === 'email' && (
           <>
-            <label>E-mail<input name="email" type="email" autocomplete="username" required autofocus /></label>
+            <label>E-mail<input name="email" type="email" autocomplete="username" required autofocus={calm} /></label>
             {ways?.password && <label>Password<input name="password" type="password" autocomplete="current-password" /></label>}
             <div class="row">
               <button class="primary" type="submit" value="password" disabled={busy}>Sign in</button>
@@ -58,7 +66,7 @@ export function SignIn({ auth, why, onEntered }: { auth: Auth; why: string; onEn
         )}
         {shown === 'token' && (
           <>
-            <label>Access token<textarea name="token" rows={5} spellcheck={false} autocomplete="off" required autofocus /></label>
+            <label>Access token<textarea name="token" rows={5} spellcheck={false} autocomplete="off" required autofocus={calm} /></label>
             <div class="row"><button class="primary" type="submit" disabled={busy}>Sign in</button></div>
           </>
         )}

@@ -3,9 +3,9 @@
 import type { Desk } from '../desk'
 import type { Session } from '../types'
 
-export function Actions({ desk, session }: { desk: Desk; session: Session }) {
+export function ActionBar({ desk, session }: { desk: Desk; session: Session }) {
   const mine = session.assigned_staff_id === desk.me?.staffId
-  const enabled = desk.players.get(session.player_id)
+  const enabled = desk.actions.players.get(session.player_id)
   const others = [...desk.staff.values()].filter((one) => one.staffId !== desk.me?.staffId && one.staffId !== session.assigned_staff_id)
   const order = { online: 0, away: 1, offline: 2 }
   others.sort((a, b) => order[a.status] - order[b.status] || a.staffId.localeCompare(b.staffId))
@@ -14,9 +14,9 @@ export function Actions({ desk, session }: { desk: Desk; session: Session }) {
       {session.status === 'active' && (
         <>
           {mine ? (
-            <button type="button" data-testid="release" onClick={() => void desk.change('active')}>Release</button>
+            <button type="button" data-testid="release" onClick={() => void desk.actions.change(session.id, 'active')}>Release</button>
           ) : (
-            <button type="button" data-testid="assign-me" onClick={() => void desk.change('assigned')}>Assign to me</button>
+            <button type="button" data-testid="assign-me" onClick={() => void desk.actions.change(session.id, 'assigned')}>Assign to me</button>
           )}
           <label class="pick">
             <span class="unseen">Hand over to</span>
@@ -25,7 +25,7 @@ export function Actions({ desk, session }: { desk: Desk; session: Session }) {
               onChange={(event) => {
                 const { value } = event.currentTarget
                 event.currentTarget.value = ''
-                if (value) void desk.change('assigned', value)
+                if (value) void desk.actions.change(session.id, 'assigned', value)
               }}
             >
               <option value="">Hand over</option>
@@ -34,18 +34,17 @@ export function Actions({ desk, session }: { desk: Desk; session: Session }) {
               ))}
             </select>
           </label>
-          <button type="button" data-testid="close-session" onClick={() => void desk.change('closed')}>Close</button>
+          <button type="button" data-testid="close-session" onClick={() => void desk.actions.change(session.id, 'closed')}>Close</button>
         </>
       )}
-      {enabled !== undefined && (
-        <button
-          type="button" class={`switch ${enabled ? '' : 'is-off'}`} data-testid="player-chat" aria-pressed={enabled}
-          title={enabled ? 'The player may write. Press to turn the chat off.' : 'The player cannot write. Press to turn the chat on.'}
-          onClick={() => void desk.enable(session.player_id, !enabled)}
-        >
-          Chat {enabled ? 'on' : 'off'}
-        </button>
-      )}
+      {/* (Its place is there before it is known, so that no other button moves under the pointer.) */}
+      <button
+        type="button" class={`switch ${enabled === false ? 'is-off' : ''}`} data-testid="player-chat" aria-pressed={enabled ?? 'mixed'} disabled={enabled === undefined}
+        title={enabled === false ? 'The player cannot write. Press to let the player write.' : 'The player may write. Press to stop the player from writing.'}
+        onClick={() => void desk.actions.enable(session.player_id, !enabled)}
+      >
+        Player may write
+      </button>
     </div>
   )
 }

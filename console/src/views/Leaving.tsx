@@ -1,0 +1,45 @@
+/** Signing out with something not sent: nothing of it goes without a question. */
+
+import { useEffect, useRef, useState } from 'preact/hooks'
+import type { Desk } from '../desk'
+
+interface Given {
+  desk: Desk
+  onStay: () => void
+  onLeave: () => void
+}
+
+export function Leaving({ desk, onStay, onLeave }: Given) {
+  const dialog = useRef<HTMLDialogElement>(null)
+  const [waiting, setWaiting] = useState(false)
+  const { outbox, drafts } = desk
+  const replies = outbox.count
+  useEffect(() => dialog.current?.showModal(), [])
+  useEffect(() => {
+    if (waiting && replies === 0) onLeave()
+  }, [waiting, replies])
+  const discard = (): void => {
+    outbox.discard()
+    drafts.discard()
+    onLeave()
+  }
+  return (
+    <dialog ref={dialog} onClose={onStay} aria-labelledby="leaving-title" data-testid="leaving">
+      <h2 id="leaving-title">Sign out?</h2>
+      <p>
+        {replies > 0 && <>{replies === 1 ? 'One reply is' : `${replies} replies are`} not sent yet. </>}
+        {drafts.count > 0 && <>{drafts.count} {drafts.count === 1 ? 'draft is' : 'drafts are'} not finished.</>}
+      </p>
+      <p class="quiet">
+        What you keep stays in this tab, is shown to nobody else, and goes on when you sign in here again.
+      </p>
+      {waiting && <p role="status">You are signed out as soon as it is stored.</p>}
+      <div class="row choices">
+        <button type="button" class="primary" onClick={() => dialog.current?.close()}>Stay</button>
+        {outbox.hopeful && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
+        <button type="button" onClick={onLeave}>Keep and sign out</button>
+        <button type="button" onClick={discard}>Discard and sign out</button>
+      </div>
+    </dialog>
+  )
+}

@@ -1,0 +1,17 @@
+/** One line that comes by itself, with a way to the conversation it is about. */
+
+import type { Notices } from '../notices'
+import { sessionHref } from '../route'
+
+export function Toast({ notices }: { notices: Notices }) {
+  const { toast } = notices
+  if (!toast) return null
+  const dismiss = (): void => notices.dismiss()
+  return (
+    <div class={`toast toast-${toast.kind}`} role="alert" data-testid="toast" dir="auto">
+      <span>{toast.text}</span>
+      {toast.session !== undefined && <a href={sessionHref(toast.session)} onClick={dismiss}>Open it</a>}
+      <button type="button" class="plain" onClick={dismiss} aria-label="Dismiss">×</button>
+    </div>
+  )
+}
