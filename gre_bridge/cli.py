@@ -19,7 +19,7 @@ from gre_bridge.desk.common import AsJson, EnvFile, fail
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings, load_db_url, load_settings
-from gre_bridge.telemetry import configure_logging
+from gre_bridge.telemetry import LOGS, configure_logging
 
 app = typer.Typer(
     name="gre-bridge",
@@ -37,7 +37,9 @@ def _settings(env_file: Path | None) -> Settings:
         settings = load_settings(env_file)
     except ConfigurationError as error:
         fail(error)
-    configure_logging(level=settings.log_level, style=settings.log_format, secrets=settings.secrets())
+    configure_logging(
+        level=settings.log_level, style=settings.log_format, secrets=settings.secrets(), out=LOGS
+    )
     return settings
 
 
@@ -74,22 +76,26 @@ def common(
 @app.command()
 def run(
     env_file: EnvFile = None,
-    no_api: Annotated[bool, typer.Option("--no-api", help="Serve no HTTP.")] = False,
-    no_relay: Annotated[bool, typer.Option("--no-relay", help="Serve HTTP only, relay nothing.")] = False,
+    no_api: Annotated[bool, typer.Option("--no-api", help="Relay only, in this process.")] = False,
+    no_relay: Annotated[
+        bool, typer.Option("--no-relay", help="Serve the API only, in this process.")
+    ] = False,
 ) -> None:
-    """Run the daemon: the relay and its HTTP endpoints."""
+    """Run the daemon: the relay and the API, each in a process of its own, and the operator's endpoints."""
     settings = _settings(env_file)
     with _nothing_collected():
-        from gre_bridge import bridge  # noqa: PLC0415 - other commands start faster without it
+        from gre_bridge.daemon.run import run as run_daemon  # noqa: PLC0415 - other commands start faster without it
 
+    status = 0
     try:
-        bridge.run(settings, relay=not no_relay, http=not no_api)
+        status = run_daemon(settings, relay=not no_relay, api=not no_api)
     except* BridgeError as group:
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         assert isinstance(first, BridgeError)
         fail(first)
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -143,6 +143,7 @@ class Settings(BaseSettings):
     send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
     request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=10.0, ge=0.5, le=120)
     retention_days: float = _env("GRE_RETENTION_DAYS", default=0, ge=0)
+    shutdown_delay: float = _env("GRE_SHUTDOWN_DELAY", default=3.0, ge=0, le=120)
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 
     # Realtime
@@ -152,6 +153,8 @@ class Settings(BaseSettings):
     # HTTP, logs
     http_host: str = _env("GRE_HTTP_HOST", default="127.0.0.1")
     http_port: int = _env("GRE_HTTP_PORT", default=5000, ge=0, le=65535)
+    admin_host: str = _env("GRE_ADMIN_HOST", default="127.0.0.1")
+    admin_port: int = _env("GRE_ADMIN_PORT", default=5001, ge=0, le=65535)
     cors_origins: Names = _env("GRE_CORS_ORIGINS", default=())
     trusted_proxies: Names = _env("GRE_TRUSTED_PROXIES", default=("127.0.0.1", "::1"))
     max_sockets: int = _env("GRE_MAX_SOCKETS", default=5000, ge=1, le=100_000)
@@ -160,6 +163,7 @@ class Settings(BaseSettings):
     metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
     docs: bool = _env("GRE_DOCS", default=False)
     console: bool = _env("GRE_CONSOLE", default=True)
+    access_log: bool = _env("GRE_ACCESS_LOG", default=False)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
     log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")
 

@@ -15,7 +15,21 @@ from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from gre_bridge import __version__
+from gre_bridge.log_writer import LogWriter
+
+LOGS = LogWriter()
+"""Where the daemon's lines go: stderr, without ever waiting for it."""
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series beside each counter that nobody asks for
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
@@ -35,17 +49,20 @@ def _bare_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
     return event
 
 
-def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) -> None:
+def configure_logging(
+    *, level: str, style: str, secrets: Iterable[str] = (), out: LogWriter | None = None
+) -> None:
     """Set up structlog and the standard library's logging: JSON lines, or readable ones on a terminal.
 
-    `style` is json, console or auto. Libraries that print addresses with keys, or payloads, at low
+    `style` is json, console or auto; `out` takes the lines in place of sys.stderr. Libraries that print addresses with keys, or payloads, at low
     levels are held at WARNING; `realtime` logs refused payloads whole at ERROR, so it is shut off
     (the feed reports its state itself).
     """
+    stream: Any = out if out is not None else sys.stderr
     # As they are, and as JSON or a repr would write them.
     forms = {form for s in secrets if len(s) >= 6 for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1])}
     known = sorted(forms, key=len, reverse=True)
-    as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
+    as_json = style == "json" or (style == "auto" and not stream.isatty())
     plain: Any = (
         structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=True)
     )
@@ -65,16 +82,18 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
+    # Python's last resort prints text: for loggers that somebody has cut off from the root, as uvicorn does.
+    logging.lastResort = handler
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in (
         "httpx",
@@ -88,6 +107,8 @@ def configure_logging(*, level: str, style: str, secrets: Iterable[str] = ()) ->
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
+    # Below ERROR it writes lines for each connection and each malformed request: anybody could fill the log.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error"):  # whoever set them up before: one format, one way out
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
@@ -100,6 +121,14 @@ class Metrics:
         """Create the registry and every metric."""
         registry = CollectorRegistry()
         self.registry = registry
+        ProcessCollector(registry=registry)
+        self.build_info = Gauge(
+            "gre_build_info", "1, with the version of gre-bridge", ["version"], registry=registry
+        )
+        self.build_info.labels(__version__).set(1)
+        self.log_lines_dropped = Counter(
+            "gre_log_lines_dropped_total", "Log lines that could not be written", registry=registry
+        )
         self.claimed = Counter(
             "gre_deliveries_claimed_total", "Deliveries claimed", ["sink"], registry=registry
         )

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import psutil
 import psycopg
 from dotenv import dotenv_values
 from psycopg.rows import dict_row
@@ -36,13 +37,22 @@ def wait_until(
     return found
 
 
-class Worker:
-    """`gre-bridge run` as a child process, on a free port; its log is kept in a file."""
+TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
+"""Signals that stand for what happens to the whole daemon: others go to the supervisor, which passes them on."""
 
-    def __init__(self, env: dict[str, str], log: Path, **changes: str) -> None:
+
+class Worker:
+    """`gre-bridge run`, on free ports: supervisor, relay and API; its log is kept in a file.
+
+    `only` starts one half, in one process (`relay` or `api`): quicker, where a test needs no more.
+    """
+
+    def __init__(self, env: dict[str, str], log: Path, *, only: str | None = None, **changes: str) -> None:
+        self._options = {None: [], "relay": ["--no-api"], "api": ["--no-relay"]}[only]
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PUSHER_", "GRE_", "ONESIGNAL_"))},
-            **env, "GRE_HTTP_PORT": "0", "GRE_LOG_FORMAT": "json", **changes,
+            **env, "GRE_HTTP_PORT": "0", "GRE_ADMIN_PORT": "0", "GRE_SHUTDOWN_DELAY": "0", "GRE_LOG_FORMAT": "json",
+            **changes,
         }  # fmt: skip
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
@@ -52,7 +62,10 @@ class Worker:
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "gre_bridge", "run"], env=self._env, stdout=out, stderr=out
+                [sys.executable, "-m", "gre_bridge", "run", *self._options],
+                env=self._env,
+                stdout=out,
+                stderr=out,
             )
         if ready:
             wait_until(self._ready, within, what="the worker's /readyz")
@@ -62,7 +75,7 @@ class Worker:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         with contextlib.suppress(httpx.HTTPError, IndexError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
         return False
 
     @property
@@ -72,30 +85,71 @@ class Worker:
 
     @property
     def url(self) -> str:
-        """Its own HTTP address, read from its log."""
+        """The API's address, read from its log."""
+        return self._logged("address")
+
+    @property
+    def admin_url(self) -> str:
+        """The admin port's address, read from its log."""
+        return self._logged("admin_address")
+
+    def _logged(self, name: str) -> str:
         text = self.log.read_text()[self._from :]
-        return "http://" + text.split('"address": "http://', 1)[1].split('"', 1)[0]
+        return "http://" + text.split(f'"{name}": "http://', 1)[1].split('"', 1)[0]
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Its processes by name, as /readyz has them."""
+        told = httpx.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
+        return {name: process["pid"] for name, process in told.items() if process}
+
+    def all(self) -> list[psutil.Process]:
+        """The supervisor and what it started."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            first = psutil.Process(self.pid)
+            return [first, *first.children(recursive=True)]
+        return []
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value, summed over the series that have these labels."""
-        total = 0.0
-        for line in httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines():
+        """A metric's value, summed over the series that have these labels.
+
+        A state of the feed counts when it is so in every process, and wake-ups are the relay's, if there is one.
+        """
+        values: dict[str, float] = defaultdict(float)
+        for line in httpx.get(f"{self.admin_url}/metrics", timeout=10).text.splitlines():
             if line.startswith((f"{name} ", f"{name}{{")) and all(
                 f'{k}="{v}"' in line for k, v in labels.items()
             ):
-                total += float(line.rsplit(" ", 1)[1])
-        return total
+                values[line.partition('process="')[2].partition('"')[0]] += float(line.rsplit(" ", 1)[1])
+        if name == "gre_feed_state" and values:
+            return min(values.values())
+        if name == "gre_bells_total" and "relay" in values:
+            return values["relay"]
+        return sum(values.values())
 
     def signal(self, number: int) -> None:
         """Send a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
+        for process in self.all() if number in TO_ALL else self.all()[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL, and reap."""
+        """SIGKILL to all of it at once, and reap."""
         if self.process is not None:
-            self.process.kill()
+            every = self.all()
+            for process in every:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.process.wait(10)
+            psutil.wait_procs(every, 10)
+
+    def kill_relay(self) -> None:
+        """SIGKILL to the relay alone."""
+        os.kill(self.pids["relay"], signal.SIGKILL)
+
+    def kill_api(self) -> None:
+        """SIGKILL to the API alone."""
+        os.kill(self.pids["api"], signal.SIGKILL)
 
     def stop(self, within: float = 60.0) -> int:
         """SIGTERM; returns the exit status."""
@@ -165,10 +219,10 @@ class StackProcess:
             self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
         )
 
-    def worker(self, **changes: str) -> Worker:
-        """A worker for this stack (not started); `changes` are variables."""
+    def worker(self, only: str | None = None, **changes: str) -> Worker:
+        """A worker for this stack (not started), or `only` its relay or api; `changes` are variables."""
         self.workers += 1
-        return Worker(self.env, self.directory / f"worker-{self.workers}.log", **changes)
+        return Worker(self.env, self.directory / f"worker-{self.workers}.log", only=only, **changes)
 
     def fault(self, face: str, rule: Any) -> None:
         """Set a fault, see /__stack/faults."""

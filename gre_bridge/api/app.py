@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -22,6 +22,7 @@ from gre_bridge.api.server import serve
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings
+from gre_bridge.telemetry import Metrics
 
 __all__ = ["create_app", "serve"]
 
@@ -48,12 +49,14 @@ def create_app(
     access: Access,
     settings: Settings,
     sockets: Callable[..., Any] | None,
-    overview: Callable[[], Json],
+    overview: Callable[[], Awaitable[Json]],
+    metrics: Metrics,
 ) -> FastAPI:
     """Build the ASGI application.
 
     Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the
     endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
+    `metrics` counts the requests.
     """
     app = FastAPI(
         title="gre-bridge",
@@ -84,6 +87,7 @@ def create_app(
     app.state.signer = Signer(settings)
     app.state.health = health
     app.state.overview = overview
+    app.state.metrics = metrics
     for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
     if settings.console and access.on:

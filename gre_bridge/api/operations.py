@@ -29,7 +29,7 @@ router = APIRouter(tags=["Operations"], dependencies=AUTHENTICATED)
 async def operations(request: Request, call: Asking) -> Response:
     """What waits for which sink and why, who relays, and how much was delivered in each minute of the last hour."""
     found = await call(lambda portal, caller: portal.operations(caller))
-    here: Json = request.app.state.overview()
+    here: Json = await request.app.state.overview()
     # What the database has is what daemons said last, so this one's own may be newer: the worse of the two.
     own = {row["sink"]: row for row in here.get("sinks") or ()}
     sinks: list[Json] = []

@@ -9,16 +9,12 @@ import asyncio
 import contextlib
 import socket
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from gre_bridge.api.http_protocol import HttpProtocol
 from gre_bridge.api.socket_protocol import MAX_FRAME, PING, SocketProtocol
-from gre_bridge.errors import ConfigurationError
 from gre_bridge.settings import Settings
-
-log = structlog.get_logger("gre.http")
 
 KEEP_ALIVE = 75
 """Seconds for which an idle HTTP connection is kept: longer than the proxies in front, which commonly keep it 60."""
@@ -32,8 +28,8 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
-async def serve(app: ASGIApp, *, settings: Settings) -> None:
-    """Serve until cancelled; open WebSockets are closed with 1012. Raises ConfigurationError when the address cannot be had."""
+async def serve(app: ASGIApp, *, settings: Settings, sock: socket.socket) -> None:
+    """Serve on a listening socket until cancelled, then close it; open WebSockets are closed with 1012."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -53,18 +49,6 @@ async def serve(app: ASGIApp, *, settings: Settings) -> None:
         ws_per_message_deflate=False,
     )
     server = _Server(config)
-    ipv6 = ":" in settings.http_host
-    try:
-        sock = socket.create_server(
-            (settings.http_host, settings.http_port),
-            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
-            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
-        )
-    except OSError:
-        raise ConfigurationError(
-            f"GRE_HTTP_PORT: cannot listen on {settings.http_host}:{settings.http_port} (in use, or GRE_HTTP_HOST is not an address of this machine)"
-        ) from None
-    log.info("listening", address=f"http://{settings.http_host}:{sock.getsockname()[1]}")
     try:
         await server.serve(sockets=[sock])
     except asyncio.CancelledError:

@@ -47,7 +47,8 @@ _LONGEST = 100 * 366 * 86400
 
 def fail(error: BridgeError) -> NoReturn:
     """Print the one line and exit: 2 for what the user must change, 1 for the rest."""
-    typer.echo(f"gre-bridge: {error}", err=True)
+    with contextlib.suppress(OSError):  # a stderr that takes nothing changes no exit status
+        typer.echo(f"gre-bridge: {error}", err=True)
     raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1)
 
 

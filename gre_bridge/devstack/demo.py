@@ -38,7 +38,7 @@ SCRIPT = (
     ("player", "And a jug of water, please."), ("staff", "Of course."),
     ("player", "Thank you!"), ("staff", "See you at nine."),
 )  # fmt: skip
-_LIVE = 'gre_feed_state{state="live"} 1.0'
+_LIVE = 'gre_feed_state{process="relay",state="live"} 1.0'
 _READY_WITHIN = 60.0
 _BELL_WITHIN = 1.0
 _TYPING = 0.15
@@ -109,7 +109,7 @@ async def _daemon(stack: Stack) -> AsyncGenerator[None]:
     env = {**stack.env(), **dev.daemon_env(0), "GRE_LOG_LEVEL": "warning"}
     await asyncio.to_thread(dev.migrate_and_seed, stack.postgres.dsn())
     child = await asyncio.to_thread(dev.start_daemon, dev.DAEMON, env, stack.data_dir / "daemon.env")
-    metrics = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/metrics"
+    metrics = f"{dev.admin_url(env)}/metrics?process=relay"
     deadline = time.monotonic() + _READY_WITHIN
     try:
         async with _client() as client:

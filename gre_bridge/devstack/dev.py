@@ -88,9 +88,10 @@ async def dev(
                 _announce(out, stack, env, env_file)
                 await stopped.wait()
                 return 0
-            # Another program on the daemon's port would be taken for it.
-            with listen(int(env["GRE_HTTP_PORT"])):
-                pass
+            # Another program on the daemon's ports would be taken for it.
+            for port_of in ("GRE_HTTP_PORT", "GRE_ADMIN_PORT"):
+                with listen(int(env[port_of])):
+                    pass
             child = await asyncio.to_thread(start_daemon, daemon, env, stack.data_dir / "daemon.env")
             try:
                 return await _attend(child, stopped, env, lambda: _announce(out, stack, env, env_file))
@@ -138,7 +139,7 @@ def _complain(text: str) -> None:
 async def is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
     """Whether the daemon that was started with `env` says that it is ready."""
     try:
-        response = await client.get(f"{daemon_url(env)}/readyz")
+        response = await client.get(f"{admin_url(env)}/readyz")
     except httpx.HTTPError:
         return False
     return response.status_code == 200
@@ -172,22 +173,42 @@ def seed(conn: psycopg.Connection[Any]) -> None:
 
 
 def daemon_env(http_port: int | None) -> dict[str, str]:
-    """Where the daemon listens: as told, else on its usual port, or on a free one where that is taken or 0."""
+    """Where the daemon listens: as told, else on its usual ports, or on free ones where those are taken or 0."""
     wanted = http_port if http_port is not None else int(os.environ.get("GRE_HTTP_PORT") or 5000)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            if http_port:
-                raise ConfigurationError(f"--http-port: port {http_port} is in use") from None
-            probe.bind(("127.0.0.1", 0))
-        return {"GRE_HTTP_HOST": "127.0.0.1", "GRE_HTTP_PORT": str(probe.getsockname()[1])}
+    operators = 0 if http_port == 0 else int(os.environ.get("GRE_ADMIN_PORT") or 5001)
+    with socket.socket() as public, socket.socket() as admin:
+        if not _bound(public, wanted) and http_port:
+            raise ConfigurationError(f"--http-port: port {http_port} is in use")
+        _bound(admin, operators)
+        return {
+            "GRE_HTTP_HOST": "127.0.0.1",
+            "GRE_HTTP_PORT": str(public.getsockname()[1]),
+            "GRE_ADMIN_HOST": "127.0.0.1",
+            "GRE_ADMIN_PORT": str(admin.getsockname()[1]),
+            # Nobody balances load here, and Ctrl-C should end it at once.
+            "GRE_SHUTDOWN_DELAY": "0",
+        }
+
+
+def _bound(probe: socket.socket, wanted: int) -> bool:
+    """Bind to this port, or to a free one; whether it was this one."""
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        probe.bind(("127.0.0.1", wanted))
+    except OSError:
+        probe.bind(("127.0.0.1", 0))
+        return False
+    return True
 
 
 def daemon_url(env: dict[str, str]) -> str:
     """Where the daemon that is started with `env` answers."""
     return f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
+
+
+def admin_url(env: dict[str, str]) -> str:
+    """Where it tells operators how it does."""
+    return f"http://{env['GRE_ADMIN_HOST']}:{env['GRE_ADMIN_PORT']}"
 
 
 def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:

@@ -556,7 +556,7 @@ async def test_a_page_cannot_say_whose_word_counts(api: Api, victim: Victim, pla
 async def test_ten_thousand_connections_that_never_authenticate(
     api: Api, victim: Victim, player_id: int
 ) -> None:
-    before, process = victim.state(), psutil.Process(api.worker.pid)
+    before, process = victim.state(), psutil.Process(api.worker.pids["api"])
     files, memory = process.num_fds(), process.memory_info().rss
     host, port = api.worker.url.removeprefix("http://").split(":")
     outcomes: Counter[str] = Counter()

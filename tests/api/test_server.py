@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
-from structlog.testing import capture_logs
 
 from gre_bridge.api import server, socket_protocol
+from gre_bridge.daemon import listeners
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.settings import Settings
 
@@ -46,13 +46,12 @@ async def served() -> AsyncIterator[Serve]:
             return JSONResponse([request.client.host, request.url.scheme])
 
         routes = [Route("/", whoami), *([WebSocketRoute("/ws", endpoint)] if endpoint else [])]
-        with capture_logs() as said:
-            tasks.append(asyncio.create_task(server.serve(Starlette(routes=routes), settings=settings)))
-            async with asyncio.timeout(10):
-                while not (told := [line["address"] for line in said if line["event"] == "listening"]):
-                    await asyncio.sleep(0)
+        sock = socket.create_server(("127.0.0.1", 0))
+        address = f"127.0.0.1:{sock.getsockname()[1]}"
+        tasks.append(
+            asyncio.create_task(server.serve(Starlette(routes=routes), settings=settings, sock=sock))
+        )
         serve.task = tasks[-1]  # type: ignore[attr-defined]
-        address = str(told[0]).removeprefix("http://")
         async with asyncio.timeout(10), httpx.AsyncClient() as http:
             while True:
                 with contextlib.suppress(httpx.TransportError):
@@ -351,4 +350,4 @@ async def test_an_address_that_is_taken_is_named() -> None:
             http_port=taken.getsockname()[1],
         )
         with pytest.raises(ConfigurationError, match="GRE_HTTP_PORT: cannot listen on"):
-            await server.serve(Starlette(), settings=settings)
+            listeners.listen(settings, api=True)

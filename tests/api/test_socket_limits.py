@@ -318,7 +318,7 @@ async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
     api: Api, player_id: int, request: pytest.FixtureRequest
 ) -> None:
     staff = api.stack.keys.user_token("staff", staff_id="s1")
-    process = psutil.Process(api.worker.pid)
+    process = psutil.Process(api.worker.pids["api"])
     session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
     dropped = api.worker.metric("gre_socket_closes_total", code="1013")
     async with entered(api.worker.url, staff) as desk:

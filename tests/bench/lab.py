@@ -57,13 +57,17 @@ class Running:
     hops: dict[str, tuple[float, float]] = field(default_factory=dict)
     """By message: when the claim for Pusher that held it was asked for, and answered. Filled when it has ended."""
 
+    def all(self) -> list[psutil.Process]:
+        """Every process of it."""
+        return [*self.processes, *(process for worker in self.workers for process in worker.all())]
+
     def cpu(self) -> float:
         """CPU seconds used so far."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes)
+        return sum(sum(process.cpu_times()[:2]) for process in self.all())
 
     def memory(self) -> int:
-        """Resident bytes, all together."""
-        return sum(process.memory_info().rss for process in self.processes)
+        """Bytes of memory, all together: what processes share counts once (in parts, to each of them)."""
+        return sum(process.memory_full_info().pss for process in self.all())
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric of gre-bridge, over all workers."""
@@ -125,14 +129,14 @@ def quietest(
 
 
 class ObservedWorker(Worker):
-    """`gre-bridge run`, observed."""
+    """The relay of `gre-bridge run` alone, observed: what it notes stays in its process."""
 
     module = "tests.bench.observed"
 
     def start(self, *, ready: bool = True, within: float = 30.0) -> Self:
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
-            command = [sys.executable, "-m", self.module, "run"]
+            command = [sys.executable, "-m", self.module, "run", "--no-api"]
             self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out, cwd=ROOT)
         if ready:
             wait_until(self._ready, within, what="the worker's /readyz")
@@ -207,7 +211,7 @@ class Lab:
             workers.append(kind(self.env, log, GRE_BENCH_TRACE=str(traces[-1]), **changes))
         for worker in workers:
             worker.start(ready=False)
-        running = Running([psutil.Process(worker.pid) for worker in workers], workers)
+        running = Running([], workers)
         try:
             if wait:
                 for worker in workers:

@@ -42,7 +42,7 @@ def measure(stack: StackProcess, size: int) -> tuple[float, float, float, float]
                 " select 1 + g % 500, 'player', 'a line of usual length, more or less ' || g from generate_series(1, 1000) g"
             )
     stack.fault("pusher", {"mode": "status", "status": 500})
-    worker = stack.worker(ONESIGNAL_APP_ID="", ONESIGNAL_API_KEY="").start(ready=False)
+    worker = stack.worker("relay", ONESIGNAL_APP_ID="", ONESIGNAL_API_KEY="").start(ready=False)
     try:
         process = psutil.Process(worker.pid)
         wait_until(lambda: stack.received("pusher"), 30, what="a first try")

@@ -134,10 +134,19 @@ class Scene:
         return {lane for (sink, lane), token in before.items() if now.get((sink, lane)) == token}
 
     def problems_told(self, worker: Worker) -> str:
-        """What /readyz says is wrong; empty when it says that all is well, or nothing."""
+        """What /readyz says is wrong, sinks included; empty when it says that all is well, or nothing."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            answer = httpx.get(f"{worker.url}/readyz", timeout=3)
-            return "; ".join(answer.json()["problems"]) if answer.status_code == 503 else ""
+            answer = httpx.get(f"{worker.admin_url}/readyz", timeout=3)
+            told = answer.json()
+            self.check(
+                answer.status_code == (503 if told["problems"] else 200), "/readyz: status and words differ"
+            )
+            sinks = [
+                f"{s['sink']}: {s['error'] or s['breaker']}"
+                for s in told["sinks"]
+                if s["error"] or s["breaker"] != "closed"
+            ]
+            return "; ".join([*told["problems"], *told["warnings"], *sinks])
         return ""
 
     def calm(self, within: float, *, since: float = 0.0, window: float = 1.0) -> bool:

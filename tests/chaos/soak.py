@@ -67,7 +67,7 @@ class Soak:
         self.samples = Samples()
         self.faults: Counter[str] = Counter()
         self.slowest = 0.0
-        self._process = psutil.Process(scene.workers[0].pid)
+        self._process = psutil.Process(scene.workers[0].pids["relay"])
         self._next = 0.0
 
     def run(self) -> None:

@@ -52,7 +52,7 @@ class Ready(http.server.BaseHTTPRequestHandler):
         self.send_response(200 if self.path == "/readyz" else 404)
         self.end_headers()
     def log_message(self, *_): pass
-http.server.HTTPServer((os.environ["GRE_HTTP_HOST"], int(os.environ["GRE_HTTP_PORT"])), Ready).serve_forever()
+http.server.HTTPServer((os.environ["GRE_ADMIN_HOST"], int(os.environ["GRE_ADMIN_PORT"])), Ready).serve_forever()
 """
 
 

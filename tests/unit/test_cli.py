@@ -15,8 +15,9 @@ import structlog
 from click.testing import Result
 from typer.testing import CliRunner
 
-from gre_bridge import __version__, bridge
+from gre_bridge import __version__
 from gre_bridge.cli import app
+from gre_bridge.daemon import run as daemon
 from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
 from gre_bridge.settings import Settings
 
@@ -69,15 +70,19 @@ def test_a_missing_variable_is_one_line_and_status_2() -> None:
     assert done.stdout == ""
 
 
-def test_a_port_that_is_taken_is_one_line_and_status_2() -> None:
+@pytest.mark.parametrize("options", [[], ["--no-relay"], ["--no-api"]])
+@pytest.mark.parametrize("name", ["GRE_HTTP_PORT", "GRE_ADMIN_PORT"])
+def test_a_port_that_is_taken_is_one_line_and_status_2(name: str, options: list[str]) -> None:
+    if name == "GRE_HTTP_PORT" and "--no-api" in options:
+        name = "GRE_ADMIN_PORT"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        env = {**SUPABASE, **PUSHER, "GRE_HTTP_PORT": port, "GRE_LOG_FORMAT": "json"}
-        done = process("run", "--no-relay", env=env)
+        env = {**SUPABASE, **PUSHER, "GRE_HTTP_PORT": "0", "GRE_ADMIN_PORT": "0", "GRE_LOG_FORMAT": "json"}
+        done = process("run", *options, env={**env, name: port})
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert len(errors) == 1
-    assert errors[0].startswith("gre-bridge: GRE_HTTP_PORT: ") and port in errors[0]
+    assert errors[0].startswith(f"gre-bridge: {name}: ") and port in errors[0]
     assert "hunter2" not in done.stderr
 
 
@@ -126,6 +131,12 @@ def test_no_sink_at_all_is_a_matter_of_configuration() -> None:
     assert "PUSHER_APP_ID" in one_line(done.stderr) and "ONESIGNAL_APP_ID" in done.stderr
 
 
+def test_nothing_to_run_is_one_line() -> None:
+    done = cli("run", "--no-api", "--no-relay", env={**SUPABASE, **PUSHER})
+    assert done.exit_code == 2
+    assert one_line(done.stderr) == "gre-bridge: --no-api and --no-relay: nothing is left to run"
+
+
 def test_half_a_set_of_credentials_is_one_line() -> None:
     done = cli("run", env={**SUPABASE, **PUSHER, "PUSHER_SECRET": ""})
     assert done.exit_code == 2
@@ -134,13 +145,18 @@ def test_half_a_set_of_credentials_is_one_line() -> None:
 
 def test_the_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Settings, bool, bool]] = []
-    monkeypatch.setattr(bridge, "run", lambda settings, *, relay, http: seen.append((settings, relay, http)))
+
+    def note(settings: Settings, *, relay: bool, api: bool) -> int:
+        seen.append((settings, relay, api))
+        return 0
+
+    monkeypatch.setattr(daemon, "run", note)
     file = tmp_path / "env"
     file.write_text("".join(f"{name}={value}\n" for name, value in {**SUPABASE, **PUSHER}.items()))
     assert cli("run", "--env-file", str(file)).exit_code == 0
     assert cli("run", "--env-file", str(file), "--no-api", env={"GRE_MAX_ATTEMPTS": "9"}).exit_code == 0
     assert cli("run", "--env-file", str(file), "--no-relay").exit_code == 0
-    assert [(relay, http) for _, relay, http in seen] == [(True, True), (True, False), (False, True)]
+    assert [(relay, api) for _, relay, api in seen] == [(True, True), (True, False), (False, True)]
     assert [settings.max_attempts for settings, _, _ in seen] == [5, 9, 5]
 
 
@@ -166,7 +182,7 @@ def test_what_ends_the_daemon_is_one_line(
     def run(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(bridge, "run", run)
+    monkeypatch.setattr(daemon, "run", run)
     done = cli("run", env={**SUPABASE, **PUSHER})
     assert done.exit_code == status
     assert one_line(done.stderr).startswith("gre-bridge: ")

@@ -18,8 +18,8 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from typer.main import get_command
 
-from gre_bridge import bridge
 from gre_bridge.cli import app
+from gre_bridge.daemon.relay_process import GIVE_UP
 from gre_bridge.doctor.keys import judge_service_key
 from gre_bridge.doctor.local import SPARE_FILES
 from gre_bridge.settings import Settings, secret_names, variables
@@ -232,7 +232,7 @@ def test_the_unit_hands_over_each_credential_that_it_names() -> None:
 def test_the_units_limits_leave_the_daemon_its_time_and_its_sockets() -> None:
     fields = Settings.model_fields
     [stop] = unit("TimeoutStopSec")
-    assert int(stop) > fields["drain_seconds"].default + bridge.GIVE_UP
+    assert int(stop) > fields["drain_seconds"].default + GIVE_UP
     [files] = unit("LimitNOFILE")
     assert int(files) >= fields["max_sockets"].default + SPARE_FILES
     assert unit("Type") == ["notify"] and unit("Restart") == ["always"] and unit("WatchdogSec") == ["60"]

@@ -26,6 +26,7 @@ from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
+from gre_bridge.telemetry import Metrics
 
 PLAYER, STAFF, NOBODY = Identity("player", player_id=29), Identity("admin", staff_id="s1"), Identity("none")
 
@@ -157,7 +158,8 @@ async def test_without_pusher_nothing_is_signed() -> None:
         access=Access(Portal(rest), Guard(60)),
         settings=settings(),
         sockets=None,
-        overview=dict,
+        overview=cast("Any", dict),
+        metrics=Metrics(),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as client:
         form = {"socket_id": "1.2", "channel_name": "private-staff-portal"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import httpx
@@ -13,7 +15,11 @@ from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
 from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
-from gre_bridge.errors import TransientError
+from gre_bridge.daemon import link
+from gre_bridge.daemon.admin_server import AdminServer, merged
+from gre_bridge.daemon.health import ProcessHealth, ProcessName, turn_patience
+from gre_bridge.database_status import DatabaseStatus
+from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.settings import Settings
 from gre_bridge.store import Store
 from gre_bridge.telemetry import Metrics
@@ -22,104 +28,246 @@ LOCAL, REMOTE = ("127.0.0.1", 40000), ("203.0.113.9", 40000)
 ROW = {"sink": "pusher", "enabled": True, "pending": 7, "oldest_age": 12.5, "dead": 2, "lanes_blocked": 1}
 
 
+def settings(**more: Any) -> Settings:
+    return Settings(supabase_url="https://p.supabase.co", supabase_service_key=SecretStr("key"), **more)
+
+
 class Figures:
     """What the database says about the backlog."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = [ROW]
         self.asked = 0
-        self.error: TransientError | None = None
+        self.error: BridgeError | None = None
+        self.hangs = False
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(3600 if self.hangs else 0)
+        if self.error is not None:
+            raise self.error
 
     async def stats(self) -> list[dict[str, Any]]:
         self.asked += 1
-        await asyncio.sleep(0)
-        if self.error is not None:
-            raise self.error
+        await self._answer()
         return self.rows
+
+    async def schema_version(self) -> int:
+        await self._answer()
+        return 2
+
+
+class Parts:
+    """The state of a process, as its parts would have it."""
+
+    def __init__(self, process: ProcessName, status: DatabaseStatus) -> None:
+        self.process = process
+        self.database = status
+        self.known: list[str] = []
+        self.noted: list[str] = []
+        self.stuck = ""
+        self.sinks: list[dict[str, Any]] = []
+
+    def stalled(self) -> str:
+        return self.stuck
+
+    async def state(self, *, ask_database: bool = True) -> dict[str, Any]:
+        problem = await self.database.problem() if ask_database else ""
+        return {
+            "process": self.process,
+            "pid": 1,
+            "problems": [*self.known, *([problem] if problem else [])],
+            "warnings": self.noted,
+            "overview": {"connections": 0, "realtime": {}, "sinks": self.sinks},
+        }
 
 
 class Operator:
-    """A daemon's HTTP face and someone who asks it."""
+    """A process's admin port and someone who asks it."""
 
-    def __init__(self, token: str | None = None, *, docs: bool = False) -> None:
-        self.problems: list[str] = []
-        self.alive = True
+    def __init__(
+        self, token: str | None = None, process: ProcessName = "relay", line: link.Link | None = None
+    ) -> None:
         self.figures = Figures()
         self.metrics = Metrics()
-        settings = Settings(
-            supabase_url="https://p.supabase.co",
-            supabase_service_key=SecretStr("key"),
-            metrics_token=token,
-            docs=docs,
-        )
-        health = Health(
-            self.metrics, cast("Store", self.figures), lambda: self.problems, lambda: self.alive, settings
-        )
-        self.app = create_app(
-            health=health, access=Access(None, Guard(60)), settings=settings, sockets=None, overview=dict
-        )
+        status = DatabaseStatus(cast("Store", self.figures), self.metrics)
+        self.parts = Parts(process, status)
+        self.server = AdminServer(
+            health=cast("ProcessHealth", self.parts), status=status, metrics=self.metrics, link=line,
+            settings=settings(metrics_token=token),
+        )  # fmt: skip
 
-    async def get(
-        self, path: str, *, client: tuple[str, int] = LOCAL, headers: dict[str, str] | None = None
+    async def ask(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        client: tuple[str, int] = LOCAL,
+        headers: dict[str, Any] | None = None,
+        base: str = "http://127.0.0.1:5001",
     ) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app, client=client)
-        async with httpx.AsyncClient(transport=transport, base_url="http://daemon") as http:
-            return await http.get(path, headers=headers)
+        transport = httpx.ASGITransport(app=self.server.app, client=client)
+        async with httpx.AsyncClient(transport=transport, base_url=base) as http:
+            return await http.request(method, path, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def two() -> AsyncIterator[tuple[Operator, Operator]]:
+    """A relay and an API with the line between them."""
+    ends = link.pair()
+    lines = [link.Link(end) for end in ends]
+    relay, api = Operator(process="relay", line=lines[0]), Operator(process="api", line=lines[1])
+    try:
+        with lines[0].serving(relay.server.answer), lines[1].serving(api.server.answer):
+            yield relay, api
+    finally:
+        for end in ends:
+            end.close()
 
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+# Alive and ready --------------------------------------------------------------------------------------------
+
+
 async def test_healthz_is_about_the_process_alone() -> None:
     operator = Operator()
-    operator.problems = ["the database has not been reached yet"]
-    answer = await operator.get("/healthz", client=REMOTE)
+    operator.parts.known = ["the database has not been reached yet"]
+    answer = await operator.ask("/healthz", client=REMOTE)
     assert (answer.status_code, answer.text) == (200, "ok\n")
-    operator.alive = False
-    assert (await operator.get("/healthz")).status_code == 503
+    operator.parts.stuck = "pusher: its loop has not turned for 99 s"
+    assert (await operator.ask("/healthz")).status_code == 503
     assert operator.figures.asked == 0
 
 
 async def test_readyz_says_503_with_the_reasons_until_there_are_none() -> None:
     operator = Operator()
-    operator.problems = ["pusher: PUSHER_SECRET was refused", "stopping"]
-    answer = await operator.get("/readyz", client=REMOTE)
+    operator.parts.known = ["schema version 1, this worker knows 2", "stopping"]
+    answer = await operator.ask("/readyz", client=REMOTE)
     assert answer.status_code == 503
-    assert answer.json() == {"ready": False, "problems": ["pusher: PUSHER_SECRET was refused", "stopping"]}
-    operator.problems = []
-    answer = await operator.get("/readyz", client=REMOTE)
-    assert (answer.status_code, answer.json()) == (200, {"ready": True, "problems": []})
+    assert (answer.json()["ready"], answer.json()["problems"]) == (False, operator.parts.known)
+    operator.parts.known = []
+    answer = await operator.ask("/readyz", client=REMOTE)
+    assert (answer.status_code, answer.json()["ready"], answer.json()["problems"]) == (200, True, [])
+
+
+async def test_a_sink_that_is_down_is_told_and_takes_nothing_from_readiness() -> None:
+    operator = Operator()
+    operator.parts.sinks = [{"sink": "pusher", "breaker": "open", "error": "Pusher answered HTTP 500"}]
+    answer = await operator.ask("/readyz")
+    assert (answer.status_code, answer.json()["sinks"]) == (200, operator.parts.sinks)
+
+
+@pytest.mark.parametrize(
+    ("error", "hangs"), [(TransientError("gre_schema_version: PGRST001"), False), (None, True)]
+)
+async def test_a_database_that_does_not_answer_is_a_reason(error: BridgeError | None, hangs: bool) -> None:
+    operator = Operator()
+    operator.figures.error, operator.figures.hangs = error, hangs
+    async with asyncio.timeout(3):
+        answer = await operator.ask("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["problems"] == [str(error) if error else "the database has not answered within 1 s"]
+
+
+async def test_what_serving_goes_on_without_is_a_warning() -> None:
+    operator = Operator()
+    operator.parts.noted = ["pusher: gre_relay_claim: the database is read-only"]
+    answer = await operator.ask("/readyz")
+    assert (answer.status_code, answer.json()["warnings"]) == (200, operator.parts.noted)
+
+
+async def test_whichever_process_answers_speaks_for_both() -> None:
+    async with two() as (relay, api):
+        relay.parts.known, api.parts.known = ["relay's"], ["api's", "relay's"]
+        relay.parts.sinks = [{"sink": "pusher", "breaker": "closed", "error": None}]
+        for operator in (relay, api):
+            told = (await operator.ask("/readyz")).json()
+            assert sorted(told["problems"]) == ["api's", "relay's"]
+            assert told["sinks"] == relay.parts.sinks
+            assert set(told["processes"]) == {"relay", "api"}
+            one = (await operator.ask("/readyz?process=relay")).json()
+            assert (one["problems"], set(one["processes"])) == (["relay's"], {"relay"})
+        assert (await relay.ask("/readyz?process=none")).status_code == 400
+
+
+async def test_a_process_that_does_not_answer_is_said_and_not_waited_for() -> None:
+    ends = link.pair()
+    relay_line, api_line = (link.Link(end) for end in ends)
+    api = Operator(process="api", line=api_line)
+    relay = Operator(process="relay", line=relay_line)
+    try:
+        with api_line.serving(api.server.answer):
+            async with asyncio.timeout(4):
+                first = await api.ask("/readyz")
+            assert (first.status_code, first.json()["problems"]) == (
+                503,
+                ["relay: the process does not answer"],
+            )
+            with relay_line.serving(relay.server.answer):
+                assert (await api.ask("/readyz")).status_code == 200
+            async with asyncio.timeout(4):
+                again = await api.ask("/readyz")
+            # It is being started again, and whom the API serves need not go elsewhere.
+            assert (again.status_code, again.json()["warnings"]) == (
+                200,
+                ["relay: the process does not answer"],
+            )
+            assert "gre_build_info" in (await api.ask("/metrics")).text
+    finally:
+        for end in ends:
+            end.close()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_head_is_answered_without_a_body(path: str) -> None:
+    answer = await Operator().ask(path, method="HEAD")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (await Operator().ask(path, method="POST")).status_code == 405
+
+
+# Metrics ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
-async def test_metrics_are_open_on_loopback(host: str) -> None:
-    answer = await Operator().get("/metrics", client=(host, 1))
+@pytest.mark.parametrize(
+    "base", ["http://127.0.0.1:5001", "http://localhost", "http://[::1]:5001", "http://127.0.0.1"]
+)
+async def test_metrics_are_open_on_loopback(host: str, base: str) -> None:
+    answer = await Operator().ask("/metrics", client=(host, 1), base=base)
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert 'gre_backlog{sink="pusher"} 7.0' in answer.text
+    assert 'gre_backlog{process="relay",sink="pusher"} 7.0' in answer.text
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "10.0.0.1", "2001:db8::1", "unix:", "testclient"])
 async def test_metrics_are_closed_to_others(host: str) -> None:
     operator = Operator()
-    answer = await operator.get("/metrics", client=(host, 1))
-    assert answer.status_code in (401, 403)
+    answer = await operator.ask("/metrics", client=(host, 1))
+    assert answer.status_code == 403
     assert "gre_backlog" not in answer.text
     assert operator.figures.asked == 0
 
 
-@pytest.mark.parametrize(
-    "header", [{"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}, {"X-Forwarded-For": ""}]
-)
+PROXY = [
+    {"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}, {"X-Forwarded-For": ""},
+    {"X-Real-IP": "203.0.113.9"}, {"Via": "1.1 proxy"}, {"CF-Connecting-IP": "203.0.113.9"},
+    {"X-Forwarded-Proto": "https"}, {"X-Forwarded-Host": "chat.example.com"}, {"Host": "chat.example.com"},
+    {"Host": "203.0.113.9:5001"}, {"Host": "localhost.example.com"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("header", PROXY, ids=str)
 async def test_what_a_proxy_passes_on_is_not_local(header: dict[str, str]) -> None:
-    assert (await Operator().get("/metrics", headers=header)).status_code in (401, 403)
+    assert (await Operator().ask("/metrics", headers=header)).status_code == 403
     with_token = Operator("the-token")
-    assert (await with_token.get("/metrics", headers=header)).status_code in (401, 403)
-    answer = await with_token.get("/metrics", headers={**header, **bearer("the-token")})
+    assert (await with_token.ask("/metrics", headers=header)).status_code == 403
+    answer = await with_token.ask("/metrics", headers={**header, **bearer("the-token")})
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("client", [LOCAL, REMOTE])
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -131,46 +279,130 @@ async def test_what_a_proxy_passes_on_is_not_local(header: dict[str, str]) -> No
         ({}, 403),
     ],
 )
-async def test_the_token_opens_metrics_to_others(headers: dict[str, str], status: int) -> None:
-    answer = await Operator("the-token").get(
-        "/metrics", client=REMOTE, headers={k: v.encode("latin-1") for k, v in headers.items()}
+async def test_a_token_that_is_set_is_needed_from_anywhere(
+    headers: dict[str, str], status: int, client: tuple[str, int]
+) -> None:
+    """A proxy that names nobody makes everyone look local."""
+    answer = await Operator("the-token").ask(
+        "/metrics", client=client, headers={k: v.encode("latin-1") for k, v in headers.items()}
     )
-    assert (200 if answer.status_code == 200 else 403) == status
+    assert answer.status_code == status
     assert "the-token" not in answer.text
-
-
-async def test_a_token_does_not_close_loopback() -> None:
-    """The contract is "token or loopback"."""
-    assert (await Operator("the-token").get("/metrics")).status_code == 200
 
 
 async def test_figures_are_read_when_scraped_and_not_more_often_than_they_age() -> None:
     operator = Operator()
-    await operator.get("/readyz")
+    await operator.ask("/readyz")
     assert operator.figures.asked == 0
-    await asyncio.gather(*(operator.get("/metrics") for _ in range(5)))
+    await asyncio.gather(*(operator.ask("/metrics") for _ in range(5)))
     assert operator.figures.asked == 1
 
 
 async def test_an_empty_backlog_is_nought() -> None:
     operator = Operator()
     operator.figures.rows = [{**ROW, "pending": 0, "oldest_age": None, "dead": 0, "lanes_blocked": 0}]
-    text = (await operator.get("/metrics")).text
-    assert 'gre_backlog{sink="pusher"} 0.0' in text
-    assert 'gre_backlog_oldest_age_seconds{sink="pusher"} 0.0' in text
+    text = (await operator.ask("/metrics")).text
+    assert 'gre_backlog{process="relay",sink="pusher"} 0.0' in text
+    assert 'gre_backlog_oldest_age_seconds{process="relay",sink="pusher"} 0.0' in text
 
 
 async def test_metrics_are_served_while_the_database_is_down() -> None:
     operator = Operator()
     operator.figures.error = TransientError("gre_relay_stats: PGRST001")
-    answer = await operator.get("/metrics")
+    answer = await operator.ask("/metrics")
     assert answer.status_code == 200
-    assert 'gre_store_errors_total{kind="transient"} 1.0' in answer.text
+    assert 'gre_store_errors_total{kind="transient",process="relay"} 1.0' in answer.text
+
+
+async def test_the_metrics_of_both_processes_are_one_text_with_the_backlog_once() -> None:
+    async with two() as (relay, api):
+        relay.metrics.rings.inc(3)
+        api.metrics.rings.inc(5)
+        for operator in (api, relay, api):
+            text = (await operator.ask("/metrics")).text
+            assert text.count("# TYPE gre_bells_total counter\n") == 1
+            assert 'gre_bells_total{process="relay"} 3.0\ngre_bells_total{process="api"} 5.0\n' in text or (
+                'gre_bells_total{process="api"} 5.0\ngre_bells_total{process="relay"} 3.0\n' in text
+            )
+            assert [line for line in text.splitlines() if line.startswith("gre_backlog{")] == [
+                'gre_backlog{process="relay",sink="pusher"} 7.0'
+            ]
+            one = (await operator.ask("/metrics?process=api")).text
+            assert 'gre_bells_total{process="api"}' in one and 'process="relay"' not in one
+
+
+def test_merged_text_keeps_every_sample_under_its_own_metric() -> None:
+    one = (
+        b'# HELP a Words # HELP b\n# TYPE a gauge\na{x="1"} 1.0\n# HELP c C\n# TYPE c counter\nc_total 2.0\n'
+    )
+    two = b'# HELP a Words # HELP b\n# TYPE a gauge\na{x="2"} 3.0\n'
+    assert merged([one, two]).decode() == (
+        '# HELP a Words # HELP b\n# TYPE a gauge\na{x="1"} 1.0\na{x="2"} 3.0\n'
+        "# HELP c C\n# TYPE c counter\nc_total 2.0\n"
+    )
+
+
+async def test_the_process_itself_is_measured() -> None:
+    text = (await Operator().ask("/metrics")).text
+    for name in (
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "gre_build_info",
+    ):
+        assert f"\n{name}{{" in text
+    assert "_created" not in text
+
+
+# The line between the processes -----------------------------------------------------------------------------
+
+
+async def test_a_long_answer_arrives_whole_and_questions_do_not_mix() -> None:
+    ends = link.pair()
+    here, there = (link.Link(end) for end in ends)
+
+    async def answer(question: str) -> bytes:
+        await asyncio.sleep(0.01 if question == "slow" else 0)
+        return question.encode() * 100_000
+
+    hints: list[str] = []
+    with here.serving(answer), there.serving(answer, hints.append):
+        here.hint("a session")
+        async with asyncio.timeout(10):
+            answers = await asyncio.gather(*(here.ask(q, within=9) for q in ("slow", "b", "c")))
+    assert answers == [b"slow" * 100_000, b"b" * 100_000, b"c" * 100_000]
+    assert hints == ["a session"]
+    for end in ends:
+        end.close()
+
+
+# The API's port ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("docs", [False, True])
-async def test_the_documentation_is_there_when_asked_for(docs: bool) -> None:
-    operator = Operator(docs=docs)
-    for path in ("/docs", "/openapi.json"):
-        assert (await operator.get(path)).status_code == (200 if docs else 404)
-    assert (await operator.get("/redoc")).status_code == 404
+async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
+    stopping = False
+    status = DatabaseStatus(cast("Store", Figures()), Metrics())
+    health = Health(database=status, problems=list, stalled=lambda: "", stopping=lambda: stopping)
+    app = create_app(
+        health=health, access=Access(None, Guard(60)), settings=settings(docs=docs), sockets=None,
+        overview=cast("Any", dict), metrics=Metrics(),
+    )  # fmt: skip
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as http:
+        answer = await http.get("/healthz")
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        stopping = True
+        assert (await http.get("/healthz")).status_code == 503
+        for path in ("/readyz", "/metrics", "/redoc"):
+            assert (await http.get(path)).status_code == 404
+        for path in ("/docs", "/openapi.json"):
+            assert (await http.get(path)).status_code == (200 if docs else 404)
+
+
+# Patience ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [0.5, 10, 120])
+def test_a_loop_may_take_as_long_as_its_calls_may(timeout: float) -> None:
+    patience = turn_patience(settings(request_timeout=timeout, lease_seconds=300, sweep_interval=300))
+    assert patience > 300 + 2 * timeout

@@ -1,0 +1,190 @@
+"""The process that serves the portals and the console: REST, `/ws` and the hub. Nothing that it does delays a delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import structlog
+
+from gre_bridge.api.access import Access
+from gre_bridge.api.app import create_app, serve
+from gre_bridge.api.door import Door
+from gre_bridge.api.guard import Guard
+from gre_bridge.api.health import Health
+from gre_bridge.api.hub import Hub
+from gre_bridge.daemon.admin_server import ask_relay
+from gre_bridge.daemon.health import ProcessHealth
+from gre_bridge.daemon.process import DaemonProcess, Surroundings
+from gre_bridge.feed import Feed
+from gre_bridge.heartbeat import Heartbeat
+from gre_bridge.models import Json, NewRow
+from gre_bridge.portal import Portal
+from gre_bridge.rest import Rest
+from gre_bridge.store import Store
+
+log = structlog.get_logger("gre.daemon")
+
+OOM_SCORE = 500
+"""Added to the kernel's score of this process: where memory runs out, it goes before the relay."""
+
+
+class ApiProcess(DaemonProcess):
+    """Serves HTTP and the sockets."""
+
+    name = "api"
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        """See DaemonProcess."""
+        super().__init__(surroundings)
+        self._hub: Hub | None = None
+
+    @property
+    def health(self) -> ProcessHealth:
+        """See DaemonProcess."""
+        return self._health
+
+    def _make_feed(self) -> Feed:
+        return self._subscribe(on_ring=self._wake, known=self._known, on_event=self._heard_event)
+
+    def _make_registration(self) -> Heartbeat:
+        registration = Heartbeat(sinks=frozenset(), on_schema=self._schema_checked)
+        self._health = ProcessHealth(
+            process=self.name,
+            settings=self._settings,
+            feed=self._feed,
+            schema=lambda: registration.problem,
+            stopping=self._stop,
+            hub=lambda: self._hub,
+        )
+        return registration
+
+    async def _work(self, _store: Store) -> None:
+        portal = await self._open_portal()
+        serving = asyncio.create_task(self._serve(portal))
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not serving.done():
+                # Load balancers learn from /readyz that this instance is going, while it still serves.
+                delay = min(self._settings.shutdown_delay, self._settings.drain_seconds)
+                await asyncio.wait({serving}, timeout=delay)
+                serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+        finally:
+            stop.cancel()
+            serving.cancel()
+            if portal is not None:
+                await portal.aclose()
+
+    async def _open_portal(self) -> Portal | None:
+        settings = self._settings
+        if settings.supabase_anon_key is None:
+            log.warning("the portals' API is off: SUPABASE_ANON_KEY is missing")
+            return None
+        portal = Portal(
+            await Rest.open(
+                url=settings.supabase_url,
+                key=settings.service_key,
+                apikey=settings.anon_key,
+                timeout=settings.request_timeout,
+                connections=32,
+            )
+        )
+        portal.on_request = self._count_request
+        return portal
+
+    async def _serve(self, portal: Portal | None) -> None:
+        """Serve HTTP and the sockets until cancelled."""
+        settings, feed = self._settings, self._feed
+        access = Access(portal, Guard(settings.auth_failures))
+        listener = self._around.listeners.api
+        assert self._health.database is not None
+        assert listener is not None
+        health = Health(
+            database=self._health.database,
+            problems=self._health.problems,
+            stalled=self._health.stalled,
+            stopping=self._stop.is_set,
+        )
+        if portal is None:
+            app = create_app(
+                health=health, access=access, settings=settings, sockets=None, overview=self._overview,
+                metrics=self.metrics,
+            )  # fmt: skip
+            await serve(app, settings=settings, sock=listener)
+            return
+        portal.on_write = self._wrote
+        hub = self._hub = Hub(
+            portal=portal,
+            metrics=self.metrics,
+            sweep_interval=settings.sweep_interval,
+            fast_sweep_interval=settings.fast_sweep_interval,
+            feed_healthy=lambda: feed.healthy,
+            broadcast=feed.broadcast,
+            on_missed=feed.missed,
+        )
+        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
+        app = create_app(
+            health=health, access=access, settings=settings, sockets=door.serve, overview=self._overview,
+            metrics=self.metrics,
+        )  # fmt: skip
+        self._reports.status("serving")
+        async with asyncio.TaskGroup() as group:
+            telling = group.create_task(hub.run())
+            try:
+                await serve(app, settings=settings, sock=listener)
+            finally:
+                telling.cancel()
+
+    async def _overview(self) -> Json:
+        """What this daemon tells staff: its sockets, and the relay's sinks and Realtime where it has a relay."""
+        own = self._health.overview()
+        relay = await ask_relay(self._link)
+        return own if relay is None else {**relay["overview"], "connections": own["connections"]}
+
+    def _heard_hint(self, hint: str) -> None:
+        """The relay gives none."""
+
+    def _wrote(self, session: str) -> None:
+        """A client wrote: if no wake-up will tell of it, this does."""
+        if not self._feed.healthy:
+            self._wake(frozenset((session,)))
+            if self._link is not None:
+                self._link.hint(session)
+
+    def _wake(self, sessions: frozenset[str] | None) -> None:
+        self.metrics.rings.inc()
+        if self._hub is not None:
+            self._hub.ring(sessions)
+
+    def _known(self, row: NewRow) -> bool:
+        """Whether the wake-up for this row, which has been heard, would wake nobody."""
+        if self._hub is None or not self._hub.has_told(row):
+            return False
+        self.metrics.rings.inc()
+        return True
+
+    def _heard_event(self, event: str, body: object) -> None:
+        if self._hub is not None:
+            self._hub.heard(event, body)
+
+    def _schema_checked(self, problem: str) -> None:
+        self.metrics.schema_supported.set(not problem)
+
+    def _feed_changed(self) -> None:
+        if not self._feed.healthy and self._hub is not None:  # a slow poll that is waiting becomes a fast one
+            self._hub.ring(None)
+
+
+def offer_to_the_oom_killer() -> None:
+    """Ask the kernel to end this process rather than the relay when memory runs out (Linux; may be refused)."""
+    with (
+        contextlib.suppress(OSError, ValueError),
+        Path("/proc/self/oom_score_adj").open("r+", encoding="ascii") as file,
+    ):
+        score = int(file.read())
+        file.seek(0)
+        file.write(str(min(1000, score + OOM_SCORE)))

@@ -1,0 +1,67 @@
+"""Listening sockets, bound before the processes are made that serve them.
+
+So a taken port is one line at the start, and connections wait in the backlog while a process is started again.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+import structlog
+
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.settings import Settings
+
+log = structlog.get_logger("gre.daemon")
+
+
+@dataclass(slots=True)
+class Listeners:
+    """The daemon's ports. `api` is None where it has no API."""
+
+    admin: socket.socket
+    api: socket.socket | None = None
+
+    def close(self) -> None:
+        """Let go of the ports, in this process."""
+        for listener in (self.admin, self.api):
+            if listener is not None:
+                listener.close()
+
+
+def listen(settings: Settings, *, api: bool) -> Listeners:
+    """Bind the ports that the daemon needs. Raises ConfigurationError when one cannot be had."""
+    public = _bind("GRE_HTTP", settings.http_host, settings.http_port) if api else None
+    try:
+        admin = _bind("GRE_ADMIN", settings.admin_host, settings.admin_port)
+    except ConfigurationError:
+        if public is not None:
+            public.close()
+        raise
+    if public is not None:
+        log.info("listening", address=_address(settings.http_host, public))
+    log.info("listening for operators", admin_address=_address(settings.admin_host, admin))
+    return Listeners(admin, public)
+
+
+def _bind(variable: str, host: str, port: int) -> socket.socket:
+    ipv6 = ":" in host
+    try:
+        listener = socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
+            backlog=2048,
+        )
+    except OSError:
+        raise ConfigurationError(
+            f"{variable}_PORT: cannot listen on {host}:{port} (in use, or {variable}_HOST is not an address of this machine)"
+        ) from None
+    # Connections inherit it (asyncio sets it only where the protocol is named): an answer would wait up to 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    return f"http://{host}:{listener.getsockname()[1]}"

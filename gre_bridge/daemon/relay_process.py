@@ -1,0 +1,173 @@
+"""The process that relays: one dispatcher for each sink, woken by Realtime. No client of the API reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from gre_bridge.daemon.health import ProcessHealth
+from gre_bridge.daemon.process import DaemonProcess, Surroundings
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.feed import Feed
+from gre_bridge.heartbeat import Heartbeat
+from gre_bridge.models import NewRow
+from gre_bridge.relay.dispatcher import Dispatcher
+from gre_bridge.relay.outlets import Outlet, build_sinks
+from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
+from gre_bridge.settings import Settings
+from gre_bridge.store import Store
+from gre_bridge.tracing import Tracing
+
+log = structlog.get_logger("gre.daemon")
+
+GIVE_UP = 2.0
+"""Seconds that a stop which ran out of time may take to hand its leases back."""
+
+
+def check(settings: Settings) -> list[Outlet]:
+    """The sinks of these settings. Raises ConfigurationError when there are none, or one cannot be made."""
+    outlets = build_sinks(settings)
+    if not outlets:
+        raise ConfigurationError("PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to")
+    return outlets
+
+
+class RelayProcess(DaemonProcess):
+    """Relays the outbox to the sinks."""
+
+    name = "relay"
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        """See DaemonProcess."""
+        super().__init__(surroundings)
+        self._outlets = check(surroundings.settings)
+        self._tracing = Tracing.from_environment()
+        self._dispatchers: list[Dispatcher] = []
+
+    @property
+    def health(self) -> ProcessHealth:
+        """See DaemonProcess."""
+        return self._health
+
+    def _make_feed(self) -> Feed:
+        return self._subscribe(on_ring=self._wake, known=self._known)
+
+    def _make_registration(self) -> Heartbeat:
+        registration = Heartbeat(
+            sinks=frozenset(o.sink.name for o in self._outlets), on_schema=self._schema_checked
+        )
+        self._health = ProcessHealth(
+            process=self.name,
+            settings=self._settings,
+            feed=self._feed,
+            schema=lambda: registration.problem,
+            stopping=self._stop,
+            dispatchers=self._dispatchers,
+        )
+        return registration
+
+    async def _work(self, store: Store) -> None:
+        for name, on in (
+            ("pusher", self._settings.has_pusher), ("onesignal", self._settings.has_onesignal)
+        ):  # fmt: skip
+            if not on:
+                log.warning("sink is off: no credentials", sink=name)
+        relaying = asyncio.create_task(self._relay(store))
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            # (Relaying ends only by a failure before the stop.)
+            await asyncio.wait({relaying, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await self._drain(relaying)
+            with contextlib.suppress(asyncio.CancelledError):
+                await relaying
+        finally:
+            stop.cancel()
+            relaying.cancel()
+            for outlet in self._outlets:
+                await outlet.sink.aclose()
+            if self._tracing is not None:
+                await asyncio.to_thread(self._tracing.close)
+
+    async def _drain(self, relaying: asyncio.Task[None]) -> None:
+        """Claim nothing more, finish what is in flight in time, and hand back what is not."""
+        for dispatcher in self._dispatchers:
+            dispatcher.stop()
+        if not self._dispatchers:
+            relaying.cancel()
+        _, late = await asyncio.wait({relaying}, timeout=self._settings.drain_seconds)
+        if late:
+            log.warning("not everything was settled in time")
+            relaying.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_UP):
+                    await asyncio.gather(*(d.give_up() for d in self._dispatchers))
+
+    async def _relay(self, store: Store) -> None:
+        """Wait for the schema, then relay until the dispatchers have stopped."""
+        feed = self._feed
+        await self._registration.ready.wait()
+        self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._outlets))
+        settings = self._settings
+        dispatchers = [
+            Dispatcher(
+                store=store,
+                sink=outlet.sink,
+                route=outlet.route,
+                metrics=self.metrics,
+                retry=RetryPolicy(max_attempts=settings.max_attempts),
+                breaker=Breaker(),
+                pace=Pace(outlet.rate),
+                tracing=self._tracing,
+                lease_seconds=settings.lease_seconds,
+                sweep_interval=settings.sweep_interval,
+                fast_sweep_interval=settings.fast_sweep_interval,
+                lanes_per_claim=1000 // outlet.rows,
+                rows_per_lane=outlet.rows,
+                feed_healthy=lambda: feed.healthy,
+                on_missed=feed.missed,
+                on_forgotten=feed.doubt,
+            )
+            for outlet in self._outlets
+        ]
+        self._dispatchers.extend(dispatchers)
+        if self._stop.is_set():
+            return
+        async with asyncio.TaskGroup() as group:
+            for dispatcher in dispatchers:
+                group.create_task(dispatcher.run())
+
+    def _wake(self, sessions: frozenset[str] | None) -> None:
+        """A wake-up: there may be work, in these sessions for one."""
+        self.metrics.rings.inc()
+        for dispatcher in self._dispatchers:
+            dispatcher.ring(sessions or ())
+
+    def _known(self, row: NewRow) -> bool:
+        """Whether the wake-up for this row, which has been heard, would wake nobody."""
+        if not all(dispatcher.has_claimed(row.id) for dispatcher in self._dispatchers):
+            return False
+        self.metrics.rings.inc()
+        return True
+
+    def _heard_hint(self, hint: str) -> None:
+        """The API wrote into this session while Realtime was away."""
+        for dispatcher in self._dispatchers:
+            dispatcher.ring((hint,))
+
+    def _schema_checked(self, problem: str) -> None:
+        self.metrics.schema_supported.set(not problem)
+        for dispatcher in self._dispatchers:
+            dispatcher.pause(problem)
+
+    def _database_back(self) -> None:
+        super()._database_back()
+        for dispatcher in self._dispatchers:
+            dispatcher.hurry()
+
+    def _feed_changed(self) -> None:
+        if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
+            for dispatcher in self._dispatchers:
+                dispatcher.ring()

@@ -1,0 +1,93 @@
+"""Starts the daemon: two processes under the supervisor, or one of them alone in this process."""
+
+from __future__ import annotations
+
+import gc
+import socket
+
+import structlog
+
+from gre_bridge.daemon import link, relay_process
+from gre_bridge.daemon.api_process import ApiProcess, offer_to_the_oom_killer
+from gre_bridge.daemon.listeners import Listeners, listen
+from gre_bridge.daemon.process import DaemonProcess, Surroundings, run_in_loop
+from gre_bridge.daemon.relay_process import GIVE_UP, RelayProcess
+from gre_bridge.daemon.reports import PipeReports
+from gre_bridge.daemon.supervisor import CONFIGURATION, Child, Supervisor
+from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.notify import Notifier
+from gre_bridge.settings import Settings
+from gre_bridge.telemetry import LOGS
+
+log = structlog.get_logger("gre.daemon")
+
+STOP_MARGIN = 5.0
+"""Seconds that a stop may take beyond what the settings give it: closing connections, a busy machine."""
+
+
+def run(settings: Settings, *, relay: bool = True, api: bool = True) -> int:
+    """Run the daemon until it is told to stop; its exit status. Raises ConfigurationError, and what ends a lone process."""
+    if not relay and not api:
+        raise ConfigurationError("--no-api and --no-relay: nothing is left to run")
+    if relay:
+        relay_process.check(settings)
+    listeners = listen(settings, api=api)
+    try:
+        if relay and api:
+            return _supervise(settings, listeners)
+        kind = RelayProcess if relay else ApiProcess
+        structlog.contextvars.bind_contextvars(process=kind.name)
+        LOGS.start()
+        try:
+            run_in_loop(lambda: kind(Surroundings(settings, listeners, Notifier.from_environment())))
+        finally:
+            LOGS.stop()
+        return 0
+    finally:
+        listeners.close()
+
+
+def _supervise(settings: Settings, listeners: Listeners) -> int:
+    ends = link.pair()
+
+    def main(kind: type[DaemonProcess], end: socket.socket, reports: PipeReports) -> int:
+        structlog.contextvars.bind_contextvars(process=kind.name)
+        LOGS.start()
+        if kind is ApiProcess:
+            offer_to_the_oom_killer()
+        elif listeners.api is not None:
+            listeners.api.close()
+        try:
+            run_in_loop(lambda: kind(Surroundings(settings, listeners, reports, link.Link(end))))
+        except BaseException as error:  # noqa: BLE001 - the last stop: nobody above may print its text
+            return _failed(error, reports)
+        finally:
+            LOGS.stop()
+        return 0
+
+    children = [
+        Child("relay", lambda reports: main(RelayProcess, ends[0], reports)),
+        Child("api", lambda reports: main(ApiProcess, ends[1], reports)),
+    ]
+    # What the imports made stays: no collection of the children looks at it, and its pages stay shared.
+    gc.collect()
+    gc.freeze()
+    return Supervisor(
+        children=children,
+        stop_within=settings.drain_seconds + GIVE_UP + STOP_MARGIN,
+        on_stop=listeners.close,
+    ).run()
+
+
+def _failed(error: BaseException, reports: PipeReports) -> int:
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, ConfigurationError):
+        reports.failed(str(first))
+        return CONFIGURATION
+    if isinstance(first, BridgeError):
+        log.error("the process failed", error=str(first))
+    else:
+        log.error("the process failed", exc_info=first)
+    return 1

@@ -1,0 +1,308 @@
+"""Starts the relay and the API as two processes, and starts the one that ends again. It does nothing else.
+
+No event loop and no threads: it waits for signals, for the ends of its children and for what they report over a
+pipe. Everything is imported and every port is bound before it forks, so a start costs one import, a taken port is
+one line, and connections wait while a child is started again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from gre_bridge.daemon import signals
+from gre_bridge.daemon.reports import PipeReports
+from gre_bridge.notify import Notifier
+
+log = structlog.get_logger("gre.daemon")
+
+SILENCE = 30.0
+"""Seconds without a report after which a child is taken for stuck: its event loop does not turn."""
+FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
+"""Seconds before a child that ended is started again; doubles with each end."""
+STEADY = 60.0
+"""Seconds after which a child counts as well: its next end is a first one."""
+CONFIGURATION = 2
+"""A child's exit status that says: a person must change something."""
+_TURN = 1.0
+_PAUSED = 5.0
+"""Seconds by which a turn may be late before this process itself is taken to have been paused."""
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """One process. `main` runs in it and returns its exit status."""
+
+    name: str
+    main: Callable[[PipeReports], int]
+    pid: int = 0
+    pipe: int = -1
+    unread: bytes = b""
+    started_at: float = 0.0
+    heard_at: float = 0.0
+    ready: bool = False
+    status: str = "starting"
+    stalled: str = ""
+    killed: bool = False
+    ends: int = 0
+    start_at: float = 0.0
+    """When to start it, while it does not run."""
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs its children until a signal to end."""
+
+    children: Sequence[Child]
+    stop_within: float
+    """Seconds that a graceful stop may take before a child is killed."""
+    on_stop: Callable[[], None] = lambda: None
+    """Called when the stop begins: the ports are let go, so that only the children hold them."""
+    notifier: Notifier = field(default_factory=Notifier.from_environment)
+    silence: float = SILENCE
+    clock: Callable[[], float] = time.monotonic
+    _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+    _signals: list[int] = field(default_factory=list)
+    _wakeup: tuple[int, int] = (-1, -1)
+    _stopping_since: float | None = None
+    _error: str = ""
+    _failed: bool = False
+    _fed_at: float = 0.0
+    _told: str = ""
+
+    def run(self) -> int:
+        """Returns the exit status: 0 after a graceful stop, 2 when a person must change something, else 1."""
+        self._wakeup = os.pipe()
+        for end in self._wakeup:
+            os.set_blocking(end, False)
+        self._selector.register(self._wakeup[0], selectors.EVENT_READ, None)
+        self._handle_signals()
+        turned = self.clock()
+        while self._stopping_since is None or any(child.pid for child in self.children):
+            now = self.clock()
+            if now - turned > _TURN + _PAUSED:
+                self._forgive(now)
+            turned = now
+            self._start_what_is_due(now)
+            self._tell_manager(now)
+            self._wait(now)
+            self._heed_signals()
+            self._reap()
+            self._judge(self.clock())
+        if self._error:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"gre-bridge: {self._error}\n")
+            return CONFIGURATION
+        return 1 if self._failed else 0
+
+    # Signals
+
+    def _handle_signals(self) -> None:
+        signal.set_wakeup_fd(self._wakeup[1], warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            if number is signal.SIGCHLD or not signals.is_ignored(number):
+                signal.signal(number, lambda number, _: self._signals.append(number))
+
+    def _heed_signals(self) -> None:
+        while self._signals:
+            number = self._signals.pop(0)
+            if number == signal.SIGCHLD:
+                continue
+            if self._stopping_since is None:
+                self._begin_stop()
+            elif number != signal.SIGHUP:  # (a terminal that closes sends it twice)
+                log.warning("second signal: stopping at once")
+                self._kill_all()
+
+    def _begin_stop(self) -> None:
+        self._stopping_since = self.clock()
+        self.notifier.stopping("finishing what is in flight")
+        self.on_stop()
+        for child in self.children:
+            if child.pid:
+                os.kill(child.pid, signal.SIGTERM)
+
+    def _kill_all(self) -> None:
+        for child in self.children:
+            if child.pid:
+                child.killed = True
+                os.kill(child.pid, signal.SIGKILL)
+
+    # Children
+
+    def _start_what_is_due(self, now: float) -> None:
+        for child in self.children:
+            if not child.pid and self._stopping_since is None and now >= child.start_at:
+                self._start(child, now)
+
+    def _start(self, child: Child, now: float) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        reading, writing = os.pipe()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become(child, parent, reading, writing)
+        os.close(writing)
+        os.set_blocking(reading, False)
+        self._selector.register(reading, selectors.EVENT_READ, child)
+        child.pid, child.pipe, child.unread = pid, reading, b""
+        child.started_at = child.heard_at = now
+        child.ready, child.stalled, child.killed, child.status = False, "", False, "starting"
+
+    def _become(self, child: Child, parent: int, reading: int, writing: int) -> None:
+        """Be the child; does not return."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            # A stop comes from the supervisor alone: a terminal sends its signals to all processes.
+            for number in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until its own handler is there
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            if signal.SIGTERM in self._signals:  # it came before that
+                os._exit(0)
+            end_with(parent)
+            os.close(reading)
+            self._selector.close()
+            for other in (*self._wakeup, *(c.pipe for c in self.children if c.pid)):
+                os.close(other)
+            status = child.main(PipeReports(writing))
+        finally:
+            os._exit(status)
+
+    def _wait(self, now: float) -> None:
+        due = [c.start_at for c in self.children if not c.pid and self._stopping_since is None]
+        timeout = max(0.0, min([_TURN, *(at - now for at in due)]))
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeup[0], 4096)
+            else:
+                self._read(key.data)
+
+    def _read(self, child: Child) -> None:
+        try:
+            data = os.read(child.pipe, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._selector.unregister(child.pipe)
+            os.close(child.pipe)
+            child.pipe = -1
+            return
+        child.heard_at = self.clock()
+        *lines, child.unread = (child.unread + data).split(b"\n")
+        for line in lines:
+            report = json.loads(line)
+            child.ready |= bool(report.get("ready"))
+            child.status = str(report.get("status") or child.status)
+            child.stalled = str(report.get("stalled", child.stalled))
+            self._error = self._error or str(report.get("error", ""))
+
+    def _reap(self) -> None:
+        """Take note of whoever ended; as process 1 also of processes that others left behind."""
+        while True:
+            try:
+                pid, waited = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self.children:
+                if child.pid == pid:
+                    self._ended(child, os.waitstatus_to_exitcode(waited))
+
+    def _ended(self, child: Child, status: int) -> None:
+        now = self.clock()
+        while child.pipe >= 0:  # its last words
+            before = child.pipe, child.unread
+            self._read(child)
+            if (child.pipe, child.unread) == before:
+                self._selector.unregister(child.pipe)
+                os.close(child.pipe)
+                child.pipe = -1
+        child.pid = 0
+        if status == CONFIGURATION:
+            if self._stopping_since is None:
+                self._begin_stop()
+            self._failed = True
+        elif self._stopping_since is not None:
+            self._failed |= status != 0 and not child.killed
+        else:
+            child.ends = 1 if now - child.started_at > STEADY else child.ends + 1
+            pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(child.ends - 1, 20))
+            child.start_at = now + pause
+            child.status = f"ended ({_words(status)}), starts again in {pause:g} s"
+            log.error(
+                "a process ended and is started again", process=child.name, ended=_words(status), pause=pause
+            )
+
+    def _judge(self, now: float) -> None:
+        """End a child that is stuck, or that takes too long to stop."""
+        for child in self.children:
+            if not child.pid or child.killed:
+                continue
+            if self._stopping_since is not None:
+                reason = "the stop takes too long" if now - self._stopping_since > self.stop_within else ""
+                self._failed |= bool(reason)
+            elif now - child.heard_at > self.silence:
+                reason = f"its event loop has not turned for {now - child.heard_at:.0f} s"
+            else:
+                reason = child.stalled
+            if reason:
+                log.error("a process is stuck: killing it", process=child.name, reason=reason)
+                child.killed = True
+                os.kill(child.pid, signal.SIGKILL)
+
+    def _forgive(self, now: float) -> None:
+        """This process was paused itself: nobody was heard meanwhile, for no fault of theirs."""
+        for child in self.children:
+            child.heard_at = now
+
+    # systemd
+
+    def _tell_manager(self, now: float) -> None:
+        if self._stopping_since is not None:
+            return
+        status = "; ".join(f"{child.name}: {child.status}" for child in self.children)
+        if status != self._told:
+            if all(child.ready for child in self.children):
+                self.notifier.ready(status)
+            else:
+                self.notifier.status(status)
+            self._told = status
+        limit = self.notifier.watchdog
+        # (What is killed and does not end is beyond this process's means.)
+        stuck = any(c.pid and c.killed and now - c.heard_at > self.silence + _PAUSED for c in self.children)
+        if limit is not None and not stuck and now - self._fed_at >= limit / 3:
+            self._fed_at = now
+            self.notifier.alive()
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent does (Linux; elsewhere its next report finds out)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _words(status: int) -> str:
+    if status >= 0:
+        return f"exit status {status}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-status).name
+    return f"signal {-status}"
