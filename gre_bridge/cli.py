@@ -102,21 +102,26 @@ def run(
 def migrate(
     env_file: EnvFile = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be done; change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show what would be done, try it and take it back; change nothing."),
     ] = False,
     status: Annotated[bool, typer.Option("--status", help="Show which migrations are applied.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply the SQL migrations to SUPABASE_DB_URL; --dry-run also lists the policies and grants it replaces."""
     from gre_bridge import migrate as migrations  # noqa: PLC0415 - other commands need no psycopg
+    from gre_bridge.migrate_plan import plan  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
 
     try:
         db_url = load_db_url(env_file)
         if dry_run or status:
-            report = migrations.plan(db_url) if dry_run else migrations.status(db_url)
+            report = plan(db_url, on_progress=say) if dry_run else migrations.status(db_url)
             _print(report.to_json() if as_json else report.lines())
             raise typer.Exit(0 if report.good else 1)
-        applied = migrations.migrate(db_url, on_progress=lambda line: typer.echo(line, err=True))
+        applied = migrations.migrate(db_url, on_progress=say)
     except BridgeError as error:
         fail(error)
     _print(

@@ -55,9 +55,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """What `migrate --status` reports."""
+    """What `migrate --status` reports. `installed`: the functions of gre-bridge are there, whatever is recorded."""
 
     entries: list[Entry]
+    installed: bool = False
 
     @property
     def good(self) -> bool:
@@ -67,7 +68,17 @@ class Status:
     def lines(self) -> list[str]:
         """For people: one line each."""
         note = {"drifted": "  (applied with other text than this release ships)"}
-        return [f"{e.version}  {e.state:8}  {e.name}{note.get(e.state, '')}" for e in self.entries]
+        lines = [f"{e.version}  {e.state:8}  {e.name}{note.get(e.state, '')}" for e in self.entries]
+        if self.unrecorded:
+            lines.append(
+                "installed, but nothing is recorded: gre-bridge migrate --record checks it and records it"
+            )
+        return lines
+
+    @property
+    def unrecorded(self) -> bool:
+        """Whether the schema came by other means than the ledger says: a restored dump, a ledger that was repaired."""
+        return self.installed and all(entry.state == "pending" for entry in self.entries)
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
@@ -92,6 +103,7 @@ class Plan:
     blockers: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     closes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def good(self) -> bool:
@@ -106,6 +118,7 @@ class Plan:
             *(f"applies {name}" for name in self.pending),
             *(f"{verbs.get(c.kind, c.kind)} {c.name} on {c.relation}: {c.detail}" for c in self.changes),
             *(f"closes session {session}" for session in self.closes),
+            *self.notes,
         ] or ["nothing to do"]
 
     def to_json(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
+from gre_bridge.sources import db_url_problem
 
 _HOST = r"[-\w.]+|[0-9a-f:.]+"
 
@@ -288,8 +289,8 @@ def load_db_url(env_file: Path | None = None) -> str:
     url: str | None = {**values, **_from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ConfigurationError("SUPABASE_DB_URL: must be an address that starts with postgresql://")
+    if problem := db_url_problem(url):
+        raise ConfigurationError(f"SUPABASE_DB_URL: {problem}")
     return url
 
 

@@ -3,12 +3,15 @@
 -- One path for a new project and for a live one: each table is created with its key alone where it is
 -- missing, then gets the columns that it lacks. This file changes nothing else, so portals go on working;
 -- what is heavier (types, history, keys) is gre.adopt() of the next file, called in the transaction that creates
--- the triggers: at no moment does a portal's insert fail, at most it waits.
-set local lock_timeout = '5s';
+-- the triggers. Portals' writes wait meanwhile: while a migration waits for a lock, at most `lock_timeout`, and while it
+-- works, about two seconds for each 100,000 messages that are adopted. A role whose `statement_timeout` is
+-- shorter than that (anon's is 3 s on Supabase) gets 57014 for what it wrote in that time.
+set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
 -- Look first: what cannot be adopted stops here, with one line that names table and column, before any
--- change. Reads only; `gre-bridge migrate --dry-run` runs this very statement in a read-only transaction.
+-- change. Reads only; `gre-bridge migrate --dry-run` runs this very statement in a read-only transaction, and then
+-- every file in a transaction that is rolled back.
 do $check$
 declare
   v_tables constant text[] := array['gre_chat_sessions', 'gre_chat_messages', 'gre_online_status', 'push_notifications'];
@@ -24,7 +27,7 @@ declare
   v record;
 begin
   if to_regprocedure('public.gre_schema_version()') is not null then
-    v_problems := v_problems || text 'gre-bridge is installed here already, but not recorded in supabase_migrations.schema_migrations: record its files there (supabase migration repair)';
+    v_problems := v_problems || text 'gre-bridge is installed here already, but not recorded in supabase_migrations.schema_migrations: record its files there with `gre-bridge migrate --record`';
   end if;
   perform set_config('timezone', 'UTC', true);
   for v in
@@ -158,6 +161,27 @@ begin
     end if;
   end if;
 
+  -- Sessions are opened for messages that have none. A foreign key of the project must let them in.
+  if v_has_messages and v_has_sessions then
+    for v in
+      select k.conname, k.confrelid::regclass as known, quote_ident(b.attname) as key
+      from pg_constraint k
+      join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum] and a.attname = 'player_id'
+      join pg_attribute b on b.attrelid = k.confrelid and k.confkey = array[b.attnum]
+      where k.conrelid = to_regclass('public.gre_chat_sessions') and k.contype = 'f' and a.atttypid = 'bigint'::regtype
+    loop
+      execute format('select count(distinct %s) from public.gre_chat_messages where not exists (select from public.gre_chat_sessions where true',
+                     v_columns ->> 'gre_chat_messages.player_id')
+        || format(v_matching, '1') || format(' and not exists (select from %s p where p.%s::text = %s)', v.known, v.key,
+                                             v_columns ->> 'gre_chat_messages.player_id')
+        into v_count;
+      if v_count > 0 then
+        v_problems := v_problems || format('public.gre_chat_messages has messages without a session of %s players who are not in %s'
+          ' (foreign key %s of gre_chat_sessions): add these players, or drop the foreign key', v_count, v.known, v.conname);
+      end if;
+    end loop;
+  end if;
+
   for v in
     select c.relname, a.attname from pg_index i
     join pg_class c on c.oid = i.indrelid
@@ -189,6 +213,77 @@ comment on schema gre is 'Helpers of gre-bridge. Not exposed over the API.';
 revoke all on schema gre from public;
 grant usage on schema gre to anon, authenticated, service_role;
 
+-- Locks the chat's tables, or says at once who is in the way. Each file that changes them calls this first: portals' writes queue
+-- behind a lock that is waited for, so the wait is `lock_timeout` at most, and who applies the file tries again.
+create function gre.lock_tables() returns void
+language plpgsql set search_path = '' as $$
+declare
+  -- Messages first, as portals' writes do.
+  v_tables constant text[] := array['gre_chat_messages', 'gre_chat_sessions', 'gre_online_status', 'push_notifications'];
+  v_names text;
+  v_holders text;
+  v_all_autovacuum boolean;
+  v_timeout constant text := current_setting('lock_timeout');
+  v_began timestamptz;
+begin
+  select string_agg(format('public.%I', t), ', ' order by n) into v_names
+  from unnest(v_tables) with ordinality x (t, n) where to_regclass('public.' || t) is not null;
+  if v_names is null then
+    return;
+  end if;
+  for v_try in 1 .. 2 loop
+    v_began := clock_timestamp();
+    begin
+      execute 'lock table ' || v_names || ' in access exclusive mode';
+      perform set_config('lock_timeout', v_timeout, true);
+      return;
+    exception when lock_not_available or deadlock_detected then
+      select string_agg(case when h.pid is null then 'a prepared transaction'
+          else format('pid %s (%s)', h.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''), nullif(a.backend_type, 'client backend'),
+                                                      a.state, 'since ' || to_char(a.xact_start at time zone 'UTC', 'HH24:MI:SS') || ' UTC')) end,
+          '; ' order by a.xact_start),
+        coalesce(bool_and(a.backend_type = 'autovacuum worker'), false)
+        into v_holders, v_all_autovacuum
+      from (select distinct l.pid from pg_catalog.pg_locks l
+            where l.locktype = 'relation' and l.granted and l.pid is distinct from pg_backend_pid()
+              and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+              and l.relation in (select to_regclass('public.' || t) from unnest(v_tables) t)) h
+      left join pg_catalog.pg_stat_activity a on a.pid = h.pid
+      -- Who came later waited behind us, and has the lock only since we gave up.
+      where h.pid is null or coalesce(a.xact_start, v_began) <= v_began and a.state is distinct from 'idle';
+      -- An autovacuum gives way to whoever has waited for deadlock_timeout, one second.
+      if v_all_autovacuum and v_try = 1 then
+        perform set_config('lock_timeout', '1500ms', true);
+        continue;
+      end if;
+      raise exception using errcode = 'lock_not_available',
+        message = 'gre-bridge: the chat''s tables are in use' || coalesce(' by ' || v_holders, ''),
+        hint = 'Nothing of this file was applied. Apply it again, at a quieter time or when these transactions have ended.';
+    end;
+  end loop;
+end $$;
+
+-- Runs an UPDATE of old rows that nobody is to hear of: no trigger of the table fires, neither ours nor the project's.
+create function gre.backfill(p_table regclass, p_update text) returns void
+language plpgsql set search_path = '' as $$
+declare
+  v_restore text[];
+  v_line text;
+begin
+  select coalesce(array_agg(format('alter table %s enable %strigger %I', p_table,
+      case tgenabled when 'A' then 'always ' when 'R' then 'replica ' else '' end, tgname)), '{}') into v_restore
+  from pg_catalog.pg_trigger where tgrelid = p_table and not tgisinternal and tgenabled <> 'D';
+  -- What is deferred would be pending, and a table with pending events cannot be altered.
+  set constraints all immediate;
+  execute format('alter table %s disable trigger user', p_table);
+  execute p_update;
+  foreach v_line in array v_restore loop
+    execute v_line;
+  end loop;
+end $$;
+
+select gre.lock_tables();
+
 -- The columns of the chat's tables. (push_notifications.id keeps the type that it has.)
 create function gre.shape() returns table (relation text, name text, type text)
 language sql immutable set search_path = '' as $$ values
@@ -205,6 +300,9 @@ language sql immutable set search_path = '' as $$ values
   ('gre_chat_sessions', 'created_at', 'timestamp with time zone'),
   ('gre_chat_sessions', 'updated_at', 'timestamp with time zone'),
   ('gre_chat_sessions', 'closed_at', 'timestamp with time zone'),
+  ('gre_chat_sessions', 'staff_read_seq', 'bigint'),
+  ('gre_chat_sessions', 'player_read_seq', 'bigint'),
+  ('gre_chat_sessions', 'waiting_since', 'timestamp with time zone'),
   ('gre_chat_messages', 'id', 'uuid'),
   ('gre_chat_messages', 'session_id', 'uuid'),
   ('gre_chat_messages', 'seq', 'bigint'),

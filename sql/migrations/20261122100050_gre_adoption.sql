@@ -2,7 +2,7 @@
 --
 -- This file only defines it; gre_rules calls gre.adopt(), which leaves nothing behind but the triggers that
 -- read old spellings, where a table has these.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 
 -- What old portals write --------------------------------------------------------------------------------
 -- These triggers read the older spellings of a row; gre.adopt() creates one only on a table that has them.
@@ -117,10 +117,13 @@ end $$;
 -- Adoption -----------------------------------------------------------------------------------------------
 create unlogged table gre.adopted_sessions (
   id uuid primary key, player_id bigint, player_name text, status text, made boolean not null default false,
-  created_at timestamptz, updated_at timestamptz, closed_at timestamptz, last_seq bigint not null default 0, last_message_at timestamptz
+  created_at timestamptz, updated_at timestamptz, closed_at timestamptz, last_seq bigint not null default 0, last_message_at timestamptz,
+  waiting_since timestamptz
 );
-create unlogged table gre.found_messages (id uuid, session_id uuid, player_id bigint, player_name text, created_at timestamptz);
-create unlogged table gre.adopted_messages (id uuid, session_id uuid, moved boolean, seq bigint, player_id bigint, created_at timestamptz);
+create unlogged table gre.found_messages (id uuid, session_id uuid, player_id bigint, player_name text, sender text,
+  created_at timestamptz);
+create unlogged table gre.adopted_messages (id uuid, session_id uuid, moved boolean, seq bigint, player_id bigint, sender text,
+  created_at timestamptz);
 create function gre.adopted_session(p_id uuid) returns gre.adopted_sessions
 language plpgsql stable as $$
 declare v gre.adopted_sessions; begin select * into v from gre.adopted_sessions where id = p_id; return v; end $$;
@@ -142,6 +145,14 @@ create function gre.has(p_relation text, variadic p_names text[]) returns boolea
 language sql stable set search_path = '' as $$
   select exists (select from pg_catalog.pg_attribute a where a.attrelid = to_regclass('public.' || p_relation)
     and a.attname = any (p_names) and a.attnum > 0 and not a.attisdropped)
+$$;
+
+-- Who sent a message, as an expression over its old row.
+create function gre.adopted_sender() returns text
+language sql stable set search_path = '' as $$
+  select format('coalesce(gre.known_sender(%1$s), gre.known_sender(%2$s), case when %3$s is not null then ''staff''
+                when %1$s is null and %2$s is null then ''player'' else ''system'' end)',
+    gre.pick('gre_chat_messages', 'sender'), gre.pick('gre_chat_messages', 'sender_type'), gre.pick('gre_chat_messages', 'gre_id'))
 $$;
 
 -- A column's own value in the type that it is to have.
@@ -229,13 +240,13 @@ begin
     gre.pick('gre_chat_sessions', 'status'), gre.pick('gre_chat_sessions', 'closed_at', 'ended_at'),
     gre.pick('gre_chat_sessions', 'created_at', 'started_at'), gre.pick('gre_chat_sessions', 'updated_at', 'last_activity'));
   execute format($q$
-    insert into gre.found_messages (id, session_id, player_id, player_name, created_at)
-    select m.id, s.id, coalesce(m.player_id, s.player_id), m.player_name, coalesce(m.created_at, s.created_at, now())
-    from (select %s as id, %s as session_id, %s as player_id, %s as player_name, coalesce(%s, %s, %s::timestamptz) as created_at
+    insert into gre.found_messages (id, session_id, player_id, player_name, sender, created_at)
+    select m.id, s.id, coalesce(m.player_id, s.player_id), m.player_name, m.sender, coalesce(m.created_at, s.created_at, now())
+    from (select %s as id, %s as session_id, %s as player_id, %s as player_name, %s as sender, coalesce(%s, %s, %s::timestamptz) as created_at
           from public.gre_chat_messages) m
     left join gre.adopted_sessions s on s.id = m.session_id $q$,
     gre.converted('gre_chat_messages', 'id'), gre.converted('gre_chat_messages', 'session_id'),
-    gre.converted('gre_chat_messages', 'player_id'), gre.pick('gre_chat_messages', 'player_name'),
+    gre.converted('gre_chat_messages', 'player_id'), gre.pick('gre_chat_messages', 'player_name'), gre.adopted_sender(),
     gre.converted('gre_chat_messages', 'created_at'), gre.converted('gre_chat_messages', 'timestamp'),
     gre.pick('gre_chat_messages', 'sent_at'));
   analyze gre.adopted_sessions, gre.found_messages;
@@ -266,9 +277,9 @@ begin
   where m.session_id is null
     and not exists (select from gre.adopted_sessions s where s.player_id = m.player_id and s.status <> 'closed')
   group by m.player_id;
-  insert into gre.adopted_messages (id, session_id, moved, seq, player_id, created_at)
+  insert into gre.adopted_messages (id, session_id, moved, seq, player_id, sender, created_at)
   select m.id, s.id, m.session_id is null, row_number() over (partition by s.id order by m.created_at, m.id), coalesce(m.player_id, s.player_id),
-    m.created_at
+    m.sender, m.created_at
   from gre.found_messages m
   left join gre.adopted_sessions o on m.session_id is null and o.player_id = m.player_id and (o.made or o.status <> 'closed')
   join gre.adopted_sessions s on s.id = coalesce(m.session_id, o.id);
@@ -276,6 +287,14 @@ begin
   update gre.adopted_sessions s set last_seq = m.last_seq, last_message_at = m.last_at
   from (select session_id, max(seq) as last_seq, max(created_at) as last_at from gre.adopted_messages group by session_id) m
   where m.session_id = s.id;
+  -- Who waits for an answer has waited since its first message after staff's last one.
+  update gre.adopted_sessions s set waiting_since = w.at
+  from (select m.session_id, min(m.created_at) as at
+        from gre.adopted_messages m
+        left join (select session_id, max(seq) as seq from gre.adopted_messages where sender = 'staff' group by session_id) a
+          on a.session_id = m.session_id
+        where m.sender = 'player' and m.seq > coalesce(a.seq, 0) group by m.session_id) w
+  where w.session_id = s.id and s.status <> 'closed';
   update gre.adopted_sessions set updated_at = coalesce(updated_at, last_message_at, created_at),
     closed_at = case when status = 'closed' then coalesce(closed_at, last_message_at, updated_at, created_at) end;
   analyze gre.adopted_sessions, gre.adopted_messages;
@@ -293,8 +312,9 @@ declare
   v_values jsonb;
   v record;
 begin
-  lock table public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status, public.push_notifications
-    in access exclusive mode;
+  perform gre.lock_tables();
+  -- A table with pending events of deferred triggers or foreign keys cannot be altered.
+  set constraints all immediate;
 
   -- Triggers and views step aside. Views first come back first.
   for v in
@@ -399,11 +419,13 @@ begin
   perform gre.reshape('gre_chat_sessions', jsonb_build_object(
     'player_id', v_said || '.player_id', 'status', v_said || '.status', 'last_seq', v_said || '.last_seq',
     'last_message_at', v_said || '.last_message_at', 'created_at', v_said || '.created_at', 'updated_at', v_said || '.updated_at',
-    'closed_at', v_said || '.closed_at', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
+    'closed_at', v_said || '.closed_at',
+    'staff_read_seq', v_said || '.last_seq', 'player_read_seq', v_said || '.last_seq', 'waiting_since', v_said || '.waiting_since', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
     'assigned_staff_id', gre.pick('gre_chat_sessions', 'assigned_staff_id', 'gre_id')));
   insert into public.gre_chat_sessions (id, player_id, player_name, status, last_seq, rev, last_message_at, unread_by_staff,
-      unread_by_player, created_at, updated_at, closed_at)
-    select id, player_id, player_name, status, last_seq, 1, last_message_at, 0, 0, created_at, updated_at, closed_at
+      unread_by_player, created_at, updated_at, closed_at, staff_read_seq, player_read_seq, waiting_since)
+    select id, player_id, player_name, status, last_seq, 1, last_message_at, 0, 0, created_at, updated_at, closed_at,
+      last_seq, last_seq, waiting_since
     from gre.adopted_sessions where made;
 
   v_said := format('(gre.adopted_message(%s))', gre.converted('gre_chat_messages', 'id'));
@@ -418,9 +440,7 @@ begin
   if exists (select from gre.adopted_messages where moved) then
     v_values := v_values || jsonb_build_object('session_id', v_said || '.session_id');
   end if;
-  v_said := format('coalesce(gre.known_sender(%1$s), gre.known_sender(%2$s), case when %3$s is not null then ''staff''
-                   when %1$s is null and %2$s is null then ''player'' else ''system'' end)',
-    gre.pick('gre_chat_messages', 'sender'), gre.pick('gre_chat_messages', 'sender_type'), gre.pick('gre_chat_messages', 'gre_id'));
+  v_said := gre.adopted_sender();
   v_values := v_values || jsonb_build_object(
     'sender', v_said,
     'sender_id', format('coalesce(%s, case %s when ''staff'' then %s when ''player'' then %s end)', gre.pick('gre_chat_messages', 'sender_id'),
@@ -501,6 +521,10 @@ begin
     alter column unread_by_staff set not null,
     alter column unread_by_player set default 0,
     alter column unread_by_player set not null,
+    alter column staff_read_seq set default 0,
+    alter column staff_read_seq set not null,
+    alter column player_read_seq set default 0,
+    alter column player_read_seq set not null,
     alter column created_at set default now(),
     alter column created_at set not null,
     alter column updated_at set default now(),
@@ -604,7 +628,7 @@ begin
   else
     alter function gre.known_sender(text) set search_path = ''; -- not earlier: a function with settings is not inlined
   end if;
-  drop function gre.gather(), gre.reshape(text, jsonb), gre.pick(text, text[]), gre.has(text, text[]), gre.converted(text, text), gre.shape(),
+  drop function gre.gather(), gre.reshape(text, jsonb), gre.pick(text, text[]), gre.has(text, text[]), gre.converted(text, text), gre.shape(), gre.adopted_sender(),
     gre.adopted_session(uuid), gre.adopted_message(uuid);
   drop table gre.adopted_sessions, gre.found_messages, gre.adopted_messages;
 end $$;

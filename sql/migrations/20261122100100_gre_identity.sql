@@ -1,5 +1,5 @@
 -- Who is calling: from the verified JWT, or from the row that maps its user. Every rule asks here.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 
 create type gre.actor as (role text, player_id bigint, staff_id text);
 comment on type gre.actor is 'role: service (the portals'' back end, the worker, a direct connection), admin, staff, player or none';

@@ -1,5 +1,5 @@
 -- The rules of the chat, as triggers: whatever door a row comes in by, it passes here.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
 -- The tables take their final form in the transaction that gives them their triggers.

@@ -3,7 +3,8 @@
 --
 -- A delivery is one event for one sink. A lane is the queue of one session (or of one queued push) for one
 -- sink; it is leased as a whole, so order within it needs no more than one worker at a time.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
+select gre.lock_tables();
 
 create table public.gre_relay_sinks (
   name text primary key,

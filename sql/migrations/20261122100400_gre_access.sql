@@ -1,5 +1,6 @@
 -- Who may do what: row-level security, grants, the Realtime topic and the publication.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
+select gre.lock_tables();
 
 -- Permissive policies are ORed: one old `for all using (true)` would undo every policy below. So what is not
 -- ours goes, policies and grants, and views read with their reader's rights: `gre-bridge migrate --dry-run`

@@ -2,7 +2,8 @@
 -- gre.caller() who is calling, and may be repeated where a client may retry.
 --
 -- Those that need nobody else's rows run with the caller's rights, so that row-level security judges them too.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
+select gre.lock_tables();
 
 -- Identity ------------------------------------------------------------------------------------------------
 
@@ -145,15 +146,14 @@ comment on function public.gre_whoami() is
 -- Rules that the functions need -----------------------------------------------------------------------------
 
 alter table public.gre_chat_sessions
-  add column if not exists staff_read_seq bigint not null default 0,
   add column if not exists staff_read_at timestamptz,
-  add column if not exists player_read_seq bigint not null default 0,
   add column if not exists player_read_at timestamptz;
--- Sessions that were there before count as read up to what they say is unread.
-alter table public.gre_chat_sessions disable trigger gre_session_changes;
-update public.gre_chat_sessions set staff_read_seq = greatest(last_seq - unread_by_staff, 0),
-  player_read_seq = greatest(last_seq - unread_by_player, 0) where last_seq > 0;
-alter table public.gre_chat_sessions enable trigger gre_session_changes;
+-- Sessions to which somebody wrote since the last file count as read up to what they say is unread.
+select gre.backfill('public.gre_chat_sessions', $$
+  update public.gre_chat_sessions set staff_read_seq = greatest(last_seq - unread_by_staff, 0),
+    player_read_seq = greatest(last_seq - unread_by_player, 0)
+  where staff_read_seq <> greatest(last_seq - unread_by_staff, 0) or player_read_seq <> greatest(last_seq - unread_by_player, 0)
+$$);
 comment on column public.gre_chat_sessions.staff_read_seq is 'Up to which seq staff have read the player''s messages.';
 alter table public.gre_online_status add column if not exists expires_at timestamptz;
 comment on column public.gre_online_status.expires_at is 'When the status becomes offline unless a heartbeat moves it; null never.';

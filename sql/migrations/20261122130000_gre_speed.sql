@@ -7,7 +7,7 @@
 --
 -- Neither waits for the disk: what a crash of the database takes back is a lease, or the word that something was sent,
 -- and so costs at most a repeat. What is to be sent was written by the portal's own transaction, which does wait.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 
 -- Characters of a message that a claim reads: more than any sink takes (Pusher: 10,240 bytes), so that what an old portal
 -- wrote without a limit is announced with its text cut, and says so.

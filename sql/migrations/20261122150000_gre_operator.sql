@@ -1,6 +1,7 @@
 -- For those who run it: dead letters, replay, reconciliation, expiry, pruning, workers' heartbeats, and a role
 -- for the worker that can do the worker's work and nothing else.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
+select gre.lock_tables();
 
 -- For replay and reconcile, which go through messages of all sessions by time.
 create index gre_chat_messages_created on public.gre_chat_messages (created_at, id);

@@ -1,20 +1,20 @@
 -- For a desk: the order in which sessions wait for an answer, who is there, and what those who run it look at.
 --
 -- Workers of before this file and after it work with either schema: no function of theirs changes, so the version stays.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 set local statement_timeout = 0;
+select gre.lock_tables();
 
 -- Waiting ----------------------------------------------------------------------------------------------------
 
-alter table public.gre_chat_sessions add column if not exists waiting_since timestamptz;
 comment on column public.gre_chat_sessions.waiting_since is
   'Time of the player''s first message since staff''s last one; null when answered or closed. Belongs to the server.';
 alter table public.gre_chat_sessions add column if not exists changed_xid xid8;
 comment on column public.gre_chat_sessions.changed_xid is
   'The transaction that changed it last: so a reader finds what was committed since its last look. Belongs to the server.';
 create index gre_chat_sessions_changed on public.gre_chat_sessions (changed_xid) where changed_xid is not null;
--- What waits already, waits since then. Nothing is announced for it, and no rev grows.
-alter table public.gre_chat_sessions disable trigger gre_session_changes;
+-- Players who wrote since adoption wait since then. Nothing is announced for it, and no rev grows.
+select gre.backfill('public.gre_chat_sessions', $$
 update public.gre_chat_sessions s set waiting_since = w.created_at
 from public.gre_chat_sessions q
 cross join lateral (
@@ -22,8 +22,8 @@ cross join lateral (
   where m.session_id = q.id and m.sender = 'player' and m.seq > coalesce((
     select max(a.seq) from public.gre_chat_messages a where a.session_id = q.id and a.sender = 'staff'), 0)
   order by m.seq limit 1) w
-where q.status <> 'closed' and s.id = q.id;
-alter table public.gre_chat_sessions enable trigger gre_session_changes;
+where q.status <> 'closed' and s.id = q.id and s.waiting_since is distinct from w.created_at
+$$);
 
 -- An open session costs no more than its place among those that wait: what else the queue needs are indexes of closed ones,
 -- which are written once. Open ones, some thousands at most, are looked through in the order that they are listed in.

@@ -1,7 +1,7 @@
 -- A worker's calls of one moment in one transaction; receipts and numbers that are written without reading whole tables.
 --
 -- Workers of before this file and after it work with either schema, so the version stays.
-set local lock_timeout = '5s';
+set local lock_timeout = '300ms';
 
 -- What a worker asks for at the same moment, in one call: each part is the arguments of a settle or of a claim as they
 -- are named there, and its answer has the same place. A lane that a settle frees, a claim behind it may lease. A part that

@@ -9,8 +9,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from gre_bridge.errors import ConfigurationError
-from gre_bridge.migrate import migrate, plan
+from gre_bridge.errors import ConfigurationError, PermanentError
+from gre_bridge.migrate import migrate
+from gre_bridge.migrate_plan import plan
 from tests.conftest import PLAYER, SERVICE, STAFF, Database
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -258,6 +259,103 @@ def test_a_projects_own_triggers_and_views_live_on_and_hear_nothing_of_the_adopt
     ]
 
 
+WEBHOOKS = """
+create table webhook_calls (what text);
+create function call_webhook() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  insert into public.webhook_calls values (tg_table_name || ' ' || tg_op);
+  return null;
+end $$;
+create trigger webhook after insert or update on gre_chat_sessions for each row execute function call_webhook();
+create trigger webhook after insert or update on gre_chat_messages for each row execute function call_webhook();
+create trigger webhook_off after update on gre_chat_sessions for each row execute function call_webhook();
+create trigger webhook_always after update on gre_chat_sessions for each row execute function call_webhook();
+alter table gre_chat_sessions disable trigger webhook_off, enable always trigger webhook_always;
+create constraint trigger webhook_at_commit after insert or update on gre_chat_sessions
+  deferrable initially deferred for each row execute function call_webhook();
+"""
+
+
+def test_a_webhook_on_sessions_hears_nothing_of_the_adoption_and_stays_as_it_was(
+    supabase_db: Database,
+) -> None:
+    lay_out(supabase_db, layout("documented"))
+    lay_out(supabase_db, WEBHOOKS)
+    state = "select tgrelid::regclass::text as t, tgname, tgenabled, pg_get_triggerdef(oid) as d from pg_trigger where tgname like 'webhook%' order by 1, 2"
+    before = rows(supabase_db, state)
+    adopt(supabase_db)
+    assert rows(supabase_db, "select * from webhook_calls") == []
+    assert rows(supabase_db, state) == before
+    with supabase_db.as_caller(SERVICE) as portal:
+        portal.execute("update gre_chat_sessions set status = 'closed' where player_id = 30")
+    called = rows(
+        supabase_db, "select count(*) as n from webhook_calls where what = 'gre_chat_sessions UPDATE'"
+    )
+    assert called == [{"n": 3}], "those that are enabled"
+
+
+def test_deferred_foreign_keys_are_no_obstacle(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented").replace("player_id integer", "player_id bigint"))
+    lay_out(
+        supabase_db,
+        "create table players (id bigint primary key);"
+        "insert into players select distinct player_id from gre_chat_messages union select player_id from gre_chat_sessions;"
+        "alter table gre_chat_sessions add foreign key (player_id) references players deferrable initially deferred;"
+        "alter table gre_chat_messages add foreign key (player_id) references players deferrable initially deferred",
+    )
+    adopt(supabase_db)
+    kept = "select count(*) as n from pg_constraint where contype = 'f' and condeferred"
+    assert rows(supabase_db, kept) == [{"n": 2}]
+
+
+def test_what_only_a_trial_finds_is_found_by_the_dry_run_and_changes_nothing(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    # A session must be opened for players 32 and 33, who have none, and the project allows one such room.
+    lay_out(supabase_db, "alter table gre_chat_sessions add column room text default 'lobby'")
+    lay_out(supabase_db, "update gre_chat_sessions set room = id::text")
+    lay_out(
+        supabase_db,
+        "create function one_lobby() returns trigger language plpgsql as $$ begin return new; end $$",
+    )
+    lay_out(supabase_db, "alter table gre_chat_sessions add constraint one_lobby exclude (room with =)")
+    everything = "select oid, relname, relnatts, relfilenode, relacl::text from pg_class where relnamespace in (select oid from pg_namespace where nspname in ('public', 'gre', 'supabase_migrations')) order by 1"
+    before = rows(supabase_db, everything)
+    foreseen = plan(supabase_db.dsn())
+    assert not foreseen.good
+    assert (
+        "gre_rules failed, and nothing was changed" in foreseen.blockers[0]
+        and "one_lobby" in foreseen.blockers[0]
+    )
+    with pytest.raises(PermanentError, match="one_lobby"):
+        migrate(supabase_db.dsn())
+    assert rows(supabase_db, everything) == before
+
+
+def test_the_dry_run_says_what_the_migrations_say(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    foreseen = plan(supabase_db.dsn())
+    assert any(
+        note.startswith("dropping constraint gre_chat_messages_message_check") for note in foreseen.notes
+    )
+    assert not [note for note in foreseen.notes if "dropping policy" in note], "listed with their conditions"
+
+
+def test_who_waits_for_an_answer_after_adoption_has_waited_since_the_first_unanswered_message(
+    supabase_db: Database,
+) -> None:
+    lay_out(supabase_db, layout("documented"))
+    adopt(supabase_db)
+    waiting = "select player_id, waiting_since::text as since, staff_read_seq = last_seq as read from gre_chat_sessions where status <> 'closed' order by 1"
+    assert [
+        tuple(s.values()) for s in rows(supabase_db, f"set timezone = 'UTC'; {waiting}".split("; ")[1])
+    ] == [
+        (29, "2025-01-15 10:00:00+00", True),
+        (30, None, True),
+        (31, "2025-01-09 10:00:00+00", True),
+        (33, None, True),
+    ]
+
+
 def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
@@ -409,6 +507,12 @@ BLOCKED = {
         "create materialized view counts as select player_id, count(*) from plain group by 1",
     "column folded of table gre_chat_messages depends on public.gre_chat_messages.message, whose type has to change":
         "create table gre_chat_messages (id uuid, player_id int, message varchar, folded text generated always as (lower(message)) stored)",
+    "gre_chat_messages has messages without a session of 1 players who are not in players (foreign key gre_chat_sessions_player_id_fkey":
+        "create table players (id bigint primary key); insert into players values (29);"
+        "create table gre_chat_sessions (id uuid primary key, player_id bigint references players deferrable initially deferred);"
+        "create table gre_chat_messages (id uuid, session_id uuid, player_id bigint, message text);"
+        "insert into gre_chat_sessions values ('00000000-0000-4000-8000-000000000001', 29);"
+        "insert into gre_chat_messages values (gen_random_uuid(), null, 29, 'x'), (gen_random_uuid(), null, 30, 'of a deleted player')",
     "policy shown on table reports reads gre_chat_messages, whose columns are rewritten":
         "create table gre_chat_messages (id uuid, player_id int, message text); create table reports (player_id int);"
         "create policy shown on reports using (exists (select from gre_chat_messages m where m.player_id = reports.player_id))",
@@ -445,7 +549,7 @@ def test_tables_of_a_role_that_we_may_not_act_for_are_left_alone(supabase_db: Da
 def test_adoption_writes_nothing_that_realtime_would_tell(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
     with supabase_db.connect("supabase_admin") as conn:
-        conn.execute("alter publication supabase_realtime add table gre_chat_messages")
+        conn.execute("alter publication supabase_realtime add table gre_chat_messages, gre_chat_sessions")
         conn.execute("select pg_create_logical_replication_slot('listens', 'pgoutput')")
         try:
             adopt(supabase_db)
@@ -456,7 +560,10 @@ def test_adoption_writes_nothing_that_realtime_would_tell(supabase_db: Database)
                 "select chr(get_byte(data, 0)) as kind from pg_logical_slot_get_binary_changes('listens', null, null,"
                 " 'proto_version', '1', 'publication_names', 'supabase_realtime')"
             )
-            assert [t["kind"] for t in told if t["kind"] in "IUDT"] == ["I"]
+            # Sessions that are opened for messages without one are new; the last three are of the message sent here.
+            kinds = [t["kind"] for t in told if t["kind"] in "IUDT"]
+            assert kinds[:-2] == ["I", "I"], "old rows are told of"
+            assert kinds[-2:] == ["I", "U"], "the message and its session"
         finally:
             conn.execute("select pg_drop_replication_slot('listens')")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import psycopg
 import pytest
 
 from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
-from gre_bridge.migrate import migrate, plan, status
+from gre_bridge.migrate import migrate, status
+from gre_bridge.migrate_plan import plan
 from gre_bridge.migrations import Migration, shipped
 from tests.conftest import Database
 
@@ -144,7 +146,7 @@ def test_a_second_migration_waits_and_then_says_why_it_gives_up(
     assert migrate(supabase_db.dsn()) == VERSIONS
 
 
-def test_a_killed_migration_leaves_all_or_nothing_of_a_file(supabase_db: Database, tmp_path: Path) -> None:
+def test_a_killed_migration_leaves_nothing(supabase_db: Database, tmp_path: Path) -> None:
     folder = tmp_path / "migrations"
     shutil.copytree(Path(__file__).parents[2] / "sql" / "migrations", folder)
     slow = sorted(folder.iterdir())[2]
@@ -159,22 +161,43 @@ def test_a_killed_migration_leaves_all_or_nothing_of_a_file(supabase_db: Databas
         conn.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity where wait_event = 'PgSleep'"
         )
-        assert conn.execute("select to_regtype('gre.actor') is null as gone").fetchone() == {"gone": True}
-    assert [row[0] for row in ledger(supabase_db)] == VERSIONS[:2]
-    assert migrate(supabase_db.dsn()) == VERSIONS[2:]
+        gone = "select to_regnamespace('gre') is null and to_regclass('gre_chat_messages') is null as gone"
+        assert conn.execute(gone).fetchone() == {"gone": True}
+    assert [e.state for e in status(supabase_db.dsn()).entries] == ["pending"] * len(VERSIONS)
+    assert migrate(supabase_db.dsn()) == VERSIONS
     assert status(supabase_db.dsn()).good
 
 
-def test_a_failing_file_leaves_nothing_and_the_next_call_goes_on(
-    supabase_db: Database, tmp_path: Path
+DEFERRED = """
+create table b (x int references a deferrable initially deferred);
+insert into b values (1);
+alter table b add column y int;
+"""
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("create table b (x int); select 1 / 0;", "division by zero"),
+        # SQLSTATE 55006: no later attempt ends otherwise.
+        (
+            DEFERRED,
+            "cannot ALTER TABLE .* because it has pending trigger events",
+        ),
+    ],
+)
+def test_a_failing_file_leaves_nothing_of_any_file_and_is_not_tried_again(
+    supabase_db: Database, tmp_path: Path, bad: str, reason: str
 ) -> None:
-    (tmp_path / "1_good.sql").write_text("create table a (x int);")
-    (tmp_path / "2_bad.sql").write_text("create table b (x int); select 1 / 0;")
-    with pytest.raises(PermanentError, match="bad failed and left nothing behind: division by zero"):
-        migrate(supabase_db.dsn(), directory=tmp_path)
-    assert [row[0] for row in ledger(supabase_db)] == ["1"]
+    (tmp_path / "1_good.sql").write_text("create table a (x int primary key);")
+    (tmp_path / "2_bad.sql").write_text(bad)
+    said: list[str] = []
+    with pytest.raises(PermanentError, match=f"bad failed, and nothing was changed: {reason}"):
+        migrate(supabase_db.dsn(), directory=tmp_path, on_progress=said.append)
+    assert said == []
+    assert [e.state for e in status(supabase_db.dsn(), directory=tmp_path).entries] == ["pending", "pending"]
     (tmp_path / "2_bad.sql").write_text("create table b (x int);")
-    assert migrate(supabase_db.dsn(), directory=tmp_path) == ["2"]
+    assert migrate(supabase_db.dsn(), directory=tmp_path) == ["1", "2"]
 
 
 def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
@@ -200,7 +223,90 @@ def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
         held.rollback()
         held.close()
         assert running.result(timeout=20) == ["2"]
-    assert said[0] == "second: a table is locked by others, trying again"
+    assert said[0] == "a table is locked by others; trying again"
+
+
+@contextmanager
+def reading(db: Database, application: str = "a report") -> Iterator[int]:
+    """A transaction that has read the chat's messages and stays open; yields its pid."""
+    with db.connect(autocommit=False, application_name=application) as conn:
+        conn.execute("select count(*) from gre_chat_messages")
+        yield conn.info.backend_pid
+        conn.rollback()
+
+
+LIVE_PROJECT = """
+create table gre_chat_messages (id uuid primary key default gen_random_uuid(), player_id int not null, message text not null,
+  sender text, session_id uuid, created_at timestamptz default now());
+grant insert on gre_chat_messages to anon;
+insert into gre_chat_messages (player_id, message, sender) values (29, 'old', 'player');
+"""
+
+
+def test_while_somebody_reads_the_tables_migrate_names_who_and_no_insert_waits_for_long(
+    supabase_db: Database,
+) -> None:
+    with supabase_db.connect() as conn:
+        conn.execute(LIVE_PROJECT)
+    said: list[str] = []
+    waits: list[float] = []
+    with (
+        reading(supabase_db) as pid,
+        ThreadPoolExecutor(1) as pool,
+        supabase_db.as_caller({"role": "anon"}) as portal,
+    ):
+        portal.execute("set statement_timeout = '3s'")
+        running = pool.submit(migrate, supabase_db.dsn(), on_progress=said.append, patience=4.0)
+        while not running.done():
+            began = time.monotonic()
+            portal.execute(
+                "insert into gre_chat_messages (player_id, message, sender) values (29, 'x', 'player')"
+            )
+            waits.append(time.monotonic() - began)
+        with pytest.raises(
+            TransientError, match=f"in use by pid {pid} .postgres, a report, idle in transaction"
+        ):
+            running.result()
+    assert re.fullmatch(
+        rf"the chat's tables are in use by pid {pid} \(postgres, a report, idle in transaction,"
+        r" since \d\d:\d\d:\d\d UTC\); trying again",
+        said[0],
+    )
+    assert len(said) == 1, "told once"
+    assert max(waits) < 1.5, "half of the time after which anon's statements are cancelled"
+    assert migrate(supabase_db.dsn()) == VERSIONS
+
+
+def test_what_the_supabase_cli_pushes_says_who_is_in_the_way_at_once(supabase_db: Database) -> None:
+    with supabase_db.connect() as conn:
+        conn.execute(LIVE_PROJECT)
+    began = time.monotonic()
+    with (
+        reading(supabase_db) as pid,
+        pytest.raises(psycopg.errors.LockNotAvailable, match=f"the chat's tables are in use by pid {pid} "),
+    ):
+        push_like_the_supabase_cli(supabase_db)
+    assert time.monotonic() - began < 3
+    push_like_the_supabase_cli(supabase_db)
+    assert status(supabase_db.dsn()).good
+
+
+def test_a_dry_run_tries_everything_for_as_long_as_locks_allow_and_takes_it_back(
+    supabase_db: Database,
+) -> None:
+    with supabase_db.connect() as conn:
+        conn.execute(LIVE_PROJECT)
+    said: list[str] = []
+    with reading(supabase_db) as pid, pytest.raises(TransientError, match=f"pid {pid} "):
+        plan(supabase_db.dsn(), on_progress=said.append, patience=1.0)
+    assert "portals' writes to the chat's tables wait meanwhile" in said[0]
+    assert plan(supabase_db.dsn()).good
+    assert [e.state for e in status(supabase_db.dsn()).entries] == ["pending"] * len(VERSIONS)
+    with supabase_db.connect() as conn:
+        left = conn.execute(
+            "select to_regnamespace('gre') is null and to_regclass('gre_staff') is null as gone"
+        )
+        assert left.fetchone() == {"gone": True}
 
 
 def test_a_schema_applied_by_other_means_is_recognised(db: Database) -> None:
