@@ -7,7 +7,7 @@ half of the one room that knows the names of tables and functions (`store` is th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ class Identity:
     """Who a caller is, by `gre_whoami`.
 
     `role`: player, staff, admin, service or none; `expires_at`: unix seconds, None for a token that never
-    expires. `chat_enabled` is false for a player whose chat staff have turned off.
+    expires. `chat_enabled` is false for a player whose chat staff have turned off. `user_id` is that of a user whom
+    a row of the database maps to this person; None where the token itself says who it is.
     """
 
     role: str
@@ -33,6 +34,14 @@ class Identity:
     display_name: str | None = None
     chat_enabled: bool = True
     expires_at: float | None = None
+    user_id: str | None = None
+
+    @property
+    def claim(self) -> Json:
+        """What `gre_hub_presence` asks, to tell whether it still holds."""
+        return {
+            "sub": self.user_id, "role": self.role, "player_id": self.player_id, "staff_id": self.staff_id,
+        }  # fmt: skip
 
     @property
     def is_staff(self) -> bool:
@@ -102,6 +111,7 @@ class Portal:
             display_name=found["display_name"],
             chat_enabled=found["chat_enabled"] is not False,
             expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
+            user_id=found["user_id"],
         )
 
     async def send(
@@ -319,10 +329,19 @@ class Portal:
             None,
         )
 
-    async def presence(self, *, staff: Sequence[str], players: Sequence[int], expires_in: float) -> Json:
-        """Beat for the `staff` with sockets here: {"online": […], "gone": [staff ids], "disabled": [player ids]}."""
+    async def presence(self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float) -> Json:
+        """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
+
+        {"online": […], "disabled": [player ids whose chat is off], "lost": [claims that no longer hold]}.
+        """
+        claims = {tuple(who.claim.values()): who.claim for who in here}
         return await self._object(
             "gre_hub_presence",
-            {"p_staff": list(staff), "p_players": list(players), "p_expires_in": expires_in},
+            {
+                "p_staff": list(online),
+                "p_players": sorted({claim["player_id"] for claim in claims.values() if claim["player_id"]}),
+                "p_expires_in": expires_in,
+                "p_identities": list(claims.values()),
+            },
             None,
         )

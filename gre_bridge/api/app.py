@@ -18,6 +18,7 @@ from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, ref
 from gre_bridge.api.health import Health
 from gre_bridge.api.health import router as health_router
 from gre_bridge.api.pusher_auth import Signer
+from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.server import serve
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
@@ -51,12 +52,13 @@ def create_app(
     sockets: Callable[..., Any] | None,
     overview: Callable[[], Awaitable[Json]],
     metrics: Metrics,
+    pusher_users: PusherUsers | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
     Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the
     endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
-    `metrics` counts the requests.
+    `metrics` counts the requests; `pusher_users` watches whom it signs for.
     """
     app = FastAPI(
         title="gre-bridge",
@@ -85,6 +87,7 @@ def create_app(
     )
     app.state.access = access
     app.state.signer = Signer(settings)
+    app.state.pusher_users = pusher_users
     app.state.health = health
     app.state.overview = overview
     app.state.metrics = metrics

@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket
 from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import problem
 from gre_bridge.api.hub import Hub
+from gre_bridge.api.pacing import PersonBudgets
 from gre_bridge.api.socket import Socket
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.settings import Settings
@@ -43,6 +44,7 @@ class Door:
         self._per_person = settings.sockets_per_person
         self._waiting: Counter[str] = Counter()
         self._warned: set[str] = set()
+        self._budgets = PersonBudgets()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection to its end (the endpoint of `/ws`)."""
@@ -94,6 +96,10 @@ class Door:
     def admit(self, identity: Identity) -> bool:
         """Whether this person may have one more socket here."""
         return self._hub.audience.of(identity) < self._per_person
+
+    def spend(self, identity: Identity) -> float:
+        """Count a frame of this person; seconds to wait when it is one too many, else 0."""
+        return self._budgets.spend((identity.player_id, identity.staff_id))
 
     def entered(self, websocket: WebSocket) -> None:
         """Count one that waited as authenticated."""

@@ -9,11 +9,10 @@ what (the database does), nor wait for any socket.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -21,8 +20,10 @@ import structlog
 
 from gre_bridge.api.audience import Audience
 from gre_bridge.api.frames import frame
+from gre_bridge.api.missed import MissedReads
 from gre_bridge.api.pacing import ReadSize, Turns
-from gre_bridge.api.presence import READ_BY, Listener, News, People
+from gre_bridge.api.presence import READ_BY, Elsewhere, Listener, News, People
+from gre_bridge.api.typing_signals import TypingSignals
 from gre_bridge.errors import BridgeError
 from gre_bridge.models import Json, NewRow
 from gre_bridge.portal import Portal
@@ -40,8 +41,6 @@ GRACE = 2.0
 """Seconds after which a bell for a message should have rung."""
 RETRY = 0.25
 RETRY_MAX = 2.0
-READERS = 4
-"""Reads at once for sockets that are behind."""
 TIDY = 60.0
 """Seconds between looks for positions that sockets need no longer."""
 
@@ -71,6 +70,7 @@ class Hub:
         feed_healthy: Callable[[], bool],
         broadcast: Callable[[str, Json], Awaitable[None]],
         on_missed: Callable[[float], None] = lambda _: None,
+        elsewhere: Elsewhere | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds.
@@ -82,10 +82,14 @@ class Hub:
         self._sweep = sweep_interval
         self._fast_sweep = fast_sweep_interval
         self._feed_healthy = feed_healthy
-        self._broadcast = broadcast
         self._on_missed = on_missed
         self.clock = clock
         self.audience = Audience(metrics)
+        self.instances: int | None = None
+        """How many instances serve sockets, this one included; None as long as that is not known."""
+        self.signals = TypingSignals(
+            audience=self.audience, broadcast=broadcast, alone=lambda: self.instances == 1, clock=clock,
+        )  # fmt: skip
         self._known: dict[str, _Known] = {}
         self._foreign: set[str] = set()
         self._named: set[str] = set()
@@ -100,9 +104,8 @@ class Hub:
         """The time, by the clock here, from which `_since` is for certain the same or later."""
         self._tidied = clock()
         self._size = ReadSize()
-        self._missed_size = ReadSize(sessions=50, messages=100, size=256 * 1024)
-        self._readers = asyncio.Semaphore(READERS)
-        self.people = People(portal=portal, metrics=metrics, here=self.audience.everyone)
+        self.reads = MissedReads(portal)
+        self.people = People(portal=portal, metrics=metrics, here=self.audience.everyone, elsewhere=elsewhere)
 
     # Who listens
 
@@ -154,51 +157,9 @@ class Hub:
                 return
         self._rung.set()
 
-    async def typing(self, origin: Listener, *, session_id: str, player_id: int, typing: bool) -> None:
-        """Tell everyone concerned but `origin`, here and on the other instances, that someone types."""
-        by = "player" if origin.identity.player_id is not None else "staff"
-        body: Json = {"sessionId": session_id, "playerId": player_id, "by": by, "typing": typing}
-        self._typed(body, origin)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
-                await self._broadcast("typing", body)
-
     def heard(self, event: str, body: object) -> None:
-        """An event that another instance broadcast. It may be anything, so nothing but its known parts pass."""
-        match body:
-            case {
-                "sessionId": str(session),
-                "playerId": int(player),
-                "by": "player" | "staff" as by,
-                "typing": bool(typing),
-            }:
-                if event == "typing" and self.player_of(session) in (None, player) and len(session) == 36:
-                    self._typed({"sessionId": session, "playerId": player, "by": by, "typing": typing}, None)
-
-    def _typed(self, body: Json, origin: Listener | None) -> None:
-        text = frame("typing", **body)
-        for listener in self.audience.hearing(body["playerId"]):
-            if listener is not origin:
-                listener.hint(text)
-
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
-        """Read for a socket what is newer than these seqs; a few at a time, so that nobody waits long. See Source."""
-        size = self._missed_size
-        async with self._readers:
-            asked = dict(itertools.islice(positions.items(), size.sessions))
-            try:
-                found = await self._portal.news(
-                    known={session: (seq, -1) for session, seq in asked.items()},
-                    sessions=list(asked),
-                    players=None if player_id is None else [player_id],
-                    limit=size.messages,
-                    size=size.size,
-                )
-            except BridgeError:
-                size.halve()
-                raise
-            size.grow()
-        return {**found, "left": [*found["left"], *(key for key in positions if key not in asked)]}
+        """An event that another instance broadcast."""
+        self.signals.heard(event, body, self.player_of)
 
     # Reading
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,6 +12,9 @@ STEP = 0.01
 """Seconds after which others have a turn of the loop."""
 CHUNK = 64 * 1024
 """Bytes told after which readers may catch up."""
+PERSON_PER_SECOND, PERSON_BURST = 40.0, 200.0
+PEOPLE = 20_000
+"""People whose budgets are remembered, the latest."""
 PATIENCE = 0.1
 PATIENCE_IN_ALL = 0.5
 """Seconds that one read waits for its readers: at once, and in all."""
@@ -53,6 +56,43 @@ class Turns:
         while time.monotonic() < until and any(reader.busy for reader in readers()):  # noqa: ASYNC110 - of many
             await asyncio.sleep(0.002)
         self._patience -= time.monotonic() - began
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens that fill up again."""
+
+    rate: float
+    burst: float
+    tokens: float = 0.0
+    filled: float = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one token if there is one, and say whether; `now` in seconds."""
+        self.tokens = min(self.burst, self.tokens + (now - self.filled) * self.rate)
+        self.filled = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class PersonBudgets:
+    """How many frames each person may have carried out, over all of its sockets."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._buckets: dict[Hashable, Bucket] = {}
+
+    def spend(self, person: Hashable) -> float:
+        """Spend one; the seconds to wait when there is none, else 0."""
+        now = self._clock()
+        bucket = self._buckets.pop(person, None) or Bucket(PERSON_PER_SECOND, PERSON_BURST, PERSON_BURST, now)
+        self._buckets[person] = bucket
+        if len(self._buckets) > PEOPLE:
+            del self._buckets[next(iter(self._buckets))]
+        return 0.0 if bucket.take(now) else round((1 - bucket.tokens) / bucket.rate + 0.05, 2)
 
 
 @dataclass(slots=True)

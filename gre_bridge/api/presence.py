@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntFlag
 from typing import Protocol
 
@@ -66,14 +66,32 @@ class Listener(Protocol):
         """Close with this close code after an error frame."""
 
 
+class Elsewhere(Protocol):
+    """Where people hear who have no socket here (Pusher), and can be made to hear no more."""
+
+    def people(self) -> Iterable[Identity]:
+        """Who may hear there."""
+
+    def end(self, who: Identity) -> None:
+        """Let this person hear no more there, as soon as possible."""
+
+
 class People:
     """Beats for whoever is here and tells who comes and goes. `run` until cancelled."""
 
-    def __init__(self, *, portal: Portal, metrics: Metrics, here: Callable[[], list[Listener]]) -> None:
+    def __init__(
+        self,
+        *,
+        portal: Portal,
+        metrics: Metrics,
+        here: Callable[[], list[Listener]],
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         """`here` lists the sockets of this instance."""
         self._portal = portal
         self._metrics = metrics
         self._here = here
+        self._elsewhere = elsewhere
         self._rung = asyncio.Event()
         self._met = asyncio.Event()
         self.online: dict[str, Json] = {}
@@ -96,9 +114,11 @@ class People:
         """Beat until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                # Without sockets too: whom a killed instance left online becomes offline.
-                async with asyncio.timeout(BEAT if self.online or self._here() else None):
+                async with asyncio.timeout(BEAT if self.online or self._here() or self._elsewhere else None):
                     await self._rung.wait()
+            # (Without sockets too: whom a killed instance left online becomes offline.)
+            if not (self._rung.is_set() or self.online or self._here() or any(self._away())):
+                continue
             self._rung.clear()
             try:
                 await self.beat()
@@ -110,12 +130,15 @@ class People:
                     self._rung.set()
             await asyncio.sleep(CROWD)
 
+    def _away(self) -> Iterable[Identity]:
+        return self._elsewhere.people() if self._elsewhere else ()
+
     async def beat(self) -> None:
-        """Beat for the staff who are here, and tell who came, went or may no longer listen."""
-        identities = [one.identity for one in self._here()]
+        """Beat for the staff who are here, tell who came or went, and end whoever may no longer listen."""
+        identities, away = [one.identity for one in self._here()], list(self._away())
         found = await self._portal.presence(
-            staff=sorted({who.staff_id for who in identities if who.staff_id}),
-            players=sorted({who.player_id for who in identities if who.player_id}),
+            online=sorted({who.staff_id for who in identities if who.staff_id}),
+            here=[*identities, *away],
             expires_in=ABSENT,
         )
         online = {row["staff_id"]: row for row in found["online"]}
@@ -124,12 +147,20 @@ class People:
             if row != self.online.get(staff_id):
                 self._tell(row)
         self.online = online
-        gone, disabled = set(found["gone"]), set(found["disabled"])
+        disabled = set(found["disabled"])
+        lost = {
+            tuple(claim[name] for name in ("sub", "role", "player_id", "staff_id")) for claim in found["lost"]
+        }
         for one in self._here():
-            if one.identity.staff_id in gone:
+            if tuple(one.identity.claim.values()) in lost:
                 one.end(4403, "no longer active", "no_identity")
             elif one.identity.player_id in disabled:
                 one.end(4403, "chat is disabled", "chat_disabled")
+        if self._elsewhere is None:
+            return
+        for who in {*identities, *away}:
+            if tuple(who.claim.values()) in lost or who.player_id in disabled:
+                self._elsewhere.end(who)
 
     def status_set(self, row: Json) -> None:
         """One staff member's presence has just been set here."""
@@ -148,8 +179,13 @@ class People:
         for one in self._here():
             one.staff_status(row["staff_id"], text)
 
+    def status_of(self, staff_id: str | None) -> str:
+        """What is known of this staff member: online, away or offline."""
+        row = self.online.get(staff_id or "")
+        return str(row["status"]) if row else "offline"
+
     def is_there(self, staff_id: str | None) -> bool:
-        """Whether this staff member is online or away."""
+        """Return True if this staff member is online or away."""
         return staff_id in self.online
 
     @property

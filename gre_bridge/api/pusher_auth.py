@@ -1,4 +1,4 @@
-"""Signs subscriptions to Pusher's private and presence channels, for whom the database knows.
+"""Signs subscriptions to Pusher's private and presence channels, and sign-ins, for whom the database knows.
 
 A player may hear its own channels, staff those of the staff: the ones that the bridge itself sends to, and one
 to see who of the staff is there. Nothing else is ever signed, encrypted channels least of all.
@@ -6,6 +6,7 @@ to see who of the staff is there. Nothing else is ever signed, encrypted channel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -14,10 +15,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from pusher.authentication_client import AuthenticationClient  # type: ignore[import-untyped]
 from pusher.util import socket_id_re  # type: ignore[import-untyped]
 
-from gre_bridge.api.access import AUTHENTICATED, Asking
+from gre_bridge.api.access import AUTHENTICATED, Asking, Call
 from gre_bridge.api.envelope import Reply
-from gre_bridge.api.shapes import Error, PusherSignature, errors
+from gre_bridge.api.pusher_users import PusherUsers, user_id
+from gre_bridge.api.shapes import Error, PusherSignature, PusherUserSignature, errors
 from gre_bridge.errors import Refused
+from gre_bridge.models import Json
 from gre_bridge.portal import Identity
 from gre_bridge.settings import Settings
 
@@ -26,13 +29,18 @@ router = APIRouter(tags=["Pusher"], dependencies=AUTHENTICATED)
 PRESENCE = "presence-staff-portal"
 """Who of the staff has the portal open; the bridge sends nothing there."""
 _FIELDS = {"socket_id": "socketId", "channel_name": "channelName"}
-_BODY = {
+_BODY: Json = {
     "type": "object",
     "required": ["socket_id", "channel_name"],
     "properties": {
         "socket_id": {"type": "string", "pattern": r"^\d+\.\d+$", "example": "123.456"},
         "channel_name": {"type": "string", "example": "private-player-29"},
     },
+}
+_USER_BODY = {
+    **_BODY,
+    "required": ["socket_id"],
+    "properties": {"socket_id": _BODY["properties"]["socket_id"]},
 }
 
 
@@ -76,6 +84,12 @@ class Signer:
         signed: dict[str, str] = self._client.authenticate(channel, socket_id, member)
         return signed
 
+    def sign_in(self, who: Identity, socket_id: str) -> dict[str, str]:
+        """Sign that this connection is this person's."""
+        user = {"id": user_id(who), "user_info": {"name": who.display_name, "role": who.role}}
+        signed: dict[str, str] = self._client.authenticate_user(socket_id, user)
+        return signed
+
 
 async def _asked(request: Request) -> tuple[str, str]:
     """Read socket_id and channel_name, from a form as pusher-js sends it or from JSON; blank where missing."""
@@ -90,7 +104,7 @@ async def _asked(request: Request) -> tuple[str, str]:
         pass
     if not isinstance(given, dict):
         return "", ""
-    socket_id, channel = (given.get(name, given.get(other)) for name, other in _FIELDS.items())
+    socket_id, channel = (given.get(name, given.get(other, "")) for name, other in _FIELDS.items())
     return (socket_id, channel) if isinstance(socket_id, str) and isinstance(channel, str) else ("", "")
 
 
@@ -117,6 +131,45 @@ async def authorize(
     call: Asking, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
 ) -> Response:
     """What pusher-js calls for a private or presence channel: point its `channelAuthorization.endpoint` here."""
+    signer, who = await _admitted(call, request)
+    socket_id, channel = asked
+    if not _is_socket(socket_id) or not signer.may_hear(who, channel):
+        raise Refused(403, "channel_refused", "this channel is not the caller's to hear")
+    _remember(request, who)
+    return Reply(signer.sign(who, socket_id, channel))
+
+
+@router.post(
+    "/api/pusher/user-auth",
+    summary="Sign a user in at Pusher",
+    response_model=PusherUserSignature,
+    responses={
+        **errors(413),
+        403: {"model": Error, "description": "No connection, or the player's chat is off"},
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {"schema": _USER_BODY},
+                "application/json": {"schema": _USER_BODY},
+            },
+        }
+    },
+)
+async def sign_in(
+    call: Asking, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
+) -> Response:
+    """What pusher-js calls for `signin()`: point its `userAuthentication.endpoint` here. Who signs in can be ended."""
+    signer, who = await _admitted(call, request)
+    if not _is_socket(asked[0]):
+        raise Refused(403, "socket_refused", "socket_id is not one of Pusher's")
+    _remember(request, who)
+    return Reply(signer.sign_in(who, asked[0]))
+
+
+async def _admitted(call: Call, request: Request) -> tuple[Signer, Identity]:
+    """Who is asking, if anything may be signed for it at all. Raises Refused."""
     signer: Signer = request.app.state.signer
     if not signer.on:
         text = "Pusher is off: PUSHER_APP_ID is not set"
@@ -124,7 +177,16 @@ async def authorize(
     who = await call(lambda portal, caller: portal.whoami(caller))
     if not who.chat_enabled:
         raise Refused(403, "chat_disabled", "chat is disabled for this player")
-    socket_id, channel = asked
-    if not socket_id_re.match(socket_id) or len(socket_id) > 64 or not signer.may_hear(who, channel):
-        raise Refused(403, "channel_refused", "this channel is not the caller's to hear")
-    return Reply(signer.sign(who, socket_id, channel))
+    if who.role not in ("player", "staff", "admin"):
+        raise Refused(403, "channel_refused", "this is neither a player nor active staff")
+    return signer, who
+
+
+def _is_socket(socket_id: str) -> bool:
+    return bool(socket_id_re.match(socket_id)) and len(socket_id) <= 64
+
+
+def _remember(request: Request, who: Identity) -> None:
+    users: PusherUsers | None = request.app.state.pusher_users
+    if users is not None:
+        users.remember(replace(who, expires_at=None, display_name=None))

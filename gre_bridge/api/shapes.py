@@ -270,6 +270,15 @@ class PusherSignature(BaseModel):
     channel_data: str | None = Field(None, description="On presence channels: JSON of the member.")
 
 
+class PusherUserSignature(BaseModel):
+    """What pusher-js hands on to Pusher to sign in."""
+
+    auth: str = Field(
+        examples=["278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"]
+    )
+    user_data: str = Field(description="JSON of the user: id, and user_info with name and role.")
+
+
 class Error(BaseModel):
     """Every answer that is not 2xx."""
 

@@ -16,7 +16,7 @@ import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gre_bridge.api.access import Access
-from gre_bridge.api.entry import identify, welcome
+from gre_bridge.api.entry import by_service_key, identify, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.line import Closing, Line
@@ -31,6 +31,8 @@ from gre_bridge.telemetry import Metrics
 log = structlog.get_logger("gre.socket")
 
 AUTHENTICATE_WITHIN = 10.0
+ASK_AGAIN = 300.0
+"""Seconds after which a socket by the service key asks whether that still speaks for its person."""
 REAUTHENTICATE_WITHIN = 10.0
 """Seconds after a token's end in which another one is taken."""
 SESSIONS = 500
@@ -47,6 +49,9 @@ class Counts(Protocol):
 
     def entered(self, websocket: WebSocket) -> None:
         """It has authenticated."""
+
+    def spend(self, identity: Identity) -> float:
+        """Count a frame of this person; seconds to wait when it is one too many, else 0."""
 
 
 class Socket:
@@ -70,7 +75,7 @@ class Socket:
         self._access = access
         self._metrics = metrics
         self._line = Line(websocket)
-        self._hears = Subscriber(line=self._line, source=hub, metrics=metrics, clock=hub.clock)
+        self._hears = Subscriber(line=self._line, source=hub.reads, metrics=metrics, clock=hub.clock)
         self._caller: Caller | None = None
         self.inside = False  # it has authenticated
         self._ready = asyncio.Event()
@@ -134,20 +139,32 @@ class Socket:
     async def _do(self, asked: ClientFrame) -> None:
         if self._hears.muted and not isinstance(asked, Authenticate):
             raise Refused(401, "token_expired", "the token has expired, authenticate again")
+        if isinstance(asked, Typing):  # has a budget of its own, and is swallowed beyond it
+            await self._type(asked)
+            return
+        if (wait := self._door.spend(self.identity)) > 0:
+            raise Refused(
+                429, "too_fast", "too many frames on all connections of this person", retry_after=wait
+            )
         match asked:
             case SendMessage():
                 await self._send(asked)
-            case Typing():
-                await self._type(asked)
             case MarkRead():
-                await self._portal.mark_read(
-                    self._as(), session_id=asked.session_id, up_to_seq=asked.up_to_seq
-                )
+                await self._mark_read(asked)
             case SetStatus():
-                row = await self._portal.set_online_status(self._as(), asked.status, expires_in=ABSENT)
-                self._hub.people.status_set(row)
+                await self._set_status(asked)
             case Authenticate():
                 await self._renew(asked)
+
+    async def _mark_read(self, asked: MarkRead) -> None:
+        await self._portal.mark_read(self._as(), session_id=asked.session_id, up_to_seq=asked.up_to_seq)
+
+    async def _set_status(self, asked: SetStatus) -> None:
+        """Set it on change only: each time rings a bell."""
+        people = self._hub.people
+        if self.identity.is_staff and people.status_of(self.identity.staff_id) == asked.status:
+            return
+        people.status_set(await self._portal.set_online_status(self._as(), asked.status, expires_in=ABSENT))
 
     def _as(self) -> Caller:
         assert self._caller is not None
@@ -193,6 +210,8 @@ class Socket:
     async def _expire(self) -> None:
         """When the token ends, tell nothing more until there is a new one, and close if none comes."""
         await self._ready.wait()
+        if by_service_key(self._as()):
+            await self._ask_again()
         while True:
             ends = self.identity.expires_at
             if await self._renewal(None if ends is None else max(0.0, ends - time.time())):
@@ -201,6 +220,19 @@ class Socket:
             self._hears.mute()
             if not await self._renewal(REAUTHENTICATE_WITHIN):
                 raise Closing(4401, "the token has expired", "token_expired")
+
+    async def _ask_again(self) -> None:
+        """Ask now and then whether the key still speaks for this person: it has no end of its own, but it can be withdrawn."""
+        while not await self._renewal(ASK_AGAIN):
+            with contextlib.suppress(TransientError):
+                try:
+                    found = await self._portal.whoami(self._as())
+                except Refused as error:
+                    if error.status == 401:
+                        raise Closing(4401, str(error), error.code) from None
+                    continue
+                if found.claim != self.identity.claim:
+                    raise Closing(4403, "no longer active", "no_identity")
 
     async def _renewal(self, within: float | None) -> bool:
         """Wait for a new token, at most `within` seconds."""
@@ -262,6 +294,8 @@ class Socket:
             session = self._hears.current
         if session is None:
             raise Refused(400, "session_missing", "a session is required")
+        if not self._hub.signals.worth_telling(self.identity, session, typing=asked.typing):
+            return
         player = self._players.get(session) or self._hub.player_of(session)
         if player is None:
             page = await self._portal.history(self._as(), session_id=session, limit=1)
@@ -269,7 +303,7 @@ class Socket:
         if self.identity.player_id not in (None, player):
             raise Refused(404, "session_unknown", "there is no such session")
         self._remember(session, player)
-        await self._hub.typing(self._hears, session_id=session, player_id=player, typing=asked.typing)
+        await self._hub.signals.tell(self._hears, session_id=session, player_id=player, typing=asked.typing)
 
     def _remember(self, session: str, player: int) -> None:
         self._players.pop(session, None)

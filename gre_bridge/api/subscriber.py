@@ -40,7 +40,7 @@ RETRY, RETRY_MAX = 0.25, 2.0
 
 
 class Source(Protocol):
-    """Where a socket reads what it was not told (the hub)."""
+    """Where a socket reads what it was not told."""
 
     async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
         """Read what is newer than these seqs, as `gre_hub_news` answers."""

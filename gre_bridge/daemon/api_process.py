@@ -14,6 +14,7 @@ from gre_bridge.api.door import Door
 from gre_bridge.api.guard import Guard
 from gre_bridge.api.health import Health
 from gre_bridge.api.hub import Hub
+from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.process import DaemonProcess, Surroundings
@@ -117,6 +118,7 @@ class ApiProcess(DaemonProcess):
             await serve(app, settings=settings, sock=listener)
             return
         portal.on_write = self._wrote
+        pusher_users = PusherUsers.of(settings)
         hub = self._hub = Hub(
             portal=portal,
             metrics=self.metrics,
@@ -125,19 +127,23 @@ class ApiProcess(DaemonProcess):
             feed_healthy=lambda: feed.healthy,
             broadcast=feed.broadcast,
             on_missed=feed.missed,
+            elsewhere=pusher_users,
         )
         door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(
             health=health, access=access, settings=settings, sockets=door.serve, overview=self._overview,
-            metrics=self.metrics,
+            metrics=self.metrics, pusher_users=pusher_users,
         )  # fmt: skip
         self._reports.status("serving")
         async with asyncio.TaskGroup() as group:
-            telling = group.create_task(hub.run())
+            background = [group.create_task(hub.run())]
+            if pusher_users is not None:
+                background.append(group.create_task(pusher_users.run()))
             try:
                 await serve(app, settings=settings, sock=listener)
             finally:
-                telling.cancel()
+                for task in background:
+                    task.cancel()
 
     async def _overview(self) -> Json:
         """What this daemon tells staff: its sockets, and the relay's sinks and Realtime where it has a relay."""

@@ -1,7 +1,7 @@
 """The signed HTTP API of Pusher Channels: events in, on to the sockets (pusher_socket.py).
 
 Facts are those of Pusher's HTTP API reference and of the `pusher` package 3.3.4; texts of errors are as users
-report them. What is left out (users, webhooks, `info`) is refused with 501.
+report them. What is left out (events to users, webhooks, `info`) is refused with 501.
 """
 
 from __future__ import annotations
@@ -76,6 +76,9 @@ class Pusher:
             if "info" in query:
                 raise RefusedError(501, "info is not offered by the embedded stack")
             return {"channels": {name: {} for name in self.channels.occupied(prefix)}}
+        if scope["method"] == "POST" and parts[1:2] == ["users"] and parts[3:] == ["terminate_connections"]:
+            self.channels.terminate(parts[2])
+            return {}
         if scope["method"] != "POST" or parts[1:] not in (["events"], ["batch_events"]):
             raise RefusedError(501, "not offered by the embedded stack")
         try:

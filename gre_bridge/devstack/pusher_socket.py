@@ -1,8 +1,8 @@
 """The WebSocket of Pusher Channels, protocol 7: what pusher-js speaks.
 
-Who is subscribed to what, the signatures of private and presence channels, client events, pings. Facts are
-those of Pusher's protocol reference; texts of errors are as users report them. Cache channels and sign-in of
-users are refused with a pusher:error. It knows nothing of the HTTP API and keeps no history.
+Who is subscribed to what, the signatures of private and presence channels, sign-in of users, client events, pings. Facts
+are those of Pusher's protocol reference and of pusher-js; texts of errors are as users report them. Cache channels and
+watchlists are refused with a pusher:error. It knows nothing of the HTTP API and keeps no history.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Socket:
         """Channel to the member that this socket is on a presence channel, else None."""
         self.outbox: asyncio.Queue[str | tuple[int, str]] = asyncio.Queue(_QUEUE)
         self.sent_at: list[float] = []
+        self.user_id: str | None = None
+        """The user as which it has signed in."""
 
     def put(self, frame: str | tuple[int, str]) -> None:
         """Queue a frame, or (code, reason) to close; a reader that is too slow is closed with 4100."""
@@ -91,6 +93,14 @@ class Channels:
     def publish(self, channel: str, event: str, data: str, *, but: str = "") -> None:
         """Send an event to a channel's sockets, except the one with id `but`."""
         self._send(channel, _frame(event, data, channel), but)
+
+    def terminate(self, user_id: str) -> int:
+        """Close the connections that have signed in as this user (4009: pusher-js does not come back by itself)."""
+        found = [socket for socket in self._sockets if socket.user_id == user_id]
+        for socket in found:
+            socket.error(4009, "You got disconnected by the app.")
+            socket.put((4009, "You got disconnected by the app."))
+        return len(found)
 
     def drop_sockets(self) -> int:
         """Close every connection, as a server that restarts does (4200: reconnect at once)."""
@@ -149,14 +159,30 @@ class Channels:
             self._subscribe(socket, data)
         elif event == "pusher:unsubscribe":
             self._unsubscribe(socket, data["channel"])
+        elif event == "pusher:signin":
+            self._sign_in(socket, data)
         elif event.startswith("client-"):
             self._client_event(socket, event, message["channel"], data)
         else:
             raise RejectedError(f"{event} is not offered by the embedded stack")
 
+    def _sign_in(self, socket: Socket, data: dict[str, Any]) -> None:
+        shown = str(data["user_data"])
+        signed = f"{socket.id}::user::{shown}"
+        if not hmac.compare_digest(f"{self._key}:{sign(self._secret, signed)}", str(data["auth"])):
+            raise RejectedError("Invalid signature", 4009)
+        user = orjson.loads(shown)
+        if not isinstance(user.get("id"), str) or not user["id"]:
+            raise RejectedError("user_data has no id", 4009)
+        if "watchlist" in user:
+            raise RejectedError("watchlists are not offered by the embedded stack")
+        socket.user_id = user["id"]
+        socket.put(_frame("pusher:signin_success", orjson.dumps({"user_data": shown}).decode()))
+
     def _subscribe(self, socket: Socket, data: dict[str, Any]) -> None:
         channel, shown = data["channel"], data.get("channel_data")
-        if not CHANNEL.match(channel):
+        own = f"#server-to-user-{socket.user_id}"  # pusher-js subscribes to it after a sign-in, without a signature
+        if not CHANNEL.match(channel) and (socket.user_id is None or channel != own):
             raise RejectedError(f"Invalid channel name {channel}")
         if re.match("(private-|presence-)?cache-|private-encrypted-cache-", channel):
             raise RejectedError("cache channels are not offered by the embedded stack")

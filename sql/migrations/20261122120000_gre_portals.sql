@@ -1009,16 +1009,19 @@ begin
     select s from unnest(p_staff) s
     where not exists (select from jsonb_array_elements(v_lost) x where x ->> 'staff_id' = s)
       or exists (select from jsonb_array_elements(p_identities) x where x ->> 'staff_id' = s and not v_lost @> jsonb_build_array(x)));
-  update public.gre_online_status o set last_seen_at = v_now, expires_at = v_now + p_expires_in * interval '1 second',
-    status = case o.status when 'offline' then 'online' else o.status end
-  from (select staff_id from public.gre_online_status where staff_id = any (v_staff) and expires_at is not null
-        order by staff_id for no key update skip locked) mine
-  where o.staff_id = mine.staff_id;
-  -- (The time stays: it tells who expired from who went. Who is here after all, comes back above.)
-  update public.gre_online_status o set status = 'offline', updated_at = v_now
-  from (select staff_id from public.gre_online_status where expires_at < v_now and status <> 'offline'
-        order by staff_id for no key update skip locked) late
-  where o.staff_id = late.staff_id;
+  -- (Of a database that is read-only the answer is good all the same: who can read goes on reading.)
+  if current_setting('transaction_read_only') = 'off' then
+    update public.gre_online_status o set last_seen_at = v_now, expires_at = v_now + p_expires_in * interval '1 second',
+      status = case o.status when 'offline' then 'online' else o.status end
+    from (select staff_id from public.gre_online_status where staff_id = any (v_staff) and expires_at is not null
+          order by staff_id for no key update skip locked) mine
+    where o.staff_id = mine.staff_id;
+    -- (The time stays: it tells who expired from who went. Who is here after all, comes back above.)
+    update public.gre_online_status o set status = 'offline', updated_at = v_now
+    from (select staff_id from public.gre_online_status where expires_at < v_now and status <> 'offline'
+          order by staff_id for no key update skip locked) late
+    where o.staff_id = late.staff_id;
+  end if;
   return jsonb_build_object(
     'online', (select coalesce(jsonb_agg(jsonb_build_object('staff_id', o.staff_id, 'display_name', o.display_name, 'status', o.status)
                                          order by o.staff_id), '[]') from public.gre_online_status o

@@ -87,7 +87,7 @@ async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_ord
 async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_id: int) -> None:
     """Some 32 MB while it does not read: it costs no memory, and nothing is lost, told twice or out of order."""
     staff = api.stack.keys.user_token("staff", staff_id="s1")
-    process = psutil.Process(api.worker.pid)
+    process = psutil.Process(api.worker.pids["api"])
     session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
     base = BASE + 1000
     async with entered(api.worker.url, staff) as desk, entered(api.worker.url, staff) as paused:
@@ -145,7 +145,7 @@ async def test_sockets_that_ask_for_long_histories_and_read_nothing_cost_little(
         " select %s, %s, 'staff', repeat('💬', 4000) from generate_series(1, 500)", session, player_id,
     )  # fmt: skip
     mine = api.stack.keys.user_token("player", player_id=player_id)
-    process = psutil.Process(api.worker.pid)
+    process = psutil.Process(api.worker.pids["api"])
     served = api.worker.metric("gre_socket_messages_total", way="replayed")
     before, socks = process.memory_info().rss, list[socket.socket]()
     try:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
@@ -24,7 +25,7 @@ from starlette.websockets import WebSocketState
 
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.socket import Socket
-from gre_bridge.errors import TransientError
+from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import NewRow
 from gre_bridge.portal import Identity
 from gre_bridge.telemetry import Metrics
@@ -137,7 +138,7 @@ class Chat:
 
     async def presence(self, **_: Any) -> Json:
         await self._pass()
-        return {"online": [], "gone": [], "disabled": []}
+        return {"online": [], "disabled": [], "lost": []}
 
     async def news(
         self,
@@ -265,7 +266,7 @@ class Page:
 
     def come(self, hub: Hub, chat: Chat, metrics: Metrics) -> None:
         self.wire = Wire(self)
-        door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None)
+        door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None, spend=lambda _: 0.0)
         access: Any = SimpleNamespace(ask=lambda _, __, question: question())
         socket = self.socket = Socket(
             self.wire, door=door, hub=hub, portal=chat, access=access, metrics=metrics
@@ -565,3 +566,53 @@ async def test_a_session_is_anothers_only_when_the_database_says_so() -> None:
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused(401, "token_invalid", "the token is not valid"), 4401),
+        (None, 4403),
+        (TransientError("away"), None),
+    ],
+)
+async def test_a_socket_by_the_service_key_asks_whether_the_key_still_speaks_for_its_person(
+    error: Exception | None, code: int | None
+) -> None:
+    """The key has no end, or one in ten years; but it can be withdrawn."""
+    play, page = Play([0]), Page("sb_secret_key")
+    asked = asyncio.Event()
+    closed: list[int] = []
+
+    async def whoami(_: Any) -> Identity:
+        if not page.inside:
+            return Identity("player", 1, expires_at=2e9)
+        asked.set()
+        if error is not None:
+            raise error
+        return Identity("none")
+
+    async def catch_up(*_: Any) -> Json:
+        return {"sessions": [], "positions": {}}
+
+    play.chat.whoami, play.chat.catch_up = whoami, catch_up  # type: ignore[method-assign, assignment]
+    telling = asyncio.create_task(play.hub.run())
+    with mock.patch("gre_bridge.api.socket.ASK_AGAIN", 0.01):
+        page.come(play.hub, play.chat, play.metrics)
+        assert page.wire is not None and page.task is not None
+
+        async def close(number: int, *_: Any) -> None:
+            closed.append(number)
+
+        page.wire.close = close  # type: ignore[method-assign, assignment]
+        async with asyncio.timeout(20):
+            await asked.wait()
+            if code:
+                await page.task
+            else:
+                asked.clear()
+                await asked.wait()
+    assert closed == ([code] if code else [])
+    page.leave()
+    telling.cancel()
+    await asyncio.wait([telling, page.task], timeout=5)

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.chaos.attacks import ATTACKS, AttackReport
+from tests.chaos.attacks import run as run_attack
 from tests.chaos.cases import CASES
 from tests.chaos.runner import Report, run
 from tests.chaos.simulated import SIMULATED
@@ -74,24 +76,30 @@ def main() -> int:
     )
     options = parser.parse_args()
     cases = {case.name: case for case in CASES}
-    names = [*cases, *SIMULATED]
+    attacks = {attack.name: attack for attack in ATTACKS}
+    names = [*cases, *SIMULATED, *attacks]
     if unknown := set(options.only) - set(names):
         parser.error(f"no case {', '.join(sorted(unknown))}; --list shows them")
     if options.list:
         for name in names:
-            tell(f"{name:28} {cases[name].what if name in cases else SIMULATED[name].what}")
+            tell(f"{name:28} {(cases | SIMULATED | attacks)[name].what}")
         return 0
     wanted = [name for name in names if not options.only or name in options.only]
-    reports = []
+    reports: list[Report] = []
+    attacked: list[AttackReport] = []
     with tempfile.TemporaryDirectory() as directory, StackProcess(Path(directory)) as stack:
         for name in wanted:
+            if name in attacks:
+                attacked.append(run_attack(stack, attacks[name]))
+                tell(attacked[-1].line())
+                continue
             report = run(stack, cases[name]) if name in cases else SIMULATED[name].run()
             reports.append(report)
             tell(line(report))
     if options.write:
         write(reports, names)
-    failed = [report.name for report in reports if not report.ok]
-    tell(f"{len(reports)} cases, {len(failed)} failed {' '.join(failed)}")
+    failed = [report.name for report in (*reports, *attacked) if not report.ok]
+    tell(f"{len(reports) + len(attacked)} cases, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -316,3 +316,56 @@ async def test_a_hanging_answer_ends_when_the_client_gives_up(server: Server) ->
             await http.post(server.signed(path, body), content=body, timeout=0.2)
         assert (await http.post(server.signed(path, body), content=body)).status_code == 200
     assert [item["status"] for item in server.received()] == [0, 200]
+
+
+async def sign_in(server: Server, socket: ClientConnection, user: dict[str, Any]) -> dict[str, Any]:
+    signed = server.client().authenticate_user(await socket_id(socket), user)
+    await say(socket, "pusher:signin", signed)
+    return await hear(socket)
+
+
+async def test_a_user_signs_in_and_its_connections_are_terminated(server: Server) -> None:
+    """https://pusher.com/docs/channels/server_api/terminating-user-connections; only connections that have signed in end."""
+    async with (
+        server.connect() as one,
+        server.connect() as two,
+        server.connect() as other,
+        server.connect() as none,
+    ):
+        for socket, user in ((one, "staff_s1"), (two, "staff_s1"), (other, "staff_s10")):
+            signed = await sign_in(server, socket, {"id": user, "name": "Sam"})
+            assert signed["event"] == "pusher:signin_success"
+            assert json.loads(signed["data"]["user_data"]) == {"id": user, "name": "Sam"}
+            # What pusher-js does next.
+            channel = f"#server-to-user-{user}"
+            assert (await subscribe(socket, channel, auth=""))[
+                "event"
+            ] == "pusher_internal:subscription_succeeded"
+        await socket_id(none)
+        assert (await subscribe(none, "#server-to-user-staff_s1"))["event"] == "pusher:error"
+        # (The package's method, 3.3.4, leaves /apps/{id} out of the path.)
+        path = f"/apps/{APP}/users/staff_s1/terminate_connections"
+        async with httpx.AsyncClient() as http:
+            answer = await http.post(server.signed(path, b"{}"), content=b"{}")
+        assert (answer.status_code, answer.json()) == (200, {})
+        for socket in (one, two):
+            assert (await hear(socket))["data"]["code"] == 4009
+            async with asyncio.timeout(20):
+                await socket.wait_closed()
+            assert socket.close_code == 4009
+        for socket in (other, none):
+            await say(socket, "pusher:ping", {})
+            assert (await hear(socket))["event"] == "pusher:pong"
+
+
+async def test_a_sign_in_that_is_not_signed_for_this_socket_is_refused(server: Server) -> None:
+    async with server.connect() as socket, server.connect() as other:
+        signed = server.client().authenticate_user(await socket_id(other), {"id": "staff_s1"})
+        await socket_id(socket)
+        for data in (
+            signed,
+            {**signed, "auth": f"{KEY}:{'0' * 64}"},
+            {"auth": "", "user_data": '{"id": "a"}'},
+        ):
+            await say(socket, "pusher:signin", data)
+            assert (await hear(socket))["event"] == "pusher:error"

@@ -161,3 +161,13 @@ def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is
         assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"
         hub.settle()
         assert [len(told) for told in hub.told.values()] == [30] * 30
+
+
+def test_presence_is_told_by_a_database_that_is_read_only(db: Database) -> None:
+    """A full disk makes it so: sockets that enter wait for this answer."""
+    with Door(db, staff("s7")) as s, db.connect() as conn:
+        assert s.call("gre_set_online_status", status="online", expires_in=60)["status"] == "online"
+        conn.execute("begin read only")
+        found = one(conn, "select gre_hub_presence(array['s7'], '{}', 45)")
+        assert [row["staff_id"] for row in found["online"]] == ["s7"]
+        conn.execute("rollback")

@@ -1,0 +1,173 @@
+"""Who types: a change is told at once, a flood is swallowed, and what goes over Realtime is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gre_bridge.api import typing_signals
+from gre_bridge.api.pacing import PersonBudgets
+from gre_bridge.api.typing_signals import TypingSignals
+from gre_bridge.portal import Identity
+from tests.api.client import entered
+from tests.api.conftest import Api
+
+ONE, OTHER = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
+PLAYER, STAFF = Identity("player", 29), Identity("staff", None, "s1")
+
+
+class Listener:
+    """Somebody who hears."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.heard: list[str] = []
+
+    def hint(self, text: str) -> None:
+        self.heard.append(text)
+
+
+class Scene:
+    """Signals on a clock of the test's, with one listener of each side."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self.now = 0.0
+        self.sent: list[float] = []
+        self.desk, self.phone = Listener(STAFF), Listener(PLAYER)
+        audience: Any = SimpleNamespace(hearing=lambda _: (self.desk, self.phone))
+        self.signals = TypingSignals(
+            audience=audience, broadcast=self._broadcast, alone=lambda: alone, clock=lambda: self.now
+        )
+
+    async def _broadcast(self, event: str, body: Any) -> None:
+        assert (event, body["playerId"]) == ("typing", 29)
+        self.sent.append(self.now)
+
+    async def types(self, who: Identity, session: str, typing: bool = True) -> bool:
+        if not self.signals.worth_telling(who, session, typing=typing):
+            return False
+        origin: Any = self.desk if who == STAFF else self.phone
+        await self.signals.tell(origin, session_id=session, player_id=29, typing=typing)
+        return True
+
+
+async def test_a_change_is_told_at_once_and_the_same_every_three_seconds() -> None:
+    scene = Scene()
+    told = []
+    for tenth in range(100):
+        scene.now = tenth / 10
+        if await scene.types(PLAYER, ONE):
+            told.append(scene.now)
+    assert told == [0.0, 3.0, 6.0, 9.0]
+    assert await scene.types(PLAYER, ONE, typing=False), "a change"
+    scene.now += 30
+    assert not await scene.types(PLAYER, ONE, typing=False), "no change"
+    assert await scene.types(PLAYER, OTHER, typing=False), "not known here yet"
+
+
+async def test_what_one_person_can_cause_is_bounded_over_all_sessions_and_sockets() -> None:
+    scene = Scene()
+    for hundredth in range(1000):
+        scene.now = hundredth / 100
+        for n in range(20):
+            await scene.types(STAFF, f"{ONE[:-1]}{n % 5}", typing=bool(hundredth % 2))
+    assert 20 <= len(scene.phone.heard) <= 24, "2 a second, and 4 at once"
+    assert await scene.types(PLAYER, ONE), "others have budgets of their own"
+
+
+async def test_what_all_people_cause_over_realtime_is_bounded() -> None:
+    scene = Scene()
+    for tenth in range(100):
+        scene.now = tenth / 10
+        for n in range(50):
+            await scene.types(Identity("player", n + 1), ONE, typing=bool(tenth % 2))
+    assert 30 <= len(scene.sent) <= 36, "3 a second, and 6 at once"
+    assert len(scene.desk.heard) > 500, "here they are told all the same"
+
+
+async def test_an_instance_that_is_alone_broadcasts_nothing() -> None:
+    scene = Scene(alone=True)
+    assert await scene.types(PLAYER, ONE)
+    assert scene.sent == [] and len(scene.desk.heard) == 1
+
+
+async def test_which_of_the_staff_types_is_told_to_the_staff_alone() -> None:
+    scene = Scene()
+    origin: Any = Listener(STAFF)
+    await scene.signals.tell(origin, session_id=ONE, player_id=29, typing=True)
+    assert '"staffId":"s1"' in scene.desk.heard[0] and "staffId" not in scene.phone.heard[0]
+    told = {"sessionId": ONE, "playerId": 29, "by": "staff", "typing": True}
+    for more in ({"staffId": "s2"}, {"staffId": 7, "html": "<b>"}):
+        scene.signals.heard("typing", {**told, **more}, lambda _: 29)
+    assert '"staffId":"s2"' in scene.desk.heard[1]
+    assert "staffId" not in scene.desk.heard[2] and "html" not in scene.desk.heard[2]
+    assert not [text for text in scene.phone.heard if "staffId" in text]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typing_signals, "PEOPLE", 10)
+    monkeypatch.setattr(typing_signals, "SESSIONS", 3)
+    scene = Scene()
+    for n in range(100):
+        scene.now += 1
+        scene.signals.worth_telling(Identity("player", n), ONE, typing=True)
+        scene.signals.worth_telling(STAFF, f"{ONE[:-2]}{n:02}", typing=True)
+    people = scene.signals._people
+    assert len(people) == 10 and max(len(person.told) for person in people.values()) <= 3
+
+
+def test_a_person_has_so_many_frames_over_all_connections() -> None:
+    now = 0.0
+    budgets = PersonBudgets(lambda: now)
+    assert [budgets.spend(29) for _ in range(200)] == [0.0] * 200
+    assert 0 < budgets.spend(29) < 0.1 and budgets.spend(30) == 0.0
+    now += 1.0
+    assert sum(budgets.spend(29) == 0.0 for _ in range(100)) == 40
+
+
+async def test_a_typing_flood_of_twenty_sockets_is_swallowed(api: Api, player_id: int) -> None:
+    """396 frames a second reached each of the staff, and as many went over Realtime."""
+    session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
+    mine = api.stack.keys.user_token("player", player_id=player_id)
+    staff = api.stack.keys.user_token("staff", staff_id="s1")
+    async with (
+        entered(api.worker.url, staff) as desk,
+        entered(api.worker.url, mine) as one,
+        entered(api.worker.url, mine) as two,
+    ):
+        calls = api.worker.metric("gre_store_requests_total", process="api")
+        began = time.monotonic()
+        for n in range(45):
+            for client in (one, two):
+                await client.send("typing", sessionId=session, typing=bool(n % 2))
+                await client.send("typing", sessionId=f"00000000-0000-4000-8000-{n:012}")
+        for client in (one, two):
+            await client.settled()
+        await desk.settled()
+        most = 4 + 2 * (time.monotonic() - began)
+        heard = desk.all("typing", sessionId=session)
+        assert 1 <= len(heard) <= most
+        # (Nor does a session that is not known cost a read each time.)
+        assert api.worker.metric("gre_store_requests_total", process="api") - calls <= most + 20
+        await one.send("send_message", message="still served", clientId="x")
+        await one.hear("message_ack", clientId="x")
+
+
+async def test_a_status_is_set_on_change_only(api: Api, player_id: int) -> None:
+    staff_id = f"t{player_id}"
+    api.sql("insert into gre_staff (staff_id) values (%s)", staff_id)
+    mine = api.stack.keys.user_token("staff", staff_id=staff_id)
+    async with entered(api.worker.url, mine) as desk:
+        await desk.hear("staff_status", staffId=staff_id, status="online")
+        before = api.worker.metric("gre_store_requests_total", function="gre_set_online_status")
+        for _ in range(30):
+            await desk.send("set_status", status="online")
+        for status in ("away", "away", "online"):
+            await desk.send("set_status", status=status)
+        await desk.hear("staff_status", staffId=staff_id, status="away")
+        await desk.until(lambda: desk.all("staff_status", staffId=staff_id)[-1]["status"] == "online")
+        assert api.worker.metric("gre_store_requests_total", function="gre_set_online_status") == before + 2

@@ -1,0 +1,207 @@
+"""Attacks on the API beside 50 messages a second: the relay keeps its latency, memory stays, others are served.
+
+Quiet and under attack are measured in one round, on the same daemon: what counts is the difference. The attackers are
+programs of their own (`attackers.py`) on the same machine, so a part of what they cost is the processor itself.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+import psutil
+
+from tests.chaos.attackers import ATTACKERS
+from tests.chaos.runner import QUICK, WARM_UP
+from tests.chaos.scene import Scene
+from tests.chaos.watch import SINKS
+from tests.stack import StackProcess, wait_until
+
+RATE = 50.0
+LASTS = 10.0
+"""Seconds that are measured, of quiet and of attack."""
+FACTOR, NOISE = 1.5, 0.03
+"""p99 under attack is at most so many times, or so many seconds more than, that of the quiet part."""
+MEMORY = 150 * 2**20
+"""Bytes that the daemon may grow by."""
+SERVED = 1.0
+"""Seconds within which 9 in 10 of other clients' calls are answered."""
+PLAYER = 77
+"""Whose session the attackers use; nobody else writes there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """One attack."""
+
+    name: str
+    what: str
+    attacker: str
+    history: int = 0
+    """Messages of 16 KB that the attacked player's session has."""
+
+
+ATTACKS = [
+    Attack(name="attack-pings", what="one WebSocket without a token sends 1.6 MB/s of pings", attacker="pings"),
+    Attack(
+        name="attack-fragments", what="one WebSocket without a token sends 1.6 MB/s of empty fragments",
+        attacker="fragments",
+    ),
+    Attack(name="attack-typing", what="20 sockets of one player send `typing`, 19 times a second each", attacker="typing"),
+    Attack(
+        name="attack-unread", what="20 sockets of one player ask for 8 MB of history each, and read nothing",
+        attacker="unread", history=500,
+    ),
+]  # fmt: skip
+
+
+@dataclass
+class AttackReport:
+    """What one attack came to. Times in seconds, memory in bytes."""
+
+    name: str
+    what: str
+    quiet: float = 0.0
+    attacked: float = 0.0
+    grown: int = 0
+    served: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.problems
+
+    def line(self) -> str:
+        """For the terminal."""
+        verdict = "ok" if self.ok else "FAILED: " + "; ".join(self.problems)
+        return (
+            f"{self.name:28} relay p99 quiet {self.quiet * 1000:4.0f} ms, attacked {self.attacked * 1000:4.0f} ms;"
+            f" memory {self.grown / 2**20:+4.0f} MB; others answered within {self.served * 1000:4.0f} ms  {verdict}"
+        )
+
+
+def run(stack: StackProcess, attack: Attack) -> AttackReport:
+    """Run one attack on the stack, which is emptied first."""
+    stack.reset()
+    report = AttackReport(attack.name, attack.what)
+    try:
+        with Scene(stack, rate=RATE, env={"GRE_AUTH_FAILURES_PER_MINUTE": "100000"}) as scene:
+            _play(scene, attack, report)
+            report.problems += scene.problems + scene.load.problems
+    except AssertionError as error:
+        report.problems.append(str(error).partition("\n")[0])
+    return report
+
+
+def _play(scene: Scene, attack: Attack, report: AttackReport) -> None:
+    stack, worker = scene.stack, scene.workers[0]
+    session = _session(stack, attack.history)
+    token = stack.keys.user_token("player", player_id=PLAYER)
+    scene.load.start()
+    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
+    report.quiet = _p99(scene, LASTS)
+    before, api = _memory(worker.pid), worker.pids["api"]
+    program = [sys.executable, "-m", "tests.chaos.attackers", attack.attacker, worker.url, token, session]
+    attacking = subprocess.Popen(program)
+    others = _Others(worker.url, stack.keys.user_token("player", player_id=PLAYER + 1))
+    try:
+        report.attacked = _p99(scene, LASTS)
+        report.grown = _memory(worker.pid) - before
+        scene.check(attacking.poll() is None, "the attacker ended")
+        scene.check(worker.pids.get("api") == api, "the API was restarted")
+    finally:
+        report.served = others.stop()
+        attacking.kill()
+        attacking.wait()
+    scene.load.stop()
+    stack.drained(15)
+    scene.watch.look()
+    scene.check(
+        all(_arrival(scene, one) for one in scene.load.sent if one.session), "messages did not arrive"
+    )
+    limit = max(FACTOR * report.quiet, report.quiet + NOISE)
+    scene.check(report.attacked <= limit, f"the relay's p99 is above {limit * 1000:.0f} ms")
+    scene.check(report.grown <= MEMORY, "memory grew")
+    scene.check(report.served <= SERVED, "other clients were not served")
+    scene.check(worker.stop() == 0, "SIGTERM at the end: exit status is not 0")
+
+
+def _session(stack: StackProcess, history: int) -> str:
+    with stack.db() as conn:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x')", [PLAYER]
+        )
+        if history:
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message)"
+                " select %s, 'system', repeat('💬', 4000) from generate_series(1, %s)", [PLAYER, history],
+            )  # fmt: skip
+        row = conn.execute("select id::text from gre_chat_sessions where player_id = %s", [PLAYER]).fetchone()
+    assert row is not None
+    return str(row["id"])
+
+
+def _arrival(scene: Scene, one: object) -> float | None:
+    """When a message was at every sink."""
+    times = [scene.watch.arrival(sink, one.id, one.session, one.seq) for sink in SINKS]  # type: ignore[attr-defined]
+    return None if None in times else max(at for at in times if at is not None)
+
+
+def _p99(scene: Scene, seconds: float) -> float:
+    """Within which time 99 of 100 of the messages written from now on arrived."""
+    began = time.time()
+    scene.hold(seconds)
+    sent = [one for one in scene.load.sent if one.session and began <= one.at <= began + seconds]
+    wait_until(
+        lambda: (scene.watch.look(), all(_arrival(scene, one) for one in sent))[1],
+        30,
+        0.05,
+        what="what was written",
+    )
+    took = [at - one.at for one in sent if (at := _arrival(scene, one)) is not None]
+    assert len(took) > RATE * seconds * 0.5, "too little was written to judge"
+    return statistics.quantiles(took, n=100)[98]
+
+
+def _memory(pid: int) -> int:
+    """What the daemon takes, with its child processes."""
+    process = psutil.Process(pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+
+
+class _Others:
+    """A client that calls the API all the while."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, timeout=10, trust_env=False, headers={"Authorization": f"Bearer {token}"}
+        )
+        self._took: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        while not self._over.wait(0.1):
+            began = time.monotonic()
+            try:
+                good = self._http.get(f"/api/gre-chat/messages/{PLAYER + 1}").status_code == 200
+            except httpx.HTTPError:
+                good = False
+            self._took.append(time.monotonic() - began if good else 99.0)
+
+    def stop(self) -> float:
+        """Within how many seconds 9 in 10 calls were answered."""
+        self._over.set()
+        self._thread.join()
+        self._http.close()
+        return sorted(self._took)[int(len(self._took) * 0.9)] if self._took else 99.0
+
+
+assert {attack.attacker for attack in ATTACKS} <= ATTACKERS.keys()
