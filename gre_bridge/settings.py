@@ -6,8 +6,10 @@ secrets never appear in a message, a repr or a log. Durations are in seconds.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
@@ -21,6 +23,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.sources import db_url_problem
 
+_HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 _HOST = r"[-\w.]+|[0-9a-f:.]+"
 
 
@@ -63,7 +67,57 @@ def _filled(value: Any) -> Any:
     return value
 
 
+def _origins(value: Any) -> Any:
+    """Bring origins into the spelling of browsers; refuse what no browser sends."""
+    return tuple(map(_origin, _split(value))) if isinstance(value, str) else value
+
+
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    found = re.fullmatch(
+        rf"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|{_HOST_NAME})(:(\d{{1,5}}|\*))?/?", text.lower()
+    )
+    if found is None:
+        raise ValueError(
+            "must list origins such as https://portal.example or http://localhost:* (scheme, host and port, no path)"
+        )
+    scheme, host, port = found[1], found[2], found[3] or ""
+    return f"{scheme}://{host}{'' if port == _DEFAULT_PORTS.get(scheme) else port}"
+
+
+def _networks(value: Any) -> Any:
+    """Bring addresses and networks into one spelling; refuse what is neither."""
+    return tuple(map(_network, _split(value))) if isinstance(value, str) else value
+
+
+def _network(text: str) -> str:
+    if text == "*":
+        return text
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("must list addresses or networks such as 10.0.0.0/8, or be *") from None
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= 96:
+        found = ipaddress.ip_network((mapped, found.prefixlen - 96), strict=False)
+    return str(found.network_address) if found.num_addresses == 1 else str(found)
+
+
+def _port(value: Any) -> Any:
+    """Name what Kubernetes puts there: it sets PUSHER_PORT to an address for a service that is called pusher."""
+    value = _blank(value)
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "must be a number; an address there comes from Kubernetes, for a Service named pusher: "
+            "set enableServiceLinks: false on the pod, or PUSHER_PORT itself"
+        )
+    return value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
 Url = Annotated[str, BeforeValidator(_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_filled)]
 Maybe = Annotated[str | None, BeforeValidator(_blank)]
@@ -104,7 +158,7 @@ class Settings(BaseSettings):
     pusher_secret: MaybeSecret = _env("PUSHER_SECRET", default=None)
     pusher_cluster: Maybe = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
     pusher_host: Maybe = _env("PUSHER_HOST", default=None)
-    pusher_port: Annotated[int | None, BeforeValidator(_blank)] = _env(
+    pusher_port: Annotated[int | None, BeforeValidator(_port)] = _env(
         "PUSHER_PORT", default=None, ge=1, le=65535
     )
     pusher_ssl: bool = _env("PUSHER_SSL", default=True)
@@ -156,9 +210,10 @@ class Settings(BaseSettings):
     http_port: int = _env("GRE_HTTP_PORT", default=5000, ge=0, le=65535)
     admin_host: str = _env("GRE_ADMIN_HOST", default="127.0.0.1")
     admin_port: int = _env("GRE_ADMIN_PORT", default=5001, ge=0, le=65535)
-    cors_origins: Names = _env("GRE_CORS_ORIGINS", default=())
-    trusted_proxies: Names = _env("GRE_TRUSTED_PROXIES", default=("127.0.0.1", "::1"))
+    cors_origins: Origins = _env("GRE_CORS_ORIGINS", default=())
+    trusted_proxies: Networks = _env("GRE_TRUSTED_PROXIES", default=("127.0.0.1", "::1"))
     max_sockets: int = _env("GRE_MAX_SOCKETS", default=5000, ge=1, le=100_000)
+    max_connections: int = _env("GRE_MAX_CONNECTIONS", default=2000, ge=2, le=100_000)
     sockets_per_person: int = _env("GRE_SOCKETS_PER_PERSON", default=20, ge=1, le=10_000)
     auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
     metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
@@ -280,6 +335,21 @@ def _from_files(values: dict[str, str], *names: tuple[str, ...]) -> dict[str, An
     return found
 
 
+def _check_certificates() -> None:
+    """Refuse roots that cannot be read: every call would fail, with words about the other side's address."""
+    for name, argument in (("SSL_CERT_FILE", "cafile"), ("SSL_CERT_DIR", "capath")):
+        path = os.environ.get(name)
+        if not path:
+            continue
+        try:
+            if argument == "capath":
+                os.scandir(path).close()
+            else:
+                ssl.create_default_context(cafile=path)
+        except (OSError, ValueError):
+            raise ConfigurationError(f"{name}: cannot read certificates from {path}") from None
+
+
 def load_db_url(env_file: Path | None = None) -> str:
     """Read SUPABASE_DB_URL (or its file) alone, which is all that `gre-bridge migrate` needs.
 
@@ -308,6 +378,7 @@ def load_settings(env_file: Path | None = None) -> Settings:
 def read_settings(env_file: Path | None = None) -> Settings | list[str]:
     """As `load_settings`, but returns every complaint that there is, one line each, where that raises the first."""
     try:
+        _check_certificates()
         return Settings(_env_file=env_file, **_from_files(given(env_file), *secret_names()))
     except ValidationError as error:
         return _explain(error)

@@ -1,19 +1,21 @@
 """Who calls, and the way of a call to the database: token, guard, a second try where that is safe.
 
-The database judges the token, each time. What is kept of tokens here is a digest of those that it took
-lately, so that one address with bad tokens does not shut out the good ones that come from there too: a
-portal's own server passes all its users' calls on.
+The database judges the token, each time. What is kept of tokens here are digests of those that it took lately and
+of the subjects that they were for, so that one visitor with bad tokens does not shut out the good ones of its
+address: guests of a venue share one, and a portal's own server passes all its users' calls on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypeVar
 
+import orjson
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
@@ -25,8 +27,8 @@ from gre_bridge.rest import Caller
 
 T = TypeVar("T")
 
-REMEMBER = 300.0
-"""Seconds for which a token that the database took is known."""
+REMEMBER = 86_400.0
+"""Seconds for which a token that the database took is known, and whom it was for."""
 TOKENS = 20_000
 TRY_FOR = 3.0
 """Seconds after the first try in which another one may begin."""
@@ -48,6 +50,8 @@ class Access:
         self._clock = clock
         self._taken: dict[bytes, float] = {}
         """Digests of tokens, and until when they are known; the latest last."""
+        self._subjects: dict[bytes, float] = {}
+        """The same of subjects: their next tokens are new, and most likely good."""
 
     @property
     def on(self) -> bool:
@@ -62,13 +66,15 @@ class Access:
         return self._portal
 
     def wait(self, address: str | None) -> float:
-        """Seconds for which this address may show known tokens only; 0 mostly."""
-        return self._guard.wait(address)
+        """Seconds for which this address may show tokens of known people only; 0 mostly."""
+        return self._guard.wait_of_all(address)
 
     def failed(self, address: str | None, token: str) -> None:
         """Count a failure that the database does not call one: a token that is nobody's here."""
+        subject = _subject(token)
         self._taken.pop(_digest(token), None)
-        self._guard.failed(address)
+        self._subjects.pop(_digest(subject), None)
+        self._guard.failed(address, subject)
 
     async def ask(
         self, address: str | None, token: str, question: Callable[[], Awaitable[T]], *, repeat: bool = True
@@ -78,20 +84,23 @@ class Access:
         `repeat`: a question whose answer got lost may be asked again. Raises Refused (429 while too many bad
         tokens come from the address) and TransientError.
         """
-        digest = _digest(token)
-        if self._taken.get(digest, 0.0) <= self._clock() and (wait := self._guard.wait(address)) > 0:
-            text = "too many failed authentications from this address"
-            raise Refused(429, "too_many_failures", text, retry_after=wait)
+        digest, now = _digest(token), self._clock()
+        if self._taken.get(digest, 0.0) <= now:
+            subject = _subject(token)
+            known = bool(subject) and self._subjects.get(_digest(subject), 0.0) > now
+            if (wait := self._guard.wait(address, subject, known=known)) > 0:
+                text = "too many failed authentications from this address"
+                raise Refused(429, "too_many_failures", text, retry_after=wait)
         try:
             answer = await self._tries(question, repeat=repeat)
         except Refused as error:
             if error.status == 401:
-                self._guard.failed(address)
                 self._taken.pop(digest, None)
+                self._guard.failed(address, _subject(token))
             else:
-                self._know(digest)
+                self._know(token, digest)
             raise
-        self._know(digest)
+        self._know(token, digest)
         return answer
 
     async def _tries(self, question: Callable[[], Awaitable[T]], *, repeat: bool) -> T:
@@ -105,15 +114,35 @@ class Access:
             await asyncio.sleep(pause)
         return await question()
 
-    def _know(self, digest: bytes) -> None:
-        self._taken.pop(digest, None)
-        self._taken[digest] = self._clock() + REMEMBER
-        if len(self._taken) > TOKENS:
-            del self._taken[next(iter(self._taken))]
+    def _know(self, token: str, digest: bytes) -> None:
+        until = self._clock() + REMEMBER
+        if subject := "" if digest in self._taken else _subject(token):
+            _remember(self._subjects, _digest(subject), until)
+        _remember(self._taken, digest, until)
+
+
+def _remember(table: dict[bytes, float], key: bytes, until: float) -> None:
+    table.pop(key, None)
+    table[key] = until
+    if len(table) > TOKENS:
+        del table[next(iter(table))]
 
 
 def _digest(token: str) -> bytes:
     return hashlib.blake2b(token.encode(), digest_size=16).digest()
+
+
+def _subject(token: str) -> str:
+    """Whom a JWT says that it is for: its word, which nobody has checked. "" where it says nothing."""
+    parts = token.split(".", 3)
+    if len(parts) != 3 or len(parts[1]) > 16_384:
+        return ""
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return ""
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject[:128] if isinstance(subject, str) else ""
 
 
 class Call:

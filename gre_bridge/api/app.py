@@ -17,6 +17,7 @@ from gre_bridge.api.access import Access
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
 from gre_bridge.api.health import Health
 from gre_bridge.api.health import router as health_router
+from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.server import serve
@@ -74,7 +75,7 @@ def create_app(
         strict_content_type=False,
         middleware=[
             Middleware(Envelope),
-            *([Middleware(Cors, settings.cors_origins)] if settings.cors_origins else []),
+            Middleware(Cors, Origins(settings.cors_origins)),
             Middleware(Safely),
             Middleware(Bodies),
         ],

@@ -5,27 +5,26 @@ Nothing is accepted that could not be served: a refusal here is an HTTP answer, 
 
 from __future__ import annotations
 
-from collections import Counter
-from urllib.parse import urlsplit
-
-import structlog
 from starlette.websockets import WebSocket
 
 from gre_bridge.api.access import Access
+from gre_bridge.api.addresses import network
+from gre_bridge.api.connections import allot
 from gre_bridge.api.envelope import problem
 from gre_bridge.api.hub import Hub
+from gre_bridge.api.origins import Origins
 from gre_bridge.api.pacing import PersonBudgets
 from gre_bridge.api.socket import Socket
 from gre_bridge.portal import Identity, Portal
 from gre_bridge.settings import Settings
 from gre_bridge.telemetry import Metrics
 
-log = structlog.get_logger("gre.socket")
-
 WAITING = 1000
 WAITING_OF_ONE = 250
+WAITING_OF_ONE_IN_A_CROWD = 25
 WAITING_OF_BAD = 10
-"""Connections that have not authenticated yet: in all, from one address, from one with too many failures."""
+"""Connections that have not authenticated yet: in all, from one visitor, from one when half of all places are
+taken, from one with too many failures."""
 
 
 class Door:
@@ -39,24 +38,24 @@ class Door:
         self._portal = portal
         self._metrics = metrics
         self._access = access
-        self._origins = set(settings.cors_origins)
-        self._max = settings.max_sockets
+        self._origins = Origins(settings.cors_origins)
+        self._max = allot(settings).sockets
         self._per_person = settings.sockets_per_person
-        self._waiting: Counter[str] = Counter()
-        self._warned: set[str] = set()
+        self._waiting: dict[str, dict[WebSocket, Socket]] = {}
+        """Those that have not authenticated, by visitor, the longest waiting first."""
+        self._count = 0
         self._budgets = PersonBudgets()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection to its end (the endpoint of `/ws`)."""
-        address = _address(websocket)
-        status, code, text, wait = self._judge(websocket, address)
+        visitor = _visitor(websocket)
+        status, code, text, wait = self._judge(websocket, visitor)
         if status:
             self._metrics.socket_closes.labels(f"http_{status}").inc()
             await websocket.send_denial_response(
                 problem(websocket.scope, status, code, text, retry_after=wait or None)
             )
             return
-        self._waiting[address] += 1
         socket = Socket(
             websocket,
             door=self,
@@ -65,33 +64,48 @@ class Door:
             access=self._access,
             metrics=self._metrics,
         )
+        self._waiting.setdefault(visitor, {})[websocket] = socket
+        self._count += 1
         try:
             await websocket.accept()
             await socket.run()
         finally:
-            if not socket.inside:
-                self._left(address)
+            self.entered(websocket)
 
-    def _judge(self, websocket: WebSocket, address: str) -> tuple[int, str, str, float]:
+    def _judge(self, websocket: WebSocket, visitor: str) -> tuple[int, str, str, float]:
         """Why this connection is refused: status, code, text, seconds to wait; status 0 when it is not."""
         origin = websocket.headers.get("origin")
         if origin and not self._may_come(origin, websocket.headers.get("host", "")):
-            if origin not in self._warned and len(self._warned) < 100:
-                self._warned.add(origin)
-                log.warning("a page of this origin was refused; see GRE_CORS_ORIGINS", origin=origin[:200])
+            self._origins.refused(origin)
             return 403, "origin_refused", "pages of this origin may not connect", 0
         # (A few may still come in and show a token that is known: behind a proxy, one address is many people.)
-        wait = self._access.wait(address)
-        if wait > 0 and self._waiting[address] >= WAITING_OF_BAD:
+        own = len(self._waiting.get(visitor, ()))
+        wait = self._access.wait(visitor)
+        if wait > 0 and own >= WAITING_OF_BAD:
             return 429, "too_many_failures", "too many failed authentications", wait
-        if self._waiting[address] >= WAITING_OF_ONE or self._waiting.total() >= WAITING:
-            return 429, "too_many_connections", "too many connections wait for authentication", 5
-        if len(self._hub.audience) + self._waiting.total() >= self._max:
+        if len(self._hub.audience) + self._count >= self._max:
             return 503, "too_many_connections", "this instance is full", 10
+        self._make_room(visitor, own)
         return 0, "", "", 0
 
+    def _make_room(self, visitor: str, own: int) -> None:
+        """Close the connection that has waited longest where too many wait, of the visitor that has most of them.
+
+        A client authenticates within a moment; those that have waited longest are those that never will.
+        """
+        share = WAITING_OF_ONE if self._count < WAITING // 2 else WAITING_OF_ONE_IN_A_CROWD
+        if own >= share:
+            self._drop_one_of(visitor)
+        elif self._count >= WAITING:
+            self._drop_one_of(max(self._waiting, key=lambda one: len(self._waiting[one])))
+
+    def _drop_one_of(self, visitor: str) -> None:
+        websocket, socket = next(iter(self._waiting[visitor].items()))
+        self.entered(websocket)
+        socket.give_way()
+
     def _may_come(self, origin: str, host: str) -> bool:
-        return bool({"*", origin} & self._origins) or urlsplit(origin).netloc.lower() == host.lower()
+        return self._origins.allows(origin) or self._origins.same(origin, host)
 
     def admit(self, identity: Identity) -> bool:
         """Whether this person may have one more socket here."""
@@ -102,14 +116,14 @@ class Door:
         return self._budgets.spend((identity.player_id, identity.staff_id))
 
     def entered(self, websocket: WebSocket) -> None:
-        """Count one that waited as authenticated."""
-        self._left(_address(websocket))
+        """Note that a connection waits no longer: it has authenticated, or it has ended."""
+        visitor = _visitor(websocket)
+        waiting = self._waiting.get(visitor, {})
+        if waiting.pop(websocket, None) is not None:
+            self._count -= 1
+            if not waiting:
+                del self._waiting[visitor]
 
-    def _left(self, address: str) -> None:
-        self._waiting[address] -= 1
-        if self._waiting[address] <= 0:
-            del self._waiting[address]
 
-
-def _address(websocket: WebSocket) -> str:
-    return websocket.client.host if websocket.client else ""
+def _visitor(websocket: WebSocket) -> str:
+    return network(websocket.client.host if websocket.client else "")

@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gre_bridge.api.addresses import canonical
+from gre_bridge.api.origins import Origins
 from gre_bridge.errors import Refused, TransientError
 
 log = structlog.get_logger("gre.http")
@@ -37,6 +39,8 @@ EXPOSED = ("X-Next-Before", "X-Request-Id", "ETag", "Retry-After")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DOCS = ("/docs", "/openapi.json")
 _UNAVAILABLE_FOR = 2.0
+_TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
+"""Headers that tracing adds to every request of a page."""
 
 
 class Reply(Response):
@@ -99,28 +103,39 @@ async def unavailable(request: Request, error: Exception) -> Response:
 
 
 class Cors(CORSMiddleware):
-    """CORS as Starlette does it, refusals in our shape."""
+    """CORS as Starlette does it, refusals in our shape and in the log."""
 
-    def __init__(self, app: ASGIApp, origins: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
         """`origins` may read answers; tokens come in a header, so cookies are never allowed."""
         super().__init__(
-            app, allow_origins=origins, allow_methods=("GET", "POST", "PUT"), expose_headers=EXPOSED,
-            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id"),
+            app, allow_origins=("*",) if origins.allows("*") else (), allow_methods=("GET", "POST", "PUT"), expose_headers=EXPOSED,
+            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id", *_TRACING),
         )  # fmt: skip
+        self._origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Return True when pages of this origin may call."""
+        return self._origins.allows(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or let the request through."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
-        preflight = scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
-        if "origin" not in headers or not preflight:
+        origin = headers.get("origin")
+        if origin is None:
+            await super().__call__(scope, receive, send)
+            return
+        known = self.is_allowed_origin(origin)
+        if not known and not self._origins.same(origin, headers.get("host", "")):
+            self._origins.refused(origin)
+        if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
             await super().__call__(scope, receive, send)
             return
         answer = self.preflight_response(request_headers=headers)
         if answer.status_code != 200:
             # "Disallowed CORS origin, method, headers": its own words, none of the request's.
-            text = bytes(answer.body).decode()
-            kept = {"Vary": answer.headers["Vary"]}
-            answer = problem(scope, 400, "cors_refused", text[0].lower() + text[1:], headers=kept)
+            said = bytes(answer.body).decode()
+            text = said[0].lower() + said[1:] + ("" if known else " (GRE_CORS_ORIGINS names those allowed)")
+            answer = problem(scope, 400, "cors_refused", text, headers={"Vary": answer.headers["Vary"]})
         await answer(scope, receive, send)
 
 
@@ -136,6 +151,8 @@ class Envelope:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        if client := scope.get("client"):
+            scope["client"] = (canonical(client[0]), client[1])
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from gre_bridge.api.addresses import ProxyHeaders, TrustedProxies, is_loopback
+from gre_bridge.api.connections import ConnectionLimiter, allot
 from gre_bridge.api.http_protocol import HttpProtocol
 from gre_bridge.api.socket_protocol import MAX_FRAME, PING, SocketProtocol
 from gre_bridge.settings import Settings
+
+log = structlog.get_logger("gre.http")
 
 KEEP_ALIVE = 75
 """Seconds for which an idle HTTP connection is kept: longer than the proxies in front, which commonly keep it 60."""
@@ -28,19 +34,31 @@ class _Server(uvicorn.Server):
         return contextlib.nullcontext()
 
 
+def _warn_of_one_address(settings: Settings) -> None:
+    """Say it where visitors are likely to come through a proxy that is not believed: they would share one budget."""
+    if not is_loopback(settings.http_host) and all(map(is_loopback, settings.trusted_proxies)):
+        log.warning(
+            "listens beyond this machine and trusts no proxy: if there is one in front, all visitors look like one; "
+            "set GRE_TRUSTED_PROXIES to the proxy's address",
+            host=settings.http_host,
+        )
+
+
 async def serve(app: ASGIApp, *, settings: Settings, sock: socket.socket) -> None:
     """Serve on a listening socket until cancelled, then close it; open WebSockets are closed with 1012."""
+    trusted = TrustedProxies(settings.trusted_proxies)
+    limiter = ConnectionLimiter(most=allot(settings).http, trusted=trusted)
+    _warn_of_one_address(settings)
     config = uvicorn.Config(
-        app,
+        ProxyHeaders(app, trusted),
         log_config=None,
         access_log=False,
         lifespan="off",
         server_header=False,
-        proxy_headers=True,
-        forwarded_allow_ips=list(settings.trusted_proxies),
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
-        http=HttpProtocol,
+        http=functools.partial(HttpProtocol, limiter=limiter),  # type: ignore[arg-type]
         ws=SocketProtocol,
         ws_max_size=MAX_FRAME,
         ws_ping_interval=PING,

@@ -112,6 +112,10 @@ class Socket:
             code = str(line.closing.code) if line.closing else "client"
             self._metrics.socket_closes.labels(code).inc()
 
+    def give_way(self) -> None:
+        """Close for one that came later: it has not authenticated, and too many wait."""
+        self._line.end(Closing(4429, "too many connections wait for authentication", "too_many_connections"))
+
     async def _act(self) -> None:
         """Authenticate, catch up, then do what the client asks, one thing after the other."""
         line = self._line

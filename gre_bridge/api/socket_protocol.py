@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.server import ServerProtocol
+
+from gre_bridge.api.addresses import canonical
+from gre_bridge.api.http_protocol import error_response, quiet_logger
 
 MAX_FRAME = 64 * 1024
 """Bytes of a WebSocket frame that is taken."""
@@ -76,15 +78,22 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn makes it."""
         super().__init__(*arguments, **options)
-        # It writes the address, query and all, of each connection at INFO.
-        self.logger = logging.getLogger("uvicorn.access")
+        # They write the address, query and all, of each connection at INFO.
+        self.logger = quiet_logger()
         self.close_timeout = CLOSE_WITHIN
-        self.conn = BoundedParser(max_size=self.config.ws_max_size, logger=logging.getLogger("uvicorn.error"))
+        self.conn = BoundedParser(max_size=self.config.ws_max_size, logger=self.logger)
         self._failed = False
+        self._understood = False
         # What was read and is not parsed yet; reading stands meanwhile, so it is one read's at most.
         self._incoming = bytearray()
         self._unread_pongs = False
         self._turn: asyncio.Handle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """As uvicorn does, with the peer's address in its one spelling."""
+        super().connection_made(transport)
+        if self.client is not None:
+            self.client = (canonical(self.client[0]), self.client[1])
 
     async def send(self, message: Any) -> None:
         """Send, and do not let what the peer has not read yet hold up the close."""
@@ -125,6 +134,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             chunk = bytes(self._incoming[:CHUNK])
             del self._incoming[:CHUNK]
             super().data_received(chunk)
+            self._refuse_handshake()
         if self._failed or self.transport.is_closing():
             self._incoming.clear()
         elif self._incoming:
@@ -132,6 +142,18 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self._go_on()
         elif self._may_read:
             self.transport.resume_reading()
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin with a request that was understood."""
+        self._understood = True
+        super().handle_connect(event)
+
+    def _refuse_handshake(self) -> None:
+        """Answer a request that is no handshake: uvicorn looks only for mistakes after it."""
+        if self.conn.handshake_exc is not None and not self._understood and not self.transport.is_closing():
+            self._failed = True
+            self.transport.write(error_response(400, "malformed", "the WebSocket handshake is malformed"))
+            self.transport.close()
 
     @property
     def _may_read(self) -> bool:

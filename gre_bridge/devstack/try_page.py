@@ -52,7 +52,8 @@ class TryPage:
         self.daemon_url = daemon_url
         return {
             "PUSHER_AUTH_URL": f"{daemon_url}/api/pusher/auth",
-            "GRE_CORS_ORIGINS": os.environ.get("GRE_CORS_ORIGINS") or own_url,
+            "GRE_CORS_ORIGINS": os.environ.get("GRE_CORS_ORIGINS")
+            or f"{own_url},http://localhost:*,http://127.0.0.1:*",
         }
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:

@@ -48,10 +48,10 @@ def names(env_file: Path | None) -> list[Finding]:
 
 
 def open_files(settings: Settings, *, limit: int | None = None) -> list[Finding]:
-    """Whether GRE_MAX_SOCKETS fits this process's limit (or `limit`). The daemon has the limit it is started with."""
+    """Whether the connections that settings allow fit this process's hard limit (or `limit`), to which the daemon raises its own."""
     if limit is None:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    needed = settings.max_sockets + SPARE_FILES
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    needed = settings.max_sockets + settings.max_connections + SPARE_FILES
     if limit == resource.RLIM_INFINITY:
         return [ok(FILES, "no limit")]
     if limit >= needed:
@@ -59,7 +59,8 @@ def open_files(settings: Settings, *, limit: int | None = None) -> list[Finding]
     return [
         warn(
             FILES,
-            f"{limit} allowed here, but GRE_MAX_SOCKETS = {settings.max_sockets} may need {needed}",
+            f"{limit} allowed here, but GRE_MAX_SOCKETS = {settings.max_sockets} and "
+            f"GRE_MAX_CONNECTIONS = {settings.max_connections} may need {needed}",
             f"LimitNOFILE={needed} in the unit, ulimits in the compose file, `ulimit -n {needed}`; or a lower GRE_MAX_SOCKETS",
         )
     ]

@@ -30,7 +30,7 @@ SESSION_UPDATED = "session-updated"
 MESSAGES_READ = "messages-read"
 
 _PRIVATE = ("private-staff-portal", "private-player-{player_id}")
-_CHANNEL = re.compile(r"(?!private-encrypted-)[-a-zA-Z0-9_=@,.;]{1,200}")
+_CHANNEL = re.compile(r"(?!private-encrypted-)[-a-zA-Z0-9_=@,.;]{1,164}")
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
 

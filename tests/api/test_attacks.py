@@ -560,7 +560,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
     files, memory = process.num_fds(), process.memory_info().rss
     host, port = api.worker.url.removeprefix("http://").split(":")
     outcomes: Counter[str] = Counter()
-    at_once, slowest = asyncio.Semaphore(500), 0.0
+    at_once, slowest, most = asyncio.Semaphore(500), 0.0, files
 
     def request(n: int) -> bytes:
         # Most from one address, the others from many.
@@ -599,6 +599,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
                 await client.send("send_message", message="hello")
                 await client.hear("message_ack", 20)
                 slowest = max(slowest, time.monotonic() - started)
+                most = max(most, process.num_fds())
                 await asyncio.sleep(0.6)
             await flood
             async with entered(api.worker.url, mine):
@@ -608,7 +609,8 @@ async def test_ten_thousand_connections_that_never_authenticate(
             for writer in held:
                 writer.transport.abort()
     assert sum(outcomes.values()) == 10_000
-    assert outcomes["101"] > 250 and outcomes["429"] > 5000, outcomes
+    assert outcomes["101"] > 250, outcomes
+    assert most < files + 1200, "those that wait longest make room"
     assert outcomes["cut"] < 100, outcomes
     assert slowest < 5.0, "whoever is inside chats on"
     async with asyncio.timeout(15):

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
+from structlog.testing import capture_logs
 
 from gre_bridge.api import server, socket_protocol
 from gre_bridge.daemon import listeners
@@ -46,7 +47,10 @@ async def served() -> AsyncIterator[Serve]:
             return JSONResponse([request.client.host, request.url.scheme])
 
         routes = [Route("/", whoami), *([WebSocketRoute("/ws", endpoint)] if endpoint else [])]
-        sock = socket.create_server(("127.0.0.1", 0))
+        bound = listeners.listen(settings.model_copy(update={"admin_port": 0}), api=True)
+        bound.admin.close()
+        sock = bound.api
+        assert sock is not None
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         tasks.append(
             asyncio.create_task(server.serve(Starlette(routes=routes), settings=settings, sock=sock))
@@ -338,6 +342,34 @@ async def test_who_asks_is_who_the_trusted_proxies_say(served: Serve) -> None:
         "https",
     ]
     assert await ask(await served(trusted_proxies=()), **forwarded) == ["127.0.0.1", "http"]
+
+
+async def test_a_proxy_is_recognised_in_either_spelling_of_its_address(served: Serve) -> None:
+    """On `::` an IPv4 proxy comes as ::ffff:127.0.0.1."""
+    port = (await served(http_host="::", trusted_proxies=("127.0.0.1", "198.51.100.0/24"))).rpartition(":")[2]
+    async with httpx.AsyncClient() as http:
+
+        async def ask(chain: str) -> Any:
+            return (await http.get(f"http://127.0.0.1:{port}/", headers={"X-Forwarded-For": chain})).json()[0]
+
+        assert await ask("203.0.113.7") == "203.0.113.7"
+        assert await ask("203.0.113.7, ::ffff:198.51.100.2") == "203.0.113.7"
+
+
+def test_a_start_beyond_this_machine_says_that_no_proxy_is_trusted() -> None:
+    for host, proxies, warned in (
+        ("0.0.0.0", ("127.0.0.1", "::1"), True),
+        ("::", (), True),
+        ("0.0.0.0", ("127.0.0.1", "10.0.0.0/8"), False),
+        ("127.0.0.1", ("127.0.0.1", "::1"), False),
+    ):
+        settings = Settings(
+            supabase_url="https://p.supabase.co", supabase_service_key=SecretStr("key"), http_host=host,
+            trusted_proxies=proxies,
+        )  # fmt: skip
+        with capture_logs() as said:
+            server._warn_of_one_address(settings)
+        assert bool(said) == warned
 
 
 async def test_an_address_that_is_taken_is_named() -> None:

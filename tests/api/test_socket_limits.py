@@ -20,6 +20,7 @@ from websockets.uri import parse_uri
 
 from tests.api.client import WITHIN, Client, entered, opened, ws_url
 from tests.api.conftest import ORIGIN, Api
+from tests.hostile import UPGRADE
 from tests.stack import StackProcess, Worker, wait_until
 
 
@@ -195,6 +196,33 @@ async def test_the_server_answers_pings(api: Api, player_id: int) -> None:
     async with entered(api.worker.url, token(api.stack, player_id)) as client:
         async with asyncio.timeout(WITHIN):
             await (await client.ws.ping())
+
+
+async def test_whoever_comes_is_let_in_however_many_wait(api: Api, player_id: int) -> None:
+    """Connections that never authenticate fill the waiting places: the one that has waited longest makes room."""
+    held: list[asyncio.StreamWriter] = []
+    host, port = api.worker.url.removeprefix("http://").split(":")
+
+    async def wait_for_ever(address: str) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        held.append(writer)
+        writer.write(UPGRADE + f"X-Forwarded-For: {address}\r\n\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"101"
+
+    try:
+        for n in range(0, 1_000, 50):
+            await asyncio.gather(*(wait_for_ever(f"198.51.100.{n // 250}") for _ in range(50)))
+        # From an address that nobody else has, from one of the crowd's, and from the IPv6 network of one of them.
+        for address in ("203.0.113.99", "198.51.100.1", "2001:db8::1"):
+            async with entered(
+                api.worker.url, token(api.stack, player_id), headers={"X-Forwarded-For": address}
+            ):
+                pass
+        await asyncio.gather(*(wait_for_ever(f"2001:db8:0:1::{n:x}") for n in range(100)))
+        assert api.worker.metric("gre_socket_closes_total", code="4429") > 75, "a /64 is one visitor"
+    finally:
+        for writer in held:
+            writer.transport.abort()
 
 
 # Tokens ----------------------------------------------------------------------------------------------------

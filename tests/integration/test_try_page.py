@@ -54,7 +54,8 @@ def test_beside_a_daemon_pages_may_subscribe_unless_origins_were_set(
     monkeypatch.delenv("GRE_CORS_ORIGINS", raising=False)
     page = TryPage(Keys.generate())
     daemon, stack = "http://127.0.0.1:5000", "http://127.0.0.1:54321"
-    added = {"PUSHER_AUTH_URL": f"{daemon}/api/pusher/auth", "GRE_CORS_ORIGINS": stack}
+    local = "http://localhost:*,http://127.0.0.1:*"
+    added = {"PUSHER_AUTH_URL": f"{daemon}/api/pusher/auth", "GRE_CORS_ORIGINS": f"{stack},{local}"}
     assert page.beside(daemon, stack) == added
     monkeypatch.setenv("GRE_CORS_ORIGINS", "https://portal.example")
     assert page.beside(daemon, stack)["GRE_CORS_ORIGINS"] == "https://portal.example"

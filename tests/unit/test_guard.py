@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable
 from typing import cast
 
@@ -82,16 +84,36 @@ def test_an_address_is_what_one_visitor_has(clock: Clock, one: str | None, anoth
     assert (guard.wait(another) > 0) == same
 
 
+def test_one_bad_subject_does_not_lock_out_the_others_of_its_address(clock: Clock) -> None:
+    guard = Guard(6, clock)
+    for _ in range(30):
+        guard.failed(HOME, "eve")
+        clock.now += 1
+    assert guard.wait(HOME, "eve") > 0
+    assert guard.wait(HOME, "asha") == 0
+    assert guard.wait_of_all(HOME) == 0
+
+
+def test_subjects_that_are_made_up_meet_the_addresss_own_budget(clock: Clock) -> None:
+    guard = Guard(6, clock)
+    for n in range(60):
+        assert guard.wait(HOME, f"made up {n}") == 0
+        guard.failed(HOME, f"made up {n}")
+    assert guard.wait(HOME, "asha") > 0 and guard.wait_of_all(HOME) > 0
+    assert guard.wait(HOME, "asha", known=True) == 0
+    assert guard.wait(OTHER, "asha") == 0
+
+
 def test_the_guards_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_module, "ADDRESSES", 100)
     guard = Guard(1, clock)
     for n in range(10_000):
         guard.failed(f"10.0.{n // 256}.{n % 256}")
-    assert len(guard._paid) == 100
+    assert len(guard._subjects.paid) == len(guard._addresses.paid) == 100
     assert guard.wait("10.0.39.15") > 0 and guard.wait("10.0.0.1") == 0
     clock.now += 61
     guard.failed(HOME)
-    assert len(guard._paid) == 1
+    assert len(guard._subjects.paid) == len(guard._addresses.paid) == 1
 
 
 def answering(*answers: Exception | str) -> tuple[Callable[[], Awaitable[str]], list[int]]:
@@ -151,6 +173,40 @@ async def test_known_tokens_pass_where_others_wait(access: Access, clock: Clock)
         await access.ask(HOME, "new", answering(Refused(403, "staff_only", "only staff may do this"))[0])
     await fail(access, 1)
     assert await access.ask(HOME, "new", question) == "yes"
+
+
+def token_of(subject: str, signature: str) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps({"sub": subject}).encode()).decode().rstrip("=")
+    return f"eyJhbGciOiJIUzI1NiJ9.{payload}.{signature}"
+
+
+async def test_a_guest_with_a_new_token_comes_in_beside_a_bad_visitor(access: Access, clock: Clock) -> None:
+    """A venue's guests share an address, and their tokens are new each hour."""
+    await access.ask(HOME, token_of("asha", "first"), answering("yes")[0])
+    for n in range(60):
+        with pytest.raises(Refused):
+            await access.ask(HOME, f"nonsense {n}", answering(BAD)[0])
+        clock.now += 1
+        assert await access.ask(HOME, token_of(f"guest {n}", "new"), answering("yes")[0]) == "yes"
+    # Made-up subjects use up what the address has; whoever was here before still comes in.
+    for n in range(30):
+        with pytest.raises(Refused):
+            await access.ask(HOME, token_of(f"made up {n}", "forged"), answering(BAD)[0])
+    with pytest.raises(Refused, match="too many"):
+        await access.ask(HOME, token_of("stranger", "new"), answering("yes")[0])
+    assert await access.ask(HOME, token_of("asha", "second"), answering("yes")[0]) == "yes"
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["a.b.c", "a.!!!.c", "..", "a." + "x" * 50_000 + ".c", "a.bnVsbA.c", "a.eyJzdWIiOjF9.c", "a.\xff.c"],
+)
+async def test_a_token_that_names_nobody_is_counted_all_the_same(access: Access, token: str) -> None:
+    for _ in range(3):
+        with pytest.raises(Refused, match="not valid"):
+            await access.ask(HOME, token, answering(BAD)[0])
+    with pytest.raises(Refused, match="too many"):
+        await access.ask(HOME, token, answering(BAD)[0])
 
 
 async def test_a_token_that_ended_is_known_no_longer(access: Access, clock: Clock) -> None:

@@ -142,6 +142,17 @@ def test_a_blank_variable_is_no_value(given: pytest.MonkeyPatch, name: str, blan
         ("GRE_LOG_LEVEL", "loud"),
         ("GRE_LOG_FORMAT", "xml"),
         ("GRE_DOCS", "maybe"),
+        ("PUSHER_PORT", "tcp://10.0.0.1:6001"),
+        ("GRE_CORS_ORIGINS", "staff.example.com"),
+        ("GRE_CORS_ORIGINS", "https://staff.example.com/portal"),
+        ("GRE_CORS_ORIGINS", "https://staff.example.com?x"),
+        ("GRE_CORS_ORIGINS", "https://*.example.com"),
+        ("GRE_CORS_ORIGINS", "https://me@example.com"),
+        ("GRE_CORS_ORIGINS", "https://a.example https://b.example"),
+        ("GRE_CORS_ORIGINS", "https://m\u00fcnchen.example"),
+        ("GRE_TRUSTED_PROXIES", "proxy.internal"),
+        ("GRE_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("GRE_TRUSTED_PROXIES", "127.0.0.1 10.0.0.1"),
     ],
 )
 def test_a_malformed_variable_is_named_and_not_quoted(
@@ -238,6 +249,49 @@ def test_the_environment_wins_over_the_file_by_its_older_name_too(
 def test_lists_are_separated_by_commas(given: pytest.MonkeyPatch) -> None:
     given.setenv("GRE_PUSHER_PLAYER_CHANNELS", " staff-portal , private-staff-portal,")
     assert load_settings().pusher_player_channels == ("staff-portal", "private-staff-portal")
+
+
+@pytest.mark.parametrize(
+    ("given_as", "read_as"),
+    [
+        ("https://Staff.Example.com/", "https://staff.example.com"),
+        ("HTTPS://a.example:443", "https://a.example"),
+        ("http://a.example:8080", "http://a.example:8080"),
+        ("http://localhost:*", "http://localhost:*"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("*", "*"),
+    ],
+)
+def test_origins_are_read_as_browsers_spell_them(
+    given: pytest.MonkeyPatch, given_as: str, read_as: str
+) -> None:
+    given.setenv("GRE_CORS_ORIGINS", given_as)
+    assert load_settings().cors_origins == (read_as,)
+
+
+def test_proxies_are_addresses_or_networks(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_TRUSTED_PROXIES", "10.1.2.3/8, ::FFFF:192.0.2.7, 2001:DB8::1, ::ffff:10.0.0.0/104")
+    assert load_settings().trusted_proxies == ("10.0.0.0/8", "192.0.2.7", "2001:db8::1", "10.0.0.0/8")
+
+
+def test_the_address_that_kubernetes_puts_into_a_port_is_explained(given: pytest.MonkeyPatch) -> None:
+    given.setenv("PUSHER_PORT", "tcp://10.0.0.1:6001")
+    assert "Kubernetes" in complaint() and "10.0.0.1" not in complaint()
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate\n"])
+def test_certificates_that_cannot_be_read_are_named(
+    given: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "roots.pem"
+    if content is not None:
+        file.write_text(content)
+    given.setenv("SSL_CERT_FILE", str(file))
+    assert complaint().startswith("SSL_CERT_FILE: ")
+    given.delenv("SSL_CERT_FILE")
+    given.setenv("SSL_CERT_DIR", str(file / "nowhere"))
+    assert complaint().startswith("SSL_CERT_DIR: ")
 
 
 def test_blank_optional_variables_count_as_not_set(given: pytest.MonkeyPatch) -> None:
