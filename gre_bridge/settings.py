@@ -115,13 +115,20 @@ def _port(value: Any) -> Any:
     return value
 
 
+def _key(value: Any) -> Any:
+    """As `_filled`, where an empty variable is one that is not set: a pasted blank is no part of a key."""
+    value = _blank(value)
+    return value if value is None else _filled(value)
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
 Url = Annotated[str, BeforeValidator(_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_filled)]
 Maybe = Annotated[str | None, BeforeValidator(_blank)]
-MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_blank)]
+MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_key)]
+MaybeKey = Annotated[str | None, BeforeValidator(_key)]
 
 
 def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
@@ -154,7 +161,7 @@ class Settings(BaseSettings):
 
     # Pusher Channels
     pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
-    pusher_key: Maybe = _env("PUSHER_KEY", default=None)
+    pusher_key: MaybeKey = _env("PUSHER_KEY", default=None)
     pusher_secret: MaybeSecret = _env("PUSHER_SECRET", default=None)
     pusher_cluster: Maybe = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
     pusher_host: Maybe = _env("PUSHER_HOST", default=None)

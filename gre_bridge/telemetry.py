@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import structlog
@@ -23,6 +23,8 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from gre_bridge import __version__
 from gre_bridge.log_writer import LogWriter
@@ -114,6 +116,26 @@ def configure_logging(
         logging.getLogger(name).propagate = True
 
 
+class Reasons(Collector):
+    """Why each sink's breaker is not closed: one series for each that is not, so that none outlives its reason."""
+
+    def __init__(self) -> None:
+        """No sink is known yet."""
+        self.by_sink: dict[str, Callable[[], str]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The reasons as they are now."""
+        family = GaugeMetricFamily(
+            "gre_breaker_reason",
+            "1 for the reason why a sink's breaker is not closed",
+            labels=["sink", "reason"],
+        )
+        for sink, reason in self.by_sink.items():
+            if said := reason():
+                family.add_metric([sink, said], 1)
+        yield family
+
+
 class Metrics:
     """All metrics of one process, in a registry of their own."""
 
@@ -165,6 +187,8 @@ class Metrics:
         self.breaker = Gauge(
             "gre_breaker_state", "0 closed, 1 half open, 2 open", ["sink"], registry=registry
         )
+        self.breaker_reasons = Reasons()
+        registry.register(self.breaker_reasons)
         self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
         self.lost_leases = Counter(
             "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],

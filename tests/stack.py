@@ -79,6 +79,11 @@ class Worker:
         return False
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The variables that it runs with."""
+        return self._env
+
+    @property
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
@@ -285,7 +290,8 @@ def judge(stack: StackProcess) -> Verdict:
         "pusher": [(i["data"]["id"], i["data"]["session_id"], i["data"]["seq"], i["at"]) for i in stack.received("pusher")
                    if i["status"] == 200 and i["channel"] in ("staff-portal", "private-staff-portal") and i["name"].startswith("new-")],
         "onesignal": [(i["body"]["data"]["message_id"], i["body"]["data"]["session_id"], i["body"]["data"]["seq"], i["at"])
-                      for i in stack.received("onesignal") if i["status"] == 200 and not i["replayed"]],
+                      for i in stack.received("onesignal")
+                      if i["status"] == 200 and not i["replayed"] and i["body"]["data"]["message_id"]],
     }  # fmt: skip
     for sink, seen in arrivals.items():
         first: dict[str, float] = {}

@@ -93,7 +93,8 @@ class Pusher:
 
     def _verify(self, scope: Scope, query: dict[str, str], body: bytes) -> None:
         if query.get("auth_key") != self._key:
-            raise RefusedError(401, f"Unknown auth_key {query.get('auth_key', '')}")
+            # (400, not 401: pusher-http-php#118. So for a right key at another cluster.)
+            raise RefusedError(400, f"Unknown auth_key {query.get('auth_key', '')}")
         try:
             then = datetime.fromtimestamp(int(query.get("auth_timestamp", "")), UTC)
         except (ValueError, OverflowError, OSError):

@@ -96,6 +96,7 @@ def judge_pusher(status: int, ahead: float | None) -> Finding:
     if status == 401 and ahead is not None and abs(ahead) > SKEW_REFUSED:
         return failed(PUSHER, "HTTP 401: the signature's time is too far from Pusher's clock", _NTP)
     found, fix = {
+        400: ("it does not know the key here", "check PUSHER_KEY, and that PUSHER_CLUSTER (or PUSHER_HOST) is the app's"),
         401: ("it refused the key or the signature", "check PUSHER_KEY and PUSHER_SECRET (App Keys in Pusher's dashboard)"),
         403: ("the app is disabled or over its quota", "look at the app in Pusher's dashboard"),
         404: ("there is no such app at this address", "check PUSHER_APP_ID and PUSHER_CLUSTER (or PUSHER_HOST)"),

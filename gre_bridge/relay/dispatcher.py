@@ -108,6 +108,7 @@ class Dispatcher:
         """Seconds that a turn may take: one wait, at most a sweep, and one claim, which the store bounds."""
         state = metrics.breaker.labels(sink.name)
         state.set_function(lambda: list(BreakerState).index(self.breaker.state(self._clock())))
+        metrics.breaker_reasons.by_sink[sink.name] = self._breaker_reason
         self._bell = asyncio.Event()
         self._stopping = False
         self._paused = ""
@@ -119,6 +120,10 @@ class Dispatcher:
         self._spins = 0
         self._errors = 0
         self._claimed: OrderedDict[str, None] = OrderedDict()
+
+    def _breaker_reason(self) -> str:
+        closed = self.breaker.state(self._clock()) is BreakerState.CLOSED
+        return "" if closed else self.breaker.reason
 
     def has_claimed(self, message_id: str) -> bool:
         """Whether this message was claimed here a moment ago (one of the last few thousand)."""
@@ -251,6 +256,8 @@ class Dispatcher:
         now = self._clock()
         self._due_at = None if claim.next_in is None else now + claim.next_in
         claim = self._without_ours(claim)
+        if not claim.lanes and self.breaker.nothing_due(now, waiting=claim.next_in is not None):
+            log.info("breaker closed: nothing waits", sink=self.sink.name)
         if claim.lanes:
             self._spins = 0
             self._more = claim.next_in == 0

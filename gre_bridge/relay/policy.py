@@ -79,6 +79,8 @@ class Breaker:
     share: float = 0.1
     cap: float = 15.0
     retry_after_cap: float = 300.0
+    idle: float = 30.0
+    """Seconds that a half-open breaker waits for work that others may have in hand."""
     jitter: Jitter = random.random
     failures: int = 0
     reason: str = ""
@@ -111,6 +113,20 @@ class Breaker:
         """A probe ended; True when it found nothing to send, so that the next work is the probe."""
         undecided, self._probing = self._probing, False
         return undecided
+
+    def nothing_due(self, now: float, *, waiting: bool) -> bool:
+        """A half-open breaker found no work to probe with; `waiting`: some is due later, or is in another worker's hands.
+
+        Returns whether that closed it: another worker may have drained everything since, and then no probe would ever go.
+        That the service failed is remembered: the next failure opens the breaker at once.
+        """
+        if self._until is None or self.state(now) is not BreakerState.HALF_OPEN or self._probing:
+            return False
+        if waiting and now < self._until + self.idle:
+            return False
+        self._until, self.since, self.reason = None, None, ""
+        self.failures = self.threshold - 1
+        return True
 
     def success(self, now: float) -> bool:
         """The service took something. Returns whether that closed the breaker.

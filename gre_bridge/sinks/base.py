@@ -43,7 +43,7 @@ class Result(StrEnum):
     ACCEPTED = "accepted"
     """The service took it."""
     REJECTED = "rejected"
-    """The service refused this very parcel (400, 413): `error` is permanent."""
+    """The service refused this very parcel (400, 413), while it took something else: `error` is permanent."""
     FAILED = "failed"
     """The service as a whole failed (no connection, 5xx, 429, bad credentials): not the parcel's fault."""
     UNSENT = "unsent"
@@ -110,7 +110,10 @@ class Sink(Protocol):
 
         Returns one outcome for each parcel, in the same order, and never raises for what the service does.
         After a lane's first parcel that did not get through, that lane's later ones are UNSENT; once the
-        service as a whole has failed, nothing more is tried. A parcel with nothing to send is ACCEPTED
+        service as a whole has failed, nothing more is tried. A refusal counts as the parcel's fault only if the
+        service took something in the same call, if need be a control that nobody can find fault with: a wrong key, a
+        proxy or a firewall refuses everything, and then nothing was learnt about any one parcel (FAILED).
+        A parcel with nothing to send is ACCEPTED
         (its `expired` and its receipts stay valid) unless its lane has stopped before it.
         """
         ...

@@ -19,6 +19,7 @@ from gre_bridge.http import Answer
 
 MAX_RETRY_AFTER = 300.0
 """Seconds; a service that asks for more is asked again after this time all the same."""
+MAX_SUSPECTS = 100
 REFUSED = frozenset({400, 413})
 AGAIN = frozenset({408, 425, 429})
 
@@ -35,13 +36,57 @@ def failure(service: str, answer: Answer, *, credentials: str, address: str) -> 
     status = answer.status
     code = str(status)
     if status in REFUSED:
-        return PermanentError(f"{service} refused it: HTTP {status}", code=code)
+        words = (
+            f" with a page that is not {service}'s (a proxy's?): check {address}" if is_page(answer) else ""
+        )
+        return PermanentError(f"{service} refused it: HTTP {status}{words}", code=code)
     if status in AGAIN or status >= 500:
         return TransientError(
             f"{service} answered HTTP {status}", code=code, retry_after=retry_after(answer.headers)
         )
     hint = credentials if status in (401, 403) else address
     return ConfigurationError(f"{service} answered HTTP {status}: check {hint}", code=code)
+
+
+class EventRefused(PermanentError):  # noqa: N818 - an answer
+    """A refusal in the service's own words about this very event."""
+
+
+class Suspects:
+    """The lanes whose events were refused since the service last took something.
+
+    One refusal in the service's own words about that event is believed. A second lane's, or other words, may be said to
+    everything that is sent: then only a control tells.
+    """
+
+    def __init__(self) -> None:
+        """Nobody is suspected."""
+        self._lanes = set[str]()
+
+    def believes(self, lane: str, error: PermanentError) -> bool:
+        """Whether this refusal is the event's fault, as far as can be told without asking the service."""
+        if len(self._lanes) < MAX_SUSPECTS:
+            self._lanes.add(lane)
+        return isinstance(error, EventRefused) and self._lanes == {lane}
+
+    def clear(self) -> None:
+        """The service took something."""
+        self._lanes.clear()
+
+
+def refuses_all(service: str, error: BridgeError) -> BridgeError:
+    """The error for a service that refused an event, and then one that nobody can find fault with: an outage.
+
+    `error` is what it said to the second. A wrong key or host, a proxy or a firewall may say 400 or 413 to everything.
+    """
+    if not isinstance(error, PermanentError):
+        return error
+    return TransientError(f"{service} refuses whatever it is sent: {error}", code=error.code)
+
+
+def is_page(answer: Answer) -> bool:
+    """Whether the body is a page for people: a proxy's or a web server's words, not those of a service's API."""
+    return "html" in answer.headers.get("content-type", "") or answer.body.lstrip()[:1] == b"<"
 
 
 def unreadable(service: str, answer: Answer) -> TransientError:

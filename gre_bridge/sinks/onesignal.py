@@ -16,16 +16,27 @@ from yarl import URL
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
 from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PushStatus, Result, receipt
-from gre_bridge.sinks.http import failure, json_object, unreadable
+from gre_bridge.sinks.http import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 _SERVICE = "OneSignal"
 _KNOWN = frozenset(
     {
         "You must include which players, segments, or tags you wish to send this notification to.",
         "Notification content must not be null for any languages.",
+        "Message Notifications must have English language content",
+        "Message Notifications must have Any/English language content",
     }
 )
 """Sentences of OneSignal's 400 that may be quoted (its documentation and its packages' error catalog)."""
+_NOBODY = "All included players are not subscribed"
+CONTROL: dict[str, Any] = {
+    "target_channel": "push",
+    "include_aliases": {"external_id": ["gre-bridge-check"]},
+    "contents": {"en": "Check"},
+    # The fields of a message's push, empty, for whoever reads the record of what was sent.
+    "data": {"type": "check", "message_id": None, "session_id": None, "seq": 0},
+}
+"""A push that nobody can find fault with, to an external id that nobody has: OneSignal answers that it reached nobody."""
 
 
 class OneSignalSink:
@@ -58,6 +69,7 @@ class OneSignalSink:
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError("ONESIGNAL_API_URL is no http(s) URL")
         self.concurrency = concurrency
+        self._suspects = Suspects()
         self._app_id = app_id
         self._url = url
         self._headers = {
@@ -96,10 +108,30 @@ class OneSignalSink:
                 raise TypeError("OneSignal is sent pushes, nothing else")
             error, written = await self._post(push)
             receipts += written
-            if error is not None:
-                rejected = isinstance(error, PermanentError)
-                return Outcome(Result.REJECTED if rejected else Result.FAILED, error, receipts)
+            if error is None:
+                self._suspects.clear()
+                continue
+            if not isinstance(error, PermanentError):
+                return Outcome(Result.FAILED, error, receipts)
+            if not self._suspects.believes(parcel.lane_key, error) and (outage := await self._control()):
+                return Outcome(Result.FAILED, outage, receipts)
+            receipts.append(receipt(push.row, "failed", error=str(error)))
+            return Outcome(Result.REJECTED, error, receipts)
         return Outcome(Result.ACCEPTED, receipts=receipts)
+
+    async def _control(self) -> BridgeError | None:
+        """Send a push that nobody can find fault with; the error of a service that refuses everything."""
+        content = orjson.dumps({"app_id": self._app_id, **CONTROL})
+        try:
+            answer = await self._transport.request("POST", self._url, self._headers, content)
+        except BridgeError as exc:
+            return exc
+        body = json_object(answer.body)
+        if body is not None and (200 <= answer.status < 300 or _NOBODY in str(body.get("errors"))):
+            return None
+        return refuses_all(
+            _SERVICE, unreadable(_SERVICE, answer) if answer.status < 300 else _refusal(answer)
+        )
 
     async def _post(self, push: Push) -> tuple[BridgeError | None, list[dict[str, Any]]]:
         content = orjson.dumps({"app_id": self._app_id, **push.body})
@@ -109,10 +141,7 @@ class OneSignalSink:
             return exc, []
         if 200 <= answer.status < 300:
             return _taken(push, answer)
-        error = _refusal(answer)
-        if isinstance(error, PermanentError):
-            return error, [receipt(push.row, "failed", error=str(error))]
-        return error, []
+        return _refusal(answer), []
 
 
 def _taken(push: Push, answer: Answer) -> tuple[BridgeError | None, list[dict[str, Any]]]:
@@ -120,7 +149,9 @@ def _taken(push: Push, answer: Answer) -> tuple[BridgeError | None, list[dict[st
     body = json_object(answer.body)
     if body is None or not (isinstance(body.get("id"), str) or body.get("errors")):
         return unreadable(_SERVICE, answer), []
-    provider_id = body.get("id") or None
+    provider_id = (
+        str(body.get("id") or "")[:100].replace("\x00", "") or None
+    )  # (no text of PostgreSQL's holds a NUL)
     status: PushStatus = "sent" if provider_id else "no_recipients"
     return None, [receipt(push.row, status, provider_id=provider_id, error=_unknown_recipients(body))]
 
@@ -147,5 +178,5 @@ def _refusal(answer: Answer) -> BridgeError:
         if isinstance(reason, str) and reason.startswith("app_id "):
             return ConfigurationError(f"{error}: check ONESIGNAL_APP_ID", code=error.code)
         if isinstance(reason, str) and reason in _KNOWN:
-            return PermanentError(f"{error}: {reason}", code=error.code)
+            return EventRefused(f"{error}: {reason}", code=error.code)
     return error

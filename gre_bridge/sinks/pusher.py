@@ -17,13 +17,28 @@ import pusher  # type: ignore[import-untyped]
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
 from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
-from gre_bridge.sinks.http import failure, json_object, unreadable
+from gre_bridge.sinks.http import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 MAX_BATCH = 10
 """Events in one call of `batch_events` (Pusher's documentation)."""
 
 _SERVICE = "Pusher"
+_WHERE = "PUSHER_KEY, PUSHER_SECRET and that PUSHER_CLUSTER (or PUSHER_HOST) is the app's"
 _HOST = re.compile(r"[-\w.]+|\[[0-9a-fA-F:.]+\]")
+_CREDENTIALS = re.compile(
+    rb"(Unknown (auth_key|app_id)|Invalid (signature|auth_|body_md5)|Timestamp expired|Version required|App\b.*disabled)",
+    re.IGNORECASE,
+)
+"""How Pusher's 400 begins where the request as such is wrong: an unknown key, or a key of another cluster, is no 401."""
+_EVENT = re.compile(
+    rb"The data content of this event|Invalid (channel|event)|Event name too long|Too many channels",
+    re.IGNORECASE,
+)
+"""How Pusher's 400 and 413 begin where they blame the event."""
+CONTROL = PusherEvent("private-gre-bridge-check", "check", "")
+"""What a control is sent to: a private channel that nobody may subscribe to."""
+CONTROL_SIZE = 1024
+"""Bytes of a control's data, at most. It is as large as the event that was refused, since a proxy may refuse by size."""
 _Item = tuple[int, PusherEvent]
 """An event and the index of its parcel."""
 _Post = Callable[[Sequence[PusherEvent]], Awaitable[BridgeError | None]]
@@ -56,6 +71,7 @@ class PusherSink:
         if host and not _HOST.fullmatch(host):
             raise ConfigurationError("PUSHER_HOST is a host's name or address, without scheme, port and path")
         self.concurrency = concurrency
+        self._suspects = Suspects()
         self._transport = transport or Pool(service=_SERVICE, connections=concurrency, timeout=timeout)
         try:
             self._client = pusher.Pusher(
@@ -74,7 +90,14 @@ class PusherSink:
 
     async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """See `gre_bridge.sinks.base.Sink.send`. A parcel is accepted only if all of its events were."""
-        return await _Sending(parcels, self._post).run()
+        return await _Sending(parcels, self._post, self._control, self._suspects).run()
+
+    async def _control(self, refused: PusherEvent) -> BridgeError | None:
+        """Send an event that nobody can find fault with; the error of a service that refuses everything."""
+        size = min(len(refused.data), CONTROL_SIZE)
+        data = '{"check":"' + "x" * (size - 12) + '"}'
+        error = await self._post([PusherEvent(CONTROL.channel, CONTROL.name, data)])
+        return refuses_all(_SERVICE, error) if error else None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -88,12 +111,20 @@ class PusherSink:
         except BridgeError as exc:
             return exc
         if not 200 <= answer.status < 300:
-            return failure(
+            if answer.status == 400 and (found := _CREDENTIALS.match(answer.body.lstrip())):
+                words = found[1].decode("ascii", "replace")
+                return ConfigurationError(
+                    f"{_SERVICE} answered HTTP 400 ({words}): check {_WHERE}", code="400"
+                )
+            error = failure(
                 _SERVICE,
                 answer,
                 credentials="PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, the app's quota and the clock here",
                 address="PUSHER_APP_ID and PUSHER_HOST or PUSHER_CLUSTER",
             )
+            if isinstance(error, PermanentError) and _EVENT.match(answer.body.lstrip()):
+                return EventRefused(str(error), code=error.code)
+            return error
         return unreadable(_SERVICE, answer) if json_object(answer.body) is None else None
 
 
@@ -110,9 +141,19 @@ class _Backend:
 class _Sending:
     """One call of `send`: what is left of each parcel, which lanes have stopped, and why."""
 
-    def __init__(self, parcels: Sequence[Parcel], post: _Post) -> None:
+    def __init__(
+        self,
+        parcels: Sequence[Parcel],
+        post: _Post,
+        control: Callable[[PusherEvent], Awaitable[BridgeError | None]],
+        suspects: Suspects,
+    ) -> None:
+        self._suspects = suspects
         self._parcels = parcels
         self._post = post
+        self._control = control
+        self._takes = False
+        """Whether the service took something in this call."""
         self._left = [len(parcel.payloads) for parcel in parcels]
         self._errors: dict[int, BridgeError] = {}
         self._stopped = set[str]()
@@ -135,7 +176,17 @@ class _Sending:
         if not items or self._down:
             return
         error = await self._post([event for _, event in items])
+        alone = len(items) == 1 and not self._takes
+        if (
+            alone
+            and isinstance(error, PermanentError)
+            and not self._suspects.believes(self._lane(items[0]), error)
+        ):
+            error = await self._control(items[0][1]) or error
+            self._takes = isinstance(error, PermanentError)
         if error is None:
+            self._takes = True
+            self._suspects.clear()
             for index, _ in items:
                 self._left[index] -= 1
         elif not isinstance(error, PermanentError):

@@ -173,6 +173,7 @@ async def test_pushers_date_shows_how_far_the_clock_is_off(
 @pytest.mark.parametrize(
     ("status", "names"),
     [
+        (400, "PUSHER_KEY"),
         (401, "PUSHER_SECRET"),
         (403, "dashboard"),
         (404, "PUSHER_APP_ID"),

@@ -260,3 +260,28 @@ def test_what_was_dropped_is_neither_held_nor_prolonged() -> None:
     assert lease.due(100.0) == ["b"]
     assert lease.drop(["b"]) == 1
     assert len(lease) == 0
+
+
+def test_a_half_open_breaker_closes_when_nothing_waits_and_remembers_that_it_failed() -> None:
+    one = opened(error=DOWN, threshold=1)
+    assert not one.nothing_due(0.05, waiting=False), "open: the outage may last"
+    later = 1.0
+    assert one.state(later) is BreakerState.HALF_OPEN
+    assert not one.nothing_due(later, waiting=True), "work is due later: that will be the probe"
+    assert one.nothing_due(later, waiting=False)
+    assert (one.state(later), one.reason) == (BreakerState.CLOSED, "")
+    one = opened(error=WRONG_KEY)
+    assert one.nothing_due(later, waiting=False)
+    assert one.failure(later, DOWN), "one failure, not three, opens it again"
+
+
+def test_a_half_open_breaker_waits_half_a_minute_for_work_in_others_hands() -> None:
+    one = opened(error=WRONG_KEY)
+    assert not one.nothing_due(29.0, waiting=True)
+    assert one.nothing_due(31.0, waiting=True)
+
+
+def test_a_probe_under_way_is_not_called_off() -> None:
+    one = opened(error=WRONG_KEY)
+    one.begin_probe()
+    assert not one.nothing_due(60.0, waiting=False)

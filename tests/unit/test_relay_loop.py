@@ -1242,3 +1242,24 @@ async def test_a_flush_with_nothing_to_write_returns_at_once() -> None:
     await settled_in_time(it.settler.flush(), 0.1)
     assert outbox.calls == []
     await gone(it.task)
+
+
+@virtual
+async def test_a_worker_whose_sister_drained_everything_closes_its_breaker() -> None:
+    """It has no lane to probe with, and must not say for ever that the service is down."""
+    outbox = Outbox()
+    failing = ScriptedSink(answer=lambda _: DOWN)
+    async with relaying(outbox, failing) as idle:
+        for n in range(4):
+            outbox.put(f"lane {n}", f"m{n}")
+        idle.dispatcher.ring()
+        await until(lambda: idle.value("gre_breaker_state") == 2)
+        assert idle.value("gre_breaker_reason", reason=str(DOWN)) == 1
+        async with relaying(outbox, ScriptedSink()):
+            await until(outbox.drained)
+        failing.answer = lambda _: None
+        tries = len(failing.requests)
+        await until(lambda: idle.value("gre_breaker_state") == 0, 70)
+        assert len(failing.requests) == tries, "nothing was there to try it with"
+        assert idle.dispatcher.breaker.reason == ""
+        assert idle.value("gre_breaker_reason", reason=str(DOWN)) == 0

@@ -382,6 +382,15 @@ def test_a_malformed_secret_from_a_file_is_named_and_not_quoted(
     assert complaint() == "SUPABASE_SERVICE_KEY: has characters that no key has"
 
 
+@pytest.mark.parametrize("name", ["PUSHER_KEY", "PUSHER_SECRET", "ONESIGNAL_API_KEY", "GRE_METRICS_TOKEN"])
+@pytest.mark.parametrize("value", [" abc123", "abc 123", "abc123\t", "äbc123"])
+def test_a_blank_pasted_with_a_key_is_named_and_not_quoted(
+    given: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    given.setenv(name, value)
+    assert complaint() == f"{name}: has characters that no key has"
+
+
 def test_all_complaints_are_told_to_who_asks_for_them(given: pytest.MonkeyPatch) -> None:
     given.setenv("SUPABASE_URL", "nonsense")
     given.setenv("GRE_HTTP_PORT", "http")

@@ -10,7 +10,7 @@ import pytest
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PusherEvent, Result
-from gre_bridge.sinks.onesignal import OneSignalSink
+from gre_bridge.sinks.onesignal import CONTROL, OneSignalSink
 from tests.loopback import (
     GARBAGE,
     GONE,
@@ -43,6 +43,9 @@ def push(text: str = "New message", row: dict[str, Any] | None = None) -> Push:
 
 def parcel(lane: str = "a", *, text: str = "New message", row: dict[str, Any] | None = None) -> Parcel:
     return Parcel(lane, (DELIVERY,), (push(text, row),))
+
+
+NOBODY = json_reply({"id": "", "errors": ["All included players are not subscribed"]})
 
 
 class Service:
@@ -160,7 +163,7 @@ async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, a
 async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
     sink: OneSignalSink, api: Service, body: bytes, told: str | None
 ) -> None:
-    api.respond(Reply(400, body))
+    api.respond(Reply(400, body), *([] if told else [NOBODY]))
     outcome = await one(sink)
     assert outcome.result is REJECTED
     assert isinstance(outcome.error, PermanentError)
@@ -237,10 +240,35 @@ async def test_a_closed_port_is_transient() -> None:
 
 
 async def test_a_rejected_push_stops_its_lane_and_no_other(sink: OneSignalSink, api: Service) -> None:
-    api.respond(Reply(400), json_reply({"id": "n"}))
+    api.respond(Reply(400), NOBODY, json_reply({"id": "n"}))
     outcomes = await sink.send([parcel("a"), parcel("a"), Parcel("a", ("d",)), parcel("b")])
     assert [o.result for o in outcomes] == [REJECTED, UNSENT, UNSENT, ACCEPTED]
-    assert len(api.requests) == 2
+    assert len(api.requests) == 3
+    control = api.requests[1].json()
+    assert control.pop("app_id") == APP
+    assert control == CONTROL
+
+
+OWN = b'{"errors": ["Notification content must not be null for any languages."]}'
+
+
+@pytest.mark.parametrize("body", [b"<html>Bad Request</html>", b'{"errors": ["no"]}', b"", OWN])
+async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_says(
+    sink: OneSignalSink, api: Service, body: bytes
+) -> None:
+    """A lone refusal in OneSignal's own words about the push is believed; a second lane's is not."""
+    api.respond(Reply(400, body))
+    first, second, third = [(await sink.send([parcel(lane)]))[0] for lane in ("a", "b", "a")]
+    assert first.result is (REJECTED if body == OWN else FAILED)
+    for outcome in (second, third):
+        assert outcome.result is FAILED
+        assert isinstance(outcome.error, TransientError)
+        assert "refuses whatever it is sent" in str(outcome.error)
+        assert outcome.receipts == []
+    api.respond(json_reply({"id": "n"}))
+    assert (await one(sink)).result is ACCEPTED
+    api.respond(Reply(400, OWN))
+    assert (await one(sink)).result is REJECTED
 
 
 async def test_nothing_is_sent_after_the_service_failed(sink: OneSignalSink, api: Service) -> None:

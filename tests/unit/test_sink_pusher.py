@@ -22,7 +22,7 @@ from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, T
 from gre_bridge.http import Pool
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
 from gre_bridge.sinks.http import MAX_RETRY_AFTER, retry_after
-from gre_bridge.sinks.pusher import PusherSink
+from gre_bridge.sinks.pusher import CONTROL, CONTROL_SIZE, PusherSink
 from tests.loopback import (
     GARBAGE,
     GONE,
@@ -51,6 +51,8 @@ class Pusher:
         self.accepted: list[str] = []
         self.guilty: dict[str, int] = {}
         self.break_at: int | None = None
+        self.controls: list[str] = []
+        self.words = b"The data content of this event is bad"
         self.requests: list[Request] = []
 
     def __call__(self, request: Request) -> Reply:
@@ -59,6 +61,9 @@ class Pusher:
         assert request.path == "/apps/123/batch_events"
         events = request.json()["batch"]
         assert 1 <= len(events) <= 10
+        if events[0]["channel"] == CONTROL.channel:
+            self.controls.append(events[0]["data"])
+            return json_reply({})
         names = [json.loads(event["data"])["n"] for event in events]
         self.batches.append(names)
         if self.break_at is not None and len(self.batches) >= self.break_at:
@@ -66,7 +71,7 @@ class Pusher:
         for name, event in zip(names, events, strict=True):
             status = 413 if len(event["data"]) > 10_240 else self.guilty.get(name)
             if status:
-                return Reply(status, b"The data content of this event is bad")
+                return Reply(status, self.words)
         self.accepted += names
         return json_reply({})
 
@@ -260,7 +265,7 @@ async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSin
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, PermanentError), (413, PermanentError),
+        (400, TransientError), (413, TransientError),
         (401, ConfigurationError), (403, ConfigurationError), (404, ConfigurationError),
         (302, ConfigurationError), (402, ConfigurationError),
         (408, TransientError), (429, TransientError),
@@ -271,11 +276,58 @@ async def test_every_status_is_one_of_three_kinds(status: int, kind: type[Bridge
     page = Reply(status, b"<html>secret chat text</html>", {"Location": "/elsewhere"})
     first, second = await send_to(page, parcel("1", "a"), parcel("2", "a"))
     assert type(first.error) is kind
-    assert first.result is (REJECTED if kind is PermanentError else FAILED)
+    assert first.result is FAILED
     assert second.result is UNSENT
     assert str(status) in str(first.error)
     assert "secret" not in str(first.error)
     assert SECRET not in str(first.error)
+
+
+REFUSALS = [
+    (400, b"Unknown auth_key 3f2a\n", ConfigurationError, "check PUSHER_KEY"),
+    (400, b"Invalid signature: you should have sent", ConfigurationError, "check PUSHER_KEY"),
+    (400, b"<html><h1>400 Bad Request</h1></html>", TransientError, "a page that is not Pusher's"),
+    (400, b"The plain HTTP request was sent to HTTPS port", TransientError, "refuses whatever it is sent"),
+    (413, b"<html>Request Entity Too Large</html>", TransientError, "a page that is not Pusher's"),
+    (400, b"The data content of this event is bad", TransientError, "refuses whatever it is sent"),
+    (413, b"", TransientError, "HTTP 413"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "kind", "told"), REFUSALS)
+async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_says(
+    status: int, body: bytes, kind: type[BridgeError], told: str
+) -> None:
+    """An unknown key, a proxy, plain HTTP to an HTTPS port: nothing was learnt about any one event."""
+    outcomes = await send_to(Reply(status, body), *(parcel(str(n), lane=str(n)) for n in range(10)))
+    assert REJECTED not in results(outcomes)[1:]
+    assert FAILED in results(outcomes)
+    error = next(o.error for o in outcomes if o.result is FAILED)
+    assert type(error) is kind
+    assert told in str(error)
+    assert "3f2a" not in str(error)
+
+
+async def test_a_lone_event_is_not_blamed_for_a_service_that_refuses_everything() -> None:
+    async with against(lambda _: Reply(400, b"<html>Bad Request</html>")) as sink:
+        for _ in range(3):
+            (outcome,) = await sink.send([parcel("1")])
+            assert outcome.result is FAILED
+
+
+@pytest.mark.parametrize("words", [b"The data content of this event is bad", b"<html>blocked</html>", b"no"])
+async def test_a_lone_event_that_is_refused_while_a_control_is_not_is_the_guilty_one(
+    service: Pusher, sink: PusherSink, words: bytes
+) -> None:
+    service.guilty, service.words = {"1": 400}, words
+    for text in ("", "x" * 5000):
+        bad = Parcel("a", ("d",), (event("1", text=text),))
+        (outcome,) = await sink.send([bad])
+        assert outcome.result is REJECTED
+        if words != b"The data content of this event is bad":  # Pusher's own words about this event
+            assert len(service.controls.pop()) == min(len(event("1", text=text).data), CONTROL_SIZE)
+    assert service.controls == []
+    assert service.accepted == []
 
 
 @pytest.mark.parametrize(

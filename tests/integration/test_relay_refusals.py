@@ -1,0 +1,114 @@
+"""A service that refuses everything is out of order, whatever status and words it uses: nothing dies, and the cause is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tests.stack import StackProcess, Worker, judge, wait_until
+
+PAGE = "<html><head><title>400 Bad Request</title></head><body>nginx</body></html>"
+CASES = [
+    ("pusher", 400, "Unknown auth_key", "check PUSHER_KEY"),
+    ("pusher", 400, PAGE, "a page that is not Pusher's"),
+    ("pusher", 413, "Request Entity Too Large", "refuses whatever it is sent"),
+    ("onesignal", 400, PAGE, "a page that is not OneSignal's"),
+    ("onesignal", 400, '{"errors": ["something is wrong"]}', "refuses whatever it is sent"),
+]
+
+
+def reason(worker: Worker, sink: str) -> str:
+    """The line of /metrics that says why the breaker is not closed, empty when it is."""
+    lines = httpx.get(f"{worker.url}/metrics", timeout=10).text.splitlines()
+    return next(
+        (
+            line
+            for line in lines
+            if line.startswith('gre_breaker_reason{reason="') and f'sink="{sink}"' in line
+        ),
+        "",
+    )
+
+
+@pytest.mark.parametrize(("sink", "status", "body", "told"), CASES)
+def test_a_service_that_refuses_everything_costs_no_attempt_and_names_the_cause(
+    stack: StackProcess, sink: str, status: int, body: str, told: str
+) -> None:
+    stack.fault(sink, {"status": status, "body": body})
+    with stack.worker(GRE_MAX_ATTEMPTS="2") as worker:
+        for n in range(120):
+            assert stack.insert(player_id=1 + n % 12, sender="player", message=f"m{n}").status_code == 201
+        found = wait_until(lambda: reason(worker, sink), 20, what="the reason in /metrics")
+        assert told in found
+        wait_until(lambda: len(stack.received(sink)) > 30, 30, what="some tries")
+
+        def in_status() -> bool:
+            command = [sys.executable, "-m", "gre_bridge", "status", "--json"]
+            said = subprocess.run(
+                command, env=worker.environment, capture_output=True, text=True, check=False, timeout=30
+            )
+            return any(
+                told in str(one["info"]["sinks"][sink]["error"]) for one in json.loads(said.stdout)["workers"]
+            )
+
+        wait_until(in_status, 40, 1, what="the reason in status")
+        with stack.db() as conn:
+            spent = conn.execute(
+                "select max(attempts) as attempts, count(*) filter (where state = 'dead') as dead from gre_relay_deliveries"
+            ).fetchone()
+        assert spent == {"attempts": 0, "dead": 0}
+        stack.fault(sink, None)
+        stack.drained()
+        assert reason(worker, sink) == ""
+    verdict = judge(stack)
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+
+
+def test_a_key_of_another_cluster_holds_the_work_and_a_lone_bad_event_still_dies(stack: StackProcess) -> None:
+    """Pusher answers an unknown key with 400; it answers a bad event with 400, too."""
+    with stack.worker(PUSHER_KEY="ffffffffffffffffffff") as wrong:
+        stack.insert(player_id=1, sender="player", message="waits")
+        assert "check PUSHER_KEY" in wait_until(lambda: reason(wrong, "pusher"), 20, what="the reason")
+    stack.fault("pusher", {"status": 400, "body": PAGE, "match": "poison"})
+    with stack.worker(GRE_MAX_ATTEMPTS="2"), stack.db() as conn:
+        stack.drained()
+        stack.insert(player_id=1, sender="player", message="poison")
+        stack.drained(30)
+        rows = conn.execute(
+            "select d.state, d.attempts, m.message from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id"
+            " where d.sink = 'pusher' order by d.ord"
+        ).fetchall()
+    assert [(row["message"], row["state"], row["attempts"]) for row in rows] == [
+        ("waits", "done", 0),
+        ("poison", "dead", 2),
+    ]
+
+
+def test_a_worker_with_nothing_to_send_does_not_go_on_saying_that_the_service_is_down(
+    stack: StackProcess,
+) -> None:
+    """Three messages in an outage, two workers, and no traffic afterwards."""
+    settings = {"GRE_SWEEP_INTERVAL": "1"}
+    with stack.worker(**settings) as one, stack.worker(**settings) as other:
+        stack.fault("pusher", {"status": 500})
+        for n in range(6):
+            stack.insert(player_id=1 + n, sender="player", message=f"m{n}")
+        both = (one, other)
+        wait_until(
+            lambda: any(w.metric("gre_breaker_state", sink="pusher") for w in both),
+            20,
+            what="an open breaker",
+        )
+        stack.fault("pusher", None)
+        stack.drained()
+        wait_until(
+            lambda: not any(w.metric("gre_breaker_state", sink="pusher") for w in both),
+            60,
+            what="both closed",
+        )
+        assert [reason(w, "pusher") for w in both] == ["", ""]
