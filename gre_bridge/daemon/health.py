@@ -110,7 +110,7 @@ class ProcessHealth:
 
     def overview(self) -> Json:
         """What the chat's own health endpoint tells of this process."""
-        now, hub = time.monotonic(), self._hub()
+        hub = self._hub()
         return {
             "connections": len(hub.audience) if hub else 0,
             "realtime": {
@@ -121,7 +121,7 @@ class ProcessHealth:
             "sinks": [
                 {
                     "sink": d.sink.name,
-                    "breaker": d.breaker.state(now).value,
+                    "breaker": d.breaker_state.value,
                     "error": d.breaker.reason or d.last_error or None,
                 }
                 for d in self._dispatchers

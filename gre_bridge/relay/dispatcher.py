@@ -18,6 +18,7 @@ from dataclasses import replace
 
 import structlog
 
+from gre_bridge.clock import shared_clock
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.models import Claim, LaneResult
 from gre_bridge.relay.lease import Lease
@@ -65,9 +66,9 @@ class Dispatcher:
         feed_healthy: Callable[[], bool] = lambda: False,
         on_missed: Callable[[float], None] = lambda _: None,
         on_forgotten: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = shared_clock,
     ) -> None:
-        """All times are in seconds. `on_missed` hears the age of work that no bell announced.
+        """All times are in seconds; `clock` must not stop while the machine sleeps. `on_missed` hears the age of work that no bell announced.
 
         `on_forgotten` is called when PostgreSQL turns out to have crashed.
         """
@@ -102,12 +103,12 @@ class Dispatcher:
         self._feed_healthy = feed_healthy
         self._on_missed = on_missed
         self._clock = clock
-        self.turned = clock()
-        """When its loop last turned, by `clock`."""
+        self.turned = time.monotonic()
+        """When its loop last turned, by `time.monotonic`: a machine that slept has not stalled."""
         self.patience = sweep_interval + 30.0
         """Seconds that a turn may take: one wait, at most a sweep, and one claim, which the store bounds."""
         state = metrics.breaker.labels(sink.name)
-        state.set_function(lambda: list(BreakerState).index(self.breaker.state(self._clock())))
+        state.set_function(lambda: list(BreakerState).index(self.breaker_state))
         metrics.breaker_reasons.by_sink[sink.name] = self._breaker_reason
         self._bell = asyncio.Event()
         self._stopping = False
@@ -121,9 +122,13 @@ class Dispatcher:
         self._errors = 0
         self._claimed: OrderedDict[str, None] = OrderedDict()
 
+    @property
+    def breaker_state(self) -> BreakerState:
+        """Where the breaker stands now."""
+        return self.breaker.state(self._clock())
+
     def _breaker_reason(self) -> str:
-        closed = self.breaker.state(self._clock()) is BreakerState.CLOSED
-        return "" if closed else self.breaker.reason
+        return "" if self.breaker_state is BreakerState.CLOSED else self.breaker.reason
 
     def has_claimed(self, message_id: str) -> bool:
         """Whether this message was claimed here a moment ago (one of the last few thousand)."""
@@ -181,7 +186,7 @@ class Dispatcher:
 
     async def _turn(self, group: asyncio.TaskGroup) -> None:
         """Wait until there is a reason to claim, and claim if there is room."""
-        self.turned = self._clock()
+        self.turned = time.monotonic()
         swept = await self._wait()
         if self._stopping:
             return

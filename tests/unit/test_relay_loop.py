@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from gre_bridge import clock
+from gre_bridge.clock import shared_clock
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.models import Claim, Lane, LaneResult
-from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT
+from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT, Dispatcher
 from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
 from gre_bridge.relay.settler import BATCH, BUSY_PAUSE, LINGER, Settler
@@ -172,6 +176,34 @@ async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_as
         await elapse(60)
         assert max(sink.times) < claimed + 8.0
         assert len(sink.requests) >= 7
+
+
+@virtual
+async def test_a_worker_that_slept_past_its_lease_sends_nothing_of_what_another_has_taken() -> None:
+    """A machine that sleeps stops the loop's clock, not the database's: the lease is over, though the loop saw a second pass."""
+    slept = [0.0]
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
+    outbox.put("a", *(f"a.{n}" for n in range(20)))
+    outbox.fail("extend", times=1000)
+    async with relaying(
+        outbox, sink, lease_seconds=30.0, rows_per_lane=20, clock=lambda: now() + slept[0]
+    ) as relay:
+        await until(lambda: len(sink.received) == 3)
+        slept[0] = 60.0
+        outbox.lanes["a"].token, outbox.lanes["a"].until = "another worker's", now() + 1000
+        tries = len(sink.requests)
+        await elapse(60)
+        assert len(sink.requests) == tries, "the one under way went out before"
+        assert relay.dispatcher.sender.leases == {}
+
+
+def test_the_dispatchers_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 5000.0}.__getitem__)
+        assert shared_clock() == 5000.0
+    monkeypatch.setattr(clock, "_BOOTTIME", None)
+    assert abs(shared_clock() - time.monotonic()) < 1
+    assert inspect.signature(Dispatcher).parameters["clock"].default is shared_clock
 
 
 @virtual
