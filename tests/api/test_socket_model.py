@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.websockets import WebSocketState
+from structlog.testing import capture_logs
 
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.socket import Socket
@@ -616,3 +617,69 @@ async def test_a_socket_by_the_service_key_asks_whether_the_key_still_speaks_for
     page.leave()
     telling.cancel()
     await asyncio.wait([telling, page.task], timeout=5)
+
+
+async def test_a_read_that_is_too_large_is_halved_until_it_succeeds() -> None:
+    """It was repeated as it was, without end."""
+    play, ear = Play([0]), Ear()
+    news, asked = play.chat.news, list[tuple[int, int]]()
+
+    async def small_only(**asks: Any) -> Json:
+        asked.append((asks["limit"], asks["size"]))
+        if asks["size"] > 100_000:
+            raise TransientError("the answer is too long", code="unreadable")
+        return await news(**asks)
+
+    telling = asyncio.create_task(play.hub.run())
+    with mock.patch("gre_bridge.api.hub.RETRY", 0.001):
+        try:
+            play.hub.add(ear)
+            async with asyncio.timeout(20):
+                await play.hub.looking()
+                play.chat.news = small_only  # type: ignore[method-assign, assignment]
+                for _ in range(5):
+                    last = play.chat.commit(1, "player")["message"]
+                play.hub.ring(frozenset((last["session_id"],)))
+                while len(ear.told) < 5:
+                    await asyncio.sleep(0.001)
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling], timeout=5)
+    assert [seq for _, seq in ear.told] == [1, 2, 3, 4, 5]
+    assert asked[0] == (200, 1_000_000) and (12, 62_500) in asked, asked
+
+
+async def test_news_that_cannot_be_told_hold_nobody_else_up() -> None:
+    """One session's entry is not what it should be: that one is passed over, visibly, and the next message is told again."""
+    play, ear = Play([0]), Ear()
+    news, broken = play.chat.news, set[str]()
+
+    async def spoilt(**asks: Any) -> Json:
+        found = await news(**asks)
+        for entry in found["sessions"]:
+            if entry["session"]["id"] in broken:
+                entry["messages"] = [{"seq": message["seq"]} for message in entry["messages"]]
+        return found
+
+    play.chat.news = spoilt  # type: ignore[method-assign]
+    telling = asyncio.create_task(play.hub.run())
+    try:
+        play.hub.add(ear)
+        async with asyncio.timeout(20):
+            await play.hub.looking()
+            sessions = [play.chat.commit(player, "player")["message"]["session_id"] for player in (1, 2, 3)]
+            broken.add(sessions[0])
+            with capture_logs() as said:
+                play.hub.ring(frozenset(sessions))
+                while len(ear.told) < 2:
+                    await asyncio.sleep(0.001)
+            assert {session for session, _ in ear.told} == {*sessions[1:]}
+            assert [line["session"] for line in said if line["log_level"] == "error"] == [sessions[0]]
+            broken.clear()
+            play.chat.commit(1, "player")
+            play.hub.ring(frozenset(sessions))
+            while ear.told[-1] != (sessions[0], 2):
+                await asyncio.sleep(0.001)
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling], timeout=5)

@@ -331,6 +331,8 @@ async def test_two_instances_serve_one_conversation(
 ) -> None:
     keys = stack_process.keys
     player, staff_id = next(_players), f"two{uuid.uuid4().hex[:6]}"
+    with stack_process.db() as conn:
+        conn.execute("insert into gre_staff (staff_id) values (%s)", [staff_id])
     one, two = workers[0].url, workers[1].url
     async with (
         entered(one, keys.user_token("player", player_id=player)) as phone,
