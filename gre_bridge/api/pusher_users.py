@@ -31,18 +31,22 @@ WAITING = 1_000
 AGAIN = 10.0
 """Seconds after which connections are ended once more: a signature may have been given just before the right was lost."""
 RETRY, RETRY_MAX = 1.0, 30.0
-_PLAIN = re.compile(r"[A-Za-z0-9_\-=@,.;]{1,150}")
-"""What Pusher takes in a user's id."""
+_PLAIN = re.compile(r"[A-Za-z0-9_\-=@,.]{1,150}")
+"""What Pusher takes in a user's id, but for the separator."""
 
 
 def user_id(who: Identity) -> str:
-    """The id under which a person signs in: a player's and a staff member's are never the same."""
+    """The id under which a person signs in: a player's and a staff member's are never the same.
+
+    It names the user whom a row maps to this person, so that the end of one does not end another who is that person now.
+    """
     if who.player_id is not None:
-        return f"player_{who.player_id}"
-    staff_id = who.staff_id or ""
-    if _PLAIN.fullmatch(staff_id):
-        return f"staff_{staff_id}"
-    return f"staff;{hashlib.blake2b(staff_id.encode(), digest_size=16).hexdigest()}"
+        person = f"player_{who.player_id}"
+    elif _PLAIN.fullmatch(who.staff_id or ""):
+        person = f"staff_{who.staff_id}"
+    else:
+        person = f"staff;{hashlib.blake2b((who.staff_id or '').encode(), digest_size=16).hexdigest()}"
+    return f"{person};{who.user_id}" if who.user_id else person
 
 
 class PusherUsers:

@@ -204,3 +204,5 @@ def test_no_two_people_are_one_user_at_pusher(staff_id: str) -> None:
     others = ("s2", "player_2", "a", "ü" * 127, "a;b", mine, mine.removeprefix("staff_"))
     assert mine not in {user_id(Identity("staff", None, other)) for other in others if other != staff_id}
     assert mine != user_id(Identity("player", 29))
+    mapped = user_id(Identity("staff", None, staff_id, user_id=str(uuid.uuid4())))
+    assert mapped != mine and re.fullmatch(r"[A-Za-z0-9_\-=@,.;]{1,200}", mapped)
