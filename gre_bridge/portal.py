@@ -16,7 +16,7 @@ from gre_bridge.models import Json
 from gre_bridge.rest import Caller, Rest, RestError
 from gre_bridge.store import explain
 
-_BAD_VALUE = ("22", "23")  # classes of SQLSTATE: data exception, integrity constraint
+_BAD_VALUE = ("22", "23", "54")  # classes of SQLSTATE: data exception, integrity constraint, beyond a limit
 
 
 @dataclass(frozen=True, slots=True)

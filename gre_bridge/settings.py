@@ -58,6 +58,17 @@ def _blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _retention(value: Any) -> Any:
+    """Refuse less than a day, which the database would take for a day."""
+    try:
+        short = 0 < float(value) < 1
+    except (TypeError, ValueError):
+        return value
+    if short:
+        raise ValueError("must be 0 (off) or at least 1")
+    return value
+
+
 def _filled(value: Any) -> Any:
     """Refuse what cannot be a key: a header could not hold it."""
     if isinstance(value, str) and not value.strip():
@@ -203,8 +214,11 @@ class Settings(BaseSettings):
     max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
     late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
     send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
-    request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=10.0, ge=0.5, le=120)
-    retention_days: float = _env("GRE_RETENTION_DAYS", default=0, ge=0)
+    request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=12.0, ge=0.5, le=120)
+    """PostgREST itself waits 10 s for one of its connections, and then says that there was none."""
+    retention_days: Annotated[float, BeforeValidator(_retention)] = _env(
+        "GRE_RETENTION_DAYS", default=0, ge=0
+    )
     shutdown_delay: float = _env("GRE_SHUTDOWN_DELAY", default=3.0, ge=0, le=120)
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 

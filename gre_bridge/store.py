@@ -88,6 +88,10 @@ def explain(error: Exception, what: str) -> BridgeError:
         return ConfigurationError(
             f"{what}: SUPABASE_SERVICE_KEY may not do this (not the service key?)", code=code
         )
+    if code == "PGRST003":
+        return TransientError(
+            f"{what}: PostgREST's connections are all taken by other queries (504 PGRST003)", code=code
+        )
     if code in _TRANSIENT_CODES or code.startswith(_TRANSIENT_CLASSES):
         return TransientError(text, code=code)
     # A proxy's word, not the database's; but what it finds malformed or too large is halved, not repeated.

@@ -24,6 +24,9 @@ from gre_bridge.errors import ConfigurationError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings
 
+LEAST_KEPT = 3600.0
+"""Seconds for which settled deliveries are kept at least: the database keeps them as long, whatever it is asked."""
+
 if TYPE_CHECKING:
     from gre_bridge.operate import Operator
 
@@ -119,11 +122,14 @@ def prune(
     """Delete settled deliveries, and with GRE_RETENTION_DAYS closed conversations older than that."""
 
     async def work(operator: Operator, settings: Settings) -> Json:
+        kept = seconds(keep, "--keep")
+        if kept < LEAST_KEPT:
+            raise ConfigurationError("--keep: must be at least 1h")
         deleted: Json = {}
         retention = settings.retention_days * 86400.0 if settings.retention_days else None
 
         async def pages() -> AsyncIterator[int]:
-            async for page in operator.prune(keep=seconds(keep, "--keep"), retention=retention):
+            async for page in operator.prune(keep=kept, retention=retention):
                 for name, count in page.items():
                     deleted[name] = deleted.get(name, 0) + count
                 yield sum(page.values())

@@ -117,6 +117,17 @@ def _refused(error: RestError, took: str) -> Ground:
     if code in ("PGRST301", "PGRST302", "42501") or error.status in (401, 403):
         return Ground([there, failed(SERVICE_KEY, f"Supabase refused it ({code})",
                                      "copy SUPABASE_SERVICE_KEY anew from the dashboard of the project of SUPABASE_URL")])  # fmt: skip
+    if code == "PGRST003":
+        taken = "HTTP 504 PGRST003: PostgREST's connections are all taken by other queries"
+        return Ground(
+            [
+                failed(
+                    ADDRESS,
+                    taken,
+                    "look for long queries (pg_stat_activity), or give PostgREST a larger pool",
+                )
+            ]
+        )
     if isinstance(explain(error, ""), TransientError):
         away = f"HTTP {error.status} {code}: Supabase answers, its database does not"
         return Ground(

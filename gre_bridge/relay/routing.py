@@ -31,6 +31,7 @@ MESSAGES_READ = "messages-read"
 
 _PRIVATE = ("private-staff-portal", "private-player-{player_id}")
 _CHANNEL = re.compile(r"(?!private-encrypted-)[-a-zA-Z0-9_=@,.;]{1,164}")
+_LIQUID = re.compile(r"\{(?=[{%])")
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
 
@@ -301,15 +302,24 @@ def _body(
     body: Json = {
         "target_channel": "push",
         "include_aliases": {"external_id": recipients},
-        "contents": {"en": text or routes.text},
+        "contents": {"en": _literal(text or routes.text)},
         "ttl": int(routes.ttl),
         "idempotency_key": delivery.id,
     }
     if title:
-        body["headings"] = {"en": title}
+        body["headings"] = {"en": _literal(title)}
     if data:
         body["data"] = data
     return body
+
+
+def _literal(text: str) -> str:
+    """Text that OneSignal shows as it is.
+
+    OneSignal renders headings and contents as Liquid (its documentation, "Using Liquid syntax") and knows no way to
+    escape it. An invisible character parts what would open a tag, so it reads the same wherever it is shown.
+    """
+    return _LIQUID.sub("{\u2060", text) if "{" in text else text
 
 
 def _distinct(names: Iterable[str]) -> list[str]:

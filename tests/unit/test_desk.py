@@ -96,6 +96,8 @@ def test_a_database_that_is_away_is_one_line_and_status_1(args: list[str]) -> No
         (["replay", "--since", "2h", "--until", "99999999999d"], "--until: must be a time"),
         (["expire", "--before", "then"], "--before: must be a time"),
         (["prune", "--keep", "for ever"], "--keep: must be a duration"),
+        (["prune", "--keep", "0s"], "--keep: must be at least 1h"),
+        (["prune", "--keep", "59m"], "--keep: must be at least 1h"),
         (["status", "--env-file", "/nothing/there"], "--env-file: cannot read /nothing/there"),
     ],
 )

@@ -465,3 +465,35 @@ def test_every_delivery_is_in_exactly_one_parcel(rows: list[tuple[str, str, floa
     for parcel in pushes:
         assert not (parcel.payloads and (parcel.expired or parcel.error))
         assert len(parcel.deliveries) == 1 or parcel.payloads or parcel.receipts
+
+
+LIQUID = [
+    "{{ subscription.email }}",
+    "{% for i in (1..9999) %}x{% endfor %}",
+    "{{{{ }}",
+    "a {%raw%} b",
+    "{{- x -}}{%- y -%}",
+    "{% raw %}{{ x }}{% endraw %}",
+]
+
+
+@pytest.mark.parametrize("text", LIQUID)
+def test_what_a_guest_calls_itself_or_writes_is_no_template_at_onesignal(text: str) -> None:
+    """OneSignal renders headings and contents as Liquid: the phone must show what was typed."""
+    one = said(1, sender_name=text, message=text)
+    row = queued(title=text, body=text, audience="staff")
+    late = lane(said(1, age=99, message="x"), said(2, age=99, message=text, sender_name=text))
+    for asked in (lane(one), row, late):
+        (parcel,) = route_onesignal(asked, PushRoutes(preview=200), STAFF)
+        push = pushed(parcel)
+        for shown in (push.body["headings"]["en"], push.body["contents"]["en"]):
+            assert "{{" not in shown and "{%" not in shown
+            assert shown.replace("\u2060", "").endswith(text), "and it reads the same"
+    (parcel,) = route_onesignal(lane(one), PushRoutes(preview=200), STAFF)
+    assert pushed(parcel).row["title"] == text, "the record has it as it was typed"
+
+
+@pytest.mark.parametrize("text", ["{ x }", "100 % {}", "}} %}", "{ {", "plain"])
+def test_a_text_without_a_tag_is_left_as_it_is(text: str) -> None:
+    (parcel,) = route_onesignal(lane(said(1, sender_name=text)), PushRoutes(), STAFF)
+    assert pushed(parcel).body["headings"]["en"] == text

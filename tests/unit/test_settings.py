@@ -391,6 +391,11 @@ def test_a_blank_pasted_with_a_key_is_named_and_not_quoted(
     assert complaint() == f"{name}: has characters that no key has"
 
 
+def test_a_retention_of_less_than_a_day_is_refused(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_RETENTION_DAYS", "0.5")
+    assert complaint() == "GRE_RETENTION_DAYS: must be 0 (off) or at least 1"
+
+
 def test_all_complaints_are_told_to_who_asks_for_them(given: pytest.MonkeyPatch) -> None:
     given.setenv("SUPABASE_URL", "nonsense")
     given.setenv("GRE_HTTP_PORT", "http")

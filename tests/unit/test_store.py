@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, Refused, TransientError
 from gre_bridge.joint import Part
 from gre_bridge.models import Failure, LaneResult
+from gre_bridge.portal import refusal
 from gre_bridge.rest import Rest, RestError
 from gre_bridge.store import Store, explain
 from tests.loopback import (
@@ -60,6 +61,24 @@ def test_an_outage_is_transient(code: str) -> None:
     assert type(found) is TransientError
     assert found.code == code
     assert "gre_relay_claim" in str(found)
+
+
+def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
+    found = explain(
+        api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim"
+    )
+    assert type(found) is TransientError
+    assert (
+        str(found) == "gre_relay_claim: PostgREST's connections are all taken by other queries (504 PGRST003)"
+    )
+
+
+@pytest.mark.parametrize("code", ["54000", "54001", "22P02", "23514"])
+def test_a_callers_value_beyond_a_limit_is_its_mistake_and_no_outage(code: str) -> None:
+    """An index that cannot take a value (54000) was told as 503: clients repeated it for ever."""
+    found = refusal(api(code), "gre_close_session")
+    assert isinstance(found, Refused)
+    assert (found.status, found.code) == (400, "value_invalid")
 
 
 def test_what_is_sorted_already_stays_so() -> None:
