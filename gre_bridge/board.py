@@ -40,7 +40,7 @@ def dead_table(letters: list[Json]) -> Table:
 
 def problems(found: Json) -> list[str]:
     """What of a status an operator should look at, one line each."""
-    live = [worker for worker in found["workers"] if worker["seen"] <= ALIVE]
+    live = [worker for worker in found["workers"] if worker["seen"] <= ALIVE and relays(worker)]
     # What one says of itself before it has settled is not yet so (and if it died then, never will be).
     settled = [worker for worker in live if _up(worker, found["now"]) - worker["seen"] > SETTLING]
     serving = {name for worker in settled for name in worker["info"].get("sinks", {})}
@@ -88,15 +88,32 @@ def status_view(found: Json) -> Group:
         for row in found["blocked"]:
             _add(blocked, row["lane_key"], row["sink"], span(row["retry_in"]), row["attempts"], row["error"])
         parts += ["", blocked]
-    workers = _table("worker", "version", "seen", "feed", "sinks")
+    workers = _table("host", "process", "version", "seen", "feed", "does")
     for row in found["workers"]:
         info = row["info"]
-        breakers = ", ".join(f"{k}: {v.get('breaker', '?')}" for k, v in info.get("sinks", {}).items())
         seen = f"{span(row['seen'])} ago" + ("" if row["seen"] <= ALIVE else " (gone)")
-        _add(workers, row["host"], row["version"], seen, info.get("realtime", {}).get("state", "?"), breakers)
+        feed = info.get("realtime", {}).get("state", "?")
+        _add(workers, row["host"], _process(info), row["version"], seen, feed, _does(info))
     parts += ["", workers]
     parts += [f"! {problem}" for problem in problems(found)]
     return Group(*parts)
+
+
+def relays(worker: Json) -> bool:
+    """Whether a registered process is one that relays, not one that serves the API alone."""
+    return bool(worker["info"].get("process") != "api")
+
+
+def _process(info: Json) -> str:
+    """Which of a daemon's processes it is: two daemons may be on one host."""
+    return f"{info.get('process', 'daemon')} {info.get('pid', '')}".strip()
+
+
+def _does(info: Json) -> str:
+    """What a process works at, and how its sinks are."""
+    if info.get("process") == "api":
+        return f"serves {info.get('connections', 0)} sockets"
+    return ", ".join(f"{name}: {sink.get('breaker', '?')}" for name, sink in info.get("sinks", {}).items())
 
 
 def span(value: float | None) -> str:
@@ -121,7 +138,7 @@ def _up(worker: Json, now: str) -> float:
 def _table(*names: str) -> Table:
     table = Table(box=None)
     for name in names:
-        folds = name in ("error", "why", "sinks")
+        folds = name in ("error", "why", "does")
         table.add_column(name, overflow="fold" if folds else "ellipsis", no_wrap=not folds)
     return table
 

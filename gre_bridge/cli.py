@@ -38,7 +38,11 @@ def _settings(env_file: Path | None) -> Settings:
     except ConfigurationError as error:
         fail(error)
     configure_logging(
-        level=settings.log_level, style=settings.log_format, secrets=settings.secrets(), out=LOGS
+        level=settings.log_level,
+        style=settings.log_format,
+        secrets=settings.secrets(),
+        out=LOGS,
+        access=settings.access_log,
     )
     return settings
 

@@ -8,6 +8,8 @@ call is never repeated: a client's time-out does not cancel the statement (measu
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -71,6 +73,8 @@ class Rest:
         self._gateway = apikey or key
         self._pool = pool
         # A secret key that is no JWT goes in both, as supabase-py sends it: the gateway makes a token of it.
+        self.on_call: Callable[[str, float], None] = lambda _function, _seconds: None
+        """Called after each call, whatever came of it."""
         self._service = {**_HEADERS, "apikey": gateway_key(key, apikey), "Authorization": f"Bearer {key}"}
 
     @classmethod
@@ -109,10 +113,13 @@ class Rest:
             raise RestError(status=400, code="PGRST102", message="arguments that are no JSON") from None
         if (url := self._urls.get(function)) is None:
             url = self._urls[function] = URL(self._base + function)
+        began = time.perf_counter()
         try:
             answer = await self._pool.request("POST", url, headers, content, timeout=timeout)
         except TransientError as error:
             raise _without_answer(function, error) from None
+        finally:
+            self.on_call(function, time.perf_counter() - began)
         if not 200 <= answer.status < 300:
             raise _refusal(answer)
         if not answer.body:

@@ -68,6 +68,13 @@ FLAPS = 1.0
 """Seconds: where some calls fail and others do not, each that does not would end the pauses of those that do."""
 
 
+_IN_WORDS = {
+    "25006": "the database is read-only: its disk may be full",
+    "PGRST003": "PostgREST got no connection to the database in time: other queries hold them all",
+}
+"""What a person should think of at these codes."""
+
+
 def explain(error: Exception, what: str) -> BridgeError:
     """Sort an error of a call into transient, permanent or configuration.
 
@@ -79,7 +86,8 @@ def explain(error: Exception, what: str) -> BridgeError:
         return PermanentError(f"{what}: {type(error).__name__}")
     code = error.code
     # Codes in P are PostgREST's and our own functions': their words hold no data.
-    text = f"{what}: {code or 'the database is away'} {error.message if code.startswith('P') else ''}"
+    said = _IN_WORDS.get(code) or (error.message if code.startswith("P") else "")
+    text = f"{what}: {code or 'the database is away'} {said}"
     if code == UNKNOWN_FUNCTION:
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):

@@ -31,8 +31,31 @@ from gre_bridge.log_writer import LogWriter
 
 LOGS = LogWriter()
 """Where the daemon's lines go: stderr, without ever waiting for it."""
+
+
+class AccessLog:
+    """A line for each request and each delivery, for those who want them."""
+
+    def __init__(self) -> None:
+        self.on = False
+        """Whether anybody reads them: ask before making one."""
+        self._write: Any = None
+
+    def configure(self, *, level: str, wanted: bool) -> None:
+        """Write at level info where it is `wanted` (GRE_ACCESS_LOG), else at debug."""
+        logger = structlog.get_logger("gre.access")
+        self.on = wanted or level.lower() == "debug"
+        self._write = logger.info if wanted else logger.debug
+
+    def write(self, event: str, **fields: object) -> None:
+        """Write a line: ids and times, never text."""
+        self._write(event, **fields)
+
+
+ACCESS_LOG = AccessLog()
 disable_created_metrics()  # type: ignore[no-untyped-call] # a series beside each counter that nobody asks for
 
+_CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
@@ -52,11 +75,12 @@ def _bare_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 def configure_logging(
-    *, level: str, style: str, secrets: Iterable[str] = (), out: LogWriter | None = None
+    *, level: str, style: str, secrets: Iterable[str] = (), out: LogWriter | None = None, access: bool = False
 ) -> None:
     """Set up structlog and the standard library's logging: JSON lines, or readable ones on a terminal.
 
-    `style` is json, console or auto; `out` takes the lines in place of sys.stderr. Libraries that print addresses with keys, or payloads, at low
+    `style` is json, console or auto; `out` takes the lines in place of sys.stderr; `access` asks for a line for
+    each request and each delivery. Libraries that print addresses with keys, or payloads, at low
     levels are held at WARNING; `realtime` logs refused payloads whole at ERROR, so it is shut off
     (the feed reports its state itself).
     """
@@ -87,6 +111,7 @@ def configure_logging(
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    ACCESS_LOG.configure(level=level, wanted=access)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -169,6 +194,18 @@ class Metrics:
         self.store_requests = Counter(
             "gre_store_requests_total", "Calls to the database", ["function"], registry=registry
         )
+        self.store_time = Histogram(
+            "gre_store_call_seconds", "Time of a call to the database, failed ones included", ["function"],
+            buckets=_CALL_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.http_requests = Counter(
+            "gre_http_requests_total", "Requests to the API by the route's template (none: no such address)",
+            ["method", "route", "status"], registry=registry,
+        )  # fmt: skip
+        self.http_time = Histogram(
+            "gre_http_request_seconds", "Time of a request to the API", ["route"],
+            buckets=_CALL_BUCKETS, registry=registry,
+        )  # fmt: skip
         self.store_errors = Counter(
             "gre_store_errors_total", "Failed calls to the database", ["kind"], registry=registry
         )

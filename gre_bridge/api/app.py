@@ -20,6 +20,7 @@ from gre_bridge.api.health import router as health_router
 from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.api.pusher_users import PusherUsers
+from gre_bridge.api.requests import Requests
 from gre_bridge.api.server import serve
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import Json
@@ -74,6 +75,7 @@ def create_app(
         # Older portals send JSON without saying so.
         strict_content_type=False,
         middleware=[
+            Middleware(Requests, metrics),
             Middleware(Envelope),
             Middleware(Cors, Origins(settings.cors_origins)),
             Middleware(Safely),
@@ -91,7 +93,6 @@ def create_app(
     app.state.pusher_users = pusher_users
     app.state.health = health
     app.state.overview = overview
-    app.state.metrics = metrics
     for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
     if settings.console and access.on:

@@ -85,15 +85,15 @@ class ApiProcess(DaemonProcess):
         if settings.supabase_anon_key is None:
             log.warning("the portals' API is off: SUPABASE_ANON_KEY is missing")
             return None
-        portal = Portal(
-            await Rest.open(
-                url=settings.supabase_url,
-                key=settings.service_key,
-                apikey=settings.anon_key,
-                timeout=settings.request_timeout,
-                connections=32,
-            )
+        rest = await Rest.open(
+            url=settings.supabase_url,
+            key=settings.service_key,
+            apikey=settings.anon_key,
+            timeout=settings.request_timeout,
+            connections=32,
         )
+        rest.on_call = self._note_call
+        portal = Portal(rest)
         portal.on_request = self._count_request
         return portal
 

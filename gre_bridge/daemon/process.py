@@ -28,6 +28,7 @@ from gre_bridge.daemon.reports import Reports
 from gre_bridge.database_status import DatabaseStatus
 from gre_bridge.feed import Feed, FeedState, Timing
 from gre_bridge.heartbeat import Heartbeat
+from gre_bridge.rest import Rest
 from gre_bridge.settings import Settings
 from gre_bridge.store import Store
 from gre_bridge.telemetry import LOGS, Metrics
@@ -131,12 +132,14 @@ class DaemonProcess(ABC):
     @contextlib.asynccontextmanager
     async def _store(self) -> AsyncGenerator[Store]:
         settings = self._settings
-        store = await Store.open(
+        rest = await Rest.open(
             url=settings.supabase_url,
             key=settings.service_key,
             apikey=settings.anon_key,
             timeout=database_timeout(settings),
         )
+        rest.on_call = self._note_call
+        store = Store(rest=rest)
         store.on_request = self._count_request
         store.on_back = self._database_back
         try:
@@ -171,6 +174,9 @@ class DaemonProcess(ABC):
                 if not signals.is_ignored(signal.SIGHUP):
                     loop.add_signal_handler(signal.SIGHUP, self._stop.set)
         yield
+
+    def _note_call(self, function: str, seconds: float) -> None:
+        self.metrics.store_time.labels(function).observe(seconds)
 
     def _count_request(self, function: str) -> None:
         self.metrics.store_requests.labels(function).inc()

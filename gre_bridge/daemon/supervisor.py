@@ -54,6 +54,7 @@ class Child:
     ready: bool = False
     status: str = "starting"
     stalled: str = ""
+    stalled_since: float = 0.0
     killed: bool = False
     ends: int = 0
     start_at: float = 0.0
@@ -88,15 +89,13 @@ class Supervisor:
             os.set_blocking(end, False)
         self._selector.register(self._wakeup[0], selectors.EVENT_READ, None)
         self._handle_signals()
-        turned = self.clock()
         while self._stopping_since is None or any(child.pid for child in self.children):
             now = self.clock()
-            if now - turned > _TURN + _PAUSED:
-                self._forgive(now)
-            turned = now
             self._start_what_is_due(now)
             self._tell_manager(now)
             self._wait(now)
+            if self.clock() - now > _TURN + _PAUSED:
+                self._forgive(self.clock())
             self._heed_signals()
             self._reap()
             self._judge(self.clock())
@@ -209,7 +208,9 @@ class Supervisor:
             report = json.loads(line)
             child.ready |= bool(report.get("ready"))
             child.status = str(report.get("status") or child.status)
-            child.stalled = str(report.get("stalled", child.stalled))
+            if "stalled" in report:
+                child.stalled_since = child.stalled_since if child.stalled else child.heard_at
+                child.stalled = str(report["stalled"])
             self._error = self._error or str(report.get("error", ""))
 
     def _reap(self) -> None:
@@ -261,7 +262,8 @@ class Supervisor:
             elif now - child.heard_at > self.silence:
                 reason = f"its event loop has not turned for {now - child.heard_at:.0f} s"
             else:
-                reason = child.stalled
+                # (After a pause the first report may come before the loops have had their turn.)
+                reason = child.stalled if now - child.stalled_since > self.silence / 10 else ""
             if reason:
                 log.error("a process is stuck: killing it", process=child.name, reason=reason)
                 child.killed = True
@@ -270,7 +272,7 @@ class Supervisor:
     def _forgive(self, now: float) -> None:
         """This process was paused itself: nobody was heard meanwhile, for no fault of theirs."""
         for child in self.children:
-            child.heard_at = now
+            child.heard_at = child.stalled_since = now
 
     # systemd
 

@@ -44,7 +44,9 @@ class Live:
         self._rest = rest
         self._ear = ear
         self._player = player
-        self._alone = not any(row["seen"] <= WORKER_SEEN for row in status["workers"])
+        self._alone = not any(
+            row["seen"] <= WORKER_SEEN and row["info"].get("process") != "api" for row in status["workers"]
+        )
         self._enabled = [row["sink"] for row in status["sinks"] if row["enabled"]]
         self._message = str(uuid.uuid4())
         self._pool = Pool(service="PostgREST", connections=1, timeout=settings.request_timeout)

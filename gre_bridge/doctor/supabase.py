@@ -258,10 +258,16 @@ def _set(sink: str, enabled: str) -> str:
     return f"update gre_relay_sinks set enabled = {enabled} where name = '{sink}'"  # noqa: S608 - words for people
 
 
+def _process_of(row: Json) -> str:
+    return str(row.get("info", {}).get("process", "daemon"))
+
+
 def judge_workers(rows: list[Json]) -> Finding:
     """Who has been heard of lately."""
     there = [row for row in rows if row["seen"] <= WORKER_SEEN]
-    if not there:
-        return warn(WORKERS, "no worker has been heard of", "start one: gre-bridge run")
-    told = ", ".join(f"{row['host']} ({row['version']}, {row['seen']:.0f} s ago)" for row in there)
+    if all(_process_of(row) == "api" for row in there):
+        return warn(WORKERS, "no worker that relays has been heard of", "start one: gre-bridge run")
+    told = ", ".join(
+        f"{row['host']} ({_process_of(row)}, {row['version']}, {row['seen']:.0f} s ago)" for row in there
+    )
     return ok(WORKERS, f"{len(there)}: {told}")

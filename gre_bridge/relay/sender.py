@@ -21,7 +21,7 @@ from gre_bridge.relay.lease import Lease
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Outcome, Parcel, Result, Sink
-from gre_bridge.telemetry import Metrics
+from gre_bridge.telemetry import ACCESS_LOG, Metrics
 from gre_bridge.tracing import Tracing
 
 Route = Callable[[Lane, Claim], list[Parcel]]
@@ -242,6 +242,13 @@ class Sender:
                 for delivery in parcel.deliveries:
                     self._send_time.observe(took)
                     self._total_time.observe(known[delivery].age + took)
+                    if ACCESS_LOG.on:
+                        message = known[delivery].message or {}
+                        ACCESS_LOG.write(
+                            "delivered", sink=sink, delivery=delivery, event_name=known[delivery].event,
+                            session=parcel.lane_key, message=message.get("id"), seq=message.get("seq"),
+                            ms=round(took * 1e3, 1), age_ms=round((known[delivery].age + took) * 1e3),
+                        )  # fmt: skip
             return True
         error = outcome.error or TransientError("not sent")
         if outcome.result is Result.REJECTED:

@@ -341,7 +341,7 @@ end $$;
 
 -- How the relay does, for staff: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked",
 -- "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}], "per_minute": [{"minute", "count"}]}.
--- Of a sink the worst that a daemon has said of it in the last minute. per_minute: deliveries done in each of the last 60 minutes.
+-- "workers" are those that relay. Of a sink the worst that a daemon has said of it in the last minute. per_minute: deliveries done in each of the last 60 minutes.
 create function public.gre_operations() returns jsonb
 language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
@@ -369,7 +369,7 @@ begin
     'workers', (
       select coalesce(jsonb_agg(jsonb_build_object('host', w.host, 'version', w.version,
         'seen_seconds', round(greatest(extract(epoch from v_now - w.seen_at), 0)::numeric, 1)) order by w.started_at), '[]')
-      from public.gre_relay_workers w),
+      from public.gre_relay_workers w where w.info ->> 'process' is distinct from 'api'),
     'per_minute', (
       select jsonb_agg(jsonb_build_object('minute', gre.iso(m.at), 'count', coalesce(c.n, 0)) order by m.at)
       from generate_series(v_first, v_minute, interval '1 minute') m (at)

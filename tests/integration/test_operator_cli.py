@@ -230,7 +230,8 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         return list(json.loads(run("status", "--json").stdout)["workers"])
 
     with stack.worker() as one, stack.worker() as two:
-        wait_until(lambda: len(workers()) == 2, 30, what="two heartbeats")
+        wait_until(lambda: len(workers()) == 4, 30, what="two daemons, each with two processes")
+        assert sorted(w["info"]["process"] for w in workers()) == ["api", "api", "relay", "relay"]
         for worker in workers():
             assert worker["seen"] < 30
             assert "state" in worker["info"]["realtime"]
@@ -238,9 +239,13 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         stack.drained()
         assert "no worker" not in run("status").stdout
         assert one.stop() == 0
-        (left,) = workers()
+        left = [w["id"] for w in workers()]
+        assert len(left) == 2
+        table = run("status").stdout
+        for process, pid in two.pids.items():
+            assert f"{process} {pid}" in table
         two.kill()
-        assert [w["id"] for w in workers()] == [left["id"]]
+        assert [w["id"] for w in workers()] == left
         conn.execute("update gre_relay_workers set seen_at = now() - interval '2 minutes'")
         done = run("status")
         assert done.exit_code == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import jwt
 import pytest
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from typer.main import get_command
 
 from gre_bridge.cli import app
@@ -61,9 +61,16 @@ def expressions() -> list[str]:
 @pytest.mark.parametrize("expression", expressions())
 def test_every_metric_and_label_that_is_asked_for_is_exported(expression: str) -> None:
     known = series()
-    names = re.findall(r"\b(?:gre_\w+|up)\b", expression)
-    assert names and set(names) <= known.keys() | {"up"}
-    labels = {"instance", "job"}.union(*(known.get(name, set()) for name in names))
+    names = re.findall(
+        r"\b(?:(?:gre|process)_\w+|up)\b(?!=)", re.sub(r"\{[^}]*\}|\b(?:by|on) \([^)]*\)", "", expression)
+    )
+    measured = {
+        sample.name
+        for one in ProcessCollector(registry=CollectorRegistry()).collect()
+        for sample in one.samples
+    }
+    assert names and set(names) <= known.keys() | {"up"} | measured
+    labels = {"instance", "job", "process"}.union(*(known.get(name, set()) for name in names))
     asked = {
         label for part in re.findall(r"\{([^}]*)\}", expression) for label in re.findall(r"(\w+)=~?\"", part)
     }
@@ -91,9 +98,11 @@ def test_every_alert_that_was_promised_is_there_and_is_explained() -> None:
         "GreNoWorker",
         "GreSchemaMismatch",
         "GreSocketsDropped",
+        "GreWorkerDown",
     } <= set(alerts)
     assert len(re.findall(r"^ +expr: ", ALERTS, re.MULTILINE)) == len(alerts)
-    assert re.findall(r"docs/operations\.md#(\w+)", ALERTS) == [name.lower() for name in alerts]
+    pages = re.findall(r"^ +runbook_url: https://\S+/docs/operations\.md#(\w+)$", ALERTS, re.MULTILINE)
+    assert pages == [name.lower() for name in alerts]
     for name in alerts:
         assert f"\n### {name}\n" in OPERATIONS
 
@@ -196,7 +205,7 @@ async def test_the_health_check_of_the_image_says_what_healthz_says(
         return Reply(status or 500, gone=status is None)
 
     async with serving(answer) as port:
-        env = {"GRE_HTTP_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+        env = {"GRE_ADMIN_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
         done = await asyncio.create_subprocess_exec(
             sys.executable, *command[1:], env=env, stderr=subprocess.DEVNULL
         )

@@ -268,9 +268,10 @@ def test_no_credentials_at_all_is_a_failure() -> None:
 
 
 def test_a_worker_that_was_not_heard_of_lately_does_not_count() -> None:
-    row = {"host": "a", "version": "1.0", "seen": 3.0}
-    assert judge_workers([row]).found == "1: a (1.0, 3 s ago)"
-    for nobody in ([], [{**row, "seen": 600.0}]):
+    row = {"host": "a", "version": "1.0", "seen": 3.0, "info": {"process": "relay"}}
+    api = {**row, "info": {"process": "api"}}
+    assert judge_workers([row, api]).found == "2: a (relay, 1.0, 3 s ago), a (api, 1.0, 3 s ago)"
+    for nobody in ([], [{**row, "seen": 600.0}], [api]):
         assert judge_workers(nobody).fix == "start one: gre-bridge run"
 
 

@@ -1,0 +1,470 @@
+"""One daemon is two processes: what happens to one does not reach the other, and all of it ends when it should."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.stack import StackProcess, Worker, wait_until
+
+QUICK = 1.5
+"""Seconds within which a message reaches Pusher on a busy machine, while nothing is wrong."""
+
+
+@contextlib.contextmanager
+def talking(stack: StackProcess, every: float = 0.1) -> Iterator[dict[str, float]]:
+    """Players write until the block ends; message id to time of its commit."""
+    written: dict[str, float] = {}
+    over = threading.Event()
+
+    def write() -> None:
+        while not over.wait(every):
+            name = str(uuid.uuid4())
+            assert stack.insert(id=name, player_id=29, sender="player", message="hello").status_code == 201
+            written[name] = time.time()
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            yield written
+        finally:
+            over.set()
+            writing.result(30)
+
+
+def slowest(stack: StackProcess, written: dict[str, float]) -> float:
+    """Seconds that the slowest message took to Pusher; all have arrived."""
+    stack.drained()
+    first: dict[str, float] = {}
+    for item in stack.received("pusher"):
+        if item["status"] == 200 and item["name"] == "new-player-message":
+            first.setdefault(item["data"]["id"], item["at"])
+    assert written.keys() <= first.keys()
+    return max(first[name] - at for name, at in written.items())
+
+
+def ask(url: str, over: threading.Event, answers: list[str]) -> None:
+    """Ask for /healthz over new connections until `over`; each answer, or what went wrong."""
+    while not over.is_set():
+        try:
+            answers.append(str(httpx.get(f"{url}/healthz", timeout=10, trust_env=False).status_code))
+        except httpx.HTTPError as error:
+            answers.append(type(error).__name__)
+
+
+# One of the two ---------------------------------------------------------------------------------------------
+
+
+def test_the_relay_is_killed_and_the_api_answers_throughout(stack: StackProcess) -> None:
+    with stack.worker(GRE_LEASE_SECONDS="2") as worker, ThreadPoolExecutor(1) as pool:
+        before, over = worker.pids, threading.Event()
+        answers: list[str] = []
+        asking = pool.submit(ask, worker.url, over, answers)
+        try:
+            with talking(stack):
+                for _ in range(2):
+                    gone, known = worker.pids["relay"], len(answers)
+                    worker.kill_relay()
+                    wait_until(
+                        lambda gone=gone: worker.pids.get("relay", gone) != gone, 20, what="a new relay"
+                    )
+                    wait_until(lambda known=known: len(answers) > known + 10, 20, what="answers of the API")
+        finally:
+            over.set()
+            asking.result(30)
+        stack.drained()
+        assert set(answers) == {"200"}
+        after = worker.pids
+        assert (after["api"], after["relay"] != before["relay"]) == (before["api"], True)
+        assert httpx.get(f"{worker.admin_url}/readyz", timeout=5).status_code == 200
+        assert worker.stop() == 0
+
+
+def test_the_api_is_killed_and_no_delivery_waits(stack: StackProcess) -> None:
+    with stack.worker() as worker:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
+        before = worker.pids
+        with talking(stack) as written:
+            for _ in range(2):
+                gone = worker.pids["api"]
+                worker.kill_api()
+                # Its port is the supervisor's: who comes now waits for the new process.
+                assert httpx.get(f"{worker.url}/healthz", timeout=20).status_code == 200
+                wait_until(lambda gone=gone: worker.pids.get("api", gone) != gone, 20, what="a new API")
+        assert slowest(stack, written) < QUICK
+        assert worker.pids["relay"] == before["relay"]
+
+
+def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) -> None:
+    with stack.worker() as worker, ThreadPoolExecutor(16) as pool:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
+        before = worker.pids
+        if sys.platform == "linux":
+            assert int(Path(f"/proc/{before['api']}/oom_score_adj").read_text()) >= 500
+        size = psutil.Process(before["api"]).memory_info().vms
+        none = resource.RLIM_INFINITY
+        resource.prlimit(before["api"], resource.RLIMIT_AS, (size, none))
+
+        def post(_: int) -> None:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.post(
+                    f"{worker.url}/api/gre-chat/send", content=b"x" * 64_000, timeout=5, trust_env=False
+                )
+
+        with talking(stack) as written:
+            list(pool.map(post, range(200)))
+        assert slowest(stack, written) < QUICK
+        with contextlib.suppress(ProcessLookupError):  # it may have died of it, and there is another
+            resource.prlimit(before["api"], resource.RLIMIT_AS, (none, none))
+        wait_until(
+            lambda: httpx.get(f"{worker.url}/healthz", timeout=20).status_code == 200, 30, what="the API"
+        )
+        assert worker.pids["relay"] == before["relay"]
+
+
+def test_one_half_alone_is_one_process(stack: StackProcess) -> None:
+    with stack.worker("relay") as relay, stack.worker("api") as api:
+        assert (len(relay.all()), len(api.all())) == (1, 1)
+        assert set(relay.pids) == {"relay"} and set(api.pids) == {"api"}
+        token = stack.keys.user_token("player", player_id=29)
+        sent = httpx.post(
+            f"{api.url}/api/gre-chat/send",
+            json={"message": "hello"},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert sent.status_code == 201
+        stack.drained()
+        assert relay.metric("gre_deliveries_settled_total", outcome="done") > 0
+        assert (relay.stop(), api.stop()) == (0, 0)
+
+
+# All of it --------------------------------------------------------------------------------------------------
+
+
+def test_when_the_supervisor_is_killed_nothing_goes_on(stack: StackProcess) -> None:
+    worker = stack.worker().start()
+    every = worker.all()
+    try:
+        assert len(every) == 3
+        os.kill(worker.pid, signal.SIGKILL)
+        assert worker.process is not None
+        worker.process.wait(5)
+        assert psutil.wait_procs(every, 5)[1] == []
+        # Nothing holds the ports either.
+        port = int(worker.url.rpartition(":")[2])
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    finally:
+        for process in every:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def test_a_second_signal_ends_it_at_once(stack: StackProcess) -> None:
+    stack.fault("pusher", {"mode": "hang"})
+    with stack.worker() as worker:
+        stack.insert(player_id=29, sender="player", message="in flight")
+        wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 20, what="a request")
+        every = worker.all()
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: "stopping" in worker.log.read_text(), 5, what="the stop to begin")
+        worker.signal(signal.SIGTERM)
+        assert worker.process is not None
+        worker.process.wait(5)
+        assert psutil.wait_procs(every, 5)[1] == []
+
+
+def test_a_terminals_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> None:
+    stack.fault("pusher", {"delay": 0.5})
+    with stack.worker() as worker:
+        stack.insert(player_id=29, sender="player", message="in flight")
+        wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 20, what="a request")
+        for process in worker.all():
+            process.send_signal(signal.SIGINT)
+        assert worker.process is not None
+        assert worker.process.wait(20) == 0
+        assert "at once" not in worker.log.read_text()
+    with stack.db() as conn:
+        (row,) = conn.execute(
+            "select count(*) as n from gre_relay_lanes where lease_token is not null"
+        ).fetchall()
+    assert row["n"] == 0
+
+
+def test_who_asks_hears_that_it_stops_before_the_port_closes(stack: StackProcess) -> None:
+    with stack.worker(GRE_SHUTDOWN_DELAY="3") as worker:
+        worker.signal(signal.SIGTERM)
+        stopping = wait_until(
+            lambda: (answer := httpx.get(f"{worker.admin_url}/readyz?process=api", timeout=5)).status_code == 503
+            and answer, 3, what="/readyz to say so",
+        )  # fmt: skip
+        assert stopping.json()["problems"] == ["stopping"]
+        assert httpx.get(f"{worker.url}/healthz", timeout=5).status_code == 503
+        assert httpx.get(f"{worker.url}/api/gre-chat/health", timeout=5).status_code == 200
+        assert worker.process is not None
+        assert worker.process.wait(20) == 0
+
+
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal (Linux)."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "--no-api"]])
+def test_sigterm_counts_before_the_imports_are_over(stack: StackProcess, arguments: list[str]) -> None:
+    """The kernel drops it where process 1 has no handler, so there has to be one from the start."""
+    worker = stack.worker()
+    worker._options = arguments[1:]
+    worker.start(ready=False)
+    try:
+        wait_until(lambda: catches(worker.pid, signal.SIGTERM), 20, 0.002, what="a handler")
+        assert "listening" not in worker.log.read_text(), "that was late"
+        worker.signal(signal.SIGTERM)
+        assert worker.process is not None
+        assert worker.process.wait(20) == 0
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.kill()
+
+
+def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gre_bridge", "status", "--watch"], env={**os.environ, **stack.env},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        wait_until(lambda: catches(process.pid, signal.SIGTERM), 20, what="a handler")
+        wait_until(
+            lambda: psutil.Process(process.pid).net_connections(), 20, 0.02, what="a question to the database"
+        )
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (143, b"")
+
+
+# What it says -----------------------------------------------------------------------------------------------
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+class Muffled(Worker):
+    """A worker whose stderr takes nothing."""
+
+    def __init__(self, stack: StackProcess, stderr: int | IO[bytes], **changes: str) -> None:
+        ports = {"GRE_HTTP_PORT": free_port(), "GRE_ADMIN_PORT": free_port()}
+        super().__init__(
+            stack.env, stack.directory / "muffled.log", GRE_LOG_LEVEL="debug", **ports, **changes
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gre_bridge", "run"],
+            env=self._env,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._env['GRE_HTTP_PORT']}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self._env['GRE_ADMIN_PORT']}"
+
+    def _ready(self) -> bool:
+        assert self.process is not None and self.process.poll() is None
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
+        return False
+
+
+def unread_pipe() -> int:
+    """A pipe that is full and that nobody reads (its reading end is left open on purpose)."""
+    _, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"x" * 4096)
+    os.set_blocking(writing, True)
+    return writing
+
+
+def broken_pipe() -> int:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [unread_pipe, broken_pipe, lambda: os.open("/dev/full", os.O_WRONLY)],
+    ids=["a pipe nobody reads", "a reader that has gone", "a full disk"],
+)
+def test_lines_that_cannot_be_written_are_dropped_and_counted(
+    stack: StackProcess, stderr: Callable[[], int]
+) -> None:
+    descriptor = stderr()
+    worker = Muffled(stack, descriptor)
+    try:
+        wait_until(worker._ready, 30, what="/readyz")
+        for _ in range(20):
+            assert stack.insert(player_id=29, sender="player", message="hello").status_code == 201
+        stack.drained()
+        if stderr is not unread_pipe:  # there they wait, up to a bound, for somebody to read
+            assert worker.metric("gre_log_lines_dropped_total", process="relay") > 20
+        began = time.monotonic()
+        assert worker.stop() == 0
+        assert time.monotonic() - began < 10
+    finally:
+        worker.kill()
+        os.close(descriptor)
+
+
+def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) -> None:
+    ports = {"GRE_HTTP_PORT": free_port(), "GRE_ADMIN_PORT": free_port()}
+    worker = Worker(stack.env, stack.directory / "closed.log", **ports)
+    shell = f'exec "{sys.executable}" -m gre_bridge run <&- >&- 2>&-'
+    worker.process = subprocess.Popen(["sh", "-c", shell], env=worker._env)
+    try:
+        address = f"http://127.0.0.1:{ports['GRE_ADMIN_PORT']}"
+
+        def ready() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+            return False
+
+        wait_until(ready, 30, what="/readyz")
+        stack.insert(player_id=29, sender="player", message="hello")
+        stack.drained()
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+
+
+def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(stack: StackProcess) -> None:
+    token = stack.keys.user_token("player", player_id=29)
+    with stack.worker(GRE_ACCESS_LOG="1") as worker:
+        api = httpx.Client(base_url=worker.url, timeout=10, trust_env=False)
+        own = {"Authorization": f"Bearer {token}"}
+        sent = api.post("/api/gre-chat/send", json={"message": "whispered words"}, headers=own).json()
+        api.post(
+            "/api/gre-chat/send",
+            json={"message": "whispered words"},
+            headers={"Authorization": "Bearer a.b.c"},
+        )
+        api.get("/nowhere?token=whispered", headers={"X-Request-Id": "mine"})
+        api.request("BREW", "/healthz")
+        api.get(
+            "/ws",
+            headers={
+                "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+                "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": "https://elsewhere.example",
+            },
+        )  # fmt: skip
+        stack.drained()
+
+        def lines(event: str, **like: Any) -> list[dict[str, Any]]:
+            found = [json.loads(line) for line in worker.log.read_text().splitlines()]
+            return [one for one in found if one["event"] == event and like.items() <= one.items()]
+
+        for sink in ("pusher", "onesignal"):
+            (delivered,) = wait_until(
+                lambda sink=sink: lines("delivered", sink=sink, event_name="message"), 10, what="a line"
+            )
+            message = sent["message"]
+            assert (
+                delivered.items()
+                >= {"message": message["id"], "session": message["session_id"], "seq": 1}.items()
+            )
+            assert delivered["ms"] >= 0 and delivered["delivery"] and delivered["process"] == "relay"
+        wait_until(lambda: lines("request", status=404), 10, what="the last line")
+        (good,) = lines("request", status=201)
+        assert good.items() >= {"method": "POST", "route": "/api/gre-chat/send", "role": "player"}.items()
+        assert good["request_id"] and good["ms"] > 0
+        assert lines("request", status=401, route="/api/gre-chat/send")
+        assert lines("request", status=404, route="none", request_id="mine", role="none")
+        assert lines("request", status=405, method="other")
+        assert lines("request", status=403, method="WEBSOCKET", route="/ws")
+        assert (
+            worker.metric("gre_http_requests_total", route="/api/gre-chat/send", status="201", method="POST")
+            == 1
+        )
+        assert worker.metric("gre_http_request_seconds_count", route="/api/gre-chat/send") == 2
+        assert worker.metric("gre_store_call_seconds_count", process="relay") > 0
+        assert worker.metric("gre_store_call_seconds_count", process="api") > 0
+    text = worker.log.read_text()
+    assert "whispered" not in text and token not in text
+
+
+def test_at_info_there_is_no_line_for_each(stack: StackProcess) -> None:
+    with stack.worker() as worker:
+        httpx.get(f"{worker.url}/nowhere")
+        stack.insert(player_id=29, sender="player", message="hello")
+        stack.drained()
+    assert '"request"' not in worker.log.read_text() and '"delivered"' not in worker.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words", "ready"),
+    [("25006", 405, "the database is read-only", 200), ("PGRST003", 504, "other queries hold them all", 503)],
+)
+def test_what_the_database_lacks_is_said_in_words(
+    stack: StackProcess, code: str, status: int, words: str, ready: int
+) -> None:
+    with stack.worker() as worker:
+        body = json.dumps({"code": code, "message": "x", "details": None, "hint": None})
+        # A database that takes no writes answers what only reads.
+        claims = (
+            {"path": "/rest/v1/rpc/gre_relay_", "match": "p_per_lane"}
+            if ready == 200
+            else {"path": "/rest/v1/rpc"}
+        )
+        stack.fault("rest", {"mode": "status", "status": status, "body": body, **claims})
+        stack.insert(player_id=29, sender="player", message="hello")
+        told = wait_until(
+            lambda: words in (answer := httpx.get(f"{worker.admin_url}/readyz", timeout=5)).text and answer,
+            what="/readyz to say so",
+        )
+        assert told.status_code == ready
+        stack.fault("rest", None)
+        stack.drained()
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/api/gre-chat/health", "/console", "/api/gre-chat/messages/29"]
+)
+def test_head_is_answered_like_get_without_a_body(stack_process: StackProcess, head: str, path: str) -> None:
+    own = {"Authorization": f"Bearer {stack_process.keys.user_token('player', player_id=29)}"}
+    got, headed = (httpx.request(method, head + path, headers=own, timeout=10) for method in ("GET", "HEAD"))
+    assert (headed.status_code, headed.content) == (got.status_code, b"") == (200, b"")
+    assert headed.headers["content-type"] == got.headers["content-type"]
+
+
+@pytest.fixture(scope="module")
+def head(stack_process: StackProcess) -> Iterator[str]:
+    """An API's address."""
+    stack_process.reset()
+    with stack_process.worker("api") as worker:
+        yield worker.url
