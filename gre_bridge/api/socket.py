@@ -250,32 +250,33 @@ class Socket:
 
     async def _send(self, asked: SendMessage) -> None:
         message_id = asked.id or str(uuid.uuid4())
-        # Known before it is sent: the bell may be faster than the answer.
+        # Known before it is sent: the wake-up may be faster than the answer.
         hears = self._hears
         hears.sending, hears.heard = message_id, None
         try:
-            answer = await self._persist(asked, message_id)
-        except Refused:
-            hears.tell_heard()  # another message that has this id
-            raise
-        except TransientError:
-            if hears.heard is None:
-                raise
-            answer = {"message": hears.heard, "duplicate": False}  # the answer was lost, the message was not
+            try:
+                answer = await self._persist(asked, message_id)
+            except TransientError:
+                if hears.heard is None:
+                    raise
+                answer = {
+                    "message": hears.heard,
+                    "duplicate": False,
+                }  # the answer was lost, the message was not
+            message = answer["message"]
+            session = message["session_id"]
+            self._metrics.socket_messages.labels("in").inc()
+            self._remember(session, message["player_id"])
+            hears.acknowledge(message)
+            self._line.put(
+                frame(
+                    "message_ack", clientId=asked.client_id, id=message["id"], sessionId=session,
+                    seq=message["seq"], timestamp=message["timestamp"],
+                    duplicate=answer["duplicate"] and asked.id is not None,
+                )
+            )  # fmt: skip
         finally:
-            hears.sending = None
-        message = answer["message"]
-        session = message["session_id"]
-        self._metrics.socket_messages.labels("in").inc()
-        self._remember(session, message["player_id"])
-        hears.acknowledge(message)
-        self._line.put(
-            frame(
-                "message_ack", clientId=asked.client_id, id=message["id"], sessionId=session,
-                seq=message["seq"], timestamp=message["timestamp"],
-                duplicate=answer["duplicate"] and asked.id is not None,
-            )
-        )  # fmt: skip
+            hears.sent()
 
     async def _persist(self, asked: SendMessage, message_id: str) -> Json:
         """Store it, again and again for a while if need be: its id makes that safe."""

@@ -8,6 +8,7 @@ not know who decides what a person may hear, nor what the client asks.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ class _Behind:
     last: int = 0
     """The newest message that the hub told meanwhile."""
     news: News = NOTHING
+    held: bool = False
+    """Nothing is told of it until the client knows of its own message, which comes next."""
 
 
 class Subscriber:
@@ -109,14 +112,17 @@ class Subscriber:
         session, seq = message["session_id"], message["seq"]
         if seq <= self._ahead.get(session, 0):
             return
-        if message["id"] == self.sending:
+        own = message["id"] == self.sending
+        if own:
             self.heard = message
         behind = self._behind.get(session)
         if behind is not None:
             behind.last = max(behind.last, seq)
             return
-        if self._muted or self._line.full:
-            self._fall_behind(session, seq - 1, last=seq)
+        if own or self._muted or self._line.full:
+            # (What comes after its own message is not told before that is acknowledged: if the connection ended in
+            # between, the client would ask for what it has got.)
+            self._fall_behind(session, seq - 1, last=seq, held=own)
             return
         self._ahead.pop(session, None)
         self._put(message, text, "out")
@@ -146,13 +152,15 @@ class Subscriber:
         """See Listener."""
         self._line.end(Closing(code, reason, error))
 
-    def _fall_behind(self, session: str, seq: int, what: News = NOTHING, last: int = 0) -> None:
+    def _fall_behind(
+        self, session: str, seq: int, what: News = NOTHING, *, last: int = 0, held: bool = False
+    ) -> None:
         behind = self._behind.get(session)
         if behind is None:
             if len(self._behind) >= MAX_BEHIND:
                 self.end(1013, "too slow")
                 return
-            behind = self._behind[session] = _Behind(max(seq, self._ahead.get(session, 0)))
+            behind = self._behind[session] = _Behind(max(seq, self._ahead.get(session, 0)), held=held)
             self._changed.set()
         behind.news |= what
         behind.last = max(behind.last, last)
@@ -160,23 +168,26 @@ class Subscriber:
     # Its own messages
 
     def acknowledge(self, message: Json) -> None:
-        """Remember that the client knows of its message, unless the hub has told it already."""
+        """Note that the client is told of its message now, so that it is not told by the hub, too."""
         session = message["session_id"]
         self.current = session
-        if self.heard is None or session in self._behind:
+        behind = self._behind.get(session)
+        if behind is not None and behind.held and behind.last <= message["seq"] and not behind.news:
+            del self._behind[session]  # nothing came after it
+        elif self.heard is None or behind is not None:
             self._own[message["id"]] = None
             if len(self._own) > OWN:
                 del self._own[next(iter(self._own))]
 
-    def tell_heard(self) -> None:
-        """Tell the message that has the id of the one being sent: it is not the client's."""
-        if self.heard is not None and self.heard["session_id"] not in self._behind:
-            self._line.put(frame("chat_message", message=self.heard, replay=False))
+    def sent(self) -> None:
+        """Go on with what came after the message that was being sent, whatever became of it."""
+        self.sending = None
+        for behind in self._behind.values():
+            behind.held = False
+        self._changed.set()
 
     def _put(self, message: Json, text: str, counted: str) -> None:
         self.current = message["session_id"]
-        if message["id"] == self.sending:
-            return  # its acknowledgement tells
         if message["id"] in self._own:
             del self._own[message["id"]]
             return
@@ -217,7 +228,7 @@ class Subscriber:
         failures = 0
         while True:
             self._changed.clear()
-            if self._muted or not (self._behind or self._staff):
+            if self._muted or not (self._staff or any(not one.held for one in self._behind.values())):
                 await self._changed.wait()
                 continue
             await self._line.drained()
@@ -235,7 +246,8 @@ class Subscriber:
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
 
     async def _read(self) -> None:
-        asked = [key for key, _ in zip(self._behind, range(SESSIONS_PER_READ), strict=False)]
+        ready = (key for key, behind in self._behind.items() if not behind.held)
+        asked = list(itertools.islice(ready, SESSIONS_PER_READ))
         if not asked:
             return
         taken: dict[str, News] = {}
@@ -267,12 +279,16 @@ class Subscriber:
         if news & News.OPENED:
             self._line.put(frame("session_updated", session=session))
         for message in entry["messages"]:
+            if message["id"] == self.sending:
+                self.heard, behind.held = message, True
+                behind.last = max(behind.last, session["last_seq"])
+                behind.news |= news & ~News.OPENED
+                self._ahead[session["id"]] = behind.seq
+                return True
             if message["seq"] > behind.seq:
                 behind.seq = message["seq"]
                 replay = behind.seq <= behind.replay
                 text = frame("chat_message", message=message, replay=replay)
-                if message["id"] == self.sending:
-                    self.heard = message
                 self._put(message, text, "replayed" if replay else "out")
         if not entry["more"]:
             behind.seq = max(behind.seq, session["last_seq"])

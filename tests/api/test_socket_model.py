@@ -683,3 +683,52 @@ async def test_news_that_cannot_be_told_hold_nobody_else_up() -> None:
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
+
+
+async def test_what_follows_ones_own_message_waits_for_its_acknowledgement() -> None:
+    """Told before, it would come again: who comes back says up to where it has everything, and its own is missing there."""
+    play = Play([0])
+    send, answered = play.chat.send, asyncio.Event()
+
+    async def slow(*arguments: Any, **asks: Any) -> Json:
+        answer = await send(*arguments, **asks)
+        await answered.wait()
+        return answer
+
+    play.chat.send = slow  # type: ignore[method-assign]
+    telling = asyncio.create_task(play.hub.run())
+    page = play.pages[1]
+    frames: list[tuple[str, int]] = []
+    hear = page.hear
+
+    def note(wire: Wire, frame: Json) -> None:
+        if frame["type"] in ("message_ack", "chat_message"):
+            frames.append((frame["type"], frame.get("seq") or frame["message"]["seq"]))
+        hear(wire, frame)
+
+    page.hear = note  # type: ignore[method-assign]
+    try:
+        page.come(play.hub, play.chat, play.metrics)
+        other = play.pages[2]
+        other.come(play.hub, play.chat, play.metrics)
+        async with asyncio.timeout(20):
+            while not (page.inside and other.inside):
+                await asyncio.sleep(0)
+            assert page.wire is not None
+            page.wire.say(type="send_message", message="x")
+            while not play.chat.messages:
+                await asyncio.sleep(0)
+            last = play.chat.commit(1, "staff")["message"]
+            play.hub.ring(frozenset((last["session_id"],)))
+            while other.told[last["session_id"]] != [1, 2]:
+                await asyncio.sleep(0.001)
+            assert frames == []
+            answered.set()
+            while len(frames) < 2:
+                await asyncio.sleep(0.001)
+        assert frames == [("message_ack", 1), ("chat_message", 2)]
+    finally:
+        for one in (page, play.pages[2]):
+            one.leave()
+        telling.cancel()
+        await asyncio.wait([telling], timeout=5)
