@@ -231,14 +231,13 @@ begin
 end $$;
 
 -- Compares messages with deliveries and repairs what came in around the triggers (a restore, a disabled trigger), one page a
--- call: {"checked", "missing": {sink: n}, "lanes": how many had work but did not say so, "next"}. Messages that are older than
--- a minute, from the sinks' announced_from on.
+-- call: {"checked", "missing": {sink: n}, "lanes": how many had work but did not say so, "next"}. From the sinks'
+-- announced_from on, however young: a message and its deliveries are one transaction's, so one is never seen without the other.
 create function public.gre_relay_reconcile(p_after text default null, p_dry_run boolean default false, p_limit integer default 1000) returns jsonb
 language plpgsql volatile security definer
 set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
-  v_before timestamptz := clock_timestamp() - interval '1 minute';
   v_from timestamptz;
   v_at timestamptz := split_part(p_after, '_', 1);
   v_id uuid := split_part(p_after, '_', 2);
@@ -255,14 +254,14 @@ begin
     select coalesce(array_agg(distinct d.lane_key), '{}'), count(distinct (d.sink, d.lane_key)) into v_lanes, v_woken
     from public.gre_relay_deliveries d
     left join public.gre_relay_lanes l on l.sink = d.sink and l.lane_key = d.lane_key
-    where d.state = 'pending' and l.ready_at is null and d.created_at < v_before;
+    where d.state = 'pending' and l.ready_at is null;
     if not p_dry_run and v_woken > 0 then
       perform gre.wake_lanes(v_lanes);
     end if;
   end if;
   select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
     select q.id, q.created_at from public.gre_chat_messages q
-    where q.created_at >= v_from and q.created_at < v_before and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
+    where q.created_at >= v_from and isfinite(q.created_at) and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(m.id), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from public.gre_chat_messages m cross join public.gre_relay_sinks s
