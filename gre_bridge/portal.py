@@ -14,7 +14,7 @@ from typing import Any
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.models import Json
 from gre_bridge.rest import Caller, Rest, RestError
-from gre_bridge.store import explain
+from gre_bridge.store import clocks_differ, explain
 
 _BAD_VALUE = ("22", "23", "54")  # classes of SQLSTATE: data exception, integrity constraint, beyond a limit
 
@@ -56,9 +56,11 @@ def refusal(error: RestError, what: str) -> BridgeError:
         wait = (error.details or "").partition("retry_after=")[2]
         retry_after = float(wait) if wait.isdigit() else None
         return Refused(int(code[2:]), error.hint or "refused", error.message, retry_after=retry_after)
-    if code == "PGRST303":
+    if error.message == "JWT expired":
         return Refused(401, "token_expired", "the token has expired")
-    if code in ("PGRST300", "PGRST301", "PGRST302") or (error.status == 401 and code != "42501"):
+    if clocks_differ(error):
+        return TransientError(f"{what}: the token is not valid yet", code=code)
+    if code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303") or (error.status == 401 and code != "42501"):
         return Refused(401, "token_invalid", "the token is not valid")
     if code == "42501":
         if error.status == 401:

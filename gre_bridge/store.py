@@ -75,6 +75,11 @@ _IN_WORDS = {
 """What a person should think of at these codes."""
 
 
+def clocks_differ(error: RestError) -> bool:
+    """Return True for a token that is good, but not yet by PostgREST's clock: it passes (supabase/supabase#50651)."""
+    return error.status == 401 and error.message in ("JWT issued at future", "JWT not yet valid")
+
+
 def explain(error: Exception, what: str) -> BridgeError:
     """Sort an error of a call into transient, permanent or configuration.
 
@@ -90,6 +95,8 @@ def explain(error: Exception, what: str) -> BridgeError:
     text = f"{what}: {code or 'the database is away'} {said}"
     if code == UNKNOWN_FUNCTION:
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
+    if clocks_differ(error):
+        return TransientError(text, code=code)
     if code in ("PGRST301", "PGRST302", "PGRST303", "401", "403"):
         return ConfigurationError(f"{what}: SUPABASE_SERVICE_KEY was refused ({code})", code=code)
     if code == "42501":

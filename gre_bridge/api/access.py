@@ -30,6 +30,8 @@ T = TypeVar("T")
 REMEMBER = 86_400.0
 """Seconds for which a token that the database took is known, and whom it was for."""
 TOKENS = 20_000
+ROLE_AGE = 5.0
+"""Seconds for which it is known that a caller is a player. (What staff may do, the database decides each time.)"""
 TRY_FOR = 3.0
 """Seconds after the first try in which another one may begin."""
 PAUSES = (0.2, 0.8)
@@ -50,6 +52,8 @@ class Access:
         self._clock = clock
         self._taken: dict[bytes, float] = {}
         """Digests of tokens, and until when they are known; the latest last."""
+        self._players: dict[bytes, tuple[float, bool]] = {}
+        """Digests of callers: until when it is known whether they are players, and whether they are."""
         self._subjects: dict[bytes, float] = {}
         """The same of subjects: their next tokens are new, and most likely good."""
 
@@ -103,6 +107,18 @@ class Access:
         self._know(token, digest)
         return answer
 
+    async def is_player(self, call: Call) -> bool:
+        """Return True when the caller is a player, as the database said within the last seconds."""
+        known = self._players.get(call.key)
+        if known is None or known[0] <= self._clock():
+            found = await call(lambda portal, caller: portal.whoami(caller))
+            known = (self._clock() + ROLE_AGE, found.role == "player")
+            self._players.pop(call.key, None)
+            self._players[call.key] = known
+            if len(self._players) > TOKENS:
+                del self._players[next(iter(self._players))]
+        return known[1]
+
     async def _tries(self, question: Callable[[], Awaitable[T]], *, repeat: bool) -> T:
         until = self._clock() + TRY_FOR
         for pause in PAUSES if repeat else ():
@@ -154,6 +170,11 @@ class Call:
         self._portal = portal
         self._caller = caller
         self._address = address
+
+    @property
+    def key(self) -> bytes:
+        """A digest of who is asking."""
+        return _digest(f"{self._caller.token}\0{self._caller.act_as or ''}")
 
     async def __call__(self, question: Callable[[Portal, Caller], Awaitable[T]], *, repeat: bool = True) -> T:
         """Ask; see `Access.ask`."""
@@ -216,7 +237,18 @@ bearer = HTTPBearer(
     description="A user's token, or the service key with `X-GRE-Act-As`. Checked by Supabase.",
 )
 
+
+async def _staff_path(request: Request, call: Annotated[Call, Depends(_call)]) -> None:
+    """Refuse players on the staff's paths, also where the database would show them what is theirs."""
+    if request.url.path.startswith("/api/gre-admin/"):
+        access: Access = request.app.state.access
+        if await access.is_player(call):
+            raise Refused(403, "staff_only", "only staff may do this")
+
+
 AUTHENTICATED = [Security(bearer)]
 """What a router's paths have in common, for the documentation."""
+STAFF_PATHS = [*AUTHENTICATED, Depends(_staff_path)]
+"""The same of routers whose paths below /api/gre-admin/ are the staff's."""
 Asking = Annotated[Call, Depends(_call)]
 """What an endpoint asks the database with."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from gre_bridge.api.access import AUTHENTICATED, Asking
+from gre_bridge.api.access import STAFF_PATHS, Asking
 from gre_bridge.api.chat import SENT, Player, sent
 from gre_bridge.api.envelope import Reply
 from gre_bridge.api.inputs import (
@@ -33,7 +33,7 @@ from gre_bridge.api.shapes import (
     errors,
 )
 
-router = APIRouter(tags=["Staff"], dependencies=AUTHENTICATED)
+router = APIRouter(tags=["Staff"], dependencies=STAFF_PATHS)
 
 SessionId = Annotated[Uuid, Path()]
 
@@ -62,7 +62,7 @@ async def reply(body: SendReply, call: Asking) -> Response:
 
 @router.get("/api/gre-admin/sessions", summary="List sessions", response_model=Sessions, responses=errors())
 async def sessions(query: Annotated[SessionList, Query()], call: Asking) -> Response:
-    """Latest activity first; a player sees its own."""
+    """Latest activity first."""
     page = await call(
         lambda portal, caller: portal.sessions(
             caller,

@@ -14,6 +14,7 @@ from starlette.routing import WebSocketRoute
 from gre_bridge import __version__
 from gre_bridge.api import admin, chat, operations, pages, pusher_auth
 from gre_bridge.api.access import Access
+from gre_bridge.api.answers import Answers
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
 from gre_bridge.api.health import Health
 from gre_bridge.api.health import router as health_router
@@ -78,6 +79,7 @@ def create_app(
             Middleware(Requests, metrics),
             Middleware(Envelope),
             Middleware(Cors, Origins(settings.cors_origins)),
+            Middleware(Answers),
             Middleware(Safely),
             Middleware(Bodies),
         ],

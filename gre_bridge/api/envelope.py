@@ -99,6 +99,10 @@ async def unavailable(request: Request, error: Exception) -> Response:
             "schema_outdated",
             "the database's schema is older than this daemon: run `gre-bridge migrate`",
         )
+    elif error.code == "25006":
+        code, text = "read_only", "the database takes no changes at the moment; reading goes on"
+    elif error.code == "PGRST303":
+        text = "the token is not valid yet by Supabase's clock, try again in a moment"
     return problem(request.scope, 503, code, text, retry_after=wait)
 
 

@@ -219,12 +219,16 @@ class HttpProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Begin to wait for the peer to read."""
         super().pause_writing()
+        if self._limiter is not None:
+            self._limiter.waits(self)
         if self._taking is None:
             self._taking = self.loop.call_later(TAKEN_WITHIN, self._not_taken)
 
     def resume_writing(self) -> None:
         """Note that the peer has read everything."""
         super().resume_writing()
+        if self._limiter is not None and self.cycle is not None and not self.cycle.response_complete:
+            self._limiter.works(self)
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None

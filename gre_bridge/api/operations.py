@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from gre_bridge.api.access import AUTHENTICATED, Asking
+from gre_bridge.api.access import STAFF_PATHS, Asking
 from gre_bridge.api.envelope import Reply
 from gre_bridge.api.inputs import DeadList, RetryDead
 from gre_bridge.api.shapes import DeadLetters, Operations, Retried, errors
@@ -17,7 +17,7 @@ from gre_bridge.models import Json
 
 _WORSE = {None: 0, "closed": 1, "half_open": 2, "open": 3}
 
-router = APIRouter(tags=["Operations"], dependencies=AUTHENTICATED)
+router = APIRouter(tags=["Operations"], dependencies=STAFF_PATHS)
 
 
 @router.get(

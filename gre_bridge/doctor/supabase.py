@@ -20,7 +20,7 @@ from gre_bridge.models import Json
 from gre_bridge.operate import Operator
 from gre_bridge.rest import Caller, Rest, RestError
 from gre_bridge.settings import Settings
-from gre_bridge.store import SCHEMA_VERSIONS, explain
+from gre_bridge.store import SCHEMA_VERSIONS, clocks_differ, explain
 
 ADDRESS, SCHEMA, CLOCK, SINKS, WORKERS = "Supabase", "schema", "clock", "sinks", "workers"
 WITHIN = 5.0
@@ -111,9 +111,12 @@ def _refused(error: RestError, took: str) -> Ground:
         return Ground(
             [there, failed(SCHEMA, "this project has no functions of gre-bridge", "gre-bridge migrate")]
         )
+    if clocks_differ(error):
+        return Ground([there, failed(SERVICE_KEY, f"not valid yet by Supabase's clock ({code})",
+                                     "wait a moment; if it stays, check the clock where the key was made")])  # fmt: skip
     if code == "PGRST303":
-        return Ground([there, failed(SERVICE_KEY, f"Supabase refused it as expired or not yet valid ({code})",
-                                     "make a new key in the dashboard; check the clock where it was made")])  # fmt: skip
+        return Ground([there, failed(SERVICE_KEY, f"Supabase refused it as expired ({code})",
+                                     "make a new key in the dashboard")])  # fmt: skip
     if code in ("PGRST301", "PGRST302", "42501") or error.status in (401, 403):
         return Ground([there, failed(SERVICE_KEY, f"Supabase refused it ({code})",
                                      "copy SUPABASE_SERVICE_KEY anew from the dashboard of the project of SUPABASE_URL")])  # fmt: skip

@@ -468,7 +468,8 @@ end $$;
 
 -- One page of a conversation: {"messages": [M, …] ascending, "next": id | null, "has_more": bool, "session": S | null,
 -- "sessions": [S, …]}. Of one session or of all sessions of a player; the newest page, or the one before a message
--- (p_before, p_before_seq), or what came after p_after_seq. "next" is what p_before takes for the page before.
+-- (p_before, p_before_seq), or what came after p_after_seq. "next" is what p_before takes for the page before. A page
+-- ends before p_limit where it would be longer than 1 MB (with p_sessions 512 KB); it has one message at least.
 create function public.gre_chat_history(
   p_player_id bigint default null, p_session_id uuid default null, p_before uuid default null,
   p_before_seq bigint default null, p_after_seq bigint default null, p_limit integer default 200, p_sessions boolean default false
@@ -481,8 +482,15 @@ declare
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_session public.gre_chat_sessions;
   v_edge public.gre_chat_messages;
-  v_page jsonb;
-  v_more boolean;
+  v_rows refcursor;
+  v_row public.gre_chat_messages;
+  v_json jsonb;
+  v_page jsonb[] := '{}';
+  v_bytes integer := 0;
+  v_most integer := case when p_sessions then 524288 else 1048576 end; -- with sessions each message is told twice
+  v_more boolean := false;
+  v_known uuid[] := '{}';
+  v_sessions jsonb[] := '{}';
 begin
   if v_who.role = 'player' and v_player <> v_who.player_id then
     perform gre.refuse(403, 'player_mismatch', 'this token does not speak for that player');
@@ -505,37 +513,48 @@ begin
     end if;
   end if;
 
-  -- One more than asked for tells whether there are more: the last one after p_after_seq, else the oldest.
+  -- From the page's fixed end: the oldest after p_after_seq, else the newest. One more than asked for tells whether there are more.
   if p_after_seq is not null then
-    select jsonb_agg(gre.message_json(m) order by m.seq) into v_page from (
-      select * from public.gre_chat_messages where session_id = p_session_id and seq > p_after_seq
-      order by seq limit v_limit + 1) m;
+    open v_rows for select * from public.gre_chat_messages where session_id = p_session_id and seq > p_after_seq
+      order by seq limit v_limit + 1;
   elsif p_session_id is not null then
-    select jsonb_agg(gre.message_json(m) order by m.seq) into v_page from (
-      select * from public.gre_chat_messages
+    open v_rows for select * from public.gre_chat_messages
       where session_id = p_session_id and seq < least(p_before_seq, v_edge.seq, v_session.last_seq + 1)
-      order by seq desc limit v_limit + 1) m;
+      order by seq desc limit v_limit + 1;
   elsif v_edge.id is not null then
-    select jsonb_agg(gre.message_json(m) order by m.created_at, m.id) into v_page from (
-      select * from public.gre_chat_messages
+    open v_rows for select * from public.gre_chat_messages
       where player_id = v_player and (created_at, id) < (v_edge.created_at, v_edge.id)
-      order by created_at desc, id desc limit v_limit + 1) m;
+      order by created_at desc, id desc limit v_limit + 1;
   else
-    select jsonb_agg(gre.message_json(m) order by m.created_at, m.id) into v_page from (
-      select * from public.gre_chat_messages where player_id = v_player
-      order by created_at desc, id desc limit v_limit + 1) m;
+    open v_rows for select * from public.gre_chat_messages where player_id = v_player
+      order by created_at desc, id desc limit v_limit + 1;
   end if;
-  v_page := coalesce(v_page, '[]');
-  v_more := jsonb_array_length(v_page) > v_limit;
-  if v_more then
-    v_page := v_page - case when p_after_seq is null then 0 else v_limit end;
-  end if;
-  return jsonb_build_object('messages', v_page, 'has_more', v_more,
-    'next', case when v_more and p_after_seq is null then v_page -> 0 -> 'id' end,
+  loop
+    fetch v_rows into v_row;
+    exit when not found;
+    v_more := cardinality(v_page) = v_limit;
+    exit when v_more;
+    v_json := gre.message_json(v_row);
+    v_bytes := v_bytes + octet_length(v_json::text);
+    if p_sessions and not v_row.session_id = any (v_known) then
+      v_known := v_known || v_row.session_id;
+      v_sessions := v_sessions || (select gre.session_json(s) from public.gre_chat_sessions s where s.id = v_row.session_id);
+      v_bytes := v_bytes + coalesce(octet_length(v_sessions[cardinality(v_sessions)]::text), 0);
+    end if;
+    v_more := v_bytes > v_most and cardinality(v_page) > 0;
+    exit when v_more;
+    v_page := v_page || v_json;
+  end loop;
+  close v_rows;
+  return jsonb_build_object('messages', (
+      select coalesce(jsonb_agg(x.m order by case when p_after_seq is null then -x.n else x.n end), '[]')
+      from unnest(v_page) with ordinality x (m, n)),
+    'has_more', v_more,
+    'next', case when v_more and p_after_seq is null then v_page[cardinality(v_page)] -> 'id' end,
     'session', case when p_session_id is not null then gre.session_json(v_session) end,
     'sessions', case when p_sessions then (
-      select coalesce(jsonb_agg(gre.session_json(s) order by s.created_at, s.id), '[]') from public.gre_chat_sessions s
-      where s.id = any (array(select distinct (m ->> 'session_id')::uuid from jsonb_array_elements(v_page) m))) end);
+      select coalesce(jsonb_agg(x.s order by x.s ->> 'created_at', x.s ->> 'id'), '[]') from unnest(v_sessions) x (s)
+      where exists (select from unnest(v_page) m where m ->> 'session_id' = x.s ->> 'id')) end);
 end $$;
 
 -- Sessions, latest activity first: {"sessions": [S, …], "next": cursor | null}. A player sees its own.
@@ -571,13 +590,15 @@ begin
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1
   ), numbered as (
-    select s, at, row_number() over (order by at desc, (s).id desc) as n from page
+    select at, (s).id as id, gre.session_json(s) as told, row_number() over (order by at desc, (s).id desc) as n from page
+  ), sized as ( -- 1 MB at most
+    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits from numbered
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(gre.session_json(s) order by n) filter (where n <= v_limit), '[]'),
-    'next', case when count(*) > v_limit then (
-      select (extract(epoch from x.at) * 1000000)::bigint || '_' || (x.s).id from numbered x where x.n = v_limit) end)
-  into v_answer from numbered;
+    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'next', case when count(*) > count(*) filter (where fits) then (
+      select (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id from sized x where x.fits order by x.n desc limit 1) end)
+  into v_answer from sized;
   return v_answer;
 end $$;
 

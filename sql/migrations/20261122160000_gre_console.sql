@@ -300,13 +300,17 @@ begin
   ), numbered as (
     select s, part, at, row_number() over (
       order by part, case part when 0 then at end, case part when 0 then (s).id end, at desc, (s).id desc) as n from page
+  ), shown as (
+    select n, part, at, (s).id as id, gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as told
+    from numbered where n <= v_limit + 1
+  ), sized as ( -- 1 MB at most
+    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits from shown
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) order by n)
-                         filter (where n <= v_limit), '[]'),
-    'next', case when count(*) > v_limit then (
-      select x.part || '_' || (extract(epoch from x.at) * 1000000)::bigint || '_' || (x.s).id from numbered x where x.n = v_limit) end)
-  into v_answer from numbered;
+    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'next', case when count(*) > count(*) filter (where fits) then (
+      select x.part || '_' || (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id from sized x where x.fits order by x.n desc limit 1) end)
+  into v_answer from sized;
   return v_answer;
 end $$;
 

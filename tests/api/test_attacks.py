@@ -87,9 +87,6 @@ FORGED: dict[str, Callable[[Victim], str]] = {
     "expired": lambda v: jwt.encode(
         claims(v, exp=int(time.time()) - 3600), v.api.stack.keys.jwt_secret, "HS256"
     ),
-    "not yet valid": lambda v: jwt.encode(
-        claims(v, nbf=int(time.time()) + 3600), v.api.stack.keys.jwt_secret, "HS256"
-    ),
     "other key": lambda v: jwt.encode(claims(v), "x" * 54, "HS256"),
     "other key, service": lambda _: jwt.encode(
         {"role": "service_role", "exp": int(time.time()) + 60}, "x" * 54, "HS256"

@@ -86,6 +86,15 @@ def test_what_is_sorted_already_stays_so() -> None:
     assert explain(error, "gre_relay_claim") is error
 
 
+def test_a_clock_that_runs_behind_is_waited_for() -> None:
+    """Supabase's own stumble (supabase/supabase#50651): the service key was not refused."""
+    for message in ("JWT issued at future", "JWT not yet valid"):
+        error = RestError(status=401, code="PGRST303", message=message)
+        assert type(explain(error, "gre_relay_claim")) is TransientError
+    expired = RestError(status=401, code="PGRST303", message="JWT expired")
+    assert type(explain(expired, "gre_relay_claim")) is ConfigurationError
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

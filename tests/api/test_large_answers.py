@@ -1,0 +1,228 @@
+"""What a long history costs: pages by bytes, answers that nobody reads, many reads of one person."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from gre_bridge.api import answers
+from gre_bridge.api.answers import Answers
+from tests.api.conftest import Api, Person
+from tests.hostile import memory, pour, raw
+
+MB = 1_000_000
+LONG = 500
+
+
+@pytest.fixture(scope="module")
+def crowd(api: Api) -> Iterator[int]:
+    """A player with 500 messages of 4,000 emoji (8 MB), and 300 players whose last message is as long."""
+    from tests.api.conftest import _players
+
+    first = next(_players)
+    with api.stack.db() as conn:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, sender_name, message)"
+            " select %s, 'staff', 'Sam', repeat('\U0001f3b2', 3990) || n from generate_series(1, %s) n",
+            (first, LONG),
+        )
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, sender_name, message)"
+            " select %s + n, 'staff', 'Sam', repeat('\U0001f3b2', 3990) || n from generate_series(1, 300) n",
+            (first + 10**10,),
+        )
+    yield first
+    with api.stack.db() as conn:
+        conn.execute("delete from gre_chat_messages where player_id = %s or player_id > 10^10", (first,))
+
+
+def walk(who: Person, path: str, key: str, cursor: str) -> tuple[list[dict[str, Any]], int]:
+    """Everything that the pages have, and the bytes of the longest."""
+    found: list[dict[str, Any]] = []
+    longest, at = 0, ""
+    for _ in range(200):
+        answer = who.get(path, params={"limit": 500, **({cursor: at} if at else {})})
+        assert answer.status_code == 200, answer.text
+        longest = max(longest, len(answer.content))
+        body = answer.json()
+        found += body if isinstance(body, list) else body[key]
+        at = answer.headers.get("x-next-before") if isinstance(body, list) else body.get("next")
+        if not at:
+            break
+    return found, longest
+
+
+def test_pages_are_a_megabyte_at_most_and_nothing_is_left_out(api: Api, crowd: int) -> None:
+    for path in (f"/api/gre-chat/messages/{crowd}", f"/api/chat-history/{crowd}"):
+        found, longest = walk(api.player(crowd), path, "messages", "before")
+        assert len({message["id"] for message in found}) == len(found) == LONG
+        assert longest < 1.2 * MB, path
+    session = found[0]["session_id"]
+    at, seqs = 0, []
+    while True:
+        answer = api.staff().get(f"/api/gre-admin/messages/{session}", params={"after_seq": at, "limit": 500})
+        assert len(answer.content) < 1.2 * MB
+        seqs += [message["seq"] for message in answer.json()["messages"]]
+        if not answer.json()["has_more"]:
+            break
+        at = seqs[-1]
+    assert seqs == list(range(1, LONG + 1))
+    for path in ("/api/gre-admin/sessions", "/api/gre-admin/queue"):
+        found, longest = walk(api.staff(), path, "sessions", "cursor")
+        assert len({session["id"] for session in found}) == len(found) >= 301
+        assert longest < 1.2 * MB, path
+
+
+def test_histories_that_nobody_reads_cost_little(api: Api, crowd: int, player_id: int) -> None:
+    token = api.stack.keys.user_token("player", player_id=crowd)
+    request = (
+        f"GET /api/chat-history/{crowd}?limit=500 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
+    ).encode()
+    api.player(crowd).get(f"/api/chat-history/{crowd}?limit=500")
+    before, most = memory(api.worker.pid), 0
+    with contextlib.ExitStack() as held:
+        for _ in range(40):
+            sock = held.enter_context(contextlib.closing(raw(api.worker.url, receive_buffer=4096)))
+            pour(sock, iter([request]), len(request))
+        deadline = time.monotonic() + 6
+        while time.monotonic() < deadline:
+            most = max(most, memory(api.worker.pid) - before)
+            began = time.monotonic()
+            assert api.player(player_id).get(f"/api/gre-chat/messages/{player_id}").status_code == 200
+            assert time.monotonic() - began < 2
+        # Its own reads are too many; everybody else's are answered.
+        assert api.player(player_id).get(f"/api/chat-history/{player_id}").status_code == 200
+    assert most < 60 * MB, f"{most / MB:.0f} MB"
+
+
+def test_many_reads_of_one_person_are_answered_in_turn(api: Api, crowd: int, player_id: int) -> None:
+    token = api.stack.keys.user_token("player", player_id=crowd)
+    outcomes: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def flood() -> None:
+        with httpx.Client(base_url=api.worker.url, timeout=30, trust_env=False) as http:
+            while not stop.is_set():
+                answer = http.get(
+                    f"/api/chat-history/{crowd}?limit=500", headers={"Authorization": f"Bearer {token}"}
+                )
+                outcomes[answer.status_code] += 1
+
+    threads = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    slowest = 0.0
+    try:
+        for n in range(20):
+            began = time.monotonic()
+            api.player(player_id).send(f"hello {n}")
+            slowest = max(slowest, time.monotonic() - began)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert set(outcomes) == {200} and outcomes[200] > 8
+    assert slowest < 2.0
+
+
+# The middleware alone -----------------------------------------------------------------------------------------
+
+
+class Peer:
+    """A peer that takes so many pieces and then no more."""
+
+    def __init__(self, takes: int) -> None:
+        self.left = takes
+        self.got: list[Message] = []
+        self.reads = asyncio.Event()
+
+    async def send(self, message: Message) -> None:
+        if self.left <= 0:
+            await self.reads.wait()
+        self.left -= 1
+        self.got.append(message)
+
+    @property
+    def status(self) -> int:
+        return int(self.got[0]["status"])
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message["body"] for message in self.got[1:])
+
+
+async def _big(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(b"x" * int(scope["path"].rpartition("/")[2]))(scope, receive, send)
+
+
+def ask(app: Answers, peer: Peer, size: int, token: str = "t") -> asyncio.Task[None]:
+    scope = {
+        "type": "http", "method": "GET", "path": f"/api/{size}", "headers": [(b"authorization", token.encode())],
+    }  # fmt: skip
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    return asyncio.create_task(app(scope, receive, peer.send))
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
+async def test_an_answer_arrives_whole_in_pieces(size: int) -> None:
+    app, peer = Answers(_big), Peer(100)
+    await ask(app, peer, size)
+    assert peer.body == b"x" * size
+    assert [message.get("more_body", False) for message in peer.got[1:]][-1:] == [False]
+    assert all(len(message["body"]) <= 65_536 for message in peer.got[1:])
+    assert not app._people and not app._untaken
+
+
+async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "UNTAKEN", 1_000_000)
+    app = Answers(_big)
+    slow = [Peer(1) for _ in range(6)]
+    tasks = [ask(app, peer, 200_000, f"t{n}") for n, peer in enumerate(slow)]
+    await asyncio.sleep(0)
+    while not slow[5].got:
+        await asyncio.sleep(0)
+    assert slow[5].status == 503 and [peer.status for peer in slow[:5]] == [200] * 5
+    for peer in slow:
+        peer.left = 100
+        peer.reads.set()
+    await asyncio.gather(*tasks)
+    assert app._untaken == 0
+
+
+async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "TAKEN_WITHIN", 0.05)
+    app, peer = Answers(_big), Peer(2)
+    await ask(app, peer, 200_000)
+    assert len(peer.body) < 200_000
+    assert not app._people and app._untaken == 0
+
+
+async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "WAIT", 0.05)
+    app = Answers(_big)
+    slow = [Peer(0) for _ in range(answers.READS_OF_ONE)]
+    tasks = [ask(app, peer, 10) for peer in slow]
+    await asyncio.sleep(0)
+    late, other = Peer(100), Peer(100)
+    await asyncio.gather(ask(app, late, 10), ask(app, other, 10, "another"))
+    assert (late.status, other.status) == (429, 200)
+    for peer in slow:
+        peer.left = 100
+        peer.reads.set()
+    await asyncio.gather(*tasks, ask(app, again := Peer(100), 10))
+    assert again.status == 200 and not app._people
