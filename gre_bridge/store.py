@@ -64,6 +64,8 @@ _AWAY_CODES = {
     "57P03",
 }
 """With one of these a call ends while PostgreSQL is away, and the first one after."""
+NOTHING_DONE = frozenset({"PGRST002", "PGRST003", "25006", "40001", "40P01", "53300", "55P03", "57014"})
+"""With one of these the call certainly had no effect: it never ran, or was rolled back."""
 FLAPS = 1.0
 """Seconds: where some calls fail and others do not, each that does not would end the pauses of those that do."""
 

@@ -26,7 +26,7 @@ from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.relay.sender import Route, Sender
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Sink
-from gre_bridge.store import Store
+from gre_bridge.store import NOTHING_DONE, Store
 from gre_bridge.telemetry import Metrics
 from gre_bridge.tracing import Tracing
 
@@ -251,6 +251,10 @@ class Dispatcher:
                 lease=self._lease_seconds,
             )
         except BridgeError as error:
+            if (
+                error.code in NOTHING_DONE
+            ):  # no lease to give back: a release would wait as long as the claim did
+                self._abandoned.remove(token)
             self._claim_failed(error)
             return
         self._abandoned.remove(token)

@@ -179,6 +179,22 @@ async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_as
 
 
 @virtual
+@pytest.mark.parametrize(
+    ("code", "releases"), [("PGRST003", 0), ("57014", 0), ("timeout", 1), ("connection", 1)]
+)
+async def test_a_claim_that_certainly_did_nothing_is_made_again_without_a_release_before_it(
+    code: str, releases: int
+) -> None:
+    """While others' queries have all connections, a release waits as long as the claim did: two time-outs instead of one."""
+    outbox, sink = Outbox(), ScriptedSink()
+    outbox.put("a", "a.1")
+    outbox.fail("claim", TransientError("gre_relay_claim: no", code=code))
+    async with relaying(outbox, sink):
+        await until(outbox.drained)
+    assert outbox.count("release") == releases
+
+
+@virtual
 async def test_a_worker_that_slept_past_its_lease_sends_nothing_of_what_another_has_taken() -> None:
     """A machine that sleeps stops the loop's clock, not the database's: the lease is over, though the loop saw a second pass."""
     slept = [0.0]
