@@ -18,6 +18,8 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import WebSocketException
 from websockets.uri import parse_uri
 
+from tests.chaos.http_attackers import histories, pipelining, slow_headers
+
 PER_SECOND = 1_600_000
 """Bytes a second of a flood."""
 CHUNK = 64 * 1024
@@ -135,6 +137,7 @@ async def unread(url: str, token: str, session: str) -> None:
 
 ATTACKERS: dict[str, Attacker] = {
     "pings": pings, "fragments": fragments, "typing": typing, "unread": unread,
+    "pipelining": pipelining, "histories": histories, "slow_headers": slow_headers,
 }  # fmt: skip
 
 if __name__ == "__main__":

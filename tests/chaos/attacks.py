@@ -59,6 +59,18 @@ ATTACKS = [
         name="attack-unread", what="20 sockets of one player ask for 8 MB of history each, and read nothing",
         attacker="unread", history=500,
     ),
+    Attack(
+        name="attack-pipelining", what="one connection without a token pipelines 12 MB of requests, and reads nothing",
+        attacker="pipelining",
+    ),
+    Attack(
+        name="attack-histories", what="40 connections of one player ask for 8 MB of history each, and read nothing",
+        attacker="histories", history=500,
+    ),
+    Attack(
+        name="attack-slow-headers", what="200 connections without a token send a header a second, without end",
+        attacker="slow_headers",
+    ),
 ]  # fmt: skip
 
 
