@@ -7,6 +7,8 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
@@ -47,6 +49,20 @@ _WORDS = {
 }
 
 
+_OPERATIONS = {
+    "send": "sendMessage", "unified_send": "sendMessageUnified", "messages": "listMessages", "chat_history": "getChatHistory",
+    "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
+    "session_messages": "listSessionMessages", "set_status": "setSessionStatus", "operations": "getOperations",
+    "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
+    "chat_health": "getChatHealth",
+}  # fmt: skip
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name an operation for the clients that are generated from the document."""
+    return _OPERATIONS.get(route.name) or to_camel(route.name)
+
+
 def create_app(
     *,
     health: Health,
@@ -68,6 +84,8 @@ def create_app(
         version=__version__,
         description=_ABOUT,
         openapi_tags=_TAGS,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        generate_unique_id_function=_operation_id,
         redoc_url=None,
         docs_url="/docs" if settings.docs else None,
         openapi_url="/openapi.json" if settings.docs else None,

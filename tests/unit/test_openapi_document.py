@@ -1,0 +1,47 @@
+"""docs/openapi.json is what the daemon serves. `python -m tests.unit.test_openapi_document` writes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import SecretStr
+
+from gre_bridge.api.access import Access
+from gre_bridge.api.app import create_app
+from gre_bridge.api.guard import Guard
+from gre_bridge.settings import Settings
+from gre_bridge.telemetry import Metrics
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+
+
+def served() -> dict[str, Any]:
+    settings = Settings(
+        supabase_url="https://p.supabase.co", supabase_service_key=SecretStr("key"), docs=True
+    )
+    app = create_app(
+        health=cast("Any", None), access=Access(None, Guard(60)), settings=settings, sockets=None,
+        overview=cast("Any", None), metrics=Metrics(),
+    )  # fmt: skip
+    return app.openapi()
+
+
+def text() -> str:
+    return json.dumps(served(), indent=1, ensure_ascii=False) + "\n"
+
+
+def test_the_document_in_docs_is_the_one_that_is_served() -> None:
+    assert DOCUMENT.read_text() == text(), "python -m tests.unit.test_openapi_document"
+
+
+def test_operations_have_names_that_a_generated_client_can_use() -> None:
+    names = [operation["operationId"] for path in served()["paths"].values() for operation in path.values()]
+    assert len(set(names)) == len(names)
+    assert all(name.isalnum() and name[0].islower() for name in names)
+    assert {"sendMessage", "listMessages", "sendReply", "listSessions"} <= set(names)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(text())
