@@ -23,6 +23,7 @@ import structlog
 from gre_bridge.daemon import signals
 from gre_bridge.daemon.reports import PipeReports
 from gre_bridge.notify import Notifier
+from gre_bridge.telemetry import LOGS
 
 log = structlog.get_logger("gre.daemon")
 
@@ -100,8 +101,7 @@ class Supervisor:
             self._reap()
             self._judge(self.clock())
         if self._error:
-            with contextlib.suppress(OSError):
-                sys.stderr.write(f"gre-bridge: {self._error}\n")
+            LOGS.write(f"gre-bridge: {self._error}\n")  # which waits for no reader
             return CONFIGURATION
         return 1 if self._failed else 0
 

@@ -154,6 +154,23 @@ def killed_at_random(scene: Scene) -> Iterator[None]:
     scene.until_live(worker)
 
 
+def process_killed(name: str) -> Fault:
+    """SIGKILL for one of a daemon's two processes, three times."""
+
+    @contextlib.contextmanager
+    def fault(scene: Scene) -> Iterator[None]:
+        worker = scene.workers[0]
+        for _ in range(3):
+            _progress(scene, 10)
+            gone = worker.pids[name]
+            os.kill(gone, signal.SIGKILL)
+            wait_until(lambda gone=gone: worker.pids.get(name, gone) != gone, 20, what="a new process")  # type: ignore[misc]
+        yield
+        scene.until_live(worker)
+
+    return fault
+
+
 @contextlib.contextmanager
 def killed_before_settle(scene: Scene) -> Iterator[None]:
     """Settles hang, so that what was sent stays unsettled; then SIGKILL."""

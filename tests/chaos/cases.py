@@ -75,6 +75,14 @@ def _workers() -> list[Case]:
             fault=b.killed_at_random, lasts=0, recovers=LEASE + 3, repeats=may_repeat, env=_LEASE,
         ),
         Case(
+            name="relay-killed", what="the relay's process alone is killed (SIGKILL) three times; the supervisor starts it again",
+            fault=b.process_killed("relay"), lasts=0, recovers=LEASE + 3, repeats=may_repeat, env=_LEASE,
+        ),
+        Case(
+            name="api-killed", what="the API's process is killed (SIGKILL) three times beside the relay",
+            fault=b.process_killed("api"), lasts=0, recovers=12, others=BOTH,
+        ),
+        Case(
             name="worker-killed-unsettled", what="the worker is killed between sending and settling",
             fault=b.killed_before_settle, lasts=0.5, recovers=LEASE + 1.5, repeats=may_repeat,
             repeated=True, env=_LEASE, short=True,
