@@ -1,24 +1,27 @@
-"""The supervised Realtime subscription: it rings when there may be work, and knows when it is deaf.
+"""The supervised Realtime subscription: wake-ups that say that there may be work.
 
-Realtime is a doorbell, not a mailbox. Two bells hang on one socket: `broadcast` (the outbox trigger rings
-a private topic) and `postgres_changes` (INSERT on the messages table). The third, the sweep, belongs to
-the relay, which tells `Feed.missed` about work that no bell had announced. This room keeps one link up
-and replaces it when it breaks, ages or is deaf; it must not decide what to send, nor believe a ring.
+Realtime is a doorbell, not a mailbox. The database broadcasts a wake-up on a private topic; where that cannot be had,
+each INSERT into the messages table is one (`postgres_changes`). Realtime drops both without a word while the project is
+above its limit of events: wake-ups that do not come over a socket that answers are no reason to connect again, but to
+poll meanwhile. This room keeps one link up and replaces it when it breaks or ages; it must not decide what to send, nor
+believe a wake-up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from gre_bridge.errors import BridgeError
 from gre_bridge.feed_link import Link
 from gre_bridge.feed_state import FeedState, Timing
 from gre_bridge.models import NewRow
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 DEAF = 15.0
 """Seconds after an outage of PostgreSQL for which bells may be lost. Realtime shows nothing of it; most of what was lost
 around one was written in the 5 s after it (measured on Realtime 2.122.0)."""
+RATIONED = "wake-ups do not arrive: the project is above Realtime's limit of events, or its database cannot send; polling"
 MAX_SESSIONS = 50
 """The most session ids that a ring may name (the trigger names no more)."""
 
@@ -64,7 +68,7 @@ def row_of(record: Mapping[str, Any]) -> NewRow | None:
 
 
 class Feed:
-    """Keeps one link up, replaces it when it breaks, ages or is deaf, and passes its rings on."""
+    """Keeps one link up, replaces it when it breaks or ages, and passes its wake-ups on."""
 
     def __init__(
         self,
@@ -76,8 +80,8 @@ class Feed:
         on_state: Callable[[FeedState], None] | None = None,
         on_event: Callable[[str, object], None] | None = None,
         known: Callable[[NewRow], bool] = lambda _: False,
+        probe: Callable[[], Awaitable[None]] | None = None,
         topic: str = "gre:relay",
-        private: bool = True,
         schema: str = "public",
         table: str = "gre_chat_messages",
         timing: Timing | None = None,
@@ -90,7 +94,8 @@ class Feed:
         everywhere" (also after each join and each "Subscribed to PostgreSQL": claim then). `on_state` is
         called when state, detail or health changed, `on_event` with the name and payload of any other
         broadcast on the topic (`broadcast` sends one; it is as untrusted as a ring). `known` says whether all who
-        would be rung have read this row already, as they mostly have when the slower bell tells of it. None may block.
+        would be rung have read this row already, as they mostly have when a row change tells of it. `probe` has the database
+        send a wake-up (BridgeError when it cannot). None but `probe` may block.
         `clock` is in seconds, `jitter` gives a number from 0 to 1.
         """
         self._on_ring = on_ring
@@ -100,7 +105,9 @@ class Feed:
         self._timing = timing = timing or Timing()
         self._clock = clock
         self._jitter = jitter
-        self._rows_private = private
+        self._probe = probe
+        self._rows = False
+        self._rows_private = True
         self._link: Link | None = None
         self._new_link = partial(
             Link,
@@ -108,7 +115,6 @@ class Feed:
             key=key,
             apikey=apikey,
             topic=topic,
-            private=private,
             schema=schema,
             table=table,
             timing=timing,
@@ -119,18 +125,24 @@ class Feed:
             on_change=self._update,
         )
         self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
-        self._suspect = False
+        self._rationed_until: float | None = None
+        self._rationing = asyncio.Event()
+        self._sooner = asyncio.Event()
+        self._linked = asyncio.Event()
+        self._wakened = asyncio.Event()
         self._doubted_until = -math.inf
         self.turned = clock()
         """When its loop last turned, by `clock`: at each heartbeat, and while a link opens within its bounds."""
         self.since = clock()
         """When state, detail or health last changed, by `clock`."""
-        self.last_ring = -math.inf
-        """When `on_ring` was last called, by `clock`."""
+        self.last_wakeup = -math.inf
+        """When a wake-up last came, by `clock`."""
+        self.heard_since = math.inf
+        """From when on the link in service hears wake-ups, by `clock`; infinity while there is none."""
         self.misses = 0
-        """Work that only a sweep found while no bell had rung."""
+        """Wake-ups that should have come and did not."""
         self.reconnections: Counter[str] = Counter()
-        """Links replaced, by reason: connect, join, closed, channel, silent, deaf, renewal."""
+        """Links replaced, by reason: connect, join, closed, channel, rationed, silent, renewal."""
 
     @property
     def state(self) -> FeedState:
@@ -148,24 +160,38 @@ class Feed:
         return self._link.ringing if self._link else frozenset()
 
     @property
+    def rationed(self) -> bool:
+        """Wake-ups do not arrive, though Realtime answers."""
+        return self._rationed_until is not None
+
+    @property
     def healthy(self) -> bool:
-        """A bell is ready and none is suspected to be deaf: the sweep may be slow."""
-        return bool(self.bells) and not self._suspect and self._clock() >= self._doubted_until
+        """Wake-ups can be relied on."""
+        return bool(self.bells) and not self.rationed and self._clock() >= self._doubted_until
 
-    def missed(self, age: float) -> None:
-        """Report a sweep that found fresh work, at most once a sweep; `age` is in seconds since its commit.
+    def missed(self) -> None:
+        """Take note of a wake-up that should have come and did not.
 
-        It counts only if no bell has rung since the commit. Then the link is rebuilt, and not `healthy`
-        until a bell has rung.
+        The socket is asked for a sign of life; with one, Realtime drops events, and a new link would lack them as well.
         """
-        now = self._clock()
-        grace = self._timing.grace
-        if not self.healthy or age < grace or self.last_ring >= now - age - grace:
+        if not self.healthy:
             return
         self.misses += 1
-        self._suspect = True
         if self._link is not None:
-            self._link.fail("deaf", "a sweep found work that no bell had announced")
+            self._link.look_again(beat=True)
+        self._ration()
+
+    def use_changes(self, wanted: bool) -> None:
+        """Subscribe to row changes too, or only where broadcasts cannot be joined."""
+        if wanted != self._rows:
+            self._rows = wanted
+            if self._link is not None:
+                self._link.look_again()
+
+    def _ration(self) -> None:
+        self._rationed_until = self._clock() + self._timing.rationed
+        self._rationing.set()
+        self._update()
 
     def doubt(self) -> None:
         """PostgreSQL is back: for DEAF seconds nobody should rely on a bell, and it is not `healthy`."""
@@ -181,12 +207,13 @@ class Feed:
     async def run(self) -> None:
         """Keep the subscription up until cancelled; whatever the server does, this does not raise."""
         quiet_client_logs()
+        recovering = asyncio.create_task(self._recover())
         links: list[Link] = []  # the one in service and, while it opens, its successor
         failures = 0
         try:
             while True:
                 self.turned = self._clock()
-                link = self._new_link(rows_private=self._rows_private)
+                link = self._new_link(rows=self._rows, rows_private=self._rows_private)
                 links.append(link)
                 if len(links) == 1:
                     self._serve(link)
@@ -203,13 +230,48 @@ class Feed:
                     if not over:
                         continue  # it stays in service until its successor is open
                 failures += 1
+                if link.over == "rationed":
+                    self._ration()
+                elif (
+                    link.over == "silent" and self.rationed
+                ):  # so it was that: the next link is tried at once
+                    self._rationed_until = self._clock()
+                    self._sooner.set()
                 await self._drop(link, links)
                 await self._pause(failures, links)
         finally:
+            recovering.cancel()
             for link in links:
                 await link.close()
             self._link = None
             self._update()
+
+    async def _recover(self) -> None:
+        """After each time without trust, ask for a wake-up: trust comes back with it."""
+        while True:
+            await self._rationing.wait()
+            while (left := (self._rationed_until or 0.0) - self._clock()) > 0:
+                self._sooner.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await self._sooner.wait()
+            await self._linked.wait()
+            if await self._heard_probe():
+                self._rationing.clear()
+                self._rationed_until = None
+                self._update()
+            else:
+                self._ration()
+
+    async def _heard_probe(self) -> bool:
+        if self._probe is None:
+            return True
+        self._wakened.clear()
+        with contextlib.suppress(BridgeError, TimeoutError):
+            async with asyncio.timeout(self._timing.probed):
+                await self._probe()
+                await self._wakened.wait()
+        return self._wakened.is_set()
 
     def _serve(self, link: Link) -> None:
         self._link = link
@@ -217,7 +279,9 @@ class Feed:
 
     def _due(self, link: Link) -> float:
         self.turned = self._clock()
-        sound = link.complete and not self._suspect
+        if link.rows != self._rows:
+            return -math.inf
+        sound = link.complete and not self.rationed
         return link.born + (self._timing.renew if sound else self._timing.retry)
 
     async def _drop(self, link: Link, links: list[Link]) -> None:
@@ -237,8 +301,14 @@ class Feed:
 
     def _update(self) -> None:
         state, detail = self._link.status() if self._link else (FeedState.STOPPED, "")
-        if state is FeedState.LIVE and self._suspect:
-            detail = f"{detail}; no bell has rung since it was found deaf".removeprefix("; ")
+        if not self.bells:
+            self.heard_since = math.inf
+            self._linked.clear()
+        elif not self._linked.is_set():
+            self.heard_since = self._clock()
+            self._linked.set()
+        if state is FeedState.LIVE and self.rationed:
+            state, detail = FeedState.RATIONED, f"{detail}; {RATIONED}".removeprefix("; ")
         shown = (state, detail, self.healthy)
         if shown == self._shown:
             return
@@ -251,23 +321,22 @@ class Feed:
         if self._on_event is not None:
             _guarded(self._on_event, event, payload)
 
-    def _rung(self, sessions: object, bell: bool) -> None:
-        """Pass a ring on; `bell` says that a bell rang, not that we joined."""
-        self._heard_bell(bell)
+    def _rung(self, sessions: object, wakeup: bool) -> None:
+        """Look everywhere after a join, and where a wake-up says."""
+        if wakeup:
+            self._heard_wakeup()
         _guarded(self._on_ring, sessions_of(sessions))
 
     def _inserted(self, record: Mapping[str, Any]) -> None:
         """Ring for a new row, unless it is known already."""
-        self._heard_bell(True)
+        self._heard_wakeup()
         row = row_of(record)
         if row is None or not self._known(row):
             _guarded(self._on_ring, sessions_of([record.get("session_id")]))
 
-    def _heard_bell(self, bell: bool) -> None:
-        self.last_ring = self._clock()
-        if bell and self._suspect:
-            self._suspect = False
-            self._update()
+    def _heard_wakeup(self) -> None:
+        self.last_wakeup = self._clock()
+        self._wakened.set()
 
 
 def _guarded(call: Callable[..., None], *values: object) -> None:

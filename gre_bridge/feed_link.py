@@ -1,9 +1,10 @@
-"""One link to Realtime: a client object, its socket and the two channels that the bells hang on.
+"""One link to Realtime: a client object, its socket, a channel for broadcasts, and where these cannot be one for row changes.
 
 A link is opened once, watched, closed, and never repaired: the client's own rejoin leaves a zombie that
 the server feeds and the client ignores, and its reconnection gives up for ever after a quarter of a
-minute (run against realtime 2.34.1). Each bell has a channel of its own, so that one can be missing while
-the other rings. This room must not decide when to connect again, and lets neither text nor keys out.
+minute (run against realtime 2.34.1). Row changes are subscribed to only where broadcasts are not to be had: they take
+half a second, and each counts against the project's limit. This room must not decide when to connect again, and lets
+neither text nor keys out.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ from gre_bridge.keys import gateway_key
 log = logging.getLogger(__name__)
 
 
+TOO_MANY = "Too many messages per second"
+"""With this Realtime shuts a channel down that another client's broadcast reaches while the project is above its limit."""
+
+
 class _Part(StrEnum):
+    UNUSED = "unused"
     JOINING = "joining"
     JOINED = "joined"
     READY = "ready"
@@ -51,7 +57,7 @@ class _Bell:
 
 
 class Link:
-    """One client object, one socket, two channels: opened once, watched, closed."""
+    """One client object, one socket, one or two channels: opened once, watched, closed."""
 
     def __init__(
         self,
@@ -60,7 +66,7 @@ class Link:
         key: str,
         apikey: str | None,
         topic: str,
-        private: bool,
+        rows: bool,
         rows_private: bool,
         schema: str,
         table: str,
@@ -71,6 +77,8 @@ class Link:
         on_event: Callable[[str, object], None],
         on_change: Callable[[], None],
     ) -> None:
+        """With `rows` the channel for row changes is joined in any case, without it only where broadcasts are missing."""
+        self.rows = rows
         self._key = key
         self._timing = timing
         self._clock = clock
@@ -80,6 +88,7 @@ class Link:
         self._changed = on_change
         self._closed = False
         self._stirred = asyncio.Event()
+        self._again = False
         self._socket: ClientConnection | None = None
         self.over: str | None = None
         """Why the link ended, in one of few words; `detail` is one line about it."""
@@ -100,15 +109,17 @@ class Link:
         self._client.access_token = key  # what the channels join with
         # Replies to heartbeats are dropped unless a channel object of this name is there to take them.
         self._phoenix = self._client.channels["phoenix"] = AsyncRealtimeChannel(self._client, "phoenix")
-        broadcast = self._client.channel(topic, _options(private))
-        rows = self._client.channel(f"{topic}:rows", _options(rows_private))
-        rows.on_postgres_changes(
+        # Private: a public one would hear what anybody with the anon key says, and not what the database sends.
+        broadcast = self._client.channel(topic, _options(True))
+        changes = self._client.channel(f"{topic}:rows", _options(rows_private))
+        changes.on_postgres_changes(
             rt.RealtimePostgresChangesListenEvent.Insert, lambda _: None, table=table, schema=schema
         )  # to be subscribed; what comes is `_on_frame`'s
-        rows.on_system(self._on_system)
-        self._rows = _Bell("postgres_changes", rows)
+        changes.on_system(self._on_system)
+        self._rows = _Bell("postgres_changes", changes, _Part.JOINING if self.rows else _Part.UNUSED)
+        self._broadcasts = _Bell("broadcast", broadcast)
         # Joins of one socket are answered one after the other: the one that hardly ever is refused goes first.
-        self._bells = (self._rows, _Bell("broadcast", broadcast))
+        self._bells = (self._rows, self._broadcasts)
         self._topics = {bell.name: bell.channel.topic for bell in self._bells}
 
     # What works
@@ -120,8 +131,8 @@ class Link:
 
     @property
     def complete(self) -> bool:
-        """Both bells are ready."""
-        return len(self.ringing) == len(self._bells)
+        """What was asked for is ready: broadcasts, and with `rows` these too."""
+        return self.over is None and all(b.part in (_Part.READY, _Part.UNUSED) for b in self._bells)
 
     def status(self) -> tuple[FeedState, str]:
         """The state and one line about it."""
@@ -135,7 +146,7 @@ class Link:
         return FeedState.CONNECTING, missing
 
     def _settled(self) -> bool:
-        return self._ended() or all(b.part in (_Part.READY, _Part.MISSING) for b in self._bells)
+        return self._ended() or not any(b.part in (_Part.JOINING, _Part.JOINED) for b in self._bells)
 
     def _ended(self) -> bool:
         return self.over is not None
@@ -153,15 +164,9 @@ class Link:
         self._socket, listener = self._client._ws_connection, self._client._listen_task
         assert listener is not None, "connect() starts the listener"
         listener.add_done_callback(self._on_listener_done)
-        try:
-            async with asyncio.timeout(self._timing.join):
-                await asyncio.gather(*map(self._join, self._bells))
-        except TimeoutError:
-            for bell in self._bells:
-                if bell.part is _Part.JOINING:
-                    self._miss(bell, "the join was not answered")
-        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
-            self.fail("closed", type(error).__name__)
+        await self._join(*(bell for bell in self._bells if bell.part is _Part.JOINING))
+        if self._rows.part is _Part.JOINING and not self._ended():  # in the place of broadcasts
+            await self._join(self._rows)
         if not await self._wait(self._settled, self._timing.system):
             self._miss(self._rows, 'no "Subscribed to PostgreSQL"')
         self.born = self._clock()
@@ -177,12 +182,20 @@ class Link:
             if beat_in <= 0:
                 await self._beat()
             else:
-                await self._wait(self._ended, min(deadline - now, beat_in))
+                self._again = False
+                await self._wait(lambda: self._again, min(deadline - now, beat_in))
         return True
+
+    def look_again(self, *, beat: bool = False) -> None:
+        """`due` of `watch` may have changed; with `beat`, see now whether the other end is still there."""
+        if beat:
+            self._beaten = -math.inf
+        self._again = True
+        self._stirred.set()
 
     async def send(self, event: str, payload: dict[str, Any]) -> None:
         """Broadcast to the other workers if the channel is joined; it may be lost."""
-        bell = self._bells[1]
+        bell = self._broadcasts
         if bell.part is _Part.READY and not self._ended():
             message = Message(
                 topic=bell.channel.topic, event="broadcast", ref=None, join_ref=bell.channel.join_push.ref,
@@ -220,7 +233,18 @@ class Link:
         if running:
             await asyncio.wait(running, timeout=self._timing.close)
 
-    async def _join(self, bell: _Bell) -> None:
+    async def _join(self, *bells: _Bell) -> None:
+        try:
+            async with asyncio.timeout(self._timing.join):
+                await asyncio.gather(*map(self._subscribe, bells))
+        except TimeoutError:
+            for bell in bells:
+                if bell.part is _Part.JOINING:
+                    self._miss(bell, "the join was not answered")
+        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            self.fail("closed", type(error).__name__)
+
+    async def _subscribe(self, bell: _Bell) -> None:
         if self._client.is_connected:  # else subscribe() would connect again on its own
             await bell.channel.subscribe(partial(self._on_subscribe, bell))
 
@@ -243,7 +267,7 @@ class Link:
     async def _wait(self, done: Callable[[], bool], seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not done():
+                while not self._ended() and not done():
                     self._stirred.clear()
                     await self._stirred.wait()
         return done()
@@ -268,7 +292,7 @@ class Link:
             # The latter refuses the binding only: the channel stays joined, and dead (measured on Realtime 2.122.0).
             self._miss(bell, detail)
         else:
-            self.fail("channel", f"{bell.name} {detail}")
+            self.fail("rationed" if detail == TOO_MANY else "channel", f"{bell.name} {detail}")
 
     def _on_system(self, payload: SuccessSystemPayload) -> None:
         """From each "Subscribed to PostgreSQL" on changes come; what came before it may be lost."""
@@ -301,6 +325,8 @@ class Link:
     def _miss(self, bell: _Bell, detail: str) -> None:
         self.rows_refused |= bell is self._rows and bell.part is _Part.JOINING
         bell.part, bell.detail = _Part.MISSING, self._clean(detail)
+        if self._rows.part is _Part.UNUSED:
+            self._rows.part = _Part.JOINING
         if all(b.part is _Part.MISSING for b in self._bells):
             self.fail("join", "; ".join(b.detail for b in self._bells))
         else:

@@ -11,9 +11,11 @@ class FeedState(StrEnum):
 
     CONNECTING = "connecting"
     JOINED = "joined"
-    """A channel is joined, another one is still on its way (postgres_changes is ready seconds after its join)."""
+    """The channel for row changes is joined and not yet ready (that takes seconds)."""
     LIVE = "live"
-    """Every bell is ready or known to be missing; `Feed.detail` names what is missing."""
+    """Broadcasts are heard, or row changes in their place; `Feed.detail` says why."""
+    RATIONED = "rationed"
+    """Live, and wake-ups do not arrive all the same: Realtime drops events above the project's limit without a word."""
     WAITING = "waiting"
     STOPPED = "stopped"
 
@@ -35,8 +37,12 @@ class Timing:
     renew: float = 4 * 3600.0
     """Age at which a link is replaced, its successor first: tokens rotate, proxies cut long connections."""
     retry: float = 300.0
-    """The same for a link that lacks a bell, or that has rung no bell since it replaced a deaf one."""
+    """The same for a link on which broadcasts are not heard."""
     backoff: float = 0.5
     backoff_max: float = 30.0
     stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
-    grace: float = 2.0  # work younger than this may still be announced by a bell
+    rationed: float = 90.0
+    """Seconds without trust after a wake-up was missed. Realtime's limit is an average over 60 s: what brought one wake-up
+    through says little about the next."""
+    probed: float = 5.0
+    """Seconds in which a wake-up that was asked for must come (11 ms was the worst of 60, measured on Realtime 2.122.0)."""

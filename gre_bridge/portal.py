@@ -13,6 +13,7 @@ from typing import Any
 
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.models import Json
+from gre_bridge.polling import Listening
 from gre_bridge.rest import Caller, Rest, RestError
 from gre_bridge.store import clocks_differ, explain
 
@@ -330,6 +331,37 @@ class Portal:
             },
             None,
         )
+
+    async def listen(
+        self, listener: str, awake: float | None, snapshot: str | None = None, *, idle: bool = False
+    ) -> Listening:
+        """Say that this process is to be woken, but not for `awake` seconds (None: say nothing), and `idle`: never.
+
+        With the `snapshot` of an earlier answer: which sessions have changed since.
+        """
+        kind = "idle" if idle else "hub"
+        answer = await self._object(
+            "gre_relay_listen",
+            {"p_listener": listener, "p_kind": kind, "p_awake": awake, "p_snapshot": snapshot},
+            None,
+        )
+        try:
+            changed = answer["sessions"]
+            return Listening(
+                int(answer["listeners"]),
+                int(answer["hubs"]),
+                bool(answer["broadcasts"]),
+                answer["snapshot"],
+                None if changed is None or snapshot is None else frozenset(map(str, changed)),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise TransientError(
+                "gre_relay_listen: the answer is not the database's", code="unreadable"
+            ) from None
+
+    async def unlisten(self, listener: str) -> None:
+        """Say that this process is not to be woken any more."""
+        await self._call("gre_relay_unlisten", {"p_listener": listener}, None)
 
     async def presence(self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float) -> Json:
         """Beat for the staff `online` here, and ask which of the people `here` lost their rights.

@@ -223,7 +223,6 @@ class Settings(BaseSettings):
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 
     # Realtime
-    realtime_private: bool = _env("GRE_REALTIME_PRIVATE", default=True)
     realtime_renew: float = _env("GRE_REALTIME_RENEW", default=4 * 3600.0, ge=60)
 
     # HTTP, logs

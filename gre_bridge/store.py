@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.joint import Joint, Part
 from gre_bridge.models import Claim, Json, LaneResult
+from gre_bridge.polling import Listening
 from gre_bridge.rest import Rest, RestError
 
 T = TypeVar("T")
@@ -274,6 +275,25 @@ class Store:
     async def stats(self) -> list[Json]:
         """What waits, one object for each sink (`gre_relay_stats`)."""
         return await self._call("gre_relay_stats", {}, lambda rows: [dict(row) for row in rows])
+
+    async def listen(self, listener: str, awake: float) -> Listening:
+        """Say that this process is to be woken, but not for so many seconds."""
+        arguments = {"p_listener": listener, "p_kind": "relay", "p_awake": awake}
+        return await self._call(
+            "gre_relay_listen",
+            arguments,
+            lambda answer: Listening(
+                int(answer["listeners"]), int(answer["hubs"]), bool(answer["broadcasts"])
+            ),
+        )
+
+    async def unlisten(self, listener: str) -> None:
+        """Say that this process is not to be woken any more."""
+        await self._call("gre_relay_unlisten", {"p_listener": listener}, lambda _: None)
+
+    async def probe(self) -> None:
+        """Have a wake-up sent to everyone."""
+        await self._call("gre_relay_ring", {}, lambda _: None)
 
     async def beat(self, *, worker: str, host: str, version: str, info: Json) -> Json:
         """Say that this daemon is there: {"schema": version, "sinks": [{"sink", "enabled"}]}."""

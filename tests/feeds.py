@@ -14,6 +14,7 @@ from tests.phoenix import PhoenixServer, until
 KEY = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.a-key-that-no-log-may-show"
 S1, S2 = str(uuid.uuid4()), str(uuid.uuid4())
 BOTH = {"broadcast", "postgres_changes"}
+BROADCAST = {"broadcast"}
 FAST = {
     "connect": 10.0,
     "join": 10.0,
@@ -26,7 +27,8 @@ FAST = {
     "backoff": 0.02,
     "backoff_max": 0.1,
     "stable": 30.0,
-    "grace": 0.0,
+    "rationed": 1e6,
+    "probed": 5.0,
 }
 
 
@@ -40,6 +42,7 @@ class Running:
         self.rings: list[Any] = []
         self.states: list[FeedState] = []
         self.details: list[str] = []
+        changes = options.pop("changes", False)
         self.feed = Feed(
             url=server.url,
             key=options.pop("key", KEY),
@@ -48,6 +51,7 @@ class Running:
             timing=timing,
             **options,
         )
+        self.feed.use_changes(changes)
 
     def _on_state(self, state: FeedState) -> None:
         self.states.append(state)

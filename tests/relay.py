@@ -368,12 +368,13 @@ class Relay:
         self.outbox, self.sink = outbox, sink
         self.metrics = Metrics()
         self.healthy = True
-        self.missed: list[float] = []
+        self.looks: list[tuple[str, list[float]]] = []
+        """What each claim told: the sink, and the ages of what was new."""
         settings: dict[str, Any] = {
             "store": outbox.store, "sink": sink, "route": one_each, "metrics": self.metrics,
             "retry": RetryPolicy(jitter=lambda: 1.0), "breaker": Breaker(jitter=lambda: 0.0),
             "sweep_interval": 30.0, "fast_sweep_interval": 1.0, "clock": now,
-            "feed_healthy": lambda: self.healthy, "on_missed": self.missed.append,
+            "feed_healthy": lambda: self.healthy, "on_looked": lambda sink, ages, _: self.looks.append((sink, list(ages))),
         }  # fmt: skip
         self.dispatcher = Dispatcher(**{**settings, **options})
 

@@ -215,6 +215,7 @@ class StackProcess:
             tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
             conn.execute(f"truncate {tables}")
             conn.execute("update gre_relay_sinks set enabled = true")
+            conn.execute("delete from gre.listeners")  # those of killed workers
             seed(conn)
         self.http.delete("/__stack/received").raise_for_status()
 

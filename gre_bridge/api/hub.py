@@ -9,6 +9,7 @@ what (the database does), nor wait for any socket.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import time
@@ -20,12 +21,14 @@ import structlog
 
 from gre_bridge.api.audience import Audience
 from gre_bridge.api.frames import frame
+from gre_bridge.api.looks import Looks
 from gre_bridge.api.missed import MissedReads
 from gre_bridge.api.pacing import ReadSize, Turns
 from gre_bridge.api.presence import READ_BY, Elsewhere, Listener, News, People
 from gre_bridge.api.typing_signals import TypingSignals
 from gre_bridge.errors import BridgeError
 from gre_bridge.models import Json, NewRow
+from gre_bridge.polling import Wakeups
 from gre_bridge.portal import Portal
 from gre_bridge.telemetry import Metrics
 
@@ -37,8 +40,6 @@ FORGET = 600.0
 """Seconds after which the position of a quiet session is forgotten (much longer than SLACK)."""
 FOREIGN = 100_000
 """Sessions remembered as nobody's who is here."""
-GRACE = 2.0
-"""Seconds after which a bell for a message should have rung."""
 RETRY = 0.25
 RETRY_MAX = 2.0
 TIDY = 60.0
@@ -69,26 +70,23 @@ class Hub:
         fast_sweep_interval: float,
         feed_healthy: Callable[[], bool],
         broadcast: Callable[[str, Json], Awaitable[None]],
-        on_missed: Callable[[float], None] = lambda _: None,
         elsewhere: Elsewhere | None = None,
+        wakeups: Wakeups | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds.
 
-        `on_missed` hears the age in seconds of a message that only a sweep found.
+        With `wakeups` (the feed) it also looks by itself, as often as there is news, and needs no wake-up meanwhile.
         """
         self._portal = portal
         self._metrics = metrics
         self._sweep = sweep_interval
         self._fast_sweep = fast_sweep_interval
         self._feed_healthy = feed_healthy
-        self._on_missed = on_missed
         self.clock = clock
         self.audience = Audience(metrics)
-        self.instances: int | None = None
-        """How many instances serve sockets, this one included; None as long as that is not known."""
         self.signals = TypingSignals(
-            audience=self.audience, broadcast=broadcast, alone=lambda: self.instances == 1, clock=clock,
+            audience=self.audience, broadcast=broadcast, alone=self._alone, clock=clock,
         )  # fmt: skip
         self._known: dict[str, _Known] = {}
         self._foreign: set[str] = set()
@@ -106,6 +104,13 @@ class Hub:
         self._size = ReadSize()
         self.reads = MissedReads(portal)
         self.people = People(portal=portal, metrics=metrics, here=self.audience.everyone, elsewhere=elsewhere)
+        self.looks: Looks | None = None
+        """Its looks without a wake-up."""
+        if wakeups is not None:
+            self.looks = Looks(
+                portal=portal, metrics=metrics, wakeups=wakeups, slow=sweep_interval, fast=fast_sweep_interval,
+                on_due=self._rung.set, clock=clock,
+            )  # fmt: skip
 
     # Who listens
 
@@ -118,6 +123,8 @@ class Hub:
             self._looked.clear()
             self.people.forget()
             self.ring(None)
+            if self.looks is not None:
+                self.looks.begin()
         self._foreign.clear()
         self.audience.add(listener)
 
@@ -129,6 +136,8 @@ class Hub:
     def remove(self, listener: Listener) -> None:
         """Tell it nothing more."""
         self.audience.remove(listener)
+        if self.looks is not None and not self.audience:
+            self.looks.end()
 
     def player_of(self, session_id: str) -> int | None:
         """Whose session this is, if that was seen here."""
@@ -145,6 +154,10 @@ class Hub:
             or row.session_id in self._foreign
             or (known is not None and known.seq >= row.seq)
         )
+
+    def _alone(self) -> bool:
+        """Whether no other instance serves sockets, as far as is known."""
+        return self.looks is not None and self.looks.poller.hubs == 1
 
     def ring(self, sessions: frozenset[str] | None) -> None:
         """There may be news: of these sessions, or anywhere (None)."""
@@ -168,28 +181,32 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read_on())
             group.create_task(self.people.run())
+            if self.looks is not None:
+                group.create_task(self.looks.poller.run())
 
     async def _read_on(self) -> None:
         failures = 0
         while True:
             interval = self._sweep if self._feed_healthy() else self._fast_sweep
             left = self._swept + interval - self.clock()
-            swept = False
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, left) if self.audience else None):
                     await self._rung.wait()
-            except TimeoutError:
-                swept = True
             self._rung.clear()
             if not self.audience:
                 self._named.clear()
                 continue
             # However often it rings for some, the others are swept.
             self._everything |= self.clock() >= self._swept + interval
+            began = self.clock()
             try:
-                ages = await self._read()
-                if swept and (missed := [age for age in ages if age > GRACE]):
-                    self._on_missed(min(missed))
+                if self.looks is not None and self.looks.pending:
+                    self.ring(await self.looks.changed())
+                    if self.looks.people_due():
+                        self.people.ring()
+                ages = await self._read() if self._named or self._everything else []
+                if self.looks is not None:
+                    self.looks.poller.looked("sockets", ages, self.clock() - began)
                 failures = 0
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1

@@ -126,8 +126,8 @@ class ApiProcess(DaemonProcess):
             fast_sweep_interval=settings.fast_sweep_interval,
             feed_healthy=lambda: feed.healthy,
             broadcast=feed.broadcast,
-            on_missed=feed.missed,
             elsewhere=pusher_users,
+            wakeups=feed,
         )
         door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
         app = create_app(
@@ -165,6 +165,8 @@ class ApiProcess(DaemonProcess):
         self.metrics.rings.inc()
         if self._hub is not None:
             self._hub.ring(sessions)
+            if self._hub.looks is not None:
+                self._hub.looks.poller.woken()
 
     def _known(self, row: NewRow) -> bool:
         """Whether the wake-up for this row, which has been heard, would wake nobody."""
@@ -181,8 +183,12 @@ class ApiProcess(DaemonProcess):
         self.metrics.schema_supported.set(not problem)
 
     def _feed_changed(self) -> None:
-        if not self._feed.healthy and self._hub is not None:  # a slow poll that is waiting becomes a fast one
+        if self._hub is None:
+            return
+        if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
             self._hub.ring(None)
+        if self._hub.looks is not None:
+            self._hub.looks.poller.refresh()
 
 
 def offer_to_the_oom_killer() -> None:

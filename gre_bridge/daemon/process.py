@@ -64,6 +64,7 @@ class DaemonProcess(ABC):
         self._reports = surroundings.reports
         self._link = surroundings.link
         self._stop = asyncio.Event()
+        self._opened: Store | None = None
         self.metrics = Metrics()
         LOGS.on_drop = self.metrics.log_lines_dropped.inc
 
@@ -101,6 +102,7 @@ class DaemonProcess(ABC):
         self._feed = self._make_feed()
         self._registration = self._make_registration()
         async with self._store() as store:
+            self._opened = store
             self.health.database = status = DatabaseStatus(store, self.metrics)
             admin = AdminServer(
                 health=self.health, status=status, metrics=self.metrics, link=self._link, settings=self._settings
@@ -188,10 +190,14 @@ class DaemonProcess(ABC):
             key=settings.service_key,
             apikey=settings.anon_key,
             on_state=self._on_feed_state,
-            private=settings.realtime_private,
+            probe=self._send_probe,
             timing=Timing(renew=settings.realtime_renew),
             **callbacks,  # type: ignore[arg-type]
         )
+
+    async def _send_probe(self) -> None:
+        if self._opened is not None:
+            await self._opened.probe()
 
     def _on_feed_state(self, state: FeedState) -> None:
         for known in FeedState:

@@ -13,6 +13,7 @@ from gre_bridge.errors import ConfigurationError
 from gre_bridge.feed import Feed
 from gre_bridge.heartbeat import Heartbeat
 from gre_bridge.models import NewRow
+from gre_bridge.polling import Poller
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.outlets import Outlet, build_sinks
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
@@ -45,6 +46,7 @@ class RelayProcess(DaemonProcess):
         self._outlets = check(surroundings.settings)
         self._tracing = Tracing.from_environment()
         self._dispatchers: list[Dispatcher] = []
+        self._poller: Poller | None = None
 
     @property
     def health(self) -> ProcessHealth:
@@ -111,6 +113,15 @@ class RelayProcess(DaemonProcess):
         await self._registration.ready.wait()
         self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._outlets))
         settings = self._settings
+        poller = self._poller = Poller(
+            listen=store.listen,
+            unlisten=store.unlisten,
+            look=self._look,
+            wakeups=feed,
+            slow=settings.sweep_interval,
+            fast=settings.fast_sweep_interval,
+            on_missed=self.metrics.missed.labels("relay").inc,
+        )
         dispatchers = [
             Dispatcher(
                 store=store,
@@ -127,7 +138,7 @@ class RelayProcess(DaemonProcess):
                 lanes_per_claim=1000 // outlet.rows,
                 rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
-                on_missed=feed.missed,
+                on_looked=poller.looked,
                 on_forgotten=feed.doubt,
             )
             for outlet in self._outlets
@@ -135,15 +146,27 @@ class RelayProcess(DaemonProcess):
         self._dispatchers.extend(dispatchers)
         if self._stop.is_set():
             return
-        async with asyncio.TaskGroup() as group:
-            for dispatcher in dispatchers:
-                group.create_task(dispatcher.run())
+        polling = asyncio.create_task(poller.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for dispatcher in dispatchers:
+                    group.create_task(dispatcher.run())
+        finally:
+            polling.cancel()
+            await asyncio.wait({polling})
 
     def _wake(self, sessions: frozenset[str] | None) -> None:
         """A wake-up: there may be work, in these sessions for one."""
         self.metrics.rings.inc()
         for dispatcher in self._dispatchers:
             dispatcher.ring(sessions or ())
+        if self._poller is not None:
+            self._poller.woken()
+
+    def _look(self) -> None:
+        """Look for work without having been woken."""
+        for dispatcher in self._dispatchers:
+            dispatcher.poll()
 
     def _known(self, row: NewRow) -> bool:
         """Whether the wake-up for this row, which has been heard, would wake nobody."""
@@ -171,3 +194,5 @@ class RelayProcess(DaemonProcess):
         if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
             for dispatcher in self._dispatchers:
                 dispatcher.ring()
+        if self._poller is not None:
+            self._poller.refresh()

@@ -38,6 +38,7 @@ SCRIPT = (
     ("player", "And a jug of water, please."), ("staff", "Of course."),
     ("player", "Thank you!"), ("staff", "See you at nine."),
 )  # fmt: skip
+_LISTENER = uuid.uuid4()
 _LIVE = 'gre_feed_state{process="relay",state="live"} 1.0'
 _READY_WITHIN = 60.0
 _BELL_WITHIN = 1.0
@@ -132,6 +133,7 @@ async def _play(stack: Stack, lines: Sequence[Line]) -> None:
         rings = await _bell(exits, stack)
         for line in lines:
             row = {"id": line.id, "player_id": dev.PLAYER, "sender": line.who, "message": line.text}
+            await asyncio.to_thread(_ask_for_wakeups, stack)
             line.sent = time.time()
             stored: Any = (await portals[line.who].table("gre_chat_messages").insert(row).execute()).data[0]
             line.committed = time.time()
@@ -154,6 +156,12 @@ async def _portal(exits: contextlib.AsyncExitStack, stack: Stack, token: str) ->
     # A portal has a connection open long before its user has typed the first word.
     await client.table("gre_online_status").select("staff_id").limit(1).execute()
     return client
+
+
+def _ask_for_wakeups(stack: Stack) -> None:
+    """Have the database send a wake-up for the next line, also while the daemon looks by itself."""
+    with stack.postgres.connect() as conn:
+        conn.execute("select public.gre_relay_listen(%s, 'relay', 0)", (_LISTENER,))
 
 
 async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:

@@ -24,7 +24,10 @@ from gre_bridge.settings import Settings
 JOIN, BROADCAST, CHANGES = "Realtime", "bell: broadcast", "bell: postgres_changes"
 WITHIN = 5.0
 """Seconds in which a bell must be heard: 11 ms was the worst of 60 (measured on Realtime 2.122.0)."""
-_PRIVATE = "GRE_REALTIME_PRIVATE=false where Realtime has no private channels; else the key's role may not join gre:relay"
+_PRIVATE = (
+    "the key's role must be allowed to join the private topic gre:relay, and Realtime must have private channels;"
+    " until then row changes wake the workers, half a second late"
+)
 _PUBLISH = (
     "alter publication supabase_realtime add table public.gre_chat_messages (gre-bridge migrate does it)"
 )
@@ -49,7 +52,7 @@ class Ear(Link):
             key=settings.service_key,
             apikey=settings.anon_key,
             topic="gre:relay",
-            private=settings.realtime_private,
+            rows=True,
             rows_private=rows_private,
             schema="public",
             table="gre_chat_messages",
@@ -88,10 +91,10 @@ async def listening(settings: Settings) -> AsyncIterator[tuple[Ear, list[Finding
     """Join both channels: the ear, and what is to be said about the joins."""
     quiet_client_logs()
     began = time.monotonic()
-    ear = Ear(settings, rows_private=settings.realtime_private)
+    ear = Ear(settings, rows_private=True)
     try:
         await ear.open()
-        if ear.rows_refused and settings.realtime_private:
+        if ear.rows_refused:
             # As the feed does: a public join hears postgres_changes where private ones are not set up.
             await ear.close()
             ear = Ear(settings, rows_private=False)

@@ -32,8 +32,6 @@ from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.relay")
 
-GRACE = 2.0
-"""Seconds after which a bell for committed work should have rung."""
 FIRST_PAUSE = 0.02
 """Seconds to wait when due lanes were all locked by others; doubles up to the fast sweep."""
 OURS_PAUSE = 0.25
@@ -64,12 +62,13 @@ class Dispatcher:
         lanes_per_claim: int = 100,
         rows_per_lane: int = 10,
         feed_healthy: Callable[[], bool] = lambda: False,
-        on_missed: Callable[[float], None] = lambda _: None,
+        on_looked: Callable[[str, Sequence[float], float], None] = lambda *_: None,
         on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = shared_clock,
     ) -> None:
-        """All times are in seconds; `clock` must not stop while the machine sleeps. `on_missed` hears the age of work that no bell announced.
+        """All times are in seconds; `clock` must not stop while the machine sleeps.
 
+        `on_looked` hears after each claim: the sink, the ages of what is new, how long it took.
         `on_forgotten` is called when PostgreSQL turns out to have crashed.
         """
         self.sink = sink
@@ -101,7 +100,7 @@ class Dispatcher:
         self._lanes = lanes_per_claim
         self._rows = rows_per_lane
         self._feed_healthy = feed_healthy
-        self._on_missed = on_missed
+        self._on_looked = on_looked
         self._clock = clock
         self.turned = time.monotonic()
         """When its loop last turned, by `time.monotonic`: a machine that slept has not stalled."""
@@ -140,6 +139,11 @@ class Dispatcher:
             if any(lane in lease for lease in self.sender.leases.values()):
                 self.settler.rung(lane)
         self._bell.set()
+
+    def poll(self) -> None:
+        """Look for work without having been woken, unless there is plenty in hand: then its results ring."""
+        if not self.sender.has_plenty:
+            self._bell.set()
 
     def hurry(self) -> None:
         """The database is back: ask it now, however long it was meant to be left alone."""
@@ -187,7 +191,7 @@ class Dispatcher:
     async def _turn(self, group: asyncio.TaskGroup) -> None:
         """Wait until there is a reason to claim, and claim if there is room."""
         self.turned = time.monotonic()
-        swept = await self._wait()
+        await self._wait()
         if self._stopping:
             return
         now = self._clock()
@@ -201,24 +205,21 @@ class Dispatcher:
             self._more, self._due_at = False, None
             self._blocked = True
         else:
-            await self._claim(group, swept)
+            await self._claim(group)
 
-    async def _wait(self) -> bool:
-        """Wait for a bell, the next due lane or the sweep timer; True when it was the sweep timer."""
+    async def _wait(self) -> None:
+        """Wait for a bell, the next due lane or the sweep timer."""
         if self._more:
             self._more = False
             self._bell.clear()
             await asyncio.sleep(0)
-            return False
+            return
         sweep = self._sweep if self._feed_healthy() else self._fast_sweep
         due = math.inf if self._due_at is None else max(0.0, self._due_at - self._clock())
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(sweep, due)):
                 await self._bell.wait()
-        except TimeoutError:
-            return due > sweep
-        self._bell.clear()
-        return False
+            self._bell.clear()
 
     def _written(self, results: Sequence[LaneResult]) -> None:
         self.sender.written(results)
@@ -229,7 +230,7 @@ class Dispatcher:
             self._blocked = False
             self._bell.set()
 
-    async def _claim(self, group: asyncio.TaskGroup, swept: bool) -> None:
+    async def _claim(self, group: asyncio.TaskGroup) -> None:
         probing = self.breaker.state(self._clock()) is BreakerState.HALF_OPEN
         try:
             await self._release_abandoned()
@@ -267,10 +268,12 @@ class Dispatcher:
         claim = self._without_ours(claim)
         if not claim.lanes and self.breaker.nothing_due(now, waiting=claim.next_in is not None):
             log.info("breaker closed: nothing waits", sink=self.sink.name)
+        new = [d.age for lane in claim.lanes for d in lane.deliveries if d.attempts == 0]
+        self._on_looked(self.sink.name, new, now - began)
         if claim.lanes:
             self._spins = 0
             self._more = claim.next_in == 0
-            self._count(claim, swept)
+            self._count(claim)
             if probing:
                 self.breaker.begin_probe()
             self.settler.more_in(lane.key for lane in claim.lanes if len(lane.deliveries) >= rows)
@@ -313,7 +316,7 @@ class Dispatcher:
                 return
             self._abandoned.pop(0)
 
-    def _count(self, claim: Claim, swept: bool) -> None:
+    def _count(self, claim: Claim) -> None:
         ages = [d.age for lane in claim.lanes for d in lane.deliveries]
         self._metrics.claimed.labels(self.sink.name).inc(len(ages))
         observe = self._metrics.claim_age.labels(self.sink.name).observe
@@ -324,13 +327,6 @@ class Dispatcher:
         )
         while len(self._claimed) > REMEMBERED:
             self._claimed.popitem(last=False)
-        if swept:
-            fresh = [
-                d.age for lane in claim.lanes for d in lane.deliveries if d.attempts == 0 and d.age > GRACE
-            ]
-            if fresh:
-                self._metrics.missed.labels(self.sink.name).inc(len(fresh))
-                self._on_missed(min(fresh))
 
     async def _extend_leases(self) -> None:
         """Prolong the leases of lanes still in hand, well before they run out."""

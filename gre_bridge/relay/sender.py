@@ -91,6 +91,11 @@ class Sender:
         """Whether so little waits to be sent that the next claim should be under way."""
         return self._unsent < AHEAD * self._sink.concurrency * self._sink.batch_size
 
+    @property
+    def has_plenty(self) -> bool:
+        """Whether more waits to be sent than goes into one request."""
+        return self._unsent > self._sink.batch_size
+
     async def finish(self) -> None:
         """Return when every chain has ended."""
         while self._chains:

@@ -85,11 +85,11 @@ end $$;
 -- Unlogged: after a crash of the database nobody is known, and each message wakes.
 create unlogged table gre.listeners (
   id uuid primary key,
-  kind text not null constraint listeners_kind_known check (kind in ('relay', 'hub')),
+  kind text not null constraint listeners_kind_known check (kind in ('relay', 'hub', 'idle')),
   awake_until timestamptz not null default '-infinity',
   expires_at timestamptz not null
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 20, autovacuum_vacuum_scale_factor = 0);
-comment on table gre.listeners is 'Processes that wake-ups are sent to.';
+comment on table gre.listeners is 'Processes that hear wake-ups; idle ones (no sockets) need none.';
 comment on column gre.listeners.awake_until is 'Until then it looks for work by itself and needs no wake-up.';
 comment on column gre.listeners.expires_at is 'It is not heard of any more: from then on it does not count.';
 alter table gre.listeners enable row level security;
@@ -117,7 +117,7 @@ create function gre.ring(p_sessions uuid[]) returns void
 language plpgsql security definer set search_path = '' as $$
 begin
   if (select coalesce(bool_or(l.awake_until <= clock_timestamp()), true)
-      from gre.listeners l where l.expires_at > clock_timestamp()) then
+      from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.send_wakeup(p_sessions);
   end if;
 end $$;
@@ -201,8 +201,8 @@ create trigger gre_push_queued after insert on public.push_notifications
 
 create index push_notifications_id_text on public.push_notifications ((id::text));
 
--- A process listens: it counts from now on, and with p_awake (seconds) it needs no wake-up meanwhile. Without p_awake nothing
--- is written. Answers {"listeners", "hubs": how many are known, "broadcasts": whether this project's database can send any},
+-- A process listens: it counts for the next 15 s (8 while it is awake, when it speaks twice a second), and with p_awake (seconds) it needs no wake-up meanwhile. Without p_awake nothing
+-- is written. One that is idle hears wake-ups and counts, and needs none. Answers {"listeners", "hubs": how many are known, "broadcasts": whether this project's database can send any},
 -- and for a hub {"snapshot", "sessions"}: which sessions have changed since the p_snapshot of an earlier answer, exactly;
 -- null for too many. (volatile: the snapshot and what it shows are one statement's.)
 create function public.gre_relay_listen(
@@ -219,8 +219,8 @@ begin
   if p_awake is not null then
     perform set_config('synchronous_commit', 'off', true);
     insert into gre.listeners as l (id, kind, awake_until, expires_at)
-    values (p_listener, p_kind, v_now + least(greatest(p_awake, 0), 10) * interval '1 second', v_now + interval '45 seconds')
-    on conflict (id) do update set expires_at = excluded.expires_at,
+    values (p_listener, p_kind, v_now + least(greatest(p_awake, 0), 10) * interval '1 second', v_now + case when p_awake > 0 then interval '8 seconds' else interval '15 seconds' end)
+    on conflict (id) do update set kind = excluded.kind, expires_at = excluded.expires_at,
       awake_until = greatest(excluded.awake_until, least(l.awake_until, v_now + interval '10 seconds'));
     delete from gre.listeners l where l.id in (
       select o.id from gre.listeners o where o.expires_at < v_now - interval '1 minute' for update skip locked);

@@ -28,6 +28,7 @@ from gre_bridge.api.hub import Hub
 from gre_bridge.api.socket import Socket
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.models import NewRow
+from gre_bridge.polling import Listening
 from gre_bridge.portal import Identity
 from gre_bridge.telemetry import Metrics
 
@@ -41,6 +42,9 @@ class Chat:
     def __init__(self) -> None:
         self.sessions: dict[str, Json] = {}
         self.messages: dict[str, list[Json]] = defaultdict(list)
+        self.log: list[str] = []
+        """Sessions in the order in which they changed."""
+        self.listening: str | None = None
         self.offset = 0.0
         self.away = False
         self.lose_answers = False
@@ -91,6 +95,7 @@ class Chat:
             "message": "x", "sender": sender, "timestamp": "t", "created": self.now(), "created_at": self.now().isoformat(),
         }  # fmt: skip
         self.messages[session["id"]].append(message)
+        self.log.append(session["id"])
         return {"message": message, "duplicate": False}
 
     @staticmethod
@@ -132,6 +137,19 @@ class Chat:
         role, _, who = caller.token.partition(":")
         answer = self.commit(int(who) if role == "player" else int(player_id or 1), role, message_id)
         return await self._answer({**answer, "message": self._shown(answer["message"])})
+
+    async def listen(
+        self, listener: str, awake: float | None, snapshot: str | None = None, *, idle: bool = False
+    ) -> Listening:
+        await self._pass()
+        if awake is not None:
+            self.listening = None if idle else listener
+        changed = None if snapshot is None else frozenset(self.log[int(snapshot) :])
+        return await self._answer(Listening(1, 1, True, str(len(self.log)), changed))
+
+    async def unlisten(self, listener: str) -> None:
+        if self.listening == listener:
+            self.listening = None
 
     async def set_online_status(self, caller: Any, status: str, **_: Any) -> Json:
         await self._pass()
@@ -514,33 +532,53 @@ async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_
         await asyncio.wait([telling], timeout=5)
 
 
-async def test_what_only_a_sweep_found_is_reported_by_its_age() -> None:
-    """Without a relay beside it nobody else would notice that the link is deaf."""
-    missed: list[float] = []
-    play, ear = Play([0]), Ear()
+class Silent:
+    """A feed that can be relied on, and that nothing comes of."""
+
+    healthy = True
+    last_wakeup = heard_since = 0.0
+
+    def __init__(self) -> None:
+        self.misses = 0
+
+    def missed(self) -> None:
+        self.misses += 1
+        self.healthy = False
+
+    def use_changes(self, wanted: bool) -> None:
+        assert not wanted
+
+
+async def test_a_hub_that_is_not_woken_looks_by_itself_and_notices_it() -> None:
+    """Without a relay beside it nobody else would notice that wake-ups do not arrive."""
+    play, ear, feed = Play([0]), Ear(), Silent()
     play.hub = Hub(
-        portal=play.chat, metrics=play.metrics, sweep_interval=0.05, fast_sweep_interval=0.05, feed_healthy=lambda: True,  # type: ignore[arg-type]
-        broadcast=play._nowhere, on_missed=missed.append, clock=play.chat.clock,
+        portal=play.chat, metrics=play.metrics, sweep_interval=0.5, fast_sweep_interval=0.05,  # type: ignore[arg-type]
+        feed_healthy=lambda: True, broadcast=play._nowhere, wakeups=feed, clock=play.chat.clock,
     )  # fmt: skip
     play.chat.commit(1, "player")
     telling = asyncio.create_task(play.hub.run())
     try:
+        assert play.chat.listening is None, "nobody is here"
         play.hub.add(ear)
         async with asyncio.timeout(20):
             await play.hub.looking()
-            play.hub.ring(frozenset((play.chat.commit(1, "player")["message"]["session_id"],)))
-            while len(ear.told) < 1:
-                await asyncio.sleep(0)
-            assert missed == [], "a bell told of it"
-            play.chat.commit(1, "player")
-            play.chat.offset += 3.0
-            play.chat.commit(1, "player")  # a bell may still come for this one
-            while len(ear.told) < 3:
+            while play.chat.listening is None:
+                await asyncio.sleep(0.001)
+            for told in itertools.count(1):
+                play.chat.commit(told % 3, "player")
+                play.chat.offset += 1.0
+                while len(ear.told) < told:
+                    await asyncio.sleep(0.001)
+                if feed.misses:
+                    break
+            assert told > 1, "the wake-up may have been on its way"
+            play.hub.remove(ear)
+            while play.chat.listening is not None:
                 await asyncio.sleep(0.001)
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
-    assert [3 <= age < 5 for age in missed] == [True]
 
 
 async def test_a_session_is_anothers_only_when_the_database_says_so() -> None:

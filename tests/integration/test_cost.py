@@ -34,8 +34,9 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert events == MESSAGES + 2 * SESSIONS  # a session that opens goes to two channels
     assert requests / events <= 0.15
     assert sum(calls.values()) / deliveries <= 0.05
-    # 1,000 rows in a claim at most: nothing is claimed in small pieces, and each row once.
-    assert calls["claim"] + calls["turn"] <= 2 * deliveries / 1000 + 20
+    # 1,000 rows in a claim at most: nothing is claimed in small pieces, and each row once. (While there was much to do a worker
+    # looks by itself, and goes on for 2.5 s, each 20 ms.)
+    assert calls["claim"] + calls["turn"] <= 2 * deliveries / 1000 + 20 + 130
     assert calls["release"] == 0
     verdict = judge(stack)
     assert not any(verdict.lost.values())
@@ -43,7 +44,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert not any(verdict.repeats.values())
 
 
-def test_one_message_is_one_call_to_claim_and_one_to_settle_though_two_sinks_take_it_and_two_bells_ring(
+def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_though_two_sinks_take_it(
     stack: StackProcess,
 ) -> None:
     with stack.worker() as worker:
@@ -51,13 +52,20 @@ def test_one_message_is_one_call_to_claim_and_one_to_settle_though_two_sinks_tak
         stack.insert(player_id=1, sender="player", message="opens the session")
         stack.drained()
         names = ("gre_relay_claim", "gre_relay_settle", "gre_relay_turn")
+
+        def words() -> float:
+            return worker.metric("gre_store_requests_total", function="gre_relay_listen", process="relay")
+
         before = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
-        for _ in range(10):
+        for _ in range(4):
+            spoken = words()
+            wait_until(lambda n=spoken: words() > n, 30, what="some seconds")  # type: ignore[misc]
             stack.insert(player_id=1, sender="player", message="one")
             stack.drained()
         after = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
-    # A sweep may fall into it, a claim that found its lane just being written, and answers on both sides of a moment.
-    assert sum(after.values()) - sum(before.values()) <= 10 * 2 + 8
+    # And what the worker looks by itself, a second after each and two seconds later; a claim that found its lane just being
+    # written, and answers on both sides of a moment.
+    assert sum(after.values()) - sum(before.values()) <= 4 * (2 + 3) + 6
 
 
 def read(conn: psycopg.Connection[dict[str, Any]]) -> int:

@@ -82,6 +82,19 @@ def test_nothing_is_sent_while_all_who_listen_are_awake(admin: Any, worker: Any)
     assert sent(admin) == 2
 
 
+def test_an_idle_listener_counts_and_needs_no_wake_up(admin: Any, worker: Any) -> None:
+    one, idle = uuid.uuid4(), uuid.uuid4()
+    assert listen(worker, idle, "idle")["listeners"] == 1
+    write(admin)
+    assert sent(admin) == 1, "nobody else is known"
+    assert listen(worker, one, awake=5)["listeners"] == 2
+    write(admin)
+    assert sent(admin) == 1
+    assert listen(worker, idle, "hub")["hubs"] == 1
+    write(admin)
+    assert sent(admin) == 2
+
+
 def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
     listen(worker, uuid.uuid4(), awake=0.3)
     write(admin)

@@ -11,7 +11,7 @@ import pytest
 
 from gre_bridge.feed import DEAF, FeedState, sessions_of
 from gre_bridge.models import NewRow
-from tests.feeds import BOTH, KEY, S1, S2, running
+from tests.feeds import BOTH, BROADCAST, KEY, S1, S2, running
 from tests.phoenix import TEXT, PhoenixServer, until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
@@ -28,28 +28,49 @@ async def server() -> AsyncIterator[PhoenixServer]:
 # What rings
 
 
-async def test_every_join_and_every_bell_rings(server: PhoenixServer) -> None:
+async def test_the_join_and_every_wake_up_ring(server: PhoenixServer) -> None:
     async with running(server) as it:
         await until(it.live)
-        assert it.feed.bells == BOTH
+        assert it.feed.bells == BROADCAST
         assert it.feed.healthy
         assert it.feed.detail == ""
-        assert it.rings == [None, None, None]  # two joins, one "Subscribed to PostgreSQL"
+        assert it.rings == [None]
+        assert [join["topic"] for join in server.joins] == ["realtime:gre:relay"]
         await server.broadcast({"sessions": [S1, S2]})
+        await until(lambda: len(it.rings) == 2)
+        assert it.rings[1:] == [{S1, S2}]
+
+
+async def test_row_changes_are_subscribed_to_only_while_they_are_wanted(server: PhoenixServer) -> None:
+    """Each one counts against the project's limit; where the database can broadcast, nobody needs them."""
+    async with running(server) as it:
+        await until(it.live)
+        it.feed.use_changes(False)
+        it.feed.use_changes(True)
+        await until(lambda: it.feed.bells == BOTH and len(server.sockets) == 1)
+        assert server.connections == 2
+        it.rings.clear()
         await server.insert({"session_id": S1})
-        await until(lambda: len(it.rings) == 5)
-        assert it.rings[3:] == [{S1, S2}, {S1}]
+        await until(lambda: it.rings == [{S1}])
+        it.feed.use_changes(False)
+        await until(lambda: it.feed.bells == BROADCAST and len(server.sockets) == 1)
+        assert server.connections == 3
+        assert it.feed.reconnections == {"renewal": 2}
+        assert FeedState.WAITING not in it.states, "the old link served until the new one was ready"
 
 
-async def test_a_live_feed_is_announced_step_by_step(server: PhoenixServer) -> None:
+async def test_a_feed_without_broadcasts_is_announced_step_by_step(server: PhoenixServer) -> None:
+    server.join_private = "refuse"
     server.binding = "late"
     async with running(server, system=3.0) as it:
-        await until(lambda: it.feed.state is FeedState.JOINED and it.feed.bells == {"broadcast"})
-        assert it.feed.healthy, "one bell is enough"
+        await until(lambda: it.feed.state is FeedState.JOINED and it.feed.bells == set())
+        assert not it.feed.healthy
         await server.live(":rows")[0].subscribed_to_postgres()
         await until(it.live)
-        assert it.feed.bells == BOTH
-    assert [s for i, s in enumerate(it.states) if s not in it.states[:i]] == [
+        assert it.feed.bells == {"postgres_changes"}
+        assert it.feed.healthy, "one bell is enough"
+    shown = [s for i, s in enumerate(it.states) if s not in it.states[:i]]
+    assert [s for s in shown if s is not FeedState.WAITING] == [
         FeedState.CONNECTING,
         FeedState.JOINED,
         FeedState.LIVE,
@@ -58,7 +79,7 @@ async def test_a_live_feed_is_announced_step_by_step(server: PhoenixServer) -> N
 
 
 async def test_the_server_subscribing_again_rings_again(server: PhoenixServer) -> None:
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         it.rings.clear()
         await server.live(":rows")[0].subscribed_to_postgres()
@@ -67,7 +88,7 @@ async def test_the_server_subscribing_again_rings_again(server: PhoenixServer) -
 
 
 async def test_the_join_is_private_and_asks_for_inserts_of_the_messages(server: PhoenixServer) -> None:
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
     bell, rows = sorted(server.joins, key=lambda join: len(join["topic"]))
     assert bell["topic"] == "realtime:gre:relay"
@@ -110,13 +131,13 @@ async def test_a_row_that_everybody_has_read_rings_for_nobody_and_proves_the_bel
         asked.append(row)
         return row.seq == 1
 
-    async with running(server, known=known) as it:
+    async with running(server, changes=True, known=known) as it:
         await until(it.live)
         it.rings.clear()
-        heard = it.feed.last_ring
+        heard = it.feed.last_wakeup
         await server.insert({"id": "m1", "session_id": S1, "seq": 1, "message": TEXT})
         await until(lambda: asked == [NewRow("m1", S1, 1)])
-        assert it.feed.last_ring > heard
+        assert it.feed.last_wakeup > heard
         # What does not say which row it is (a role that may not see the seq, say) rings.
         await server.insert({"id": "m2", "session_id": S1})
         await server.insert({"id": "m3", "session_id": S2, "seq": 2})
@@ -136,7 +157,7 @@ async def test_a_token_that_is_no_key_of_the_project_comes_in_behind_the_anon_ke
 
 
 async def test_rubbish_on_the_bell_still_rings(server: PhoenixServer) -> None:
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         it.rings.clear()
         await server.broadcast({"sessions": {"drop": "table"}})
@@ -151,7 +172,7 @@ async def test_a_frame_that_the_client_refuses_leaks_nothing_and_kills_nothing(
     server: PhoenixServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         it.rings.clear()
         socket = server.live("gre:relay")[0].socket
@@ -172,7 +193,7 @@ async def test_a_frame_that_the_client_refuses_leaks_nothing_and_kills_nothing(
 
 
 async def test_a_row_that_the_clients_models_refuse_rings(server: PhoenixServer) -> None:
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         it.rings.clear()
         await server.insert({"session_id": S1}, commit_timestamp=None)
@@ -192,9 +213,9 @@ async def test_after_an_outage_of_the_database_no_bell_is_relied_on_for_a_while(
         assert not it.feed.healthy
         assert it.states == [FeedState.LIVE], "who sweeps slowly is told to sweep faster"
         ahead = DEAF / 2
-        it.feed.missed(3.0)
+        it.feed.missed()
         assert not it.feed.healthy
-        assert it.feed.misses == 0, "which is no reason to take the link for deaf"
+        assert it.feed.misses == 0, "which says nothing of Realtime's limits"
         ahead = DEAF + 0.1
         assert it.feed.healthy
         it.states.clear()
@@ -229,7 +250,6 @@ async def test_without_private_channels_changes_are_heard_on_a_public_one(server
     server.refusal_delay = 0.1
     async with running(server) as it:
         await until(lambda: it.feed.bells == {"postgres_changes"})
-        assert it.feed.state is FeedState.JOINED, "the refusal of the other join is not waited for"
         await until(it.live)
         assert it.feed.bells == {"postgres_changes"}
         assert it.feed.healthy
@@ -263,18 +283,9 @@ async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer)
         assert events == []
 
 
-async def test_with_private_set_off_both_joins_are_public(server: PhoenixServer) -> None:
-    server.join_private = "refuse"
-    async with running(server, private=False) as it:
-        await until(it.live)
-        assert it.feed.bells == BOTH
-        await server.broadcast({"sessions": [S1]}, private=False)
-        await until(lambda: it.rings[-1] == {S1})
-
-
 async def test_a_refused_binding_leaves_the_broadcasts_and_no_rejoin(server: PhoenixServer) -> None:
     server.binding = "refuse"
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         assert it.feed.bells == {"broadcast"}
         assert it.feed.detail.startswith("no postgres_changes: Unable to subscribe")
@@ -286,13 +297,16 @@ async def test_a_refused_binding_leaves_the_broadcasts_and_no_rejoin(server: Pho
         assert server.connections == 1
 
 
-async def test_a_missing_bell_is_looked_for_again_while_the_other_rings_on(server: PhoenixServer) -> None:
-    server.binding = "refuse"
+async def test_broadcasts_that_are_missing_are_looked_for_again_while_row_changes_wake(
+    server: PhoenixServer,
+) -> None:
+    server.join_private = "refuse"
     async with running(server, retry=0.2) as it:
-        await until(lambda: it.live() and server.connections >= 2)
-        server.binding = "ok"
+        await until(lambda: it.live() and server.connections >= 3)
+        assert it.feed.bells == {"postgres_changes"}
+        server.join_private = "ok"
         it.states.clear()
-        await until(lambda: it.feed.bells == BOTH)
+        await until(lambda: it.feed.bells == BROADCAST)
         assert it.feed.detail == ""
         assert set(it.states) == {FeedState.LIVE}, "the old link served until the new one was ready"
         await until(lambda: len(server.sockets) == 1)
@@ -302,7 +316,7 @@ async def test_a_late_system_message_is_waited_for_and_a_later_one_still_counts(
     server: PhoenixServer,
 ) -> None:
     server.binding = "late"
-    async with running(server, system=0.1) as it:
+    async with running(server, changes=True, system=0.1) as it:
         await until(it.live)
         assert it.feed.detail == 'no postgres_changes: no "Subscribed to PostgreSQL"'
         it.rings.clear()

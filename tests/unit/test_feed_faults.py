@@ -12,6 +12,7 @@ import psutil
 import pytest
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 
+from gre_bridge.errors import TransientError
 from gre_bridge.feed import FeedState
 from tests.feeds import KEY, S1, running
 from tests.phoenix import PhoenixServer, until
@@ -97,7 +98,7 @@ async def test_a_half_open_socket_is_noticed_and_left_without_waiting_for_it(ser
 
 
 async def test_a_closed_channel_rebuilds_the_link(server: PhoenixServer) -> None:
-    async with running(server) as it:
+    async with running(server, changes=True) as it:
         await until(it.live)
         channel = server.live("gre:relay")[0]
         await channel.system("Token has expired 0 seconds ago", "error", extension="system")
@@ -125,7 +126,7 @@ async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
 async def test_a_listener_that_died_is_noticed(
     server: PhoenixServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(server, heartbeat=0.5) as it:
+    async with running(server, changes=True, heartbeat=0.5) as it:
         await until(it.live)
         with monkeypatch.context() as patch:
             patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
@@ -134,7 +135,7 @@ async def test_a_listener_that_died_is_noticed(
         await until(lambda: server.connections == 2 and it.live())
 
 
-# Deafness and renewal
+# Wake-ups that do not come, and renewal
 
 
 def connections_to(server: PhoenixServer) -> list[object]:
@@ -144,44 +145,64 @@ def connections_to(server: PhoenixServer) -> list[object]:
     return [c for c in everything if c.raddr and c.raddr.port == port and c.status == "ESTABLISHED"]
 
 
-class Clock:
-    now = 1000.0
+async def test_missed_wake_ups_are_polled_for_and_no_reason_to_connect_again(server: PhoenixServer) -> None:
+    probes: list[float] = []
 
-    def __call__(self) -> float:
-        return self.now
+    async def probe() -> None:
+        probes.append(time.monotonic())
+        if len(probes) == 3:
+            await server.broadcast({})
+        elif len(probes) == 2:
+            raise TransientError("away")
 
-
-async def test_a_deaf_link_is_rebuilt_and_trusted_only_after_a_bell(server: PhoenixServer) -> None:
-    clock = Clock()
-    async with running(server, clock=clock, grace=2.0, jitter=lambda: 0.0) as it:
+    async with running(server, probe=probe, rationed=0.3, probed=0.2) as it:
         await until(it.live)
-        clock.now += 60
-        it.feed.missed(30.0)
+        heartbeats, began = server.heartbeats, time.monotonic()
+        it.feed.missed()
         assert not it.feed.healthy
-        await until(lambda: server.connections == 2 and it.live())
-        assert it.feed.reconnections == {"deaf": 1}
-        assert not it.feed.healthy
-        assert "deaf" in it.feed.detail
-        for _ in range(10):
-            clock.now += 20
-            it.feed.missed(15.0)
-        assert server.connections == 2, "no rebuilding in a loop while nothing is believed"
-        await server.insert({"session_id": S1})
-        await until(lambda: it.feed.healthy)
-        assert it.feed.detail == ""
+        assert it.feed.state is FeedState.RATIONED
+        assert "limit of events" in it.feed.detail
+        await until(lambda: server.heartbeats == heartbeats + 1)
+        await server.broadcast({"sessions": [S1]})
+        await until(lambda: it.rings[-1] == {S1})
+        assert not it.feed.healthy, "one that comes says little about the next"
+        it.feed.missed()
         assert it.feed.misses == 1
+        await until(lambda: len(probes) == 3)
+        assert time.monotonic() - began >= 0.9, "as long after each probe that was not heard"
+        await until(lambda: it.feed.healthy)
+        assert it.feed.state is FeedState.LIVE
+        assert it.feed.detail == ""
+        assert server.connections == 1
+        assert it.feed.reconnections == {}
 
 
-async def test_work_that_a_bell_may_have_announced_is_no_miss(server: PhoenixServer) -> None:
-    clock = Clock()
-    async with running(server, clock=clock, grace=2.0) as it:
+async def test_a_socket_that_is_dead_is_found_out_by_the_wake_up_that_was_missed(
+    server: PhoenixServer,
+) -> None:
+    async def probe() -> None:
+        await server.broadcast({})
+
+    async with running(server, probe=probe, heartbeat=1e6, pong=0.3) as it:
         await until(it.live)
-        clock.now += 60
-        for _ in range(5):
-            it.feed.missed(1.0)  # its bell may still come
-            it.feed.missed(61.0)  # committed before the last ring
-        assert it.feed.misses == 0
-        assert it.feed.healthy
+        server.freeze()
+        it.feed.missed()
+        await until(lambda: server.connections == 2 and it.live())
+        assert it.feed.reconnections == {"silent": 1}
+        await until(lambda: it.feed.healthy)  # the new link has heard a probe
+
+
+async def test_a_channel_that_the_limit_shut_down_is_joined_again_and_not_relied_on(
+    server: PhoenixServer,
+) -> None:
+    async with running(server) as it:
+        await until(it.live)
+        channel = server.live("gre:relay")[0]
+        await channel.system("Too many messages per second", "error", extension="system")
+        await channel.send("phx_close", {}, channel.join_ref)
+        await until(lambda: server.connections == 2 and it.feed.state is FeedState.RATIONED)
+        assert it.feed.reconnections == {"rationed": 1}
+        assert not it.feed.healthy
 
 
 async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: PhoenixServer) -> None:

@@ -448,16 +448,6 @@ async def test_a_backlog_that_expired_meanwhile_does_not_slow_the_way_back() -> 
         assert now() - START < 5.0
 
 
-@virtual
-async def test_held_work_does_not_count_as_a_bell_that_was_missed() -> None:
-    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1)
-    fill(outbox, 30, 3)
-    sink.answer = lambda _: TransientError("429", retry_after=45.0) if now() < START + 200 else None
-    async with relaying(outbox, sink, sweep_interval=5.0) as relay:
-        await until(outbox.drained, 600)
-        assert relay.missed == []
-
-
 # When to claim ----------------------------------------------------------------------------------------------
 
 
@@ -485,7 +475,6 @@ async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
         await until(lambda: sink.received)
         assert sink.received[0][0] - rung < 0.02
         await until(outbox.drained)
-        assert relay.missed == []
 
 
 @virtual
@@ -708,24 +697,21 @@ async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, in
 
 
 @virtual
-async def test_only_a_sweep_reports_missed_bells_and_only_for_work_old_enough() -> None:
+async def test_a_poll_is_followed_by_a_claim_at_once_and_each_claim_tells_what_was_new() -> None:
     outbox, sink = Outbox(), ScriptedSink()
-    async with relaying(outbox, sink, sweep_interval=10.0) as relay:
+    sink.answer = lambda parcel: REFUSED if parcel.deliveries == ("a.1",) else None
+    async with relaying(outbox, sink, sweep_interval=30.0) as relay:
         await elapse(1)
-        outbox.put("a", "a.0", age=5.0)
-        relay.dispatcher.ring()
-        await until(outbox.drained)
-        assert relay.missed == []
-        await elapse(1)
-        outbox.put("a", "a.1", "a.2")
-        await until(outbox.drained)
-        assert len(relay.missed) == 1
-        assert 8.0 < relay.missed[0] < 10.0
-        assert relay.value("gre_bells_missed_total") == 2
-        await elapse(10.0 - 0.5 - (now() - outbox.times("claim")[-1]))
-        outbox.put("a", "a.3")  # half a second old when the sweep comes: its bell may still be on its way
-        await until(outbox.drained)
-        assert len(relay.missed) == 1
+        outbox.put("a", "a.0", "a.1", age=5.0)
+        relay.dispatcher.poll()
+        polled = now()
+        await until(lambda: sink.received)
+        assert sink.received[0][0] - polled < 0.02
+        await until(outbox.drained, 600)
+        found = [ages for _, ages in relay.looks if ages]
+        assert len(found) == 1, "what was refused and is tried again is not new"
+        assert all(5.0 <= age < 6.1 for age in found[0])
+        assert len(relay.looks) == outbox.count("claim")
 
 
 # When the database fails ------------------------------------------------------------------------------------

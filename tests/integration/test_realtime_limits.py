@@ -1,0 +1,120 @@
+"""The relay under Realtime's limit of events, which drops what is above it without a word.
+
+The long runs, with the rates that were measured on the real service, are `make bench ARGS="--only limits"`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import psycopg
+
+from tests.pacing import at_rate, flood, handed_out, wakeups_sent
+from tests.stack import StackProcess, judge, wait_until
+
+MESSAGE = "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x')"
+
+
+def spent(stack: StackProcess) -> bool:
+    """Whether a wake-up that is sent now is dropped."""
+    before = dropped(stack)
+    with stack.db() as conn:
+        conn.execute("select realtime.send('{}', 'ring', 'gre:relay', true)")
+    time.sleep(0.2)
+    return dropped(stack) > before
+
+
+def dropped(stack: StackProcess) -> int:
+    told = stack.http.get("/__stack/health").json()["realtime"]["dropped"]
+    return int(told.get("gre:relay", 0))
+
+
+def steady(conn: psycopg.Connection[Any], rate: float, seconds: float) -> None:
+    for n in range(int(rate * seconds)):
+        conn.execute(MESSAGE, [1000 + n % 24])
+        time.sleep(1 / rate)
+
+
+def complete(stack: StackProcess) -> None:
+    stack.drained()
+    verdict = judge(stack)
+    assert verdict.lost == {"pusher": [], "onesignal": []}
+    assert verdict.out_of_order == {"pusher": [], "onesignal": []}
+
+
+def test_a_rate_above_the_limit_causes_few_events_and_no_reconnection(stack: StackProcess) -> None:
+    """With a broadcast and a row change for each message this limit was passed within seconds."""
+    stack.fault("realtime", {"max_events_per_second": 12})
+    with stack.worker() as worker:
+        pace = at_rate(stack, [worker], 60, 12)
+        assert dropped(stack) == 0
+    assert pace.events <= 10, pace
+    assert pace.reconnections == 0, pace
+    assert (pace.lost, pace.out_of_order) == (0, 0), pace
+    assert pace.p50 < 60, pace
+
+
+def test_two_workers_cause_no_more_events_than_one(stack: StackProcess) -> None:
+    with stack.worker() as one, stack.worker() as other:
+        pace = at_rate(stack, [one, other], 40, 10)
+    assert pace.events <= 10, pace
+    assert pace.reconnections == 0, pace
+    assert (pace.lost, pace.out_of_order) == (0, 0), pace
+
+
+def test_somebody_elses_broadcasts_use_the_limit_up_and_cost_us_little(stack: StackProcess) -> None:
+    stack.fault("realtime", {"max_events_per_second": 50})
+    with stack.worker() as worker, flood(stack, 300):
+        wait_until(lambda: spent(stack), 30, what="the limit")
+
+        def rationed() -> bool:
+            stack.insert(player_id=1, sender="player", message="x")
+            return worker.metric("gre_feed_state", state="rationed", process="relay") == 1
+
+        wait_until(rationed, 60, every=1.0, what="the worker to notice that wake-ups are dropped")
+        assert dropped(stack) > 0
+        stack.drained()
+        pace = at_rate(stack, [worker], 5, 10)
+        assert worker.metric("gre_feed_state", state="rationed", process="relay") == 1
+    assert pace.p50 < 60, pace
+    assert pace.reconnections == 0, pace
+    assert (pace.lost, pace.out_of_order) == (0, 0), pace
+
+
+def test_a_worker_that_is_killed_awake_leaves_its_word_to_run_out(stack: StackProcess) -> None:
+    """Who is left goes on, and is woken again when it sleeps."""
+    with (
+        stack.worker(GRE_LEASE_SECONDS="2") as one,
+        stack.worker(GRE_LEASE_SECONDS="2") as other,
+        stack.db() as conn,
+    ):
+        at_rate(stack, [one, other], 40, 3)
+        killed = threading.Timer(1.0, one.kill)
+        killed.start()
+        steady(conn, 40, 2)
+        killed.join()
+        complete(stack)
+        before = handed_out(stack)
+
+        def woken() -> bool:
+            conn.execute(MESSAGE, [1])
+            return handed_out(stack) > before
+
+        wait_until(woken, 20, every=1.0, what="a wake-up after the awake time")
+        complete(stack)
+
+
+def test_what_commits_long_after_the_awake_time_is_found_soon(stack: StackProcess) -> None:
+    with stack.worker(), stack.db() as conn, stack.db() as slow:
+        steady(conn, 40, 3)
+        sent = wakeups_sent(stack)
+        with slow.transaction():
+            slow.execute(MESSAGE, [7])
+            time.sleep(4.0)  # the relay has fallen asleep meanwhile
+            assert wakeups_sent(stack) == sent, "it was awake, so nobody is woken for this one"
+        began = time.monotonic()
+        stack.drained()
+        assert time.monotonic() - began < 2.5, "an eighth of the time since work was last found"
+        complete(stack)

@@ -1,0 +1,302 @@
+"""When a process looks by itself, when it says that it needs no wake-up, and which wake-up it misses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+from gre_bridge.errors import TransientError
+from gre_bridge.polling import (
+    AWAKE,
+    EVENTS,
+    GRACE,
+    ISOLATED,
+    MOST_WAKEUPS,
+    QUICKEST,
+    SLOWEST,
+    Listening,
+    Poller,
+    PollPolicy,
+)
+from tests.relay import elapse, now, until, virtual
+
+
+class Feed:
+    """Wake-ups that can be relied on until one is missed."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+        self.last_wakeup = -math.inf
+        self.heard_since = now()
+        self.misses = 0
+        self.changes = False
+
+    def missed(self) -> None:
+        self.misses += 1
+        self.healthy = False
+
+    def use_changes(self, wanted: bool) -> None:
+        self.changes = wanted
+
+
+class World:
+    """A database that wakes one poller, as `gre.ring` does, and what it found."""
+
+    def __init__(self, *, listeners: int = 1, slow: float = 5.0) -> None:
+        self.feed = Feed()
+        self.listeners = listeners
+        self.awake_until = -math.inf
+        self.known = False
+        self.words: list[tuple[float, float]] = []
+        self.looks: list[float] = []
+        self.waiting: list[float] = []
+        self.delays: list[float] = []
+        self.wakeups = 0
+        self.dropping = False
+        self.away = False
+        self.broadcasts = True
+        self.poller = Poller(
+            listen=self._listen, unlisten=self._unlisten, idle=self._idle, look=self.look, wakeups=self.feed, slow=slow, fast=1.0,
+            clock=now,
+        )  # fmt: skip
+
+    async def _listen(self, _id: str, awake: float) -> Listening:
+        self.words.append((now(), awake))
+        await asyncio.sleep(0.002)
+        if self.away:
+            raise TransientError("away")
+        self.known = True
+        self.awake_until = max(self.awake_until, now() + awake)
+        return Listening(self.listeners, 1, self.broadcasts)
+
+    async def _idle(self, _id: str) -> Listening:
+        self.words.append((now(), math.inf))
+        self.known = False
+        return Listening(self.listeners, 0, True)
+
+    async def _unlisten(self, _id: str) -> None:
+        self.known = False
+
+    def look(self) -> None:
+        self.looks.append(now())
+        ages = [now() - at for at in self.waiting]
+        self.delays += ages
+        self.waiting.clear()
+        self.poller.looked("pusher", ages, 0.001)
+
+    def commit(self, *, awake: bool | None = None, began: float | None = None) -> None:
+        """A message, written when its transaction `began`; `awake` is what this has read."""
+        self.waiting.append(now() if began is None else began)
+        if awake if awake is not None else now() < self.awake_until:
+            return
+        self.wakeups += 1
+        if not self.dropping:
+            self.feed.last_wakeup = now()
+            self.poller.woken()
+            self.look()
+
+    async def pace(self, rate: float, seconds: float) -> None:
+        for _ in range(int(rate * seconds)):
+            self.commit()
+            await asyncio.sleep(1 / rate)
+
+
+@contextlib.asynccontextmanager
+async def polling(**options: Any) -> AsyncIterator[World]:
+    world = World(**options)
+    task = asyncio.create_task(world.poller.run())
+    try:
+        await until(world.poller.listed.is_set)
+        yield world
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    assert not world.known
+
+
+def during(times: list[float], since: float) -> int:
+    return sum(at >= since for at in times)
+
+
+@virtual
+async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon() -> None:
+    for listeners in (1, 2, 3, 5):
+        for rate in (1, 1.9, 2.9, 3.5, 5, 50, 400):
+            async with polling(listeners=listeners) as world:
+                await world.pace(rate, 20)
+                await elapse(1)
+                assert world.wakeups * (1 + listeners) / 20 <= EVENTS, (listeners, rate)
+                assert max(world.delays) <= SLOWEST + 0.002, (listeners, rate)
+                assert not world.waiting
+                assert world.feed.misses == 0
+
+
+@virtual
+async def test_isolated_messages_cost_a_look_or_two_and_idle_ones_none() -> None:
+    async with polling() as world:
+        await elapse(60)
+        assert 10 <= len(world.looks) <= 13
+        assert len(world.words) <= 14, "the refreshing ones"
+        began = now()
+        await world.pace(1, 60)
+        assert during(world.looks, began) <= 130, "the message's own, and one after it"
+        began = now()
+        await world.pace(0.1, 600)
+        assert during(world.looks, began) <= 60 * 6
+
+
+@virtual
+async def test_at_50_a_second_it_looks_a_few_times_for_each_message() -> None:
+    async with polling() as world:
+        await world.pace(50, 5)
+        began = now()
+        world.delays.clear()
+        await world.pace(50, 10)
+        assert 3 <= during(world.looks, began) / 500 <= 5
+        assert sorted(world.delays)[len(world.delays) // 2] < 0.006
+        assert all(at < now() for at in world.looks)
+        spoken = [at for at, awake in world.words if at > began and awake]
+        assert len(spoken) <= 21, "twice a second"
+
+
+@virtual
+async def test_it_falls_asleep_and_finds_what_was_committed_by_whoever_saw_it_awake() -> None:
+    for held in (0.1, 1.0, 2.0, 5.0, 20.0):
+        async with polling() as world:
+            await world.pace(50, 3)
+            wrote = now()
+            await elapse(held)
+            world.commit(awake=True, began=wrote)
+            began = now()
+            await until(lambda w=world: not w.waiting)
+            assert now() - began <= max(SLOWEST, (held + AWAKE) / 6) + 0.01, held
+            assert world.feed.misses == 0, "no wake-up was sent for it"
+
+
+@virtual
+async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> None:
+    async with polling() as world:
+        await world.pace(50, 3)
+        await until(lambda: now() > world.awake_until, 10)
+        began = now()
+        await elapse(GRACE - 0.1)
+        assert during(world.looks, began) >= 40
+        began = now()
+        await elapse(60)
+        assert during(world.looks, began) <= 60, "some thirty until it is as slow as when it is idle"
+
+
+@virtual
+async def test_a_word_that_was_lost_may_have_been_heard() -> None:
+    async with polling() as world:
+        world.away = True
+        for _ in range(MOST_WAKEUPS):
+            world.commit(awake=False)
+            await elapse(0.05)
+        assert world.words[-1][1] == AWAKE
+        world.commit(awake=True)
+        began = now()
+        await until(lambda: not world.waiting)
+        assert now() - began <= SLOWEST + QUICKEST
+
+
+@virtual
+async def test_a_wake_up_that_does_not_come_is_missed_once_and_polled_for() -> None:
+    async with polling() as world:
+        await elapse(10)
+        world.dropping = True
+        world.commit()
+        await until(lambda: world.feed.misses, 20)
+        assert world.feed.misses == 1
+        world.delays.clear()
+        await world.pace(5, 30)  # nobody wakes it
+        delays = sorted(world.delays[10:])
+        assert delays[len(delays) // 2] <= SLOWEST
+        assert world.feed.misses == 1
+
+
+@virtual
+async def test_a_late_wake_up_is_none_that_was_missed() -> None:
+    async with polling() as world:
+        await elapse(10)
+        world.dropping = True
+        world.commit()
+        await elapse(1.5)
+        world.feed.last_wakeup = now()
+        await until(lambda: not world.waiting, 20)
+        await elapse(10)
+        assert world.feed.misses == 0
+        world.feed.heard_since = now()
+        world.poller.looked("pusher", [30.0], 0.001)  # older than the link: nobody would have heard it
+        await elapse(10)
+        assert world.feed.misses == 0
+
+
+@virtual
+async def test_who_is_not_concerned_is_not_known_and_does_not_look() -> None:
+    async with polling() as world:
+        world.poller.activate(False)
+        await until(lambda: not world.known)
+        looks, words = len(world.looks), len(world.words)
+        await elapse(100)
+        assert len(world.looks) == looks
+        assert 19 <= len(world.words) - words <= 22, "it hears wake-ups, so it counts"
+        world.commit()
+        world.poller.activate(True)
+        await until(lambda: world.known and not world.waiting)
+
+
+@virtual
+async def test_slow_looks_leave_the_database_as_much_time_as_they_take() -> None:
+    async with polling() as world:
+        await world.pace(50, 3)
+        world.poller.looked("pusher", [], 0.2)
+        began = now()
+        await until(lambda: during(world.looks, began))
+        assert now() - began >= 0.19
+
+
+@virtual
+async def test_a_database_that_cannot_broadcast_makes_row_changes_wanted() -> None:
+    async with polling() as world:
+        assert not world.feed.changes
+        world.broadcasts = False
+        await until(lambda: world.feed.changes, 30)
+
+
+@virtual
+async def test_a_database_that_does_not_know_of_it_is_told_again() -> None:
+    world = World()
+    world.away = True
+    task = asyncio.create_task(world.poller.run())
+    await elapse(5)
+    assert 4 <= len(world.words) <= 6
+    assert not world.poller.listed.is_set()
+    world.away = False
+    await until(lambda: world.known)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def test_the_interval_follows_the_rate() -> None:
+    policy = PollPolicy(slow=5.0, fast=1.0)
+    assert policy.interval(0.0, healthy=True) == 5.0
+    assert policy.interval(0.0, healthy=False) == 1.0
+    policy.awake_until = 100.0
+    assert policy.interval(0.0, healthy=True) == SLOWEST
+
+    def settled(rate: int, since: int) -> float:
+        for n in range(rate):
+            policy.found(since + n / rate, "pusher", 1)
+        return policy.interval(since + 0.999, healthy=True)
+
+    assert settled(50, 1) == 0.005
+    assert settled(20, 3) == 0.0125
+    assert settled(500, 5) == QUICKEST
+    policy.awake_until = 7.0
+    policy.found(8.5, "pusher", 1)
+    assert policy.interval(8.6, healthy=True) == ISOLATED
