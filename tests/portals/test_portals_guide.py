@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
+from tests.portals.test_samples import SAMPLES
 
 # What a page has around a snippet: the values in capitals, its own functions, an end.
 JS_BEFORE = """
@@ -20,6 +21,7 @@ import ws from 'ws'
 globalThis.WebSocket ??= ws
 const say = (line) => console.log(JSON.stringify(line))
 const show = (...shown) => say({ shown })
+const showSession = (session) => say({ session })
 const ring = () => say({ rang: true })
 const PLAYER_ID = Number(process.env.PLAYER_ID)
 const { SESSION_ID, STAFF_ID } = process.env
@@ -52,6 +54,7 @@ asyncio.run(main())
 Program = tuple[str, ...]
 Start = Callable[..., Portal]
 RUN: set[tuple[str, str]] = {("js", "settings")}
+"""The snippets that are run here; tests/portals/test_samples.py runs those that receive."""
 
 
 def by(*programs: Program) -> pytest.MarkDecorator:
@@ -167,46 +170,6 @@ def test_a_player_sees_its_history_in_order(world: World, start: Start, send: An
     portal = start(program, player=id_)
     assert [row["message"] for (row,) in shown(portal, 3)] == ["message 0", "message 1", "message 2"]
     assert [row["seq"] for (row,) in shown(portal, 3)] == [1, 2, 3]
-
-
-@by(("js", "page: set up", "player: receive through Pusher"))
-def test_a_player_receives_through_pusher(world: World, start: Start, send: Any, program: Program) -> None:
-    id_ = world.new_player()
-    portal = start(program, player=id_)
-    send(id_, "Yes, it is", sender="staff")
-    (session,), (event,) = shown(portal, 2)
-    assert (session["player_id"], session["status"]) == (id_, "active")
-    assert (event["message"], event["sender"]) == ("Yes, it is", "staff")
-    portal.line("rang")
-    send(id_, "🎲" * 2000, sender="staff")
-    (long,) = shown(portal, 3)[2]
-    assert (long["message"], long["truncated"]) == ("🎲" * 2000, True)
-
-
-@by(("js", "page: set up", "player: catch up after a lost connection"))
-def test_a_page_catches_up(world: World, start: Start, send: Any, program: Program) -> None:
-    id_ = world.new_player()
-    session = send(id_, "one")["session_id"]
-    portal = start(program, player=id_, SESSION_ID=session)
-    assert [row["message"] for (row,) in shown(portal, 1)] == ["one"]
-    send(id_, "two")
-    fault = {"pusher": {"action": "drop_sockets"}}
-    assert httpx.post(f"{world.url}/__stack/faults", json=fault, timeout=10).status_code == 200
-    assert [row["message"] for (row,) in shown(portal, 2)] == ["one", "two"]
-
-
-@by(
-    ("js", "page: set up", "player: receive through Supabase Realtime"),
-    ("python", "page: set up", "player: receive through Supabase Realtime"),
-)
-def test_a_player_receives_through_realtime(world: World, start: Start, send: Any, program: Program) -> None:
-    id_ = world.new_player()
-    portal = start(program, player=id_)
-    assert shown(portal, 1) == [["Subscribed to PostgreSQL"]]
-    send(world.new_player(), "somebody else's")
-    send(id_, "Yes, it is", sender="staff")
-    (row,) = shown(portal, 2)[1]
-    assert (row["player_id"], row["message"], row["seq"]) == (id_, "Yes, it is", 1)
 
 
 def test_the_bridge_signs_for_whom_the_database_knows(world: World) -> None:
@@ -330,4 +293,4 @@ def test_a_back_end_sends_to_many_players(world: World, start: Start, rest: Any,
 
 
 def test_every_snippet_of_the_guide_is_run(guide: Guide) -> None:
-    assert set(guide) == RUN
+    assert set(guide) == RUN | SAMPLES
