@@ -137,6 +137,12 @@ def test_a_page_of_a_known_origin_may_call(api: Api, player_id: int) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
+def test_the_documentations_page_talks_to_this_host_alone(api: Api) -> None:
+    policy = api.http.get("/docs").headers["content-security-policy"]
+    assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert api.http.get("/openapi.json").headers["content-security-policy"].startswith("default-src 'none'")
+
+
 def test_every_answer_has_its_request_id(api: Api, player_id: int) -> None:
     player, path = api.player(player_id), f"/api/gre-chat/messages/{player_id}"
     ids = {player.get(path).headers["x-request-id"] for _ in range(3)}
