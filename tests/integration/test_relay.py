@@ -69,11 +69,13 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
     )
     assert (event["data"]["status"], event["data"]["seq"]) == ("sent", 1)
     (push,) = stack.received("onesignal")
-    assert push["body"]["include_aliases"] == {"external_id": ["s1"]}
+    assert push["body"]["include_aliases"] == {
+        "external_id": ["a1", "s1"]
+    }  # the stack's staff, nobody of it online
     assert "table 4" not in str(push["body"])
     with stack.db() as conn:
         rows = conn.execute("select status, provider_id, recipients from push_notifications").fetchall()
-    assert rows == [{"status": "sent", "provider_id": push["id"], "recipients": ["s1"]}]
+    assert rows == [{"status": "sent", "provider_id": push["id"], "recipients": ["a1", "s1"]}]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
