@@ -22,7 +22,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml scripts/python.sh
 
 .PHONY: run
 run: setup ## Run the embedded stack with the daemon beside it (PORT=54321, Ctrl-C ends it)
-	$(BIN)/gre-bridge dev --port $(PORT) --data-dir $(DATA) --env-file $(DATA)/env $(ARGS)
+	$(BIN)/gre-bridge dev --port $(PORT) --data-dir $(DATA) --write-env $(DATA)/env $(ARGS)
 
 .PHONY: demo
 demo: setup ## Show one conversation on its way: each hop with its time
@@ -62,6 +62,10 @@ chaos: setup ## Break everything, one thing after the other, and count (ARGS="--
 .PHONY: soak
 soak: setup ## Run under load with a fault every few seconds (ARGS="--minutes 60")
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+.PHONY: expected
+expected: setup ## Write sql/expected.json anew, what the migrations make: after each change of sql/migrations
+	$(BIN)/python -m gre_bridge.devstack.expected
 
 .PHONY: lock
 lock: ## Renew requirements.lock (needs uv)

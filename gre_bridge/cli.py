@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from gre_bridge import __version__, desk
-from gre_bridge.desk.common import AsJson, EnvFile, fail
+from gre_bridge.desk.common import AsJson, EnvFile, fail, warn_of_unknown_names
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.models import Json
 from gre_bridge.settings import Settings, load_db_url, load_settings
@@ -35,6 +35,7 @@ desk.register(app)
 def _settings(env_file: Path | None) -> Settings:
     try:
         settings = load_settings(env_file)
+        warn_of_unknown_names(env_file)
     except ConfigurationError as error:
         fail(error)
     configure_logging(
@@ -110,6 +111,13 @@ def migrate(
         typer.Option("--dry-run", help="Show what would be done, try it and take it back; change nothing."),
     ] = False,
     status: Annotated[bool, typer.Option("--status", help="Show which migrations are applied.")] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Check that the schema is what the files make, and enter them in the ledger without applying them.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Apply the SQL migrations to SUPABASE_DB_URL; --dry-run also lists the policies and grants it replaces."""
@@ -125,12 +133,11 @@ def migrate(
             report = plan(db_url, on_progress=say) if dry_run else migrations.status(db_url)
             _print(report.to_json() if as_json else report.lines())
             raise typer.Exit(0 if report.good else 1)
-        applied = migrations.migrate(db_url, on_progress=say)
+        applied = migrations.record(db_url) if record else migrations.migrate(db_url, on_progress=say)
     except BridgeError as error:
         fail(error)
-    _print(
-        {"applied": applied} if as_json else [f"{len(applied)} applied" if applied else "nothing to apply"]
-    )
+    done, nothing = ("recorded", "nothing to record") if record else ("applied", "nothing to apply")
+    _print({done: applied} if as_json else [f"{len(applied)} {done}" if applied else nothing])
 
 
 @app.command()
@@ -153,14 +160,30 @@ def doctor(
     raise typer.Exit(checks.run(env_file, live=live, player=player or checks.PLAYER, as_json=as_json))
 
 
-@app.command()
+dev_app = typer.Typer(invoke_without_command=True, add_completion=False)
+app.add_typer(dev_app, name="dev")
+
+
+@contextlib.contextmanager
+def _embedded() -> Iterator[None]:
+    """For imports of the embedded stack, which is an optional extra."""
+    try:
+        with _nothing_collected():
+            yield
+    except ImportError as error:
+        needs = f"the embedded stack needs `pip install '.[dev]'` in a checkout of gre-bridge ({error.name} is missing)"
+        fail(ConfigurationError(needs))
+
+
+@dev_app.callback()
 def dev(
+    context: typer.Context,
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the stack; 0 takes a free one.")
     ] = 54321,
     data_dir: Annotated[Path, typer.Option(help="Where its database and keys live.")] = Path(".gre-dev"),
-    env_file: Annotated[
-        Path | None, typer.Option("--env-file", help="Write every variable to this dotenv file when ready.")
+    write_env: Annotated[
+        Path | None, typer.Option("--write-env", help="Write every variable to this dotenv file when ready.")
     ] = None,
     http_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the daemon (default GRE_HTTP_PORT or 5000).")
@@ -170,22 +193,32 @@ def dev(
     ] = False,
 ) -> None:
     """Run the embedded stack (a stand-in for Supabase, Pusher and OneSignal) and the daemon beside it."""
-    try:
-        with _nothing_collected():
-            from gre_bridge.devstack.dev import run as run_stack  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        fail(
-            ConfigurationError(
-                f"the embedded stack needs `pip install 'gre-bridge[dev]'` ({error.name} is missing)"
-            )
-        )
+    if context.invoked_subcommand:
+        return
+    with _embedded():
+        from gre_bridge.devstack.dev import run as run_stack  # noqa: PLC0415 - an optional extra
     try:
         status = run_stack(
-            port=port, data_dir=data_dir, env_file=env_file, http_port=http_port, worker=not no_worker
+            port=port, data_dir=data_dir, env_file=write_env, http_port=http_port, worker=not no_worker
         )
     except BridgeError as error:
         fail(error)
     raise typer.Exit(status)
+
+
+@dev_app.command()
+def token(
+    person: Annotated[str, typer.Argument(metavar="player:ID|staff:ID|admin:ID")],
+    expires: Annotated[float, typer.Option(min=1, help="Seconds for which it is valid.")] = 7 * 86400.0,
+    data_dir: Annotated[Path, typer.Option(help="The embedded stack's.")] = Path(".gre-dev"),
+) -> None:
+    """Print a user's token for the embedded stack."""
+    with _embedded():
+        from gre_bridge.devstack.keys import Keys  # noqa: PLC0415 - an optional extra
+    try:
+        typer.echo(Keys.existing(data_dir).token_of(person, expires_in=expires))
+    except BridgeError as error:
+        fail(error)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Applies the SQL migrations, and says where each stands.
+"""Applies the SQL migrations, records those that came by other means, and says where each stands.
 
 The ledger is the Supabase CLI's (`supabase_migrations.schema_migrations`, as its `pkg/migration` creates
 and fills it), so `gre-bridge migrate` and `supabase db push` see each other's work. This room talks to
@@ -23,9 +23,10 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from gre_bridge.errors import TransientError
+from gre_bridge.errors import ConfigurationError, TransientError
 from gre_bridge.migrations import Entry, Migration, State, Status, shipped
 from gre_bridge.postgres import connected, explained
+from gre_bridge.schema_check import catalog, differences, expected
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
@@ -73,6 +74,29 @@ def migrate(
             say(f"applied {migration.version}_{migration.name}")
         connection.execute("notify pgrst, 'reload schema'")
     return [migration.version for migration in applied]
+
+
+def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) -> list[str]:
+    """Enters every file in the ledger without applying it, after it has checked that the schema is what the files make.
+
+    For a schema that came by other means: a restored dump, `psql`, or a ledger that was repaired. Returns the
+    versions recorded. Raises ConfigurationError with every difference when the schema is another.
+    """
+    with connected(db_url, application=APPLICATION) as connection, connection.transaction():
+        take_turn(connection, wait)
+        _create_ledger(connection)
+        ledger = read_ledger(connection)
+        missing = [m for m in shipped(directory) if m.version not in ledger]
+        if missing and (
+            wrong := [one for one in differences(catalog(connection), expected()) if one.missing]
+        ):
+            raise ConfigurationError(
+                "nothing recorded: the schema is not what the files make: "
+                + "; ".join(one.line for one in wrong)
+            )
+        for migration in missing:
+            _record(connection, migration)
+    return [migration.version for migration in missing]
 
 
 def status(db_url: str, *, directory: Path | None = None) -> Status:

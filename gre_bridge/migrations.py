@@ -65,6 +65,11 @@ class Status:
         """False when something is pending or drifted."""
         return all(entry.state == "applied" for entry in self.entries)
 
+    @property
+    def applied(self) -> bool:
+        """Whether nothing is pending; what is applied may be drifted."""
+        return all(entry.state != "pending" for entry in self.entries)
+
     def lines(self) -> list[str]:
         """For people: one line each."""
         note = {"drifted": "  (applied with other text than this release ships)"}

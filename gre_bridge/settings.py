@@ -9,19 +9,16 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import ssl
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.sources import db_url_problem
+from gre_bridge.sources import check_certificates, db_url_problem, from_files, given
 
 _HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -51,6 +48,28 @@ def _url(value: Any) -> Any:
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not hold a user and password: it is shown to pages")
     return str(value).strip().rstrip("/")
+
+
+def _project(value: Any) -> Any:
+    """Accept the address of a project: its origin alone, and not in clear over a network that is not our own."""
+    url = _url(value)
+    parts = urlsplit(url)
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError("must be the project's address alone, without a path: https://<ref>.supabase.co")
+    if parts.scheme == "http" and not _at_home(parts.hostname or ""):
+        raise ValueError("must start with https://: the service key would cross the network in clear")
+    return url
+
+
+def _at_home(host: str) -> bool:
+    """Whether a host is this machine, or has a name or an address that is not of the public internet."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(
+            (".localhost", ".internal", ".local", ".svc", ".lan", ".home.arpa")
+        )
+    return address.is_private or address.is_loopback or address.is_link_local
 
 
 def _blank(value: Any) -> Any:
@@ -136,6 +155,7 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
 Url = Annotated[str, BeforeValidator(_url)]
+ProjectUrl = Annotated[str, BeforeValidator(_project)]
 Secret = Annotated[SecretStr, BeforeValidator(_filled)]
 Maybe = Annotated[str | None, BeforeValidator(_blank)]
 MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_key)]
@@ -147,6 +167,15 @@ def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *older), **rules)
 
 
+class SettingsError(ConfigurationError):
+    """Variables are missing or wrong; `problems` has one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """The message has all of them."""
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
 class Settings(BaseSettings):
     """All settings of the daemon; field by field the variables of .env.example."""
 
@@ -155,7 +184,7 @@ class Settings(BaseSettings):
     )
 
     # Supabase
-    supabase_url: Url = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
+    supabase_url: ProjectUrl = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
     supabase_service_key: Secret = _env("SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY")
     supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
     supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
@@ -308,24 +337,6 @@ def _line(error: ErrorDetails) -> str:
     return f"{name}: {text[0].lower()}{text[1:]}"
 
 
-def _readable(env_file: Path | None) -> None:
-    if env_file is not None and not (env_file.is_file() and os.access(env_file, os.R_OK)):
-        raise ConfigurationError(f"--env-file: cannot read {env_file}")
-
-
-def given(env_file: Path | None = None) -> dict[str, str]:
-    """Every variable that is set and not blank: the environment's, then those of `env_file`.
-
-    Raises ConfigurationError for a file that cannot be read.
-    """
-    _readable(env_file)
-    try:
-        sources: list[Mapping[str, str | None]] = [dotenv_values(env_file) if env_file else {}, os.environ]
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--env-file: {env_file} is not a text file in UTF-8") from None
-    return {name: value for source in sources for name, value in source.items() if value and value.strip()}
-
-
 def secret_names() -> list[tuple[str, ...]]:
     """The variables that hold secrets, each with its older names. NAME_FILE names a file that has the value."""
     fields = Settings.model_fields.items()
@@ -336,38 +347,10 @@ def secret_names() -> list[tuple[str, ...]]:
     ]
 
 
-def _from_files(values: dict[str, str], *names: tuple[str, ...]) -> dict[str, Any]:
-    """The secrets among `names` whose values are in files (Docker's secrets, systemd's credentials)."""
-    found: dict[str, Any] = {}
-    for name, *older in names:
-        path = values.get(f"{name}_FILE")
-        if path is None:
-            continue
-        if twice := next((one for one in (name, *older) if one in values), None):
-            raise ConfigurationError(f"{name}_FILE: is set, and {twice} too: only one of them may be")
-        try:
-            text = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            raise ConfigurationError(f"{name}_FILE: cannot read {path}") from None
-        if len(text.splitlines()) != 1:
-            raise ConfigurationError(f"{name}_FILE: {path} must hold one line, the value")
-        found[name] = text
-    return found
-
-
-def _check_certificates() -> None:
-    """Refuse roots that cannot be read: every call would fail, with words about the other side's address."""
-    for name, argument in (("SSL_CERT_FILE", "cafile"), ("SSL_CERT_DIR", "capath")):
-        path = os.environ.get(name)
-        if not path:
-            continue
-        try:
-            if argument == "capath":
-                os.scandir(path).close()
-            else:
-                ssl.create_default_context(cafile=path)
-        except (OSError, ValueError):
-            raise ConfigurationError(f"{name}: cannot read certificates from {path}") from None
+def known_names() -> set[str]:
+    """Every variable that is read."""
+    files = {f"{secret[0]}_FILE" for secret in secret_names()}
+    return files | {name for field in Settings.model_fields for name in variables(field)}
 
 
 def load_db_url(env_file: Path | None = None) -> str:
@@ -376,7 +359,7 @@ def load_db_url(env_file: Path | None = None) -> str:
     Raises ConfigurationError, one line that never quotes the address (it holds a password).
     """
     values = given(env_file)
-    url: str | None = {**values, **_from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
+    url: str | None = {**values, **from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
     if problem := db_url_problem(url):
@@ -387,19 +370,27 @@ def load_db_url(env_file: Path | None = None) -> str:
 def load_settings(env_file: Path | None = None) -> Settings:
     """Read the settings from the environment, which wins over `env_file` (dotenv).
 
-    Raises ConfigurationError, one line that names the variable (or the file that cannot be read).
+    Raises ConfigurationError with one line for each variable that is wrong (or the file that cannot be read).
     """
     settings = read_settings(env_file)
     if isinstance(settings, Settings):
         return settings
-    raise ConfigurationError(settings[0])
+    raise SettingsError(settings)
 
 
 def read_settings(env_file: Path | None = None) -> Settings | list[str]:
-    """As `load_settings`, but returns every complaint that there is, one line each, where that raises the first."""
+    """As `load_settings`, but returns the complaints, one line each."""
     try:
-        _check_certificates()
-        return Settings(_env_file=env_file, **_from_files(given(env_file), *secret_names()))
+        check_certificates()
+        values = given(env_file)
+        values |= from_files(values, *secret_names())
+        chosen: dict[str, Any] = {}
+        for field in Settings.model_fields:
+            names = [name for name in variables(field) if name in values]
+            # The environment wins, by an older name too.
+            if name := next(iter(sorted(names, key=lambda one: not os.environ.get(one, "").strip())), None):
+                chosen[name] = values[name]
+        return Settings(_env_file=None, **chosen)
     except ValidationError as error:
         return _explain(error)
     except ConfigurationError as error:

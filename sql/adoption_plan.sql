@@ -39,4 +39,15 @@ where not coalesce(array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|
 union all
 select 'trigger', r.name, quote_ident(t.tgname), 'stays; see that it suits the new rows'
 from relation r join pg_catalog.pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
+union all
+-- Its owner's rights are not the reader's: no policy of ours holds in it. (A body that builds its SQL as text does not tell.)
+select 'open function', t.name, f.oid::regprocedure::text,
+  'stays; reads or writes with its owner''s rights for ' || string_agg(g.rolname, ', ' order by g.rolname) || ': revoke that, or let it ask who calls'
+from pg_catalog.pg_proc f
+join relation t on coalesce(nullif(f.prosrc, ''), pg_get_functiondef(f.oid)) ~ ('\m' || t.name || '\M')
+join pg_catalog.pg_roles g on g.rolname in ('anon', 'authenticated') and has_function_privilege(g.oid, f.oid, 'execute')
+where f.prosecdef and f.prorettype <> 'trigger'::regtype
+  and f.pronamespace::regnamespace::text not in ('gre', 'pg_catalog', 'information_schema')
+  and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.oid and d.deptype = 'e')
+group by t.name, f.oid
 order by 1, 2, 3;

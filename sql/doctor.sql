@@ -27,10 +27,16 @@ select jsonb_build_object(
   -- A disabled trigger is a message that nobody is told of.
   'disabled_triggers', (select coalesce(jsonb_agg(t.tgname || ' on ' || c.relname order by t.tgname), '[]')
     from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
-    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
+    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R') and t.tgname like 'gre\_%'
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
   'send', exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'realtime' and p.proname = 'send' and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),
+  -- Who sends the wake-up: the owner of our functions. Realtime's function runs with its rights, and swallows what it is refused.
+  'send_allowed', coalesce((select has_function_privilege(n.nspowner, p.oid, 'execute') and has_schema_privilege(n.nspowner, p.pronamespace, 'usage')
+      and (p.prosecdef or to_regclass('realtime.messages') is null or has_table_privilege(n.nspowner, to_regclass('realtime.messages'), 'insert'))
+    from pg_catalog.pg_namespace n, pg_catalog.pg_proc p
+    where n.nspname = 'gre' and p.oid = to_regprocedure('realtime.send(jsonb,text,text,boolean)')), true),
+  'send_owner', (select pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'gre'),
   'messages', (select jsonb_build_object(
       'policy', exists (select from pg_catalog.pg_policy y
         where y.polrelid = c.oid and y.polname = 'gre_relay_is_private' and not y.polpermissive),

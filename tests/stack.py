@@ -183,7 +183,7 @@ class StackProcess:
     def __enter__(self) -> Self:
         env_file, log = self.directory / "env", self.directory / "stack.log"
         command = [sys.executable, "-m", "gre_bridge", "dev", "--no-worker", "--port", "0",
-                   "--data-dir", str(self.directory / "data"), "--env-file", str(env_file)]  # fmt: skip
+                   "--data-dir", str(self.directory / "data"), "--write-env", str(env_file)]  # fmt: skip
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out)
 

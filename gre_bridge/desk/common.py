@@ -17,7 +17,8 @@ import typer
 
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.models import Json
-from gre_bridge.settings import Settings, load_settings
+from gre_bridge.settings import Settings, SettingsError, known_names, load_settings
+from gre_bridge.sources import given, unknown_names
 
 if TYPE_CHECKING:  # what it needs takes longer to import than most commands take to run
     from gre_bridge.operate import Operator
@@ -48,8 +49,16 @@ _LONGEST = 100 * 366 * 86400
 def fail(error: BridgeError) -> NoReturn:
     """Print the one line and exit: 2 for what the user must change, 1 for the rest."""
     with contextlib.suppress(OSError):  # a stderr that takes nothing changes no exit status
-        typer.echo(f"gre-bridge: {error}", err=True)
+        for line in error.problems if isinstance(error, SettingsError) else [str(error)]:
+            typer.echo(f"gre-bridge: {line}", err=True)
     raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1)
+
+
+def warn_of_unknown_names(env_file: Path | None) -> None:
+    """Say which variables look like ours and are read by nobody: most are misspelt."""
+    for name, near in unknown_names(given(env_file), known_names()):
+        hint = f" (meant: {near}?)" if near else ""
+        typer.echo(f"gre-bridge: warning: {name} is not a variable of gre-bridge{hint}", err=True)
 
 
 def seconds(text: str, option: str) -> float:

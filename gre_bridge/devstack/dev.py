@@ -32,6 +32,7 @@ from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.migrate import migrate as apply_migrations
 
+WRITTEN = "# Written by `gre-bridge dev`."
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")
 STAFF, ADMIN, PLAYER = "s1", "a1", try_page.PLAYER
 _READY_WITHIN = 60.0
@@ -75,6 +76,7 @@ async def dev(
     to which `--env-file FILE` is added. Raises ConfigurationError for what the developer must change.
     """
     out = out or sys.stdout
+    _check_env_file(env_file)
     with _stopped_by_signals() as stopped:
         async with Stack(
             data_dir=data_dir, port=port, heard=narrator(out) if out.isatty() else None
@@ -236,24 +238,36 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
         f"staff {STAFF}": stack.user_token("staff", staff_id=STAFF, expires_in=7 * 86400),
         f"admin {ADMIN}": stack.user_token("admin", staff_id=ADMIN, expires_in=7 * 86400),
     }
-    lines = ["gre-bridge dev is ready.", ""]
+    # The links stand last: what is above them scrolls away.
+    links = []
     if stack.try_page.daemon_url:
         # (A fragment reaches no server and no server's log; the page takes it out of the address at once.)
-        lines += ["Open both, and write from one to the other:"]
-        lines += [
+        links += ["", "Open both, and write from one to the other:"]
+        links += [
             f"  the staff console  {stack.try_page.daemon_url}/console#token={tokens[f'staff {STAFF}']}"
         ]
-        lines += [f"  a player's page    {stack.url}/try", ""]
+        links += [f"  a player's page    {stack.url}/try"]
+    lines = ["gre-bridge dev is ready.", ""]
     lines += [f"  {name}={value}" for name, value in env.items()]
-    lines += ["", "Tokens of users (valid for 7 days):"]
+    lines += ["", "Tokens of users (valid for 7 days; others: gre-bridge dev token player:30 --expires 60):"]
     lines += [f"  {name}: {token}" for name, token in tokens.items()]
     lines += ["", "Send a player's message:"]
     lines += [f"  SUPABASE_URL={env['SUPABASE_URL']} KEY={env['SUPABASE_SERVICE_KEY']}"]
     lines += [f"  {_CURL}", ""]
     lines += [f"Received: {stack.url}/__stack/received?sink=pusher   Faults: {stack.url}/__stack/faults"]
-    print("\n".join(lines), file=out, flush=True)
+    print("\n".join(lines + links), file=out, flush=True)
     if env_file:
-        write_secret(env_file, _dotenv(env))
+        write_secret(env_file, f"{WRITTEN}\n{_dotenv(env)}")
+
+
+def _check_env_file(env_file: Path | None) -> None:
+    """Refuse to write over a file that is somebody's own, such as the variables of a real project."""
+    if env_file and env_file.is_file():
+        text = env_file.read_text(encoding="utf-8", errors="replace")
+        if text.strip() and not text.startswith(WRITTEN):
+            raise ConfigurationError(
+                f"--write-env: {env_file} was not written by gre-bridge dev; choose another file"
+            )
 
 
 def narrator(out: TextIO) -> Callable[[str, Request], None]:

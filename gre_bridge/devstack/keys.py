@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import time
 import uuid
@@ -69,6 +70,26 @@ class Keys:
         except (OSError, ValueError, TypeError) as error:
             raise ConfigurationError(f"cannot use data directory {data_dir}: {error}") from None
         return keys
+
+    @classmethod
+    def existing(cls, data_dir: Path) -> Keys:
+        """The keys of a stack that has been started before. Raises ConfigurationError."""
+        if not (data_dir / "keys.json").is_file():
+            raise ConfigurationError(
+                f"--data-dir: no embedded stack has run in {data_dir}: start `gre-bridge dev` first"
+            )
+        return cls.of(data_dir)
+
+    def token_of(self, person: str, *, expires_in: float) -> str:
+        """The token of a person written as `player:30`, `staff:s1` or `admin:a1`. Raises ConfigurationError."""
+        role, _, number = person.partition(":")
+        if role == "player" and re.fullmatch("[1-9][0-9]{0,15}", number):
+            return self.user_token("player", player_id=int(number), expires_in=expires_in)
+        if role == "staff" and number:
+            return self.user_token("staff", staff_id=number, expires_in=expires_in)
+        if role == "admin" and number:
+            return self.user_token("admin", staff_id=number, expires_in=expires_in)
+        raise ConfigurationError("a person is written as player:30, staff:s1 or admin:a1")
 
     def user_token(
         self,

@@ -19,8 +19,20 @@ from gre_bridge.devstack.onesignal import OneSignal
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.pusher import Pusher
 from gre_bridge.devstack.realtime import Realtime, RealtimeFaults
+from gre_bridge.devstack.try_page import is_local
 
 _LIMIT = 10_000
+
+
+def _from_here(scope: Scope) -> bool:
+    """Refuse pages of other sites: whoever develops has them open, and a browser sends their simple requests here too."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get(b"origin")
+    return is_local(headers.get(b"host", "")) and (
+        origin is None or (origin.startswith("http://") and is_local(origin.removeprefix("http://")))
+    )
+
+
 _CHANNELS = 50
 """Channels whose events are told one by one, the busiest first."""
 _REALTIME = {field.name: field.default for field in fields(RealtimeFaults) if field.name != "sockets"}
@@ -52,6 +64,9 @@ class Panel:
         pairs = parse_qs(scope["query_string"].decode("latin-1"))
         query = {name: values[-1] for name, values in pairs.items()}
         method, path = scope["method"], scope["path"].removeprefix("/__stack/")
+        if not _from_here(scope):
+            await answer(send, 403, {"error": "this is for programs and pages of this machine alone"})
+            return
         try:
             if path == "faults" and method in ("GET", "POST", "DELETE"):
                 if method == "POST":

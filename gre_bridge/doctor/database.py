@@ -8,30 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
-import psycopg
-
 from gre_bridge.doctor.keys import project_of
 from gre_bridge.doctor.report import Finding, failed, ok, skipped, warn
+from gre_bridge.doctor.schema import TRIGGERS, judge_schema
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.migrate import status
 from gre_bridge.migrations import Status as Migrations
 from gre_bridge.migrations import sql_file
 from gre_bridge.models import Json
+from gre_bridge.postgres import connected
+from gre_bridge.schema_check import catalog, differences, expected
 from gre_bridge.settings import Settings
 
-DATABASE, MIGRATIONS, RLS, TRIGGERS, PUBLICATION = (
-    "database",
-    "migrations",
-    "row-level security",
-    "triggers",
-    "publication",
-)
+DATABASE, MIGRATIONS, RLS, PUBLICATION = ("database", "migrations", "row-level security", "publication")
 SEND, TRANSACTIONS, REPLICATION, CONNECTIONS = (
     "realtime.send",
     "old transactions",
     "replication",
     "connections",
 )
+NO_PARTITION = "restart Realtime (dashboard > Settings): it makes the partition of the day when it starts and when a client connects"
 WITHIN = 10
 """Seconds for the connection, and again for the statement."""
 SLOT_KEEPS = 1024**3
@@ -53,13 +49,8 @@ def database(settings: Settings) -> list[Finding]:
     try:
         migrations = status(url)
         facts = _facts(url)
-    except (BridgeError, psycopg.Error) as error:
-        # PostgreSQL's own words may quote a value: of an error that is not ours only the code is told.
-        told = (
-            str(error)
-            if isinstance(error, BridgeError)
-            else f"the database refused a question ({error.sqlstate})"
-        )
+    except BridgeError as error:
+        told = str(error)
         wrong = isinstance(error, ConfigurationError)
         return [
             failed(
@@ -70,7 +61,17 @@ def database(settings: Settings) -> list[Finding]:
                 else "try again; see the project's state in the dashboard",
             )
         ]
-    return [ok(DATABASE, f"connected as {facts['role']}"), *judge_migrations(migrations), *judge(facts)]
+    schema = differences(facts["catalog"], expected()) if migrations.installed else None
+    return [
+        ok(DATABASE, f"connected as {facts['role']}"),
+        *judge_migrations(migrations, whole=schema is not None and not any(one.missing for one in schema)),
+        *judge(facts),
+        *(
+            judge_schema(schema)
+            if schema is not None and (migrations.applied or migrations.unrecorded)
+            else ()
+        ),
+    ]
 
 
 def password_of(url: str) -> str:
@@ -99,22 +100,28 @@ def other_project(db_url: str, url: str) -> str | None:
 
 
 def _facts(url: str) -> Json:
-    with psycopg.connect(
-        url, connect_timeout=WITHIN, prepare_threshold=None, application_name="gre-bridge doctor"
-    ) as connection:
+    with connected(url, application="gre-bridge doctor", seconds=WITHIN) as connection:
         connection.read_only = True
-        connection.execute(f"set local statement_timeout = '{WITHIN}s'")
-        row = connection.execute(sql_file("doctor.sql").read_bytes()).fetchone()
+        with connection.transaction():
+            connection.execute(f"set local statement_timeout = '{WITHIN}s'")
+            row = connection.execute(sql_file("doctor.sql").read_bytes()).fetchone()
+            found = catalog(connection)
     assert row is not None
-    facts: Json = row[0]
+    facts: Json = {**row[0], "catalog": found}
     return facts
 
 
-def judge_migrations(found: Migrations) -> Iterator[Finding]:
-    """What is pending, and what was applied with another text."""
+def judge_migrations(found: Migrations, *, whole: bool = False) -> Iterator[Finding]:
+    """What is pending, and what was applied with another text. `whole`: the schema has all that the files make."""
     pending = [f"{e.version}_{e.name}" for e in found.entries if e.state == "pending"]
     drifted = [f"{e.version}_{e.name}" for e in found.entries if e.state == "drifted"]
-    if pending:
+    if pending and (whole or found.unrecorded):
+        yield failed(
+            MIGRATIONS,
+            f"the schema is there, but {len(pending)} files are not recorded as applied (a restored dump, a repaired ledger)",
+            "gre-bridge migrate --record",
+        )
+    elif pending:
         yield failed(
             MIGRATIONS,
             f"{len(pending)} pending: {', '.join(pending)}",
@@ -161,7 +168,7 @@ def _tables(facts: Json) -> Iterator[Finding]:
             "alter table … enable trigger …, then `gre-bridge reconcile` announces what came in meanwhile",
         )
     else:
-        yield ok(TRIGGERS, "all enabled")
+        yield ok(TRIGGERS, "none is disabled")
     if facts["published"]:
         yield ok(PUBLICATION, "supabase_realtime has gre_chat_messages")
     else:
@@ -184,8 +191,14 @@ def _realtime(facts: Json) -> Iterator[Finding]:
         )
         return
     if not messages["today"]:
-        yield failed(SEND, "realtime.messages has no partition for today (UTC): broadcasts are lost",
-                     "Realtime makes it when a client connects: restart Realtime in the dashboard if it stays away")  # fmt: skip
+        yield failed(SEND, "realtime.messages has no partition for today (UTC): broadcasts are lost", NO_PARTITION)  # fmt: skip
+    elif not facts["send_allowed"]:
+        yield failed(
+            SEND,
+            f"role {facts['send_owner']}, who owns gre-bridge's functions, may not call it: no wake-up is sent, and no error is told",
+            f"grant usage on schema realtime to {facts['send_owner']}; grant execute on function realtime.send to {facts['send_owner']};"
+            f" grant insert on realtime.messages to {facts['send_owner']}",
+        )
     elif not messages["policy"] and facts["tables"]:
         yield warn(SEND, "no policy keeps signed-in users from hearing and ringing the topic gre:relay (session ids, never text)",
                    "run the part `gre_relay_is_private` of sql/migrations/20261122100400_gre_access.sql in the dashboard's SQL editor")  # fmt: skip

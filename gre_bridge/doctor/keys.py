@@ -109,4 +109,8 @@ def _number(value: object) -> float | None:
 
 
 def _days(seconds: float) -> str:
-    return f"{seconds / 86400:.0f} days" if seconds >= 2 * 86400 else f"{seconds / 3600:.0f} hours"
+    """A time span in the unit in which it is not a fraction."""
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"

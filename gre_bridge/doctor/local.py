@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import resource
 import stat
 from pathlib import Path
 
 from gre_bridge.doctor.report import Finding, ok, warn
-from gre_bridge.settings import Settings, given, secret_names, variables
+from gre_bridge.settings import Settings, known_names, variables
+from gre_bridge.sources import given, unknown_names
 
 VARIABLES, FILES = "variables", "open files"
 SPARE_FILES = 300
@@ -18,8 +18,6 @@ SPARE_FILES = 300
 def names(env_file: Path | None) -> list[Finding]:
     """Older names that are still in use, names that nobody reads, and a file of secrets that others may read."""
     values = given(env_file)
-    known = {name for field in Settings.model_fields for name in variables(field)}
-    known |= {f"{secret[0]}_FILE" for secret in secret_names()}
     found = []
     for field in Settings.model_fields:
         name, *older = variables(field)
@@ -28,16 +26,9 @@ def names(env_file: Path | None) -> list[Finding]:
                 found.append(warn(VARIABLES, f"{old} is an older name", f"rename it to {name}"))
             elif old in values:
                 found.append(warn(VARIABLES, f"{old} is set, but {name} wins over it", f"remove {old}"))
-    for name in sorted(values.keys() - known):
-        if name.startswith("GRE_") and not name.startswith("GRE_DEV_"):
-            close = difflib.get_close_matches(name, known, n=1)
-            found.append(
-                warn(
-                    VARIABLES,
-                    f"{name} is not a variable of gre-bridge",
-                    f"{close[0]}?" if close else "remove it; .env.example lists all that there are",
-                )
-            )
+    for name, near in unknown_names(values, known_names()):
+        fix = f"{near}?" if near else "remove it; .env.example lists all that there are"
+        found.append(warn(VARIABLES, f"{name} is not a variable of gre-bridge", fix))
     if env_file is not None and env_file.stat().st_mode & stat.S_IROTH:
         found.append(
             warn(

@@ -7,12 +7,14 @@ waits for it with the same ear.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from gre_bridge.doctor.database import NO_PARTITION
 from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
 from gre_bridge.errors import BridgeError
 from gre_bridge.feed import quiet_client_logs
@@ -28,8 +30,9 @@ _PRIVATE = (
     "the key's role must be allowed to join the private topic gre:relay, and Realtime must have private channels;"
     " until then row changes wake the workers, half a second late"
 )
+_STATE = "look at Realtime's state and logs in the dashboard; until then work is found by the poll, up to a second late"
 _PUBLISH = (
-    "alter publication supabase_realtime add table public.gre_chat_messages (gre-bridge migrate does it)"
+    "as the publication's owner: alter publication supabase_realtime add table public.gre_chat_messages"
 )
 
 
@@ -111,16 +114,35 @@ def judge_joins(ear: Link, took: float) -> Finding:
         return ok(JOIN, f"both channels joined in {ms(took)}", seconds=took)
     _, detail = ear.status()
     if len(missing) == 2:
-        if "HTTP 401" in detail or "HTTP 403" in detail:
-            fix = "check SUPABASE_SERVICE_KEY: Realtime refused it"
-        elif detail.startswith("connect"):
-            fix = "check SUPABASE_URL, and that proxies on the way let WebSockets through"
-        else:
-            fix = "look at Realtime's state in the dashboard; until then work is found by the sweep, a second late"
-        return failed(JOIN, detail or "neither channel could be joined", fix)
+        return failed(JOIN, detail or "neither channel could be joined", mends(detail))
     if "broadcast" in missing:
-        return failed(JOIN, detail, _PRIVATE)
+        return failed(JOIN, detail, mends(detail, joined=True))
     return warn(JOIN, detail, _PUBLISH)
+
+
+_MENDS = (
+    (r"MissingPartition", NO_PARTITION),
+    (r"PrivateOnly", f"{_STATE}: this project's Realtime takes private channels only"),
+    (
+        r"disabled for this tenant|suspended",
+        f"{_STATE}: Supabase has turned Realtime off for this project (quota, or a paused project)",
+    ),
+    (
+        r"HTTP 429|[Tt]oo many|RateLimit",
+        f"{_STATE}: the project is over a limit of Realtime (connected clients, joins or events a second)",
+    ),
+    (r"HTTP 401|HTTP 403", "check SUPABASE_SERVICE_KEY: Realtime refused it"),
+    (r"HTTP 404", "check SUPABASE_URL: no project's Realtime answers there"),
+    (r"HTTP 5\d\d", f"{_STATE}: Realtime itself is down or restarting"),
+    (r"^connect", "check SUPABASE_URL, and that proxies on the way let WebSockets through"),
+)
+
+
+def mends(detail: str, *, joined: bool = False) -> str:
+    """What mends a failed join, by what the server said. `joined`: the other channel was joined."""
+    if found := next((fix for pattern, fix in _MENDS if re.search(pattern, detail)), None):
+        return found
+    return _PRIVATE if joined else _STATE
 
 
 async def ring(ear: Ear, rest: Rest) -> Finding:
@@ -133,7 +155,12 @@ async def ring(ear: Ear, rest: Rest) -> Finding:
     except RestError as error:
         if error.code == "PGRST202":
             return skipped(BROADCAST, "this schema has no gre_relay_ring: gre-bridge migrate")
-        return failed(BROADCAST, f"the database could not ring: {error.code}", "gre-bridge migrate --status")
+        fix = (
+            "grant execute on function public.gre_relay_ring() to service_role"
+            if error.code == "42501"
+            else "try again; then gre-bridge migrate --status"
+        )
+        return failed(BROADCAST, f"the database could not ring: {error.code}", fix)
     except BridgeError as error:
         return failed(BROADCAST, f"the database could not ring: {error}", "try again")
     if not can:

@@ -38,6 +38,13 @@ _PLATFORM = {
 """Supabase's own statuses (its documentation, "HTTP status codes")."""
 
 
+NO_FUNCTIONS = "this project has no functions of gre-bridge"
+_STATUS_MENDS = {
+    "PGRST202": "gre-bridge migrate",
+    "57014": "the database is too busy to count within statement_timeout: try again at a quieter time, or prune (gre-bridge prune)",
+}
+
+
 @dataclass
 class Ground:
     """What the other checks may build on.
@@ -108,9 +115,7 @@ def _refused(error: RestError, took: str) -> Ground:
         found, fix = _PLATFORM[error.status]
         return Ground([failed(ADDRESS, f"HTTP {error.status}: Supabase {found}", fix)])
     if code == "PGRST202":
-        return Ground(
-            [there, failed(SCHEMA, "this project has no functions of gre-bridge", "gre-bridge migrate")]
-        )
+        return Ground([there, failed(SCHEMA, NO_FUNCTIONS, "gre-bridge migrate")])
     if clocks_differ(error):
         return Ground([there, failed(SERVICE_KEY, f"not valid yet by Supabase's clock ({code})",
                                      "wait a moment; if it stays, check the clock where the key was made")])  # fmt: skip
@@ -131,6 +136,8 @@ def _refused(error: RestError, took: str) -> Ground:
                 )
             ]
         )
+    if error.status == 404 and not code.startswith("PGRST"):
+        return Ground([_not_supabase(f"HTTP 404 {code}")])
     if isinstance(explain(error, ""), TransientError):
         away = f"HTTP {error.status} {code}: Supabase answers, its database does not"
         return Ground(
@@ -216,7 +223,7 @@ async def _status(ground: Ground, settings: Settings, rest: Rest) -> None:
     try:
         ground.status = await Operator(rest).status(blocked=0)
     except BridgeError as error:
-        fix = "gre-bridge migrate" if error.code == "PGRST202" else "gre-bridge migrate --status"
+        fix = _STATUS_MENDS.get(error.code, "try again; then gre-bridge migrate --status")
         ground.findings.append(failed(SCHEMA, str(error), fix))
         return
     took = time.time() - before

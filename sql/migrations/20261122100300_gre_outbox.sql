@@ -264,8 +264,10 @@ $$;
 
 -- Longest lease and backoff that a worker may ask for. A time further ahead than these is the trace of a
 -- database clock that stepped back, and counts as past.
-create function gre.longest_lease() returns interval language sql immutable parallel safe as $$ select interval '5 minutes' $$;
-create function gre.longest_backoff() returns interval language sql immutable parallel safe as $$ select interval '10 minutes' $$;
+create function gre.longest_lease() returns interval
+language sql immutable parallel safe set search_path = '' as $$ select interval '5 minutes' $$;
+create function gre.longest_backoff() returns interval
+language sql immutable parallel safe set search_path = '' as $$ select interval '10 minutes' $$;
 
 -- Leases up to p_lanes due lanes of a sink, oldest first, and returns for each its first p_per_lane pending
 -- deliveries in order: {"lanes": [{"lane_key", "deliveries": […]}], "next_in": seconds | null, "staff": […]}.

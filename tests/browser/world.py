@@ -182,7 +182,7 @@ def dev(folder: Path) -> Iterator[World]:
     """`gre-bridge dev` as whoever tries the project runs it."""
     env_file, log = folder / "env", folder / "log"
     command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
-    command += ["--data-dir", str(folder / "data"), "--env-file", str(env_file)]
+    command += ["--data-dir", str(folder / "data"), "--write-env", str(env_file)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         try:

@@ -316,6 +316,36 @@ async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: floa
     return response
 
 
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`gre-bridge dev …`, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "gre_bridge", "dev", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_file_that_it_did_not_write_is_not_written_over(tmp_path: Path) -> None:
+    mine = tmp_path / "prod.env"
+    mine.write_text("SUPABASE_URL=https://p.supabase.co\n")
+    done = command("--data-dir", str(tmp_path / "data"), "--port", "0", "--write-env", str(mine))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "was not written by gre-bridge dev" in done.stderr
+    assert mine.read_text() == "SUPABASE_URL=https://p.supabase.co\n"
+
+
+def test_a_token_for_anybody_is_printed(tmp_path: Path) -> None:
+    assert "start `gre-bridge dev` first" in command("token", "player:30", "--data-dir", str(tmp_path)).stderr
+    keys = Keys.of(tmp_path)
+    done = command("token", "player:30", "--expires", "60", "--data-dir", str(tmp_path))
+    claims = jwt.decode(done.stdout.strip(), keys.jwt_secret, ["HS256"], audience="authenticated")
+    assert claims["app_metadata"] == {"gre_role": "player", "player_id": 30}
+    assert claims["exp"] - claims["iat"] == 60
+    assert command("token", "guest:1", "--data-dir", str(tmp_path)).returncode == 2
+
+
 async def test_one_port_speaks_for_all_and_refuses_what_it_does_not_offer(
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
@@ -414,6 +444,34 @@ async def test_a_fault_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
         [],
     ):
         assert (await http.post("/__stack/faults", json=nonsense)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example", "Content-Type": "text/plain"},
+        {"Origin": "null", "Content-Type": "text/plain"},
+        {"Host": "evil.example:54321"},
+        {"Origin": "http://127.0.0.1.evil.example"},
+    ],
+    ids=["another site", "a sandboxed page", "a rebound name", "a look-alike"],
+)
+async def test_pages_of_other_sites_set_no_faults_and_read_nothing(
+    http: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    for method, path in (
+        ("POST", "faults"),
+        ("DELETE", "faults"),
+        ("GET", "received?sink=pusher"),
+        ("GET", "health"),
+    ):
+        refused = await http.request(
+            method, f"/__stack/{path}", content='{"rest": {"status": 500}}', headers=headers
+        )
+        assert refused.status_code == 403
+    assert (await http.get("/__stack/faults")).json()["rest"] == []
+    from_here = {"Origin": "http://localhost:5173", "Content-Type": "application/json"}
+    assert (await http.get("/__stack/health", headers=from_here)).status_code == 200
 
 
 async def test_postgres_can_crash_and_come_back_with_what_was_committed(

@@ -103,7 +103,7 @@ def test_the_command_prints_a_table_and_exits_with_0(stack: StackProcess) -> Non
 
 
 def test_something_broken_exits_with_1_and_programs_get_json(stack: StackProcess) -> None:
-    done = doctor({**stack.env, "PUSHER_SECRET": "not the secret"}, "--json")
+    done = doctor({**stack.env, "PUSHER_SECRET": "not-the-secret"}, "--json")
     assert done.returncode == 1
     told = json.loads(done.stdout)
     assert told["good"] is False
@@ -175,10 +175,8 @@ async def test_where_the_way_to_supabase_ends_is_told(stack: StackProcess) -> No
     assert found["Supabase"].status == "fail" and "no connection to 127.0.0.1" in found["Supabase"].found
     assert found["Realtime"].status == "skipped"
     assert found["Pusher"].status == found["OneSignal"].status == "ok", "they do not depend on Supabase"
-    found = await examined({**stack.env, "SUPABASE_URL": "http://project.invalid"})
+    found = await examined({**stack.env, "SUPABASE_URL": "https://project.invalid"})
     assert "no address in DNS" in found["Supabase"].found and "SUPABASE_URL" in found["Supabase"].fix
-    found = await examined({**stack.env, "SUPABASE_URL": f"{stack.url}/elsewhere"})
-    assert "not a Supabase project's API" in found["Supabase"].found
 
 
 @pytest.mark.parametrize(
@@ -281,7 +279,7 @@ def facts(db: Database, sql: str = "") -> Findings:
 def test_a_missing_partition_of_the_day_is_found(db: Database) -> None:
     parted = (
         "drop table realtime.messages; create table realtime.messages (topic text, inserted_at timestamp not null) partition by range (inserted_at);"
-        "alter table realtime.messages enable row level security;"
+        "alter table realtime.messages enable row level security; grant insert on realtime.messages to postgres;"
         "create policy gre_relay_is_private on realtime.messages as restrictive for all to anon using (topic <> 'gre:relay');"
         "do $$ begin execute format('create table realtime.messages_t partition of realtime.messages for values from (%L) to (%L)',"
         " date_trunc('day', now() at time zone 'UTC') + interval '1 day', date_trunc('day', now() at time zone 'UTC') + interval '2 day'); end $$"

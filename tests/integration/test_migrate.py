@@ -346,7 +346,7 @@ LINT = {
     " and relkind in ('r', 'p') and not relrowsecurity",
     "no function's search path can be changed from outside": "select oid::regprocedure::text as x from pg_proc"
     " where pronamespace in ('public'::regnamespace, 'gre'::regnamespace)"
-    " and (prosecdef or pronamespace = 'public'::regnamespace) and not coalesce('search_path=\"\"' = any (proconfig), false)",
+    " and not coalesce('search_path=\"\"' = any (proconfig), false)",
     "views read with their reader's rights": "select relname as x from pg_class where relnamespace = 'public'::regnamespace"
     " and relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)",
     "foreign keys are indexed": "select conname as x from pg_constraint k where contype = 'f' and connamespace = 'public'::regnamespace"

@@ -63,10 +63,13 @@ def one_line(text: str) -> str:
 # As a process -----------------------------------------------------------------------------------------------
 
 
-def test_a_missing_variable_is_one_line_and_status_2() -> None:
+def test_each_missing_variable_is_one_line_and_status_2() -> None:
     done = process("run")
     assert done.returncode == 2
-    assert one_line(done.stderr) == "gre-bridge: SUPABASE_URL: is missing"
+    assert done.stderr.splitlines() == [
+        "gre-bridge: SUPABASE_URL: is missing",
+        "gre-bridge: SUPABASE_SERVICE_KEY: is missing",
+    ]
     assert done.stdout == ""
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from gre_bridge.doctor import _unusable, local, sinks
 from gre_bridge.doctor.database import judge, judge_migrations, other_project, password_of
 from gre_bridge.doctor.keys import judge_anon_key, judge_service_key, project_of
+from gre_bridge.doctor.realtime import mends
 from gre_bridge.doctor.report import Finding, Report, Status, failed, ok, skipped, warn
 from gre_bridge.doctor.supabase import judge_clock, judge_sinks, judge_workers
 from gre_bridge.migrations import Entry
@@ -280,7 +281,7 @@ def test_a_worker_that_was_not_heard_of_lately_does_not_count() -> None:
 FACTS: dict[str, Any] = {
     "role": "postgres", "wal_level": "logical", "connections": 5, "max_connections": 97, "slots": [], "max_slots": 10,
     "transactions": [], "prepared": 0, "publication": True, "published": True, "open_tables": [], "tables": 10,
-    "disabled_triggers": [], "send": True, "messages": {"policy": True, "rls": True, "today": True},
+    "disabled_triggers": [], "send": True, "send_allowed": True, "send_owner": "postgres", "messages": {"policy": True, "rls": True, "today": True},
 }  # fmt: skip
 SLOT = {"name": "old", "active": False, "kept": 5 * 1024**3}
 OLD = {"pid": 77, "user": "bi", "state": "idle in transaction", "application": "", "age": 660}
@@ -417,3 +418,20 @@ def test_only_a_failure_makes_a_report_bad() -> None:
     console.print(report.table())
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "broken [red]" in text and "→ mend it" in text, "markup in a finding is text"
+
+
+@pytest.mark.parametrize(
+    ("detail", "fix"),
+    [
+        ("broadcast: MissingPartition: no partition for today", "restart Realtime"),
+        ("connect: HTTP 403 Realtime was disabled for this tenant", "turned Realtime off for this project"),
+        ("connect: HTTP 429 Too many connected users", "over a limit of Realtime"),
+        ("connect: HTTP 502 Bad Gateway", "down or restarting"),
+        ("connect: HTTP 404 Not Found", "SUPABASE_URL"),
+        ("connect: HTTP 401 Token has expired", "SUPABASE_SERVICE_KEY"),
+        ("connect: timed out", "let WebSockets through"),
+    ],
+)
+def test_what_realtime_said_names_what_mends_it(detail: str, fix: str) -> None:
+    assert fix in mends(detail)
+    assert "GRE_REALTIME_PRIVATE" not in mends(detail, joined=True)

@@ -11,7 +11,17 @@ import pytest
 from pydantic import AliasChoices, SecretStr
 
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.settings import Settings, load_db_url, load_settings, read_settings, secret_names
+from gre_bridge.postgres import cause
+from gre_bridge.settings import (
+    Settings,
+    SettingsError,
+    known_names,
+    load_db_url,
+    load_settings,
+    read_settings,
+    secret_names,
+)
+from gre_bridge.sources import unknown_names
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 KEY = "service-key-that-nobody-may-see"
@@ -357,8 +367,8 @@ def test_a_secret_that_is_given_twice_is_refused(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "cannot read"), (b"", "must hold one line"), (b"a-key\nand more\n", "must hold one line"), (b"\xff", "cannot read")],
-    ids=["missing", "empty", "two lines", "binary"],
+    [(None, "cannot read"), (b"a-key\nand more\n", "must hold one line"), (b"\xff", "cannot read")],
+    ids=["missing", "two lines", "binary"],
 )  # fmt: skip
 def test_a_secrets_file_that_cannot_be_used_is_one_line(
     given: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
@@ -472,3 +482,129 @@ def test_the_databases_address_comes_from_the_environment_before_the_file(
     assert load_db_url(file) == "postgresql://file/db"
     monkeypatch.setenv("SUPABASE_DB_URL", "postgres://env/db")
     assert load_db_url(file) == "postgres://env/db"
+
+
+# The file -----------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_file_of_a_secret_counts_as_not_set(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    for name in ("PUSHER_SECRET", "ONESIGNAL_API_KEY"):
+        given.delenv(name, raising=False)
+        given.setenv(f"{name}_FILE", str(tmp_path / "empty"))
+    settings = load_settings()
+    assert not settings.has_pusher and settings.onesignal_api_key is None
+    given.delenv("SUPABASE_SERVICE_KEY")
+    given.setenv("SUPABASE_SERVICE_KEY_FILE", "/dev/null")
+    assert complaint() == "SUPABASE_SERVICE_KEY: is missing"
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_nothing_is_expanded_in_a_file(given: pytest.MonkeyPatch, tmp_path: Path, quote: str) -> None:
+    file = tmp_path / "env"
+    file.write_text(f"GRE_METRICS_TOKEN={quote}a${{HOME}}b$c{quote}\n")
+    found = load_settings(file).metrics_token
+    assert found is not None and found.get_secret_value() == "a${HOME}b$c"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("GRE_HTTP_PORT=1\n\nGRE_DOCS='true\n", 3),
+        ("this is no variable\n", 1),
+        ("GRE_HTTP_PORT=1\nGRE_DOCS\n", 2),
+    ],
+    ids=["unclosed quote", "words", "no value"],
+)
+def test_a_line_that_cannot_be_read_stops_and_is_named(
+    given: pytest.MonkeyPatch, tmp_path: Path, text: str, line: int
+) -> None:
+    file = tmp_path / "env"
+    file.write_text(text)
+    assert complaint(file).startswith(f"--env-file: {file}, line {line}: ")
+
+
+def test_all_that_is_wrong_is_said_at_once(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_HTTP_PORT", "http")
+    given.setenv("GRE_DOCS", "perhaps")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert [line.split(":")[0] for line in caught.value.problems] == ["GRE_HTTP_PORT", "GRE_DOCS"]
+
+
+def test_names_that_nobody_reads_are_told_with_the_nearest() -> None:
+    names = ["GRE_SWEEP_INTERVALL", "PUSHER_SECERT", "GRE_DEV_STACK", "SUPABASE_JWT_SECRET", "PUSHER_SERVICE_HOST", "PUSHER_PORT_6001_TCP",
+             "PUSHER_KEY", "PATH", "SUPABASE_DB_URL_FILE"]  # fmt: skip
+    assert unknown_names(names, known_names()) == [
+        ("GRE_SWEEP_INTERVALL", "GRE_SWEEP_INTERVAL"),
+        ("PUSHER_SECERT", "PUSHER_SECRET"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://p.supabase.co/rest/v1",
+        "http://p.supabase.co",
+        "http://9.9.9.9:8000",
+        "https://p.supabase.co/?a=b",
+    ],
+)
+def test_a_path_and_a_key_in_clear_over_the_internet_are_refused(given: pytest.MonkeyPatch, url: str) -> None:
+    given.setenv("SUPABASE_URL", url)
+    assert complaint().startswith("SUPABASE_URL: must ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:54321",
+        "http://localhost:54321/",
+        "http://kong:8000",
+        "http://10.0.0.4:8000",
+        "http://[::1]:1",
+    ],
+)
+def test_clear_text_to_this_machine_or_network_is_taken(given: pytest.MonkeyPatch, url: str) -> None:
+    given.setenv("SUPABASE_URL", url)
+    assert load_settings().supabase_url == url.rstrip("/")
+
+
+# The database's address ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "password", ["Secr3t@w0rd", "Secr3t/w0rd", "Secr3t#w0rd", "Secr3t?w0rd", "Secr3t%w0rd"]
+)
+def test_a_password_that_is_not_encoded_is_told_without_a_word_of_it(
+    given: pytest.MonkeyPatch, password: str
+) -> None:
+    given.setenv("SUPABASE_DB_URL", f"postgresql://postgres:{password}@db.example.com:5432/postgres")
+    with pytest.raises(ConfigurationError, match="percent-encoded") as caught:
+        load_db_url()
+    assert "w0rd" not in str(caught.value) and "Secr3t" not in str(caught.value)
+
+
+REFUSED = """connection failed: connection to server at "127.0.0.1", port 5432 failed: Connection refused
+\tIs the server running on that host and accepting TCP/IP connections?"""
+WRONG_PASSWORD = """connection failed: connection to server at "10.1.1.1", port 5432 failed: FATAL:  password authentication failed for user "w0rd"
+connection to server at "10.1.1.1", port 5432 failed: FATAL:  no pg_hba.conf entry"""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (REFUSED, "Connection refused"),
+        (WRONG_PASSWORD, "password authentication failed for user …"),
+        ("failed to resolve host 'w0rd@db.example.com': [Errno -2] Name or service not known", "failed to resolve host …: [Errno -2] Name or service not known"),
+        ('could not translate host name "w0rd@db.example.com" to address: Name or service not known',
+         "could not translate host name … to address: Name or service not known"),
+        ("connection to server at x failed: FATAL: (ENOTFOUND) tenant/user postgres.secretref not found", "(ENOTFOUND) tenant/user ….… not found"),
+        ("", "no reason was given"),
+    ],
+)  # fmt: skip
+def test_why_the_database_cannot_be_reached_is_said_without_its_address(text: str, told: str) -> None:
+    url = "postgresql://postgres.secretref:Secr3t@w0rd@db.example.com:5432/postgres"
+    found = cause(text, url)
+    assert not [part for part in ("w0rd", "Secr3t", "example", "secretref") if part in found]
+    assert found == told or "tenant" in told

@@ -1,0 +1,226 @@
+"""`gre-bridge doctor` with SUPABASE_DB_URL: whatever of the schema is missing, or open to more than it should be, is named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from gre_bridge.devstack.stack import Stack
+from gre_bridge.doctor import examine
+from gre_bridge.doctor.database import database
+from gre_bridge.doctor.report import Finding
+from gre_bridge.errors import ConfigurationError
+from gre_bridge.migrate import migrate, record, status
+from gre_bridge.migrate_plan import plan
+from gre_bridge.migrations import shipped
+from gre_bridge.postgres import connected
+from gre_bridge.schema_check import catalog, expected
+from gre_bridge.settings import Settings
+from tests.conftest import Database
+from tests.integration.test_adoption import adopt, lay_out, layout
+
+NAMES = {
+    "triggers",
+    "schema objects",
+    "policies",
+    "privileges",
+    "open functions",
+    "realtime.send",
+    "row-level security",
+}
+
+
+def findings(db: Database) -> dict[str, Finding]:
+    """What the doctor says of the schema: the worst of each check, with all that is as bad."""
+    settings = Settings(
+        _env_file=None, SUPABASE_URL="http://127.0.0.1:1", SUPABASE_SERVICE_KEY="x", SUPABASE_DB_URL=db.dsn()
+    )  # type: ignore[call-arg]
+    worst = ["ok", "skipped", "warn", "fail"]
+    found: dict[str, Finding] = {}
+    for one in sorted(database(settings), key=lambda one: worst.index(one.status)):
+        before = found.get(one.check)
+        same = before is not None and before.status == one.status
+        found[one.check] = (
+            replace(one, found=f"{before.found}; {one.found}", fix=f"{before.fix}; {one.fix}")
+            if before is not None and same
+            else one
+        )
+    return found
+
+
+def execute(db: Database, sql: str, user: str = "supabase_admin") -> None:
+    with db.connect(user) as conn:
+        conn.execute(sql.encode())
+
+
+def bad(db: Database) -> dict[str, Finding]:
+    """What is not ok of the schema."""
+    return {
+        name: one for name, one in findings(db).items() if name in NAMES and one.status in ("warn", "fail")
+    }
+
+
+def test_the_list_of_what_must_be_there_is_what_the_migrations_make(supabase_db: Database) -> None:
+    migrate(supabase_db.dsn())
+    with connected(supabase_db.dsn(), application="test") as conn:
+        found = catalog(conn)
+    assert found == expected(), "run `make expected`"
+
+
+def test_a_new_project_and_adopted_ones_are_as_they_must_be(supabase_db: Database, db: Database) -> None:
+    assert bad(db) == {}
+    lay_out(supabase_db, layout("older"))
+    adopt(supabase_db)
+    assert bad(supabase_db) == {}
+
+
+WITHDRAWN = (
+    "do $$ declare f regprocedure; begin for f in select oid from pg_proc where proname like 'gre_relay%' loop"
+    " execute format('revoke execute on function %s from service_role, public', f); end loop; end $$"
+)
+DEFINER = (
+    "create function get_messages(p bigint) returns setof gre_chat_messages language sql security definer set search_path = ''"
+    " as 'select * from public.gre_chat_messages where player_id = p'"
+)
+
+
+@pytest.mark.parametrize(
+    ("broken", "check", "found", "fix"),
+    [
+        ("drop trigger gre_messages_to_outbox on gre_chat_messages", "triggers",
+         "gre_messages_to_outbox on gre_chat_messages", "gre-bridge reconcile"),
+        ("create policy everybody on gre_chat_messages for all to anon, authenticated using (true); grant select on gre_chat_messages to anon", "policies",
+         "everybody on gre_chat_messages: permissive for all to anon, authenticated using (true)", 'drop policy "everybody" on public.gre_chat_messages'),
+        ("drop policy gre_messages_player_reads on gre_chat_messages", "policies", "gre_messages_player_reads on gre_chat_messages", "sql/migrations"),
+        ("alter policy gre_messages_player_reads on gre_chat_messages using (true)", "policies",
+         "gre_messages_player_reads on gre_chat_messages: permissive for select to authenticated using (true)", "drop policy"),
+        ("grant all privileges on all functions in schema public to anon", "privileges", "anon may execute public.gre_", "revoke execute on function public.gre_"),
+        ("grant all on all tables in schema public to anon, authenticated", "privileges", "anon may delete gre_chat_messages", "revoke delete on public.gre_chat_messages"),
+        ("grant select on gre_relay_deliveries to public", "privileges", "anon may select gre_relay_deliveries",
+         "revoke select on public.gre_relay_deliveries from public, anon"),
+        ("grant update (message) on gre_chat_messages to authenticated", "privileges", "authenticated may update (message) of gre_chat_messages",
+         "revoke update (message) on public.gre_chat_messages from public, authenticated"),
+        (WITHDRAWN, "privileges",
+         "service_role may execute public.gre_relay_", "public.gre_relay_claim("),
+        ("drop function gre_relay_expire", "schema objects", "function public.gre_relay_expire(", "sql/migrations"),
+        ("alter table gre_chat_sessions drop column waiting_since", "schema objects", "column gre_chat_sessions.waiting_since", "sql/migrations"),
+        ("create or replace function gre.is_staff() returns boolean language sql stable set search_path = '' as 'select true'",
+         "schema objects", "not as this release ships them: gre.is_staff()", "compare with sql/migrations"),
+        (DEFINER, "open functions", "get_messages(bigint) may be executed by anon and authenticated",
+         "revoke execute on function get_messages(bigint) from public, anon, authenticated"),
+        ("revoke execute on function realtime.send from public, postgres, supabase_realtime_admin", "realtime.send", "role postgres, who owns gre-bridge's functions, may not call it",
+         "grant execute on function realtime.send to postgres"),
+    ],
+    ids=["trigger dropped", "open policy", "policy dropped", "policy changed", "functions to anon", "tables to anon", "table to public", "column",
+         "claim withdrawn", "function dropped", "column dropped", "function changed", "own definer function", "send withdrawn"],
+)  # fmt: skip
+def test_what_is_missing_or_open_is_named_with_what_mends_it(
+    db: Database, broken: str, check: str, found: str, fix: str
+) -> None:
+    execute(db, broken)
+    named = bad(db)
+    assert check in named, named
+    assert found in named[check].found and fix in named[check].fix, named[check]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "grant all privileges on all functions in schema public to anon",
+        "grant all on all tables in schema public to anon, authenticated",
+        WITHDRAWN,
+        "create policy everybody on gre_chat_messages using (true)",
+        "revoke execute on function realtime.send from public, postgres, supabase_realtime_admin",
+    ],
+)
+def test_the_statement_that_it_names_mends_it(db: Database, broken: str) -> None:
+    execute(db, broken)
+    for one in bad(db).values():
+        execute(db, one.fix)
+    assert bad(db) == {}
+
+
+def test_a_projects_own_definer_functions_are_listed_before_the_migration(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    execute(
+        supabase_db,
+        "create function get_messages(p integer) returns setof gre_chat_messages language plpgsql security definer as"
+        " 'begin return query select * from public.gre_chat_messages where player_id = p; end';"
+        "create function of_the_back_end() returns bigint language sql security definer as 'select count(*) from gre_chat_messages';"
+        "revoke execute on function of_the_back_end() from public, anon, authenticated",
+        "postgres",
+    )
+    listed = [line for line in plan(supabase_db.dsn()).lines() if line.startswith("open function")]
+    assert len(listed) == 1
+    assert listed[0].startswith(
+        "open function get_messages(integer) on gre_chat_messages: stays; reads or writes with its owner's rights for anon, authenticated"
+    )
+
+
+# The ledger ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_restored_dump_is_recorded_after_it_was_checked(db: Database) -> None:
+    assert not status(db.dsn()).good and status(db.dsn()).unrecorded
+    told = findings(db)["migrations"]
+    assert (told.status, told.fix) == ("fail", "gre-bridge migrate --record")
+    with pytest.raises(ConfigurationError, match="gre-bridge migrate --record"):
+        migrate(db.dsn())
+    assert record(db.dsn()) == [m.version for m in shipped()]
+    assert status(db.dsn()).good and findings(db)["migrations"].status == "ok"
+    assert record(db.dsn()) == [] == migrate(db.dsn())
+
+
+def test_a_schema_that_is_another_is_not_recorded_and_every_difference_is_named(db: Database) -> None:
+    execute(db, "drop trigger gre_messages_to_outbox on gre_chat_messages; drop function gre_relay_expire")
+    with pytest.raises(
+        ConfigurationError, match=r"nothing recorded: .*gre_relay_expire.*gre_messages_to_outbox"
+    ) as caught:
+        record(db.dsn())
+    assert "\n" not in str(caught.value)
+    assert status(db.dsn()).unrecorded
+    execute(db, "create schema other")
+
+
+def test_after_a_repair_of_the_ledger_doctor_and_migrate_advise_the_same(supabase_db: Database) -> None:
+    migrate(supabase_db.dsn())
+    # supabase migration repair --status reverted VERSION
+    execute(
+        supabase_db,
+        f"delete from supabase_migrations.schema_migrations where version > '{shipped()[4].version}'",
+    )
+    assert findings(supabase_db)["migrations"].fix == "gre-bridge migrate --record"
+    assert record(supabase_db.dsn()) == [m.version for m in shipped()[5:]]
+    assert status(supabase_db.dsn()).good
+
+
+async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_path: Path) -> None:
+    async with Stack(data_dir=tmp_path, durable=False) as stack:
+        env = {**stack.env(), "SUPABASE_DB_URL": stack.postgres.dsn()}
+        with psycopg.connect(stack.postgres.dsn(user="supabase_admin"), autocommit=True) as conn:
+            # Its notifications are lost: those of the event triggers, and the migrations' own.
+            conn.execute(
+                "alter event trigger pgrst_ddl_watch disable; alter event trigger pgrst_drop_watch disable"
+            )
+            await asyncio.to_thread(apply_unheard, stack.postgres.dsn())
+        settings = Settings(_env_file=None, **env)  # type: ignore[arg-type]
+        told = {one.check: one for one in (await examine(settings)).findings}["schema"]
+        assert told.status == "fail" and "PostgREST has not noticed" in told.found
+        assert told.fix.startswith("gre-bridge migrate ")
+        assert await asyncio.to_thread(migrate, stack.postgres.dsn()) == []
+        async with asyncio.timeout(20):
+            while json.dumps((await examine(settings)).to_json()).count("PostgREST has not noticed"):
+                await asyncio.sleep(0.1)
+
+
+def apply_unheard(dsn: str) -> None:
+    """All migrations, with no word to PostgREST."""
+    with psycopg.connect(dsn, autocommit=True) as conn, conn.transaction():
+        for m in shipped():
+            conn.execute(m.sql.replace("notify pgrst, 'reload schema';", "").encode())
+    record(dsn)
