@@ -71,7 +71,7 @@ class Looks:
     async def changed(self) -> frozenset[str] | None:
         """The sessions that have changed since the last look; None, all of them, for the first one. Raises BridgeError."""
         answer = await self._portal.listen(self.poller.id, None, self._snapshot)
-        self.pending, self._snapshot = False, answer.snapshot
+        self.pending, self._snapshot, self.poller.hubs = False, answer.snapshot, answer.hubs
         return answer.sessions
 
     def people_due(self) -> bool:
