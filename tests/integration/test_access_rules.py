@@ -47,7 +47,7 @@ HELPERS = {
         "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
         "longest_backoff", "message_arrives", "messages_arrived", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
         "pace_window", "player_number", "who_is", "lost_identities", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
-        "require_worker", "relay_stats", "retry_dead", "longest_text", "push_fault", "push_bounded", "push_json", "insert_receipts", "presence_seen",
+        "require_worker", "relay_stats", "retry_dead", "longest_text", "push_fault", "push_bounded", "push_json", "insert_receipts", "presence_seen", "backfill", "lock_tables",
     },
 }  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_definer_functions_are_these_and_every_function_has_an_empty_search_path
     assert definers == DEFINERS
     assert {f["owner"] for f in functions} == {"postgres"}
     loose = {f["proname"] for f in functions if 'search_path=""' not in (f["proconfig"] or [])}
-    assert loose == {"longest_lease", "longest_backoff"}
+    assert loose == set()
 
 
 def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Database) -> None:

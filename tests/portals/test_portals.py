@@ -228,7 +228,7 @@ def test_a_closed_session_takes_no_reply_and_the_player_gets_a_new_one(world: Wo
         ({"message": "x" * 4001}, 400, "message_too_long", "message is longer than 4000 characters"),
         ({"metadata": {"x": "y" * 4096}}, 400, "metadata_too_large", "metadata is larger than 4 KB"),
         ({"sender": "owner"}, 400, "sender_unknown", "sender must be player, staff or system"),
-        ({"player_id": -1}, 400, "player_invalid", "player_id must be a positive whole number"),
+        ({"player_id": -1}, 400, "player_invalid", "player_id must be a whole number from 1 to 9007199254740991"),
         ({"sender": "staff"}, 403, None, 'new row violates row-level security policy for table "gre_chat_messages"'),
         ({"sender": "system"}, 403, None, 'new row violates row-level security policy for table "gre_chat_messages"'),
         ({"player_id": 1}, 403, None, 'new row violates row-level security policy for table "gre_chat_messages"'),

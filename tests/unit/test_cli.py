@@ -115,10 +115,12 @@ def test_wrong_usage_is_status_2(args: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "migrate", "dev"])
-def test_every_command_takes_an_env_file(command: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("run", "--env-file"), ("migrate", "--env-file"), ("dev", "--write-env")]
+)
+def test_every_command_takes_an_env_file_and_dev_writes_one(command: str, option: str) -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", cli(command, "--help", env={"COLUMNS": "200"}).stdout)
-    assert "--env-file" in text
+    assert option in text
 
 
 @pytest.mark.parametrize("command", ["run", "migrate"])

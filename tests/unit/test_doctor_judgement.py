@@ -380,7 +380,7 @@ def test_too_few_open_files_for_the_sockets_are_told_with_the_number() -> None:
     [found] = local.open_files(settings(GRE_MAX_SOCKETS=2000), limit=1024)
     assert found.status is Status.WARN and "4300" in found.fix
     assert [
-        f.status for f in local.open_files(settings(GRE_MAX_SOCKETS=700, GRE_MAX_CONNECTIONS=100), limit=1024)
+        f.status for f in local.open_files(settings(GRE_MAX_SOCKETS=600, GRE_MAX_CONNECTIONS=100), limit=1024)
     ] == ["ok"]
     assert [f.status for f in local.open_files(settings(), limit=-1)] == ["ok"]
 

@@ -125,7 +125,9 @@ async def test_no_frame_ends_the_link_or_gets_into_a_log(
         rows[row.session_id] += 1
         return row.seq > 0
 
-    async with running(server, on_event=lambda event, _: events.update([event]), known=known) as it:
+    async with running(
+        server, changes=True, on_event=lambda event, _: events.update([event]), known=known
+    ) as it:
         await until(it.live)
         for _ in range(800):
             await server.live("gre:relay")[0].socket.send(rubbish.frame())
@@ -166,7 +168,7 @@ async def a_burst(
         heard.append(turns)
         time.sleep(frame)
 
-    async with running(server, on_ring=on_ring) as it:
+    async with running(server, changes=True, on_ring=on_ring) as it:
         await until(it.live)
         heard.clear()
         row = {"data": {"type": "INSERT", "record": {"session_id": S1}}}
