@@ -35,7 +35,10 @@ begin
   new.sender := coalesce(gre.known_sender(new.sender), gre.known_sender(v_old ->> 'sender_type'), new.sender, v_old ->> 'sender_type');
   if new.sender = 'staff' then
     new.sender_id := coalesce(new.sender_id, v_old ->> 'gre_id');
-    new.sender_name := coalesce(new.sender_name, v_old ->> 'gre_name');
+    new.sender_name := coalesce(new.sender_name, left(v_old ->> 'gre_name', 400));
+  elsif v_old ->> 'gre_id' is not null or v_old ->> 'gre_name' is not null then
+    -- Portals that still read these two take such a message for staff's.
+    new := jsonb_populate_record(new, '{"gre_id": null, "gre_name": null}');
   end if;
   -- Old portals go by sender_type: it must not say other than sender.
   if gre.known_sender(v_old ->> 'sender_type') is distinct from new.sender then
@@ -66,6 +69,9 @@ declare
   v_old jsonb := to_jsonb(new);
   v_said boolean := (v_old ->> 'is_online')::boolean;
 begin
+  if tg_op = 'UPDATE' and new.staff_id is null then
+    return new; -- it has become history, see below
+  end if;
   if tg_op = 'INSERT' then
     new.staff_id := coalesce(new.staff_id, v_old ->> 'gre_id');
   end if;
@@ -89,10 +95,7 @@ begin
     null; -- gre_id is a number here and the new staff_id is none
   end;
   if tg_op = 'INSERT' and tg_argv[0] = 'many' and v_old ->> 'staff_id' is null then
-    update public.gre_online_status set status = new.status, last_seen_at = new.last_seen_at where staff_id = new.staff_id;
-    if found then
-      new.staff_id := null;
-    end if;
+    update public.gre_online_status set staff_id = null where staff_id = new.staff_id; -- the newest row speaks for its person
   end if;
   return new;
 end $$;

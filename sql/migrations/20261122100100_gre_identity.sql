@@ -16,12 +16,71 @@ language sql stable parallel safe set search_path = '' as $$
   select to_char(p_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
--- Names are shown in lists and pushes: one line, no control characters, nothing that turns text around.
-create function gre.clean_name(p_name text) returns text
+-- A refusal in the words of row-level security, for a row that its policies would refuse after the BEFORE triggers have run.
+create function gre.refuse_row(p_table text) returns void
+language plpgsql set search_path = '' as $$
+begin
+  raise exception using errcode = '42501', message = format('new row violates row-level security policy for table "%s"', p_table);
+end $$;
+
+-- Whether there is anything to see: spaces, controls, joiners, marks of direction, fillers, variation selectors and tags are not.
+create function gre.has_text(p_text text) returns boolean
 language sql immutable parallel safe set search_path = '' as $$
-  select nullif(left(btrim(regexp_replace(p_name,
-    '[\u0001-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]', '', 'g')), 80), '')
+  select p_text ~ ('[^[:space:]\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f'
+    '\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a'
+    '\U000e0000-\U000e0fff]')
 $$;
+
+-- Names are shown in lists and pushes: one line of at most 80 characters, without what deceives: control characters, bidi
+-- embeddings and overrides, isolates that are not closed, tags. The joiners U+200C and U+200D belong to the spelling of names
+-- (Sinhala, Malayalam, Persian) and to emoji. Null where nothing is left to be seen.
+create function gre.clean_name(p_name text) returns text
+language plpgsql immutable parallel safe set search_path = '' as $$
+declare
+  v_blank constant text := '[[:space:]\u00a0\u00ad\u115f\u1160\u1680\u180e\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0]+';
+  v_name text := left(p_name, 400); -- first, so that no expression below runs over megabytes
+  v_open integer := 0;
+  v_char text;
+begin
+  v_name := regexp_replace(v_name,
+    '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u2065\u206a-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]', '', 'g');
+  v_name := left(regexp_replace(v_name, '^' || v_blank || '|' || v_blank || '$', '', 'g'), 80);
+  if v_name ~ '[\u2066-\u2069]' then
+    foreach v_char in array regexp_split_to_array(v_name, '') loop
+      v_open := v_open + case ascii(v_char) when 8297 then -1 when 8294 then 1 when 8295 then 1 when 8296 then 1 else 0 end;
+      exit when v_open < 0;
+    end loop;
+    if v_open <> 0 then
+      v_name := regexp_replace(v_name, '[\u2066-\u2069]', '', 'g');
+    end if;
+  end if;
+  return case when gre.has_text(v_name) then btrim(v_name) end;
+end $$;
+
+-- What two names have in common that people would take for one: without case, width, blanks, punctuation and what cannot be seen,
+-- and with Cyrillic and Greek letters as the Latin ones that they look like.
+create function gre.name_key(p_name text) returns text
+language sql immutable parallel safe set search_path = '' as $$
+  select translate(regexp_replace(lower(normalize(left(p_name, 400), nfkc)),
+      '[[:space:][:punct:]\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]', '', 'g'),
+    'авеѕікмнорстухјԁɡαεικνορτυχ0', 'abesikmhopctyxjdgaeikvoptuxo')
+$$;
+
+-- Whether a user's jsonb may be stored: at most p_bytes of text, 32 levels deep, and only numbers that a double can hold (1e131071
+-- is nine characters on the way in and 131,072 on the way out).
+-- (PL/pgSQL: in SQL the planner would work out every branch of a case for a value that it knows, whatever its size.)
+create function gre.json_fits(p_json jsonb, p_bytes integer) returns boolean
+language plpgsql immutable parallel safe set search_path = '' as $$
+begin
+  if p_json is null then
+    return true;
+  elsif pg_column_size(p_json) > 8 * p_bytes + 1024 or jsonb_path_exists(p_json, 'strict $.**{33 to last}') then
+    return false;
+  elsif jsonb_path_exists(p_json, 'strict $.** ? (@.type() == "number" && (@ > 1e308 || @ < -1e308 || (@ < 1e-300 && @ > -1e-300 && @ != 0)))') then
+    return false;
+  end if;
+  return octet_length(p_json::text) <= p_bytes;
+end $$;
 
 create function gre.who() returns gre.actor
 language plpgsql stable security definer set search_path = '' as $$

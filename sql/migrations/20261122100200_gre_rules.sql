@@ -6,6 +6,88 @@ set local statement_timeout = 0;
 select gre.adopt();
 drop function gre.adopt();
 
+-- The first look at a row, before any lock, read or expression that its writer could make expensive. Row-level security judges
+-- after all BEFORE triggers: whoever it will refuse in the end must not have held another's session until then, nor learn from
+-- the other refusals what is there. Then the lengths. (Not security definer: row_security_active() is about the caller. By its name
+-- it runs before all other triggers of ours.)
+create function gre.message_checks() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_who gre.actor;
+  v_word text;
+begin
+  if new.session_id = '00000000-0000-0000-0000-000000000000' then
+    new.session_id := null; -- the columns' defaults: not given
+  end if;
+  if new.player_id = 0 then
+    new.player_id := null;
+  end if;
+  if row_security_active('public.gre_chat_messages') then
+    v_who := gre.who();
+    if v_who.role not in ('player', 'staff', 'admin') or v_who.role = 'player' and new.player_id <> v_who.player_id then
+      perform gre.refuse_row('gre_chat_messages');
+    end if;
+    if pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536 then
+      null; -- refused below, in words
+    else
+      new.sender_name := left(new.sender_name, 400);
+      new.player_name := left(new.player_name, 400);
+      new.sender := left(new.sender, 20);
+      new.sender_id := left(new.sender_id, 128);
+      new.status := 'sent';
+      if pg_column_size(new) > 65536 then
+        perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
+      end if;
+      v_word := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
+      if v_word in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot') and v_who.role = 'player'
+        or v_word in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') and v_who.role <> 'player' then
+        perform gre.refuse_row('gre_chat_messages');
+      end if;
+    end if;
+    if v_who.role = 'player' then
+      new.player_id := v_who.player_id;
+    end if;
+  end if;
+  if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
+    perform gre.refuse(400, 'message_too_long', 'message is longer than 4000 characters');
+  elsif new.message is null or not gre.has_text(new.message) then
+    perform gre.refuse(400, 'message_empty', 'message is empty');
+  elsif not gre.json_fits(new.metadata, 4096) then
+    perform gre.refuse(400, 'metadata_too_large', 'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
+  end if;
+  new.sender := left(new.sender, 20);
+  new.sender_name := left(new.sender_name, 400);
+  new.player_name := left(new.player_name, 400);
+  new.sender_id := left(new.sender_id, 128);
+  new.status := 'sent';
+  return new;
+end $$;
+create trigger gre_check_message before insert on public.gre_chat_messages
+  for each row execute function gre.message_checks();
+
+-- A name that a player chose, as it may be shown: not that of the house, and not that of somebody of the staff unless it says so.
+create function gre.guest_name(p_player_id bigint, p_name text) returns text
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_name text := gre.clean_name(p_name);
+  v_key text := gre.name_key(v_name);
+begin
+  if v_key in ('guestrelations', 'guestrelation', 'gre', 'system', 'staff', 'support', 'admin', 'administrator', 'moderator') then
+    return null;
+  elsif v_key <> '' and exists (select from public.gre_staff where active and gre.name_key(display_name) = v_key) then
+    return left(v_name, 50) || ' (player ' || p_player_id || ')';
+  end if;
+  return v_name;
+end $$;
+create index gre_staff_name_key on public.gre_staff (gre.name_key(display_name)) where active;
+
+-- The name of a session that a portal opens: the profile's, else what was given.
+create function gre.session_name(p_player_id bigint, p_name text) returns text
+language sql stable security definer set search_path = '' as $$
+  select coalesce((select gre.clean_name(p.display_name) from public.gre_chat_players p where p.player_id = p_player_id),
+                  gre.guest_name(p_player_id, p_name))
+$$;
+
 -- A message arrives. Finds or opens its session, gives it the next seq under the session's row lock (so the
 -- order of seq is the order of commit) and writes the columns that belong to the server.
 create function gre.message_arrives() returns trigger
@@ -200,6 +282,7 @@ create trigger gre_session_changes before insert or update on public.gre_chat_se
   for each row execute function gre.session_changes();
 
 revoke execute on all functions in schema gre from public;
-grant execute on function gre.clean_name(text), gre.refuse(integer, text, text) to authenticated, service_role;
+grant execute on function gre.clean_name(text), gre.name_key(text), gre.has_text(text), gre.json_fits(jsonb, integer), gre.refuse_row(text),
+  gre.session_name(bigint, text), gre.refuse(integer, text, text) to authenticated, service_role;
 grant execute on function gre.who(), gre.is_staff(), gre.is_admin(), gre.my_player_id(), gre.my_staff_id()
   to anon, authenticated, service_role;

@@ -138,11 +138,62 @@ begin
     from public.gre_relay_sinks s where s.enabled and s.name = any (p_sinks);
 end $$;
 
+-- What these sessions' messages of this transaction have not been announced with: in the order of seq, and the session itself before
+-- its first one. For statements within statements: a trigger of the project may send a message, or close the session, while the
+-- statement that called it is not at its end. Then the first of them to get here announces all that came before it.
+create function gre.enqueue_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_found uuid[];
+  v_opened uuid;
+begin
+  select array_agg(m.id order by m.session_id, m.seq) into v_found
+  from public.gre_chat_sessions s
+  join public.gre_chat_messages m on m.player_id = s.player_id and m.session_id = s.id
+    and (m.created_at >= transaction_timestamp() or m.id = any (p_ids)) -- (older ones are history, or reconcile's)
+  where s.id = any (p_sessions) and not exists (select from public.gre_relay_deliveries d where d.message_id = m.id);
+  if v_found is null then
+    return;
+  end if;
+  for v_opened in
+    select distinct s.id from public.gre_chat_sessions s
+    join public.gre_chat_messages m on m.session_id = s.id and m.id = any (v_found)
+    where s.created_at >= transaction_timestamp() and not exists (
+      select from public.gre_relay_lanes l where l.sink = 'pusher' and l.lane_key = s.id::text)
+    order by s.id
+  loop
+    perform gre.announce(array['pusher'], v_opened::text, 'session', jsonb_build_object('session_id', v_opened));
+  end loop;
+  insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
+    select s.name, m.session_id::text, min(m.created_at)
+    from public.gre_chat_messages m cross join public.gre_relay_sinks s
+    where m.id = any (v_found) and s.enabled
+    group by m.session_id, s.name
+    order by 2, 1
+    on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
+  insert into public.gre_relay_deliveries (sink, lane_key, ord, event, message_id, created_at)
+    select o.name, o.lane_key, nextval('gre.delivery_ord'), 'message', o.id, o.created_at
+    from (
+      select s.name, m.session_id::text as lane_key, m.id, m.created_at
+      from public.gre_chat_messages m cross join public.gre_relay_sinks s
+      where m.id = any (v_found) and s.enabled
+      order by m.session_id, m.seq, s.name
+    ) o;
+end $$;
+
 create function gre.messages_to_outbox() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   -- A statement trigger fires for a skipped row (on conflict do nothing) too.
   if not exists (select from inserted) then
+    return null;
+  end if;
+  if pg_trigger_depth() > 1 then
+    perform set_config('gre.nested', 'on', true); -- for the rest of the transaction
+  end if;
+  if current_setting('gre.nested', true) = 'on' then
+    perform gre.enqueue_messages(array(select distinct session_id from inserted), array(select id from inserted));
+    perform gre.ring((select array_agg(distinct session_id) from inserted));
     return null;
   end if;
   -- Lanes first, in session order: this also locks those that it leaves as they are.
@@ -170,9 +221,23 @@ create trigger gre_messages_to_outbox after insert on public.gre_chat_messages
   referencing new table as inserted
   for each statement execute function gre.messages_to_outbox();
 
+-- Within a trigger: what was sent into this session so far is counted and announced before anything else is said of it.
+create function gre.settle_session(p_session uuid) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform set_config('gre.nested', 'on', true);
+  perform gre.enqueue_messages(array[p_session]);
+end $$;
+
 create function gre.session_to_outbox() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
+  if tg_op = 'UPDATE' and pg_trigger_depth() > 1 then
+    perform gre.settle_session(new.id); -- a trigger's, on a message that this session's event must not overtake
+  elsif tg_op = 'INSERT' and current_setting('gre.nested', true) = 'on' and exists (
+    select from public.gre_relay_lanes where sink = 'pusher' and lane_key = new.id::text) then
+    return null; -- announced before the message that another trigger has sent into it
+  end if;
   perform gre.announce(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
   -- Opened by a message: that statement rings.
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then

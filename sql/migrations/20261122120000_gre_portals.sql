@@ -241,13 +241,27 @@ end $$;
 create function gre.pace_messages() returns integer language sql immutable parallel safe set search_path = '' as $$ select 120 $$;
 create function gre.pace_window() returns interval language sql immutable parallel safe set search_path = '' as $$ select interval '1 minute' $$;
 
+create function gre.check_pace(p_player_id bigint) returns void
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_now timestamptz := clock_timestamp(); -- (a volatile function in a condition keeps it off the index)
+  v_since timestamptz := v_now - gre.pace_window();
+  v_wait numeric;
+begin
+  -- (Adopted rows can be dated ahead: by a phone's clock, for years.)
+  select extract(epoch from m.created_at + gre.pace_window() - v_now) into v_wait
+  from public.gre_chat_messages m
+  where m.player_id = p_player_id and m.sender = 'player' and m.created_at > v_since and m.created_at <= v_now
+  order by m.created_at desc, m.id desc offset gre.pace_messages() - 1 limit 1;
+  if v_wait > 0 then
+    perform gre.refuse(429, 'too_fast', 'too many messages, wait a moment', 'retry_after=' || ceil(v_wait));
+  end if;
+end $$;
+
 create function gre.message_paces() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
   v_who gre.actor := gre.who();
-  v_now timestamptz := clock_timestamp(); -- (a volatile function in a condition keeps it off the index)
-  v_since timestamptz := v_now - gre.pace_window();
-  v_wait numeric;
 begin
   if exists (select from public.gre_chat_messages where id = new.id) then
     -- gre_message_arrives left early: what policies and checks look at must pass, so that the primary key decides.
@@ -256,14 +270,7 @@ begin
     new.status := 'sent';
   elsif new.sender = 'player' and v_who.role = 'player' then
     -- Runs after gre_message_arrives, so under the session's lock: senders of one player pass one by one.
-    select extract(epoch from m.created_at + gre.pace_window() - v_now) into v_wait
-    from public.gre_chat_messages m
-    where m.player_id = new.player_id and m.sender = 'player' and m.created_at > v_since
-      and m.created_at <= v_now -- (adopted rows can be dated ahead: by a phone's clock, for years)
-    order by m.created_at desc, m.id desc offset gre.pace_messages() - 1 limit 1;
-    if v_wait > 0 then
-      perform gre.refuse(429, 'too_fast', 'too many messages, wait a moment', 'retry_after=' || ceil(v_wait));
-    end if;
+    perform gre.check_pace(new.player_id);
   end if;
   return new;
 end $$;
@@ -700,6 +707,10 @@ begin
   if not found then
     perform gre.refuse(404, 'session_unknown', 'there is no such session');
   end if;
+  if pg_trigger_depth() > 0 then
+    perform gre.settle_session(p_session_id);
+    select * into v_session from public.gre_chat_sessions where id = p_session_id;
+  end if;
   v_old := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
   v_to := least(p_up_to_seq, v_session.last_seq);
   if v_to <= v_old then
@@ -812,7 +823,7 @@ end $$;
 -- The caller's own presence: {"staff_id", "display_name", "status"}. With p_expires_in (seconds) it becomes
 -- offline by itself unless it is set again.
 create function public.gre_set_online_status(p_status text, p_expires_in numeric default null) returns jsonb
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_who gre.actor := gre.staff_caller();
   v_until timestamptz := case when p_expires_in is not null -- greatest() takes null for nothing
@@ -825,7 +836,7 @@ begin
     perform gre.refuse(400, 'status_unknown', 'status must be online, away or offline');
   end if;
   insert into public.gre_online_status as o (staff_id, display_name, status, last_seen_at, updated_at, expires_at)
-  values (v_who.staff_id, (select s.display_name from public.gre_staff s where s.staff_id = v_who.staff_id), p_status,
+  values (v_who.staff_id, (select gre.clean_name(s.display_name) from public.gre_staff s where s.staff_id = v_who.staff_id), p_status,
           clock_timestamp(), clock_timestamp(), case when p_status <> 'offline' then v_until end)
   on conflict (staff_id) do update set display_name = coalesce(excluded.display_name, o.display_name), status = excluded.status,
     last_seen_at = excluded.last_seen_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at

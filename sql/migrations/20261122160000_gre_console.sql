@@ -13,6 +13,8 @@ alter table public.gre_chat_sessions add column if not exists changed_xid xid8;
 comment on column public.gre_chat_sessions.changed_xid is
   'The transaction that changed it last: so a reader finds what was committed since its last look. Belongs to the server.';
 create index gre_chat_sessions_changed on public.gre_chat_sessions (changed_xid) where changed_xid is not null;
+select gre.backfill('public.gre_chat_sessions',
+  'update public.gre_chat_sessions set assigned_staff_id = left(assigned_staff_id, 128) where char_length(assigned_staff_id) > 128');
 -- Players who wrote since adoption wait since then. Nothing is announced for it, and no rev grows.
 select gre.backfill('public.gre_chat_sessions', $$
 update public.gre_chat_sessions s set waiting_since = w.created_at
@@ -35,7 +37,7 @@ create index gre_chat_sessions_closed_assigned on public.gre_chat_sessions
   (assigned_staff_id, (case when last_message_at is null then created_at else last_message_at end) desc, id desc) where status = 'closed';
 create index gre_chat_sessions_closed_name on public.gre_chat_sessions (lower(player_name) text_pattern_ops) where status = 'closed';
 
--- As before, but the session is counted up once for each statement, by the next trigger.
+-- As before, but the session is counted up once for each statement, and the number is given by the triggers below.
 create or replace function gre.message_arrives() returns trigger
 language plpgsql security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -45,8 +47,9 @@ declare
   v_wanted uuid := new.session_id;
   v_profile public.gre_chat_players;
   v_existing public.gre_chat_messages;
+  v_given text;
 begin
-  new.sender := lower(coalesce(new.sender, to_jsonb(new) ->> 'sender_type',
+  new.sender := lower(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20),
                                case v_who.role when 'player' then 'player' when 'staff' then 'staff' when 'admin' then 'staff' end));
   if new.sender in ('gre', 'gre_staff', 'admin') then
     new.sender := 'staff';
@@ -54,20 +57,11 @@ begin
   if new.sender is null or new.sender not in ('player', 'staff', 'system') then
     perform gre.refuse(400, 'sender_unknown', 'sender must be player, staff or system');
   end if;
-  if new.message is null or new.message !~ '[^[:space:]\u00a0\u1680\u2000-\u200b\u2028\u2029\u202f\u205f\u3000\ufeff]' then
-    perform gre.refuse(400, 'message_empty', 'message is empty');
-  end if;
-  if char_length(new.message) > 4000 then
-    perform gre.refuse(400, 'message_too_long', 'message is longer than 4000 characters');
-  end if;
   new.metadata := coalesce(new.metadata, '{}');
-  if octet_length(new.metadata::text) > 4096 then
-    perform gre.refuse(400, 'metadata_too_large', 'metadata is larger than 4 KB');
-  end if;
   if new.id is null then
     new.id := gen_random_uuid();
   end if;
-  if new.player_id is null and v_wanted is not null then
+  if new.player_id is null and v_wanted is not null and v_who.role <> 'player' then
     select player_id into new.player_id from public.gre_chat_sessions where id = v_wanted;
   end if;
   if new.player_id is null then
@@ -79,16 +73,15 @@ begin
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
-  -- (Whom the policies will refuse anyway learns nothing about others here.)
-  if new.sender = 'player' and not v_profile.chat_enabled
-    and (v_who.role in ('service', 'admin', 'staff') or v_who.player_id = new.player_id) then
+  if new.sender = 'player' and not v_profile.chat_enabled then
     perform gre.refuse(403, 'chat_disabled', 'chat is disabled for this player');
   end if;
 
   loop
     if v_wanted is not null then
-      select * into v_session from public.gre_chat_sessions where id = v_wanted for no key update;
-      if not found or v_session.player_id <> new.player_id then
+      -- (With its player in the condition: another's row is not even locked.)
+      select * into v_session from public.gre_chat_sessions where id = v_wanted and player_id = new.player_id for no key update;
+      if not found then
         perform gre.refuse(403, 'session_mismatch', 'session does not belong to this player');
       end if;
       exit when v_session.status <> 'closed';
@@ -104,9 +97,12 @@ begin
     exit when found;
     select * into v_existing from public.gre_chat_messages where id = new.id;
     exit when found;
+    if v_who.role = 'player' then
+      perform gre.check_pace(new.player_id); -- what it refuses has opened nothing
+    end if;
     insert into public.gre_chat_sessions (player_id, player_name, status)
-      values (new.player_id, coalesce(v_profile.display_name, gre.clean_name(new.player_name),
-                                      case new.sender when 'player' then gre.clean_name(new.sender_name) end), 'active')
+      values (new.player_id, coalesce(v_profile.display_name, gre.guest_name(new.player_id, coalesce(gre.clean_name(new.player_name),
+                case new.sender when 'player' then gre.clean_name(new.sender_name) end))), 'active')
       on conflict (player_id) where status <> 'closed' do nothing
       returning * into v_session;
     exit when found;
@@ -119,47 +115,121 @@ begin
   end if;
   if v_existing.id is not null then
     new.session_id := v_existing.session_id;
-    new.seq := v_existing.seq;
+    new.seq := -v_existing.seq;
     return new;
   end if;
 
   v_now := clock_timestamp();
-  new.player_name := coalesce(v_profile.display_name, gre.clean_name(new.player_name), v_session.player_name);
+  -- A player without a profile keeps the name that its session began with: it is what staff know it by.
+  v_given := coalesce(gre.clean_name(new.player_name), case new.sender when 'player' then gre.clean_name(new.sender_name) end);
+  new.player_name := coalesce(v_profile.display_name, nullif(v_session.player_name, 'Player ' || new.player_id),
+                              gre.guest_name(new.player_id, v_given));
   if new.sender = 'player' then
     new.sender_id := new.player_id::text;
-    new.sender_name := coalesce(v_profile.display_name, gre.clean_name(new.sender_name), new.player_name, 'Player ' || new.player_id);
-    new.player_name := coalesce(new.player_name, new.sender_name);
+    new.player_name := coalesce(new.player_name, 'Player ' || new.player_id);
+    new.sender_name := new.player_name;
   elsif new.sender = 'staff' then
     if v_who.staff_id is not null then
       new.sender_id := v_who.staff_id;
-      new.sender_name := coalesce((select gre.clean_name(display_name) from public.gre_staff where staff_id = v_who.staff_id),
-                                  gre.clean_name(new.sender_name));
+      new.sender_name := gre.staff_name(v_who.staff_id, new.sender_name);
     end if;
     new.sender_name := coalesce(gre.clean_name(new.sender_name), 'Guest relations');
   else
     new.sender_name := coalesce(gre.clean_name(new.sender_name), 'System');
   end if;
   new.session_id := v_session.id;
+  new.seq := 0;
   new.status := 'sent';
   new.created_at := v_now;
-  new."timestamp" := coalesce(new."timestamp", v_now);
-
-  -- Under the session's lock, and seeing what this statement has inserted before: the next number, and none for a row that
-  -- will not be there. (The session's own row is written once, below: a row that one transaction updates a thousand times
-  -- is found by way of its thousand versions.)
-  select greatest(v_session.last_seq, coalesce(max(m.seq), 0)) + 1 into new.seq
-  from public.gre_chat_messages m where m.session_id = v_session.id;
+  -- What a clock said counts from the back end alone, which imports.
+  new."timestamp" := case when v_who.role = 'service' and isfinite(new."timestamp") then new."timestamp" else v_now end;
   return new;
 end $$;
 
--- What a statement's messages change in their sessions, whose locks it holds.
-create function gre.messages_arrived() returns trigger
-language plpgsql security definer set search_path = '' as $$
+-- Staff's name on a message: that of its row; where it has none, what was given unless that is a colleague's.
+create function gre.staff_name(p_staff_id text, p_given text) returns text
+language sql stable security definer set search_path = '' as $$
+  select coalesce(
+    (select gre.clean_name(display_name) from public.gre_staff where staff_id = p_staff_id),
+    case when not exists (select from public.gre_staff where active and gre.name_key(display_name) = gre.name_key(p_given)) then gre.clean_name(p_given) end)
+$$;
+
+-- The number is given last, after every other BEFORE trigger (by its name), under the session's lock: what another trigger has sent
+-- into the session meanwhile stands before. It sees what this statement has inserted, and there is none for a row that will not
+-- be there. (The session's own row is written once, below: a row that one transaction updates a thousand times is found by way
+-- of its thousand versions.)
+create function gre.message_number() returns trigger
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+begin
+  if new.seq < 0 then -- its id exists
+    new.seq := -new.seq;
+    return new;
+  end if;
+  select greatest(s.last_seq, (select max(m.seq) from public.gre_chat_messages m where m.session_id = s.id)) + 1 into new.seq
+  from public.gre_chat_sessions s where s.id = new.session_id;
+  return new;
+end $$;
+create trigger zzz_gre_message_number before insert on public.gre_chat_messages
+  for each row execute function gre.message_number();
+
+-- What this transaction's messages change in their sessions, whose locks it holds, for the sessions named: of all that have not been
+-- counted yet. A trigger of the project may send a message, or change the session, while the statement that called it is not
+-- at its end: then the first of them to get here counts all that came before it, in order, and the others find nothing left.
+create function gre.count_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
     rev = s.rev + n.found,
-    player_name = coalesce(gre.clean_name(p.display_name), s.player_name, n.player_name),
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id), n.player_name),
+    last_message_at = greatest(s.last_message_at, n.last_at),
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.found - n.by_player,
+    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
+      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+    from (
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as answered
+      from public.gre_chat_sessions q
+      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
+      -- (What came in around the triggers before this transaction is for reconcile.)
+      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
+end $$;
+
+-- As before, and they are counted first.
+create or replace function gre.settle_session(p_session uuid) returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform set_config('gre.nested', 'on', true);
+  perform gre.count_messages(array[p_session]);
+  perform gre.enqueue_messages(array[p_session]);
+end $$;
+
+-- What a statement's messages change in their sessions.
+create or replace function gre.messages_arrived() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if not exists (select from inserted) then
+    return null;
+  end if;
+  if pg_trigger_depth() > 1 or current_setting('gre.nested', true) = 'on' then
+    perform set_config('gre.nested', 'on', true); -- for the rest of the transaction
+    perform gre.count_messages(array(select distinct session_id from inserted), array(select id from inserted));
+    return null;
+  end if;
+  -- The same for a statement within no other: what it inserted is all that there is to count.
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.found,
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id), n.player_name),
     last_message_at = n.last_at,
     updated_at = clock_timestamp(),
     unread_by_staff = s.unread_by_staff + n.by_player,
@@ -181,12 +251,56 @@ end $$;
 create trigger gre_messages_arrived after insert on public.gre_chat_messages
   referencing new table as inserted for each statement execute function gre.messages_arrived();
 
+-- The first look at a session that a portal writes, as gre.message_checks at a message: who is asking, then the lengths.
+create function gre.session_checks() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_who gre.actor;
+begin
+  if row_security_active('public.gre_chat_sessions') then
+    v_who := gre.who();
+    if tg_op = 'INSERT' and v_who.role = 'player' and coalesce(new.player_id, 0) = 0 then
+      new.player_id := v_who.player_id;
+    end if;
+    if v_who.role not in ('player', 'staff', 'admin') or v_who.role = 'player'
+      and (tg_op <> 'INSERT' or new.player_id is distinct from v_who.player_id or new.assigned_staff_id is not null) then
+      perform gre.refuse_row('gre_chat_sessions');
+    end if;
+    new.player_name := left(new.player_name, 400);
+    new.status := left(new.status, 40);
+    if char_length(new.assigned_staff_id) > 128 then
+      perform gre.refuse(404, 'staff_unknown', 'there is no such active staff member');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+  end if;
+  return new;
+end $$;
+create trigger gre_check_session before insert or update on public.gre_chat_sessions
+  for each row execute function gre.session_checks();
+
+-- To whom a portal may assign a session: staff to themselves and to active staff; the back end to whom it knows. An id is short:
+-- it is in indexes and events.
+create function gre.check_assignee(p_staff_id text) returns void
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_who gre.actor := gre.who();
+begin
+  if char_length(p_staff_id) not between 1 and 128 or v_who.role <> 'service' and p_staff_id is distinct from v_who.staff_id
+    and not exists (select from public.gre_staff where staff_id = p_staff_id and active) then
+    perform gre.refuse(404, 'staff_unknown', 'there is no such active staff member');
+  end if;
+end $$;
+
 -- As before, with waiting_since and changed_xid among the columns that belong to the server.
 create or replace function gre.session_changes() returns trigger
 language plpgsql set search_path = '' as $$
 declare
   v_portal boolean := current_user in ('anon', 'authenticated', 'service_role');
 begin
+  if v_portal and new.assigned_staff_id is not null and (tg_op = 'INSERT' or new.assigned_staff_id is distinct from old.assigned_staff_id) then
+    perform gre.check_assignee(new.assigned_staff_id);
+  end if;
   if tg_op = 'INSERT' then
     if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
       perform gre.refuse(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
@@ -208,7 +322,7 @@ begin
     new.changed_xid := pg_current_xact_id();
     new.created_at := clock_timestamp();
     new.updated_at := new.created_at;
-    new.player_name := gre.clean_name(new.player_name);
+    new.player_name := case when v_portal then gre.session_name(new.player_id, new.player_name) else gre.clean_name(new.player_name) end;
     new.status := coalesce(new.status, 'active');
     new.closed_at := case when new.status = 'closed' then new.created_at end;
     return new;
@@ -229,6 +343,11 @@ begin
     new.rev := old.rev;
     new.closed_at := old.closed_at;
   end if;
+  -- Whoever writes: what was counted, told and read stays counted, told and read.
+  new.last_seq := greatest(new.last_seq, old.last_seq);
+  new.last_message_at := greatest(new.last_message_at, old.last_message_at);
+  new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
+  new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
   new.rev := greatest(new.rev, old.rev + 1);
   new.updated_at := clock_timestamp();
   new.changed_xid := pg_current_xact_id();
@@ -240,6 +359,63 @@ begin
   end if;
   return new;
 end $$;
+
+-- The same for presence. Staff say their status; the name is that of their row, and the times are the server's, with what gre_set_online_status
+-- has set standing as long as it lies ahead. From the back end, times count where they are times.
+create function gre.presence_checks() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_who gre.actor;
+  v_id text := new.staff_id;
+  v_name text;
+begin
+  if row_security_active('public.gre_online_status') then
+    v_who := gre.who();
+    if v_who.staff_id is null or v_id <> v_who.staff_id then
+      perform gre.refuse_row('gre_online_status');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+    v_name := coalesce(new.display_name, to_jsonb(new) ->> 'gre_name');
+    v_id := coalesce(v_id, case tg_op when 'INSERT' then to_jsonb(new) ->> 'gre_id' end);
+    if v_id is distinct from v_who.staff_id then
+      perform gre.refuse_row('gre_online_status');
+    elsif char_length(v_name) > 400 then
+      perform gre.refuse(413, 'row_too_large', 'the name is longer than 400 characters');
+    end if;
+    new.display_name := gre.staff_name(v_who.staff_id, v_name);
+    new.last_seen_at := clock_timestamp();
+    new.updated_at := new.last_seen_at;
+    new.expires_at := case when tg_op = 'UPDATE' and old.expires_at > new.last_seen_at then old.expires_at end;
+  elsif current_user = 'service_role' then
+    if char_length(new.staff_id) > 128 then
+      perform gre.refuse(400, 'staff_invalid', 'staff_id is longer than 128 characters');
+    end if;
+    new.display_name := gre.clean_name(new.display_name);
+    new.last_seen_at := case when isfinite(new.last_seen_at) then new.last_seen_at else clock_timestamp() end;
+    new.updated_at := case when isfinite(new.updated_at) then new.updated_at else clock_timestamp() end;
+    new.expires_at := case when isfinite(new.expires_at) then new.expires_at end;
+  end if;
+  return new;
+end $$;
+create trigger gre_check_presence before insert or update on public.gre_online_status
+  for each row execute function gre.presence_checks();
+
+-- And for pushes: an admin may queue one.
+create function gre.push_checks() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if row_security_active('public.push_notifications') then
+    if (gre.who()).role <> 'admin' then
+      perform gre.refuse_row('push_notifications');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+  end if;
+  return new;
+end $$;
+create trigger gre_check_push before insert on public.push_notifications
+  for each row execute function gre.push_checks();
 
 -- The queue --------------------------------------------------------------------------------------------------
 
@@ -458,5 +634,6 @@ begin
   end loop;
 end $$;
 revoke execute on all functions in schema gre from public;
+grant execute on function gre.check_assignee(text), gre.staff_name(text, text) to authenticated, service_role;
 
 notify pgrst, 'reload schema';

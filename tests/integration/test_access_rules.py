@@ -40,12 +40,13 @@ gre_chat_messages     gre_worker     id,session_id,seq  -  -
 HELPERS = {
     "anon authenticated service_role": {"who", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
+        "clean_name", "name_key", "has_text", "json_fits", "refuse_row", "session_name", "staff_name", "check_assignee", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
         "presence",
     },
     "": {
         "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
-        "longest_backoff", "message_arrives", "messages_arrived", "message_keeps", "message_paces", "session_changes", "people_changed", "pace_messages",
+        "longest_backoff", "message_checks", "message_arrives", "message_number", "messages_arrived", "message_keeps", "message_paces", "check_pace",
+        "session_checks", "presence_checks", "push_checks", "count_messages", "enqueue_messages", "settle_session", "guest_name", "session_changes", "people_changed", "pace_messages",
         "pace_window", "player_number", "who_is", "lost_identities", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
         "require_worker", "relay_stats", "retry_dead", "longest_text", "push_fault", "push_bounded", "push_json", "insert_receipts", "presence_seen", "backfill", "lock_tables",
     },
@@ -56,12 +57,13 @@ DEFINERS = {
     "gre": {
         "who", "who_is", "lost_identities", "ring", "send_wakeup", "announce", "messages_to_outbox",
         "session_to_outbox", "push_to_outbox", "write_receipts",
-        "message_arrives", "messages_arrived", "message_paces", "people_changed", "sent_before",
+        "message_arrives", "message_number", "messages_arrived", "message_paces", "check_pace", "count_messages", "enqueue_messages",
+        "settle_session", "guest_name", "session_name", "staff_name", "check_assignee", "people_changed", "sent_before",
         "require_worker", "presence", "push_bounded", "retry_dead",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
-        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_hub_news", "gre_hub_presence",
+        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_set_online_status", "gre_hub_news", "gre_hub_presence",
         "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
         "gre_relay_beat", "gre_relay_leave", "gre_relay_listen", "gre_relay_unlisten", "gre_relay_status", "gre_relay_ring",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",

@@ -400,7 +400,7 @@ def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None
             "insert into gre_online_status (staff_id, status) values ('12', 'away') on conflict (staff_id) do nothing"
         )
         online = portal.execute(
-            "select staff_id, status, is_online, gre_id from gre_online_status where staff_id is not null order by id"
+            "select staff_id, status, is_online, gre_id from gre_online_status where staff_id is not null order by gre_id"
         )
         assert [tuple(o.values()) for o in online] == [
             ("7", "online", True, 7),

@@ -1,0 +1,245 @@
+"""What is looked at first when a row comes in: who is asking, then how long it is, and only then what is there.
+
+Row-level security judges after BEFORE triggers have run. Whoever it will refuse must not have taken a lock, written a row or
+learned anything by then.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from tests.access import ADMIN, SERVICE, Caller, Door, RefusalError, player, request, staff, user
+from tests.conftest import Database
+
+NOBODY_HERE = Caller({"role": "authenticated", "sub": str(uuid.uuid4())})
+MESSAGE: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (30, %s, 'x')"
+REFUSED: dict[str, tuple[Caller, LiteralString, list[Any]]] = {
+    "nobody, as a player": (NOBODY_HERE, MESSAGE, ["player"]),
+    "nobody, as staff": (NOBODY_HERE, MESSAGE, ["staff"]),
+    "nobody, as a robot": (NOBODY_HERE, MESSAGE, ["robot"]),
+    "nobody, without a player": (NOBODY_HERE, "insert into gre_chat_messages (session_id, sender, message) values (%s, 'player', 'x')", ["session"]),
+    "former staff": (staff("gone"), MESSAGE, ["staff"]),
+    "another player": (player(29), MESSAGE, ["player"]),
+    "another player, as staff": (player(29), MESSAGE, ["staff"]),
+    "another player, into the session": (player(29), "insert into gre_chat_messages (session_id, player_id, sender, message) values (%s, 30, 'player', 'x')", ["session"]),
+    "its player, as staff": (player(30), MESSAGE, ["gre"]),
+    "its player, as the system": (player(30), MESSAGE, ["system"]),
+    "staff, as the player": (staff(), MESSAGE, ["player"]),
+    "an admin, as the system": (ADMIN, MESSAGE, ["system"]),
+    "nobody, a session": (NOBODY_HERE, "insert into gre_chat_sessions (player_id) values (30)", []),
+    "another player, a session": (player(29), "insert into gre_chat_sessions (player_id) values (30)", []),
+    "its player, an assigned session": (player(30), "insert into gre_chat_sessions (player_id, assigned_staff_id) values (30, 's1')", []),
+    "nobody, a presence": (NOBODY_HERE, "insert into gre_online_status (staff_id, status) values ('s1', 'online')", []),
+    "a player, a presence": (player(30), "insert into gre_online_status (staff_id, status) values ('s1', 'online')", []),
+    "a colleague, a presence": (staff("s2"), "insert into gre_online_status (staff_id, status) values ('s1', 'online') on conflict (staff_id) do update set status = 'offline'", []),
+    "staff, a push": (staff(), "insert into push_notifications (audience, title) values ('staff', 'x')", []),
+    "nobody, a push": (NOBODY_HERE, "insert into push_notifications (audience, title) values ('staff', 'x')", []),
+}  # fmt: skip
+TABLES = (
+    "gre_chat_messages",
+    "gre_chat_sessions",
+    "gre_online_status",
+    "push_notifications",
+    "gre_relay_lanes",
+    "gre_relay_deliveries",
+)
+
+
+@pytest.fixture
+def session(db: Database) -> str:
+    """The open session of player 30, in a project with staff."""
+    with db.connect() as conn:
+        conn.execute("insert into gre_staff (staff_id, role, active) values ('s1', 'staff', true), ('s2', 'staff', true),"
+                     " ('a1', 'admin', true), ('gone', 'staff', false)")  # fmt: skip
+        conn.execute("insert into gre_online_status (staff_id, status) values ('s1', 'online')")
+        row = conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', 'x') returning session_id::text"
+        ).fetchone()
+    assert row is not None
+    return str(row["session_id"])
+
+
+def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
+    """Rows that were ever written, dead ones included, and the last number given to a delivery."""
+    conn.execute("select pg_stat_force_next_flush()")
+    conn.execute("select pg_stat_clear_snapshot()")
+    found = {
+        r["relname"]: (r["n_tup_ins"], r["n_tup_upd"], r["n_dead_tup"])
+        for r in conn.execute("select * from pg_stat_user_tables where relname = any (%s)", [list(TABLES)])
+    }
+    row = conn.execute("select last_value from gre.delivery_ord").fetchone()
+    assert row is not None
+    return {**found, "ord": row["last_value"]}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused_waits_for_nothing_and_writes_nothing(db: Database, session: str, name: str) -> None:
+    caller, query, given = REFUSED[name]
+    values = [session if value == "session" else value for value in given]
+    with db.connect() as holder, db.connect() as stats, Door(db, caller) as door:
+        before = written(stats)
+        with holder.transaction(force_rollback=True):
+            # Whoever wanted one of these rows would wait for two seconds, and end with 55P03.
+            for table in TABLES:
+                holder.execute(f"select from {table} for update".encode())
+            started = time.monotonic()
+            with pytest.raises(
+                RefusalError, match=r"42501.*new row violates row-level security policy for table"
+            ):
+                door.sql(query, *values)
+            assert time.monotonic() - started < 1
+        door.conn.execute("select pg_stat_force_next_flush()")
+        assert written(stats) == before
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["open", "closed", "none", "disabled", "at its pace", "its session", "no session", "an id that is taken"],
+)
+@pytest.mark.parametrize("caller", [NOBODY_HERE, player(29)], ids=["nobody", "another player"])
+def test_a_refusal_tells_nothing_about_another(
+    db: Database, session: str, caller: Caller, state: str
+) -> None:
+    columns: dict[str, Any] = {"player_id": 30, "sender": "player", "message": "x"}
+    with db.connect() as conn:
+        row = conn.execute("select id from gre_chat_messages").fetchone()
+        assert row is not None
+        if state == "closed":
+            conn.execute("update gre_chat_sessions set status = 'closed'")
+        elif state == "none":
+            conn.execute("delete from gre_chat_sessions")
+        elif state == "disabled":
+            conn.execute("insert into gre_chat_players (player_id, chat_enabled) values (30, false)")
+        elif state == "at its pace":
+            conn.execute(
+                "insert into gre_chat_messages (player_id, sender, message) select 30, 'player', 'x' from generate_series(1, 120)"
+            )
+        elif state == "its session":
+            columns["session_id"] = session
+        elif state == "no session":
+            columns["session_id"] = str(uuid.uuid4())
+        elif state == "an id that is taken":
+            columns["id"] = row["id"]
+    with Door(db, caller) as door, pytest.raises(RefusalError) as refused:
+        names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+        door.sql(f"insert into gre_chat_messages ({names}) values ({marks})", *columns.values())  # type: ignore[arg-type]
+    assert (refused.value.sqlstate, refused.value.message, refused.value.detail) == (
+        "42501", 'new row violates row-level security policy for table "gre_chat_messages"', ""
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("theirs", [True, False], ids=["another's", "none"])
+def test_naming_a_session_alone_tells_nothing_and_locks_nothing(
+    db: Database, session: str, theirs: bool
+) -> None:
+    name = session if theirs else str(uuid.uuid4())
+    with db.connect() as holder, holder.transaction(force_rollback=True), Door(db, player(29)) as door:
+        holder.execute("select from gre_chat_sessions for update")
+        for query in (
+            "insert into gre_chat_messages (session_id, sender, message) values (%s, 'player', 'x')",
+            "insert into gre_chat_messages (session_id, player_id, sender, message) values (%s, 29, 'player', 'x')",
+            "select gre_send_message('x', p_session_id => %s)",
+        ):
+            with pytest.raises(RefusalError) as refused:
+                door.sql(query, name)  # type: ignore[arg-type]
+            assert (refused.value.status, refused.value.code, refused.value.message) == (
+                403, "session_mismatch", "session does not belong to this player"
+            )  # fmt: skip
+
+
+LONG: dict[str, tuple[Caller, str]] = {
+    "a message's names": (player(30), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
+    "a message's sender": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, {0}, 'x')"),
+    "a message's text": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', {0})"),
+    "a message's blank text": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', {3})"),
+    "a message's metadata": (player(30), "insert into gre_chat_messages (player_id, sender, message, metadata) values (30, 'player', 'x', {1})"),
+    "numbers in metadata": (player(30), "insert into gre_chat_messages (player_id, sender, message, metadata) values (30, 'player', 'x', {2})"),
+    "another's names": (player(29), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
+    "nobody's names": (NOBODY_HERE, "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
+    "staff's names": (staff(), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'staff', 'x', {0}, {0})"),
+    "the back end's names": (SERVICE, "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'system', 'x', {0}, {0})"),
+    "a session's name": (player(31), "insert into gre_chat_sessions (player_id, player_name) values (31, {0})"),
+    "another's session": (player(29), "insert into gre_chat_sessions (player_id, player_name) values (31, {0})"),
+    "a presence's name": (staff("s2"), "insert into gre_online_status (staff_id, display_name) values ('s2', {0})"),
+    "whom a session is for": (staff(), "update gre_chat_sessions set assigned_staff_id = {0}"),
+    "a push": (ADMIN, "insert into push_notifications (audience, title, body) values ('staff', {0}, {0})"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, session: str, name: str) -> None:
+    caller, query = LONG[name]
+    with db.connect() as conn:  # the values stand ready, stored as they are
+        conn.execute("create table long (text text, metadata jsonb, numbers jsonb, blank text)")
+        conn.execute("grant select on long to authenticated, service_role")
+        for column in ("text", "metadata", "numbers", "blank"):
+            conn.execute(f"alter table long alter {column} set storage external".encode())
+        conn.execute("insert into long select repeat(U&'\\0001\\202e', 2000000), jsonb_build_object('a', repeat('x', 8000000)),"
+                     " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
+    best = 1e9
+    with Door(db, caller) as door:
+        for _ in range(3):
+            with request(door.conn, caller, keep=False) as c:
+                c.execute(
+                    "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"
+                    " select text || '', metadata || '{}', numbers || '[]', blank || '' into t, m, n, b from long;"
+                    " s := clock_timestamp(); begin "
+                    + query.format("t", "m", "n", "b")  # type: ignore[arg-type]
+                    + "; exception when others then perform set_config('long.error', sqlstate, true); end;"
+                    " perform set_config('long.took', (1000 * extract(epoch from clock_timestamp() - s))::text, true); end $$"
+                )
+                row = c.execute(
+                    "select current_setting('long.took')::float as took, current_setting('long.error', true) as error"
+                ).fetchone()
+                assert row is not None
+                assert row["error"] in (None, "", "42501", "PT400", "PT404", "PT413")
+                best = min(best, row["took"])
+    assert best < 20, f"{best:.1f} ms"
+
+
+def test_what_a_player_may_not_send_has_opened_nothing(db: Database, session: str) -> None:
+    with db.connect() as conn, Door(db, player(30)) as a:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message) select 30, 'player', 'x' from generate_series(1, 120)"
+        )
+        conn.execute("update gre_chat_sessions set status = 'closed'")
+        before = written(conn)
+        with pytest.raises(RefusalError, match="too_fast"):
+            a.sql(MESSAGE, "player")
+        a.conn.execute("select pg_stat_force_next_flush()")
+        assert written(conn) == before
+
+
+def test_a_trigger_of_the_project_may_write_what_the_caller_may_not(db: Database, session: str) -> None:
+    """(Security definer, so row-level security does not judge it: it is the project's own word.)"""
+    with db.connect() as conn, Door(db, user("player", player_id=29)) as a:
+        conn.execute("create function welcome() returns trigger language plpgsql security definer as $$ begin if new.seq = 1 then"
+                     " insert into public.gre_chat_messages (player_id, sender, message) values (new.player_id, 'system', 'Welcome!');"
+                     " insert into public.gre_chat_messages (player_id, sender, message) values (30, 'system', 'Somebody is here');"
+                     " end if; return null; end $$;"
+                     "create trigger welcome after insert on gre_chat_messages for each row when (new.sender = 'player') execute function welcome()")  # fmt: skip
+        a.call("gre_send_message", message="hello")
+        rows = conn.execute(
+            "select player_id, sender, sender_name, seq from gre_chat_messages order by player_id, seq"
+        ).fetchall()
+    assert [tuple(r.values()) for r in rows] == [
+        (29, "player", "Player 29", 1), (29, "system", "System", 2), (30, "player", "Player 30", 1), (30, "system", "System", 2),
+    ]  # fmt: skip
+
+
+def test_the_first_triggers_of_each_table_are_those_that_look(db: Database) -> None:
+    with db.connect() as conn:
+        rows = conn.execute(
+            'select tgrelid::regclass::text as t, min(tgname::text collate "C") as first from pg_trigger'
+            " where not tgisinternal and tgtype & 2 = 2 and tgtype & 4 = 4 group by 1"
+        ).fetchall()
+    found = {r["t"]: r["first"] for r in rows}
+    assert {t for t, first in found.items() if re.fullmatch("gre_check_.*", first)} == {
+        "gre_chat_messages", "gre_chat_sessions", "gre_online_status", "push_notifications"
+    }  # fmt: skip
