@@ -17,10 +17,11 @@ from rich.console import Console
 
 from tests.bench import parts, report
 from tests.bench.lab import Lab, Steal
+from tests.bench.limits import limits
 from tests.bench.portals import portals
 from tests.stack import StackProcess
 
-PARTS = ("latency", "drain", "fault", "cost", "portals")
+PARTS = ("latency", "drain", "fault", "cost", "portals", "limits")
 
 
 def main() -> None:
@@ -65,6 +66,8 @@ def main() -> None:
             lab.fresh(sinks=("pusher", "onesignal"))
         if "portals" in given.only:
             show(portals(stack, say))
+        if "limits" in given.only:
+            show(limits(stack, say, 6.0 if given.quick else 60.0))
     if set(given.only) == set(PARTS) and not given.quick:
         picture = report.draw(latencies, drains)
         page = report.write(sections, "make bench", load, steal.share(), plot=True)
