@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from gre_bridge.feed import Feed, FeedState, Timing
 from tests.phoenix import PhoenixServer, until
 
 KEY = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.a-key-that-no-log-may-show"
-S1, S2 = str(uuid.uuid4()), str(uuid.uuid4())
+S1, S2 = "6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1", "9a1f6c34-8f55-4e0e-8d0b-7e2f4c1d9b02"
 BOTH = {"broadcast", "postgres_changes"}
 BROADCAST = {"broadcast"}
 FAST = {

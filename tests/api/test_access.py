@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from typing import Any
 
 import jwt
@@ -18,7 +17,7 @@ from tests.stack import wait_until
 DOORS = [
     ("POST", "/api/gre-chat/send"), ("POST", "/api/unified-chat/send"), ("POST", "/api/gre-admin/reply"),
     ("GET", "/api/gre-chat/messages/29"), ("GET", "/api/chat-history/29"), ("GET", "/api/gre-admin/sessions"),
-    ("GET", f"/api/gre-admin/messages/{uuid.uuid4()}"), ("PUT", f"/api/gre-admin/session/{uuid.uuid4()}/status"),
+    ("GET", "/api/gre-admin/messages/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"), ("PUT", "/api/gre-admin/session/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1/status"),
     ("POST", "/api/gre-chat/close-session/29"), ("POST", "/api/gre-chat/enable-player/29"),
     ("POST", "/api/gre-chat/enable-all-players"), ("POST", "/api/pusher/auth"),
 ]  # fmt: skip
@@ -131,7 +130,12 @@ def test_a_token_of_a_clock_that_runs_ahead_is_tried_again(api: Api, player_id: 
 
 
 STAFF_PATHS = [
-    (method, route.path.replace("{session_id}", str(uuid.uuid4())).replace("{player_id}", "29"))
+    (
+        method,
+        route.path.replace("{session_id}", "6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1").replace(
+            "{player_id}", "29"
+        ),
+    )
     for module in (admin, operations)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.path.startswith("/api/gre-admin/")
