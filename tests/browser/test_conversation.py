@@ -88,7 +88,7 @@ def test_a_player_who_types_and_one_of_the_staff_who_types_are_seen(
         sam.at("reply").press_sequentially("One mom")
         heard = player.hears("typing")
         assert (heard["by"], heard["typing"]) == ("staff", True)
-        expect(sue.at("typing")).to_contain_text("colleague is typing")
+        expect(sue.at("typing")).to_contain_text("Sam is typing")
         expect(sam.at("typing")).to_have_text("")
         sam.at("reply").press("Enter")
         expect(sue.at("typing")).to_have_text("")
