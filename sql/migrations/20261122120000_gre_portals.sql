@@ -281,7 +281,12 @@ create trigger gre_message_paces before insert on public.gre_chat_messages
 create function gre.people_changed() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  perform gre.ring(null);
+  if tg_table_name = 'gre_online_status' then
+    perform gre.ring(null);
+  else
+    -- A right changed: rare, and told always. An API process that watches people at Pusher alone does not look by itself.
+    perform gre.send_wakeup(null);
+  end if;
   return null;
 end $$;
 create trigger gre_players_changed after insert or delete or update of player_id, user_id, chat_enabled on public.gre_chat_players
