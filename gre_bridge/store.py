@@ -73,7 +73,6 @@ FLAPS = 1.0
 
 _IN_WORDS = {
     "25006": "the database is read-only: its disk may be full",
-    "PGRST003": "PostgREST got no connection to the database in time: other queries hold them all",
 }
 """What a person should think of at these codes."""
 

@@ -76,7 +76,8 @@ class Watch:
         elif item["id"] and not item["replayed"]:
             # A replay is known to OneSignal by its idempotency key: no phone rings twice.
             data = item["body"]["data"]
-            self.seen[sink].take(data["message_id"], data["session_id"], data["seq"], item["at"])
+            if data["type"] != "check":  # the sink's control, which is nobody's message
+                self.seen[sink].take(data["message_id"], data["session_id"], data["seq"], item["at"])
 
     def arrival(self, sink: str, message: str, session: str, seq: int) -> float | None:
         """When a message first arrived; a push of a late session stands for the earlier ones of it."""

@@ -428,7 +428,10 @@ def test_at_info_there_is_no_line_for_each(stack: StackProcess) -> None:
 
 @pytest.mark.parametrize(
     ("code", "status", "words", "ready"),
-    [("25006", 405, "the database is read-only", 200), ("PGRST003", 504, "other queries hold them all", 503)],
+    [
+        ("25006", 405, "the database is read-only", 200),
+        ("PGRST003", 504, "are all taken by other queries", 503),
+    ],
 )
 def test_what_the_database_lacks_is_said_in_words(
     stack: StackProcess, code: str, status: int, words: str, ready: int
