@@ -610,7 +610,8 @@ async def test_ten_thousand_connections_that_never_authenticate(
                 writer.transport.abort()
     assert sum(outcomes.values()) == 10_000
     assert outcomes["101"] > 250, outcomes
-    assert most < files + 1300, "those that wait longest make room"
+    # The waiting places, those on their way in or out (at_once), and a few of the daemon's own.
+    assert most < files + 1000 + 500 + 50, "those that wait longest make room"
     assert outcomes["cut"] < 100, outcomes
     assert slowest < 5.0, "whoever is inside chats on"
     async with asyncio.timeout(15):
