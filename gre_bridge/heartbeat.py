@@ -31,8 +31,14 @@ FAREWELL = 2.0
 class Heartbeat:
     """The beats of one daemon."""
 
-    def __init__(self, *, sinks: frozenset[str], on_schema: Callable[[str], None]) -> None:
-        """`sinks` have credentials here; `on_schema` hears what is wrong with the schema ("": nothing)."""
+    def __init__(
+        self, *, sinks: frozenset[str], on_schema: Callable[[str], None], facts: Json | None = None
+    ) -> None:
+        """`sinks` have credentials here; `on_schema` hears what is wrong with the schema ("": nothing).
+
+        `facts` go with each report: settings of this daemon that the database works with.
+        """
+        self._facts = facts or {}
         self._sinks = sinks
         self._on_schema = on_schema
         self._id = str(uuid.uuid4())
@@ -48,7 +54,7 @@ class Heartbeat:
         await self._say_what_waits(store)
         try:
             while True:
-                told = report()
+                told = {**report(), **self._facts}
                 with contextlib.suppress(BridgeError, KeyError, TypeError):
                     answer = await store.beat(
                         worker=self._id, host=platform.node(), version=__version__, info=told

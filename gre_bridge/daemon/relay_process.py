@@ -58,7 +58,9 @@ class RelayProcess(DaemonProcess):
 
     def _make_registration(self) -> Heartbeat:
         registration = Heartbeat(
-            sinks=frozenset(o.sink.name for o in self._outlets), on_schema=self._schema_checked
+            sinks=frozenset(o.sink.name for o in self._outlets),
+            on_schema=self._schema_checked,
+            facts={"player_external_id": self._settings.push_player_external_id},
         )
         self._health = ProcessHealth(
             process=self.name,

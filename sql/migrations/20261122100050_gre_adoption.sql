@@ -108,6 +108,9 @@ begin
   new.body := coalesce(new.body, v_old ->> 'message');
   if v_old ->> 'target_player_id' is not null then
     new.audience := coalesce(new.audience, 'player');
+    if new.recipients is null and to_regclass('gre.settings') is not null then
+      new.recipients := array[(select replace(player_external_id, '{player_id}', v_old ->> 'target_player_id') from gre.settings)];
+    end if;
     new.recipients := coalesce(new.recipients, array['player_' || (v_old ->> 'target_player_id')]);
   end if;
   new.status := case when lower(new.status) in ('pending', 'new', 'scheduled', 'waiting') then 'queued'
@@ -543,8 +546,12 @@ begin
     on public.gre_chat_sessions (status, last_message_at desc nulls last, id);
 
   alter table public.gre_chat_messages
+    -- Defaults that mean "not given" (gre.message_checks): types made from the catalogue ask for what a portal must give, no more.
+    alter column session_id set default '00000000-0000-0000-0000-000000000000',
     alter column session_id set not null,
+    alter column seq set default 0,
     alter column seq set not null,
+    alter column player_id set default 0,
     alter column player_id set not null,
     alter column sender set not null,
     alter column message set not null,

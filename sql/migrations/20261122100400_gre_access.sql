@@ -52,6 +52,14 @@ revoke all on public.gre_chat_sessions, public.gre_chat_messages, public.gre_onl
 grant select, insert, update, delete on public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status,
   public.push_notifications, public.gre_chat_players, public.gre_staff to service_role;
 
+-- Statistics are samples of the values: they outlive what was erased, and `Prefer: count=planned` tells of rows that one may not read.
+alter table public.gre_chat_messages alter column message set statistics 0, alter column sender_name set statistics 0,
+  alter column player_name set statistics 0, alter column metadata set statistics 0;
+alter table public.gre_chat_sessions alter column player_name set statistics 0;
+alter table public.gre_chat_players alter column display_name set statistics 0;
+alter table public.push_notifications alter column title set statistics 0, alter column body set statistics 0,
+  alter column data set statistics 0, alter column recipients set statistics 0;
+
 -- Sessions: a player sees and opens its own; staff see all, assign and close.
 grant select, insert on public.gre_chat_sessions to authenticated;
 grant update (status, assigned_staff_id) on public.gre_chat_sessions to authenticated;

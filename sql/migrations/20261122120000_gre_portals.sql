@@ -849,7 +849,7 @@ begin
   return jsonb_build_object('staff_id', v.staff_id, 'display_name', v.display_name, 'status', v.status);
 end $$;
 
--- Forgets a player: messages, sessions, pushes and profile. Admins and the back end. {"messages", "sessions", "pushes"}.
+-- Forgets a player: messages, sessions, pushes and profile (but not that its chat is off). Admins and the back end. {"messages", "sessions", "pushes"}.
 -- (What went to Pusher and OneSignal is theirs to forget.)
 create function public.gre_erase_player(p_player_id bigint) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '5s' as $$
@@ -859,6 +859,8 @@ declare
   v_lanes text[];
   v_pushes integer;
   v_messages integer;
+  -- OneSignal's id of a player, as the daemons make it (GRE_PUSH_PLAYER_EXTERNAL_ID).
+  v_external text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
   if v_who.role not in ('admin', 'service') then
     perform gre.refuse(403, 'admin_only', 'only an admin may do this');
@@ -874,7 +876,7 @@ begin
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
       or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
-      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id]
+      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external]
     returning 'push:' || n.id as lane
   )
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from gone;
@@ -883,7 +885,9 @@ begin
   delete from public.gre_chat_messages where session_id = any (v_sessions);
   get diagnostics v_messages = row_count;
   delete from public.gre_chat_sessions where id = any (v_sessions);
-  delete from public.gre_chat_players where player_id = p_player_id;
+  -- Whom staff have turned off stays off: of that row the ban is kept, and nothing else.
+  delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
+  update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp() where player_id = p_player_id;
   return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
 end $$;
 

@@ -72,11 +72,13 @@ end $$;
 -- portal wrote itself, holds while last_seen_at is not older than gre.settings.presence_lasts (nor as far ahead).
 create table gre.settings (
   single boolean primary key default true check (single),
-  presence_lasts interval not null default '10 minutes' check (presence_lasts > interval '0')
+  presence_lasts interval not null default '10 minutes' check (presence_lasts > interval '0'),
+  player_external_id text not null default 'player_{player_id}' check (char_length(player_external_id) <= 200)
 );
 alter table gre.settings enable row level security;
 comment on table gre.settings is 'One row: what an operator may set in the database.';
 comment on column gre.settings.presence_lasts is 'How long a status without expires_at holds after last_seen_at.';
+comment on column gre.settings.player_external_id is 'OneSignal''s id of a player, as the relay that started last makes it.';
 insert into gre.settings default values;
 
 create function gre.presence(p_status text, p_seen timestamptz, p_expires timestamptz) returns text

@@ -50,6 +50,8 @@ begin
   on conflict (id) do update set host = excluded.host, version = excluded.version, seen_at = clock_timestamp(), info = excluded.info;
   delete from public.gre_relay_workers w where w.id in (
     select o.id from public.gre_relay_workers o where o.seen_at < clock_timestamp() - interval '1 hour' for update skip locked);
+  update gre.settings set player_external_id = left(p_info ->> 'player_external_id', 200)
+  where p_info ->> 'player_external_id' <> player_external_id;
   return jsonb_build_object('schema', public.gre_schema_version(),
     'sinks', (select jsonb_agg(jsonb_build_object('sink', s.name, 'enabled', s.enabled) order by s.name) from public.gre_relay_sinks s));
 end $$;
@@ -376,7 +378,8 @@ end $$;
 create index gre_relay_deliveries_settled on public.gre_relay_deliveries (settled_at) where state in ('done', 'expired');
 
 create or replace function public.gre_schema_version() returns integer
-language sql immutable parallel safe set search_path = '' as $$ select 2 $$;
+-- (Stable: an immutable one is folded into plans, which a connection keeps for those who may not call it.)
+language sql stable parallel safe set search_path = '' as $$ select 2 $$;
 
 -- The worker's own role: a token with "role": "gre_worker" (signed like any other of the project) does for SUPABASE_SERVICE_KEY
 -- what a daemon needs, and nothing else.

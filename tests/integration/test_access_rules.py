@@ -354,3 +354,31 @@ def test_a_request_without_claims_is_nobody(shared: Database) -> None:
         row = conn.execute("select gre_whoami() as w").fetchone()
         assert row is not None
         assert row["w"]["role"] == "none"
+
+
+# What a portal must give on an insert, as `supabase gen types` reads it from the catalogue: columns that are not null and have
+# neither a default nor an expression. docs/portals.md gives these in every insert.
+REQUIRED = {
+    "gre_chat_messages": {"sender", "message"},
+    "gre_chat_sessions": {"player_id"},
+    "gre_online_status": {"staff_id"},
+    "push_notifications": set(),
+}
+
+
+def test_the_catalogue_asks_of_an_insert_what_the_docs_give_and_no_more(shared: Database) -> None:
+    found: dict[str, set[str]] = {table: set() for table in REQUIRED}
+    for row in rows(
+        shared,
+        f"""select c.relname, a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
+            where c.relnamespace = 'public'::regnamespace and c.relname = any (array{list(REQUIRED)}) and a.attnum > 0
+              and not a.attisdropped and a.attnotnull and not a.atthasdef and a.attidentity = ''""",
+    ):
+        found[row["relname"]].add(row["attname"])
+    assert found == REQUIRED
+    with shared.connect("authenticator") as conn, request(conn, player(29), keep=False):
+        (message,) = conn.execute(
+            "insert into gre_chat_messages (sender, message) values ('player', 'x') returning player_id, seq, session_id::text"
+        ).fetchall()
+        assert (message["player_id"], message["seq"]) == (29, 1)
+        assert message["session_id"] != str(uuid.UUID(int=0))

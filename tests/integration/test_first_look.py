@@ -184,7 +184,7 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, sessio
                      " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
     best = 1e9
     with Door(db, caller) as door:
-        for _ in range(3):
+        for _ in range(8):  # the best of them: what it costs, not what else the machine does
             with request(door.conn, caller, keep=False) as c:
                 c.execute(
                     "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"

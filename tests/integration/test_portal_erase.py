@@ -7,7 +7,7 @@ import uuid
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.access import ADMIN, SERVICE, Caller, Door
+from tests.access import ADMIN, SERVICE, Caller, Door, RefusalError
 from tests.conftest import Database
 from tests.integration.test_outbox import claim, one, settle
 from tests.integration.test_portal_send import a, b, s
@@ -127,3 +127,59 @@ def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is
         }
         worker.execute("select gre_relay_settle('onesignal', %s)", [Jsonb([row])])
         assert one(worker, "select array_agg(delivery_id::text) from push_notifications") == [delivery["id"]]
+
+
+def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: Door) -> None:
+    with db.connect() as conn, Door(db, SERVICE) as service:
+        a.call("gre_send_message", message=MARK)
+        conn.execute(
+            "insert into gre_chat_players (player_id, user_id, display_name, chat_enabled) values (29, gen_random_uuid(), %s, false)",
+            [MARK],
+        )
+        service.call("gre_erase_player", player_id=29)
+        row = conn.execute(
+            "select player_id, user_id, display_name, chat_enabled from gre_chat_players"
+        ).fetchone()
+        assert row == {"player_id": 29, "user_id": None, "display_name": None, "chat_enabled": False}
+        with pytest.raises(RefusalError, match="chat_disabled"):
+            a.call("gre_send_message", message="again")
+    assert leftovers(db, MARK) == []
+
+
+def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Database) -> None:
+    push = "insert into push_notifications (audience, recipients, title) values ('player', %s, %s)"
+    with db.connect() as conn, Door(db, SERVICE) as service:
+        service.call(
+            "gre_relay_beat",
+            worker=str(uuid.uuid4()),
+            host="h",
+            version="1",
+            info={"player_external_id": "guest-{player_id}"},
+        )
+        conn.execute(push, [["guest-29"], MARK])
+        conn.execute(push, [["player_29"], MARK])  # from before the template was changed
+        conn.execute(push, [["guest-290"], "stays"])
+        assert service.call("gre_erase_player", player_id=29)["pushes"] == 2
+    assert leftovers(db, MARK) == []
+
+
+def test_nothing_that_was_written_is_in_the_statistics(db: Database, a: Door) -> None:
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_chat_players (player_id, display_name) values (29, %s), (30, 'B')", [MARK]
+        )
+        conn.execute("insert into push_notifications (audience, recipients, title, body, data) select 'player', array[%s], %s, %s, %s"
+                     " from generate_series(1, 20)", [MARK, MARK, MARK, Jsonb({"x": MARK})])  # fmt: skip
+        for _ in range(20):
+            a.call("gre_send_message", message=MARK, player_name=MARK, metadata={"m": MARK})
+        conn.execute("update gre_chat_sessions set status = 'closed'")
+        for table in ("gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "push_notifications"):
+            conn.execute(f"analyze {table}".encode())
+    with db.connect("supabase_admin") as admin:
+        assert (
+            admin.execute(
+                "select starelid::regclass, staattnum from pg_statistic s where s::text like '%%' || %s || '%%'",
+                [MARK],
+            ).fetchall()
+            == []
+        )
