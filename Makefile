@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 DATA := .gre-dev
 PORT := 54321
 ARGS :=
+JOBS := 3
 
 .PHONY: help
 help: ## Show this list
@@ -37,8 +38,8 @@ screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots
 
 .PHONY: test
-test: setup ## Run all tests (ARGS="-k outbox" runs some)
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## Run all tests, some at a time (ARGS="-k outbox" runs some; JOBS=0 one after the other)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, check types and check who imports whom

@@ -6,9 +6,9 @@ callers'). Long work goes page by page, so that no statement runs long and a sto
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Self
 
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -27,13 +27,17 @@ PATIENCE = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadFilter:
-    """Which dead letters: all that match every part that is given. `older_than` is in seconds since they died."""
+    """Which dead letters: all that match every part that is given.
+
+    `older_than` is in seconds since they died; `before` is a time of the database (ISO 8601): those that died before it.
+    """
 
     sink: str | None = None
     session: str | None = None
     older_than: float | None = None
     error: str | None = None
     ids: Sequence[str] | None = None
+    before: str | None = None
 
     def arguments(self) -> Json:
         """As `gre_relay_dead` takes them."""
@@ -43,11 +47,17 @@ class DeadFilter:
             "p_older_than": None if self.older_than is None else _interval(self.older_than),
             "p_error": self.error,
             "p_ids": None if self.ids is None else list(self.ids),
+            "p_before": self.before,
         }
 
 
 def _interval(seconds: float) -> str:
     return f"{seconds:.6f} seconds"
+
+
+def _after(time: str) -> str:
+    """Return the first moment that is certainly later than `time`, which the database has cut to milliseconds."""
+    return (datetime.fromisoformat(time) + timedelta(milliseconds=1)).isoformat()
 
 
 def _locked(error: BaseException) -> bool:
@@ -112,13 +122,9 @@ class Operator:
 
         One that dies again meanwhile is left as it is.
         """
-        began = time.monotonic()
-
-        async def page() -> list[Json]:
-            aged = max(which.older_than or 0.0, time.monotonic() - began)
-            return await self.dead(replace(which, older_than=aged), limit=PAGE)
-
-        while letters := await page():
+        while letters := await self.dead(which, limit=PAGE):
+            if which.before is None:
+                which = replace(which, before=_after(letters[0]["died_at"]))
             ids = [letter["id"] for letter in letters]
             done: int = await self._call("gre_relay_retry", {"p_ids": ids, "p_drop": drop}, int)
             if not done:

@@ -95,9 +95,10 @@ begin
 end $$;
 
 -- Dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", "created_at", "died_at"}, …]. Never text.
+-- p_before keeps to those that died before it: whoever retries page by page does not meet what died again meanwhile.
 create function public.gre_relay_dead(
   p_sink text default null, p_session uuid default null, p_older_than interval default null, p_error text default null,
-  p_ids uuid[] default null, p_limit integer default 100
+  p_ids uuid[] default null, p_limit integer default 100, p_before timestamptz default null
 ) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select gre.require_worker(p_operator => true);
@@ -108,6 +109,7 @@ language sql stable security definer set search_path = '' as $$
     select * from public.gre_relay_deliveries q
     where q.state = 'dead' and (p_sink is null or q.sink = p_sink) and (p_session is null or q.lane_key = p_session::text)
       and (p_older_than is null or q.settled_at < clock_timestamp() - p_older_than)
+      and (p_before is null or q.settled_at < p_before)
       and (p_error is null or position(lower(p_error) in lower(q.last_error)) > 0)
       and (p_ids is null or q.id = any (p_ids))
     order by q.settled_at desc, q.id limit least(greatest(p_limit, 1), 1000)) d

@@ -131,7 +131,9 @@ class Api:
 
 
 def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
-    """A daemon of its own."""
+    """A daemon of its own, beside the staff that the tests name."""
+    with stack.db() as conn:
+        conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9') on conflict do nothing")
     worker = stack.worker(**settings).start()
     with httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http:
         try:
@@ -145,8 +147,6 @@ def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
 def api(stack_process: StackProcess) -> Iterator[Api]:
     """The daemon that most tests share: nothing is emptied between them, everybody is new."""
     stack_process.reset()
-    with stack_process.db() as conn:
-        conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9')")
     yield from start(
         stack_process, GRE_DOCS="1", GRE_CORS_ORIGINS=ORIGIN, GRE_AUTH_FAILURES_PER_MINUTE="100000"
     )

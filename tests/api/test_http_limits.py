@@ -101,7 +101,6 @@ def test_a_connection_is_quick_from_its_first_answer_on(api: Api) -> None:
 @pytest.fixture(scope="module")
 def small(stack_process: StackProcess) -> Iterator[Api]:
     """A daemon that holds 40 HTTP connections."""
-    stack_process.reset()
     yield from start(
         stack_process, GRE_MAX_CONNECTIONS="40", GRE_DOCS="1", GRE_CORS_ORIGINS="https://portal.example"
     )
