@@ -7,6 +7,7 @@ with a conversation of its own is refused, because cleaning up means erasing the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from datetime import datetime
@@ -49,6 +50,7 @@ class Live:
         )
         self._enabled = [row["sink"] for row in status["sinks"] if row["enabled"]]
         self._message = str(uuid.uuid4())
+        self._listener = str(uuid.uuid4())
         self._pool = Pool(service="PostgREST", connections=1, timeout=settings.request_timeout)
         self._back_end = Caller(settings.service_key, f"player:{player}")
 
@@ -87,16 +89,19 @@ class Live:
         return failed(LIVE, found, "give --player a number that is nobody's, or leave it out")
 
     async def _hops(self) -> list[Finding]:
-        before = time.monotonic()
         try:
+            await self._listen()
+            before = time.monotonic()
             sent = await self._rest.rpc(
                 "gre_send_message",
                 {"p_id": self._message, "p_player_id": self._player, "p_message": TEXT, "p_player_name": SENDER, "p_sender_name": SENDER},
                 caller=self._back_end,
             )  # fmt: skip
+            committed = time.monotonic()
         except (RestError, BridgeError) as error:
             return [_not_possible(error)]
-        committed = time.monotonic()
+        finally:
+            await self._unlisten()
         session: str = sent["message"]["session_id"]
         found = [
             ok(
@@ -108,6 +113,18 @@ class Live:
         found += await self._bells(before, session)
         found += await self._sinks()
         return found
+
+    async def _listen(self) -> None:
+        """Register as a listener that is not awake: no wake-up is sent while all that are registered are awake."""
+        with contextlib.suppress(RestError):  # an older schema sends a wake-up for each message
+            await self._rest.rpc(
+                "gre_relay_listen", {"p_listener": self._listener, "p_kind": "relay", "p_awake": 0}
+            )
+
+    async def _unlisten(self) -> None:
+        """Remove the registration. The wake-up was sent in the message's own transaction; the row expires after 15 s anyway."""
+        with contextlib.suppress(RestError, BridgeError):
+            await self._rest.rpc("gre_relay_unlisten", {"p_listener": self._listener})
 
     async def _bells(self, before: float, session: str) -> list[Finding]:
         if self._ear is None:
@@ -125,7 +142,7 @@ class Live:
                     failed(
                         name,
                         f"not heard within {BELL_WITHIN:g} s",
-                        "look at the checks of Realtime above; until then the sweep finds work, a second late",
+                        "look at the checks of Realtime above; until then the poll finds work, up to a second late",
                     )
                 )
             else:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -384,6 +385,39 @@ async def test_live_times_each_hop_and_leaves_nothing_behind(stack: StackProcess
     assert leftovers(stack) == 0
     [event] = [one for one in stack.received("pusher") if one["name"] == "new-player-message"]
     assert event["data"]["message"] == live.TEXT and event["data"]["player_id"] == live.PLAYER
+
+
+async def test_live_hears_its_wakeup_beside_a_worker_that_is_busy_and_needs_none(stack: StackProcess) -> None:
+    done = threading.Event()
+
+    def keep_busy() -> None:
+        with stack.db() as conn:
+            while not done.wait(0.01):
+                conn.execute(
+                    "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')"
+                )
+
+    def all_awake() -> bool:
+        row = conn.execute(
+            "select count(*) > 0 and bool_and(awake_until > clock_timestamp() + interval '0.8 s') as awake"
+            " from gre.listeners where expires_at > clock_timestamp() and kind <> 'idle'"
+        ).fetchone()
+        return bool(row and row["awake"])
+
+    with stack.worker("relay"), stack.db() as conn:
+        load = threading.Thread(target=keep_busy)
+        load.start()
+        try:
+            wait_until(all_awake, 30, what="the worker to be awake")
+            found = await examined(stack.env, live=True)
+            assert all_awake(), "the worker slept meanwhile, so this tried nothing"
+        finally:
+            done.set()
+            load.join()
+        hops = ["commit", "broadcast", "postgres_changes", "pusher", "onesignal"]
+        assert [found[f"live: {hop}"].status for hop in hops] == ["ok"] * 5
+        row = conn.execute("select count(*) as n from gre.listeners where awake_until < now()").fetchone()
+        assert row == {"n": 0}, "the doctor's own registration is left"
 
 
 async def test_live_says_that_no_worker_runs(stack: StackProcess, monkeypatch: pytest.MonkeyPatch) -> None:
