@@ -31,11 +31,21 @@ create function gre.message_spellings() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
   v_old jsonb := to_jsonb(new);
+  v_staff text := (gre.who()).staff_id;
 begin
   new.sender := coalesce(gre.known_sender(new.sender), gre.known_sender(v_old ->> 'sender_type'), new.sender, v_old ->> 'sender_type');
   if new.sender = 'staff' then
     new.sender_id := coalesce(new.sender_id, v_old ->> 'gre_id');
     new.sender_name := coalesce(new.sender_name, left(v_old ->> 'gre_name', 400));
+    if v_staff is not null then
+      -- Staff who write themselves are who they are in these columns too.
+      new := jsonb_populate_record(new, jsonb_build_object('gre_name', gre.staff_name(v_staff, new.sender_name), 'gre_id', null));
+      begin
+        new := jsonb_populate_record(new, jsonb_build_object('gre_id', v_staff));
+      exception when data_exception then
+        null; -- gre_id is a number here and the staff_id is none
+      end;
+    end if;
   elsif v_old ->> 'gre_id' is not null or v_old ->> 'gre_name' is not null then
     -- Portals that still read these two take such a message for staff's.
     new := jsonb_populate_record(new, '{"gre_id": null, "gre_name": null}');
@@ -88,6 +98,11 @@ begin
                            then now() else new.last_seen_at end;
   new.updated_at := now();
   new := jsonb_populate_record(new, jsonb_build_object('is_online', new.status = 'online'));
+  if (gre.who()).staff_id is not null then
+    -- Staff who write themselves: gre_check_presence has looked at these two, not at the old columns.
+    v_old := v_old || jsonb_build_object('gre_id', new.staff_id, 'gre_name', new.display_name);
+    new := jsonb_populate_record(new, jsonb_build_object('gre_name', new.display_name));
+  end if;
   begin
     new := jsonb_populate_record(new, jsonb_build_object(
       'gre_id', coalesce(v_old ->> 'gre_id', new.staff_id), 'gre_name', coalesce(v_old ->> 'gre_name', new.display_name)));

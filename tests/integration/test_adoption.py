@@ -12,6 +12,7 @@ import pytest
 from gre_bridge.errors import ConfigurationError, PermanentError
 from gre_bridge.migrate import migrate
 from gre_bridge.migrate_plan import plan
+from tests.access import player, staff
 from tests.conftest import PLAYER, SERVICE, STAFF, Database
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -354,6 +355,47 @@ def test_who_waits_for_an_answer_after_adoption_has_waited_since_the_first_unans
         (31, "2025-01-09 10:00:00+00", True),
         (33, None, True),
     ]
+
+
+def test_old_columns_cannot_tell_a_lie_about_the_writer_nor_hold_megabytes(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("older"))
+    adopt(supabase_db)
+    with supabase_db.connect() as conn:
+        conn.execute("insert into gre_staff (staff_id, display_name) values ('7', 'Greta'), ('8', 'Gita')")
+    said = "insert into gre_chat_messages (player_id, sender, gre_id, gre_name, message, channel, sender_type) values"
+    with supabase_db.as_caller(player(29).claims) as portal:
+        sent = portal.execute(
+            f"{said} (29, 'player', 7, 'Greta', 'x', 'web', 'player') returning *"
+        ).fetchone()
+        assert sent is not None and (sent["gre_id"], sent["gre_name"]) == (None, None)
+        before = portal.execute("select last_seq from gre_chat_sessions where status = 'active'").fetchone()
+        for large in ("message, channel", "message, gre_name, channel"):
+            values = "'x'" + ", repeat('y', 5000000)" * large.count(",")
+            with pytest.raises(psycopg.Error, match="larger than 64 KB"):
+                portal.execute(
+                    f"insert into gre_chat_messages (player_id, sender, sender_type, {large})"
+                    f" values (29, 'player', 'player', {values})"
+                )
+        assert (
+            portal.execute("select last_seq from gre_chat_sessions where status = 'active'").fetchone()
+            == before
+        )
+    with supabase_db.as_caller(staff("8").claims) as portal:
+        sent = portal.execute(f"{said} (29, 'staff', 7, 'Greta', 'x', 'web', 'gre') returning *").fetchone()
+        assert sent is not None
+        assert (sent["gre_id"], sent["gre_name"], sent["sender_id"]) == (8, "Gita", "8")
+        sent = portal.execute(
+            "insert into gre_chat_messages (player_id, sender, message, channel) values (29, 'staff', 'x', 'web') returning *"
+        ).fetchone()
+        assert sent is not None and (sent["gre_id"], sent["gre_name"]) == (8, "Gita"), "old readers see who"
+        row = portal.execute(
+            "insert into gre_online_status (gre_id, gre_name, is_online) values (8, 'Greta', true) returning gre_id, gre_name, staff_id"
+        ).fetchone()
+        assert row == {"gre_id": 8, "gre_name": "Gita", "staff_id": "8"}
+        changed = portal.execute(
+            "update gre_online_status set gre_id = 7, gre_name = 'Greta' where staff_id = '8' returning gre_id, gre_name"
+        ).fetchone()
+        assert changed == {"gre_id": 8, "gre_name": "Gita"}
 
 
 def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None:
