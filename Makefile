@@ -39,7 +39,7 @@ screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
 
 .PHONY: test
 test: setup ## Run all tests, some at a time (ARGS="-k outbox" runs some; JOBS=0 one after the other)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: setup ## Lint, check types and check who imports whom

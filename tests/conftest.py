@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.stack import StackProcess
+from tests.turns import turn
 
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))
@@ -52,6 +54,34 @@ class Database:
         conn.execute("select set_config('request.jwt.claims', %s, false)", [json.dumps(claims)])
         conn.execute(f"set role {claims['role']}")
         return conn
+
+
+SLOW = (
+    "chaos/", "integration/test_relay", "portals/", "integration/test_realtime_limits", "integration/test_cost",
+    "api/test_socket", "browser/", "console/", "integration/test_demo", "integration/test_processes", "api/", "integration/",
+)  # fmt: skip
+"""Files by the time they take, longest first: what is long and starts last keeps everybody waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long; within a file nothing changes."""
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((n for n, prefix in enumerate(SLOW) if name.startswith(prefix)), len(SLOW))
+
+    items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Let no other test run beside one that is marked `quiet`."""
+    if os.environ.get("PYTEST_XDIST_WORKER") is None:
+        return (yield)
+    # All processes of one run have the same parent of their temporary directories.
+    shared = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with turn(shared, quiet=item.get_closest_marker("quiet") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

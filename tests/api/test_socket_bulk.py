@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import psutil
+import pytest
 
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
@@ -59,6 +60,7 @@ def erase(api: Api, base: int) -> None:
         conn.execute("delete from gre_chat_sessions where player_id between %s and %s", [base, base + 1000])
 
 
+@pytest.mark.quiet
 async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_order(api: Api) -> None:
     staff = api.stack.keys.user_token("staff", staff_id="s1")
     async with contextlib.AsyncExitStack() as stack, answering(api) as worst:

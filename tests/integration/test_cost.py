@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, settle
@@ -13,6 +14,7 @@ from tests.stack import StackProcess, judge, wait_until
 MESSAGES, SESSIONS = 3_000, 150
 
 
+@pytest.mark.quiet
 def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event(stack: StackProcess) -> None:
     with stack.db() as conn:
         conn.execute(
@@ -44,6 +46,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert not any(verdict.repeats.values())
 
 
+@pytest.mark.quiet
 def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_though_two_sinks_take_it(
     stack: StackProcess,
 ) -> None:

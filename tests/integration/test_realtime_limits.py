@@ -10,9 +10,12 @@ import time
 from typing import Any
 
 import psycopg
+import pytest
 
 from tests.pacing import at_rate, flood, handed_out, wakeups_sent
 from tests.stack import StackProcess, judge, wait_until
+
+pytestmark = pytest.mark.quiet
 
 MESSAGE = "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x')"
 

@@ -125,6 +125,7 @@ def unsettled(stack: StackProcess) -> set[tuple[str, str]]:
     return {(row["sink"], row["m"]) for row in rows}
 
 
+@pytest.mark.quiet
 def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(stack: StackProcess) -> None:
     worker = stack.worker(GRE_LEASE_SECONDS="6")
     worker.start()

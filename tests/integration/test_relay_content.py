@@ -49,3 +49,46 @@ def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stac
 def told(stack: StackProcess) -> set[str]:
     """The texts that Pusher took."""
     return {i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"}
+
+
+GREETING = """
+create function public.greet() returns trigger language plpgsql security definer set search_path = '' as $$
+begin
+  if new.sender = 'player' and new.seq = 1 then
+    insert into public.gre_chat_messages (session_id, player_id, sender, sender_name, message)
+      values (new.session_id, new.player_id, 'staff', 'Bot', 'Welcome!');
+  end if;
+  return null;
+end $$;
+create trigger greet after insert on public.gre_chat_messages for each row execute function public.greet()
+"""
+
+
+def test_a_projects_own_greeting_is_announced_after_what_it_greets(stack: StackProcess) -> None:
+    players = range(29, 49)
+    with stack.db() as conn:
+        conn.execute(GREETING)
+        try:
+            with stack.worker():
+                for player in players:
+                    row = stack.insert(player_id=player, sender="player", message=f"hello from {player}")
+                    assert row.status_code == 201, row.text
+                stack.drained()
+        finally:
+            conn.execute("drop trigger greet on gre_chat_messages; drop function greet()")
+        sessions = conn.execute(
+            "select player_id, last_seq, unread_by_staff, unread_by_player from gre_chat_sessions"
+        ).fetchall()
+    heard: dict[int, list[tuple[str, int, str]]] = {}
+    for item in stack.received("pusher"):
+        if item["name"].startswith("new-") and item["channel"].endswith("staff-portal"):
+            data = item["data"]
+            heard.setdefault(data["player_id"], []).append((item["name"], data["seq"], data["message"]))
+    assert heard == {
+        player: [
+            ("new-player-message", 1, f"hello from {player}"),
+            ("new-staff-message", 2, "Welcome!"),
+        ]
+        for player in players
+    }
+    assert sorted(tuple(row.values()) for row in sessions) == [(player, 2, 1, 1) for player in players]
