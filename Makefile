@@ -69,10 +69,12 @@ expected: setup ## Write sql/expected.json anew, what the migrations make: after
 	$(BIN)/python -m gre_bridge.devstack.expected
 
 .PHONY: lock
-lock: ## Renew requirements.lock (needs uv)
+lock: ## Renew the locks: of a checkout, of the image, of the benchmark (needs uv)
 	uv pip compile pyproject.toml --extra dev --extra uvloop --extra tracing --group test --group check --group build \
 	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
+	uv pip compile pyproject.toml --extra uvloop --group build --constraint requirements.lock --generate-hashes \
+	  --universal --python-version 3.11 --no-annotate --no-header --upgrade --quiet -o requirements-runtime.lock
 	uv pip compile --group bench --constraint requirements.lock --generate-hashes --universal --python-version 3.11 \
 	  --no-annotate --no-header --upgrade --quiet -o requirements-bench.lock
 

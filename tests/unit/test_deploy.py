@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from typer.main import get_command
 
@@ -174,9 +177,13 @@ def test_the_image_is_not_roots_and_takes_only_what_is_locked() -> None:
     final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
     assert re.findall(r"^USER (.+)$", final, re.MULTILINE) == ["10001:10001"]
     assert "--require-hashes" in DOCKERFILE and "pip install --quiet --no-index" in DOCKERFILE
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE) == ["${BASE}", "${BASE}"]
+    assert re.search(r"^ARG BASE=python:3\.13-slim@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
     instructions = re.sub(r"\\\n", " ", DOCKERFILE)
     known = (
+        "ARG",
         "FROM",
+        "LABEL",
         "WORKDIR",
         "COPY",
         "RUN",
@@ -190,6 +197,52 @@ def test_the_image_is_not_roots_and_takes_only_what_is_locked() -> None:
         "#",
     )
     assert all(line.startswith(known) for line in instructions.splitlines() if line)
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """The pins of a lock (name==version), each with its hashes."""
+    pins: dict[str, set[str]] = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if found := re.match(r"[\w.-]+==\S+", line):
+            pins[found[0]] = pin = set()
+        elif found := re.match(r" +--hash=(sha256:[0-9a-f]{64})", line):
+            pin.add(found[1])
+        else:
+            raise AssertionError(line)
+    return pins
+
+
+def needed(name: str, extras: set[str], found: set[str]) -> set[str]:
+    """What an installed distribution requires here, with what that requires."""
+    for line in metadata.requires(name) or []:
+        one = Requirement(line)
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras | {""}):
+            wanted = canonicalize_name(one.name)
+            if wanted not in found:
+                found.add(wanted)
+                needed(wanted, one.extras, found)
+    return found
+
+
+def test_the_images_lock_has_all_that_the_daemon_needs_and_no_test_tools() -> None:
+    runtime, all_of_it = locked("requirements-runtime.lock"), locked("requirements.lock")
+    assert runtime.items() <= all_of_it.items(), "the same versions as those that are tested: make lock"
+    names = {pin.partition("==")[0] for pin in runtime}
+    assert needed("gre-bridge", {"uvloop"}, {"hatchling"}) <= names
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    tools = project["dependency-groups"]["test"] + project["dependency-groups"]["check"]
+    tools += project["project"]["optional-dependencies"]["dev"]
+    shared = {"httpx", "supabase"}
+    assert not {canonicalize_name(Requirement(tool).name) for tool in tools} & names - shared
+    assert "-r requirements-runtime.lock -d /wheels" in DOCKERFILE
+
+
+def test_the_image_says_which_release_it_is() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.findall(r"^ARG VERSION=(.+)$", DOCKERFILE, re.MULTILINE) == [version]
+    assert re.findall(r"image: (\S+)", COMPOSE) == [f"gre-bridge:{version}"]
+    labels = set(re.findall(r"org\.opencontainers\.image\.(\w+)=", DOCKERFILE.rsplit("\nFROM ", 1)[1]))
+    assert labels == {"title", "description", "licenses", "version", "revision"}
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (None, 1)])
