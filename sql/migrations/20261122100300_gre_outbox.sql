@@ -295,6 +295,8 @@ begin
       select s.id from public.gre_chat_sessions s
       where s.changed_xid >= pg_snapshot_xmin(p_snapshot::pg_snapshot)
         and not pg_visible_in_snapshot(s.changed_xid, p_snapshot::pg_snapshot)
+        -- Not those of another cluster, from which rows were restored: they are ahead of this one's for a long time.
+        and s.changed_xid < pg_snapshot_xmax(pg_current_snapshot())
       limit 501)
       into v_snapshot, v_sessions;
   end if;
