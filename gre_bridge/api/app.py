@@ -51,6 +51,7 @@ _WORDS = {
 
 _OPERATIONS = {
     "send": "sendMessage", "unified_send": "sendMessageUnified", "messages": "listMessages", "chat_history": "getChatHistory",
+    "mark_read": "markRead", "me": "getMe",
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
     "session_messages": "listSessionMessages", "set_status": "setSessionStatus", "operations": "getOperations",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",

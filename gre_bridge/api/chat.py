@@ -12,10 +12,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from gre_bridge.api.access import AUTHENTICATED, Asking, Call
+from gre_bridge.api.entry import iso_time
 from gre_bridge.api.envelope import Reply
-from gre_bridge.api.inputs import History, PlayerId, SendMessage
-from gre_bridge.api.shapes import ChatHistory, Message, Sent, errors
+from gre_bridge.api.inputs import History, PlayerId, ReadMark, SendMessage, Uuid
+from gre_bridge.api.shapes import ChatHistory, Marked, Me, Message, Sent, errors
+from gre_bridge.errors import Refused
+from gre_bridge.keys import read_key
 from gre_bridge.models import Json
+from gre_bridge.portal import Identity, Portal
+from gre_bridge.rest import Caller
 
 router = APIRouter(tags=["Chat"], dependencies=AUTHENTICATED)
 
@@ -147,6 +152,60 @@ async def chat_history(player_id: Player, query: Annotated[History, Query()], ca
             "next": page["next"],
         }
     )
+
+
+@router.post(
+    "/api/gre-chat/read/{session_id}",
+    summary="Mark messages as read",
+    response_model=Marked,
+    responses=errors(404, 413),
+)
+async def mark_read(session_id: Annotated[Uuid, Path()], body: ReadMark, call: Asking) -> Response:
+    """The caller's side has read the other side's messages up to a seq. Marks never go back, so it is safe to send again."""
+    mark = await call(
+        lambda portal, caller: portal.mark_read(caller, session_id=session_id, up_to_seq=body.up_to_seq)
+    )
+    return Reply(
+        {
+            "success": True,
+            "sessionId": mark["session_id"],
+            "by": mark["by"],
+            "upToSeq": mark["up_to_seq"],
+            "timestamp": mark["timestamp"],
+            "changed": mark["changed"],
+        }
+    )
+
+
+@router.get("/api/gre-chat/me", summary="Who am I", response_model=Me, responses=errors())
+async def me(call: Asking) -> Response:
+    """Whom the database takes the caller for, and whether the caller's chat is on."""
+    who = await call(_identity)
+    return Reply(
+        {
+            "success": True,
+            "role": who.role,
+            "playerId": who.player_id,
+            "staffId": who.staff_id,
+            "displayName": who.display_name,
+            "chatEnabled": who.chat_enabled,
+            "expiresAt": iso_time(who.expires_at),
+        }
+    )
+
+
+async def _identity(portal: Portal, caller: Caller) -> Identity:
+    """Return the caller's identity, or raise the refusal that any other call would meet."""
+    who = await portal.whoami(caller)
+    if who.role != "none":
+        return who
+    match read_key(caller.token).role:
+        case "service_role":
+            text = "the service key needs X-GRE-Act-As: player:<id> or staff:<id> (of active staff)"
+            raise Refused(403, "act_as_required", text)
+        case "anon":
+            raise Refused(401, "not_authenticated", "a user's token is required")
+    raise Refused(403, "no_identity", "this user is neither a player nor active staff")
 
 
 async def _page(player_id: int, query: History, call: Call, *, sessions: bool = False) -> Json:

@@ -68,12 +68,13 @@ def welcome(who: Identity, sessions: list[Json], staff_online: int) -> Json:
     """What `authenticated` says."""
     own: Json = {"playerId": who.player_id} if who.role == "player" else {"staffId": who.staff_id}
     return {
-        "success": True, "role": who.role, **own, "expiresAt": _iso(who.expires_at),
+        "success": True, "role": who.role, **own, "expiresAt": iso_time(who.expires_at),
         "sessions": sessions, "staffOnline": staff_online,
     }  # fmt: skip
 
 
-def _iso(seconds: float | None) -> str | None:
+def iso_time(seconds: float | None) -> str | None:
+    """Write unix seconds as the API writes times; None for none, and for what no date can say."""
     if seconds is None or not 0 <= seconds < 253402300800:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -14,6 +14,8 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 BIGINT = 2**63 - 1
+EXACT = 2**53 - 1
+"""The largest number that every reader of JSON takes exactly: the documented bound, and the database's for players."""
 MAX_TEXT = 4000
 MAX_PAGE = 500
 
@@ -78,9 +80,9 @@ def _number(low: int, high: int) -> dict[str, Any]:
 
 
 PlayerId = Annotated[
-    int, _whole(1, BIGINT), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": BIGINT})
+    int, _whole(1, BIGINT), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXACT})
 ]
-Seq = Annotated[int, _whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": BIGINT})]
+Seq = Annotated[int, _whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": EXACT})]
 Limit = Annotated[
     int, _whole(1, MAX_PAGE), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE})
 ]
@@ -96,7 +98,7 @@ Chat = Annotated[
 AnyPlayer = Annotated[
     PlayerId | None,
     BeforeValidator(_blank),
-    WithJsonSchema({"anyOf": [*_number(1, BIGINT)["anyOf"], {"type": "null"}]}),
+    WithJsonSchema({"anyOf": [*_number(1, EXACT)["anyOf"], {"type": "null"}]}),
 ]
 AnySeq = Annotated[Seq | None, BeforeValidator(_blank)]
 AnyUuid = Annotated[Uuid | None, BeforeValidator(_blank)]
@@ -142,6 +144,15 @@ class SendReply(Input):
     message: Chat = Field(examples=["It is free from eight."])
     id: AnyUuid = Field(
         None, description="Chosen by the client, once per message: makes it safe to send again."
+    )
+
+
+class ReadMark(Input):
+    """Up to which message the caller has read."""
+
+    up_to_seq: Seq = Field(
+        examples=[12],
+        description="The `seq` of the last message read; beyond the last one counts as the last one.",
     )
 
 

@@ -66,6 +66,33 @@ class Sent(_Answer):
     data: Message = Field(description="The same as `message`.")
 
 
+class Marked(_Answer):
+    """Up to where one side has read the other's messages."""
+
+    session_id: UUID = Field(alias="sessionId")
+    by: Literal["player", "staff"]
+    up_to_seq: int = Field(alias="upToSeq", examples=[12], description="The mark as it is now.")
+    timestamp: datetime | None = Field(description="When it was set; null while nothing was read.")
+    changed: bool = Field(description="False where the mark was there already, or further.")
+
+
+class Me(_Answer):
+    """Who the caller is."""
+
+    role: Literal["player", "staff", "admin"]
+    player_id: int | None = Field(alias="playerId", examples=[29], description="Of a player.")
+    staff_id: str | None = Field(alias="staffId", examples=["s1"], description="Of staff and admins.")
+    display_name: str | None = Field(
+        alias="displayName", examples=["Asha"], description="The stored name, if there is one."
+    )
+    chat_enabled: bool = Field(
+        alias="chatEnabled", description="False for a player whose chat is off; true for everybody else."
+    )
+    expires_at: datetime | None = Field(
+        alias="expiresAt", description="When the token ends; null if it does not."
+    )
+
+
 class Conversation(Session):
     """A session with those of its messages that are on the page."""
 

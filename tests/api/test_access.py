@@ -19,10 +19,12 @@ DOORS = [
     ("GET", "/api/gre-chat/messages/29"), ("GET", "/api/chat-history/29"), ("GET", "/api/gre-admin/sessions"),
     ("GET", "/api/gre-admin/messages/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"), ("PUT", "/api/gre-admin/session/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1/status"),
     ("POST", "/api/gre-chat/close-session/29"), ("POST", "/api/gre-chat/enable-player/29"),
-    ("POST", "/api/gre-chat/enable-all-players"), ("POST", "/api/pusher/auth"),
+    ("POST", "/api/gre-chat/enable-all-players"), ("POST", "/api/pusher/auth"), ("GET", "/api/gre-chat/me"),
+    ("POST", "/api/gre-chat/read/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"),
 ]  # fmt: skip
 BODY = {
     "message": "x",
+    "upToSeq": 1,
     "status": "closed",
     "enabled": False,
     "socket_id": "1.2",
@@ -175,10 +177,11 @@ def test_one_player_is_nobody_to_another(api: Api, player_id: int, other_id: int
         one.post(f"/api/gre-chat/enable-player/{player_id}", enabled=True),
         one.post("/api/gre-chat/enable-all-players"),
         one.post("/api/pusher/auth", socket_id="1.2", channel_name=f"private-player-{other_id}"),
+        one.post(f"/api/gre-chat/read/{session}", upToSeq=1),
         one.get("/api/gre-chat/messages/0"),
     ]
     codes = [answer.status_code for answer in asked]
-    assert codes == [403, 403, 404, 404, 403, 403, 403, 409, 403, 403, 403, 403, 403, 403, 403, 403, 422]
+    assert codes == [403, 403, 404, 404, 403, 403, 403, 409, 403, 403, 403, 403, 403, 403, 403, 403, 404, 422]
     assert not [answer for answer in asked if "secret" in answer.text]
     assert one.get("/api/gre-admin/sessions").status_code == 403
     (row,) = api.sql(
@@ -209,6 +212,7 @@ def test_for_whom_the_service_key_speaks(api: Api, player_id: int) -> None:
         nobody.get(path),
         nobody.post("/api/gre-chat/send", **send),
         nobody.post("/api/gre-chat/enable-all-players"),
+        nobody.post("/api/gre-chat/read/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1", upToSeq=1),
     ):
         assert (answer.status_code, answer.json()["code"]) == (403, "act_as_required")
     player = api.backend(f"player:{player_id}")
@@ -259,6 +263,7 @@ def test_staff_who_left_are_nobody(api: Api, player_id: int) -> None:
             who.post("/api/gre-admin/reply", playerId=player_id, message="x"),
             who.get("/api/gre-admin/sessions"),
             who.get(f"/api/chat-history/{player_id}"),
+            who.get("/api/gre-chat/me"),
         ):
             assert (answer.status_code, answer.json()["code"]) == (403, code)
         assert (

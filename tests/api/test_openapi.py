@@ -178,6 +178,8 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "POST /api/gre-admin/reply",
         "GET /api/gre-chat/messages/{player_id}",
         "GET /api/chat-history/{player_id}",
+        "POST /api/gre-chat/read/{session_id}",
+        "GET /api/gre-chat/me",
         "GET /api/gre-admin/sessions",
         "GET /api/gre-admin/queue",
         "GET /api/gre-admin/staff",

@@ -17,7 +17,7 @@ EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_examples_work_one_after_the_other(api: Api) -> None:
-    assert len(EXAMPLES) == 11
+    assert len(EXAMPLES) == 13
     env = {
         "PATH": "/usr/bin:/bin:/usr/local/bin",
         "NO_PROXY": "127.0.0.1",
