@@ -48,6 +48,19 @@ check: setup ## Lint, check types and check who imports whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: fix
+fix: setup ## Format the code and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: wheel
+wheel: setup ## Build the wheel into dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --wheel-dir dist .
+
+.PHONY: ci
+ci: ## Do what CI does on a clean clone
+	sh .ci/run
+
 .PHONY: bench
 bench: setup $(VENV)/.bench ## Measure the relay side by side with what one would use instead
 	$(BIN)/python -m tests.bench $(ARGS)
