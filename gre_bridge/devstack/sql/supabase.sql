@@ -31,6 +31,8 @@ end $$;
 grant anon, authenticated, service_role to authenticator;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
 grant anon, authenticated, service_role to postgres;
+-- Supabase lets postgres set it (supautils); its guide restores data with it.
+grant set on parameter session_replication_role to postgres;
 do $$
 begin
   if current_setting('server_version_num')::int >= 160000 then
