@@ -109,7 +109,9 @@ class Worker:
         return {name: process["pid"] for name, process in told.items() if process}
 
     def all(self) -> list[psutil.Process]:
-        """The supervisor and what it started."""
+        """The supervisor and what it started; empty once it has ended, for its pid may be somebody else's by then."""
+        if self.process is None or self.process.poll() is not None:
+            return []
         with contextlib.suppress(psutil.NoSuchProcess):
             first = psutil.Process(self.pid)
             return [first, *first.children(recursive=True)]
@@ -138,15 +140,17 @@ class Worker:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
-    def kill(self) -> None:
-        """SIGKILL to all of it at once, and reap."""
+    def kill(self) -> float:
+        """SIGKILL to all of it at once, and reap; returns when the last signal was sent, in Unix seconds."""
+        every = self.all()
+        for process in every:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        killed_at = time.time()
         if self.process is not None:
-            every = self.all()
-            for process in every:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
             self.process.wait(10)
             psutil.wait_procs(every, 10)
+        return killed_at
 
     def kill_relay(self) -> None:
         """SIGKILL to the relay alone."""
