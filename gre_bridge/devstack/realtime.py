@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +83,7 @@ class Realtime:
         idle_poll: float = 0.5,
         limits: Limits | None = None,
         limit_tick: float = TICK,
+        limit_clock: Callable[[], float] = time.monotonic,
         cold_start: tuple[float, float] = (1.0, 3.0),
         publication_check: float = 60.0,
         silence: float = 60.0,
@@ -95,7 +97,7 @@ class Realtime:
         self.cold_start = cold_start
         self.silence = silence
         self.faults = RealtimeFaults()
-        self.tenant = Tenant(limits or Limits(), tick=limit_tick)
+        self.tenant = Tenant(limits or Limits(), tick=limit_tick, clock=limit_clock)
         self.poller = WalPoller(
             dsn=dsn,
             publication=publication,

@@ -135,6 +135,30 @@ async def until(condition: Any, timeout: float = 20.0) -> None:
             await asyncio.sleep(0.005)
 
 
+class RateClock:
+    """The clock of a tenant's rates. It moves when a test says so, however long the machine takes for the rest."""
+
+    TICK = 0.25
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        return self._now
+
+    def tick(self, count: int = 1) -> None:
+        """Let so many looks at the rates become due."""
+        self._now += count * self.TICK
+
+    def empty(self) -> None:
+        """Let everything that was counted so far leave the averages."""
+        self.tick(BUCKETS + 1)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"limit_tick": self.TICK, "limit_clock": self}
+
+
 def beat(ref: str | None) -> dict[str, Any]:
     return {"ref": ref, "event": "phx_reply", "payload": {"status": "ok", "response": {}}, "topic": "phoenix"}
 
@@ -595,22 +619,25 @@ async def test_a_lost_slot_is_replaced_without_a_word(
 
 
 async def test_above_the_rate_row_changes_are_dropped_silently(postgres: EmbeddedPostgres, db: Any) -> None:
-    limits = Limits(events_per_second=10)
-    async with serve(postgres, limits=limits, limit_tick=0.2) as served:
+    clock, limits = RateClock(), Limits(events_per_second=10)
+    async with serve(postgres, limits=limits, **clock.options) as served:
         client, changes = await served.client(), served.realtime.tenant.changes
         await client.subscribe("realtime:rate", BINDING)
         # The rate is looked at once in a tick: what comes before that passes, however much it is.
         await db.execute("insert into gre_chat_messages (room) select 'many' from generate_series(1, 150)")
         for _ in range(150):
             await client.read()
-        await until(lambda: changes.exceeded)
+        assert not changes.exceeded
+        clock.tick()
+        assert changes.exceeded
         await db.execute("insert into gre_chat_messages (room) values ('dropped')")
         await until(lambda: served.realtime.tenant.dropped["postgres_changes"] == 1)
         # Broadcasts have a counter of their own.
         await client.join("realtime:gre:relay", private=True, ref="2")
         await db.execute("""select realtime.send('{}'::jsonb, 'ring', 'gre:relay', true)""")
         assert (await client.read())["event"] == "broadcast"
-        await until(lambda: not changes.exceeded)
+        clock.empty()
+        assert not changes.exceeded
         await db.execute("insert into gre_chat_messages (room) values ('heard')")
         assert (await client.read())["payload"]["data"]["record"]["room"] == "heard"
 
@@ -620,7 +647,8 @@ async def test_above_the_rate_broadcasts_from_the_database_are_dropped_silently(
 ) -> None:
     """Each counts once as sent and once for each client that is handed one."""
     send = """select realtime.send('{"n":1}'::jsonb, 'ring', 'gre:relay', true)"""
-    async with serve(postgres, limits=Limits(events_per_second=10), limit_tick=0.2) as served:
+    clock = RateClock()
+    async with serve(postgres, limits=Limits(events_per_second=10), **clock.options) as served:
         clients = [await served.client() for _ in range(2)]
         for client in clients:
             await client.join("realtime:gre:relay", private=True)
@@ -631,12 +659,15 @@ async def test_above_the_rate_broadcasts_from_the_database_are_dropped_silently(
             for _ in range(20):
                 assert (await client.read())["event"] == "broadcast"
         assert tenant.handed_out["gre:relay"] == 40
-        await until(lambda: tenant.events.exceeded)
+        assert not tenant.events.exceeded
+        clock.tick()
+        assert tenant.events.exceeded
         await db.execute(send)
         await until(lambda: tenant.dropped["gre:relay"] == 1)
         for client in clients:
             await client.quiet(0.05)
-        await until(lambda: not tenant.events.exceeded)
+        clock.empty()
+        assert not tenant.events.exceeded
         assert tenant.events.average < 10
         await db.execute(send)
         assert (await clients[0].read())["event"] == "broadcast"
@@ -664,7 +695,8 @@ async def test_a_client_that_floods_is_not_stopped_but_its_hearers_are(
     postgres: EmbeddedPostgres, db: Any
 ) -> None:
     flood = {"type": "broadcast", "event": "x", "payload": {}}
-    async with serve(postgres, limits=Limits(events_per_second=50), limit_tick=0.2) as served:
+    clock = RateClock()
+    async with serve(postgres, limits=Limits(events_per_second=50), **clock.options) as served:
         sender, hearer, other = [await served.client() for _ in range(3)]
         await sender.join("realtime:flood")
         await hearer.join("realtime:flood")
@@ -675,7 +707,8 @@ async def test_a_client_that_floods_is_not_stopped_but_its_hearers_are(
             assert (await hearer.read())["event"] == "broadcast"
             assert tenant.handed_out["flood"] == n
         tenant.events.add(1000)
-        await until(lambda: tenant.events.exceeded)
+        clock.tick()
+        assert tenant.events.exceeded
         await sender.send("realtime:flood", "broadcast", flood)
         assert (await hearer.read())["event"] == "broadcast"
         error = system("Too many messages per second", "flood", status="error", extension="system")
@@ -701,7 +734,8 @@ async def test_joins_users_channels_and_payloads_have_limits(postgres: EmbeddedP
         payload_bytes=100,
         events_per_second=1e6,
     )
-    async with serve(postgres, limits=limits, limit_tick=0.2, handshake_delay=0.0) as served:
+    clock = RateClock()
+    async with serve(postgres, limits=limits, handshake_delay=0.0, **clock.options) as served:
         one, two = await served.client(), await served.client()
         await one.join("realtime:a")
         answer = await one.join("realtime:b", ref="2")
@@ -721,7 +755,8 @@ async def test_joins_users_channels_and_payloads_have_limits(postgres: EmbeddedP
         await until(lambda: served.realtime.users == 1)
         three = await served.client()
         served.realtime.tenant.joins.add(100)
-        await until(lambda: served.realtime.tenant.joins.exceeded)
+        clock.tick()
+        assert served.realtime.tenant.joins.exceeded
         await three.send("realtime:a", "phx_join", {"config": {}}, "1", "1")
         await asyncio.wait_for(three.socket.wait_closed(), 20)
         with pytest.raises(InvalidStatus) as refused:
