@@ -8,13 +8,18 @@ const PAGE = 100
 const MARKS: Mark[] = ['sent', 'delivered', 'read']
 const FILL_AFTER = 1000
 
+interface Query {
+  limit: number
+  before_seq?: number
+  after_seq?: number
+}
+
 export class Conversation {
   /** Ascending by seq. */
   messages: Message[] = []
   /** Changes whenever `messages` does. */
   version = 0
   loaded = false
-  loading = false
   hasOlder = false
   error = ''
   /** There is no such session. */
@@ -24,6 +29,8 @@ export class Conversation {
   /** The first seq that was unread when the conversation was opened; 0 if none was. */
   unreadFrom = 0
   private filling: number | undefined
+  /** The latest read, while it is under way. */
+  private reading: Promise<void> | undefined
 
   constructor(
     readonly id: string,
@@ -32,6 +39,10 @@ export class Conversation {
     private readonly changed: () => void,
     private readonly session: (session: Session) => void,
   ) {}
+
+  get loading(): boolean {
+    return this.reading !== undefined
+  }
 
   /** Up to which seq everything is here. */
   get upTo(): number {
@@ -45,17 +56,18 @@ export class Conversation {
 
   /** Read the newest page: at first, and again for marks that changed while the connection was away. */
   async refresh(): Promise<void> {
-    if (this.loading) return
+    await this.reading
     await this.read({ limit: PAGE }, (more) => {
       if (!this.loaded) this.hasOlder = more
       this.loaded = true
     })
   }
 
-  /** Read the page before the first message that is here. */
+  /** Read the page before the first message that is here. While a read is under way, wait for that one instead. */
   async older(): Promise<void> {
+    if (this.reading) return this.reading
     const first = this.messages[0]
-    if (this.loading || !this.hasOlder || !first) return
+    if (!this.hasOlder || !first) return
     await this.read({ limit: PAGE, before_seq: first.seq }, (more) => (this.hasOlder = more))
   }
 
@@ -90,12 +102,17 @@ export class Conversation {
     })
   }
 
-  private async read(
-    query: { limit: number; before_seq?: number; after_seq?: number },
-    done: (more: boolean) => void,
-  ): Promise<void> {
-    this.loading = true
+  private read(query: Query, done: (more: boolean) => void): Promise<void> {
+    const reading = this.page(query, done).then(() => {
+      if (this.reading === reading) this.reading = undefined
+      this.changed()
+    })
+    this.reading = reading
     this.changed()
+    return reading
+  }
+
+  private async page(query: Query, done: (more: boolean) => void): Promise<void> {
     try {
       const page = await this.api.messages(this.id, query)
       this.error = ''
@@ -107,7 +124,5 @@ export class Conversation {
       this.error = error instanceof ApiError ? error.message : 'The messages could not be read.'
       this.missing = error instanceof ApiError && error.status === 404
     }
-    this.loading = false
-    this.changed()
   }
 }

@@ -275,7 +275,8 @@ export class Desk extends Emitter {
       if (open !== this.open || players().length >= unread) break
       await open.older()
     }
-    if (open !== this.open) return
+    // (While pages are read, a new connection may have begun this a second time.)
+    if (open !== this.open || open.ready) return
     open.unreadFrom = unread ? (players().at(-unread)?.seq ?? players()[0]?.seq ?? 0) : 0
     open.ready = open.loaded
     this.waitedSince ??= this.queue.sessions.get(open.id)?.waiting_since ?? null

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 from playwright.sync_api import Route, expect
 
@@ -72,17 +73,65 @@ def test_a_conversation_opens_at_the_first_unread_message_and_what_was_seen_is_r
     expect(sam.row(29)).to_have_attribute("data-unread", "0")
 
 
-def test_what_is_unread_is_found_beyond_the_first_page(world: World, sam: Staff) -> None:
+def _write_201(world: World) -> None:
     world.write(29, "number 0", "Asha")
     for first in (1, 101):
         world.sql(
             "select gre_send_messages((select jsonb_agg(jsonb_build_object('player_id', 29, 'sender', 'player', 'message', 'number ' || n) order by n)"
             " from generate_series(%s::int, %s::int) n))", first, first + 99,
         )  # fmt: skip
+
+
+def test_what_is_unread_is_found_beyond_the_first_page(world: World, sam: Staff) -> None:
+    _write_201(world)
     expect(sam.row(29)).to_have_attribute("data-unread", "201")
     sam.open(29)
     expect(sam.message("number 0")).to_be_in_viewport()
     expect(sam.message("number 60")).to_have_count(0)
+
+
+_KEEP_SOCKETS = """
+window.__sockets = []
+window.WebSocket = class extends WebSocket {
+  constructor(...given) {
+    super(...given)
+    window.__sockets.push(this)
+  }
+}
+"""
+
+
+def test_a_new_connection_while_older_pages_are_read_leaves_the_first_unread_message_where_it_is(
+    world: World, join: Join
+) -> None:
+    """Begun in the middle, the page would mark as read what nobody has seen."""
+    sam = join(Staff)
+    sam.context.add_init_script(_KEEP_SOCKETS)
+    sam.enter()
+    _write_201(world)
+    expect(sam.row(29)).to_have_attribute("data-unread", "201")
+    held: list[Route] = []
+    released = threading.Event()
+    sam.page.route(
+        "**/api/gre-admin/messages/*before_seq=*",
+        lambda route: route.continue_() if released.is_set() else held.extend([route]),
+    )
+    with sam.page.expect_request("**/api/gre-admin/messages/*before_seq=*"):
+        sam.row(29).first.click()
+    sam.page.evaluate("window.__sockets[0].close()")
+    wait_until(lambda: sam.page.evaluate("window.__sockets.length") == 2, 30, what="a new connection")
+    sam.live()
+    expect(sam.at("messages")).to_have_attribute("data-loaded", "100")
+    expect(sam.at("unread-line")).to_have_count(0)
+    released.set()
+    for route in held:
+        route.continue_()
+    expect(sam.message("number 0")).to_be_in_viewport()
+    wait_until(lambda: int(sam.row(29).get_attribute("data-unread") or 0) < 201, 30, what="marks")
+    (seen,) = world.sql(
+        "select max(seq) as n from gre_chat_messages where sender = 'player' and status = 'read'"
+    )
+    assert seen["n"] < 60
 
 
 def test_a_conversation_handed_over_to_me_is_told(world: World, join: Join) -> None:
