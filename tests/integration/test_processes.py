@@ -300,34 +300,49 @@ class Muffled(Worker):
         return False
 
 
-def unread_pipe() -> int:
-    """A pipe that is full and that nobody reads (its reading end is left open on purpose)."""
-    _, writing = os.pipe()
+@contextlib.contextmanager
+def unread_pipe() -> Iterator[int]:
+    """A pipe that is full and that nobody reads."""
+    reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
         while True:
             os.write(writing, b"x" * 4096)
     os.set_blocking(writing, True)
-    return writing
+    try:
+        yield writing
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
-def broken_pipe() -> int:
+@contextlib.contextmanager
+def broken_pipe() -> Iterator[int]:
     reading, writing = os.pipe()
     os.close(reading)
-    return writing
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[int]:
+    with Path("/dev/full").open("wb", buffering=0) as disk:
+        yield disk.fileno()
 
 
 @pytest.mark.parametrize(
     "stderr",
-    [unread_pipe, broken_pipe, lambda: os.open("/dev/full", os.O_WRONLY)],
+    [unread_pipe, broken_pipe, full_disk],
     ids=["a pipe nobody reads", "a reader that has gone", "a full disk"],
 )
 def test_lines_that_cannot_be_written_are_dropped_and_counted(
-    stack: StackProcess, stderr: Callable[[], int]
+    stack: StackProcess, stderr: Callable[[], contextlib.AbstractContextManager[int]]
 ) -> None:
-    descriptor = stderr()
-    worker = Muffled(stack, descriptor)
-    try:
+    with stderr() as descriptor, contextlib.ExitStack() as exits:
+        worker = Muffled(stack, descriptor)
+        exits.callback(worker.kill)
         wait_until(worker._ready, 30, what="/readyz")
         for _ in range(20):
             assert stack.insert(player_id=29, sender="player", message="hello").status_code == 201
@@ -337,9 +352,6 @@ def test_lines_that_cannot_be_written_are_dropped_and_counted(
         began = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - began < 10
-    finally:
-        worker.kill()
-        os.close(descriptor)
 
 
 def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) -> None:
@@ -365,8 +377,10 @@ def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) 
 
 def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(stack: StackProcess) -> None:
     token = stack.keys.user_token("player", player_id=29)
-    with stack.worker(GRE_ACCESS_LOG="1") as worker:
-        api = httpx.Client(base_url=worker.url, timeout=10, trust_env=False)
+    with (
+        stack.worker(GRE_ACCESS_LOG="1") as worker,
+        httpx.Client(base_url=worker.url, timeout=10, trust_env=False) as api,
+    ):
         own = {"Authorization": f"Bearer {token}"}
         sent = api.post("/api/gre-chat/send", json={"message": "whispered words"}, headers=own).json()
         api.post(
