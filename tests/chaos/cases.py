@@ -124,7 +124,7 @@ def _realtime() -> list[Case]:
             fault=b.realtime(drop=False, mute=True), lasts=8, recovers=HEARD_BY_HEARTBEAT, others=DEAF,
         ),
         Case(
-            name="realtime-deaf", what="Realtime is joined and answers, but no bell rings",
+            name="realtime-deaf", what="Realtime is joined and answers, but no wake-up arrives",
             fault=b.realtime(drop=False, deaf=True), lasts=8, recovers=6.5, others=DEAF, short=True, soak=True,
         ),
         Case(

@@ -26,6 +26,7 @@ from gre_bridge.daemon.relay_process import GIVE_UP
 from gre_bridge.doctor.keys import judge_service_key
 from gre_bridge.doctor.local import SPARE_FILES
 from gre_bridge.settings import Settings, secret_names, variables
+from gre_bridge.store import SCHEMA_VERSIONS
 from gre_bridge.telemetry import Metrics
 from tests.loopback import Reply, serving
 
@@ -35,6 +36,8 @@ ALERTS = (DEPLOY / "prometheus" / "alerts.yaml").read_text()
 DASHBOARD = json.loads((DEPLOY / "grafana" / "gre-bridge.json").read_text())
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 UNIT = (DEPLOY / "gre-bridge.service").read_text()
+PRUNE = (DEPLOY / "gre-bridge-prune.service").read_text()
+TIMER = (DEPLOY / "gre-bridge-prune.timer").read_text()
 COMPOSE = (DEPLOY / "compose.yaml").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
@@ -104,8 +107,8 @@ def test_every_alert_that_was_promised_is_there_and_is_explained() -> None:
         "GreWorkerDown",
     } <= set(alerts)
     assert len(re.findall(r"^ +expr: ", ALERTS, re.MULTILINE)) == len(alerts)
-    pages = re.findall(r"^ +runbook_url: https://\S+/docs/operations\.md#(\w+)$", ALERTS, re.MULTILINE)
-    assert pages == [name.lower() for name in alerts]
+    sections = re.findall(r'^ +runbook: "docs/operations\.md, section (\w+)"$', ALERTS, re.MULTILINE)
+    assert sections == alerts and "example.com" not in ALERTS
     for name in alerts:
         assert f"\n### {name}\n" in OPERATIONS
 
@@ -282,13 +285,16 @@ def test_compose_gives_each_service_only_secrets_that_are_declared() -> None:
 # systemd ------------------------------------------------------------------------------------------------------------
 
 
-def unit(name: str) -> list[str]:
-    return re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+def unit(name: str, text: str = UNIT) -> list[str]:
+    return re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)
 
 
-def test_the_unit_hands_over_each_credential_that_it_names() -> None:
-    loaded = {one.partition(":")[0] for one in unit("LoadCredential")}
-    used = {m[2]: m[1] for one in unit("Environment") if (m := re.fullmatch(r"(\w+)_FILE=%d/(\w+)", one))}
+@pytest.mark.parametrize("text", [UNIT, PRUNE])
+def test_the_unit_hands_over_each_credential_that_it_names(text: str) -> None:
+    loaded = {one.partition(":")[0] for one in unit("LoadCredential", text)}
+    used = {
+        m[2]: m[1] for one in unit("Environment", text) if (m := re.fullmatch(r"(\w+)_FILE=%d/(\w+)", one))
+    }
     assert used.keys() == loaded
     assert set(used.values()) <= {names[0] for names in secret_names()}
 
@@ -302,10 +308,29 @@ def test_the_units_limits_leave_the_daemon_its_time_and_its_sockets() -> None:
     assert unit("Type") == ["notify"] and unit("Restart") == ["always"] and unit("WatchdogSec") == ["60"]
 
 
+def test_pruning_is_started_once_a_day_with_a_command_that_exists() -> None:
+    [command] = unit("ExecStart", PRUNE)
+    path, *arguments = command.split()
+    assert unit("ExecStart")[0].split()[0] == path and unit("Type", PRUNE) == ["oneshot"]
+    said = get_command(app).commands["prune"].params  # type: ignore[attr-defined]
+    assert arguments[0] == "prune"
+    assert {word for word in arguments if word.startswith("--")} <= {opt for one in said for opt in one.opts}
+    assert unit("OnCalendar", TIMER) == ["*-*-* 03:30:00"] and unit("Persistent", TIMER) == ["true"]
+    shared = [
+        line
+        for line in UNIT.split("DynamicUser=")[1].splitlines()
+        if line and not line.startswith(("[", "WantedBy"))
+    ]
+    assert set(shared) <= set(PRUNE.split("DynamicUser=")[1].splitlines()), "the same confinement"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(tmp_path: Path) -> None:
-    here = tmp_path / "gre-bridge.service"
-    here.write_text(UNIT.replace("/opt/gre-bridge/bin/gre-bridge", "/bin/true"))
+@pytest.mark.parametrize(("name", "text"), [("gre-bridge", UNIT), ("gre-bridge-prune", PRUNE)])
+def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    here = tmp_path / f"{name}.service"
+    here.write_text(text.replace("/opt/gre-bridge/bin/gre-bridge", "/bin/true"))
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(here)],
         capture_output=True,
@@ -339,6 +364,14 @@ def test_the_token_that_the_guide_signs_is_one_that_the_doctor_takes() -> None:
     assert jwt.decode(token, secret, ["HS256"])["role"] == "gre_worker"
     said = judge_service_key(token, url="https://chat.example.com", now=time.time())
     assert said.status == "ok" and "gre_worker" in said.found
+
+
+def test_the_table_of_versions_ends_with_this_release() -> None:
+    rows = re.findall(r"^\| (\d+\.\d+\.\d+) \| (\d+)(?: to (\d+))? \| (\d+) \|$", OPERATIONS, re.MULTILINE)
+    release, lowest, highest, made = rows[-1]
+    assert release == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert range(int(lowest), int(highest or lowest) + 1) == SCHEMA_VERSIONS
+    assert int(made) == SCHEMA_VERSIONS[-1]
 
 
 def test_every_link_of_the_guide_leads_somewhere() -> None:
