@@ -377,3 +377,82 @@ create table if not exists public.gre_staff (
 alter table public.gre_chat_players enable row level security;
 alter table public.gre_staff enable row level security;
 revoke all on public.gre_chat_players, public.gre_staff from public, anon, authenticated;
+
+-- What docs/tables.md says of them.
+comment on table public.gre_chat_sessions is 'Conversations. A player has at most one that is open.';
+comment on column public.gre_chat_sessions.id is 'The session''s id.';
+comment on column public.gre_chat_sessions.player_id is 'Whose conversation it is. Written once.';
+comment on column public.gre_chat_sessions.player_name is
+  'The player''s stored name, or the one with which the session began.';
+comment on column public.gre_chat_sessions.status is
+  'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
+comment on column public.gre_chat_sessions.assigned_staff_id is 'To whom of the staff it is assigned; null to nobody.';
+comment on column public.gre_chat_sessions.last_seq is
+  'seq of its last message, 0 while there is none. Belongs to the server.';
+comment on column public.gre_chat_sessions.rev is 'Grows with every change of the session. Belongs to the server.';
+comment on column public.gre_chat_sessions.last_message_at is 'Time of its last message. Belongs to the server.';
+comment on column public.gre_chat_sessions.unread_by_staff is
+  'The player''s messages that staff have not marked as read. Belongs to the server.';
+comment on column public.gre_chat_sessions.unread_by_player is
+  'Staff''s and system messages that the player has not marked as read. Belongs to the server.';
+comment on column public.gre_chat_sessions.created_at is 'When it was opened. Belongs to the server.';
+comment on column public.gre_chat_sessions.updated_at is 'When it changed last. Belongs to the server.';
+comment on column public.gre_chat_sessions.closed_at is
+  'When it was closed; null while it is open. Belongs to the server.';
+comment on column public.gre_chat_sessions.player_read_seq is
+  'Up to which seq the player has read staff''s messages. Belongs to the server: call gre_mark_read.';
+comment on table public.gre_chat_messages is 'Messages. Portals insert; nobody changes or deletes what was sent.';
+comment on column public.gre_chat_messages.id is
+  'Chosen by the client (a UUID, once for each message: makes a second try safe) or by the database.';
+comment on column public.gre_chat_messages.session_id is
+  'Its session. Left out, it is the player''s open session, which is opened if there is none.';
+comment on column public.gre_chat_messages.seq is
+  '1, 2, 3 ... in its session without gaps, in the order of commits. Belongs to the server.';
+comment on column public.gre_chat_messages.player_id is
+  'Whose conversation it is; a player''s own, or the session''s, by default.';
+comment on column public.gre_chat_messages.player_name is 'The player''s name when it was sent. The stored name wins.';
+comment on column public.gre_chat_messages.sender is
+  'player, staff or system; gre and gre_staff are taken for staff. Must be what the caller is; system is for the service key.';
+comment on column public.gre_chat_messages.sender_id is 'Who wrote it: the player''s id or the staff id. From the token.';
+comment on column public.gre_chat_messages.sender_name is
+  'Shown as its author, at most 80 characters. The stored name wins.';
+comment on column public.gre_chat_messages.message is 'The text: 1 to 4000 characters, of which one can be seen.';
+comment on column public.gre_chat_messages.status is
+  'sent, delivered or read (the other side has marked it). Belongs to the server.';
+comment on column public.gre_chat_messages.metadata is
+  'What a portal keeps with it: JSON of at most 4 KB. Never relayed.';
+comment on column public.gre_chat_messages.created_at is 'When the database took it. Belongs to the server.';
+comment on column public.gre_chat_messages.timestamp is
+  'The same as created_at, unless the service key wrote another time (an import).';
+comment on table public.gre_online_status is 'Presence of the staff, one row for each person.';
+comment on column public.gre_online_status.staff_id is 'Whose status it is; staff write their own.';
+comment on column public.gre_online_status.display_name is 'The name that is shown. The stored name wins.';
+comment on column public.gre_online_status.status is 'online, away or offline.';
+comment on column public.gre_online_status.last_seen_at is
+  'When the status was last written: it holds for some minutes after that unless expires_at says until when.';
+comment on column public.gre_online_status.updated_at is 'When the row changed last.';
+comment on table public.push_notifications is 'Pushes: one row for each that the bridge sends. A row inserted as queued is sent.';
+comment on column public.push_notifications.id is 'The push''s id.';
+comment on column public.push_notifications.delivery_id is
+  'The delivery that it was sent for; null for one that was queued here. Belongs to the server.';
+comment on column public.push_notifications.message_id is 'The message that it tells of, if it tells of one.';
+comment on column public.push_notifications.audience is 'staff or player.';
+comment on column public.push_notifications.recipients is
+  'OneSignal external ids, a list. For staff null means those on duty; for players it must be given.';
+comment on column public.push_notifications.title is 'Its heading, at most 4,000 bytes.';
+comment on column public.push_notifications.body is 'Its text, at most 16,000 bytes; the title where it is null.';
+comment on column public.push_notifications.data is
+  'JSON for the app, at most 16 KB (OneSignal itself takes about 2 KB).';
+comment on column public.push_notifications.status is 'queued, then sent, failed, expired or no_recipients.';
+comment on column public.push_notifications.provider_id is 'OneSignal''s id of the notification.';
+comment on column public.push_notifications.error is 'Why it failed.';
+comment on column public.push_notifications.created_at is 'When it was queued or sent.';
+comment on column public.push_notifications.sent_at is 'When OneSignal took it.';
+comment on table public.gre_chat_players is 'Profiles of players. A player without a row may chat.';
+comment on column public.gre_chat_players.player_id is 'The player''s id, 1 to 9007199254740991.';
+comment on column public.gre_chat_players.user_id is
+  'The Supabase Auth user who is this player, where tokens carry no claims (gre_link_user).';
+comment on column public.gre_chat_players.display_name is 'The stored name; it wins over what a portal sends.';
+comment on column public.gre_chat_players.chat_enabled is
+  'False turns the player''s chat off: reading goes on, sending is refused (chat_disabled).';
+comment on column public.gre_chat_players.updated_at is 'When the row changed last.';

@@ -154,7 +154,10 @@ select gre.backfill('public.gre_chat_sessions', $$
     player_read_seq = greatest(last_seq - unread_by_player, 0)
   where staff_read_seq <> greatest(last_seq - unread_by_staff, 0) or player_read_seq <> greatest(last_seq - unread_by_player, 0)
 $$);
-comment on column public.gre_chat_sessions.staff_read_seq is 'Up to which seq staff have read the player''s messages.';
+comment on column public.gre_chat_sessions.staff_read_seq is
+  'Up to which seq staff have read the player''s messages. Belongs to the server: call gre_mark_read.';
+comment on column public.gre_chat_sessions.staff_read_at is 'When staff moved that mark. Belongs to the server.';
+comment on column public.gre_chat_sessions.player_read_at is 'When the player moved its mark. Belongs to the server.';
 alter table public.gre_online_status add column if not exists expires_at timestamptz;
 comment on column public.gre_online_status.expires_at is 'When the status becomes offline unless a heartbeat moves it; null never.';
 -- (Not coalesce(): that counts as leaky, so under row-level security a cursor could not be looked up in the index.)

@@ -52,6 +52,25 @@ def faults(got: dict[str, Any]) -> dict[str, str]:
     return {d.push["id"]: d.fault for lane in read.lanes for d in lane.deliveries if d.push is not None}
 
 
+@pytest.mark.parametrize(
+    ("columns", "values", "code"),
+    [
+        ("title", "'t'", "audience_unknown"),
+        ("title, audience", "'t', 'players'", "audience_unknown"),
+        ("title, audience", "'t', 'player'", "recipients_missing"),
+        ("title, audience, recipients", "'t', 'player', '{}'", "recipients_missing"),
+    ],
+)
+def test_a_push_for_nobody_is_refused_at_the_insert(conn: Conn, columns: str, values: str, code: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        conn.execute(f"insert into push_notifications ({columns}) values ({values})".encode())
+    assert (refused.value.sqlstate, refused.value.diag.message_hint) == ("PT400", code)
+    assert one(conn, "select count(*) from push_notifications") == 0
+    # Staff on duty are found by the bridge, and a row that is not to be sent is a record.
+    conn.execute("insert into push_notifications (audience, title) values ('staff', 't')")
+    conn.execute("insert into push_notifications (title, status) values ('t', 'sent')")
+
+
 @pytest.mark.parametrize("data", ['{"n": 1e400}', f'{{"deep": {DEEP}}}', f'{{"n": {"9" * 400}}}'])
 def test_a_push_whose_data_cannot_be_read_fails_alone(conn: Conn, data: str) -> None:
     bad, good = queue(conn, data), queue(conn, '{"a": 1}')

@@ -25,6 +25,8 @@ const showSession = (session) => say({ session })
 const ring = () => say({ rang: true })
 const PLAYER_ID = Number(process.env.PLAYER_ID)
 const { SESSION_ID, STAFF_ID } = process.env
+const UP_TO_SEQ = Number(process.env.UP_TO_SEQ)
+const PLAYER_IDS = JSON.parse(process.env.PLAYER_IDS ?? '[]')
 const rows = JSON.parse(process.env.ROWS ?? '[]')
 """
 JS_AFTER = """
@@ -160,6 +162,16 @@ def test_a_player_reads_back_what_it_sent(world: World, start: Start, rest: Any,
     assert shown(portal, 1) == [[1, row["session_id"]]]
 
 
+@by(("js", "page: set up", "player: send safely and read back"))
+def test_a_player_reads_back_what_a_repeat_stored(
+    world: World, start: Start, rest: Any, program: Program
+) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    (row,) = stored(rest, id_)
+    assert shown(portal, 1) == [[1, row["session_id"], 1]]
+
+
 @by(
     ("js", "page: set up", "player: show the history"), ("python", "page: set up", "player: show the history")
 )
@@ -266,6 +278,66 @@ def test_staff_assign_and_close(world: World, start: Start, send: Any, rest: Any
         "s1",
         closed_at,
     )
+
+
+@by(("js", "page: set up", "player or staff: mark as read"))
+@pytest.mark.parametrize("role", ["player", "staff"])
+def test_each_side_marks_as_read(
+    world: World, start: Start, send: Any, rest: Any, role: str, program: Program
+) -> None:
+    id_ = world.new_player()
+    session = send(id_, "Hello")["session_id"]
+    send(id_, "Welcome", sender="staff")
+    portal = start(program, role=role, player=id_, SESSION_ID=session, UP_TO_SEQ=2)
+    assert shown(portal, 1) == [[role, 2, True]]
+    (row,) = rest("GET", f"gre_chat_sessions?id=eq.{session}")
+    assert (row["unread_by_player"], row["unread_by_staff"]) == ((0, 1) if role == "player" else (1, 0))
+
+
+@by(("js", "page: set up", "player: show what staff have read"))
+def test_a_player_sees_what_staff_have_read(world: World, start: Start, send: Any, program: Program) -> None:
+    id_ = world.new_player()
+    session = send(id_, "Hello")["session_id"]
+    portal = start(program, player=id_)
+    staff = {
+        "apikey": world.env["SUPABASE_ANON_KEY"],
+        "Authorization": f"Bearer {world.keys.user_token('staff', staff_id='s1')}",
+    }
+    body = {"p_session_id": session, "p_up_to_seq": 1}
+    mark = httpx.post(f"{world.url}/rest/v1/rpc/gre_mark_read", json=body, headers=staff, timeout=20).json()
+    assert shown(portal, 1) == [[session, "staff", 1, mark["timestamp"]]]
+
+
+@by(("js", "page: set up", "player or staff: who am I"))
+def test_a_page_asks_who_it_is_and_whether_chat_is_on(
+    world: World, start: Start, rest: Any, program: Program
+) -> None:
+    id_ = world.new_player()
+    rest("POST", "gre_chat_players", {"player_id": id_, "chat_enabled": False})
+    assert shown(start(program, player=id_), 1) == [["The chat is off for you."]]
+
+
+@by(("js", "back end: set up", "back end: send a system message"))
+def test_a_back_end_sends_a_system_message(world: World, start: Start, rest: Any, program: Program) -> None:
+    id_ = world.new_player()
+    portal = start(program, player=id_)
+    (row,) = stored(rest, id_)
+    assert shown(portal, 1) == [[row["session_id"], 1, "System"]]
+    (session,) = rest("GET", f"gre_chat_sessions?player_id=eq.{id_}")
+    assert (session["status"], session["waiting_since"], session["unread_by_staff"]) == ("active", None, 0)
+
+
+@by(("js", "back end: set up", "back end: send a notice to many players"))
+def test_a_notice_leaves_no_open_sessions_behind(
+    world: World, start: Start, send: Any, rest: Any, program: Program
+) -> None:
+    talking, *others = ids = [world.new_player() for _ in range(103)]
+    send(talking, "Hello")
+    start(program, PLAYER_IDS=json.dumps(ids[::-1]))
+    sessions = rest("GET", f"gre_chat_sessions?player_id=in.({','.join(map(str, ids))})")
+    open_ = [session["player_id"] for session in sessions if session["status"] != "closed"]
+    assert (len(sessions), open_) == (103, [talking])
+    assert [row["message"] for row in stored(rest, others[-1])] == ["We close at ten today."]
 
 
 @by(("js", "back end: set up", "back end: queue a push"), ("python", "back end: queue a push"))
