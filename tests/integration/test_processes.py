@@ -245,6 +245,41 @@ def test_sigterm_counts_before_the_imports_are_over(stack: StackProcess, argumen
         worker.kill()
 
 
+ORPHANS = """
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come to it, as to process 1
+if os.fork() == 0:
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "0.5"])
+    os._exit(0)
+os.execv(sys.executable, [sys.executable, "-m", "gre_bridge", "run"])
+"""
+
+
+def test_process_1_buries_what_others_left_and_ends_with_its_own_status(stack: StackProcess) -> None:
+    worker = stack.worker()
+    with worker.log.open("wb") as out:
+        worker._from = 0
+        worker.process = subprocess.Popen(
+            [sys.executable, "-c", ORPHANS], env=worker._env, stdout=out, stderr=out
+        )
+    try:
+        wait_until(worker._ready, 60, what="the worker's /readyz")
+        ours = set(worker.pids.values())
+
+        def alone() -> bool:
+            return {child.pid for child in psutil.Process(worker.pid).children()} == ours
+
+        wait_until(alone, 10, what="the end of what others left")
+        worker.kill_relay()  # nor is what the supervisor itself started left as a zombie
+        wait_until(lambda: worker.pids.get("relay") not in {None, *ours}, 20, what="another relay")
+        states = [child.status() for child in psutil.Process(worker.pid).children(recursive=True)]
+        assert psutil.STATUS_ZOMBIE not in states and len(states) == 2
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+
+
 def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "gre_bridge", "status", "--watch"], env={**os.environ, **stack.env},
