@@ -24,12 +24,15 @@ begin
 end $$;
 
 -- Whether there is anything to see: spaces, controls, joiners, marks of direction, fillers, variation selectors and tags are not.
+-- (PL/pgSQL, which keeps its plans: a function with settings is not inlined. Most texts have a printable ASCII character, and the long
+-- class of characters is for the others.)
 create function gre.has_text(p_text text) returns boolean
-language sql immutable parallel safe set search_path = '' as $$
-  select p_text ~ ('[^[:space:]\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f'
+language plpgsql immutable parallel safe set search_path = '' as $$
+begin
+  return p_text ~ '[!-~]' or p_text ~ ('[^[:space:]\u0001-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f'
     '\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a'
-    '\U000e0000-\U000e0fff]')
-$$;
+    '\U000e0000-\U000e0fff]');
+end $$;
 
 -- Names are shown in lists and pushes: one line of at most 80 characters, without what deceives: control characters, bidi
 -- embeddings and overrides, isolates that are not closed, tags. The joiners U+200C and U+200D belong to the spelling of names
@@ -42,6 +45,9 @@ declare
   v_open integer := 0;
   v_char text;
 begin
+  if v_name is null or octet_length(v_name) <= 80 and v_name ~ '^[!-~]([ -~]*[!-~])?$' then
+    return v_name; -- printable ASCII: nothing to remove
+  end if;
   v_name := regexp_replace(v_name,
     '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u2065\u206a-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]', '', 'g');
   v_name := left(regexp_replace(v_name, '^' || v_blank || '|' || v_blank || '$', '', 'g'), 80);
@@ -72,7 +78,7 @@ $$;
 create function gre.json_fits(p_json jsonb, p_bytes integer) returns boolean
 language plpgsql immutable parallel safe set search_path = '' as $$
 begin
-  if p_json is null then
+  if p_json is null or p_json = '{}' then
     return true;
   elsif pg_column_size(p_json) > 8 * p_bytes + 1024 or jsonb_path_exists(p_json, 'strict $.**{33 to last}') then
     return false;

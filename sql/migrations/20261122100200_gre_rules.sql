@@ -16,13 +16,11 @@ declare
   v_who gre.actor;
   v_word text;
 begin
-  if new.session_id = '00000000-0000-0000-0000-000000000000' then
-    new.session_id := null; -- the columns' defaults: not given
-  end if;
-  if new.player_id = 0 then
-    new.player_id := null;
-  end if;
-  if row_security_active('public.gre_chat_messages') then
+  -- Few and plain expressions: each is prepared anew in each transaction, and most have one message.
+  new.session_id := nullif(new.session_id, '00000000-0000-0000-0000-000000000000'); -- the columns' defaults: not given
+  new.player_id := nullif(new.player_id, 0);
+  new.status := 'sent';
+  if row_security_active(tg_relid) then
     v_who := gre.who();
     if v_who.role not in ('player', 'staff', 'admin') or v_who.role = 'player' and new.player_id <> v_who.player_id then
       perform gre.refuse_row('gre_chat_messages');
@@ -30,11 +28,13 @@ begin
     if pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536 then
       null; -- refused below, in words
     else
-      new.sender_name := left(new.sender_name, 400);
-      new.player_name := left(new.player_name, 400);
-      new.sender := left(new.sender, 20);
-      new.sender_id := left(new.sender_id, 128);
-      new.status := 'sent';
+      if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+        or octet_length(new.sender_id) > 128 then
+        new.sender := left(new.sender, 20);
+        new.sender_name := left(new.sender_name, 400);
+        new.player_name := left(new.player_name, 400);
+        new.sender_id := left(new.sender_id, 128);
+      end if;
       if pg_column_size(new) > 65536 then
         perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
       end if;
@@ -55,11 +55,13 @@ begin
   elsif not gre.json_fits(new.metadata, 4096) then
     perform gre.refuse(400, 'metadata_too_large', 'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
   end if;
-  new.sender := left(new.sender, 20);
-  new.sender_name := left(new.sender_name, 400);
-  new.player_name := left(new.player_name, 400);
-  new.sender_id := left(new.sender_id, 128);
-  new.status := 'sent';
+  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+    or octet_length(new.sender_id) > 128 then
+    new.sender := left(new.sender, 20);
+    new.sender_name := left(new.sender_name, 400);
+    new.player_name := left(new.player_name, 400);
+    new.sender_id := left(new.sender_id, 128);
+  end if;
   return new;
 end $$;
 create trigger gre_check_message before insert on public.gre_chat_messages
@@ -70,8 +72,12 @@ create function gre.guest_name(p_player_id bigint, p_name text) returns text
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_name text := gre.clean_name(p_name);
-  v_key text := gre.name_key(v_name);
+  v_key text;
 begin
+  if v_name is null then
+    return null;
+  end if;
+  v_key := gre.name_key(v_name);
   if v_key in ('guestrelations', 'guestrelation', 'gre', 'system', 'staff', 'support', 'admin', 'administrator', 'moderator') then
     return null;
   elsif v_key <> '' and exists (select from public.gre_staff where active and gre.name_key(display_name) = v_key) then

@@ -183,17 +183,19 @@ end $$;
 
 create function gre.messages_to_outbox() returns trigger
 language plpgsql security definer set search_path = '' as $$
+declare
+  v_sessions constant uuid[] := array(select distinct session_id from inserted);
 begin
   -- A statement trigger fires for a skipped row (on conflict do nothing) too.
-  if not exists (select from inserted) then
+  if v_sessions = '{}' then
     return null;
   end if;
   if pg_trigger_depth() > 1 then
     perform set_config('gre.nested', 'on', true); -- for the rest of the transaction
   end if;
   if current_setting('gre.nested', true) = 'on' then
-    perform gre.enqueue_messages(array(select distinct session_id from inserted), array(select id from inserted));
-    perform gre.ring((select array_agg(distinct session_id) from inserted));
+    perform gre.enqueue_messages(v_sessions, array(select id from inserted));
+    perform gre.ring(v_sessions);
     return null;
   end if;
   -- Lanes first, in session order: this also locks those that it leaves as they are.
@@ -213,7 +215,7 @@ begin
       where s.enabled
       order by i.session_id, i.seq, s.name
     ) o;
-  perform gre.ring((select array_agg(distinct session_id) from inserted));
+  perform gre.ring(v_sessions);
   return null;
 end $$;
 

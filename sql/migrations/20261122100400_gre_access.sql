@@ -84,7 +84,7 @@ create policy gre_messages_staff_reads on public.gre_chat_messages for select to
 create policy gre_messages_player_sends on public.gre_chat_messages for insert to authenticated
   with check (player_id = (select gre.my_player_id()) and sender = 'player');
 create policy gre_messages_staff_sends on public.gre_chat_messages for insert to authenticated
-  with check ((select gre.is_staff()) and sender = 'staff' and sender_id = (select gre.my_staff_id()));
+  with check (sender = 'staff' and (select gre.is_staff()) and sender_id = (select gre.my_staff_id()));
 
 -- Presence: everyone in the chat sees who is there; staff write their own row.
 grant select, insert, update on public.gre_online_status to authenticated;

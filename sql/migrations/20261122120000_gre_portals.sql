@@ -16,9 +16,13 @@ end $$;
 -- A player's id as text, or null where it is none. JavaScript holds whole numbers up to 2^53 - 1: two greater ids would be one
 -- player in every page.
 create function gre.player_number(p_text text) returns bigint
-language sql immutable parallel safe set search_path = '' as $$
-  select case when p_text ~ '^[1-9][0-9]{0,15}$' and p_text::bigint <= 9007199254740991 then p_text::bigint end
-$$;
+language plpgsql immutable parallel safe set search_path = '' as $$
+begin
+  if p_text ~ '^[1-9][0-9]{0,15}$' and p_text::bigint <= 9007199254740991 then
+    return p_text::bigint;
+  end if;
+  return null;
+end $$;
 
 -- As before, and: the portals' back end may speak for one person, which it names in a header. PostgREST hands
 -- the request's headers over (`request.headers`); nothing but the service key gives this one a meaning.
@@ -266,8 +270,8 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_who gre.actor := gre.who();
 begin
-  if exists (select from public.gre_chat_messages where id = new.id) then
-    -- gre_message_arrives left early: what policies and checks look at must pass, so that the primary key decides.
+  if new.seq < 0 then -- its id exists (gre.message_arrives)
+    -- What policies and checks look at must pass, so that the primary key decides.
     new.sender_id := case new.sender when 'player' then new.player_id::text else coalesce(v_who.staff_id, new.sender_id) end;
     new.sender_name := gre.clean_name(new.sender_name);
     new.status := 'sent';

@@ -124,7 +124,7 @@ begin
   -- A player without a profile keeps the name that its session began with: it is what staff know it by.
   v_given := coalesce(gre.clean_name(new.player_name), case new.sender when 'player' then gre.clean_name(new.sender_name) end);
   new.player_name := coalesce(v_profile.display_name, nullif(v_session.player_name, 'Player ' || new.player_id),
-                              gre.guest_name(new.player_id, v_given));
+                              case when v_given is not null then gre.guest_name(new.player_id, v_given) end);
   if new.sender = 'player' then
     new.sender_id := new.player_id::text;
     new.player_name := coalesce(new.player_name, 'Player ' || new.player_id);
@@ -218,15 +218,15 @@ end $$;
 create or replace function gre.messages_arrived() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  if not exists (select from inserted) then
-    return null;
-  end if;
   if pg_trigger_depth() > 1 or current_setting('gre.nested', true) = 'on' then
+    if not exists (select from inserted) then
+      return null;
+    end if;
     perform set_config('gre.nested', 'on', true); -- for the rest of the transaction
     perform gre.count_messages(array(select distinct session_id from inserted), array(select id from inserted));
     return null;
   end if;
-  -- The same for a statement within no other: what it inserted is all that there is to count.
+  -- The same for a statement within no other: what it inserted is all that there is to count (nothing, where it inserted nothing).
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
     rev = s.rev + n.found,
@@ -269,7 +269,7 @@ begin
     end if;
     new.player_name := left(new.player_name, 400);
     new.status := left(new.status, 40);
-    if char_length(new.assigned_staff_id) > 128 then
+    if octet_length(new.assigned_staff_id) > 512 or char_length(new.assigned_staff_id) > 128 then
       perform gre.refuse(404, 'staff_unknown', 'there is no such active staff member');
     elsif pg_column_size(new) > 65536 then
       perform gre.refuse(413, 'row_too_large', 'the row is larger than 64 KB');
