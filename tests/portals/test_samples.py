@@ -353,7 +353,6 @@ def test_the_socket_page_shows_what_came_while_it_or_the_daemon_was_away(place: 
     page = place.open(socket_page=True)
     place.hears()
     page.ask("send", send="mine 1")
-    wait_for(lambda: "mine 1" in str(place.shown()), "the message is not shown")
     for _ in range(2):
         place.restart()
         place.sees_all()
@@ -364,6 +363,23 @@ def test_the_socket_page_shows_what_came_while_it_or_the_daemon_was_away(place: 
     place.restart()
     place.hears()
     assert sorted(place.mine()) == ["mine 1", "mine 2"]
+
+
+@pytest.mark.parametrize("opens", [False, True], ids=["in its session", "opening one"])
+def test_a_message_whose_acknowledgement_died_with_the_daemon_is_stored_and_shown_once(
+    place: Place, opens: bool
+) -> None:
+    page = place.open(socket_page=True)
+    if opens:
+        place.close_session()
+    place.stack.fault("rest", {"mode": "stall", "match": "mine 1", "times": 1})
+    page.ask("send", send="mine 1")
+    wait_for(place.mine, "the message was not stored")
+    assert "mine 1" not in str(place.shown())
+    place.restart()
+    place.sees_all()
+    place.hears()
+    assert place.mine() == ["mine 1"]
 
 
 def test_the_first_message_of_a_player_and_its_answers_are_shown_once_after_a_cut(place: Place) -> None:
