@@ -77,7 +77,9 @@ def problem(
         said["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if status == 401:
         said["WWW-Authenticate"] = "Bearer"
-    request_id = scope.get("state", {}).get("request_id", "")
+    state = scope.setdefault("state", {})
+    state["refusal"] = code
+    request_id = state.get("request_id", "")
     return Reply(
         {"success": False, "error": error, "code": code, "request_id": request_id, **(more or {})},
         status,

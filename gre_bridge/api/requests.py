@@ -1,5 +1,6 @@
 """The outermost middleware: counts each request, writes a line about it, and answers HEAD wherever GET is answered.
 
+A refused request leaves a line at level info, with its code, whatever the settings; their number is bounded.
 A line has the method, the route's template, the status, the time and ids: no path, no query, no text and no token.
 """
 
@@ -9,13 +10,19 @@ import base64
 import time
 
 import orjson
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gre_bridge.api.pacing import Bucket
 from gre_bridge.telemetry import ACCESS_LOG, Metrics
+
+log = structlog.get_logger("gre.api")
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _ROLES = ("player", "staff", "admin", "service_role", "authenticated", "anon")
 _LONGEST_TOKEN = 16 * 1024
+_REFUSALS, _REFUSALS_OF_STRANGERS = (2.0, 60.0), (0.2, 5.0)
+"""Lines a second and at once, for refused requests that bring a token and for those that bring none."""
 
 
 class Requests:
@@ -25,6 +32,12 @@ class Requests:
         """Put around `app`."""
         self._app = app
         self._metrics = metrics
+        now = time.monotonic()
+        self._lines = {
+            known: Bucket(rate, burst, burst, now)
+            for known, (rate, burst) in {True: _REFUSALS, False: _REFUSALS_OF_STRANGERS}.items()
+        }
+        self._unwritten = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or one WebSocket to its end."""
@@ -60,6 +73,21 @@ class Requests:
                     "request", method=known, route=route, status=status, ms=round(took * 1e3, 1),
                     request_id=inner["state"].get("request_id"), role=_claimed_role(inner),
                 )  # fmt: skip
+            elif 400 <= status < 500:
+                self._note_refusal(inner, known, route, status)
+
+    def _note_refusal(self, scope: Scope, method: str, route: str, status: int) -> None:
+        """Write a line about a refused request; where there are too many, the next line says how many had none."""
+        role = _claimed_role(scope)
+        if not self._lines[role != "none"].take(time.monotonic()):
+            self._unwritten += 1
+            return
+        more = {"unwritten": self._unwritten} if self._unwritten else {}
+        self._unwritten = 0
+        log.info(
+            "request_refused", method=method, route=route, status=status, code=scope["state"].get("refusal"),
+            request_id=scope["state"].get("request_id"), role=role, **more,
+        )  # fmt: skip
 
 
 def _claimed_role(scope: Scope) -> str:

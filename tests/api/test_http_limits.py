@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -201,6 +202,36 @@ def test_a_malformed_origin_is_refused_like_any_other(small: Api) -> None:
             sock.sendall(request)
             status = int(answer(sock).split()[1])
         assert status in (400, 403), origin
+
+
+def test_a_refused_request_leaves_a_line_with_its_id_and_a_flood_of_them_only_some(small: Api) -> None:
+    def lines() -> list[dict[str, Any]]:
+        return [
+            json.loads(line)
+            for line in small.worker.log.read_text().splitlines()
+            if "request_refused" in line
+        ]
+
+    told = small.player(29).ask(
+        "POST", "/api/gre-chat/send", json={"message": "secret text", "player_id": 30}
+    )
+    assert told.status_code == 403
+    [line] = wait_until(
+        lambda: [one for one in lines() if one["request_id"] == told.json()["request_id"]], 10
+    )
+    assert (line["status"], line["code"], line["route"]) == (403, told.json()["code"], "/api/gre-chat/send")
+    assert (line["method"], line["role"], line["level"]) == ("POST", "player", "info")
+    assert "secret text" not in small.worker.log.read_text()
+
+    before = len(lines())
+    for _ in range(120):
+        assert small.with_token(None).ask("GET", "/api/gre-admin/staff/none?x=secret").status_code in (
+            401,
+            404,
+            429,
+        )
+    assert len(lines()) - before <= 15, "a stranger could fill the disk"
+    assert "secret" not in small.worker.log.read_text()
 
 
 def test_the_log_says_nothing_about_strangers(small: Api) -> None:
