@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gre_bridge.api.addresses import canonical
 from gre_bridge.api.origins import Origins
+from gre_bridge.api.outages import RETRY_AFTER, as_refusal
 from gre_bridge.errors import Refused, TransientError
 
 log = structlog.get_logger("gre.http")
@@ -44,7 +45,6 @@ _DOCS_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """FastAPI's page loads its script from a CDN; it may talk to this host alone, and nobody may frame it."""
-_UNAVAILABLE_FOR = 2.0
 _TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Headers that tracing adds to every request of a page."""
 
@@ -92,7 +92,7 @@ async def refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     wait = error.retry_after
     if wait is None and error.status in (429, 503):
-        wait = _UNAVAILABLE_FOR
+        wait = RETRY_AFTER
     return problem(request.scope, error.status, error.code, str(error), retry_after=wait)
 
 
@@ -100,18 +100,7 @@ async def unavailable(request: Request, error: Exception) -> Response:
     """Answer for a database that does not."""
     assert isinstance(error, TransientError)
     log.warning("the database did not answer", problem=str(error), request_id=request.state.request_id)
-    wait = error.retry_after or _UNAVAILABLE_FOR
-    code, text = "unavailable", "the database does not answer, try again in a moment"
-    if error.code == "PGRST202":  # a function that is not there
-        code, text = (
-            "schema_outdated",
-            "the database's schema is older than this daemon: run `gre-bridge migrate`",
-        )
-    elif error.code == "25006":
-        code, text = "read_only", "the database takes no changes at the moment; reading goes on"
-    elif error.code == "PGRST303":
-        text = "the token is not valid yet by Supabase's clock, try again in a moment"
-    return problem(request.scope, 503, code, text, retry_after=wait)
+    return await refused(request, as_refusal(error))
 
 
 class Cors(CORSMiddleware):

@@ -20,6 +20,7 @@ from gre_bridge.api.entry import by_service_key, identify, welcome
 from gre_bridge.api.frames import Authenticate, ClientFrame, MarkRead, SendMessage, SetStatus, Typing, frame
 from gre_bridge.api.hub import Hub
 from gre_bridge.api.line import Closing, Line
+from gre_bridge.api.outages import as_refusal
 from gre_bridge.api.presence import ABSENT
 from gre_bridge.api.subscriber import Subscriber
 from gre_bridge.errors import BridgeError, Refused, TransientError
@@ -137,8 +138,9 @@ class Socket:
                 await self._do(asked)
             except Refused as error:
                 line.complain(error.code, str(error), asked.client_id, error.retry_after)
-            except TransientError:
-                line.complain("unavailable", "try again in a moment", asked.client_id, 2.0)
+            except TransientError as error:
+                told = as_refusal(error)
+                line.complain(told.code, str(told), asked.client_id, told.retry_after)
 
     async def _do(self, asked: ClientFrame) -> None:
         if self._hears.muted and not isinstance(asked, Authenticate):
