@@ -37,7 +37,7 @@ KEEP = 4
 """Wake-ups or finds in two seconds with which it goes on."""
 QUICKEST, SLOWEST = 0.003, 0.02
 """Seconds between two looks of a process that is awake."""
-SHARE = 0.25
+SHARE = 1 / 3
 """Part of the time from one message to the next after which it looks again."""
 SINCE = 0.125
 """The same for the time since work was last found, of a process that cannot rely on wake-ups."""
@@ -45,6 +45,8 @@ ISOLATED = 1.0
 """Seconds after which a process that was woken looks by itself for the first time; later the time since then."""
 LATE = 2.0
 """Seconds after which a wake-up for committed work should have come."""
+RECENT = 2.0
+"""Age in seconds above which work is a backlog: it says nothing of how often there is new work."""
 EARLY = 0.05
 """Seconds by which the age of work may be off."""
 FAREWELL = 2.0
@@ -142,9 +144,10 @@ class PollPolicy:
         """A wake-up came."""
         self._wakeups.add(now, 1)
 
-    def found(self, now: float, source: str, count: int) -> None:
-        """A look of `source` found so much new work."""
-        self._finds[source].add(now, count)
+    def found(self, now: float, source: str, ages: Sequence[float]) -> None:
+        """A look of `source` found new work of these ages."""
+        if recent := sum(age < RECENT for age in ages):
+            self._finds[source].add(now, recent)
         self._last_find = now
         self._found_awake = self.looks_often(now)
 
@@ -162,10 +165,10 @@ class PollPolicy:
 
     def interval(self, now: float, *, healthy: bool) -> float:
         """Seconds from a look to the next one."""
+        since = now - self._last_find
         if self.looks_often(now):
             count = max((one.work.total(now) for one in self._finds.values()), default=0)
-            return min(max(SHARE / count, QUICKEST), SLOWEST) if count else SLOWEST
-        since = now - self._last_find
+            return min(max(SHARE / count, QUICKEST, since * SINCE), SLOWEST) if count else SLOWEST
         if not healthy or self._found_awake:
             return min(max(since * SINCE, SLOWEST), self._slow if healthy else self._fast)
         return min(max(since, ISOLATED), self._slow)
@@ -243,7 +246,7 @@ class Poller:
         self._looked, self._took = now, took
         if ages:
             self._expect(now - min(ages))
-            self.policy.found(now, source, len(ages))
+            self.policy.found(now, source, ages)
             self._changed.set()
 
     def _expect(self, committed: float) -> None:

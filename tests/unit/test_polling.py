@@ -8,6 +8,8 @@ import math
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from gre_bridge.errors import TransientError
 from gre_bridge.polling import (
     AWAKE,
@@ -16,6 +18,8 @@ from gre_bridge.polling import (
     ISOLATED,
     MOST_WAKEUPS,
     QUICKEST,
+    RECENT,
+    SHARE,
     SLOWEST,
     Listening,
     Poller,
@@ -156,8 +160,8 @@ async def test_at_50_a_second_it_looks_a_few_times_for_each_message() -> None:
         began = now()
         world.delays.clear()
         await world.pace(50, 10)
-        assert 3 <= during(world.looks, began) / 500 <= 5
-        assert sorted(world.delays)[len(world.delays) // 2] < 0.006
+        assert 2 <= during(world.looks, began) / 500 <= 3.2
+        assert sorted(world.delays)[len(world.delays) // 2] < 0.007
         assert all(at < now() for at in world.looks)
         spoken = [at for at, awake in world.words if at > began and awake]
         assert len(spoken) <= 21, "twice a second"
@@ -188,6 +192,20 @@ async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> No
         began = now()
         await elapse(60)
         assert during(world.looks, began) <= 60, "some thirty until it is as slow as when it is idle"
+
+
+@virtual
+async def test_a_backlog_is_no_reason_to_look_often() -> None:
+    async with polling() as world:
+        await elapse(10)
+        for _ in range(20):
+            world.feed.last_wakeup = now()
+            world.poller.looked("pusher", [RECENT + 1] * 100, 0.01)
+            await elapse(0.05)
+        began = now()
+        assert not world.poller.policy.busy(began)
+        await elapse(5)
+        assert during(world.looks, began) <= 5
 
 
 @virtual
@@ -291,12 +309,12 @@ def test_the_interval_follows_the_rate() -> None:
 
     def settled(rate: int, since: int) -> float:
         for n in range(rate):
-            policy.found(since + n / rate, "pusher", 1)
+            policy.found(since + n / rate, "pusher", [0.0])
         return policy.interval(since + 0.999, healthy=True)
 
-    assert settled(50, 1) == 0.005
-    assert settled(20, 3) == 0.0125
+    assert settled(50, 1) == pytest.approx(SHARE / 50)
+    assert settled(20, 3) == pytest.approx(SHARE / 20)
     assert settled(500, 5) == QUICKEST
     policy.awake_until = 7.0
-    policy.found(8.5, "pusher", 1)
+    policy.found(8.5, "pusher", [0.0])
     assert policy.interval(8.6, healthy=True) == ISOLATED
