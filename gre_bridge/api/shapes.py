@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from gre_bridge.api.codes import Code
 from gre_bridge.api.inputs import EXAMPLE_MESSAGE, EXAMPLE_SESSION
 
 
@@ -311,7 +312,10 @@ class Error(BaseModel):
 
     success: Literal[False]
     error: str = Field(examples=["chat is disabled for this player"], description="One line to read.")
-    code: str = Field(examples=["chat_disabled"], description="For programs.")
+    code: Code = Field(
+        examples=["chat_disabled"],
+        description="For programs. A trigger of the project's own may refuse with another one.",
+    )
     request_id: str = Field(examples=["8c5c4c1f0c9e4d53a4f4f5b0f7f6a1d2"])
 
 

@@ -35,17 +35,17 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_fault text := gre.push_fault(new.title, new.body, new.recipients, new.data);
 begin
+  if v_fault is not null then
+    perform gre.refuse(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+  end if;
   -- (A portal of before that addresses pushes by target_player_id may leave that empty: nobody gets it, as before.)
-  if tg_op = 'INSERT' and not to_jsonb(new) ? 'target_player_id' then
-    if new.audience is null or new.audience not in ('staff', 'player') then
-      perform gre.refuse(400, 'audience_unknown', 'the push cannot be queued: its audience must be staff or player');
-    elsif new.audience = 'player' and coalesce(cardinality(new.recipients), 0) = 0 then
+  if tg_op = 'INSERT' and (coalesce(new.audience, '') not in ('staff', 'player')
+      or new.audience = 'player' and coalesce(cardinality(new.recipients), 0) = 0) and not to_jsonb(new) ? 'target_player_id' then
+    if new.audience = 'player' then
       perform gre.refuse(400, 'recipients_missing', 'the push cannot be queued: a push for players needs recipients,'
         ' a list of OneSignal external ids such as ["player_29"]');
     end if;
-  end if;
-  if v_fault is not null then
-    perform gre.refuse(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+    perform gre.refuse(400, 'audience_unknown', 'the push cannot be queued: its audience must be staff or player');
   end if;
   return new;
 end $$;

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from pydantic import SecretStr
 
 from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
+from gre_bridge.api.codes import Code
 from gre_bridge.api.guard import Guard
 from gre_bridge.settings import Settings
 from gre_bridge.telemetry import Metrics
@@ -41,6 +43,29 @@ def test_operations_have_names_that_a_generated_client_can_use() -> None:
     assert len(set(names)) == len(names)
     assert all(name.isalnum() and name[0].islower() for name in names)
     assert {"sendMessage", "listMessages", "sendReply", "listSessions"} <= set(names)
+
+
+OF_NO_PATH = {
+    "claim_invalid", "identities_invalid", "info_too_large", "keep_missing", "link_invalid", "replay_unbounded", "settle_invalid",
+    "sink_unknown", "staff_invalid", "time_missing", "turn_invalid", "audience_unknown", "recipients_missing", "push_too_large",
+}  # fmt: skip
+"""What the SQL says to workers, operators and back ends that write to a table: no path of the API leads there."""
+
+
+def test_the_document_names_every_code_of_a_refusal() -> None:
+    root = Path(__file__).parents[2]
+    sql = "".join(path.read_text() for path in (root / "sql" / "migrations").glob("*.sql"))
+    code = "".join(
+        path.read_text() for path in (root / "gre_bridge").rglob("*.py") if path.name != "codes.py"
+    )
+    said = set(re.findall(r"gre\.refuse\(\d{3}, *'(\w+)'", sql)) - OF_NO_PATH
+    said |= set(re.findall(r"(?:Refused\(|problem\(\s*(?:request\.)?scope,)\s*\d{3},\s*\"(\w+)\"", code))
+    codes = set(get_args(Code))
+    assert len(said) > 40
+    assert said <= codes
+    for word in codes:
+        assert f"'{word}'" in sql or f'"{word}"' in code, f"nothing says {word}"
+    assert set(served()["components"]["schemas"]["Error"]["properties"]["code"]["enum"]) == codes
 
 
 if __name__ == "__main__":

@@ -1,0 +1,32 @@
+"""Every `code` of a refusal over REST, for the documentation and the clients that are generated from it.
+
+A test holds this list against the code and the SQL. Triggers of a project may refuse with codes of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Code = Literal[
+    # 400
+    "act_as_invalid", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "ids_invalid", "malformed",
+    "message_empty", "message_too_long", "messages_invalid", "metadata_too_large", "player_invalid", "sender_unknown",
+    "seq_invalid", "session_missing", "since_invalid", "staff_missing", "status_unknown", "target_missing", "value_invalid",
+    # 401
+    "not_authenticated", "token_expired", "token_invalid",
+    # 403
+    "act_as_required", "admin_only", "channel_refused", "chat_disabled", "forbidden", "no_identity", "origin_refused",
+    "player_mismatch", "sender_forged", "service_only", "session_mismatch", "socket_refused", "staff_only",
+    # 404
+    "message_unknown", "not_found", "session_unknown", "staff_unknown",
+    # 409
+    "conflict", "id_conflict", "session_closed", "session_open",
+    # 405, 408, 413, 415, 422, 431
+    "headers_too_large", "invalid", "method_not_allowed", "row_too_large", "too_large", "too_slow", "unsupported_media_type",
+    # 429
+    "too_fast", "too_many_failures", "too_many_reads",
+    # 500, 503
+    "api_off", "busy", "internal_error", "pusher_off", "read_only", "refused", "schema_outdated", "too_many_connections",
+    "unavailable",
+]  # fmt: skip
+"""`refused` stands for a refusal of a project's own trigger that names no code."""
