@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.sources import check_certificates, db_url_problem, from_files, given
+from gre_bridge.sources import check_certificates, check_proxies, db_url_problem, from_files, given
 
 _HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -382,6 +382,7 @@ def read_settings(env_file: Path | None = None) -> Settings | list[str]:
     """As `load_settings`, but returns the complaints, one line each."""
     try:
         check_certificates()
+        check_proxies()
         values = given(env_file)
         values |= from_files(values, *secret_names())
         chosen: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import getproxies
 
 import pytest
 from pydantic import AliasChoices, SecretStr
@@ -302,6 +303,37 @@ def test_certificates_that_cannot_be_read_are_named(
     given.delenv("SSL_CERT_FILE")
     given.setenv("SSL_CERT_DIR", str(file / "nowhere"))
     assert complaint().startswith("SSL_CERT_DIR: ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "secure", "plain"),
+    [
+        ({}, None, None),
+        ({"ALL_PROXY": "http://p:1"}, "http://p:1", "http://p:1"),
+        ({"ALL_PROXY": "http://p:1", "HTTPS_PROXY": "http://q:2"}, "http://q:2", "http://p:1"),
+        ({"ALL_PROXY": "http://p:1", "WSS_PROXY": "http://w:3"}, "http://w:3", "http://p:1"),
+        ({"HTTP_PROXY": "http://p:1"}, None, "http://p:1"),
+    ],
+    ids=["none", "all", "https", "wss", "http"],
+)
+def test_realtime_goes_through_the_proxy_of_all_else(
+    given: pytest.MonkeyPatch, variables: dict[str, str], secure: str | None, plain: str | None
+) -> None:
+    for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
+        given.delenv(name)
+    for name in ("wss_proxy", "ws_proxy"):  # so that what is set is taken back
+        given.setenv(name, "x")
+        given.delenv(name)
+    for name, value in variables.items():
+        given.setenv(name, value)
+    load_settings()
+    assert (getproxies().get("wss"), getproxies().get("ws")) == (secure, plain)
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY"])
+def test_a_proxy_that_is_no_http_proxy_is_refused_by_name(given: pytest.MonkeyPatch, name: str) -> None:
+    given.setenv(name, "socks5://user:hush@p:1")
+    assert complaint() == f"{name} must begin with http:// or https://; SOCKS is not supported"
 
 
 def test_blank_optional_variables_count_as_not_set(given: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,85 @@
+"""Behind a proxy that is named by ALL_PROXY, the daemon reaches PostgREST, Realtime and the sinks through it."""
+
+from __future__ import annotations
+
+import re
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack import StackProcess, wait_until
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """An HTTP proxy: tunnels for CONNECT, and requests with a whole address."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Tunnel)
+        self.tunnels = 0
+        self.requests = 0
+
+
+class Tunnel(socketserver.BaseRequestHandler):
+    """One connection of a client."""
+
+    server: Proxy
+
+    def handle(self) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (some := self.request.recv(65536)):
+                return
+            head += some
+        method, target = head.split(b" ", 2)[:2]
+        address = re.sub(rb"^http://|/.*$", b"", target).decode()
+        host, _, port = address.partition(":")
+        with socket.create_connection((host, int(port or 80)), 10) as far:
+            if method == b"CONNECT":
+                self.server.tunnels += 1
+                self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                self.server.requests += 1
+                far.sendall(head)
+            back = threading.Thread(target=pump, args=(far, self.request), daemon=True)
+            back.start()
+            pump(self.request, far)
+            back.join(10)
+
+
+def pump(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while some := source.recv(65536):
+            to.sendall(some)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        return
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_realtime_rest_and_sinks_go_through_the_proxy_of_all(stack: StackProcess, proxy: Proxy) -> None:
+    address = f"http://127.0.0.1:{proxy.server_address[1]}"
+    nothing = dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"), ""
+    )
+    with stack.worker("relay", ALL_PROXY=address, **nothing) as worker:
+        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 30, what="a live subscription")
+        assert proxy.tunnels == 1, "Realtime's connection"
+        assert stack.insert(player_id=29, sender="player", message="through").status_code == 201
+        stack.drained()
+    assert proxy.requests > 1
+    assert [i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"] == [
+        "through"
+    ]
