@@ -24,6 +24,8 @@ class Pace:
     """What became of messages at one rate; times are from the insert's answer to Pusher's, in milliseconds."""
 
     sent: int
+    rate: float
+    """Messages a second that were written: a busy machine may not reach the rate that was asked for."""
     p50: float
     p99: float
     worst: float
@@ -39,7 +41,7 @@ class Pace:
 
     def __str__(self) -> str:
         return (
-            f"{self.sent} sent: p50 {self.p50:.1f} p99 {self.p99:.1f} worst {self.worst:.0f} ms, {self.events:.1f} events/s,"
+            f"{self.sent} sent, {self.rate:.0f}/s: p50 {self.p50:.1f} p99 {self.p99:.1f} worst {self.worst:.0f} ms, {self.events:.1f} events/s,"
             f" {self.reconnections:g} reconnections, lost {self.lost}, out of order {self.out_of_order},"
             f" cpu {self.cpu:.0%}, {self.calls:.0f} calls/s"
         )
@@ -102,6 +104,7 @@ def at_rate(
     verdict = judge(stack)
     return Pace(
         sent=len(answered),
+        rate=len(answered) / took,
         p50=statistics.median(late),
         p99=late[int(len(late) * 0.99)],
         worst=late[-1],

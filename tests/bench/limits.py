@@ -29,7 +29,7 @@ def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> S
         pace = measure()
         figures = (f"{pace.p50:.1f}", f"{pace.p99:.1f}", f"{pace.events:.1f}")
         counts = (f"{pace.reconnections:g}", str(pace.lost), str(pace.out_of_order), f"{pace.cpu:.0%}")
-        rows.append([case, str(pace.sent), *figures, *counts])
+        rows.append([case, str(pace.sent), f"{pace.rate:.0f}", *figures, *counts])
 
     for case, limit in (("no limit", UNLIMITED), ("the default limit", None)):
         stack.reset()
@@ -51,6 +51,7 @@ def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> S
         [
             "load",
             "messages",
+            "written/s",
             "p50 ms",
             "p99 ms",
             "our events/s",
