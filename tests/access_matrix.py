@@ -132,7 +132,7 @@ INSERT = {
     "gre_chat_sessions": "(player_id) values (%(player)s)",
     "gre_chat_messages": "(player_id, sender, message) values (%(player)s, %(variant)s, 'forged?')",
     "gre_online_status": "(staff_id, status) values (%(staff)s, 'online')",
-    "push_notifications": "(audience, title, data) values ('player', 'hello', jsonb_build_object('player_id', %(player)s))",
+    "push_notifications": "(audience, recipients, title, data) values ('player', '{player_29}', 'hello', jsonb_build_object('player_id', %(player)s))",
     "gre_chat_players": "(player_id) values (%(player)s)",
     "gre_staff": "(staff_id, role) values (%(staff)s, 'admin')",
     "gre_relay_sinks": "(name) values (%(sink)s || '2')",
