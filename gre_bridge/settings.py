@@ -267,6 +267,8 @@ class Settings(BaseSettings):
     auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
     metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
     docs: bool = _env("GRE_DOCS", default=False)
+    dev_pages: bool = _env("GRE_DEV_PAGES", default=False)
+    """Set by `gre-bridge dev` alone, whose stack is at `supabase_url`."""
     console: bool = _env("GRE_CONSOLE", default=True)
     access_log: bool = _env("GRE_ACCESS_LOG", default=False)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
-from gre_bridge.api import admin, chat, operations, pages, pusher_auth
+from gre_bridge.api import admin, chat, operations, pages, pusher_auth, reference
 from gre_bridge.api.access import Access
 from gre_bridge.api.answers import Answers
 from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
@@ -88,7 +88,7 @@ def create_app(
         license_info={"name": "MIT", "identifier": "MIT"},
         generate_unique_id_function=_operation_id,
         redoc_url=None,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,  # FastAPI's own page loads its files from other hosts
         openapi_url="/openapi.json" if settings.docs else None,
         # A redirect would lead to this host's own name, past the proxy.
         redirect_slashes=False,
@@ -116,6 +116,10 @@ def create_app(
     app.state.overview = overview
     for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
+    if settings.docs:
+        app.include_router(reference.router())
+    if settings.dev_pages:
+        app.include_router(reference.links(settings.supabase_url))
     if settings.console and access.on:
         app.include_router(pages.router(settings))
     if sockets is not None:

@@ -1,7 +1,6 @@
 """What every HTTP answer has in common: a request id, careful headers, one shape of errors, a bound on bodies.
 
-It must not know what is asked: no path but the documentation's has a meaning here, and no text of a request
-is repeated or logged.
+It must not know what is asked: no path has a meaning here, and no text of a request is repeated or logged.
 """
 
 from __future__ import annotations
@@ -39,12 +38,6 @@ EXPOSED = ("X-Next-Before", "X-Request-Id", "ETag", "Retry-After")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _POLICY = "default-src 'none'; frame-ancestors 'none'"
-_DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' "
-    "https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""FastAPI's page loads its script from a CDN; it may talk to this host alone, and nobody may frame it."""
 _TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
 """Headers that tracing adds to every request of a page."""
 
@@ -164,10 +157,8 @@ class Envelope:
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                # (The console has a policy of its own.)
-                headers.setdefault(
-                    "Content-Security-Policy", _DOCS_POLICY if scope["path"] == "/docs" else _POLICY
-                )
+                # (The console and the reference have policies of their own.)
+                headers.setdefault("Content-Security-Policy", _POLICY)
             await send(message)
 
         await self._app(scope, receive, send_dressed)

@@ -46,7 +46,7 @@ class Page:
 def load(folder: Path = BUILT) -> dict[str, Page]:
     """Every built file by its address below /console/; the page itself is at "". Empty where nothing was built."""
     pages = {
-        path.relative_to(folder).as_posix(): _page(path)
+        path.relative_to(folder).as_posix(): page_of(path.read_bytes(), path.name)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     }
@@ -54,16 +54,34 @@ def load(folder: Path = BUILT) -> dict[str, Page]:
     return {**pages, "": index} if index else {}
 
 
-def _page(path: Path) -> Page:
-    body = path.read_bytes()
-    kind = _KINDS.get(path.suffix)
+def page_of(body: bytes, name: str) -> Page:
+    """One file; its kind, and how long it may be kept, follow from its name."""
+    kind = _KINDS.get(Path(name).suffix)
     return Page(
         body,
         gzip.compress(body, 9, mtime=0) if kind else None,
         f"{kind}; charset=utf-8" if kind else "application/octet-stream",
         f'"{hashlib.sha256(body).hexdigest()[:32]}"',
-        _FOREVER if _HASHED.search(path.name) else "no-cache",
+        _FOREVER if _HASHED.search(name) else "no-cache",
     )
+
+
+def send_page(request: Request, found: Page | None, policy: str) -> Response:
+    """Answer with a file under this Content-Security-Policy: compressed where that is taken, 304 where it is known."""
+    if found is None:
+        return problem(request.scope, 404, "not_found", "there is nothing at this address")
+    headers = {
+        "Cache-Control": found.caching,
+        "ETag": found.etag,
+        "Content-Security-Policy": policy,
+        "Vary": "Accept-Encoding",
+    }
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(None, 304, headers)
+    body = found.body
+    if found.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = found.packed, "gzip"
+    return Response(body, 200, headers, media_type=found.kind)
 
 
 def public_key(key: str | None) -> str | None:
@@ -105,20 +123,7 @@ def router(settings: Settings) -> APIRouter:
     @routes.api_route("/console/{name:path}", methods=["GET", "HEAD"])
     async def page(request: Request, name: str = "") -> Response:
         """One of the built files."""
-        found = pages.get(name)
-        if found is None:
-            return problem(request.scope, 404, "not_found", "there is nothing at this address")
-        headers = {
-            "Cache-Control": found.caching,
-            "ETag": found.etag,
-            "Content-Security-Policy": policy(settings.supabase_url, request.headers.get("host", "")),
-            "Vary": "Accept-Encoding",
-        }
-        if found.etag in request.headers.get("if-none-match", ""):
-            return Response(None, 304, headers)
-        body = found.body
-        if found.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
-            body, headers["Content-Encoding"] = found.packed, "gzip"
-        return Response(body, 200, headers, media_type=found.kind)
+        host = request.headers.get("host", "")
+        return send_page(request, pages.get(name), policy(settings.supabase_url, host))
 
     return routes

@@ -64,7 +64,7 @@ class Sent(_Answer):
     message_id: UUID = Field(alias="messageId")
     session_id: UUID = Field(alias="sessionId")
     message: Message
-    data: Message = Field(description="The same as `message`.")
+    data: Message = Field(description="The same as `message`, for older portals.", deprecated=True)
 
 
 class Marked(_Answer):

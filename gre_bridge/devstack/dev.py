@@ -247,6 +247,7 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
             f"  the staff console  {stack.try_page.daemon_url}/console#token={tokens[f'staff {STAFF}']}"
         ]
         links += [f"  a player's page    {stack.url}/try"]
+        links += [f"  all other pages    {stack.try_page.daemon_url}/"]
     lines = ["gre-bridge dev is ready.", ""]
     lines += [f"  {name}={value}" for name, value in env.items()]
     lines += ["", "Tokens of users (valid for 7 days; others: gre-bridge dev token player:30 --expires 60):"]

@@ -49,12 +49,14 @@ class TryPage:
             self._files |= {"/try": index, "/try/": index}
 
     def beside(self, daemon_url: str, own_url: str) -> dict[str, str]:
-        """Note where the daemon is; the variables with which it lets pages from here subscribe."""
+        """Note where the daemon is; the variables with which it lets pages from here subscribe, and has pages itself."""
         self.daemon_url = daemon_url
         return {
             "PUSHER_AUTH_URL": f"{daemon_url}/api/pusher/auth",
             "GRE_CORS_ORIGINS": os.environ.get("GRE_CORS_ORIGINS")
             or f"{own_url},http://localhost:*,http://127.0.0.1:*",
+            "GRE_DOCS": os.environ.get("GRE_DOCS") or "true",
+            "GRE_DEV_PAGES": "true",
         }
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:

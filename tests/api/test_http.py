@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -138,8 +139,14 @@ def test_a_page_of_a_known_origin_may_call(api: Api, player_id: int) -> None:
 
 
 def test_the_documentations_page_talks_to_this_host_alone(api: Api) -> None:
-    policy = api.http.get("/docs").headers["content-security-policy"]
+    page = api.http.get("/docs")
+    policy = page.headers["content-security-policy"]
     assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "://" not in policy and "unsafe" not in policy and "://" not in page.text
+    for name in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
+        file = api.http.get(f"/{name}")
+        assert file.status_code == 200 and file.headers["content-security-policy"] == policy
+        assert api.http.get(f"/{name}", headers={"If-None-Match": file.headers["etag"]}).status_code == 304
     assert api.http.get("/openapi.json").headers["content-security-policy"].startswith("default-src 'none'")
 
 

@@ -393,7 +393,15 @@ async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
         assert (answer.status_code, answer.text) == (200, "ok\n")
         stopping = True
         assert (await http.get("/healthz")).status_code == 503
-        for path in ("/readyz", "/metrics", "/redoc"):
+        for path in (
+            "/",
+            "/readyz",
+            "/metrics",
+            "/redoc",
+            "/docs/",
+            "/docs/core.py",
+            "/docs/..%2f__init__.py",
+        ):
             assert (await http.get(path)).status_code == 404
         for path in ("/docs", "/openapi.json"):
             assert (await http.get(path)).status_code == (200 if docs else 404)

@@ -1,0 +1,97 @@
+"""`/docs`: the API's reference as Swagger UI shows it, from /openapi.json, with files of this host alone.
+Under `gre-bridge dev` also `/`, a page of links.
+
+The files are those of the package fastapi-offline; nothing else of it runs. The page holds no script of its own, so
+its Content-Security-Policy allows neither inline code nor another host.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+
+from fastapi import APIRouter, Request, Response
+
+from gre_bridge.api.pages import page_of, send_page
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# (Addresses are relative: a proxy may serve the daemon below a path.)
+_PAGE = b"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>gre-bridge API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = b"""\
+SwaggerUIBundle({ url: 'openapi.json', dom_id: '#swagger-ui', deepLinking: true, validatorUrl: null })
+"""
+_LINKS = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>gre-bridge dev</title>
+<link rel="icon" href="data:,">
+</head>
+<body>
+<h1>gre-bridge dev</h1>
+<ul>
+<li><a href="console">Staff console</a> (gre-bridge dev prints a link that signs in)</li>
+<li><a href="{stack}/try">A player's page</a></li>
+<li><a href="docs">Reference of the REST API</a></li>
+<li>Received by <a href="{stack}/__stack/received?sink=pusher">Pusher</a> and
+<a href="{stack}/__stack/received?sink=onesignal">OneSignal</a></li>
+</ul>
+</body>
+</html>
+"""
+_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
+
+
+def router() -> APIRouter:
+    """The addresses of the page and its files, which are read once, here."""
+    folder = files("fastapi_offline") / "static"
+    page = page_of(_PAGE, "index.html")
+    pages = {"start.js": page_of(_START, "start.js")}
+    pages |= {name: page_of((folder / name).read_bytes(), name) for name in _FILES}
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.api_route("/docs", methods=["GET", "HEAD"])
+    async def reference(request: Request) -> Response:
+        """The page."""
+        return send_page(request, page, _POLICY)
+
+    @routes.api_route("/docs/{name}", methods=["GET", "HEAD"])
+    async def file(request: Request, name: str) -> Response:
+        """One of its files."""
+        return send_page(request, pages.get(name), _POLICY)
+
+    return routes
+
+
+def links(stack: str) -> APIRouter:
+    """`/` for developers, with the addresses of this daemon and of the embedded `stack`. In production there is none."""
+    page = page_of(_LINKS.format(stack=escape(stack)).encode(), "index.html")
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.api_route("/", methods=["GET", "HEAD"])
+    async def start(request: Request) -> Response:
+        """The page."""
+        return send_page(request, page, _POLICY)
+
+    return routes
