@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from websockets.sync.client import connect
 from tests.stack import StackProcess, Worker, judge
 
 SESSIONS = 24
+WRITERS = 4
+"""Connections that write; a divisor of SESSIONS."""
 TOPIC = "gre:relay"
 
 
@@ -80,16 +83,22 @@ def at_rate(
     calls = sum(worker.metric("gre_store_requests_total") for worker in workers)
     links = sum(worker.metric("gre_feed_reconnections_total") for worker in workers)
     events, used, began = handed_out(stack) + wakeups_sent(stack), cpu(workers), time.time()
-    with stack.db() as conn:
-        for n in range(int(rate * seconds)):
-            if (ahead := began + n / rate - time.time()) > 0:
-                time.sleep(ahead)
-            row = conn.execute(
-                "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x') returning id",
-                [first + n % SESSIONS],
-            ).fetchone()
-            assert row is not None
-            answered[str(row["id"])] = time.time()
+
+    def write(writer: int) -> None:
+        """Write what falls to one of the writers; a session has one writer, so that its order is known."""
+        with stack.db() as conn:
+            for n in range(writer, int(rate * seconds), WRITERS):
+                if (ahead := began + n / rate - time.time()) > 0:
+                    time.sleep(ahead)
+                row = conn.execute(
+                    "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x') returning id",
+                    [first + n % SESSIONS],
+                ).fetchone()
+                assert row is not None
+                answered[str(row["id"])] = time.time()
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        list(writers.map(write, range(WRITERS)))
     took = time.time() - began
     stack.drained()
     used = (cpu(workers) - used) / took
