@@ -172,6 +172,7 @@ LONG: dict[str, tuple[Caller, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("name", LONG)
 def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, session: str, name: str) -> None:
     caller, query = LONG[name]
