@@ -16,7 +16,15 @@ from tests.chaos.simulated import SIMULATED
 from tests.stack import StackProcess
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- python -m tests.chaos --write -->", "<!-- end -->"
+FAULTS, ATTACKED, END = (
+    "<!-- python -m tests.chaos --write -->",
+    "<!-- python -m tests.chaos --write: attacks -->",
+    "<!-- end -->",
+)
+ATTACKED_HEAD = (
+    "| attack | what somebody does | relay's p99, quiet | attacked | memory | other clients |\n"
+    "| --- | --- | ---: | ---: | ---: | ---: |\n"
+)
 HEAD = (
     "| fault | what is broken | sent | delivered | dead | lost | out of order | repeats"
     " | bystanders | recovery | bound |\n"
@@ -49,15 +57,24 @@ def _repeats(report: Report) -> str:
     return "/".join(str(count) for count in report.repeats.values()) or "0"
 
 
-def write(reports: Sequence[Report], names: Sequence[str]) -> None:
-    """Put the rows into the page's table, in the order of `names`; those of cases that were not run stay."""
+def attacked_row(report: AttackReport) -> str:
+    """One attack for the page."""
+    cells = [
+        f"`{report.name}`", report.what, f"{report.quiet * 1000:.0f} ms",
+        f"{report.attacked * 1000:.0f} ms" + ("" if report.ok else " FAILED"), f"{report.grown / 2**20:+.0f} MB",
+        f"{report.served * 1000:.0f} ms",
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |\n"
+
+
+def write(begin: str, head: str, made: dict[str, str], names: Sequence[str]) -> None:
+    """Put rows into the table of the page that follows `begin`, in the order of `names`; those of cases that were not run stay."""
     text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    old, after = rest.split(END)
-    rows = {line.split("`")[1]: f"{line}\n" for line in old.splitlines() if line.startswith("| `")}
-    rows |= {report.name: row(report) for report in reports}
-    table = HEAD + "".join(rows[name] for name in names if name in rows)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n{END}{after}")
+    before, rest = text.split(begin)
+    old, after = rest.split(END, 1)
+    rows = {line.split("`")[1]: f"{line}\n" for line in old.splitlines() if line.startswith("| `")} | made
+    table = head + "".join(rows[name] for name in names if name in rows)
+    PAGE.write_text(f"{before}{begin}\n\n{table}\n{END}{after}")
 
 
 def tell(text: str) -> None:
@@ -72,7 +89,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a case; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the cases")
     parser.add_argument(
-        "--write", action="store_true", help="write the rows into the table of docs/reliability.md"
+        "--write", action="store_true", help="write the rows into the tables of docs/reliability.md"
     )
     options = parser.parse_args()
     cases = {case.name: case for case in CASES}
@@ -97,7 +114,8 @@ def main() -> int:
             reports.append(report)
             tell(line(report))
     if options.write:
-        write(reports, names)
+        write(FAULTS, HEAD, {report.name: row(report) for report in reports}, names)
+        write(ATTACKED, ATTACKED_HEAD, {report.name: attacked_row(report) for report in attacked}, names)
     failed = [report.name for report in (*reports, *attacked) if not report.ok]
     tell(f"{len(reports) + len(attacked)} cases, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed else 0
