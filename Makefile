@@ -78,7 +78,7 @@ soak: setup ## Run under load with a fault every few seconds (ARGS="--minutes 60
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 .PHONY: expected
-expected: setup ## Write sql/expected.json anew, what the migrations make: after each change of sql/migrations
+expected: setup ## Write sql/expected.json and sql/schema.sql anew: after each change of sql/migrations
 	$(BIN)/python -m gre_bridge.devstack.expected
 
 .PHONY: lock

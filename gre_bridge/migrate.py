@@ -9,7 +9,7 @@ not print; it returns values with `lines()` and calls `on_progress` with one lin
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from tenacity import (
 )
 
 from gre_bridge.errors import ConfigurationError, TransientError
-from gre_bridge.migrations import Entry, Migration, State, Status, shipped
+from gre_bridge.migrations import REPLACED, Entry, Migration, State, Status, shipped
 from gre_bridge.postgres import connected, explained
 from gre_bridge.schema_check import catalog, differences, expected
 
@@ -59,6 +59,7 @@ def migrate(
     with connected(db_url, application=APPLICATION) as connection:
         tell_notices(connection, say)
         recorded = read_ledger(connection)
+        refuse_replaced(recorded)
         for migration in files:
             if migration.version in recorded and not migration.matches(recorded[migration.version]):
                 say(
@@ -86,6 +87,7 @@ def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) ->
         take_turn(connection, wait)
         _create_ledger(connection)
         ledger = read_ledger(connection)
+        refuse_replaced(ledger)
         missing = [m for m in shipped(directory) if m.version not in ledger]
         if missing and (
             wrong := [one for one in differences(catalog(connection), expected()) if one.missing]
@@ -103,6 +105,7 @@ def status(db_url: str, *, directory: Path | None = None) -> Status:
     """Where each migration stands; changes nothing. Raises as `migrate` does."""
     with connected(db_url, application=APPLICATION) as connection:
         ledger = read_ledger(connection)
+        refuse_replaced(ledger)
         row = connection.execute(
             "select to_regprocedure('public.gre_schema_version()') is not null"
         ).fetchone()
@@ -123,6 +126,7 @@ def apply_pending(connection: psycopg.Connection, files: list[Migration], wait: 
     take_turn(connection, wait)
     _create_ledger(connection)
     ledger = read_ledger(connection)
+    refuse_replaced(ledger)
     pending = [m for m in files if m.version not in ledger]
     for migration in pending:
         try:
@@ -236,6 +240,15 @@ def read_ledger(connection: psycopg.Connection) -> dict[str, list[str] | None]:
         "select m.version, to_jsonb(m) -> 'statements' from supabase_migrations.schema_migrations m"
     )
     return dict(rows.fetchall())
+
+
+def refuse_replaced(ledger: Iterable[str]) -> None:
+    """Raise ConfigurationError for a database with files from before 0.1.0: the files of this release replace them."""
+    if found := sorted(REPLACED.intersection(ledger)):
+        raise ConfigurationError(
+            f"this database has the migrations of a gre-bridge from before 0.1.0 ({found[0]} to {found[-1]}), and there is"
+            " no way on from them: start with a new database, or restore a backup that was made before them"
+        )
 
 
 def _silent(_line: str) -> None:

@@ -18,13 +18,17 @@ from gre_bridge.migrate import (
     Progress,
     apply_pending,
     read_ledger,
+    refuse_replaced,
     tell_notices,
     with_locks,
 )
 from gre_bridge.migrations import Change, Migration, Plan, shipped, sql_file
 from gre_bridge.postgres import CANNOT_ADOPT, connected
+from gre_bridge.schema_check import expected
 
-_SHAPE = re.compile(r"^  \('(\w+)', '(\w+)', '([\w \[\]]+)'\)", re.MULTILINE)
+_COLUMN = re.compile(
+    r"(gre_chat_sessions|gre_chat_messages|gre_online_status|push_notifications)\.(\w+) (.+)"
+)
 _LISTED = re.compile(r"gre-bridge: (dropping policy|revoking|closing session|view) ")
 
 
@@ -55,18 +59,19 @@ def plan(
 
 def _lists(connection: psycopg.Connection, files: list[Migration]) -> Plan:
     ledger = read_ledger(connection)
+    refuse_replaced(ledger)
     pending = [m for m in files if m.version not in ledger]
     found = Plan(pending=[f"{m.version}_{m.name}" for m in pending])
-    tables = next((m for m in pending if m.name == "gre_tables"), None)
-    if tables:
-        found.blockers.extend(_blockers(connection, tables))
-        found.changes.extend(_columns(connection, tables))
+    found.blockers.extend(_blockers(connection, pending))
+    adopts = any(m.name == "gre_adoption" for m in pending)
+    if adopts:
+        found.changes.extend(_columns(connection))
     if any(m.name == "gre_access" for m in pending):
         rows = connection.execute(sql_file("adoption_plan.sql").read_bytes()).fetchall()
         found.changes.extend(
             Change(kind=kind, relation=on, name=name, detail=detail) for kind, on, name, detail in rows
         )
-    if tables and not found.blockers:
+    if adopts and not found.blockers:
         found.closes.extend(_closes(connection))
     return found
 
@@ -91,19 +96,20 @@ def _try(
     found.notes.extend(note.removeprefix("gre-bridge: ") for note in notes if not _LISTED.match(note))
 
 
-def _blockers(connection: psycopg.Connection, tables: Migration) -> list[str]:
-    check = next(s for s in tables.statements if "do $check$" in s)
-    try:
-        with connection.transaction():
-            connection.execute(check.encode())
-    except psycopg.Error as error:
-        if error.sqlstate != CANNOT_ADOPT:
-            raise
-        return (error.diag.message_detail or "").splitlines()
-    return []
+def _blockers(connection: psycopg.Connection, pending: list[Migration]) -> list[str]:
+    found: list[str] = []
+    for check in (s for m in pending for s in m.statements if "do $check$" in s):
+        try:
+            with connection.transaction():
+                connection.execute(check.encode())
+        except psycopg.Error as error:
+            if error.sqlstate != CANNOT_ADOPT:
+                raise
+            found += (error.diag.message_detail or "").splitlines()
+    return found
 
 
-def _columns(connection: psycopg.Connection, tables: Migration) -> list[Change]:
+def _columns(connection: psycopg.Connection) -> list[Change]:
     """Columns that existing tables get, and columns whose type changes."""
     present: dict[str, dict[str, str]] = {}
     for relation, name, type_ in connection.execute(
@@ -112,7 +118,7 @@ def _columns(connection: psycopg.Connection, tables: Migration) -> list[Change]:
     ):
         present.setdefault(relation, {})[name] = type_
     changes = []
-    for relation, name, type_ in _SHAPE.findall(tables.sql):
+    for relation, name, type_ in (m.groups() for m in map(_COLUMN.fullmatch, expected()["columns"]) if m):
         has = present.get(relation, {}).get(name)
         if relation in present and has is None:
             changes.append(Change(kind="adds column", relation=relation, name=name, detail=type_))

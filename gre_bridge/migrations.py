@@ -14,6 +14,23 @@ from gre_bridge.errors import ConfigurationError
 
 State = Literal["applied", "pending", "drifted"]
 
+REPLACED = frozenset(
+    [
+        "20261122100000",
+        "20261122100050",
+        "20261122100100",
+        "20261122100200",
+        "20261122100300",
+        "20261122100400",
+        "20261122120000",
+        "20261122130000",
+        "20261122150000",
+        "20261122160000",
+        "20261122170000",
+    ]
+)
+"""Versions of the files before 0.1.0, which no later file continues."""
+
 _FILE = re.compile(r"^(\d+)_(.+)\.sql$")
 _TOKEN = re.compile(
     r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(\w*)\$.*?\$\1\$|;|[^;'"$/-]+|.""", re.DOTALL

@@ -1,6 +1,6 @@
 """Plain values that travel between the rooms: what a claim returns and what a settle takes.
 
-They mirror the JSON of `gre_relay_claim` and `gre_relay_settle` (sql/migrations) and hold no logic
+They mirror the JSON of `gre_relay_claim_v1` and `gre_relay_settle_v1` (sql/migrations) and hold no logic
 beyond reading and writing that JSON. Times called `age` are seconds by the database's clock.
 """
 
@@ -105,9 +105,9 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer of `gre_relay_claim`.
+    """The answer of `gre_relay_claim_v1`.
 
-    `token` is the one the worker chose. `rested` is how many lanes were due but had nothing left to send.
+    `token` is the one the worker chose. `emptied_lanes` is how many lanes were due but had nothing left to send.
     `next_in` is the time in seconds until the next lane that was
     not claimed becomes due (0 when more is due now, None when nothing waits). `staff` lists active
     staff as (staff_id, is online), for sinks that address people.
@@ -116,12 +116,12 @@ class Claim:
     token: str
     lanes: tuple[Lane, ...]
     next_in: float | None
-    rested: int = 0
+    emptied_lanes: int = 0
     staff: tuple[tuple[str, bool], ...] = ()
 
     @classmethod
     def from_json(cls, token: str, answer: Mapping[str, Any]) -> Claim:
-        """Read the jsonb of `gre_relay_claim`."""
+        """Read the jsonb of `gre_relay_claim_v1`."""
         return cls(
             token=token,
             lanes=tuple(
@@ -129,7 +129,7 @@ class Claim:
                 for lane in answer["lanes"]
             ),
             next_in=answer["next_in"],
-            rested=answer.get("rested", 0),
+            emptied_lanes=answer.get("emptied_lanes", 0),
             staff=tuple((row["staff_id"], row["online"]) for row in answer.get("staff") or ()),
         )
 
@@ -151,7 +151,7 @@ class Failure:
 
 @dataclass(slots=True)
 class LaneResult:
-    """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle`.
+    """What became of one claimed lane; `to_json` is one element of the argument of `gre_relay_settle_v1`.
 
     `keep` records what went out so far and keeps the lane leased; `retry_in` (seconds) frees it for later.
     """
@@ -174,7 +174,7 @@ class LaneResult:
         return part
 
     def to_json(self) -> Json:
-        """The element as `gre_relay_settle` reads it; empty parts are left out."""
+        """The element as `gre_relay_settle_v1` reads it; empty parts are left out."""
         out: Json = {"lane": self.lane_key, "token": self.token}
         if self.done:
             out["done"] = self.done

@@ -54,7 +54,7 @@ FAREWELL = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The answer of `gre_relay_listen`."""
+    """The answer of `gre_relay_listen_v1`."""
 
     listeners: int
     """Processes that are woken, this one included."""

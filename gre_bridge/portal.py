@@ -39,7 +39,7 @@ class Identity:
 
     @property
     def claim(self) -> Json:
-        """What `gre_hub_presence` asks, to tell whether it still holds."""
+        """What `gre_hub_presence_v1` asks, to tell whether it still holds."""
         return {
             "sub": self.user_id, "role": self.role, "player_id": self.player_id, "staff_id": self.staff_id,
         }  # fmt: skip
@@ -312,14 +312,14 @@ class Portal:
         limit: int = 200,
         size: int = 1_000_000,
     ) -> Json:
-        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news`.
+        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news_v1`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
         Of one session at most `limit` messages come, in all about `size` bytes.
         """
         return await self._object(
-            "gre_hub_news",
+            "gre_hub_news_v1",
             {
                 "p_known": known,
                 "p_sessions": list(sessions),
@@ -341,7 +341,7 @@ class Portal:
         """
         kind = "idle" if idle else "hub"
         answer = await self._object(
-            "gre_relay_listen",
+            "gre_relay_listen_v1",
             {"p_listener": listener, "p_kind": kind, "p_awake": awake, "p_snapshot": snapshot},
             None,
         )
@@ -356,12 +356,12 @@ class Portal:
             )
         except (KeyError, TypeError, ValueError):
             raise TransientError(
-                "gre_relay_listen: the answer is not the database's", code="unreadable"
+                "gre_relay_listen_v1: the answer is not the database's", code="unreadable"
             ) from None
 
     async def unlisten(self, listener: str) -> None:
         """Say that this process is not to be woken any more."""
-        await self._call("gre_relay_unlisten", {"p_listener": listener}, None)
+        await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, None)
 
     async def presence(self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float) -> Json:
         """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
@@ -370,7 +370,7 @@ class Portal:
         """
         claims = {tuple(who.claim.values()): who.claim for who in here}
         return await self._object(
-            "gre_hub_presence",
+            "gre_hub_presence_v1",
             {
                 "p_staff": list(online),
                 "p_players": sorted({claim["player_id"] for claim in claims.values() if claim["player_id"]}),

@@ -20,7 +20,7 @@ from gre_bridge.rest import Rest, RestError
 
 T = TypeVar("T")
 
-SCHEMA_VERSIONS = range(2, 3)
+SCHEMA_VERSIONS = range(3, 4)
 """Versions of `gre_schema_version()` that this worker can work with."""
 
 UNKNOWN_FUNCTION = "PGRST202"
@@ -29,7 +29,7 @@ RELOADS = 60.0
 
 JOINT_RESULTS = 16
 """Lanes of a settle up to which it shares a call with others; more go beside them, not before."""
-_CLAIM, _SETTLE, _TURN = "gre_relay_claim", "gre_relay_settle", "gre_relay_turn"
+_CLAIM, _SETTLE, _EXCHANGE = "gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1"
 
 _TRANSIENT_CODES = {
     "",  # a crashed database answers 400 with an empty code at first
@@ -119,7 +119,7 @@ def explain(error: Exception, what: str) -> BridgeError:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The answer of `gre_relay_settle`.
+    """The answer of `gre_relay_settle_v1`.
 
     `busy` lanes were locked by someone else: settle them again in a moment. `lost` lanes had been taken
     over; what went out was recorded all the same. `waiting` is how many freed lanes have more to do that
@@ -184,18 +184,18 @@ class Store:
 
     async def _together(self, parts: Sequence[Part]) -> Sequence[Any]:
         """Raises what is not transient for a schema that cannot do it yet: then each goes alone, for a minute."""
-        since = self._unknown_since.get(_TURN)
+        since = self._unknown_since.get(_EXCHANGE)
         if since is not None and self._clock() - since < RELOADS:
-            raise ConfigurationError(f"{_TURN}: unknown function", code=UNKNOWN_FUNCTION)
-        self._unknown_since.pop(_TURN, None)
+            raise ConfigurationError(f"{_EXCHANGE}: unknown function", code=UNKNOWN_FUNCTION)
+        self._unknown_since.pop(_EXCHANGE, None)
         try:
-            answers = await self._request(_TURN, {"p_parts": [part.arguments for part in parts]})
+            answers = await self._request(_EXCHANGE, {"p_parts": [part.arguments for part in parts]})
         except TransientError as error:
             if error.code == UNKNOWN_FUNCTION:
                 raise ConfigurationError(str(error), code=error.code) from None
             raise
         if not isinstance(answers, list) or len(answers) != len(parts):
-            raise _unreadable(_TURN)
+            raise _unreadable(_EXCHANGE)
         return [
             self._part_failed(part.function, answer) or answer
             for part, answer in zip(parts, answers, strict=True)
@@ -258,7 +258,7 @@ class Store:
     ) -> tuple[frozenset[str], frozenset[str]]:
         """Prolong the leases of `lanes`; returns those extended and those busy: the rest are lost."""
         return await self._call(
-            "gre_relay_extend",
+            "gre_relay_extend_v1",
             {"p_sink": sink, "p_token": token, "p_lanes": lanes, "p_lease_seconds": lease},
             lambda answer: (frozenset(answer["extended"]), frozenset(answer["busy"])),
         )
@@ -266,20 +266,20 @@ class Store:
     async def release(self, *, sink: str, token: str, lanes: list[str] | None = None) -> bool:
         """Give lanes back unsent (all of `token` when None); False when some were locked: repeat."""
         return await self._call(
-            "gre_relay_release",
+            "gre_relay_release_v1",
             {"p_sink": sink, "p_token": token, "p_lanes": lanes},
             lambda answer: bool(answer["busy"] == 0),
         )
 
     async def stats(self) -> list[Json]:
-        """What waits, one object for each sink (`gre_relay_stats`)."""
-        return await self._call("gre_relay_stats", {}, lambda rows: [dict(row) for row in rows])
+        """What waits, one object for each sink (`gre_relay_stats_v1`)."""
+        return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
 
     async def listen(self, listener: str, awake: float) -> Listening:
         """Say that this process is to be woken, but not for so many seconds."""
         arguments = {"p_listener": listener, "p_kind": "relay", "p_awake": awake}
         return await self._call(
-            "gre_relay_listen",
+            "gre_relay_listen_v1",
             arguments,
             lambda answer: Listening(
                 int(answer["listeners"]), int(answer["hubs"]), bool(answer["broadcasts"])
@@ -288,23 +288,23 @@ class Store:
 
     async def unlisten(self, listener: str) -> None:
         """Say that this process is not to be woken any more."""
-        await self._call("gre_relay_unlisten", {"p_listener": listener}, lambda _: None)
+        await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, lambda _: None)
 
     async def probe(self) -> None:
         """Have a wake-up sent to everyone."""
-        await self._call("gre_relay_ring", {}, lambda _: None)
+        await self._call("gre_relay_notify_v1", {}, lambda _: None)
 
     async def beat(self, *, worker: str, host: str, version: str, info: Json) -> Json:
         """Say that this daemon is there: {"schema": version, "sinks": [{"sink", "enabled"}]}."""
         return await self._call(
-            "gre_relay_beat",
+            "gre_relay_report_v1",
             {"p_worker": worker, "p_host": host, "p_version": version, "p_info": info},
             lambda answer: {"schema": int(answer["schema"]), "sinks": list(answer["sinks"])},
         )
 
     async def leave(self, worker: str) -> None:
         """Say that this daemon has stopped."""
-        await self._call("gre_relay_leave", {"p_worker": worker}, lambda _: None)
+        await self._call("gre_relay_leave_v1", {"p_worker": worker}, lambda _: None)
 
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""

@@ -1,5 +1,5 @@
 -- What the migrations will drop or replace on the tables of a live project. Reads the catalog only, for
--- `gre-bridge migrate --dry-run`; the same choices are made by gre.adopt() and by the migration gre_access.
+-- `gre-bridge migrate --dry-run`. gre.adopt() and the migration gre_access make the same choices.
 with relation as (
   select c.oid, c.relname::text as name, c.relacl, c.relowner, c.relrowsecurity
   from pg_catalog.pg_class c
@@ -30,7 +30,8 @@ union all
 select distinct 'view', r.name, c.oid::regclass::text,
   case when c.relkind = 'm' then 'is a materialized view: whoever may read it goes on reading all that it holds'
        when pg_has_role(c.relowner, 'USAGE') then 'is read with its reader''s rights (security_invoker) from then on'
-       else 'belongs to ' || quote_ident(pg_get_userbyid(c.relowner)) || ' and shows every row to whoever may read it' end
+       else 'belongs to ' || quote_ident(pg_get_userbyid(c.relowner))
+         || ' and shows every row to whoever may read it' end
 from relation r
 join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = r.oid
 join pg_catalog.pg_rewrite w on d.classid = 'pg_catalog.pg_rewrite'::regclass and w.oid = d.objid
@@ -40,14 +41,16 @@ union all
 select 'trigger', r.name, quote_ident(t.tgname), 'stays; see that it suits the new rows'
 from relation r join pg_catalog.pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
 union all
--- Its owner's rights are not the reader's: no policy of ours holds in it. (A body that builds its SQL as text does not tell.)
+-- No policy of ours holds in a function with its owner's rights. One that builds its SQL as text is not found.
 select 'open function', t.name, f.oid::regprocedure::text,
-  'stays; reads or writes with its owner''s rights for ' || string_agg(g.rolname, ', ' order by g.rolname) || ': revoke that, or let it ask who calls'
+  'stays; reads or writes with its owner''s rights for ' || string_agg(g.rolname, ', ' order by g.rolname)
+    || ': revoke that, or let it ask who calls'
 from pg_catalog.pg_proc f
 join relation t on coalesce(nullif(f.prosrc, ''), pg_get_functiondef(f.oid)) ~ ('\m' || t.name || '\M')
 join pg_catalog.pg_roles g on g.rolname in ('anon', 'authenticated') and has_function_privilege(g.oid, f.oid, 'execute')
 where f.prosecdef and f.prorettype <> 'trigger'::regtype
   and f.pronamespace::regnamespace::text not in ('gre', 'pg_catalog', 'information_schema')
-  and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.oid and d.deptype = 'e')
+  and not exists (select from pg_catalog.pg_depend d
+                  where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = f.oid and d.deptype = 'e')
 group by t.name, f.oid
 order by 1, 2, 3;

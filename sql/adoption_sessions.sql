@@ -1,4 +1,4 @@
--- The open sessions that adoption will close because their player has a newer open one: gre.gather() chooses
+-- The open sessions that adoption will close because their player has a newer open one: gre.adopt_collect() chooses
 -- the same. Rows are read as JSON, since which columns an older project has is not known. Needs both tables.
 with session as (
   select s.id, s.player_id, s.created_at from (
@@ -8,13 +8,16 @@ with session as (
     from (select to_jsonb(t) as j from public.gre_chat_sessions t) x
   ) s
   where case when s.status is null then s.ended is null
-             else s.status in ('active', 'open', 'opened', 'new', 'assigned', 'ongoing', 'in_progress', 'pending', 'waiting') end
+             else s.status in ('active', 'open', 'opened', 'new', 'assigned', 'ongoing', 'in_progress', 'pending',
+                               'waiting') end
 ), last_message as (
-  select j ->> 'session_id' as session_id, max(coalesce(j ->> 'created_at', j ->> 'timestamp', j ->> 'sent_at')::timestamptz) as at
+  select j ->> 'session_id' as session_id,
+    max(coalesce(j ->> 'created_at', j ->> 'timestamp', j ->> 'sent_at')::timestamptz) as at
   from (select to_jsonb(m) as j from public.gre_chat_messages m) x
   group by 1
 ), ranked as (
-  select s.id, s.player_id, row_number() over (partition by s.player_id order by greatest(s.created_at, l.at) desc, s.id) as place
+  select s.id, s.player_id,
+    row_number() over (partition by s.player_id order by greatest(s.created_at, l.at) desc, s.id) as place
   from session s left join last_message l on l.session_id = s.id
 )
 select id, player_id from ranked where place > 1 order by player_id, id;

@@ -1,19 +1,23 @@
--- What `gre-bridge doctor` asks the database itself: one row, one JSON object of facts. Changes nothing; any role may ask,
--- and sees what it may see. The judging is done in Python.
+-- Facts for `gre-bridge doctor`: one row, one JSON object. Changes nothing. Any role may ask, and sees what it may see;
+-- Python judges.
 select jsonb_build_object(
   'now', clock_timestamp(),
   'role', current_user,
   'wal_level', current_setting('wal_level'),
   'connections', (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'),
-  'max_connections', current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+  'max_connections',
+    current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
   'slots', (select coalesce(jsonb_agg(jsonb_build_object('name', s.slot_name, 'active', s.active,
-      'kept', pg_wal_lsn_diff(case when pg_is_in_recovery() then null else pg_current_wal_lsn() end, s.restart_lsn)) order by s.slot_name), '[]')
+      'kept', pg_wal_lsn_diff(case when pg_is_in_recovery() then null else pg_current_wal_lsn() end, s.restart_lsn))
+      order by s.slot_name), '[]')
     from pg_catalog.pg_replication_slots s),
   'max_slots', current_setting('max_replication_slots')::integer,
   'transactions', (select coalesce(jsonb_agg(jsonb_build_object('pid', a.pid, 'user', a.usename, 'state', a.state,
-      'application', a.application_name, 'age', round(extract(epoch from clock_timestamp() - a.xact_start))) order by a.xact_start), '[]')
+      'application', a.application_name, 'age', round(extract(epoch from clock_timestamp() - a.xact_start)))
+      order by a.xact_start), '[]')
     from pg_catalog.pg_stat_activity a
-    where a.datname = current_database() and a.backend_type = 'client backend' and a.xact_start < clock_timestamp() - interval '5 minutes'),
+    where a.datname = current_database() and a.backend_type = 'client backend'
+      and a.xact_start < clock_timestamp() - interval '5 minutes'),
   'prepared', (select count(*) from pg_catalog.pg_prepared_xacts p
     where p.database = current_database() and p.prepared < clock_timestamp() - interval '5 minutes'),
   'publication', exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime'),
@@ -23,17 +27,23 @@ select jsonb_build_object(
     where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and not c.relrowsecurity
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
   'tables', (select count(*) from pg_catalog.pg_class c
-    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
-  -- A disabled trigger is a message that nobody is told of.
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+      and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
+  -- A message past a disabled trigger is not announced.
   'disabled_triggers', (select coalesce(jsonb_agg(t.tgname || ' on ' || c.relname order by t.tgname), '[]')
     from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
-    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R') and t.tgname like 'gre\_%'
+    where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
+      and t.tgname ~ '^(zzz_)?gre_'
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
   'send', exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = 'realtime' and p.proname = 'send' and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),
-  -- Who sends the wake-up: the owner of our functions. Realtime's function runs with its rights, and swallows what it is refused.
-  'send_allowed', coalesce((select has_function_privilege(n.nspowner, p.oid, 'execute') and has_schema_privilege(n.nspowner, p.pronamespace, 'usage')
-      and (p.prosecdef or to_regclass('realtime.messages') is null or has_table_privilege(n.nspowner, to_regclass('realtime.messages'), 'insert'))
+    where n.nspname = 'realtime' and p.proname = 'send'
+      and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),
+  -- The owner of our functions sends the wake-up. Realtime's function runs with its rights, and hides a refusal.
+  'send_allowed', coalesce((
+    select has_function_privilege(n.nspowner, p.oid, 'execute')
+      and has_schema_privilege(n.nspowner, p.pronamespace, 'usage')
+      and (p.prosecdef or to_regclass('realtime.messages') is null
+        or has_table_privilege(n.nspowner, to_regclass('realtime.messages'), 'insert'))
     from pg_catalog.pg_namespace n, pg_catalog.pg_proc p
     where n.nspname = 'gre' and p.oid = to_regprocedure('realtime.send(jsonb,text,text,boolean)')), true),
   'send_owner', (select pg_get_userbyid(nspowner) from pg_catalog.pg_namespace where nspname = 'gre'),

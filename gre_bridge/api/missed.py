@@ -25,7 +25,7 @@ class MissedReads:
         self._readers = asyncio.Semaphore(READERS)
 
     async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
-        """Read what is newer than these seqs, as `gre_hub_news` answers; of this player's sessions only, or of all."""
+        """Read what is newer than these seqs, as `gre_hub_news_v1` answers; of this player's sessions only, or of all."""
         size = self._size
         async with self._readers:
             asked = dict(itertools.islice(positions.items(), size.sessions))

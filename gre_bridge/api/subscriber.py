@@ -44,7 +44,7 @@ class Source(Protocol):
     """Where a socket reads what it was not told."""
 
     async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
-        """Read what is newer than these seqs, as `gre_hub_news` answers."""
+        """Read what is newer than these seqs, as `gre_hub_news_v1` answers."""
 
 
 @dataclass(slots=True)

@@ -161,7 +161,7 @@ async def _portal(exits: contextlib.AsyncExitStack, stack: Stack, token: str) ->
 def _ask_for_wakeups(stack: Stack) -> None:
     """Have the database send a wake-up for the next line, also while the daemon looks by itself."""
     with stack.postgres.connect() as conn:
-        conn.execute("select public.gre_relay_listen(%s, 'relay', 0)", (_LISTENER,))
+        conn.execute("select public.gre_relay_listen_v1(%s, 'relay', 0)", (_LISTENER,))
 
 
 async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:

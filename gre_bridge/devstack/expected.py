@@ -1,4 +1,4 @@
-"""`make expected`: writes sql/expected.json, what a new project has after all migrations (see sql/catalog.sql)."""
+"""`make expected`: writes what a new project has after all migrations: sql/expected.json (see sql/catalog.sql), sql/schema.sql."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gre_bridge.devstack.postgres import EmbeddedPostgres
+from gre_bridge.devstack.postgres import SUPERUSER, EmbeddedPostgres
+from gre_bridge.devstack.schema_file import dump
 from gre_bridge.migrate import migrate
 from gre_bridge.migrations import sql_file
 from gre_bridge.postgres import connected
 from gre_bridge.schema_check import catalog
 
 FILE = sql_file("expected.json")
+SCHEMA = sql_file("schema.sql")
 
 
 def main() -> None:
@@ -25,7 +27,10 @@ def main() -> None:
             migrate(server.dsn())
             with connected(server.dsn(), application="make expected") as connection:
                 found = catalog(connection)
+            schema = dump(bin_dir=server.bin_dir, dsn=server.dsn(user=SUPERUSER))
     FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    SCHEMA.write_text(schema, encoding="utf-8")
+    sys.stdout.write(f"{SCHEMA.name}: {schema.count(chr(10))} lines\n")
     sys.stdout.write(f"{FILE.name}: {sum(map(len, found.values()))} lines\n")
 
 

@@ -201,7 +201,7 @@ def _realtime(facts: Json) -> Iterator[Finding]:
         )
     elif not messages["policy"] and facts["tables"]:
         yield warn(SEND, "no policy keeps signed-in users from hearing and ringing the topic gre:relay (session ids, never text)",
-                   "run the part `gre_relay_is_private` of sql/migrations/20261122100400_gre_access.sql in the dashboard's SQL editor")  # fmt: skip
+                   "run the part `gre_relay_is_private` of sql/migrations/20261128101000_gre_access.sql in the dashboard's SQL editor")  # fmt: skip
     elif not messages["rls"]:
         yield failed(
             SEND,

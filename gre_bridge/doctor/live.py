@@ -118,13 +118,13 @@ class Live:
         """Register as a listener that is not awake: no wake-up is sent while all that are registered are awake."""
         with contextlib.suppress(RestError):  # an older schema sends a wake-up for each message
             await self._rest.rpc(
-                "gre_relay_listen", {"p_listener": self._listener, "p_kind": "relay", "p_awake": 0}
+                "gre_relay_listen_v1", {"p_listener": self._listener, "p_kind": "relay", "p_awake": 0}
             )
 
     async def _unlisten(self) -> None:
         """Remove the registration. The wake-up was sent in the message's own transaction; the row expires after 15 s anyway."""
         with contextlib.suppress(RestError, BridgeError):
-            await self._rest.rpc("gre_relay_unlisten", {"p_listener": self._listener})
+            await self._rest.rpc("gre_relay_unlisten_v1", {"p_listener": self._listener})
 
     async def _bells(self, before: float, session: str) -> list[Finding]:
         if self._ear is None:

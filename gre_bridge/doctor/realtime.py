@@ -151,12 +151,12 @@ async def ring(ear: Ear, rest: Rest) -> Finding:
         return skipped(BROADCAST, "its channel was not joined")
     began = time.monotonic()
     try:
-        can = await rest.rpc("gre_relay_ring", {})
+        can = await rest.rpc("gre_relay_notify_v1", {})
     except RestError as error:
         if error.code == "PGRST202":
-            return skipped(BROADCAST, "this schema has no gre_relay_ring: gre-bridge migrate")
+            return skipped(BROADCAST, "this schema has no gre_relay_notify_v1: gre-bridge migrate")
         fix = (
-            "grant execute on function public.gre_relay_ring() to service_role"
+            "grant execute on function public.gre_relay_notify_v1() to service_role"
             if error.code == "42501"
             else "try again; then gre-bridge migrate --status"
         )

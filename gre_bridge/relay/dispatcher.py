@@ -279,7 +279,7 @@ class Dispatcher:
             self.settler.more_in(lane.key for lane in claim.lanes if len(lane.deliveries) >= rows)
             lease = Lease(token, (lane.key for lane in claim.lanes), began + self._lease_seconds)
             self.sender.start(group, claim, lease, probing=probing)
-        elif claim.rested:
+        elif claim.emptied_lanes:
             self._spins, self._more = 0, claim.next_in == 0
         elif claim.next_in is not None and claim.next_in < FIRST_PAUSE:
             # Due lanes that others hold locked for a moment: look again soon, but not in a spin.

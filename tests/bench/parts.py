@@ -172,8 +172,8 @@ def drain_once(
         if own:
             wait_until(lambda: all(worker._ready() for worker in running.workers), 30, what="/readyz")
             supabase = sum(
-                running.metric("gre_store_requests_total", function=f"gre_relay_{name}")
-                for name in ("claim", "settle", "turn", "extend", "release")
+                running.metric("gre_store_requests_total", function=f"gre_relay_{name}_v1")
+                for name in ("claim", "settle", "exchange", "extend", "release")
             )
     state = lab.state()
     taken = [item for item in state["items"] if item[5] == 200]
@@ -308,8 +308,8 @@ def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...])
             for _ in range(15):
                 token = str(uuid.uuid4())
                 began = time.perf_counter()
-                conn.execute("select gre_relay_claim('pusher', %s, 100, 10)", [token])
+                conn.execute("select gre_relay_claim_v1('pusher', %s, 100, 10)", [token])
                 times.append((time.perf_counter() - began) * 1000)
-                conn.execute("select gre_relay_release('pusher', %s)", [token])
+                conn.execute("select gre_relay_release_v1('pusher', %s)", [token])
         found.claims[rows] = statistics.median(times)
     return found

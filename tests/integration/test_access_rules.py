@@ -38,36 +38,36 @@ gre_chat_messages     gre_worker     id,session_id,seq  -  -
 
 # Helpers outside the exposed schemas, and which roles may execute them besides their owner.
 HELPERS = {
-    "anon authenticated service_role": {"who", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
+    "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "name_key", "has_text", "json_fits", "refuse_row", "session_name", "staff_name", "check_assignee", "refuse", "caller", "staff_caller", "iso", "message_json", "session_json", "sender_word", "sent_before",
+        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "message_json", "session_json", "normalize_sender", "find_duplicate",
         "presence",
     },
     "": {
-        "ring", "send_wakeup", "announce", "messages_to_outbox", "session_to_outbox", "push_to_outbox", "write_receipts", "longest_lease",
-        "longest_backoff", "message_checks", "message_arrives", "message_number", "messages_arrived", "message_keeps", "message_paces", "check_pace",
-        "session_checks", "presence_checks", "push_checks", "count_messages", "enqueue_messages", "settle_session", "guest_name", "session_changes", "people_changed", "pace_messages",
-        "pace_window", "player_number", "who_is", "lost_identities", "sink_enabled", "wake_lanes", "announce_again", "cursor_text", "admin_caller",
-        "require_worker", "relay_stats", "retry_dead", "longest_text", "push_fault", "push_bounded", "push_json", "insert_receipts", "presence_seen", "backfill", "lock_tables",
+        "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
+        "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
+        "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "people_after_change", "rate_limit_messages",
+        "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "format_cursor", "require_admin",
+        "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
     },
 }  # fmt: skip
 
 # Functions that cross row-level security: each asks who is calling, or only the service key may call it.
 DEFINERS = {
     "gre": {
-        "who", "who_is", "lost_identities", "ring", "send_wakeup", "announce", "messages_to_outbox",
-        "session_to_outbox", "push_to_outbox", "write_receipts",
-        "message_arrives", "message_number", "messages_arrived", "message_paces", "check_pace", "count_messages", "enqueue_messages",
-        "settle_session", "guest_name", "session_name", "staff_name", "check_assignee", "people_changed", "sent_before",
-        "require_worker", "presence", "push_bounded", "retry_dead",
+        "current_actor", "mapped_actor", "revoked_identities", "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue",
+        "sessions_enqueue", "pushes_enqueue", "write_receipts",
+        "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_rate_limit", "check_rate_limit", "count_messages", "enqueue_messages",
+        "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
+        "require_worker", "presence", "pushes_check_size", "retry_dead",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
-        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_set_online_status", "gre_hub_news", "gre_hub_presence",
-        "gre_relay_claim", "gre_relay_settle", "gre_relay_extend", "gre_relay_release", "gre_relay_stats",
-        "gre_relay_beat", "gre_relay_leave", "gre_relay_listen", "gre_relay_unlisten", "gre_relay_status", "gre_relay_ring",
+        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_set_online_status", "gre_hub_news_v1", "gre_hub_presence_v1",
+        "gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_extend_v1", "gre_relay_release_v1", "gre_relay_stats_v1",
+        "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
-        "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_turn",
+        "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
     },
 }  # fmt: skip
 

@@ -28,8 +28,8 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     with stack.worker() as worker:
         stack.drained(90)
         calls = {
-            name: worker.metric("gre_store_requests_total", function=f"gre_relay_{name}")
-            for name in ("claim", "settle", "turn", "extend", "release")
+            name: worker.metric("gre_store_requests_total", function=f"gre_relay_{name}_v1")
+            for name in ("claim", "settle", "exchange", "extend", "release")
         }
         requests = worker.metric("gre_sink_requests_total", sink="pusher")
     events = sum(item["status"] == 200 for item in stack.received("pusher"))
@@ -37,7 +37,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert requests / events <= 0.15
     assert sum(calls.values()) / deliveries <= 0.05
     # 1,000 rows in a claim at most: nothing is claimed in small pieces, and each row once.
-    assert calls["claim"] + calls["turn"] <= 2 * deliveries / 1000 + 20
+    assert calls["claim"] + calls["exchange"] <= 2 * deliveries / 1000 + 20
     assert calls["release"] == 0
     verdict = judge(stack)
     assert not any(verdict.lost.values())
@@ -53,10 +53,10 @@ def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_though_two_s
         wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 20, what="a live feed")
         stack.insert(player_id=1, sender="player", message="opens the session")
         stack.drained()
-        names = ("gre_relay_claim", "gre_relay_settle", "gre_relay_turn")
+        names = ("gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1")
 
         def words() -> float:
-            return worker.metric("gre_store_requests_total", function="gre_relay_listen", process="relay")
+            return worker.metric("gre_store_requests_total", function="gre_relay_listen_v1", process="relay")
 
         before = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
         for _ in range(4):

@@ -92,13 +92,13 @@ DEFINER = (
 @pytest.mark.parametrize(
     ("broken", "check", "found", "fix"),
     [
-        ("drop trigger gre_messages_to_outbox on gre_chat_messages", "triggers",
-         "gre_messages_to_outbox on gre_chat_messages", "gre-bridge reconcile"),
+        ("drop trigger gre_7_enqueue on gre_chat_messages", "triggers",
+         "gre_7_enqueue on gre_chat_messages", "gre-bridge reconcile"),
         ("create policy everybody on gre_chat_messages for all to anon, authenticated using (true); grant select on gre_chat_messages to anon", "policies",
          "everybody on gre_chat_messages: permissive for all to anon, authenticated using (true)", 'drop policy "everybody" on public.gre_chat_messages'),
-        ("drop policy gre_messages_player_reads on gre_chat_messages", "policies", "gre_messages_player_reads on gre_chat_messages", "sql/migrations"),
-        ("alter policy gre_messages_player_reads on gre_chat_messages using (true)", "policies",
-         "gre_messages_player_reads on gre_chat_messages: permissive for select to authenticated using (true)", "drop policy"),
+        ("drop policy gre_messages_read on gre_chat_messages", "policies", "gre_messages_read on gre_chat_messages", "sql/migrations"),
+        ("alter policy gre_messages_read on gre_chat_messages using (true)", "policies",
+         "gre_messages_read on gre_chat_messages: permissive for select to authenticated using (true)", "drop policy"),
         ("grant all privileges on all functions in schema public to anon", "privileges", "anon may execute public.gre_", "revoke execute on function public.gre_"),
         ("grant all on all tables in schema public to anon, authenticated", "privileges", "anon may delete gre_chat_messages", "revoke delete on public.gre_chat_messages"),
         ("grant select on gre_relay_deliveries to public", "privileges", "anon may select gre_relay_deliveries",
@@ -106,7 +106,7 @@ DEFINER = (
         ("grant update (message) on gre_chat_messages to authenticated", "privileges", "authenticated may update (message) of gre_chat_messages",
          "revoke update (message) on public.gre_chat_messages from public, authenticated"),
         (WITHDRAWN, "privileges",
-         "service_role may execute public.gre_relay_", "public.gre_relay_claim("),
+         "service_role may execute public.gre_relay_", "public.gre_relay_claim_v1("),
         ("drop function gre_relay_expire", "schema objects", "function public.gre_relay_expire(", "sql/migrations"),
         ("alter table gre_chat_sessions drop column waiting_since", "schema objects", "column gre_chat_sessions.waiting_since", "sql/migrations"),
         ("create or replace function gre.is_staff() returns boolean language sql stable set search_path = '' as 'select true'",
@@ -177,9 +177,9 @@ def test_a_restored_dump_is_recorded_after_it_was_checked(db: Database) -> None:
 
 
 def test_a_schema_that_is_another_is_not_recorded_and_every_difference_is_named(db: Database) -> None:
-    execute(db, "drop trigger gre_messages_to_outbox on gre_chat_messages; drop function gre_relay_expire")
+    execute(db, "drop trigger gre_7_enqueue on gre_chat_messages; drop function gre_relay_expire")
     with pytest.raises(
-        ConfigurationError, match=r"nothing recorded: .*gre_relay_expire.*gre_messages_to_outbox"
+        ConfigurationError, match=r"nothing recorded: .*gre_relay_expire.*gre_7_enqueue"
     ) as caught:
         record(db.dsn())
     assert "\n" not in str(caught.value)

@@ -99,7 +99,7 @@ def test_no_door_takes_an_id_that_a_page_would_take_for_anothers(db: Database, n
 
 def lost(service: Door, *identities: dict[str, Any]) -> list[dict[str, Any]]:
     found = service.call(
-        "gre_hub_presence", staff=[], players=[], expires_in=60, identities=list(identities) or []
+        "gre_hub_presence_v1", staff=[], players=[], expires_in=60, identities=list(identities) or []
     )
     return list(found["lost"])
 
@@ -162,7 +162,7 @@ def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
         odd = [{"sub": "nobody", "role": "staff", "staff_id": "s2"}, {}]
         assert lost(service, *odd) == odd[:1]
         assert refused(
-            service, "gre_hub_presence", staff=[], players=[], expires_in=1, identities={"a": 1}
+            service, "gre_hub_presence_v1", staff=[], players=[], expires_in=1, identities={"a": 1}
         ) == (400, "identities_invalid")
 
 
@@ -177,11 +177,11 @@ def test_who_lost_its_right_is_not_kept_online_by_its_socket(db: Database) -> No
             return row["expires_at"]
 
         before = seen()
-        service.call("gre_hub_presence", staff=["s1"], players=[], expires_in=60, identities=[identity])
+        service.call("gre_hub_presence_v1", staff=["s1"], players=[], expires_in=60, identities=[identity])
         assert seen() > before
         service.sql("update gre_staff set active = false where staff_id = 's1'")
         before = seen()
-        service.call("gre_hub_presence", staff=["s1"], players=[], expires_in=90, identities=[identity])
+        service.call("gre_hub_presence_v1", staff=["s1"], players=[], expires_in=90, identities=[identity])
         assert seen() == before
 
 

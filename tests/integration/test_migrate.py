@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
-from gre_bridge.migrate import migrate, status
+from gre_bridge.migrate import migrate, record, status
 from gre_bridge.migrate_plan import plan
 from gre_bridge.migrations import Migration, shipped
 from tests.conftest import Database
@@ -315,6 +315,29 @@ def test_a_schema_applied_by_other_means_is_recognised(db: Database) -> None:
     assert not plan(db.dsn()).good
 
 
+def test_a_database_with_the_files_from_before_0_1_0_is_told_so_by_every_command(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute("create schema supabase_migrations")
+        conn.execute(f"create table {LEDGER} (version text primary key, statements text[], name text)")
+        conn.execute(f"insert into {LEDGER} values ('20261122100000'), ('20261122170000')")
+    for command in (migrate, plan, record, status):
+        with pytest.raises(ConfigurationError) as caught:
+            command(db.dsn())
+        assert str(caught.value) == (
+            "this database has the migrations of a gre-bridge from before 0.1.0 (20261122100000 to 20261122170000), and there is"
+            " no way on from them: start with a new database, or restore a backup that was made before them"
+        )
+
+
+def test_the_supabase_cli_is_told_of_a_gre_bridge_from_before_0_1_0(supabase_db: Database) -> None:
+    with supabase_db.connect() as conn:
+        conn.execute("create function gre_schema_version() returns integer language sql as 'select 2'")
+    with pytest.raises(
+        psycopg.errors.DatabaseError, match=r"a gre-bridge from before 0\.1\.0 is installed here"
+    ):
+        push_like_the_supabase_cli(supabase_db)
+
+
 def test_a_wrong_address_is_one_clear_line(supabase_db: Database) -> None:
     wrong_password = supabase_db.pg.dsn(dbname=supabase_db.name, password="nobody-knows")
     for url, kind in (
@@ -352,6 +375,11 @@ LINT = {
     "foreign keys are indexed": "select conname as x from pg_constraint k where contype = 'f' and connamespace = 'public'::regnamespace"
     " and not exists (select from pg_index i where i.indrelid = k.conrelid"
     " and (i.indkey::smallint[])[0:cardinality(k.conkey) - 1] @> k.conkey)",
+    "one permissive policy for each table, command and role": "select tablename || ' ' || cmd || ' ' || role as x"
+    " from pg_policies, unnest(roles) role where permissive = 'PERMISSIVE' and schemaname = 'public'"
+    " group by tablename, cmd, role having count(*) > 1",
+    "policies call functions once for each statement": "select tablename || ' ' || policyname as x from pg_policies"
+    " where schemaname = 'public' and concat(qual, ' ', with_check) ~ '(?<!SELECT )(?<!SELECT \\()gre\\.'",
     "no two indexes are the same": "select indrelid::regclass::text || indkey::text as x from pg_index where indrelid in"
     " (select oid from pg_class where relnamespace = 'public'::regnamespace)"
     " group by indrelid, indkey, coalesce(pg_get_expr(indpred, indrelid), ''), indoption having count(*) > 1",
@@ -360,8 +388,9 @@ LINT = {
     "public may execute nothing": "select oid::regprocedure::text as x from pg_proc"
     " where pronamespace = 'gre'::regnamespace and has_function_privilege('public', oid, 'execute')",
     "adoption leaves no helper behind": "select proname::text as x from pg_proc where pronamespace = 'gre'::regnamespace"
-    " and proname ~ 'adopt|reshape|gather|spelling|known_' union all select relname::text from pg_class"
-    " where relnamespace = 'gre'::regnamespace and relname ~ 'adopt|found'",
+    " and proname ~ '^(adopt|legacy_)' union all select relname::text from pg_class"
+    " where relnamespace = 'gre'::regnamespace and relname ~ 'adopt'"
+    " union all select nspname::text from pg_namespace where nspname = 'gre_model'",
 }
 
 

@@ -26,7 +26,7 @@ TEXT = "zebra crossing"
 def conn(stack: StackProcess) -> Iterator[Conn]:
     """The portals' and the worker's connection to the stack's database."""
     with stack.db() as connection:
-        connection.execute("update gre_relay_sinks set announced_from = now() - interval '1 day'")
+        connection.execute("update gre_relay_sinks set reconcile_from = now() - interval '1 day'")
         yield connection
 
 

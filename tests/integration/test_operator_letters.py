@@ -193,7 +193,7 @@ def test_expire_gives_up_what_is_older_and_lanes_come_to_rest(conn: Conn, desk: 
     assert desk.call("gre_relay_expire", before=before, dry_run=True) == 2
     assert one(conn, "select count(*) from gre_relay_deliveries where state = 'expired' and settled_at is not null and last_error = 'expired by an operator'") == 4  # fmt: skip
     got = claim(conn, "pusher")
-    assert (messages(got), got["rested"]) == (["new"], 1)
+    assert (messages(got), got["emptied_lanes"]) == (["new"], 1)
     settle(conn, *all_done(got))
     assert claim(conn, "pusher")["next_in"] is None
     assert drain(conn, "onesignal") == ["old", "new", "old too"]
@@ -249,7 +249,7 @@ def test_expire_needs_a_time(desk: Door) -> None:
 
 
 def test_ring_rings_and_does_nothing_else(conn: Conn, desk: Door) -> None:
-    assert desk.call("gre_relay_ring") is True
+    assert desk.call("gre_relay_notify_v1") is True
     rows = conn.execute("select topic, event, payload - 'id' as payload, private from realtime.messages").fetchall()  # fmt: skip
     assert rows == [{"topic": "gre:relay", "event": "ring", "payload": {}, "private": True}]
 
@@ -257,7 +257,7 @@ def test_ring_rings_and_does_nothing_else(conn: Conn, desk: Door) -> None:
 def test_ring_says_when_there_is_no_bell(db: Database, desk: Door) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute("drop function realtime.send(jsonb, text, text, boolean)")
-    assert desk.call("gre_relay_ring") is False
+    assert desk.call("gre_relay_notify_v1") is False
 
 
 # Heartbeats ----------------------------------------------------------------------------------------------------
@@ -265,32 +265,32 @@ def test_ring_says_when_there_is_no_bell(db: Database, desk: Door) -> None:
 
 def test_a_beat_keeps_a_worker_known_and_old_ones_go(conn: Conn, desk: Door) -> None:
     mine, other = uuid.uuid4(), uuid.uuid4()
-    answer = desk.call("gre_relay_beat", worker=mine, host="h" * 300, version="1", info={"a": 1})
+    answer = desk.call("gre_relay_report_v1", worker=mine, host="h" * 300, version="1", info={"a": 1})
     assert answer == {
         "schema": one(conn, "select gre_schema_version()"),
         "sinks": [{"sink": "onesignal", "enabled": True}, {"sink": "pusher", "enabled": True}],
     }
-    desk.call("gre_relay_beat", worker=other, host="o", version="1")
+    desk.call("gre_relay_report_v1", worker=other, host="o", version="1")
     conn.execute("update gre_relay_workers set seen_at = now() - interval '61 minutes', started_at = now() - interval '2 days'")  # fmt: skip
-    desk.call("gre_relay_beat", worker=mine, host="h" * 300, version="2", info={"a": 2})
+    desk.call("gre_relay_report_v1", worker=mine, host="h" * 300, version="2", info={"a": 2})
     (row,) = desk.call("gre_relay_status")["workers"]
     assert (row["id"], row["host"], row["version"], row["info"]) == (str(mine), "h" * 200, "2", {"a": 2})
     assert row["seen"] < 5
     assert one(conn, "select now() - started_at > interval '1 day' from gre_relay_workers")
-    desk.call("gre_relay_leave", worker=mine)
-    desk.call("gre_relay_leave", worker=mine)
+    desk.call("gre_relay_leave_v1", worker=mine)
+    desk.call("gre_relay_leave_v1", worker=mine)
     assert desk.call("gre_relay_status")["workers"] == []
 
 
 def test_beats_of_many_workers_at_once_do_not_wait_for_each_other(db: Database, desk: Door) -> None:
     old = uuid.uuid4()
-    desk.call("gre_relay_beat", worker=old, host="o", version="1")
+    desk.call("gre_relay_report_v1", worker=old, host="o", version="1")
     with db.connect() as conn:
         conn.execute("update gre_relay_workers set seen_at = now() - interval '2 hours'")
     with db.connect(autocommit=False) as slow, db.connect(autocommit=False) as quick:
         quick.execute("set lock_timeout = '1s'")
-        slow.execute("select gre_relay_beat(%s, 'a', '1')", [uuid.uuid4()])
-        quick.execute("select gre_relay_beat(%s, 'b', '1')", [uuid.uuid4()])
+        slow.execute("select gre_relay_report_v1(%s, 'a', '1')", [uuid.uuid4()])
+        quick.execute("select gre_relay_report_v1(%s, 'b', '1')", [uuid.uuid4()])
         quick.commit()
         slow.commit()
     assert len(desk.call("gre_relay_status")["workers"]) == 2

@@ -21,7 +21,7 @@ class Operated(Outbox):
 
     def __init__(self) -> None:
         super().__init__()
-        self.root.execute("update gre_relay_sinks set announced_from = now() - interval '1 day'")
+        self.root.execute("update gre_relay_sinks set reconcile_from = now() - interval '1 day'")
 
     @initialize(players=st.sets(st.integers(1, 3), min_size=1))
     def open(self, players: set[int]) -> None:

@@ -37,7 +37,7 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
         admin.execute(
             "update gre_relay_deliveries set state = 'dead', last_error = '413' where ord % 750 = 0"
         )
-        admin.execute("update gre_relay_sinks set announced_from = now() - interval '1 year'")
+        admin.execute("update gre_relay_sinks set reconcile_from = now() - interval '1 year'")
         admin.execute("vacuum analyze")
     with database.connect() as conn:
         for player in range(10, 1510, 10):

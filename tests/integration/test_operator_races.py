@@ -159,7 +159,7 @@ class Club:
         with self.db.connect() as conn, Door(self.db, SERVICE) as desk:
             while letters := desk.call("gre_relay_dead", sink=sink):
                 desk.call("gre_relay_retry", ids=[uuid.UUID(letter["id"]) for letter in letters])
-            while (got := claim(conn, sink, lanes=200))["lanes"] or got["rested"]:
+            while (got := claim(conn, sink, lanes=200))["lanes"] or got["emptied_lanes"]:
                 self.arrivals.take(sink, got)
                 settle(conn, *all_done(got), sink=sink)
             assert got["next_in"] is None
@@ -305,8 +305,8 @@ def test_a_worker_never_waits_for_an_operator(db: Database, function: str) -> No
         claim(conn)
         claim(conn, "onesignal")
         conn.execute(
-            "select gre_relay_extend('pusher', %s, %s)", [got["token"], [got["lanes"][0]["lane_key"]]]
+            "select gre_relay_extend_v1('pusher', %s, %s)", [got["token"], [got["lanes"][0]["lane_key"]]]
         )
-        conn.execute("select gre_relay_release('pusher', %s)", [got["token"]])
-        conn.execute("select gre_relay_stats(), gre_relay_status(), gre_relay_dead()")
+        conn.execute("select gre_relay_release_v1('pusher', %s)", [got["token"]])
+        conn.execute("select gre_relay_stats_v1(), gre_relay_status(), gre_relay_dead()")
         operator.rollback()

@@ -216,7 +216,7 @@ def test_a_message_that_was_deleted_meanwhile_is_not_replayed(db: Database, conn
 
 def opened(conn: Conn, days: float = 1) -> None:
     """Let the outbox have been there for some days."""
-    conn.execute("update gre_relay_sinks set announced_from = now() - %s * interval '1 day'", [days])
+    conn.execute("update gre_relay_sinks set reconcile_from = now() - %s * interval '1 day'", [days])
 
 
 def smuggle(root: Conn, session: Any, seq: int, text: str, ago: str = "1 hour") -> str:
@@ -312,16 +312,16 @@ def test_history_dated_ahead_is_history(db: Database, supabase_db: Database) -> 
                 conn.execute(path.read_bytes(), prepare=False)
         ahead = one(
             conn,
-            "select bool_and(s.announced_from > m.created_at) from gre_relay_sinks s, gre_chat_messages m",
+            "select bool_and(s.reconcile_from > m.created_at) from gre_relay_sinks s, gre_chat_messages m",
         )
         assert ahead is True
         # Eight hours later.
         conn.execute("alter table gre_chat_messages disable trigger user")
         conn.execute("update gre_chat_messages set created_at = created_at - interval '9 hours'")
-        conn.execute("update gre_relay_sinks set announced_from = announced_from - interval '9 hours'")
+        conn.execute("update gre_relay_sinks set reconcile_from = reconcile_from - interval '9 hours'")
         assert one(conn, "select gre_relay_reconcile()")["missing"] == {}
     with db.connect() as conn:
-        assert one(conn, "select bool_and(announced_from <= now()) from gre_relay_sinks")
+        assert one(conn, "select bool_and(reconcile_from <= now()) from gre_relay_sinks")
 
 
 def test_what_came_while_a_sink_was_off_is_not_announced_to_it_later(
@@ -371,7 +371,7 @@ def long_ago(root: Conn, days: float = 8) -> None:
     for table, columns in {
         "gre_relay_deliveries": ("created_at", "settled_at"), "gre_chat_messages": ("created_at",),
         "gre_chat_sessions": ("created_at", "updated_at", "last_message_at", "closed_at"),
-        "push_notifications": ("created_at",), "gre_relay_sinks": ("announced_from",),
+        "push_notifications": ("created_at",), "gre_relay_sinks": ("reconcile_from",),
     }.items():  # fmt: skip
         root.execute(f"update {table} set {', '.join(f'{c} = {c} - {by}' for c in columns)}".encode())
 

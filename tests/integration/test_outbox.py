@@ -42,7 +42,7 @@ def claim(
     """Claim as the worker does; the token comes back in the answer."""
     token = token or str(uuid.uuid4())
     row = conn.execute(
-        "select gre_relay_claim(%s, %s, %s, %s, %s::numeric) as c", [sink, token, lanes, per_lane, lease]
+        "select gre_relay_claim_v1(%s, %s, %s, %s, %s::numeric) as c", [sink, token, lanes, per_lane, lease]
     ).fetchone()
     assert row is not None
     for lane in row["c"]["lanes"]:
@@ -53,7 +53,7 @@ def claim(
 
 def settle(conn: Conn, *results: dict[str, Any], sink: str = "pusher") -> dict[str, Any]:
     """Settle as the worker does."""
-    row = conn.execute("select gre_relay_settle(%s, %s) as s", [sink, Jsonb(list(results))]).fetchone()
+    row = conn.execute("select gre_relay_settle_v1(%s, %s) as s", [sink, Jsonb(list(results))]).fetchone()
     assert row is not None
     return dict(row["s"])
 
@@ -115,7 +115,7 @@ def part(sink: str, *results: dict[str, Any]) -> dict[str, Any]:
 def test_a_turn_settles_and_claims_in_one_and_a_claim_finds_what_was_freed_before_it(conn: Conn) -> None:
     send(conn, text="first")
     send(conn, text="second")
-    turn = "select gre_relay_turn(%s)"
+    turn = "select gre_relay_exchange_v1(%s)"
     first, push = one(conn, turn, Jsonb([part("pusher"), part("onesignal")]))
     assert [d["event"] for lane in first["lanes"] for d in lane["deliveries"]] == ["session"]
     assert messages(push) == ["first"]
@@ -130,12 +130,12 @@ def test_a_turn_settles_and_claims_in_one_and_a_claim_finds_what_was_freed_befor
 def test_a_part_of_a_turn_that_fails_is_undone_by_itself_and_says_why(conn: Conn) -> None:
     send(conn)
     wrong = part("onesignal", {"lane": "x", "token": "no uuid", "done": ["no uuid"]})
-    claimed, failed = one(conn, "select gre_relay_turn(%s)", Jsonb([part("pusher"), wrong]))
+    claimed, failed = one(conn, "select gre_relay_exchange_v1(%s)", Jsonb([part("pusher"), wrong]))
     assert len(claimed["lanes"]) == 1
     assert failed["error"]["code"] == "22P02"
     with pytest.raises(psycopg.Error, match="must be an array"):
-        conn.execute("select gre_relay_turn(%s)", [Jsonb({"p_sink": "pusher"})])
-    assert one(conn, "select gre_relay_turn('[]')") == []
+        conn.execute("select gre_relay_exchange_v1(%s)", [Jsonb({"p_sink": "pusher"})])
+    assert one(conn, "select gre_relay_exchange_v1('[]')") == []
 
 
 def test_a_sink_that_is_disabled_gets_no_deliveries(conn: Conn) -> None:
@@ -248,10 +248,13 @@ def test_rule_3_extend_and_release_do_not_wait_either(db: Database, conn: Conn) 
     conn.execute("set statement_timeout = '5s'")
     with db.connect(autocommit=False) as portal:
         send(portal, 1, "open")
-        extended = one(conn, "select gre_relay_extend('pusher', %s, %s)", got["token"], [lane])
+        extended = one(conn, "select gre_relay_extend_v1('pusher', %s, %s)", got["token"], [lane])
         assert extended == {"extended": [], "busy": [lane]}
-        assert one(conn, "select gre_relay_release('pusher', %s)", got["token"]) == {"released": 0, "busy": 1}
-    assert one(conn, "select gre_relay_release('pusher', %s)", got["token"]) == {"released": 1, "busy": 0}
+        assert one(conn, "select gre_relay_release_v1('pusher', %s)", got["token"]) == {
+            "released": 0,
+            "busy": 1,
+        }
+    assert one(conn, "select gre_relay_release_v1('pusher', %s)", got["token"]) == {"released": 1, "busy": 0}
 
 
 def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(conn: Conn) -> None:
@@ -282,7 +285,7 @@ def test_rule_4_a_claim_whose_answer_was_lost_is_released_by_its_token(conn: Con
         send(conn, player)
     lost = claim(conn)
     assert claim(conn)["lanes"] == []
-    assert one(conn, "select gre_relay_release('pusher', %s)", lost["token"]) == {"released": 5, "busy": 0}
+    assert one(conn, "select gre_relay_release_v1('pusher', %s)", lost["token"]) == {"released": 5, "busy": 0}
     assert len(claim(conn)["lanes"]) == 5
 
 
@@ -618,10 +621,10 @@ def test_players_see_their_own_and_staff_see_all(db: Database, conn: Conn) -> No
 
 def test_the_outbox_is_the_workers_alone(db: Database) -> None:
     calls = [
-        "select gre_relay_claim('pusher', gen_random_uuid())", "select gre_relay_settle('pusher', '[]')",
-        "select gre_relay_turn('[]')", "select gre_relay_extend('pusher', gen_random_uuid(), '{}')", "select gre_relay_release('pusher', gen_random_uuid())",
-        "select gre_relay_stats()", "select * from gre_relay_lanes", "select * from gre_relay_deliveries",
-        "select gre.ring(null)", "select gre.announce('{pusher}', 'x', 'session', '{}')",
+        "select gre_relay_claim_v1('pusher', gen_random_uuid())", "select gre_relay_settle_v1('pusher', '[]')",
+        "select gre_relay_exchange_v1('[]')", "select gre_relay_extend_v1('pusher', gen_random_uuid(), '{}')", "select gre_relay_release_v1('pusher', gen_random_uuid())",
+        "select gre_relay_stats_v1()", "select * from gre_relay_lanes", "select * from gre_relay_deliveries",
+        "select gre.notify_workers(null)", "select gre.enqueue_event('{pusher}', 'x', 'session', '{}')",
     ]  # fmt: skip
     for claims in (PLAYER, STAFF, {"role": "anon"}):
         with db.as_caller(claims) as caller:

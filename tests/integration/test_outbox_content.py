@@ -42,7 +42,7 @@ def queue(conn: Conn, data: str = "{}", title: str = "t", recipients: list[str] 
 
 def without_bounds(conn: Conn) -> None:
     """As it was before the bounds: rows of any size may be there."""
-    conn.execute("alter table push_notifications disable trigger gre_push_bounded")
+    conn.execute("alter table push_notifications disable trigger gre_3_check_size")
 
 
 def faults(got: dict[str, Any]) -> dict[str, str]:
@@ -177,7 +177,7 @@ def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_othe
         began = time.monotonic()
         settled, claimed = one(
             conn,
-            "select gre_relay_turn(%s)",
+            "select gre_relay_exchange_v1(%s)",
             Jsonb(
                 [
                     {"p_sink": "onesignal", "p_results": [stuck, free]},
@@ -228,7 +228,7 @@ def test_who_left_is_offline_to_pushes_to_the_list_and_to_the_hub(conn: Conn, ca
     assert claim(conn, "onesignal")["staff"] == [{"staff_id": "s1", "online": online}]
     (listed,) = one(conn, "select gre_list_staff()")
     assert listed["status"] == ("online" if online else "offline")
-    here = one(conn, "select gre_hub_presence('{}', '{}', 45)")["online"]
+    here = one(conn, "select gre_hub_presence_v1('{}', '{}', 45)")["online"]
     assert [row["staff_id"] for row in here] == (["s1"] if online else [])
 
 

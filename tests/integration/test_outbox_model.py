@@ -165,13 +165,13 @@ class Outbox(RuleBasedStateMachine):
     def claim(self, worker: int, lanes: int, rows: int, lost: bool) -> None:
         """With `lost` the answer does not arrive, and the worker releases the token."""
         sink, token = SINKS[worker], str(uuid.uuid4())
-        got = self._one("select gre_relay_claim(%s, %s, %s, %s, 300)", sink, token, lanes, rows)
+        got = self._one("select gre_relay_claim_v1(%s, %s, %s, %s, 300)", sink, token, lanes, rows)
         due = {key for key, queue in self.lanes.items() if key[0] == sink and queue.due}
         taken = {(sink, lane["lane_key"]): lane["deliveries"] for lane in got["lanes"]}
         assert set(taken) <= due
-        assert len(taken) + got["rested"] == min(lanes, len(due))
+        assert len(taken) + got["emptied_lanes"] == min(lanes, len(due))
         rested = {key for key in due if not self.lanes[key].pending}
-        assert got["rested"] <= len(rested)
+        assert got["emptied_lanes"] <= len(rested)
         assert not rested & set(taken)
         for key in rested:
             if self._lane(key)["ready_at"] is None:
@@ -191,7 +191,7 @@ class Outbox(RuleBasedStateMachine):
         else:
             assert got["next_in"] is None
         if lost:
-            answer = self._one("select gre_relay_release(%s, %s, null)", sink, token)
+            answer = self._one("select gre_relay_release_v1(%s, %s, null)", sink, token)
             assert answer == {"released": len(taken), "busy": 0}
             for key in taken:
                 self.lanes[key].token = None
@@ -268,7 +268,7 @@ class Outbox(RuleBasedStateMachine):
     def extend(self, data: st.DataObject) -> None:
         hold = self._pick(data)
         sink, lane = hold.key
-        answer = self._one("select gre_relay_extend(%s, %s, %s, 300)", sink, hold.token, [lane])
+        answer = self._one("select gre_relay_extend_v1(%s, %s, %s, 300)", sink, hold.token, [lane])
         queue = self.lanes[hold.key]
         mine = queue.token == hold.token
         assert answer == {"extended": [lane] if mine else [], "busy": []}
@@ -330,9 +330,9 @@ class Outbox(RuleBasedStateMachine):
         for sink in sorted(set(SINKS.values())):
             for _ in range(200):
                 got = self._one(
-                    "select gre_relay_claim(%s, %s, 3, 5, 300)", sink, (token := str(uuid.uuid4()))
+                    "select gre_relay_claim_v1(%s, %s, 3, 5, 300)", sink, (token := str(uuid.uuid4()))
                 )
-                if not got["lanes"] and not got["rested"]:
+                if not got["lanes"] and not got["emptied_lanes"]:
                     break
                 batch: Batch = []
                 for lane in got["lanes"]:
@@ -385,7 +385,7 @@ class Outbox(RuleBasedStateMachine):
 
     def _settle(self, sink: str, batch: Batch) -> dict[str, Any]:
         results = Jsonb([result for _, result in batch])
-        found: dict[str, Any] = self._one("select gre_relay_settle(%s, %s)", sink, results)
+        found: dict[str, Any] = self._one("select gre_relay_settle_v1(%s, %s)", sink, results)
         return found
 
     def _run_out(self, key: Key) -> None:

@@ -81,9 +81,9 @@ def test_insert_claim_settle_extend_and_release_read_no_table_from_end_to_end(fu
             got = claim(conn, sink, lanes=50, per_lane=10)
             lanes = [lane["lane_key"] for lane in got["lanes"]]
             assert len(lanes) == 50
-            conn.execute("select gre_relay_extend(%s, %s, %s)", [sink, got["token"], lanes])
+            conn.execute("select gre_relay_extend_v1(%s, %s, %s)", [sink, got["token"], lanes])
             settle(conn, *all_done(got)[:40], sink=sink)
-            conn.execute("select gre_relay_release(%s, %s)", [sink, got["token"]])
+            conn.execute("select gre_relay_release_v1(%s, %s)", [sink, got["token"]])
             rest = claim(conn, sink, lanes=100, per_lane=10)
             assert len(rest["lanes"]) == 60
             settle(conn, *all_done(rest), sink=sink)
@@ -114,7 +114,7 @@ def test_what_waits_is_counted_on_the_index_of_pending_rows(full: Database) -> N
     with full.connect() as conn:
         send(conn, 29, "counted")
         before = scans(conn)["gre_relay_deliveries"]
-        rows = conn.execute("select gre_relay_stats() as s").fetchone()
+        rows = conn.execute("select gre_relay_stats_v1() as s").fetchone()
         assert rows is not None
         assert {s["sink"]: s["pending"] for s in rows["s"]}["pusher"] >= 1
         assert scans(conn)["gre_relay_deliveries"] == before

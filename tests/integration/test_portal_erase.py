@@ -90,7 +90,7 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
             assert all(d["message"] or d["session"] or d["push"]["title"] == "stays" for d in found)
             settle(setup, *({"lane": la["lane_key"], "token": got["token"], "done": [d["id"] for d in la["deliveries"]]} for la in got["lanes"]), sink=sink)  # fmt: skip
             rest = claim(setup, sink)
-            assert (rest["lanes"], rest["rested"], rest["next_in"]) == ([], 0, None)
+            assert (rest["lanes"], rest["emptied_lanes"], rest["next_in"]) == ([], 0, None)
         # The player may come again, as somebody new.
         fresh = a.call("gre_send_message", message="again")["message"]
         assert (fresh["seq"], fresh["player_name"]) == (1, "Player 29")
@@ -125,7 +125,7 @@ def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is
             "done": [delivery["id"]],
             "receipts": receipts,
         }
-        worker.execute("select gre_relay_settle('onesignal', %s)", [Jsonb([row])])
+        worker.execute("select gre_relay_settle_v1('onesignal', %s)", [Jsonb([row])])
         assert one(worker, "select array_agg(delivery_id::text) from push_notifications") == [delivery["id"]]
 
 
@@ -150,7 +150,7 @@ def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Data
     push = "insert into push_notifications (audience, recipients, title) values ('player', %s, %s)"
     with db.connect() as conn, Door(db, SERVICE) as service:
         service.call(
-            "gre_relay_beat",
+            "gre_relay_report_v1",
             worker=str(uuid.uuid4()),
             host="h",
             version="1",

@@ -107,11 +107,13 @@ def test_the_functions_work_on_an_adopted_project(supabase_db: Database, layout:
         )
         assert s.call("gre_set_online_status", status="online", expires_in=60)["status"] == "online"
         assert (
-            hub.call("gre_hub_presence", staff=["s77"], players=[], expires_in=60)["online"][-1]["staff_id"]
+            hub.call("gre_hub_presence_v1", staff=["s77"], players=[], expires_in=60)["online"][-1][
+                "staff_id"
+            ]
             == "s77"
         )
         news = hub.call(
-            "gre_hub_news",
+            "gre_hub_news_v1",
             known={sent["session_id"]: [sent["seq"] - 1, 0]},
             sessions=[uuid.UUID(sent["session_id"])],
         )

@@ -202,7 +202,7 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
             )
 
         def online(*mine: str) -> list[str]:
-            found = hub.call("gre_hub_presence", staff=list(mine), players=[], expires_in=60)["online"]
+            found = hub.call("gre_hub_presence_v1", staff=list(mine), players=[], expires_in=60)["online"]
             return [o["staff_id"] for o in found]
 
         assert online() == ["s1", "s2", "s3"]
@@ -225,7 +225,7 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         clock.execute(
             "insert into gre_chat_players (player_id, chat_enabled) values (29, false), (30, true), (31, false)"
         )
-        found = hub.call("gre_hub_presence", staff=["s1", "s4"], players=[29, 30, 99], expires_in=60)
+        found = hub.call("gre_hub_presence_v1", staff=["s1", "s4"], players=[29, 30, 99], expires_in=60)
         assert (found["gone"], found["disabled"]) == (["s1"], [29])
 
 

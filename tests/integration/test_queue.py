@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.access import ADMIN, SERVICE, Door, RefusalError, player, staff
-from tests.conftest import MIGRATIONS, Database
+from tests.conftest import Database
 from tests.integration.test_adoption import adopt, announced, lay_out, layout
 from tests.integration.test_portal_send import a, b, refused, s, sessions
 
@@ -114,8 +113,8 @@ def test_no_other_answer_shows_it(db: Database, a: Door, s: Door) -> None:
             a.call("gre_catch_up"),
             s.call("gre_chat_history", session_id=session, sessions=True),
             s.call("gre_set_session_status", session_id=session, status="assigned"),
-            service.call("gre_hub_news", known={}, sessions=[], since="2001-01-01"),
-            service.call("gre_relay_claim", sink="pusher", token=session),
+            service.call("gre_hub_news_v1", known={}, sessions=[], since="2001-01-01"),
+            service.call("gre_relay_claim_v1", sink="pusher", token=session),
             s.call("gre_close_session", player_id=29),
         ]
     assert all(session in str(answer) for answer in answers)
@@ -161,14 +160,14 @@ def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s:
     for number in closed:
         s.call("gre_close_session", player_id=number)
     with db.connect() as setup:  # times that are equal are told apart by id
-        setup.execute("alter table gre_chat_sessions disable trigger gre_session_changes")
+        setup.execute("alter table gre_chat_sessions disable trigger gre_3_before_write")
         setup.execute(
             "update gre_chat_sessions set waiting_since = '2026-01-01' where player_id between 3 and 6"
         )
         setup.execute(
             "update gre_chat_sessions set last_message_at = '2026-01-01' where player_id in (25, 26, 27, 45, 46, 47)"
         )
-        setup.execute("alter table gre_chat_sessions enable trigger gre_session_changes")
+        setup.execute("alter table gre_chat_sessions enable trigger gre_3_before_write")
     moves = [(s, "gre_staff_reply", {"message": "yes?", "player_id": number}) for number in (1, 12)]
     moves += [(s, "gre_close_session", {"player_id": number}) for number in (2, 21, 32)]
     for number in (22, 31):
@@ -269,64 +268,7 @@ def test_a_player_is_enabled_until_staff_say_otherwise(db: Database, a: Door, s:
     assert refused(a, "gre_get_player", player_id=29) == (403, "staff_only")
 
 
-# What was there before ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def before(supabase_db: Database) -> Database:
-    """A project that has all migrations but the last."""
-    with psycopg.connect(supabase_db.dsn(), autocommit=True) as conn:
-        for path in MIGRATIONS:
-            if not path.name.endswith("_gre_console.sql"):
-                with conn.transaction():
-                    conn.execute(path.read_bytes(), prepare=False)
-    return supabase_db
-
-
-def test_what_waited_before_the_migration_waits_since_then_and_nobody_is_told(before: Database) -> None:
-    def snapshot() -> list[Json]:
-        with before.connect() as conn:
-            return conn.execute(
-                "select to_jsonb(s) - 'waiting_since' - 'changed_xid' as row, (select count(*) from gre_relay_deliveries) as deliveries,"
-                " (select count(*) from realtime.messages) as rings from gre_chat_sessions s order by id"
-            ).fetchall()
-
-    with Door(before, SERVICE) as back:
-        for number, senders in {1: "psp p", 2: "ps", 3: "pp", 4: "s", 5: "pc", 6: "py"}.items():
-            for sender in senders.replace(" ", "").replace("c", "").replace("y", ""):
-                back.call(
-                    "gre_send_message",
-                    message="x",
-                    player_id=number,
-                    sender={"p": "player", "s": "staff"}[sender],
-                )
-            if "c" in senders:
-                back.call("gre_close_session", player_id=number)
-            if "y" in senders:
-                back.call("gre_send_message", message="x", player_id=number, sender="system")
-        back.sql("insert into gre_chat_sessions (player_id) values (7)")
-    earlier = snapshot()
-    with before.connect() as conn, conn.transaction():
-        (path,) = [p for p in MIGRATIONS if p.name.endswith("_gre_console.sql")]
-        conn.execute(path.read_bytes(), prepare=False)
-    assert snapshot() == earlier
-    with before.connect() as conn:
-        found = conn.execute(
-            "select s.player_id, (select m.seq from gre_chat_messages m where m.session_id = s.id and m.created_at = s.waiting_since) as seq,"
-            " s.waiting_since is null as answered from gre_chat_sessions s order by 1"
-        ).fetchall()
-    assert {row["player_id"]: row["seq"] for row in found} == {
-        1: 3,
-        2: None,
-        3: 1,
-        4: None,
-        5: None,
-        6: 1,
-        7: None,
-    }
-    assert [row["player_id"] for row in found if row["answered"]] == [2, 4, 5, 7]
-    with Door(before, staff()) as door:
-        assert players(door)[:3] == [1, 3, 6]
+# What was adopted ---------------------------------------------------------------------------------------------------
 
 
 def test_an_adopted_history_waits_in_the_order_in_which_it_was_written(supabase_db: Database) -> None:

@@ -335,5 +335,5 @@ def _steady(worker: Worker) -> bool:
 
 def _asked(worker: Worker) -> float:
     """Calls with a claim in them."""
-    names = ("gre_relay_claim", "gre_relay_turn")
+    names = ("gre_relay_claim_v1", "gre_relay_exchange_v1")
     return sum(worker.metric("gre_store_requests_total", function=name) for name in names)

@@ -16,12 +16,12 @@ def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stac
             stack.http.post("/rest/v1/push_notifications", content=body, headers=headers).status_code == 201
         )
     with stack.db() as conn:
-        conn.execute("alter table push_notifications disable trigger gre_push_bounded")
+        conn.execute("alter table push_notifications disable trigger gre_3_check_size")
         conn.execute(
             "insert into push_notifications (audience, recipients, title, body, data, status) values"
             " ('staff', '{s1}', 't', 'b', jsonb_build_object('x', repeat('0123456789', 7000000)), 'queued')"
         )
-        conn.execute("alter table push_notifications enable trigger gre_push_bounded")
+        conn.execute("alter table push_notifications enable trigger gre_3_check_size")
         with stack.worker(GRE_MAX_ATTEMPTS="2"):
             for n in range(20):
                 assert stack.insert(player_id=29 + n % 3, sender="player", message=f"m{n}").status_code == 201

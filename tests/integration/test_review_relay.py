@@ -16,12 +16,12 @@ Conn = Any
 
 def claim(conn: Conn, sink: str, lanes: int = 100) -> dict[str, Any]:
     token = str(uuid.uuid4())
-    row = conn.execute("select gre_relay_claim(%s, %s, %s) as c", [sink, token, lanes]).fetchone()
+    row = conn.execute("select gre_relay_claim_v1(%s, %s, %s) as c", [sink, token, lanes]).fetchone()
     return {"token": token, **row["c"]}
 
 
 def settle(conn: Conn, sink: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    row = conn.execute("select gre_relay_settle(%s, %s) as s", [sink, json.dumps(results)]).fetchone()
+    row = conn.execute("select gre_relay_settle_v1(%s, %s) as s", [sink, json.dumps(results)]).fetchone()
     answer: dict[str, Any] = row["s"]
     return answer
 
@@ -130,7 +130,7 @@ def test_a_push_that_somebody_holds_does_not_hold_up_the_other_sink(db: Database
         )
         portal.execute("select * from push_notifications for update")
         conn.execute("set statement_timeout = '2s'")
-        settled = conn.execute("select gre_relay_turn(%s) as t", [json.dumps(parts)]).fetchone()
+        settled = conn.execute("select gre_relay_exchange_v1(%s) as t", [json.dumps(parts)]).fetchone()
         assert settled is not None
         assert [part["busy"] for part in settled["t"]] == [[], [claimed["onesignal"]["lanes"][0]["lane_key"]]]
         portal.rollback()

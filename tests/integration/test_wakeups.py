@@ -28,7 +28,7 @@ def listen(
     snapshot: str | None = None,
 ) -> dict[str, Any]:
     row = conn.execute(
-        "select gre_relay_listen(%s, %s, %s::numeric, %s) as answer", [listener, kind, awake, snapshot]
+        "select gre_relay_listen_v1(%s, %s, %s::numeric, %s) as answer", [listener, kind, awake, snapshot]
     ).fetchone()
     assert row is not None
     return dict(row["answer"])
@@ -76,8 +76,8 @@ def test_nothing_is_sent_while_all_who_listen_are_awake(admin: Any, worker: Any)
     admin.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
     admin.execute("insert into gre_online_status (staff_id, status) values ('s1', 'online')")
     assert sent(admin) == 1
-    worker.execute("select gre_relay_unlisten(%s)", [one])
-    worker.execute("select gre_relay_unlisten(%s)", [other])
+    worker.execute("select gre_relay_unlisten_v1(%s)", [one])
+    worker.execute("select gre_relay_unlisten_v1(%s)", [other])
     write(admin)
     assert sent(admin) == 2
 
@@ -120,7 +120,7 @@ def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
 
 def test_a_probe_is_sent_to_the_awake_too(admin: Any, worker: Any) -> None:
     listen(worker, uuid.uuid4(), awake=5)
-    worker.execute("select gre_relay_ring()")
+    worker.execute("select gre_relay_notify_v1()")
     assert sent(admin) == 1
 
 
@@ -191,8 +191,8 @@ def test_what_a_session_says_of_its_transaction_is_the_servers(db: Database, adm
 def test_nobody_but_a_worker_may_listen(db: Database, claims: dict[str, Any]) -> None:
     with db.as_caller(claims) as conn:
         for call in (
-            "gre_relay_listen(gen_random_uuid(), 'relay', 9)",
-            "gre_relay_unlisten(gen_random_uuid())",
+            "gre_relay_listen_v1(gen_random_uuid(), 'relay', 9)",
+            "gre_relay_unlisten_v1(gen_random_uuid())",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 conn.execute(f"select {call}")

@@ -26,26 +26,26 @@ FORGED = {
 OPERATORS = {"gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune"}  # fmt: skip
 SESSION = str(uuid.uuid4())
 CALLS = {
-    "gre_relay_claim": f"select gre_relay_claim('pusher', '{SESSION}')",
-    "gre_relay_settle": "select gre_relay_settle('pusher', '[]')",
-    "gre_relay_turn": "select gre_relay_turn('[]')",
-    "gre_relay_extend": f"select gre_relay_extend('pusher', '{SESSION}', '{{}}')",
-    "gre_relay_release": f"select gre_relay_release('pusher', '{SESSION}')",
-    "gre_relay_stats": "select gre_relay_stats()",
-    "gre_relay_beat": f"select gre_relay_beat('{SESSION}', 'h', 'v')",
-    "gre_relay_leave": f"select gre_relay_leave('{SESSION}')",
-    "gre_relay_listen": f"select gre_relay_listen('{SESSION}', 'relay', 1)",
-    "gre_relay_unlisten": f"select gre_relay_unlisten('{SESSION}')",
+    "gre_relay_claim_v1": f"select gre_relay_claim_v1('pusher', '{SESSION}')",
+    "gre_relay_settle_v1": "select gre_relay_settle_v1('pusher', '[]')",
+    "gre_relay_exchange_v1": "select gre_relay_exchange_v1('[]')",
+    "gre_relay_extend_v1": f"select gre_relay_extend_v1('pusher', '{SESSION}', '{{}}')",
+    "gre_relay_release_v1": f"select gre_relay_release_v1('pusher', '{SESSION}')",
+    "gre_relay_stats_v1": "select gre_relay_stats_v1()",
+    "gre_relay_report_v1": f"select gre_relay_report_v1('{SESSION}', 'h', 'v')",
+    "gre_relay_leave_v1": f"select gre_relay_leave_v1('{SESSION}')",
+    "gre_relay_listen_v1": f"select gre_relay_listen_v1('{SESSION}', 'relay', 1)",
+    "gre_relay_unlisten_v1": f"select gre_relay_unlisten_v1('{SESSION}')",
     "gre_relay_status": "select gre_relay_status()",
-    "gre_relay_ring": "select gre_relay_ring()",
+    "gre_relay_notify_v1": "select gre_relay_notify_v1()",
     "gre_relay_dead": "select gre_relay_dead()",
     "gre_relay_retry": "select gre_relay_retry('{}')",
     "gre_relay_replay": "select gre_relay_replay(now() - interval '1 day')",
     "gre_relay_reconcile": "select gre_relay_reconcile()",
     "gre_relay_expire": "select gre_relay_expire(now())",
     "gre_relay_prune": "select gre_relay_prune('1 day')",
-    "gre_hub_news": "select gre_hub_news()",
-    "gre_hub_presence": "select gre_hub_presence('{}', '{}', 45)",
+    "gre_hub_news_v1": "select gre_hub_news_v1()",
+    "gre_hub_presence_v1": "select gre_hub_presence_v1('{}', '{}', 45)",
 }
 
 
@@ -113,7 +113,7 @@ def test_a_direct_connection_is_the_owners_or_nobodys(granted: Database) -> None
         conn.execute("grant execute on all functions in schema public to reporting")
         conn.execute("set session authorization reporting")
         with pytest.raises(psycopg.Error, match="only the service key"):
-            conn.execute(CALLS["gre_relay_claim"])
+            conn.execute(CALLS["gre_relay_claim_v1"])
         conn.execute("reset session authorization")
         conn.execute("drop owned by reporting")
         conn.execute("drop role reporting")

@@ -108,10 +108,11 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
             "select roleid::regrole from pg_auth_members where member = 'gre_worker'::regrole"
         ).fetchall()
     worker = {
-        "claim", "settle", "turn", "extend", "release", "stats", "beat", "leave", "status", "ring", "listen", "unlisten",
+        "claim_v1", "settle_v1", "exchange_v1", "extend_v1", "release_v1", "stats_v1", "report_v1", "leave_v1", "status", "notify_v1",
+        "listen_v1", "unlisten_v1",
     }  # fmt: skip
     assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
-        "public.gre_schema_version", "public.gre_hub_news", "public.gre_hub_presence",
+        "public.gre_schema_version", "public.gre_hub_news_v1", "public.gre_hub_presence_v1",
     }  # fmt: skip
     assert {r["t"] for r in tables} == {"gre_chat_messages", "realtime.messages"}
     assert role is not None
@@ -140,5 +141,5 @@ def test_it_joins_the_relays_topics_and_no_other(stack: StackProcess) -> None:
 def test_a_token_that_ran_out_or_of_another_role_does_not_relay(stack: StackProcess) -> None:
     headers = {"apikey": stack.env["SUPABASE_ANON_KEY"]}
     for bad in (token(stack, lasts=-120), token(stack, role="gre_nobody")):
-        answer = stack.http.post("/rest/v1/rpc/gre_relay_stats", json={}, headers={**headers, "Authorization": f"Bearer {bad}"})  # fmt: skip
+        answer = stack.http.post("/rest/v1/rpc/gre_relay_stats_v1", json={}, headers={**headers, "Authorization": f"Bearer {bad}"})  # fmt: skip
         assert answer.status_code in (401, 403)

@@ -173,7 +173,7 @@ async def test_a_database_that_does_not_answer_is_a_reason(error: BridgeError | 
 
 async def test_what_serving_goes_on_without_is_a_warning() -> None:
     operator = Operator()
-    operator.parts.noted = ["pusher: gre_relay_claim: the database is read-only"]
+    operator.parts.noted = ["pusher: gre_relay_claim_v1: the database is read-only"]
     answer = await operator.ask("/readyz")
     assert (answer.status_code, answer.json()["warnings"]) == (200, operator.parts.noted)
 
@@ -308,7 +308,7 @@ async def test_an_empty_backlog_is_nought() -> None:
 
 async def test_metrics_are_served_while_the_database_is_down() -> None:
     operator = Operator()
-    operator.figures.error = TransientError("gre_relay_stats: PGRST001")
+    operator.figures.error = TransientError("gre_relay_stats_v1: PGRST001")
     answer = await operator.ask("/metrics")
     assert answer.status_code == 200
     assert 'gre_store_errors_total{kind="transient",process="relay"} 1.0' in answer.text

@@ -47,7 +47,7 @@ def test_operations_have_names_that_a_generated_client_can_use() -> None:
 
 OF_NO_PATH = {
     "claim_invalid", "identities_invalid", "info_too_large", "keep_missing", "link_invalid", "replay_unbounded", "settle_invalid",
-    "sink_unknown", "staff_invalid", "time_missing", "turn_invalid", "audience_unknown", "recipients_missing", "push_too_large",
+    "sink_unknown", "staff_invalid", "time_missing", "exchange_invalid", "audience_unknown", "recipients_missing", "push_too_large",
 }  # fmt: skip
 """What the SQL says to workers, operators and back ends that write to a table: no path of the API leads there."""
 
@@ -58,7 +58,7 @@ def test_the_document_names_every_code_of_a_refusal() -> None:
     code = "".join(
         path.read_text() for path in (root / "gre_bridge").rglob("*.py") if path.name != "codes.py"
     )
-    said = set(re.findall(r"gre\.refuse\(\d{3}, *'(\w+)'", sql)) - OF_NO_PATH
+    said = set(re.findall(r"gre\.raise_http\(\d{3},\s*'(\w+)'", sql)) - OF_NO_PATH
     said |= set(re.findall(r"(?:Refused\(|problem\(\s*(?:request\.)?scope,)\s*\d{3},\s*\"(\w+)\"", code))
     codes = set(get_args(Code))
     assert len(said) > 40

@@ -47,7 +47,7 @@ class Feed:
 
 
 class World:
-    """A database that wakes one poller, as `gre.ring` does, and what it found."""
+    """A database that wakes one poller, as `gre.notify_workers` does, and what it found."""
 
     def __init__(self, *, listeners: int = 1, slow: float = 5.0) -> None:
         self.feed = Feed()

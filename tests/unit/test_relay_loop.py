@@ -188,7 +188,7 @@ async def test_a_claim_that_certainly_did_nothing_is_made_again_without_a_releas
     """While others' queries have all connections, a release waits as long as the claim did: two time-outs instead of one."""
     outbox, sink = Outbox(), ScriptedSink()
     outbox.put("a", "a.1")
-    outbox.fail("claim", TransientError("gre_relay_claim: no", code=code))
+    outbox.fail("claim", TransientError("gre_relay_claim_v1: no", code=code))
     async with relaying(outbox, sink):
         await until(outbox.drained)
     assert outbox.count("release") == releases
@@ -948,8 +948,8 @@ async def test_a_lane_whose_settle_is_refused_for_good_waits_for_its_lease() -> 
 @virtual
 async def test_while_the_database_is_down_it_is_asked_less_and_less_and_the_state_says_why() -> None:
     outbox, sink = Outbox(), ScriptedSink()
-    outbox.fail("claim", TransientError("gre_relay_claim: PGRST001"), times=100_000)
-    outbox.fail("release", TransientError("gre_relay_release: PGRST001"), times=100_000)
+    outbox.fail("claim", TransientError("gre_relay_claim_v1: PGRST001"), times=100_000)
+    outbox.fail("release", TransientError("gre_relay_release_v1: PGRST001"), times=100_000)
     async with relaying(outbox, sink) as relay:
         for _ in range(600):
             relay.dispatcher.ring()
@@ -1225,7 +1225,7 @@ async def test_a_result_the_database_refuses_for_good_is_found_and_the_others_ar
 
 
 @pytest.mark.parametrize(
-    "error", [TransientError("57014"), ConfigurationError("gre_relay_settle: unknown function")]
+    "error", [TransientError("57014"), ConfigurationError("gre_relay_settle_v1: unknown function")]
 )
 @virtual
 async def test_a_settle_is_repeated_until_the_database_has_it(error: BridgeError) -> None:

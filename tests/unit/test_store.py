@@ -57,19 +57,20 @@ def api(code: str, message: str = "some words", details: str | None = None) -> R
     ],
 )  # fmt: skip
 def test_an_outage_is_transient(code: str) -> None:
-    found = explain(api(code), "gre_relay_claim")
+    found = explain(api(code), "gre_relay_claim_v1")
     assert type(found) is TransientError
     assert found.code == code
-    assert "gre_relay_claim" in str(found)
+    assert "gre_relay_claim_v1" in str(found)
 
 
 def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
     found = explain(
-        api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim"
+        api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim_v1"
     )
     assert type(found) is TransientError
     assert (
-        str(found) == "gre_relay_claim: PostgREST's connections are all taken by other queries (504 PGRST003)"
+        str(found)
+        == "gre_relay_claim_v1: PostgREST's connections are all taken by other queries (504 PGRST003)"
     )
 
 
@@ -82,17 +83,17 @@ def test_a_callers_value_beyond_a_limit_is_its_mistake_and_no_outage(code: str) 
 
 
 def test_what_is_sorted_already_stays_so() -> None:
-    error = TransientError("gre_relay_claim: no answer in time", code="timeout")
-    assert explain(error, "gre_relay_claim") is error
+    error = TransientError("gre_relay_claim_v1: no answer in time", code="timeout")
+    assert explain(error, "gre_relay_claim_v1") is error
 
 
 def test_a_clock_that_runs_behind_is_waited_for() -> None:
     """Supabase's own stumble (supabase/supabase#50651): the service key was not refused."""
     for message in ("JWT issued at future", "JWT not yet valid"):
         error = RestError(status=401, code="PGRST303", message=message)
-        assert type(explain(error, "gre_relay_claim")) is TransientError
+        assert type(explain(error, "gre_relay_claim_v1")) is TransientError
     expired = RestError(status=401, code="PGRST303", message="JWT expired")
-    assert type(explain(expired, "gre_relay_claim")) is ConfigurationError
+    assert type(explain(expired, "gre_relay_claim_v1")) is ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_a_clock_that_runs_behind_is_waited_for() -> None:
     ],
 )
 def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
-    found = explain(api(code), "gre_relay_claim")
+    found = explain(api(code), "gre_relay_claim_v1")
     assert type(found) is ConfigurationError
     assert words in str(found)
     assert found.code == code
@@ -119,7 +120,7 @@ def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
      "PGRST102", "PGRST203", "400", "413"],
 )  # fmt: skip
 def test_a_refused_request_is_permanent(code: str) -> None:
-    found = explain(api(code), "gre_relay_settle")
+    found = explain(api(code), "gre_relay_settle_v1")
     assert type(found) is PermanentError
     assert found.code == code
     assert code in str(found)
@@ -127,7 +128,7 @@ def test_a_refused_request_is_permanent(code: str) -> None:
 
 @pytest.mark.parametrize("error", [TypeError("Decimal hunter2"), ValueError("NaN hunter2")])
 def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
-    found = explain(error, "gre_relay_settle")
+    found = explain(error, "gre_relay_settle_v1")
     assert type(found) is PermanentError
     assert "hunter2" not in str(found)
 
@@ -150,7 +151,7 @@ def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
 )
 def test_no_argument_gets_into_the_text(code: str, message: str, details: str | None) -> None:
     found = str(
-        explain(api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle")
+        explain(api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle_v1")
     )
     assert "hunter2" not in found
     assert code in found
@@ -184,7 +185,7 @@ async def refused(store: Store) -> BridgeError:
         await store.claim(
             sink="pusher", token="11111111-2222-3333-4444-555555555555", lanes=1, per_lane=1, lease=30
         )
-    assert "gre_relay_claim" in str(caught.value)
+    assert "gre_relay_claim_v1" in str(caught.value)
     assert "11111111" not in str(caught.value)
     assert KEY not in str(caught.value)
     assert caught.value.__suppress_context__
@@ -207,7 +208,7 @@ async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
         seen.append(request)
         lanes = [{"lane_key": "s1", "deliveries": [delivery]}]
         staff = [{"staff_id": "s1", "online": True}]
-        return json_reply({"lanes": lanes, "rested": 0, "next_in": 1.5, "staff": staff})
+        return json_reply({"lanes": lanes, "emptied_lanes": 0, "next_in": 1.5, "staff": staff})
 
     asked: list[str] = []
     async with opened(answer) as store:
@@ -219,12 +220,12 @@ async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
     assert (lane.key, one.id, one.ord, one.attempts, one.age, one.data) == ("s1", "d1", 7, 2, 0.5, {})
     assert one.message == {"id": "m1", "message": "hi"}
     (request,) = seen
-    assert (request.method, request.path) == ("POST", "/rest/v1/rpc/gre_relay_claim")
+    assert (request.method, request.path) == ("POST", "/rest/v1/rpc/gre_relay_claim_v1")
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert json.loads(request.content) == {
         "p_sink": "pusher", "p_token": "t", "p_lanes": 3, "p_per_lane": 4, "p_lease_seconds": 30.0,
     }  # fmt: skip
-    assert asked == ["gre_relay_claim"]
+    assert asked == ["gre_relay_claim_v1"]
 
 
 async def test_a_settle_sends_json_and_not_text_of_json() -> None:
@@ -252,7 +253,12 @@ async def test_a_settle_sends_json_and_not_text_of_json() -> None:
 
 
 def claimed(lane: str) -> dict[str, Any]:
-    return {"lanes": [{"lane_key": lane, "deliveries": []}], "rested": 0, "next_in": None, "staff": None}
+    return {
+        "lanes": [{"lane_key": lane, "deliveries": []}],
+        "emptied_lanes": 0,
+        "next_in": None,
+        "staff": None,
+    }
 
 
 def asking(store: Store, sink: str) -> Any:
@@ -281,11 +287,11 @@ async def test_what_is_asked_for_at_one_moment_is_one_call_settles_first() -> No
     assert (three.waiting, four.waiting) == (0, 2)
     (request,) = seen
     parts = request.json()["p_parts"]
-    assert request.path == "/rest/v1/rpc/gre_relay_turn"
+    assert request.path == "/rest/v1/rpc/gre_relay_exchange_v1"
     assert [(part["p_sink"], "p_results" in part) for part in parts] == [
         ("one", True), ("three", True), ("one", False), ("two", False),
     ]  # fmt: skip
-    assert asked == ["gre_relay_turn"]
+    assert asked == ["gre_relay_exchange_v1"]
 
 
 async def test_a_large_settle_goes_by_itself() -> None:
@@ -293,14 +299,14 @@ async def test_a_large_settle_goes_by_itself() -> None:
 
     def answer(request: Request) -> Reply:
         paths.append(request.path.rpartition("/")[2])
-        settle = paths[-1] == "gre_relay_settle"
+        settle = paths[-1] == "gre_relay_settle_v1"
         return json_reply({"busy": [], "lost": [], "waiting": 3} if settle else claimed("a"))
 
     async with opened(answer) as store:
         results = [LaneResult(str(n), "t") for n in range(17)]
         settled, _ = await asyncio.gather(store.settle(sink="s", results=results), asking(store, "s"))
     assert settled.waiting == 3
-    assert sorted(paths) == ["gre_relay_claim", "gre_relay_settle"]
+    assert sorted(paths) == ["gre_relay_claim_v1", "gre_relay_settle_v1"]
 
 
 @pytest.mark.parametrize("what", ["permanent", "unknown"])
@@ -310,7 +316,7 @@ async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(
     def answer(request: Request) -> Reply:
         paths.append(request.path.rpartition("/")[2])
         bad = json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
-        if paths[-1] == "gre_relay_turn":
+        if paths[-1] == "gre_relay_exchange_v1":
             return bad if what == "permanent" else json_reply({"code": "PGRST202", "message": "no such"}, 404)
         return bad if request.json()["p_sink"] == "bad" else json_reply(claimed("a"))
 
@@ -322,8 +328,8 @@ async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(
             assert good.lanes[0].key == "a"
             assert isinstance(bad, PermanentError)
     # A schema that cannot do it is not asked again at once.
-    assert paths.count("gre_relay_turn") == (2 if what == "permanent" else 1)
-    assert paths.count("gre_relay_claim") == 4
+    assert paths.count("gre_relay_exchange_v1") == (2 if what == "permanent" else 1)
+    assert paths.count("gre_relay_claim_v1") == 4
 
 
 @pytest.mark.parametrize("status", [400, 403, 413])
@@ -333,7 +339,7 @@ async def test_what_a_proxy_refuses_may_have_happened_so_no_claim_is_made_again(
 
     def answer(request: Request) -> Reply:
         paths.append(request.path.rpartition("/")[2])
-        if paths[-1] == "gre_relay_turn":
+        if paths[-1] == "gre_relay_exchange_v1":
             return Reply(status, b"<html>")
         return json_reply({"busy": [], "lost": [], "waiting": 1})
 
@@ -343,7 +349,7 @@ async def test_what_a_proxy_refuses_may_have_happened_so_no_claim_is_made_again(
         )
     assert isinstance(claim, PermanentError | ConfigurationError)
     assert settled.waiting == 1  # a settle is the same however often it is made
-    assert paths == ["gre_relay_turn", "gre_relay_settle"]
+    assert paths == ["gre_relay_exchange_v1", "gre_relay_settle_v1"]
 
 
 async def test_who_has_gone_meanwhile_is_not_asked_for_alone_either() -> None:
@@ -410,7 +416,7 @@ async def test_who_has_gone_is_not_asked_for_and_the_others_are() -> None:
 
 async def test_extend_and_release_say_what_was_not_theirs() -> None:
     def answer(request: Request) -> Reply:
-        if request.path.endswith("extend"):
+        if request.path.endswith("extend_v1"):
             return json_reply({"extended": ["a"], "busy": ["b"]})
         lanes = request.json()["p_lanes"]
         return json_reply({"released": 1, "busy": 0 if lanes is None else 1})
@@ -431,8 +437,8 @@ async def test_extend_and_release_say_what_was_not_theirs() -> None:
         (Reply(502, b"<html><h1>502 Bad Gateway</h1></html>"), "transient", "502"),
         (Reply(504, b"<html></html>"), "transient", "504"),
         (Reply(429, b"slow down"), "transient", "429"),
-        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim(p_token)"}, 404), "transient", "PGRST202"),
-        (json_reply({"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim"}, 403), "configuration", "42501"),
+        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim_v1(p_token)"}, 404), "transient", "PGRST202"),
+        (json_reply({"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim_v1"}, 403), "configuration", "42501"),
         # the gateway of a hosted project, whose errors have no "code"
         (json_reply({"message": "An invalid response was received from the upstream server"}, 502), "transient", None),
         (json_reply({"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."}, 401), "configuration", None),

@@ -1,0 +1,652 @@
+-- Rules of the chat's tables, as triggers: every row passes them, whoever writes it and whatever way it takes.
+--
+-- Triggers of one kind run in the order of their names, so the names of those before an insert carry a number:
+--   gre_1_check           who asks, how long the fields are: before any lock, read or expression that costs
+--   gre_2_legacy          legacy columns and words (only on adopted tables)
+--   gre_3_before_insert   session, sender, names, times
+--   gre_4_rate_limit      messages a minute of a player
+--   zzz_gre_5_assign_seq  the number, after all triggers of the project
+--   gre_6_after_insert    session counters
+--   gre_7_enqueue         deliveries (gre_outbox)
+-- Row-level security judges after all BEFORE triggers. A row that its policies will refuse must not hold a lock on the
+-- session of another player until then, nor learn from other errors what exists.
+set local lock_timeout = '300ms';
+set local statement_timeout = 0;
+
+-- The tables of a live project take their final form in the transaction that creates their triggers.
+select gre.lock_tables();
+select gre.adopt();
+drop function gre.adopt();
+
+-- Names ---------------------------------------------------------------------------------------------------
+
+-- Return a name that a player chose as it may be shown: null for names of the house; a name of active staff gets the
+-- player's id.
+create function gre.safe_player_name(p_player_id bigint, p_name text) returns text
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_name text := gre.clean_name(p_name);
+  v_key text;
+begin
+  if v_name is null then
+    return null;
+  end if;
+  v_key := gre.name_key(v_name);
+  if v_key in ('guestrelations', 'guestrelation', 'gre', 'system', 'staff', 'support', 'admin', 'administrator',
+               'moderator') then
+    return null;
+  elsif v_key <> '' and exists (select from public.gre_staff where active and gre.name_key(display_name) = v_key) then
+    return left(v_name, 50) || ' (player ' || p_player_id || ')';
+  end if;
+  return v_name;
+end $$;
+
+-- Return the name of a session that a portal opens: the profile's, else the given one.
+create function gre.session_name(p_player_id bigint, p_name text) returns text
+language sql stable security definer set search_path = '' as $$
+  select coalesce(
+    (select gre.clean_name(p.display_name) from public.gre_chat_players p where p.player_id = p_player_id),
+    gre.safe_player_name(p_player_id, p_name))
+$$;
+
+-- Return the name on a staff member's message: that of its row; without one, the given name unless a colleague has it.
+create function gre.staff_name(p_staff_id text, p_given text) returns text
+language sql stable security definer set search_path = '' as $$
+  select coalesce(
+    (select gre.clean_name(display_name) from public.gre_staff where staff_id = p_staff_id),
+    case when not exists (
+      select from public.gre_staff where active and gre.name_key(display_name) = gre.name_key(p_given)
+    ) then gre.clean_name(p_given) end)
+$$;
+
+-- Rate limit ----------------------------------------------------------------------------------------------
+
+create function gre.rate_limit_messages() returns integer
+language sql immutable parallel safe set search_path = '' as $$ select 120 $$;
+
+create function gre.rate_limit_window() returns interval
+language sql immutable parallel safe set search_path = '' as $$ select interval '1 minute' $$;
+
+-- Raise 429 if the player has sent as many messages as it may within the window. Every way to send is counted; the
+-- service key without X-GRE-Act-As imports and replays, and has no limit.
+create function gre.check_rate_limit(p_player_id bigint) returns void
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_now timestamptz := clock_timestamp(); -- a variable: a volatile function in the condition would not use the index
+  v_since timestamptz := v_now - gre.rate_limit_window();
+  v_wait numeric;
+begin
+  -- The upper bound: a phone's clock can have dated adopted rows years ahead.
+  select extract(epoch from m.created_at + gre.rate_limit_window() - v_now) into v_wait
+  from public.gre_chat_messages m
+  where m.player_id = p_player_id and m.sender = 'player' and m.created_at > v_since and m.created_at <= v_now
+  order by m.created_at desc, m.id desc offset gre.rate_limit_messages() - 1 limit 1;
+  if v_wait > 0 then
+    perform gre.raise_http(429, 'too_fast', 'too many messages, wait a moment', 'retry_after=' || ceil(v_wait));
+  end if;
+end $$;
+
+-- Messages: before insert ---------------------------------------------------------------------------------
+
+-- Not security definer: row_security_active() is about the caller. Few and plain expressions: each is prepared anew in
+-- each transaction, and most transactions have one message.
+create function gre.messages_check() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_actor gre.actor;
+  v_word text;
+begin
+  -- The columns' defaults mean "not given".
+  new.session_id := nullif(new.session_id, '00000000-0000-0000-0000-000000000000');
+  new.player_id := nullif(new.player_id, 0);
+  new.status := 'sent';
+  if row_security_active(tg_relid) then
+    v_actor := gre.current_actor();
+    if v_actor.role not in ('player', 'staff', 'admin')
+      or v_actor.role = 'player' and new.player_id <> v_actor.player_id then
+      perform gre.raise_row_denied('gre_chat_messages');
+    end if;
+    if pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536 then
+      null; -- refused below, with the reason
+    else
+      if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+        or octet_length(new.sender_id) > 128 then
+        new.sender := left(new.sender, 20);
+        new.sender_name := left(new.sender_name, 400);
+        new.player_name := left(new.player_name, 400);
+        new.sender_id := left(new.sender_id, 128);
+      end if;
+      if pg_column_size(new) > 65536 then
+        perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
+      end if;
+      v_word := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
+      if v_actor.role = 'player'
+          and v_word in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot')
+        or v_actor.role <> 'player'
+          and v_word in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') then
+        perform gre.raise_row_denied('gre_chat_messages');
+      end if;
+    end if;
+    if v_actor.role = 'player' then
+      new.player_id := v_actor.player_id;
+    end if;
+  end if;
+  if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
+    perform gre.raise_http(400, 'message_too_long', 'message is longer than 4000 characters');
+  elsif new.message is null or not gre.has_text(new.message) then
+    perform gre.raise_http(400, 'message_empty', 'message is empty');
+  elsif not gre.json_fits(new.metadata, 4096) then
+    perform gre.raise_http(400, 'metadata_too_large',
+      'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
+  end if;
+  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+    or octet_length(new.sender_id) > 128 then
+    new.sender := left(new.sender, 20);
+    new.sender_name := left(new.sender_name, 400);
+    new.player_name := left(new.player_name, 400);
+    new.sender_id := left(new.sender_id, 128);
+  end if;
+  return new;
+end $$;
+create trigger gre_1_check before insert on public.gre_chat_messages
+  for each row execute function gre.messages_check();
+
+-- Find or open the session, lock its row, and set the columns that belong to the server. The settings of the planner:
+-- a table that was emptied and vacuumed is planned for as empty for as long as the plan is kept.
+create function gre.messages_before_insert() returns trigger
+language plpgsql security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.current_actor();
+  v_now timestamptz;
+  v_session public.gre_chat_sessions;
+  v_wanted uuid := new.session_id;
+  v_profile public.gre_chat_players;
+  v_existing public.gre_chat_messages;
+  v_given text;
+begin
+  new.sender := lower(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20), case v_actor.role
+    when 'player' then 'player' when 'staff' then 'staff' when 'admin' then 'staff' end));
+  if new.sender in ('gre', 'gre_staff', 'admin') then
+    new.sender := 'staff';
+  end if;
+  if new.sender is null or new.sender not in ('player', 'staff', 'system') then
+    perform gre.raise_http(400, 'sender_unknown', 'sender must be player, staff or system');
+  end if;
+  new.metadata := coalesce(new.metadata, '{}');
+  if new.id is null then
+    new.id := gen_random_uuid();
+  end if;
+  if new.player_id is null and v_wanted is not null and v_actor.role <> 'player' then
+    select player_id into new.player_id from public.gre_chat_sessions where id = v_wanted;
+  end if;
+  if new.player_id is null then
+    new.player_id := v_actor.player_id;
+  end if;
+  if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
+    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
+  end if;
+
+  select * into v_profile from public.gre_chat_players where player_id = new.player_id;
+  v_profile.display_name := gre.clean_name(v_profile.display_name);
+  if new.sender = 'player' and not v_profile.chat_enabled then
+    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
+  end if;
+
+  loop
+    if v_wanted is not null then
+      -- The player is part of the condition, so that a row of another player is not locked.
+      select * into v_session from public.gre_chat_sessions
+        where id = v_wanted and player_id = new.player_id for no key update;
+      if not found then
+        perform gre.raise_http(403, 'session_mismatch', 'session does not belong to this player');
+      end if;
+      exit when v_session.status <> 'closed';
+      select * into v_existing from public.gre_chat_messages where id = new.id;
+      exit when found;
+      if new.sender <> 'player' then
+        perform gre.raise_http(409, 'session_closed', 'session is closed');
+      end if;
+      v_wanted := null;
+    end if;
+    select * into v_session from public.gre_chat_sessions
+      where player_id = new.player_id and status <> 'closed' for no key update;
+    exit when found;
+    select * into v_existing from public.gre_chat_messages where id = new.id;
+    exit when found;
+    if v_actor.role = 'player' then
+      perform gre.check_rate_limit(new.player_id); -- before a session is opened
+    end if;
+    insert into public.gre_chat_sessions (player_id, player_name, status)
+      values (new.player_id, coalesce(v_profile.display_name, gre.safe_player_name(new.player_id, coalesce(
+        gre.clean_name(new.player_name), case new.sender when 'player' then gre.clean_name(new.sender_name) end))),
+        'active')
+      on conflict (player_id) where status <> 'closed' do nothing
+      returning * into v_session;
+    exit when found;
+  end loop;
+
+  -- BEFORE triggers run before the conflict check: an id that exists must count nothing and open nothing. The primary
+  -- key decides afterwards. A negative seq tells the triggers below.
+  if v_existing.id is null then
+    select * into v_existing from public.gre_chat_messages where id = new.id;
+  end if;
+  if v_existing.id is not null then
+    new.session_id := v_existing.session_id;
+    new.seq := -v_existing.seq;
+    return new;
+  end if;
+
+  v_now := clock_timestamp();
+  -- A player without a profile keeps the name that its session began with: staff know it by that name.
+  v_given := coalesce(gre.clean_name(new.player_name),
+                      case new.sender when 'player' then gre.clean_name(new.sender_name) end);
+  new.player_name := coalesce(v_profile.display_name, nullif(v_session.player_name, 'Player ' || new.player_id),
+                              case when v_given is not null then gre.safe_player_name(new.player_id, v_given) end);
+  if new.sender = 'player' then
+    new.sender_id := new.player_id::text;
+    new.player_name := coalesce(new.player_name, 'Player ' || new.player_id);
+    new.sender_name := new.player_name;
+  elsif new.sender = 'staff' then
+    if v_actor.staff_id is not null then
+      new.sender_id := v_actor.staff_id;
+      new.sender_name := gre.staff_name(v_actor.staff_id, new.sender_name);
+    end if;
+    new.sender_name := coalesce(gre.clean_name(new.sender_name), 'Guest relations');
+  else
+    new.sender_name := coalesce(gre.clean_name(new.sender_name), 'System');
+  end if;
+  new.session_id := v_session.id;
+  new.seq := 0;
+  new.status := 'sent';
+  new.created_at := v_now;
+  -- Only a back end, which imports, may give a time.
+  new."timestamp" := case when v_actor.role = 'service' and isfinite(new."timestamp") then new."timestamp"
+                          else v_now end;
+  return new;
+end $$;
+create trigger gre_3_before_insert before insert on public.gre_chat_messages
+  for each row execute function gre.messages_before_insert();
+
+-- Runs under the session's lock, so messages of one player are counted one after the other.
+create function gre.messages_rate_limit() returns trigger
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_actor gre.actor := gre.current_actor();
+begin
+  if new.seq < 0 then
+    -- The id exists (gre.messages_before_insert). Policies and checks must pass, so that the primary key decides.
+    new.sender_id := case new.sender when 'player' then new.player_id::text
+                                     else coalesce(v_actor.staff_id, new.sender_id) end;
+    new.sender_name := gre.clean_name(new.sender_name);
+    new.status := 'sent';
+  elsif new.sender = 'player' and v_actor.role = 'player' then
+    perform gre.check_rate_limit(new.player_id);
+  end if;
+  return new;
+end $$;
+create trigger gre_4_rate_limit before insert on public.gre_chat_messages
+  for each row execute function gre.messages_rate_limit();
+
+-- Assign seq under the session's lock, so the order of seq is the order of commit. Last, so that messages that another
+-- trigger has sent into the session come before; they are visible here. gre.messages_after_insert writes the session's
+-- row, once per statement: finding a row that one transaction updates a thousand times means a thousand versions.
+create function gre.messages_assign_seq() returns trigger
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+begin
+  if new.seq < 0 then -- the id exists
+    new.seq := -new.seq;
+    return new;
+  end if;
+  select greatest(s.last_seq, (select max(m.seq) from public.gre_chat_messages m where m.session_id = s.id)) + 1
+    into new.seq
+  from public.gre_chat_sessions s where s.id = new.session_id;
+  return new;
+end $$;
+create trigger zzz_gre_5_assign_seq before insert on public.gre_chat_messages
+  for each row execute function gre.messages_assign_seq();
+
+-- Messages: after insert, before update -------------------------------------------------------------------
+
+-- Update the counters of sessions with the messages of this transaction that are not counted yet. The transaction
+-- holds the sessions' locks. For nested statements: a trigger of the project may send a message, or change the session,
+-- before the statement that fired it has ended. The first of them to get here counts all that came before, in order.
+create function gre.count_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+begin
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.found,
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
+                           n.player_name),
+    last_message_at = greatest(s.last_message_at, n.last_at),
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.found - n.by_player,
+    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
+      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+    from (
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as answered
+      from public.gre_chat_sessions q
+      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
+      -- Earlier rows came in around the triggers: reconcile announces them.
+      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
+end $$;
+
+-- Update the counters of the sessions of a statement's messages.
+create function gre.messages_after_insert() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  if pg_trigger_depth() > 1 or current_setting('gre.nested', true) = 'on' then
+    if not exists (select from inserted) then
+      return null;
+    end if;
+    perform set_config('gre.nested', 'on', true); -- until the end of the transaction
+    perform gre.count_messages(array(select distinct session_id from inserted), array(select id from inserted));
+    return null;
+  end if;
+  -- Not nested: the inserted rows, if any, are all that there is to count.
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.found,
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
+                           n.player_name),
+    last_message_at = n.last_at,
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.found - n.by_player,
+    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
+      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+    from (
+      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as answered
+      from inserted i) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
+  return null;
+end $$;
+create trigger gre_6_after_insert after insert on public.gre_chat_messages
+  referencing new table as inserted for each statement execute function gre.messages_after_insert();
+
+-- Keep what was sent: a merge-upsert with the service key could rewrite it.
+create function gre.messages_before_update() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  new.id := old.id;
+  new.session_id := old.session_id;
+  new.seq := old.seq;
+  new.player_id := old.player_id;
+  new.sender := old.sender;
+  new.sender_id := old.sender_id;
+  new.message := old.message;
+  new.created_at := old.created_at;
+  if array_position(array['sent', 'delivered', 'read'], new.status)
+    < array_position(array['sent', 'delivered', 'read'], old.status) then
+    new.status := old.status;
+  end if;
+  return new;
+end $$;
+create trigger gre_before_update before update on public.gre_chat_messages
+  for each row execute function gre.messages_before_update();
+
+-- Sessions ------------------------------------------------------------------------------------------------
+
+-- As gre.messages_check.
+create function gre.sessions_check() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_actor gre.actor;
+begin
+  if row_security_active('public.gre_chat_sessions') then
+    v_actor := gre.current_actor();
+    if tg_op = 'INSERT' and v_actor.role = 'player' and coalesce(new.player_id, 0) = 0 then
+      new.player_id := v_actor.player_id;
+    end if;
+    if v_actor.role not in ('player', 'staff', 'admin')
+      or v_actor.role = 'player' and (tg_op <> 'INSERT' or new.player_id is distinct from v_actor.player_id
+                                      or new.assigned_staff_id is not null) then
+      perform gre.raise_row_denied('gre_chat_sessions');
+    end if;
+    new.player_name := left(new.player_name, 400);
+    new.status := left(new.status, 40);
+    if octet_length(new.assigned_staff_id) > 512 or char_length(new.assigned_staff_id) > 128 then
+      perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+  end if;
+  return new;
+end $$;
+create trigger gre_1_check before insert or update on public.gre_chat_sessions
+  for each row execute function gre.sessions_check();
+
+-- Raise an error unless the caller may assign a session to this staff member: staff to themselves and to active staff,
+-- a back end to anybody. An id has at most 128 characters: it is in indexes and events.
+create function gre.check_assignee(p_staff_id text) returns void
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.current_actor();
+begin
+  if char_length(p_staff_id) not between 1 and 128
+    or v_actor.role <> 'service' and p_staff_id is distinct from v_actor.staff_id
+      and not exists (select from public.gre_staff where staff_id = p_staff_id and active) then
+    perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+  end if;
+end $$;
+
+-- Set the columns that belong to the server, and count rev. Not security definer: current_user tells a portal's own
+-- statement from one of our functions.
+create function gre.sessions_before_write() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_portal boolean := current_user in ('anon', 'authenticated', 'service_role');
+begin
+  if v_portal and new.assigned_staff_id is not null
+    and (tg_op = 'INSERT' or new.assigned_staff_id is distinct from old.assigned_staff_id) then
+    perform gre.check_assignee(new.assigned_staff_id);
+  end if;
+  if tg_op = 'INSERT' then
+    if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
+      perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
+    end if;
+    if v_portal and new.player_id = gre.my_player_id() and exists (
+      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
+      perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
+    end if;
+    new.last_seq := 0;
+    new.rev := 1;
+    new.unread_by_staff := 0;
+    new.unread_by_player := 0;
+    new.staff_read_seq := 0;
+    new.staff_read_at := null;
+    new.player_read_seq := 0;
+    new.player_read_at := null;
+    new.last_message_at := null;
+    new.waiting_since := null;
+    new.changed_xid := pg_current_xact_id();
+    new.created_at := clock_timestamp();
+    new.updated_at := new.created_at;
+    new.player_name := case when v_portal then gre.session_name(new.player_id, new.player_name)
+                            else gre.clean_name(new.player_name) end;
+    new.status := coalesce(new.status, 'active');
+    new.closed_at := case when new.status = 'closed' then new.created_at end;
+    return new;
+  end if;
+  new.id := old.id;
+  new.player_id := old.player_id;
+  new.created_at := old.created_at;
+  if v_portal then
+    new.last_seq := old.last_seq;
+    new.last_message_at := old.last_message_at;
+    new.waiting_since := old.waiting_since;
+    new.unread_by_staff := old.unread_by_staff;
+    new.unread_by_player := old.unread_by_player;
+    new.staff_read_seq := old.staff_read_seq;
+    new.staff_read_at := old.staff_read_at;
+    new.player_read_seq := old.player_read_seq;
+    new.player_read_at := old.player_read_at;
+    new.rev := old.rev;
+    new.closed_at := old.closed_at;
+  end if;
+  -- Whoever writes: counters and marks never go back.
+  new.last_seq := greatest(new.last_seq, old.last_seq);
+  new.last_message_at := greatest(new.last_message_at, old.last_message_at);
+  new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
+  new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
+  new.rev := greatest(new.rev, old.rev + 1);
+  new.updated_at := clock_timestamp();
+  new.changed_xid := pg_current_xact_id();
+  if new.status is distinct from old.status then
+    new.closed_at := case when new.status = 'closed' then new.updated_at end;
+  end if;
+  if new.status = 'closed' then
+    new.waiting_since := null;
+  end if;
+  return new;
+end $$;
+create trigger gre_3_before_write before insert or update on public.gre_chat_sessions
+  for each row execute function gre.sessions_before_write();
+
+-- Presence ------------------------------------------------------------------------------------------------
+
+-- Return online, away or offline. A status with expires_at holds until then; one without, which a portal wrote, holds
+-- while last_seen_at is not older than gre.settings.presence_lasts, nor as far ahead.
+create function gre.presence(p_status text, p_seen timestamptz, p_expires timestamptz) returns text
+language sql stable security definer set search_path = '' as $$
+  select case when p_status is null or p_status = 'offline' then 'offline'
+    when p_expires is not null then case
+      when p_expires > clock_timestamp() and p_expires < clock_timestamp() + interval '2 days' then p_status
+      else 'offline' end
+    when p_seen > clock_timestamp() - s.presence_lasts and p_seen < clock_timestamp() + s.presence_lasts then p_status
+    else 'offline' end
+  from gre.settings s
+$$;
+
+-- As gre.messages_check. Staff write their status; name and times are the server's, and an expires_at that is still
+-- ahead stays. Times of a back end count if they are finite.
+create function gre.presence_check() returns trigger
+language plpgsql set search_path = '' as $$
+declare
+  v_actor gre.actor;
+  v_id text := new.staff_id;
+  v_name text;
+begin
+  if row_security_active('public.gre_online_status') then
+    v_actor := gre.current_actor();
+    if v_actor.staff_id is null or v_id <> v_actor.staff_id then
+      perform gre.raise_row_denied('gre_online_status');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+    v_name := coalesce(new.display_name, to_jsonb(new) ->> 'gre_name');
+    v_id := coalesce(v_id, case tg_op when 'INSERT' then to_jsonb(new) ->> 'gre_id' end);
+    if v_id is distinct from v_actor.staff_id then
+      perform gre.raise_row_denied('gre_online_status');
+    elsif char_length(v_name) > 400 then
+      perform gre.raise_http(413, 'row_too_large', 'the name is longer than 400 characters');
+    end if;
+    new.display_name := gre.staff_name(v_actor.staff_id, v_name);
+    new.last_seen_at := clock_timestamp();
+    new.updated_at := new.last_seen_at;
+    new.expires_at := case when tg_op = 'UPDATE' and old.expires_at > new.last_seen_at then old.expires_at end;
+  elsif current_user = 'service_role' then
+    if char_length(new.staff_id) > 128 then
+      perform gre.raise_http(400, 'staff_invalid', 'staff_id is longer than 128 characters');
+    end if;
+    new.display_name := gre.clean_name(new.display_name);
+    new.last_seen_at := case when isfinite(new.last_seen_at) then new.last_seen_at else clock_timestamp() end;
+    new.updated_at := case when isfinite(new.updated_at) then new.updated_at else clock_timestamp() end;
+    new.expires_at := case when isfinite(new.expires_at) then new.expires_at end;
+  end if;
+  return new;
+end $$;
+create trigger gre_1_check before insert or update on public.gre_online_status
+  for each row execute function gre.presence_check();
+
+-- A portal that writes a status without a time gives a sign of life, too.
+create function gre.presence_before_update() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if new.status <> 'offline' and new.last_seen_at is not distinct from old.last_seen_at then
+    new.last_seen_at := clock_timestamp();
+  end if;
+  return new;
+end $$;
+create trigger gre_3_before_update before update of status on public.gre_online_status
+  for each row execute function gre.presence_before_update();
+
+-- Pushes --------------------------------------------------------------------------------------------------
+
+-- As gre.messages_check.
+create function gre.pushes_check() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if row_security_active('public.push_notifications') then
+    if (gre.current_actor()).role <> 'admin' then
+      perform gre.raise_row_denied('push_notifications');
+    elsif pg_column_size(new) > 65536 then
+      perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
+    end if;
+  end if;
+  return new;
+end $$;
+create trigger gre_1_check before insert on public.push_notifications
+  for each row execute function gre.pushes_check();
+
+-- Return the reason why a queued push cannot be sent, or null. Stored sizes come first, so that a large value is not
+-- read to be measured. The text of a jsonb can be much larger than the input (1e131071 becomes 131,072 digits).
+create function gre.push_error(p_title text, p_body text, p_recipients text[], p_data jsonb) returns text
+language plpgsql stable set search_path = '' as $$
+begin
+  if octet_length(p_title) > 4000 or octet_length(p_body) > 16000 then
+    return 'its title is larger than 4,000 bytes or its body than 16,000';
+  elsif pg_column_size(p_recipients) > 1048576 or octet_length(array_to_string(p_recipients, ',')) > 1048576 then
+    return 'its recipients are larger than 1 MB';
+  elsif pg_column_size(p_data) > 32768 or octet_length(p_data::text) > 16384 then
+    return 'its data is larger than 16 KB';
+  end if;
+  return null;
+end $$;
+
+-- Refuse a push that is too large to be sent, or addressed to nobody, in the transaction that queues it.
+create function gre.pushes_check_size() returns trigger
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_fault text := gre.push_error(new.title, new.body, new.recipients, new.data);
+begin
+  if v_fault is not null then
+    perform gre.raise_http(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+  end if;
+  -- A legacy portal that addresses pushes by target_player_id may leave that empty: nobody receives them.
+  if tg_op = 'INSERT' and not to_jsonb(new) ? 'target_player_id'
+    and (coalesce(new.audience, '') not in ('staff', 'player')
+      or new.audience = 'player' and coalesce(cardinality(new.recipients), 0) = 0) then
+    if new.audience = 'player' then
+      perform gre.raise_http(400, 'recipients_missing', 'the push cannot be queued: a push for players needs '
+        'recipients, a list of OneSignal external ids such as ["player_29"]');
+    end if;
+    perform gre.raise_http(400, 'audience_unknown', 'the push cannot be queued: its audience must be staff or player');
+  end if;
+  return new;
+end $$;
+create trigger gre_3_check_size before insert on public.push_notifications
+  for each row when (new.status = 'queued') execute function gre.pushes_check_size();
+create trigger gre_3_check_size_update before update of title, body, recipients, data on public.push_notifications
+  for each row when (new.status = 'queued') execute function gre.pushes_check_size();
+
+revoke execute on all functions in schema gre from public;
+grant execute on function gre.session_name, gre.staff_name, gre.check_assignee, gre.presence
+  to authenticated, service_role;

@@ -1,0 +1,655 @@
+-- Functions of players, staff and back ends, over PostgREST and the daemon's REST API and WebSocket. Each is one
+-- transaction, asks gre.require_actor() for the caller, and may be repeated if a client may retry it.
+--
+-- Functions that need no other person's rows run with the caller's rights: row-level security judges them, too.
+set local lock_timeout = '300ms';
+
+-- Sending -------------------------------------------------------------------------------------------------
+
+create function gre.normalize_sender(p_sender text) returns text
+language sql immutable set search_path = '' as $$
+  select case when lower(p_sender) in ('gre', 'gre_staff', 'admin') then 'staff' else lower(p_sender) end
+$$;
+
+-- Return the message that has this id if it is the caller's own and the same; else raise an error that tells nothing
+-- about it.
+create function gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text)
+returns public.gre_chat_messages
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.current_actor();
+  v public.gre_chat_messages;
+begin
+  select * into v from public.gre_chat_messages m
+  where m.id = p_id and m.sender = p_sender and m.message = p_message
+    and (p_player_id is null or m.player_id = p_player_id)
+    and (p_sender = 'player' or p_session_id is null or m.session_id = p_session_id)
+    and (v_actor.role = 'service' or m.sender_id = coalesce(v_actor.staff_id, v_actor.player_id::text));
+  if not found then
+    perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+  end if;
+  return v;
+end $$;
+
+create function public.gre_send_message(
+  p_message text, p_player_id bigint default null, p_session_id uuid default null, p_id uuid default null,
+  p_sender text default null, p_player_name text default null, p_sender_name text default null,
+  p_metadata jsonb default null
+) returns jsonb
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_sender text := coalesce(gre.normalize_sender(p_sender),
+                            case v_actor.role when 'player' then 'player' when 'service' then null else 'staff' end);
+  v_player bigint := p_player_id;
+  v_id uuid := coalesce(p_id, gen_random_uuid());
+  v public.gre_chat_messages;
+  v_duplicate boolean := false;
+begin
+  if v_actor.role = 'player' then
+    if v_sender <> 'player' then
+      perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
+    elsif p_player_id <> v_actor.player_id then
+      perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+    end if;
+    v_player := v_actor.player_id;
+  elsif v_actor.role in ('staff', 'admin') then
+    if v_sender <> 'staff' then
+      perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
+    elsif p_player_id is null and p_session_id is null then
+      perform gre.raise_http(400, 'target_missing', 'a session or a player is required');
+    end if;
+    if p_session_id is not null and not exists (select from public.gre_chat_sessions where id = p_session_id) then
+      perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+    end if;
+  end if;
+  insert into public.gre_chat_messages
+    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
+  values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata)
+  on conflict (id) do nothing
+  returning * into v;
+  if not found then
+    v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
+    v_duplicate := true;
+  end if;
+  return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
+end $$;
+comment on function public.gre_send_message is
+  'Sends one message as the caller: {"message": M, "duplicate": boolean}. A player''s goes into its open session, '
+  'which is opened if there is none; staff''s into the session or to the player that they name. With a p_id of the '
+  'client''s own the call may be repeated: the second one changes nothing and says "duplicate".';
+
+create function public.gre_staff_reply(
+  p_message text, p_session_id uuid default null, p_player_id bigint default null, p_id uuid default null,
+  p_metadata jsonb default null
+) returns jsonb
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+begin
+  return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
+                                 p_id => p_id, p_sender => 'staff', p_metadata => p_metadata);
+end $$;
+comment on function public.gre_staff_reply is 'Staff''s answer to a session or a player: as gre_send_message.';
+
+create function public.gre_send_messages(p_messages jsonb) returns jsonb
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_rows jsonb;
+  v_sent uuid[];
+  v_answer jsonb;
+begin
+  if jsonb_typeof(p_messages) is distinct from 'array' or jsonb_array_length(p_messages) > 500 then
+    perform gre.raise_http(400, 'messages_invalid', 'p_messages must be an array of at most 500 messages');
+  elsif exists (select from jsonb_array_elements(p_messages) x where jsonb_typeof(x) <> 'object') then
+    perform gre.raise_http(400, 'messages_invalid', 'every message must be an object');
+  end if;
+  with given as materialized ( -- cast before it is joined: see gre_catch_up
+    select n, x, (x ->> 'session_id')::uuid as session_id from jsonb_array_elements(p_messages) with ordinality t (x, n)
+  )
+  select coalesce(jsonb_agg(to_jsonb(r)), '[]') into v_rows from (
+    select n, coalesce((x ->> 'id')::uuid, gen_random_uuid()) as id,
+      -- A player's message goes to the open session anyway; locking the closed one that it names could deadlock.
+      case when not (s.status = 'closed' and k.sender = 'player' and k.player_id = s.player_id) or s.id is null
+        then g.session_id end as session_id,
+      k.player_id, k.sender,
+      x ->> 'player_name' as player_name, x ->> 'sender_name' as sender_name, x ->> 'message' as message,
+      x -> 'metadata' as metadata
+    from given g
+    left join lateral (
+      select q.id, q.player_id, q.status from public.gre_chat_sessions q where q.id = g.session_id limit 1) s on true
+    cross join lateral (
+      select coalesce((x ->> 'player_id')::bigint, v_actor.player_id, s.player_id) as player_id,
+        coalesce(gre.normalize_sender(x ->> 'sender'),
+                 case v_actor.role when 'player' then 'player' when 'service' then null else 'staff' end) as sender) k
+  ) r;
+  if v_actor.role = 'player'
+    and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'player') then
+    perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
+  elsif v_actor.role = 'player'
+    and exists (select from jsonb_array_elements(v_rows) r where (r ->> 'player_id')::bigint <> v_actor.player_id) then
+    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+  elsif v_actor.role in ('staff', 'admin')
+    and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'staff') then
+    perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
+  end if;
+  with sent as (
+    insert into public.gre_chat_messages
+      (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
+    select r.id, r.session_id, r.player_id, r.player_name, r.sender, v_actor.staff_id, r.sender_name, r.message,
+      r.metadata
+    from jsonb_to_recordset(v_rows) r (n bigint, id uuid, session_id uuid, player_id bigint, sender text,
+                                       player_name text,
+                                       sender_name text, message text, metadata jsonb)
+    order by r.player_id, r.n
+    on conflict (id) do nothing
+    returning id
+  )
+  select coalesce(array_agg(id), '{}') into v_sent from sent;
+  select coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'session_id', m.session_id, 'seq', m.seq,
+                                               'duplicate', not r.id = any (v_sent) or r.nth > 1) order by r.n), '[]')
+    into v_answer
+  from (
+    select q.*, row_number() over (partition by q.id order by q.n) as nth
+    from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text)
+  ) r
+  cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
+  return v_answer;
+end $$;
+comment on function public.gre_send_messages is
+  'Sends at most 500 messages, all or nothing: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, '
+  '"player_name"?, "sender_name"?, "metadata"?}]. Written in one statement and in the order of players, so that two '
+  'calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order given.';
+
+-- Reading -------------------------------------------------------------------------------------------------
+
+create function public.gre_chat_history(
+  p_player_id bigint default null, p_session_id uuid default null, p_before uuid default null,
+  p_before_seq bigint default null, p_after_seq bigint default null, p_limit integer default 200,
+  p_sessions boolean default false
+) returns jsonb
+language plpgsql stable set search_path = '' set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off as $$ -- pages are read in index order
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_player bigint := coalesce(p_player_id, v_actor.player_id);
+  v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
+  v_session public.gre_chat_sessions;
+  v_edge public.gre_chat_messages;
+  v_rows refcursor;
+  v_row public.gre_chat_messages;
+  v_json jsonb;
+  v_page jsonb[] := '{}';
+  v_bytes integer := 0;
+  v_most integer := case when p_sessions then 524288 else 1048576 end; -- with sessions a message can be there twice
+  v_more boolean := false;
+  v_known uuid[] := '{}';
+  v_sessions jsonb[] := '{}';
+begin
+  if v_actor.role = 'player' and v_player <> v_actor.player_id then
+    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+  elsif v_player is null and p_session_id is null then
+    perform gre.raise_http(400, 'target_missing', 'a session or a player is required');
+  elsif p_session_id is null and (p_before_seq is not null or p_after_seq is not null) then
+    perform gre.raise_http(400, 'session_missing', 'paging by seq needs a session');
+  end if;
+  if p_session_id is not null then
+    select * into v_session from public.gre_chat_sessions
+    where id = p_session_id and player_id = coalesce(v_player, player_id);
+    if not found then
+      perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+    end if;
+  end if;
+  if p_before is not null then
+    select * into v_edge from public.gre_chat_messages
+    where id = p_before and player_id = coalesce(v_player, v_session.player_id)
+      and session_id = coalesce(p_session_id, session_id);
+    if not found then
+      perform gre.raise_http(404, 'message_unknown', 'there is no such message here');
+    end if;
+  end if;
+
+  -- Starts at the fixed end of the page: the oldest after p_after_seq, else the newest. One row beyond the limit tells
+  -- whether there are more.
+  if p_after_seq is not null then
+    open v_rows for select * from public.gre_chat_messages where session_id = p_session_id and seq > p_after_seq
+      order by seq limit v_limit + 1;
+  elsif p_session_id is not null then
+    open v_rows for select * from public.gre_chat_messages
+      where session_id = p_session_id and seq < least(p_before_seq, v_edge.seq, v_session.last_seq + 1)
+      order by seq desc limit v_limit + 1;
+  elsif v_edge.id is not null then
+    open v_rows for select * from public.gre_chat_messages
+      where player_id = v_player and (created_at, id) < (v_edge.created_at, v_edge.id)
+      order by created_at desc, id desc limit v_limit + 1;
+  else
+    open v_rows for select * from public.gre_chat_messages where player_id = v_player
+      order by created_at desc, id desc limit v_limit + 1;
+  end if;
+  loop
+    fetch v_rows into v_row;
+    exit when not found;
+    v_more := cardinality(v_page) = v_limit;
+    exit when v_more;
+    v_json := gre.message_json(v_row);
+    v_bytes := v_bytes + octet_length(v_json::text);
+    if p_sessions and not v_row.session_id = any (v_known) then
+      v_known := v_known || v_row.session_id;
+      v_sessions := v_sessions || (
+        select gre.session_json(s) from public.gre_chat_sessions s where s.id = v_row.session_id);
+      v_bytes := v_bytes + coalesce(octet_length(v_sessions[cardinality(v_sessions)]::text), 0);
+    end if;
+    v_more := v_bytes > v_most and cardinality(v_page) > 0;
+    exit when v_more;
+    v_page := v_page || v_json;
+  end loop;
+  close v_rows;
+  return jsonb_build_object('messages', (
+      select coalesce(jsonb_agg(x.m order by case when p_after_seq is null then -x.n else x.n end), '[]')
+      from unnest(v_page) with ordinality x (m, n)),
+    'has_more', v_more,
+    'next', case when v_more and p_after_seq is null then v_page[cardinality(v_page)] -> 'id' end,
+    'session', case when p_session_id is not null then gre.session_json(v_session) end,
+    'sessions', case when p_sessions then (
+      select coalesce(jsonb_agg(x.s order by x.s ->> 'created_at', x.s ->> 'id'), '[]') from unnest(v_sessions) x (s)
+      where exists (select from unnest(v_page) m where m ->> 'session_id' = x.s ->> 'id')) end);
+end $$;
+comment on function public.gre_chat_history is
+  'One page of a conversation: {"messages": [M] ascending, "next": id | null, "has_more", "session": S | null, '
+  '"sessions": [S]}. Of one session or of all sessions of a player: the newest page, the page before a message '
+  '(p_before, p_before_seq), or the messages after p_after_seq. "next" is p_before of the page before. A page of '
+  'more than 1 MB (with p_sessions 512 KB) ends before p_limit, and has one message at least.';
+
+create function public.gre_list_sessions(
+  p_status text default null, p_assigned text default null, p_limit integer default 50, p_cursor text default null
+) returns jsonb
+language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom_plan' as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
+  v_at timestamptz;
+  v_id uuid;
+  v_answer jsonb;
+begin
+  if p_status not in ('active', 'closed') then
+    perform gre.raise_http(400, 'status_unknown', 'status must be active or closed');
+  end if;
+  if p_cursor is not null then
+    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+      perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
+    end if;
+    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
+    v_id := split_part(p_cursor, '_', 2)::uuid;
+  end if;
+  with page as (
+    select s, case when s.last_message_at is null then s.created_at else s.last_message_at end as at
+    from public.gre_chat_sessions s
+    where (p_status is null or case p_status when 'closed' then s.status = 'closed' else s.status <> 'closed' end)
+      and (v_actor.role <> 'player' or s.player_id = v_actor.player_id)
+      and (p_assigned is null or case p_assigned when 'none' then s.assigned_staff_id is null
+                                   when 'me' then s.assigned_staff_id = v_actor.staff_id
+                                   else s.assigned_staff_id = p_assigned end)
+      and (v_id is null
+        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+    order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+    limit v_limit + 1
+  ), numbered as (
+    select at, (s).id as id, gre.session_json(s) as told, row_number() over (order by at desc, (s).id desc) as n
+    from page
+  ), sized as ( -- 1 MB at most
+    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits
+    from numbered
+  )
+  select jsonb_build_object(
+    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'next', case when count(*) > count(*) filter (where fits) then (
+      select (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id
+      from sized x where x.fits order by x.n desc limit 1) end)
+  into v_answer from sized;
+  return v_answer;
+end $$;
+comment on function public.gre_list_sessions is
+  'Sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player sees its own. p_status: '
+  'active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
+
+create function public.gre_catch_up(
+  p_since jsonb default null, p_limit integer default 200, p_total integer default 2000
+) returns jsonb
+language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom_plan' set jit = off
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
+  v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
+  v_named jsonb := '{}';
+  v_from timestamptz;
+  v_answer jsonb;
+begin
+  if p_since is not null and jsonb_typeof(p_since) not in ('object', 'null') then
+    perform gre.raise_http(400, 'since_invalid', 'since must be an object of session ids and seqs');
+  end if;
+  if jsonb_typeof(p_since) = 'object' then
+    select coalesce(jsonb_object_agg(lower(k), floor(least(n, 9e15))::bigint), '{}') into v_named
+    from jsonb_each(p_since) t (k, x)
+    cross join lateral (select case when jsonb_typeof(x) = 'number' then (x #>> '{}')::numeric end as n) v
+    where k ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and n >= 0;
+  end if;
+  -- Cast first, then join: under row-level security a join on a cast would read every message.
+  with named as materialized (select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_named) t (k, seq))
+  select max(m.created_at) - interval '1 minute' into v_from
+  from named n
+  join public.gre_chat_messages m
+    on m.session_id = n.id and m.seq = n.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
+
+  with listed as materialized (
+    select s.id from (
+      select q.id from public.gre_chat_sessions q
+      where q.status <> 'closed' and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
+      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
+      limit 100) s
+    union
+    select r.id from (
+      select q.id from public.gre_chat_sessions q
+      where case when q.last_message_at is null then q.created_at else q.last_message_at end > v_from
+        and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
+      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
+      limit 200) r
+    union
+    select k::uuid from jsonb_each(v_named) t (k, x)
+  ), seen as materialized (
+    select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
+      select s, coalesce((v_named ->> s.id::text)::bigint,
+        case when p_since is null then s.last_seq
+             when v_from is null
+               then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
+             else coalesce((select m.seq from public.gre_chat_messages m
+                            where m.session_id = s.id and m.created_at <= v_from
+                            order by m.seq desc limit 1), 0) end) as seq
+      from listed l join public.gre_chat_sessions s on s.id = l.id
+      where v_actor.role <> 'player' or s.player_id = v_actor.player_id) p
+  ), missed as (
+    select m.m as m from seen
+    cross join lateral (
+      select m from public.gre_chat_messages m
+      where m.session_id = (seen.s).id and m.seq > seen.start
+    ) m
+    order by coalesce((seen.s).last_message_at, (seen.s).created_at) desc, (m.m).session_id, (m.m).seq desc
+    limit v_total
+  )
+  select jsonb_build_object(
+    'sessions', (
+      select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
+                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from seen),
+    'positions', (
+      select coalesce(jsonb_object_agg((seen.s).id, seen.seq), '{}') from seen where seen.seq < (seen.s).last_seq),
+    'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
+  into v_answer;
+  return v_answer;
+end $$;
+comment on function public.gre_catch_up is
+  'What a reader that comes back has missed: {"sessions": [S], "missed": [M] in the order of session and seq, '
+  '"positions": {session id: seq from which on something was missed}}. Sessions: those in p_since ({session id: last '
+  'seq seen}) and the caller''s latest. Missed: what is newer than p_since; of a session that p_since does not name, '
+  'what is newer than the newest message that it names (less a minute); with nothing named, all of the open ones. '
+  'The newest p_limit of one session, p_total of all. With p_total 0 only positions, and last messages are cut.';
+
+-- Marks and states ----------------------------------------------------------------------------------------
+
+create function public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_by text := case v_actor.role when 'player' then 'player' else 'staff' end;
+  v_session public.gre_chat_sessions;
+  v_old bigint;
+  v_to bigint;
+  v_now timestamptz;
+  v_unread integer;
+  v_data jsonb;
+begin
+  if v_actor.role = 'service' then
+    perform gre.raise_http(403, 'act_as_required', 'only a person reads: name one in X-GRE-Act-As');
+  elsif p_up_to_seq is null or p_up_to_seq < 0 then
+    perform gre.raise_http(400, 'seq_invalid', 'the seq must be a whole number from 0');
+  end if;
+  select * into v_session from public.gre_chat_sessions
+  where id = p_session_id and (v_by = 'staff' or player_id = v_actor.player_id) for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  if pg_trigger_depth() > 0 then
+    perform gre.flush_session(p_session_id);
+    select * into v_session from public.gre_chat_sessions where id = p_session_id;
+  end if;
+  v_old := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
+  v_to := least(p_up_to_seq, v_session.last_seq);
+  if v_to <= v_old then
+    return jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_old, 'changed', false,
+      'timestamp', gre.iso(case v_by when 'player' then v_session.player_read_at else v_session.staff_read_at end));
+  end if;
+  v_now := clock_timestamp();
+  update public.gre_chat_messages set status = 'read'
+  where session_id = p_session_id and seq > v_old and seq <= v_to and status <> 'read'
+    and (sender = 'player') = (v_by = 'staff');
+  select count(*) into v_unread from public.gre_chat_messages
+  where session_id = p_session_id and seq > v_to and (sender = 'player') = (v_by = 'staff');
+  if v_by = 'player' then
+    update public.gre_chat_sessions set player_read_seq = v_to, player_read_at = v_now, unread_by_player = v_unread
+    where id = p_session_id;
+  else
+    update public.gre_chat_sessions set staff_read_seq = v_to, staff_read_at = v_now, unread_by_staff = v_unread
+    where id = p_session_id;
+  end if;
+  v_data := jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_to, 'timestamp', gre.iso(v_now));
+  perform gre.enqueue_event(array['pusher'], p_session_id::text, 'read',
+                            v_data || jsonb_build_object('player_id', v_session.player_id));
+  perform gre.notify_workers(array[p_session_id]);
+  return v_data || '{"changed": true}';
+end $$;
+comment on function public.gre_mark_read is
+  'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", '
+  '"timestamp", "changed"}. Marks never go back.';
+
+create function public.gre_set_session_status(
+  p_session_id uuid, p_status text, p_staff_id text default null
+) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+  v_staff text := coalesce(p_staff_id, v_actor.staff_id);
+  v_session public.gre_chat_sessions;
+begin
+  if p_status is null or p_status not in ('active', 'assigned', 'closed') then
+    perform gre.raise_http(400, 'status_unknown', 'status must be active, assigned or closed');
+  end if;
+  select * into v_session from public.gre_chat_sessions where id = p_session_id for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  if p_status = 'assigned' then
+    if v_staff is null then
+      perform gre.raise_http(400, 'staff_missing', 'to whom it is assigned must be said');
+    elsif v_staff is distinct from v_actor.staff_id
+      and not exists (select from public.gre_staff where staff_id = v_staff and active) then
+      perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+    elsif v_session.status = 'closed' then
+      perform gre.raise_http(409, 'session_closed', 'session is closed');
+    end if;
+  elsif p_status = 'active' and v_session.status = 'closed' then
+    if exists (select from public.gre_chat_sessions where player_id = v_session.player_id and status <> 'closed') then
+      perform gre.raise_http(409, 'session_open', 'the player has another open session');
+    end if;
+  end if;
+  update public.gre_chat_sessions s set
+    status = case when p_status = 'closed' then 'closed' when s.status = 'closed' then 'active' else s.status end,
+    assigned_staff_id = case p_status when 'assigned' then v_staff when 'active' then null else s.assigned_staff_id end
+  where s.id = p_session_id and (
+    (s.status = 'closed') <> (p_status = 'closed')
+    or p_status = 'assigned' and s.assigned_staff_id is distinct from v_staff
+    or p_status = 'active' and s.assigned_staff_id is not null)
+  returning * into v_session;
+  if not found then
+    select * into v_session from public.gre_chat_sessions where id = p_session_id;
+  end if;
+  return jsonb_build_object('session', gre.session_json(v_session));
+exception when unique_violation then -- another session was opened meanwhile
+  perform gre.raise_http(409, 'session_open', 'the player has another open session');
+end $$;
+comment on function public.gre_set_session_status is
+  'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (to nobody; reopens a closed '
+  'session) or closed. Returns {"session": S}.';
+
+create function public.gre_close_session(p_player_id bigint) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+  v_session public.gre_chat_sessions;
+begin
+  update public.gre_chat_sessions set status = 'closed' where player_id = p_player_id and status <> 'closed'
+  returning * into v_session;
+  return jsonb_build_object('session', case when v_session.id is not null then gre.session_json(v_session) end);
+end $$;
+comment on function public.gre_close_session is
+  'Closes the player''s open session, if there is one: {"session": S | null}.';
+
+create function public.gre_enable_player(p_player_id bigint, p_enabled boolean default true) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+begin
+  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
+    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
+  elsif p_enabled is null then
+    perform gre.raise_http(400, 'enabled_invalid', 'enabled must be true or false');
+  end if;
+  insert into public.gre_chat_players as p (player_id, chat_enabled) values (p_player_id, p_enabled)
+  on conflict (player_id) do update set chat_enabled = excluded.chat_enabled, updated_at = clock_timestamp()
+    where p.chat_enabled is distinct from excluded.chat_enabled;
+  return jsonb_build_object('player_id', p_player_id, 'enabled', p_enabled);
+end $$;
+comment on function public.gre_enable_player is 'Allows or forbids a player to write: {"player_id", "enabled"}.';
+
+create function public.gre_enable_all_players() returns integer
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+  v_count integer;
+begin
+  update public.gre_chat_players set chat_enabled = true, updated_at = clock_timestamp() where not chat_enabled;
+  get diagnostics v_count = row_count;
+  return v_count;
+end $$;
+comment on function public.gre_enable_all_players is 'Enables every player. Returns how many were disabled.';
+
+create function public.gre_set_online_status(p_status text, p_expires_in numeric default null) returns jsonb
+language plpgsql volatile security definer set search_path = '' as $$
+declare
+  v_actor gre.actor := gre.require_staff();
+  v_until timestamptz := case when p_expires_in is not null -- greatest() ignores null
+    then clock_timestamp() + least(greatest(p_expires_in, 1), 86400) * interval '1 second' end;
+  v public.gre_online_status;
+begin
+  if v_actor.staff_id is null then
+    perform gre.raise_http(403, 'act_as_required', 'only a person is online: name one in X-GRE-Act-As');
+  elsif p_status is null or p_status not in ('online', 'away', 'offline') then
+    perform gre.raise_http(400, 'status_unknown', 'status must be online, away or offline');
+  end if;
+  insert into public.gre_online_status as o (staff_id, display_name, status, last_seen_at, updated_at, expires_at)
+  values (v_actor.staff_id,
+          (select gre.clean_name(s.display_name) from public.gre_staff s where s.staff_id = v_actor.staff_id), p_status,
+          clock_timestamp(), clock_timestamp(), case when p_status <> 'offline' then v_until end)
+  on conflict (staff_id) do update set
+    display_name = coalesce(excluded.display_name, o.display_name), status = excluded.status,
+    last_seen_at = excluded.last_seen_at, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+  returning * into v;
+  return jsonb_build_object('staff_id', v.staff_id, 'display_name', v.display_name, 'status', v.status);
+end $$;
+comment on function public.gre_set_online_status is
+  'Sets the caller''s presence: {"staff_id", "display_name", "status"}. With p_expires_in (seconds) it becomes '
+  'offline unless it is set again.';
+
+-- Players and users ---------------------------------------------------------------------------------------
+
+create function public.gre_erase_player(p_player_id bigint) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '5s' as $$
+declare
+  v_actor gre.actor := gre.require_actor();
+  v_sessions uuid[];
+  v_lanes text[];
+  v_pushes integer;
+  v_messages integer;
+  -- OneSignal's external id of the player, as the relays make it (GRE_PUSH_PLAYER_EXTERNAL_ID).
+  v_external text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
+begin
+  if v_actor.role not in ('admin', 'service') then
+    perform gre.raise_http(403, 'admin_only', 'only an admin may do this');
+  end if;
+  -- In the usual lock order: sessions, lanes, deliveries. A later settle writes no receipts for deliveries that are
+  -- gone; an earlier one has written them before the pushes are looked for.
+  select coalesce(array_agg(s.id), '{}') into v_sessions from (
+    select id from public.gre_chat_sessions where player_id = p_player_id order by id for update) s;
+  v_lanes := v_sessions::text[];
+  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  with gone as (
+    delete from public.push_notifications n
+    where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
+      or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
+      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external]
+    returning 'push:' || n.id as lane
+  )
+  select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from gone;
+  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  delete from public.gre_chat_messages where session_id = any (v_sessions);
+  get diagnostics v_messages = row_count;
+  delete from public.gre_chat_sessions where id = any (v_sessions);
+  -- A disabled player stays disabled: that column is kept, and nothing else.
+  delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
+  update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
+  where player_id = p_player_id;
+  return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
+end $$;
+comment on function public.gre_erase_player is
+  'Erases a player: messages, sessions, pushes and profile (but not that its chat is off). Admins and back ends. '
+  '{"messages", "sessions", "pushes"}. Pusher and OneSignal keep what they received.';
+
+create function public.gre_link_user(
+  p_user_id uuid, p_player_id bigint default null, p_staff_id text default null
+) returns void
+language plpgsql volatile security definer set search_path = '' as $$
+begin
+  if (gre.require_actor()).role <> 'service' then
+    perform gre.raise_http(403, 'service_only', 'only the back end may do this');
+  elsif p_user_id is null or (p_player_id is not null and p_staff_id is not null)
+    or p_player_id not between 1 and 9007199254740991 or char_length(p_staff_id) not between 1 and 128 then
+    perform gre.raise_http(400, 'link_invalid', 'a user is one player or one staff member');
+  end if;
+  update public.gre_chat_players set user_id = null
+  where user_id = p_user_id and player_id is distinct from p_player_id;
+  update public.gre_staff set user_id = null where user_id = p_user_id and staff_id is distinct from p_staff_id;
+  if p_player_id is not null then
+    insert into public.gre_chat_players (player_id, user_id) values (p_player_id, p_user_id)
+    on conflict (player_id) do update set user_id = excluded.user_id;
+  elsif p_staff_id is not null then
+    insert into public.gre_staff (staff_id, user_id) values (p_staff_id, p_user_id)
+    on conflict (staff_id) do update set user_id = excluded.user_id;
+  end if;
+end $$;
+comment on function public.gre_link_user is
+  'Maps a Supabase Auth user to a player or a staff member, for tokens without our claims; with neither, ends the '
+  'mapping. Back ends only.';
+
+revoke execute on all functions in schema gre from public;
+grant execute on function gre.normalize_sender, gre.find_duplicate to authenticated, service_role;
+revoke execute on function public.gre_send_message, public.gre_staff_reply, public.gre_send_messages,
+  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_mark_read,
+  public.gre_set_session_status, public.gre_close_session, public.gre_enable_player, public.gre_enable_all_players,
+  public.gre_set_online_status, public.gre_erase_player, public.gre_link_user
+  from public, anon, authenticated, service_role;
+grant execute on function public.gre_send_message, public.gre_staff_reply, public.gre_send_messages,
+  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_mark_read,
+  public.gre_set_session_status, public.gre_close_session, public.gre_enable_player, public.gre_enable_all_players,
+  public.gre_set_online_status, public.gre_erase_player to authenticated, service_role;
+grant execute on function public.gre_link_user to service_role;
