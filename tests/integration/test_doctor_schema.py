@@ -184,7 +184,20 @@ def test_a_schema_that_is_another_is_not_recorded_and_every_difference_is_named(
         record(db.dsn())
     assert "\n" not in str(caught.value)
     assert status(db.dsn()).unrecorded
-    execute(db, "create schema other")
+
+
+def test_a_schema_that_opens_the_chat_is_not_recorded(db: Database) -> None:
+    """As a dump of the schema leaves it, restored into a project whose default privileges give everything to anon."""
+    execute(
+        db,
+        "grant all on gre_chat_messages to anon; create policy everybody on gre_chat_sessions using (true)",
+    )
+    with pytest.raises(
+        ConfigurationError,
+        match=r"nothing recorded: .*too much: everybody on gre_chat_sessions.*too much: anon may delete gre_chat_messages",
+    ):
+        record(db.dsn())
+    assert status(db.dsn()).unrecorded
 
 
 def test_after_a_repair_of_the_ledger_doctor_and_migrate_advise_the_same(supabase_db: Database) -> None:
