@@ -407,9 +407,21 @@ async def test_the_portals_own_server_speaks_for_its_user(api: Api, player_id: i
 
 
 @pytest.mark.parametrize(
-    "act_as", [None, "nobody", "player:0", "player:1 or 1=1", "staff:", "service", "player:29,staff:s1"]
+    "act_as",
+    [
+        None,
+        "nobody",
+        "player:0",
+        "player:1 or 1=1",
+        "staff:",
+        "service",
+        "player:29,staff:s1",
+        "staff:undefined",
+        "staff:left",
+    ],
 )
 async def test_the_service_key_alone_is_nobody(api: Api, act_as: str | None) -> None:
+    api.sql("insert into gre_staff (staff_id, active) values ('left', false) on conflict do nothing")
     headers = {"Authorization": f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"} | (
         {"X-GRE-Act-As": act_as} if act_as else {}
     )
@@ -436,3 +448,23 @@ async def test_staff_may_write_by_the_other_doors_while_a_player_listens_elsewhe
             "staff",
             "Sam",
         )
+
+
+async def test_an_erased_player_whose_token_has_no_row_hears_no_more_of_what_was_erased(
+    api: Api, player_id: int
+) -> None:
+    token = player_token(api, player_id)
+    async with entered(api.worker.url, token) as phone:
+        for n in range(3):
+            await phone.send("send_message", message=f"secret {n}", clientId=f"c{n}")
+        first = (await phone.hear("message_ack", clientId="c2"))["sessionId"]
+        await asyncio.to_thread(api.sql, "select gre_erase_player(%s)", player_id)
+        before = len(phone.frames)
+        await phone.send("send_message", message="again", clientId="new")
+        ack = await phone.hear("message_ack", clientId="new")
+        await phone.settled()
+        assert (ack["seq"], ack["sessionId"] != first) == (1, True)
+        assert "secret" not in str(phone.frames[before:])
+    async with entered(api.worker.url, token, since={first: 0}) as phone:
+        await phone.settled()
+        assert "secret" not in str(phone.frames)

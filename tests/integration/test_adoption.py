@@ -402,6 +402,33 @@ def test_old_columns_cannot_tell_a_lie_about_the_writer_nor_hold_megabytes(supab
         assert changed == {"gre_id": 8, "gre_name": "Gita"}
 
 
+def test_staff_may_repeat_their_presence_with_their_own_token_and_nobody_elses(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("older"))
+    adopt(supabase_db)
+    with supabase_db.connect() as conn:
+        conn.execute("insert into gre_staff (staff_id, display_name) values ('7', 'Greta'), ('8', 'Gita')")
+    with supabase_db.as_caller(staff("8").claims) as portal:
+        for online in (True, False, True):  # as an old portal does at each sign-in: a plain insert
+            portal.execute("insert into gre_online_status (gre_id, is_online) values (8, %s)", [online])
+        upsert = "insert into gre_online_status (staff_id, status) values (%s, 'away') on conflict (staff_id) do update set status = excluded.status"
+        portal.execute(upsert, ["8"])
+        rows = portal.execute(
+            "select staff_id, gre_id, status from gre_online_status where staff_id = '8'"
+        ).fetchall()
+        assert rows == [{"staff_id": "8", "gre_id": 8, "status": "away"}]
+        for other in (
+            "insert into gre_online_status (gre_id, is_online) values (7, true)",
+            "insert into gre_online_status (staff_id, status) values ('7', 'online')",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                portal.execute(other)
+    with (
+        supabase_db.as_caller(player(29).claims) as portal,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        portal.execute("insert into gre_online_status (gre_id, is_online) values (8, true)")
+
+
 def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
