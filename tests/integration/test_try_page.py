@@ -51,11 +51,13 @@ def test_what_was_not_built_is_not_there(stack_process: StackProcess, path: str)
 def test_beside_a_daemon_pages_may_subscribe_unless_origins_were_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("GRE_CORS_ORIGINS", raising=False)
+    for name in ("GRE_CORS_ORIGINS", "GRE_DOCS"):
+        monkeypatch.delenv(name, raising=False)
     page = TryPage(Keys.generate())
     daemon, stack = "http://127.0.0.1:5000", "http://127.0.0.1:54321"
     local = "http://localhost:*,http://127.0.0.1:*"
-    added = {"PUSHER_AUTH_URL": f"{daemon}/api/pusher/auth", "GRE_CORS_ORIGINS": f"{stack},{local}"}
+    added = {"PUSHER_AUTH_URL": f"{daemon}/api/pusher/auth", "GRE_CORS_ORIGINS": f"{stack},{local}",
+             "GRE_DOCS": "true", "GRE_DEV_PAGES": "true"}  # fmt: skip
     assert page.beside(daemon, stack) == added
     monkeypatch.setenv("GRE_CORS_ORIGINS", "https://portal.example")
     assert page.beside(daemon, stack)["GRE_CORS_ORIGINS"] == "https://portal.example"

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
+from gre_bridge.log_writer import LogWriter
 from gre_bridge.telemetry import Metrics, configure_logging
 
 SECRET = "sb_secret_0123456789"
@@ -67,6 +68,22 @@ def test_json_is_one_object_a_line_with_time_and_level(lines: Lines) -> None:
     assert ours.items() >= {"event": "breaker opened", "sink": "pusher", "level": "info"}.items()
     assert ours["timestamp"].endswith("Z")
     assert theirs.items() >= {"event": "theirs", "level": "error", "logger": "uvicorn.error"}.items()
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_line_is_one_write_so_that_processes_may_share_a_stream(lines: Lines, style: str) -> None:
+    written: list[str] = []
+
+    class Recorder(LogWriter):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    configure_logging(level="info", style=style, out=Recorder())
+    structlog.get_logger().info("of_structlog")
+    logging.getLogger("x").info("of logging")
+    assert len(written) == 2
+    assert all(text.endswith("\n") and text.count("\n") == 1 for text in written)
 
 
 def test_auto_is_json_when_nobody_watches(lines: Lines) -> None:
