@@ -1,5 +1,5 @@
 """`python -m gre_bridge`: the same as the command `gre-bridge`."""
 
-from gre_bridge.entry import main
+from gre_bridge.cli.main import main
 
 main()

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
+from gre_bridge.db.types import Delivery
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.models import Delivery
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

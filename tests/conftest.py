@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.stack import StackProcess
-from tests.turns import turn
+from tests.support.stack import StackProcess
+from tests.support.turns import turn
 
 ROOT = Path(__file__).parent.parent
 MIGRATIONS = sorted((ROOT / "sql" / "migrations").glob("*.sql"))

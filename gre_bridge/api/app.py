@@ -14,21 +14,30 @@ from starlette.middleware import Middleware
 from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
-from gre_bridge.api import admin, chat, operations, pages, pusher_auth, reference
-from gre_bridge.api.access import Access
-from gre_bridge.api.answers import Answers
-from gre_bridge.api.envelope import Bodies, Cors, Envelope, Safely, problem, refused, unavailable
-from gre_bridge.api.health import Health
-from gre_bridge.api.health import router as health_router
+from gre_bridge.api import console, reference
+from gre_bridge.api.auth import Authenticator
+from gre_bridge.api.middleware import (
+    BodyLimit,
+    Cors,
+    ErrorBoundary,
+    RequestContext,
+    problem,
+    refused,
+    unavailable,
+)
 from gre_bridge.api.origins import Origins
-from gre_bridge.api.pusher_auth import Signer
 from gre_bridge.api.pusher_users import PusherUsers
-from gre_bridge.api.requests import Requests
-from gre_bridge.api.server import serve
+from gre_bridge.api.read_limits import ReadLimits
+from gre_bridge.api.request_log import RequestLog
+from gre_bridge.api.rest import chat, operations, pusher_auth, staff
+from gre_bridge.api.rest.health import Health
+from gre_bridge.api.rest.health import router as health_router
+from gre_bridge.api.rest.pusher_auth import Signer
+from gre_bridge.api.server.serve import serve
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.types import Json
 from gre_bridge.errors import Refused, TransientError
-from gre_bridge.models import Json
-from gre_bridge.settings import Settings
-from gre_bridge.telemetry import Metrics
+from gre_bridge.metrics import Metrics
 
 __all__ = ["create_app", "serve"]
 
@@ -67,7 +76,7 @@ def _operation_id(route: APIRoute) -> str:
 def create_app(
     *,
     health: Health,
-    access: Access,
+    access: Authenticator,
     settings: Settings,
     sockets: Callable[..., Any] | None,
     overview: Callable[[], Awaitable[Json]],
@@ -95,12 +104,12 @@ def create_app(
         # Older portals send JSON without saying so.
         strict_content_type=False,
         middleware=[
-            Middleware(Requests, metrics),
-            Middleware(Envelope),
+            Middleware(RequestLog, metrics),
+            Middleware(RequestContext),
             Middleware(Cors, Origins(settings.cors_origins)),
-            Middleware(Answers),
-            Middleware(Safely),
-            Middleware(Bodies),
+            Middleware(ReadLimits),
+            Middleware(ErrorBoundary),
+            Middleware(BodyLimit),
         ],
         exception_handlers={
             Refused: refused,
@@ -114,14 +123,14 @@ def create_app(
     app.state.pusher_users = pusher_users
     app.state.health = health
     app.state.overview = overview
-    for router in (chat.router, admin.router, operations.router, pusher_auth.router, health_router):
+    for router in (chat.router, staff.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
     if settings.docs:
         app.include_router(reference.router())
     if settings.dev_pages:
         app.include_router(reference.links(settings.supabase_url))
     if settings.console and access.on:
-        app.include_router(pages.router(settings))
+        app.include_router(console.router(settings))
     if sockets is not None:
         app.router.routes.append(WebSocketRoute("/ws", sockets))
     return app

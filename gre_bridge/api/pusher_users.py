@@ -16,11 +16,11 @@ import pusher  # type: ignore[import-untyped]
 import structlog
 from pusher.http import Request  # type: ignore[import-untyped]
 
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.http import Answer, Pool, Transport
+from gre_bridge.db.types import Json
+from gre_bridge.db.users import Identity
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.http import Answer, Pool, Transport
-from gre_bridge.models import Json
-from gre_bridge.portal import Identity
-from gre_bridge.settings import Settings
 
 log = structlog.get_logger("gre.pusher")
 

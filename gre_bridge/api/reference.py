@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from fastapi import APIRouter, Request, Response
 
-from gre_bridge.api.pages import page_of, send_page
+from gre_bridge.api.console import page_of, send_page
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

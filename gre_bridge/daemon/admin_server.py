@@ -26,12 +26,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon.health import ProcessHealth, ProcessName
 from gre_bridge.daemon.link import Link
-from gre_bridge.database_status import DatabaseStatus
-from gre_bridge.models import Json
-from gre_bridge.settings import Settings
-from gre_bridge.telemetry import Metrics
+from gre_bridge.db.status import DatabaseStatus
+from gre_bridge.db.types import Json
+from gre_bridge.metrics import Metrics
 
 OTHER_WITHIN = 1.5
 """Seconds that whoever asks waits for the other process: longer than that waits for its database."""

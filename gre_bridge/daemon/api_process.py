@@ -8,22 +8,22 @@ from pathlib import Path
 
 import structlog
 
-from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app, serve
-from gre_bridge.api.door import Door
-from gre_bridge.api.guard import Guard
-from gre_bridge.api.health import Health
-from gre_bridge.api.hub import Hub
+from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.pusher_users import PusherUsers
+from gre_bridge.api.rest.health import Health
+from gre_bridge.api.throttle import AuthThrottle
+from gre_bridge.api.ws.endpoint import WebSocketEndpoint
+from gre_bridge.api.ws.hub import Hub
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.process import DaemonProcess, Surroundings
-from gre_bridge.feed import Feed
-from gre_bridge.heartbeat import Heartbeat
-from gre_bridge.models import Json, NewRow
-from gre_bridge.portal import Portal
-from gre_bridge.rest import Rest
-from gre_bridge.store import Store
+from gre_bridge.daemon.registration import WorkerRegistration
+from gre_bridge.db.postgrest import PostgrestClient
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.types import Json, NewRow
+from gre_bridge.db.users import UserDatabase
+from gre_bridge.realtime.subscription import Subscription
 
 log = structlog.get_logger("gre.daemon")
 
@@ -46,11 +46,11 @@ class ApiProcess(DaemonProcess):
         """See DaemonProcess."""
         return self._health
 
-    def _make_feed(self) -> Feed:
+    def _make_feed(self) -> Subscription:
         return self._subscribe(on_ring=self._wake, known=self._known, on_event=self._heard_event)
 
-    def _make_registration(self) -> Heartbeat:
-        registration = Heartbeat(sinks=frozenset(), on_schema=self._schema_checked)
+    def _make_registration(self) -> WorkerRegistration:
+        registration = WorkerRegistration(sinks=frozenset(), on_schema=self._schema_checked)
         self._health = ProcessHealth(
             process=self.name,
             settings=self._settings,
@@ -61,7 +61,7 @@ class ApiProcess(DaemonProcess):
         )
         return registration
 
-    async def _work(self, _store: Store) -> None:
+    async def _work(self, _store: RelayDatabase) -> None:
         portal = await self._open_portal()
         serving = asyncio.create_task(self._serve(portal))
         stop = asyncio.create_task(self._stop.wait())
@@ -80,12 +80,12 @@ class ApiProcess(DaemonProcess):
             if portal is not None:
                 await portal.aclose()
 
-    async def _open_portal(self) -> Portal | None:
+    async def _open_portal(self) -> UserDatabase | None:
         settings = self._settings
         if settings.supabase_anon_key is None:
             log.warning("the portals' API is off: SUPABASE_ANON_KEY is missing")
             return None
-        rest = await Rest.open(
+        rest = await PostgrestClient.open(
             url=settings.supabase_url,
             key=settings.service_key,
             apikey=settings.anon_key,
@@ -93,14 +93,14 @@ class ApiProcess(DaemonProcess):
             connections=32,
         )
         rest.on_call = self._note_call
-        portal = Portal(rest)
+        portal = UserDatabase(rest)
         portal.on_request = self._count_request
         return portal
 
-    async def _serve(self, portal: Portal | None) -> None:
+    async def _serve(self, portal: UserDatabase | None) -> None:
         """Serve HTTP and the sockets until cancelled."""
         settings, feed = self._settings, self._feed
-        access = Access(portal, Guard(settings.auth_failures))
+        access = Authenticator(portal, AuthThrottle(settings.auth_failures))
         listener = self._around.listeners.api
         assert self._health.database is not None
         assert listener is not None
@@ -129,7 +129,9 @@ class ApiProcess(DaemonProcess):
             elsewhere=pusher_users,
             wakeups=feed,
         )
-        door = Door(hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access)
+        door = WebSocketEndpoint(
+            hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access
+        )
         app = create_app(
             health=health, access=access, settings=settings, sockets=door.serve, overview=self._overview,
             metrics=self.metrics, pusher_users=pusher_users,

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from gre_bridge.api.hub import Hub
-from gre_bridge.database_status import DatabaseStatus
-from gre_bridge.feed import Feed, FeedState
-from gre_bridge.models import Json
+from gre_bridge.api.ws.hub import Hub
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.status import DatabaseStatus
+from gre_bridge.db.types import Json
+from gre_bridge.realtime.subscription import FeedState, Subscription
 from gre_bridge.relay.dispatcher import Dispatcher
-from gre_bridge.settings import Settings
 
 FEED_PATIENCE = 150.0
 """Seconds that a turn of the feed's loop may take: a link opens, or beats."""
@@ -50,7 +50,7 @@ class ProcessHealth:
         *,
         process: ProcessName,
         settings: Settings,
-        feed: Feed,
+        feed: Subscription,
         schema: Callable[[], str],
         stopping: asyncio.Event,
         dispatchers: Sequence[Dispatcher] = (),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from gre_bridge.config.settings import Settings
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.settings import Settings
 
 log = structlog.get_logger("gre.daemon")
 

@@ -19,19 +19,20 @@ from typing import ClassVar
 import structlog
 
 from gre_bridge import __version__
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import signals
 from gre_bridge.daemon.admin_server import AdminServer
 from gre_bridge.daemon.health import ProcessHealth, ProcessName, database_timeout
 from gre_bridge.daemon.link import Link
 from gre_bridge.daemon.listeners import Listeners
+from gre_bridge.daemon.registration import WorkerRegistration
 from gre_bridge.daemon.reports import Reports
-from gre_bridge.database_status import DatabaseStatus
-from gre_bridge.feed import Feed, FeedState, Timing
-from gre_bridge.heartbeat import Heartbeat
-from gre_bridge.rest import Rest
-from gre_bridge.settings import Settings
-from gre_bridge.store import Store
-from gre_bridge.telemetry import LOGS, Metrics
+from gre_bridge.db.postgrest import PostgrestClient
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.status import DatabaseStatus
+from gre_bridge.logging import LOGS
+from gre_bridge.metrics import Metrics
+from gre_bridge.realtime.subscription import FeedState, Subscription, Timing
 
 log = structlog.get_logger("gre.daemon")
 
@@ -64,7 +65,7 @@ class DaemonProcess(ABC):
         self._reports = surroundings.reports
         self._link = surroundings.link
         self._stop = asyncio.Event()
-        self._opened: Store | None = None
+        self._opened: RelayDatabase | None = None
         self.metrics = Metrics()
         LOGS.on_drop = self.metrics.log_lines_dropped.inc
 
@@ -74,15 +75,15 @@ class DaemonProcess(ABC):
         """The state of this process."""
 
     @abstractmethod
-    async def _work(self, store: Store) -> None:
+    async def _work(self, store: RelayDatabase) -> None:
         """Do the work of this process until the stop, and finish what is in flight."""
 
     @abstractmethod
-    def _make_feed(self) -> Feed:
+    def _make_feed(self) -> Subscription:
         """The subscription to Realtime."""
 
     @abstractmethod
-    def _make_registration(self) -> Heartbeat:
+    def _make_registration(self) -> WorkerRegistration:
         """The registration in `gre_relay_workers`."""
 
     @abstractmethod
@@ -111,7 +112,7 @@ class DaemonProcess(ABC):
                 await self._run(store, admin)
         log.info("stopped")
 
-    async def _run(self, store: Store, admin: AdminServer) -> None:
+    async def _run(self, store: RelayDatabase, admin: AdminServer) -> None:
         log.info("starting", version=__version__)
         async with asyncio.TaskGroup() as group:
             background = [
@@ -132,16 +133,16 @@ class DaemonProcess(ABC):
                 task.cancel()
 
     @contextlib.asynccontextmanager
-    async def _store(self) -> AsyncGenerator[Store]:
+    async def _store(self) -> AsyncGenerator[RelayDatabase]:
         settings = self._settings
-        rest = await Rest.open(
+        rest = await PostgrestClient.open(
             url=settings.supabase_url,
             key=settings.service_key,
             apikey=settings.anon_key,
             timeout=database_timeout(settings),
         )
         rest.on_call = self._note_call
-        store = Store(rest=rest)
+        store = RelayDatabase(rest=rest)
         store.on_request = self._count_request
         store.on_back = self._database_back
         try:
@@ -183,9 +184,9 @@ class DaemonProcess(ABC):
     def _count_request(self, function: str) -> None:
         self.metrics.store_requests.labels(function).inc()
 
-    def _subscribe(self, **callbacks: Callable[..., object]) -> Feed:
+    def _subscribe(self, **callbacks: Callable[..., object]) -> Subscription:
         settings = self._settings
-        return Feed(
+        return Subscription(
             url=settings.supabase_url,
             key=settings.service_key,
             apikey=settings.anon_key,

@@ -7,18 +7,18 @@ import contextlib
 
 import structlog
 
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.process import DaemonProcess, Surroundings
+from gre_bridge.daemon.registration import WorkerRegistration
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.feed import Feed
-from gre_bridge.heartbeat import Heartbeat
-from gre_bridge.models import NewRow
 from gre_bridge.polling import Poller
+from gre_bridge.realtime.subscription import Subscription
+from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
-from gre_bridge.relay.outlets import Outlet, build_sinks
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
-from gre_bridge.settings import Settings
-from gre_bridge.store import Store
 from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.daemon")
@@ -27,7 +27,7 @@ GIVE_UP = 2.0
 """Seconds that a stop which ran out of time may take to hand its leases back."""
 
 
-def check(settings: Settings) -> list[Outlet]:
+def check(settings: Settings) -> list[SinkBinding]:
     """The sinks of these settings. Raises ConfigurationError when there are none, or one cannot be made."""
     outlets = build_sinks(settings)
     if not outlets:
@@ -53,11 +53,11 @@ class RelayProcess(DaemonProcess):
         """See DaemonProcess."""
         return self._health
 
-    def _make_feed(self) -> Feed:
+    def _make_feed(self) -> Subscription:
         return self._subscribe(on_ring=self._wake, known=self._known)
 
-    def _make_registration(self) -> Heartbeat:
-        registration = Heartbeat(
+    def _make_registration(self) -> WorkerRegistration:
+        registration = WorkerRegistration(
             sinks=frozenset(o.sink.name for o in self._outlets),
             on_schema=self._schema_checked,
             facts={"player_external_id": self._settings.push_player_external_id},
@@ -72,7 +72,7 @@ class RelayProcess(DaemonProcess):
         )
         return registration
 
-    async def _work(self, store: Store) -> None:
+    async def _work(self, store: RelayDatabase) -> None:
         for name, on in (
             ("pusher", self._settings.has_pusher), ("onesignal", self._settings.has_onesignal)
         ):  # fmt: skip
@@ -109,7 +109,7 @@ class RelayProcess(DaemonProcess):
                 async with asyncio.timeout(GIVE_UP):
                     await asyncio.gather(*(d.give_up() for d in self._dispatchers))
 
-    async def _relay(self, store: Store) -> None:
+    async def _relay(self, store: RelayDatabase) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
         feed = self._feed
         await self._registration.ready.wait()

@@ -7,6 +7,7 @@ import socket
 
 import structlog
 
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import link, relay_process
 from gre_bridge.daemon.api_process import ApiProcess, offer_to_the_oom_killer
 from gre_bridge.daemon.listeners import Listeners, listen
@@ -15,9 +16,8 @@ from gre_bridge.daemon.relay_process import GIVE_UP, RelayProcess
 from gre_bridge.daemon.reports import PipeReports
 from gre_bridge.daemon.supervisor import CONFIGURATION, Child, Supervisor
 from gre_bridge.errors import BridgeError, ConfigurationError
-from gre_bridge.notify import Notifier
-from gre_bridge.settings import Settings
-from gre_bridge.telemetry import LOGS
+from gre_bridge.logging import LOGS
+from gre_bridge.systemd import Notifier
 
 log = structlog.get_logger("gre.daemon")
 

@@ -22,8 +22,8 @@ import structlog
 
 from gre_bridge.daemon import signals
 from gre_bridge.daemon.reports import PipeReports
-from gre_bridge.notify import Notifier
-from gre_bridge.telemetry import LOGS
+from gre_bridge.logging import LOGS
+from gre_bridge.systemd import Notifier
 
 log = structlog.get_logger("gre.daemon")
 

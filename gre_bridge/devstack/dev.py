@@ -30,7 +30,7 @@ from gre_bridge.devstack.keys import write_secret
 from gre_bridge.devstack.server import listen
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.migrate import migrate as apply_migrations
+from gre_bridge.migrations.runner import migrate as apply_migrations
 
 WRITTEN = "# Written by `gre-bridge dev`."
 DAEMON = (sys.executable, "-m", "gre_bridge", "run")

@@ -7,12 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gre_bridge.db.postgres import connected
 from gre_bridge.devstack.postgres import SUPERUSER, EmbeddedPostgres
 from gre_bridge.devstack.schema_file import dump
-from gre_bridge.migrate import migrate
-from gre_bridge.migrations import sql_file
-from gre_bridge.postgres import connected
-from gre_bridge.schema_check import catalog
+from gre_bridge.migrations.catalog import catalog
+from gre_bridge.migrations.files import sql_file
+from gre_bridge.migrations.runner import migrate
 
 FILE = sql_file("expected.json")
 SCHEMA = sql_file("schema.sql")

@@ -18,7 +18,7 @@ from gre_bridge.devstack.faults import Faults, Receive, Received, Scope, Send, a
 from gre_bridge.devstack.onesignal import OneSignal
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.pusher import Pusher
-from gre_bridge.devstack.realtime import Realtime, RealtimeFaults
+from gre_bridge.devstack.realtime.app import Realtime, RealtimeFaults
 from gre_bridge.devstack.try_page import is_local
 
 _LIMIT = 10_000

@@ -31,9 +31,9 @@ from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.onesignal import OneSignal
 from gre_bridge.devstack.panel import Panel
 from gre_bridge.devstack.postgres import SUPERUSER, EmbeddedPostgres
-from gre_bridge.devstack.postgrest import PostgREST, open_pool
+from gre_bridge.devstack.postgrest.app import PostgREST, open_pool
 from gre_bridge.devstack.pusher import Pusher
-from gre_bridge.devstack.realtime import Realtime
+from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.server import listen, serve
 from gre_bridge.devstack.try_page import TryPage
 

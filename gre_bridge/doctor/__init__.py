@@ -13,15 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gre_bridge.doctor import local, realtime, sinks
-from gre_bridge.doctor.database import MIGRATIONS, database, password_of
+from gre_bridge.config.settings import Settings, read_settings
+from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.doctor.live import LIVE, PLAYER, Live
+from gre_bridge.doctor.probes import local, realtime, sinks
+from gre_bridge.doctor.probes.database import MIGRATIONS, database, password_of
+from gre_bridge.doctor.probes.supabase import NO_FUNCTIONS, SCHEMA, SupabaseProbe, supabase
 from gre_bridge.doctor.report import Finding, Report, Status, failed, skipped
-from gre_bridge.doctor.supabase import NO_FUNCTIONS, SCHEMA, Ground, supabase
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.relay.outlets import build_sinks
-from gre_bridge.rest import Rest
-from gre_bridge.settings import Settings, read_settings
+from gre_bridge.relay.bindings import build_sinks
 
 __all__ = ["PLAYER", "examine", "run"]
 
@@ -66,7 +66,7 @@ async def examine(
     db_url = settings.supabase_db_url.get_secret_value() if settings.supabase_db_url else ""
     report = Report((*settings.secrets(), password_of(db_url)))
     report.add(local.names(env_file))
-    rest = await Rest.open(
+    rest = await PostgrestClient.open(
         url=settings.supabase_url,
         key=settings.service_key,
         apikey=settings.anon_key,
@@ -111,7 +111,7 @@ def stale_cache(outside: list[Finding], inside: list[Finding]) -> list[Finding]:
 
 
 async def _listen(
-    settings: Settings, rest: Rest, ground: Ground, *, live: bool, player: int
+    settings: Settings, rest: PostgrestClient, ground: SupabaseProbe, *, live: bool, player: int
 ) -> tuple[list[Finding], list[Finding]]:
     """What Realtime came to, and, with `live`, the message: both need the same ear."""
     if not ground.reached or ground.refused:

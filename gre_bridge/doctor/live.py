@@ -15,15 +15,15 @@ from functools import partial
 
 import orjson
 
-from gre_bridge.doctor.realtime import Ear, Ring
+from gre_bridge.config.keys import gateway_key
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.http import Pool
+from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
+from gre_bridge.db.types import Json
+from gre_bridge.doctor.probes.realtime import RealtimeProbe, WakeupResult
+from gre_bridge.doctor.probes.supabase import WORKER_SEEN
 from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
-from gre_bridge.doctor.supabase import WORKER_SEEN
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.http import Pool
-from gre_bridge.keys import gateway_key
-from gre_bridge.models import Json
-from gre_bridge.rest import Caller, Rest, RestError
-from gre_bridge.settings import Settings
 
 LIVE, CLEANUP = "live", "live: clean-up"
 PLAYER = 9_007_199_254_740_991
@@ -39,7 +39,15 @@ ASK_EVERY = 0.05
 class Live:
     """One run with one player."""
 
-    def __init__(self, *, settings: Settings, rest: Rest, ear: Ear | None, status: Json, player: int) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        rest: PostgrestClient,
+        ear: RealtimeProbe | None,
+        status: Json,
+        player: int,
+    ) -> None:
         """`status` is `gre_relay_status`'s answer."""
         self._settings = settings
         self._rest = rest
@@ -65,7 +73,7 @@ class Live:
         try:
             if refusal := await self._taken():
                 return [refusal]
-        except (RestError, BridgeError) as error:
+        except (PostgrestError, BridgeError) as error:
             return [_not_possible(error)]
         found: list[Finding] = []
         try:
@@ -98,7 +106,7 @@ class Live:
                 caller=self._back_end,
             )  # fmt: skip
             committed = time.monotonic()
-        except (RestError, BridgeError) as error:
+        except (PostgrestError, BridgeError) as error:
             return [_not_possible(error)]
         finally:
             await self._unlisten()
@@ -116,14 +124,14 @@ class Live:
 
     async def _listen(self) -> None:
         """Register as a listener that is not awake: no wake-up is sent while all that are registered are awake."""
-        with contextlib.suppress(RestError):  # an older schema sends a wake-up for each message
+        with contextlib.suppress(PostgrestError):  # an older schema sends a wake-up for each message
             await self._rest.rpc(
                 "gre_relay_listen_v1", {"p_listener": self._listener, "p_kind": "relay", "p_awake": 0}
             )
 
     async def _unlisten(self) -> None:
         """Remove the registration. The wake-up was sent in the message's own transaction; the row expires after 15 s anyway."""
-        with contextlib.suppress(RestError, BridgeError):
+        with contextlib.suppress(PostgrestError, BridgeError):
             await self._rest.rpc("gre_relay_unlisten_v1", {"p_listener": self._listener})
 
     async def _bells(self, before: float, session: str) -> list[Finding]:
@@ -235,8 +243,8 @@ class Live:
     async def _clean_up(self) -> list[Finding]:
         try:
             gone = await self._rest.rpc("gre_erase_player", {"p_player_id": self._player})
-        except (RestError, BridgeError) as error:
-            told = error.code if isinstance(error, RestError) else str(error)
+        except (PostgrestError, BridgeError) as error:
+            told = error.code if isinstance(error, PostgrestError) else str(error)
             return [
                 failed(
                     CLEANUP,
@@ -252,12 +260,12 @@ class Live:
         ]
 
 
-def _names(bell: str, ids: object, ring: Ring) -> bool:
+def _names(bell: str, ids: object, ring: WakeupResult) -> bool:
     return ring.bell == bell and bool(ring.ids == ids)
 
 
-def _not_possible(error: RestError | BridgeError) -> Finding:
-    if isinstance(error, RestError) and error.code == "42501":
+def _not_possible(error: PostgrestError | BridgeError) -> Finding:
+    if isinstance(error, PostgrestError) and error.code == "42501":
         return failed(
             LIVE,
             "this key may not send a message (role gre_worker may not)",
@@ -265,7 +273,7 @@ def _not_possible(error: RestError | BridgeError) -> Finding:
         )
     told = (
         f"{error.code} {error.message if error.code.startswith('P') else ''}"
-        if isinstance(error, RestError)
+        if isinstance(error, PostgrestError)
         else str(error)
     )
     return failed(

@@ -19,15 +19,15 @@ from dataclasses import replace
 import structlog
 
 from gre_bridge.clock import shared_clock
+from gre_bridge.db.relay import NOTHING_DONE, RelayDatabase
+from gre_bridge.db.types import Claim, LaneResult
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.models import Claim, LaneResult
+from gre_bridge.metrics import Metrics
 from gre_bridge.relay.lease import Lease
 from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.relay.sender import Route, Sender
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Sink
-from gre_bridge.store import NOTHING_DONE, Store
-from gre_bridge.telemetry import Metrics
 from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.relay")
@@ -48,7 +48,7 @@ class Dispatcher:
     def __init__(
         self,
         *,
-        store: Store,
+        store: RelayDatabase,
         sink: Sink,
         route: Route,
         metrics: Metrics,

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from gre_bridge.db.types import Claim, Delivery, Failure, Lane, LaneResult
 from gre_bridge.errors import PermanentError, TransientError
-from gre_bridge.models import Claim, Delivery, Failure, Lane, LaneResult
+from gre_bridge.logging import ACCESS_LOG
+from gre_bridge.metrics import Metrics
 from gre_bridge.relay.lease import Lease
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Outcome, Parcel, Result, Sink
-from gre_bridge.telemetry import ACCESS_LOG, Metrics
 from gre_bridge.tracing import Tracing
 
 Route = Callable[[Lane, Claim], list[Parcel]]

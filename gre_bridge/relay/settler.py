@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from gre_bridge.db.relay import JOINT_RESULTS, RelayDatabase, Settled
+from gre_bridge.db.types import LaneResult
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
-from gre_bridge.models import LaneResult
-from gre_bridge.store import JOINT_RESULTS, Settled, Store
-from gre_bridge.telemetry import Metrics
+from gre_bridge.metrics import Metrics
 
 log = structlog.get_logger("gre.relay")
 
@@ -46,7 +46,7 @@ class Settler:
     def __init__(
         self,
         *,
-        store: Store,
+        store: RelayDatabase,
         sink: str,
         metrics: Metrics,
         on_waiting: Callable[[], None],

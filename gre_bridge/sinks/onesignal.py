@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 from yarl import URL
 
+from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
-from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PushStatus, Result, receipt
-from gre_bridge.sinks.http import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
+from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 _SERVICE = "OneSignal"
 _KNOWN = frozenset(

@@ -14,10 +14,10 @@ from typing import Any
 
 import pusher  # type: ignore[import-untyped]
 
+from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
-from gre_bridge.http import Answer, Pool, Transport
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
-from gre_bridge.sinks.http import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
+from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 MAX_BATCH = 10
 """Events in one call of `batch_events` (Pusher's documentation)."""

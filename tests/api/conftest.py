@@ -19,15 +19,15 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api import admin, chat, health, operations, pusher_auth
-from gre_bridge.api.shapes import Error
-from tests.stack import StackProcess, Worker, wait_until
+from gre_bridge.api.rest import chat, health, operations, pusher_auth, staff
+from gre_bridge.api.schemas.responses import Error
+from tests.support.stack import StackProcess, Worker, wait_until
 
 ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, admin, operations, pusher_auth, health)
+    for module in (chat, staff, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods

@@ -10,9 +10,9 @@ import jwt
 import pytest
 from fastapi.routing import APIRoute
 
-from gre_bridge.api import admin, operations
+from gre_bridge.api.rest import operations, staff
 from tests.api.conftest import Api, Person
-from tests.stack import wait_until
+from tests.support.stack import wait_until
 
 DOORS = [
     ("POST", "/api/gre-chat/send"), ("POST", "/api/unified-chat/send"), ("POST", "/api/gre-admin/reply"),
@@ -138,7 +138,7 @@ STAFF_PATHS = [
             "{player_id}", "29"
         ),
     )
-    for module in (admin, operations)
+    for module in (staff, operations)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.path.startswith("/api/gre-admin/")
     for method in sorted(route.methods)

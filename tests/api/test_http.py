@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import ORIGIN, Api, check, start
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 SEND = "/api/gre-chat/send"
 

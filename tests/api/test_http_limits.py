@@ -15,8 +15,8 @@ import httpx
 import pytest
 
 from tests.api.conftest import Api, start
-from tests.hostile import UPGRADE, answer, endless, established, hangs_up, memory, pour, raw
-from tests.stack import StackProcess, wait_until
+from tests.support.hostile import UPGRADE, answer, endless, established, hangs_up, memory, pour, raw
+from tests.support.stack import StackProcess, wait_until
 
 MB = 1_000_000
 

@@ -15,10 +15,10 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from gre_bridge.api import answers
-from gre_bridge.api.answers import Answers
+from gre_bridge.api import read_limits
+from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
-from tests.hostile import memory, pour, raw
+from tests.support.hostile import memory, pour, raw
 
 MB = 1_000_000
 LONG = 500
@@ -165,7 +165,7 @@ async def _big(scope: Scope, receive: Receive, send: Send) -> None:
     await Response(b"x" * int(scope["path"].rpartition("/")[2]))(scope, receive, send)
 
 
-def ask(app: Answers, peer: Peer, size: int, token: str = "t") -> asyncio.Task[None]:
+def ask(app: ReadLimits, peer: Peer, size: int, token: str = "t") -> asyncio.Task[None]:
     scope = {
         "type": "http", "method": "GET", "path": f"/api/{size}", "headers": [(b"authorization", token.encode())],
     }  # fmt: skip
@@ -178,7 +178,7 @@ def ask(app: Answers, peer: Peer, size: int, token: str = "t") -> asyncio.Task[N
 
 @pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 200_000])
 async def test_an_answer_arrives_whole_in_pieces(size: int) -> None:
-    app, peer = Answers(_big), Peer(100)
+    app, peer = ReadLimits(_big), Peer(100)
     await ask(app, peer, size)
     assert peer.body == b"x" * size
     assert [message.get("more_body", False) for message in peer.got[1:]][-1:] == [False]
@@ -187,8 +187,8 @@ async def test_an_answer_arrives_whole_in_pieces(size: int) -> None:
 
 
 async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "UNTAKEN", 1_000_000)
-    app = Answers(_big)
+    monkeypatch.setattr(read_limits, "UNTAKEN", 1_000_000)
+    app = ReadLimits(_big)
     slow = [Peer(1) for _ in range(6)]
     tasks = [ask(app, peer, 200_000, f"t{n}") for n, peer in enumerate(slow)]
     await asyncio.sleep(0)
@@ -203,8 +203,8 @@ async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pyte
 
 
 async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "TAKEN_WITHIN", 0.05)
-    app, peer = Answers(_big), Peer(2)
+    monkeypatch.setattr(read_limits, "TAKEN_WITHIN", 0.05)
+    app, peer = ReadLimits(_big), Peer(2)
     await ask(app, peer, 200_000)
     assert len(peer.body) < 200_000
     assert not app._people and app._untaken == 0
@@ -213,9 +213,9 @@ async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: py
 async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(answers, "WAIT", 0.05)
-    app = Answers(_big)
-    slow = [Peer(0) for _ in range(answers.READS_OF_ONE)]
+    monkeypatch.setattr(read_limits, "WAIT", 0.05)
+    app = ReadLimits(_big)
+    slow = [Peer(0) for _ in range(read_limits.READS_OF_ONE)]
     tasks = [ask(app, peer, 10) for peer in slow]
     await asyncio.sleep(0)
     late, other = Peer(100), Peer(100)

@@ -15,10 +15,10 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from gre_bridge.api import pages
-from gre_bridge.settings import Settings
+from gre_bridge.api import console
+from gre_bridge.config.settings import Settings
 from tests.api.conftest import Api, start
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 BUDGET = 150 * 1024
 """Bytes of the whole console as it is sent."""
@@ -152,7 +152,7 @@ def test_the_page_learns_public_values_and_no_secret_is_in_anything_that_is_serv
     ],
 )
 def test_only_a_publishable_key_is_handed_to_pages(key: str | None, public: bool) -> None:
-    assert pages.public_key(key) == (key if public else None)
+    assert console.public_key(key) == (key if public else None)
 
 
 async def test_a_service_key_set_as_the_publishable_one_stays_here() -> None:
@@ -163,7 +163,7 @@ async def test_a_service_key_set_as_the_publishable_one_stays_here() -> None:
             supabase_anon_key=SecretStr(key),
         )
         app = FastAPI()
-        app.include_router(pages.router(settings))
+        app.include_router(console.router(settings))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://daemon.example") as http:
             answer = await http.get("/console/config.json")
@@ -177,7 +177,7 @@ def without(stack_process: StackProcess) -> Iterator[Api]:
 
 
 def test_turned_off_there_is_no_console(without: Api) -> None:
-    for address in ("/console", "/console/", "/console/config.json", *pages.load()):
+    for address in ("/console", "/console/", "/console/config.json", *console.load()):
         answer = without.http.get(address if address.startswith("/") else f"/console/{address}")
         assert answer.status_code == 404
         assert answer.json()["code"] == "not_found"

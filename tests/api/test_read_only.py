@@ -11,7 +11,7 @@ from psycopg.sql import SQL
 
 from tests.api.client import entered
 from tests.api.conftest import Api, start
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 
 @pytest.fixture(scope="module")

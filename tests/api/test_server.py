@@ -20,10 +20,11 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from structlog.testing import capture_logs
 
-from gre_bridge.api import server, socket_protocol
+from gre_bridge.api.server import serve as server
+from gre_bridge.api.server import websocket_protocol
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import listeners
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.settings import Settings
 
 Endpoint = Callable[[WebSocket], Awaitable[None]]
 Serve = Callable[..., Awaitable[str]]
@@ -197,7 +198,7 @@ async def test_reading_stops_while_pongs_are_not_taken(
     served: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many were allowed: an answer that waits is memory."""
-    monkeypatch.setattr(socket_protocol, "FRAMES_BURST", 1e9)
+    monkeypatch.setattr(websocket_protocol, "FRAMES_BURST", 1e9)
     address = await served(echo)
     reader, writer = await raw_client(address)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -251,7 +252,7 @@ async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
     writer = await deaf_client(address)
     # The close does not wait for the reader, and two seconds later the connection is gone.
     port = int(address.split(":")[1])
-    assert await asyncio.wait_for(ended, 10) < socket_protocol.CLOSE_WITHIN
+    assert await asyncio.wait_for(ended, 10) < websocket_protocol.CLOSE_WITHIN
     assert established(port), "it waited for the end"
     async with asyncio.timeout(10):
         while established(port):

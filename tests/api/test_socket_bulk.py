@@ -16,7 +16,7 @@ import pytest
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import deaf
-from tests.stack import wait_until
+from tests.support.stack import wait_until
 
 BASE = 7_000_000_000
 

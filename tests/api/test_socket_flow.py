@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.client import WITHIN, Client, entered, opened
 from tests.api.conftest import Api
-from tests.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker, wait_until
 
 
 def player_token(api: Api, player_id: int, **more: Any) -> str:

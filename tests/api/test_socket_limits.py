@@ -20,8 +20,8 @@ from websockets.uri import parse_uri
 
 from tests.api.client import WITHIN, Client, entered, opened, ws_url
 from tests.api.conftest import ORIGIN, Api
-from tests.hostile import UPGRADE
-from tests.stack import StackProcess, Worker, wait_until
+from tests.support.hostile import UPGRADE
+from tests.support.stack import StackProcess, Worker, wait_until
 
 
 @pytest.fixture(scope="module")

@@ -24,20 +24,20 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocketState
 from structlog.testing import capture_logs
 
-from gre_bridge.api.hub import Hub
-from gre_bridge.api.socket import Socket
+from gre_bridge.api.ws.hub import Hub
+from gre_bridge.api.ws.session import ClientSession
+from gre_bridge.db.types import NewRow
+from gre_bridge.db.users import Identity
 from gre_bridge.errors import Refused, TransientError
-from gre_bridge.models import NewRow
+from gre_bridge.metrics import Metrics
 from gre_bridge.polling import Listening
-from gre_bridge.portal import Identity
-from gre_bridge.telemetry import Metrics
 
 Json = dict[str, Any]
 PLAYERS = (1, 2, 3)
 
 
 class Chat:
-    """What the database would say, as `gre_bridge.portal` tells it."""
+    """What the database would say, as `gre_bridge.db.users` tells it."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, Json] = {}
@@ -241,7 +241,7 @@ class Page:
         self.wire: Wire | None = None
         self.task: asyncio.Task[None] | None = None
         self.inside = False
-        self.socket: Socket | None = None
+        self.socket: ClientSession | None = None
         self.base: dict[str, int] | None = None
         self.told: dict[str, list[int]] = defaultdict(list)
         self.acked: dict[str, set[int]] = defaultdict(set)
@@ -287,7 +287,7 @@ class Page:
         self.wire = Wire(self)
         door: Any = SimpleNamespace(admit=lambda _: True, entered=lambda _: None, spend=lambda _: 0.0)
         access: Any = SimpleNamespace(ask=lambda _, __, question: question())
-        socket = self.socket = Socket(
+        socket = self.socket = ClientSession(
             self.wire, door=door, hub=hub, portal=chat, access=access, metrics=metrics
         )  # type: ignore[arg-type]
         self.task = asyncio.create_task(socket.run())
@@ -458,7 +458,7 @@ def test_each_page_hears_each_message_once_and_in_order(
     steps: list[tuple[str, Any, bool]], delays: list[int]
 ) -> None:
     # (So that a page that does not read is soon behind.)
-    with mock.patch.multiple("gre_bridge.api.line", FULL_FRAMES=3, BUSY_FRAMES=1):
+    with mock.patch.multiple("gre_bridge.api.ws.transport", FULL_FRAMES=3, BUSY_FRAMES=1):
         asyncio.run(Play(delays).run(steps))
 
 
@@ -636,7 +636,7 @@ async def test_a_socket_by_the_service_key_asks_whether_the_key_still_speaks_for
 
     play.chat.whoami, play.chat.catch_up = whoami, catch_up  # type: ignore[method-assign, assignment]
     telling = asyncio.create_task(play.hub.run())
-    with mock.patch("gre_bridge.api.socket.ASK_AGAIN", 0.01):
+    with mock.patch("gre_bridge.api.ws.session.ASK_AGAIN", 0.01):
         page.come(play.hub, play.chat, play.metrics)
         assert page.wire is not None and page.task is not None
 
@@ -669,7 +669,7 @@ async def test_a_read_that_is_too_large_is_halved_until_it_succeeds() -> None:
         return await news(**asks)
 
     telling = asyncio.create_task(play.hub.run())
-    with mock.patch("gre_bridge.api.hub.RETRY", 0.001):
+    with mock.patch("gre_bridge.api.ws.hub.RETRY", 0.001):
         try:
             play.hub.add(ear)
             async with asyncio.timeout(20):

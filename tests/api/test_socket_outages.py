@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.api.client import Follower, entered
-from tests.stack import StackProcess, Worker
+from tests.support.stack import StackProcess, Worker
 
 SETTINGS = {"GRE_AUTH_FAILURES_PER_MINUTE": "100000", "GRE_FAST_SWEEP_INTERVAL": "0.5"}
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from gre_bridge.api import typing_signals
 from gre_bridge.api.pacing import PersonBudgets
-from gre_bridge.api.typing_signals import TypingSignals
-from gre_bridge.portal import Identity
+from gre_bridge.api.ws import typing as typing_signals
+from gre_bridge.api.ws.typing import TypingSignals
+from gre_bridge.db.users import Identity
 from tests.api.client import entered
 from tests.api.conftest import Api
 

@@ -19,7 +19,7 @@ from tests.bench import parts, report
 from tests.bench.lab import Lab, Steal
 from tests.bench.limits import limits
 from tests.bench.portals import portals
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 PARTS = ("latency", "drain", "fault", "cost", "portals", "limits")
 

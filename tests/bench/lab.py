@@ -20,7 +20,7 @@ import httpx
 import psutil
 
 from tests.bench.peers import feed
-from tests.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker, wait_until
 
 SESSIONS = 100
 WRITERS = 6

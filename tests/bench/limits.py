@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 from tests.bench.report import Section
-from tests.pacing import Pace, at_rate, flood
-from tests.stack import StackProcess
+from tests.support.pacing import Pace, at_rate, flood
+from tests.support.stack import StackProcess
 
 RATE, QUIET_RATE, FLOOD = 200.0, 5.0, 300.0
 """Messages a second above the limit, messages a second below it, and broadcasts a second of somebody else."""

@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gre_bridge.cli import main
-from gre_bridge.models import Claim
-from gre_bridge.store import Store
+from gre_bridge.cli.app import main
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.types import Claim
 
 seen: list[tuple[str, str, float, float]] = []
-_claim = Store.claim
+_claim = RelayDatabase.claim
 
 
-async def _observed(self: Store, **arguments: Any) -> Claim:
+async def _observed(self: RelayDatabase, **arguments: Any) -> Claim:
     asked = time.time()
     claim = await _claim(self, **arguments)
     answered = time.time()
@@ -32,7 +32,7 @@ async def _observed(self: Store, **arguments: Any) -> Claim:
 
 
 if __name__ == "__main__":
-    Store.claim = _observed  # type: ignore[method-assign, assignment]
+    RelayDatabase.claim = _observed  # type: ignore[method-assign, assignment]
     try:
         main()
     finally:

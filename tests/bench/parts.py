@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, Steal, disorder, percentile, quietest
-from tests.stack import wait_until
+from tests.support.stack import wait_until
 
 Say = Callable[[str], None]
 

@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from realtime import AsyncRealtimeClient
 
-from gre_bridge.rest import Rest
+from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.sinks.base import Parcel, PusherEvent, Result
 from gre_bridge.sinks.pusher import PusherSink
 
@@ -94,7 +94,7 @@ async def subscribed(joining: Any) -> None:
 
 async def floor(stop: asyncio.Event) -> None:
     """Bell, RPC, POST."""
-    rest = await Rest.open(url=os.environ["SUPABASE_URL"], key=os.environ["SUPABASE_SERVICE_KEY"])
+    rest = await PostgrestClient.open(url=os.environ["SUPABASE_URL"], key=os.environ["SUPABASE_SERVICE_KEY"])
     client = sink(16)
     jobs: set[asyncio.Task[None]] = set()
 

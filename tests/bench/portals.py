@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.bench.lab import Steal, percentile, quietest
 from tests.bench.report import Section
-from tests.stack import StackProcess, Worker
+from tests.support.stack import StackProcess, Worker
 
 PLAYERS = 200
 STAFF = 3

@@ -14,7 +14,7 @@ from tests.browser import conftest
 from tests.browser.conftest import Join
 from tests.browser.sockets import Portal
 from tests.browser.world import Player, Staff, World
-from tests.stack import wait_until
+from tests.support.stack import wait_until
 
 
 def test_what_is_typed_on_one_page_is_read_on_the_other_within_a_second(sam: Staff, asha: Player) -> None:

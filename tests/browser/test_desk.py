@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import PHONE, Player, Staff, World
-from tests.stack import wait_until
+from tests.support.stack import wait_until
 
 
 def test_the_longest_waiting_is_on_top_and_the_list_follows_what_happens(world: World, sam: Staff) -> None:

@@ -13,7 +13,7 @@ from tests.chaos.attacks import run as run_attack
 from tests.chaos.cases import CASES
 from tests.chaos.runner import Report, run
 from tests.chaos.simulated import SIMULATED
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 FAULTS, ATTACKED, END = (

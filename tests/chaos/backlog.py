@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 SIZES = (1_000, 100_000)
 APART = 20.0

@@ -8,7 +8,7 @@ import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.hostile import pour, raw
+from tests.support.hostile import pour, raw
 
 
 def _pipeline(url: str) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import httpx
 import psycopg
 
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 SESSIONS = 24
 MARK = "dead0000"

@@ -13,7 +13,7 @@ from tests.chaos.cases import Case
 from tests.chaos.load import MARK, TEXT
 from tests.chaos.scene import Scene
 from tests.chaos.watch import SINKS
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 QUICK = 0.75
 """Seconds: what took longer is late."""

@@ -17,7 +17,7 @@ import httpx
 from tests.chaos.load import MARK, Load, Sent
 from tests.chaos.watch import SINKS, Watch
 from tests.chaos.wire import Wire
-from tests.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker, wait_until
 
 Fault = Callable[["Scene"], AbstractContextManager[None]]
 WIRES = ("supabase", *SINKS)

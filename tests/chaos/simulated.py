@@ -1,4 +1,4 @@
-"""Cases that need hours: the relay on a virtual clock, with an outbox in memory (tests/relay.py)."""
+"""Cases that need hours: the relay on a virtual clock, with an outbox in memory (tests/support/relay.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from structlog.testing import capture_logs
 
 from tests.chaos.runner import Report
-from tests.relay import (
+from tests.support.relay import (
     DOWN,
     START,
     Outbox,

@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.cases import CASES, Case
 from tests.chaos.runner import run
 from tests.chaos.simulated import SIMULATED
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 SHORT = [case for case in CASES if case.short]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.relay import Outbox, ScriptedSink, now, relaying, until, virtual
+from tests.support.relay import Outbox, ScriptedSink, now, relaying, until, virtual
 
 
 @virtual

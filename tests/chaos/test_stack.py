@@ -8,9 +8,9 @@ import httpx
 import psycopg_pool
 import pytest
 
-from gre_bridge.devstack.postgrest_database import Database
-from gre_bridge.devstack.postgrest_errors import RestError
-from tests.stack import StackProcess, wait_until
+from gre_bridge.devstack.postgrest.database import Database
+from gre_bridge.devstack.postgrest.errors import ServerError
+from tests.support.stack import StackProcess, wait_until
 
 
 def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -> None:
@@ -34,6 +34,6 @@ async def test_a_database_that_comes_back_while_a_request_waits_for_a_connection
     database = Database(
         pool=cast("Any", Pool()), schemas=("public",), acquire_timeout=1.0, request_timeout=1.0
     )
-    with pytest.raises(RestError, match="Retrying"):
+    with pytest.raises(ServerError, match="Retrying"):
         await database._connection()
     assert not database._pending

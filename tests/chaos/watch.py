@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 SINKS = ("pusher", "onesignal")
 _PAGE = 5000

@@ -21,9 +21,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from supabase import AsyncClient, acreate_client
 
-from gre_bridge.devstack import postgrest_database
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from gre_bridge.devstack.postgrest import PostgREST, open_pool
+from gre_bridge.devstack.postgrest import database as postgrest_database
+from gre_bridge.devstack.postgrest.app import PostgREST, open_pool
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "postgrest" / "cases.json").read_text())

@@ -24,8 +24,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from gre_bridge.devstack.realtime import Realtime
-from gre_bridge.devstack.realtime_limits import BUCKETS, IDLE, TICK, Limits, RateCounter
+from gre_bridge.devstack.realtime.app import Realtime
+from gre_bridge.devstack.realtime.limits import BUCKETS, IDLE, TICK, Limits, RateCounter
 from tests.portals.harness import node_modules
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

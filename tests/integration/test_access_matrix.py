@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.access_matrix import CALLERS, CALLS, World, document, find
 from tests.conftest import ROOT, Database
+from tests.support.access_matrix import CALLERS, CALLS, World, document, find
 
 DOC = ROOT / "docs" / "access.md"
 REPORT: list[str] = []

@@ -10,8 +10,19 @@ from typing import Any
 import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.access import ADMIN, NOBODY, SERVICE, Caller, Door, RefusalError, player, request, staff, user
 from tests.conftest import Database
+from tests.support.access import (
+    ADMIN,
+    NOBODY,
+    SERVICE,
+    Caller,
+    Door,
+    RefusalError,
+    player,
+    request,
+    staff,
+    user,
+)
 
 ROLES = ("anon", "authenticated", "service_role", "gre_worker")
 

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from gre_bridge.errors import ConfigurationError, PermanentError
-from gre_bridge.migrate import migrate
-from gre_bridge.migrate_plan import plan
-from tests.access import player, staff
+from gre_bridge.migrations.plan import plan
+from gre_bridge.migrations.runner import migrate
 from tests.conftest import MIGRATIONS, PLAYER, SERVICE, STAFF, Database
+from tests.support.access import player, staff
 
 LAYOUTS = Path(__file__).parent / "layouts"
 Row = dict[str, Any]

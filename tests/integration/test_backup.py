@@ -13,11 +13,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from gre_bridge.config.settings import Settings
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.doctor import examine
-from gre_bridge.migrate import migrate
-from gre_bridge.settings import Settings
-from tests.stack import StackProcess, Worker, wait_until
+from gre_bridge.migrations.runner import migrate
+from tests.support.stack import StackProcess, Worker, wait_until
 
 ROOT = Path(__file__).parents[2]
 WAIVED = {"workers": "warn", "Pusher's channels": "warn", "bell: postgres_changes": "skipped"}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, settle
-from tests.stack import StackProcess, judge, wait_until
+from tests.support.stack import StackProcess, judge, wait_until
 
 MESSAGES, SESSIONS = 3_000, 150
 

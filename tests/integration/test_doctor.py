@@ -19,16 +19,16 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.relay import SCHEMA_VERSIONS
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.doctor import examine, live
-from gre_bridge.doctor.database import _facts, judge
+from gre_bridge.doctor.probes.database import _facts, judge
 from gre_bridge.doctor.report import Finding
-from gre_bridge.migrations import sql_file
-from gre_bridge.settings import Settings
-from gre_bridge.store import SCHEMA_VERSIONS
+from gre_bridge.migrations.files import sql_file
 from tests.conftest import Database
-from tests.loopback import closed_port
-from tests.stack import StackProcess, wait_until
+from tests.support.loopback import closed_port
+from tests.support.stack import StackProcess, wait_until
 
 SECRETS = (
     "SUPABASE_SERVICE_KEY",

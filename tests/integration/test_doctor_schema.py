@@ -10,17 +10,17 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.postgres import connected
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.doctor import examine
-from gre_bridge.doctor.database import database
+from gre_bridge.doctor.probes.database import database
 from gre_bridge.doctor.report import Finding
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.migrate import migrate, record, status
-from gre_bridge.migrate_plan import plan
-from gre_bridge.migrations import shipped
-from gre_bridge.postgres import connected
-from gre_bridge.schema_check import catalog, expected
-from gre_bridge.settings import Settings
+from gre_bridge.migrations.catalog import catalog, expected
+from gre_bridge.migrations.files import shipped
+from gre_bridge.migrations.plan import plan
+from gre_bridge.migrations.runner import migrate, record, status
 from tests.conftest import Database
 from tests.integration.test_adoption import adopt, lay_out, layout
 

@@ -13,8 +13,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from tests.access import ADMIN, SERVICE, Caller, Door, RefusalError, player, request, staff, user
 from tests.conftest import Database
+from tests.support.access import ADMIN, SERVICE, Caller, Door, RefusalError, player, request, staff, user
 
 NOBODY_HERE = Caller({"role": "authenticated", "sub": str(uuid.uuid4())})
 MESSAGE: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (30, %s, 'x')"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.access import SERVICE, Caller, Door, RefusalError, player, staff, user
 from tests.conftest import Database
-from tests.integration.test_portal_send import refused
+from tests.integration.test_send import refused
+from tests.support.access import SERVICE, Caller, Door, RefusalError, player, staff, user
 
 NOBODYS = ["undefined", "null", "None", "NaN", "0", "[object Object]", "s2", "S1", " s1", "s1 ", ""]
 

@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
-from gre_bridge.migrate import migrate, record, status
-from gre_bridge.migrate_plan import plan
-from gre_bridge.migrations import Migration, shipped
+from gre_bridge.migrations.files import Migration, shipped
+from gre_bridge.migrations.plan import plan
+from gre_bridge.migrations.runner import migrate, record, status
 from tests.conftest import Database
 
 VERSIONS = [m.version for m in shipped()]
@@ -151,7 +151,7 @@ def test_a_killed_migration_leaves_nothing(supabase_db: Database, tmp_path: Path
     shutil.copytree(Path(__file__).parents[2] / "sql" / "migrations", folder)
     slow = sorted(folder.iterdir())[2]
     slow.write_text(slow.read_text() + "\nselect pg_sleep(60);\n")
-    program = f"from pathlib import Path; from gre_bridge.migrate import migrate; migrate({supabase_db.dsn()!r}, directory=Path({str(folder)!r}))"
+    program = f"from pathlib import Path; from gre_bridge.migrations.runner import migrate; migrate({supabase_db.dsn()!r}, directory=Path({str(folder)!r}))"
     with waiting_for(supabase_db, "wait_event = 'PgSleep'"):
         process = subprocess.Popen([sys.executable, "-c", program])
     process.kill()

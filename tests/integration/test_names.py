@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.access import ADMIN, SERVICE, Door, RefusalError, player, staff
 from tests.conftest import Database
+from tests.support.access import ADMIN, SERVICE, Door, RefusalError, player, staff
 
 KEPT = [
     "\u0d85\u0db1\u0dd4\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala, with a joiner

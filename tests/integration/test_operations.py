@@ -11,13 +11,13 @@ import httpx
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.access import ADMIN, Door
 from tests.api.conftest import Api
 from tests.conftest import Database
-from tests.integration.test_operator_letters import drain, kill
+from tests.integration.test_dead_letters import drain, kill
 from tests.integration.test_outbox import Conn, one, send
-from tests.integration.test_portal_send import refused, s
-from tests.stack import StackProcess, wait_until
+from tests.integration.test_send import refused, s
+from tests.support.access import ADMIN, Door
+from tests.support.stack import StackProcess, wait_until
 
 __all__ = ["s"]
 

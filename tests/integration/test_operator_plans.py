@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.access import SERVICE, Door
 from tests.conftest import Database
 from tests.integration.filling import without_indexes
 from tests.integration.test_outbox import Conn, all_done, claim, one, send, settle
 from tests.integration.test_plans import FILL
 from tests.integration.test_plans import TABLES as ALL
+from tests.support.access import SERVICE, Door
 
 MESSAGES = 60_000
 TABLES = ("gre_relay_deliveries", "gre_chat_messages", "gre_chat_sessions")

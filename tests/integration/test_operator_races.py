@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.access import SERVICE, Door, RefusalError
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, one, send, settle
+from tests.support.access import SERVICE, Door, RefusalError
 
 BUSY = ("55P03", "40P01")
 SINKS = ("onesignal", "pusher")

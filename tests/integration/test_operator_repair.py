@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.access import ADMIN, SERVICE, Door, RefusalError
 from tests.conftest import MIGRATIONS, Database
-from tests.integration.test_operator_letters import drain, kill, resting
+from tests.integration.test_dead_letters import drain, kill, resting
 from tests.integration.test_outbox import Conn, all_done, claim, messages, one, send, settle
+from tests.support.access import ADMIN, SERVICE, Door, RefusalError
 
 SINKS = ("onesignal", "pusher")
 

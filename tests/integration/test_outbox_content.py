@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from gre_bridge.models import Claim
+from gre_bridge.db.types import Claim
 from tests.conftest import STAFF, Database
 from tests.integration.test_outbox import all_done, claim, one, send, settle
 

@@ -12,8 +12,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from tests.access import SERVICE, Door, player, staff
 from tests.conftest import Database
+from tests.support.access import SERVICE, Door, player, staff
 
 Conn = psycopg.Connection[dict[str, Any]]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 
 class Proxy(socketserver.ThreadingTCPServer):

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.access import ADMIN, SERVICE, Door, RefusalError, player, staff
 from tests.conftest import Database
 from tests.integration.test_adoption import adopt, announced, lay_out, layout
-from tests.integration.test_portal_send import a, b, refused, s, sessions
+from tests.integration.test_send import a, b, refused, s, sessions
+from tests.support.access import ADMIN, SERVICE, Door, RefusalError, player, staff
 
 __all__ = ["a", "b", "s"]
 

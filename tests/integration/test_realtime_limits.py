@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.pacing import at_rate, flood, handed_out, wakeups_sent
-from tests.stack import StackProcess, judge, wait_until
+from tests.support.pacing import at_rate, flood, handed_out, wakeups_sent
+from tests.support.stack import StackProcess, judge, wait_until
 
 pytestmark = pytest.mark.quiet
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.stack import StackProcess, Worker, judge, wait_until
+from tests.support.stack import StackProcess, Worker, judge, wait_until
 
 MESSAGES, SESSIONS, WRITERS = 5000, 200, 4
 

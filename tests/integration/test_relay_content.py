@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 DEEP = "[" * 3000 + "]" * 3000
 

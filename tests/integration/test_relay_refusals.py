@@ -9,7 +9,7 @@ import sys
 import httpx
 import pytest
 
-from tests.stack import StackProcess, Worker, judge, wait_until
+from tests.support.stack import StackProcess, Worker, judge, wait_until
 
 PAGE = "<html><head><title>400 Bad Request</title></head><body>nginx</body></html>"
 CASES = [

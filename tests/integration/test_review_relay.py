@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from tests.conftest import Database
-from tests.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess, wait_until
 
 Conn = Any
 

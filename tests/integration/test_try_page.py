@@ -9,7 +9,7 @@ import pytest
 
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.try_page import TryPage
-from tests.stack import StackProcess
+from tests.support.stack import StackProcess
 
 
 def test_the_page_and_its_files_are_served_under_a_strict_policy(stack_process: StackProcess) -> None:

@@ -13,7 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.conftest import Database
-from tests.stack import StackProcess, judge, wait_until
+from tests.support.stack import StackProcess, judge, wait_until
 
 
 def token(stack: StackProcess, role: str = "gre_worker", lasts: float = 3600) -> str:

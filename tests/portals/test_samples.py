@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
-from tests.stack import StackProcess, Worker
+from tests.support.stack import StackProcess, Worker
 
 ORDER = ("js", "player: show each message once and in order")
 PUSHER = ("js", "player: receive through Pusher")

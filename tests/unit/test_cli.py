@@ -16,10 +16,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from gre_bridge import __version__
-from gre_bridge.cli import app
+from gre_bridge.cli.app import app
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import run as daemon
 from gre_bridge.errors import ConfigurationError, PermanentError, TransientError
-from gre_bridge.settings import Settings
 
 OURS = ("SUPABASE_", "STAFF_PORTAL_", "PUSHER_", "ONESIGNAL_", "GRE_")
 SUPABASE = {"SUPABASE_URL": "http://127.0.0.1:1", "SUPABASE_SERVICE_KEY": "service-key-hunter2"}
@@ -47,7 +47,7 @@ def process(*args: str, env: dict[str, str] | None = None) -> subprocess.Complet
 
 @pytest.fixture(autouse=True)
 def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("gre_bridge.cli.configure_logging", lambda **_: None)
+    monkeypatch.setattr("gre_bridge.cli.app.configure_logging", lambda **_: None)
     yield
     structlog.reset_defaults()
 

@@ -21,14 +21,14 @@ from packaging.utils import canonicalize_name
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from typer.main import get_command
 
-from gre_bridge.cli import app
+from gre_bridge.cli.app import app
+from gre_bridge.config.settings import Settings, secret_names, variables
 from gre_bridge.daemon.relay_process import GIVE_UP
-from gre_bridge.doctor.keys import judge_service_key
-from gre_bridge.doctor.local import SPARE_FILES
-from gre_bridge.settings import Settings, secret_names, variables
-from gre_bridge.store import SCHEMA_VERSIONS
-from gre_bridge.telemetry import Metrics
-from tests.loopback import Reply, serving
+from gre_bridge.db.relay import SCHEMA_VERSIONS
+from gre_bridge.doctor.probes.keys import judge_service_key
+from gre_bridge.doctor.probes.local import SPARE_FILES
+from gre_bridge.metrics import Metrics
+from tests.support.loopback import Reply, serving
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

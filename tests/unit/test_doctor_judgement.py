@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gre_bridge.doctor import _unusable, local, sinks
-from gre_bridge.doctor.database import judge, judge_migrations, other_project, password_of
-from gre_bridge.doctor.keys import judge_anon_key, judge_service_key, project_of
-from gre_bridge.doctor.realtime import mends
+from gre_bridge.config.settings import Settings
+from gre_bridge.doctor import _unusable
+from gre_bridge.doctor.probes import local, sinks
+from gre_bridge.doctor.probes.database import judge, judge_migrations, other_project, password_of
+from gre_bridge.doctor.probes.keys import judge_anon_key, judge_service_key, project_of
+from gre_bridge.doctor.probes.realtime import mends
+from gre_bridge.doctor.probes.supabase import judge_clock, judge_sinks, judge_workers
 from gre_bridge.doctor.report import Finding, Report, Status, failed, ok, skipped, warn
-from gre_bridge.doctor.supabase import judge_clock, judge_sinks, judge_workers
-from gre_bridge.migrations import Entry
-from gre_bridge.migrations import Status as Migrations
-from gre_bridge.settings import Settings
-from tests.loopback import Reply, json_reply, serving
+from gre_bridge.migrations.files import Entry
+from gre_bridge.migrations.files import Status as Migrations
+from tests.support.loopback import Reply, json_reply, serving
 
 NOW = 1_800_000_000.0
 DAY = 86400

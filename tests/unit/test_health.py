@@ -11,18 +11,18 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
-from gre_bridge.api.guard import Guard
-from gre_bridge.api.health import Health
+from gre_bridge.api.auth import Authenticator
+from gre_bridge.api.rest.health import Health
+from gre_bridge.api.throttle import AuthThrottle
+from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import link
 from gre_bridge.daemon.admin_server import AdminServer, merged
 from gre_bridge.daemon.health import ProcessHealth, ProcessName, turn_patience
-from gre_bridge.database_status import DatabaseStatus
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.settings import Settings
-from gre_bridge.store import Store
-from gre_bridge.telemetry import Metrics
+from gre_bridge.metrics import Metrics
 
 LOCAL, REMOTE = ("127.0.0.1", 40000), ("203.0.113.9", 40000)
 ROW = {"sink": "pusher", "enabled": True, "pending": 7, "oldest_age": 12.5, "dead": 2, "lanes_blocked": 1}
@@ -89,7 +89,7 @@ class Operator:
     ) -> None:
         self.figures = Figures()
         self.metrics = Metrics()
-        status = DatabaseStatus(cast("Store", self.figures), self.metrics)
+        status = DatabaseStatus(cast("RelayDatabase", self.figures), self.metrics)
         self.parts = Parts(process, status)
         self.server = AdminServer(
             health=cast("ProcessHealth", self.parts), status=status, metrics=self.metrics, link=line,
@@ -382,10 +382,10 @@ async def test_a_long_answer_arrives_whole_and_questions_do_not_mix() -> None:
 @pytest.mark.parametrize("docs", [False, True])
 async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
     stopping = False
-    status = DatabaseStatus(cast("Store", Figures()), Metrics())
+    status = DatabaseStatus(cast("RelayDatabase", Figures()), Metrics())
     health = Health(database=status, problems=list, stalled=lambda: "", stopping=lambda: stopping)
     app = create_app(
-        health=health, access=Access(None, Guard(60)), settings=settings(docs=docs), sockets=None,
+        health=health, access=Authenticator(None, AuthThrottle(60)), settings=settings(docs=docs), sockets=None,
         overview=cast("Any", dict), metrics=Metrics(),
     )  # fmt: skip
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as http:

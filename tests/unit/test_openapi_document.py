@@ -9,12 +9,12 @@ from typing import Any, cast, get_args
 
 from pydantic import SecretStr
 
-from gre_bridge.api.access import Access
 from gre_bridge.api.app import create_app
-from gre_bridge.api.codes import Code
-from gre_bridge.api.guard import Guard
-from gre_bridge.settings import Settings
-from gre_bridge.telemetry import Metrics
+from gre_bridge.api.auth import Authenticator
+from gre_bridge.api.schemas.codes import Code
+from gre_bridge.api.throttle import AuthThrottle
+from gre_bridge.config.settings import Settings
+from gre_bridge.metrics import Metrics
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 
@@ -24,7 +24,7 @@ def served() -> dict[str, Any]:
         supabase_url="https://p.supabase.co", supabase_service_key=SecretStr("key"), docs=True
     )
     app = create_app(
-        health=cast("Any", None), access=Access(None, Guard(60)), settings=settings, sockets=None,
+        health=cast("Any", None), access=Authenticator(None, AuthThrottle(60)), settings=settings, sockets=None,
         overview=cast("Any", None), metrics=Metrics(),
     )  # fmt: skip
     return app.openapi()

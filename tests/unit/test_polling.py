@@ -25,7 +25,7 @@ from gre_bridge.polling import (
     Poller,
     PollPolicy,
 )
-from tests.relay import elapse, now, until, virtual
+from tests.support.relay import elapse, now, until, virtual
 
 
 class Feed:

@@ -14,15 +14,15 @@ import pytest
 
 from gre_bridge import clock
 from gre_bridge.clock import shared_clock
+from gre_bridge.db.types import Claim, Lane, LaneResult
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
-from gre_bridge.models import Claim, Lane, LaneResult
+from gre_bridge.metrics import Metrics
 from gre_bridge.relay.dispatcher import UNSETTLED_LIMIT, Dispatcher
 from gre_bridge.relay.policy import Pace, RetryPolicy
 from gre_bridge.relay.sender import AHEAD, PROGRESS
 from gre_bridge.relay.settler import BATCH, BUSY_PAUSE, LINGER, Settler
 from gre_bridge.sinks.base import Parcel
-from gre_bridge.telemetry import Metrics
-from tests.relay import (
+from tests.support.relay import (
     DOWN,
     REFUSED,
     START,

@@ -9,16 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from gre_bridge.db.types import Delivery, Lane
 from gre_bridge.errors import ConfigurationError, PermanentError
-from gre_bridge.models import Delivery, Lane
-from gre_bridge.relay.routing import (
-    MAX_RECIPIENTS,
-    PUSHER_LIMIT,
-    PusherRoutes,
-    PushRoutes,
-    route_onesignal,
-    route_pusher,
-)
+from gre_bridge.relay.routing.onesignal import MAX_RECIPIENTS, PushRoutes, route_onesignal
+from gre_bridge.relay.routing.pusher import PUSHER_LIMIT, PusherRoutes, route_pusher
 from gre_bridge.sinks.base import Parcel, Push, PusherEvent
 
 SESSION = "8d3c7f0e-94ad-4c5e-9d58-1f6b7a3f5c11"

@@ -11,9 +11,7 @@ from urllib.request import getproxies
 import pytest
 from pydantic import AliasChoices, SecretStr
 
-from gre_bridge.errors import ConfigurationError
-from gre_bridge.postgres import cause
-from gre_bridge.settings import (
+from gre_bridge.config.settings import (
     Settings,
     SettingsError,
     known_names,
@@ -22,7 +20,9 @@ from gre_bridge.settings import (
     read_settings,
     secret_names,
 )
-from gre_bridge.sources import unknown_names
+from gre_bridge.config.sources import unknown_names
+from gre_bridge.db.postgres import cause
+from gre_bridge.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 KEY = "service-key-that-nobody-may-see"

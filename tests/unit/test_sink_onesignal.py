@@ -11,7 +11,7 @@ import pytest
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.sinks.base import Outcome, Parcel, Push, PusherEvent, Result
 from gre_bridge.sinks.onesignal import CONTROL, OneSignalSink
-from tests.loopback import (
+from tests.support.loopback import (
     GARBAGE,
     GONE,
     HALF_A_BODY,

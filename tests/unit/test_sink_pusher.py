@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
+from gre_bridge.db.http import Pool
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
-from gre_bridge.http import Pool
 from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
-from gre_bridge.sinks.http import MAX_RETRY_AFTER, retry_after
+from gre_bridge.sinks.http_errors import MAX_RETRY_AFTER, retry_after
 from gre_bridge.sinks.pusher import CONTROL, CONTROL_SIZE, PusherSink
-from tests.loopback import (
+from tests.support.loopback import (
     GARBAGE,
     GONE,
     HALF_A_BODY,

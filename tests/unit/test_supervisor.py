@@ -20,8 +20,8 @@ import pytest
 SCRIPT = """
 import json, os, signal, sys, threading, time
 from gre_bridge.daemon.supervisor import Child, Supervisor
-from gre_bridge.notify import Notifier
-from gre_bridge.telemetry import LOGS, configure_logging
+from gre_bridge.systemd import Notifier
+from gre_bridge.logging import LOGS, configure_logging
 
 configure_logging(level="info", style="json", out=LOGS)
 

@@ -12,7 +12,8 @@ import structlog
 from prometheus_client import generate_latest
 
 from gre_bridge.log_writer import LogWriter
-from gre_bridge.telemetry import Metrics, configure_logging
+from gre_bridge.logging import configure_logging
+from gre_bridge.metrics import Metrics
 
 SECRET = "sb_secret_0123456789"
 Lines = Callable[[], list[str]]

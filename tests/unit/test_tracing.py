@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from gre_bridge.db.types import Delivery
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.models import Delivery
 from gre_bridge.tracing import CLOSE_WITHIN, Tracing
 
 TEXT = "zebra crossing"

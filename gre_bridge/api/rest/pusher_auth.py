@@ -1,0 +1,192 @@
+"""Signs subscriptions to Pusher's private and presence channels, and sign-ins, for whom the database knows.
+
+A player may hear its own channels, staff those of the staff: the ones that the bridge itself sends to, and one
+to see who of the staff is there. Nothing else is ever signed, encrypted channels least of all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+from pusher.authentication_client import AuthenticationClient  # type: ignore[import-untyped]
+from pusher.util import socket_id_re  # type: ignore[import-untyped]
+
+from gre_bridge.api.auth import AUTHENTICATED, Authenticated, AuthenticatedCall
+from gre_bridge.api.middleware import JsonResponse
+from gre_bridge.api.pusher_users import PusherUsers, user_id
+from gre_bridge.api.schemas.responses import Error, PusherSignature, PusherUserSignature, errors
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.types import Json
+from gre_bridge.db.users import Identity
+from gre_bridge.errors import Refused
+
+router = APIRouter(tags=["Pusher"], dependencies=AUTHENTICATED)
+
+PRESENCE = "presence-staff-portal"
+"""Who of the staff has the portal open; the bridge sends nothing there."""
+_FIELDS = {"socket_id": "socketId", "channel_name": "channelName"}
+_BODY: Json = {
+    "type": "object",
+    "required": ["socket_id", "channel_name"],
+    "properties": {
+        "socket_id": {"type": "string", "pattern": r"^\d+\.\d+$", "example": "123.456"},
+        "channel_name": {"type": "string", "example": "private-player-29"},
+    },
+}
+_USER_BODY = {
+    **_BODY,
+    "required": ["socket_id"],
+    "properties": {"socket_id": _BODY["properties"]["socket_id"]},
+}
+
+
+class Signer:
+    """What may be signed, with the app's secret."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Without Pusher's credentials nothing is signed."""
+        self._client: Any = None
+        if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
+            secret = settings.pusher_secret.get_secret_value()
+            self._client = AuthenticationClient(
+                settings.pusher_app_id, settings.pusher_key, secret, backend=lambda _: None
+            )
+        named = {
+            *settings.pusher_player_channels, *settings.pusher_staff_channels,
+            *settings.pusher_session_channels, *settings.pusher_read_channels, PRESENCE,
+        }  # fmt: skip
+        private = {name for name in named if name.startswith(("private-", "presence-"))}
+        private = {name for name in private if not name.startswith("private-encrypted-")}
+        self._players = {name for name in private if "{player_id}" in name}
+        self._staff = private - self._players
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to sign with."""
+        return self._client is not None
+
+    def may_hear(self, who: Identity, channel: str) -> bool:
+        """Whether the channel is this person's."""
+        if who.role == "player":
+            return channel in {name.format(player_id=who.player_id) for name in self._players}
+        return who.is_staff and channel in self._staff
+
+    def sign(self, who: Identity, socket_id: str, channel: str) -> dict[str, str]:
+        """Sign for Pusher, on a presence channel with who it is."""
+        member = None
+        if channel.startswith("presence-"):
+            user_id = f"player_{who.player_id}" if who.role == "player" else who.staff_id
+            member = {"user_id": user_id, "user_info": {"name": who.display_name, "role": who.role}}
+        signed: dict[str, str] = self._client.authenticate(channel, socket_id, member)
+        return signed
+
+    def sign_in(self, who: Identity, socket_id: str) -> dict[str, str]:
+        """Sign that this connection is this person's."""
+        user = {"id": user_id(who), "user_info": {"name": who.display_name, "role": who.role}}
+        signed: dict[str, str] = self._client.authenticate_user(socket_id, user)
+        return signed
+
+
+async def _asked(request: Request) -> tuple[str, str]:
+    """Read socket_id and channel_name, from a form as pusher-js sends it or from JSON; blank where missing."""
+    body = await request.body()
+    given: Any = None
+    try:
+        if "json" in request.headers.get("content-type", "").lower():
+            given = orjson.loads(body)
+        else:
+            given = dict(parse_qsl(body.decode(), max_num_fields=20))
+    except ValueError:
+        pass
+    if not isinstance(given, dict):
+        return "", ""
+    socket_id, channel = (given.get(name, given.get(other, "")) for name, other in _FIELDS.items())
+    return (socket_id, channel) if isinstance(socket_id, str) and isinstance(channel, str) else ("", "")
+
+
+@router.post(
+    "/api/pusher/auth",
+    summary="Sign a subscription",
+    response_model=PusherSignature,
+    response_model_exclude_none=True,
+    responses={
+        **errors(413),
+        403: {"model": Error, "description": "Not this person's channel, or the player's chat is off"},
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {"schema": _BODY},
+                "application/json": {"schema": _BODY},
+            },
+        }
+    },
+)
+async def authorize(
+    call: Authenticated, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
+) -> Response:
+    """What pusher-js calls for a private or presence channel: point its `channelAuthorization.endpoint` here."""
+    signer, who = await _admitted(call, request)
+    socket_id, channel = asked
+    if not _is_socket(socket_id) or not signer.may_hear(who, channel):
+        raise Refused(403, "channel_refused", "this channel is not the caller's to hear")
+    _remember(request, who)
+    return JsonResponse(signer.sign(who, socket_id, channel))
+
+
+@router.post(
+    "/api/pusher/user-auth",
+    summary="Sign a user in at Pusher",
+    response_model=PusherUserSignature,
+    responses={
+        **errors(413),
+        403: {"model": Error, "description": "No connection, or the player's chat is off"},
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/x-www-form-urlencoded": {"schema": _USER_BODY},
+                "application/json": {"schema": _USER_BODY},
+            },
+        }
+    },
+)
+async def sign_in(
+    call: Authenticated, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
+) -> Response:
+    """What pusher-js calls for `signin()`: point its `userAuthentication.endpoint` here. Who signs in can be ended."""
+    signer, who = await _admitted(call, request)
+    if not _is_socket(asked[0]):
+        raise Refused(403, "socket_refused", "socket_id is not one of Pusher's")
+    _remember(request, who)
+    return JsonResponse(signer.sign_in(who, asked[0]))
+
+
+async def _admitted(call: AuthenticatedCall, request: Request) -> tuple[Signer, Identity]:
+    """Who is asking, if anything may be signed for it at all. Raises Refused."""
+    signer: Signer = request.app.state.signer
+    if not signer.on:
+        text = "Pusher is off: PUSHER_APP_ID is not set"
+        raise Refused(503, "pusher_off", text, retry_after=60)
+    who = await call(lambda portal, caller: portal.whoami(caller))
+    if not who.chat_enabled:
+        raise Refused(403, "chat_disabled", "chat is disabled for this player")
+    if who.role not in ("player", "staff", "admin"):
+        raise Refused(403, "channel_refused", "this is neither a player nor active staff")
+    return signer, who
+
+
+def _is_socket(socket_id: str) -> bool:
+    return bool(socket_id_re.match(socket_id)) and len(socket_id) <= 64
+
+
+def _remember(request: Request, who: Identity) -> None:
+    users: PusherUsers | None = request.app.state.pusher_users
+    if users is not None:
+        users.remember(replace(who, expires_at=None, display_name=None))

@@ -1,0 +1,340 @@
+"""What goes out over REST, as the portals know it.
+
+These models describe what the database's functions build: they document it and the tests hold it against them,
+but no answer is built or checked with them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from gre_bridge.api.schemas.codes import Code
+from gre_bridge.api.schemas.requests import EXAMPLE_MESSAGE, EXAMPLE_SESSION
+
+
+class Message(BaseModel):
+    """M: a message."""
+
+    id: UUID = Field(examples=[EXAMPLE_MESSAGE])
+    seq: int = Field(
+        ge=1, examples=[12], description="1, 2, 3 … in its session, without gaps, in the order of commit."
+    )
+    session_id: UUID = Field(examples=[EXAMPLE_SESSION])
+    player_id: int = Field(examples=[29])
+    player_name: str | None = Field(examples=["Asha"])
+    message: str = Field(examples=["Is table 4 open?"])
+    sender: Literal["player", "staff", "system"]
+    sender_name: str | None = Field(examples=["Asha"])
+    status: Literal["sent", "delivered", "read"]
+    timestamp: datetime = Field(
+        examples=["2026-11-22T17:08:14.171Z"], description="The same as `created_at`."
+    )
+    created_at: datetime = Field(examples=["2026-11-22T17:08:14.171Z"])
+
+
+class Session(BaseModel):
+    """S: a session."""
+
+    id: UUID = Field(examples=[EXAMPLE_SESSION])
+    player_id: int = Field(examples=[29])
+    player_name: str | None = Field(examples=["Asha"])
+    status: Literal["active", "closed"]
+    assigned_staff_id: str | None = Field(examples=["s1"])
+    last_seq: int
+    rev: int = Field(description="Grows with every change of the session.")
+    unread_by_staff: int
+    unread_by_player: int
+    last_message: str | None
+    last_message_at: datetime | None
+    created_at: datetime
+    closed_at: datetime | None
+
+
+class _Answer(BaseModel):
+    success: Literal[True]
+
+
+class Sent(_Answer):
+    """The message as it was stored."""
+
+    message_id: UUID = Field(alias="messageId")
+    session_id: UUID = Field(alias="sessionId")
+    message: Message
+    data: Message = Field(description="The same as `message`, for older portals.", deprecated=True)
+
+
+class Marked(_Answer):
+    """Up to where one side has read the other's messages."""
+
+    session_id: UUID = Field(alias="sessionId")
+    by: Literal["player", "staff"]
+    up_to_seq: int = Field(alias="upToSeq", examples=[12], description="The mark as it is now.")
+    timestamp: datetime | None = Field(description="When it was set; null while nothing was read.")
+    changed: bool = Field(description="False where the mark was there already, or further.")
+
+
+class Me(_Answer):
+    """Who the caller is."""
+
+    role: Literal["player", "staff", "admin"]
+    player_id: int | None = Field(alias="playerId", examples=[29], description="Of a player.")
+    staff_id: str | None = Field(alias="staffId", examples=["s1"], description="Of staff and admins.")
+    display_name: str | None = Field(
+        alias="displayName", examples=["Asha"], description="The stored name, if there is one."
+    )
+    chat_enabled: bool = Field(
+        alias="chatEnabled", description="False for a player whose chat is off; true for everybody else."
+    )
+    expires_at: datetime | None = Field(
+        alias="expiresAt", description="When the token ends; null if it does not."
+    )
+
+
+class Conversation(Session):
+    """A session with those of its messages that are on the page."""
+
+    chat_messages: list[Message]
+
+
+class ChatHistory(_Answer):
+    """One page of a player's history."""
+
+    messages: list[Message]
+    conversations: list[Conversation]
+    next: UUID | None = Field(description="`before` of the page before this one.")
+
+
+class Sessions(_Answer):
+    """One page of sessions, the latest activity first."""
+
+    sessions: list[Session]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class Waiting(Session):
+    """A session in the queue."""
+
+    waiting_since: datetime | None = Field(
+        examples=["2026-11-22T17:08:14.171Z"],
+        description="Time of the player's first message since staff's last one; null when answered or closed.",
+    )
+
+
+class Queue(_Answer):
+    """One page of sessions, in the order that a desk works in."""
+
+    sessions: list[Waiting]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class StaffMember(BaseModel):
+    """Somebody of the staff."""
+
+    staff_id: str = Field(alias="staffId", examples=["s1"])
+    display_name: str | None = Field(alias="displayName", examples=["Sam"])
+    role: Literal["staff", "admin"]
+    status: Literal["online", "away", "offline"]
+    active: Literal[True]
+
+
+class StaffList(_Answer):
+    """Active staff, by name."""
+
+    staff: list[StaffMember]
+
+
+class Player(BaseModel):
+    """A player's profile."""
+
+    player_id: int = Field(alias="playerId", examples=[29])
+    display_name: str | None = Field(alias="displayName", examples=["Asha"])
+    enabled: bool = Field(description="Whether it may chat.")
+
+
+class PlayerKnown(_Answer):
+    """What is known of the player."""
+
+    player: Player
+
+
+class SessionMessages(_Answer):
+    """A session and one page of its messages."""
+
+    session: Session
+    messages: list[Message]
+    has_more: bool
+
+
+class SessionChanged(_Answer):
+    """The session after the change."""
+
+    session: Session
+
+
+class SessionClosed(_Answer):
+    """The session that was open, if one was."""
+
+    message: Literal["Chat session closed"]
+    session: Session | None
+
+
+class PlayerEnabled(_Answer):
+    """What holds for the player now."""
+
+    player_id: int = Field(alias="playerId", examples=[29])
+    enabled: bool
+
+
+class AllEnabled(_Answer):
+    """How many players had been disabled."""
+
+    count: int = Field(examples=[12])
+
+
+class Database(BaseModel):
+    """Whether the database answers."""
+
+    connected: bool
+
+
+class Sockets(BaseModel):
+    """The WebSockets of this instance."""
+
+    connections: int
+
+
+class ChatHealth(_Answer):
+    """How the chat is; what only staff see is left out for others."""
+
+    status: Literal["ok", "degraded", "down"]
+    database: Database
+    websocket: Sockets
+    realtime: Any = None
+    sinks: Any = None
+    backlog: int | None = Field(None, description="Events that wait to be relayed.")
+    oldest_age_seconds: float | None = Field(None, description="How long the oldest of them has waited.")
+
+
+class SinkState(BaseModel):
+    """How one sink does."""
+
+    name: str = Field(examples=["pusher"])
+    enabled: bool = Field(description="Whether events are written for it.")
+    pending: int
+    dead: int
+    blocked: int = Field(description="Sessions that wait for a retry.")
+    oldest_age_seconds: float | None
+    breaker: Literal["closed", "open", "half-open"] | None = Field(
+        description="The worst that a daemon says, up to 15 s old; null when none relays to it."
+    )
+    last_error: str | None = None
+
+
+class WorkerSeen(BaseModel):
+    """A daemon that was heard of in the last hour."""
+
+    host: str
+    version: str
+    seen_seconds: float = Field(description="How long ago.")
+
+
+class Minute(BaseModel):
+    """What was delivered in one minute, to all sinks together."""
+
+    minute: datetime
+    count: int
+
+
+class Operations(_Answer):
+    """How the relay does."""
+
+    backlog: int = Field(description="Events that wait to be relayed.")
+    oldest_age_seconds: float | None = Field(description="How long the oldest of them has waited.")
+    dead: int
+    sinks: list[SinkState]
+    feed: str | None = Field(examples=["live"], description="This instance's subscription to Realtime.")
+    workers: list[WorkerSeen]
+    per_minute: list[Minute] = Field(
+        min_length=60, max_length=60, description="The last 60, oldest first, this one included."
+    )
+
+
+class DeadLetter(BaseModel):
+    """An event that its sink has refused for good. Never text."""
+
+    id: UUID
+    sink: str = Field(examples=["pusher"])
+    event: str = Field(examples=["message"])
+    session_id: UUID | None = Field(alias="sessionId")
+    message_id: UUID | None = Field(alias="messageId")
+    attempts: int
+    error: str | None
+    created_at: datetime
+
+
+class DeadLetters(_Answer):
+    """One page of dead letters, the latest first."""
+
+    dead: list[DeadLetter]
+    next: str | None = Field(description="`cursor` of the next page.")
+
+
+class Retried(_Answer):
+    """How many of them were dead, and are sent again."""
+
+    count: int = Field(examples=[1])
+
+
+class PusherSignature(BaseModel):
+    """What pusher-js hands on to Pusher."""
+
+    auth: str = Field(
+        examples=["278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"]
+    )
+    channel_data: str | None = Field(None, description="On presence channels: JSON of the member.")
+
+
+class PusherUserSignature(BaseModel):
+    """What pusher-js hands on to Pusher to sign in."""
+
+    auth: str = Field(
+        examples=["278d425bdf160c739803:4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba"]
+    )
+    user_data: str = Field(description="JSON of the user: id, and user_info with name and role.")
+
+
+class Error(BaseModel):
+    """Every answer that is not 2xx."""
+
+    success: Literal[False]
+    error: str = Field(examples=["chat is disabled for this player"], description="One line to read.")
+    code: Code = Field(
+        examples=["chat_disabled"],
+        description="For programs. A trigger of the project's own may refuse with another one.",
+    )
+    request_id: str = Field(examples=["8c5c4c1f0c9e4d53a4f4f5b0f7f6a1d2"])
+
+
+_SAID = {
+    400: "Malformed, or refused by the rules",
+    401: "No valid token",
+    403: "Not allowed; `chat_disabled` says that the player's chat is off",
+    404: "Not there, or not the caller's",
+    409: "In conflict with what is stored: `id_conflict`, `session_closed`, `session_open`",
+    413: "The body is longer than 64 KB",
+    422: "A field is not what it must be; `error` names it",
+    429: "Too fast; `Retry-After` says for how long to wait",
+    503: "The database does not answer, or its schema is older than the daemon (`schema_outdated`); `Retry-After` says when to try again",
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a path may answer besides success, for the documentation."""
+    return {
+        status: {"model": Error, "description": _SAID[status]}
+        for status in sorted({*statuses, 400, 401, 403, 422, 429, 503})
+    }

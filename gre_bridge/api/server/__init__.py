@@ -1,0 +1,1 @@
+"""The HTTP server: uvicorn, with limits on what one peer can cost."""

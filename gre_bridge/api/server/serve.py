@@ -1,0 +1,78 @@
+"""uvicorn inside our own task: it listens, and it stops when it is told to.
+
+Nothing here knows what is served. The protocols (`http_protocol`, `socket_protocol`) bound what one peer may cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from gre_bridge.api.addresses import ProxyHeaders, TrustedProxies, is_loopback
+from gre_bridge.api.server.connections import ConnectionLimiter, allot
+from gre_bridge.api.server.http_protocol import HttpProtocol
+from gre_bridge.api.server.websocket_protocol import MAX_FRAME, PING, SocketProtocol
+from gre_bridge.config.settings import Settings
+
+log = structlog.get_logger("gre.http")
+
+KEEP_ALIVE = 75
+"""Seconds for which an idle HTTP connection is kept: longer than the proxies in front, which commonly keep it 60."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside our own task and signal handling."""
+
+    def capture_signals(self) -> object:  # type: ignore[override]
+        """Leave the signals to the bridge."""
+        return contextlib.nullcontext()
+
+
+def _warn_of_one_address(settings: Settings) -> None:
+    """Say it where visitors are likely to come through a proxy that is not believed: they would share one budget."""
+    if not is_loopback(settings.http_host) and all(map(is_loopback, settings.trusted_proxies)):
+        log.warning(
+            "listens beyond this machine and trusts no proxy: if there is one in front, all visitors look like one; "
+            "set GRE_TRUSTED_PROXIES to the proxy's address",
+            host=settings.http_host,
+        )
+
+
+async def serve(app: ASGIApp, *, settings: Settings, sock: socket.socket) -> None:
+    """Serve on a listening socket until cancelled, then close it; open WebSockets are closed with 1012."""
+    trusted = TrustedProxies(settings.trusted_proxies)
+    limiter = ConnectionLimiter(most=allot(settings).http, trusted=trusted)
+    _warn_of_one_address(settings)
+    config = uvicorn.Config(
+        ProxyHeaders(app, trusted),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=2,
+        http=functools.partial(HttpProtocol, limiter=limiter),  # type: ignore[arg-type]
+        ws=SocketProtocol,
+        ws_max_size=MAX_FRAME,
+        ws_ping_interval=PING,
+        ws_ping_timeout=PING,
+        # Frames are short, and each connection would keep a window for it.
+        ws_per_message_deflate=False,
+    )
+    server = _Server(config)
+    try:
+        await server.serve(sockets=[sock])
+    except asyncio.CancelledError:
+        server.should_exit = True
+        if server.started:
+            await server.shutdown(sockets=[sock])
+        raise
+    finally:
+        sock.close()

@@ -1,0 +1,1 @@
+"""The WebSocket endpoint `/ws` and the hub behind it."""

@@ -1,0 +1,128 @@
+"""The frames of `/ws`: one model for each type that a client sends, and how the server's are written.
+
+Both spellings of every field are read, unknown fields are ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BeforeValidator, Field, ValidationError
+
+from gre_bridge.api.schemas.requests import AnyPlayer, AnyText, AnyUuid, Chat, Input, Seq, Text, Uuid
+
+
+def _id_text(value: Any) -> Any:
+    """Take an id that is a number for its digits."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Frame(Input):
+    """What all have in common."""
+
+    client_id: Annotated[Text | None, Field(max_length=64)] = None
+
+
+class Authenticate(Frame):
+    """Says who one is; again before the token expires."""
+
+    token: Annotated[AnyText, Field(max_length=16_384)] = None
+    role: Literal["player", "gre_staff", "gre", "staff", "admin"] | None = None
+    player_id: AnyPlayer = None
+    staff_id: Annotated[AnyText, BeforeValidator(_id_text)] = None
+    since: dict[Uuid, Seq] | None = Field(None, max_length=5000)
+
+
+class SendMessage(Frame):
+    """Sends a message; `id` makes it idempotent, `client_id` comes back in the acknowledgement."""
+
+    message: Chat
+    player_id: AnyPlayer = None
+    session_id: AnyUuid = None
+    id: AnyUuid = None
+
+
+class Typing(Frame):
+    """Types, or has stopped."""
+
+    session_id: AnyUuid = None
+    typing: bool = True
+
+
+class MarkRead(Frame):
+    """Has read up to a seq."""
+
+    session_id: Uuid
+    up_to_seq: Seq
+
+
+class SetStatus(Frame):
+    """Staff's presence."""
+
+    status: Literal["online", "away", "offline"]
+
+
+class Ping(Frame):
+    """Asks for a pong."""
+
+
+ClientFrame = Authenticate | SendMessage | Typing | MarkRead | SetStatus | Ping
+_TYPES: dict[str, type[ClientFrame]] = {
+    "authenticate": Authenticate,
+    "send_message": SendMessage,
+    "typing": Typing,
+    "mark_read": MarkRead,
+    "set_status": SetStatus,
+    "ping": Ping,
+}
+
+
+def frame(kind: str, **body: object) -> str:
+    """A server's frame as JSON text."""
+    return orjson.dumps({"type": kind, **body}).decode()
+
+
+class FrameError(ValueError):
+    """Not a JSON object with a type: no client of ours."""
+
+
+class FieldError(ValueError):
+    """A frame of ours with a wrong field. One line; `client_id` is the frame's, if it has one."""
+
+    def __init__(self, message: str, code: str, client_id: str | None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.client_id = client_id
+
+
+def _loads(text: str) -> Any:
+    with contextlib.suppress(ValueError):
+        return orjson.loads(text)
+    # A page that cuts a text in the middle of an emoji sends half a surrogate pair: JSON, but no text. orjson calls
+    # the whole frame bad; it is one bad field.
+    if "\\ud" in text.lower():
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(text)
+    raise FrameError("a frame is a JSON object")
+
+
+def read(text: str) -> ClientFrame:
+    """Read a frame. Raises FrameError or FieldError, neither of which quotes the input."""
+    data = _loads(text)
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise FrameError('a frame is a JSON object with a "type"')
+    client = data.get("clientId", data.get("client_id"))
+    client = client if isinstance(client, str) and len(client) <= 64 and client.isprintable() else None
+    if (model := _TYPES.get(data["type"])) is None:
+        raise FieldError("type: is not one of ours", "type_unknown", client)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "frame"
+        raise FieldError(
+            f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", "value_invalid", client
+        ) from None

@@ -1,0 +1,20 @@
+"""The operator's commands: what they read from the command line, and how they show what they did.
+
+No rule of its own: everything is done by functions in the database, through `operate`. Text for people goes
+to the terminal, progress to stderr, `--json` prints one JSON value.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from gre_bridge.cli.commands.dead import dead
+from gre_bridge.cli.commands.maintenance import expire, prune, reconcile, replay
+from gre_bridge.cli.commands.status import status
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(dead, name="dead")
+    for command in (status, replay, reconcile, expire, prune):
+        app.command()(command)

@@ -1,0 +1,400 @@
+"""Everything that can be set, read once from the environment (or a dotenv file) and checked at start.
+
+A missing or malformed variable becomes one clear line that names it (`ConfigurationError`); values of
+secrets never appear in a message, a repr or a log. Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from gre_bridge.config.sources import check_certificates, check_proxies, db_url_problem, from_files, given
+from gre_bridge.errors import ConfigurationError
+
+_HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+_HOST = r"[-\w.]+|[0-9a-f:.]+"
+
+
+def _split(value: Any) -> Any:
+    """Read a comma-separated list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _url(value: Any) -> Any:
+    """Accept an http(s) address and drop its trailing slash."""
+    try:
+        parts = urlsplit(str(value).strip())
+        known = (
+            parts.scheme in ("http", "https")
+            and re.fullmatch(_HOST, parts.hostname or "")
+            and parts.port != 0
+        )
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError("must be an address that starts with http:// or https://") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user and password: it is shown to pages")
+    return str(value).strip().rstrip("/")
+
+
+def _project(value: Any) -> Any:
+    """Accept the address of a project: its origin alone, and not in clear over a network that is not our own."""
+    url = _url(value)
+    parts = urlsplit(url)
+    if parts.path or parts.query or parts.fragment:
+        raise ValueError("must be the project's address alone, without a path: https://<ref>.supabase.co")
+    if parts.scheme == "http" and not _at_home(parts.hostname or ""):
+        raise ValueError("must start with https://: the service key would cross the network in clear")
+    return url
+
+
+def _at_home(host: str) -> bool:
+    """Whether a host is this machine, or has a name or an address that is not of the public internet."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(
+            (".localhost", ".internal", ".local", ".svc", ".lan", ".home.arpa")
+        )
+    return address.is_private or address.is_loopback or address.is_link_local
+
+
+def _blank(value: Any) -> Any:
+    """Treat an empty variable as one that is not set."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _retention(value: Any) -> Any:
+    """Refuse less than a day, which the database would take for a day."""
+    try:
+        short = 0 < float(value) < 1
+    except (TypeError, ValueError):
+        return value
+    if short:
+        raise ValueError("must be 0 (off) or at least 1")
+    return value
+
+
+def _filled(value: Any) -> Any:
+    """Refuse what cannot be a key: a header could not hold it."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is blank")
+    if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("has characters that no key has")
+    return value
+
+
+def _origins(value: Any) -> Any:
+    """Bring origins into the spelling of browsers; refuse what no browser sends."""
+    return tuple(map(_origin, _split(value))) if isinstance(value, str) else value
+
+
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    found = re.fullmatch(
+        rf"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|{_HOST_NAME})(:(\d{{1,5}}|\*))?/?", text.lower()
+    )
+    if found is None:
+        raise ValueError(
+            "must list origins such as https://portal.example or http://localhost:* (scheme, host and port, no path)"
+        )
+    scheme, host, port = found[1], found[2], found[3] or ""
+    return f"{scheme}://{host}{'' if port == _DEFAULT_PORTS.get(scheme) else port}"
+
+
+def _networks(value: Any) -> Any:
+    """Bring addresses and networks into one spelling; refuse what is neither."""
+    return tuple(map(_network, _split(value))) if isinstance(value, str) else value
+
+
+def _network(text: str) -> str:
+    if text == "*":
+        return text
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("must list addresses or networks such as 10.0.0.0/8, or be *") from None
+    mapped = getattr(found.network_address, "ipv4_mapped", None)
+    if mapped is not None and found.prefixlen >= 96:
+        found = ipaddress.ip_network((mapped, found.prefixlen - 96), strict=False)
+    return str(found.network_address) if found.num_addresses == 1 else str(found)
+
+
+def _port(value: Any) -> Any:
+    """Name what Kubernetes puts there: it sets PUSHER_PORT to an address for a service that is called pusher."""
+    value = _blank(value)
+    if isinstance(value, str) and "://" in value:
+        raise ValueError(
+            "must be a number; an address there comes from Kubernetes, for a Service named pusher: "
+            "set enableServiceLinks: false on the pod, or PUSHER_PORT itself"
+        )
+    return value
+
+
+def _key(value: Any) -> Any:
+    """As `_filled`, where an empty variable is one that is not set: a pasted blank is no part of a key."""
+    value = _blank(value)
+    return value if value is None else _filled(value)
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
+Url = Annotated[str, BeforeValidator(_url)]
+ProjectUrl = Annotated[str, BeforeValidator(_project)]
+Secret = Annotated[SecretStr, BeforeValidator(_filled)]
+Maybe = Annotated[str | None, BeforeValidator(_blank)]
+MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_key)]
+MaybeKey = Annotated[str | None, BeforeValidator(_key)]
+
+
+def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
+    """Declare a field that is read from `name`, or from one of its older names."""
+    return Field(default, validation_alias=AliasChoices(name, *older), **rules)
+
+
+class SettingsError(ConfigurationError):
+    """Variables are missing or wrong; `problems` has one line for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        """The message has all of them."""
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseSettings):
+    """All settings of the daemon; field by field the variables of .env.example."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", case_sensitive=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+    # Supabase
+    supabase_url: ProjectUrl = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
+    supabase_service_key: Secret = _env("SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY")
+    supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
+    supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
+
+    @property
+    def service_key(self) -> str:
+        """The service key itself."""
+        return self.supabase_service_key.get_secret_value()
+
+    @property
+    def anon_key(self) -> str | None:
+        """The anon key itself, if there is one."""
+        return self.supabase_anon_key.get_secret_value() if self.supabase_anon_key else None
+
+    # Pusher Channels
+    pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
+    pusher_key: MaybeKey = _env("PUSHER_KEY", default=None)
+    pusher_secret: MaybeSecret = _env("PUSHER_SECRET", default=None)
+    pusher_cluster: Maybe = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
+    pusher_host: Maybe = _env("PUSHER_HOST", default=None)
+    pusher_port: Annotated[int | None, BeforeValidator(_port)] = _env(
+        "PUSHER_PORT", default=None, ge=1, le=65535
+    )
+    pusher_ssl: bool = _env("PUSHER_SSL", default=True)
+    pusher_player_channels: Names = _env("GRE_PUSHER_PLAYER_CHANNELS", default=("staff-portal",))
+    pusher_staff_channels: Names = _env(
+        "GRE_PUSHER_STAFF_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_session_channels: Names = _env(
+        "GRE_PUSHER_SESSION_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_read_channels: Names = _env(
+        "GRE_PUSHER_READ_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
+    )
+    pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=8, ge=1, le=64)
+    pusher_rate: float = _env("GRE_PUSHER_RATE", default=0, ge=0, le=10_000)
+
+    # OneSignal
+    onesignal_app_id: Maybe = _env(
+        "ONESIGNAL_APP_ID", default=None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+    )
+    onesignal_api_key: MaybeSecret = _env("ONESIGNAL_API_KEY", default=None)
+    onesignal_api_url: Url = _env("ONESIGNAL_API_URL", default="https://api.onesignal.com")
+    onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=8, ge=1, le=64)
+    onesignal_rate: float = _env("GRE_ONESIGNAL_RATE", default=0, ge=0, le=10_000)
+    push_preview: int = _env("GRE_PUSH_PREVIEW", default=0, ge=0, le=200)
+    push_max_age: float = _env("GRE_PUSH_MAX_AGE", default=3600.0, ge=1)
+    push_ttl: int = _env("GRE_PUSH_TTL", default=86400, ge=0, le=2419200)
+    push_player_external_id: str = _env("GRE_PUSH_PLAYER_EXTERNAL_ID", default="player_{player_id}")
+    push_staff_external_id: str = _env("GRE_PUSH_STAFF_EXTERNAL_ID", default="{staff_id}")
+
+    # Relay
+    sweep_interval: float = _env("GRE_SWEEP_INTERVAL", default=5.0, ge=0.1, le=300)
+    fast_sweep_interval: float = _env("GRE_FAST_SWEEP_INTERVAL", default=1.0, ge=0.05, le=60)
+    lease_seconds: float = _env("GRE_LEASE_SECONDS", default=30.0, ge=1, le=300)
+    max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
+    late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
+    send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
+    request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=12.0, ge=0.5, le=120)
+    """PostgREST itself waits 10 s for one of its connections, and then says that there was none."""
+    retention_days: Annotated[float, BeforeValidator(_retention)] = _env(
+        "GRE_RETENTION_DAYS", default=0, ge=0
+    )
+    shutdown_delay: float = _env("GRE_SHUTDOWN_DELAY", default=3.0, ge=0, le=120)
+    drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
+
+    # Realtime
+    realtime_renew: float = _env("GRE_REALTIME_RENEW", default=4 * 3600.0, ge=60)
+
+    # HTTP, logs
+    http_host: str = _env("GRE_HTTP_HOST", default="127.0.0.1")
+    http_port: int = _env("GRE_HTTP_PORT", default=5000, ge=0, le=65535)
+    admin_host: str = _env("GRE_ADMIN_HOST", default="127.0.0.1")
+    admin_port: int = _env("GRE_ADMIN_PORT", default=5001, ge=0, le=65535)
+    cors_origins: Origins = _env("GRE_CORS_ORIGINS", default=())
+    trusted_proxies: Networks = _env("GRE_TRUSTED_PROXIES", default=("127.0.0.1", "::1"))
+    max_sockets: int = _env("GRE_MAX_SOCKETS", default=5000, ge=1, le=100_000)
+    max_connections: int = _env("GRE_MAX_CONNECTIONS", default=2000, ge=2, le=100_000)
+    sockets_per_person: int = _env("GRE_SOCKETS_PER_PERSON", default=20, ge=1, le=10_000)
+    auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
+    metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
+    docs: bool = _env("GRE_DOCS", default=False)
+    dev_pages: bool = _env("GRE_DEV_PAGES", default=False)
+    """Set by `gre-bridge dev` alone, whose stack is at `supabase_url`."""
+    console: bool = _env("GRE_CONSOLE", default=True)
+    access_log: bool = _env("GRE_ACCESS_LOG", default=False)
+    log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
+    log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        """Refuse half a set of credentials: none means the sink is off, some means a mistake."""
+        groups = {
+            "PUSHER_": {
+                "PUSHER_APP_ID": self.pusher_app_id,
+                "PUSHER_KEY": self.pusher_key,
+                "PUSHER_SECRET": self.pusher_secret,
+            },
+            "ONESIGNAL_": {
+                "ONESIGNAL_APP_ID": self.onesignal_app_id,
+                "ONESIGNAL_API_KEY": self.onesignal_api_key,
+            },
+        }
+        for group in groups.values():
+            missing = [name for name, value in group.items() if value is None]
+            if missing and len(missing) < len(group):
+                given = next(name for name in group if name not in missing)
+                msg = f"{missing[0]}: is missing, though {given} is set"
+                raise ValueError(msg)
+        if self.pusher_app_id and not (self.pusher_cluster or self.pusher_host):
+            msg = "PUSHER_CLUSTER: is missing (or set PUSHER_HOST)"
+            raise ValueError(msg)
+        self.fast_sweep_interval = min(self.fast_sweep_interval, self.sweep_interval)
+        return self
+
+    @property
+    def has_pusher(self) -> bool:
+        """Whether the credentials of Pusher Channels are there."""
+        return self.pusher_app_id is not None
+
+    @property
+    def has_onesignal(self) -> bool:
+        """Whether the credentials of OneSignal are there."""
+        return self.onesignal_app_id is not None
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret value, for redaction."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return tuple(v.get_secret_value() for v in values if isinstance(v, SecretStr))
+
+
+def variables(field: str) -> tuple[str, ...]:
+    """The variable that a field of Settings is read from, then its older names."""
+    alias = Settings.model_fields[field].validation_alias
+    return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (field,)
+
+
+def _explain(error: ValidationError) -> list[str]:
+    """Turn pydantic's complaints into one line each that names the variable and quotes no value."""
+    return [_line(one) for one in error.errors(include_url=False, include_input=False, include_context=False)]
+
+
+def _line(error: ErrorDetails) -> str:
+    text = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return text
+    name = str(error["loc"][0])
+    if name in Settings.model_fields:
+        name = variables(name)[0]
+    if error["type"] == "missing":
+        return f"{name}: is missing"
+    return f"{name}: {text[0].lower()}{text[1:]}"
+
+
+def secret_names() -> list[tuple[str, ...]]:
+    """The variables that hold secrets, each with its older names. NAME_FILE names a file that has the value."""
+    fields = Settings.model_fields.items()
+    return [
+        variables(name)
+        for name, field in fields
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    ]
+
+
+def known_names() -> set[str]:
+    """Every variable that is read."""
+    files = {f"{secret[0]}_FILE" for secret in secret_names()}
+    return files | {name for field in Settings.model_fields for name in variables(field)}
+
+
+def load_db_url(env_file: Path | None = None) -> str:
+    """Read SUPABASE_DB_URL (or its file) alone, which is all that `gre-bridge migrate` needs.
+
+    Raises ConfigurationError, one line that never quotes the address (it holds a password).
+    """
+    values = given(env_file)
+    url: str | None = {**values, **from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
+    if not url:
+        raise ConfigurationError("SUPABASE_DB_URL: is missing")
+    if problem := db_url_problem(url):
+        raise ConfigurationError(f"SUPABASE_DB_URL: {problem}")
+    return url
+
+
+def load_settings(env_file: Path | None = None) -> Settings:
+    """Read the settings from the environment, which wins over `env_file` (dotenv).
+
+    Raises ConfigurationError with one line for each variable that is wrong (or the file that cannot be read).
+    """
+    settings = read_settings(env_file)
+    if isinstance(settings, Settings):
+        return settings
+    raise SettingsError(settings)
+
+
+def read_settings(env_file: Path | None = None) -> Settings | list[str]:
+    """As `load_settings`, but returns the complaints, one line each."""
+    try:
+        check_certificates()
+        check_proxies()
+        values = given(env_file)
+        values |= from_files(values, *secret_names())
+        chosen: dict[str, Any] = {}
+        for field in Settings.model_fields:
+            names = [name for name in variables(field) if name in values]
+            # The environment wins, by an older name too.
+            if name := next(iter(sorted(names, key=lambda one: not os.environ.get(one, "").strip())), None):
+                chosen[name] = values[name]
+        return Settings(_env_file=None, **chosen)
+    except ValidationError as error:
+        return _explain(error)
+    except ConfigurationError as error:
+        return [str(error)]

@@ -1,0 +1,381 @@
+"""The database as the portals' callers see it: each call goes out with the caller's own token.
+
+PostgREST verifies the token and the functions of sql/migrations decide; nothing is judged here. The other
+half of the one room that knows the names of tables and functions (`store` is the worker's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
+from gre_bridge.db.relay import clocks_differ, explain
+from gre_bridge.db.types import Json
+from gre_bridge.errors import BridgeError, Refused, TransientError
+from gre_bridge.polling import Listening
+
+_BAD_VALUE = ("22", "23", "54")  # classes of SQLSTATE: data exception, integrity constraint, beyond a limit
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a caller is, by `gre_whoami`.
+
+    `role`: player, staff, admin, service or none; `expires_at`: unix seconds, None for a token that never
+    expires. `chat_enabled` is false for a player whose chat staff have turned off. `user_id` is that of a user whom
+    a row of the database maps to this person; None where the token itself says who it is.
+    """
+
+    role: str
+    player_id: int | None = None
+    staff_id: str | None = None
+    display_name: str | None = None
+    chat_enabled: bool = True
+    expires_at: float | None = None
+    user_id: str | None = None
+
+    @property
+    def claim(self) -> Json:
+        """What `gre_hub_presence_v1` asks, to tell whether it still holds."""
+        return {
+            "sub": self.user_id, "role": self.role, "player_id": self.player_id, "staff_id": self.staff_id,
+        }  # fmt: skip
+
+    @property
+    def is_staff(self) -> bool:
+        """Staff or admin."""
+        return self.role in ("staff", "admin")
+
+
+def refusal(error: PostgrestError, what: str) -> BridgeError:
+    """Sort what PostgREST answered to a caller: its own mistake (`Refused`), or ours or the database's."""
+    code = error.code
+    if code.startswith("PT") and len(code) == 5 and code[2:].isdigit():
+        wait = (error.details or "").partition("retry_after=")[2]
+        retry_after = float(wait) if wait.isdigit() else None
+        return Refused(int(code[2:]), error.hint or "refused", error.message, retry_after=retry_after)
+    if error.message == "JWT expired":
+        return Refused(401, "token_expired", "the token has expired")
+    if clocks_differ(error):
+        return TransientError(f"{what}: the token is not valid yet", code=code)
+    if code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303") or (error.status == 401 and code != "42501"):
+        return Refused(401, "token_invalid", "the token is not valid")
+    if code == "42501":
+        if error.status == 401:
+            return Refused(401, "not_authenticated", "a user's token is required")
+        return Refused(403, "forbidden", "this is not allowed")
+    if code == "23505":
+        return Refused(409, "conflict", "this exists already")
+    if code[:2] in _BAD_VALUE and len(code) == 5:
+        return Refused(400, "value_invalid", "a value is not valid")
+    found = explain(error, what)
+    return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
+
+
+class UserDatabase:
+    """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
+
+    def __init__(self, rest: PostgrestClient) -> None:
+        """Send through `rest`."""
+        self._rest = rest
+        self.on_request: Callable[[str], None] = lambda _: None
+        self.on_write: Callable[[str], None] = lambda _: None
+        """Called with the session's id after each write that others should hear of."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._rest.aclose()
+
+    async def _object(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Json:
+        answer = await self._call(function, arguments, caller)
+        if not isinstance(answer, dict):
+            raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
+        return answer
+
+    async def _call(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Any:
+        self.on_request(function)
+        given = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            return await self._rest.rpc(function, given, caller=caller)
+        except PostgrestError as error:
+            raise refusal(error, function) from None
+
+    async def whoami(self, caller: Caller) -> Identity:
+        """Who the caller is; Refused (401) for a token that the database does not accept."""
+        found = await self._object("gre_whoami", {}, caller)
+        expires = found["expires_at"]
+        return Identity(
+            role=found["role"],
+            player_id=found["player_id"],
+            staff_id=found["staff_id"],
+            display_name=found["display_name"],
+            chat_enabled=found["chat_enabled"] is not False,
+            expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
+            user_id=found["user_id"],
+        )
+
+    async def send(
+        self,
+        caller: Caller,
+        *,
+        message: str,
+        player_id: int | None = None,
+        session_id: str | None = None,
+        message_id: str | None = None,
+        sender: str | None = None,
+        player_name: str | None = None,
+    ) -> Json:
+        """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`."""
+        answer = await self._object(
+            "gre_send_message",
+            {
+                "p_message": message,
+                "p_player_id": player_id,
+                "p_session_id": session_id,
+                "p_id": message_id,
+                "p_sender": sender,
+                "p_player_name": player_name,
+            },
+            caller,
+        )
+        self.on_write(answer["message"]["session_id"])
+        return answer
+
+    async def reply(
+        self,
+        caller: Caller,
+        *,
+        message: str,
+        session_id: str | None = None,
+        player_id: int | None = None,
+        message_id: str | None = None,
+    ) -> Json:
+        """Send staff's answer, as `send`."""
+        answer = await self._object(
+            "gre_staff_reply",
+            {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
+            caller,
+        )
+        self.on_write(answer["message"]["session_id"])
+        return answer
+
+    async def history(
+        self,
+        caller: Caller,
+        *,
+        player_id: int | None = None,
+        session_id: str | None = None,
+        before: str | None = None,
+        before_seq: int | None = None,
+        after_seq: int | None = None,
+        limit: int = 200,
+        sessions: bool = False,
+    ) -> Json:
+        """Read one page: {"messages": [M, …] ascending, "next", "has_more", "session", "sessions"}."""
+        return await self._object(
+            "gre_chat_history",
+            {
+                "p_player_id": player_id,
+                "p_session_id": session_id,
+                "p_before": before,
+                "p_before_seq": before_seq,
+                "p_after_seq": after_seq,
+                "p_limit": limit,
+                "p_sessions": sessions,
+            },
+            caller,
+        )
+
+    async def sessions(
+        self,
+        caller: Caller,
+        *,
+        status: str | None = None,
+        assigned: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Json:
+        """List sessions, latest activity first: {"sessions": [S, …], "next": cursor | None}."""
+        return await self._object(
+            "gre_list_sessions",
+            {"p_status": status, "p_assigned": assigned, "p_limit": limit, "p_cursor": cursor},
+            caller,
+        )
+
+    async def catch_up(self, caller: Caller, since: Mapping[str, int] | None) -> Json:
+        """Read from where on a reader missed something since these seqs, and the sessions that it should know.
+
+        {"sessions": [S, …], "positions": {session id: seq}}, see `gre_catch_up`; the messages are read with `news`.
+        """
+        return await self._object("gre_catch_up", {"p_since": since, "p_total": 0}, caller)
+
+    async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> Json:
+        """Mark as read: {"session_id", "by", "up_to_seq", "timestamp", "changed"}."""
+        answer = await self._object(
+            "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
+        )
+        self.on_write(session_id)
+        return answer
+
+    async def set_session_status(
+        self, caller: Caller, *, session_id: str, status: str, staff_id: str | None = None
+    ) -> Json:
+        """Set active, assigned or closed: {"session": S}."""
+        answer = await self._object(
+            "gre_set_session_status",
+            {"p_session_id": session_id, "p_status": status, "p_staff_id": staff_id},
+            caller,
+        )
+        self.on_write(session_id)
+        return answer
+
+    async def close_session(self, caller: Caller, player_id: int) -> Json:
+        """Close the player's open session: {"session": S | None}."""
+        answer = await self._object("gre_close_session", {"p_player_id": player_id}, caller)
+        if answer["session"] is not None:
+            self.on_write(answer["session"]["id"])
+        return answer
+
+    async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> Json:
+        """Turn a player's chat on or off: {"player_id", "enabled"}."""
+        return await self._object(
+            "gre_enable_player", {"p_player_id": player_id, "p_enabled": enabled}, caller
+        )
+
+    async def enable_all_players(self, caller: Caller) -> int:
+        """Turn every player's chat on; returns how many were off."""
+        return int(await self._call("gre_enable_all_players", {}, caller))
+
+    async def set_online_status(
+        self, caller: Caller, status: str, *, expires_in: float | None = None
+    ) -> Json:
+        """Set the caller's presence, for `expires_in` seconds: {"staff_id", "display_name", "status"}."""
+        return await self._object(
+            "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
+        )
+
+    # What a desk works with.
+
+    async def queue(
+        self,
+        caller: Caller,
+        *,
+        status: str | None = None,
+        assigned: str | None = None,
+        player: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Json:
+        """List sessions in the order of work: {"sessions": [S with "waiting_since", …], "next": cursor | None}."""
+        arguments = {
+            "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
+        }  # fmt: skip
+        return await self._object("gre_session_queue", arguments, caller)
+
+    async def staff(self, caller: Caller) -> list[Json]:
+        """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
+        found: list[Json] = await self._call("gre_list_staff", {}, caller)
+        return found
+
+    async def player(self, caller: Caller, player_id: int) -> Json:
+        """Read what is known of a player: {"player_id", "display_name", "enabled"}."""
+        return await self._object("gre_get_player", {"p_player_id": player_id}, caller)
+
+    async def operations(self, caller: Caller) -> Json:
+        """Read how the relay does: backlog, sinks, workers, events per minute (`gre_operations`)."""
+        return await self._object("gre_operations", {}, caller)
+
+    async def dead(
+        self, caller: Caller, *, sink: str | None = None, limit: int = 50, cursor: str | None = None
+    ) -> Json:
+        """List dead letters, the latest first: {"dead": […], "next": cursor | None}. They hold ids, never text."""
+        arguments = {"p_sink": sink, "p_limit": limit, "p_cursor": cursor}
+        return await self._object("gre_dead_letters", arguments, caller)
+
+    async def retry_dead(self, caller: Caller, ids: Sequence[str]) -> int:
+        """Send dead letters again; returns how many of them were dead."""
+        return int(await self._call("gre_retry_dead", {"p_ids": list(ids)}, caller))
+
+    # The hub's own reading, with the service key.
+
+    async def news(
+        self,
+        *,
+        known: Mapping[str, tuple[int, int]],
+        sessions: Sequence[str] = (),
+        since: str | None = None,
+        epoch: str | None = None,
+        players: Sequence[int] | None = None,
+        limit: int = 200,
+        size: int = 1_000_000,
+    ) -> Json:
+        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news_v1`.
+
+        Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
+        limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
+        Of one session at most `limit` messages come, in all about `size` bytes.
+        """
+        return await self._object(
+            "gre_hub_news_v1",
+            {
+                "p_known": known,
+                "p_sessions": list(sessions),
+                "p_since": since,
+                "p_epoch": epoch,
+                "p_players": None if players is None else list(players),
+                "p_limit": limit,
+                "p_bytes": size,
+            },
+            None,
+        )
+
+    async def listen(
+        self, listener: str, awake: float | None, snapshot: str | None = None, *, idle: bool = False
+    ) -> Listening:
+        """Say that this process is to be woken, but not for `awake` seconds (None: say nothing), and `idle`: never.
+
+        With the `snapshot` of an earlier answer: which sessions have changed since.
+        """
+        kind = "idle" if idle else "hub"
+        answer = await self._object(
+            "gre_relay_listen_v1",
+            {"p_listener": listener, "p_kind": kind, "p_awake": awake, "p_snapshot": snapshot},
+            None,
+        )
+        try:
+            changed = answer["sessions"]
+            return Listening(
+                int(answer["listeners"]),
+                int(answer["hubs"]),
+                bool(answer["broadcasts"]),
+                answer["snapshot"],
+                None if changed is None or snapshot is None else frozenset(map(str, changed)),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise TransientError(
+                "gre_relay_listen_v1: the answer is not the database's", code="unreadable"
+            ) from None
+
+    async def unlisten(self, listener: str) -> None:
+        """Say that this process is not to be woken any more."""
+        await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, None)
+
+    async def presence(self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float) -> Json:
+        """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
+
+        {"online": […], "disabled": [player ids whose chat is off], "lost": [claims that no longer hold]}.
+        """
+        claims = {tuple(who.claim.values()): who.claim for who in here}
+        return await self._object(
+            "gre_hub_presence_v1",
+            {
+                "p_staff": list(online),
+                "p_players": sorted({claim["player_id"] for claim in claims.values() if claim["player_id"]}),
+                "p_expires_in": expires_in,
+                "p_identities": list(claims.values()),
+            },
+            None,
+        )

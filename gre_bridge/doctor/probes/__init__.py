@@ -1,0 +1,1 @@
+"""The probes of `gre-bridge doctor`: one module for each dependency."""

@@ -1,0 +1,161 @@
+"""Prometheus metrics of one process, in base units (seconds); all names begin with `gre_`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from gre_bridge import __version__
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series beside each counter that nobody asks for
+
+_CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Reasons(Collector):
+    """Why each sink's breaker is not closed: one series for each that is not, so that none outlives its reason."""
+
+    def __init__(self) -> None:
+        """No sink is known yet."""
+        self.by_sink: dict[str, Callable[[], str]] = {}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The reasons as they are now."""
+        family = GaugeMetricFamily(
+            "gre_breaker_reason",
+            "1 for the reason why a sink's breaker is not closed",
+            labels=["sink", "reason"],
+        )
+        for sink, reason in self.by_sink.items():
+            if said := reason():
+                family.add_metric([sink, said], 1)
+        yield family
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """Create the registry and every metric."""
+        registry = CollectorRegistry()
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        self.build_info = Gauge(
+            "gre_build_info", "1, with the version of gre-bridge", ["version"], registry=registry
+        )
+        self.build_info.labels(__version__).set(1)
+        self.log_lines_dropped = Counter(
+            "gre_log_lines_dropped_total", "Log lines that could not be written", registry=registry
+        )
+        self.claimed = Counter(
+            "gre_deliveries_claimed_total", "Deliveries claimed", ["sink"], registry=registry
+        )
+        self.settled = Counter(
+            "gre_deliveries_settled_total",
+            "Deliveries by what became of them: done, expired, retry (refused), held (sink down), dead",
+            ["sink", "outcome"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "gre_sink_requests_total",
+            "Batches handed to a sink, by result",
+            ["sink", "result"],
+            registry=registry,
+        )
+        self.store_requests = Counter(
+            "gre_store_requests_total", "Calls to the database", ["function"], registry=registry
+        )
+        self.store_time = Histogram(
+            "gre_store_call_seconds", "Time of a call to the database, failed ones included", ["function"],
+            buckets=_CALL_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.http_requests = Counter(
+            "gre_http_requests_total", "Requests to the API by the route's template (none: no such address)",
+            ["method", "route", "status"], registry=registry,
+        )  # fmt: skip
+        self.http_time = Histogram(
+            "gre_http_request_seconds", "Time of a request to the API", ["route"],
+            buckets=_CALL_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.store_errors = Counter(
+            "gre_store_errors_total", "Failed calls to the database", ["kind"], registry=registry
+        )
+        self.claim_age = Histogram(
+            "gre_commit_to_claim_seconds", "Age of a delivery when it was claimed", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.send_time = Histogram(
+            "gre_claim_to_accepted_seconds", "From the claim to the sink's acceptance", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.total_time = Histogram(
+            "gre_commit_to_accepted_seconds", "From the message's commit to the sink's acceptance", ["sink"],
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.breaker = Gauge(
+            "gre_breaker_state", "0 closed, 1 half open, 2 open", ["sink"], registry=registry
+        )
+        self.breaker_reasons = Reasons()
+        registry.register(self.breaker_reasons)
+        self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
+        self.lost_leases = Counter(
+            "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],
+            registry=registry,
+        )  # fmt: skip
+        self.rings = Counter(
+            "gre_bells_total", "Bells heard from Realtime, joins included", registry=registry
+        )
+        self.missed = Counter(
+            "gre_bells_missed_total",
+            "Work found by a sweep that no bell had announced",
+            ["sink"],
+            registry=registry,
+        )
+        self.feed_state = Gauge(
+            "gre_feed_state", "1 for the state the feed is in", ["state"], registry=registry
+        )
+        self.reconnections = Counter(
+            "gre_feed_reconnections_total",
+            "Realtime connections given up, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.backlog = Gauge("gre_backlog", "Deliveries waiting", ["sink"], registry=registry)
+        self.oldest_age = Gauge(
+            "gre_backlog_oldest_age_seconds",
+            "Age of the oldest waiting delivery",
+            ["sink"],
+            registry=registry,
+        )
+        self.dead = Gauge("gre_dead", "Dead deliveries", ["sink"], registry=registry)
+        self.lanes_blocked = Gauge(
+            "gre_lanes_blocked", "Lanes that wait for a retry", ["sink"], registry=registry
+        )
+        self.schema_supported = Gauge(
+            "gre_schema_supported",
+            "1 when the database's schema is one that this daemon knows",
+            registry=registry,
+        )
+        self.sockets = Gauge(
+            "gre_sockets", "Authenticated WebSockets of this instance", ["role"], registry=registry
+        )
+        self.socket_closes = Counter(
+            "gre_socket_closes_total", "WebSockets closed, by close code", ["code"], registry=registry
+        )
+        self.socket_messages = Counter(
+            "gre_socket_messages_total",
+            "Chat messages by way: in (sent by a socket's client), out (to one socket), replayed",
+            ["way"],
+            registry=registry,
+        )

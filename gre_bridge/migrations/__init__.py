@@ -1,0 +1,1 @@
+"""The SQL migrations: the files, the runner and the comparison of schemas."""

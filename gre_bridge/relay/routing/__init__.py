@@ -1,0 +1,1 @@
+"""Routing: pure functions from a claimed lane to what each sink sends."""

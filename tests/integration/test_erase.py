@@ -1,0 +1,185 @@
+"""Erasing a player leaves nothing of it anywhere, and no lane that waits for what is gone."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.conftest import Database
+from tests.integration.test_outbox import claim, one, settle
+from tests.integration.test_send import a, b, s
+from tests.support.access import ADMIN, SERVICE, Caller, Door, RefusalError
+
+__all__ = ["a", "b", "s"]
+
+MARK = "zebra-crossing"
+
+
+def leftovers(db: Database, *needles: str) -> list[tuple[str, str]]:
+    """Tables of all schemas with a row that holds one of these texts."""
+    with db.connect("supabase_admin") as conn:
+        tables = conn.execute(
+            "select format('%I.%I', schemaname, tablename) as t from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
+        ).fetchall()
+        return [
+            (t["t"], needle)
+            for t in tables
+            for needle in needles
+            if one(
+                conn, f"select exists (select from {t['t']} x where x::text like '%%' || %s || '%%')", needle
+            )
+        ]
+
+
+def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
+    db: Database, a: Door, b: Door, s: Door
+) -> None:
+    ids = []
+    with db.connect() as setup:
+        setup.execute("insert into gre_chat_players (player_id, display_name) values (29, %s)", [MARK])
+        setup.execute("insert into gre_staff (staff_id) values ('s1')")
+        b.call("gre_send_message", message="stays")
+        for _ in range(2):
+            ids.append(
+                a.call("gre_send_message", message=MARK, metadata={"m": MARK})["message"]["session_id"]
+            )
+            s.call("gre_staff_reply", message=MARK, player_id=29)
+            a.call("gre_mark_read", session_id=ids[-1], up_to_seq=2)
+            s.call("gre_close_session", player_id=29)
+        ids.append(a.call("gre_send_message", message=MARK)["message"]["session_id"])
+        # A push on its way, one sent before, and one that a back end queued.
+        got = claim(setup, "onesignal", per_lane=1)
+        lane = next(lane for lane in got["lanes"] if lane["lane_key"] == ids[0])
+        receipt = {"delivery_id": lane["deliveries"][0]["id"], "message_id": lane["deliveries"][0]["message"]["id"], "audience": "staff",
+                   "recipients": ["s1"], "title": MARK, "body": MARK, "data": {"session_id": ids[0]}, "status": "sent"}  # fmt: skip
+        result = {
+            "lane": ids[0],
+            "token": got["token"],
+            "done": [lane["deliveries"][0]["id"]],
+            "receipts": [receipt],
+        }
+        settle(setup, {**result, "keep": True}, sink="onesignal")
+        with Door(db, SERVICE) as back_end:
+            back_end.sql(
+                "insert into push_notifications (audience, recipients, title, data) values ('player', '{player_29}', %s, '{}'), ('player', '{player_290}', 'stays', '{}')",
+                MARK,
+            )
+            assert leftovers(db, MARK, *ids) != []
+            assert back_end.call("gre_erase_player", player_id=29) == {
+                "messages": 5,
+                "sessions": 3,
+                "pushes": 2,
+            }
+            assert back_end.call("gre_erase_player", player_id=29) == {
+                "messages": 0,
+                "sessions": 0,
+                "pushes": 0,
+            }
+        settle(setup, result, sink="onesignal")  # the worker that knew nothing of it
+        lanes = ("public.gre_relay_lanes", "realtime.messages")  # ids alone, of what is no more
+        assert [found for found in leftovers(db, MARK, 'player_29"', *ids) if found[0] not in lanes] == []
+        assert [found for found in leftovers(db, MARK) if found[0] in lanes] == []
+
+        for sink in ("pusher", "onesignal"):
+            setup.execute("update gre_relay_lanes set lease_until = null")
+            got = claim(setup, sink)
+            found = [d for la in got["lanes"] for d in la["deliveries"]]
+            assert {d["message"]["message"] for d in found if d["message"]} <= {"stays"}
+            assert all(d["message"] or d["session"] or d["push"]["title"] == "stays" for d in found)
+            settle(setup, *({"lane": la["lane_key"], "token": got["token"], "done": [d["id"] for d in la["deliveries"]]} for la in got["lanes"]), sink=sink)  # fmt: skip
+            rest = claim(setup, sink)
+            assert (rest["lanes"], rest["emptied_lanes"], rest["next_in"]) == ([], 0, None)
+        # The player may come again, as somebody new.
+        fresh = a.call("gre_send_message", message="again")["message"]
+        assert (fresh["seq"], fresh["player_name"]) == (1, "Player 29")
+        claimed = claim(setup)
+        assert [la["lane_key"] for la in claimed["lanes"]] == [fresh["session_id"]]
+
+
+@pytest.mark.parametrize("caller", [ADMIN, SERVICE.acting_as("staff:a1")])
+def test_an_admin_may_erase(db: Database, a: Door, caller: Caller) -> None:
+    with db.connect() as setup:
+        setup.execute("insert into gre_staff (staff_id, role) values ('a1', 'admin')")
+    a.call("gre_send_message", message=MARK)
+    with Door(db, caller) as admin:
+        assert admin.call("gre_erase_player", player_id=29)["messages"] == 1
+        assert admin.call("gre_erase_player", player_id=None)["messages"] == 0
+
+
+def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is_there(
+    db: Database, a: Door
+) -> None:
+    a.call("gre_send_message", message="x")
+    with db.connect() as worker:
+        got = claim(worker, "onesignal")
+        (delivery,) = got["lanes"][0]["deliveries"]
+        receipts = [
+            {"delivery_id": key, "audience": "staff", "title": "t", "status": "sent"}
+            for key in (delivery["id"], str(uuid.uuid4()))
+        ]
+        row = {
+            "lane": got["lanes"][0]["lane_key"],
+            "token": got["token"],
+            "done": [delivery["id"]],
+            "receipts": receipts,
+        }
+        worker.execute("select gre_relay_settle_v1('onesignal', %s)", [Jsonb([row])])
+        assert one(worker, "select array_agg(delivery_id::text) from push_notifications") == [delivery["id"]]
+
+
+def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: Door) -> None:
+    with db.connect() as conn, Door(db, SERVICE) as service:
+        a.call("gre_send_message", message=MARK)
+        conn.execute(
+            "insert into gre_chat_players (player_id, user_id, display_name, chat_enabled) values (29, gen_random_uuid(), %s, false)",
+            [MARK],
+        )
+        service.call("gre_erase_player", player_id=29)
+        row = conn.execute(
+            "select player_id, user_id, display_name, chat_enabled from gre_chat_players"
+        ).fetchone()
+        assert row == {"player_id": 29, "user_id": None, "display_name": None, "chat_enabled": False}
+        with pytest.raises(RefusalError, match="chat_disabled"):
+            a.call("gre_send_message", message="again")
+    assert leftovers(db, MARK) == []
+
+
+def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Database) -> None:
+    push = "insert into push_notifications (audience, recipients, title) values ('player', %s, %s)"
+    with db.connect() as conn, Door(db, SERVICE) as service:
+        service.call(
+            "gre_relay_report_v1",
+            worker=str(uuid.uuid4()),
+            host="h",
+            version="1",
+            info={"player_external_id": "guest-{player_id}"},
+        )
+        conn.execute(push, [["guest-29"], MARK])
+        conn.execute(push, [["player_29"], MARK])  # from before the template was changed
+        conn.execute(push, [["guest-290"], "stays"])
+        assert service.call("gre_erase_player", player_id=29)["pushes"] == 2
+    assert leftovers(db, MARK) == []
+
+
+def test_nothing_that_was_written_is_in_the_statistics(db: Database, a: Door) -> None:
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_chat_players (player_id, display_name) values (29, %s), (30, 'B')", [MARK]
+        )
+        conn.execute("insert into push_notifications (audience, recipients, title, body, data) select 'player', array[%s], %s, %s, %s"
+                     " from generate_series(1, 20)", [MARK, MARK, MARK, Jsonb({"x": MARK})])  # fmt: skip
+        for _ in range(20):
+            a.call("gre_send_message", message=MARK, player_name=MARK, metadata={"m": MARK})
+        conn.execute("update gre_chat_sessions set status = 'closed'")
+        for table in ("gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "push_notifications"):
+            conn.execute(f"analyze {table}".encode())
+    with db.connect("supabase_admin") as admin:
+        assert (
+            admin.execute(
+                "select starelid::regclass, staattnum from pg_statistic s where s::text like '%%' || %s || '%%'",
+                [MARK],
+            ).fetchall()
+            == []
+        )

@@ -1,0 +1,173 @@
+"""The hub's news: applied again and again they tell every message once and in order, while others write."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database
+from tests.integration.test_outbox import one
+from tests.integration.test_send import sessions, stored
+from tests.support.access import SERVICE, Door, player, staff
+
+
+class Hub:
+    """What the daemon keeps: of each session the last seq and rev that it told; and what it told."""
+
+    def __init__(self, door: Door, *, limit: int = 200, players: list[int] | None = None) -> None:
+        self.door = door
+        self.limit = limit
+        self.players = players
+        self.known: dict[str, list[int]] = {}
+        self.told: dict[str, list[str]] = {}
+        self.reads: dict[str, Any] = {}
+        self.since: datetime | None = None
+        self.epoch: datetime | None = None
+
+    def ask(self, *ids: str) -> dict[str, Any]:
+        """One question, applied; answers that a later one could not follow fail here."""
+        news = self.door.call("gre_hub_news_v1", known=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
+                              epoch=self.epoch, players=self.players, limit=self.limit)  # fmt: skip
+        for item in news["sessions"]:
+            key = item["session"]["id"]
+            seq, rev = self.known.get(key, [0, 0])
+            assert item["session"]["rev"] > rev
+            for message in item["messages"]:
+                assert message["seq"] == seq + 1
+                seq = message["seq"]
+                self.told.setdefault(key, []).append(message["id"])
+            assert len(item["messages"]) <= self.limit
+            assert item["more"] or seq == item["session"]["last_seq"]
+            self.known[key] = [seq, rev if item["more"] else item["session"]["rev"]]
+            self.reads[key] = item["reads"]
+        if not news["more"]:
+            self.since = datetime.fromisoformat(news["now"]) - timedelta(seconds=5)
+        return dict(news)
+
+    def settle(self) -> None:
+        """Ask until nothing is new."""
+        while self.ask()["sessions"]:
+            pass
+
+
+def write(db: Database, number: int) -> None:
+    """A player and staff chat; sessions are read and closed meanwhile."""
+    with Door(db, player(number)) as mine, Door(db, staff()) as theirs:
+        for turn in range(25):
+            session = mine.call("gre_send_message", message="x")["message"]["session_id"]
+            theirs.call("gre_send_messages", messages=[{"player_id": p, "message": "y"} for p in (1, 2, 3)])
+            if turn % 7 == 3:
+                theirs.call("gre_mark_read", session_id=session, up_to_seq=10**9)
+            if turn % 11 == 5:
+                theirs.call("gre_close_session", player_id=number)
+
+
+@pytest.mark.parametrize(("limit", "only"), [(200, None), (3, None), (2, [2, 3])])
+def test_news_tell_every_message_once_in_order_while_others_write(
+    db: Database, limit: int, only: list[int] | None
+) -> None:
+    with Door(db, SERVICE) as door, db.connect() as clock:
+        hub = Hub(door, limit=limit, players=only)
+        hub.epoch = hub.since = one(clock, "select clock_timestamp() - interval '1 second'")
+        with ThreadPoolExecutor(3) as pool:
+            writers = [pool.submit(write, db, number) for number in (1, 2, 3)]
+            while not all(writer.done() for writer in writers):
+                hub.ask()
+            for writer in writers:
+                writer.result(30)
+        hub.settle()
+        rows = {str(row["id"]): row for row in sessions(db) if only is None or row["player_id"] in only}
+        wanted: dict[str, list[str]] = {key: [] for key in rows}
+        for message in sorted(stored(db), key=lambda m: m["seq"]):
+            wanted.get(str(message["session_id"]), []).append(str(message["id"]))
+        assert hub.told == wanted
+        assert hub.known == {key: [row["last_seq"], row["rev"]] for key, row in rows.items()}
+        assert {k: r["staff"][0] for k, r in hub.reads.items()} == {
+            k: row["staff_read_seq"] for k, row in rows.items()
+        }
+
+
+def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
+    with Door(db, SERVICE) as door, db.connect() as setup:
+        hub = Hub(door)
+        hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
+        setup.execute(
+            "insert into gre_chat_messages (player_id, sender, message) select g, 'system', 'x' from generate_series(1, 1300) g"
+        )
+        answers = [hub.ask() for _ in range(3)]
+        assert [(len(answer["sessions"]), answer["more"]) for answer in answers] == [
+            (500, True),
+            (500, True),
+            (300, False),
+        ]
+        # All 1,300 changed since then and are known: the newest change is found among them.
+        setup.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (1300, 'system', 'y')"
+        )
+        hub.since = hub.epoch
+        (found,) = hub.ask()["sessions"]
+        assert [m["message"] for m in found["messages"]] == ["y"]
+
+
+def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
+    with Door(db, SERVICE) as door, Door(db, player(29)) as a, Door(db, staff()) as s, db.connect() as clock:
+        session = a.call("gre_send_message", message="before")["message"]["session_id"]
+        hub = Hub(door)
+        hub.epoch = one(clock, "select clock_timestamp()")
+        a.call("gre_send_message", message="after")
+        (news,) = door.call("gre_hub_news_v1", sessions=[uuid.UUID(session)], epoch=hub.epoch)["sessions"]
+        assert [m["message"] for m in news["messages"]] == ["after"]
+        (news,) = door.call(
+            "gre_hub_news_v1", known={session: [0, 0]}, sessions=[uuid.UUID(session)], epoch=hub.epoch
+        )["sessions"]
+        assert [m["message"] for m in news["messages"]] == ["before", "after"]
+        assert (
+            door.call(
+                "gre_hub_news_v1", known={session: [2, 3]}, sessions=[uuid.UUID(session), uuid.uuid4()]
+            )["sessions"]
+            == []
+        )
+        s.call("gre_set_session_status", session_id=session, status="assigned")
+        (news,) = door.call("gre_hub_news_v1", known={session: [2, 3]}, sessions=[uuid.UUID(session)])[
+            "sessions"
+        ]
+        assert (news["messages"], news["session"]["assigned_staff_id"]) == ([], "s1")
+        assert door.call("gre_hub_news_v1")["sessions"] == []
+        assert door.call("gre_hub_news_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
+
+
+def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is_named(db: Database) -> None:
+    """200 messages of each of 500 sessions would be up to 1.6 GB: no reader can take that, however often it asks."""
+    with Door(db, SERVICE) as door, db.connect() as setup:
+        hub = Hub(door)
+        hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
+        setup.execute(
+            "insert into gre_chat_messages (player_id, sender, message)"
+            " select g % 30 + 1, 'system', repeat('💬', 4000) from generate_series(1, 900) g"
+        )
+        ids = [str(row["id"]) for row in sessions(db)]
+        first = door.call("gre_hub_news_v1", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
+        assert len(json.dumps(first, ensure_ascii=False).encode()) < 1_500_000
+        assert first["more"] and {*first["left"], *(i["session"]["id"] for i in first["sessions"])} == {*ids}
+        assert len(first["left"]) == 30 - len(first["sessions"])
+        (little,) = door.call("gre_hub_news_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
+            "sessions"
+        ]
+        assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"
+        hub.settle()
+        assert [len(told) for told in hub.told.values()] == [30] * 30
+
+
+def test_presence_is_told_by_a_database_that_is_read_only(db: Database) -> None:
+    """A full disk makes it so: sockets that enter wait for this answer."""
+    with Door(db, staff("s7")) as s, db.connect() as conn:
+        assert s.call("gre_set_online_status", status="online", expires_in=60)["status"] == "online"
+        conn.execute("begin read only")
+        found = one(conn, "select gre_hub_presence_v1(array['s7'], '{}', 45)")
+        assert [row["staff_id"] for row in found["online"]] == ["s7"]
+        conn.execute("rollback")

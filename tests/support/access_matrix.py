@@ -1,0 +1,298 @@
+"""The access matrix's hands: one world, and every operation and call tried in it as each caller.
+
+What is right is not said here (integration/test_access_matrix.py says it). Cells: `y` done, `0` nothing was
+there for this caller, `x` refused by grant or policy (42501), else the code of the refusal.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from tests.conftest import Database
+from tests.support.access import (
+    ADMIN,
+    NOBODY,
+    SERVICE,
+    WORKER,
+    Caller,
+    Conn,
+    RefusalError,
+    as_jsonb,
+    player,
+    request,
+    staff,
+)
+
+CALLERS: dict[str, Caller] = {
+    "no token": NOBODY,
+    "player 29": player(29),
+    "player 30": player(30),
+    "staff": staff(),
+    "admin": ADMIN,
+    "service": SERVICE,
+    "service as player:29": SERVICE.acting_as("player:29"),
+    "service as staff:s1": SERVICE.acting_as("staff:s1"),
+    "service as nobody": SERVICE.acting_as("nobody"),
+    "worker": WORKER,
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose row it is."""
+
+    player: int
+    session: str
+    staff: str
+    sink: str
+
+
+class World:
+    """A database with two players' conversations and three staff, and a connection as PostgREST has it."""
+
+    def __init__(self, db: Database) -> None:
+        with db.connect() as setup:
+            setup.execute("insert into gre_staff (staff_id, display_name, role) values ('s1', 'Sam', 'staff'),"
+                          " ('s2', 'Sue', 'staff'), ('a1', 'Ann', 'admin')")  # fmt: skip
+            setup.execute(
+                "insert into gre_chat_players (player_id, display_name) values (29, 'A'), (30, 'B')"
+            )
+            setup.execute("insert into gre_online_status (staff_id) select staff_id from gre_staff")
+            setup.execute(
+                "insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff"
+            )
+            sessions = {}
+            for number in (29, 30):
+                for sender in ("player", "staff"):
+                    row = setup.execute(
+                        "insert into gre_chat_messages (player_id, sender, message) values (%s, %s, 'hello') returning session_id::text",
+                        [number, sender],
+                    ).fetchone()
+                assert row is not None
+                sessions[number] = row["session_id"]
+                setup.execute(
+                    "insert into push_notifications (audience, title, data, status) values ('staff', 'hello', %s, 'sent')",
+                    [Jsonb({"player_id": number})],
+                )
+        self.db = db
+        self.conn = db.connect("authenticator")
+        self.a = Subject(29, sessions[29], "s1", "pusher")
+        self.b = Subject(30, sessions[30], "s2", "onesignal")
+
+    def subjects(self, caller: str) -> tuple[Subject, Subject]:
+        """Own and other for a caller."""
+        if caller == "player 30":
+            return self.b, self.a
+        if caller == "admin":
+            return Subject(29, self.a.session, "a1", "pusher"), self.b
+        return self.a, self.b
+
+    def cell(self, caller: str, trial: Any) -> str:
+        """Own/other as `trial(conn, subject)` finds them; each in a transaction that is rolled back."""
+        found = []
+        for subject in self.subjects(caller):
+            try:
+                with request(self.conn, CALLERS[caller], keep=False) as conn:
+                    found.append(trial(conn, subject))
+            except RefusalError as refusal:
+                found.append("x" if refusal.sqlstate == "42501" else refusal.code)
+        return found[0] if found[0] == found[1] else "/".join(found)
+
+
+WHERE = {
+    "gre_chat_sessions": "id = %(session)s",
+    "gre_chat_messages": "player_id = %(player)s",
+    "gre_online_status": "staff_id = %(staff)s",
+    "push_notifications": "data ->> 'player_id' = %(player)s::text",
+    "gre_chat_players": "player_id = %(player)s",
+    "gre_staff": "staff_id = %(staff)s",
+    "gre_relay_sinks": "name = %(sink)s",
+    "gre_relay_lanes": "lane_key = %(session)s::text",
+    "gre_relay_deliveries": "lane_key = %(session)s::text",
+    "gre_relay_workers": "host = %(staff)s",
+}
+UPDATE = {
+    "gre_chat_sessions": "status = 'closed'",
+    "gre_chat_messages": "status = 'read'",
+    "gre_online_status": "status = 'away'",
+    "push_notifications": "title = 'changed'",
+    "gre_chat_players": "chat_enabled = false",
+    "gre_staff": "role = 'admin'",
+    "gre_relay_sinks": "enabled = false",
+    "gre_relay_lanes": "ready_at = null",
+    "gre_relay_deliveries": "state = 'dead'",
+    "gre_relay_workers": "info = '{}'",
+}
+INSERT = {
+    "gre_chat_sessions": "(player_id) values (%(player)s)",
+    "gre_chat_messages": "(player_id, sender, message) values (%(player)s, %(variant)s, 'forged?')",
+    "gre_online_status": "(staff_id, status) values (%(staff)s, 'online')",
+    "push_notifications": "(audience, recipients, title, data) values ('player', '{player_29}', 'hello', jsonb_build_object('player_id', %(player)s))",
+    "gre_chat_players": "(player_id) values (%(player)s)",
+    "gre_staff": "(staff_id, role) values (%(staff)s, 'admin')",
+    "gre_relay_sinks": "(name) values (%(sink)s || '2')",
+    "gre_relay_lanes": "(sink, lane_key) values (%(sink)s, %(session)s)",
+    "gre_relay_deliveries": "(sink, lane_key, ord, event) values (%(sink)s, %(session)s, 1, 'session')",
+    "gre_relay_workers": "(id, host, version) values (gen_random_uuid(), %(staff)s, '1')",
+}
+# What has to make room first for an insert to be possible (done with the service key in the same transaction).
+ROOM = {
+    "gre_chat_sessions": "update gre_chat_sessions set status = 'closed'",
+    "gre_online_status": "delete from gre_online_status",
+    "gre_chat_players": "delete from gre_chat_players",
+    "gre_staff": "delete from gre_staff",
+}
+
+
+def table_trial(table: str, operation: str) -> Any:
+    """Do one operation on a table; y when it touched a row."""
+    verb, _, variant = operation.partition(":")
+    statement = {
+        "select": f"select 1 from {table} where {WHERE[table]}",
+        "insert": f"insert into {table} {INSERT[table]}",
+        "update": f"update {table} set {UPDATE[table]} where {WHERE[table]}",
+        "delete": f"delete from {table} where {WHERE[table]}",
+    }[verb]
+
+    def trial(conn: Conn, subject: Subject) -> str:
+        if verb == "insert" and table in ROOM:
+            conn.execute("select set_config('gre_test.role', current_user, true)")
+            conn.execute("reset role")
+            conn.execute("set local role service_role")
+            conn.execute(ROOM[table].encode())
+            conn.execute("reset role")
+            conn.execute("select set_config('role', current_setting('gre_test.role'), true)")
+        done = conn.execute(statement.encode(), {**vars(subject), "variant": variant})
+        return "y" if done.rowcount else "0"
+
+    return trial
+
+
+def has(session: Subject, sessions: list[dict[str, Any]]) -> bool:
+    """Whether S or M of this subject is in a list."""
+    return any(session.session in (s.get("id"), s.get("session_id")) for s in sessions)
+
+
+# label: (arguments for a subject, what counts as done). The label begins with the function's name.
+CALLS: dict[str, tuple[Any, Any]] = {
+    "gre_whoami": (lambda _: {}, lambda r, _: r["role"]),
+    "gre_send_message": (lambda s: {"message": "x", "player_id": s.player}, lambda r, s: r["message"]["player_id"] == s.player),
+    "gre_send_message to a session": (lambda s: {"message": "x", "session_id": s.session}, lambda r, s: r["message"]["player_id"] == s.player),
+    "gre_send_message as player": (lambda s: {"message": "x", "player_id": s.player, "sender": "player"}, lambda r, _: r["message"]["sender"] == "player"),
+    "gre_send_message as staff": (lambda s: {"message": "x", "player_id": s.player, "sender": "staff"}, lambda r, _: r["message"]["sender"] == "staff"),
+    "gre_send_message as system": (lambda s: {"message": "x", "player_id": s.player, "sender": "system"}, lambda r, _: r["message"]["sender"] == "system"),
+    "gre_send_messages": (lambda s: {"messages": [{"message": "x", "player_id": s.player}]}, lambda r, _: len(r) == 1),
+    "gre_send_messages as player": (lambda s: {"messages": [{"message": "x", "player_id": s.player, "sender": "player"}]}, lambda r, _: len(r) == 1),
+    "gre_send_messages as staff": (lambda s: {"messages": [{"message": "x", "session_id": s.session, "sender": "staff"}]}, lambda r, _: len(r) == 1),
+    "gre_staff_reply": (lambda s: {"message": "x", "session_id": s.session}, lambda r, _: r["message"]["sender"] == "staff"),
+    "gre_chat_history of a player": (lambda s: {"player_id": s.player}, lambda r, s: has(s, r["messages"])),
+    "gre_chat_history of a session": (lambda s: {"session_id": s.session, "sessions": True}, lambda r, s: has(s, r["messages"])),
+    "gre_list_sessions": (lambda _: {}, lambda r, s: has(s, r["sessions"])),
+    "gre_catch_up": (lambda s: {"since": {s.session: 0}}, lambda r, s: has(s, r["missed"]) and has(s, r["sessions"])),
+    "gre_mark_read": (lambda s: {"session_id": s.session, "up_to_seq": 2}, lambda r, _: r["changed"]),
+    "gre_set_session_status": (lambda s: {"session_id": s.session, "status": "closed"}, lambda r, s: has(s, [r["session"]])),
+    "gre_close_session": (lambda s: {"player_id": s.player}, lambda r, s: has(s, [r["session"]])),
+    "gre_enable_player": (lambda s: {"player_id": s.player, "enabled": False}, lambda r, _: r["enabled"] is False),
+    "gre_enable_all_players": (lambda _: {}, lambda r, _: r == 0),
+    "gre_set_online_status": (lambda _: {"status": "online"}, lambda r, _: r["status"] == "online"),
+    "gre_erase_player": (lambda s: {"player_id": s.player}, lambda r, _: r["messages"] == 2),
+    "gre_link_user": (lambda s: {"user_id": str(uuid.uuid4()), "player_id": s.player}, lambda r, _: not r),
+    "gre_session_queue": (lambda _: {}, lambda r, s: has(s, r["sessions"])),
+    "gre_list_staff": (lambda _: {}, lambda r, s: s.staff in [one["staff_id"] for one in r]),
+    "gre_get_player": (lambda s: {"player_id": s.player}, lambda r, s: r["display_name"] == {29: "A", 30: "B"}[s.player]),
+    "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
+    "gre_dead_letters": (lambda _: {}, lambda r, _: r["dead"] == []),
+    "gre_retry_dead": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
+    "gre_hub_news_v1": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),
+    "gre_hub_presence_v1": (lambda s: {"staff": [s.staff], "players": [s.player], "expires_in": 10}, lambda r, _: "online" in r),
+    "gre_relay_claim_v1": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: len(r["lanes"]) == 2),
+    "gre_relay_settle_v1": (lambda s: {"sink": s.sink, "results": Jsonb([])}, lambda r, _: r["busy"] == []),
+    "gre_relay_exchange_v1": (lambda s: {"parts": Jsonb([{"p_sink": s.sink, "p_results": []}])}, lambda r, _: r[0]["busy"] == []),
+    "gre_relay_extend_v1": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4()), "lanes": [s.session]}, lambda r, _: r["extended"] == []),
+    "gre_relay_release_v1": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: r["released"] == 0),
+    "gre_relay_stats_v1": (lambda _: {}, lambda r, _: len(r) == 2),
+    "gre_relay_report_v1": (lambda _: {"worker": str(uuid.uuid4()), "host": "h", "version": "1"}, lambda r, _: r["schema"] > 0),
+    "gre_relay_listen_v1": (lambda _: {"listener": uuid.uuid4(), "kind": "relay", "awake": Decimal(1)}, lambda r, _: r["listeners"] > 0),
+    "gre_relay_unlisten_v1": (lambda _: {"listener": uuid.uuid4()}, lambda r, _: not r),
+    "gre_relay_leave_v1": (lambda _: {"worker": str(uuid.uuid4())}, lambda r, _: not r),
+    "gre_relay_status": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
+    "gre_relay_notify_v1": (lambda _: {}, lambda r, _: r is True),
+    "gre_relay_dead": (lambda s: {"session": s.session}, lambda r, _: r == []),
+    "gre_relay_retry": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
+    "gre_relay_replay": (lambda s: {"session": s.session}, lambda r, _: "next" in r),
+    "gre_relay_reconcile": (lambda _: {}, lambda r, _: "missing" in r),
+    "gre_relay_expire": (lambda _: {"before": "2001-01-01"}, lambda r, _: r == 0),
+    "gre_relay_prune": (lambda _: {"keep": "7 days"}, lambda r, _: r["messages"] == 0),
+    "gre_schema_version": (lambda _: {}, lambda r, _: r > 0),
+}  # fmt: skip
+
+
+def function_trial(label: str) -> Any:
+    """Call a function; y when it did what it is for."""
+    arguments, done = CALLS[label]
+
+    def trial(conn: Conn, subject: Subject) -> str:
+        given = {name: as_jsonb(value) for name, value in arguments(subject).items()}
+        named = ", ".join(f"p_{name} => %({name})s" for name in given)
+        row = conn.execute(
+            f"select public.{label.split(maxsplit=1)[0]}({named}) as r".encode(), given
+        ).fetchone()
+        assert row is not None
+        found = done(row["r"], subject)
+        return found if isinstance(found, str) else "y" if found else "0"
+
+    return trial
+
+
+def find(world: World, operations: list[str]) -> dict[str, list[str]]:
+    """What every caller gets, for each `table operation` and each call."""
+    found = {}
+    for line in operations:
+        table, operation = line.split()
+        found[line] = [world.cell(caller, table_trial(table, operation)) for caller in CALLERS]
+    for label in CALLS:
+        found[label] = [world.cell(caller, function_trial(label)) for caller in CALLERS]
+    return found
+
+
+def document(found: dict[str, list[str]]) -> str:
+    """docs/access.md."""
+    words = {"y": "yes", "0": "nothing", "x": "no"}
+
+    def table(rows: dict[str, list[str]]) -> str:
+        cells = [["", *CALLERS], ["---"] * (1 + len(CALLERS))]
+        cells += [
+            [f"`{name}`", *("/".join(words.get(c, c) for c in cell.split("/")) for cell in row)]
+            for name, row in rows.items()
+        ]
+        widths = [max(len(row[n]) for row in cells) for n in range(len(cells[0]))]
+        return "\n".join(
+            "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells
+        )
+
+    tables = {name: row for name, row in found.items() if name not in CALLS}
+    functions = {name: row for name, row in found.items() if name in CALLS}
+    return f"""# Who may do what
+
+Found out by doing it, over the role `authenticator` as PostgREST does: `GRE_WRITE_ACCESS=1 make test ARGS=tests/integration/test_access_matrix.py`
+writes this page, and the tests fail while it is out of date.
+
+*yes*: done. *no*: refused by grant or policy (401 without a token, else 403). *nothing*: not there for this caller. A word: the code of the refusal.
+*own/other* where they differ: the caller's own row, and another's.
+
+## Tables
+
+{table(tables)}
+
+The service key bypasses row-level security on tables, whatever `X-GRE-Act-As` says: the header narrows what the functions do. The daemon calls functions only.
+*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id`, `session_id` and `seq` of the messages, for Realtime's second bell.
+
+## Functions
+
+{table(functions)}
+"""

@@ -1,0 +1,556 @@
+"""The store: each failure is sorted once, and no argument gets into its text."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gre_bridge.db.joint import Part
+from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
+from gre_bridge.db.relay import RelayDatabase, explain
+from gre_bridge.db.types import Failure, LaneResult
+from gre_bridge.db.users import refusal
+from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, Refused, TransientError
+from tests.support.loopback import (
+    GARBAGE,
+    GONE,
+    HALF_A_BODY,
+    HANG,
+    Reply,
+    Request,
+    closed_port,
+    deaf_port,
+    json_reply,
+    mute_port,
+    saying,
+    serving,
+    serving_bytes,
+)
+
+KEY = "sb_secret_0123456789"
+
+
+def api(code: str, message: str = "some words", details: str | None = None) -> PostgrestError:
+    """What an answer with this body is raised as."""
+    return PostgrestError(status=400, code=code, message=message, details=details)
+
+
+# Sorting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",  # a crashed database answers 400 with an empty code at first
+        "PGRST000", "PGRST001", "PGRST002", "PGRST003",
+        "57014", "57P01", "57P02", "57P03", "55P03", "08000", "08006", "53300", "53400", "58030", "XX000",
+        "500", "502", "503", "504", "520", "521", "522", "524", "540", "429", "408",
+        # PostgREST 16 reports these; until 15 it retries them itself
+        "40001", "40P01",
+    ],
+)  # fmt: skip
+def test_an_outage_is_transient(code: str) -> None:
+    found = explain(api(code), "gre_relay_claim_v1")
+    assert type(found) is TransientError
+    assert found.code == code
+    assert "gre_relay_claim_v1" in str(found)
+
+
+def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
+    found = explain(
+        api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim_v1"
+    )
+    assert type(found) is TransientError
+    assert (
+        str(found)
+        == "gre_relay_claim_v1: PostgREST's connections are all taken by other queries (504 PGRST003)"
+    )
+
+
+@pytest.mark.parametrize("code", ["54000", "54001", "22P02", "23514"])
+def test_a_callers_value_beyond_a_limit_is_its_mistake_and_no_outage(code: str) -> None:
+    """An index that cannot take a value (54000) was told as 503: clients repeated it for ever."""
+    found = refusal(api(code), "gre_close_session")
+    assert isinstance(found, Refused)
+    assert (found.status, found.code) == (400, "value_invalid")
+
+
+def test_what_is_sorted_already_stays_so() -> None:
+    error = TransientError("gre_relay_claim_v1: no answer in time", code="timeout")
+    assert explain(error, "gre_relay_claim_v1") is error
+
+
+def test_a_clock_that_runs_behind_is_waited_for() -> None:
+    """Supabase's own stumble (supabase/supabase#50651): the service key was not refused."""
+    for message in ("JWT issued at future", "JWT not yet valid"):
+        error = PostgrestError(status=401, code="PGRST303", message=message)
+        assert type(explain(error, "gre_relay_claim_v1")) is TransientError
+    expired = PostgrestError(status=401, code="PGRST303", message="JWT expired")
+    assert type(explain(expired, "gre_relay_claim_v1")) is ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("PGRST202", "gre-bridge migrate"),
+        ("PGRST301", "SUPABASE_SERVICE_KEY"),
+        ("PGRST303", "SUPABASE_SERVICE_KEY"),
+        ("401", "SUPABASE_SERVICE_KEY"),
+        ("403", "SUPABASE_SERVICE_KEY"),
+        ("42501", "SUPABASE_SERVICE_KEY"),
+    ],
+)
+def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
+    found = explain(api(code), "gre_relay_claim_v1")
+    assert type(found) is ConfigurationError
+    assert words in str(found)
+    assert found.code == code
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["P0001", "PT400", "PT409", "22P02", "22003", "22P05", "23502", "23503", "23505", "23514", "42703",
+     "PGRST102", "PGRST203", "400", "413"],
+)  # fmt: skip
+def test_a_refused_request_is_permanent(code: str) -> None:
+    found = explain(api(code), "gre_relay_settle_v1")
+    assert type(found) is PermanentError
+    assert found.code == code
+    assert code in str(found)
+
+
+@pytest.mark.parametrize("error", [TypeError("Decimal hunter2"), ValueError("NaN hunter2")])
+def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
+    found = explain(error, "gre_relay_settle_v1")
+    assert type(found) is PermanentError
+    assert "hunter2" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "details"),
+    [
+        (
+            "23514",
+            'new row for relation "x" violates check constraint "y"',
+            "Failing row contains (hunter2).",
+        ),
+        ("23505", "duplicate key value", "Key (id)=(hunter2) already exists."),
+        ("22P02", 'invalid input syntax for type uuid: "hunter2"', None),
+        ("22003", 'value "hunter2" is out of range for type integer', None),
+        ("22007", 'invalid input syntax for type timestamp: "hunter2"', None),
+        ("502", "Bad Gateway", "<html>hunter2</html>"),
+        ("XX000", "hunter2-free", "parameters: $1 = 'hunter2'"),
+    ],
+)
+def test_no_argument_gets_into_the_text(code: str, message: str, details: str | None) -> None:
+    found = str(
+        explain(api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle_v1")
+    )
+    assert "hunter2" not in found
+    assert code in found
+
+
+def test_the_text_is_one_line() -> None:
+    assert str(explain(api("P0001", "two\nlines\r\nof it"), "f")) == "f: P0001 two lines of it"
+
+
+# Over the wire ----------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def store_at(port: int, timeout: float = 10.0) -> AsyncIterator[RelayDatabase]:
+    store = await RelayDatabase.open(url=f"http://127.0.0.1:{port}", key=KEY, timeout=timeout)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def opened(handler: Callable[[Request], Reply]) -> AsyncIterator[RelayDatabase]:
+    """A store whose requests `handler` answers."""
+    async with serving(handler) as port, store_at(port) as store:
+        yield store
+
+
+async def refused(store: RelayDatabase) -> BridgeError:
+    with pytest.raises(BridgeError) as caught:
+        await store.claim(
+            sink="pusher", token="11111111-2222-3333-4444-555555555555", lanes=1, per_lane=1, lease=30
+        )
+    assert "gre_relay_claim_v1" in str(caught.value)
+    assert "11111111" not in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert caught.value.__suppress_context__
+    return caught.value
+
+
+async def failure(handler: Callable[[Request], Reply]) -> BridgeError:
+    async with opened(handler) as store:
+        return await refused(store)
+
+
+async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
+    seen: list[Request] = []
+    delivery = {
+        "id": "d1", "ord": 7, "event": "message", "attempts": 2, "age": 0.5, "data": None,
+        "message": {"id": "m1", "message": "hi"}, "session": None, "push": None,
+    }  # fmt: skip
+
+    def answer(request: Request) -> Reply:
+        seen.append(request)
+        lanes = [{"lane_key": "s1", "deliveries": [delivery]}]
+        staff = [{"staff_id": "s1", "online": True}]
+        return json_reply({"lanes": lanes, "emptied_lanes": 0, "next_in": 1.5, "staff": staff})
+
+    asked: list[str] = []
+    async with opened(answer) as store:
+        store.on_request = asked.append
+        claim = await store.claim(sink="pusher", token="t", lanes=3, per_lane=4, lease=30.0)
+    assert (claim.token, claim.next_in, claim.staff) == ("t", 1.5, (("s1", True),))
+    (lane,) = claim.lanes
+    (one,) = lane.deliveries
+    assert (lane.key, one.id, one.ord, one.attempts, one.age, one.data) == ("s1", "d1", 7, 2, 0.5, {})
+    assert one.message == {"id": "m1", "message": "hi"}
+    (request,) = seen
+    assert (request.method, request.path) == ("POST", "/rest/v1/rpc/gre_relay_claim_v1")
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert json.loads(request.content) == {
+        "p_sink": "pusher", "p_token": "t", "p_lanes": 3, "p_per_lane": 4, "p_lease_seconds": 30.0,
+    }  # fmt: skip
+    assert asked == ["gre_relay_claim_v1"]
+
+
+async def test_a_settle_sends_json_and_not_text_of_json() -> None:
+    seen: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        seen.append(request.json())
+        return json_reply({"busy": ["a"], "lost": ["b"], "waiting": 3})
+
+    failed = Failure(("d3",), "retry", "400", spend=True, retry_in=2.5)
+    results = [
+        LaneResult("a", "t", done=["d1"], expired=["d2"], failure=failed),
+        LaneResult("b", "t", keep=True),
+    ]
+    async with opened(answer) as store:
+        settled = await store.settle(sink="pusher", results=results)
+    assert (settled.busy, settled.lost, settled.waiting) == (frozenset("a"), frozenset("b"), 3)
+    assert seen[0]["p_results"] == [
+        {
+            "lane": "a", "token": "t", "done": ["d1"], "expired": ["d2"], "retry_in": 2.5,
+            "failed": {"ids": ["d3"], "state": "retry", "error": "400", "spend": True},
+        },
+        {"lane": "b", "token": "t", "keep": True},
+    ]  # fmt: skip
+
+
+def claimed(lane: str) -> dict[str, Any]:
+    return {
+        "lanes": [{"lane_key": lane, "deliveries": []}],
+        "emptied_lanes": 0,
+        "next_in": None,
+        "staff": None,
+    }
+
+
+def asking(store: RelayDatabase, sink: str) -> Any:
+    return store.claim(sink=sink, token=f"t-{sink}", lanes=1, per_lane=1, lease=30)
+
+
+async def test_what_is_asked_for_at_one_moment_is_one_call_settles_first() -> None:
+    seen: list[Request] = []
+
+    def answer(request: Request) -> Reply:
+        seen.append(request)
+        settled = {"busy": [], "lost": [], "waiting": 2}
+        return json_reply([settled, settled, claimed("a"), claimed("b")])
+
+    async with opened(answer) as store:
+        asked: list[str] = []
+        store.on_request = asked.append
+        one, two, three, four = await asyncio.gather(
+            asking(store, "one"),
+            asking(store, "two"),
+            store.settle(sink="one", results=[LaneResult("x", "t")]),
+            store.settle(sink="three", results=[LaneResult("y", "t")]),
+        )
+    assert (one.token, one.lanes[0].key, two.token, two.lanes[0].key) == ("t-one", "a", "t-two", "b")
+    # Whether more waits for sink one, its claim has seen; for three nobody has.
+    assert (three.waiting, four.waiting) == (0, 2)
+    (request,) = seen
+    parts = request.json()["p_parts"]
+    assert request.path == "/rest/v1/rpc/gre_relay_exchange_v1"
+    assert [(part["p_sink"], "p_results" in part) for part in parts] == [
+        ("one", True), ("three", True), ("one", False), ("two", False),
+    ]  # fmt: skip
+    assert asked == ["gre_relay_exchange_v1"]
+
+
+async def test_a_large_settle_goes_by_itself() -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        settle = paths[-1] == "gre_relay_settle_v1"
+        return json_reply({"busy": [], "lost": [], "waiting": 3} if settle else claimed("a"))
+
+    async with opened(answer) as store:
+        results = [LaneResult(str(n), "t") for n in range(17)]
+        settled, _ = await asyncio.gather(store.settle(sink="s", results=results), asking(store, "s"))
+    assert settled.waiting == 3
+    assert sorted(paths) == ["gre_relay_claim_v1", "gre_relay_settle_v1"]
+
+
+@pytest.mark.parametrize("what", ["permanent", "unknown"])
+async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(what: str) -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        bad = json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
+        if paths[-1] == "gre_relay_exchange_v1":
+            return bad if what == "permanent" else json_reply({"code": "PGRST202", "message": "no such"}, 404)
+        return bad if request.json()["p_sink"] == "bad" else json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        for _ in range(2):
+            good, bad = await asyncio.gather(
+                asking(store, "good"), asking(store, "bad"), return_exceptions=True
+            )
+            assert good.lanes[0].key == "a"
+            assert isinstance(bad, PermanentError)
+    # A schema that cannot do it is not asked again at once.
+    assert paths.count("gre_relay_exchange_v1") == (2 if what == "permanent" else 1)
+    assert paths.count("gre_relay_claim_v1") == 4
+
+
+@pytest.mark.parametrize("status", [400, 403, 413])
+async def test_what_a_proxy_refuses_may_have_happened_so_no_claim_is_made_again(status: int) -> None:
+    """Its token may have leased lanes that nobody would send: whoever asked has to release it."""
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path.rpartition("/")[2])
+        if paths[-1] == "gre_relay_exchange_v1":
+            return Reply(status, b"<html>")
+        return json_reply({"busy": [], "lost": [], "waiting": 1})
+
+    async with opened(answer) as store:
+        settled, claim = await asyncio.gather(
+            store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"), return_exceptions=True
+        )
+    assert isinstance(claim, PermanentError | ConfigurationError)
+    assert settled.waiting == 1  # a settle is the same however often it is made
+    assert paths == ["gre_relay_exchange_v1", "gre_relay_settle_v1"]
+
+
+async def test_who_has_gone_meanwhile_is_not_asked_for_alone_either() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.json())
+        if "p_parts" in bodies[-1]:
+            going.cancel()
+            return json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
+        return json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        going = asyncio.create_task(asking(store, "going"))
+        assert (await asking(store, "staying")).lanes[0].key == "a"
+    assert [body["p_sink"] for body in bodies[1:]] == ["staying"]
+
+
+async def test_answers_are_let_go_of_at_once() -> None:
+    """A claim's can be 16 MB; what only the collector of cycles finds, stays for long."""
+
+    def answer(_: Request) -> Reply:
+        return json_reply([{"busy": [], "lost": [], "waiting": 0}, claimed("a")])
+
+    async with opened(answer) as store:
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"))
+            await asyncio.sleep(0)
+            assert not [found for found in gc.get_objects() if isinstance(found, Part)]
+        finally:
+            gc.enable()
+
+
+async def test_an_outage_is_everybodys_and_nothing_is_asked_twice() -> None:
+    paths: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        paths.append(request.path)
+        return Reply(503, b"")
+
+    async with opened(answer) as store:
+        found = await asyncio.gather(asking(store, "one"), asking(store, "two"), return_exceptions=True)
+    assert [type(error) for error in found] == [TransientError, TransientError]
+    assert len(paths) == 1
+
+
+async def test_who_has_gone_is_not_asked_for_and_the_others_are() -> None:
+    bodies: list[Any] = []
+
+    def answer(request: Request) -> Reply:
+        bodies.append(request.json())
+        return json_reply(claimed("a"))
+
+    async with opened(answer) as store:
+        going = asyncio.create_task(asking(store, "going"))
+        staying = asyncio.create_task(asking(store, "staying"))
+        await asyncio.sleep(0)
+        going.cancel()
+        assert (await staying).lanes[0].key == "a"
+    assert [body["p_sink"] for body in bodies] == ["staying"]
+
+
+async def test_extend_and_release_say_what_was_not_theirs() -> None:
+    def answer(request: Request) -> Reply:
+        if request.path.endswith("extend_v1"):
+            return json_reply({"extended": ["a"], "busy": ["b"]})
+        lanes = request.json()["p_lanes"]
+        return json_reply({"released": 1, "busy": 0 if lanes is None else 1})
+
+    async with opened(answer) as store:
+        extended = await store.extend(sink="s", token="t", lanes=["a", "b", "c"], lease=3.0)
+        assert extended == (frozenset("a"), frozenset("b"))
+        assert await store.release(sink="s", token="t") is True
+        assert await store.release(sink="s", token="t", lanes=["a"]) is False
+
+
+@pytest.mark.parametrize(
+    ("response", "kind", "code"),
+    [
+        (json_reply({"code": "", "details": None, "hint": None, "message": ""}, 400), "transient", ""),
+        (json_reply({"code": "PGRST001", "details": None, "hint": None, "message": "Database client error. Retrying the connection."}, 503), "transient", "PGRST001"),
+        (json_reply({"code": "57014", "details": None, "hint": None, "message": "canceling statement due to statement timeout"}, 500), "transient", "57014"),
+        (Reply(502, b"<html><h1>502 Bad Gateway</h1></html>"), "transient", "502"),
+        (Reply(504, b"<html></html>"), "transient", "504"),
+        (Reply(429, b"slow down"), "transient", "429"),
+        (json_reply({"code": "PGRST202", "details": "Searched for the function", "hint": None, "message": "Could not find the function public.gre_relay_claim_v1(p_token)"}, 404), "transient", "PGRST202"),
+        (json_reply({"code": "42501", "details": None, "hint": None, "message": "permission denied for function gre_relay_claim_v1"}, 403), "configuration", "42501"),
+        # the gateway of a hosted project, whose errors have no "code"
+        (json_reply({"message": "An invalid response was received from the upstream server"}, 502), "transient", None),
+        (json_reply({"message": "Invalid API key", "hint": "Double check your Supabase `anon` or `service_role` API key."}, 401), "configuration", None),
+        (json_reply({"code": "P0001", "details": None, "hint": None, "message": "claim_invalid"}, 400), "permanent", "P0001"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+async def test_what_the_wire_brings_is_sorted(response: Reply, kind: str, code: str | None) -> None:
+    found = await failure(lambda _: response)
+    assert found.kind == kind
+    assert code is None or found.code == code
+
+
+async def test_it_tells_when_the_database_is_back() -> None:
+    """Realtime was away with it, and nobody should rely on a bell yet."""
+    away = json_reply({"code": "", "details": None, "hint": None, "message": ""}, 400)
+    busy = json_reply({"code": "57014", "details": None, "hint": None, "message": ""}, 500)
+    fine = json_reply({"lanes": [], "next_in": None})
+    replies = (fine, busy, away, away, busy, fine, busy, away, fine, away, fine, fine, fine)
+    times = (0, 1, 2, 3, 4, 5, 6, 7, 8, 8.1, 8.9, 9.1, 9.2)
+    now = 0
+    async with serving(lambda _: replies[now]) as port:
+        rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY)
+        store = RelayDatabase(rest=rest, clock=lambda: times[now])
+        try:
+            back = []
+            store.on_back = lambda: back.append(times[now])
+            for now in range(len(replies)):  # noqa: B007 - what the server answers by
+                with contextlib.suppress(TransientError):
+                    await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
+            assert back == [5, 8, 9.1], "not for each call that succeeds among others that fail, but later"
+        finally:
+            await store.aclose()
+
+
+async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it() -> None:
+    """After a migration PostgREST reads the schema anew, and says meanwhile that it knows no such function."""
+    unknown = json_reply({"code": "PGRST202", "details": None, "hint": None, "message": "unknown"}, 404)
+    now, reply = [0.0], unknown
+    async with serving(lambda _: reply) as port:
+        rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY)
+        store = RelayDatabase(rest=rest, clock=lambda: now[0])
+        try:
+            kinds = []
+            for now[0] in (0.0, 59.0, 60.0, 61.0):
+                found = await refused(store)
+                assert "gre-bridge migrate" in str(found)
+                kinds.append(found.kind)
+            assert kinds == ["transient", "transient", "configuration", "configuration"]
+            reply = json_reply({"lanes": [], "next_in": None})
+            await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
+            reply, now[0] = unknown, 100.0
+            assert (await refused(store)).kind == "transient"
+        finally:
+            await store.aclose()
+
+
+@pytest.mark.parametrize("reply", [HANG, GONE], ids=["silent", "gone"])
+async def test_a_dead_connection_is_one_attempt_and_transient(reply: Reply) -> None:
+    attempts = 0
+
+    def answer(_: Request) -> Reply:
+        nonlocal attempts
+        attempts += 1
+        return reply
+
+    async with serving(answer) as port, store_at(port, timeout=1.0 if reply.hang else 10.0) as store:
+        found = await refused(store)
+    assert type(found) is TransientError
+    assert found.code == ("timeout" if reply.hang else "connection")
+    assert attempts == 1
+
+
+@pytest.mark.parametrize("answer", [HALF_A_BODY, GARBAGE], ids=["half", "garbage"])
+async def test_half_an_answer_is_transient(answer: bytes) -> None:
+    async with serving_bytes(saying(answer)) as port, store_at(port) as store:
+        found = await refused(store)
+    assert (type(found), found.code) == (TransientError, "connection")
+
+
+@pytest.mark.parametrize(
+    ("port", "code"), [(closed_port, "connection"), (mute_port, "timeout"), (deaf_port, "timeout")]
+)
+async def test_no_connection_is_transient(port: Callable[[], AbstractContextManager[int]], code: str) -> None:
+    with port() as number:
+        async with store_at(number, timeout=0.3 if code == "timeout" else 10.0) as store:
+            found = await refused(store)
+    assert (type(found), found.code) == (TransientError, code)
+
+
+async def test_a_name_that_is_not_known_is_transient() -> None:
+    store = await RelayDatabase.open(url="http://project.invalid", key=KEY)
+    assert (await refused(store)).code == "connection"
+    await store.aclose()
+
+
+@pytest.mark.parametrize("body", ["null", "[]", '"ok"', "{}", "<html>maintenance</html>"])
+async def test_an_answer_that_is_none_of_ours_is_an_error_like_any_other(body: str) -> None:
+    """A proxy's maintenance page with status 200 must not end the daemon."""
+    found = await failure(lambda _: Reply(200, body.encode(), {"content-type": "application/json"}))
+    assert found.kind == "transient"  # a settle that is given up as permanent is sent again
+
+
+async def test_cancelling_a_call_is_no_failure_of_the_database() -> None:
+    async with opened(lambda _: HANG) as store:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await store.schema_version()
+
+
+async def test_what_the_client_will_not_take_is_a_matter_of_configuration() -> None:
+    with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_KEY"):
+        await RelayDatabase.open(url="https://p.supabase.co", key="")
+    with pytest.raises(ConfigurationError, match="SUPABASE_URL"):
+        await RelayDatabase.open(url="nonsense", key=KEY)

@@ -1,0 +1,98 @@
+"""What systemd is told, over a real datagram socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gre_bridge.systemd import Notifier
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """A socket like the service manager's, and its address as NOTIFY_SOCKET has it."""
+    name = str(tmp_path / "notify") if request.param == "path" else f"@gre-bridge-{uuid.uuid4()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taken:
+        taken.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
+        taken.settimeout(5)
+        yield name, taken
+
+
+def heard(taken: socket.socket) -> str:
+    return taken.recv(4096).decode()
+
+
+def test_each_state_is_one_datagram(manager: tuple[str, socket.socket]) -> None:
+    address, taken = manager
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": address})
+    notifier.ready("relaying to\npusher")
+    assert heard(taken) == "READY=1\nSTATUS=relaying to pusher"
+    notifier.status("waiting for the database")
+    assert heard(taken) == "STATUS=waiting for the database"
+    notifier.alive()
+    assert heard(taken) == "WATCHDOG=1"
+    notifier.stopping()
+    assert heard(taken) == "STOPPING=1"
+
+
+def test_without_a_socket_nothing_happens() -> None:
+    notifier = Notifier.from_environment({"WATCHDOG_USEC": "1000000"})
+    notifier.ready()
+    notifier.alive()
+    assert notifier.watchdog is None
+
+
+def test_a_manager_that_went_away_or_does_not_read_harms_nobody(tmp_path: Path) -> None:
+    Notifier(address=str(tmp_path / "gone")).ready()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        notifier = Notifier(address=str(tmp_path / "deaf"))
+        for _ in range(10_000):  # its queue is full long before: a send that waited would never end
+            notifier.alive()
+
+
+@pytest.mark.parametrize(
+    ("environment", "limit"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdogs_limit_is_systemds(environment: dict[str, str], limit: float | None) -> None:
+    assert Notifier.from_environment({"NOTIFY_SOCKET": "/nowhere", **environment}).watchdog == limit
+
+
+async def test_the_watchdog_is_fed_only_while_nothing_is_stuck(manager: tuple[str, socket.socket]) -> None:
+    address, taken = manager
+    reason = ""
+    feeding = asyncio.create_task(Notifier(address=address, watchdog=0.06).feed_watchdog(lambda: reason))
+    try:
+        assert [await asyncio.to_thread(heard, taken) for _ in range(3)] == ["WATCHDOG=1"] * 3
+        reason = "pusher: its loop has not turned for 60 s"
+        said = ""
+        while not said.startswith("STATUS="):
+            said = await asyncio.to_thread(heard, taken)
+        assert said == f"STATUS={reason}"
+        taken.settimeout(0.3)  # fifteen times as long as it takes to be fed
+        with pytest.raises(TimeoutError):
+            await asyncio.to_thread(heard, taken)
+        taken.settimeout(5)
+        reason = ""
+        assert {await asyncio.to_thread(heard, taken) for _ in range(2)} == {"WATCHDOG=1", "STATUS=running"}
+    finally:
+        feeding.cancel()
+
+
+async def test_where_nobody_watches_there_is_nothing_to_feed() -> None:
+    async with asyncio.timeout(1):
+        await Notifier(address=None, watchdog=10.0).feed_watchdog(lambda: "")
