@@ -73,11 +73,11 @@ class Metrics:
             ["sink", "result"],
             registry=registry,
         )
-        self.store_requests = Counter(
-            "gre_store_requests_total", "Calls to the database", ["function"], registry=registry
+        self.database_requests = Counter(
+            "gre_database_requests_total", "Calls to the database", ["function"], registry=registry
         )
-        self.store_time = Histogram(
-            "gre_store_call_seconds", "Time of a call to the database, failed ones included", ["function"],
+        self.database_time = Histogram(
+            "gre_database_request_seconds", "Time of a call to the database, failed ones included", ["function"],
             buckets=_CALL_BUCKETS, registry=registry,
         )  # fmt: skip
         self.http_requests = Counter(
@@ -88,8 +88,8 @@ class Metrics:
             "gre_http_request_seconds", "Time of a request to the API", ["route"],
             buckets=_CALL_BUCKETS, registry=registry,
         )  # fmt: skip
-        self.store_errors = Counter(
-            "gre_store_errors_total", "Failed calls to the database", ["kind"], registry=registry
+        self.database_errors = Counter(
+            "gre_database_errors_total", "Failed calls to the database", ["kind"], registry=registry
         )
         self.claim_age = Histogram(
             "gre_commit_to_claim_seconds", "Age of a delivery when it was claimed", ["sink"],
@@ -113,21 +113,24 @@ class Metrics:
             "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],
             registry=registry,
         )  # fmt: skip
-        self.rings = Counter(
-            "gre_bells_total", "Bells heard from Realtime, joins included", registry=registry
+        self.wakeups = Counter(
+            "gre_wakeups_total", "Wake-ups received from Realtime, joins included", registry=registry
         )
-        self.missed = Counter(
-            "gre_bells_missed_total",
-            "Work found by a sweep that no bell had announced",
+        self.wakeups_missed = Counter(
+            "gre_wakeups_missed_total",
+            "Work that a poll found and no wake-up had announced",
             ["sink"],
             registry=registry,
         )
-        self.feed_state = Gauge(
-            "gre_feed_state", "1 for the state the feed is in", ["state"], registry=registry
+        self.realtime_state = Gauge(
+            "gre_realtime_state",
+            "1 for the current state of the Realtime subscription",
+            ["state"],
+            registry=registry,
         )
-        self.reconnections = Counter(
-            "gre_feed_reconnections_total",
-            "Realtime connections given up, by reason",
+        self.realtime_reconnections = Counter(
+            "gre_realtime_reconnections_total",
+            "Realtime connections replaced, by reason",
             ["reason"],
             registry=registry,
         )

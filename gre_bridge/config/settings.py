@@ -237,8 +237,8 @@ class Settings(BaseSettings):
     push_staff_external_id: str = _env("GRE_PUSH_STAFF_EXTERNAL_ID", default="{staff_id}")
 
     # Relay
-    sweep_interval: float = _env("GRE_SWEEP_INTERVAL", default=5.0, ge=0.1, le=300)
-    fast_sweep_interval: float = _env("GRE_FAST_SWEEP_INTERVAL", default=1.0, ge=0.05, le=60)
+    poll_interval: float = _env("GRE_POLL_INTERVAL", default=5.0, ge=0.1, le=300)
+    fast_poll_interval: float = _env("GRE_FAST_POLL_INTERVAL", default=1.0, ge=0.05, le=60)
     lease_seconds: float = _env("GRE_LEASE_SECONDS", default=30.0, ge=1, le=300)
     max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
     late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
@@ -297,7 +297,7 @@ class Settings(BaseSettings):
         if self.pusher_app_id and not (self.pusher_cluster or self.pusher_host):
             msg = "PUSHER_CLUSTER: is missing (or set PUSHER_HOST)"
             raise ValueError(msg)
-        self.fast_sweep_interval = min(self.fast_sweep_interval, self.sweep_interval)
+        self.fast_poll_interval = min(self.fast_poll_interval, self.poll_interval)
         return self
 
     @property

@@ -122,8 +122,8 @@ class ApiProcess(DaemonProcess):
         hub = self._hub = Hub(
             portal=portal,
             metrics=self.metrics,
-            sweep_interval=settings.sweep_interval,
-            fast_sweep_interval=settings.fast_sweep_interval,
+            sweep_interval=settings.poll_interval,
+            fast_sweep_interval=settings.fast_poll_interval,
             feed_healthy=lambda: feed.healthy,
             broadcast=feed.broadcast,
             elsewhere=pusher_users,
@@ -164,7 +164,7 @@ class ApiProcess(DaemonProcess):
                 self._link.hint(session)
 
     def _wake(self, sessions: frozenset[str] | None) -> None:
-        self.metrics.rings.inc()
+        self.metrics.wakeups.inc()
         if self._hub is not None:
             self._hub.ring(sessions)
             if self._hub.looks is not None:
@@ -174,7 +174,7 @@ class ApiProcess(DaemonProcess):
         """Whether the wake-up for this row, which has been heard, would wake nobody."""
         if self._hub is None or not self._hub.has_told(row):
             return False
-        self.metrics.rings.inc()
+        self.metrics.wakeups.inc()
         return True
 
     def _heard_event(self, event: str, body: object) -> None:

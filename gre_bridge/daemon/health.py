@@ -38,7 +38,7 @@ def database_timeout(settings: Settings) -> float:
 
 def turn_patience(settings: Settings) -> float:
     """Seconds that a dispatcher's turn may take with these settings: a whole poll, then its calls to the database."""
-    waits = max(settings.sweep_interval, settings.fast_sweep_interval)
+    waits = max(settings.poll_interval, settings.fast_poll_interval)
     return waits + CALLS_PER_TURN * database_timeout(settings) + TURN_MARGIN
 
 

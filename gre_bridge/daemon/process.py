@@ -179,10 +179,10 @@ class DaemonProcess(ABC):
         yield
 
     def _note_call(self, function: str, seconds: float) -> None:
-        self.metrics.store_time.labels(function).observe(seconds)
+        self.metrics.database_time.labels(function).observe(seconds)
 
     def _count_request(self, function: str) -> None:
-        self.metrics.store_requests.labels(function).inc()
+        self.metrics.database_requests.labels(function).inc()
 
     def _subscribe(self, **callbacks: Callable[..., object]) -> Subscription:
         settings = self._settings
@@ -202,9 +202,9 @@ class DaemonProcess(ABC):
 
     def _on_feed_state(self, state: FeedState) -> None:
         for known in FeedState:
-            self.metrics.feed_state.labels(known.value).set(known is state)
+            self.metrics.realtime_state.labels(known.value).set(known is state)
         for reason, count in self._feed.reconnections.items():
-            counter = self.metrics.reconnections.labels(reason)
+            counter = self.metrics.realtime_reconnections.labels(reason)
             counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count
         self._feed_changed()
 

@@ -120,9 +120,9 @@ class RelayProcess(DaemonProcess):
             unlisten=store.unlisten,
             look=self._look,
             wakeups=feed,
-            slow=settings.sweep_interval,
-            fast=settings.fast_sweep_interval,
-            on_missed=self.metrics.missed.labels("relay").inc,
+            slow=settings.poll_interval,
+            fast=settings.fast_poll_interval,
+            on_missed=self.metrics.wakeups_missed.labels("relay").inc,
         )
         dispatchers = [
             Dispatcher(
@@ -135,8 +135,8 @@ class RelayProcess(DaemonProcess):
                 pace=Pace(outlet.rate),
                 tracing=self._tracing,
                 lease_seconds=settings.lease_seconds,
-                sweep_interval=settings.sweep_interval,
-                fast_sweep_interval=settings.fast_sweep_interval,
+                sweep_interval=settings.poll_interval,
+                fast_sweep_interval=settings.fast_poll_interval,
                 lanes_per_claim=1000 // outlet.rows,
                 rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
@@ -159,7 +159,7 @@ class RelayProcess(DaemonProcess):
 
     def _wake(self, sessions: frozenset[str] | None) -> None:
         """A wake-up: there may be work, in these sessions for one."""
-        self.metrics.rings.inc()
+        self.metrics.wakeups.inc()
         for dispatcher in self._dispatchers:
             dispatcher.ring(sessions or ())
         if self._poller is not None:
@@ -174,7 +174,7 @@ class RelayProcess(DaemonProcess):
         """Whether the wake-up for this row, which has been heard, would wake nobody."""
         if not all(dispatcher.has_claimed(row.id) for dispatcher in self._dispatchers):
             return False
-        self.metrics.rings.inc()
+        self.metrics.wakeups.inc()
         return True
 
     def _heard_hint(self, hint: str) -> None:

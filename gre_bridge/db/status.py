@@ -66,10 +66,10 @@ class DatabaseStatus:
             async with asyncio.timeout(WITHIN):
                 rows = await self._store.stats()
         except TimeoutError:
-            self._metrics.store_errors.labels("transient").inc()
+            self._metrics.database_errors.labels("transient").inc()
             return
         except BridgeError as error:
-            self._metrics.store_errors.labels(error.kind).inc()
+            self._metrics.database_errors.labels(error.kind).inc()
             return
         self._rows = rows
         for row in rows:

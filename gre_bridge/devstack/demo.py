@@ -39,7 +39,7 @@ SCRIPT = (
     ("player", "Thank you!"), ("staff", "See you at nine."),
 )  # fmt: skip
 _LISTENER = uuid.uuid4()
-_LIVE = 'gre_feed_state{process="relay",state="live"} 1.0'
+_LIVE = 'gre_realtime_state{process="relay",state="live"} 1.0'
 _READY_WITHIN = 60.0
 _BELL_WITHIN = 1.0
 _TYPING = 0.15

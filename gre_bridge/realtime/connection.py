@@ -292,7 +292,7 @@ class Connection:
             # The latter refuses the binding only: the channel stays joined, and dead (measured on Realtime 2.122.0).
             self._miss(bell, detail)
         else:
-            self.fail("rationed" if detail == TOO_MANY else "channel", f"{bell.name} {detail}")
+            self.fail("throttled" if detail == TOO_MANY else "channel", f"{bell.name} {detail}")
 
     def _on_system(self, payload: SuccessSystemPayload) -> None:
         """From each "Subscribed to PostgreSQL" on changes come; what came before it may be lost."""

@@ -14,7 +14,7 @@ class FeedState(StrEnum):
     """The channel for row changes is joined and not yet ready (that takes seconds)."""
     LIVE = "live"
     """Broadcasts are heard, or row changes in their place; `Feed.detail` says why."""
-    RATIONED = "rationed"
+    THROTTLED = "throttled"
     """Live, and wake-ups do not arrive all the same: Realtime drops events above the project's limit without a word."""
     WAITING = "waiting"
     STOPPED = "stopped"
@@ -41,7 +41,7 @@ class Timing:
     backoff: float = 0.5
     backoff_max: float = 30.0
     stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
-    rationed: float = 90.0
+    throttled: float = 90.0
     """Seconds without trust after a wake-up was missed. Realtime's limit is an average over 60 s: what brought one wake-up
     through says little about the next."""
     probed: float = 5.0

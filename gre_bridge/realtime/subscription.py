@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 DEAF = 15.0
 """Seconds after an outage of PostgreSQL for which bells may be lost. Realtime shows nothing of it; most of what was lost
 around one was written in the 5 s after it (measured on Realtime 2.122.0)."""
-RATIONED = "wake-ups do not arrive: the project is above Realtime's limit of events, or its database cannot send; polling"
+THROTTLED = "wake-ups do not arrive: the project is above Realtime's limit of events, or its database cannot send; polling"
 MAX_SESSIONS = 50
 """The most session ids that a ring may name (the trigger names no more)."""
 
@@ -125,8 +125,8 @@ class Subscription:
             on_change=self._update,
         )
         self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
-        self._rationed_until: float | None = None
-        self._rationing = asyncio.Event()
+        self._throttled_until: float | None = None
+        self._throttling = asyncio.Event()
         self._sooner = asyncio.Event()
         self._linked = asyncio.Event()
         self._wakened = asyncio.Event()
@@ -142,7 +142,7 @@ class Subscription:
         self.misses = 0
         """Wake-ups that should have come and did not."""
         self.reconnections: Counter[str] = Counter()
-        """Links replaced, by reason: connect, join, closed, channel, rationed, silent, renewal."""
+        """Links replaced, by reason: connect, join, closed, channel, throttled, silent, renewal."""
 
     @property
     def state(self) -> FeedState:
@@ -160,14 +160,14 @@ class Subscription:
         return self._link.ringing if self._link else frozenset()
 
     @property
-    def rationed(self) -> bool:
+    def throttled(self) -> bool:
         """Wake-ups do not arrive, though Realtime answers."""
-        return self._rationed_until is not None
+        return self._throttled_until is not None
 
     @property
     def healthy(self) -> bool:
         """Wake-ups can be relied on."""
-        return bool(self.bells) and not self.rationed and self._clock() >= self._doubted_until
+        return bool(self.bells) and not self.throttled and self._clock() >= self._doubted_until
 
     def missed(self) -> None:
         """Take note of a wake-up that should have come and did not.
@@ -179,7 +179,7 @@ class Subscription:
         self.misses += 1
         if self._link is not None:
             self._link.look_again(beat=True)
-        self._ration()
+        self._throttle()
 
     def use_changes(self, wanted: bool) -> None:
         """Subscribe to row changes too, or only where broadcasts cannot be joined."""
@@ -188,9 +188,9 @@ class Subscription:
             if self._link is not None:
                 self._link.look_again()
 
-    def _ration(self) -> None:
-        self._rationed_until = self._clock() + self._timing.rationed
-        self._rationing.set()
+    def _throttle(self) -> None:
+        self._throttled_until = self._clock() + self._timing.throttled
+        self._throttling.set()
         self._update()
 
     def doubt(self) -> None:
@@ -230,12 +230,12 @@ class Subscription:
                     if not over:
                         continue  # it stays in service until its successor is open
                 failures += 1
-                if link.over == "rationed":
-                    self._ration()
+                if link.over == "throttled":
+                    self._throttle()
                 elif (
-                    link.over == "silent" and self.rationed
+                    link.over == "silent" and self.throttled
                 ):  # so it was that: the next link is tried at once
-                    self._rationed_until = self._clock()
+                    self._throttled_until = self._clock()
                     self._sooner.set()
                 await self._drop(link, links)
                 await self._pause(failures, links)
@@ -249,19 +249,19 @@ class Subscription:
     async def _recover(self) -> None:
         """After each time without trust, ask for a wake-up: trust comes back with it."""
         while True:
-            await self._rationing.wait()
-            while (left := (self._rationed_until or 0.0) - self._clock()) > 0:
+            await self._throttling.wait()
+            while (left := (self._throttled_until or 0.0) - self._clock()) > 0:
                 self._sooner.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await self._sooner.wait()
             await self._linked.wait()
             if await self._heard_probe():
-                self._rationing.clear()
-                self._rationed_until = None
+                self._throttling.clear()
+                self._throttled_until = None
                 self._update()
             else:
-                self._ration()
+                self._throttle()
 
     async def _heard_probe(self) -> bool:
         if self._probe is None:
@@ -281,7 +281,7 @@ class Subscription:
         self.turned = self._clock()
         if link.rows != self._rows:
             return -math.inf
-        sound = link.complete and not self.rationed
+        sound = link.complete and not self.throttled
         return link.born + (self._timing.renew if sound else self._timing.retry)
 
     async def _drop(self, link: Connection, links: list[Connection]) -> None:
@@ -307,8 +307,8 @@ class Subscription:
         elif not self._linked.is_set():
             self.heard_since = self._clock()
             self._linked.set()
-        if state is FeedState.LIVE and self.rationed:
-            state, detail = FeedState.RATIONED, f"{detail}; {RATIONED}".removeprefix("; ")
+        if state is FeedState.LIVE and self.throttled:
+            state, detail = FeedState.THROTTLED, f"{detail}; {THROTTLED}".removeprefix("; ")
         shown = (state, detail, self.healthy)
         if shown == self._shown:
             return

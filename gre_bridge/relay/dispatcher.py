@@ -300,7 +300,7 @@ class Dispatcher:
         return replace(claim, lanes=tuple(x for x in claim.lanes if x.key not in ours)) if ours else claim
 
     def _claim_failed(self, error: BridgeError) -> None:
-        self._metrics.store_errors.labels(error.kind).inc()
+        self._metrics.database_errors.labels(error.kind).inc()
         if self._errors == 0 or str(error) != self.last_error:
             log.warning("cannot claim", sink=self.sink.name, error=str(error), kind=error.kind)
         self._errors += 1

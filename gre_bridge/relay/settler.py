@@ -268,7 +268,7 @@ class Settler:
                 reraise=True,
             )(self._store.settle, sink=self._sink, results=batch)
         except PermanentError as error:
-            self._metrics.store_errors.labels(error.kind).inc()
+            self._metrics.database_errors.labels(error.kind).inc()
             return await self._divide(batch, error)
 
     async def _pause_for(self, seconds: float) -> None:
@@ -280,7 +280,7 @@ class Settler:
     def _failed(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
         kind = error.kind if isinstance(error, BridgeError) else "bug"
-        self._metrics.store_errors.labels(kind).inc()
+        self._metrics.database_errors.labels(kind).inc()
         if attempt.attempt_number == 1:
             log.warning("cannot settle", sink=self._sink, error=str(error), kind=kind)
 

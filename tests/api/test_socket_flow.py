@@ -131,8 +131,8 @@ async def test_every_door_reaches_every_socket_once_and_in_order(
 @pytest.fixture
 def sweepless(stack_process: StackProcess) -> Iterator[Worker]:
     """A daemon that hears of news by its bells, or much later than any test waits."""
-    with stack_process.worker(GRE_SWEEP_INTERVAL="300") as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
+    with stack_process.worker(GRE_POLL_INTERVAL="300") as worker:
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
         yield worker
         worker.stop()  # (of one that is killed the last beat would count for a minute)
 

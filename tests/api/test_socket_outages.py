@@ -17,7 +17,7 @@ import pytest
 from tests.api.client import Follower, entered
 from tests.support.stack import StackProcess, Worker
 
-SETTINGS = {"GRE_AUTH_FAILURES_PER_MINUTE": "100000", "GRE_FAST_SWEEP_INTERVAL": "0.5"}
+SETTINGS = {"GRE_AUTH_FAILURES_PER_MINUTE": "100000", "GRE_FAST_POLL_INTERVAL": "0.5"}
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ async def test_a_typing_flood_of_twenty_sockets_is_swallowed(api: Api, player_id
         entered(api.worker.url, mine) as one,
         entered(api.worker.url, mine) as two,
     ):
-        calls = api.worker.metric("gre_store_requests_total", process="api")
+        calls = api.worker.metric("gre_database_requests_total", process="api")
         began = time.monotonic()
         for n in range(45):
             for client in (one, two):
@@ -152,7 +152,7 @@ async def test_a_typing_flood_of_twenty_sockets_is_swallowed(api: Api, player_id
         heard = desk.all("typing", sessionId=session)
         assert 1 <= len(heard) <= most
         # (Nor does a session that is not known cost a read each time.)
-        assert api.worker.metric("gre_store_requests_total", process="api") - calls <= most + 20
+        assert api.worker.metric("gre_database_requests_total", process="api") - calls <= most + 20
         await one.send("send_message", message="still served", clientId="x")
         await one.hear("message_ack", clientId="x")
 
@@ -163,11 +163,13 @@ async def test_a_status_is_set_on_change_only(api: Api, player_id: int) -> None:
     mine = api.stack.keys.user_token("staff", staff_id=staff_id)
     async with entered(api.worker.url, mine) as desk:
         await desk.hear("staff_status", staffId=staff_id, status="online")
-        before = api.worker.metric("gre_store_requests_total", function="gre_set_online_status")
+        before = api.worker.metric("gre_database_requests_total", function="gre_set_online_status")
         for _ in range(30):
             await desk.send("set_status", status="online")
         for status in ("away", "away", "online"):
             await desk.send("set_status", status=status)
         await desk.hear("staff_status", staffId=staff_id, status="away")
         await desk.until(lambda: desk.all("staff_status", staffId=staff_id)[-1]["status"] == "online")
-        assert api.worker.metric("gre_store_requests_total", function="gre_set_online_status") == before + 2
+        assert (
+            api.worker.metric("gre_database_requests_total", function="gre_set_online_status") == before + 2
+        )

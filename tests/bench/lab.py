@@ -217,7 +217,9 @@ class Lab:
                 for worker in workers:
                     wait_until(worker._ready, 60, what="/readyz")
                     wait_until(
-                        lambda w=worker: w.metric("gre_feed_state", state="live") == 1, 30, what="a live feed"
+                        lambda w=worker: w.metric("gre_realtime_state", state="live") == 1,
+                        30,
+                        what="a live feed",
                     )
             yield running
         finally:

@@ -172,7 +172,7 @@ def drain_once(
         if own:
             wait_until(lambda: all(worker._ready() for worker in running.workers), 30, what="/readyz")
             supabase = sum(
-                running.metric("gre_store_requests_total", function=f"gre_relay_{name}_v1")
+                running.metric("gre_database_requests_total", function=f"gre_relay_{name}_v1")
                 for name in ("claim", "settle", "exchange", "extend", "release")
             )
     state = lab.state()

@@ -20,10 +20,10 @@ UNHARMED = 1.5
 """A message takes some 10 ms; the rest is for a machine with two busy cores."""
 BOTH = dict.fromkeys(SINKS, UNHARMED)
 PUSHER, ONESIGNAL = {"pusher": UNHARMED}, {"onesignal": UNHARMED}
-SWEPT = dict.fromkeys(SINKS, 2.0)
-"""No bell, and the worker knows it: a sweep each second."""
-DEAF = dict.fromkeys(SINKS, 6.5)
-"""No bell, and the worker does not know it yet: GRE_SWEEP_INTERVAL, 5 s."""
+POLLED = dict.fromkeys(SINKS, 2.0)
+"""No wake-up, and the worker knows it: a poll each second."""
+UNNOTICED = dict.fromkeys(SINKS, 6.5)
+"""No wake-up, and the worker does not know it yet: GRE_POLL_INTERVAL, 5 s."""
 
 SHARED = dict.fromkeys(SINKS, 2.0)
 """Events that share a request with one that fails it: they go again after a moment, on their own or with others."""
@@ -113,44 +113,44 @@ def _realtime() -> list[Case]:
     return [
         Case(
             name="realtime-refuses", what="Realtime drops its sockets and refuses new ones (502)",
-            fault=b.realtime(refuse=True), lasts=4, recovers=back, others=SWEPT, soak=True,
+            fault=b.realtime(refuse=True), lasts=4, recovers=back, others=POLLED, soak=True,
         ),
         Case(
             name="realtime-accepts-and-closes", what="Realtime accepts each socket and closes it",
-            fault=b.realtime(accept_then_close=True), lasts=4, recovers=back, others=SWEPT, soak=True,
+            fault=b.realtime(accept_then_close=True), lasts=4, recovers=back, others=POLLED, soak=True,
         ),
         Case(
             name="realtime-half-open", what="Realtime's sockets are silent: no frame comes, none is answered",
-            fault=b.realtime(drop=False, mute=True), lasts=8, recovers=HEARD_BY_HEARTBEAT, others=DEAF,
+            fault=b.realtime(drop=False, mute=True), lasts=8, recovers=HEARD_BY_HEARTBEAT, others=UNNOTICED,
         ),
         Case(
             name="realtime-deaf", what="Realtime is joined and answers, but no wake-up arrives",
-            fault=b.realtime(drop=False, deaf=True), lasts=8, recovers=6.5, others=DEAF, short=True, soak=True,
+            fault=b.realtime(drop=False, deaf=True), lasts=8, recovers=6.5, others=UNNOTICED, short=True, soak=True,
         ),
         Case(
             name="realtime-join-unanswered", what="Realtime's sockets are dropped, and no join is answered",
-            fault=b.realtime(ignore_joins=True), lasts=4, recovers=35, others=SWEPT,
+            fault=b.realtime(ignore_joins=True), lasts=4, recovers=35, others=POLLED,
         ),
         Case(
             name="realtime-channel-closed", what="Realtime closes the channels (phx_close)",
-            fault=b.action("realtime", {"action": "phx_close_all"}), lasts=2, recovers=5, others=SWEPT, soak=True,
+            fault=b.action("realtime", {"action": "phx_close_all"}), lasts=2, recovers=5, others=POLLED, soak=True,
         ),
         Case(
             name="realtime-system-error", what="Realtime sends each channel a system message of status error",
             fault=b.action("realtime", {"action": "system_error_all", "message": "Too many messages per second"}),
-            lasts=2, recovers=5, others=SWEPT, soak=True,
+            lasts=2, recovers=5, others=POLLED, soak=True,
         ),
         Case(
             name="realtime-token-expires", what="the worker's key runs out while it is joined; then it gets a new one",
-            fault=b.token_expires, lasts=4, recovers=2, others=SWEPT,
+            fault=b.token_expires, lasts=4, recovers=2, others=POLLED,
         ),
         Case(
             name="realtime-system-late", what='after a reconnection "Subscribed to PostgreSQL" comes 6 s late',
-            fault=b.realtime(system_delay=6.0), lasts=6, recovers=6, others=SWEPT, soak=True,
+            fault=b.realtime(system_delay=6.0), lasts=6, recovers=6, others=POLLED, soak=True,
         ),
         Case(
             name="realtime-drops-rows", what="Realtime loses 7 of 10 rows and broadcasts, and tells nobody",
-            fault=b.realtime(drop=False, drop_changes=0.7, drop_broadcasts=0.7), lasts=4, recovers=6.5, others=DEAF,
+            fault=b.realtime(drop=False, drop_changes=0.7, drop_broadcasts=0.7), lasts=4, recovers=6.5, others=UNNOTICED,
             soak=True,
         ),
     ]  # fmt: skip
@@ -182,7 +182,7 @@ def _database() -> list[Case]:
         ),
         Case(
             name="settle-committed-unanswered", what="settles commit, but time out at the worker", lasts=4,
-            recovers=back + 2, fault=b.face("rest", mode="stall", **b.SETTLE), env=_IMPATIENT, others=DEAF,
+            recovers=back + 2, fault=b.face("rest", mode="stall", **b.SETTLE), env=_IMPATIENT, others=UNNOTICED,
         ),
         Case(
             name="postgrest-stalls", what="every call commits, and none is answered", lasts=4, recovers=back + 2,

@@ -102,11 +102,11 @@ def _play(scene: Scene, case: Case, report: Report) -> None:
 def _bells(scene: Scene) -> bool:
     """Whether every worker is connected to Realtime; notes since when, if it was not from the start.
 
-    One that is rationed is: what it does instead of waiting for wake-ups is judged by how quick messages are.
+    One that is throttled is: what it does instead of waiting for wake-ups is judged by how quick messages are.
     """
     live = all(
-        worker.metric("gre_feed_state", state="live") == 1
-        or worker.metric("gre_feed_state", state="rationed", process="relay") == 1
+        worker.metric("gre_realtime_state", state="live") == 1
+        or worker.metric("gre_realtime_state", state="throttled", process="relay") == 1
         for worker in scene.workers
     )
     if not live:

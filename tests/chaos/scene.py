@@ -98,7 +98,7 @@ class Scene:
     def until_live(self, worker: Worker, within: float = 30.0) -> None:
         """Wait until a worker relays and both its bells ring."""
         wait_until(worker._ready, within, what="a worker that is ready")
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, within, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, within, what="a live feed")
 
     def check(self, good: object, problem: str) -> None:
         """Note a problem unless all is well."""

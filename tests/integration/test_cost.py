@@ -30,7 +30,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     with stack.worker() as worker:
         stack.drained(90)
         calls = {
-            name: worker.metric("gre_store_requests_total", function=f"gre_relay_{name}_v1")
+            name: worker.metric("gre_database_requests_total", function=f"gre_relay_{name}_v1")
             for name in ("claim", "settle", "exchange", "extend", "release")
         }
         requests = worker.metric("gre_sink_requests_total", sink="pusher")
@@ -52,21 +52,23 @@ def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_though_two_s
     stack: StackProcess,
 ) -> None:
     with stack.worker() as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 20, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live feed")
         stack.insert(player_id=1, sender="player", message="opens the session")
         stack.drained()
         names = ("gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1")
 
         def words() -> float:
-            return worker.metric("gre_store_requests_total", function="gre_relay_listen_v1", process="relay")
+            return worker.metric(
+                "gre_database_requests_total", function="gre_relay_listen_v1", process="relay"
+            )
 
-        before = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
+        before = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
         for _ in range(4):
             spoken = words()
             wait_until(lambda n=spoken: words() > n, 30, what="some seconds")  # type: ignore[misc]
             stack.insert(player_id=1, sender="player", message="one")
             stack.drained()
-        after = {name: worker.metric("gre_store_requests_total", function=name) for name in names}
+        after = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
     # And what the worker looks by itself, a second after each and two seconds later; a claim that found its lane just being
     # written, and answers on both sides of a moment.
     assert sum(after.values()) - sum(before.values()) <= 4 * (2 + 3) + 6

@@ -112,10 +112,10 @@ def test_something_broken_exits_with_1_and_programs_get_json(stack: StackProcess
 
 
 def test_variables_that_are_wrong_are_all_named_and_exit_with_2(stack: StackProcess) -> None:
-    done = doctor({**stack.env, "SUPABASE_URL": "nonsense", "GRE_SWEEP_INTERVAL": "soon"}, "--json")
+    done = doctor({**stack.env, "SUPABASE_URL": "nonsense", "GRE_POLL_INTERVAL": "soon"}, "--json")
     told = [one["found"] for one in json.loads(done.stdout)["checks"]]
     assert done.returncode == 2 and len(told) == 2
-    assert told[0].startswith("SUPABASE_URL: ") and told[1].startswith("GRE_SWEEP_INTERVAL: ")
+    assert told[0].startswith("SUPABASE_URL: ") and told[1].startswith("GRE_POLL_INTERVAL: ")
 
 
 # Keys and addresses ---------------------------------------------------------------------------------------------------

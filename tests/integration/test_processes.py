@@ -99,7 +99,7 @@ def test_the_relay_is_killed_and_the_api_answers_throughout(stack: StackProcess)
 
 def test_the_api_is_killed_and_no_delivery_waits(stack: StackProcess) -> None:
     with stack.worker() as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
         before = worker.pids
         with talking(stack) as written:
             for _ in range(2):
@@ -114,7 +114,7 @@ def test_the_api_is_killed_and_no_delivery_waits(stack: StackProcess) -> None:
 
 def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) -> None:
     with stack.worker() as worker, ThreadPoolExecutor(16) as pool:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
         before = worker.pids
         if sys.platform == "linux":
             assert int(Path(f"/proc/{before['api']}/oom_score_adj").read_text()) >= 500
@@ -461,8 +461,8 @@ def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(
             == 1
         )
         assert worker.metric("gre_http_request_seconds_count", route="/api/gre-chat/send") == 2
-        assert worker.metric("gre_store_call_seconds_count", process="relay") > 0
-        assert worker.metric("gre_store_call_seconds_count", process="api") > 0
+        assert worker.metric("gre_database_request_seconds_count", process="relay") > 0
+        assert worker.metric("gre_database_request_seconds_count", process="api") > 0
     text = worker.log.read_text()
     assert "whispered" not in text and token not in text
 

@@ -75,7 +75,9 @@ def test_realtime_rest_and_sinks_go_through_the_proxy_of_all(stack: StackProcess
         ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"), ""
     )
     with stack.worker("relay", ALL_PROXY=address, **nothing) as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 30, what="a live subscription")
+        wait_until(
+            lambda: worker.metric("gre_realtime_state", state="live") == 1, 30, what="a live subscription"
+        )
         assert proxy.tunnels == 1, "Realtime's connection"
         assert stack.insert(player_id=29, sender="player", message="through").status_code == 201
         stack.drained()

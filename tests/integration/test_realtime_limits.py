@@ -72,15 +72,15 @@ def test_somebody_elses_broadcasts_use_the_limit_up_and_cost_us_little(stack: St
     with stack.worker() as worker, flood(stack, 300):
         wait_until(lambda: spent(stack), 30, what="the limit")
 
-        def rationed() -> bool:
+        def throttled() -> bool:
             stack.insert(player_id=1, sender="player", message="x")
-            return worker.metric("gre_feed_state", state="rationed", process="relay") == 1
+            return worker.metric("gre_realtime_state", state="throttled", process="relay") == 1
 
-        wait_until(rationed, 60, every=1.0, what="the worker to notice that wake-ups are dropped")
+        wait_until(throttled, 60, every=1.0, what="the worker to notice that wake-ups are dropped")
         assert dropped(stack) > 0
         stack.drained()
         pace = at_rate(stack, [worker], 5, 10)
-        assert worker.metric("gre_feed_state", state="rationed", process="relay") == 1
+        assert worker.metric("gre_realtime_state", state="throttled", process="relay") == 1
     assert pace.p50 < 60, pace
     assert pace.reconnections == 0, pace
     assert (pace.lost, pace.out_of_order) == (0, 0), pace

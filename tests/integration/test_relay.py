@@ -180,8 +180,8 @@ def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
         writing = write(stack, 1000, SESSIONS, WRITERS)
         writing.join(120)
         stack.drained(60)
-        assert worker.metric("gre_bells_total") == 0
-        assert worker.metric("gre_feed_state", state="live") == 0
+        assert worker.metric("gre_wakeups_total") == 0
+        assert worker.metric("gre_realtime_state", state="live") == 0
     verdict = judge(stack)
     assert verdict.committed == 1000
     assert verdict.lost == {"pusher": [], "onesignal": []}
@@ -308,8 +308,8 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
 
 def test_an_idle_worker_costs_next_to_nothing(stack: StackProcess) -> None:
     interval, seconds = 5, 15
-    with stack.worker(GRE_SWEEP_INTERVAL=str(interval)) as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, 15, what="a live feed")
+    with stack.worker(GRE_POLL_INTERVAL=str(interval)) as worker:
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 15, what="a live feed")
         # The claims that follow the last bell of the start.
         wait_until(lambda: _steady(worker), 15, every=1.0, what="quiet")
         cpu = _cpu(worker)
@@ -336,4 +336,4 @@ def _steady(worker: Worker) -> bool:
 def _asked(worker: Worker) -> float:
     """Calls with a claim in them."""
     names = ("gre_relay_claim_v1", "gre_relay_exchange_v1")
-    return sum(worker.metric("gre_store_requests_total", function=name) for name in names)
+    return sum(worker.metric("gre_database_requests_total", function=name) for name in names)

@@ -90,7 +90,7 @@ def test_a_worker_with_nothing_to_send_does_not_go_on_saying_that_the_service_is
     stack: StackProcess,
 ) -> None:
     """Three messages in an outage, two workers, and no traffic afterwards."""
-    settings = {"GRE_SWEEP_INTERVAL": "1"}
+    settings = {"GRE_POLL_INTERVAL": "1"}
     with stack.worker(**settings) as one, stack.worker(**settings) as other:
         stack.fault("pusher", {"status": 500})
         for n in range(6):

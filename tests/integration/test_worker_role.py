@@ -30,17 +30,17 @@ def rest(stack: StackProcess, method: str, path: str, **options: Any) -> httpx.R
 
 def test_a_daemon_relays_with_the_workers_token_and_hears_wake_ups(stack: StackProcess) -> None:
     with stack.worker(SUPABASE_SERVICE_KEY=token(stack)) as worker:
-        wait_until(lambda: worker.metric("gre_feed_state", state="live") == 1, what="the feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="the feed")
         assert "no broadcast" not in worker.log.read_text()
         assert "no postgres_changes" not in worker.log.read_text()
-        rung = worker.metric("gre_bells_total")
+        rung = worker.metric("gre_wakeups_total")
         for n in range(5):
             assert stack.insert(player_id=29, sender="player", message=f"m{n}").status_code == 201
         assert stack.insert(player_id=29, sender="staff", sender_id="s1", message="hello").status_code == 201
         queued = {"message_id": "queued", "session_id": "queued", "seq": 1}
         stack.insert("push_notifications", audience="staff", title="queued", data=queued)
         stack.drained()
-        wait_until(lambda: worker.metric("gre_bells_total") >= rung + 2, what="wake-ups")
+        wait_until(lambda: worker.metric("gre_wakeups_total") >= rung + 2, what="wake-ups")
         told, *_ = sorted(
             rest(stack, "POST", "rpc/gre_relay_status", json={}).json()["workers"],
             key=lambda one: one["info"]["process"] != "relay",

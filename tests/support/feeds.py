@@ -26,7 +26,7 @@ FAST = {
     "backoff": 0.02,
     "backoff_max": 0.1,
     "stable": 30.0,
-    "rationed": 1e6,
+    "throttled": 1e6,
     "probed": 5.0,
 }
 

@@ -80,8 +80,8 @@ def at_rate(
 ) -> Pace:
     """Write so many messages a second, wait until they have arrived, and count."""
     answered: dict[str, float] = {}
-    calls = sum(worker.metric("gre_store_requests_total") for worker in workers)
-    links = sum(worker.metric("gre_feed_reconnections_total") for worker in workers)
+    calls = sum(worker.metric("gre_database_requests_total") for worker in workers)
+    links = sum(worker.metric("gre_realtime_reconnections_total") for worker in workers)
     events, used, began = handed_out(stack) + wakeups_sent(stack), cpu(workers), time.time()
 
     def write(writer: int) -> None:
@@ -103,8 +103,8 @@ def at_rate(
     stack.drained()
     used = (cpu(workers) - used) / took
     events = handed_out(stack) + wakeups_sent(stack) - events
-    calls = sum(worker.metric("gre_store_requests_total") for worker in workers) - calls
-    links = sum(worker.metric("gre_feed_reconnections_total") for worker in workers) - links
+    calls = sum(worker.metric("gre_database_requests_total") for worker in workers) - calls
+    links = sum(worker.metric("gre_realtime_reconnections_total") for worker in workers) - links
     late = sorted(
         max(0.0, item["at"] - answered[item["data"]["id"]]) * 1000
         for item in stack.received("pusher")

@@ -128,9 +128,9 @@ class Worker:
                 f'{k}="{v}"' in line for k, v in labels.items()
             ):
                 values[line.partition('process="')[2].partition('"')[0]] += float(line.rsplit(" ", 1)[1])
-        if name == "gre_feed_state" and values:
+        if name == "gre_realtime_state" and values:
             return min(values.values())
-        if name == "gre_bells_total" and "relay" in values:
+        if name == "gre_wakeups_total" and "relay" in values:
             return values["relay"]
         return sum(values.values())
 

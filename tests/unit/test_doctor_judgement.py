@@ -354,7 +354,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_older_names_and_unknown_names_are_told(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text(
-        "GRE_SWEEP_INTERVALL=3\nGRE_DEV_STACK=x\nGRE_METRICS_TOKEN_FILE=/run/x\nSTAFF_PORTAL_SUPABASE_SERVICE_KEY=old-key\n"
+        "GRE_POLL_INTERVALL=3\nGRE_DEV_STACK=x\nGRE_METRICS_TOKEN_FILE=/run/x\nSTAFF_PORTAL_SUPABASE_SERVICE_KEY=old-key\n"
     )
     file.chmod(0o600)
     clean.setenv("STAFF_PORTAL_SUPABASE_URL", URL)
@@ -363,7 +363,7 @@ def test_older_names_and_unknown_names_are_told(clean: pytest.MonkeyPatch, tmp_p
     assert told == {
         "STAFF_PORTAL_SUPABASE_URL is set, but SUPABASE_URL wins over it": "remove STAFF_PORTAL_SUPABASE_URL",
         "STAFF_PORTAL_SUPABASE_SERVICE_KEY is an older name": "rename it to SUPABASE_SERVICE_KEY",
-        "GRE_SWEEP_INTERVALL is not a variable of gre-bridge": "GRE_SWEEP_INTERVAL?",
+        "GRE_POLL_INTERVALL is not a variable of gre-bridge": "GRE_POLL_INTERVAL?",
     }
 
 

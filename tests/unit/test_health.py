@@ -311,24 +311,25 @@ async def test_metrics_are_served_while_the_database_is_down() -> None:
     operator.figures.error = TransientError("gre_relay_stats_v1: PGRST001")
     answer = await operator.ask("/metrics")
     assert answer.status_code == 200
-    assert 'gre_store_errors_total{kind="transient",process="relay"} 1.0' in answer.text
+    assert 'gre_database_errors_total{kind="transient",process="relay"} 1.0' in answer.text
 
 
 async def test_the_metrics_of_both_processes_are_one_text_with_the_backlog_once() -> None:
     async with two() as (relay, api):
-        relay.metrics.rings.inc(3)
-        api.metrics.rings.inc(5)
+        relay.metrics.wakeups.inc(3)
+        api.metrics.wakeups.inc(5)
         for operator in (api, relay, api):
             text = (await operator.ask("/metrics")).text
-            assert text.count("# TYPE gre_bells_total counter\n") == 1
-            assert 'gre_bells_total{process="relay"} 3.0\ngre_bells_total{process="api"} 5.0\n' in text or (
-                'gre_bells_total{process="api"} 5.0\ngre_bells_total{process="relay"} 3.0\n' in text
+            assert text.count("# TYPE gre_wakeups_total counter\n") == 1
+            assert (
+                'gre_wakeups_total{process="relay"} 3.0\ngre_wakeups_total{process="api"} 5.0\n' in text
+                or ('gre_wakeups_total{process="api"} 5.0\ngre_wakeups_total{process="relay"} 3.0\n' in text)
             )
             assert [line for line in text.splitlines() if line.startswith("gre_backlog{")] == [
                 'gre_backlog{process="relay",sink="pusher"} 7.0'
             ]
             one = (await operator.ask("/metrics?process=api")).text
-            assert 'gre_bells_total{process="api"}' in one and 'process="relay"' not in one
+            assert 'gre_wakeups_total{process="api"}' in one and 'process="relay"' not in one
 
 
 def test_merged_text_keeps_every_sample_under_its_own_metric() -> None:
@@ -412,5 +413,5 @@ async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 120])
 def test_a_loop_may_take_as_long_as_its_calls_may(timeout: float) -> None:
-    patience = turn_patience(settings(request_timeout=timeout, lease_seconds=300, sweep_interval=300))
+    patience = turn_patience(settings(request_timeout=timeout, lease_seconds=300, poll_interval=300))
     assert patience > 300 + 2 * timeout

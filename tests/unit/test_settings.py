@@ -145,8 +145,8 @@ def test_a_blank_variable_is_no_value(given: pytest.MonkeyPatch, name: str, blan
         ("ONESIGNAL_APP_ID", "not-a-uuid"),
         ("ONESIGNAL_API_URL", "api.onesignal.com"),
         ("GRE_PUSHER_CONCURRENCY", "0"),
-        ("GRE_SWEEP_INTERVAL", "soon"),
-        ("GRE_SWEEP_INTERVAL", "nan"),
+        ("GRE_POLL_INTERVAL", "soon"),
+        ("GRE_POLL_INTERVAL", "nan"),
         ("GRE_LEASE_SECONDS", "inf"),
         ("GRE_MAX_ATTEMPTS", "2.5"),
         ("GRE_HTTP_PORT", "http"),
@@ -347,9 +347,9 @@ def test_blank_optional_variables_count_as_not_set(given: pytest.MonkeyPatch) ->
     assert settings.metrics_token is None
 
 
-def test_the_fast_sweep_is_never_slower_than_the_slow_one(given: pytest.MonkeyPatch) -> None:
-    given.setenv("GRE_SWEEP_INTERVAL", "0.5")
-    assert load_settings().fast_sweep_interval == 0.5
+def test_the_fast_poll_is_never_slower_than_the_slow_one(given: pytest.MonkeyPatch) -> None:
+    given.setenv("GRE_POLL_INTERVAL", "0.5")
+    assert load_settings().fast_poll_interval == 0.5
 
 
 # Secrets in files -------------------------------------------------------------------------------------------
@@ -566,10 +566,11 @@ def test_all_that_is_wrong_is_said_at_once(given: pytest.MonkeyPatch) -> None:
 
 
 def test_names_that_nobody_reads_are_told_with_the_nearest() -> None:
-    names = ["GRE_SWEEP_INTERVALL", "PUSHER_SECERT", "GRE_DEV_STACK", "SUPABASE_JWT_SECRET", "PUSHER_SERVICE_HOST", "PUSHER_PORT_6001_TCP",
+    names = ["GRE_POLL_INTERVALL", "GRE_SWEEP_INTERVAL", "PUSHER_SECERT", "GRE_DEV_STACK", "SUPABASE_JWT_SECRET", "PUSHER_SERVICE_HOST", "PUSHER_PORT_6001_TCP",
              "PUSHER_KEY", "PATH", "SUPABASE_DB_URL_FILE"]  # fmt: skip
     assert unknown_names(names, known_names()) == [
-        ("GRE_SWEEP_INTERVALL", "GRE_SWEEP_INTERVAL"),
+        ("GRE_POLL_INTERVALL", "GRE_POLL_INTERVAL"),
+        ("GRE_SWEEP_INTERVAL", "GRE_POLL_INTERVAL"),
         ("PUSHER_SECERT", "PUSHER_SECRET"),
     ]
 

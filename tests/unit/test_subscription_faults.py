@@ -155,12 +155,12 @@ async def test_missed_wake_ups_are_polled_for_and_no_reason_to_connect_again(ser
         elif len(probes) == 2:
             raise TransientError("away")
 
-    async with running(server, probe=probe, rationed=0.3, probed=0.2) as it:
+    async with running(server, probe=probe, throttled=0.3, probed=0.2) as it:
         await until(it.live)
         heartbeats, began = server.heartbeats, time.monotonic()
         it.feed.missed()
         assert not it.feed.healthy
-        assert it.feed.state is FeedState.RATIONED
+        assert it.feed.state is FeedState.THROTTLED
         assert "limit of events" in it.feed.detail
         await until(lambda: server.heartbeats == heartbeats + 1)
         await server.broadcast({"sessions": [S1]})
@@ -200,8 +200,8 @@ async def test_a_channel_that_the_limit_shut_down_is_joined_again_and_not_relied
         channel = server.live("gre:relay")[0]
         await channel.system("Too many messages per second", "error", extension="system")
         await channel.send("phx_close", {}, channel.join_ref)
-        await until(lambda: server.connections == 2 and it.feed.state is FeedState.RATIONED)
-        assert it.feed.reconnections == {"rationed": 1}
+        await until(lambda: server.connections == 2 and it.feed.state is FeedState.THROTTLED)
+        assert it.feed.reconnections == {"throttled": 1}
         assert not it.feed.healthy
 
 

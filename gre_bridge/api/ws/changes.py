@@ -47,7 +47,7 @@ class ChangeReader:
             wakeups=wakeups,
             slow=slow,
             fast=fast,
-            on_missed=metrics.missed.labels("sockets").inc,
+            on_missed=metrics.wakeups_missed.labels("sockets").inc,
             clock=clock,
         )
         self.poller.activate(False)

@@ -212,7 +212,7 @@ class Hub:
                 failures = 0
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1
-                self._metrics.store_errors.labels(_kind(error)).inc()
+                self._metrics.database_errors.labels(_kind(error)).inc()
                 if failures == 1:
                     log.warning("the sockets wait for the database", problem=_kind(error))
                 self._rung.set()

@@ -128,7 +128,7 @@ class PresenceTracker:
                 self._met.set()
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 kind = error.kind if isinstance(error, BridgeError) else "unreadable"
-                self._metrics.store_errors.labels(kind).inc()
+                self._metrics.database_errors.labels(kind).inc()
                 if not self._met.is_set():
                     self._rung.set()
             # With thousands of people here a beat is work: it takes a sixth of the time at most.

@@ -244,7 +244,7 @@ class Subscriber:
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1
                 kind = error.kind if isinstance(error, BridgeError) else "unreadable"
-                self._metrics.store_errors.labels(kind).inc()
+                self._metrics.database_errors.labels(kind).inc()
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
 
     async def _read(self) -> None:
