@@ -9,8 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from gre_bridge.db.answers import (
+    ActorClaim,
+    CatchUp,
+    ChangedSession,
+    ClosedSession,
+    DeadLetterPage,
+    HistoryPage,
+    HubNews,
+    OnlineStaff,
+    PlayerEnabled,
+    PlayerState,
+    Presence,
+    QueuePage,
+    ReadMark,
+    SessionPage,
+    StaffMember,
+    StoredMessage,
+)
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
 from gre_bridge.db.relay import clocks_differ, explain
 from gre_bridge.db.types import Json
@@ -18,6 +36,8 @@ from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.polling import Listening
 
 _BAD_VALUE = ("22", "23", "54")  # classes of SQLSTATE: data exception, integrity constraint, beyond a limit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +58,7 @@ class Identity:
     user_id: str | None = None
 
     @property
-    def claim(self) -> Json:
+    def claim(self) -> ActorClaim:
         """What `gre_hub_presence_v1` asks, to tell whether it still holds."""
         return {
             "sub": self.user_id, "role": self.role, "player_id": self.player_id, "staff_id": self.staff_id,
@@ -89,11 +109,17 @@ class UserDatabase:
         """Close the connections."""
         await self._rest.aclose()
 
-    async def _object(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Json:
+    async def _object(
+        self, shape: type[T], function: str, arguments: Mapping[str, Any], caller: Caller | None
+    ) -> T:
+        """Call a function that answers an object of this `shape`. Raise TransientError for any other answer."""
         answer = await self._call(function, arguments, caller)
-        if not isinstance(answer, dict):
+        if (
+            not isinstance(answer, dict)
+            or not getattr(shape, "__required_keys__", frozenset()) <= answer.keys()
+        ):
             raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
-        return answer
+        return cast("T", answer)
 
     async def _call(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Any:
         self.on_request(function)
@@ -105,7 +131,7 @@ class UserDatabase:
 
     async def whoami(self, caller: Caller) -> Identity:
         """Who the caller is; Refused (401) for a token that the database does not accept."""
-        found = await self._object("gre_whoami", {}, caller)
+        found = await self._object(dict[str, Any], "gre_whoami", {}, caller)
         expires = found["expires_at"]
         return Identity(
             role=found["role"],
@@ -127,9 +153,10 @@ class UserDatabase:
         message_id: str | None = None,
         sender: str | None = None,
         player_name: str | None = None,
-    ) -> Json:
+    ) -> StoredMessage:
         """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`."""
         answer = await self._object(
+            StoredMessage,
             "gre_send_message",
             {
                 "p_message": message,
@@ -152,9 +179,10 @@ class UserDatabase:
         session_id: str | None = None,
         player_id: int | None = None,
         message_id: str | None = None,
-    ) -> Json:
+    ) -> StoredMessage:
         """Send staff's answer, as `send`."""
         answer = await self._object(
+            StoredMessage,
             "gre_staff_reply",
             {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
             caller,
@@ -173,9 +201,10 @@ class UserDatabase:
         after_seq: int | None = None,
         limit: int = 200,
         sessions: bool = False,
-    ) -> Json:
+    ) -> HistoryPage:
         """Read one page: {"messages": [M, …] ascending, "next", "has_more", "session", "sessions"}."""
         return await self._object(
+            HistoryPage,
             "gre_chat_history",
             {
                 "p_player_id": player_id,
@@ -197,34 +226,36 @@ class UserDatabase:
         assigned: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Json:
+    ) -> SessionPage:
         """List sessions, latest activity first: {"sessions": [S, …], "next": cursor | None}."""
         return await self._object(
+            SessionPage,
             "gre_list_sessions",
             {"p_status": status, "p_assigned": assigned, "p_limit": limit, "p_cursor": cursor},
             caller,
         )
 
-    async def catch_up(self, caller: Caller, since: Mapping[str, int] | None) -> Json:
+    async def catch_up(self, caller: Caller, since: Mapping[str, int] | None) -> CatchUp:
         """Read from where on a reader missed something since these seqs, and the sessions that it should know.
 
         {"sessions": [S, …], "positions": {session id: seq}}, see `gre_catch_up`; the messages are read with `news`.
         """
-        return await self._object("gre_catch_up", {"p_since": since, "p_total": 0}, caller)
+        return await self._object(CatchUp, "gre_catch_up", {"p_since": since, "p_total": 0}, caller)
 
-    async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> Json:
+    async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> ReadMark:
         """Mark as read: {"session_id", "by", "up_to_seq", "timestamp", "changed"}."""
         answer = await self._object(
-            "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
+            ReadMark, "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
         )
         self.on_write(session_id)
         return answer
 
     async def set_session_status(
         self, caller: Caller, *, session_id: str, status: str, staff_id: str | None = None
-    ) -> Json:
+    ) -> ChangedSession:
         """Set active, assigned or closed: {"session": S}."""
         answer = await self._object(
+            ChangedSession,
             "gre_set_session_status",
             {"p_session_id": session_id, "p_status": status, "p_staff_id": staff_id},
             caller,
@@ -232,17 +263,17 @@ class UserDatabase:
         self.on_write(session_id)
         return answer
 
-    async def close_session(self, caller: Caller, player_id: int) -> Json:
+    async def close_session(self, caller: Caller, player_id: int) -> ClosedSession:
         """Close the player's open session: {"session": S | None}."""
-        answer = await self._object("gre_close_session", {"p_player_id": player_id}, caller)
+        answer = await self._object(ClosedSession, "gre_close_session", {"p_player_id": player_id}, caller)
         if answer["session"] is not None:
             self.on_write(answer["session"]["id"])
         return answer
 
-    async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> Json:
+    async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> PlayerEnabled:
         """Turn a player's chat on or off: {"player_id", "enabled"}."""
         return await self._object(
-            "gre_enable_player", {"p_player_id": player_id, "p_enabled": enabled}, caller
+            PlayerEnabled, "gre_enable_player", {"p_player_id": player_id, "p_enabled": enabled}, caller
         )
 
     async def enable_all_players(self, caller: Caller) -> int:
@@ -251,10 +282,10 @@ class UserDatabase:
 
     async def set_online_status(
         self, caller: Caller, status: str, *, expires_in: float | None = None
-    ) -> Json:
+    ) -> OnlineStaff:
         """Set the caller's presence, for `expires_in` seconds: {"staff_id", "display_name", "status"}."""
         return await self._object(
-            "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
+            OnlineStaff, "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
         )
 
     # What a desk works with.
@@ -268,32 +299,32 @@ class UserDatabase:
         player: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Json:
+    ) -> QueuePage:
         """List sessions in the order of work: {"sessions": [S with "waiting_since", …], "next": cursor | None}."""
         arguments = {
             "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
         }  # fmt: skip
-        return await self._object("gre_session_queue", arguments, caller)
+        return await self._object(QueuePage, "gre_session_queue", arguments, caller)
 
-    async def staff(self, caller: Caller) -> list[Json]:
+    async def staff(self, caller: Caller) -> list[StaffMember]:
         """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
-        found: list[Json] = await self._call("gre_list_staff", {}, caller)
+        found: list[StaffMember] = await self._call("gre_list_staff", {}, caller)
         return found
 
-    async def player(self, caller: Caller, player_id: int) -> Json:
+    async def player(self, caller: Caller, player_id: int) -> PlayerState:
         """Read what is known of a player: {"player_id", "display_name", "enabled"}."""
-        return await self._object("gre_get_player", {"p_player_id": player_id}, caller)
+        return await self._object(PlayerState, "gre_get_player", {"p_player_id": player_id}, caller)
 
     async def operations(self, caller: Caller) -> Json:
         """Read how the relay does: backlog, sinks, workers, events per minute (`gre_operations`)."""
-        return await self._object("gre_operations", {}, caller)
+        return await self._object(dict[str, Any], "gre_operations", {}, caller)
 
     async def dead(
         self, caller: Caller, *, sink: str | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Json:
+    ) -> DeadLetterPage:
         """List dead letters, the latest first: {"dead": […], "next": cursor | None}. They hold ids, never text."""
         arguments = {"p_sink": sink, "p_limit": limit, "p_cursor": cursor}
-        return await self._object("gre_dead_letters", arguments, caller)
+        return await self._object(DeadLetterPage, "gre_dead_letters", arguments, caller)
 
     async def retry_dead(self, caller: Caller, ids: Sequence[str]) -> int:
         """Send dead letters again; returns how many of them were dead."""
@@ -311,7 +342,7 @@ class UserDatabase:
         players: Sequence[int] | None = None,
         limit: int = 200,
         size: int = 1_000_000,
-    ) -> Json:
+    ) -> HubNews:
         """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news_v1`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
@@ -319,6 +350,7 @@ class UserDatabase:
         Of one session at most `limit` messages come, in all about `size` bytes.
         """
         return await self._object(
+            HubNews,
             "gre_hub_news_v1",
             {
                 "p_known": known,
@@ -341,6 +373,7 @@ class UserDatabase:
         """
         kind = "idle" if idle else "hub"
         answer = await self._object(
+            dict[str, Any],
             "gre_relay_listen_v1",
             {"p_listener": listener, "p_kind": kind, "p_awake": awake, "p_snapshot": snapshot},
             None,
@@ -363,13 +396,16 @@ class UserDatabase:
         """Say that this process is not to be woken any more."""
         await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, None)
 
-    async def presence(self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float) -> Json:
+    async def presence(
+        self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float
+    ) -> Presence:
         """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
 
         {"online": […], "disabled": [player ids whose chat is off], "lost": [claims that no longer hold]}.
         """
         claims = {tuple(who.claim.values()): who.claim for who in here}
         return await self._object(
+            Presence,
             "gre_hub_presence_v1",
             {
                 "p_staff": list(online),

@@ -211,8 +211,14 @@ async def test_reading_stops_while_pongs_are_not_taken(
     assert left > 20_000_000, "the kernel has the rest"
     writer.transport.resume_reading()  # type: ignore[attr-defined]
     async with asyncio.timeout(60):
-        for _ in range(300_000):
-            assert await reader.readexactly(127) == b"\x8a\x7d" + b"x" * 125
+        pongs = 0
+        while pongs < 300_000:
+            kind, length = await reader.readexactly(2)
+            body = await reader.readexactly(length)
+            if kind == 0x89:  # a ping of the server's own, on a slow machine
+                continue
+            assert (kind, body) == (0x8A, b"x" * 125)
+            pongs += 1
     writer.transport.abort()
 
 

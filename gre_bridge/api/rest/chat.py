@@ -17,8 +17,9 @@ from gre_bridge.api.schemas.requests import History, PlayerId, ReadMark, SendMes
 from gre_bridge.api.schemas.responses import ChatHistory, Marked, Me, Message, Sent, errors
 from gre_bridge.api.times import iso_time
 from gre_bridge.config.keys import read_key
+from gre_bridge.db.answers import HistoryPage, StoredMessage
+from gre_bridge.db.answers import Message as StoredRow
 from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.types import Json
 from gre_bridge.db.users import Identity, UserDatabase
 from gre_bridge.errors import Refused
 
@@ -30,7 +31,7 @@ SENT: dict[int | str, dict[str, Any]] = {
 }
 
 
-def sent(answer: Json) -> Response:
+def sent(answer: StoredMessage) -> Response:
     """Answer for a message that was stored, now or before."""
     message = answer["message"]
     body = {
@@ -140,11 +141,11 @@ async def chat_history(
 ) -> Response:
     """One page of messages, oldest first, and again by session."""
     page = await _page(player_id, query, call, sessions=True)
-    found: dict[str, list[Json]] = {}
+    found: dict[str, list[StoredRow]] = {}
     for message in page["messages"]:
         found.setdefault(message["session_id"], []).append(message)
     conversations = [
-        {**session, "chat_messages": found.get(session["id"], [])} for session in page["sessions"]
+        {**session, "chat_messages": found.get(session["id"], [])} for session in page["sessions"] or ()
     ]
     return JsonResponse(
         {
@@ -210,7 +211,9 @@ async def _identity(portal: UserDatabase, caller: Caller) -> Identity:
     raise Refused(403, "no_identity", "this user is neither a player nor active staff")
 
 
-async def _page(player_id: int, query: History, call: AuthenticatedCall, *, sessions: bool = False) -> Json:
+async def _page(
+    player_id: int, query: History, call: AuthenticatedCall, *, sessions: bool = False
+) -> HistoryPage:
     return await call(
         lambda portal, caller: portal.history(
             caller,

@@ -15,6 +15,7 @@ from gre_bridge.api.schemas.requests import DeadList, RetryDead
 from gre_bridge.api.schemas.responses import DeadLetters, Operations, Retried, errors
 from gre_bridge.db.types import Json
 
+_IDS = {"session_id": "sessionId", "message_id": "messageId"}
 _WORSE = {None: 0, "closed": 1, "half_open": 2, "open": 3}
 
 router = APIRouter(tags=["Operations"], dependencies=STAFF_PATHS)
@@ -50,9 +51,8 @@ async def dead(query: Annotated[DeadList, Query()], call: Authenticated) -> Resp
     page = await call(
         lambda portal, caller: portal.dead(caller, sink=query.sink, limit=query.limit, cursor=query.cursor)
     )
-    for letter in page["dead"]:
-        letter["sessionId"], letter["messageId"] = letter.pop("session_id"), letter.pop("message_id")
-    return JsonResponse({"success": True, "dead": page["dead"], "next": page["next"]})
+    letters = [{_IDS.get(key, key): value for key, value in letter.items()} for letter in page["dead"]]
+    return JsonResponse({"success": True, "dead": letters, "next": page["next"]})
 
 
 @router.post(

@@ -11,6 +11,7 @@ from gre_bridge.api.times import iso_time
 from gre_bridge.api.ws.frames import Authenticate
 from gre_bridge.api.ws.transport import CloseConnection
 from gre_bridge.config.keys import read_key
+from gre_bridge.db.answers import Session
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
 from gre_bridge.db.users import Identity, UserDatabase
@@ -64,7 +65,7 @@ def agrees(asked: Authenticate, found: Identity) -> bool:
     )
 
 
-def welcome(who: Identity, sessions: list[Json], staff_online: int) -> Json:
+def welcome(who: Identity, sessions: list[Session], staff_online: int) -> Json:
     """What `authenticated` says."""
     own: Json = {"playerId": who.player_id} if who.role == "player" else {"staffId": who.staff_id}
     return {

@@ -26,6 +26,7 @@ from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.presence import READ_BY, Elsewhere, Listener, News, PresenceTracker
 from gre_bridge.api.ws.registry import ConnectionRegistry
 from gre_bridge.api.ws.typing import TypingSignals
+from gre_bridge.db.answers import SessionNews
 from gre_bridge.db.types import Json, NewRow
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
@@ -275,7 +276,7 @@ class Hub:
             self._rung.set()
         return [_seconds(news["now"]) - _seconds(then) for then in written]
 
-    async def _tell_each(self, entries: list[Json]) -> list[str]:
+    async def _tell_each(self, entries: list[SessionNews]) -> list[str]:
         """Tell what a read brought; when the messages were written."""
         written, turns = list[str](), Turns()
         for entry in entries:
@@ -285,14 +286,14 @@ class Hub:
                 self._skip(entry, error)
         return written
 
-    def _skip(self, entry: Json, error: Exception) -> None:
+    def _skip(self, entry: SessionNews, error: Exception) -> None:
         """Pass over a session's news that cannot be told, so that the others are."""
         session = entry["session"]
         known = self._known.setdefault(session["id"], _Known(session["player_id"]))
         known.seq, known.rev, entry["more"] = session["last_seq"], session["rev"], False
         log.error("a session's news cannot be told", session=session["id"], error=type(error).__name__)
 
-    def _note(self, entry: Json) -> None:
+    def _note(self, entry: SessionNews) -> None:
         """Take one session's position, telling nobody."""
         session = entry["session"]
         known = self._known[session["id"]] = _Known(session["player_id"], session["last_seq"], session["rev"])
@@ -300,7 +301,7 @@ class Hub:
         known.reads = {side: seq for side, (seq, _) in entry["reads"].items()}
         known.touched = self.clock()
 
-    async def _tell(self, entry: Json, turns: Turns) -> list[str]:
+    async def _tell(self, entry: SessionNews, turns: Turns) -> list[str]:
         """Tell one session's news: what it is, its messages, what was read; its end comes last. When they were written."""
         session, messages = entry["session"], entry["messages"]
         key, player = session["id"], session["player_id"]
@@ -325,11 +326,13 @@ class Hub:
         if entry["more"]:
             return written  # rev stays behind, so that the rest is read
         known.seq, known.rev, known.state = session["last_seq"], session["rev"], state
-        for side, (seq, at) in entry["reads"].items():
-            if seq > known.reads.get(side, 0) and (not first or at > (self._since or at)):
-                text = frame("messages_read", sessionId=key, by=side, upToSeq=seq, timestamp=at)
+        for side, (up_to, read_at) in entry["reads"].items():
+            if up_to > known.reads.get(side, 0) and (
+                not first or (read_at or "") > (self._since or read_at or "")
+            ):
+                text = frame("messages_read", sessionId=key, by=side, upToSeq=up_to, timestamp=read_at)
                 self._tell_all(player, key, known.seq, READ_BY[side], text)
-            known.reads[side] = seq
+            known.reads[side] = up_to
         if not first:
             self._tell_all(player, key, known.seq, News.UPDATED, updated)
         return written

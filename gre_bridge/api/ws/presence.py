@@ -13,7 +13,7 @@ from enum import IntFlag
 from typing import Protocol
 
 from gre_bridge.api.ws.frames import frame
-from gre_bridge.db.types import Json
+from gre_bridge.db.answers import Message, OnlineStaff
 from gre_bridge.db.users import Identity, UserDatabase
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
@@ -49,7 +49,7 @@ class Listener(Protocol):
     def busy(self) -> bool:
         """Whether it takes frames, and has many to write."""
 
-    def message(self, message: Json, text: str) -> None:
+    def message(self, message: Message, text: str) -> None:
         """Take a chat message (M) and its frame."""
 
     def news(self, session: str, seq: int, what: News, text: str) -> None:
@@ -96,7 +96,7 @@ class PresenceTracker:
         self._elsewhere = elsewhere
         self._rung = asyncio.Event()
         self._met = asyncio.Event()
-        self.online: dict[str, Json] = {}
+        self.online: dict[str, OnlineStaff] = {}
         """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
 
     def ring(self) -> None:
@@ -147,7 +147,7 @@ class PresenceTracker:
         )
         online = {row["staff_id"]: row for row in found["online"]}
         for staff_id in {*online, *self.online}:
-            row = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
+            row: OnlineStaff = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
             if row != self.online.get(staff_id):
                 self._tell(row)
         self.online = online
@@ -166,7 +166,7 @@ class PresenceTracker:
             if tuple(who.claim.values()) in lost or who.player_id in disabled:
                 self._elsewhere.end(who)
 
-    def status_set(self, row: Json) -> None:
+    def status_set(self, row: OnlineStaff) -> None:
         """One staff member's presence has just been set here."""
         if row["status"] == "offline":
             changed = self.online.pop(row["staff_id"], None) is not None
@@ -176,7 +176,7 @@ class PresenceTracker:
         if changed:
             self._tell(row)
 
-    def _tell(self, row: Json) -> None:
+    def _tell(self, row: OnlineStaff) -> None:
         text = frame(
             "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
         )
@@ -186,7 +186,7 @@ class PresenceTracker:
     def status_of(self, staff_id: str | None) -> str:
         """What is known of this staff member: online, away or offline."""
         row = self.online.get(staff_id or "")
-        return str(row["status"]) if row else "offline"
+        return row["status"] if row else "offline"
 
     def is_there(self, staff_id: str | None) -> bool:
         """Return True if this staff member is online or away."""

@@ -31,8 +31,8 @@ from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.presence import ABSENT
 from gre_bridge.api.ws.subscriber import Subscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
+from gre_bridge.db.answers import StoredMessage
 from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.types import Json
 from gre_bridge.db.users import Identity, UserDatabase
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.metrics import Metrics
@@ -203,7 +203,7 @@ class ClientSession:
             with contextlib.suppress(BridgeError):
                 row = await self._portal.set_online_status(self._caller, "online", expires_in=ABSENT)
                 self._hub.people.status_set(row)
-        sessions: list[Json] = found["sessions"]
+        sessions = found["sessions"]
         for session in sessions[:SESSIONS]:
             self._players[session["id"]] = session["player_id"]
         hears.enter(found, asked.since)
@@ -290,7 +290,7 @@ class ClientSession:
         finally:
             hears.sent()
 
-    async def _persist(self, asked: SendMessage, message_id: str) -> Json:
+    async def _persist(self, asked: SendMessage, message_id: str) -> StoredMessage:
         """Store it, again and again for a while if need be: its id makes that safe."""
         deadline, pause = time.monotonic() + TRY_FOR, 0.1
         while True:
@@ -316,6 +316,8 @@ class ClientSession:
         player = self._players.get(session) or self._hub.player_of(session)
         if player is None:
             page = await self._portal.history(self._as(), session_id=session, limit=1)
+            if page["session"] is None:
+                raise Refused(404, "session_unknown", "there is no such session")
             player = page["session"]["player_id"]
         if self.identity.player_id not in (None, player):
             raise Refused(404, "session_unknown", "there is no such session")

@@ -19,7 +19,7 @@ import structlog
 from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.presence import READ_BY, News
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
-from gre_bridge.db.types import Json
+from gre_bridge.db.answers import CatchUp, HubNews, Message, SessionNews
 from gre_bridge.db.users import Identity
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
@@ -43,7 +43,7 @@ RETRY, RETRY_MAX = 0.25, 2.0
 class Source(Protocol):
     """Where a socket reads what it was not told."""
 
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> Json:
+    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubNews:
         """Read what is newer than these seqs, as `gre_hub_news_v1` answers."""
 
 
@@ -79,7 +79,7 @@ class Subscriber:
         """The session of the latest message."""
         # Its own messages come by acknowledgement: the one being sent, and that one as the hub told it.
         self.sending: str | None = None
-        self.heard: Json | None = None
+        self.heard: Message | None = None
         self._own: dict[str, None] = {}
         self._muted = True
         # Seqs that this socket has read ahead of the hub: what the hub tells up to there is not told again.
@@ -109,7 +109,7 @@ class Subscriber:
         """Whether it would soon be behind: a short wait may spare it a read of its own."""
         return not self._muted and self._line.busy
 
-    def message(self, message: Json, text: str) -> None:
+    def message(self, message: Message, text: str) -> None:
         """See Listener."""
         session, seq = message["session_id"], message["seq"]
         if seq <= self._ahead.get(session, 0):
@@ -169,7 +169,7 @@ class Subscriber:
 
     # Its own messages
 
-    def acknowledge(self, message: Json) -> None:
+    def acknowledge(self, message: Message) -> None:
         """Note that the client is told of its message now, so that it is not told by the hub, too."""
         session = message["session_id"]
         self.current = session
@@ -188,7 +188,7 @@ class Subscriber:
             behind.held = False
         self._changed.set()
 
-    def _put(self, message: Json, text: str, counted: str) -> None:
+    def _put(self, message: Message, text: str, counted: str) -> None:
         self.current = message["session_id"]
         if message["id"] in self._own:
             del self._own[message["id"]]
@@ -198,7 +198,7 @@ class Subscriber:
 
     # Catching up
 
-    def enter(self, found: Json, since: Mapping[str, int] | None) -> None:
+    def enter(self, found: CatchUp, since: Mapping[str, int] | None) -> None:
         """Begin at what `gre_catch_up` found; what the hub told before is part of it, or comes after it."""
         self._entered = self._clock()
         left = FIRST_MESSAGES
@@ -275,7 +275,7 @@ class Subscriber:
             elif key in entries and self._tell(entries[key], behind, taken[key]):
                 self._behind[key] = behind  # (after the others)
 
-    def _tell(self, entry: Json, behind: _Behind, news: News) -> bool:
+    def _tell(self, entry: SessionNews, behind: _Behind, news: News) -> bool:
         """Tell one session's page; whether there is more to read."""
         session = entry["session"]
         if news & News.OPENED:

@@ -1,0 +1,202 @@
+"""The JSON that the database's functions answer, as typed dictionaries.
+
+`Message` and `Session` are M and S of the API. Times are ISO 8601 strings in UTC with milliseconds and `Z`; ids are
+strings; a key that may be null is `| None`. The comment on each function in sql/migrations describes the same shape;
+`tests/unit/test_answers.py` compares `Message` and `Session` with the models of the API.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+SenderKind = Literal["player", "staff", "system"]
+StaffRole = Literal["staff", "admin"]
+OnlineState = Literal["online", "away", "offline"]
+
+
+class Message(TypedDict):
+    """M: a message (`gre.message_json`)."""
+
+    id: str
+    seq: int
+    session_id: str
+    player_id: int
+    player_name: str | None
+    message: str
+    sender: SenderKind
+    sender_name: str | None
+    status: Literal["sent", "delivered", "read"]
+    timestamp: str
+    created_at: str
+
+
+class Session(TypedDict):
+    """S: a session (`gre.session_json`)."""
+
+    id: str
+    player_id: int
+    player_name: str | None
+    status: Literal["active", "closed"]
+    assigned_staff_id: str | None
+    last_seq: int
+    rev: int
+    unread_by_staff: int
+    unread_by_player: int
+    last_message: str | None
+    last_message_at: str | None
+    created_at: str
+    closed_at: str | None
+
+
+class QueuedSession(Session):
+    """A session as `gre_session_queue` lists it; `waiting_since` is null while nobody waits for an answer."""
+
+    waiting_since: str | None
+
+
+class StoredMessage(TypedDict):
+    """Answer of `gre_send_message` and `gre_staff_reply`."""
+
+    message: Message
+    duplicate: bool
+
+
+class HistoryPage(TypedDict):
+    """Answer of `gre_chat_history`: messages ascending; `next` is the id before which the page before ends."""
+
+    messages: list[Message]
+    has_more: bool
+    next: str | None
+    session: Session | None
+    sessions: list[Session] | None
+
+
+class SessionPage(TypedDict):
+    """Answer of `gre_list_sessions`; `next` is a cursor."""
+
+    sessions: list[Session]
+    next: str | None
+
+
+class QueuePage(TypedDict):
+    """Answer of `gre_session_queue`; `next` is a cursor."""
+
+    sessions: list[QueuedSession]
+    next: str | None
+
+
+class CatchUp(TypedDict):
+    """Answer of `gre_catch_up`: `positions` has the seq after which messages of a session were missed."""
+
+    sessions: list[Session]
+    positions: dict[str, int]
+    missed: list[Message]
+
+
+class ReadMark(TypedDict):
+    """Answer of `gre_mark_read`; `timestamp` is null while nothing was read."""
+
+    session_id: str
+    by: Literal["player", "staff"]
+    up_to_seq: int
+    timestamp: str | None
+    changed: bool
+
+
+class ChangedSession(TypedDict):
+    """Answer of `gre_set_session_status`."""
+
+    session: Session
+
+
+class ClosedSession(TypedDict):
+    """Answer of `gre_close_session`; `session` is null if none was open."""
+
+    session: Session | None
+
+
+class PlayerEnabled(TypedDict):
+    """Answer of `gre_enable_player`."""
+
+    player_id: int
+    enabled: bool
+
+
+class PlayerState(PlayerEnabled):
+    """Answer of `gre_get_player`."""
+
+    display_name: str | None
+
+
+class OnlineStaff(TypedDict):
+    """Presence of one person of the staff; answer of `gre_set_online_status`."""
+
+    staff_id: str
+    display_name: str | None
+    status: OnlineState
+
+
+class StaffMember(OnlineStaff):
+    """One entry of `gre_list_staff`."""
+
+    role: StaffRole
+
+
+class DeadLetter(TypedDict):
+    """A delivery that its service rejected for good: ids, never text."""
+
+    id: str
+    sink: str
+    event: str
+    session_id: str | None
+    message_id: str | None
+    attempts: int
+    error: str | None
+    created_at: str
+
+
+class DeadLetterPage(TypedDict):
+    """Answer of `gre_dead_letters`; `next` is a cursor."""
+
+    dead: list[DeadLetter]
+    next: str | None
+
+
+class SessionNews(TypedDict):
+    """What is newer in one session.
+
+    `reads` says how far each side has read: [seq, time; null while nothing was read]. `more`: not all messages fitted.
+    """
+
+    session: Session
+    reads: dict[Literal["staff", "player"], tuple[int, str | None]]
+    messages: list[Message]
+    more: bool
+
+
+class HubNews(TypedDict):
+    """Answer of `gre_hub_news_v1`: `left` are ids of sessions that did not fit, `others` those of other players."""
+
+    now: str
+    sessions: list[SessionNews]
+    more: bool
+    left: list[str]
+    others: list[str]
+
+
+class ActorClaim(TypedDict):
+    """An identity as it was decided when a client authenticated, to be checked again."""
+
+    sub: str | None
+    role: str
+    player_id: int | None
+    staff_id: str | None
+
+
+class Presence(TypedDict):
+    """Answer of `gre_hub_presence_v1`: `gone` and `lost` may no longer listen, `disabled` may no longer write."""
+
+    online: list[OnlineStaff]
+    gone: list[str]
+    disabled: list[int]
+    lost: list[ActorClaim]
