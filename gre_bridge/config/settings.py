@@ -17,7 +17,8 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from gre_bridge.config.sources import check_certificates, check_proxies, db_url_problem, from_files, given
+from gre_bridge.config.proxies import check_proxies
+from gre_bridge.config.sources import check_certificates, db_url_problem, from_files, given
 from gre_bridge.errors import ConfigurationError
 
 _HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"

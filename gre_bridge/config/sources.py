@@ -8,7 +8,6 @@ import re
 import ssl
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from urllib.request import getproxies
 
 from dotenv.parser import parse_stream
 
@@ -102,25 +101,6 @@ def check_certificates() -> None:
                 ssl.create_default_context(cafile=path)
         except (OSError, ValueError):
             raise ConfigurationError(f"{name}: cannot read certificates from {path}") from None
-
-
-def check_proxies() -> None:
-    """Refuse proxies that are no HTTP proxies, and let ALL_PROXY count for Realtime as it does for all else.
-
-    The library under the Realtime client (websockets) knows WSS_PROXY and WS_PROXY, but not ALL_PROXY.
-    """
-    known = getproxies()
-    for scheme, websocket in (("https", "wss"), ("http", "ws")):
-        name = scheme if scheme in known else "all"
-        proxy = known.get(name)
-        if proxy is None:
-            continue
-        if not proxy.startswith(("http://", "https://")):
-            raise ConfigurationError(
-                f"{name.upper()}_PROXY must begin with http:// or https://; SOCKS is not supported"
-            )
-        if websocket not in known:
-            os.environ[f"{websocket}_proxy"] = proxy
 
 
 _OURS = ("GRE_", "PUSHER_", "ONESIGNAL_", "SUPABASE_", "STAFF_PORTAL_SUPABASE_")

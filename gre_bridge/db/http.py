@@ -13,12 +13,12 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import certifi
 from yarl import URL
 
+from gre_bridge.config.proxies import proxy_for
 from gre_bridge.errors import ConfigurationError, TransientError
 
 CONNECT = 5.0
@@ -76,7 +76,7 @@ class Pool:
         self._timeout = timeout
         self._limit = limit
         self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[tuple[str, str | None], str | None] = {}
+        self._proxies: dict[tuple[str, str], str | None] = {}
 
     async def request(
         self,
@@ -141,12 +141,10 @@ class Pool:
         return self._session
 
     def _proxy(self, url: URL) -> str | None:
-        # Looked up once for each origin; aiohttp's trust_env reads it, and ~/.netrc, for each request.
-        origin = (url.scheme, url.host)
+        # One lookup for each origin: aiohttp's trust_env reads the environment and ~/.netrc for each request.
+        origin = (url.scheme, url.authority)
         if origin not in self._proxies:
-            known = getproxies()
-            bypassed = url.host is None or proxy_bypass(url.host)
-            self._proxies[origin] = None if bypassed else known.get(url.scheme) or known.get("all")
+            self._proxies[origin] = proxy_for(str(url))
         return self._proxies[origin]
 
 

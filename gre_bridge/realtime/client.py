@@ -14,7 +14,9 @@ from typing import Any, cast
 
 import orjson
 from realtime import AsyncRealtimeClient
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
+
+from gre_bridge.config.proxies import proxy_for
 
 RINGING = frozenset({"broadcast", "postgres_changes"})
 """Events that the client does not see."""
@@ -34,6 +36,15 @@ class WakeupClient(AsyncRealtimeClient):
         """As AsyncRealtimeClient's, and `on_frame`."""
         super().__init__(*args, **options)
         self._on_frame = on_frame
+
+    async def connect(self) -> None:
+        """Connect once, through the proxy that PostgREST and the sinks use too. Raises what websockets raises.
+
+        The client's own method leaves the choice to websockets, which ignores ALL_PROXY.
+        """
+        url = self.endpoint_url()
+        self._ws_connection = await connect(url, open_timeout=self.timeout, proxy=proxy_for(url))
+        await self._on_connect()
 
     async def _listen(self) -> None:
         if self._ws_connection is not None:

@@ -1,4 +1,4 @@
-"""Behind a proxy that is named by ALL_PROXY, the daemon reaches PostgREST, Realtime and the sinks through it."""
+"""The daemon reaches PostgREST, Realtime and the sinks through the proxy that the variables name, and only then."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Proxy(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", 0), Tunnel)
         self.tunnels = 0
         self.requests = 0
+        self.address = f"http://127.0.0.1:{self.server_address[1]}"
 
 
 class Tunnel(socketserver.BaseRequestHandler):
@@ -69,19 +70,38 @@ def proxy() -> Iterator[Proxy]:
         server.shutdown()
 
 
-def test_realtime_rest_and_sinks_go_through_the_proxy_of_all(stack: StackProcess, proxy: Proxy) -> None:
-    address = f"http://127.0.0.1:{proxy.server_address[1]}"
-    nothing = dict.fromkeys(
-        ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"), ""
-    )
-    with stack.worker("relay", ALL_PROXY=address, **nothing) as worker:
+NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY", "WSS_PROXY", "NO_PROXY")
+
+
+def relays_one_message(stack: StackProcess, **variables: str) -> None:
+    """Run a worker with these variables alone until it is subscribed and has relayed a message."""
+    environment = {spelt: variables.get(name, "") for name in NAMES for spelt in (name, name.lower())}
+    with stack.worker("relay", **environment) as worker:
         wait_until(
             lambda: worker.metric("gre_realtime_state", state="live") == 1, 30, what="a live subscription"
         )
-        assert proxy.tunnels == 1, "Realtime's connection"
         assert stack.insert(player_id=29, sender="player", message="through").status_code == 201
         stack.drained()
+    sent = [i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"]
+    assert sent == ["through"]
+
+
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTP_PROXY"])
+def test_realtime_rest_and_sinks_go_through_the_proxy(
+    stack: StackProcess, proxy: Proxy, variable: str
+) -> None:
+    relays_one_message(stack, **{variable: proxy.address})
+    assert proxy.tunnels == 1, "Realtime's connection"
     assert proxy.requests > 1
-    assert [i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"] == [
-        "through"
-    ]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"ALL_PROXY": "", "NO_PROXY": "127.0.0.1"}, {"HTTPS_PROXY": ""}],
+    ids=["NO_PROXY names the host", "HTTPS_PROXY and a plain http address"],
+)
+def test_a_connection_that_the_variables_leave_out_is_direct(
+    stack: StackProcess, proxy: Proxy, variables: dict[str, str]
+) -> None:
+    relays_one_message(stack, **{name: value or proxy.address for name, value in variables.items()})
+    assert (proxy.tunnels, proxy.requests) == (0, 0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -79,11 +81,23 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
     assert rows == [{"status": "sent", "provider_id": push["id"], "recipients": ["a1", "s1"]}]
 
 
+@contextlib.contextmanager
+def hangup(action: signal.Handlers) -> Iterator[None]:
+    """Let processes that are started in this block inherit `action` for SIGHUP."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: signal.Signals) -> None:
-    """SIGHUP is what a terminal sends that closes: not a reason to leave leases behind."""
+    """A closing terminal sends SIGHUP: the daemon leaves no lease behind."""
     stack.fault("pusher", {"delay": 0.5})
-    with stack.worker() as worker:
+    with hangup(signal.SIG_DFL):  # also where the tests themselves run under nohup
+        worker = stack.worker().start()
+    try:
         stack.insert(player_id=29, sender="player", message="in flight")
         wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 20, what="a request")
         worker.signal(number)
@@ -91,6 +105,8 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
             worker.signal(number)
         assert worker.process is not None
         assert worker.process.wait(20) == 0
+    finally:
+        worker.kill()
     assert '"stopped"' in worker.log.read_text()
     with stack.db() as conn:
         (row,) = conn.execute(
@@ -100,11 +116,8 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
 
 
 def test_under_nohup_a_closing_terminal_is_none_of_its_business(stack: StackProcess) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        worker = stack.worker().start()  # inherits it, as from nohup
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    with hangup(signal.SIG_IGN):
+        worker = stack.worker().start()
     try:
         worker.signal(signal.SIGHUP)
         stack.insert(player_id=29, sender="player", message="still there?")

@@ -6,11 +6,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import getproxies
 
 import pytest
 from pydantic import AliasChoices, SecretStr
 
+from gre_bridge.config.proxies import proxy_for
 from gre_bridge.config.settings import (
     Settings,
     SettingsError,
@@ -314,25 +314,33 @@ def test_certificates_that_cannot_be_read_are_named(
         ({"ALL_PROXY": "http://p:1", "HTTPS_PROXY": "http://q:2"}, "http://q:2", "http://p:1"),
         ({"ALL_PROXY": "http://p:1", "WSS_PROXY": "http://w:3"}, "http://w:3", "http://p:1"),
         ({"HTTP_PROXY": "http://p:1"}, None, "http://p:1"),
+        ({"HTTPS_PROXY": "http://p:1"}, "http://p:1", None),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "example.org"}, None, None),
+        ({"ALL_PROXY": "http://p:1", "NO_PROXY": "a.example.org:4000"}, "http://p:1", None),
     ],
-    ids=["none", "all", "https", "wss", "http"],
+    ids=["none", "all", "https", "wss", "http", "only https", "bypassed", "one port bypassed"],
 )
 def test_realtime_goes_through_the_proxy_of_all_else(
     given: pytest.MonkeyPatch, variables: dict[str, str], secure: str | None, plain: str | None
 ) -> None:
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
         given.delenv(name)
-    for name in ("wss_proxy", "ws_proxy"):  # so that what is set is taken back
-        given.setenv(name, "x")
-        given.delenv(name)
     for name, value in variables.items():
         given.setenv(name, value)
+    before = dict(os.environ)
     load_settings()
-    assert (getproxies().get("wss"), getproxies().get("ws")) == (secure, plain)
+    assert os.environ == before
+    assert proxy_for("wss://a.example.org/realtime/v1/websocket?apikey=k") == secure
+    assert proxy_for("ws://a.example.org:4000/realtime/v1/websocket?apikey=k") == plain
+    if "WSS_PROXY" not in variables:
+        assert proxy_for("https://a.example.org/rest/v1/") == secure
+    assert proxy_for("http://a.example.org:4000/rest/v1/") == plain
 
 
-@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY"])
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "WSS_PROXY", "WS_PROXY"])
 def test_a_proxy_that_is_no_http_proxy_is_refused_by_name(given: pytest.MonkeyPatch, name: str) -> None:
+    for scheme in ("HTTP_PROXY", "HTTPS_PROXY"):
+        given.setenv(scheme, "http://p:1")
     given.setenv(name, "socks5://user:hush@p:1")
     assert complaint() == f"{name} must begin with http:// or https://; SOCKS is not supported"
 

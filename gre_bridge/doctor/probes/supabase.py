@@ -11,8 +11,8 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
+from gre_bridge.config.proxies import proxy_for
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.operations import OperatorDatabase
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
@@ -158,12 +158,12 @@ async def where_it_ends(check: str, url: str, variable: str, error: BridgeError)
     """Why there was no answer: no address, no connection, no TLS, or silence. `variable` is where to look."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if proxy := getproxies().get(parts.scheme):
+    if proxy := proxy_for(url):
         name = urlsplit(proxy).hostname or "?"
         return failed(
             check,
             f"no answer through the proxy {name}: {error}",
-            f"check {variable}, HTTPS_PROXY and NO_PROXY",
+            f"check {variable}, HTTPS_PROXY, ALL_PROXY and NO_PROXY",
         )
     loop = asyncio.get_running_loop()
     try:
