@@ -1,5 +1,5 @@
--- What the migrations will drop or replace on the tables of a live project. Reads the catalog only, for
--- `gre-bridge migrate --dry-run`. gre.adopt() and the migration gre_access make the same choices.
+-- List the objects of a live project that the migrations will drop or change: kind, relation, name, detail. For
+-- `gre-bridge migrate --dry-run`. Reads the catalog only. Selects the same objects as gre.adopt() and gre_access.
 with relation as (
   select c.oid, c.relname::text as name, c.relacl, c.relowner, c.relrowsecurity
   from pg_catalog.pg_class c
@@ -41,7 +41,7 @@ union all
 select 'trigger', r.name, quote_ident(t.tgname), 'stays; see that it suits the new rows'
 from relation r join pg_catalog.pg_trigger t on t.tgrelid = r.oid and not t.tgisinternal
 union all
--- No policy of ours holds in a function with its owner's rights. One that builds its SQL as text is not found.
+-- Policies do not apply inside a security definer function. A function that builds its SQL as text is not found.
 select 'open function', t.name, f.oid::regprocedure::text,
   'stays; reads or writes with its owner''s rights for ' || string_agg(g.rolname, ', ' order by g.rolname)
     || ': revoke that, or let it ask who calls'

@@ -1,6 +1,6 @@
--- What a database has of gre-bridge: one JSON object of sorted lists, one thing per line. Reads the catalog only.
--- `gre-bridge doctor` and `migrate --record` compare it with sql/expected.json, the answer of a new project with all
--- migrations (`make expected`). Privileges are those that hold, in whatever way they were granted.
+-- List the objects of gre-bridge in a database: one JSON object of sorted lists of lines. Reads the catalog only.
+-- `gre-bridge doctor` and `migrate --record` compare it with sql/expected.json, the result for a new project with all
+-- migrations (`make expected`). Privileges are effective privileges, however granted.
 with relation as (
   select c.oid, c.relname::text as name, c.relrowsecurity
   from pg_catalog.pg_class c
@@ -11,7 +11,7 @@ with relation as (
     p.proname, p.prosecdef, p.prosrc, p.proconfig
   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
   where n.nspname = 'gre' or n.nspname = 'public' and p.proname like 'gre\_%'
-), person as (
+), api_role as (
   select rolname::text as name from pg_catalog.pg_roles
   where rolname in ('anon', 'authenticated', 'service_role', 'gre_worker')
 ), line as (
@@ -42,28 +42,28 @@ with relation as (
   from routine r
   union all
   select 'privileges', format('%s may execute %s', p.name, r.name)
-  from person p cross join routine r
+  from api_role p cross join routine r
   where has_function_privilege(p.name, r.oid, 'execute')
     and has_schema_privilege(p.name, split_part(r.name, '.', 1), 'usage')
   union all
   select 'privileges', format('%s may %s %s', p.name, lower(x.privilege), r.name)
-  from person p cross join relation r
+  from api_role p cross join relation r
   cross join unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) x (privilege)
   where has_table_privilege(p.name, r.oid, x.privilege)
     and (p.name in ('anon', 'authenticated') or x.privilege in ('SELECT', 'INSERT', 'UPDATE', 'DELETE'))
   union all
   select 'privileges', format('%s may %s (%s) of %s', p.name, lower(x.privilege), a.attname, r.name)
-  from person p cross join relation r
+  from api_role p cross join relation r
   join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
   cross join unnest(array['SELECT', 'INSERT', 'UPDATE']) x (privilege)
   where has_column_privilege(p.name, r.oid, a.attnum, x.privilege)
     and not has_table_privilege(p.name, r.oid, x.privilege)
   union all
-  -- A project's own functions that read the chat's tables with their owner's rights, for whoever may execute them.
+  -- The project's own security definer functions that use the chat's tables and that users may execute.
   select 'open functions',
     format('%s may be executed by %s', f.oid::regprocedure, string_agg(p.name, ' and ' order by p.name))
   from pg_catalog.pg_proc f
-  join person p on p.name in ('anon', 'authenticated') and has_function_privilege(p.name, f.oid, 'execute')
+  join api_role p on p.name in ('anon', 'authenticated') and has_function_privilege(p.name, f.oid, 'execute')
   where f.prosecdef and f.prorettype <> 'trigger'::regtype and f.oid not in (select oid from routine)
     and f.pronamespace::regnamespace::text not in (
       'pg_catalog', 'information_schema', 'auth', 'storage', 'realtime', 'graphql', 'vault', 'extensions')

@@ -1,5 +1,5 @@
--- Facts for `gre-bridge doctor`: one row, one JSON object. Changes nothing. Any role may ask, and sees what it may see;
--- Python judges.
+-- Facts about the database for `gre-bridge doctor`: one row with one JSON object. Reads only. Any role can run it; the
+-- result depends on the privileges of the role. Python evaluates the facts.
 select jsonb_build_object(
   'now', clock_timestamp(),
   'role', current_user,
@@ -29,7 +29,7 @@ select jsonb_build_object(
   'tables', (select count(*) from pg_catalog.pg_class c
     where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
-  -- A message past a disabled trigger is not announced.
+  -- While a trigger is disabled, messages are not enqueued.
   'disabled_triggers', (select coalesce(jsonb_agg(t.tgname || ' on ' || c.relname order by t.tgname), '[]')
     from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
     where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
@@ -38,7 +38,8 @@ select jsonb_build_object(
   'send', exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'realtime' and p.proname = 'send'
       and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),
-  -- The owner of our functions sends the wake-up. Realtime's function runs with its rights, and hides a refusal.
+  -- The owner of gre-bridge's functions broadcasts the wake-ups. realtime.send runs with its privileges, and hides a
+  -- permission error.
   'send_allowed', coalesce((
     select has_function_privilege(n.nspowner, p.oid, 'execute')
       and has_schema_privilege(n.nspowner, p.pronamespace, 'usage')
@@ -51,7 +52,7 @@ select jsonb_build_object(
       'policy', exists (select from pg_catalog.pg_policy y
         where y.polrelid = c.oid and y.polname = 'gre_relay_is_private' and not y.polpermissive),
       'rls', c.relrowsecurity,
-      -- Realtime cuts it by day, in UTC.
+      -- Realtime partitions the table by day, in UTC.
       'today', c.relkind = 'r' or exists (
         select from pg_catalog.pg_inherits i join pg_catalog.pg_class p on p.oid = i.inhrelid
         cross join lateral (select pg_get_expr(p.relpartbound, p.oid) as bound) b

@@ -15,7 +15,7 @@ CREATE TYPE gre.actor AS (
 );
 
 -- COMMENT: TYPE actor
-COMMENT ON TYPE gre.actor IS 'role: service (a back end, the worker, a direct connection), admin, staff, player or none';
+COMMENT ON TYPE gre.actor IS 'role: service (a back end, a worker or a direct connection), admin, staff, player or none. player_id is set for players, staff_id for staff and admins.';
 
 -- FUNCTION: broadcast_wakeup(uuid[])
 CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) RETURNS void
@@ -30,7 +30,7 @@ begin
   perform realtime.send(
     case when cardinality(p_sessions) between 1 and 50
       then jsonb_build_object('sessions', to_jsonb(p_sessions)) else '{}'::jsonb end,
-    'ring', 'gre:relay', true);
+    'wakeup', 'gre:relay', true);
 exception when others then
   null;
 end $$;
@@ -50,6 +50,17 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: check_player_id(bigint)
+CREATE FUNCTION gre.check_player_id(p_player_id bigint) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
+    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
+  end if;
+end $$;
+
 -- FUNCTION: check_rate_limit(bigint)
 CREATE FUNCTION gre.check_rate_limit(p_player_id bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -58,11 +69,11 @@ CREATE FUNCTION gre.check_rate_limit(p_player_id bigint) RETURNS void
     SET jit TO 'off'
     AS $$
 declare
-  v_now timestamptz := clock_timestamp(); -- a variable: a volatile function in the condition would not use the index
+  v_now timestamptz := clock_timestamp(); -- a variable: a condition with a volatile function cannot use the index
   v_since timestamptz := v_now - gre.rate_limit_window();
   v_wait numeric;
 begin
-  -- The upper bound: a phone's clock can have dated adopted rows years ahead.
+  -- The upper bound excludes adopted rows with a time in the future.
   select extract(epoch from m.created_at + gre.rate_limit_window() - v_now) into v_wait
   from public.gre_chat_messages m
   where m.player_id = p_player_id and m.sender = 'player' and m.created_at > v_since and m.created_at <= v_now
@@ -80,12 +91,12 @@ CREATE FUNCTION gre.clean_name(p_name text) RETURNS text
 declare
   v_blank constant text :=
     '[[:space:]\u00a0\u00ad\u115f\u1160\u1680\u180e\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0]+';
-  v_name text := left(p_name, 400); -- first, so that no expression below runs over megabytes
-  v_open integer := 0;
+  v_name text := left(p_name, 400); -- bounds the input of the expressions below
+  v_depth integer := 0;
   v_char text;
 begin
   if v_name is null or octet_length(v_name) <= 80 and v_name ~ '^[!-~]([ -~]*[!-~])?$' then
-    return v_name; -- printable ASCII: nothing to remove
+    return v_name; -- printable ASCII
   end if;
   v_name := regexp_replace(v_name,
     '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u2065\u206a-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]',
@@ -93,11 +104,11 @@ begin
   v_name := left(regexp_replace(v_name, '^' || v_blank || '|' || v_blank || '$', '', 'g'), 80);
   if v_name ~ '[\u2066-\u2069]' then
     foreach v_char in array regexp_split_to_array(v_name, '') loop
-      v_open := v_open
+      v_depth := v_depth
         + case ascii(v_char) when 8297 then -1 when 8294 then 1 when 8295 then 1 when 8296 then 1 else 0 end;
-      exit when v_open < 0;
+      exit when v_depth < 0;
     end loop;
-    if v_open <> 0 then
+    if v_depth <> 0 then
       v_name := regexp_replace(v_name, '[\u2066-\u2069]', '', 'g');
     end if;
   end if;
@@ -114,24 +125,24 @@ CREATE FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}':
 begin
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
-    rev = s.rev + n.found,
+    rev = s.rev + n.messages,
     player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
                            n.player_name),
     last_message_at = greatest(s.last_message_at, n.last_at),
     updated_at = clock_timestamp(),
     unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.found - n.by_player,
-    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
   from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
-      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
       count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
     from (
-      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as answered
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
       from public.gre_chat_sessions q
       join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
-      -- Earlier rows came in around the triggers: reconcile announces them.
+      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
       where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
     group by session_id
   ) n
@@ -148,13 +159,13 @@ declare
   v_claims jsonb := nullif(current_setting('request.jwt.claims', true), '')::jsonb;
   v_role text := v_claims ->> 'role';
   v_app jsonb := v_claims -> 'app_metadata';
-  v_said text := v_app ->> 'gre_role';
-  v_nobody constant gre.actor := row('none', null, null)::gre.actor;
+  v_gre_role text := v_app ->> 'gre_role';
+  v_none constant gre.actor := row('none', null, null)::gre.actor;
   v_act_as text;
   v_staff public.gre_staff;
   v_player bigint;
 begin
-  -- Without claims it is a direct connection (psql, a migration, a cron job). PostgREST always sets claims.
+  -- No claims: a direct connection (psql, a migration, a cron job). PostgREST always sets claims.
   if v_claims is null and session_user <> 'authenticator' then
     return row('service', null, null)::gre.actor;
   end if;
@@ -164,35 +175,35 @@ begin
       return row('service', null, null)::gre.actor;
     elsif starts_with(v_act_as, 'player:') then
       v_player := gre.parse_player_id(substr(v_act_as, 8));
-      return case when v_player is null then v_nobody else row('player', v_player, null)::gre.actor end;
+      return case when v_player is null then v_none else row('player', v_player, null)::gre.actor end;
     elsif starts_with(v_act_as, 'staff:') then
       select * into v_staff from public.gre_staff where staff_id = substr(v_act_as, 7) and active;
-      return case when not found then v_nobody else row(v_staff.role, null, v_staff.staff_id)::gre.actor end;
+      return case when not found then v_none else row(v_staff.role, null, v_staff.staff_id)::gre.actor end;
     end if;
-    return v_nobody;
+    return v_none;
   end if;
   if v_role is distinct from 'authenticated' then
-    return v_nobody;
+    return v_none;
   end if;
 
-  if v_said in ('staff', 'admin') then
+  if v_gre_role in ('staff', 'admin') then
     if coalesce(char_length(v_app ->> 'staff_id'), 0) not between 1 and 128 then
-      return v_nobody;
+      return v_none;
     end if;
     select * into v_staff from public.gre_staff where staff_id = v_app ->> 'staff_id';
     if (case when found then not v_staff.active else exists (select from public.gre_staff) end) then
-      return v_nobody;
+      return v_none;
     end if;
-    return row(v_said, null, v_app ->> 'staff_id')::gre.actor;
-  elsif v_said = 'player' then
+    return row(v_gre_role, null, v_app ->> 'staff_id')::gre.actor;
+  elsif v_gre_role = 'player' then
     v_player := gre.parse_player_id(v_app ->> 'player_id');
-    return case when v_player is null then v_nobody else row('player', v_player, null)::gre.actor end;
+    return case when v_player is null then v_none else row('player', v_player, null)::gre.actor end;
   end if;
 
   if (v_claims ->> 'sub') ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     return gre.mapped_actor((v_claims ->> 'sub')::uuid);
   end if;
-  return v_nobody;
+  return v_none;
 end $_$;
 
 -- FUNCTION: enqueue_event(text[], text, text, jsonb)
@@ -220,20 +231,20 @@ CREATE FUNCTION gre.enqueue_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}
     SET jit TO 'off'
     AS $$
 declare
-  v_found uuid[];
+  v_ids uuid[];
   v_opened uuid;
 begin
-  select array_agg(m.id order by m.session_id, m.seq) into v_found
+  select array_agg(m.id order by m.session_id, m.seq) into v_ids
   from public.gre_chat_sessions s
   join public.gre_chat_messages m on m.player_id = s.player_id and m.session_id = s.id
-    and (m.created_at >= transaction_timestamp() or m.id = any (p_ids)) -- reconcile enqueues older ones
+    and (m.created_at >= transaction_timestamp() or m.id = any (p_ids)) -- older ones are left to reconcile
   where s.id = any (p_sessions) and not exists (select from public.gre_relay_deliveries d where d.message_id = m.id);
-  if v_found is null then
+  if v_ids is null then
     return;
   end if;
   for v_opened in
     select distinct s.id from public.gre_chat_sessions s
-    join public.gre_chat_messages m on m.session_id = s.id and m.id = any (v_found)
+    join public.gre_chat_messages m on m.session_id = s.id and m.id = any (v_ids)
     where s.created_at >= transaction_timestamp() and not exists (
       select from public.gre_relay_lanes l where l.sink = 'pusher' and l.lane_key = s.id::text)
     order by s.id
@@ -243,7 +254,7 @@ begin
   insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
     select s.name, m.session_id::text, min(m.created_at)
     from public.gre_chat_messages m cross join public.gre_relay_sinks s
-    where m.id = any (v_found) and s.enabled
+    where m.id = any (v_ids) and s.enabled
     group by m.session_id, s.name
     order by 2, 1
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
@@ -252,7 +263,7 @@ begin
     from (
       select s.name, m.session_id::text as lane_key, m.id, m.created_at
       from public.gre_chat_messages m cross join public.gre_relay_sinks s
-      where m.id = any (v_found) and s.enabled
+      where m.id = any (v_ids) and s.enabled
       order by m.session_id, m.seq, s.name
     ) o;
 end $$;
@@ -274,8 +285,8 @@ CREATE TABLE public.gre_chat_messages (
     "timestamp" timestamp with time zone DEFAULT now(),
     CONSTRAINT gre_chat_messages_metadata_size CHECK ((octet_length((metadata)::text) <= 4096)),
     CONSTRAINT gre_chat_messages_name_size CHECK ((char_length(sender_name) <= 80)),
-    CONSTRAINT gre_chat_messages_sender_known CHECK ((sender = ANY (ARRAY['player'::text, 'staff'::text, 'system'::text]))),
-    CONSTRAINT gre_chat_messages_status_known CHECK ((status = ANY (ARRAY['sent'::text, 'delivered'::text, 'read'::text]))),
+    CONSTRAINT gre_chat_messages_sender_check CHECK ((sender = ANY (ARRAY['player'::text, 'staff'::text, 'system'::text]))),
+    CONSTRAINT gre_chat_messages_status_check CHECK ((status = ANY (ARRAY['sent'::text, 'delivered'::text, 'read'::text]))),
     CONSTRAINT gre_chat_messages_text_size CHECK (((char_length(message) >= 1) AND (char_length(message) <= 4000)))
 );
 ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN player_name SET STATISTICS 0;
@@ -284,46 +295,46 @@ ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN message SET STATISTICS 0;
 ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN metadata SET STATISTICS 0;
 
 -- COMMENT: TABLE gre_chat_messages
-COMMENT ON TABLE public.gre_chat_messages IS 'Messages. Portals insert; nobody changes or deletes what was sent.';
+COMMENT ON TABLE public.gre_chat_messages IS 'Messages. Portals insert messages, and cannot change or delete them.';
 
 -- COMMENT: COLUMN gre_chat_messages.id
-COMMENT ON COLUMN public.gre_chat_messages.id IS 'Chosen by the client (a UUID, once for each message: makes a second try safe) or by the database.';
+COMMENT ON COLUMN public.gre_chat_messages.id IS 'The message''s id. A client may choose it (a UUID): an insert can then be repeated safely.';
 
 -- COMMENT: COLUMN gre_chat_messages.session_id
-COMMENT ON COLUMN public.gre_chat_messages.session_id IS 'Its session. Left out, it is the player''s open session, which is opened if there is none.';
+COMMENT ON COLUMN public.gre_chat_messages.session_id IS 'The session. Default: the player''s open session, which is opened if necessary.';
 
 -- COMMENT: COLUMN gre_chat_messages.seq
-COMMENT ON COLUMN public.gre_chat_messages.seq IS '1, 2, 3 ... in its session without gaps, in the order of commits. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_messages.seq IS 'Number in the session: 1, 2, 3 ... without gaps, in the order of commits. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_messages.player_id
-COMMENT ON COLUMN public.gre_chat_messages.player_id IS 'Whose conversation it is; a player''s own, or the session''s, by default.';
+COMMENT ON COLUMN public.gre_chat_messages.player_id IS 'The player of the session. Default: the caller if it is a player, or the session''s player.';
 
 -- COMMENT: COLUMN gre_chat_messages.player_name
-COMMENT ON COLUMN public.gre_chat_messages.player_name IS 'The player''s name when it was sent. The stored name wins.';
+COMMENT ON COLUMN public.gre_chat_messages.player_name IS 'The player''s name at the time of sending. The profile''s name has precedence.';
 
 -- COMMENT: COLUMN gre_chat_messages.sender
-COMMENT ON COLUMN public.gre_chat_messages.sender IS 'player, staff or system; gre and gre_staff are taken for staff. Must be what the caller is; system is for the service key.';
+COMMENT ON COLUMN public.gre_chat_messages.sender IS 'player, staff or system; gre and gre_staff are stored as staff. Must be the role of the caller; only the service key may send as system.';
 
 -- COMMENT: COLUMN gre_chat_messages.sender_id
-COMMENT ON COLUMN public.gre_chat_messages.sender_id IS 'Who wrote it: the player''s id or the staff id. From the token.';
+COMMENT ON COLUMN public.gre_chat_messages.sender_id IS 'The author: id of the player or of the staff member. From the token.';
 
 -- COMMENT: COLUMN gre_chat_messages.sender_name
-COMMENT ON COLUMN public.gre_chat_messages.sender_name IS 'Shown as its author, at most 80 characters. The stored name wins.';
+COMMENT ON COLUMN public.gre_chat_messages.sender_name IS 'The author''s displayed name, at most 80 characters. The name of the profile or of gre_staff has precedence.';
 
 -- COMMENT: COLUMN gre_chat_messages.message
-COMMENT ON COLUMN public.gre_chat_messages.message IS 'The text: 1 to 4000 characters, of which one can be seen.';
+COMMENT ON COLUMN public.gre_chat_messages.message IS 'The text: 1 to 4000 characters, at least one of them visible.';
 
 -- COMMENT: COLUMN gre_chat_messages.status
-COMMENT ON COLUMN public.gre_chat_messages.status IS 'sent, delivered or read (the other side has marked it). Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_messages.status IS 'sent, delivered or read (marked by the other side). Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_messages.metadata
-COMMENT ON COLUMN public.gre_chat_messages.metadata IS 'What a portal keeps with it: JSON of at most 4 KB. Never relayed.';
+COMMENT ON COLUMN public.gre_chat_messages.metadata IS 'JSON of the portal, at most 4 KB. Not relayed.';
 
 -- COMMENT: COLUMN gre_chat_messages.created_at
-COMMENT ON COLUMN public.gre_chat_messages.created_at IS 'When the database took it. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_messages.created_at IS 'Time of the insert. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_messages."timestamp"
-COMMENT ON COLUMN public.gre_chat_messages."timestamp" IS 'The same as created_at, unless the service key wrote another time (an import).';
+COMMENT ON COLUMN public.gre_chat_messages."timestamp" IS 'Equal to created_at, except for messages that the service key imports with a time.';
 
 -- FUNCTION: find_duplicate(uuid, text, bigint, uuid, text)
 CREATE FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) RETURNS public.gre_chat_messages
@@ -358,10 +369,10 @@ end $$;
 
 -- FUNCTION: format_cursor(timestamp with time zone, uuid)
 CREATE FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) RETURNS text
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
-  select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '_' || p_id
+  select case when isfinite(p_at) then (extract(epoch from p_at) * 1000000)::bigint || '_' || p_id end
 $$;
 
 -- FUNCTION: has_text(text)
@@ -449,14 +460,14 @@ CREATE FUNCTION gre.lock_tables() RETURNS void
     SET search_path TO ''
     AS $$
 declare
-  -- Messages first, as portals' writes do.
+  -- Messages first: the order in which portals' writes lock.
   v_tables constant text[] := array['gre_chat_messages', 'gre_chat_sessions', 'gre_online_status',
                                     'push_notifications'];
   v_names text;
   v_holders text;
   v_all_autovacuum boolean;
   v_timeout constant text := current_setting('lock_timeout');
-  v_began timestamptz;
+  v_started_at timestamptz;
 begin
   select string_agg(format('public.%I', t), ', ' order by n) into v_names
   from unnest(v_tables) with ordinality x (t, n) where to_regclass('public.' || t) is not null;
@@ -464,7 +475,7 @@ begin
     return;
   end if;
   for v_try in 1 .. 2 loop
-    v_began := clock_timestamp();
+    v_started_at := clock_timestamp();
     begin
       execute 'lock table ' || v_names || ' in access exclusive mode';
       perform set_config('lock_timeout', v_timeout, true);
@@ -482,9 +493,9 @@ begin
               and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
               and l.relation in (select to_regclass('public.' || t) from unnest(v_tables) t)) h
       left join pg_catalog.pg_stat_activity a on a.pid = h.pid
-      -- Who came later waited behind us, and has the lock only since we gave up.
-      where h.pid is null or coalesce(a.xact_start, v_began) <= v_began and a.state is distinct from 'idle';
-      -- An autovacuum gives way to whoever has waited for deadlock_timeout, one second.
+      -- Exclude transactions that started later: they waited for this one and got the lock when it timed out.
+      where h.pid is null or coalesce(a.xact_start, v_started_at) <= v_started_at and a.state is distinct from 'idle';
+      -- Autovacuum cancels itself if it has blocked another lock for deadlock_timeout (one second): retry once.
       if v_all_autovacuum and v_try = 1 then
         perform set_config('lock_timeout', '1500ms', true);
         continue;
@@ -562,24 +573,24 @@ begin
     perform gre.count_messages(array(select distinct session_id from inserted), array(select id from inserted));
     return null;
   end if;
-  -- Not nested: the inserted rows, if any, are all that there is to count.
+  -- Not nested: only the inserted rows are not counted yet.
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
-    rev = s.rev + n.found,
+    rev = s.rev + n.messages,
     player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
                            n.player_name),
     last_message_at = n.last_at,
     updated_at = clock_timestamp(),
     unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.found - n.by_player,
-    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
   from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
-      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
       count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
     from (
-      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as answered
+      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as staff_seq
       from inserted i) i
     group by session_id
   ) n
@@ -618,10 +629,10 @@ declare
   v_actor gre.actor := gre.current_actor();
   v_now timestamptz;
   v_session public.gre_chat_sessions;
-  v_wanted uuid := new.session_id;
+  v_session_id uuid := new.session_id;
   v_profile public.gre_chat_players;
   v_existing public.gre_chat_messages;
-  v_given text;
+  v_given_name text;
 begin
   new.sender := lower(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20), case v_actor.role
     when 'player' then 'player' when 'staff' then 'staff' when 'admin' then 'staff' end));
@@ -635,15 +646,13 @@ begin
   if new.id is null then
     new.id := gen_random_uuid();
   end if;
-  if new.player_id is null and v_wanted is not null and v_actor.role <> 'player' then
-    select player_id into new.player_id from public.gre_chat_sessions where id = v_wanted;
+  if new.player_id is null and v_session_id is not null and v_actor.role <> 'player' then
+    select player_id into new.player_id from public.gre_chat_sessions where id = v_session_id;
   end if;
   if new.player_id is null then
     new.player_id := v_actor.player_id;
   end if;
-  if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  end if;
+  perform gre.check_player_id(new.player_id);
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
@@ -652,10 +661,10 @@ begin
   end if;
 
   loop
-    if v_wanted is not null then
-      -- The player is part of the condition, so that a row of another player is not locked.
+    if v_session_id is not null then
+      -- With the player in the condition, so that another player's session is not locked.
       select * into v_session from public.gre_chat_sessions
-        where id = v_wanted and player_id = new.player_id for no key update;
+        where id = v_session_id and player_id = new.player_id for no key update;
       if not found then
         perform gre.raise_http(403, 'session_mismatch', 'session does not belong to this player');
       end if;
@@ -665,7 +674,7 @@ begin
       if new.sender <> 'player' then
         perform gre.raise_http(409, 'session_closed', 'session is closed');
       end if;
-      v_wanted := null;
+      v_session_id := null;
     end if;
     select * into v_session from public.gre_chat_sessions
       where player_id = new.player_id and status <> 'closed' for no key update;
@@ -673,7 +682,7 @@ begin
     select * into v_existing from public.gre_chat_messages where id = new.id;
     exit when found;
     if v_actor.role = 'player' then
-      perform gre.check_rate_limit(new.player_id); -- before a session is opened
+      perform gre.check_rate_limit(new.player_id); -- before it opens a session
     end if;
     insert into public.gre_chat_sessions (player_id, player_name, status)
       values (new.player_id, coalesce(v_profile.display_name, gre.safe_player_name(new.player_id, coalesce(
@@ -684,8 +693,8 @@ begin
     exit when found;
   end loop;
 
-  -- BEFORE triggers run before the conflict check: an id that exists must count nothing and open nothing. The primary
-  -- key decides afterwards. A negative seq tells the triggers below.
+  -- BEFORE triggers fire before the conflict check. For an id that exists, use no seq and open no session: the primary
+  -- key refuses the row afterwards. A negative seq marks such a row for the triggers below.
   if v_existing.id is null then
     select * into v_existing from public.gre_chat_messages where id = new.id;
   end if;
@@ -696,11 +705,11 @@ begin
   end if;
 
   v_now := clock_timestamp();
-  -- A player without a profile keeps the name that its session began with: staff know it by that name.
-  v_given := coalesce(gre.clean_name(new.player_name),
-                      case new.sender when 'player' then gre.clean_name(new.sender_name) end);
+  -- Without a profile, a player keeps the name with which its session was opened.
+  v_given_name := coalesce(gre.clean_name(new.player_name),
+                           case new.sender when 'player' then gre.clean_name(new.sender_name) end);
   new.player_name := coalesce(v_profile.display_name, nullif(v_session.player_name, 'Player ' || new.player_id),
-                              case when v_given is not null then gre.safe_player_name(new.player_id, v_given) end);
+    case when v_given_name is not null then gre.safe_player_name(new.player_id, v_given_name) end);
   if new.sender = 'player' then
     new.sender_id := new.player_id::text;
     new.player_name := coalesce(new.player_name, 'Player ' || new.player_id);
@@ -718,7 +727,7 @@ begin
   new.seq := 0;
   new.status := 'sent';
   new.created_at := v_now;
-  -- Only a back end, which imports, may give a time.
+  -- Only a back end may set a time (for imports).
   new."timestamp" := case when v_actor.role = 'service' and isfinite(new."timestamp") then new."timestamp"
                           else v_now end;
   return new;
@@ -752,36 +761,35 @@ CREATE FUNCTION gre.messages_check() RETURNS trigger
     AS $$
 declare
   v_actor gre.actor;
-  v_word text;
+  v_sender text;
 begin
-  -- The columns' defaults mean "not given".
+  -- The defaults of these columns mean "not given".
   new.session_id := nullif(new.session_id, '00000000-0000-0000-0000-000000000000');
   new.player_id := nullif(new.player_id, 0);
   new.status := 'sent';
+  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+    or octet_length(new.sender_id) > 128 then
+    new.sender := left(new.sender, 20);
+    new.sender_name := left(new.sender_name, 400);
+    new.player_name := left(new.player_name, 400);
+    new.sender_id := left(new.sender_id, 128);
+  end if;
   if row_security_active(tg_relid) then
     v_actor := gre.current_actor();
     if v_actor.role not in ('player', 'staff', 'admin')
       or v_actor.role = 'player' and new.player_id <> v_actor.player_id then
       perform gre.raise_row_denied('gre_chat_messages');
     end if;
-    if pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536 then
-      null; -- refused below, with the reason
-    else
-      if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
-        or octet_length(new.sender_id) > 128 then
-        new.sender := left(new.sender, 20);
-        new.sender_name := left(new.sender_name, 400);
-        new.player_name := left(new.player_name, 400);
-        new.sender_id := left(new.sender_id, 128);
-      end if;
+    -- A larger message or metadata is refused below, with a more specific error.
+    if not coalesce(pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536, false) then
       if pg_column_size(new) > 65536 then
         perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
       end if;
-      v_word := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
+      v_sender := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
       if v_actor.role = 'player'
-          and v_word in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot')
+          and v_sender in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot')
         or v_actor.role <> 'player'
-          and v_word in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') then
+          and v_sender in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') then
         perform gre.raise_row_denied('gre_chat_messages');
       end if;
     end if;
@@ -797,13 +805,6 @@ begin
     perform gre.raise_http(400, 'metadata_too_large',
       'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
   end if;
-  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
-    or octet_length(new.sender_id) > 128 then
-    new.sender := left(new.sender, 20);
-    new.sender_name := left(new.sender_name, 400);
-    new.player_name := left(new.player_name, 400);
-    new.sender_id := left(new.sender_id, 128);
-  end if;
   return new;
 end $$;
 
@@ -815,7 +816,7 @@ CREATE FUNCTION gre.messages_enqueue() RETURNS trigger
 declare
   v_sessions constant uuid[] := array(select distinct session_id from inserted);
 begin
-  -- A statement trigger fires without rows, too (on conflict do nothing).
+  -- A statement trigger also fires for a statement without rows (on conflict do nothing).
   if v_sessions = '{}' then
     return null;
   end if;
@@ -827,7 +828,7 @@ begin
     perform gre.notify_workers(v_sessions);
     return null;
   end if;
-  -- Lanes first, in session order: this locks lanes that it does not change, too.
+  -- Lanes first, in session order. An upsert also locks the lanes that it does not change.
   insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
     select s.name, i.lane_key, i.first_at
     from (select session_id::text as lane_key, min(created_at) as first_at from inserted group by session_id) i
@@ -835,7 +836,7 @@ begin
     where s.enabled
     order by i.lane_key, s.name
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
-  -- Under the lanes' locks, so a higher ord in a lane is a later commit.
+  -- Under the locks of the lanes, so that the order of ord in a lane is the order of commits.
   insert into public.gre_relay_deliveries (sink, lane_key, ord, event, message_id, created_at)
     select o.name, o.lane_key, nextval('gre.delivery_ord'), 'message', o.id, o.created_at
     from (
@@ -859,7 +860,7 @@ declare
   v_actor gre.actor := gre.current_actor();
 begin
   if new.seq < 0 then
-    -- The id exists (gre.messages_before_insert). Policies and checks must pass, so that the primary key decides.
+    -- The id exists (gre.messages_before_insert). Make the row pass policies and checks: the primary key refuses it.
     new.sender_id := case new.sender when 'player' then new.player_id::text
                                      else coalesce(v_actor.staff_id, new.sender_id) end;
     new.sender_name := gre.clean_name(new.sender_name);
@@ -911,11 +912,29 @@ CREATE FUNCTION gre.notify_workers(p_sessions uuid[]) RETURNS void
     SET search_path TO ''
     AS $$
 begin
-  if (select coalesce(bool_or(l.awake_until <= clock_timestamp()), true)
+  if (select coalesce(bool_or(l.polls_until <= clock_timestamp()), true)
       from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.broadcast_wakeup(p_sessions);
   end if;
 end $$;
+
+-- FUNCTION: parse_cursor(text)
+CREATE FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_microseconds bigint;
+begin
+  if p_cursor !~ '^-?[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
+  end if;
+  v_microseconds := split_part(p_cursor, '_', 1);
+  -- In two parts: an interval is multiplied as a double, which is not exact beyond 2^53.
+  at := timestamptz 'epoch' + v_microseconds / 1000000 * interval '1 second'
+    + v_microseconds % 1000000 * interval '1 microsecond';
+  id := split_part(p_cursor, '_', 2);
+end $_$;
 
 -- FUNCTION: parse_player_id(text)
 CREATE FUNCTION gre.parse_player_id(p_text text) RETURNS bigint
@@ -938,8 +957,8 @@ begin
   if tg_table_name = 'gre_online_status' then
     perform gre.notify_workers(null);
   else
-    -- A right changed: rare, and always broadcast. An API process without sockets, which watches people at Pusher, does
-    -- not poll.
+    -- A change of permissions is rare and always broadcast: an API process without sockets does not poll, but has to
+    -- end connections at Pusher.
     perform gre.broadcast_wakeup(null);
   end if;
   return null;
@@ -1073,12 +1092,12 @@ CREATE FUNCTION gre.pushes_check_size() RETURNS trigger
     SET search_path TO ''
     AS $$
 declare
-  v_fault text := gre.push_error(new.title, new.body, new.recipients, new.data);
+  v_error text := gre.push_error(new.title, new.body, new.recipients, new.data);
 begin
-  if v_fault is not null then
-    perform gre.raise_http(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+  if v_error is not null then
+    perform gre.raise_http(400, 'push_too_large', 'the push cannot be queued: ' || v_error);
   end if;
-  -- A legacy portal that addresses pushes by target_player_id may leave that empty: nobody receives them.
+  -- A legacy push with an empty target_player_id is accepted, and sent to nobody.
   if tg_op = 'INSERT' and not to_jsonb(new) ? 'target_player_id'
     and (coalesce(new.audience, '') not in ('staff', 'player')
       or new.audience = 'player' and coalesce(cardinality(new.recipients), 0) = 0) then
@@ -1152,17 +1171,17 @@ begin
     from unnest(p_ids, p_sinks) p (id, sink) join public.gre_chat_messages m on m.id = p.id
     order by 2, 1
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
-  -- Messages that are being deleted are left out.
-  with here as materialized (
+  -- Skip messages that another transaction is deleting.
+  with locked as materialized (
     select m.id, m.session_id, m.seq, m.created_at from public.gre_chat_messages m
     where m.id = any (p_ids) for key share skip locked
   )
   insert into public.gre_relay_deliveries (sink, lane_key, ord, event, message_id, data, created_at)
     select o.sink, o.lane_key, nextval('gre.delivery_ord'), 'message', o.id, p_data,
       case when p_data is null then o.created_at else v_now end
-    from (select p.sink, h.session_id::text as lane_key, h.id, h.created_at
-          from unnest(p_ids, p_sinks) p (id, sink) join here h on h.id = p.id
-          order by h.session_id, h.seq, p.sink) o;
+    from (select p.sink, m.session_id::text as lane_key, m.id, m.created_at
+          from unnest(p_ids, p_sinks) p (id, sink) join locked m on m.id = p.id
+          order by m.session_id, m.seq, p.sink) o;
   perform gre.notify_workers(null);
 end $$;
 
@@ -1201,10 +1220,10 @@ begin
     if v_role = 'service_role' then
       if starts_with(nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-gre-act-as', 'staff:') then
         perform gre.raise_http(403, 'act_as_required',
-                               'X-GRE-Act-As names nobody of the active staff (a row of gre_staff)');
+                               'X-GRE-Act-As names no active staff member (no such active row in gre_staff)');
       end if;
-      perform gre.raise_http(403, 'act_as_required', 'the service key speaks for nobody without X-GRE-Act-As: '
-        'player:<id> or staff:<id> (of active staff)');
+      perform gre.raise_http(403, 'act_as_required',
+                             'the service key needs X-GRE-Act-As: player:<id> or staff:<id> (of active staff)');
     elsif v_role is distinct from 'authenticated' then
       perform gre.raise_http(401, 'not_authenticated', 'a user''s token is required');
     end if;
@@ -1306,14 +1325,14 @@ begin
     from jsonb_array_elements(p_identities) i (x)
     cross join lateral (
       select nullif(i.x ->> 'sub', '') as sub, i.x ->> 'role' as role, i.x ->> 'staff_id' as staff_id,
-        (i.x ->> 'player_id')::bigint as player_id) w
-    left join public.gre_staff s on s.staff_id = w.staff_id
+        (i.x ->> 'player_id')::bigint as player_id) c
+    left join public.gre_staff s on s.staff_id = c.staff_id
     where case
-      when w.sub !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then true
-      when w.sub is not null then (
-        select row(m.role, m.player_id, m.staff_id) is distinct from row(w.role, w.player_id, w.staff_id)
-        from gre.mapped_actor(w.sub::uuid) m)
-      when w.staff_id is null then false
+      when c.sub !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then true
+      when c.sub is not null then (
+        select row(m.role, m.player_id, m.staff_id) is distinct from row(c.role, c.player_id, c.staff_id)
+        from gre.mapped_actor(c.sub::uuid) m)
+      when c.staff_id is null then false
       when s.staff_id is null then exists (select from public.gre_staff)
       else not s.active end);
 end $_$;
@@ -1373,73 +1392,73 @@ CREATE TABLE public.gre_chat_sessions (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     closed_at timestamp with time zone,
     changed_xid xid8,
-    CONSTRAINT gre_chat_sessions_player_positive CHECK ((player_id > 0)),
-    CONSTRAINT gre_chat_sessions_status_known CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
+    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
+    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
 );
 ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
 
 -- COMMENT: TABLE gre_chat_sessions
-COMMENT ON TABLE public.gre_chat_sessions IS 'Conversations. A player has at most one that is open.';
+COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
 
 -- COMMENT: COLUMN gre_chat_sessions.id
 COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
 
 -- COMMENT: COLUMN gre_chat_sessions.player_id
-COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'Whose conversation it is. Written once.';
+COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
 
 -- COMMENT: COLUMN gre_chat_sessions.player_name
-COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The player''s stored name, or the one with which the session began.';
+COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
 
 -- COMMENT: COLUMN gre_chat_sessions.status
 COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
 
 -- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
-COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'To whom of the staff it is assigned; null to nobody.';
+COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
 
 -- COMMENT: COLUMN gre_chat_sessions.last_seq
-COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of its last message, 0 while there is none. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.rev
-COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Grows with every change of the session. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.last_message_at
-COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of its last message. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'The player''s messages that staff have not marked as read. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.unread_by_player
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Staff''s and system messages that the player has not marked as read. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'Up to which seq staff have read the player''s messages. Belongs to the server: call gre_mark_read.';
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
 
 -- COMMENT: COLUMN gre_chat_sessions.staff_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'When staff moved that mark. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.player_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'Up to which seq the player has read staff''s messages. Belongs to the server: call gre_mark_read.';
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
 
 -- COMMENT: COLUMN gre_chat_sessions.player_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'When the player moved its mark. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.waiting_since
-COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message since staff''s last one; null when answered or closed. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.created_at
-COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'When it was opened. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.updated_at
-COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'When it changed last. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.closed_at
-COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'When it was closed; null while it is open. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_sessions.changed_xid
-COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: a reader finds what was committed since its last read. Belongs to the server.';
+COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 
 -- FUNCTION: session_json(public.gre_chat_sessions, integer)
-CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_cut integer DEFAULT NULL::integer) RETURNS jsonb
+CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer DEFAULT NULL::integer) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -1449,7 +1468,7 @@ begin
     'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
     'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
     'unread_by_staff', p_session.unread_by_staff, 'unread_by_player', p_session.unread_by_player,
-    'last_message', (select left(m.message, coalesce(p_cut, 4000)) from public.gre_chat_messages m
+    'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
                      where m.session_id = p_session.id and m.seq = p_session.last_seq),
     'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
     'closed_at', gre.iso(p_session.closed_at));
@@ -1478,9 +1497,7 @@ begin
     perform gre.check_assignee(new.assigned_staff_id);
   end if;
   if tg_op = 'INSERT' then
-    if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
-      perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-    end if;
+    perform gre.check_player_id(new.player_id);
     if v_portal and new.player_id = gre.my_player_id() and exists (
       select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
       perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
@@ -1520,7 +1537,7 @@ begin
     new.rev := old.rev;
     new.closed_at := old.closed_at;
   end if;
-  -- Whoever writes: counters and marks never go back.
+  -- Counters and read marks never decrease.
   new.last_seq := greatest(new.last_seq, old.last_seq);
   new.last_message_at := greatest(new.last_message_at, old.last_message_at);
   new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
@@ -1573,13 +1590,13 @@ CREATE FUNCTION gre.sessions_enqueue() RETURNS trigger
     AS $$
 begin
   if tg_op = 'UPDATE' and pg_trigger_depth() > 1 then
-    perform gre.flush_session(new.id); -- the messages so far, before this event
+    perform gre.flush_session(new.id);
   elsif tg_op = 'INSERT' and current_setting('gre.nested', true) = 'on' and exists (
     select from public.gre_relay_lanes where sink = 'pusher' and lane_key = new.id::text) then
-    return null; -- enqueued before the message of a nested statement
+    return null; -- gre.enqueue_messages has enqueued it
   end if;
   perform gre.enqueue_event(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
-  -- A session that a message opens: the message's statement notifies.
+  -- For a session that a message opens, the trigger of the message notifies.
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.notify_workers(array[new.id]);
   end if;
@@ -1699,25 +1716,26 @@ declare
   v_actor gre.actor := gre.require_actor();
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
-  v_named jsonb := '{}';
+  v_positions jsonb := '{}';
   v_from timestamptz;
-  v_answer jsonb;
+  v_result jsonb;
 begin
   if p_since is not null and jsonb_typeof(p_since) not in ('object', 'null') then
     perform gre.raise_http(400, 'since_invalid', 'since must be an object of session ids and seqs');
   end if;
   if jsonb_typeof(p_since) = 'object' then
-    select coalesce(jsonb_object_agg(lower(k), floor(least(n, 9e15))::bigint), '{}') into v_named
+    select coalesce(jsonb_object_agg(lower(k), floor(least(n, 9e15))::bigint), '{}') into v_positions
     from jsonb_each(p_since) t (k, x)
     cross join lateral (select case when jsonb_typeof(x) = 'number' then (x #>> '{}')::numeric end as n) v
     where k ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and n >= 0;
   end if;
-  -- Cast first, then join: under row-level security a join on a cast would read every message.
-  with named as materialized (select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_named) t (k, seq))
+  -- Cast before the join: under row-level security a join on a cast would read all messages.
+  with positions as materialized (
+    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq))
   select max(m.created_at) - interval '1 minute' into v_from
-  from named n
+  from positions p
   join public.gre_chat_messages m
-    on m.session_id = n.id and m.seq = n.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
+    on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
 
   with listed as materialized (
     select s.id from (
@@ -1733,10 +1751,10 @@ begin
       order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
       limit 200) r
     union
-    select k::uuid from jsonb_each(v_named) t (k, x)
-  ), seen as materialized (
+    select k::uuid from jsonb_each(v_positions) t (k, x)
+  ), positioned as materialized (
     select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
-      select s, coalesce((v_named ->> s.id::text)::bigint,
+      select s, coalesce((v_positions ->> s.id::text)::bigint,
         case when p_since is null then s.last_seq
              when v_from is null
                then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
@@ -1746,27 +1764,27 @@ begin
       from listed l join public.gre_chat_sessions s on s.id = l.id
       where v_actor.role <> 'player' or s.player_id = v_actor.player_id) p
   ), missed as (
-    select m.m as m from seen
+    select m.m as m from positioned p
     cross join lateral (
       select m from public.gre_chat_messages m
-      where m.session_id = (seen.s).id and m.seq > seen.start
+      where m.session_id = (p.s).id and m.seq > p.start
     ) m
-    order by coalesce((seen.s).last_message_at, (seen.s).created_at) desc, (m.m).session_id, (m.m).seq desc
+    order by coalesce((p.s).last_message_at, (p.s).created_at) desc, (m.m).session_id, (m.m).seq desc
     limit v_total
   )
   select jsonb_build_object(
     'sessions', (
       select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
-                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from seen),
+                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from positioned),
     'positions', (
-      select coalesce(jsonb_object_agg((seen.s).id, seen.seq), '{}') from seen where seen.seq < (seen.s).last_seq),
+      select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
-  into v_answer;
-  return v_answer;
+  into v_result;
+  return v_result;
 end $_$;
 
 -- COMMENT: FUNCTION gre_catch_up(p_since jsonb, p_limit integer, p_total integer)
-COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'What a reader that comes back has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq from which on something was missed}}. Sessions: those in p_since ({session id: last seq seen}) and the caller''s latest. Missed: what is newer than p_since; of a session that p_since does not name, what is newer than the newest message that it names (less a minute); with nothing named, all of the open ones. The newest p_limit of one session, p_total of all. With p_total 0 only positions, and last messages are cut.';
+COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. "sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, "missed" is empty and last messages are truncated.';
 
 -- FUNCTION: gre_chat_history(bigint, uuid, uuid, bigint, bigint, integer, boolean)
 CREATE FUNCTION public.gre_chat_history(p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_before uuid DEFAULT NULL::uuid, p_before_seq bigint DEFAULT NULL::bigint, p_after_seq bigint DEFAULT NULL::bigint, p_limit integer DEFAULT 200, p_sessions boolean DEFAULT false) RETURNS jsonb
@@ -1788,13 +1806,13 @@ declare
   v_json jsonb;
   v_page jsonb[] := '{}';
   v_bytes integer := 0;
-  v_most integer := case when p_sessions then 524288 else 1048576 end; -- with sessions a message can be there twice
+  v_max_bytes integer := case when p_sessions then 524288 else 1048576 end; -- a session can repeat a message's text
   v_more boolean := false;
-  v_known uuid[] := '{}';
+  v_session_ids uuid[] := '{}';
   v_sessions jsonb[] := '{}';
 begin
   if v_actor.role = 'player' and v_player <> v_actor.player_id then
-    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+    perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
   elsif v_player is null and p_session_id is null then
     perform gre.raise_http(400, 'target_missing', 'a session or a player is required');
   elsif p_session_id is null and (p_before_seq is not null or p_after_seq is not null) then
@@ -1816,8 +1834,7 @@ begin
     end if;
   end if;
 
-  -- Starts at the fixed end of the page: the oldest after p_after_seq, else the newest. One row beyond the limit tells
-  -- whether there are more.
+  -- Ascending from p_after_seq, otherwise descending. One row beyond the limit is read to set has_more.
   if p_after_seq is not null then
     open v_rows for select * from public.gre_chat_messages where session_id = p_session_id and seq > p_after_seq
       order by seq limit v_limit + 1;
@@ -1840,13 +1857,13 @@ begin
     exit when v_more;
     v_json := gre.message_json(v_row);
     v_bytes := v_bytes + octet_length(v_json::text);
-    if p_sessions and not v_row.session_id = any (v_known) then
-      v_known := v_known || v_row.session_id;
+    if p_sessions and not v_row.session_id = any (v_session_ids) then
+      v_session_ids := v_session_ids || v_row.session_id;
       v_sessions := v_sessions || (
         select gre.session_json(s) from public.gre_chat_sessions s where s.id = v_row.session_id);
       v_bytes := v_bytes + coalesce(octet_length(v_sessions[cardinality(v_sessions)]::text), 0);
     end if;
-    v_more := v_bytes > v_most and cardinality(v_page) > 0;
+    v_more := v_bytes > v_max_bytes and cardinality(v_page) > 0;
     exit when v_more;
     v_page := v_page || v_json;
   end loop;
@@ -1863,7 +1880,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_chat_history(p_player_id bigint, p_session_id uuid, p_before uuid, p_before_seq bigint, p_after_seq bigint, p_limit integer, p_sessions boolean)
-COMMENT ON FUNCTION public.gre_chat_history(p_player_id bigint, p_session_id uuid, p_before uuid, p_before_seq bigint, p_after_seq bigint, p_limit integer, p_sessions boolean) IS 'One page of a conversation: {"messages": [M] ascending, "next": id | null, "has_more", "session": S | null, "sessions": [S]}. Of one session or of all sessions of a player: the newest page, the page before a message (p_before, p_before_seq), or the messages after p_after_seq. "next" is p_before of the page before. A page of more than 1 MB (with p_sessions 512 KB) ends before p_limit, and has one message at least.';
+COMMENT ON FUNCTION public.gre_chat_history(p_player_id bigint, p_session_id uuid, p_before uuid, p_before_seq bigint, p_after_seq bigint, p_limit integer, p_sessions boolean) IS 'Returns a page of messages of one session or of all sessions of a player: {"messages": [M] ascending, "next": id | null, "has_more", "session": S | null, "sessions": [S]}. It is the newest page, the page before a message (p_before, p_before_seq), or the messages after p_after_seq. "next" is the p_before of the preceding page. A page is limited to p_limit messages and 1 MB (512 KB with p_sessions), and has at least one message.';
 
 -- FUNCTION: gre_close_session(bigint)
 CREATE FUNCTION public.gre_close_session(p_player_id bigint) RETURNS jsonb
@@ -1872,9 +1889,9 @@ CREATE FUNCTION public.gre_close_session(p_player_id bigint) RETURNS jsonb
     SET lock_timeout TO '2s'
     AS $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_session public.gre_chat_sessions;
 begin
+  perform gre.require_staff();
   update public.gre_chat_sessions set status = 'closed' where player_id = p_player_id and status <> 'closed'
   returning * into v_session;
   return jsonb_build_object('session', case when v_session.id is not null then gre.session_json(v_session) end);
@@ -1890,28 +1907,22 @@ CREATE FUNCTION public.gre_dead_letters(p_sink text DEFAULT NULL::text, p_limit 
     SET plan_cache_mode TO 'force_custom_plan'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 declare
-  v_actor gre.actor := gre.require_admin();
   v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_after record;
+  v_result jsonb;
 begin
-  if p_cursor is not null then
-    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-      perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
-    end if;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 2)::uuid;
-  end if;
+  perform gre.require_admin();
+  v_after := gre.parse_cursor(p_cursor);
   with numbered as (
     select d.*, row_number() over (order by d.settled_at desc, d.id desc) as n
     from public.gre_relay_sinks k
     cross join lateral (
       select * from public.gre_relay_deliveries q
       where q.sink = k.name and q.state = 'dead'
-        and (v_id is null or q.settled_at <= v_at and (q.settled_at, q.id) < (v_at, v_id))
+        and (p_cursor is null
+          or q.settled_at <= v_after.at and (q.settled_at, q.id) < (v_after.at, v_after.id))
       order by q.settled_at desc, q.id desc limit v_limit + 1) d
     where p_sink is null or k.name = p_sink
   )
@@ -1920,14 +1931,13 @@ begin
       'session_id', case when d.event <> 'push' then d.lane_key end, 'message_id', d.message_id, 'attempts', d.attempts,
       'error', d.last_error, 'created_at', gre.iso(d.created_at)) order by d.n) filter (where d.n <= v_limit), '[]'),
     'next', case when count(*) > v_limit then (
-      select (extract(epoch from x.settled_at) * 1000000)::bigint || '_' || x.id
-      from numbered x where x.n = v_limit) end)
-  into v_answer from numbered d;
-  return v_answer;
-end $_$;
+      select gre.format_cursor(x.settled_at, x.id) from numbered x where x.n = v_limit) end)
+  into v_result from numbered d;
+  return v_result;
+end $$;
 
 -- COMMENT: FUNCTION gre_dead_letters(p_sink text, p_limit integer, p_cursor text)
-COMMENT ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) IS 'Dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}], "next": cursor | null}. Ids, never text. Admins only.';
+COMMENT ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) IS 'Lists dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}], "next": cursor | null}, without the text of messages. For admins.';
 
 -- FUNCTION: gre_enable_all_players()
 CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
@@ -1936,16 +1946,16 @@ CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
     SET lock_timeout TO '2s'
     AS $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_count integer;
 begin
+  perform gre.require_staff();
   update public.gre_chat_players set chat_enabled = true, updated_at = clock_timestamp() where not chat_enabled;
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
 
 -- COMMENT: FUNCTION gre_enable_all_players()
-COMMENT ON FUNCTION public.gre_enable_all_players() IS 'Enables every player. Returns how many were disabled.';
+COMMENT ON FUNCTION public.gre_enable_all_players() IS 'Enables the chat of all players. Returns the number of players that were disabled.';
 
 -- FUNCTION: gre_enable_player(bigint, boolean)
 CREATE FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean DEFAULT true) RETURNS jsonb
@@ -1953,12 +1963,10 @@ CREATE FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean D
     SET search_path TO ''
     SET lock_timeout TO '2s'
     AS $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
-  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  elsif p_enabled is null then
+  perform gre.require_staff();
+  perform gre.check_player_id(p_player_id);
+  if p_enabled is null then
     perform gre.raise_http(400, 'enabled_invalid', 'enabled must be true or false');
   end if;
   insert into public.gre_chat_players as p (player_id, chat_enabled) values (p_player_id, p_enabled)
@@ -1968,7 +1976,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_enable_player(p_player_id bigint, p_enabled boolean)
-COMMENT ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) IS 'Allows or forbids a player to write: {"player_id", "enabled"}.';
+COMMENT ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) IS 'Enables or disables a player''s chat: {"player_id", "enabled"}.';
 
 -- FUNCTION: gre_erase_player(bigint)
 CREATE FUNCTION public.gre_erase_player(p_player_id bigint) RETURNS jsonb
@@ -1977,38 +1985,34 @@ CREATE FUNCTION public.gre_erase_player(p_player_id bigint) RETURNS jsonb
     SET lock_timeout TO '5s'
     AS $$
 declare
-  v_actor gre.actor := gre.require_actor();
   v_sessions uuid[];
   v_lanes text[];
   v_pushes integer;
   v_messages integer;
-  -- OneSignal's external id of the player, as the relays make it (GRE_PUSH_PLAYER_EXTERNAL_ID).
-  v_external text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
+  v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
-  if v_actor.role not in ('admin', 'service') then
-    perform gre.raise_http(403, 'admin_only', 'only an admin may do this');
-  end if;
-  -- In the usual lock order: sessions, lanes, deliveries. A later settle writes no receipts for deliveries that are
-  -- gone; an earlier one has written them before the pushes are looked for.
+  perform gre.require_admin();
+  -- In the common lock order: sessions, lanes, deliveries. A settle that waits for these locks finds no deliveries and
+  -- writes no receipts; one that holds them has written its receipts before the pushes are deleted below.
   select coalesce(array_agg(s.id), '{}') into v_sessions from (
     select id from public.gre_chat_sessions where player_id = p_player_id order by id for update) s;
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  with gone as (
+  with deleted as (
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
       or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
-      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external]
+      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external_id]
     returning 'push:' || n.id as lane
   )
-  select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from gone;
+  select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
   delete from public.gre_chat_messages where session_id = any (v_sessions);
   get diagnostics v_messages = row_count;
   delete from public.gre_chat_sessions where id = any (v_sessions);
-  -- A disabled player stays disabled: that column is kept, and nothing else.
+  -- A disabled player stays disabled: only chat_enabled is kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
@@ -2016,7 +2020,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile (but not that its chat is off). Admins and back ends. {"messages", "sessions", "pushes"}. Pusher and OneSignal keep what they received.';
+COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
 
 -- FUNCTION: gre_get_player(bigint)
 CREATE FUNCTION public.gre_get_player(p_player_id bigint) RETURNS jsonb
@@ -2024,22 +2028,20 @@ CREATE FUNCTION public.gre_get_player(p_player_id bigint) RETURNS jsonb
     SET search_path TO ''
     AS $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v public.gre_chat_players;
 begin
-  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  end if;
+  perform gre.require_staff();
+  perform gre.check_player_id(p_player_id);
   select * into v from public.gre_chat_players where player_id = p_player_id;
   return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name,
     'enabled', coalesce(v.chat_enabled, true));
 end $$;
 
 -- COMMENT: FUNCTION gre_get_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_get_player(p_player_id bigint) IS 'A player: {"player_id", "display_name", "enabled"}. Unknown players are enabled.';
+COMMENT ON FUNCTION public.gre_get_player(p_player_id bigint) IS 'Returns a player: {"player_id", "display_name", "enabled"}. Players without a profile are enabled.';
 
--- FUNCTION: gre_hub_news_v1(jsonb, uuid[], timestamp with time zone, timestamp with time zone, bigint[], integer, integer)
-CREATE FUNCTION public.gre_hub_news_v1(p_known jsonb DEFAULT '{}'::jsonb, p_sessions uuid[] DEFAULT '{}'::uuid[], p_since timestamp with time zone DEFAULT NULL::timestamp with time zone, p_epoch timestamp with time zone DEFAULT NULL::timestamp with time zone, p_players bigint[] DEFAULT NULL::bigint[], p_limit integer DEFAULT 200, p_bytes integer DEFAULT 1000000) RETURNS jsonb
+-- FUNCTION: gre_hub_changes_v1(jsonb, uuid[], timestamp with time zone, timestamp with time zone, bigint[], integer, integer)
+CREATE FUNCTION public.gre_hub_changes_v1(p_positions jsonb DEFAULT '{}'::jsonb, p_sessions uuid[] DEFAULT '{}'::uuid[], p_since timestamp with time zone DEFAULT NULL::timestamp with time zone, p_epoch timestamp with time zone DEFAULT NULL::timestamp with time zone, p_players bigint[] DEFAULT NULL::bigint[], p_limit integer DEFAULT 200, p_bytes integer DEFAULT 1000000) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2048,34 +2050,33 @@ CREATE FUNCTION public.gre_hub_news_v1(p_known jsonb DEFAULT '{}'::jsonb, p_sess
     AS $$
 declare
   v_ids uuid[] := p_sessions;
-  v_found jsonb[] := '{}';
-  v_left uuid[] := '{}';
+  v_changes jsonb[] := '{}';
+  v_skipped uuid[] := '{}';
   v_count integer := 0;
   v_bytes bigint := 0;
   v_entry jsonb;
   v record;
 begin
   perform gre.require_worker();
-  -- A query of its own, in the order of updated_at: together with the named ones, the index would be read from the
-  -- oldest session on.
+  -- A separate query, so that the index on updated_at is read from p_since on.
   if p_since is not null then
     v_ids := v_ids || array(
       select s.id from public.gre_chat_sessions s
       where s.updated_at > p_since and (p_players is null or s.player_id = any (p_players))
-        and s.rev > coalesce((p_known -> s.id::text ->> 1)::bigint, 0)
+        and s.rev > coalesce((p_positions -> s.id::text ->> 1)::bigint, 0)
       order by s.updated_at limit 500);
   end if;
   for v in
-    select s, k.known, coalesce((k.known ->> 0)::bigint, 0) as seq
+    select s, p.position, coalesce((p.position ->> 0)::bigint, 0) as seq
     from public.gre_chat_sessions s
-    cross join lateral (select p_known -> s.id::text as known) k
+    cross join lateral (select p_positions -> s.id::text as position) p
     where s.id = any (v_ids) and (p_players is null or s.player_id = any (p_players))
-      and s.rev > coalesce((k.known ->> 1)::bigint, 0)
+      and s.rev > coalesce((p.position ->> 1)::bigint, 0)
     order by s.updated_at limit 500
   loop
     v_count := v_count + 1;
     if v_bytes >= p_bytes then
-      v_left := v_left || (v.s).id;
+      v_skipped := v_skipped || (v.s).id;
       continue;
     end if;
     select jsonb_build_object('session', gre.session_json(v.s),
@@ -2085,24 +2086,24 @@ begin
         'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
     into v_entry
     from (
-      -- The first message always fits.
+      -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
         select m, octet_length(m.message) + 400 as size from public.gre_chat_messages m
-        where m.session_id = (v.s).id and m.seq > v.seq and (v.known is not null or m.created_at > p_epoch)
+        where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;
-    v_found := v_found || v_entry;
+    v_changes := v_changes || v_entry;
     v_bytes := v_bytes + pg_column_size(v_entry);
   end loop;
-  return jsonb_build_object('now', clock_timestamp(), 'more', v_count >= 500 or cardinality(v_left) > 0,
-    'left', to_jsonb(v_left),
-    'others', case when p_players is null then '[]' else (
+  return jsonb_build_object('now', clock_timestamp(), 'more', v_count >= 500 or cardinality(v_skipped) > 0,
+    'skipped', to_jsonb(v_skipped),
+    'other_sessions', case when p_players is null then '[]' else (
       select coalesce(jsonb_agg(s.id), '[]') from public.gre_chat_sessions s
       where s.id = any (p_sessions) and s.player_id <> all (p_players)) end,
-    'sessions', to_jsonb(v_found));
+    'sessions', to_jsonb(v_changes));
 end $$;
 
--- COMMENT: FUNCTION gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-COMMENT ON FUNCTION public.gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'What is newer than what a hub has told its sockets: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more"}], "more", "left": [ids], "others": [ids]}. Of the sessions in p_sessions and of those changed since p_since, those that are ahead of p_known ({id: [seq, rev]}); of a session that p_known does not name, messages since p_epoch. p_players: only sessions of these players; "others" are the rest of p_sessions. At most p_limit messages of a session, and about p_bytes in all; "left" are the sessions left out. Stable: all of it is of one snapshot, so seq and rev belong together.';
+-- COMMENT: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
+COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more"}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- FUNCTION: gre_hub_presence_v1(text[], bigint[], numeric, jsonb)
 CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
@@ -2111,47 +2112,45 @@ CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p
     AS $$
 declare
   v_now timestamptz := clock_timestamp();
-  v_lost jsonb;
+  v_revoked jsonb;
   v_staff text[];
 begin
   perform gre.require_worker();
   if jsonb_typeof(p_identities) is distinct from 'array' then
     perform gre.raise_http(400, 'identities_invalid', 'p_identities must be an array');
   end if;
-  v_lost := gre.revoked_identities(p_identities);
-  -- A socket that is about to be closed keeps nobody online, unless the same person has another one that may stay.
+  v_revoked := gre.revoked_identities(p_identities);
+  -- Staff with revoked identities only do not stay online: the caller closes their sockets.
   v_staff := array(
     select s from unnest(p_staff) s
-    where not exists (select from jsonb_array_elements(v_lost) x where x ->> 'staff_id' = s)
+    where not exists (select from jsonb_array_elements(v_revoked) x where x ->> 'staff_id' = s)
       or exists (select from jsonb_array_elements(p_identities) x
-                 where x ->> 'staff_id' = s and not v_lost @> jsonb_build_array(x)));
-  -- A read-only database still answers, so that readers can go on.
+                 where x ->> 'staff_id' = s and not v_revoked @> jsonb_build_array(x)));
+  -- On a read-only database, skip the writes and return the answer.
   if current_setting('transaction_read_only') = 'off' then
     update public.gre_online_status o set last_seen_at = v_now, expires_at = v_now + p_expires_in * interval '1 second',
       status = case o.status when 'offline' then 'online' else o.status end
     from (select staff_id from public.gre_online_status where staff_id = any (v_staff) and expires_at is not null
-          order by staff_id for no key update skip locked) mine
-    where o.staff_id = mine.staff_id;
-    -- expires_at stays: it tells expired from signed off. The statement above brings back who is here after all.
+          order by staff_id for no key update skip locked) l
+    where o.staff_id = l.staff_id;
+    -- Expire the others. Keep expires_at: it marks the status as expired, so that the statement above can restore it.
     update public.gre_online_status o set status = 'offline', updated_at = v_now
     from (select staff_id from public.gre_online_status where expires_at < v_now and status <> 'offline'
-          order by staff_id for no key update skip locked) late
-    where o.staff_id = late.staff_id;
+          order by staff_id for no key update skip locked) l
+    where o.staff_id = l.staff_id;
   end if;
   return jsonb_build_object(
     'online', (select coalesce(jsonb_agg(jsonb_build_object('staff_id', o.staff_id, 'display_name', o.display_name,
                                                             'status', o.status)
                                          order by o.staff_id), '[]') from public.gre_online_status o
                where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
-    'gone', (select coalesce(jsonb_agg(s.staff_id), '[]')
-             from public.gre_staff s where s.staff_id = any (p_staff) and not s.active),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
                  where p.player_id = any (p_players) and not p.chat_enabled),
-    'lost', v_lost);
+    'revoked', v_revoked);
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb)
-COMMENT ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb) IS 'Heartbeat of staff with sockets at a hub: {"online": [{"staff_id", "display_name", "status"}], "gone": [those of p_staff who are no longer active], "disabled": [those of p_players], "lost": [those of p_identities that no longer hold]}.';
+COMMENT ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb) IS 'Heartbeat of the staff with sockets at a hub (p_staff): extends their presence by p_expires_in seconds. Returns {"online": [{"staff_id", "display_name", "status"}], "disabled": [ids in p_players whose chat is disabled], "revoked": [elements of p_identities that are no longer valid]}.';
 
 -- FUNCTION: gre_link_user(uuid, bigint, text)
 CREATE FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint DEFAULT NULL::bigint, p_staff_id text DEFAULT NULL::text) RETURNS void
@@ -2163,7 +2162,7 @@ begin
     perform gre.raise_http(403, 'service_only', 'only the back end may do this');
   elsif p_user_id is null or (p_player_id is not null and p_staff_id is not null)
     or p_player_id not between 1 and 9007199254740991 or char_length(p_staff_id) not between 1 and 128 then
-    perform gre.raise_http(400, 'link_invalid', 'a user is one player or one staff member');
+    perform gre.raise_http(400, 'link_invalid', 'a user can be one player or one staff member');
   end if;
   update public.gre_chat_players set user_id = null
   where user_id = p_user_id and player_id is distinct from p_player_id;
@@ -2178,30 +2177,22 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text)
-COMMENT ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) IS 'Maps a Supabase Auth user to a player or a staff member, for tokens without our claims; with neither, ends the mapping. Back ends only.';
+COMMENT ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) IS 'Maps a Supabase Auth user to a player or a staff member, for tokens without gre-bridge''s claims. With neither, removes the mapping. For back ends.';
 
 -- FUNCTION: gre_list_sessions(text, text, integer, text)
 CREATE FUNCTION public.gre_list_sessions(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET plan_cache_mode TO 'force_custom_plan'
-    AS $_$
+    AS $$
 declare
   v_actor gre.actor := gre.require_actor();
   v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_after record := gre.parse_cursor(p_cursor);
+  v_result jsonb;
 begin
   if p_status not in ('active', 'closed') then
     perform gre.raise_http(400, 'status_unknown', 'status must be active or closed');
-  end if;
-  if p_cursor is not null then
-    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-      perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
-    end if;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 2)::uuid;
   end if;
   with page as (
     select s, case when s.last_message_at is null then s.created_at else s.last_message_at end as at
@@ -2211,37 +2202,35 @@ begin
       and (p_assigned is null or case p_assigned when 'none' then s.assigned_staff_id is null
                                    when 'me' then s.assigned_staff_id = v_actor.staff_id
                                    else s.assigned_staff_id = p_assigned end)
-      and (v_id is null
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and (p_cursor is null or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                               < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1
   ), numbered as (
-    select at, (s).id as id, gre.session_json(s) as told, row_number() over (order by at desc, (s).id desc) as n
+    select at, (s).id as id, gre.session_json(s) as json, row_number() over (order by at desc, (s).id desc) as n
     from page
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits
+    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from numbered
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
     'next', case when count(*) > count(*) filter (where fits) then (
-      select (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id
-      from sized x where x.fits order by x.n desc limit 1) end)
-  into v_answer from sized;
-  return v_answer;
-end $_$;
+      select gre.format_cursor(x.at, x.id) from sized x where x.fits order by x.n desc limit 1) end)
+  into v_result from sized;
+  return v_result;
+end $$;
 
 -- COMMENT: FUNCTION gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text)
-COMMENT ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text) IS 'Sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player sees its own. p_status: active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
+COMMENT ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text) IS 'Lists sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player gets its own sessions. p_status: active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
 
 -- FUNCTION: gre_list_staff()
 CREATE FUNCTION public.gre_list_staff() RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
+  perform gre.require_staff();
   return (
     select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
         'status', gre.presence(o.status, o.last_seen_at, o.expires_at))
@@ -2250,7 +2239,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_list_staff()
-COMMENT ON FUNCTION public.gre_list_staff() IS 'Active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
+COMMENT ON FUNCTION public.gre_list_staff() IS 'Lists active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
 
 -- FUNCTION: gre_mark_read(uuid, bigint)
 CREATE FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) RETURNS jsonb
@@ -2262,14 +2251,14 @@ declare
   v_actor gre.actor := gre.require_actor();
   v_by text := case v_actor.role when 'player' then 'player' else 'staff' end;
   v_session public.gre_chat_sessions;
-  v_old bigint;
-  v_to bigint;
+  v_old_seq bigint;
+  v_new_seq bigint;
   v_now timestamptz;
   v_unread integer;
   v_data jsonb;
 begin
   if v_actor.role = 'service' then
-    perform gre.raise_http(403, 'act_as_required', 'only a person reads: name one in X-GRE-Act-As');
+    perform gre.raise_http(403, 'act_as_required', 'only a person can read: name one in X-GRE-Act-As');
   elsif p_up_to_seq is null or p_up_to_seq < 0 then
     perform gre.raise_http(400, 'seq_invalid', 'the seq must be a whole number from 0');
   end if;
@@ -2282,26 +2271,27 @@ begin
     perform gre.flush_session(p_session_id);
     select * into v_session from public.gre_chat_sessions where id = p_session_id;
   end if;
-  v_old := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
-  v_to := least(p_up_to_seq, v_session.last_seq);
-  if v_to <= v_old then
-    return jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_old, 'changed', false,
+  v_old_seq := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
+  v_new_seq := least(p_up_to_seq, v_session.last_seq);
+  if v_new_seq <= v_old_seq then
+    return jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_old_seq, 'changed', false,
       'timestamp', gre.iso(case v_by when 'player' then v_session.player_read_at else v_session.staff_read_at end));
   end if;
   v_now := clock_timestamp();
   update public.gre_chat_messages set status = 'read'
-  where session_id = p_session_id and seq > v_old and seq <= v_to and status <> 'read'
+  where session_id = p_session_id and seq > v_old_seq and seq <= v_new_seq and status <> 'read'
     and (sender = 'player') = (v_by = 'staff');
   select count(*) into v_unread from public.gre_chat_messages
-  where session_id = p_session_id and seq > v_to and (sender = 'player') = (v_by = 'staff');
+  where session_id = p_session_id and seq > v_new_seq and (sender = 'player') = (v_by = 'staff');
   if v_by = 'player' then
-    update public.gre_chat_sessions set player_read_seq = v_to, player_read_at = v_now, unread_by_player = v_unread
+    update public.gre_chat_sessions set player_read_seq = v_new_seq, player_read_at = v_now, unread_by_player = v_unread
     where id = p_session_id;
   else
-    update public.gre_chat_sessions set staff_read_seq = v_to, staff_read_at = v_now, unread_by_staff = v_unread
+    update public.gre_chat_sessions set staff_read_seq = v_new_seq, staff_read_at = v_now, unread_by_staff = v_unread
     where id = p_session_id;
   end if;
-  v_data := jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_to, 'timestamp', gre.iso(v_now));
+  v_data := jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_new_seq,
+                               'timestamp', gre.iso(v_now));
   perform gre.enqueue_event(array['pusher'], p_session_id::text, 'read',
                             v_data || jsonb_build_object('player_id', v_session.player_id));
   perform gre.notify_workers(array[p_session_id]);
@@ -2309,7 +2299,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_mark_read(p_session_id uuid, p_up_to_seq bigint)
-COMMENT ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) IS 'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", "timestamp", "changed"}. Marks never go back.';
+COMMENT ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) IS 'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", "timestamp", "changed"}. Marks never decrease.';
 
 -- FUNCTION: gre_operations()
 CREATE FUNCTION public.gre_operations() RETURNS jsonb
@@ -2320,12 +2310,13 @@ CREATE FUNCTION public.gre_operations() RETURNS jsonb
     SET jit TO 'off'
     AS $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_now timestamptz := clock_timestamp();
   v_minute timestamptz := date_trunc('minute', v_now);
   v_first timestamptz := v_minute - interval '59 minutes';
-  v_sinks jsonb := gre.relay_stats();
+  v_sinks jsonb;
 begin
+  perform gre.require_staff();
+  v_sinks := gre.relay_stats();
   return jsonb_build_object(
     'backlog', (select coalesce(sum((x ->> 'pending')::bigint), 0) from jsonb_array_elements(v_sinks) x),
     'oldest_age_seconds', (select max((x ->> 'oldest_age')::numeric) from jsonb_array_elements(v_sinks) x),
@@ -2333,11 +2324,11 @@ begin
     'sinks', (
       select coalesce(jsonb_agg(jsonb_build_object('name', x -> 'sink', 'enabled', x -> 'enabled',
         'pending', x -> 'pending', 'dead', x -> 'dead',
-        'blocked', x -> 'lanes_blocked', 'oldest_age_seconds', x -> 'oldest_age', 'breaker', w.said -> 'breaker',
-        'last_error', w.said -> 'error') order by x ->> 'sink'), '[]')
+        'blocked', x -> 'lanes_blocked', 'oldest_age_seconds', x -> 'oldest_age', 'breaker', w.state -> 'breaker',
+        'last_error', w.state -> 'error') order by x ->> 'sink'), '[]')
       from jsonb_array_elements(v_sinks) x
       left join lateral (
-        select b.info -> 'sinks' -> (x ->> 'sink') as said from public.gre_relay_workers b
+        select b.info -> 'sinks' -> (x ->> 'sink') as state from public.gre_relay_workers b
         where b.seen_at > v_now - interval '1 minute' and b.info -> 'sinks' -> (x ->> 'sink') is not null
         order by array_position(array['open', 'half_open', 'closed'],
                                 b.info -> 'sinks' -> (x ->> 'sink') ->> 'breaker'), b.seen_at desc
@@ -2352,12 +2343,13 @@ begin
       from generate_series(v_first, v_minute, interval '1 minute') m (at)
       left join (
         select date_trunc('minute', d.settled_at) as at, count(*) as n from public.gre_relay_deliveries d
-        where d.state in ('done', 'expired') and d.state = 'done' and d.settled_at >= v_first -- both, for the index
+        -- The first condition makes the partial index usable.
+        where d.state in ('done', 'expired') and d.state = 'done' and d.settled_at >= v_first
         group by 1) c on c.at = m.at));
 end $$;
 
 -- COMMENT: FUNCTION gre_operations()
-COMMENT ON FUNCTION public.gre_operations() IS 'State of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}] that relay, "per_minute": [{"minute", "count"}] done in the last 60 minutes}. A sink''s breaker: the worst that a worker reported within the last minute.';
+COMMENT ON FUNCTION public.gre_operations() IS 'Returns the state of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}], "per_minute": [{"minute", "count"}] (deliveries done in each of the last 60 minutes)}. "workers" are relay processes. "breaker" is the worst state that a worker reported within the last minute.';
 
 -- FUNCTION: gre_relay_claim_v1(text, uuid, integer, integer, numeric)
 CREATE FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer DEFAULT 100, p_per_lane integer DEFAULT 10, p_lease_seconds numeric DEFAULT 30) RETURNS json
@@ -2523,7 +2515,7 @@ CREATE FUNCTION public.gre_relay_dead(p_sink text DEFAULT NULL::text, p_session 
 $$;
 
 -- COMMENT: FUNCTION gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone)
-COMMENT ON FUNCTION public.gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone) IS 'Dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", "created_at", "died_at"}]. Never text. p_before: only those that died before, so that paging does not meet what died meanwhile.';
+COMMENT ON FUNCTION public.gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone) IS 'Returns dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", "created_at", "died_at"}], without the text of messages. p_before: only deliveries that died before this time, for stable paging.';
 
 -- FUNCTION: gre_relay_exchange_v1(jsonb)
 CREATE FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) RETURNS json
@@ -2576,7 +2568,7 @@ begin
     return (select count(*) from public.gre_relay_deliveries d
             where d.state = 'pending' and d.created_at < p_before and (p_sink is null or d.sink = p_sink));
   end if;
-  -- Deliveries that a worker holds are left to it: their lane is locked or leased. A claim unschedules emptied lanes.
+  -- Skip lanes that a worker has locked or leased. A claim unschedules the lanes that are emptied here.
   with old as (
     select d.id from public.gre_relay_deliveries d
     join public.gre_relay_lanes l on l.sink = d.sink and l.lane_key = d.lane_key
@@ -2584,21 +2576,21 @@ begin
       and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
     order by l.lane_key, l.sink, d.ord limit least(greatest(p_limit, 1), 1000)
     for no key update of l skip locked
-  ), gone as (
+  ), expired as (
     update public.gre_relay_deliveries d set
       state = 'expired', settled_at = v_now, last_error = 'expired by an operator'
     from old where d.id = old.id and d.state || '' = 'pending'
-    returning d.event, d.data ->> 'push_id' as push
+    returning d.event, d.data ->> 'push_id' as push_id
   ), pushes as (
     update public.push_notifications n set status = 'expired', error = 'expired by an operator'
-    from gone where gone.event = 'push' and n.id::text = gone.push and n.status = 'queued'
+    from expired e where e.event = 'push' and n.id::text = e.push_id and n.status = 'queued'
   )
-  select count(*) into v_count from gone;
+  select count(*) into v_count from expired;
   return v_count;
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_expire(p_before timestamp with time zone, p_sink text, p_dry_run boolean, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_expire(p_before timestamp with time zone, p_sink text, p_dry_run boolean, p_limit integer) IS 'Expires pending deliveries that are older than p_before, one page per call. Returns how many.';
+COMMENT ON FUNCTION public.gre_relay_expire(p_before timestamp with time zone, p_sink text, p_dry_run boolean, p_limit integer) IS 'Expires pending deliveries that are older than p_before, one page per call. Returns the number of deliveries.';
 
 -- FUNCTION: gre_relay_extend_v1(text, uuid, text[], numeric)
 CREATE FUNCTION public.gre_relay_extend_v1(p_sink text, p_token uuid, p_lanes text[], p_lease_seconds numeric DEFAULT 30) RETURNS jsonb
@@ -2640,10 +2632,10 @@ CREATE FUNCTION public.gre_relay_leave_v1(p_worker uuid) RETURNS void
 $$;
 
 -- COMMENT: FUNCTION gre_relay_leave_v1(p_worker uuid)
-COMMENT ON FUNCTION public.gre_relay_leave_v1(p_worker uuid) IS 'Removes a daemon that stops.';
+COMMENT ON FUNCTION public.gre_relay_leave_v1(p_worker uuid) IS 'Unregisters a worker.';
 
 -- FUNCTION: gre_relay_listen_v1(uuid, text, numeric, text)
-CREATE FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric DEFAULT NULL::numeric, p_snapshot text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric DEFAULT NULL::numeric, p_snapshot text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2656,13 +2648,13 @@ declare
   v_sessions uuid[];
 begin
   perform gre.require_worker();
-  if p_awake is not null then
+  if p_polls_for is not null then
     perform set_config('synchronous_commit', 'off', true);
-    insert into gre.listeners as l (id, kind, awake_until, expires_at)
-    values (p_listener, p_kind, v_now + least(greatest(p_awake, 0), 10) * interval '1 second',
-            v_now + case when p_awake > 0 then interval '8 seconds' else interval '15 seconds' end)
+    insert into gre.listeners as l (id, kind, polls_until, expires_at)
+    values (p_listener, p_kind, v_now + least(greatest(p_polls_for, 0), 10) * interval '1 second',
+            v_now + case when p_polls_for > 0 then interval '8 seconds' else interval '15 seconds' end)
     on conflict (id) do update set kind = excluded.kind, expires_at = excluded.expires_at,
-      awake_until = greatest(excluded.awake_until, least(l.awake_until, v_now + interval '10 seconds'));
+      polls_until = greatest(excluded.polls_until, least(l.polls_until, v_now + interval '10 seconds'));
     delete from gre.listeners l where l.id in (
       select o.id from gre.listeners o where o.expires_at < v_now - interval '1 minute' for update skip locked);
   end if;
@@ -2671,7 +2663,7 @@ begin
       select s.id from public.gre_chat_sessions s
       where s.changed_xid >= pg_snapshot_xmin(p_snapshot::pg_snapshot)
         and not pg_visible_in_snapshot(s.changed_xid, p_snapshot::pg_snapshot)
-        -- Rows restored from another cluster can have an id that is ahead of this cluster's for a long time.
+        -- Rows restored from another cluster can have a transaction id in this cluster's future.
         and s.changed_xid < pg_snapshot_xmax(pg_current_snapshot())
       limit 501)
       into v_snapshot, v_sessions;
@@ -2682,8 +2674,8 @@ begin
     from gre.listeners l where l.expires_at > v_now);
 end $$;
 
--- COMMENT: FUNCTION gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text)
-COMMENT ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text) IS 'Registers a listener for 15 s (8 s while it is awake). With p_awake (seconds) it needs no wake-up meanwhile; without p_awake nothing is written. Returns {"listeners", "hubs": how many are registered, "broadcasts": whether the database can send any}, and for a hub {"snapshot", "sessions": those changed since p_snapshot, null if too many}.';
+-- COMMENT: FUNCTION gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text)
+COMMENT ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text) IS 'Registers a listener for 15 s (8 s if it polls). p_polls_for: seconds for which it polls and needs no wake-up; null to write nothing. Returns {"listeners", "hubs": numbers of registered listeners, "broadcasts": true if the database can send broadcasts}, for a hub also {"snapshot", "sessions": ids of the sessions changed since p_snapshot, null if more than 500}.';
 
 -- FUNCTION: gre_relay_notify_v1()
 CREATE FUNCTION public.gre_relay_notify_v1() RETURNS boolean
@@ -2697,7 +2689,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_notify_v1()
-COMMENT ON FUNCTION public.gre_relay_notify_v1() IS 'Broadcasts a wake-up, and nothing else: a probe for doctor and for workers that miss wake-ups. False if the database has no realtime.send.';
+COMMENT ON FUNCTION public.gre_relay_notify_v1() IS 'Broadcasts a wake-up: a probe for doctor and for workers that receive none. Returns false if the database has no function realtime.send.';
 
 -- FUNCTION: gre_relay_prune(interval, interval, integer)
 CREATE FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval DEFAULT NULL::interval, p_limit integer DEFAULT 5000) RETURNS jsonb
@@ -2710,19 +2702,20 @@ CREATE FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval DEF
 declare
   v_limit integer := least(greatest(p_limit, 1), 10000);
   v_before timestamptz := clock_timestamp() - greatest(p_keep, interval '1 hour');
-  v_old timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
+  v_retention_limit timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
   v_deliveries integer;
   v_lanes integer;
   v_pushes integer;
-  v_more integer := 0;
+  v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
   v_messages integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
   if p_keep is null then
-    perform gre.raise_http(400, 'keep_missing', 'for how long to keep is required');
+    perform gre.raise_http(400, 'keep_missing', 'p_keep is required');
   end if;
-  -- First: a message whose delivery was pruned must not look like one without a delivery. Also: one prune at a time.
+  -- First move reconcile_from, so that reconcile does not enqueue messages whose deliveries are pruned. The lock also
+  -- serializes prunes.
   perform 1 from (select from public.gre_relay_sinks order by name for no key update) x;
   update public.gre_relay_sinks set reconcile_from = v_before where reconcile_from < v_before;
   delete from public.gre_relay_deliveries where ctid = any (array(
@@ -2739,19 +2732,19 @@ begin
     select coalesce(array_agg(s.id), '{}') into v_sessions from (
       select q.id from public.gre_chat_sessions q
       where q.status = 'closed'
-        and (case when q.last_message_at is null then q.created_at else q.last_message_at end) < v_old
+        and (case when q.last_message_at is null then q.created_at else q.last_message_at end) < v_retention_limit
         and not exists (select from public.gre_relay_sinks k join public.gre_relay_deliveries d
                         on d.sink = k.name and d.lane_key = q.id::text and d.state = 'pending')
       order by (case when q.last_message_at is null then q.created_at else q.last_message_at end), q.id
       limit least(v_limit, 100) for update skip locked) s;
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
-    get diagnostics v_more = row_count;
+    get diagnostics v_message_pushes = row_count;
     delete from public.gre_chat_messages where session_id = any (v_sessions);
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
-  -- Last, since transactions that add to these lanes wait. They lock the lane first, and insert it if it is gone.
+  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one.
   delete from public.gre_relay_lanes where ctid = any (array(
     select k.ctid from public.gre_relay_lanes k
     where k.ready_at is null
@@ -2760,13 +2753,12 @@ begin
       and not exists (select from public.gre_chat_sessions s where s.id::text = k.lane_key and s.updated_at > v_before)
     limit v_limit for update skip locked));
   get diagnostics v_lanes = row_count;
-  return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_more,
-    'messages', v_messages,
-    'sessions', cardinality(v_sessions));
+  return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
+    'messages', v_messages, 'sessions', cardinality(v_sessions));
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_prune(p_keep interval, p_retention interval, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes what is no longer needed, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deliveries settled before p_keep ago (at least an hour; dead ones stay), and their lanes and pushes. With p_retention (at least a day) also closed sessions whose last message is older, unless something of them is pending.';
+COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries.';
 
 -- FUNCTION: gre_relay_reconcile(text, boolean, integer)
 CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS jsonb
@@ -2780,30 +2772,32 @@ CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dr
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
   v_from timestamptz;
-  v_at timestamptz := split_part(p_after, '_', 1);
-  v_id uuid := split_part(p_after, '_', 2);
+  v_after record;
   v_page uuid[];
   v_ids uuid[];
   v_sinks text[];
   v_lanes text[] := '{}';
-  v_woken integer := 0;
+  v_scheduled integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
-  -- Locked, so that no prune deletes deliveries meanwhile that are looked for below.
+  v_after := gre.parse_cursor(p_after);
+  -- The lock keeps a concurrent prune from deleting deliveries before they are compared below.
   select min(s.reconcile_from) into v_from
   from (select reconcile_from from public.gre_relay_sinks where enabled order by name for share) s;
   if p_after is null then
-    select coalesce(array_agg(distinct d.lane_key), '{}'), count(distinct (d.sink, d.lane_key)) into v_lanes, v_woken
+    select coalesce(array_agg(distinct d.lane_key), '{}'), count(distinct (d.sink, d.lane_key))
+      into v_lanes, v_scheduled
     from public.gre_relay_deliveries d
     left join public.gre_relay_lanes l on l.sink = d.sink and l.lane_key = d.lane_key
     where d.state = 'pending' and l.ready_at is null;
-    if not p_dry_run and v_woken > 0 then
+    if not p_dry_run and v_scheduled > 0 then
       perform gre.schedule_lanes(v_lanes);
     end if;
   end if;
   select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
     select q.id, q.created_at from public.gre_chat_messages q
-    where q.created_at >= v_from and isfinite(q.created_at) and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
+    where q.created_at >= v_from and isfinite(q.created_at)
+      and (p_after is null or (q.created_at, q.id) > (v_after.at, v_after.id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(m.id), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from public.gre_chat_messages m cross join public.gre_relay_sinks s
@@ -2812,7 +2806,7 @@ begin
   if not p_dry_run then
     perform gre.reenqueue_messages(v_ids, v_sinks, null);
   end if;
-  return jsonb_build_object('checked', cardinality(v_page), 'lanes', v_woken,
+  return jsonb_build_object('checked', cardinality(v_page), 'lanes', v_scheduled,
     'missing', (select coalesce(jsonb_object_agg(x.sink, x.n), '{}')
                 from (select t as sink, count(*) as n from unnest(v_sinks) t group by t) x),
     'next', (select gre.format_cursor(m.created_at, m.id) from public.gre_chat_messages m
@@ -2820,7 +2814,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer) IS 'Compares messages with deliveries and enqueues those that came in around the triggers (a restore, a disabled trigger), one page per call: {"checked", "missing": {sink: number}, "lanes": lanes that were not scheduled, "next"}. Starts at reconcile_from of the sinks.';
+COMMENT ON FUNCTION public.gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer) IS 'Compares messages with deliveries, and enqueues messages without a delivery (inserted by a restore, or while a trigger was disabled), one page per call: {"checked", "missing": {sink: number}, "lanes": number of lanes with pending deliveries that were not scheduled, "next"}. Starts at reconcile_from of the sinks.';
 
 -- FUNCTION: gre_relay_release_v1(text, uuid, text[])
 CREATE FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[] DEFAULT NULL::text[]) RETURNS jsonb
@@ -2861,13 +2855,13 @@ CREATE FUNCTION public.gre_relay_replay(p_since timestamp with time zone DEFAULT
     AS $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
-  v_at timestamptz := split_part(p_after, '_', 1);
-  v_id uuid := split_part(p_after, '_', 2);
+  v_after record;
   v_page uuid[];
   v_ids uuid[];
   v_sinks text[];
 begin
   perform gre.require_worker(p_operator => true);
+  v_after := gre.parse_cursor(p_after);
   if p_since is null and p_session is null then
     perform gre.raise_http(400, 'replay_unbounded', 'a time or a session is required');
   elsif p_sink is not null and not exists (select from public.gre_relay_sinks where name = p_sink and enabled) then
@@ -2876,7 +2870,8 @@ begin
   select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
     select q.id, q.created_at from public.gre_chat_messages q
     where (p_session is null or q.session_id = p_session) and (p_since is null or q.created_at >= p_since)
-      and (p_until is null or q.created_at < p_until) and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
+      and (p_until is null or q.created_at < p_until)
+      and (p_after is null or (q.created_at, q.id) > (v_after.at, v_after.id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(i), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from unnest(v_page) i cross join public.gre_relay_sinks s
@@ -2892,7 +2887,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_replay(p_since timestamp with time zone, p_session uuid, p_sink text, p_until timestamp with time zone, p_after text, p_dry_run boolean, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_replay(p_since timestamp with time zone, p_session uuid, p_sink text, p_until timestamp with time zone, p_after text, p_dry_run boolean, p_limit integer) IS 'Enqueues messages again, oldest first, one page per call: {"messages": number, "next": cursor | null}. Events say "replayed". A message that is still pending is left alone. p_after: "next" of the page before.';
+COMMENT ON FUNCTION public.gre_relay_replay(p_since timestamp with time zone, p_session uuid, p_sink text, p_until timestamp with time zone, p_after text, p_dry_run boolean, p_limit integer) IS 'Enqueues existing messages again, oldest first, one page per call: {"messages": number, "next": cursor | null}. Their events have "replayed". Messages with a pending delivery are skipped. p_after: "next" of the page before.';
 
 -- FUNCTION: gre_relay_report_v1(uuid, text, text, jsonb)
 CREATE FUNCTION public.gre_relay_report_v1(p_worker uuid, p_host text, p_version text, p_info jsonb DEFAULT '{}'::jsonb) RETURNS jsonb
@@ -2919,7 +2914,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_report_v1(p_worker uuid, p_host text, p_version text, p_info jsonb)
-COMMENT ON FUNCTION public.gre_relay_report_v1(p_worker uuid, p_host text, p_version text, p_info jsonb) IS 'Registers a daemon or refreshes its row: {"schema": version, "sinks": [{"sink", "enabled"}]}.';
+COMMENT ON FUNCTION public.gre_relay_report_v1(p_worker uuid, p_host text, p_version text, p_info jsonb) IS 'Registers a worker, or refreshes its row. Returns {"schema": version, "sinks": [{"sink", "enabled"}]}.';
 
 -- FUNCTION: gre_relay_retry(uuid[], boolean)
 CREATE FUNCTION public.gre_relay_retry(p_ids uuid[], p_drop boolean DEFAULT false) RETURNS integer
@@ -2932,7 +2927,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_retry(p_ids uuid[], p_drop boolean)
-COMMENT ON FUNCTION public.gre_relay_retry(p_ids uuid[], p_drop boolean) IS 'Retries dead letters, or drops them (p_drop). Returns how many.';
+COMMENT ON FUNCTION public.gre_relay_retry(p_ids uuid[], p_drop boolean) IS 'Retries dead letters, or expires them (p_drop). Returns the number of deliveries.';
 
 -- FUNCTION: gre_relay_settle_v1(text, jsonb)
 CREATE FUNCTION public.gre_relay_settle_v1(p_sink text, p_results jsonb) RETURNS jsonb
@@ -3079,7 +3074,7 @@ CREATE FUNCTION public.gre_relay_stats_v1() RETURNS jsonb
 $$;
 
 -- COMMENT: FUNCTION gre_relay_stats_v1()
-COMMENT ON FUNCTION public.gre_relay_stats_v1() IS 'Per sink: pending, oldest_age (seconds), dead, lanes_waiting, lanes_leased, lanes_blocked.';
+COMMENT ON FUNCTION public.gre_relay_stats_v1() IS 'Returns statistics per sink: [{"sink", "enabled", "pending", "oldest_age" (seconds), "dead", "lanes_waiting", "lanes_leased", "lanes_blocked"}].';
 
 -- FUNCTION: gre_relay_status(integer)
 CREATE FUNCTION public.gre_relay_status(p_blocked integer DEFAULT 10) RETURNS jsonb
@@ -3089,7 +3084,7 @@ CREATE FUNCTION public.gre_relay_status(p_blocked integer DEFAULT 10) RETURNS js
   select gre.require_worker();
   select jsonb_build_object('now', clock_timestamp(),
     'sinks', (select coalesce(jsonb_agg(x || jsonb_build_object('rate', (
-        -- statement_timestamp(): a volatile function would not use the index
+        -- statement_timestamp() is stable: a condition with a volatile function cannot use the index
         select round(count(*) / 10.0, 1) from public.gre_relay_deliveries d
         where d.sink = x ->> 'sink' and d.state in ('done', 'expired')
           and d.settled_at > statement_timestamp() - interval '10 seconds'))), '[]')
@@ -3110,7 +3105,7 @@ CREATE FUNCTION public.gre_relay_status(p_blocked integer DEFAULT 10) RETURNS js
 $$;
 
 -- COMMENT: FUNCTION gre_relay_status(p_blocked integer)
-COMMENT ON FUNCTION public.gre_relay_status(p_blocked integer) IS 'State for `gre-bridge status`: {"now", "sinks": gre_relay_stats_v1 with "rate" (settled per second over the last ten), "blocked": [lanes that wait for a retry, with the error], "workers"}.';
+COMMENT ON FUNCTION public.gre_relay_status(p_blocked integer) IS 'State of the outbox for `gre-bridge status`: {"now", "sinks": as gre_relay_stats_v1, with "rate" (settled deliveries per second, over ten seconds), "blocked": [at most p_blocked lanes that wait for a retry, with the error], "workers"}.';
 
 -- FUNCTION: gre_relay_unlisten_v1(uuid)
 CREATE FUNCTION public.gre_relay_unlisten_v1(p_listener uuid) RETURNS void
@@ -3129,9 +3124,8 @@ CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
-declare
-  v_actor gre.actor := gre.require_admin();
 begin
+  perform gre.require_admin();
   if p_ids is null or cardinality(p_ids) > 100 then
     perform gre.raise_http(400, 'ids_invalid', 'ids must be at most 100 ids of dead letters');
   end if;
@@ -3139,7 +3133,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_retry_dead(p_ids uuid[])
-COMMENT ON FUNCTION public.gre_retry_dead(p_ids uuid[]) IS 'Retries at most 100 dead letters; returns how many. Deliveries that are not dead stay as they are. Admins only.';
+COMMENT ON FUNCTION public.gre_retry_dead(p_ids uuid[]) IS 'Retries at most 100 dead letters. Returns their number. Deliveries that are not dead are not changed. For admins.';
 
 -- FUNCTION: gre_schema_version()
 CREATE FUNCTION public.gre_schema_version() RETURNS integer
@@ -3148,7 +3142,7 @@ CREATE FUNCTION public.gre_schema_version() RETURNS integer
     AS $$ select 3 $$;
 
 -- COMMENT: FUNCTION gre_schema_version()
-COMMENT ON FUNCTION public.gre_schema_version() IS 'Version of the contract between the database and the worker.';
+COMMENT ON FUNCTION public.gre_schema_version() IS 'Version of the contract between the database and the workers.';
 
 -- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb)
 CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
@@ -3168,7 +3162,7 @@ begin
     if v_sender <> 'player' then
       perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
     elsif p_player_id <> v_actor.player_id then
-      perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+      perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
     end if;
     v_player := v_actor.player_id;
   elsif v_actor.role in ('staff', 'admin') then
@@ -3194,7 +3188,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb)
-COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) IS 'Sends one message as the caller: {"message": M, "duplicate": boolean}. A player''s goes into its open session, which is opened if there is none; staff''s into the session or to the player that they name. With a p_id of the client''s own the call may be repeated: the second one changes nothing and says "duplicate".';
+COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true.';
 
 -- FUNCTION: gre_send_messages(jsonb)
 CREATE FUNCTION public.gre_send_messages(p_messages jsonb) RETURNS jsonb
@@ -3204,20 +3198,21 @@ CREATE FUNCTION public.gre_send_messages(p_messages jsonb) RETURNS jsonb
 declare
   v_actor gre.actor := gre.require_actor();
   v_rows jsonb;
-  v_sent uuid[];
-  v_answer jsonb;
+  v_inserted uuid[];
+  v_result jsonb;
 begin
   if jsonb_typeof(p_messages) is distinct from 'array' or jsonb_array_length(p_messages) > 500 then
     perform gre.raise_http(400, 'messages_invalid', 'p_messages must be an array of at most 500 messages');
   elsif exists (select from jsonb_array_elements(p_messages) x where jsonb_typeof(x) <> 'object') then
     perform gre.raise_http(400, 'messages_invalid', 'every message must be an object');
   end if;
-  with given as materialized ( -- cast before it is joined: see gre_catch_up
+  with given as materialized ( -- cast before the join, see gre_catch_up
     select n, x, (x ->> 'session_id')::uuid as session_id from jsonb_array_elements(p_messages) with ordinality t (x, n)
   )
   select coalesce(jsonb_agg(to_jsonb(r)), '[]') into v_rows from (
     select n, coalesce((x ->> 'id')::uuid, gen_random_uuid()) as id,
-      -- A player's message goes to the open session anyway; locking the closed one that it names could deadlock.
+      -- A player's message to its closed session goes to the open one. The closed one is dropped here: locking it could
+      -- cause a deadlock.
       case when not (s.status = 'closed' and k.sender = 'player' and k.player_id = s.player_id) or s.id is null
         then g.session_id end as session_id,
       k.player_id, k.sender,
@@ -3236,12 +3231,12 @@ begin
     perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
   elsif v_actor.role = 'player'
     and exists (select from jsonb_array_elements(v_rows) r where (r ->> 'player_id')::bigint <> v_actor.player_id) then
-    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+    perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
   elsif v_actor.role in ('staff', 'admin')
     and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'staff') then
     perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
   end if;
-  with sent as (
+  with inserted as (
     insert into public.gre_chat_messages
       (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
     select r.id, r.session_id, r.player_id, r.player_name, r.sender, v_actor.staff_id, r.sender_name, r.message,
@@ -3253,20 +3248,21 @@ begin
     on conflict (id) do nothing
     returning id
   )
-  select coalesce(array_agg(id), '{}') into v_sent from sent;
+  select coalesce(array_agg(id), '{}') into v_inserted from inserted;
   select coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'session_id', m.session_id, 'seq', m.seq,
-                                               'duplicate', not r.id = any (v_sent) or r.nth > 1) order by r.n), '[]')
-    into v_answer
+                                               'duplicate', not r.id = any (v_inserted) or r.nth > 1)
+                            order by r.n), '[]')
+    into v_result
   from (
     select q.*, row_number() over (partition by q.id order by q.n) as nth
     from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text)
   ) r
   cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
-  return v_answer;
+  return v_result;
 end $$;
 
 -- COMMENT: FUNCTION gre_send_messages(p_messages jsonb)
-COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages, all or nothing: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?}]. Written in one statement and in the order of players, so that two calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order given.';
+COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?}]. They are inserted in the order of players, so that two calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
 
 -- FUNCTION: gre_session_queue(text, text, text, integer, text)
 CREATE FUNCTION public.gre_session_queue(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_player text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
@@ -3282,41 +3278,40 @@ declare
   v_name text := lower(nullif(btrim(p_player), ''));
   v_player bigint := case when v_name ~ '^[0-9]{1,18}$' then v_name::bigint end;
   v_staff text := case p_assigned when 'me' then v_actor.staff_id when 'none' then null else p_assigned end;
-  v_free boolean := p_assigned = 'none';
-  v_part integer := -1; -- part in which the page before ended: 0 waiting, 1 answered, 2 closed
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_unassigned boolean := p_assigned = 'none';
+  v_group integer := -1; -- group in which the page before ended: 0 waiting, 1 answered, 2 closed
+  v_after record;
+  v_result jsonb;
 begin
   if p_status not in ('active', 'closed') then
     perform gre.raise_http(400, 'status_unknown', 'status must be active or closed');
   elsif p_cursor is not null then
-    if p_cursor !~ '^[012]_[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    if p_cursor !~ '^[012]_' then
       perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
     end if;
-    v_part := split_part(p_cursor, '_', 1)::integer;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 2)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 3)::uuid;
+    v_group := left(p_cursor, 1);
   end if;
-  -- Three ranges, each of an index in its own order. The planner sees the arguments: a range that cannot match is not
-  -- read.
+  v_after := gre.parse_cursor(substr(p_cursor, 3));
+  -- Three groups, each read in the order of an index. The planner knows the arguments, and skips a group that cannot
+  -- match.
   with page as (
-    (select s, 0 as part, s.waiting_since as at from public.gre_chat_sessions s
+    (select s, 0 as group_no, s.waiting_since as at from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is not null and (p_status is null or p_status = 'active')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and v_part <= 0 and (v_part < 0 or (s.waiting_since, s.id) > (v_at, v_id))
+      and v_group <= 0 and (v_group < 0 or (s.waiting_since, s.id) > (v_after.at, v_after.id))
     order by s.waiting_since, s.id limit v_limit + 1)
     union all
     (select s, 1, case when s.last_message_at is null then s.created_at else s.last_message_at end
     from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is null and (p_status is null or p_status = 'active')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and v_part <= 1 and (v_part < 1
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and v_group <= 1
+      and (v_group < 1 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                          < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1)
     union all
@@ -3324,34 +3319,36 @@ begin
     from public.gre_chat_sessions s
     where s.status = 'closed' and (p_status is null or p_status = 'closed')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and (v_part < 2
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and (v_group < 2 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                          < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1)
   ), numbered as (
-    select s, part, at, row_number() over (
-      order by part, case part when 0 then at end, case part when 0 then (s).id end, at desc, (s).id desc) as n
+    select s, group_no, at, row_number() over (
+      order by group_no, case group_no when 0 then at end, case group_no when 0 then (s).id end, at desc, (s).id desc)
+      as n
     from page
-  ), shown as (
-    select n, part, at, (s).id as id,
-      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as told
+  ), converted as (
+    select n, group_no, at, (s).id as id,
+      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as json
     from numbered where n <= v_limit + 1
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits from shown
+    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
+    from converted
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
     'next', case when count(*) > count(*) filter (where fits) then (
-      select x.part || '_' || (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id
+      select x.group_no || '_' || gre.format_cursor(x.at, x.id)
       from sized x where x.fits order by x.n desc limit 1) end)
-  into v_answer from sized;
-  return v_answer;
+  into v_result from sized;
+  return v_result;
 end $_$;
 
 -- COMMENT: FUNCTION gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text)
-COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Sessions in the order of work: {"sessions": [S and "waiting_since"], "next": cursor | null}. Open ones that wait for an answer, the longest waiting first; open ones that are answered, the latest first; closed ones, the latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that moves while one pages may be met twice or not at all.';
+COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that changes between two pages can be listed twice or not at all.';
 
 -- FUNCTION: gre_set_online_status(text, numeric)
 CREATE FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric DEFAULT NULL::numeric) RETURNS jsonb
@@ -3365,7 +3362,7 @@ declare
   v public.gre_online_status;
 begin
   if v_actor.staff_id is null then
-    perform gre.raise_http(403, 'act_as_required', 'only a person is online: name one in X-GRE-Act-As');
+    perform gre.raise_http(403, 'act_as_required', 'only a person can be online: name one in X-GRE-Act-As');
   elsif p_status is null or p_status not in ('online', 'away', 'offline') then
     perform gre.raise_http(400, 'status_unknown', 'status must be online, away or offline');
   end if;
@@ -3381,7 +3378,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_set_online_status(p_status text, p_expires_in numeric)
-COMMENT ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric) IS 'Sets the caller''s presence: {"staff_id", "display_name", "status"}. With p_expires_in (seconds) it becomes offline unless it is set again.';
+COMMENT ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric) IS 'Sets the caller''s presence: {"staff_id", "display_name", "status"}. p_expires_in: seconds after which the status becomes offline unless it is set again.';
 
 -- FUNCTION: gre_set_session_status(uuid, text, text)
 CREATE FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text DEFAULT NULL::text) RETURNS jsonb
@@ -3403,7 +3400,7 @@ begin
   end if;
   if p_status = 'assigned' then
     if v_staff is null then
-      perform gre.raise_http(400, 'staff_missing', 'to whom it is assigned must be said');
+      perform gre.raise_http(400, 'staff_missing', 'a staff id is required');
     elsif v_staff is distinct from v_actor.staff_id
       and not exists (select from public.gre_staff where staff_id = v_staff and active) then
       perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
@@ -3432,43 +3429,42 @@ exception when unique_violation then -- another session was opened meanwhile
 end $$;
 
 -- COMMENT: FUNCTION gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text)
-COMMENT ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) IS 'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (to nobody; reopens a closed session) or closed. Returns {"session": S}.';
+COMMENT ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) IS 'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (unassigned; reopens a closed session) or closed. Returns {"session": S}.';
 
 -- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb)
 CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
+  perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata);
 end $$;
 
 -- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
-COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) IS 'Staff''s answer to a session or a player: as gre_send_message.';
+COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) IS 'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
 
 -- FUNCTION: gre_whoami()
 CREATE FUNCTION public.gre_whoami() RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-  select jsonb_build_object('role', w.role, 'player_id', w.player_id, 'staff_id', w.staff_id,
+  select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
     'display_name', coalesce(p.display_name, s.display_name),
-    'chat_enabled', case when w.role = 'player' then coalesce(p.chat_enabled, true) end,
-    'user_id', case when c.claims ->> 'role' = 'authenticated' and w.role <> 'none'
+    'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
+    'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
         and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
       then c.claims ->> 'sub' end,
     'expires_at', (c.claims ->> 'exp')::numeric)
-  from gre.current_actor() w
+  from gre.current_actor() a
   cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
-  left join public.gre_chat_players p on p.player_id = w.player_id
-  left join public.gre_staff s on s.staff_id = w.staff_id
+  left join public.gre_chat_players p on p.player_id = a.player_id
+  left join public.gre_staff s on s.staff_id = a.staff_id
 $$;
 
 -- COMMENT: FUNCTION gre_whoami()
-COMMENT ON FUNCTION public.gre_whoami() IS 'The caller: role (service, admin, staff, player, none), player_id or staff_id, display_name, chat_enabled (players), user_id (of a user that a row maps; null if the token itself has the identity), expires_at (unix seconds).';
+COMMENT ON FUNCTION public.gre_whoami() IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds)}.';
 
 -- SEQUENCE: delivery_ord
 CREATE SEQUENCE gre.delivery_ord
@@ -3482,20 +3478,23 @@ CREATE SEQUENCE gre.delivery_ord
 CREATE UNLOGGED TABLE gre.listeners (
     id uuid NOT NULL,
     kind text NOT NULL,
-    awake_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    polls_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     expires_at timestamp with time zone NOT NULL,
-    CONSTRAINT listeners_kind_known CHECK ((kind = ANY (ARRAY['relay'::text, 'hub'::text, 'idle'::text])))
+    CONSTRAINT listeners_kind_check CHECK ((kind = ANY (ARRAY['relay'::text, 'hub'::text, 'idle'::text])))
 )
 WITH (fillfactor='50', autovacuum_vacuum_threshold='20', autovacuum_vacuum_scale_factor='0');
 
 -- COMMENT: TABLE listeners
-COMMENT ON TABLE gre.listeners IS 'Processes that relay or serve sockets; idle ones (no sockets) need no wake-up.';
+COMMENT ON TABLE gre.listeners IS 'Processes that receive wake-ups.';
 
--- COMMENT: COLUMN listeners.awake_until
-COMMENT ON COLUMN gre.listeners.awake_until IS 'Until then it polls and needs no wake-up.';
+-- COMMENT: COLUMN listeners.kind
+COMMENT ON COLUMN gre.listeners.kind IS 'relay, hub, or idle (an API process without sockets, which needs no wake-up).';
+
+-- COMMENT: COLUMN listeners.polls_until
+COMMENT ON COLUMN gre.listeners.polls_until IS 'Time until which the process polls and needs no wake-up.';
 
 -- COMMENT: COLUMN listeners.expires_at
-COMMENT ON COLUMN gre.listeners.expires_at IS 'From then on it does not count.';
+COMMENT ON COLUMN gre.listeners.expires_at IS 'Time from which the row is ignored.';
 
 -- TABLE: settings
 CREATE TABLE gre.settings (
@@ -3508,16 +3507,16 @@ CREATE TABLE gre.settings (
 );
 
 -- COMMENT: TABLE settings
-COMMENT ON TABLE gre.settings IS 'One row: settings that an operator may change in the database.';
+COMMENT ON TABLE gre.settings IS 'Settings that an operator can change in the database. One row.';
 
 -- COMMENT: COLUMN settings.single
-COMMENT ON COLUMN gre.settings.single IS 'Keeps the table to one row.';
+COMMENT ON COLUMN gre.settings.single IS 'Limits the table to one row.';
 
 -- COMMENT: COLUMN settings.presence_lasts
-COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time for which a status without expires_at holds after last_seen_at.';
+COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time after last_seen_at for which a status without expires_at is valid.';
 
 -- COMMENT: COLUMN settings.player_external_id
-COMMENT ON COLUMN gre.settings.player_external_id IS 'OneSignal''s external id of a player, as the relay that started last makes it (GRE_PUSH_PLAYER_EXTERNAL_ID).';
+COMMENT ON COLUMN gre.settings.player_external_id IS 'Template of a player''s OneSignal external id: GRE_PUSH_PLAYER_EXTERNAL_ID of the relay that reported last.';
 
 -- TABLE: gre_chat_players
 CREATE TABLE public.gre_chat_players (
@@ -3530,22 +3529,22 @@ CREATE TABLE public.gre_chat_players (
 ALTER TABLE ONLY public.gre_chat_players ALTER COLUMN display_name SET STATISTICS 0;
 
 -- COMMENT: TABLE gre_chat_players
-COMMENT ON TABLE public.gre_chat_players IS 'Profiles of players. A player without a row may chat.';
+COMMENT ON TABLE public.gre_chat_players IS 'Profiles of players. A player without a row can chat.';
 
 -- COMMENT: COLUMN gre_chat_players.player_id
 COMMENT ON COLUMN public.gre_chat_players.player_id IS 'The player''s id, 1 to 9007199254740991.';
 
 -- COMMENT: COLUMN gre_chat_players.user_id
-COMMENT ON COLUMN public.gre_chat_players.user_id IS 'The Supabase Auth user who is this player, where tokens carry no claims (gre_link_user).';
+COMMENT ON COLUMN public.gre_chat_players.user_id IS 'The player''s Supabase Auth user, for tokens without gre-bridge''s claims (gre_link_user).';
 
 -- COMMENT: COLUMN gre_chat_players.display_name
-COMMENT ON COLUMN public.gre_chat_players.display_name IS 'The stored name; it wins over what a portal sends.';
+COMMENT ON COLUMN public.gre_chat_players.display_name IS 'The player''s name. It replaces the name that a portal sends.';
 
 -- COMMENT: COLUMN gre_chat_players.chat_enabled
-COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False turns the player''s chat off: reading goes on, sending is refused (chat_disabled).';
+COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can read but not send (error chat_disabled).';
 
 -- COMMENT: COLUMN gre_chat_players.updated_at
-COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'When the row changed last.';
+COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'Time of the last change.';
 
 -- TABLE: gre_online_status
 CREATE TABLE public.gre_online_status (
@@ -3555,29 +3554,29 @@ CREATE TABLE public.gre_online_status (
     last_seen_at timestamp with time zone DEFAULT now(),
     updated_at timestamp with time zone DEFAULT now(),
     expires_at timestamp with time zone,
-    CONSTRAINT gre_online_status_known CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'offline'::text])))
+    CONSTRAINT gre_online_status_status_check CHECK ((status = ANY (ARRAY['online'::text, 'away'::text, 'offline'::text])))
 );
 
 -- COMMENT: TABLE gre_online_status
-COMMENT ON TABLE public.gre_online_status IS 'Presence of the staff, one row for each person.';
+COMMENT ON TABLE public.gre_online_status IS 'Presence of staff, one row per staff member.';
 
 -- COMMENT: COLUMN gre_online_status.staff_id
-COMMENT ON COLUMN public.gre_online_status.staff_id IS 'Whose status it is; staff write their own.';
+COMMENT ON COLUMN public.gre_online_status.staff_id IS 'The staff member. Staff write their own row only.';
 
 -- COMMENT: COLUMN gre_online_status.display_name
-COMMENT ON COLUMN public.gre_online_status.display_name IS 'The name that is shown. The stored name wins.';
+COMMENT ON COLUMN public.gre_online_status.display_name IS 'The displayed name. The name in gre_staff has precedence.';
 
 -- COMMENT: COLUMN gre_online_status.status
 COMMENT ON COLUMN public.gre_online_status.status IS 'online, away or offline.';
 
 -- COMMENT: COLUMN gre_online_status.last_seen_at
-COMMENT ON COLUMN public.gre_online_status.last_seen_at IS 'When the status was last written: it holds for some minutes after that unless expires_at says until when.';
+COMMENT ON COLUMN public.gre_online_status.last_seen_at IS 'Time of the last write of status. Without expires_at, the status expires gre.settings.presence_lasts later.';
 
 -- COMMENT: COLUMN gre_online_status.updated_at
-COMMENT ON COLUMN public.gre_online_status.updated_at IS 'When the row changed last.';
+COMMENT ON COLUMN public.gre_online_status.updated_at IS 'Time of the last change.';
 
 -- COMMENT: COLUMN gre_online_status.expires_at
-COMMENT ON COLUMN public.gre_online_status.expires_at IS 'When the status becomes offline unless a heartbeat moves it; null never.';
+COMMENT ON COLUMN public.gre_online_status.expires_at IS 'Time at which the status expires. Heartbeats extend it. Null: see last_seen_at.';
 
 -- TABLE: gre_relay_deliveries
 CREATE TABLE public.gre_relay_deliveries (
@@ -3593,12 +3592,12 @@ CREATE TABLE public.gre_relay_deliveries (
     last_error text,
     created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     settled_at timestamp with time zone,
-    CONSTRAINT gre_relay_deliveries_state_known CHECK ((state = ANY (ARRAY['pending'::text, 'done'::text, 'dead'::text, 'expired'::text])))
+    CONSTRAINT gre_relay_deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'done'::text, 'dead'::text, 'expired'::text])))
 )
 WITH (autovacuum_vacuum_scale_factor='0.05');
 
 -- COMMENT: TABLE gre_relay_deliveries
-COMMENT ON TABLE public.gre_relay_deliveries IS 'Events for sinks. Holds ids, never text of messages.';
+COMMENT ON TABLE public.gre_relay_deliveries IS 'Events for sinks. Contains ids, but no text of messages.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.id
 COMMENT ON COLUMN public.gre_relay_deliveries.id IS 'The delivery''s id; OneSignal''s idempotency key.';
@@ -3625,7 +3624,7 @@ COMMENT ON COLUMN public.gre_relay_deliveries.data IS 'Arguments of other events
 COMMENT ON COLUMN public.gre_relay_deliveries.state IS 'pending, done, dead or expired.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.attempts
-COMMENT ON COLUMN public.gre_relay_deliveries.attempts IS 'Attempts that the sink rejected.';
+COMMENT ON COLUMN public.gre_relay_deliveries.attempts IS 'Number of attempts that the sink rejected.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.last_error
 COMMENT ON COLUMN public.gre_relay_deliveries.last_error IS 'Error of the last attempt.';
@@ -3647,7 +3646,7 @@ CREATE TABLE public.gre_relay_lanes (
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05');
 
 -- COMMENT: TABLE gre_relay_lanes
-COMMENT ON TABLE public.gre_relay_lanes IS 'Queues: one for each session or queued push and sink.';
+COMMENT ON TABLE public.gre_relay_lanes IS 'Queues: one per sink and session, or per sink and queued push.';
 
 -- COMMENT: COLUMN gre_relay_lanes.sink
 COMMENT ON COLUMN public.gre_relay_lanes.sink IS 'The sink.';
@@ -3656,7 +3655,7 @@ COMMENT ON COLUMN public.gre_relay_lanes.sink IS 'The sink.';
 COMMENT ON COLUMN public.gre_relay_lanes.lane_key IS 'The session''s id, or push:<id>.';
 
 -- COMMENT: COLUMN gre_relay_lanes.ready_at
-COMMENT ON COLUMN public.gre_relay_lanes.ready_at IS 'Time from which it may be claimed; null if nothing is pending.';
+COMMENT ON COLUMN public.gre_relay_lanes.ready_at IS 'Time from which the lane can be claimed; null if nothing is pending.';
 
 -- COMMENT: COLUMN gre_relay_lanes.lease_until
 COMMENT ON COLUMN public.gre_relay_lanes.lease_until IS 'End of the lease, or null.';
@@ -3672,16 +3671,16 @@ CREATE TABLE public.gre_relay_sinks (
 );
 
 -- COMMENT: TABLE gre_relay_sinks
-COMMENT ON TABLE public.gre_relay_sinks IS 'Sinks for which the triggers write deliveries.';
+COMMENT ON TABLE public.gre_relay_sinks IS 'Sinks of the outbox.';
 
 -- COMMENT: COLUMN gre_relay_sinks.name
 COMMENT ON COLUMN public.gre_relay_sinks.name IS 'pusher or onesignal.';
 
 -- COMMENT: COLUMN gre_relay_sinks.enabled
-COMMENT ON COLUMN public.gre_relay_sinks.enabled IS 'False: no deliveries are written for this sink.';
+COMMENT ON COLUMN public.gre_relay_sinks.enabled IS 'False: nothing is enqueued for this sink.';
 
 -- COMMENT: COLUMN gre_relay_sinks.reconcile_from
-COMMENT ON COLUMN public.gre_relay_sinks.reconcile_from IS 'Every message from here on must have a delivery (reconcile). Older ones came before the outbox, while the sink was disabled, or were pruned.';
+COMMENT ON COLUMN public.gre_relay_sinks.reconcile_from IS 'Time from which reconcile expects a delivery for every message. Older deliveries were pruned, or never existed: the message is older than the outbox, or the sink was disabled.';
 
 -- TABLE: gre_relay_workers
 CREATE TABLE public.gre_relay_workers (
@@ -3694,25 +3693,25 @@ CREATE TABLE public.gre_relay_workers (
 );
 
 -- COMMENT: TABLE gre_relay_workers
-COMMENT ON TABLE public.gre_relay_workers IS 'Daemons that reported within the last hour.';
+COMMENT ON TABLE public.gre_relay_workers IS 'Worker processes that reported within the last hour.';
 
 -- COMMENT: COLUMN gre_relay_workers.id
 COMMENT ON COLUMN public.gre_relay_workers.id IS 'Id of the process.';
 
 -- COMMENT: COLUMN gre_relay_workers.host
-COMMENT ON COLUMN public.gre_relay_workers.host IS 'Its host.';
+COMMENT ON COLUMN public.gre_relay_workers.host IS 'Host of the process.';
 
 -- COMMENT: COLUMN gre_relay_workers.version
-COMMENT ON COLUMN public.gre_relay_workers.version IS 'Its release.';
+COMMENT ON COLUMN public.gre_relay_workers.version IS 'Release of gre-bridge.';
 
 -- COMMENT: COLUMN gre_relay_workers.started_at
-COMMENT ON COLUMN public.gre_relay_workers.started_at IS 'Time of its first report.';
+COMMENT ON COLUMN public.gre_relay_workers.started_at IS 'Time of the first report.';
 
 -- COMMENT: COLUMN gre_relay_workers.seen_at
-COMMENT ON COLUMN public.gre_relay_workers.seen_at IS 'Time of its last report.';
+COMMENT ON COLUMN public.gre_relay_workers.seen_at IS 'Time of the last report.';
 
 -- COMMENT: COLUMN gre_relay_workers.info
-COMMENT ON COLUMN public.gre_relay_workers.info IS 'State of its Realtime subscription, sinks and breakers.';
+COMMENT ON COLUMN public.gre_relay_workers.info IS 'State of the Realtime subscription, the sinks and their breakers.';
 
 -- TABLE: gre_staff
 CREATE TABLE public.gre_staff (
@@ -3732,7 +3731,7 @@ COMMENT ON TABLE public.gre_staff IS 'Guest relations staff.';
 COMMENT ON COLUMN public.gre_staff.staff_id IS 'The staff member''s id, at most 128 characters.';
 
 -- COMMENT: COLUMN gre_staff.user_id
-COMMENT ON COLUMN public.gre_staff.user_id IS 'The Supabase Auth user who is this staff member (gre_link_user).';
+COMMENT ON COLUMN public.gre_staff.user_id IS 'The staff member''s Supabase Auth user, for tokens without gre-bridge''s claims (gre_link_user).';
 
 -- COMMENT: COLUMN gre_staff.display_name
 COMMENT ON COLUMN public.gre_staff.display_name IS 'The name on the staff member''s messages.';
@@ -3741,7 +3740,7 @@ COMMENT ON COLUMN public.gre_staff.display_name IS 'The name on the staff member
 COMMENT ON COLUMN public.gre_staff.role IS 'staff or admin.';
 
 -- COMMENT: COLUMN gre_staff.active
-COMMENT ON COLUMN public.gre_staff.active IS 'False overrides every claim of a token.';
+COMMENT ON COLUMN public.gre_staff.active IS 'False: the staff member has no access, whatever the token claims.';
 
 -- COMMENT: COLUMN gre_staff.updated_at
 COMMENT ON COLUMN public.gre_staff.updated_at IS 'Time of the last change.';
@@ -3761,8 +3760,8 @@ CREATE TABLE public.push_notifications (
     error text,
     created_at timestamp with time zone DEFAULT now(),
     sent_at timestamp with time zone,
-    CONSTRAINT push_notifications_audience_known CHECK ((audience = ANY (ARRAY['staff'::text, 'player'::text]))),
-    CONSTRAINT push_notifications_status_known CHECK ((status = ANY (ARRAY['queued'::text, 'sent'::text, 'failed'::text, 'expired'::text, 'no_recipients'::text])))
+    CONSTRAINT push_notifications_audience_check CHECK ((audience = ANY (ARRAY['staff'::text, 'player'::text]))),
+    CONSTRAINT push_notifications_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'sent'::text, 'failed'::text, 'expired'::text, 'no_recipients'::text])))
 );
 ALTER TABLE ONLY public.push_notifications ALTER COLUMN recipients SET STATISTICS 0;
 ALTER TABLE ONLY public.push_notifications ALTER COLUMN title SET STATISTICS 0;
@@ -3770,31 +3769,31 @@ ALTER TABLE ONLY public.push_notifications ALTER COLUMN body SET STATISTICS 0;
 ALTER TABLE ONLY public.push_notifications ALTER COLUMN data SET STATISTICS 0;
 
 -- COMMENT: TABLE push_notifications
-COMMENT ON TABLE public.push_notifications IS 'Pushes: one row for each that the bridge sends. A row inserted as queued is sent.';
+COMMENT ON TABLE public.push_notifications IS 'Push notifications: one row for each that gre-bridge sends. It also sends the rows that are inserted as queued.';
 
 -- COMMENT: COLUMN push_notifications.id
 COMMENT ON COLUMN public.push_notifications.id IS 'The push''s id.';
 
 -- COMMENT: COLUMN push_notifications.delivery_id
-COMMENT ON COLUMN public.push_notifications.delivery_id IS 'The delivery that it was sent for; null for one that was queued here. Belongs to the server.';
+COMMENT ON COLUMN public.push_notifications.delivery_id IS 'The delivery for which it was sent; null for a queued push. Set by the server.';
 
 -- COMMENT: COLUMN push_notifications.message_id
-COMMENT ON COLUMN public.push_notifications.message_id IS 'The message that it tells of, if it tells of one.';
+COMMENT ON COLUMN public.push_notifications.message_id IS 'The message that caused it, or null.';
 
 -- COMMENT: COLUMN push_notifications.audience
 COMMENT ON COLUMN public.push_notifications.audience IS 'staff or player.';
 
 -- COMMENT: COLUMN push_notifications.recipients
-COMMENT ON COLUMN public.push_notifications.recipients IS 'OneSignal external ids, a list. For staff null means those on duty; for players it must be given.';
+COMMENT ON COLUMN public.push_notifications.recipients IS 'OneSignal external ids. Required for audience player. For audience staff, null means the staff on duty.';
 
 -- COMMENT: COLUMN push_notifications.title
-COMMENT ON COLUMN public.push_notifications.title IS 'Its heading, at most 4,000 bytes.';
+COMMENT ON COLUMN public.push_notifications.title IS 'Heading, at most 4,000 bytes.';
 
 -- COMMENT: COLUMN push_notifications.body
-COMMENT ON COLUMN public.push_notifications.body IS 'Its text, at most 16,000 bytes; the title where it is null.';
+COMMENT ON COLUMN public.push_notifications.body IS 'Text, at most 16,000 bytes. If null, the title is used.';
 
 -- COMMENT: COLUMN push_notifications.data
-COMMENT ON COLUMN public.push_notifications.data IS 'JSON for the app, at most 16 KB (OneSignal itself takes about 2 KB).';
+COMMENT ON COLUMN public.push_notifications.data IS 'JSON for the app, at most 16 KB (OneSignal accepts about 2 KB).';
 
 -- COMMENT: COLUMN push_notifications.status
 COMMENT ON COLUMN public.push_notifications.status IS 'queued, then sent, failed, expired or no_recipients.';
@@ -3803,13 +3802,13 @@ COMMENT ON COLUMN public.push_notifications.status IS 'queued, then sent, failed
 COMMENT ON COLUMN public.push_notifications.provider_id IS 'OneSignal''s id of the notification.';
 
 -- COMMENT: COLUMN push_notifications.error
-COMMENT ON COLUMN public.push_notifications.error IS 'Why it failed.';
+COMMENT ON COLUMN public.push_notifications.error IS 'Error of the last attempt.';
 
 -- COMMENT: COLUMN push_notifications.created_at
-COMMENT ON COLUMN public.push_notifications.created_at IS 'When it was queued or sent.';
+COMMENT ON COLUMN public.push_notifications.created_at IS 'Time of the insert.';
 
 -- COMMENT: COLUMN push_notifications.sent_at
-COMMENT ON COLUMN public.push_notifications.sent_at IS 'When OneSignal took it.';
+COMMENT ON COLUMN public.push_notifications.sent_at IS 'Time at which OneSignal accepted it.';
 
 -- CONSTRAINT: listeners listeners_pkey
 ALTER TABLE ONLY gre.listeners
@@ -3827,13 +3826,13 @@ ALTER TABLE ONLY public.gre_chat_messages
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_seq_unique UNIQUE (session_id, seq);
 
--- CHECK CONSTRAINT: gre_chat_players gre_chat_players_id_known
-ALTER TABLE public.gre_chat_players
-    ADD CONSTRAINT gre_chat_players_id_known CHECK (((player_id >= 1) AND (player_id <= '9007199254740991'::bigint))) NOT VALID;
-
 -- CONSTRAINT: gre_chat_players gre_chat_players_pkey
 ALTER TABLE ONLY public.gre_chat_players
     ADD CONSTRAINT gre_chat_players_pkey PRIMARY KEY (player_id);
+
+-- CHECK CONSTRAINT: gre_chat_players gre_chat_players_player_id_range
+ALTER TABLE public.gre_chat_players
+    ADD CONSTRAINT gre_chat_players_player_id_range CHECK (((player_id >= 1) AND (player_id <= '9007199254740991'::bigint))) NOT VALID;
 
 -- CONSTRAINT: gre_chat_players gre_chat_players_user_id_key
 ALTER TABLE ONLY public.gre_chat_players
@@ -4137,6 +4136,11 @@ REVOKE ALL ON FUNCTION gre.check_assignee(p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO authenticated;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO service_role;
 
+-- ACL: FUNCTION check_player_id(p_player_id bigint)
+REVOKE ALL ON FUNCTION gre.check_player_id(p_player_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.check_player_id(p_player_id bigint) TO authenticated;
+GRANT ALL ON FUNCTION gre.check_player_id(p_player_id bigint) TO service_role;
+
 -- ACL: FUNCTION check_rate_limit(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.check_rate_limit(p_player_id bigint) FROM PUBLIC;
 
@@ -4183,6 +4187,8 @@ REVOKE ALL ON FUNCTION gre.flush_session(p_session uuid) FROM PUBLIC;
 
 -- ACL: FUNCTION format_cursor(p_at timestamp with time zone, p_id uuid)
 REVOKE ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) TO service_role;
 
 -- ACL: FUNCTION has_text(p_text text)
 REVOKE ALL ON FUNCTION gre.has_text(p_text text) FROM PUBLIC;
@@ -4280,6 +4286,11 @@ GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
 
+-- ACL: FUNCTION parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid)
+REVOKE ALL ON FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
+GRANT ALL ON FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) TO service_role;
+
 -- ACL: FUNCTION parse_player_id(p_text text)
 REVOKE ALL ON FUNCTION gre.parse_player_id(p_text text) FROM PUBLIC;
 
@@ -4372,10 +4383,10 @@ GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
 -- ACL: COLUMN gre_chat_sessions.assigned_staff_id
 GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
 
--- ACL: FUNCTION session_json(p_session public.gre_chat_sessions, p_cut integer)
-REVOKE ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_cut integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_cut integer) TO authenticated;
-GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_cut integer) TO service_role;
+-- ACL: FUNCTION session_json(p_session public.gre_chat_sessions, p_max_length integer)
+REVOKE ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO authenticated;
+GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO service_role;
 
 -- ACL: FUNCTION session_name(p_player_id bigint, p_name text)
 REVOKE ALL ON FUNCTION gre.session_name(p_player_id bigint, p_name text) FROM PUBLIC;
@@ -4442,10 +4453,10 @@ REVOKE ALL ON FUNCTION public.gre_get_player(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_get_player(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_get_player(p_player_id bigint) TO service_role;
 
--- ACL: FUNCTION gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-REVOKE ALL ON FUNCTION public.gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO service_role;
-GRANT ALL ON FUNCTION public.gre_hub_news_v1(p_known jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO gre_worker;
+-- ACL: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
+REVOKE ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO service_role;
+GRANT ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO gre_worker;
 
 -- ACL: FUNCTION gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb)
 REVOKE ALL ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb) FROM PUBLIC;
@@ -4504,10 +4515,10 @@ REVOKE ALL ON FUNCTION public.gre_relay_leave_v1(p_worker uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_relay_leave_v1(p_worker uuid) TO service_role;
 GRANT ALL ON FUNCTION public.gre_relay_leave_v1(p_worker uuid) TO gre_worker;
 
--- ACL: FUNCTION gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text)
-REVOKE ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text) TO service_role;
-GRANT ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_awake numeric, p_snapshot text) TO gre_worker;
+-- ACL: FUNCTION gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text)
+REVOKE ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text) TO service_role;
+GRANT ALL ON FUNCTION public.gre_relay_listen_v1(p_listener uuid, p_kind text, p_polls_for numeric, p_snapshot text) TO gre_worker;
 
 -- ACL: FUNCTION gre_relay_notify_v1()
 REVOKE ALL ON FUNCTION public.gre_relay_notify_v1() FROM PUBLIC;

@@ -174,14 +174,14 @@ class SessionNews(TypedDict):
     more: bool
 
 
-class HubNews(TypedDict):
-    """Answer of `gre_hub_news_v1`: `left` are ids of sessions that did not fit, `others` those of other players."""
+class HubChanges(TypedDict):
+    """Answer of `gre_hub_changes_v1`: `skipped` and `other_sessions` are ids of sessions (too large; of other players)."""
 
     now: str
     sessions: list[SessionNews]
     more: bool
-    left: list[str]
-    others: list[str]
+    skipped: list[str]
+    other_sessions: list[str]
 
 
 class ActorClaim(TypedDict):
@@ -194,9 +194,8 @@ class ActorClaim(TypedDict):
 
 
 class Presence(TypedDict):
-    """Answer of `gre_hub_presence_v1`: `gone` and `lost` may no longer listen, `disabled` may no longer write."""
+    """Answer of `gre_hub_presence_v1`: `revoked` may no longer listen, `disabled` may no longer write."""
 
     online: list[OnlineStaff]
-    gone: list[str]
     disabled: list[int]
-    lost: list[ActorClaim]
+    revoked: list[ActorClaim]

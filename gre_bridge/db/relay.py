@@ -279,7 +279,7 @@ class RelayDatabase:
 
     async def listen(self, listener: str, awake: float) -> Listening:
         """Say that this process is to be woken, but not for so many seconds."""
-        arguments = {"p_listener": listener, "p_kind": "relay", "p_awake": awake}
+        arguments = {"p_listener": listener, "p_kind": "relay", "p_polls_for": awake}
         return await self._call(
             "gre_relay_listen_v1",
             arguments,

@@ -18,7 +18,7 @@ from gre_bridge.db.answers import (
     ClosedSession,
     DeadLetterPage,
     HistoryPage,
-    HubNews,
+    HubChanges,
     OnlineStaff,
     PlayerEnabled,
     PlayerState,
@@ -342,18 +342,18 @@ class UserDatabase:
         players: Sequence[int] | None = None,
         limit: int = 200,
         size: int = 1_000_000,
-    ) -> HubNews:
-        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_news_v1`.
+    ) -> HubChanges:
+        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_changes_v1`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
         Of one session at most `limit` messages come, in all about `size` bytes.
         """
         return await self._object(
-            HubNews,
-            "gre_hub_news_v1",
+            HubChanges,
+            "gre_hub_changes_v1",
             {
-                "p_known": known,
+                "p_positions": known,
                 "p_sessions": list(sessions),
                 "p_since": since,
                 "p_epoch": epoch,
@@ -375,7 +375,7 @@ class UserDatabase:
         answer = await self._object(
             dict[str, Any],
             "gre_relay_listen_v1",
-            {"p_listener": listener, "p_kind": kind, "p_awake": awake, "p_snapshot": snapshot},
+            {"p_listener": listener, "p_kind": kind, "p_polls_for": awake, "p_snapshot": snapshot},
             None,
         )
         try:
@@ -401,7 +401,7 @@ class UserDatabase:
     ) -> Presence:
         """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
 
-        {"online": […], "disabled": [player ids whose chat is off], "lost": [claims that no longer hold]}.
+        {"online": […], "disabled": [player ids whose chat is off], "revoked": [claims that are no longer valid]}.
         """
         claims = {tuple(who.claim.values()): who.claim for who in here}
         return await self._object(

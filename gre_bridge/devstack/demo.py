@@ -177,7 +177,7 @@ async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue
     exits.push_async_callback(client.close)
     options: Any = {"config": {"broadcast": {}, "presence": {"key": "", "enabled": False}, "private": True}}
     channel = client.channel("gre:relay", options)
-    channel.on_broadcast("ring", lambda _payload: rings.put_nowait(time.time()))
+    channel.on_broadcast("wakeup", lambda _payload: rings.put_nowait(time.time()))
     async with asyncio.timeout(15.0):
         await client.connect()
         await channel.subscribe(on_state)

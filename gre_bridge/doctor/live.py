@@ -126,7 +126,7 @@ class Live:
         """Register as a listener that is not awake: no wake-up is sent while all that are registered are awake."""
         with contextlib.suppress(PostgrestError):  # an older schema sends a wake-up for each message
             await self._rest.rpc(
-                "gre_relay_listen_v1", {"p_listener": self._listener, "p_kind": "relay", "p_awake": 0}
+                "gre_relay_listen_v1", {"p_listener": self._listener, "p_kind": "relay", "p_polls_for": 0}
             )
 
     async def _unlisten(self) -> None:

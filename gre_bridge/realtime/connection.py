@@ -311,7 +311,7 @@ class Connection:
                 self._row(record)
             case "postgres_changes", _:
                 self._row({})
-            case "broadcast", {"event": str(name), "payload": told} if name != "ring":
+            case "broadcast", {"event": str(name), "payload": told} if name != "wakeup":
                 self._event(name, told)
             case _, {"payload": {"sessions": told}}:
                 self._ring(told, True)

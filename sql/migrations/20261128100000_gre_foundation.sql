@@ -1,24 +1,25 @@
--- Foundation: schema gre and the helpers that the other files use. Changes no table of the project.
+-- Foundation: schema gre, role gre_worker, and the helper functions that the other files use. Depends on no other file.
+-- Changes no table of the project.
 --
 -- The files are applied in the order of their names, each in one transaction:
---   foundation   schema, locks, errors, text, time
---   adoption     checks and functions that turn the tables of a live project into the tables of this schema
+--   foundation   schema, role of the worker, helpers: locks, errors, time, text
+--   adoption     checks and functions that convert the tables of a live project to this schema
 --   tables       sessions, messages, presence, pushes, players, staff, settings
---   identity     the caller: from the token, or from the row that maps its user
---   messages     runs the adoption; rules and triggers of the chat's tables
---   outbox       sinks, lanes and deliveries; enqueue, claim, settle, extend, release; wake-ups
+--   identity     the current actor, read from the token or from the row that maps its user
+--   messages     runs the adoption; triggers of the chat's tables
+--   outbox       sinks, lanes and deliveries; wake-ups; enqueue, claim, settle, extend, release
 --   operations   workers, status, dead letters, replay, reconcile, expire, prune
---   users        functions of players, staff and back ends
---   desk         functions of the staff's console
---   hub          functions of the API's sockets
---   access       row-level security, grants on tables, Realtime, the worker's role
+--   users        functions for players, staff and back ends
+--   desk         functions for the staff's console
+--   hub          functions for the API's sockets
+--   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
--- Every function of schema gre is internal. Functions whose name ends in _v1 are called by workers: a change of their
--- contract gets a new version, so that workers of two releases can use one database.
+-- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a
+-- contract gets a new version, so that workers of two releases can share a database.
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
--- Refuse a database that has a gre-bridge already. `gre-bridge migrate --dry-run` runs this statement, too.
+-- Raise an error if gre-bridge is already installed. `gre-bridge migrate --dry-run` also runs this statement.
 do $check$
 declare
   v_problem text := 'gre-bridge is installed here already, but not recorded in supabase_migrations.schema_migrations: '
@@ -38,8 +39,8 @@ comment on schema gre is 'Internals of gre-bridge. Not exposed over the API.';
 revoke all on schema gre from public;
 grant usage on schema gre to anon, authenticated, service_role;
 
--- Role gre_worker: a token with "role": "gre_worker", signed with the project's key, can stand for SUPABASE_SERVICE_KEY
--- in a worker. gre_access grants what a worker needs, and nothing else.
+-- Create role gre_worker. A worker can use a token with "role": "gre_worker", signed with the project's key, instead of
+-- SUPABASE_SERVICE_KEY. gre_access grants the role the minimal privileges of a worker.
 do $$
 begin
   if not exists (select from pg_catalog.pg_roles where rolname = 'gre_worker') then
@@ -54,19 +55,20 @@ end $$;
 
 -- Locks ---------------------------------------------------------------------------------------------------
 
--- Lock the chat's tables for the rest of the transaction, or fail within `lock_timeout` and name the sessions that hold
--- them. Writes of portals queue behind a lock that is waited for, so the caller retries instead of waiting.
+-- Lock the chat's tables until the end of the transaction. After lock_timeout, raise an error that names the database
+-- sessions that hold conflicting locks. The timeout is short, since portals' writes queue behind a pending lock: the
+-- caller retries.
 create function gre.lock_tables() returns void
 language plpgsql set search_path = '' as $$
 declare
-  -- Messages first, as portals' writes do.
+  -- Messages first: the order in which portals' writes lock.
   v_tables constant text[] := array['gre_chat_messages', 'gre_chat_sessions', 'gre_online_status',
                                     'push_notifications'];
   v_names text;
   v_holders text;
   v_all_autovacuum boolean;
   v_timeout constant text := current_setting('lock_timeout');
-  v_began timestamptz;
+  v_started_at timestamptz;
 begin
   select string_agg(format('public.%I', t), ', ' order by n) into v_names
   from unnest(v_tables) with ordinality x (t, n) where to_regclass('public.' || t) is not null;
@@ -74,7 +76,7 @@ begin
     return;
   end if;
   for v_try in 1 .. 2 loop
-    v_began := clock_timestamp();
+    v_started_at := clock_timestamp();
     begin
       execute 'lock table ' || v_names || ' in access exclusive mode';
       perform set_config('lock_timeout', v_timeout, true);
@@ -92,9 +94,9 @@ begin
               and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
               and l.relation in (select to_regclass('public.' || t) from unnest(v_tables) t)) h
       left join pg_catalog.pg_stat_activity a on a.pid = h.pid
-      -- Who came later waited behind us, and has the lock only since we gave up.
-      where h.pid is null or coalesce(a.xact_start, v_began) <= v_began and a.state is distinct from 'idle';
-      -- An autovacuum gives way to whoever has waited for deadlock_timeout, one second.
+      -- Exclude transactions that started later: they waited for this one and got the lock when it timed out.
+      where h.pid is null or coalesce(a.xact_start, v_started_at) <= v_started_at and a.state is distinct from 'idle';
+      -- Autovacuum cancels itself if it has blocked another lock for deadlock_timeout (one second): retry once.
       if v_all_autovacuum and v_try = 1 then
         perform set_config('lock_timeout', '1500ms', true);
         continue;
@@ -107,12 +109,12 @@ begin
   end loop;
 end $$;
 
--- A first try: `supabase db push`, which applies each file in a transaction of its own, fails before any change.
+-- Try the lock before any change: `supabase db push` applies each file in a transaction of its own.
 select gre.lock_tables();
 
 -- Errors --------------------------------------------------------------------------------------------------
 
--- Raise an error that PostgREST turns into an HTTP status. The code goes into HINT, for programs.
+-- Raise an error that PostgREST maps to HTTP status p_status. HINT carries the machine-readable code.
 create function gre.raise_http(p_status integer, p_code text, p_message text, p_detail text default null) returns void
 language plpgsql set search_path = '' as $$
 begin
@@ -122,8 +124,8 @@ begin
   raise exception using errcode = 'PT' || p_status, message = p_message, hint = p_code, detail = p_detail;
 end $$;
 
--- Raise the error of a row-level security policy. BEFORE triggers run before the policies: a trigger that knows that a
--- policy will refuse the row refuses it with the same words.
+-- Raise the same error as a row-level security policy. BEFORE triggers call it for rows that the policies would refuse
+-- later: policies are checked after BEFORE triggers.
 create function gre.raise_row_denied(p_table text) returns void
 language plpgsql set search_path = '' as $$
 begin
@@ -133,24 +135,40 @@ end $$;
 
 -- Time ----------------------------------------------------------------------------------------------------
 
--- Format a time as the API does. PL/pgSQL keeps the plan; SQL functions are planned again in each statement.
+-- Format a time as the API does: UTC, milliseconds. PL/pgSQL caches the plan; an SQL function is planned in every
+-- statement.
 create function gre.iso(p_time timestamptz) returns text
 language plpgsql stable parallel safe set search_path = '' as $$
 begin
   return to_char(p_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"');
 end $$;
 
--- Format a position in the order (created_at, id). The inverse is split_part(text, '_', 1 or 2).
+-- Format the cursor of a list in the order (time, id): microseconds since 1970, and the id. Null for an infinite time.
 create function gre.format_cursor(p_at timestamptz, p_id uuid) returns text
-language sql immutable set search_path = '' as $$
-  select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '_' || p_id
+language sql stable set search_path = '' as $$
+  select case when isfinite(p_at) then (extract(epoch from p_at) * 1000000)::bigint || '_' || p_id end
 $$;
+
+-- Parse a cursor; raise 400 if gre.format_cursor cannot have made it. Null gives nulls.
+create function gre.parse_cursor(p_cursor text, out at timestamptz, out id uuid)
+language plpgsql stable set search_path = '' as $$
+declare
+  v_microseconds bigint;
+begin
+  if p_cursor !~ '^-?[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
+  end if;
+  v_microseconds := split_part(p_cursor, '_', 1);
+  -- In two parts: an interval is multiplied as a double, which is not exact beyond 2^53.
+  at := timestamptz 'epoch' + v_microseconds / 1000000 * interval '1 second'
+    + v_microseconds % 1000000 * interval '1 microsecond';
+  id := split_part(p_cursor, '_', 2);
+end $$;
 
 -- Text ----------------------------------------------------------------------------------------------------
 
--- Return true if the text has a visible character. Not visible: spaces, controls, joiners, direction marks, fillers,
--- variation selectors, tags. PL/pgSQL keeps its plans. Most texts have a printable ASCII character, which is cheap to
--- find.
+-- Return true if the text has a visible character. Invisible are spaces, control characters, joiners, direction marks,
+-- fillers, variation selectors and tags. Printable ASCII is tested first: most texts contain it, and the test is cheap.
 create function gre.has_text(p_text text) returns boolean
 language plpgsql immutable parallel safe set search_path = '' as $$
 begin
@@ -161,20 +179,20 @@ begin
     '\U000e0000-\U000e0fff]');
 end $$;
 
--- Clean a name for lists and pushes: one line of at most 80 characters, without control characters, bidi embeddings and
--- overrides, unbalanced isolates and tags. U+200C and U+200D stay: names (Sinhala, Malayalam, Persian) and emoji need
--- them. Null if nothing visible is left.
+-- Normalize a name for lists and pushes: one line of at most 80 characters, without control characters, bidi embeddings
+-- and overrides, unbalanced isolates and tags. Keep U+200C and U+200D: Sinhala, Malayalam and Persian names and emoji
+-- need them. Return null if no visible character remains.
 create function gre.clean_name(p_name text) returns text
 language plpgsql immutable parallel safe set search_path = '' as $$
 declare
   v_blank constant text :=
     '[[:space:]\u00a0\u00ad\u115f\u1160\u1680\u180e\u2000-\u200a\u202f\u205f\u2800\u3000\u3164\uffa0]+';
-  v_name text := left(p_name, 400); -- first, so that no expression below runs over megabytes
-  v_open integer := 0;
+  v_name text := left(p_name, 400); -- bounds the input of the expressions below
+  v_depth integer := 0;
   v_char text;
 begin
   if v_name is null or octet_length(v_name) <= 80 and v_name ~ '^[!-~]([ -~]*[!-~])?$' then
-    return v_name; -- printable ASCII: nothing to remove
+    return v_name; -- printable ASCII
   end if;
   v_name := regexp_replace(v_name,
     '[\u0001-\u001f\u007f-\u009f\u200b\u2028-\u202e\u2060-\u2065\u206a-\u206f\ufeff\ufff0-\ufffb\U000e0000-\U000e007f]',
@@ -182,19 +200,19 @@ begin
   v_name := left(regexp_replace(v_name, '^' || v_blank || '|' || v_blank || '$', '', 'g'), 80);
   if v_name ~ '[\u2066-\u2069]' then
     foreach v_char in array regexp_split_to_array(v_name, '') loop
-      v_open := v_open
+      v_depth := v_depth
         + case ascii(v_char) when 8297 then -1 when 8294 then 1 when 8295 then 1 when 8296 then 1 else 0 end;
-      exit when v_open < 0;
+      exit when v_depth < 0;
     end loop;
-    if v_open <> 0 then
+    if v_depth <> 0 then
       v_name := regexp_replace(v_name, '[\u2066-\u2069]', '', 'g');
     end if;
   end if;
   return case when gre.has_text(v_name) then btrim(v_name) end;
 end $$;
 
--- Key under which two names look the same to people: without case, width, blanks, punctuation and invisible characters,
--- with Cyrillic and Greek letters as the Latin letters that they look like.
+-- Return a key that is equal for names that look alike: case, width, spaces, punctuation and invisible characters are
+-- removed, and Cyrillic and Greek letters are replaced by similar Latin letters.
 create function gre.name_key(p_name text) returns text
 language sql immutable parallel safe set search_path = '' as $$
   select translate(regexp_replace(lower(normalize(left(p_name, 400), nfkc)),
@@ -203,9 +221,9 @@ language sql immutable parallel safe set search_path = '' as $$
     'авеѕікмнорстухјԁɡαεικνορτυχ0', 'abesikmhopctyxjdgaeikvoptuxo')
 $$;
 
--- Return true if a user's jsonb may be stored: at most p_bytes of text, 32 levels, numbers within the range of a double
--- (1e131071 is 9 characters on the way in and 131,072 on the way out).
--- PL/pgSQL, because the planner would evaluate every branch of an SQL case for a constant, whatever its size.
+-- Return true if a user's jsonb may be stored: at most p_bytes as text, at most 32 levels, and numbers within the range
+-- of a double (the input 1e131071 has 9 characters, its output 131,072). PL/pgSQL, because the planner evaluates every
+-- branch of an SQL case for a constant, whatever its size.
 create function gre.json_fits(p_json jsonb, p_bytes integer) returns boolean
 language plpgsql immutable parallel safe set search_path = '' as $$
 begin
@@ -220,8 +238,8 @@ begin
   return octet_length(p_json::text) <= p_bytes;
 end $$;
 
--- Parse a player's id, or return null. JavaScript holds whole numbers up to 2^53 - 1: beyond that, two ids would be one
--- player in every page.
+-- Parse a player's id; return null if it is invalid. The largest id is 2^53 - 1: JavaScript cannot represent larger
+-- integers exactly.
 create function gre.parse_player_id(p_text text) returns bigint
 language plpgsql immutable parallel safe set search_path = '' as $$
 begin
@@ -231,6 +249,15 @@ begin
   return null;
 end $$;
 
+-- Raise 400 unless the id of a player is valid.
+create function gre.check_player_id(p_player_id bigint) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
+    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
+  end if;
+end $$;
+
 revoke execute on all functions in schema gre from public;
-grant execute on function gre.raise_http, gre.raise_row_denied, gre.iso, gre.has_text, gre.clean_name, gre.name_key,
-  gre.json_fits to authenticated, service_role;
+grant execute on function gre.raise_http, gre.raise_row_denied, gre.iso, gre.format_cursor, gre.parse_cursor,
+  gre.has_text, gre.clean_name, gre.name_key, gre.json_fits, gre.check_player_id to authenticated, service_role;

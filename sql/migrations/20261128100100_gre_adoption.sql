@@ -1,22 +1,23 @@
--- Adoption: turns the tables of a live project, as they are met in the field, into the tables of this schema.
+-- Adoption: checks the existing tables of a live project, and defines the functions that convert them to the tables of
+-- this schema. Depends on gre_foundation (gre.lock_tables).
 --
--- Changes nothing but for its own functions: gre_tables makes the models, and gre_messages calls gre.adopt() in the
--- transaction that creates the triggers, so a portal's writes are never refused between two files. Every row is kept.
--- After gre.adopt() only the triggers remain that read legacy columns, where a table has these.
+-- This file creates functions only. gre_tables creates the model tables, and gre_messages calls gre.adopt() in the
+-- transaction that creates the triggers, so that no write fails between two files. Adoption keeps all rows. Afterwards,
+-- only the triggers for legacy columns remain, on tables that have such columns.
 --
--- Portals' writes wait meanwhile: `lock_timeout` at most while a migration waits for a lock, and some two seconds for
--- each 100,000 messages while it works. A role with a shorter `statement_timeout` (Supabase: anon has 3 s) gets 57014.
+-- Adoption blocks portals' writes for about two seconds per 100,000 messages, and for up to lock_timeout while it waits
+-- for its locks. A role with a shorter statement_timeout (Supabase: 3 s for anon) gets error 57014 meanwhile.
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
--- Checks: everything that cannot be adopted stops here, before any change, with one line that names table and column.
--- Reads only. `gre-bridge migrate --dry-run` runs this statement in a read-only transaction, and then every file in a
--- transaction that is rolled back.
+-- Check the tables before any change, and raise one error that names each table and column that cannot be adopted.
+-- `gre-bridge migrate --dry-run` runs this statement in a read-only transaction, and then all files in a transaction
+-- that it rolls back.
 do $check$
 declare
   v_tables constant text[] := array['gre_chat_sessions', 'gre_chat_messages', 'gre_online_status',
                                     'push_notifications'];
-  v_ready oid[] := '{}';
+  v_relations oid[] := '{}'; -- tables that can be altered
   v_has_sessions boolean;
   v_has_messages boolean;
   v_problems text[] := '{}';
@@ -43,13 +44,13 @@ begin
         'public.%s belongs to role %s and %s may not alter it: migrate as %2$s, or change its owner',
         v.relname, v.owner, current_user);
     else
-      v_ready := v_ready || v.oid;
+      v_relations := v_relations || v.oid;
     end if;
   end loop;
-  v_has_sessions := to_regclass('public.gre_chat_sessions')::oid = any (v_ready);
-  v_has_messages := to_regclass('public.gre_chat_messages')::oid = any (v_ready);
+  v_has_sessions := to_regclass('public.gre_chat_sessions')::oid = any (v_relations);
+  v_has_messages := to_regclass('public.gre_chat_messages')::oid = any (v_relations);
 
-  -- Columns whose type has to change: every value must convert.
+  -- Columns of another type: check that every value can be converted.
   for v in
     select w.relation, w.name, w.type, format_type(a.atttypid, null) as has, t.typcategory as category, a.attrelid,
       a.attnum
@@ -78,7 +79,7 @@ begin
     join pg_attribute a
       on a.attrelid = to_regclass('public.' || w.relation) and a.attname = w.name and not a.attisdropped
     join pg_type t on t.oid = a.atttypid
-    where a.attrelid = any (v_ready) and format_type(a.atttypid, null) <> w.type
+    where a.attrelid = any (v_relations) and format_type(a.atttypid, null) <> w.type
   loop
     v_pattern := case
       when v.type = 'text' then '' -- every value has a text
@@ -113,7 +114,7 @@ begin
       left join pg_constraint k on d.classid = 'pg_constraint'::regclass and k.oid = d.objid
       left join pg_attrdef e on d.classid = 'pg_attrdef'::regclass and e.oid = d.objid
       where d.refclassid = 'pg_class'::regclass and d.refobjid = v.attrelid and d.refobjsubid = v.attnum
-        and (k.contype = 'f' and k.conrelid <> all (v_ready) or e.adnum <> v.attnum
+        and (k.contype = 'f' and k.conrelid <> all (v_relations) or e.adnum <> v.attnum
           or d.classid = 'pg_class'::regclass and d.objsubid > 0)
     loop
       v_problems := v_problems || format(
@@ -121,13 +122,12 @@ begin
         v_dependent, v.relation, v.name);
     end loop;
   end loop;
-  -- Views are dropped and created again while columns are rewritten. Other readers of these columns, or of such a view,
-  -- stand in the way.
+  -- Adoption drops and recreates the views on these tables. Refuse other objects that depend on the columns or views.
   for v in
-    with recursive reading (oid) as (
-      select unnest(v_ready)
+    with recursive readers (oid) as (
+      select unnest(v_relations)
       union
-      select r.ev_class from reading s
+      select r.ev_class from readers s
       join pg_depend d
         on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid and d.classid = 'pg_rewrite'::regclass
       join pg_rewrite r on r.oid = d.objid
@@ -135,20 +135,20 @@ begin
     )
     select distinct coalesce(c.oid::regclass::text, pg_describe_object(d.classid, d.objid, d.objsubid)) as dependent,
       s.oid::regclass as relation
-    from reading s
+    from readers s
     join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid and d.refobjsubid > 0
     join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
-      and (a.attname <> 'id' or s.oid <> all (v_ready))
+      and (a.attname <> 'id' or s.oid <> all (v_relations))
     left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
     left join pg_class c on c.oid = r.ev_class
     left join pg_policy p on d.classid = 'pg_policy'::regclass and p.oid = d.objid
-    where c.oid not in (select oid from reading) or d.classid = 'pg_proc'::regclass or p.polrelid <> all (v_ready)
+    where c.oid not in (select oid from readers) or d.classid = 'pg_proc'::regclass or p.polrelid <> all (v_relations)
   loop
     v_problems := v_problems || format(
       '%s reads %s, whose columns are rewritten: drop it, and create it again afterwards', v.dependent, v.relation);
   end loop;
 
-  -- Every row needs its player: its own, its session's or its messages'. A missing column counts as null.
+  -- Every row needs a player: its own, its session's or its messages'. A missing column counts as null.
   select jsonb_object_agg(w.relation || '.' || w.name,
       case when a.attname is null then 'null::text'
            else format('nullif(btrim(%I.%I::text), %L)', w.relation, w.name, '') end)
@@ -186,10 +186,10 @@ begin
     end if;
   end if;
 
-  -- Adoption opens sessions for messages that have none. A foreign key of the project must allow them.
+  -- Adoption creates sessions for messages without one. Check that a foreign key of the project allows their players.
   if v_has_messages and v_has_sessions then
     for v in
-      select k.conname, k.confrelid::regclass as known, quote_ident(b.attname) as key
+      select k.conname, k.confrelid::regclass as referenced, quote_ident(b.attname) as key
       from pg_constraint k
       join pg_attribute a on a.attrelid = k.conrelid and k.conkey = array[a.attnum] and a.attname = 'player_id'
       join pg_attribute b on b.attrelid = k.confrelid and k.confkey = array[b.attnum]
@@ -200,12 +200,12 @@ begin
                      ' where not exists (select from public.gre_chat_sessions where true',
                      v_columns ->> 'gre_chat_messages.player_id')
         || format(v_matching, '1') || format(' and not exists (select from %s p where p.%s::text = %s)',
-                                             v.known, v.key, v_columns ->> 'gre_chat_messages.player_id')
+                                             v.referenced, v.key, v_columns ->> 'gre_chat_messages.player_id')
         into v_count;
       if v_count > 0 then
         v_problems := v_problems || format('public.gre_chat_messages has messages without a session of %s players'
           ' who are not in %s (foreign key %s of gre_chat_sessions): add these players, or drop the foreign key',
-          v_count, v.known, v.conname);
+          v_count, v.referenced, v.conname);
       end if;
     end loop;
   end if;
@@ -214,7 +214,7 @@ begin
     select c.relname, a.attname from pg_index i
     join pg_class c on c.oid = i.indrelid
     join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey::smallint[])
-    where i.indisprimary and i.indrelid = any (v_ready) and not a.atthasdef and a.attidentity = ''
+    where i.indisprimary and i.indrelid = any (v_relations) and not a.atthasdef and a.attidentity = ''
       and not (a.attname = 'id' or c.relname = 'gre_online_status' and a.attname in ('staff_id', 'gre_id'))
   loop
     v_problems := v_problems || format('public.%s.%s is in the primary key and has no default', v.relname, v.attname);
@@ -238,62 +238,62 @@ begin
   end if;
 end $check$;
 
--- What legacy portals write -------------------------------------------------------------------------------
--- These triggers read the legacy columns and words of a row. gre.adopt() creates one only on a table that has them.
+-- Triggers for legacy portals -----------------------------------------------------------------------------
+-- They translate the legacy columns and values of a row. gre.adopt() creates them on the tables with such columns only.
 
--- Without search_path until gre.adopt() has used it: a function with settings is not inlined.
-create function gre.legacy_sender(p_word text) returns text
+-- gre.adopt() sets search_path after its last use: a function with settings cannot be inlined.
+create function gre.legacy_sender(p_value text) returns text
 language sql immutable parallel safe as $$
-  select case lower(btrim(p_word))
+  select case lower(btrim(p_value))
     when 'player' then 'player' when 'user' then 'player' when 'customer' then 'player' when 'client' then 'player'
     when 'guest' then 'player' when 'gre' then 'staff' when 'staff' then 'staff' when 'gre_staff' then 'staff'
     when 'admin' then 'staff' when 'agent' then 'staff' when 'support' then 'staff' when 'operator' then 'staff'
     when 'system' then 'system' when 'bot' then 'system' end
 $$;
 
-create function gre.legacy_session_status(p_word text) returns text
+create function gre.legacy_session_status(p_value text) returns text
 language sql immutable parallel safe set search_path = '' as $$
   select case when w is null
                 or w in ('active', 'open', 'opened', 'new', 'assigned', 'ongoing', 'in_progress') then 'active'
               when w in ('pending', 'waiting') then w else 'closed' end
-  from lower(btrim(p_word)) w
+  from lower(btrim(p_value)) w
 $$;
 
-create function gre.legacy_presence(p_word text, p_online boolean) returns text
+create function gre.legacy_presence(p_value text, p_online boolean) returns text
 language sql immutable parallel safe set search_path = '' as $$
   select case when w in ('online', 'available', 'active') then 'online' when w in ('away', 'busy', 'idle') then 'away'
               when w is null and p_online then 'online' else 'offline' end
-  from lower(btrim(p_word)) w
+  from lower(btrim(p_value)) w
 $$;
 
--- Argument: the word for staff in this project's sender_type.
+-- Trigger argument: the value of sender_type that means staff in this project.
 create function gre.legacy_messages_before_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_old jsonb := to_jsonb(new);
+  v_row jsonb := to_jsonb(new);
   v_staff text := (gre.current_actor()).staff_id;
 begin
-  new.sender := coalesce(gre.legacy_sender(new.sender), gre.legacy_sender(v_old ->> 'sender_type'), new.sender,
-                         v_old ->> 'sender_type');
+  new.sender := coalesce(gre.legacy_sender(new.sender), gre.legacy_sender(v_row ->> 'sender_type'), new.sender,
+                         v_row ->> 'sender_type');
   if new.sender = 'staff' then
-    new.sender_id := coalesce(new.sender_id, v_old ->> 'gre_id');
-    new.sender_name := coalesce(new.sender_name, left(v_old ->> 'gre_name', 400));
+    new.sender_id := coalesce(new.sender_id, v_row ->> 'gre_id');
+    new.sender_name := coalesce(new.sender_name, left(v_row ->> 'gre_name', 400));
     if v_staff is not null then
-      -- Staff who write themselves are the writer in these columns, too.
+      -- A staff member's own insert: set the legacy columns to the caller.
       new := jsonb_populate_record(new, jsonb_build_object(
         'gre_name', gre.staff_name(v_staff, new.sender_name), 'gre_id', null));
       begin
         new := jsonb_populate_record(new, jsonb_build_object('gre_id', v_staff));
       exception when data_exception then
-        null; -- gre_id is a number, and staff_id is not
+        null; -- gre_id is numeric, and staff_id is not a number
       end;
     end if;
-  elsif v_old ->> 'gre_id' is not null or v_old ->> 'gre_name' is not null then
-    -- Legacy portals take a message with these two columns for staff's.
+  elsif v_row ->> 'gre_id' is not null or v_row ->> 'gre_name' is not null then
+    -- Legacy portals treat a message with these columns as a message of staff.
     new := jsonb_populate_record(new, '{"gre_id": null, "gre_name": null}');
   end if;
-  -- Legacy portals read sender_type: it must agree with sender.
-  if gre.legacy_sender(v_old ->> 'sender_type') is distinct from new.sender then
+  -- Legacy portals read sender_type: make it agree with sender.
+  if gre.legacy_sender(v_row ->> 'sender_type') is distinct from new.sender then
     new := jsonb_populate_record(new, jsonb_build_object(
       'sender_type', case new.sender when 'staff' then tg_argv[0] else new.sender end));
   end if;
@@ -303,40 +303,40 @@ end $$;
 create function gre.legacy_sessions_before_write() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_old jsonb := to_jsonb(new);
+  v_row jsonb := to_jsonb(new);
 begin
   new.status := gre.legacy_session_status(new.status);
   if tg_op = 'INSERT' then
-    new.assigned_staff_id := coalesce(new.assigned_staff_id, v_old ->> 'gre_id');
-  elsif v_old -> 'gre_id' is distinct from to_jsonb(old) -> 'gre_id' then
-    new.assigned_staff_id := v_old ->> 'gre_id';
+    new.assigned_staff_id := coalesce(new.assigned_staff_id, v_row ->> 'gre_id');
+  elsif v_row -> 'gre_id' is distinct from to_jsonb(old) -> 'gre_id' then
+    new.assigned_staff_id := v_row ->> 'gre_id';
   end if;
   return new;
 end $$;
 
--- is_online and gre_id follow status and staff_id, for portals that still read them.
--- Argument: 'many' if gre_id is not unique, so that legacy portals insert a row for each sign of life of a person.
+-- Set is_online and gre_id from status and staff_id, for portals that read them.
+-- Trigger argument: 'many' if gre_id is not unique: legacy portals then insert a row for each heartbeat.
 create function gre.legacy_presence_before_write() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_old jsonb := to_jsonb(new);
-  v_said boolean := (v_old ->> 'is_online')::boolean;
+  v_row jsonb := to_jsonb(new);
+  v_online boolean := (v_row ->> 'is_online')::boolean;
 begin
   if tg_op = 'UPDATE' and new.staff_id is null then
-    return new; -- the row is history, see below
+    return new; -- an older row of a staff member, see below
   end if;
   if tg_op = 'INSERT' then
-    new.staff_id := coalesce(new.staff_id, v_old ->> 'gre_id');
+    new.staff_id := coalesce(new.staff_id, v_row ->> 'gre_id');
   end if;
-  new.display_name := coalesce(new.display_name, v_old ->> 'gre_name');
+  new.display_name := coalesce(new.display_name, v_row ->> 'gre_name');
   if tg_op = 'INSERT' then
-    -- The column's default and a written status cannot be told apart; is_online is the word of the legacy portal.
-    new.status := case when v_said and new.status = 'offline' then 'online'
-                       else gre.legacy_presence(new.status, v_said) end;
+    -- A status equal to the column's default may not have been given: then is_online decides.
+    new.status := case when v_online and new.status = 'offline' then 'online'
+                       else gre.legacy_presence(new.status, v_online) end;
   elsif new.status is distinct from old.status then
-    new.status := gre.legacy_presence(new.status, v_said);
-  elsif v_old -> 'is_online' is distinct from to_jsonb(old) -> 'is_online' then
-    new.status := case when v_said then 'online' else 'offline' end;
+    new.status := gre.legacy_presence(new.status, v_online);
+  elsif v_row -> 'is_online' is distinct from to_jsonb(old) -> 'is_online' then
+    new.status := case when v_online then 'online' else 'offline' end;
   end if;
   new.last_seen_at := case
     when new.status = 'online' and tg_op = 'UPDATE' and new.last_seen_at is not distinct from old.last_seen_at
@@ -344,19 +344,19 @@ begin
   new.updated_at := now();
   new := jsonb_populate_record(new, jsonb_build_object('is_online', new.status = 'online'));
   if (gre.current_actor()).staff_id is not null then
-    -- Staff who write themselves: gre_1_check has set staff_id and display_name, not the legacy columns.
-    v_old := v_old || jsonb_build_object('gre_id', new.staff_id, 'gre_name', new.display_name);
+    -- A staff member's own write: gre_1_check has set staff_id and display_name, but not the legacy columns.
+    v_row := v_row || jsonb_build_object('gre_id', new.staff_id, 'gre_name', new.display_name);
     new := jsonb_populate_record(new, jsonb_build_object('gre_name', new.display_name));
   end if;
   begin
     new := jsonb_populate_record(new, jsonb_build_object(
-      'gre_id', coalesce(v_old ->> 'gre_id', new.staff_id),
-      'gre_name', coalesce(v_old ->> 'gre_name', new.display_name)));
+      'gre_id', coalesce(v_row ->> 'gre_id', new.staff_id),
+      'gre_name', coalesce(v_row ->> 'gre_name', new.display_name)));
   exception when data_exception then
-    null; -- gre_id is a number, and staff_id is not
+    null; -- gre_id is numeric, and staff_id is not a number
   end;
-  if tg_op = 'INSERT' and tg_argv[0] = 'many' and v_old ->> 'staff_id' is null then
-    -- The newest row of a person counts.
+  if tg_op = 'INSERT' and tg_argv[0] = 'many' and v_row ->> 'staff_id' is null then
+    -- Only the newest row of a staff member keeps its staff_id.
     update public.gre_online_status set staff_id = null where staff_id = new.staff_id;
   end if;
   return new;
@@ -365,36 +365,39 @@ end $$;
 create function gre.legacy_pushes_before_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_old jsonb := to_jsonb(new);
+  v_row jsonb := to_jsonb(new);
 begin
-  new.body := coalesce(new.body, v_old ->> 'message');
-  if v_old ->> 'target_player_id' is not null then
+  new.body := coalesce(new.body, v_row ->> 'message');
+  if v_row ->> 'target_player_id' is not null then
     new.audience := coalesce(new.audience, 'player');
     if new.recipients is null and to_regclass('gre.settings') is not null then
       new.recipients := array[(
-        select replace(player_external_id, '{player_id}', v_old ->> 'target_player_id') from gre.settings)];
+        select replace(player_external_id, '{player_id}', v_row ->> 'target_player_id') from gre.settings)];
     end if;
-    new.recipients := coalesce(new.recipients, array['player_' || (v_old ->> 'target_player_id')]);
+    new.recipients := coalesce(new.recipients, array['player_' || (v_row ->> 'target_player_id')]);
   end if;
   new.status := case when lower(new.status) in ('pending', 'new', 'scheduled', 'waiting') then 'queued'
                      when lower(new.status) in ('delivered', 'success') then 'sent'
                      when lower(new.status) in ('error', 'failure') then 'failed' else new.status end;
-  new := jsonb_populate_record(new, jsonb_build_object('message', coalesce(v_old ->> 'message', new.body)));
+  new := jsonb_populate_record(new, jsonb_build_object('message', coalesce(v_row ->> 'message', new.body)));
   return new;
 end $$;
 
 -- Helpers -------------------------------------------------------------------------------------------------
 
+-- The sessions after adoption; is_new: created for messages without a session.
 create unlogged table gre.adopt_sessions (
-  id uuid primary key, player_id bigint, player_name text, status text, made boolean not null default false,
+  id uuid primary key, player_id bigint, player_name text, status text, is_new boolean not null default false,
   created_at timestamptz, updated_at timestamptz, closed_at timestamptz, last_seq bigint not null default 0,
   last_message_at timestamptz, waiting_since timestamptz
 );
-create unlogged table gre.adopt_found_messages (
+-- The messages before adoption, in the types of the model.
+create unlogged table gre.adopt_source_messages (
   id uuid, session_id uuid, player_id bigint, player_name text, sender text, created_at timestamptz
 );
+-- The messages after adoption; is_assigned: adoption chose the session.
 create unlogged table gre.adopt_messages (
-  id uuid, session_id uuid, moved boolean, seq bigint, player_id bigint, sender text, created_at timestamptz
+  id uuid, session_id uuid, is_assigned boolean, seq bigint, player_id bigint, sender text, created_at timestamptz
 );
 
 create function gre.adopt_session(p_id uuid) returns gre.adopt_sessions
@@ -415,8 +418,8 @@ begin
   return v;
 end $$;
 
--- Choose the schema in which gre_tables creates the chat's tables: public, or gre_model if public has any of them. No
--- search_path of its own, since it sets that of the transaction.
+-- Set search_path to the schema in which gre_tables creates the chat's tables: public, or gre_model if any of them
+-- exists in public. The function itself has no search_path setting, since that would undo the change.
 create function gre.adopt_choose_schema() returns void
 language plpgsql as $$
 begin
@@ -429,7 +432,7 @@ begin
   end if;
 end $$;
 
--- List the columns of the models.
+-- List the columns of the model tables.
 create function gre.adopt_columns() returns table (relation text, name text, type text)
 language sql stable set search_path = '' as $$
   select c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, null)
@@ -439,13 +442,13 @@ language sql stable set search_path = '' as $$
   order by c.relname, a.attnum
 $$;
 
--- Return an expression of type text: the first of these columns that exists and is filled.
+-- Return an SQL expression of type text: the first of these columns that exists and is not blank.
 create function gre.adopt_first_of(p_relation text, variadic p_names text[]) returns text
 language sql stable set search_path = '' as $$
   select 'coalesce('
-    || coalesce(string_agg(format('nullif(btrim(%I::text), %L)', n.name, ''), ', ' order by n.place) || ', ', '')
+    || coalesce(string_agg(format('nullif(btrim(%I::text), %L)', n.name, ''), ', ' order by n.n) || ', ', '')
     || 'null::text)'
-  from unnest(p_names) with ordinality n (name, place)
+  from unnest(p_names) with ordinality n (name, n)
   join pg_catalog.pg_attribute a on a.attrelid = to_regclass('public.' || p_relation) and a.attname = n.name
     and a.attnum > 0 and not a.attisdropped
 $$;
@@ -456,7 +459,7 @@ language sql stable set search_path = '' as $$
     and a.attname = any (p_names) and a.attnum > 0 and not a.attisdropped)
 $$;
 
--- Return true if a unique index on this column alone exists.
+-- Return true if there is a unique index on this column alone.
 create function gre.adopt_is_unique(p_table regclass, p_column text) returns boolean
 language sql stable set search_path = '' as $$
   select exists (
@@ -465,7 +468,7 @@ language sql stable set search_path = '' as $$
     where i.indrelid = p_table and i.indisunique and i.indpred is null and i.indkey::text = a.attnum::text)
 $$;
 
--- Return an expression over a legacy row: the sender of a message.
+-- Return an SQL expression over a legacy row: the sender of a message.
 create function gre.adopt_sender() returns text
 language sql stable set search_path = '' as $$
   select format('coalesce(gre.legacy_sender(%1$s), gre.legacy_sender(%2$s), case when %3$s is not null then ''staff''
@@ -474,7 +477,7 @@ language sql stable set search_path = '' as $$
     gre.adopt_first_of('gre_chat_messages', 'gre_id'))
 $$;
 
--- Return an expression over a legacy row: a column's value in the type of the model.
+-- Return an SQL expression over a legacy row: the value of a column in the type of the model.
 create function gre.adopt_cast(p_relation text, p_name text) returns text
 language sql stable set search_path = '' as $$
   select case
@@ -490,7 +493,7 @@ $$;
 
 -- Adoption ------------------------------------------------------------------------------------------------
 
--- Create the tables and columns that are missing, without rules and defaults.
+-- Create missing tables and columns, without constraints and defaults.
 create function gre.adopt_prepare() returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -511,8 +514,9 @@ begin
   end loop;
 end $$;
 
--- Give the columns of a table the types of the model and p_values ({column: expression over the legacy row}) as values,
--- in one rewrite: no dead rows, no triggers, and nothing for Realtime, since a rewrite is not decoded from the WAL.
+-- Convert the columns of a table to the types of the model, with the values of p_values ({column: SQL expression over
+-- the legacy row}), in one rewrite of the table. A rewrite leaves no dead rows, fires no triggers, and sends nothing to
+-- Realtime (logical decoding ignores it).
 create function gre.adopt_rewrite(p_relation text, p_values jsonb) returns void
 language plpgsql set search_path = '' set timezone = 'UTC' as $$
 declare
@@ -568,13 +572,13 @@ begin
     execute format('drop index %s', v.index);
   end loop;
   if gre.adopt_has_column(p_relation, 'gre_adopted') then
-    v_clauses := v_clauses || text 'drop column gre_adopted'; -- the expressions read the row as it was before
+    v_clauses := v_clauses || text 'drop column gre_adopted'; -- the expressions read the row before the change
   end if;
   execute format('alter table %s %s', v_table, array_to_string(v_clauses, ', '));
 end $$;
 
--- Collect the sessions and messages as they will be: each message in a session, seq in order of time, one open session
--- per player.
+-- Compute the sessions and messages after adoption: each message has a session, seq is in the order of time, and each
+-- player has at most one open session.
 create function gre.adopt_collect() returns void
 language plpgsql set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set work_mem = '64MB' as $$
 declare
@@ -592,7 +596,7 @@ begin
     gre.adopt_first_of('gre_chat_sessions', 'created_at', 'started_at'),
     gre.adopt_first_of('gre_chat_sessions', 'updated_at', 'last_activity'));
   execute format($q$
-    insert into gre.adopt_found_messages (id, session_id, player_id, player_name, sender, created_at)
+    insert into gre.adopt_source_messages (id, session_id, player_id, player_name, sender, created_at)
     select m.id, s.id, coalesce(m.player_id, s.player_id), m.player_name, m.sender,
       coalesce(m.created_at, s.created_at, now())
     from (select %s as id, %s as session_id, %s as player_id, %s as player_name, %s as sender,
@@ -604,50 +608,50 @@ begin
     gre.adopt_sender(),
     gre.adopt_cast('gre_chat_messages', 'created_at'), gre.adopt_cast('gre_chat_messages', 'timestamp'),
     gre.adopt_first_of('gre_chat_messages', 'sent_at'));
-  analyze gre.adopt_sessions, gre.adopt_found_messages;
+  analyze gre.adopt_sessions, gre.adopt_source_messages;
 
   update gre.adopt_sessions s set player_id = coalesce(s.player_id, m.player_id), last_message_at = m.last_at,
     created_at = coalesce(s.created_at, m.first_at)
   from (select session_id, min(player_id) as player_id, min(created_at) as first_at, max(created_at) as last_at
-        from gre.adopt_found_messages group by session_id) m
+        from gre.adopt_source_messages group by session_id) m
   where m.session_id = s.id;
   update gre.adopt_sessions set created_at = coalesce(updated_at, closed_at, now()) where created_at is null;
 
   for v in
     update gre.adopt_sessions s set status = 'closed'
     from (select id, row_number() over (
-            partition by player_id order by greatest(created_at, last_message_at) desc, id) as place
+            partition by player_id order by greatest(created_at, last_message_at) desc, id) as n
           from gre.adopt_sessions where status <> 'closed') r
-    where r.id = s.id and r.place > 1
+    where r.id = s.id and r.n > 1
     returning s.id, s.player_id
   loop
     raise notice 'gre-bridge: closing session % of player %, who has a newer open one', v.id, v.player_id;
   end loop;
 
-  -- A message without a session joins its player's open session. Without one, a new session takes all such messages of
-  -- the player; it is open if the player wrote within the last week.
-  insert into gre.adopt_sessions (id, player_id, player_name, status, made, created_at)
+  -- Assign a message without a session to its player's open session. If there is none, create a session for all such
+  -- messages of the player; it is open if the newest of them is at most a week old.
+  insert into gre.adopt_sessions (id, player_id, player_name, status, is_new, created_at)
   select gen_random_uuid(), m.player_id,
     (array_agg(m.player_name order by m.created_at desc) filter (where m.player_name is not null))[1],
     case when max(m.created_at) > now() - interval '7 days' and m.player_id > 0 then 'active' else 'closed' end,
     true, min(m.created_at)
-  from gre.adopt_found_messages m
+  from gre.adopt_source_messages m
   where m.session_id is null
     and not exists (select from gre.adopt_sessions s where s.player_id = m.player_id and s.status <> 'closed')
   group by m.player_id;
-  insert into gre.adopt_messages (id, session_id, moved, seq, player_id, sender, created_at)
+  insert into gre.adopt_messages (id, session_id, is_assigned, seq, player_id, sender, created_at)
   select m.id, s.id, m.session_id is null, row_number() over (partition by s.id order by m.created_at, m.id),
     coalesce(m.player_id, s.player_id), m.sender, m.created_at
-  from gre.adopt_found_messages m
+  from gre.adopt_source_messages m
   left join gre.adopt_sessions o
-    on m.session_id is null and o.player_id = m.player_id and (o.made or o.status <> 'closed')
+    on m.session_id is null and o.player_id = m.player_id and (o.is_new or o.status <> 'closed')
   join gre.adopt_sessions s on s.id = coalesce(m.session_id, o.id);
   alter table gre.adopt_messages add primary key (id);
   update gre.adopt_sessions s set last_seq = m.last_seq, last_message_at = m.last_at
   from (select session_id, max(seq) as last_seq, max(created_at) as last_at
         from gre.adopt_messages group by session_id) m
   where m.session_id = s.id;
-  -- A player has waited since its first message after staff's last one.
+  -- waiting_since is the time of the player's first message after staff's last message.
   update gre.adopt_sessions s set waiting_since = w.at
   from (select m.session_id, min(m.created_at) as at
         from gre.adopt_messages m
@@ -661,34 +665,34 @@ begin
   analyze gre.adopt_sessions, gre.adopt_messages;
 end $$;
 
--- Drop what stands in the way: views and triggers, which the returned statements create again; rules that would refuse
--- new rows; not null.
-create function gre.adopt_set_aside(p_tables regclass[]) returns text[]
+-- Drop the objects that prevent the conversion: views and triggers, constraints that would refuse the new values, and
+-- not null. Return the statements that recreate the views and triggers.
+create function gre.adopt_drop_dependents(p_tables regclass[]) returns text[]
 language plpgsql set search_path = '' as $$
 declare
-  v_later text[] := '{}';
+  v_statements text[] := '{}';
   v record;
 begin
-  -- Views and triggers. A view that others read is created before them.
+  -- Views and triggers. A view is recreated before the views that read it.
   for v in
-    with recursive seen (oid, depth) as (
+    with recursive views (oid, depth) as (
       select r.ev_class, 1 from pg_catalog.pg_rewrite r
       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::regclass and d.objid = r.oid
       where d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = any (p_tables)
         and r.ev_class <> all (p_tables)
       union
-      select r.ev_class, s.depth + 1 from seen s
+      select r.ev_class, s.depth + 1 from views s
       join pg_catalog.pg_depend d on d.refclassid = 'pg_catalog.pg_class'::regclass and d.refobjid = s.oid
         and d.classid = 'pg_catalog.pg_rewrite'::regclass
       join pg_catalog.pg_rewrite r on r.oid = d.objid and r.ev_class <> s.oid
     )
     select c.oid, c.oid::regclass::text as name, max(s.depth) as depth, c.relacl, c.relowner, c.reloptions,
       rtrim(pg_catalog.pg_get_viewdef(c.oid), '; ') as body, obj_description(c.oid, 'pg_class') as about
-    from seen s join pg_catalog.pg_class c on c.oid = s.oid
+    from views s join pg_catalog.pg_class c on c.oid = s.oid
     where c.relkind = 'v' and pg_has_role(c.relowner, 'USAGE')
     group by c.oid order by max(s.depth) desc
   loop
-    v_later := (select array_agg(line order by n) from (values
+    v_statements := (select array_agg(line order by n) from (values
         (0, format('create view %s%s as %s', v.name, ' with (' || array_to_string(v.reloptions, ', ') || ')', v.body)),
         (1, format('alter view %s owner to %I', v.name, pg_get_userbyid(v.relowner))),
         (2, format('revoke all on %s from public, anon, authenticated, service_role', v.name)),
@@ -699,25 +703,25 @@ begin
                from aclexplode(v.relacl) a where a.grantee <> v.relowner)
       || array(select pg_get_triggerdef(t.oid) from pg_catalog.pg_trigger t
                where t.tgrelid = v.oid and not t.tgisinternal)
-      || v_later;
+      || v_statements;
     execute format('drop view %s', v.name);
   end loop;
   for v in
     select t.tgname, t.tgrelid::regclass as relation, pg_get_triggerdef(t.oid) as body, t.tgenabled
     from pg_catalog.pg_trigger t where t.tgrelid = any (p_tables) and not t.tgisinternal
   loop
-    v_later := v_later || v.body || case v.tgenabled when 'O' then '{}' else array[
+    v_statements := v_statements || v.body || case v.tgenabled when 'O' then '{}' else array[
       format('alter table %s %s trigger %I', v.relation, case v.tgenabled
         when 'D' then 'disable' when 'A' then 'enable always' else 'enable replica' end, v.tgname)] end;
     execute format('drop trigger %I on %s', v.tgname, v.relation);
   end loop;
 
-  -- Rules that would refuse new rows.
+  -- Constraints that would refuse the new values.
   for v in
     select k.conname, k.conrelid::regclass as relation, pg_get_constraintdef(k.oid) as body
     from pg_catalog.pg_constraint k
     cross join lateral (
-      select array_agg(a.attname::text) as names, bool_and(s.name is not null) as ours,
+      select array_agg(a.attname::text) as names, bool_and(s.name is not null) as in_model,
         bool_or(pg_catalog.format_type(a.atttypid, null) <> s.type) as retyped
       from pg_catalog.pg_attribute a
       left join gre.adopt_columns() s on to_regclass('public.' || s.relation) = a.attrelid and s.name = a.attname
@@ -729,7 +733,7 @@ begin
       or k.contype = 'f' and (c.retyped
         or k.conrelid = 'public.gre_chat_messages'::regclass and c.names && array['session_id'])
       or k.contype = 'u' and k.conrelid in ('public.gre_chat_sessions'::regclass, 'public.gre_chat_messages'::regclass)
-        and c.ours and not c.names && array['id'])
+        and c.in_model and not c.names && array['id'])
   loop
     raise notice 'gre-bridge: dropping constraint % on %: %', v.conname, v.relation, v.body;
     execute format('alter table %s drop constraint %I', v.relation, v.conname);
@@ -756,20 +760,22 @@ begin
   loop
     execute format('alter table %s alter column %I drop not null', v.relation, v.attname);
   end loop;
-  return v_later;
+  return v_statements;
 end $$;
 
--- Rewrite the rows: ids, types, values and keys.
+-- Convert the rows: ids, types, values and keys.
 create function gre.adopt_rows(p_tables regclass[]) returns void
 language plpgsql set search_path = '' set timezone = 'UTC' set datestyle = 'ISO' set work_mem = '64MB'
 set maintenance_work_mem = '128MB' as $$
 declare
-  v_said text;
+  v_lookup text; -- SQL expression: the adopted session or message of a row
+  v_sender text := gre.adopt_sender();
+  v_target_player text := gre.adopt_first_of('push_notifications', 'target_player_id');
   v_dangling boolean;
   v_values jsonb;
   v record;
 begin
-  -- Ids that are null, or duplicate for want of a key: the first row keeps its id.
+  -- Replace ids that are null, and duplicate ids except for the first row.
   for v in
     select a.attrelid::regclass as relation, pg_catalog.format_type(a.atttypid, a.atttypmod) as type
     from pg_catalog.pg_attribute a
@@ -777,27 +783,27 @@ begin
       and a.attname = 'id' and not gre.adopt_is_unique(a.attrelid, 'id')
   loop
     execute format('update %s t set id = gen_random_uuid()::text::%s'
-                   ' from (select ctid as place, row_number() over (partition by id order by ctid) as n from %1$s) d'
-                   ' where t.ctid = d.place and (t.id is null or d.n > 1)', v.relation, v.type);
+                   ' from (select ctid as row_id, row_number() over (partition by id order by ctid) as n from %1$s) d'
+                   ' where t.ctid = d.row_id and (t.id is null or d.n > 1)', v.relation, v.type);
   end loop;
 
   perform gre.adopt_collect();
 
-  v_said := format('(gre.adopt_session(%s))', gre.adopt_cast('gre_chat_sessions', 'id'));
-  if exists (select from gre.adopt_sessions where not made) then
-    -- Ten columns read the adopted session. An expression of a rewrite cannot join, so a first rewrite looks each
-    -- session up once and keeps it in a column.
+  v_lookup := format('(gre.adopt_session(%s))', gre.adopt_cast('gre_chat_sessions', 'id'));
+  if exists (select from gre.adopt_sessions where not is_new) then
+    -- Ten columns take values of the adopted session, and the expressions of a rewrite cannot join. A first rewrite
+    -- stores the adopted session in a temporary column, so that each session is looked up once.
     alter table public.gre_chat_sessions add column gre_adopted gre.adopt_sessions;
     execute format('alter table public.gre_chat_sessions'
-                   ' alter column gre_adopted type gre.adopt_sessions using (%s)', v_said);
-    v_said := '(gre_adopted)';
+                   ' alter column gre_adopted type gre.adopt_sessions using (%s)', v_lookup);
+    v_lookup := '(gre_adopted)';
   end if;
   perform gre.adopt_rewrite('gre_chat_sessions', jsonb_build_object(
-    'player_id', v_said || '.player_id', 'status', v_said || '.status', 'last_seq', v_said || '.last_seq',
-    'last_message_at', v_said || '.last_message_at', 'created_at', v_said || '.created_at',
-    'updated_at', v_said || '.updated_at', 'closed_at', v_said || '.closed_at',
-    'staff_read_seq', v_said || '.last_seq', 'player_read_seq', v_said || '.last_seq',
-    'waiting_since', v_said || '.waiting_since', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
+    'player_id', v_lookup || '.player_id', 'status', v_lookup || '.status', 'last_seq', v_lookup || '.last_seq',
+    'last_message_at', v_lookup || '.last_message_at', 'created_at', v_lookup || '.created_at',
+    'updated_at', v_lookup || '.updated_at', 'closed_at', v_lookup || '.closed_at',
+    'staff_read_seq', v_lookup || '.last_seq', 'player_read_seq', v_lookup || '.last_seq',
+    'waiting_since', v_lookup || '.waiting_since', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
     'assigned_staff_id', format('left(%s, 128)',
                                 gre.adopt_first_of('gre_chat_sessions', 'assigned_staff_id', 'gre_id'))));
   alter table public.gre_chat_sessions drop column if exists gre_adopted; -- if there was nothing to rewrite
@@ -806,34 +812,34 @@ begin
       waiting_since)
     select id, player_id, player_name, status, last_seq, 1, last_message_at, 0, 0, created_at, updated_at, closed_at,
       last_seq, last_seq, waiting_since
-    from gre.adopt_sessions where made;
+    from gre.adopt_sessions where is_new;
 
-  v_said := format('(gre.adopt_message(%s))', gre.adopt_cast('gre_chat_messages', 'id'));
+  v_lookup := format('(gre.adopt_message(%s))', gre.adopt_cast('gre_chat_messages', 'id'));
   v_values := jsonb_build_object(
-    'seq', v_said || '.seq',
-    'player_id', format('coalesce(%s, %s.player_id)', gre.adopt_cast('gre_chat_messages', 'player_id'), v_said),
-    'created_at', format('coalesce(%s, %s.created_at)', gre.adopt_cast('gre_chat_messages', 'created_at'), v_said),
+    'seq', v_lookup || '.seq',
+    'player_id', format('coalesce(%s, %s.player_id)', gre.adopt_cast('gre_chat_messages', 'player_id'), v_lookup),
+    'created_at', format('coalesce(%s, %s.created_at)', gre.adopt_cast('gre_chat_messages', 'created_at'), v_lookup),
     'timestamp', format('coalesce(%s, %s, %s.created_at)', gre.adopt_cast('gre_chat_messages', 'timestamp'),
-                        gre.adopt_cast('gre_chat_messages', 'created_at'), v_said),
+                        gre.adopt_cast('gre_chat_messages', 'created_at'), v_lookup),
     'message', 'coalesce(message::text, '''')',
     'metadata', format('coalesce(%s, ''{}'')', gre.adopt_cast('gre_chat_messages', 'metadata')));
-  if exists (select from gre.adopt_messages where moved) then
-    -- A lookup costs: only a message that names no session, or a missing one, is looked up again.
-    execute format('select count(%s) <> (select count(session_id) from gre.adopt_found_messages)'
+  if exists (select from gre.adopt_messages where is_assigned) then
+    -- Look up the session only for messages without one, unless a message names a session that does not exist.
+    execute format('select count(%s) <> (select count(session_id) from gre.adopt_source_messages)'
                    ' from public.gre_chat_messages', gre.adopt_cast('gre_chat_messages', 'session_id')) into v_dangling;
-    v_values := v_values || jsonb_build_object('session_id', case when v_dangling then v_said || '.session_id'
-      else format('coalesce(%s, %s.session_id)', gre.adopt_cast('gre_chat_messages', 'session_id'), v_said) end);
+    v_values := v_values || jsonb_build_object('session_id', case when v_dangling then v_lookup || '.session_id'
+      else format('coalesce(%s, %s.session_id)', gre.adopt_cast('gre_chat_messages', 'session_id'), v_lookup) end);
   end if;
-  v_said := gre.adopt_sender();
   v_values := v_values || jsonb_build_object(
-    'sender', v_said,
+    'sender', v_sender,
     'sender_id', format('coalesce(%s, case %s when ''staff'' then %s when ''player'' then %s end)',
-      gre.adopt_first_of('gre_chat_messages', 'sender_id'), v_said,
+      gre.adopt_first_of('gre_chat_messages', 'sender_id'), v_sender,
       gre.adopt_first_of('gre_chat_messages', 'gre_id'), gre.adopt_first_of('gre_chat_messages', 'player_id')),
     'sender_name', format('coalesce(%s, case %s when ''staff'' then %s when ''player'' then %s end)',
-      gre.adopt_first_of('gre_chat_messages', 'sender_name'), v_said,
+      gre.adopt_first_of('gre_chat_messages', 'sender_name'), v_sender,
       gre.adopt_first_of('gre_chat_messages', 'gre_name'), gre.adopt_first_of('gre_chat_messages', 'player_name')),
-    -- A NOT VALID check is evaluated when a row is updated: a row that breaks one gets the last status.
+    -- NOT VALID constraints are checked when a row is updated. A row that violates one gets the final status, read, so
+    -- that it is not updated again.
     'status', format('case when coalesce(char_length(message::text), 0) not between 1 and 4000 or char_length(%s) > 80
         or octet_length(metadata::text) > 4096 then ''read''
       when %2$s is null or lower(%2$s) in (''read'', ''seen'') or %3$s = ''true'' then ''read''
@@ -851,24 +857,23 @@ begin
     'last_seen_at', gre.adopt_first_of('gre_online_status', 'last_seen_at', 'last_seen', 'last_activity',
                                        'updated_at') || '::timestamptz'));
   if not gre.adopt_is_unique('public.gre_online_status', 'staff_id') then
-    -- The newest row of a person counts.
+    -- Only the newest row of a staff member keeps its staff_id.
     update public.gre_online_status t set staff_id = null
-    from (select ctid as place, row_number() over (partition by staff_id
+    from (select ctid as row_id, row_number() over (partition by staff_id
             order by updated_at desc nulls last, last_seen_at desc nulls last) as n
           from public.gre_online_status where staff_id is not null) d
-    where t.ctid = d.place and d.n > 1;
+    where t.ctid = d.row_id and d.n > 1;
     alter table public.gre_online_status add constraint gre_online_status_staff_unique unique (staff_id);
   end if;
 
-  v_said := gre.adopt_first_of('push_notifications', 'target_player_id');
   perform gre.adopt_rewrite('push_notifications', jsonb_build_object(
     'body', gre.adopt_first_of('push_notifications', 'body', 'message'),
     'audience', format('coalesce(%s, case when %s is not null then ''player'' end)',
-                       gre.adopt_first_of('push_notifications', 'audience'), v_said),
+                       gre.adopt_first_of('push_notifications', 'audience'), v_target_player),
     'recipients', format('coalesce(%s, case when %2$s is not null then array[''player_'' || %2$s] end)',
-                         gre.adopt_cast('push_notifications', 'recipients'), v_said),
+                         gre.adopt_cast('push_notifications', 'recipients'), v_target_player),
     'data', format('coalesce(%s, ''{}'')', gre.adopt_cast('push_notifications', 'data')),
-    -- Pushes that a legacy sender left queued are not sent.
+    -- Queued pushes of a legacy sender are not sent.
     'status', format('case
       when lower(%1$s) in (''queued'', ''pending'', ''new'', ''scheduled'', ''waiting'', ''expired'') then ''expired''
       when lower(%1$s) in (''failed'', ''error'', ''failure'') then ''failed''
@@ -877,19 +882,19 @@ begin
 
   for v in
     select a.attrelid::regclass as relation, pg_catalog.format_type(a.atttypid, null) as type, a.atttypid,
-      a.atthasdef or a.attidentity <> '' as filled,
+      a.atthasdef or a.attidentity <> '' as has_default,
       exists (select from pg_catalog.pg_index i where i.indrelid = a.attrelid and i.indisprimary) as has_key,
       exists (select from pg_catalog.pg_index i where i.indrelid = a.attrelid and i.indisunique
               and i.indpred is null and i.indimmediate and i.indkey::text = a.attnum::text) as is_unique
     from pg_catalog.pg_attribute a where a.attrelid = any (p_tables) and a.attname = 'id' and not a.attisdropped
       and a.attrelid <> 'public.gre_online_status'::regclass
   loop
-    if v.type in ('bigint', 'integer', 'smallint') and not v.filled then
+    if v.type in ('bigint', 'integer', 'smallint') and not v.has_default then
       execute format('create sequence public.push_notifications_id_seq owned by public.push_notifications.id');
       perform setval('public.push_notifications_id_seq',
                      coalesce((select max(id::text::bigint) from public.push_notifications), 0) + 1, false);
       alter table public.push_notifications alter column id set default nextval('public.push_notifications_id_seq');
-    elsif not v.filled or v.relation <> 'public.push_notifications'::regclass then
+    elsif not v.has_default or v.relation <> 'public.push_notifications'::regclass then
       execute format('alter table %s alter column id set default gen_random_uuid()%s', v.relation,
                      case v.type when 'uuid' then '' else '::text' end);
     end if;
@@ -905,12 +910,12 @@ begin
   end if;
 end $$;
 
--- Give the tables the defaults, rules, indexes and comments of the models. Checks are NOT VALID: legacy rows may break
--- them.
+-- Give the tables the defaults, constraints, indexes and comments of the model tables, and drop these. Check
+-- constraints are NOT VALID, since legacy rows may violate them.
 create function gre.adopt_model() returns void
 language plpgsql set search_path = '' set work_mem = '64MB' set maintenance_work_mem = '128MB' as $$
 declare
-  v_line text;
+  v_statement text;
   v record;
 begin
   for v in
@@ -919,7 +924,7 @@ begin
     join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     left join pg_catalog.pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
     where c.relnamespace = 'gre_model'::regnamespace and c.relkind = 'r'
-      -- gre.adopt_rows() has decided on the keys.
+      -- gre.adopt_rows() has set the keys.
       and a.attname <> 'id' and (c.relname, a.attname) <> ('gre_online_status', 'staff_id')
       and (a.attnotnull or d.oid is not null)
   loop
@@ -927,10 +932,10 @@ begin
       format('alter column %I set default ', v.attname) || v.expression,
       case when v.attnotnull then format('alter column %I set not null', v.attname) end));
   end loop;
-  for v_line in
-    select replace(x.line, ' gre_model.', ' public.') from (
-      select 2 as place, format('alter table public.%I add constraint %I %s%s', c.relname, k.conname,
-        pg_get_constraintdef(k.oid), case k.contype when 'c' then ' not valid' end) as line
+  for v_statement in
+    select replace(x.statement, ' gre_model.', ' public.') from (
+      select 2 as step, format('alter table public.%I add constraint %I %s%s', c.relname, k.conname,
+        pg_get_constraintdef(k.oid), case k.contype when 'c' then ' not valid' end) as statement
       from pg_catalog.pg_constraint k join pg_catalog.pg_class c on c.oid = k.conrelid
       where c.relnamespace = 'gre_model'::regnamespace and k.contype in ('c', 'f', 'u')
       union all
@@ -949,36 +954,36 @@ begin
       join pg_catalog.pg_attribute b on b.attrelid = to_regclass('public.' || c.relname) and b.attname = a.attname
       where c.relnamespace = 'gre_model'::regnamespace and c.relkind = 'r'
         and col_description(b.attrelid, b.attnum) is null) x
-    order by x.place, x.line
+    order by x.step, x.statement
   loop
-    execute v_line;
+    execute v_statement;
   end loop;
-  for v_line in
+  for v_statement in
     select format('drop table gre_model.%I', c.relname) from pg_catalog.pg_class c
     where c.relnamespace = 'gre_model'::regnamespace and c.relkind = 'r' order by c.relname
   loop
-    execute v_line;
+    execute v_statement;
   end loop;
   drop schema gre_model;
 end $$;
 
--- Create the triggers that legacy portals need, and drop the functions of the others.
+-- Create the triggers for legacy portals on tables with legacy columns, and drop the functions of the others.
 create function gre.adopt_legacy_triggers() returns void
 language plpgsql set search_path = '' as $$
 declare
-  v_staff_word text := 'staff';
+  v_sender_type text := 'staff';
 begin
   if gre.adopt_has_column('gre_chat_messages', 'sender_type') then
     execute 'select coalesce(mode() within group (order by sender_type::text), ''gre'') from public.gre_chat_messages
-             where gre.legacy_sender(sender_type::text) = ''staff''' into v_staff_word;
+             where gre.legacy_sender(sender_type::text) = ''staff''' into v_sender_type;
   end if;
   if gre.adopt_has_column('gre_chat_messages', 'sender_type', 'gre_id', 'gre_name') then
     execute format('create trigger gre_2_legacy before insert on public.gre_chat_messages
-                    for each row execute function gre.legacy_messages_before_insert(%L)', v_staff_word);
+                    for each row execute function gre.legacy_messages_before_insert(%L)', v_sender_type);
   else
     drop function gre.legacy_messages_before_insert();
   end if;
-  if exists (select from gre.adopt_sessions where not made) then
+  if exists (select from gre.adopt_sessions where not is_new) then
     create trigger gre_2_legacy before insert or update on public.gre_chat_sessions
       for each row execute function gre.legacy_sessions_before_write();
   else
@@ -1006,14 +1011,15 @@ begin
   end if;
 end $$;
 
--- Adopt the tables. A new project has nothing to adopt.
+-- Adopt the chat's tables if they existed before gre_tables, create the triggers for legacy portals, and drop the
+-- helper functions. gre_messages calls it.
 create function gre.adopt() returns void
 language plpgsql set search_path = '' as $$
 declare
   v_tables regclass[];
-  v_later text[];
-  v_line text;
-  v_sender text;
+  v_statements text[];
+  v_statement text;
+  v_default_sender text;
 begin
   if to_regnamespace('gre_model') is not null then
     perform gre.lock_tables();
@@ -1022,22 +1028,23 @@ begin
     perform gre.adopt_prepare();
     v_tables := array['public.gre_chat_sessions', 'public.gre_chat_messages', 'public.gre_online_status',
                       'public.push_notifications'];
-    v_later := gre.adopt_set_aside(v_tables);
-    select gre.legacy_sender((regexp_match(pg_get_expr(d.adbin, d.adrelid), '^''([a-z_]+)''::'))[1]) into v_sender
+    v_statements := gre.adopt_drop_dependents(v_tables);
+    select gre.legacy_sender((regexp_match(pg_get_expr(d.adbin, d.adrelid), '^''([a-z_]+)''::'))[1])
+      into v_default_sender
     from pg_catalog.pg_attrdef d
     join pg_catalog.pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum
     where d.adrelid = 'public.gre_chat_messages'::regclass and a.attname = 'sender';
     perform gre.adopt_rows(v_tables);
     perform gre.adopt_model();
-    if v_sender is not null and not gre.adopt_has_column('gre_chat_messages', 'sender_type') then
-      execute format('alter table public.gre_chat_messages alter column sender set default %L', v_sender);
+    if v_default_sender is not null and not gre.adopt_has_column('gre_chat_messages', 'sender_type') then
+      execute format('alter table public.gre_chat_messages alter column sender set default %L', v_default_sender);
     end if;
-    foreach v_line in array v_later loop
+    foreach v_statement in array v_statements loop
       begin
-        execute v_line;
+        execute v_statement;
       exception when others then
         raise exception using errcode = 'GRE01',
-          message = format('cannot adopt: this no longer fits the tables (%s): %s', sqlerrm, left(v_line, 200));
+          message = format('cannot adopt: this no longer fits the tables (%s): %s', sqlerrm, left(v_statement, 200));
       end;
     end loop;
   end if;
@@ -1045,9 +1052,9 @@ begin
   drop function gre.adopt_session(uuid), gre.adopt_message(uuid), gre.adopt_choose_schema(), gre.adopt_columns(),
     gre.adopt_first_of(text, text[]), gre.adopt_has_column(text, text[]), gre.adopt_is_unique(regclass, text),
     gre.adopt_sender(), gre.adopt_cast(text, text), gre.adopt_prepare(), gre.adopt_rewrite(text, jsonb),
-    gre.adopt_collect(), gre.adopt_set_aside(regclass[]), gre.adopt_rows(regclass[]), gre.adopt_model(),
+    gre.adopt_collect(), gre.adopt_drop_dependents(regclass[]), gre.adopt_rows(regclass[]), gre.adopt_model(),
     gre.adopt_legacy_triggers();
-  drop table gre.adopt_sessions, gre.adopt_found_messages, gre.adopt_messages;
+  drop table gre.adopt_sessions, gre.adopt_source_messages, gre.adopt_messages;
 end $$;
 
 revoke execute on all functions in schema gre from public;

@@ -1,27 +1,28 @@
--- Rules of the chat's tables, as triggers: every row passes them, whoever writes it and whatever way it takes.
+-- Triggers of the chat's tables: messages, sessions, presence, pushes. They apply to every write, whatever its path.
+-- Runs the adoption first. Depends on gre_foundation, gre_adoption (gre.adopt), gre_tables and gre_identity.
 --
--- Triggers of one kind run in the order of their names, so the names of those before an insert carry a number:
---   gre_1_check           who asks, how long the fields are: before any lock, read or expression that costs
---   gre_2_legacy          legacy columns and words (only on adopted tables)
+-- Triggers of one event fire in the order of their names, so the names carry numbers:
+--   gre_1_check           permission and size limits: before any lock, query or costly expression
+--   gre_2_legacy          legacy columns and values (only on adopted tables)
 --   gre_3_before_insert   session, sender, names, times
---   gre_4_rate_limit      messages a minute of a player
---   zzz_gre_5_assign_seq  the number, after all triggers of the project
---   gre_6_after_insert    session counters
+--   gre_4_rate_limit      messages per minute of a player
+--   zzz_gre_5_assign_seq  seq; after all BEFORE triggers of the project
+--   gre_6_after_insert    counters of the session
 --   gre_7_enqueue         deliveries (gre_outbox)
--- Row-level security judges after all BEFORE triggers. A row that its policies will refuse must not hold a lock on the
--- session of another player until then, nor learn from other errors what exists.
+-- Policies are checked after all BEFORE triggers. gre_1_check refuses a row that they would refuse, so that such a row
+-- cannot lock another player's session or reveal through other errors which rows exist.
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
--- The tables of a live project take their final form in the transaction that creates their triggers.
+-- Adopt the tables of a live project in the transaction that creates their triggers: no write comes in between.
 select gre.lock_tables();
 select gre.adopt();
 drop function gre.adopt();
 
 -- Names ---------------------------------------------------------------------------------------------------
 
--- Return a name that a player chose as it may be shown: null for names of the house; a name of active staff gets the
--- player's id.
+-- Return the display form of a name that a player chose: null if it is reserved; with the player's id appended if it
+-- looks like the name of active staff.
 create function gre.safe_player_name(p_player_id bigint, p_name text) returns text
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -41,7 +42,7 @@ begin
   return v_name;
 end $$;
 
--- Return the name of a session that a portal opens: the profile's, else the given one.
+-- Return the name for a session that a portal opens: the profile's name, or the given one.
 create function gre.session_name(p_player_id bigint, p_name text) returns text
 language sql stable security definer set search_path = '' as $$
   select coalesce(
@@ -49,7 +50,8 @@ language sql stable security definer set search_path = '' as $$
     gre.safe_player_name(p_player_id, p_name))
 $$;
 
--- Return the name on a staff member's message: that of its row; without one, the given name unless a colleague has it.
+-- Return the name for a staff member's message: the name in gre_staff, or the given name unless it looks like the name
+-- of active staff.
 create function gre.staff_name(p_staff_id text, p_given text) returns text
 language sql stable security definer set search_path = '' as $$
   select coalesce(
@@ -67,16 +69,16 @@ language sql immutable parallel safe set search_path = '' as $$ select 120 $$;
 create function gre.rate_limit_window() returns interval
 language sql immutable parallel safe set search_path = '' as $$ select interval '1 minute' $$;
 
--- Raise 429 if the player has sent as many messages as it may within the window. Every way to send is counted; the
--- service key without X-GRE-Act-As imports and replays, and has no limit.
+-- Raise 429 if the player has reached the limit of messages in the window. Counts the messages of all paths. Callers do
+-- not check the service key without X-GRE-Act-As, which imports messages.
 create function gre.check_rate_limit(p_player_id bigint) returns void
 language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
-  v_now timestamptz := clock_timestamp(); -- a variable: a volatile function in the condition would not use the index
+  v_now timestamptz := clock_timestamp(); -- a variable: a condition with a volatile function cannot use the index
   v_since timestamptz := v_now - gre.rate_limit_window();
   v_wait numeric;
 begin
-  -- The upper bound: a phone's clock can have dated adopted rows years ahead.
+  -- The upper bound excludes adopted rows with a time in the future.
   select extract(epoch from m.created_at + gre.rate_limit_window() - v_now) into v_wait
   from public.gre_chat_messages m
   where m.player_id = p_player_id and m.sender = 'player' and m.created_at > v_since and m.created_at <= v_now
@@ -88,42 +90,42 @@ end $$;
 
 -- Messages: before insert ---------------------------------------------------------------------------------
 
--- Not security definer: row_security_active() is about the caller. Few and plain expressions: each is prepared anew in
--- each transaction, and most transactions have one message.
+-- Check the permission of the caller and the sizes of the fields. Not security definer, since row_security_active()
+-- applies to the current user. Few and simple expressions: PL/pgSQL prepares each one in every transaction, and most
+-- transactions insert one message.
 create function gre.messages_check() returns trigger
 language plpgsql set search_path = '' as $$
 declare
   v_actor gre.actor;
-  v_word text;
+  v_sender text;
 begin
-  -- The columns' defaults mean "not given".
+  -- The defaults of these columns mean "not given".
   new.session_id := nullif(new.session_id, '00000000-0000-0000-0000-000000000000');
   new.player_id := nullif(new.player_id, 0);
   new.status := 'sent';
+  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
+    or octet_length(new.sender_id) > 128 then
+    new.sender := left(new.sender, 20);
+    new.sender_name := left(new.sender_name, 400);
+    new.player_name := left(new.player_name, 400);
+    new.sender_id := left(new.sender_id, 128);
+  end if;
   if row_security_active(tg_relid) then
     v_actor := gre.current_actor();
     if v_actor.role not in ('player', 'staff', 'admin')
       or v_actor.role = 'player' and new.player_id <> v_actor.player_id then
       perform gre.raise_row_denied('gre_chat_messages');
     end if;
-    if pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536 then
-      null; -- refused below, with the reason
-    else
-      if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
-        or octet_length(new.sender_id) > 128 then
-        new.sender := left(new.sender, 20);
-        new.sender_name := left(new.sender_name, 400);
-        new.player_name := left(new.player_name, 400);
-        new.sender_id := left(new.sender_id, 128);
-      end if;
+    -- A larger message or metadata is refused below, with a more specific error.
+    if not coalesce(pg_column_size(new.message) > 65536 or pg_column_size(new.metadata) > 65536, false) then
       if pg_column_size(new) > 65536 then
         perform gre.raise_http(413, 'row_too_large', 'the row is larger than 64 KB');
       end if;
-      v_word := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
+      v_sender := lower(btrim(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20))));
       if v_actor.role = 'player'
-          and v_word in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot')
+          and v_sender in ('gre', 'staff', 'gre_staff', 'admin', 'agent', 'support', 'operator', 'system', 'bot')
         or v_actor.role <> 'player'
-          and v_word in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') then
+          and v_sender in ('player', 'user', 'customer', 'client', 'guest', 'system', 'bot') then
         perform gre.raise_row_denied('gre_chat_messages');
       end if;
     end if;
@@ -139,20 +141,13 @@ begin
     perform gre.raise_http(400, 'metadata_too_large',
       'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
   end if;
-  if octet_length(new.sender) > 20 or octet_length(new.sender_name) > 400 or octet_length(new.player_name) > 400
-    or octet_length(new.sender_id) > 128 then
-    new.sender := left(new.sender, 20);
-    new.sender_name := left(new.sender_name, 400);
-    new.player_name := left(new.player_name, 400);
-    new.sender_id := left(new.sender_id, 128);
-  end if;
   return new;
 end $$;
 create trigger gre_1_check before insert on public.gre_chat_messages
   for each row execute function gre.messages_check();
 
--- Find or open the session, lock its row, and set the columns that belong to the server. The settings of the planner:
--- a table that was emptied and vacuumed is planned for as empty for as long as the plan is kept.
+-- Find or open the session, lock its row, and set the columns of the server. Sequential scans are off, since a plan
+-- that is made while a table is empty stays cached.
 create function gre.messages_before_insert() returns trigger
 language plpgsql security definer
 set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '2s' as $$
@@ -160,10 +155,10 @@ declare
   v_actor gre.actor := gre.current_actor();
   v_now timestamptz;
   v_session public.gre_chat_sessions;
-  v_wanted uuid := new.session_id;
+  v_session_id uuid := new.session_id;
   v_profile public.gre_chat_players;
   v_existing public.gre_chat_messages;
-  v_given text;
+  v_given_name text;
 begin
   new.sender := lower(coalesce(new.sender, left(to_jsonb(new) ->> 'sender_type', 20), case v_actor.role
     when 'player' then 'player' when 'staff' then 'staff' when 'admin' then 'staff' end));
@@ -177,15 +172,13 @@ begin
   if new.id is null then
     new.id := gen_random_uuid();
   end if;
-  if new.player_id is null and v_wanted is not null and v_actor.role <> 'player' then
-    select player_id into new.player_id from public.gre_chat_sessions where id = v_wanted;
+  if new.player_id is null and v_session_id is not null and v_actor.role <> 'player' then
+    select player_id into new.player_id from public.gre_chat_sessions where id = v_session_id;
   end if;
   if new.player_id is null then
     new.player_id := v_actor.player_id;
   end if;
-  if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  end if;
+  perform gre.check_player_id(new.player_id);
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
@@ -194,10 +187,10 @@ begin
   end if;
 
   loop
-    if v_wanted is not null then
-      -- The player is part of the condition, so that a row of another player is not locked.
+    if v_session_id is not null then
+      -- With the player in the condition, so that another player's session is not locked.
       select * into v_session from public.gre_chat_sessions
-        where id = v_wanted and player_id = new.player_id for no key update;
+        where id = v_session_id and player_id = new.player_id for no key update;
       if not found then
         perform gre.raise_http(403, 'session_mismatch', 'session does not belong to this player');
       end if;
@@ -207,7 +200,7 @@ begin
       if new.sender <> 'player' then
         perform gre.raise_http(409, 'session_closed', 'session is closed');
       end if;
-      v_wanted := null;
+      v_session_id := null;
     end if;
     select * into v_session from public.gre_chat_sessions
       where player_id = new.player_id and status <> 'closed' for no key update;
@@ -215,7 +208,7 @@ begin
     select * into v_existing from public.gre_chat_messages where id = new.id;
     exit when found;
     if v_actor.role = 'player' then
-      perform gre.check_rate_limit(new.player_id); -- before a session is opened
+      perform gre.check_rate_limit(new.player_id); -- before it opens a session
     end if;
     insert into public.gre_chat_sessions (player_id, player_name, status)
       values (new.player_id, coalesce(v_profile.display_name, gre.safe_player_name(new.player_id, coalesce(
@@ -226,8 +219,8 @@ begin
     exit when found;
   end loop;
 
-  -- BEFORE triggers run before the conflict check: an id that exists must count nothing and open nothing. The primary
-  -- key decides afterwards. A negative seq tells the triggers below.
+  -- BEFORE triggers fire before the conflict check. For an id that exists, use no seq and open no session: the primary
+  -- key refuses the row afterwards. A negative seq marks such a row for the triggers below.
   if v_existing.id is null then
     select * into v_existing from public.gre_chat_messages where id = new.id;
   end if;
@@ -238,11 +231,11 @@ begin
   end if;
 
   v_now := clock_timestamp();
-  -- A player without a profile keeps the name that its session began with: staff know it by that name.
-  v_given := coalesce(gre.clean_name(new.player_name),
-                      case new.sender when 'player' then gre.clean_name(new.sender_name) end);
+  -- Without a profile, a player keeps the name with which its session was opened.
+  v_given_name := coalesce(gre.clean_name(new.player_name),
+                           case new.sender when 'player' then gre.clean_name(new.sender_name) end);
   new.player_name := coalesce(v_profile.display_name, nullif(v_session.player_name, 'Player ' || new.player_id),
-                              case when v_given is not null then gre.safe_player_name(new.player_id, v_given) end);
+    case when v_given_name is not null then gre.safe_player_name(new.player_id, v_given_name) end);
   if new.sender = 'player' then
     new.sender_id := new.player_id::text;
     new.player_name := coalesce(new.player_name, 'Player ' || new.player_id);
@@ -260,7 +253,7 @@ begin
   new.seq := 0;
   new.status := 'sent';
   new.created_at := v_now;
-  -- Only a back end, which imports, may give a time.
+  -- Only a back end may set a time (for imports).
   new."timestamp" := case when v_actor.role = 'service' and isfinite(new."timestamp") then new."timestamp"
                           else v_now end;
   return new;
@@ -268,14 +261,15 @@ end $$;
 create trigger gre_3_before_insert before insert on public.gre_chat_messages
   for each row execute function gre.messages_before_insert();
 
--- Runs under the session's lock, so messages of one player are counted one after the other.
+-- Check the rate limit of a player's own messages. The transaction holds the session's lock, so concurrent messages of
+-- a player are checked one at a time.
 create function gre.messages_rate_limit() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_actor gre.actor := gre.current_actor();
 begin
   if new.seq < 0 then
-    -- The id exists (gre.messages_before_insert). Policies and checks must pass, so that the primary key decides.
+    -- The id exists (gre.messages_before_insert). Make the row pass policies and checks: the primary key refuses it.
     new.sender_id := case new.sender when 'player' then new.player_id::text
                                      else coalesce(v_actor.staff_id, new.sender_id) end;
     new.sender_name := gre.clean_name(new.sender_name);
@@ -288,9 +282,9 @@ end $$;
 create trigger gre_4_rate_limit before insert on public.gre_chat_messages
   for each row execute function gre.messages_rate_limit();
 
--- Assign seq under the session's lock, so the order of seq is the order of commit. Last, so that messages that another
--- trigger has sent into the session come before; they are visible here. gre.messages_after_insert writes the session's
--- row, once per statement: finding a row that one transaction updates a thousand times means a thousand versions.
+-- Assign seq under the session's lock, so that the order of seq is the order of commits. Last of the BEFORE triggers:
+-- messages that another trigger has inserted into the session get lower numbers. gre.messages_after_insert updates the
+-- session's row, once per statement, since each update in a transaction adds a row version to every later read.
 create function gre.messages_assign_seq() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
@@ -308,32 +302,32 @@ create trigger zzz_gre_5_assign_seq before insert on public.gre_chat_messages
 
 -- Messages: after insert, before update -------------------------------------------------------------------
 
--- Update the counters of sessions with the messages of this transaction that are not counted yet. The transaction
--- holds the sessions' locks. For nested statements: a trigger of the project may send a message, or change the session,
--- before the statement that fired it has ended. The first of them to get here counts all that came before, in order.
+-- Add the messages of this transaction that are not counted yet to the counters of their sessions. The transaction
+-- holds the sessions' locks. For nested statements: a trigger of the project can insert a message, or change the
+-- session, before the statement that fired it ends. The first call counts all earlier messages in order.
 create function gre.count_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
-    rev = s.rev + n.found,
+    rev = s.rev + n.messages,
     player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
                            n.player_name),
     last_message_at = greatest(s.last_message_at, n.last_at),
     updated_at = clock_timestamp(),
     unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.found - n.by_player,
-    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
   from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
-      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
       count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
     from (
-      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as answered
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
       from public.gre_chat_sessions q
       join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
-      -- Earlier rows came in around the triggers: reconcile announces them.
+      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
       where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
     group by session_id
   ) n
@@ -341,7 +335,7 @@ begin
   where s.id = n.session_id;
 end $$;
 
--- Update the counters of the sessions of a statement's messages.
+-- Add the messages of a statement to the counters of their sessions.
 create function gre.messages_after_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
@@ -353,24 +347,24 @@ begin
     perform gre.count_messages(array(select distinct session_id from inserted), array(select id from inserted));
     return null;
   end if;
-  -- Not nested: the inserted rows, if any, are all that there is to count.
+  -- Not nested: only the inserted rows are not counted yet.
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
-    rev = s.rev + n.found,
+    rev = s.rev + n.messages,
     player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
                            n.player_name),
     last_message_at = n.last_at,
     updated_at = clock_timestamp(),
     unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.found - n.by_player,
-    waiting_since = case when n.answered is null then coalesce(s.waiting_since, n.asked) else n.asked end
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
   from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as found,
-      max(created_at) as last_at, min(player_name) as player_name, max(answered) as answered,
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
       count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (answered is null or seq > answered)) as asked
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
     from (
-      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as answered
+      select i.*, max(i.seq) filter (where i.sender = 'staff') over (partition by i.session_id) as staff_seq
       from inserted i) i
     group by session_id
   ) n
@@ -381,7 +375,7 @@ end $$;
 create trigger gre_6_after_insert after insert on public.gre_chat_messages
   referencing new table as inserted for each statement execute function gre.messages_after_insert();
 
--- Keep what was sent: a merge-upsert with the service key could rewrite it.
+-- Keep the sent columns unchanged: a merge-upsert with the service key would overwrite them.
 create function gre.messages_before_update() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -404,7 +398,7 @@ create trigger gre_before_update before update on public.gre_chat_messages
 
 -- Sessions ------------------------------------------------------------------------------------------------
 
--- As gre.messages_check.
+-- Check the permission of the caller and the sizes of the fields (see gre.messages_check).
 create function gre.sessions_check() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -433,8 +427,8 @@ end $$;
 create trigger gre_1_check before insert or update on public.gre_chat_sessions
   for each row execute function gre.sessions_check();
 
--- Raise an error unless the caller may assign a session to this staff member: staff to themselves and to active staff,
--- a back end to anybody. An id has at most 128 characters: it is in indexes and events.
+-- Raise 404 unless the caller may assign a session to this staff member: staff to themselves and to active staff, a
+-- back end to any id. An id has at most 128 characters, since indexes and events contain it.
 create function gre.check_assignee(p_staff_id text) returns void
 language plpgsql stable security definer set search_path = '' as $$
 declare
@@ -447,8 +441,8 @@ begin
   end if;
 end $$;
 
--- Set the columns that belong to the server, and count rev. Not security definer: current_user tells a portal's own
--- statement from one of our functions.
+-- Set the columns of the server, and increase rev. Not security definer: current_user distinguishes a portal's
+-- statement from a statement of gre-bridge's own functions.
 create function gre.sessions_before_write() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -459,9 +453,7 @@ begin
     perform gre.check_assignee(new.assigned_staff_id);
   end if;
   if tg_op = 'INSERT' then
-    if new.player_id is null or new.player_id not between 1 and 9007199254740991 then
-      perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-    end if;
+    perform gre.check_player_id(new.player_id);
     if v_portal and new.player_id = gre.my_player_id() and exists (
       select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
       perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
@@ -501,7 +493,7 @@ begin
     new.rev := old.rev;
     new.closed_at := old.closed_at;
   end if;
-  -- Whoever writes: counters and marks never go back.
+  -- Counters and read marks never decrease.
   new.last_seq := greatest(new.last_seq, old.last_seq);
   new.last_message_at := greatest(new.last_message_at, old.last_message_at);
   new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
@@ -522,8 +514,8 @@ create trigger gre_3_before_write before insert or update on public.gre_chat_ses
 
 -- Presence ------------------------------------------------------------------------------------------------
 
--- Return online, away or offline. A status with expires_at holds until then; one without, which a portal wrote, holds
--- while last_seen_at is not older than gre.settings.presence_lasts, nor as far ahead.
+-- Return online, away or offline. A status with expires_at is valid until then. A status without it, written by a
+-- portal, is valid while last_seen_at differs from now by less than gre.settings.presence_lasts.
 create function gre.presence(p_status text, p_seen timestamptz, p_expires timestamptz) returns text
 language sql stable security definer set search_path = '' as $$
   select case when p_status is null or p_status = 'offline' then 'offline'
@@ -535,8 +527,8 @@ language sql stable security definer set search_path = '' as $$
   from gre.settings s
 $$;
 
--- As gre.messages_check. Staff write their status; name and times are the server's, and an expires_at that is still
--- ahead stays. Times of a back end count if they are finite.
+-- Check the permission of the caller and the sizes of the fields (see gre.messages_check). For staff, set the name and
+-- the times; a future expires_at is kept. A back end may set finite times.
 create function gre.presence_check() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -576,7 +568,7 @@ end $$;
 create trigger gre_1_check before insert or update on public.gre_online_status
   for each row execute function gre.presence_check();
 
--- A portal that writes a status without a time gives a sign of life, too.
+-- Set last_seen_at when a portal writes a status without it.
 create function gre.presence_before_update() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -590,7 +582,7 @@ create trigger gre_3_before_update before update of status on public.gre_online_
 
 -- Pushes --------------------------------------------------------------------------------------------------
 
--- As gre.messages_check.
+-- Check the permission of the caller and the size of the row (see gre.messages_check).
 create function gre.pushes_check() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -606,8 +598,8 @@ end $$;
 create trigger gre_1_check before insert on public.push_notifications
   for each row execute function gre.pushes_check();
 
--- Return the reason why a queued push cannot be sent, or null. Stored sizes come first, so that a large value is not
--- read to be measured. The text of a jsonb can be much larger than the input (1e131071 becomes 131,072 digits).
+-- Return the reason for which a queued push cannot be sent, or null. Stored sizes are checked first: that does not
+-- decompress the value. The text of a jsonb can be much larger than its input (1e131071 becomes 131,072 digits).
 create function gre.push_error(p_title text, p_body text, p_recipients text[], p_data jsonb) returns text
 language plpgsql stable set search_path = '' as $$
 begin
@@ -621,16 +613,16 @@ begin
   return null;
 end $$;
 
--- Refuse a push that is too large to be sent, or addressed to nobody, in the transaction that queues it.
+-- Raise 400 if a queued push is too large or has no recipients.
 create function gre.pushes_check_size() returns trigger
 language plpgsql security definer set search_path = '' as $$
 declare
-  v_fault text := gre.push_error(new.title, new.body, new.recipients, new.data);
+  v_error text := gre.push_error(new.title, new.body, new.recipients, new.data);
 begin
-  if v_fault is not null then
-    perform gre.raise_http(400, 'push_too_large', 'the push cannot be queued: ' || v_fault);
+  if v_error is not null then
+    perform gre.raise_http(400, 'push_too_large', 'the push cannot be queued: ' || v_error);
   end if;
-  -- A legacy portal that addresses pushes by target_player_id may leave that empty: nobody receives them.
+  -- A legacy push with an empty target_player_id is accepted, and sent to nobody.
   if tg_op = 'INSERT' and not to_jsonb(new) ? 'target_player_id'
     and (coalesce(new.audience, '') not in ('staff', 'player')
       or new.audience = 'player' and coalesce(cardinality(new.recipients), 0) = 0) then

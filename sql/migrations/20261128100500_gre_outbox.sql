@@ -1,11 +1,12 @@
--- The outbox: deliveries of events to sinks, written in the transaction of the row that they announce, and the
--- functions with which workers take them.
+-- The outbox: tables of sinks, lanes and deliveries; wake-ups; triggers that enqueue deliveries in the transaction of
+-- the row; functions with which workers claim and settle them. Depends on gre_foundation, gre_tables, gre_identity and
+-- gre_messages.
 --
 -- A delivery is one event for one sink. A lane is the queue of one session, or of one queued push, for one sink. A
--- worker leases whole lanes, so the order within a lane holds with any number of workers.
+-- worker leases whole lanes, so that the deliveries of a lane are sent in order whatever the number of workers.
 --
--- Lock order: sessions, lanes (by lane_key, sink), deliveries (by id), pushes. Functions that take locks in another
--- order use `skip locked` or a short lock_timeout.
+-- Lock order: sessions, lanes (by lane_key, sink), deliveries (by id), pushes. Functions that lock in another order use
+-- `skip locked` or a short lock_timeout.
 set local lock_timeout = '300ms';
 select gre.lock_tables();
 
@@ -14,12 +15,12 @@ create table public.gre_relay_sinks (
   enabled boolean not null default true,
   reconcile_from timestamptz not null default now()
 );
-comment on table public.gre_relay_sinks is 'Sinks for which the triggers write deliveries.';
+comment on table public.gre_relay_sinks is 'Sinks of the outbox.';
 comment on column public.gre_relay_sinks.name is 'pusher or onesignal.';
-comment on column public.gre_relay_sinks.enabled is 'False: no deliveries are written for this sink.';
+comment on column public.gre_relay_sinks.enabled is 'False: nothing is enqueued for this sink.';
 comment on column public.gre_relay_sinks.reconcile_from is
-  'Every message from here on must have a delivery (reconcile). Older ones came before the outbox, while the sink '
-  'was disabled, or were pruned.';
+  'Time from which reconcile expects a delivery for every message. Older deliveries were pruned, or never existed: '
+  'the message is older than the outbox, or the sink was disabled.';
 
 create table public.gre_relay_lanes (
   sink text not null references public.gre_relay_sinks (name),
@@ -31,10 +32,11 @@ create table public.gre_relay_lanes (
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index gre_relay_lanes_ready on public.gre_relay_lanes (sink, ready_at) where ready_at is not null;
 -- No index on lease_token: lease and settle stay heap-only updates.
-comment on table public.gre_relay_lanes is 'Queues: one for each session or queued push and sink.';
+comment on table public.gre_relay_lanes is 'Queues: one per sink and session, or per sink and queued push.';
 comment on column public.gre_relay_lanes.sink is 'The sink.';
 comment on column public.gre_relay_lanes.lane_key is 'The session''s id, or push:<id>.';
-comment on column public.gre_relay_lanes.ready_at is 'Time from which it may be claimed; null if nothing is pending.';
+comment on column public.gre_relay_lanes.ready_at is
+  'Time from which the lane can be claimed; null if nothing is pending.';
 comment on column public.gre_relay_lanes.lease_until is 'End of the lease, or null.';
 comment on column public.gre_relay_lanes.lease_token is 'Token of the worker that holds the lease.';
 
@@ -47,7 +49,7 @@ create table public.gre_relay_deliveries (
   event text not null,
   message_id uuid references public.gre_chat_messages (id) on delete cascade,
   data jsonb,
-  state text not null default 'pending' constraint gre_relay_deliveries_state_known
+  state text not null default 'pending' constraint gre_relay_deliveries_state_check
     check (state in ('pending', 'done', 'dead', 'expired')),
   attempts integer not null default 0,
   last_error text,
@@ -61,7 +63,7 @@ create index gre_relay_deliveries_dead on public.gre_relay_deliveries (sink, set
 -- For prune, and for the rates in status and operations.
 create index gre_relay_deliveries_settled on public.gre_relay_deliveries (settled_at)
   where state in ('done', 'expired');
-comment on table public.gre_relay_deliveries is 'Events for sinks. Holds ids, never text of messages.';
+comment on table public.gre_relay_deliveries is 'Events for sinks. Contains ids, but no text of messages.';
 comment on column public.gre_relay_deliveries.id is 'The delivery''s id; OneSignal''s idempotency key.';
 comment on column public.gre_relay_deliveries.sink is 'The sink.';
 comment on column public.gre_relay_deliveries.lane_key is 'The lane.';
@@ -70,7 +72,7 @@ comment on column public.gre_relay_deliveries.event is 'message, session, read o
 comment on column public.gre_relay_deliveries.message_id is 'The message, for event message.';
 comment on column public.gre_relay_deliveries.data is 'Arguments of other events; {"replayed": true} for a replay.';
 comment on column public.gre_relay_deliveries.state is 'pending, done, dead or expired.';
-comment on column public.gre_relay_deliveries.attempts is 'Attempts that the sink rejected.';
+comment on column public.gre_relay_deliveries.attempts is 'Number of attempts that the sink rejected.';
 comment on column public.gre_relay_deliveries.last_error is 'Error of the last attempt.';
 comment on column public.gre_relay_deliveries.created_at is 'Time of the event.';
 comment on column public.gre_relay_deliveries.settled_at is 'Time at which it left the state pending.';
@@ -83,13 +85,13 @@ revoke all on public.gre_relay_sinks, public.gre_relay_lanes, public.gre_relay_d
 revoke all on sequence gre.delivery_ord from public, anon, authenticated, service_role;
 grant select on public.gre_relay_sinks, public.gre_relay_lanes, public.gre_relay_deliveries to service_role;
 
--- Adopted history can be dated ahead, by a clock in another time zone. It is history all the same.
+-- Adopted messages can have times in the future (a clock in another time zone). They are not enqueued either.
 insert into public.gre_relay_sinks (name, reconcile_from)
   select s, greatest(now(), (
     select max(m.created_at) + interval '1 microsecond' from public.gre_chat_messages m where m.created_at >= now()))
   from unnest(array['pusher', 'onesignal']) s;
 
--- A sink that was disabled has no deliveries from that time.
+-- When a sink is enabled again, reconcile starts now: the sink has no deliveries from the time when it was disabled.
 create function gre.sinks_before_enable() returns trigger
 language plpgsql set search_path = '' as $$
 begin
@@ -100,25 +102,26 @@ create trigger gre_before_enable before update on public.gre_relay_sinks
   for each row when (new.enabled and not old.enabled) execute function gre.sinks_before_enable();
 
 -- Wake-ups ------------------------------------------------------------------------------------------------
--- A listener that is woken often polls for a while instead, and says so in its row: while all of them do, nothing is
--- broadcast. So the number of broadcasts is bounded whatever the rate of messages. Realtime counts each one against the
--- project's limit, and drops what is above it without an error.
+-- A listener that receives many wake-ups polls for a while instead, and records that in its row. While all listeners
+-- poll, no wake-ups are broadcast, which bounds their number at any rate of messages. Realtime counts each broadcast
+-- against the project's limit, and drops broadcasts above it without an error.
 
--- Unlogged: after a crash of the database no listener is known, and each message wakes.
+-- Unlogged: after a crash of the database the table is empty, and every message is broadcast.
 create unlogged table gre.listeners (
   id uuid primary key,
-  kind text not null constraint listeners_kind_known check (kind in ('relay', 'hub', 'idle')),
-  awake_until timestamptz not null default '-infinity',
+  kind text not null constraint listeners_kind_check check (kind in ('relay', 'hub', 'idle')),
+  polls_until timestamptz not null default '-infinity',
   expires_at timestamptz not null
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 20, autovacuum_vacuum_scale_factor = 0);
-comment on table gre.listeners is 'Processes that relay or serve sockets; idle ones (no sockets) need no wake-up.';
-comment on column gre.listeners.awake_until is 'Until then it polls and needs no wake-up.';
-comment on column gre.listeners.expires_at is 'From then on it does not count.';
+comment on table gre.listeners is 'Processes that receive wake-ups.';
+comment on column gre.listeners.kind is 'relay, hub, or idle (an API process without sockets, which needs no wake-up).';
+comment on column gre.listeners.polls_until is 'Time until which the process polls and needs no wake-up.';
+comment on column gre.listeners.expires_at is 'Time from which the row is ignored.';
 alter table gre.listeners enable row level security;
 revoke all on gre.listeners from public, anon, authenticated, service_role;
 
--- Broadcast a wake-up to the workers. A hint only: it must never fail an insert nor delay it. realtime.send catches
--- errors but not waits, hence the lock_timeout.
+-- Broadcast a wake-up to the workers. It must neither fail nor delay the insert that causes it, hence the exception
+-- handler and lock_timeout: realtime.send catches errors, but can wait for locks.
 create function gre.broadcast_wakeup(p_sessions uuid[]) returns void
 language plpgsql security definer set search_path = '' set lock_timeout = '50ms' as $$
 begin
@@ -128,24 +131,24 @@ begin
   perform realtime.send(
     case when cardinality(p_sessions) between 1 and 50
       then jsonb_build_object('sessions', to_jsonb(p_sessions)) else '{}'::jsonb end,
-    'ring', 'gre:relay', true);
+    'wakeup', 'gre:relay', true);
 exception when others then
   null;
 end $$;
 
--- Broadcast a wake-up unless every listener is awake. Reads committed rows and takes no lock: a worker keeps polling
--- for a while beyond awake_until, for a transaction that reads before that time and commits after it.
+-- Broadcast a wake-up unless all listeners poll. It reads committed rows and takes no lock. A worker polls for a while
+-- beyond polls_until, to cover a transaction that reads before that time and commits after it.
 create function gre.notify_workers(p_sessions uuid[]) returns void
 language plpgsql security definer set search_path = '' as $$
 begin
-  if (select coalesce(bool_or(l.awake_until <= clock_timestamp()), true)
+  if (select coalesce(bool_or(l.polls_until <= clock_timestamp()), true)
       from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.broadcast_wakeup(p_sessions);
   end if;
 end $$;
 
 create function public.gre_relay_listen_v1(
-  p_listener uuid, p_kind text, p_awake numeric default null, p_snapshot text default null
+  p_listener uuid, p_kind text, p_polls_for numeric default null, p_snapshot text default null
 ) returns json
 language plpgsql volatile security definer
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -155,13 +158,13 @@ declare
   v_sessions uuid[];
 begin
   perform gre.require_worker();
-  if p_awake is not null then
+  if p_polls_for is not null then
     perform set_config('synchronous_commit', 'off', true);
-    insert into gre.listeners as l (id, kind, awake_until, expires_at)
-    values (p_listener, p_kind, v_now + least(greatest(p_awake, 0), 10) * interval '1 second',
-            v_now + case when p_awake > 0 then interval '8 seconds' else interval '15 seconds' end)
+    insert into gre.listeners as l (id, kind, polls_until, expires_at)
+    values (p_listener, p_kind, v_now + least(greatest(p_polls_for, 0), 10) * interval '1 second',
+            v_now + case when p_polls_for > 0 then interval '8 seconds' else interval '15 seconds' end)
     on conflict (id) do update set kind = excluded.kind, expires_at = excluded.expires_at,
-      awake_until = greatest(excluded.awake_until, least(l.awake_until, v_now + interval '10 seconds'));
+      polls_until = greatest(excluded.polls_until, least(l.polls_until, v_now + interval '10 seconds'));
     delete from gre.listeners l where l.id in (
       select o.id from gre.listeners o where o.expires_at < v_now - interval '1 minute' for update skip locked);
   end if;
@@ -170,7 +173,7 @@ begin
       select s.id from public.gre_chat_sessions s
       where s.changed_xid >= pg_snapshot_xmin(p_snapshot::pg_snapshot)
         and not pg_visible_in_snapshot(s.changed_xid, p_snapshot::pg_snapshot)
-        -- Rows restored from another cluster can have an id that is ahead of this cluster's for a long time.
+        -- Rows restored from another cluster can have a transaction id in this cluster's future.
         and s.changed_xid < pg_snapshot_xmax(pg_current_snapshot())
       limit 501)
       into v_snapshot, v_sessions;
@@ -181,10 +184,10 @@ begin
     from gre.listeners l where l.expires_at > v_now);
 end $$;
 comment on function public.gre_relay_listen_v1 is
-  'Registers a listener for 15 s (8 s while it is awake). With p_awake (seconds) it needs no wake-up meanwhile; '
-  'without p_awake nothing is written. Returns {"listeners", "hubs": how many are registered, "broadcasts": whether '
-  'the database can send any}, and for a hub {"snapshot", "sessions": those changed since p_snapshot, null if too '
-  'many}.';
+  'Registers a listener for 15 s (8 s if it polls). p_polls_for: seconds for which it polls and needs no wake-up; null '
+  'to write nothing. Returns {"listeners", "hubs": numbers of registered listeners, "broadcasts": true if the database '
+  'can send broadcasts}, for a hub also {"snapshot", "sessions": ids of the sessions changed since p_snapshot, null if '
+  'more than 500}.';
 
 create function public.gre_relay_unlisten_v1(p_listener uuid) returns void
 language sql volatile security definer set search_path = '' as $$
@@ -193,22 +196,22 @@ language sql volatile security definer set search_path = '' as $$
 $$;
 comment on function public.gre_relay_unlisten_v1 is 'Unregisters a listener.';
 
--- Changes of people and presence wake the workers, too.
+-- Broadcast a wake-up for changes of players, staff and presence.
 create function gre.people_after_change() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   if tg_table_name = 'gre_online_status' then
     perform gre.notify_workers(null);
   else
-    -- A right changed: rare, and always broadcast. An API process without sockets, which watches people at Pusher, does
-    -- not poll.
+    -- A change of permissions is rare and always broadcast: an API process without sockets does not poll, but has to
+    -- end connections at Pusher.
     perform gre.broadcast_wakeup(null);
   end if;
   return null;
 end $$;
 create trigger gre_players_changed
   after insert or delete or update of player_id, user_id, chat_enabled on public.gre_chat_players
-  for each statement execute function gre.people_after_change(); -- one wake-up, however many are enabled
+  for each statement execute function gre.people_after_change(); -- one wake-up for gre_enable_all_players
 create trigger gre_staff_changed after insert or delete or update of staff_id, user_id, role, active on public.gre_staff
   for each statement execute function gre.people_after_change();
 create trigger gre_online_changed after update on public.gre_online_status
@@ -218,8 +221,8 @@ create trigger gre_online_added after insert on public.gre_online_status
 
 -- Enqueue -------------------------------------------------------------------------------------------------
 
--- Enqueue an event that is no message (session, read, push). The caller holds the row that it is about, so the order in
--- the lane is the order of that row's changes.
+-- Enqueue an event other than message: session, read or push. The caller has locked the row of the event, so that the
+-- order in the lane is the order of the row's changes.
 create function gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -234,25 +237,25 @@ begin
     from public.gre_relay_sinks s where s.enabled and s.name = any (p_sinks);
 end $$;
 
--- Enqueue the messages of these sessions that this transaction has not enqueued yet, in the order of seq, after the
--- event of a session that was opened. For nested statements, see gre.count_messages.
+-- Enqueue the messages of these sessions that this transaction has not enqueued yet, in the order of seq. For a session
+-- that it has opened, enqueue the session event first. For nested statements, see gre.count_messages.
 create function gre.enqueue_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
-  v_found uuid[];
+  v_ids uuid[];
   v_opened uuid;
 begin
-  select array_agg(m.id order by m.session_id, m.seq) into v_found
+  select array_agg(m.id order by m.session_id, m.seq) into v_ids
   from public.gre_chat_sessions s
   join public.gre_chat_messages m on m.player_id = s.player_id and m.session_id = s.id
-    and (m.created_at >= transaction_timestamp() or m.id = any (p_ids)) -- reconcile enqueues older ones
+    and (m.created_at >= transaction_timestamp() or m.id = any (p_ids)) -- older ones are left to reconcile
   where s.id = any (p_sessions) and not exists (select from public.gre_relay_deliveries d where d.message_id = m.id);
-  if v_found is null then
+  if v_ids is null then
     return;
   end if;
   for v_opened in
     select distinct s.id from public.gre_chat_sessions s
-    join public.gre_chat_messages m on m.session_id = s.id and m.id = any (v_found)
+    join public.gre_chat_messages m on m.session_id = s.id and m.id = any (v_ids)
     where s.created_at >= transaction_timestamp() and not exists (
       select from public.gre_relay_lanes l where l.sink = 'pusher' and l.lane_key = s.id::text)
     order by s.id
@@ -262,7 +265,7 @@ begin
   insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
     select s.name, m.session_id::text, min(m.created_at)
     from public.gre_chat_messages m cross join public.gre_relay_sinks s
-    where m.id = any (v_found) and s.enabled
+    where m.id = any (v_ids) and s.enabled
     group by m.session_id, s.name
     order by 2, 1
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
@@ -271,7 +274,7 @@ begin
     from (
       select s.name, m.session_id::text as lane_key, m.id, m.created_at
       from public.gre_chat_messages m cross join public.gre_relay_sinks s
-      where m.id = any (v_found) and s.enabled
+      where m.id = any (v_ids) and s.enabled
       order by m.session_id, m.seq, s.name
     ) o;
 end $$;
@@ -281,7 +284,7 @@ language plpgsql security definer set search_path = '' as $$
 declare
   v_sessions constant uuid[] := array(select distinct session_id from inserted);
 begin
-  -- A statement trigger fires without rows, too (on conflict do nothing).
+  -- A statement trigger also fires for a statement without rows (on conflict do nothing).
   if v_sessions = '{}' then
     return null;
   end if;
@@ -293,7 +296,7 @@ begin
     perform gre.notify_workers(v_sessions);
     return null;
   end if;
-  -- Lanes first, in session order: this locks lanes that it does not change, too.
+  -- Lanes first, in session order. An upsert also locks the lanes that it does not change.
   insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
     select s.name, i.lane_key, i.first_at
     from (select session_id::text as lane_key, min(created_at) as first_at from inserted group by session_id) i
@@ -301,7 +304,7 @@ begin
     where s.enabled
     order by i.lane_key, s.name
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
-  -- Under the lanes' locks, so a higher ord in a lane is a later commit.
+  -- Under the locks of the lanes, so that the order of ord in a lane is the order of commits.
   insert into public.gre_relay_deliveries (sink, lane_key, ord, event, message_id, created_at)
     select o.name, o.lane_key, nextval('gre.delivery_ord'), 'message', o.id, o.created_at
     from (
@@ -316,7 +319,7 @@ end $$;
 create trigger gre_7_enqueue after insert on public.gre_chat_messages
   referencing new table as inserted for each statement execute function gre.messages_enqueue();
 
--- Within a trigger: count and enqueue what was sent into a session so far, before anything else about it is enqueued.
+-- Within a trigger: count and enqueue the earlier messages of the session, before another event of it is enqueued.
 create function gre.flush_session(p_session uuid) returns void
 language plpgsql security definer set search_path = '' as $$
 begin
@@ -329,13 +332,13 @@ create function gre.sessions_enqueue() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   if tg_op = 'UPDATE' and pg_trigger_depth() > 1 then
-    perform gre.flush_session(new.id); -- the messages so far, before this event
+    perform gre.flush_session(new.id);
   elsif tg_op = 'INSERT' and current_setting('gre.nested', true) = 'on' and exists (
     select from public.gre_relay_lanes where sink = 'pusher' and lane_key = new.id::text) then
-    return null; -- enqueued before the message of a nested statement
+    return null; -- gre.enqueue_messages has enqueued it
   end if;
   perform gre.enqueue_event(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
-  -- A session that a message opens: the message's statement notifies.
+  -- For a session that a message opens, the trigger of the message notifies.
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.notify_workers(array[new.id]);
   end if;
@@ -348,7 +351,7 @@ create trigger gre_session_updated after update on public.gre_chat_sessions
   when (old.status is distinct from new.status or old.assigned_staff_id is distinct from new.assigned_staff_id)
   execute function gre.sessions_enqueue();
 
--- A back end or an admin queues a push of its own.
+-- Enqueue a push that a back end or an admin has queued.
 create function gre.pushes_enqueue() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
@@ -361,8 +364,8 @@ create trigger gre_push_queued after insert on public.push_notifications
 
 -- JSON ----------------------------------------------------------------------------------------------------
 
--- S of the API: a session as readers see it. p_cut limits the last message, in characters.
-create function gre.session_json(p_session public.gre_chat_sessions, p_cut integer default null) returns jsonb
+-- Return a session as S of the API. p_max_length limits the last message, in characters.
+create function gre.session_json(p_session public.gre_chat_sessions, p_max_length integer default null) returns jsonb
 language plpgsql stable set search_path = '' as $$
 begin
   return jsonb_build_object(
@@ -370,13 +373,13 @@ begin
     'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
     'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
     'unread_by_staff', p_session.unread_by_staff, 'unread_by_player', p_session.unread_by_player,
-    'last_message', (select left(m.message, coalesce(p_cut, 4000)) from public.gre_chat_messages m
+    'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
                      where m.session_id = p_session.id and m.seq = p_session.last_seq),
     'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
     'closed_at', gre.iso(p_session.closed_at));
 end $$;
 
--- M of the API: a message as readers see it.
+-- Return a message as M of the API.
 create function gre.message_json(m public.gre_chat_messages) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
@@ -881,7 +884,7 @@ comment on function public.gre_relay_release_v1 is
 
 -- Statistics and version ----------------------------------------------------------------------------------
 
--- One object for each sink: what is pending.
+-- Return an array with the statistics of each sink.
 create function gre.relay_stats() returns jsonb
 language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -906,12 +909,13 @@ language sql stable security definer set search_path = '' as $$
   select gre.relay_stats()
 $$;
 comment on function public.gre_relay_stats_v1 is
-  'Per sink: pending, oldest_age (seconds), dead, lanes_waiting, lanes_leased, lanes_blocked.';
+  'Returns statistics per sink: [{"sink", "enabled", "pending", "oldest_age" (seconds), "dead", "lanes_waiting", '
+  '"lanes_leased", "lanes_blocked"}].';
 
--- Stable: an immutable function is folded into plans, which a connection keeps for roles that may not call it.
+-- Stable: an immutable function would be folded into cached plans, which bypasses the check of the privilege.
 create function public.gre_schema_version() returns integer
 language sql stable parallel safe set search_path = '' as $$ select 3 $$;
-comment on function public.gre_schema_version is 'Version of the contract between the database and the worker.';
+comment on function public.gre_schema_version is 'Version of the contract between the database and the workers.';
 
 revoke execute on all functions in schema gre from public;
 grant execute on function gre.message_json, gre.session_json to authenticated, service_role;

@@ -1,4 +1,5 @@
--- Operations: workers, status, dead letters, replay, reconcile, expire, prune.
+-- Operations: registration of workers, status, dead letters, replay, reconcile, expire, prune.
+-- Depends on gre_foundation, gre_identity (gre.require_worker), gre_tables and gre_outbox.
 set local lock_timeout = '300ms';
 
 -- Workers -------------------------------------------------------------------------------------------------
@@ -11,13 +12,13 @@ create table public.gre_relay_workers (
   seen_at timestamptz not null default now(),
   info jsonb not null default '{}'
 );
-comment on table public.gre_relay_workers is 'Daemons that reported within the last hour.';
+comment on table public.gre_relay_workers is 'Worker processes that reported within the last hour.';
 comment on column public.gre_relay_workers.id is 'Id of the process.';
-comment on column public.gre_relay_workers.host is 'Its host.';
-comment on column public.gre_relay_workers.version is 'Its release.';
-comment on column public.gre_relay_workers.started_at is 'Time of its first report.';
-comment on column public.gre_relay_workers.seen_at is 'Time of its last report.';
-comment on column public.gre_relay_workers.info is 'State of its Realtime subscription, sinks and breakers.';
+comment on column public.gre_relay_workers.host is 'Host of the process.';
+comment on column public.gre_relay_workers.version is 'Release of gre-bridge.';
+comment on column public.gre_relay_workers.started_at is 'Time of the first report.';
+comment on column public.gre_relay_workers.seen_at is 'Time of the last report.';
+comment on column public.gre_relay_workers.info is 'State of the Realtime subscription, the sinks and their breakers.';
 alter table public.gre_relay_workers enable row level security;
 revoke all on public.gre_relay_workers from public, anon, authenticated, service_role;
 grant select on public.gre_relay_workers to service_role;
@@ -45,14 +46,14 @@ begin
               from public.gre_relay_sinks s));
 end $$;
 comment on function public.gre_relay_report_v1 is
-  'Registers a daemon or refreshes its row: {"schema": version, "sinks": [{"sink", "enabled"}]}.';
+  'Registers a worker, or refreshes its row. Returns {"schema": version, "sinks": [{"sink", "enabled"}]}.';
 
 create function public.gre_relay_leave_v1(p_worker uuid) returns void
 language sql volatile security definer set search_path = '' as $$
   select gre.require_worker();
   delete from public.gre_relay_workers where id = p_worker
 $$;
-comment on function public.gre_relay_leave_v1 is 'Removes a daemon that stops.';
+comment on function public.gre_relay_leave_v1 is 'Unregisters a worker.';
 
 create function public.gre_relay_notify_v1() returns boolean
 language plpgsql volatile security definer set search_path = '' as $$
@@ -62,15 +63,15 @@ begin
   return to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null;
 end $$;
 comment on function public.gre_relay_notify_v1 is
-  'Broadcasts a wake-up, and nothing else: a probe for doctor and for workers that miss wake-ups. False if the '
-  'database has no realtime.send.';
+  'Broadcasts a wake-up: a probe for doctor and for workers that receive none. Returns false if the database has no '
+  'function realtime.send.';
 
 create function public.gre_relay_status(p_blocked integer default 10) returns jsonb
 language sql stable security definer set search_path = '' as $$
   select gre.require_worker();
   select jsonb_build_object('now', clock_timestamp(),
     'sinks', (select coalesce(jsonb_agg(x || jsonb_build_object('rate', (
-        -- statement_timestamp(): a volatile function would not use the index
+        -- statement_timestamp() is stable: a condition with a volatile function cannot use the index
         select round(count(*) / 10.0, 1) from public.gre_relay_deliveries d
         where d.sink = x ->> 'sink' and d.state in ('done', 'expired')
           and d.settled_at > statement_timestamp() - interval '10 seconds'))), '[]')
@@ -90,13 +91,14 @@ language sql stable security definer set search_path = '' as $$
                 from public.gre_relay_workers w))
 $$;
 comment on function public.gre_relay_status is
-  'State for `gre-bridge status`: {"now", "sinks": gre_relay_stats_v1 with "rate" (settled per second over the last '
-  'ten), "blocked": [lanes that wait for a retry, with the error], "workers"}.';
+  'State of the outbox for `gre-bridge status`: {"now", "sinks": as gre_relay_stats_v1, with "rate" (settled '
+  'deliveries per second, over ten seconds), "blocked": [at most p_blocked lanes that wait for a retry, with the '
+  'error], "workers"}.';
 
--- Dead letters --------------------------------------------------------------------------------------------
--- The functions below take lanes before deliveries, in the order in which everybody takes them, and wait for a lock
--- for 300 ms at most: a portal's transaction with another order is then not the victim of a deadlock. A call that does
--- not get its locks fails as a whole with 55P03, and the caller repeats it.
+-- Dead letters -------------------------------------------------------------------------------------------- The
+-- functions below lock lanes before deliveries, in the common lock order, and wait for a lock for 300 ms at most, so
+-- that a portal's transaction with another order is not aborted by a deadlock. A call that cannot get its locks fails
+-- as a whole with 55P03, and the caller repeats it.
 
 create function public.gre_relay_dead(
   p_sink text default null, p_session uuid default null, p_older_than interval default null, p_error text default null,
@@ -120,10 +122,12 @@ language sql stable security definer set search_path = '' as $$
     order by q.settled_at desc, q.id limit least(greatest(p_limit, 1), 1000)) d
 $$;
 comment on function public.gre_relay_dead is
-  'Dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", "created_at", '
-  '"died_at"}]. Never text. p_before: only those that died before, so that paging does not meet what died meanwhile.';
+  'Returns dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", '
+  '"created_at", "died_at"}], without the text of messages. p_before: only deliveries that died before this time, for '
+  'stable paging.';
 
--- Schedule lanes that have pending deliveries and are not scheduled. The caller holds or inserts the deliveries.
+-- Schedule the lanes that have pending deliveries and are not scheduled. The caller has locked or inserted the
+-- deliveries.
 create function gre.schedule_lanes(p_keys text[]) returns void
 language sql volatile set search_path = '' as $$
   insert into public.gre_relay_lanes as l (sink, lane_key, ready_at)
@@ -133,7 +137,7 @@ language sql volatile set search_path = '' as $$
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null
 $$;
 
--- Make dead deliveries pending again with fresh attempts, or expire them (p_drop). Return how many.
+-- Make dead deliveries pending again with zero attempts, or expire them (p_drop). Return the number of deliveries.
 create function gre.retry_dead(p_ids uuid[], p_drop boolean) returns integer
 language plpgsql volatile security definer
 set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '300ms' as $$
@@ -167,12 +171,13 @@ begin
   perform gre.require_worker(p_operator => true);
   return gre.retry_dead(p_ids, p_drop);
 end $$;
-comment on function public.gre_relay_retry is 'Retries dead letters, or drops them (p_drop). Returns how many.';
+comment on function public.gre_relay_retry is
+  'Retries dead letters, or expires them (p_drop). Returns the number of deliveries.';
 
 -- Replay and reconcile ------------------------------------------------------------------------------------
 
--- Enqueue existing messages: p_ids[n] for sink p_sinks[n], in the order of session and seq. With p_data (a replay) they
--- count as new; without, as what they are: late.
+-- Enqueue existing messages: p_ids[n] for sink p_sinks[n], in the order of session and seq. With p_data (a replay) the
+-- deliveries have the current time; without, the time of the message, so that they count as late.
 create function gre.reenqueue_messages(p_ids uuid[], p_sinks text[], p_data jsonb) returns void
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -186,17 +191,17 @@ begin
     from unnest(p_ids, p_sinks) p (id, sink) join public.gre_chat_messages m on m.id = p.id
     order by 2, 1
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null;
-  -- Messages that are being deleted are left out.
-  with here as materialized (
+  -- Skip messages that another transaction is deleting.
+  with locked as materialized (
     select m.id, m.session_id, m.seq, m.created_at from public.gre_chat_messages m
     where m.id = any (p_ids) for key share skip locked
   )
   insert into public.gre_relay_deliveries (sink, lane_key, ord, event, message_id, data, created_at)
     select o.sink, o.lane_key, nextval('gre.delivery_ord'), 'message', o.id, p_data,
       case when p_data is null then o.created_at else v_now end
-    from (select p.sink, h.session_id::text as lane_key, h.id, h.created_at
-          from unnest(p_ids, p_sinks) p (id, sink) join here h on h.id = p.id
-          order by h.session_id, h.seq, p.sink) o;
+    from (select p.sink, m.session_id::text as lane_key, m.id, m.created_at
+          from unnest(p_ids, p_sinks) p (id, sink) join locked m on m.id = p.id
+          order by m.session_id, m.seq, p.sink) o;
   perform gre.notify_workers(null);
 end $$;
 
@@ -210,13 +215,13 @@ set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqsca
 set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
-  v_at timestamptz := split_part(p_after, '_', 1);
-  v_id uuid := split_part(p_after, '_', 2);
+  v_after record;
   v_page uuid[];
   v_ids uuid[];
   v_sinks text[];
 begin
   perform gre.require_worker(p_operator => true);
+  v_after := gre.parse_cursor(p_after);
   if p_since is null and p_session is null then
     perform gre.raise_http(400, 'replay_unbounded', 'a time or a session is required');
   elsif p_sink is not null and not exists (select from public.gre_relay_sinks where name = p_sink and enabled) then
@@ -225,7 +230,8 @@ begin
   select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
     select q.id, q.created_at from public.gre_chat_messages q
     where (p_session is null or q.session_id = p_session) and (p_since is null or q.created_at >= p_since)
-      and (p_until is null or q.created_at < p_until) and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
+      and (p_until is null or q.created_at < p_until)
+      and (p_after is null or (q.created_at, q.id) > (v_after.at, v_after.id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(i), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from unnest(v_page) i cross join public.gre_relay_sinks s
@@ -240,8 +246,8 @@ begin
     where m.id = v_page[cardinality(v_page)] and cardinality(v_page) >= v_limit));
 end $$;
 comment on function public.gre_relay_replay is
-  'Enqueues messages again, oldest first, one page per call: {"messages": number, "next": cursor | null}. Events say '
-  '"replayed". A message that is still pending is left alone. p_after: "next" of the page before.';
+  'Enqueues existing messages again, oldest first, one page per call: {"messages": number, "next": cursor | null}. '
+  'Their events have "replayed". Messages with a pending delivery are skipped. p_after: "next" of the page before.';
 
 create function public.gre_relay_reconcile(
   p_after text default null, p_dry_run boolean default false, p_limit integer default 1000
@@ -252,30 +258,32 @@ set lock_timeout = '300ms' as $$
 declare
   v_limit integer := least(greatest(p_limit, 1), 1000);
   v_from timestamptz;
-  v_at timestamptz := split_part(p_after, '_', 1);
-  v_id uuid := split_part(p_after, '_', 2);
+  v_after record;
   v_page uuid[];
   v_ids uuid[];
   v_sinks text[];
   v_lanes text[] := '{}';
-  v_woken integer := 0;
+  v_scheduled integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
-  -- Locked, so that no prune deletes deliveries meanwhile that are looked for below.
+  v_after := gre.parse_cursor(p_after);
+  -- The lock keeps a concurrent prune from deleting deliveries before they are compared below.
   select min(s.reconcile_from) into v_from
   from (select reconcile_from from public.gre_relay_sinks where enabled order by name for share) s;
   if p_after is null then
-    select coalesce(array_agg(distinct d.lane_key), '{}'), count(distinct (d.sink, d.lane_key)) into v_lanes, v_woken
+    select coalesce(array_agg(distinct d.lane_key), '{}'), count(distinct (d.sink, d.lane_key))
+      into v_lanes, v_scheduled
     from public.gre_relay_deliveries d
     left join public.gre_relay_lanes l on l.sink = d.sink and l.lane_key = d.lane_key
     where d.state = 'pending' and l.ready_at is null;
-    if not p_dry_run and v_woken > 0 then
+    if not p_dry_run and v_scheduled > 0 then
       perform gre.schedule_lanes(v_lanes);
     end if;
   end if;
   select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
     select q.id, q.created_at from public.gre_chat_messages q
-    where q.created_at >= v_from and isfinite(q.created_at) and (v_id is null or (q.created_at, q.id) > (v_at, v_id))
+    where q.created_at >= v_from and isfinite(q.created_at)
+      and (p_after is null or (q.created_at, q.id) > (v_after.at, v_after.id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(m.id), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from public.gre_chat_messages m cross join public.gre_relay_sinks s
@@ -284,16 +292,16 @@ begin
   if not p_dry_run then
     perform gre.reenqueue_messages(v_ids, v_sinks, null);
   end if;
-  return jsonb_build_object('checked', cardinality(v_page), 'lanes', v_woken,
+  return jsonb_build_object('checked', cardinality(v_page), 'lanes', v_scheduled,
     'missing', (select coalesce(jsonb_object_agg(x.sink, x.n), '{}')
                 from (select t as sink, count(*) as n from unnest(v_sinks) t group by t) x),
     'next', (select gre.format_cursor(m.created_at, m.id) from public.gre_chat_messages m
              where m.id = v_page[cardinality(v_page)] and cardinality(v_page) >= v_limit));
 end $$;
 comment on function public.gre_relay_reconcile is
-  'Compares messages with deliveries and enqueues those that came in around the triggers (a restore, a disabled '
-  'trigger), one page per call: {"checked", "missing": {sink: number}, "lanes": lanes that were not scheduled, '
-  '"next"}. Starts at reconcile_from of the sinks.';
+  'Compares messages with deliveries, and enqueues messages without a delivery (inserted by a restore, or while a '
+  'trigger was disabled), one page per call: {"checked", "missing": {sink: number}, "lanes": number of lanes with '
+  'pending deliveries that were not scheduled, "next"}. Starts at reconcile_from of the sinks.';
 
 -- Expire and prune ----------------------------------------------------------------------------------------
 
@@ -314,7 +322,7 @@ begin
     return (select count(*) from public.gre_relay_deliveries d
             where d.state = 'pending' and d.created_at < p_before and (p_sink is null or d.sink = p_sink));
   end if;
-  -- Deliveries that a worker holds are left to it: their lane is locked or leased. A claim unschedules emptied lanes.
+  -- Skip lanes that a worker has locked or leased. A claim unschedules the lanes that are emptied here.
   with old as (
     select d.id from public.gre_relay_deliveries d
     join public.gre_relay_lanes l on l.sink = d.sink and l.lane_key = d.lane_key
@@ -322,20 +330,20 @@ begin
       and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
     order by l.lane_key, l.sink, d.ord limit least(greatest(p_limit, 1), 1000)
     for no key update of l skip locked
-  ), gone as (
+  ), expired as (
     update public.gre_relay_deliveries d set
       state = 'expired', settled_at = v_now, last_error = 'expired by an operator'
     from old where d.id = old.id and d.state || '' = 'pending'
-    returning d.event, d.data ->> 'push_id' as push
+    returning d.event, d.data ->> 'push_id' as push_id
   ), pushes as (
     update public.push_notifications n set status = 'expired', error = 'expired by an operator'
-    from gone where gone.event = 'push' and n.id::text = gone.push and n.status = 'queued'
+    from expired e where e.event = 'push' and n.id::text = e.push_id and n.status = 'queued'
   )
-  select count(*) into v_count from gone;
+  select count(*) into v_count from expired;
   return v_count;
 end $$;
 comment on function public.gre_relay_expire is
-  'Expires pending deliveries that are older than p_before, one page per call. Returns how many.';
+  'Expires pending deliveries that are older than p_before, one page per call. Returns the number of deliveries.';
 
 create function public.gre_relay_prune(
   p_keep interval, p_retention interval default null, p_limit integer default 5000
@@ -345,19 +353,20 @@ set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '
 declare
   v_limit integer := least(greatest(p_limit, 1), 10000);
   v_before timestamptz := clock_timestamp() - greatest(p_keep, interval '1 hour');
-  v_old timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
+  v_retention_limit timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
   v_deliveries integer;
   v_lanes integer;
   v_pushes integer;
-  v_more integer := 0;
+  v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
   v_messages integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
   if p_keep is null then
-    perform gre.raise_http(400, 'keep_missing', 'for how long to keep is required');
+    perform gre.raise_http(400, 'keep_missing', 'p_keep is required');
   end if;
-  -- First: a message whose delivery was pruned must not look like one without a delivery. Also: one prune at a time.
+  -- First move reconcile_from, so that reconcile does not enqueue messages whose deliveries are pruned. The lock also
+  -- serializes prunes.
   perform 1 from (select from public.gre_relay_sinks order by name for no key update) x;
   update public.gre_relay_sinks set reconcile_from = v_before where reconcile_from < v_before;
   delete from public.gre_relay_deliveries where ctid = any (array(
@@ -374,19 +383,19 @@ begin
     select coalesce(array_agg(s.id), '{}') into v_sessions from (
       select q.id from public.gre_chat_sessions q
       where q.status = 'closed'
-        and (case when q.last_message_at is null then q.created_at else q.last_message_at end) < v_old
+        and (case when q.last_message_at is null then q.created_at else q.last_message_at end) < v_retention_limit
         and not exists (select from public.gre_relay_sinks k join public.gre_relay_deliveries d
                         on d.sink = k.name and d.lane_key = q.id::text and d.state = 'pending')
       order by (case when q.last_message_at is null then q.created_at else q.last_message_at end), q.id
       limit least(v_limit, 100) for update skip locked) s;
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
-    get diagnostics v_more = row_count;
+    get diagnostics v_message_pushes = row_count;
     delete from public.gre_chat_messages where session_id = any (v_sessions);
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
-  -- Last, since transactions that add to these lanes wait. They lock the lane first, and insert it if it is gone.
+  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one.
   delete from public.gre_relay_lanes where ctid = any (array(
     select k.ctid from public.gre_relay_lanes k
     where k.ready_at is null
@@ -395,15 +404,13 @@ begin
       and not exists (select from public.gre_chat_sessions s where s.id::text = k.lane_key and s.updated_at > v_before)
     limit v_limit for update skip locked));
   get diagnostics v_lanes = row_count;
-  return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_more,
-    'messages', v_messages,
-    'sessions', cardinality(v_sessions));
+  return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
+    'messages', v_messages, 'sessions', cardinality(v_sessions));
 end $$;
 comment on function public.gre_relay_prune is
-  'Deletes what is no longer needed, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. '
-  'Deliveries settled before p_keep ago (at least an hour; dead ones stay), and their lanes and pushes. With '
-  'p_retention (at least a day) also closed sessions whose last message is older, unless something of them is '
-  'pending.';
+  'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries '
+  'settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention '
+  '(at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries.';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,

@@ -1,7 +1,8 @@
--- Functions of players, staff and back ends, over PostgREST and the daemon's REST API and WebSocket. Each is one
--- transaction, asks gre.require_actor() for the caller, and may be repeated if a client may retry it.
+-- Functions for players, staff and back ends, called over PostgREST and by the daemon's REST API and WebSocket. Each
+-- call is one transaction and checks the caller with gre.require_actor(). Calls that clients may retry can be repeated.
 --
--- Functions that need no other person's rows run with the caller's rights: row-level security judges them, too.
+-- Functions that need only rows of the caller run with the caller's privileges, so row-level security applies to them.
+-- Depends on gre_foundation, gre_tables, gre_identity, gre_messages and gre_outbox.
 set local lock_timeout = '300ms';
 
 -- Sending -------------------------------------------------------------------------------------------------
@@ -11,8 +12,8 @@ language sql immutable set search_path = '' as $$
   select case when lower(p_sender) in ('gre', 'gre_staff', 'admin') then 'staff' else lower(p_sender) end
 $$;
 
--- Return the message that has this id if it is the caller's own and the same; else raise an error that tells nothing
--- about it.
+-- Return the message with this id if the caller sent it with the same arguments. Otherwise raise 409, which does not
+-- reveal the message.
 create function gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text)
 returns public.gre_chat_messages
 language plpgsql stable security definer set search_path = '' as $$
@@ -50,7 +51,7 @@ begin
     if v_sender <> 'player' then
       perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
     elsif p_player_id <> v_actor.player_id then
-      perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+      perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
     end if;
     v_player := v_actor.player_id;
   elsif v_actor.role in ('staff', 'admin') then
@@ -75,42 +76,43 @@ begin
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
 comment on function public.gre_send_message is
-  'Sends one message as the caller: {"message": M, "duplicate": boolean}. A player''s goes into its open session, '
-  'which is opened if there is none; staff''s into the session or to the player that they name. With a p_id of the '
-  'client''s own the call may be repeated: the second one changes nothing and says "duplicate".';
+  'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open '
+  'session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a '
+  'repeat changes nothing and returns "duplicate": true.';
 
 create function public.gre_staff_reply(
   p_message text, p_session_id uuid default null, p_player_id bigint default null, p_id uuid default null,
   p_metadata jsonb default null
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
+  perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata);
 end $$;
-comment on function public.gre_staff_reply is 'Staff''s answer to a session or a player: as gre_send_message.';
+comment on function public.gre_staff_reply is
+  'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
 
 create function public.gre_send_messages(p_messages jsonb) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 declare
   v_actor gre.actor := gre.require_actor();
   v_rows jsonb;
-  v_sent uuid[];
-  v_answer jsonb;
+  v_inserted uuid[];
+  v_result jsonb;
 begin
   if jsonb_typeof(p_messages) is distinct from 'array' or jsonb_array_length(p_messages) > 500 then
     perform gre.raise_http(400, 'messages_invalid', 'p_messages must be an array of at most 500 messages');
   elsif exists (select from jsonb_array_elements(p_messages) x where jsonb_typeof(x) <> 'object') then
     perform gre.raise_http(400, 'messages_invalid', 'every message must be an object');
   end if;
-  with given as materialized ( -- cast before it is joined: see gre_catch_up
+  with given as materialized ( -- cast before the join, see gre_catch_up
     select n, x, (x ->> 'session_id')::uuid as session_id from jsonb_array_elements(p_messages) with ordinality t (x, n)
   )
   select coalesce(jsonb_agg(to_jsonb(r)), '[]') into v_rows from (
     select n, coalesce((x ->> 'id')::uuid, gen_random_uuid()) as id,
-      -- A player's message goes to the open session anyway; locking the closed one that it names could deadlock.
+      -- A player's message to its closed session goes to the open one. The closed one is dropped here: locking it could
+      -- cause a deadlock.
       case when not (s.status = 'closed' and k.sender = 'player' and k.player_id = s.player_id) or s.id is null
         then g.session_id end as session_id,
       k.player_id, k.sender,
@@ -129,12 +131,12 @@ begin
     perform gre.raise_http(403, 'sender_forged', 'a player sends as a player');
   elsif v_actor.role = 'player'
     and exists (select from jsonb_array_elements(v_rows) r where (r ->> 'player_id')::bigint <> v_actor.player_id) then
-    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+    perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
   elsif v_actor.role in ('staff', 'admin')
     and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'staff') then
     perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
   end if;
-  with sent as (
+  with inserted as (
     insert into public.gre_chat_messages
       (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
     select r.id, r.session_id, r.player_id, r.player_name, r.sender, v_actor.staff_id, r.sender_name, r.message,
@@ -146,21 +148,22 @@ begin
     on conflict (id) do nothing
     returning id
   )
-  select coalesce(array_agg(id), '{}') into v_sent from sent;
+  select coalesce(array_agg(id), '{}') into v_inserted from inserted;
   select coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'session_id', m.session_id, 'seq', m.seq,
-                                               'duplicate', not r.id = any (v_sent) or r.nth > 1) order by r.n), '[]')
-    into v_answer
+                                               'duplicate', not r.id = any (v_inserted) or r.nth > 1)
+                            order by r.n), '[]')
+    into v_result
   from (
     select q.*, row_number() over (partition by q.id order by q.n) as nth
     from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text)
   ) r
   cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
-  return v_answer;
+  return v_result;
 end $$;
 comment on function public.gre_send_messages is
-  'Sends at most 500 messages, all or nothing: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, '
-  '"player_name"?, "sender_name"?, "metadata"?}]. Written in one statement and in the order of players, so that two '
-  'calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order given.';
+  'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, '
+  '"player_name"?, "sender_name"?, "metadata"?}]. They are inserted in the order of players, so that two calls cannot '
+  'deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
 
 -- Reading -------------------------------------------------------------------------------------------------
 
@@ -182,13 +185,13 @@ declare
   v_json jsonb;
   v_page jsonb[] := '{}';
   v_bytes integer := 0;
-  v_most integer := case when p_sessions then 524288 else 1048576 end; -- with sessions a message can be there twice
+  v_max_bytes integer := case when p_sessions then 524288 else 1048576 end; -- a session can repeat a message's text
   v_more boolean := false;
-  v_known uuid[] := '{}';
+  v_session_ids uuid[] := '{}';
   v_sessions jsonb[] := '{}';
 begin
   if v_actor.role = 'player' and v_player <> v_actor.player_id then
-    perform gre.raise_http(403, 'player_mismatch', 'this token does not speak for that player');
+    perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
   elsif v_player is null and p_session_id is null then
     perform gre.raise_http(400, 'target_missing', 'a session or a player is required');
   elsif p_session_id is null and (p_before_seq is not null or p_after_seq is not null) then
@@ -210,8 +213,7 @@ begin
     end if;
   end if;
 
-  -- Starts at the fixed end of the page: the oldest after p_after_seq, else the newest. One row beyond the limit tells
-  -- whether there are more.
+  -- Ascending from p_after_seq, otherwise descending. One row beyond the limit is read to set has_more.
   if p_after_seq is not null then
     open v_rows for select * from public.gre_chat_messages where session_id = p_session_id and seq > p_after_seq
       order by seq limit v_limit + 1;
@@ -234,13 +236,13 @@ begin
     exit when v_more;
     v_json := gre.message_json(v_row);
     v_bytes := v_bytes + octet_length(v_json::text);
-    if p_sessions and not v_row.session_id = any (v_known) then
-      v_known := v_known || v_row.session_id;
+    if p_sessions and not v_row.session_id = any (v_session_ids) then
+      v_session_ids := v_session_ids || v_row.session_id;
       v_sessions := v_sessions || (
         select gre.session_json(s) from public.gre_chat_sessions s where s.id = v_row.session_id);
       v_bytes := v_bytes + coalesce(octet_length(v_sessions[cardinality(v_sessions)]::text), 0);
     end if;
-    v_more := v_bytes > v_most and cardinality(v_page) > 0;
+    v_more := v_bytes > v_max_bytes and cardinality(v_page) > 0;
     exit when v_more;
     v_page := v_page || v_json;
   end loop;
@@ -256,10 +258,10 @@ begin
       where exists (select from unnest(v_page) m where m ->> 'session_id' = x.s ->> 'id')) end);
 end $$;
 comment on function public.gre_chat_history is
-  'One page of a conversation: {"messages": [M] ascending, "next": id | null, "has_more", "session": S | null, '
-  '"sessions": [S]}. Of one session or of all sessions of a player: the newest page, the page before a message '
-  '(p_before, p_before_seq), or the messages after p_after_seq. "next" is p_before of the page before. A page of '
-  'more than 1 MB (with p_sessions 512 KB) ends before p_limit, and has one message at least.';
+  'Returns a page of messages of one session or of all sessions of a player: {"messages": [M] ascending, "next": id | '
+  'null, "has_more", "session": S | null, "sessions": [S]}. It is the newest page, the page before a message '
+  '(p_before, p_before_seq), or the messages after p_after_seq. "next" is the p_before of the preceding page. A page '
+  'is limited to p_limit messages and 1 MB (512 KB with p_sessions), and has at least one message.';
 
 create function public.gre_list_sessions(
   p_status text default null, p_assigned text default null, p_limit integer default 50, p_cursor text default null
@@ -268,19 +270,11 @@ language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom
 declare
   v_actor gre.actor := gre.require_actor();
   v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_after record := gre.parse_cursor(p_cursor);
+  v_result jsonb;
 begin
   if p_status not in ('active', 'closed') then
     perform gre.raise_http(400, 'status_unknown', 'status must be active or closed');
-  end if;
-  if p_cursor is not null then
-    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-      perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
-    end if;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 2)::uuid;
   end if;
   with page as (
     select s, case when s.last_message_at is null then s.created_at else s.last_message_at end as at
@@ -290,28 +284,27 @@ begin
       and (p_assigned is null or case p_assigned when 'none' then s.assigned_staff_id is null
                                    when 'me' then s.assigned_staff_id = v_actor.staff_id
                                    else s.assigned_staff_id = p_assigned end)
-      and (v_id is null
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and (p_cursor is null or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                               < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1
   ), numbered as (
-    select at, (s).id as id, gre.session_json(s) as told, row_number() over (order by at desc, (s).id desc) as n
+    select at, (s).id as id, gre.session_json(s) as json, row_number() over (order by at desc, (s).id desc) as n
     from page
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits
+    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from numbered
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
     'next', case when count(*) > count(*) filter (where fits) then (
-      select (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id
-      from sized x where x.fits order by x.n desc limit 1) end)
-  into v_answer from sized;
-  return v_answer;
+      select gre.format_cursor(x.at, x.id) from sized x where x.fits order by x.n desc limit 1) end)
+  into v_result from sized;
+  return v_result;
 end $$;
 comment on function public.gre_list_sessions is
-  'Sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player sees its own. p_status: '
-  'active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
+  'Lists sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player gets its own sessions. '
+  'p_status: active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
 
 create function public.gre_catch_up(
   p_since jsonb default null, p_limit integer default 200, p_total integer default 2000
@@ -322,25 +315,26 @@ declare
   v_actor gre.actor := gre.require_actor();
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
-  v_named jsonb := '{}';
+  v_positions jsonb := '{}';
   v_from timestamptz;
-  v_answer jsonb;
+  v_result jsonb;
 begin
   if p_since is not null and jsonb_typeof(p_since) not in ('object', 'null') then
     perform gre.raise_http(400, 'since_invalid', 'since must be an object of session ids and seqs');
   end if;
   if jsonb_typeof(p_since) = 'object' then
-    select coalesce(jsonb_object_agg(lower(k), floor(least(n, 9e15))::bigint), '{}') into v_named
+    select coalesce(jsonb_object_agg(lower(k), floor(least(n, 9e15))::bigint), '{}') into v_positions
     from jsonb_each(p_since) t (k, x)
     cross join lateral (select case when jsonb_typeof(x) = 'number' then (x #>> '{}')::numeric end as n) v
     where k ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and n >= 0;
   end if;
-  -- Cast first, then join: under row-level security a join on a cast would read every message.
-  with named as materialized (select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_named) t (k, seq))
+  -- Cast before the join: under row-level security a join on a cast would read all messages.
+  with positions as materialized (
+    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq))
   select max(m.created_at) - interval '1 minute' into v_from
-  from named n
+  from positions p
   join public.gre_chat_messages m
-    on m.session_id = n.id and m.seq = n.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
+    on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
 
   with listed as materialized (
     select s.id from (
@@ -356,10 +350,10 @@ begin
       order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
       limit 200) r
     union
-    select k::uuid from jsonb_each(v_named) t (k, x)
-  ), seen as materialized (
+    select k::uuid from jsonb_each(v_positions) t (k, x)
+  ), positioned as materialized (
     select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
-      select s, coalesce((v_named ->> s.id::text)::bigint,
+      select s, coalesce((v_positions ->> s.id::text)::bigint,
         case when p_since is null then s.last_seq
              when v_from is null
                then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
@@ -369,30 +363,31 @@ begin
       from listed l join public.gre_chat_sessions s on s.id = l.id
       where v_actor.role <> 'player' or s.player_id = v_actor.player_id) p
   ), missed as (
-    select m.m as m from seen
+    select m.m as m from positioned p
     cross join lateral (
       select m from public.gre_chat_messages m
-      where m.session_id = (seen.s).id and m.seq > seen.start
+      where m.session_id = (p.s).id and m.seq > p.start
     ) m
-    order by coalesce((seen.s).last_message_at, (seen.s).created_at) desc, (m.m).session_id, (m.m).seq desc
+    order by coalesce((p.s).last_message_at, (p.s).created_at) desc, (m.m).session_id, (m.m).seq desc
     limit v_total
   )
   select jsonb_build_object(
     'sessions', (
       select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
-                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from seen),
+                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from positioned),
     'positions', (
-      select coalesce(jsonb_object_agg((seen.s).id, seen.seq), '{}') from seen where seen.seq < (seen.s).last_seq),
+      select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
-  into v_answer;
-  return v_answer;
+  into v_result;
+  return v_result;
 end $$;
 comment on function public.gre_catch_up is
-  'What a reader that comes back has missed: {"sessions": [S], "missed": [M] in the order of session and seq, '
-  '"positions": {session id: seq from which on something was missed}}. Sessions: those in p_since ({session id: last '
-  'seq seen}) and the caller''s latest. Missed: what is newer than p_since; of a session that p_since does not name, '
-  'what is newer than the newest message that it names (less a minute); with nothing named, all of the open ones. '
-  'The newest p_limit of one session, p_total of all. With p_total 0 only positions, and last messages are cut.';
+  'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session '
+  'and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. '
+  '"sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in '
+  'p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty '
+  'p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, '
+  '"missed" is empty and last messages are truncated.';
 
 -- Marks and states ----------------------------------------------------------------------------------------
 
@@ -402,14 +397,14 @@ declare
   v_actor gre.actor := gre.require_actor();
   v_by text := case v_actor.role when 'player' then 'player' else 'staff' end;
   v_session public.gre_chat_sessions;
-  v_old bigint;
-  v_to bigint;
+  v_old_seq bigint;
+  v_new_seq bigint;
   v_now timestamptz;
   v_unread integer;
   v_data jsonb;
 begin
   if v_actor.role = 'service' then
-    perform gre.raise_http(403, 'act_as_required', 'only a person reads: name one in X-GRE-Act-As');
+    perform gre.raise_http(403, 'act_as_required', 'only a person can read: name one in X-GRE-Act-As');
   elsif p_up_to_seq is null or p_up_to_seq < 0 then
     perform gre.raise_http(400, 'seq_invalid', 'the seq must be a whole number from 0');
   end if;
@@ -422,26 +417,27 @@ begin
     perform gre.flush_session(p_session_id);
     select * into v_session from public.gre_chat_sessions where id = p_session_id;
   end if;
-  v_old := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
-  v_to := least(p_up_to_seq, v_session.last_seq);
-  if v_to <= v_old then
-    return jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_old, 'changed', false,
+  v_old_seq := case v_by when 'player' then v_session.player_read_seq else v_session.staff_read_seq end;
+  v_new_seq := least(p_up_to_seq, v_session.last_seq);
+  if v_new_seq <= v_old_seq then
+    return jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_old_seq, 'changed', false,
       'timestamp', gre.iso(case v_by when 'player' then v_session.player_read_at else v_session.staff_read_at end));
   end if;
   v_now := clock_timestamp();
   update public.gre_chat_messages set status = 'read'
-  where session_id = p_session_id and seq > v_old and seq <= v_to and status <> 'read'
+  where session_id = p_session_id and seq > v_old_seq and seq <= v_new_seq and status <> 'read'
     and (sender = 'player') = (v_by = 'staff');
   select count(*) into v_unread from public.gre_chat_messages
-  where session_id = p_session_id and seq > v_to and (sender = 'player') = (v_by = 'staff');
+  where session_id = p_session_id and seq > v_new_seq and (sender = 'player') = (v_by = 'staff');
   if v_by = 'player' then
-    update public.gre_chat_sessions set player_read_seq = v_to, player_read_at = v_now, unread_by_player = v_unread
+    update public.gre_chat_sessions set player_read_seq = v_new_seq, player_read_at = v_now, unread_by_player = v_unread
     where id = p_session_id;
   else
-    update public.gre_chat_sessions set staff_read_seq = v_to, staff_read_at = v_now, unread_by_staff = v_unread
+    update public.gre_chat_sessions set staff_read_seq = v_new_seq, staff_read_at = v_now, unread_by_staff = v_unread
     where id = p_session_id;
   end if;
-  v_data := jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_to, 'timestamp', gre.iso(v_now));
+  v_data := jsonb_build_object('session_id', p_session_id, 'by', v_by, 'up_to_seq', v_new_seq,
+                               'timestamp', gre.iso(v_now));
   perform gre.enqueue_event(array['pusher'], p_session_id::text, 'read',
                             v_data || jsonb_build_object('player_id', v_session.player_id));
   perform gre.notify_workers(array[p_session_id]);
@@ -449,7 +445,7 @@ begin
 end $$;
 comment on function public.gre_mark_read is
   'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", '
-  '"timestamp", "changed"}. Marks never go back.';
+  '"timestamp", "changed"}. Marks never decrease.';
 
 create function public.gre_set_session_status(
   p_session_id uuid, p_status text, p_staff_id text default null
@@ -469,7 +465,7 @@ begin
   end if;
   if p_status = 'assigned' then
     if v_staff is null then
-      perform gre.raise_http(400, 'staff_missing', 'to whom it is assigned must be said');
+      perform gre.raise_http(400, 'staff_missing', 'a staff id is required');
     elsif v_staff is distinct from v_actor.staff_id
       and not exists (select from public.gre_staff where staff_id = v_staff and active) then
       perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
@@ -497,15 +493,15 @@ exception when unique_violation then -- another session was opened meanwhile
   perform gre.raise_http(409, 'session_open', 'the player has another open session');
 end $$;
 comment on function public.gre_set_session_status is
-  'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (to nobody; reopens a closed '
+  'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (unassigned; reopens a closed '
   'session) or closed. Returns {"session": S}.';
 
 create function public.gre_close_session(p_player_id bigint) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_session public.gre_chat_sessions;
 begin
+  perform gre.require_staff();
   update public.gre_chat_sessions set status = 'closed' where player_id = p_player_id and status <> 'closed'
   returning * into v_session;
   return jsonb_build_object('session', case when v_session.id is not null then gre.session_json(v_session) end);
@@ -515,12 +511,10 @@ comment on function public.gre_close_session is
 
 create function public.gre_enable_player(p_player_id bigint, p_enabled boolean default true) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
-  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  elsif p_enabled is null then
+  perform gre.require_staff();
+  perform gre.check_player_id(p_player_id);
+  if p_enabled is null then
     perform gre.raise_http(400, 'enabled_invalid', 'enabled must be true or false');
   end if;
   insert into public.gre_chat_players as p (player_id, chat_enabled) values (p_player_id, p_enabled)
@@ -528,19 +522,20 @@ begin
     where p.chat_enabled is distinct from excluded.chat_enabled;
   return jsonb_build_object('player_id', p_player_id, 'enabled', p_enabled);
 end $$;
-comment on function public.gre_enable_player is 'Allows or forbids a player to write: {"player_id", "enabled"}.';
+comment on function public.gre_enable_player is 'Enables or disables a player''s chat: {"player_id", "enabled"}.';
 
 create function public.gre_enable_all_players() returns integer
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_count integer;
 begin
+  perform gre.require_staff();
   update public.gre_chat_players set chat_enabled = true, updated_at = clock_timestamp() where not chat_enabled;
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
-comment on function public.gre_enable_all_players is 'Enables every player. Returns how many were disabled.';
+comment on function public.gre_enable_all_players is
+  'Enables the chat of all players. Returns the number of players that were disabled.';
 
 create function public.gre_set_online_status(p_status text, p_expires_in numeric default null) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
@@ -551,7 +546,7 @@ declare
   v public.gre_online_status;
 begin
   if v_actor.staff_id is null then
-    perform gre.raise_http(403, 'act_as_required', 'only a person is online: name one in X-GRE-Act-As');
+    perform gre.raise_http(403, 'act_as_required', 'only a person can be online: name one in X-GRE-Act-As');
   elsif p_status is null or p_status not in ('online', 'away', 'offline') then
     perform gre.raise_http(400, 'status_unknown', 'status must be online, away or offline');
   end if;
@@ -566,54 +561,50 @@ begin
   return jsonb_build_object('staff_id', v.staff_id, 'display_name', v.display_name, 'status', v.status);
 end $$;
 comment on function public.gre_set_online_status is
-  'Sets the caller''s presence: {"staff_id", "display_name", "status"}. With p_expires_in (seconds) it becomes '
-  'offline unless it is set again.';
+  'Sets the caller''s presence: {"staff_id", "display_name", "status"}. p_expires_in: seconds after which the status '
+  'becomes offline unless it is set again.';
 
 -- Players and users ---------------------------------------------------------------------------------------
 
 create function public.gre_erase_player(p_player_id bigint) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '5s' as $$
 declare
-  v_actor gre.actor := gre.require_actor();
   v_sessions uuid[];
   v_lanes text[];
   v_pushes integer;
   v_messages integer;
-  -- OneSignal's external id of the player, as the relays make it (GRE_PUSH_PLAYER_EXTERNAL_ID).
-  v_external text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
+  v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
-  if v_actor.role not in ('admin', 'service') then
-    perform gre.raise_http(403, 'admin_only', 'only an admin may do this');
-  end if;
-  -- In the usual lock order: sessions, lanes, deliveries. A later settle writes no receipts for deliveries that are
-  -- gone; an earlier one has written them before the pushes are looked for.
+  perform gre.require_admin();
+  -- In the common lock order: sessions, lanes, deliveries. A settle that waits for these locks finds no deliveries and
+  -- writes no receipts; one that holds them has written its receipts before the pushes are deleted below.
   select coalesce(array_agg(s.id), '{}') into v_sessions from (
     select id from public.gre_chat_sessions where player_id = p_player_id order by id for update) s;
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  with gone as (
+  with deleted as (
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
       or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
-      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external]
+      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external_id]
     returning 'push:' || n.id as lane
   )
-  select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from gone;
+  select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
   delete from public.gre_chat_messages where session_id = any (v_sessions);
   get diagnostics v_messages = row_count;
   delete from public.gre_chat_sessions where id = any (v_sessions);
-  -- A disabled player stays disabled: that column is kept, and nothing else.
+  -- A disabled player stays disabled: only chat_enabled is kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
   return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
 end $$;
 comment on function public.gre_erase_player is
-  'Erases a player: messages, sessions, pushes and profile (but not that its chat is off). Admins and back ends. '
-  '{"messages", "sessions", "pushes"}. Pusher and OneSignal keep what they received.';
+  'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. For admins and back ends. '
+  'Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
 
 create function public.gre_link_user(
   p_user_id uuid, p_player_id bigint default null, p_staff_id text default null
@@ -624,7 +615,7 @@ begin
     perform gre.raise_http(403, 'service_only', 'only the back end may do this');
   elsif p_user_id is null or (p_player_id is not null and p_staff_id is not null)
     or p_player_id not between 1 and 9007199254740991 or char_length(p_staff_id) not between 1 and 128 then
-    perform gre.raise_http(400, 'link_invalid', 'a user is one player or one staff member');
+    perform gre.raise_http(400, 'link_invalid', 'a user can be one player or one staff member');
   end if;
   update public.gre_chat_players set user_id = null
   where user_id = p_user_id and player_id is distinct from p_player_id;
@@ -638,8 +629,8 @@ begin
   end if;
 end $$;
 comment on function public.gre_link_user is
-  'Maps a Supabase Auth user to a player or a staff member, for tokens without our claims; with neither, ends the '
-  'mapping. Back ends only.';
+  'Maps a Supabase Auth user to a player or a staff member, for tokens without gre-bridge''s claims. With neither, '
+  'removes the mapping. For back ends.';
 
 revoke execute on all functions in schema gre from public;
 grant execute on function gre.normalize_sender, gre.find_duplicate to authenticated, service_role;

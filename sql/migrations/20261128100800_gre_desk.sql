@@ -1,7 +1,8 @@
--- Functions of the staff's console: the queue, staff, players, operations, dead letters.
+-- Functions for the staff's console: the queue, staff, players, operations, dead letters.
+-- Depends on gre_foundation, gre_tables, gre_identity, gre_messages (gre.presence), gre_outbox and gre_operations.
 set local lock_timeout = '300ms';
 
--- Security definer: under row-level security a name could not be looked up in an index.
+-- Security definer: with row-level security, the search by name could not use an index.
 create function public.gre_session_queue(
   p_status text default null, p_assigned text default null, p_player text default null, p_limit integer default 50,
   p_cursor text default null
@@ -14,41 +15,40 @@ declare
   v_name text := lower(nullif(btrim(p_player), ''));
   v_player bigint := case when v_name ~ '^[0-9]{1,18}$' then v_name::bigint end;
   v_staff text := case p_assigned when 'me' then v_actor.staff_id when 'none' then null else p_assigned end;
-  v_free boolean := p_assigned = 'none';
-  v_part integer := -1; -- part in which the page before ended: 0 waiting, 1 answered, 2 closed
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_unassigned boolean := p_assigned = 'none';
+  v_group integer := -1; -- group in which the page before ended: 0 waiting, 1 answered, 2 closed
+  v_after record;
+  v_result jsonb;
 begin
   if p_status not in ('active', 'closed') then
     perform gre.raise_http(400, 'status_unknown', 'status must be active or closed');
   elsif p_cursor is not null then
-    if p_cursor !~ '^[012]_[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    if p_cursor !~ '^[012]_' then
       perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
     end if;
-    v_part := split_part(p_cursor, '_', 1)::integer;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 2)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 3)::uuid;
+    v_group := left(p_cursor, 1);
   end if;
-  -- Three ranges, each of an index in its own order. The planner sees the arguments: a range that cannot match is not
-  -- read.
+  v_after := gre.parse_cursor(substr(p_cursor, 3));
+  -- Three groups, each read in the order of an index. The planner knows the arguments, and skips a group that cannot
+  -- match.
   with page as (
-    (select s, 0 as part, s.waiting_since as at from public.gre_chat_sessions s
+    (select s, 0 as group_no, s.waiting_since as at from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is not null and (p_status is null or p_status = 'active')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and v_part <= 0 and (v_part < 0 or (s.waiting_since, s.id) > (v_at, v_id))
+      and v_group <= 0 and (v_group < 0 or (s.waiting_since, s.id) > (v_after.at, v_after.id))
     order by s.waiting_since, s.id limit v_limit + 1)
     union all
     (select s, 1, case when s.last_message_at is null then s.created_at else s.last_message_at end
     from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is null and (p_status is null or p_status = 'active')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and v_part <= 1 and (v_part < 1
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and v_group <= 1
+      and (v_group < 1 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                          < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1)
     union all
@@ -56,42 +56,43 @@ begin
     from public.gre_chat_sessions s
     where s.status = 'closed' and (p_status is null or p_status = 'closed')
       and (p_assigned is null
-        or case when v_free then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
+        or case when v_unassigned then s.assigned_staff_id is null else s.assigned_staff_id = v_staff end)
       and (v_name is null or s.player_id = v_player or lower(s.player_name) ^@ v_name)
-      and (v_part < 2
-        or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id) < (v_at, v_id))
+      and (v_group < 2 or (case when s.last_message_at is null then s.created_at else s.last_message_at end, s.id)
+                          < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1)
   ), numbered as (
-    select s, part, at, row_number() over (
-      order by part, case part when 0 then at end, case part when 0 then (s).id end, at desc, (s).id desc) as n
+    select s, group_no, at, row_number() over (
+      order by group_no, case group_no when 0 then at end, case group_no when 0 then (s).id end, at desc, (s).id desc)
+      as n
     from page
-  ), shown as (
-    select n, part, at, (s).id as id,
-      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as told
+  ), converted as (
+    select n, group_no, at, (s).id as id,
+      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as json
     from numbered where n <= v_limit + 1
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(told::text)) over (order by n) <= 1048576) as fits from shown
+    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
+    from converted
   )
   select jsonb_build_object(
-    'sessions', coalesce(jsonb_agg(told order by n) filter (where fits), '[]'),
+    'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
     'next', case when count(*) > count(*) filter (where fits) then (
-      select x.part || '_' || (extract(epoch from x.at) * 1000000)::bigint || '_' || x.id
+      select x.group_no || '_' || gre.format_cursor(x.at, x.id)
       from sized x where x.fits order by x.n desc limit 1) end)
-  into v_answer from sized;
-  return v_answer;
+  into v_result from sized;
+  return v_result;
 end $$;
 comment on function public.gre_session_queue is
-  'Sessions in the order of work: {"sessions": [S and "waiting_since"], "next": cursor | null}. Open ones that wait '
-  'for an answer, the longest waiting first; open ones that are answered, the latest first; closed ones, the latest '
-  'first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of '
-  'its name. A session that moves while one pages may be met twice or not at all.';
+  'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open '
+  'sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed '
+  'sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or '
+  'the start of its name. A session that changes between two pages can be listed twice or not at all.';
 
 create function public.gre_list_staff() returns jsonb
 language plpgsql stable set search_path = '' as $$
-declare
-  v_actor gre.actor := gre.require_staff();
 begin
+  perform gre.require_staff();
   return (
     select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
         'status', gre.presence(o.status, o.last_seen_at, o.expires_at))
@@ -99,34 +100,33 @@ begin
     from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id where s.active);
 end $$;
 comment on function public.gre_list_staff is
-  'Active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
+  'Lists active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
 
 create function public.gre_get_player(p_player_id bigint) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v public.gre_chat_players;
 begin
-  if p_player_id is null or p_player_id not between 1 and 9007199254740991 then
-    perform gre.raise_http(400, 'player_invalid', 'player_id must be a whole number from 1 to 9007199254740991');
-  end if;
+  perform gre.require_staff();
+  perform gre.check_player_id(p_player_id);
   select * into v from public.gre_chat_players where player_id = p_player_id;
   return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name,
     'enabled', coalesce(v.chat_enabled, true));
 end $$;
 comment on function public.gre_get_player is
-  'A player: {"player_id", "display_name", "enabled"}. Unknown players are enabled.';
+  'Returns a player: {"player_id", "display_name", "enabled"}. Players without a profile are enabled.';
 
 create function public.gre_operations() returns jsonb
 language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
 declare
-  v_actor gre.actor := gre.require_staff();
   v_now timestamptz := clock_timestamp();
   v_minute timestamptz := date_trunc('minute', v_now);
   v_first timestamptz := v_minute - interval '59 minutes';
-  v_sinks jsonb := gre.relay_stats();
+  v_sinks jsonb;
 begin
+  perform gre.require_staff();
+  v_sinks := gre.relay_stats();
   return jsonb_build_object(
     'backlog', (select coalesce(sum((x ->> 'pending')::bigint), 0) from jsonb_array_elements(v_sinks) x),
     'oldest_age_seconds', (select max((x ->> 'oldest_age')::numeric) from jsonb_array_elements(v_sinks) x),
@@ -134,11 +134,11 @@ begin
     'sinks', (
       select coalesce(jsonb_agg(jsonb_build_object('name', x -> 'sink', 'enabled', x -> 'enabled',
         'pending', x -> 'pending', 'dead', x -> 'dead',
-        'blocked', x -> 'lanes_blocked', 'oldest_age_seconds', x -> 'oldest_age', 'breaker', w.said -> 'breaker',
-        'last_error', w.said -> 'error') order by x ->> 'sink'), '[]')
+        'blocked', x -> 'lanes_blocked', 'oldest_age_seconds', x -> 'oldest_age', 'breaker', w.state -> 'breaker',
+        'last_error', w.state -> 'error') order by x ->> 'sink'), '[]')
       from jsonb_array_elements(v_sinks) x
       left join lateral (
-        select b.info -> 'sinks' -> (x ->> 'sink') as said from public.gre_relay_workers b
+        select b.info -> 'sinks' -> (x ->> 'sink') as state from public.gre_relay_workers b
         where b.seen_at > v_now - interval '1 minute' and b.info -> 'sinks' -> (x ->> 'sink') is not null
         order by array_position(array['open', 'half_open', 'closed'],
                                 b.info -> 'sinks' -> (x ->> 'sink') ->> 'breaker'), b.seen_at desc
@@ -153,14 +153,15 @@ begin
       from generate_series(v_first, v_minute, interval '1 minute') m (at)
       left join (
         select date_trunc('minute', d.settled_at) as at, count(*) as n from public.gre_relay_deliveries d
-        where d.state in ('done', 'expired') and d.state = 'done' and d.settled_at >= v_first -- both, for the index
+        -- The first condition makes the partial index usable.
+        where d.state in ('done', 'expired') and d.state = 'done' and d.settled_at >= v_first
         group by 1) c on c.at = m.at));
 end $$;
 comment on function public.gre_operations is
-  'State of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", '
-  '"blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}] that '
-  'relay, "per_minute": [{"minute", "count"}] done in the last 60 minutes}. A sink''s breaker: the worst that a '
-  'worker reported within the last minute.';
+  'Returns the state of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", '
+  '"dead", "blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", '
+  '"seen_seconds"}], "per_minute": [{"minute", "count"}] (deliveries done in each of the last 60 minutes)}. '
+  '"workers" are relay processes. "breaker" is the worst state that a worker reported within the last minute.';
 
 create function public.gre_dead_letters(
   p_sink text default null, p_limit integer default 50, p_cursor text default null
@@ -168,26 +169,20 @@ create function public.gre_dead_letters(
 language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
 declare
-  v_actor gre.actor := gre.require_admin();
   v_limit integer := least(greatest(coalesce(p_limit, 50), 1), 500);
-  v_at timestamptz;
-  v_id uuid;
-  v_answer jsonb;
+  v_after record;
+  v_result jsonb;
 begin
-  if p_cursor is not null then
-    if p_cursor !~ '^[0-9]{1,17}_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
-      perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
-    end if;
-    v_at := timestamptz 'epoch' + split_part(p_cursor, '_', 1)::bigint * interval '1 microsecond';
-    v_id := split_part(p_cursor, '_', 2)::uuid;
-  end if;
+  perform gre.require_admin();
+  v_after := gre.parse_cursor(p_cursor);
   with numbered as (
     select d.*, row_number() over (order by d.settled_at desc, d.id desc) as n
     from public.gre_relay_sinks k
     cross join lateral (
       select * from public.gre_relay_deliveries q
       where q.sink = k.name and q.state = 'dead'
-        and (v_id is null or q.settled_at <= v_at and (q.settled_at, q.id) < (v_at, v_id))
+        and (p_cursor is null
+          or q.settled_at <= v_after.at and (q.settled_at, q.id) < (v_after.at, v_after.id))
       order by q.settled_at desc, q.id desc limit v_limit + 1) d
     where p_sink is null or k.name = p_sink
   )
@@ -196,27 +191,25 @@ begin
       'session_id', case when d.event <> 'push' then d.lane_key end, 'message_id', d.message_id, 'attempts', d.attempts,
       'error', d.last_error, 'created_at', gre.iso(d.created_at)) order by d.n) filter (where d.n <= v_limit), '[]'),
     'next', case when count(*) > v_limit then (
-      select (extract(epoch from x.settled_at) * 1000000)::bigint || '_' || x.id
-      from numbered x where x.n = v_limit) end)
-  into v_answer from numbered d;
-  return v_answer;
+      select gre.format_cursor(x.settled_at, x.id) from numbered x where x.n = v_limit) end)
+  into v_result from numbered d;
+  return v_result;
 end $$;
 comment on function public.gre_dead_letters is
-  'Dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", '
-  '"created_at"}], "next": cursor | null}. Ids, never text. Admins only.';
+  'Lists dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", '
+  '"error", "created_at"}], "next": cursor | null}, without the text of messages. For admins.';
 
 create function public.gre_retry_dead(p_ids uuid[]) returns integer
 language plpgsql volatile security definer set search_path = '' as $$
-declare
-  v_actor gre.actor := gre.require_admin();
 begin
+  perform gre.require_admin();
   if p_ids is null or cardinality(p_ids) > 100 then
     perform gre.raise_http(400, 'ids_invalid', 'ids must be at most 100 ids of dead letters');
   end if;
   return gre.retry_dead(p_ids, false);
 end $$;
 comment on function public.gre_retry_dead is
-  'Retries at most 100 dead letters; returns how many. Deliveries that are not dead stay as they are. Admins only.';
+  'Retries at most 100 dead letters. Returns their number. Deliveries that are not dead are not changed. For admins.';
 
 revoke execute on function public.gre_session_queue, public.gre_list_staff, public.gre_get_player,
   public.gre_operations, public.gre_dead_letters, public.gre_retry_dead

@@ -1,8 +1,9 @@
--- Functions of the hub, which feeds the sockets of the API. Workers only.
+-- Functions for the hub, the part of the API process that reads for all its sockets. Only workers may call them.
+-- Depends on gre_foundation, gre_tables, gre_identity, gre_messages (gre.presence) and gre_outbox (JSON).
 set local lock_timeout = '300ms';
 
-create function public.gre_hub_news_v1(
-  p_known jsonb default '{}', p_sessions uuid[] default '{}', p_since timestamptz default null,
+create function public.gre_hub_changes_v1(
+  p_positions jsonb default '{}', p_sessions uuid[] default '{}', p_since timestamptz default null,
   p_epoch timestamptz default null,
   p_players bigint[] default null, p_limit integer default 200, p_bytes integer default 1000000
 ) returns jsonb
@@ -10,34 +11,33 @@ language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_ids uuid[] := p_sessions;
-  v_found jsonb[] := '{}';
-  v_left uuid[] := '{}';
+  v_changes jsonb[] := '{}';
+  v_skipped uuid[] := '{}';
   v_count integer := 0;
   v_bytes bigint := 0;
   v_entry jsonb;
   v record;
 begin
   perform gre.require_worker();
-  -- A query of its own, in the order of updated_at: together with the named ones, the index would be read from the
-  -- oldest session on.
+  -- A separate query, so that the index on updated_at is read from p_since on.
   if p_since is not null then
     v_ids := v_ids || array(
       select s.id from public.gre_chat_sessions s
       where s.updated_at > p_since and (p_players is null or s.player_id = any (p_players))
-        and s.rev > coalesce((p_known -> s.id::text ->> 1)::bigint, 0)
+        and s.rev > coalesce((p_positions -> s.id::text ->> 1)::bigint, 0)
       order by s.updated_at limit 500);
   end if;
   for v in
-    select s, k.known, coalesce((k.known ->> 0)::bigint, 0) as seq
+    select s, p.position, coalesce((p.position ->> 0)::bigint, 0) as seq
     from public.gre_chat_sessions s
-    cross join lateral (select p_known -> s.id::text as known) k
+    cross join lateral (select p_positions -> s.id::text as position) p
     where s.id = any (v_ids) and (p_players is null or s.player_id = any (p_players))
-      and s.rev > coalesce((k.known ->> 1)::bigint, 0)
+      and s.rev > coalesce((p.position ->> 1)::bigint, 0)
     order by s.updated_at limit 500
   loop
     v_count := v_count + 1;
     if v_bytes >= p_bytes then
-      v_left := v_left || (v.s).id;
+      v_skipped := v_skipped || (v.s).id;
       continue;
     end if;
     select jsonb_build_object('session', gre.session_json(v.s),
@@ -47,31 +47,32 @@ begin
         'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
     into v_entry
     from (
-      -- The first message always fits.
+      -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
         select m, octet_length(m.message) + 400 as size from public.gre_chat_messages m
-        where m.session_id = (v.s).id and m.seq > v.seq and (v.known is not null or m.created_at > p_epoch)
+        where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;
-    v_found := v_found || v_entry;
+    v_changes := v_changes || v_entry;
     v_bytes := v_bytes + pg_column_size(v_entry);
   end loop;
-  return jsonb_build_object('now', clock_timestamp(), 'more', v_count >= 500 or cardinality(v_left) > 0,
-    'left', to_jsonb(v_left),
-    'others', case when p_players is null then '[]' else (
+  return jsonb_build_object('now', clock_timestamp(), 'more', v_count >= 500 or cardinality(v_skipped) > 0,
+    'skipped', to_jsonb(v_skipped),
+    'other_sessions', case when p_players is null then '[]' else (
       select coalesce(jsonb_agg(s.id), '[]') from public.gre_chat_sessions s
       where s.id = any (p_sessions) and s.player_id <> all (p_players)) end,
-    'sessions', to_jsonb(v_found));
+    'sessions', to_jsonb(v_changes));
 end $$;
-comment on function public.gre_hub_news_v1 is
-  'What is newer than what a hub has told its sockets: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, '
-  'at], "player": [seq, at]}, "messages": [M], "more"}], "more", "left": [ids], "others": [ids]}. Of the sessions in '
-  'p_sessions and of those changed since p_since, those that are ahead of p_known ({id: [seq, rev]}); of a session '
-  'that p_known does not name, messages since p_epoch. p_players: only sessions of these players; "others" are the '
-  'rest of p_sessions. At most p_limit messages of a session, and about p_bytes in all; "left" are the sessions left '
-  'out. Stable: all of it is of one snapshot, so seq and rev belong together.';
+comment on function public.gre_hub_changes_v1 is
+  'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
+  '[seq, at], "player": [seq, at]}, "messages": [M], "more"}], "more", "skipped": [ids], "other_sessions": [ids]}. '
+  'Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: '
+  '[seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: '
+  'only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '
+  'messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries '
+  'use one snapshot, and seq and rev are consistent.';
 
--- Return those of p_identities that no longer hold: [{"sub", "role", "player_id", "staff_id"}] as gre_whoami told them.
--- sub is its user_id: null if the token itself, or X-GRE-Act-As, named the person.
+-- Return the elements of p_identities that are no longer valid: [{"sub", "role", "player_id", "staff_id"}], from
+-- gre_whoami. sub is its user_id: null if the token itself, or X-GRE-Act-As, carries the identity.
 create function gre.revoked_identities(p_identities jsonb) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 begin
@@ -80,14 +81,14 @@ begin
     from jsonb_array_elements(p_identities) i (x)
     cross join lateral (
       select nullif(i.x ->> 'sub', '') as sub, i.x ->> 'role' as role, i.x ->> 'staff_id' as staff_id,
-        (i.x ->> 'player_id')::bigint as player_id) w
-    left join public.gre_staff s on s.staff_id = w.staff_id
+        (i.x ->> 'player_id')::bigint as player_id) c
+    left join public.gre_staff s on s.staff_id = c.staff_id
     where case
-      when w.sub !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then true
-      when w.sub is not null then (
-        select row(m.role, m.player_id, m.staff_id) is distinct from row(w.role, w.player_id, w.staff_id)
-        from gre.mapped_actor(w.sub::uuid) m)
-      when w.staff_id is null then false
+      when c.sub !~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then true
+      when c.sub is not null then (
+        select row(m.role, m.player_id, m.staff_id) is distinct from row(c.role, c.player_id, c.staff_id)
+        from gre.mapped_actor(c.sub::uuid) m)
+      when c.staff_id is null then false
       when s.staff_id is null then exists (select from public.gre_staff)
       else not s.active end);
 end $$;
@@ -98,50 +99,48 @@ create function public.gre_hub_presence_v1(
 language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_now timestamptz := clock_timestamp();
-  v_lost jsonb;
+  v_revoked jsonb;
   v_staff text[];
 begin
   perform gre.require_worker();
   if jsonb_typeof(p_identities) is distinct from 'array' then
     perform gre.raise_http(400, 'identities_invalid', 'p_identities must be an array');
   end if;
-  v_lost := gre.revoked_identities(p_identities);
-  -- A socket that is about to be closed keeps nobody online, unless the same person has another one that may stay.
+  v_revoked := gre.revoked_identities(p_identities);
+  -- Staff with revoked identities only do not stay online: the caller closes their sockets.
   v_staff := array(
     select s from unnest(p_staff) s
-    where not exists (select from jsonb_array_elements(v_lost) x where x ->> 'staff_id' = s)
+    where not exists (select from jsonb_array_elements(v_revoked) x where x ->> 'staff_id' = s)
       or exists (select from jsonb_array_elements(p_identities) x
-                 where x ->> 'staff_id' = s and not v_lost @> jsonb_build_array(x)));
-  -- A read-only database still answers, so that readers can go on.
+                 where x ->> 'staff_id' = s and not v_revoked @> jsonb_build_array(x)));
+  -- On a read-only database, skip the writes and return the answer.
   if current_setting('transaction_read_only') = 'off' then
     update public.gre_online_status o set last_seen_at = v_now, expires_at = v_now + p_expires_in * interval '1 second',
       status = case o.status when 'offline' then 'online' else o.status end
     from (select staff_id from public.gre_online_status where staff_id = any (v_staff) and expires_at is not null
-          order by staff_id for no key update skip locked) mine
-    where o.staff_id = mine.staff_id;
-    -- expires_at stays: it tells expired from signed off. The statement above brings back who is here after all.
+          order by staff_id for no key update skip locked) l
+    where o.staff_id = l.staff_id;
+    -- Expire the others. Keep expires_at: it marks the status as expired, so that the statement above can restore it.
     update public.gre_online_status o set status = 'offline', updated_at = v_now
     from (select staff_id from public.gre_online_status where expires_at < v_now and status <> 'offline'
-          order by staff_id for no key update skip locked) late
-    where o.staff_id = late.staff_id;
+          order by staff_id for no key update skip locked) l
+    where o.staff_id = l.staff_id;
   end if;
   return jsonb_build_object(
     'online', (select coalesce(jsonb_agg(jsonb_build_object('staff_id', o.staff_id, 'display_name', o.display_name,
                                                             'status', o.status)
                                          order by o.staff_id), '[]') from public.gre_online_status o
                where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
-    'gone', (select coalesce(jsonb_agg(s.staff_id), '[]')
-             from public.gre_staff s where s.staff_id = any (p_staff) and not s.active),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
                  where p.player_id = any (p_players) and not p.chat_enabled),
-    'lost', v_lost);
+    'revoked', v_revoked);
 end $$;
 comment on function public.gre_hub_presence_v1 is
-  'Heartbeat of staff with sockets at a hub: {"online": [{"staff_id", "display_name", "status"}], "gone": [those of '
-  'p_staff who are no longer active], "disabled": [those of p_players], "lost": [those of p_identities that no '
-  'longer hold]}.';
+  'Heartbeat of the staff with sockets at a hub (p_staff): extends their presence by p_expires_in seconds. Returns '
+  '{"online": [{"staff_id", "display_name", "status"}], "disabled": [ids in p_players whose chat is disabled], '
+  '"revoked": [elements of p_identities that are no longer valid]}.';
 
 revoke execute on all functions in schema gre from public;
-revoke execute on function public.gre_hub_news_v1, public.gre_hub_presence_v1
+revoke execute on function public.gre_hub_changes_v1, public.gre_hub_presence_v1
   from public, anon, authenticated, service_role;
-grant execute on function public.gre_hub_news_v1, public.gre_hub_presence_v1 to service_role;
+grant execute on function public.gre_hub_changes_v1, public.gre_hub_presence_v1 to service_role;

@@ -1,12 +1,12 @@
--- Access: row-level security, grants on tables, the Realtime topic, the publication, the worker's role. Each other file
--- grants execute on its own functions.
+-- Access: row-level security, grants on tables, the Realtime topic, the publication, and the grants of role gre_worker.
+-- Each file grants execute on its own functions. Depends on all other files.
 set local lock_timeout = '300ms';
 select gre.lock_tables();
 
 -- Foreign policies and grants -----------------------------------------------------------------------------
--- Permissive policies are ORed: one legacy `for all using (true)` would undo every policy below. So policies and grants
--- that are not ours are dropped, and views read with the rights of their reader. `gre-bridge migrate --dry-run` lists
--- each beforehand (sql/adoption_plan.sql makes the same choices).
+-- Drop the project's own policies and grants on the chat's tables, and make views use the privileges of their reader:
+-- permissive policies are ORed, so one legacy `for all using (true)` would override all policies below.
+-- `gre-bridge migrate --dry-run` lists these changes beforehand (sql/adoption_plan.sql selects the same objects).
 do $$
 declare
   v_tables constant regclass[] := array['public.gre_chat_sessions', 'public.gre_chat_messages',
@@ -40,7 +40,7 @@ begin
     where d.refobjid = any (v_tables) and c.relkind = 'v' and pg_has_role(c.relowner, 'USAGE')
       and not coalesce(array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|1|yes)', false)
   loop
-    raise notice 'gre-bridge: view % is read with its reader''s rights from now on', v.relation;
+    raise notice 'gre-bridge: view % now uses the privileges of its reader (security_invoker)', v.relation;
     execute format('alter view %s set (security_invoker = true)', v.relation);
   end loop;
 end $$;
@@ -54,8 +54,8 @@ revoke all on public.gre_chat_sessions, public.gre_chat_messages, public.gre_onl
 grant select, insert, update, delete on public.gre_chat_sessions, public.gre_chat_messages, public.gre_online_status,
   public.push_notifications, public.gre_chat_players, public.gre_staff to service_role;
 
--- No statistics on text and names: they are samples of the values, survive an erase, and `Prefer: count=planned` uses
--- them for rows that the caller may not read.
+-- Collect no statistics on texts and names. Statistics contain samples of the values and outlive an erase, and
+-- `Prefer: count=planned` derives estimates from them for rows that the caller may not read.
 alter table public.gre_chat_messages
   alter column message set statistics 0,
   alter column sender_name set statistics 0,
@@ -73,7 +73,7 @@ alter table public.push_notifications
 -- Policies ------------------------------------------------------------------------------------------------
 -- One policy for each table, command and role. `(select f())` is evaluated once per statement.
 
--- Sessions: a player reads and opens its own; staff read all, open, assign and close.
+-- Sessions: players read and open their own; staff read all, and open, assign and close them.
 grant select, insert on public.gre_chat_sessions to authenticated;
 grant update (status, assigned_staff_id) on public.gre_chat_sessions to authenticated;
 create policy gre_sessions_read on public.gre_chat_sessions for select to authenticated
@@ -84,8 +84,8 @@ create policy gre_sessions_open on public.gre_chat_sessions for insert to authen
 create policy gre_sessions_update on public.gre_chat_sessions for update to authenticated
   using ((select gre.is_staff())) with check ((select gre.is_staff()));
 
--- Messages: insert-only. The policies read the row's own columns only: a policy that reads the sessions would refuse a
--- player's first message, whose session is opened inside the same statement.
+-- Messages: read and insert. The policies use only columns of the row. A policy that reads the sessions would refuse a
+-- player's first message, since the same statement opens its session.
 grant select, insert on public.gre_chat_messages to authenticated;
 create policy gre_messages_read on public.gre_chat_messages for select to authenticated
   using (player_id = (select gre.my_player_id()) or (select gre.is_staff()));
@@ -93,7 +93,7 @@ create policy gre_messages_send on public.gre_chat_messages for insert to authen
   with check (sender = 'player' and player_id = (select gre.my_player_id())
     or sender = 'staff' and (select gre.is_staff()) and sender_id = (select gre.my_staff_id()));
 
--- Presence: everybody in the chat reads it; staff write their own row.
+-- Presence: players and staff read it; staff write their own row.
 grant select, insert, update on public.gre_online_status to authenticated;
 create policy gre_presence_read on public.gre_online_status for select to authenticated
   using ((select (gre.current_actor()).role) in ('player', 'staff', 'admin'));
@@ -109,7 +109,7 @@ create policy gre_pushes_read on public.push_notifications for select to authent
 create policy gre_pushes_queue on public.push_notifications for insert to authenticated
   with check ((select gre.is_admin()) and status = 'queued' and delivery_id is null);
 
--- People: a player reads itself, staff read all; changes go through functions or a back end.
+-- Profiles and staff: players read their own profile, staff read all. Functions and back ends change them.
 grant select on public.gre_chat_players, public.gre_staff to authenticated;
 create policy gre_players_read on public.gre_chat_players for select to authenticated
   using (player_id = (select gre.my_player_id()) or (select gre.is_staff()));
@@ -118,7 +118,7 @@ create policy gre_staff_read on public.gre_staff for select to authenticated
 
 -- Realtime ------------------------------------------------------------------------------------------------
 
--- The topic of the wake-ups is for workers. Restrictive, so that no other policy on realtime.messages opens it.
+-- Close the topic of the wake-ups to users. Restrictive, so that no other policy on realtime.messages can open it.
 do $$
 begin
   if to_regclass('realtime.messages') is not null then
@@ -131,7 +131,7 @@ exception when insufficient_privilege or undefined_function or undefined_column 
   raise notice 'gre-bridge: could not put a policy on realtime.messages (%); see `gre-bridge doctor`', sqlerrm;
 end $$;
 
--- postgres_changes of messages: wake-ups where broadcasts do not work.
+-- Publish messages: postgres_changes are wake-ups where broadcasts do not work.
 do $$
 begin
   if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
@@ -157,9 +157,9 @@ begin
   grant execute on function public.gre_relay_claim_v1, public.gre_relay_settle_v1, public.gre_relay_exchange_v1,
     public.gre_relay_extend_v1, public.gre_relay_release_v1, public.gre_relay_stats_v1, public.gre_relay_listen_v1,
     public.gre_relay_unlisten_v1, public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,
-    public.gre_relay_status, public.gre_hub_news_v1, public.gre_hub_presence_v1, public.gre_schema_version
+    public.gre_relay_status, public.gre_hub_changes_v1, public.gre_hub_presence_v1, public.gre_schema_version
     to gre_worker;
-  -- For postgres_changes: Realtime sends a subscriber the rows that its role may read, here their keys alone.
+  -- For postgres_changes: Realtime sends a subscriber the rows and columns that its role may read.
   grant select (id, session_id, seq) on public.gre_chat_messages to gre_worker;
   create policy gre_messages_worker_read on public.gre_chat_messages for select to gre_worker using (true);
   if to_regclass('realtime.messages') is not null then
@@ -169,7 +169,7 @@ begin
       create policy gre_relay_for_workers on realtime.messages for all to gre_worker
         using (realtime.topic() in ('gre:relay', 'gre:relay:rows')) with check (realtime.topic() = 'gre:relay');
     exception when insufficient_privilege or undefined_function or undefined_column then
-      raise notice 'gre-bridge: could not open the wake-ups'' topic to role gre_worker (%)', sqlerrm;
+      raise notice 'gre-bridge: could not grant the topic of the wake-ups to role gre_worker (%)', sqlerrm;
     end;
   end if;
 end $$;

@@ -190,7 +190,7 @@ def table_attempts(victim: Victim, token: str) -> dict[str, httpx.Response]:
         "rpc disable": ask("POST", "rpc/gre_enable_player", {"p_player_id": b, "p_enabled": False}),
         "rpc erase": ask("POST", "rpc/gre_erase_player", {"p_player_id": b}),
         "rpc link": ask("POST", "rpc/gre_link_user", {"p_user_id": str(uuid.uuid4()), "p_player_id": b}),
-        "rpc hub": ask("POST", "rpc/gre_hub_news_v1", {"p_sessions": [victim.session]}),
+        "rpc hub": ask("POST", "rpc/gre_hub_changes_v1", {"p_sessions": [victim.session]}),
         "rpc claim": ask(
             "POST", "rpc/gre_relay_claim_v1", {"p_sink": "pusher", "p_token": str(uuid.uuid4())}
         ),

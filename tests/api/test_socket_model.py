@@ -157,7 +157,7 @@ class Chat:
 
     async def presence(self, **_: Any) -> Json:
         await self._pass()
-        return {"online": [], "disabled": [], "lost": []}
+        return {"online": [], "disabled": [], "revoked": []}
 
     async def news(
         self,
@@ -201,8 +201,8 @@ class Chat:
                 "now": self.now().isoformat(),
                 "sessions": few,
                 "more": bool(left),
-                "left": left,
-                "others": others,
+                "skipped": left,
+                "other_sessions": others,
             }
         )
 

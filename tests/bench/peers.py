@@ -109,7 +109,7 @@ async def floor(stop: asyncio.Event) -> None:
             job.add_done_callback(jobs.discard)
 
     async with channel("gre:relay", private=True) as bell:
-        bell.on_broadcast("ring", ring)
+        bell.on_broadcast("wakeup", ring)
         await subscribed(bell)
         ready()
         await stop.wait()

@@ -634,7 +634,7 @@ async def test_above_the_rate_row_changes_are_dropped_silently(postgres: Embedde
         await until(lambda: served.realtime.tenant.dropped["postgres_changes"] == 1)
         # Broadcasts have a counter of their own.
         await client.join("realtime:gre:relay", private=True, ref="2")
-        await db.execute("""select realtime.send('{}'::jsonb, 'ring', 'gre:relay', true)""")
+        await db.execute("""select realtime.send('{}'::jsonb, 'wakeup', 'gre:relay', true)""")
         assert (await client.read())["event"] == "broadcast"
         clock.empty()
         assert not changes.exceeded
@@ -646,7 +646,7 @@ async def test_above_the_rate_broadcasts_from_the_database_are_dropped_silently(
     postgres: EmbeddedPostgres, db: Any
 ) -> None:
     """Each counts once as sent and once for each client that is handed one."""
-    send = """select realtime.send('{"n":1}'::jsonb, 'ring', 'gre:relay', true)"""
+    send = """select realtime.send('{"n":1}'::jsonb, 'wakeup', 'gre:relay', true)"""
     clock = RateClock()
     async with serve(postgres, limits=Limits(events_per_second=10), **clock.options) as served:
         clients = [await served.client() for _ in range(2)]
@@ -714,7 +714,7 @@ async def test_a_client_that_floods_is_not_stopped_but_its_hearers_are(
         error = system("Too many messages per second", "flood", status="error", extension="system")
         assert await hearer.read() == error
         assert (await hearer.read())["event"] == "phx_close"
-        await db.execute("""select realtime.send('{}'::jsonb, 'ring', 'gre:relay', true)""")
+        await db.execute("""select realtime.send('{}'::jsonb, 'wakeup', 'gre:relay', true)""")
         await until(lambda: tenant.dropped["gre:relay"] == 1)
         await other.quiet(0.05)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/") as http:
@@ -787,19 +787,19 @@ async def test_broadcast_from_the_database(served: Served, db: Any) -> None:
     answer = await private.join("realtime:gre:relay", private=True)
     assert answer == reply({"postgres_changes": []}, topic="realtime:gre:relay")
     await public.join("realtime:gre:relay")
-    await db.execute("""select realtime.send('{"sessions":1}'::jsonb, 'ring', 'gre:relay', true)""")
+    await db.execute("""select realtime.send('{"sessions":1}'::jsonb, 'wakeup', 'gre:relay', true)""")
     frame = await private.read()
     id_ = frame["payload"]["meta"]["id"]
     assert re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", id_)
     payload = {
-        "event": "ring",
+        "event": "wakeup",
         "meta": {"id": id_},
         "payload": {"id": id_, "sessions": 1},
         "type": "broadcast",
     }
     assert frame == {"ref": None, "event": "broadcast", "payload": payload, "topic": "realtime:gre:relay"}
     await public.quiet(0.05)
-    await db.execute("""select realtime.send('{"id":7}'::jsonb, 'ring', 'gre:relay', false)""")
+    await db.execute("""select realtime.send('{"id":7}'::jsonb, 'wakeup', 'gre:relay', false)""")
     assert (await public.read())["payload"]["payload"] == {"id": 7}
     await private.quiet(0.05)
 
@@ -811,7 +811,7 @@ async def test_broadcast_from_the_database_takes_milliseconds(served: Served, db
         latencies = []
         for _ in range(60):
             sent = time.perf_counter()
-            await db.execute("""select realtime.send('{"sessions":1}'::jsonb, 'ring', 'gre:relay', true)""")
+            await db.execute("""select realtime.send('{"sessions":1}'::jsonb, 'wakeup', 'gre:relay', true)""")
             await client.read()
             latencies.append((time.perf_counter() - sent) * 1000)
         # 3 ms on an idle machine; the bound leaves room for a loaded one.
@@ -825,7 +825,7 @@ async def test_send_turns_its_errors_into_warnings(db: Any) -> None:
     db.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     async with db.transaction(force_rollback=True):
         await db.execute("set local role authenticated")
-        await db.execute("""select realtime.send('{}'::jsonb, 'ring', 'gre:relay')""")
+        await db.execute("""select realtime.send('{}'::jsonb, 'wakeup', 'gre:relay')""")
     assert len(notices) == 1
     assert notices[0].startswith("ErrorSendingBroadcastMessage: new row violates row-level security policy")
 
@@ -912,7 +912,7 @@ async def test_an_outage_of_postgresql_is_silence(postgres: EmbeddedPostgres) ->
             conn.execute("insert into gre_chat_messages (room) values ('back')")
             assert (await client.read())["payload"]["data"]["record"]["room"] == "back"
             for _ in range(50):
-                conn.execute("select realtime.send('{}'::jsonb, 'ring', 'out', false)")
+                conn.execute("select realtime.send('{}'::jsonb, 'wakeup', 'out', false)")
                 with contextlib.suppress(TimeoutError):
                     assert (await client.read(0.2))["event"] == "broadcast"
                     return
@@ -927,7 +927,7 @@ async def test_faults(served: Served, db: Any) -> None:
     assert await client.read() == system("broken", "x", status="error", extension="system")
     faults.deaf = True
     await db.execute("insert into gre_chat_messages (room) values ('unheard')")
-    await db.execute("select realtime.send('{}'::jsonb, 'ring', 'x', false)")
+    await db.execute("select realtime.send('{}'::jsonb, 'wakeup', 'x', false)")
     await client.quiet(0.3)
     faults.deaf = False
     faults.phx_close_all()
@@ -967,13 +967,13 @@ async def test_the_python_client(served: Served, db: Any) -> None:
         {"config": {"broadcast": {"ack": False, "self": False}, "presence": None, "private": True}},
     )
     channel.on_postgres_changes("INSERT", changes.append, table="gre_chat_messages", schema="public")
-    channel.on_broadcast("ring", bells.append)
+    channel.on_broadcast("wakeup", bells.append)
     channel.on_system(systems.append)
     try:
         await channel.subscribe(lambda state, _error: states.append(state))
         await until(lambda: systems)
         await db.execute("insert into gre_chat_messages (room) values ('py')")
-        await db.execute("""select realtime.send('{"sessions":[1]}'::jsonb, 'ring', 'gre:relay', true)""")
+        await db.execute("""select realtime.send('{"sessions":[1]}'::jsonb, 'wakeup', 'gre:relay', true)""")
         await until(lambda: changes and bells)
     finally:
         await client.close()
@@ -1007,7 +1007,7 @@ async def test_supabase_js(served: Served, db: Any, portal: Path) -> None:
                 if message["what"] == "posted":
                     await db.execute("insert into gre_chat_messages (room, score) values ('js', 12.5)")
                     await db.execute(
-                        """select realtime.send('{"sessions":[1]}'::jsonb, 'ring', 'gre:relay', true)"""
+                        """select realtime.send('{"sessions":[1]}'::jsonb, 'wakeup', 'gre:relay', true)"""
                     )
             assert await node.wait() == 0
     finally:
@@ -1021,6 +1021,6 @@ async def test_supabase_js(served: Served, db: Any, portal: Path) -> None:
         "js",
         12.5,
     )
-    assert heard["ring"]["payload"]["sessions"] == [1]
+    assert heard["wakeup"]["payload"]["sessions"] == [1]
     assert heard["typing"] == {"type": "broadcast", "event": "typing", "payload": {"who": "é"}}
     assert heard["http"]["payload"] == {"n": 1}

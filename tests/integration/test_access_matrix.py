@@ -96,7 +96,7 @@ gre_get_player                   x staff_only staff_only y y y staff_only y act_
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
-gre_hub_news_v1                     x x x x x y y y y y
+gre_hub_changes_v1                  x x x x x y y y y y
 gre_hub_presence_v1                 x x x x x y y y y y
 gre_relay_claim_v1                  x x x x x y y y y y
 gre_relay_settle_v1                 x x x x x y y y y y

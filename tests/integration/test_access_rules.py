@@ -51,14 +51,14 @@ gre_chat_messages     gre_worker     id,session_id,seq  -  -
 HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "message_json", "session_json", "normalize_sender", "find_duplicate",
+        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "normalize_sender", "find_duplicate",
         "presence",
     },
     "": {
         "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
         "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
         "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "people_after_change", "rate_limit_messages",
-        "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "format_cursor", "require_admin",
+        "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
     },
 }  # fmt: skip
@@ -74,7 +74,7 @@ DEFINERS = {
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
-        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_set_online_status", "gre_hub_news_v1", "gre_hub_presence_v1",
+        "gre_enable_all_players", "gre_erase_player", "gre_link_user", "gre_set_online_status", "gre_hub_changes_v1", "gre_hub_presence_v1",
         "gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_extend_v1", "gre_relay_release_v1", "gre_relay_stats_v1",
         "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
@@ -194,7 +194,7 @@ def test_nobody_hears_or_rings_the_relays_bell(shared: Database, caller: Caller)
         admin.execute(
             "create policy open on realtime.messages for all to public using (true) with check (true)"
         )
-        admin.execute("select realtime.send('{}', 'ring', 'gre:relay', true)")
+        admin.execute("select realtime.send('{}', 'wakeup', 'gre:relay', true)")
     ring = "insert into realtime.messages (topic, extension, payload, event, private) values (%s, 'broadcast', '{}', 'x', true)"
     with Door(shared, caller) as door:
         assert door.sql("select from realtime.messages where topic = 'gre:relay'") == []

@@ -251,7 +251,7 @@ def test_expire_needs_a_time(desk: Door) -> None:
 def test_ring_rings_and_does_nothing_else(conn: Conn, desk: Door) -> None:
     assert desk.call("gre_relay_notify_v1") is True
     rows = conn.execute("select topic, event, payload - 'id' as payload, private from realtime.messages").fetchall()  # fmt: skip
-    assert rows == [{"topic": "gre:relay", "event": "ring", "payload": {}, "private": True}]
+    assert rows == [{"topic": "gre:relay", "event": "wakeup", "payload": {}, "private": True}]
 
 
 def test_ring_says_when_there_is_no_bell(db: Database, desk: Door) -> None:

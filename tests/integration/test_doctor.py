@@ -399,7 +399,7 @@ async def test_live_hears_its_wakeup_beside_a_worker_that_is_busy_and_needs_none
 
     def all_awake() -> bool:
         row = conn.execute(
-            "select count(*) > 0 and bool_and(awake_until > clock_timestamp() + interval '0.8 s') as awake"
+            "select count(*) > 0 and bool_and(polls_until > clock_timestamp() + interval '0.8 s') as awake"
             " from gre.listeners where expires_at > clock_timestamp() and kind <> 'idle'"
         ).fetchone()
         return bool(row and row["awake"])
@@ -416,7 +416,7 @@ async def test_live_hears_its_wakeup_beside_a_worker_that_is_busy_and_needs_none
             load.join()
         hops = ["commit", "broadcast", "postgres_changes", "pusher", "onesignal"]
         assert [found[f"live: {hop}"].status for hop in hops] == ["ok"] * 5
-        row = conn.execute("select count(*) as n from gre.listeners where awake_until < now()").fetchone()
+        row = conn.execute("select count(*) as n from gre.listeners where polls_until < now()").fetchone()
         assert row == {"n": 0}, "the doctor's own registration is left"
 
 

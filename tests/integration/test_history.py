@@ -225,7 +225,15 @@ def test_a_player_lists_its_own_sessions_and_wrong_arguments_are_refused(chat: C
     for status in ("open", "", "ACTIVE"):
         assert refused(chat.staff, "gre_list_sessions", status=status) == (400, "status_unknown")
     key = uuid.UUID(int=1)
-    for cursor in ("", "1", f"1_{key}x", f"-1_{key}", f"1_{key}\n", f"{'9' * 18}_{key}", "1_'; drop table x"):
+    for cursor in (
+        "",
+        "1",
+        f"1_{key}x",
+        f"--1_{key}",
+        f"1_{key}\n",
+        f"{'9' * 18}_{key}",
+        "1_'; drop table x",
+    ):
         assert refused(chat.staff, "gre_list_sessions", cursor=cursor) == (400, "cursor_invalid")
     assert chat.staff.call("gre_list_sessions", cursor=f"{'9' * 17}_{key}", limit=-3)["next"] is not None
 

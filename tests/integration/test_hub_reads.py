@@ -31,7 +31,7 @@ class Hub:
 
     def ask(self, *ids: str) -> dict[str, Any]:
         """One question, applied; answers that a later one could not follow fail here."""
-        news = self.door.call("gre_hub_news_v1", known=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
+        news = self.door.call("gre_hub_changes_v1", positions=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
                               epoch=self.epoch, players=self.players, limit=self.limit)  # fmt: skip
         for item in news["sessions"]:
             key = item["session"]["id"]
@@ -120,25 +120,25 @@ def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
         hub = Hub(door)
         hub.epoch = one(clock, "select clock_timestamp()")
         a.call("gre_send_message", message="after")
-        (news,) = door.call("gre_hub_news_v1", sessions=[uuid.UUID(session)], epoch=hub.epoch)["sessions"]
+        (news,) = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], epoch=hub.epoch)["sessions"]
         assert [m["message"] for m in news["messages"]] == ["after"]
         (news,) = door.call(
-            "gre_hub_news_v1", known={session: [0, 0]}, sessions=[uuid.UUID(session)], epoch=hub.epoch
+            "gre_hub_changes_v1", positions={session: [0, 0]}, sessions=[uuid.UUID(session)], epoch=hub.epoch
         )["sessions"]
         assert [m["message"] for m in news["messages"]] == ["before", "after"]
         assert (
             door.call(
-                "gre_hub_news_v1", known={session: [2, 3]}, sessions=[uuid.UUID(session), uuid.uuid4()]
+                "gre_hub_changes_v1", positions={session: [2, 3]}, sessions=[uuid.UUID(session), uuid.uuid4()]
             )["sessions"]
             == []
         )
         s.call("gre_set_session_status", session_id=session, status="assigned")
-        (news,) = door.call("gre_hub_news_v1", known={session: [2, 3]}, sessions=[uuid.UUID(session)])[
+        (news,) = door.call("gre_hub_changes_v1", positions={session: [2, 3]}, sessions=[uuid.UUID(session)])[
             "sessions"
         ]
         assert (news["messages"], news["session"]["assigned_staff_id"]) == ([], "s1")
-        assert door.call("gre_hub_news_v1")["sessions"] == []
-        assert door.call("gre_hub_news_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
+        assert door.call("gre_hub_changes_v1")["sessions"] == []
+        assert door.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
 
 
 def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is_named(db: Database) -> None:
@@ -151,11 +151,13 @@ def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is
             " select g % 30 + 1, 'system', repeat('💬', 4000) from generate_series(1, 900) g"
         )
         ids = [str(row["id"]) for row in sessions(db)]
-        first = door.call("gre_hub_news_v1", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
+        first = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
         assert len(json.dumps(first, ensure_ascii=False).encode()) < 1_500_000
-        assert first["more"] and {*first["left"], *(i["session"]["id"] for i in first["sessions"])} == {*ids}
-        assert len(first["left"]) == 30 - len(first["sessions"])
-        (little,) = door.call("gre_hub_news_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
+        assert first["more"] and {*first["skipped"], *(i["session"]["id"] for i in first["sessions"])} == {
+            *ids
+        }
+        assert len(first["skipped"]) == 30 - len(first["sessions"])
+        (little,) = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
             "sessions"
         ]
         assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"

@@ -101,7 +101,7 @@ def lost(service: Door, *identities: dict[str, Any]) -> list[dict[str, Any]]:
     found = service.call(
         "gre_hub_presence_v1", staff=[], players=[], expires_in=60, identities=list(identities) or []
     )
-    return list(found["lost"])
+    return list(found["revoked"])
 
 
 def told(door: Door) -> dict[str, Any]:

@@ -376,7 +376,7 @@ def test_rule_7_the_bell_rings_for_players_and_carries_ids_only(db: Database) ->
     with db.connect("supabase_admin") as admin:
         rings = admin.execute("select topic, event, private, payload from realtime.messages").fetchall()
     assert len(rings) == 1
-    assert (rings[0]["topic"], rings[0]["event"], rings[0]["private"]) == ("gre:relay", "ring", True)
+    assert (rings[0]["topic"], rings[0]["event"], rings[0]["private"]) == ("gre:relay", "wakeup", True)
     assert rings[0]["payload"]["sessions"] == [str(row["session_id"])]
     assert "secret" not in str(rings[0]["payload"])
 
@@ -692,11 +692,11 @@ def test_nobody_but_the_worker_hears_or_rings_the_bell(db: Database) -> None:
         )
         admin.execute("grant all on realtime.messages to anon, authenticated")
         admin.execute(
-            "select realtime.send('{}', 'ring', 'gre:relay', true), realtime.send('{}', 'x', 'other', true)"
+            "select realtime.send('{}', 'wakeup', 'gre:relay', true), realtime.send('{}', 'x', 'other', true)"
         )
     with db.as_caller(PLAYER) as player:
         assert {r["topic"] for r in player.execute("select topic from realtime.messages")} == {"other"}
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             player.execute(
-                "insert into realtime.messages (topic, extension, event, payload, private) values ('gre:relay', 'broadcast', 'ring', '{}', true)"
+                "insert into realtime.messages (topic, extension, event, payload, private) values ('gre:relay', 'broadcast', 'wakeup', '{}', true)"
             )

@@ -113,7 +113,7 @@ def test_no_other_answer_shows_it(db: Database, a: Door, s: Door) -> None:
             a.call("gre_catch_up"),
             s.call("gre_chat_history", session_id=session, sessions=True),
             s.call("gre_set_session_status", session_id=session, status="assigned"),
-            service.call("gre_hub_news_v1", known={}, sessions=[], since="2001-01-01"),
+            service.call("gre_hub_changes_v1", positions={}, sessions=[], since="2001-01-01"),
             service.call("gre_relay_claim_v1", sink="pusher", token=session),
             s.call("gre_close_session", player_id=29),
         ]

@@ -113,8 +113,8 @@ def test_the_functions_work_on_an_adopted_project(supabase_db: Database, layout:
             == "s77"
         )
         news = hub.call(
-            "gre_hub_news_v1",
-            known={sent["session_id"]: [sent["seq"] - 1, 0]},
+            "gre_hub_changes_v1",
+            positions={sent["session_id"]: [sent["seq"] - 1, 0]},
             sessions=[uuid.UUID(sent["session_id"])],
         )
         assert [m["seq"] for m in news["sessions"][0]["messages"]] == [sent["seq"], reply["seq"]]

@@ -24,7 +24,7 @@ def spent(stack: StackProcess) -> bool:
     """Whether a wake-up that is sent now is dropped."""
     before = dropped(stack)
     with stack.db() as conn:
-        conn.execute("select realtime.send('{}', 'ring', 'gre:relay', true)")
+        conn.execute("select realtime.send('{}', 'wakeup', 'gre:relay', true)")
     time.sleep(0.2)
     return dropped(stack) > before
 

@@ -187,13 +187,16 @@ def test_the_hubs_news(large: Database) -> None:
     behind = {row["id"]: [row["last_seq"] - 2, row["rev"] - 2] for row in found}
     since = found[100]["updated_at"]
     with Meter(large, SERVICE) as meter:
-        assert meter.reads("gre_hub_news_v1", 150, known=known, since=since)["sessions"] == []
+        assert meter.reads("gre_hub_changes_v1", 150, positions=known, since=since)["sessions"] == []
         assert (
-            meter.reads("gre_hub_news_v1", 150, known=known, since=since, players=[1, 2, 3])["sessions"] == []
+            meter.reads("gre_hub_changes_v1", 150, positions=known, since=since, players=[1, 2, 3])[
+                "sessions"
+            ]
+            == []
         )
-        news = meter.reads("gre_hub_news_v1", 1000, known=behind, since=since, epoch=since)
+        news = meter.reads("gre_hub_changes_v1", 1000, positions=behind, since=since, epoch=since)
         assert [len(item["messages"]) for item in news["sessions"]] == [2] * 100
         named = meter.reads(
-            "gre_hub_news_v1", 60, known=behind, sessions=[uuid.UUID(row["id"]) for row in found[:5]]
+            "gre_hub_changes_v1", 60, positions=behind, sessions=[uuid.UUID(row["id"]) for row in found[:5]]
         )
         assert len(named["sessions"]) == 5

@@ -55,7 +55,7 @@ def admin(db: Database) -> Any:
         yield conn
 
 
-def test_each_message_wakes_while_nobody_is_known(admin: Any) -> None:
+def test_each_message_is_broadcast_without_listeners(admin: Any) -> None:
     write(admin)
     write(admin)
     assert sent(admin) == 2
@@ -112,7 +112,7 @@ def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
     write(admin)
     assert sent(admin) == before
     admin.execute(
-        "update gre.listeners set expires_at = now() - interval '2 minutes' where awake_until < now()"
+        "update gre.listeners set expires_at = now() - interval '2 minutes' where polls_until < now()"
     )
     assert listen(worker, uuid.uuid4())["listeners"] == 2
     assert admin.execute("select count(*) as n from gre.listeners").fetchone()["n"] == 2

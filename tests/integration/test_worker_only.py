@@ -44,7 +44,7 @@ CALLS = {
     "gre_relay_reconcile": "select gre_relay_reconcile()",
     "gre_relay_expire": "select gre_relay_expire(now())",
     "gre_relay_prune": "select gre_relay_prune('1 day')",
-    "gre_hub_news_v1": "select gre_hub_news_v1()",
+    "gre_hub_changes_v1": "select gre_hub_changes_v1()",
     "gre_hub_presence_v1": "select gre_hub_presence_v1('{}', '{}', 45)",
 }
 

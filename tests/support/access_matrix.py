@@ -208,7 +208,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
     "gre_dead_letters": (lambda _: {}, lambda r, _: r["dead"] == []),
     "gre_retry_dead": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
-    "gre_hub_news_v1": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),
+    "gre_hub_changes_v1": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),
     "gre_hub_presence_v1": (lambda s: {"staff": [s.staff], "players": [s.player], "expires_in": 10}, lambda r, _: "online" in r),
     "gre_relay_claim_v1": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: len(r["lanes"]) == 2),
     "gre_relay_settle_v1": (lambda s: {"sink": s.sink, "results": Jsonb([])}, lambda r, _: r["busy"] == []),

@@ -114,7 +114,7 @@ class PhoenixServer:
 
     async def broadcast(self, body: Json, *, topic: str = "gre:relay", private: bool = True) -> None:
         """What `realtime.send` does."""
-        payload = {"type": "broadcast", "event": "ring", "payload": body, "meta": {"id": "1"}}
+        payload = {"type": "broadcast", "event": "wakeup", "payload": body, "meta": {"id": "1"}}
         for channel in self.live(topic):
             if channel.private == private:
                 await channel.send("broadcast", payload)

@@ -85,7 +85,9 @@ class Rubbish:
         )
         payload = choice(
             [
-                self.object(type="broadcast", event=choice(["ring", "typing", self.value(1)]), payload=told),
+                self.object(
+                    type="broadcast", event=choice(["wakeup", "typing", self.value(1)]), payload=told
+                ),
                 self.object(ids=[1], data=self.object(type="INSERT", record=row, errors=self.value(1))),
             ]
         )

@@ -269,10 +269,10 @@ async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer)
         it.rings.clear()
         rows = server.live(":rows")[0]
         assert not rows.private
-        for name in ("typing", "ring"):
+        for name in ("typing", "wakeup"):
             await rows.send("broadcast", {"type": "broadcast", "event": name, "payload": {"sessions": [S2]}})
         rows.topic = "phoenix"
-        await rows.send("broadcast", {"type": "broadcast", "event": "ring", "payload": {"sessions": [S2]}})
+        await rows.send("broadcast", {"type": "broadcast", "event": "wakeup", "payload": {"sessions": [S2]}})
         await server.insert({"session_id": S2})
         rows.topic = "realtime:GRE:relay:rows"
         await server.insert({"session_id": S2})

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping
 
 from gre_bridge.api.pacing import ReadSize
-from gre_bridge.db.answers import HubNews
+from gre_bridge.db.answers import HubChanges
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
 
@@ -24,8 +24,8 @@ class CatchUpReads:
         self._size = ReadSize(sessions=50, messages=100, size=256 * 1024)
         self._readers = asyncio.Semaphore(READERS)
 
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubNews:
-        """Read what is newer than these seqs, as `gre_hub_news_v1` answers; of this player's sessions only, or of all."""
+    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
+        """Read what is newer than these seqs, as `gre_hub_changes_v1` answers; of this player's sessions only, or of all."""
         size = self._size
         async with self._readers:
             asked = dict(itertools.islice(positions.items(), size.sessions))
@@ -41,4 +41,4 @@ class CatchUpReads:
                 size.halve()
                 raise
             size.grow()
-        return {**found, "left": [*found["left"], *(key for key in positions if key not in asked)]}
+        return {**found, "skipped": [*found["skipped"], *(key for key in positions if key not in asked)]}

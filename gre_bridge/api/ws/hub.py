@@ -253,7 +253,7 @@ class Hub:
                     self._note(entry)
             written = [] if beginning else await self._tell_each(news["sessions"])
             # (Of everything, what was left out is found again by the next look.)
-            rest = named & set(news["left"])
+            rest = named & set(news["skipped"])
             rest |= {entry["session"]["id"] for entry in news["sessions"] if entry["more"]}
         except Exception:
             self._size.halve()
@@ -263,7 +263,7 @@ class Hub:
         self._size.grow()
         self._named |= rest
         if whom is not None and whom == self.audience.players() and len(self._foreign) < FOREIGN:
-            self._foreign |= set(news["others"])
+            self._foreign |= set(news["other_sessions"])
         if everything:
             self._everything |= since is None or more
             if not more:

@@ -153,7 +153,8 @@ class PresenceTracker:
         self.online = online
         disabled = set(found["disabled"])
         lost = {
-            tuple(claim[name] for name in ("sub", "role", "player_id", "staff_id")) for claim in found["lost"]
+            tuple(claim[name] for name in ("sub", "role", "player_id", "staff_id"))
+            for claim in found["revoked"]
         }
         for one in self._here():
             if tuple(one.identity.claim.values()) in lost:

@@ -19,7 +19,7 @@ import structlog
 from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.presence import READ_BY, News
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
-from gre_bridge.db.answers import CatchUp, HubNews, Message, SessionNews
+from gre_bridge.db.answers import CatchUp, HubChanges, Message, SessionNews
 from gre_bridge.db.users import Identity
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
@@ -43,8 +43,8 @@ RETRY, RETRY_MAX = 0.25, 2.0
 class Source(Protocol):
     """Where a socket reads what it was not told."""
 
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubNews:
-        """Read what is newer than these seqs, as `gre_hub_news_v1` answers."""
+    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
+        """Read what is newer than these seqs, as `gre_hub_changes_v1` answers."""
 
 
 @dataclass(slots=True)
@@ -262,7 +262,7 @@ class Subscriber:
                 {key: self._behind[key].seq for key in asked}, self.identity.player_id
             )
             entries = {entry["session"]["id"]: entry for entry in found["sessions"]}
-            left = set(found["left"])
+            left = set(found["skipped"])
         except BaseException:
             for key, news in taken.items():
                 self._behind[key].news |= news

@@ -11,7 +11,7 @@ const channel = client.channel('gre:relay', { config: { private: true, broadcast
 const tell = async (what, detail) => {
   console.log(JSON.stringify({ what, detail }))
   heard.add(what)
-  if (['row', 'ring', 'typing', 'http'].every((name) => heard.has(name))) {
+  if (['row', 'wakeup', 'typing', 'http'].every((name) => heard.has(name))) {
     console.log(JSON.stringify({ what: 'left', detail: await client.removeChannel(channel) }))
     process.exit(0)
   }
@@ -19,7 +19,7 @@ const tell = async (what, detail) => {
 
 channel
   .on('postgres_changes', { event: 'INSERT', schema: 'public', table: 'gre_chat_messages' }, (row) => tell('row', row))
-  .on('broadcast', { event: 'ring' }, (message) => tell('ring', message))
+  .on('broadcast', { event: 'wakeup' }, (message) => tell('wakeup', message))
   .on('broadcast', { event: 'typing' }, (message) => tell('typing', message))
   .on('broadcast', { event: 'http' }, (message) => tell('http', message))
   .on('system', {}, async (message) => {
