@@ -1,6 +1,6 @@
 /** What staff do with a session and its player: take it, hand it over, close it, open it again; stop the player from writing. */
 
-import { type Api, ApiError } from './api'
+import { type Api, ApiError, type SessionStatus } from './api'
 import type { Outbox } from './outbox'
 import type { Queue } from './queue'
 import type { PlayerId, Session } from './types'
@@ -20,7 +20,7 @@ export class Actions {
   ) {}
 
   /** Change a session: `assigned` (to `staffId`, or to me), `active` (nobody's, open), `closed`. */
-  change(id: string, status: 'assigned' | 'active' | 'closed', staffId?: string): Promise<void> {
+  change(id: string, status: SessionStatus, staffId?: string): Promise<void> {
     return this.attempt(async () => {
       this.changing.add(id)
       if (status === 'closed') this.closedHere.add(id)

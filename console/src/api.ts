@@ -1,7 +1,7 @@
-/** The REST door: one call for each path the console uses. It keeps no state but the server's clock. */
+/** The client of REST: one method for each path that the console uses. Its only state is the server's clock. */
 
 import type { Life } from './life'
-import type { Colleague, DeadLetter, Message, Operations, PlayerId, Queued, Session } from './types'
+import type { Answer, Body, PlayerId, Query } from './types'
 
 const WITHIN = 15_000
 
@@ -22,14 +22,8 @@ export class ApiError extends Error {
   }
 }
 
-export type Status = 'active' | 'closed'
-export interface QueueQuery {
-  status?: Status
-  assigned?: string
-  player?: string
-  limit?: number
-  cursor?: string
-}
+export type QueueQuery = Query<'listQueue'>
+export type SessionStatus = Body<'setSessionStatus'>['status']
 
 export class Api {
   /** What to add to this machine's clock to have the server's, in milliseconds. */
@@ -47,49 +41,49 @@ export class Api {
     return Date.now() + this.skew
   }
 
-  queue(query: QueueQuery): Promise<{ sessions: Queued[]; next: string | null }> {
+  queue(query: QueueQuery): Promise<Answer<'listQueue'>> {
     return this.call('GET', `/api/gre-admin/queue${search(query)}`)
   }
 
-  messages(
-    session: string,
-    query: { limit?: number; before_seq?: number; after_seq?: number },
-  ): Promise<{ session: Session; messages: Message[]; has_more: boolean }> {
+  messages(session: string, query: Query<'listSessionMessages'>): Promise<Answer<'listSessionMessages'>> {
     return this.call('GET', `/api/gre-admin/messages/${encodeURIComponent(session)}${search(query)}`)
   }
 
-  reply(session: string, id: string, message: string): Promise<{ message: Message }> {
-    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message })
+  reply(session: string, id: string, message: string): Promise<Answer<'sendReply'>> {
+    const body: Body<'sendReply'> = { sessionId: session, id, message }
+    return this.call('POST', '/api/gre-admin/reply', body)
   }
 
   /** `assigned` to `staffId` (the caller by default), `active` (nobody's, reopened), or `closed`. */
-  setStatus(session: string, status: 'assigned' | 'active' | 'closed', staffId?: string): Promise<{ session: Session }> {
-    const path = `/api/gre-admin/session/${encodeURIComponent(session)}/status`
-    return this.call('PUT', path, staffId === undefined ? { status } : { status, staffId })
+  setStatus(session: string, status: SessionStatus, staffId?: string): Promise<Answer<'setSessionStatus'>> {
+    const body: Body<'setSessionStatus'> = staffId === undefined ? { status } : { status, staffId }
+    return this.call('PUT', `/api/gre-admin/session/${encodeURIComponent(session)}/status`, body)
   }
 
-  staff(): Promise<{ staff: Colleague[] }> {
+  staff(): Promise<Answer<'listStaff'>> {
     return this.call('GET', '/api/gre-admin/staff')
   }
 
-  player(id: PlayerId): Promise<{ player: { playerId: PlayerId; displayName: string | null; enabled: boolean } }> {
+  player(id: PlayerId): Promise<Answer<'getPlayer'>> {
     return this.call('GET', `/api/gre-admin/player/${id}`)
   }
 
-  enablePlayer(id: PlayerId, enabled: boolean): Promise<{ enabled: boolean }> {
-    return this.call('POST', `/api/gre-chat/enable-player/${id}`, { enabled })
+  enablePlayer(id: PlayerId, enabled: boolean): Promise<Answer<'enablePlayer'>> {
+    const body: Body<'enablePlayer'> = { enabled }
+    return this.call('POST', `/api/gre-chat/enable-player/${id}`, body)
   }
 
-  operations(): Promise<Operations> {
+  operations(): Promise<Answer<'getOperations'>> {
     return this.call('GET', '/api/gre-admin/operations')
   }
 
-  dead(cursor?: string): Promise<{ dead: DeadLetter[]; next: string | null }> {
+  dead(cursor?: string): Promise<Answer<'listDeadLetters'>> {
     return this.call('GET', `/api/gre-admin/dead${search({ limit: 50, cursor })}`)
   }
 
-  retryDead(ids: string[]): Promise<{ count: number }> {
-    return this.call('POST', '/api/gre-admin/dead/retry', { ids })
+  retryDead(ids: string[]): Promise<Answer<'retryDeadLetters'>> {
+    const body: Body<'retryDeadLetters'> = { ids }
+    return this.call('POST', '/api/gre-admin/dead/retry', body)
   }
 
   private async call<T>(method: string, path: string, body?: unknown): Promise<T> {

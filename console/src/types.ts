@@ -1,86 +1,44 @@
-/** The shapes of REST and WebSocket that the console uses; docs/rest.md and docs/websocket.md say what they mean. */
+/**
+ * The types of what the server sends. Those of REST come from docs/openapi.json (openapi.d.ts, `npm run types`); the
+ * frames of the WebSocket are written here, as docs/websocket.md describes them.
+ */
 
-export type Sender = 'player' | 'staff' | 'system'
-export type Mark = 'sent' | 'delivered' | 'read'
-export type Presence = 'online' | 'away' | 'offline'
-export type Role = 'staff' | 'admin'
+import type { components, operations } from './openapi'
 
 /** A number; text where it is larger than numbers are exact. */
 export type PlayerId = number | string
 
-export interface Message {
-  id: string
-  seq: number
-  session_id: string
-  player_id: PlayerId
-  player_name: string | null
-  message: string
-  sender: Sender
-  sender_name: string | null
-  status: Mark
-  timestamp: string
-}
+/** JSON as `exactJson` reads it: players' numbers may be text. */
+type Exact<T> = T extends (infer Item)[]
+  ? Exact<Item>[]
+  : T extends object
+    ? { [Key in keyof T]: Key extends 'player_id' | 'playerId' ? PlayerId : Exact<T[Key]> }
+    : T
 
-export interface Session {
-  id: string
-  player_id: PlayerId
-  player_name: string | null
-  status: 'active' | 'closed'
-  assigned_staff_id: string | null
-  last_seq: number
-  rev: number
-  unread_by_staff: number
-  last_message: string | null
-  last_message_at: string | null
-  created_at: string
-  closed_at: string | null
-  /** By whom it was closed: `staff`, `player`, `idle`, `system`. Older servers do not say. */
-  closed_by?: string | null
-}
+type Schema<Name extends keyof components['schemas']> = Exact<components['schemas'][Name]>
+type Content<T> = T extends { content: { 'application/json': infer Body } } ? Body : never
+type Answers<T> = { [Status in keyof T]: Status extends 200 | 201 ? Content<T[Status]> : never }[keyof T]
 
-/** A session as the queue tells it: since when its player waits for an answer. */
-export interface Queued extends Session {
-  waiting_since: string | null
-}
+/** What an operation of REST answers when it succeeds. */
+export type Answer<Id extends keyof operations> = Exact<Answers<operations[Id]['responses']>>
+/** The parameters of an operation's query. */
+export type Query<Id extends keyof operations> = NonNullable<operations[Id]['parameters']['query']>
+/** What an operation takes as its body. */
+export type Body<Id extends keyof operations> = Content<NonNullable<operations[Id]['requestBody']>>
 
-export interface Colleague {
-  staffId: string
-  displayName: string | null
-  role: Role
-  status: Presence
-}
+export type Message = Schema<'Message'>
+/** `closed_by`, which not every server sends: `staff`, `player`, `idle`, `system`. */
+export type Session = Schema<'Session'> & { closed_by?: string | null }
+/** A session as the queue has it: since when its player waits for an answer. */
+export type Queued = Schema<'Waiting'> & Session
+export type Colleague = Schema<'StaffMember'>
+export type SinkState = Schema<'SinkState'>
+export type Operations = Schema<'Operations'>
+export type DeadLetter = Schema<'DeadLetter'>
 
-export interface SinkState {
-  name: string
-  enabled: boolean
-  pending: number
-  dead: number
-  blocked: number
-  oldest_age_seconds: number | null
-  breaker: 'closed' | 'open' | 'half-open' | null
-  last_error?: string | null
-}
-
-export interface Operations {
-  backlog: number
-  oldest_age_seconds: number
-  dead: number
-  sinks: SinkState[]
-  feed: string | null
-  workers: { host: string; version: string; seen_seconds: number }[]
-  per_minute: { minute: string; count: number }[]
-}
-
-export interface DeadLetter {
-  id: string
-  sink: string
-  event: string
-  sessionId: string | null
-  messageId: string | null
-  attempts: number
-  error: string | null
-  created_at: string
-}
+export type Presence = Colleague['status']
+export type Role = Colleague['role']
+export type Mark = Message['status']
 
 /** What the server says on the socket. Types that are not here are ignored. */
 export type Frame =

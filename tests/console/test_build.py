@@ -1,15 +1,14 @@
-"""What is committed under gre_bridge/ is what the console's source gives, byte for byte."""
+"""The committed files equal what the console's source and docs/openapi.json give; its TypeScript tests pass."""
 
 from __future__ import annotations
 
-import functools
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.support import npm
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "console"
@@ -27,48 +26,32 @@ def _contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@functools.cache
-def _npm() -> str:
-    """npm; skips the test where Node.js is missing or too old."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip(f"Node.js {NODE[0]}.{NODE[1]} or newer with npm is not here: the console cannot be built")
-    said = subprocess.run(
-        ["node", "--version"], capture_output=True, text=True, check=True, timeout=20
-    ).stdout
-    version = tuple(int(part) for part in said.strip().lstrip("v").split("."))
-    if version < NODE:
-        pytest.skip(f"Node.js {said.strip()} is here, Vite needs {NODE[0]}.{NODE[1]} or newer")
-    return npm
+@pytest.fixture(scope="module")
+def source() -> Path:
+    """The folder of the console's source, with its packages installed."""
+    npm.node_modules(SOURCE, NODE)
+    return SOURCE
 
 
-def _run(folder: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-
-
-def test_the_committed_files_are_what_the_source_gives(tmp_path: Path) -> None:
-    npm = _npm()
-    source = tmp_path / "console"
-    shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("node_modules"))
-    _run(source, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-    _run(source, npm, "run", "check")
+def test_the_committed_files_are_what_the_source_gives(source: Path, tmp_path: Path) -> None:
+    npm.run(source, "npm", "run", "check")
     for config, committed in BUILT.items():
         folder = tmp_path / committed.name / "out"
-        _run(
-            source,
-            npm,
-            "exec",
-            "--",
-            "vite",
-            "build",
-            "--config",
-            config,
-            "--outDir",
-            str(folder),
-            "--emptyOutDir",
-        )
+        npm.run(
+            source, "node_modules/.bin/vite", "build", "--config", config, "--outDir", str(folder), "--emptyOutDir"
+        )  # fmt: skip
         assert _contents(folder) == _contents(committed), f"{committed} is old: run `make console`"
+
+
+def test_the_types_of_rest_are_those_of_the_openapi_document(source: Path, tmp_path: Path) -> None:
+    written = tmp_path / "openapi.d.ts"
+    npm.run(source, "node", "types.mjs", str(written))
+    committed = SOURCE / "src/openapi.d.ts"
+    assert written.read_text() == committed.read_text(), f"{committed} is old: run `make console`"
+
+
+def test_the_typescript_tests_pass(source: Path) -> None:
+    assert "passed" in npm.run(source, "npm", "test")
 
 
 def test_the_lock_names_no_address_and_the_packages_are_exact() -> None:
@@ -80,7 +63,8 @@ def test_the_lock_names_no_address_and_the_packages_are_exact() -> None:
     given = json.loads((SOURCE / "package.json").read_text())
     assert list(given["dependencies"]) == ["preact"]
     versions = {**given["dependencies"], **given["devDependencies"]}
-    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions.values())
+    exact = r"(npm:[a-z-]+@)?\d+\.\d+\.\d+"
+    assert all(re.fullmatch(exact, version) for version in versions.values())
 
 
 def test_no_view_writes_html_and_nothing_inline_is_built() -> None:

@@ -5,11 +5,8 @@ Whatever a test waits for has a bound. What the portals do is in their own files
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from gre_bridge.devstack.keys import Keys
+from tests.support import npm
 
 HERE = Path(__file__).parent
 WITHIN = 20.0
 """Seconds that anything may take on a loaded machine."""
-NODE = 20
+NODE = (20, 0)
 """The oldest Node.js that supabase-js 2.109 supports."""
 PUBLIC = (
     "SUPABASE_URL",
@@ -44,30 +41,9 @@ Guide = dict[tuple[str, str], str]
 """The code of each snippet of docs/portals.md, by language and name."""
 
 
-@functools.cache
 def node_modules() -> Path:
-    """The installed JavaScript packages; skips the test where Node.js is missing or too old."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip(
-            f"Node.js {NODE} or newer with npm is not here: supabase-js and pusher-js cannot be tried"
-        )
-    version = subprocess.run(
-        ["node", "--version"], capture_output=True, text=True, check=True, timeout=20
-    ).stdout
-    if int(version.strip().lstrip("v").split(".")[0]) < NODE:
-        pytest.skip(f"Node.js {version.strip()} is here, supabase-js needs {NODE} or newer")
-    modules = HERE / "node_modules"
-    stamp, lock = (
-        modules / ".lock-hash",
-        hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest(),
-    )
-    if not stamp.exists() or stamp.read_text() != lock:
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, f"npm ci failed: {done.stderr}"
-        stamp.write_text(lock)
-    return modules
+    """The installed JavaScript packages of this folder."""
+    return npm.node_modules(HERE, NODE)
 
 
 def wait_for(what: Callable[[], Any], why: str, within: float = WITHIN) -> Any:

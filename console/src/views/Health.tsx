@@ -35,6 +35,7 @@ export function HealthView({ desk }: { desk: Desk }) {
       clearTimeout(timer)
     }
   }, [desk])
+  const oldest = found?.oldest_age_seconds ?? 0
   return (
     <main class="health" id="main" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
       <h1>Health</h1>
@@ -44,7 +45,7 @@ export function HealthView({ desk }: { desk: Desk }) {
         <>
           <dl class="figures">
             <Figure id="backlog" label="Events that wait" value={number(found.backlog)} state={found.backlog > 1000 ? 'warn' : 'good'} />
-            <Figure id="oldest-age" label="Oldest has waited" value={found.backlog ? span(found.oldest_age_seconds * 1000) : '–'} state={found.oldest_age_seconds > 60 ? 'bad' : found.oldest_age_seconds > 10 ? 'warn' : 'good'} />
+            <Figure id="oldest-age" label="Oldest has waited" value={found.backlog ? span(oldest * 1000) : '–'} state={oldest > 60 ? 'bad' : oldest > 10 ? 'warn' : 'good'} />
             <Figure id="dead-count" label="Dead letters" value={number(found.dead)} state={found.dead ? 'warn' : 'good'} />
             <Figure id="feed" label="Realtime feed" value={found.feed ?? 'unknown'} state={found.feed === 'live' ? 'good' : 'warn'} />
           </dl>
