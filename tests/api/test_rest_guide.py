@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.api.conftest import Api
+from tests.support.programs import need
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "rest.md").read_text()
 EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_examples_work_one_after_the_other(api: Api) -> None:
+    need("curl", "curl")
     assert len(EXAMPLES) == 13
     env = {
         "PATH": "/usr/bin:/bin:/usr/local/bin",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -23,6 +22,7 @@ from tests.browser.world import (
     fragile,
     person,
 )
+from tests.support.programs import missing
 
 REPORT: list[str] = []
 """What was measured; printed at the end of the test report."""
@@ -38,10 +38,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium, or the one that GRE_CHROMIUM names."""
     executable = chromium()
     if executable is None:
-        text = "no Chromium here (apt-get install chromium, or GRE_CHROMIUM): the console was not tried in a browser"
-        if os.environ.get("CI") == "true":
-            pytest.fail(text)
-        pytest.skip(text)
+        missing("Chromium is missing: apt-get install chromium, or set GRE_CHROMIUM")
     expect.set_options(timeout=WITHIN)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import fcntl
 import functools
 import hashlib
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.support.programs import missing, need
 
 _INSTALL = ("ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error")
 
@@ -28,14 +26,11 @@ def node_modules(folder: Path, oldest: tuple[int, int]) -> Path:
 
     `oldest` is the oldest usable version of Node.js. Without it the test is skipped, or fails if `CI` is `true`.
     """
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        _unavailable(
-            f"Node.js with npm is not installed; {folder.name} needs {oldest[0]}.{oldest[1]} or newer"
-        )
+    need("node", "nodejs")
+    npm = need("npm", "npm")
     version = run(folder, "node", "--version").strip().lstrip("v")
     if tuple(int(part) for part in version.split(".")) < oldest:
-        _unavailable(f"Node.js {version} is too old; {folder.name} needs {oldest[0]}.{oldest[1]} or newer")
+        missing(f"Node.js {version} is too old; {folder.name} needs {oldest[0]}.{oldest[1]} or newer")
     modules = folder / "node_modules"
     stamp = modules / ".lock-hash"
     # Test processes run at the same time: the first one installs, the others wait for it.
@@ -43,12 +38,6 @@ def node_modules(folder: Path, oldest: tuple[int, int]) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         digest = hashlib.sha256(lock.read()).hexdigest()
         if not stamp.exists() or stamp.read_text() != digest:
-            run(folder, npm or "npm", *_INSTALL)
+            run(folder, npm, *_INSTALL)
             stamp.write_text(digest)
     return modules
-
-
-def _unavailable(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from gre_bridge.doctor.probes.keys import judge_service_key
 from gre_bridge.doctor.probes.local import SPARE_FILES
 from gre_bridge.metrics import Metrics
 from tests.support.loopback import Reply, serving
+from tests.support.programs import need
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -324,11 +324,11 @@ def test_pruning_is_started_once_a_day_with_a_command_that_exists() -> None:
     assert set(shared) <= set(PRUNE.split("DynamicUser=")[1].splitlines()), "the same confinement"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 @pytest.mark.parametrize(("name", "text"), [("gre-bridge", UNIT), ("gre-bridge-prune", PRUNE)])
 def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(
     tmp_path: Path, name: str, text: str
 ) -> None:
+    need("systemd-analyze", "systemd")
     here = tmp_path / f"{name}.service"
     here.write_text(text.replace("/opt/gre-bridge/bin/gre-bridge", "/bin/true"))
     done = subprocess.run(

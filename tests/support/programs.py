@@ -1,0 +1,21 @@
+"""Programs that are not installed by pip: a test that needs one fails on CI without it, and is skipped elsewhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def missing(reason: str) -> NoReturn:
+    """Fail the test if CI=true, and skip it otherwise: a skipped test on CI would be a test nobody runs."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program of a Debian package."""
+    return shutil.which(program) or missing(f"{program} is missing: apt-get install {package}")
