@@ -1,4 +1,4 @@
-"""What is looked at first when a row comes in: who is asking, then how long it is, and only then what is there.
+"""The order of checks on an incoming row: first the caller, then the lengths, and only then the tables.
 
 Row-level security judges after BEFORE triggers have run. Whoever it will refuse must not have taken a lock, written a row or
 learned anything by then.

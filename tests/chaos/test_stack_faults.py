@@ -1,4 +1,4 @@
-"""What the chaos suite needs of the embedded stack, and broke in it."""
+"""Faults of the embedded stack that the chaos suite relies on."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What a stranger broke: a stop that hung, a Retry-After that was not kept, lanes at rest that held up the rest,
-settles that waited for a portal, and pushes that were looked for from end to end of their table."""
+"""A call that hangs, a lane at rest, a lock or a long table delays nothing else of the relay."""
 
 from __future__ import annotations
 
