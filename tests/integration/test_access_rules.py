@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gre_bridge.db.relay import SCHEMA_VERSIONS
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.support.access import (
@@ -23,6 +24,7 @@ from tests.support.access import (
     staff,
     user,
 )
+from tests.support.stack import StackProcess
 
 ROLES = ("anon", "authenticated", "service_role", "gre_worker")
 
@@ -393,3 +395,32 @@ def test_the_catalogue_asks_of_an_insert_what_the_docs_give_and_no_more(shared: 
         ).fetchall()
         assert (message["player_id"], message["seq"]) == (29, 1)
         assert message["session_id"] != str(uuid.UUID(int=0))
+
+
+def test_a_refused_function_stays_refused_on_a_connection_that_another_role_has_used(
+    shared: Database,
+) -> None:
+    """An immutable function would be folded into the cached plan of a statement, and its grant not be checked."""
+    query = "select public.gre_schema_version() as version"
+    with Door(shared, SERVICE) as door:
+        for turn in range(12):
+            with request(door.conn, SERVICE) as conn:
+                assert conn.execute(query, prepare=True).fetchone() == {"version": SCHEMA_VERSIONS[-1]}
+            for caller in (NOBODY, player(29)):
+                with (
+                    pytest.raises(RefusalError, match="permission denied"),
+                    request(door.conn, caller) as conn,
+                ):
+                    conn.execute(query, prepare=True)
+            assert turn < 6 or door.conn.execute(
+                "select generic_plans > 0 as cached from pg_prepared_statements where statement = %s", [query]
+            ).fetchone() == {"cached": True}, "PostgreSQL has not yet cached the plan"
+
+
+def test_anon_is_refused_the_schema_version_on_every_pooled_connection(stack: StackProcess) -> None:
+    anon = stack.headers(stack.env["SUPABASE_ANON_KEY"])
+    for _ in range(30):
+        called = stack.http.post("/rest/v1/rpc/gre_schema_version", json={}, headers=stack.headers())
+        refused = stack.http.post("/rest/v1/rpc/gre_schema_version", json={}, headers=anon)
+        assert called.status_code == 200
+        assert (refused.status_code, refused.json()["code"]) == (401, "42501")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import httpx
+import pytest
+
 from tests.support.stack import StackProcess, wait_until
 
 DEEP = "[" * 3000 + "]" * 3000
@@ -92,3 +98,57 @@ def test_a_projects_own_greeting_is_announced_after_what_it_greets(stack: StackP
         for player in players
     }
     assert sorted(tuple(row.values()) for row in sessions) == [(player, 2, 1, 1) for player in players]
+
+
+@pytest.mark.parametrize("by", ["staff", "service key"])
+def test_an_assignee_of_12_kilobytes_is_refused_and_the_session_still_closes(
+    stack: StackProcess, by: str
+) -> None:
+    """Such an id would not fit into the index of closed sessions, and its event would not fit Pusher."""
+    key = stack.keys.user_token("staff", staff_id="s1") if by == "staff" else None
+    stack.insert(player_id=29, sender="player", message="first").raise_for_status()
+    with stack.worker():
+        # Incompressible text: an index compresses a repeated letter to almost nothing.
+        for long in (random.Random(12).randbytes(6000).hex(), "s" * 129, "ß" * 300):
+            refused = patch(stack, "gre_chat_sessions", key, assigned_staff_id=long)
+            assert (refused.status_code, refused.json()["hint"]) == (404, "staff_unknown")
+        patch(stack, "gre_chat_sessions", key, assigned_staff_id="s1").raise_for_status()
+        patch(stack, "gre_chat_sessions", key, status="closed").raise_for_status()
+        stack.insert(player_id=29, sender="player", message="second").raise_for_status()
+        stack.drained()
+    assert told(stack) == {"first", "second"}
+    with stack.db() as conn:
+        rows = conn.execute(
+            "select status, assigned_staff_id from gre_chat_sessions order by created_at"
+        ).fetchall()
+        assert rows[0] == {"status": "closed", "assigned_staff_id": "s1"}
+        dead = conn.execute("select count(*) as n from gre_relay_deliveries where state <> 'done'").fetchone()
+    assert dead == {"n": 0}
+
+
+def test_a_display_name_of_3_megabytes_is_refused_or_bounded(stack: StackProcess) -> None:
+    """Every socket of staff receives the name."""
+    staff = stack.keys.user_token("staff", staff_id="s1")
+    long = "x" * 3_000_000
+    rows = {"staff": {"staff_id": "s1"}, "service key": {"staff_id": "s2"}}
+    answers = {
+        by: stack.insert("gre_online_status", key=staff if by == "staff" else None, **row, display_name=long)
+        for by, row in rows.items()
+    }
+    assert (answers["staff"].status_code, answers["staff"].json()["hint"]) == (413, "row_too_large")
+    stack.insert("gre_online_status", key=staff, staff_id="s1", display_name="Sam").raise_for_status()
+    refused = patch(stack, "gre_online_status", staff, display_name=long)
+    assert (refused.status_code, refused.json()["hint"]) == (413, "row_too_large")
+    patch(stack, "gre_online_status", None, display_name=long).raise_for_status()
+    with stack.db() as conn:
+        names = conn.execute("select char_length(display_name) as n from gre_online_status").fetchall()
+    assert answers["service key"].status_code == 201 and len(names) == 2
+    assert all(row["n"] <= 80 for row in names)
+
+
+def patch(stack: StackProcess, table: str, key: str | None, **columns: Any) -> httpx.Response:
+    """Update every row of a table that the caller may update, over REST."""
+    return stack.http.patch(
+        f"/rest/v1/{table}", params={"created_at" if table == "gre_chat_sessions" else "staff_id": "not.is.null"},
+        json=columns, headers=stack.headers(key),
+    )  # fmt: skip
