@@ -80,14 +80,14 @@ class Wakeups(Protocol):
         """When a wake-up last came, by the poller's clock."""
 
     @property
-    def heard_since(self) -> float:
+    def listening_since(self) -> float:
         """From when on wake-ups should have been heard, by the poller's clock; infinity when they are not."""
 
-    def missed(self) -> None:
-        """Take note of work that no wake-up announced."""
+    def report_missed_wakeup(self) -> None:
+        """Record work that no wake-up announced."""
 
-    def use_changes(self, wanted: bool) -> None:
-        """Subscribe to row changes, or do not."""
+    def set_row_changes(self, enabled: bool) -> None:
+        """Subscribe to row changes in any case, or only where broadcasts are unavailable."""
 
 
 class _Window:
@@ -255,7 +255,7 @@ class Poller:
         if (
             self._expected is None
             and feed.healthy
-            and feed.heard_since < committed
+            and feed.listening_since < committed
             and feed.last_wakeup < committed - EARLY
             and self.policy.awake_until + GRACE < committed
         ):
@@ -316,7 +316,7 @@ class Poller:
         elif now >= committed + LATE:
             self._expected = None
             self._on_missed()
-            self._wakeups.missed()
+            self._wakeups.report_missed_wakeup()
         else:
             return committed + LATE
         return math.inf
@@ -333,7 +333,7 @@ class Poller:
             pass  # whoever looks for work tells of it
         else:
             self.policy.listeners, self.hubs = answer.listeners, answer.hubs
-            self._wakeups.use_changes(not answer.broadcasts)
+            self._wakeups.set_row_changes(not answer.broadcasts)
             if active and self._active and not self._listed.is_set():
                 self._listed.set()
                 self._looked = -math.inf  # what was committed before woke others at the most

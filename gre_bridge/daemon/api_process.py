@@ -23,7 +23,6 @@ from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import Json, NewRow
 from gre_bridge.db.users import UserDatabase
-from gre_bridge.realtime.subscription import Subscription
 
 log = structlog.get_logger("gre.daemon")
 
@@ -45,9 +44,6 @@ class ApiProcess(DaemonProcess):
     def health(self) -> ProcessHealth:
         """See DaemonProcess."""
         return self._health
-
-    def _make_feed(self) -> Subscription:
-        return self._subscribe(on_ring=self._wake, known=self._known, on_event=self._heard_event)
 
     def _make_registration(self) -> WorkerRegistration:
         registration = WorkerRegistration(sinks=frozenset(), on_schema=self._schema_checked)
@@ -159,32 +155,34 @@ class ApiProcess(DaemonProcess):
     def _wrote(self, session: str) -> None:
         """A client wrote: if no wake-up will tell of it, this does."""
         if not self._feed.healthy:
-            self._wake(frozenset((session,)))
+            self.on_wakeup(frozenset((session,)))
             if self._link is not None:
                 self._link.hint(session)
 
-    def _wake(self, sessions: frozenset[str] | None) -> None:
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        """See SubscriptionListener."""
         self.metrics.wakeups.inc()
         if self._hub is not None:
             self._hub.ring(sessions)
             if self._hub.looks is not None:
                 self._hub.looks.poller.woken()
 
-    def _known(self, row: NewRow) -> bool:
-        """Whether the wake-up for this row, which has been heard, would wake nobody."""
+    def is_handled(self, row: NewRow) -> bool:
+        """See SubscriptionListener."""
         if self._hub is None or not self._hub.has_told(row):
             return False
         self.metrics.wakeups.inc()
         return True
 
-    def _heard_event(self, event: str, body: object) -> None:
+    def on_event(self, event: str, payload: object) -> None:
+        """See SubscriptionListener."""
         if self._hub is not None:
-            self._hub.heard(event, body)
+            self._hub.heard(event, payload)
 
     def _schema_checked(self, problem: str) -> None:
         self.metrics.schema_supported.set(not problem)
 
-    def _feed_changed(self) -> None:
+    def _on_realtime_change(self) -> None:
         if self._hub is None:
             return
         if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one

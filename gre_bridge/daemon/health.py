@@ -16,7 +16,7 @@ from gre_bridge.api.ws.hub import Hub
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json
-from gre_bridge.realtime.subscription import FeedState, Subscription
+from gre_bridge.realtime.subscription import Subscription, SubscriptionState
 from gre_bridge.relay.dispatcher import Dispatcher
 
 FEED_PATIENCE = 150.0
@@ -75,8 +75,11 @@ class ProcessHealth:
         for dispatcher in self._dispatchers:
             if now - dispatcher.turned > self._patience:
                 return f"{dispatcher.sink.name}: its loop has not turned for {now - dispatcher.turned:.0f} s"
-        if self._feed.state is not FeedState.STOPPED and now - self._feed.turned > FEED_PATIENCE:
-            return f"feed: its loop has not turned for {now - self._feed.turned:.0f} s"
+        if (
+            self._feed.state is not SubscriptionState.STOPPED
+            and now - self._feed.last_iteration > FEED_PATIENCE
+        ):
+            return f"feed: its loop has not turned for {now - self._feed.last_iteration:.0f} s"
         return ""
 
     def problems(self) -> list[str]:

@@ -30,9 +30,10 @@ from gre_bridge.daemon.reports import Reports
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
+from gre_bridge.db.types import NewRow
 from gre_bridge.logging import LOGS
 from gre_bridge.metrics import Metrics
-from gre_bridge.realtime.subscription import FeedState, Subscription, Timing
+from gre_bridge.realtime.subscription import Subscription, SubscriptionState, Timing
 
 log = structlog.get_logger("gre.daemon")
 
@@ -79,10 +80,6 @@ class DaemonProcess(ABC):
         """Do the work of this process until the stop, and finish what is in flight."""
 
     @abstractmethod
-    def _make_feed(self) -> Subscription:
-        """The subscription to Realtime."""
-
-    @abstractmethod
     def _make_registration(self) -> WorkerRegistration:
         """The registration in `gre_relay_workers`."""
 
@@ -91,16 +88,28 @@ class DaemonProcess(ABC):
         """Take a hint of the other process."""
 
     @abstractmethod
-    def _feed_changed(self) -> None:
-        """Take note of a change of Realtime's state."""
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        """See SubscriptionListener."""
+
+    @abstractmethod
+    def is_handled(self, row: NewRow) -> bool:
+        """See SubscriptionListener."""
+
+    @abstractmethod
+    def on_event(self, event: str, payload: object) -> None:
+        """See SubscriptionListener."""
+
+    @abstractmethod
+    def _on_realtime_change(self) -> None:
+        """Apply a change of the subscription's health."""
 
     def _database_back(self) -> None:
         """Rely on no wake-up for a while: the database answers again after an outage."""
-        self._feed.doubt()
+        self._feed.mark_unreliable()
 
     async def run(self) -> None:
         """Run until a signal to end."""
-        self._feed = self._make_feed()
+        self._feed = self._subscribe()
         self._registration = self._make_registration()
         async with self._store() as store:
             self._opened = store
@@ -184,29 +193,29 @@ class DaemonProcess(ABC):
     def _count_request(self, function: str) -> None:
         self.metrics.database_requests.labels(function).inc()
 
-    def _subscribe(self, **callbacks: Callable[..., object]) -> Subscription:
+    def _subscribe(self) -> Subscription:
         settings = self._settings
         return Subscription(
             url=settings.supabase_url,
             key=settings.service_key,
             apikey=settings.anon_key,
-            on_state=self._on_feed_state,
-            probe=self._send_probe,
+            listener=self,
             timing=Timing(renew=settings.realtime_renew),
-            **callbacks,  # type: ignore[arg-type]
         )
 
-    async def _send_probe(self) -> None:
+    async def request_wakeup(self) -> None:
+        """See SubscriptionListener."""
         if self._opened is not None:
             await self._opened.probe()
 
-    def _on_feed_state(self, state: FeedState) -> None:
-        for known in FeedState:
+    def on_subscription_change(self, state: SubscriptionState) -> None:
+        """See SubscriptionListener."""
+        for known in SubscriptionState:
             self.metrics.realtime_state.labels(known.value).set(known is state)
         for reason, count in self._feed.reconnections.items():
             counter = self.metrics.realtime_reconnections.labels(reason)
             counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count
-        self._feed_changed()
+        self._on_realtime_change()
 
 
 def keep_what_is_there() -> None:

@@ -15,7 +15,6 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.polling import Poller
-from gre_bridge.realtime.subscription import Subscription
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
@@ -52,9 +51,6 @@ class RelayProcess(DaemonProcess):
     def health(self) -> ProcessHealth:
         """See DaemonProcess."""
         return self._health
-
-    def _make_feed(self) -> Subscription:
-        return self._subscribe(on_ring=self._wake, known=self._known)
 
     def _make_registration(self) -> WorkerRegistration:
         registration = WorkerRegistration(
@@ -141,7 +137,7 @@ class RelayProcess(DaemonProcess):
                 rows_per_lane=outlet.rows,
                 feed_healthy=lambda: feed.healthy,
                 on_looked=poller.looked,
-                on_forgotten=feed.doubt,
+                on_forgotten=feed.mark_unreliable,
             )
             for outlet in self._outlets
         ]
@@ -157,8 +153,8 @@ class RelayProcess(DaemonProcess):
             polling.cancel()
             await asyncio.wait({polling})
 
-    def _wake(self, sessions: frozenset[str] | None) -> None:
-        """A wake-up: there may be work, in these sessions for one."""
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        """See SubscriptionListener."""
         self.metrics.wakeups.inc()
         for dispatcher in self._dispatchers:
             dispatcher.ring(sessions or ())
@@ -170,8 +166,11 @@ class RelayProcess(DaemonProcess):
         for dispatcher in self._dispatchers:
             dispatcher.poll()
 
-    def _known(self, row: NewRow) -> bool:
-        """Whether the wake-up for this row, which has been heard, would wake nobody."""
+    def on_event(self, event: str, payload: object) -> None:
+        """See SubscriptionListener. The API's events need nothing here."""
+
+    def is_handled(self, row: NewRow) -> bool:
+        """See SubscriptionListener."""
         if not all(dispatcher.has_claimed(row.id) for dispatcher in self._dispatchers):
             return False
         self.metrics.wakeups.inc()
@@ -192,7 +191,7 @@ class RelayProcess(DaemonProcess):
         for dispatcher in self._dispatchers:
             dispatcher.hurry()
 
-    def _feed_changed(self) -> None:
+    def _on_realtime_change(self) -> None:
         if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
             for dispatcher in self._dispatchers:
                 dispatcher.ring()

@@ -141,7 +141,7 @@ class Live:
         wanted: dict[str, object] = {"broadcast": [session], "postgres_changes": self._message}
         for bell, ids in wanted.items():
             name = f"live: {bell}"
-            if bell not in self._ear.ringing:
+            if bell not in self._ear.ready_channels:
                 found.append(skipped(name, "its channel was not joined"))
                 continue
             heard = await self._ear.hear(partial(_names, bell, ids), BELL_WITHIN)

@@ -1,1 +1,1 @@
-"""The subscription to Supabase Realtime."""
+"""The subscription to Supabase Realtime: the source of wake-ups."""

@@ -1,63 +1,57 @@
-"""One link to Realtime: a client object, its socket, a channel for broadcasts, and where these cannot be one for row changes.
+"""One connection to Realtime: a client object, its socket, a channel for broadcasts and one for row changes.
 
-A link is opened once, watched, closed, and never repaired: the client's own rejoin leaves a zombie that
-the server feeds and the client ignores, and its reconnection gives up for ever after a quarter of a
-minute (run against realtime 2.34.1). Row changes are subscribed to only where broadcasts are not to be had: they take
-half a second, and each counts against the project's limit. This room must not decide when to connect again, and lets
-neither text nor keys out.
+A connection is opened once, watched, closed, and never repaired: the client's own rejoin leaves a channel that
+the server serves and the client ignores, and its reconnection stops for good after 15 s (run against realtime 2.34.1).
+Row changes are subscribed to on request, and where broadcasts cannot be joined: they take half a second, and each
+counts against the project's limit. This module does not decide when to connect again, and lets no text or key out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from realtime import AsyncRealtimeChannel
 from realtime import types as rt
-from realtime._async.push import AsyncPush
 from realtime.message import Message, SuccessSystemPayload
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import InvalidStatus
 
 from gre_bridge.config.keys import gateway_key
+from gre_bridge.realtime.channels import Channel, ChannelState, channel_options
 from gre_bridge.realtime.client import WakeupClient
-from gre_bridge.realtime.state import FeedState, Timing
+from gre_bridge.realtime.messages import describe_connect_error, parse_server_error
+from gre_bridge.realtime.state import SubscriptionState, Timing
 
-log = logging.getLogger(__name__)
-
-
+WAKEUP = "wakeup"
+"""Name of the broadcast with which the database wakes the workers."""
 TOO_MANY = "Too many messages per second"
-"""With this Realtime shuts a channel down that another client's broadcast reaches while the project is above its limit."""
+"""Realtime closes a channel with this reason when a client's broadcast reaches it while the project is above its limit."""
 
 
-class _Part(StrEnum):
-    UNUSED = "unused"
-    JOINING = "joining"
-    JOINED = "joined"
-    READY = "ready"
-    MISSING = "missing"
+class ConnectionListener(Protocol):
+    """Receives what a connection reports. Its methods must neither block nor raise."""
 
+    def on_channel_ready(self) -> None:
+        """A channel became ready. Events before that may be lost, so there may be work."""
 
-@dataclass(slots=True, eq=False)
-class _Bell:
-    """One channel of a link and how far it got."""
+    def on_wakeup(self, sessions: object) -> None:
+        """A broadcast wake-up arrived; `sessions` is its untrusted list of ids."""
 
-    name: str
-    channel: AsyncRealtimeChannel
-    part: _Part = _Part.JOINING
-    detail: str = ""
+    def on_insert(self, record: Mapping[str, Any]) -> None:
+        """A row was inserted; `record` has the columns that the key may read, or none."""
+
+    def on_event(self, event: str, payload: object) -> None:
+        """Another broadcast arrived on the topic; it is untrusted."""
+
+    def on_status_change(self) -> None:
+        """The state of the connection or of a channel changed."""
 
 
 class Connection:
-    """One client object, one socket, one or two channels: opened once, watched, closed."""
+    """One client object, one socket, one or two channels."""
 
     def __init__(
         self,
@@ -66,200 +60,185 @@ class Connection:
         key: str,
         apikey: str | None,
         topic: str,
-        rows: bool,
+        row_changes: bool,
         rows_private: bool,
         schema: str,
         table: str,
         timing: Timing,
         clock: Callable[[], float],
-        on_ring: Callable[[object, bool], None],
-        on_row: Callable[[Mapping[str, Any]], None],
-        on_event: Callable[[str, object], None],
-        on_change: Callable[[], None],
+        listener: ConnectionListener,
     ) -> None:
-        """With `rows` the channel for row changes is joined in any case, without it only where broadcasts are missing."""
-        self.rows = rows
+        """With `row_changes` both channels are joined, else row changes only where broadcasts are unavailable.
+
+        `rows_private` makes the channel for row changes a private one. `clock` is in seconds.
+        """
+        self.row_changes = row_changes
         self._key = key
         self._timing = timing
         self._clock = clock
-        self._ring = on_ring
-        self._row = on_row
-        self._event = on_event
-        self._changed = on_change
+        self._listener = listener
         self._closed = False
-        self._stirred = asyncio.Event()
-        self._again = False
+        self._changed = asyncio.Event()
+        self._recheck = False
         self._socket: ClientConnection | None = None
-        self.over: str | None = None
-        """Why the link ended, in one of few words; `detail` is one line about it."""
+        self.close_reason: str | None = None
+        """The reason in one word once the connection has ended; `detail` is one line about it."""
         self.detail = ""
-        self.born = self._beaten = clock()
+        self.opened_at = self._heartbeat_at = clock()
         self.rows_refused = False
-        """The join for postgres_changes was refused or not answered (not its binding)."""
+        """The join for postgres_changes was refused or not answered (the join, not its binding)."""
 
         self._client = WakeupClient(
             f"{url.rstrip('/')}/realtime/v1",
             gateway_key(key, apikey),
-            on_frame=self._on_frame,
+            handler=self,
             auto_reconnect=False,
             max_retries=1,
-            hb_interval=24 * 3600,  # it ignores the replies to its heartbeats: ours replace them
-            timeout=math.ceil(timing.connect + timing.join) + 1,  # so that our own bounds end first
+            hb_interval=24 * 3600,  # the client ignores replies to its heartbeats: ours replace them
+            timeout=math.ceil(timing.connect + timing.join) + 1,  # so that our own limits end first
         )
-        self._client.access_token = key  # what the channels join with
-        # Replies to heartbeats are dropped unless a channel object of this name is there to take them.
-        self._phoenix = self._client.channels["phoenix"] = AsyncRealtimeChannel(self._client, "phoenix")
-        # Private: a public one would hear what anybody with the anon key says, and not what the database sends.
-        broadcast = self._client.channel(topic, _options(True))
-        changes = self._client.channel(f"{topic}:rows", _options(rows_private))
-        changes.on_postgres_changes(
+        self._client.access_token = key  # the channels join with it
+        # Private: a public channel carries what anybody with the anon key sends, and not what the database sends.
+        broadcasts = self._client.channel(topic, channel_options(private=True))
+        rows = self._client.channel(f"{topic}:rows", channel_options(private=rows_private))
+        rows.on_postgres_changes(
             rt.RealtimePostgresChangesListenEvent.Insert, lambda _: None, table=table, schema=schema
-        )  # to be subscribed; what comes is `_on_frame`'s
-        changes.on_system(self._on_system)
-        self._rows = _Bell("postgres_changes", changes, _Part.JOINING if self.rows else _Part.UNUSED)
-        self._broadcasts = _Bell("broadcast", broadcast)
-        # Joins of one socket are answered one after the other: the one that hardly ever is refused goes first.
-        self._bells = (self._rows, self._broadcasts)
-        self._topics = {bell.name: bell.channel.topic for bell in self._bells}
+        )  # for the binding; `on_frame` takes the events
+        rows.on_system(self._on_system)
+        initial = ChannelState.JOINING if row_changes else ChannelState.UNUSED
+        self._rows = Channel("postgres_changes", rows, initial)
+        self._broadcasts = Channel("broadcast", broadcasts)
+        # Joins of one socket are answered one after the other: the one that is hardly ever refused goes first.
+        self._channels = (self._rows, self._broadcasts)
+        self._topics = {channel.name: channel.channel.topic for channel in self._channels}
 
-    # What works
+    # State
 
     @property
-    def ringing(self) -> frozenset[str]:
-        """Names of the bells that are ready."""
-        return frozenset(b.name for b in self._bells if b.part is _Part.READY and self.over is None)
+    def ready_channels(self) -> frozenset[str]:
+        """Names of the channels on which wake-ups arrive: `broadcast`, `postgres_changes`."""
+        return frozenset(
+            c.name for c in self._channels if c.state is ChannelState.READY and not self._ended()
+        )
 
     @property
     def complete(self) -> bool:
-        """What was asked for is ready: broadcasts, and with `rows` these too."""
-        return self.over is None and all(b.part in (_Part.READY, _Part.UNUSED) for b in self._bells)
+        """All channels that were asked for are ready."""
+        wanted = (ChannelState.READY, ChannelState.UNUSED)
+        return not self._ended() and all(channel.state in wanted for channel in self._channels)
 
-    def status(self) -> tuple[FeedState, str]:
-        """The state and one line about it."""
-        if self.over is not None:
-            return FeedState.WAITING, self.detail
-        missing = "; ".join(f"no {b.name}: {b.detail}" for b in self._bells if b.part is _Part.MISSING)
+    def status(self) -> tuple[SubscriptionState, str]:
+        """Return the state and one line about it."""
+        if self._ended():
+            return SubscriptionState.WAITING, self.detail
+        unavailable = [c for c in self._channels if c.state is ChannelState.UNAVAILABLE]
+        detail = "; ".join(f"no {channel.name}: {channel.detail}" for channel in unavailable)
         if self._settled():
-            return FeedState.LIVE, missing
-        if any(b.part in (_Part.JOINED, _Part.READY) for b in self._bells):
-            return FeedState.JOINED, missing
-        return FeedState.CONNECTING, missing
+            return SubscriptionState.LIVE, detail
+        if any(c.state in (ChannelState.JOINED, ChannelState.READY) for c in self._channels):
+            return SubscriptionState.JOINED, detail
+        return SubscriptionState.CONNECTING, detail
 
     def _settled(self) -> bool:
-        return self._ended() or not any(b.part in (_Part.JOINING, _Part.JOINED) for b in self._bells)
+        pending = (ChannelState.JOINING, ChannelState.JOINED)
+        return self._ended() or not any(channel.state in pending for channel in self._channels)
 
     def _ended(self) -> bool:
-        return self.over is not None
+        return self.close_reason is not None
 
-    # Its life
+    # Open, watch, close
 
     async def open(self) -> bool:
-        """Connect and join. True when a bell is ready and every other one has had its time."""
+        """Connect and join. Return True once a channel is ready and the others are ready or unavailable."""
         try:
             async with asyncio.timeout(self._timing.connect):
                 await self._client.connect()
-        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
-            self.fail("connect", _refusal(error))
+        except Exception as error:  # noqa: BLE001 - any failure ends this connection
+            self.fail("connect", describe_connect_error(error))
             return False
-        self._socket, listener = self._client._ws_connection, self._client._listen_task
-        assert listener is not None, "connect() starts the listener"
-        listener.add_done_callback(self._on_listener_done)
-        await self._join(*(bell for bell in self._bells if bell.part is _Part.JOINING))
-        if self._rows.part is _Part.JOINING and not self._ended():  # in the place of broadcasts
+        self._socket, reader = self._client.opened()
+        reader.add_done_callback(self._on_reader_done)
+        await self._join(*(c for c in self._channels if c.state is ChannelState.JOINING))
+        if self._rows.state is ChannelState.JOINING and not self._ended():  # broadcasts are unavailable
             await self._join(self._rows)
         if not await self._wait(self._settled, self._timing.system):
-            self._miss(self._rows, 'no "Subscribed to PostgreSQL"')
-        self.born = self._clock()
+            self._mark_unavailable(self._rows, 'no "Subscribed to PostgreSQL"')
+        self.opened_at = self._clock()
         return not self._ended()
 
     async def watch(self, due: Callable[[], float]) -> bool:
-        """Wait until the clock reaches `due()` (False) or the link is over (True)."""
+        """Send heartbeats until the clock reaches `due()` (return False) or the connection ends (return True)."""
         while not self._ended():
             now, deadline = self._clock(), due()
-            beat_in = self._beaten + self._timing.heartbeat - now
+            heartbeat_in = self._heartbeat_at + self._timing.heartbeat - now
             if now >= deadline:
                 return False
-            if beat_in <= 0:
-                await self._beat()
+            if heartbeat_in <= 0:
+                await self._send_heartbeat()
             else:
-                self._again = False
-                await self._wait(lambda: self._again, min(deadline - now, beat_in))
+                self._recheck = False
+                await self._wait(lambda: self._recheck, min(deadline - now, heartbeat_in))
         return True
 
-    def look_again(self, *, beat: bool = False) -> None:
-        """`due` of `watch` may have changed; with `beat`, see now whether the other end is still there."""
-        if beat:
-            self._beaten = -math.inf
-        self._again = True
-        self._stirred.set()
+    def recheck(self, *, heartbeat: bool = False) -> None:
+        """Have `watch` evaluate `due` again; with `heartbeat`, also send one now."""
+        if heartbeat:
+            self._heartbeat_at = -math.inf
+        self._recheck = True
+        self._changed.set()
 
     async def send(self, event: str, payload: dict[str, Any]) -> None:
-        """Broadcast to the other workers if the channel is joined; it may be lost."""
-        bell = self._broadcasts
-        if bell.part is _Part.READY and not self._ended():
+        """Broadcast to the other workers if the channel is ready; the message may be lost."""
+        channel = self._broadcasts
+        if channel.state is ChannelState.READY and not self._ended():
             message = Message(
-                topic=bell.channel.topic, event="broadcast", ref=None, join_ref=bell.channel.join_push.ref,
+                topic=channel.channel.topic, event="broadcast", ref=None, join_ref=channel.channel.join_push.ref,
                 payload={"type": "broadcast", "event": event, "payload": payload},
             )  # fmt: skip
-            with contextlib.suppress(Exception):  # its loss shows elsewhere
+            with contextlib.suppress(Exception):  # the reader notices a broken socket
                 await self._client.send(message)
 
     def fail(self, reason: str, detail: str) -> None:
-        """Say that the link is over; the first reason stays."""
-        if self.over is None and not self._closed:
-            self.over, self.detail = reason, f"{reason}: {self._clean(detail)}"
-            self._stir()
+        """Mark the connection as ended; the first reason is kept."""
+        if not self._ended() and not self._closed:
+            self.close_reason, self.detail = reason, f"{reason}: {self._redact(detail)}"
+            self._notify()
 
     async def close(self) -> None:
-        """Take the client apart, in bounded time also when the other end is gone without a word."""
+        """Close the socket and end all tasks of the client, in bounded time even if the peer does not answer."""
         self._closed = True
-        client = self._client
-        owned = [client._listen_task, client._heartbeat_task]
-        for channel in (self._phoenix, *(bell.channel for bell in self._bells)):
-            pushes = (channel.join_push, *channel.messages_waiting_for_ack.values())
-            owned += [channel.rejoin_timer.timer, *(push.timeout_task for push in pushes)]
-            owned += channel._background_tasks
-        running = [task for task in owned if task is not None and not task.done()]
-        for task in running:
-            task.cancel()
-        try:
-            async with asyncio.timeout(self._timing.close):
-                await client.close()
-        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
-            log.debug("feed: the socket did not close cleanly: %s", type(error).__name__)
-        finally:
-            if self._socket is not None:
-                self._socket.transport.abort()
-        if running:
-            await asyncio.wait(running, timeout=self._timing.close)
+        await self._client.shut_down(
+            self._socket, (channel.channel for channel in self._channels), self._timing.close
+        )
 
-    async def _join(self, *bells: _Bell) -> None:
+    async def _join(self, *channels: Channel) -> None:
         try:
             async with asyncio.timeout(self._timing.join):
-                await asyncio.gather(*map(self._subscribe, bells))
+                await asyncio.gather(*map(self._subscribe, channels))
         except TimeoutError:
-            for bell in bells:
-                if bell.part is _Part.JOINING:
-                    self._miss(bell, "the join was not answered")
-        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+            for channel in channels:
+                if channel.state is ChannelState.JOINING:
+                    self._mark_unavailable(channel, "the join was not answered")
+        except Exception as error:  # noqa: BLE001 - any failure ends this connection
             self.fail("closed", type(error).__name__)
 
-    async def _subscribe(self, bell: _Bell) -> None:
-        if self._client.is_connected:  # else subscribe() would connect again on its own
-            await bell.channel.subscribe(partial(self._on_subscribe, bell))
+    async def _subscribe(self, channel: Channel) -> None:
+        if self._client.is_connected:  # else subscribe() would open a connection itself
+            await channel.channel.subscribe(partial(self._on_subscribe, channel))
 
-    async def _beat(self) -> None:
-        """Send a heartbeat with a ref: a half-open socket takes bytes, only a reply proves it whole."""
-        self._beaten = self._clock()
-        push = AsyncPush(self._phoenix, rt.ChannelEvents.heartbeat, {}, math.ceil(self._timing.pong) + 1)
-        push.receive(rt.RealtimeAcknowledgementStatus.Ok, lambda _reply: self._stirred.set())
+    async def _send_heartbeat(self) -> None:
+        """Send a heartbeat with a ref and wait for its reply: a half-open socket accepts bytes, but does not reply."""
+        self._heartbeat_at = self._clock()
+        limit = self._timing.heartbeat_reply
+        push = self._client.heartbeat(limit + 1)
+        push.receive(rt.RealtimeAcknowledgementStatus.Ok, lambda _reply: self._changed.set())
         try:
-            async with asyncio.timeout(self._timing.pong):
+            async with asyncio.timeout(limit):
                 await push.send()
-            await self._wait(lambda: self._ended() or push.received_resp is not None, self._timing.pong)
+            await self._wait(lambda: self._ended() or push.received_resp is not None, limit)
             if push.received_resp is None:
                 self.fail("silent", "a heartbeat was not answered")
-        except Exception as error:  # noqa: BLE001 - whatever it was, this link is over
+        except Exception as error:  # noqa: BLE001 - any failure ends this connection
             self.fail("silent", type(error).__name__)
         finally:
             push.destroy()
@@ -268,102 +247,79 @@ class Connection:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not self._ended() and not done():
-                    self._stirred.clear()
-                    await self._stirred.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
         return done()
 
-    # What the client calls inside its listener. A raise here would end the listener without a word.
+    # Called by the client inside its reader, which an exception would end silently
 
-    def _on_subscribe(self, bell: _Bell, state: rt.RealtimeSubscribeStates, error: Exception | None) -> None:
+    def _on_subscribe(
+        self, channel: Channel, state: rt.RealtimeSubscribeStates, error: Exception | None
+    ) -> None:
         if self._closed:
             return
-        bell.channel.rejoin_timer.reset()
-        told = _told(error)
-        detail = str(told.get("message") or told.get("reason") or state.value)
+        channel.channel.rejoin_timer.reset()
+        reply = parse_server_error(error)
+        detail = str(reply.get("message") or reply.get("reason") or state.value)
         if state is rt.RealtimeSubscribeStates.SUBSCRIBED:
-            bell.part = _Part.JOINED if bell is self._rows else _Part.READY
-            self._stir()
-            self._ring(None, False)
+            channel.state = ChannelState.JOINED if channel is self._rows else ChannelState.READY
+            self._notify()
+            self._listener.on_channel_ready()
         elif not self._client.is_connected:
-            self.fail("closed", self._farewell())
-        elif bell.part is _Part.MISSING:
-            return  # the other bell carries the link
-        elif bell.part is _Part.JOINING or told.get("extension") == "postgres_changes":
-            # The latter refuses the binding only: the channel stays joined, and dead (measured on Realtime 2.122.0).
-            self._miss(bell, detail)
+            self.fail("closed", self._socket_close())
+        elif channel.state is ChannelState.UNAVAILABLE:
+            return  # the other channel is in use
+        elif channel.state is ChannelState.JOINING or reply.get("extension") == "postgres_changes":
+            # The latter refuses only the binding: the channel stays joined, without events (Realtime 2.122.0).
+            self._mark_unavailable(channel, detail)
         else:
-            self.fail("throttled" if detail == TOO_MANY else "channel", f"{bell.name} {detail}")
+            self.fail("throttled" if detail == TOO_MANY else "channel", f"{channel.name} {detail}")
 
     def _on_system(self, payload: SuccessSystemPayload) -> None:
-        """From each "Subscribed to PostgreSQL" on changes come; what came before it may be lost."""
+        """Row changes arrive from each "Subscribed to PostgreSQL" on; earlier ones may be lost."""
         if not self._closed and payload.extension == "postgres_changes":
-            self._rows.part = _Part.READY
-            self._stir()
-            self._ring(None, False)
+            self._rows.state = ChannelState.READY
+            self._notify()
+            self._listener.on_channel_ready()
 
-    def _on_frame(self, topic: str, event: str, payload: dict[str, Any]) -> None:
-        """A frame may tell anything: one that tells too little rings for all."""
-        # Of another channel's bell nothing is believed: a public one takes broadcasts from anybody with the anon key.
+    def on_frame(self, topic: str, event: str, payload: dict[str, Any]) -> None:
+        """Report a frame. One that names no session is a wake-up for all sessions."""
+        # A frame on another topic is ignored: anybody with the anon key may broadcast on a public channel.
         if self._closed or self._topics.get(event) != topic:
             return
         match event, payload:
             case "postgres_changes", {"data": {"record": dict(record)}}:
-                self._row(record)
+                self._listener.on_insert(record)
             case "postgres_changes", _:
-                self._row({})
-            case "broadcast", {"event": str(name), "payload": told} if name != "wakeup":
-                self._event(name, told)
-            case _, {"payload": {"sessions": told}}:
-                self._ring(told, True)
+                self._listener.on_insert({})
+            case "broadcast", {"event": str(name), "payload": body} if name != WAKEUP:
+                self._listener.on_event(name, body)
+            case _, {"payload": {"sessions": sessions}}:
+                self._listener.on_wakeup(sessions)
             case _:
-                self._ring(None, True)
+                self._listener.on_wakeup(None)
 
-    def _on_listener_done(self, task: asyncio.Task[None]) -> None:
+    def _on_reader_done(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        self.fail("closed", type(error).__name__ if error else self._farewell())
+        self.fail("closed", type(error).__name__ if error else self._socket_close())
 
-    def _miss(self, bell: _Bell, detail: str) -> None:
-        self.rows_refused |= bell is self._rows and bell.part is _Part.JOINING
-        bell.part, bell.detail = _Part.MISSING, self._clean(detail)
-        if self._rows.part is _Part.UNUSED:
-            self._rows.part = _Part.JOINING
-        if all(b.part is _Part.MISSING for b in self._bells):
-            self.fail("join", "; ".join(b.detail for b in self._bells))
+    def _mark_unavailable(self, channel: Channel, detail: str) -> None:
+        self.rows_refused |= channel is self._rows and channel.state is ChannelState.JOINING
+        channel.state, channel.detail = ChannelState.UNAVAILABLE, self._redact(detail)
+        if self._rows.state is ChannelState.UNUSED:
+            self._rows.state = ChannelState.JOINING
+        if all(c.state is ChannelState.UNAVAILABLE for c in self._channels):
+            self.fail("join", "; ".join(c.detail for c in self._channels))
         else:
-            self._stir()
+            self._notify()
 
-    def _stir(self) -> None:
-        self._stirred.set()
-        self._changed()
+    def _notify(self) -> None:
+        self._changed.set()
+        self._listener.on_status_change()
 
-    def _farewell(self) -> str:
-        ws = self._socket
-        return f"{ws.close_code} {ws.close_reason or ''}" if ws is not None else "no socket"
+    def _socket_close(self) -> str:
+        socket = self._socket
+        return f"{socket.close_code} {socket.close_reason or ''}" if socket is not None else "no socket"
 
-    def _clean(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         return " ".join(text.replace(self._key or "\0", "***").split())[:200]
-
-
-def _options(private: bool) -> rt.RealtimeChannelOptions:
-    presence: rt.RealtimeChannelPresenceConfig = {"key": "", "enabled": False}
-    return {"config": {"broadcast": {"ack": False, "self": False}, "presence": presence, "private": private}}
-
-
-def _told(error: Exception | None) -> dict[str, Any]:
-    """What the server said, which the client hands on as JSON in an exception; {} when it said nothing."""
-    try:
-        told = json.loads(str(error))
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _refusal(error: Exception) -> str:
-    """Why there is no connection. Never the exception's own text, which may hold the address with the key."""
-    if not isinstance(error, InvalidStatus):
-        return type(error).__name__
-    try:
-        reason = json.loads(error.response.body or b"")["error"]
-    except (ValueError, KeyError, TypeError):
-        reason = error.response.reason_phrase
-    return f"HTTP {error.response.status_code} {reason}"

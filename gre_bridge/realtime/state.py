@@ -1,4 +1,4 @@
-"""How far the Realtime subscription is, and how long each of its steps may take."""
+"""States of the Realtime subscription, and the time limits of its steps."""
 
 from __future__ import annotations
 
@@ -6,43 +6,46 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class FeedState(StrEnum):
-    """How far the subscription got."""
+class SubscriptionState(StrEnum):
+    """The state of the subscription, as logs, metrics and `/readyz` show it."""
 
     CONNECTING = "connecting"
     JOINED = "joined"
-    """The channel for row changes is joined and not yet ready (that takes seconds)."""
+    """The channel for row changes is joined, but not ready yet (that takes seconds)."""
     LIVE = "live"
-    """Broadcasts are heard, or row changes in their place; `Feed.detail` says why."""
+    """Broadcasts arrive, or row changes in their place; `Subscription.detail` gives the reason."""
     THROTTLED = "throttled"
-    """Live, and wake-ups do not arrive all the same: Realtime drops events above the project's limit without a word."""
+    """Connected, but wake-ups do not arrive: Realtime drops events above the project's limit without an error."""
     WAITING = "waiting"
+    """There is no connection; the next attempt follows after a backoff."""
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """All in seconds."""
+    """Time limits and intervals, in seconds. Measured values are those of Realtime 2.122.0."""
 
-    connect: float = 10.0  # a refusal comes after 2 s
-    join: float = (
-        20.0  # a refusal comes after 5 s, the second of two after 10 s (measured on Realtime 2.122.0)
-    )
-    system: float = (
-        15.0  # from the joins to "Subscribed to PostgreSQL"; 2.9 s measured after a server's start
-    )
-    heartbeat: float = 20.0  # the server closes after 60 s without one
-    pong: float = 10.0  # for the reply to a heartbeat, else the socket counts as half-open
+    connect: float = 10.0
+    """For a connection. A refusal takes 2 s."""
+    join: float = 20.0
+    """For the reply to a join. A refusal takes 5 s, the second of two 10 s."""
+    system: float = 15.0
+    """From the joins to "Subscribed to PostgreSQL": 2.9 s measured after the start of a server."""
+    heartbeat: float = 20.0
+    """Between two heartbeats. The server closes a socket after 60 s without one."""
+    heartbeat_reply: float = 10.0
+    """For the reply to a heartbeat. Without one the socket counts as half-open."""
     close: float = 2.0
     renew: float = 4 * 3600.0
-    """Age at which a link is replaced, its successor first: tokens rotate, proxies cut long connections."""
+    """Age at which a connection is replaced; its successor opens first. Tokens rotate, and proxies cut long connections."""
     retry: float = 300.0
-    """The same for a link on which broadcasts are not heard."""
+    """The same for a connection without broadcasts."""
     backoff: float = 0.5
     backoff_max: float = 30.0
-    stable: float = 30.0  # a link that lived as long as this ends the backoff, one that died sooner does not
+    stable: float = 30.0
+    """Age from which the end of a connection resets the backoff."""
     throttled: float = 90.0
-    """Seconds without trust after a wake-up was missed. Realtime's limit is an average over 60 s: what brought one wake-up
-    through says little about the next."""
-    probed: float = 5.0
-    """Seconds in which a wake-up that was asked for must come (11 ms was the worst of 60, measured on Realtime 2.122.0)."""
+    """How long wake-ups count as unreliable after one was missed. Realtime's limit is an average over 60 s, so one wake-up
+    that arrives says little about the next."""
+    probe: float = 5.0
+    """For the arrival of a wake-up that was requested: 11 ms was the worst of 60."""

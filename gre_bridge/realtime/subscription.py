@@ -1,10 +1,10 @@
-"""The supervised Realtime subscription: wake-ups that say that there may be work.
+"""The supervised Realtime subscription, which reports wake-ups: hints that there may be work.
 
-Realtime is a doorbell, not a mailbox. The database broadcasts a wake-up on a private topic; where that cannot be had,
-each INSERT into the messages table is one (`postgres_changes`). Realtime drops both without a word while the project is
-above its limit of events: wake-ups that do not come over a socket that answers are no reason to connect again, but to
-poll meanwhile. This room keeps one link up and replaces it when it breaks or ages; it must not decide what to send, nor
-believe a wake-up.
+Realtime is a doorbell, not a mailbox. The database broadcasts a wake-up on a private topic; where broadcasts are
+unavailable, each INSERT into the messages table is a wake-up (`postgres_changes`). Realtime drops both without an error
+while the project is above its limit of events. If wake-ups stay away although the socket answers, a new connection does
+not help; polling does. This module keeps one connection open and replaces it when it fails or ages. It does not decide
+what to send, and does not trust a wake-up.
 """
 
 from __future__ import annotations
@@ -15,72 +15,68 @@ import logging
 import math
 import random
 import time
-import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+
+import structlog
 
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import BridgeError
 from gre_bridge.realtime.connection import Connection
-from gre_bridge.realtime.state import FeedState, Timing
+from gre_bridge.realtime.messages import parse_new_row, parse_session_ids
+from gre_bridge.realtime.state import SubscriptionState, Timing
 
-__all__ = ["FeedState", "Subscription", "Timing", "quiet_client_logs"]
+__all__ = ["Subscription", "SubscriptionListener", "SubscriptionState", "Timing", "quiet_client_logs"]
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
-DEAF = 15.0
-"""Seconds after an outage of PostgreSQL for which bells may be lost. Realtime shows nothing of it; most of what was lost
-around one was written in the 5 s after it (measured on Realtime 2.122.0)."""
+UNRELIABLE_AFTER_OUTAGE = 15.0
+"""Seconds after an outage of PostgreSQL during which wake-ups may be lost. Realtime does not report this; most lost events
+were written within 5 s after the outage (measured on Realtime 2.122.0)."""
 THROTTLED = "wake-ups do not arrive: the project is above Realtime's limit of events, or its database cannot send; polling"
-MAX_SESSIONS = 50
-"""The most session ids that a ring may name (the trigger names no more)."""
 
 
 def quiet_client_logs() -> None:
     """Keep the client's packages from logging chat text and keys.
 
-    `realtime` logs a frame that it cannot parse whole at ERROR (the text included), `websockets` the
-    address with the key at DEBUG (both run with realtime 2.34.1).
+    `realtime` logs a frame that it cannot parse at ERROR, with its text; `websockets` logs the address with the key at
+    DEBUG (both run with realtime 2.34.1).
     """
     logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
     logging.getLogger("websockets").setLevel(logging.WARNING)
 
 
-def sessions_of(ids: object) -> frozenset[str] | None:
-    """The session ids that an untrusted ring names, or None ("look everywhere") for anything else."""
-    if not isinstance(ids, list) or not 0 < len(ids) <= MAX_SESSIONS:
-        return None
-    try:
-        found = frozenset(str(uuid.UUID(one)) for one in ids)
-    except (TypeError, ValueError, AttributeError):
-        return None
-    return found
+class SubscriptionListener(Protocol):
+    """The owner of a subscription. Only `request_wakeup` may block; what the others raise is logged."""
 
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        """There may be work in these sessions; None: in any. Also called after each join."""
 
-def row_of(record: Mapping[str, Any]) -> NewRow | None:
-    """The row that an untrusted change tells of; None when it does not tell enough."""
-    match record:
-        case {"id": str(message), "session_id": str(session), "seq": int(seq)}:
-            return NewRow(message, session, seq)
-    return None
+    def on_event(self, event: str, payload: object) -> None:
+        """Another broadcast arrived on the topic; its content is untrusted."""
+
+    def on_subscription_change(self, state: SubscriptionState) -> None:
+        """State, detail or health of the subscription changed."""
+
+    def is_handled(self, row: NewRow) -> bool:
+        """Return True if this row needs no wake-up, as is usual: the broadcast arrives before the row change."""
+
+    async def request_wakeup(self) -> None:
+        """Have the database send a wake-up. Raises BridgeError if it cannot."""
 
 
 class Subscription:
-    """Keeps one link up, replaces it when it breaks or ages, and passes its wake-ups on."""
+    """Keeps one connection open, replaces it when it fails or ages, and reports its wake-ups."""
 
     def __init__(
         self,
         *,
         url: str,
         key: str,
+        listener: SubscriptionListener,
         apikey: str | None = None,
-        on_ring: Callable[[frozenset[str] | None], None],
-        on_state: Callable[[FeedState], None] | None = None,
-        on_event: Callable[[str, object], None] | None = None,
-        known: Callable[[NewRow], bool] = lambda _: False,
-        probe: Callable[[], Awaitable[None]] | None = None,
         topic: str = "gre:relay",
         schema: str = "public",
         table: str = "gre_chat_messages",
@@ -90,258 +86,242 @@ class Subscription:
     ) -> None:
         """`url` is the project's (http or https), `key` a service key, `apikey` the anon key.
 
-        `on_ring` is called on the loop with the ids of the sessions that have news, or None for "look
-        everywhere" (also after each join and each "Subscribed to PostgreSQL": claim then). `on_state` is
-        called when state, detail or health changed, `on_event` with the name and payload of any other
-        broadcast on the topic (`broadcast` sends one; it is as untrusted as a ring). `known` says whether all who
-        would be rung have read this row already, as they mostly have when a row change tells of it. `probe` has the database
-        send a wake-up (BridgeError when it cannot). None but `probe` may block.
-        `clock` is in seconds, `jitter` gives a number from 0 to 1.
+        `clock` is in seconds, `jitter` returns a number from 0 to 1.
         """
-        self._on_ring = on_ring
-        self._on_state = on_state
-        self._on_event = on_event
-        self._known = known
+        self._listener = listener
         self._timing = timing = timing or Timing()
         self._clock = clock
         self._jitter = jitter
-        self._probe = probe
-        self._rows = False
+        self._row_changes = False
         self._rows_private = True
-        self._link: Connection | None = None
-        self._new_link = partial(
-            Connection,
-            url=url,
-            key=key,
-            apikey=apikey,
-            topic=topic,
-            schema=schema,
-            table=table,
-            timing=timing,
-            clock=clock,
-            on_ring=self._rung,
-            on_row=self._inserted,
-            on_event=self._heard,
-            on_change=self._update,
-        )
-        self._shown: tuple[FeedState, str, bool] = (FeedState.STOPPED, "", False)
+        self._connection: Connection | None = None
+        self._new_connection = partial(
+            Connection, url=url, key=key, apikey=apikey, topic=topic, schema=schema, table=table, timing=timing, clock=clock,
+            listener=self,
+        )  # fmt: skip
+        self._reported: tuple[SubscriptionState, str, bool] = (SubscriptionState.STOPPED, "", False)
         self._throttled_until: float | None = None
         self._throttling = asyncio.Event()
-        self._sooner = asyncio.Event()
-        self._linked = asyncio.Event()
-        self._wakened = asyncio.Event()
-        self._doubted_until = -math.inf
-        self.turned = clock()
-        """When its loop last turned, by `clock`: at each heartbeat, and while a link opens within its bounds."""
-        self.since = clock()
-        """When state, detail or health last changed, by `clock`."""
+        self._probe_now = asyncio.Event()
+        self._listening = asyncio.Event()
+        self._wakeup_received = asyncio.Event()
+        self._unreliable_until = -math.inf
+        self.last_iteration = clock()
+        """Time of the last iteration of the loop: at each heartbeat, and while a connection opens within its limits."""
         self.last_wakeup = -math.inf
-        """When a wake-up last came, by `clock`."""
-        self.heard_since = math.inf
-        """From when on the link in service hears wake-ups, by `clock`; infinity while there is none."""
-        self.misses = 0
-        """Wake-ups that should have come and did not."""
+        """Time of the last wake-up."""
+        self.listening_since = math.inf
+        """Time from which the current connection receives wake-ups; infinity while there is none."""
+        self.missed_wakeups = 0
         self.reconnections: Counter[str] = Counter()
-        """Links replaced, by reason: connect, join, closed, channel, throttled, silent, renewal."""
+        """Connections replaced, by reason: connect, join, closed, channel, throttled, silent, renewal."""
 
     @property
-    def state(self) -> FeedState:
-        """How far the subscription is."""
-        return self._shown[0]
+    def state(self) -> SubscriptionState:
+        """The state that was last reported."""
+        return self._reported[0]
 
     @property
     def detail(self) -> str:
-        """One line about the state, without secrets: why it waits, which bell is missing."""
-        return self._shown[1]
+        """One line about the state, without secrets: why it waits, which channel is unavailable."""
+        return self._reported[1]
 
     @property
-    def bells(self) -> frozenset[str]:
-        """The bells that are ready: `broadcast`, `postgres_changes`."""
-        return self._link.ringing if self._link else frozenset()
+    def ready_channels(self) -> frozenset[str]:
+        """Names of the channels on which wake-ups arrive: `broadcast`, `postgres_changes`."""
+        return self._connection.ready_channels if self._connection else frozenset()
 
     @property
     def throttled(self) -> bool:
-        """Wake-ups do not arrive, though Realtime answers."""
+        """Wake-ups do not arrive, although Realtime answers."""
         return self._throttled_until is not None
 
     @property
     def healthy(self) -> bool:
-        """Wake-ups can be relied on."""
-        return bool(self.bells) and not self.throttled and self._clock() >= self._doubted_until
+        """Wake-ups are reliable."""
+        return bool(self.ready_channels) and not self.throttled and self._clock() >= self._unreliable_until
 
-    def missed(self) -> None:
-        """Take note of a wake-up that should have come and did not.
+    def report_missed_wakeup(self) -> None:
+        """Record work that no wake-up announced.
 
-        The socket is asked for a sign of life; with one, Realtime drops events, and a new link would lack them as well.
+        A heartbeat checks the socket. If it is answered, Realtime drops events, and a new connection would not help.
         """
         if not self.healthy:
             return
-        self.misses += 1
-        if self._link is not None:
-            self._link.look_again(beat=True)
+        self.missed_wakeups += 1
+        if self._connection is not None:
+            self._connection.recheck(heartbeat=True)
         self._throttle()
 
-    def use_changes(self, wanted: bool) -> None:
-        """Subscribe to row changes too, or only where broadcasts cannot be joined."""
-        if wanted != self._rows:
-            self._rows = wanted
-            if self._link is not None:
-                self._link.look_again()
+    def set_row_changes(self, enabled: bool) -> None:
+        """Subscribe to row changes in any case, or only where broadcasts are unavailable."""
+        if enabled != self._row_changes:
+            self._row_changes = enabled
+            if self._connection is not None:
+                self._connection.recheck()
+
+    def mark_unreliable(self) -> None:
+        """PostgreSQL recovered from an outage: be unhealthy for UNRELIABLE_AFTER_OUTAGE seconds."""
+        self._update()  # report the end of an earlier unreliable period first
+        self._unreliable_until = self._clock() + UNRELIABLE_AFTER_OUTAGE
+        self._update()
+
+    async def broadcast(self, event: str, payload: dict[str, Any]) -> None:
+        """Send an event to the `on_event` of the other workers; it may be lost."""
+        if self._connection is not None:
+            await self._connection.send(event, payload)
+
+    async def run(self) -> None:
+        """Keep the subscription open until cancelled; no failure of the server raises."""
+        quiet_client_logs()
+        recovering = asyncio.create_task(self._recover())
+        connections: list[Connection] = []  # the current one and, while it opens, its successor
+        failures = 0
+        try:
+            while True:
+                self.last_iteration = self._clock()
+                connection = self._new_connection(
+                    row_changes=self._row_changes, rows_private=self._rows_private
+                )
+                connections.append(connection)
+                if len(connections) == 1:
+                    self._use(connection)
+                opened = await connection.open()
+                # A public join receives row changes where private channels are not set up, and the other way round.
+                self._rows_private ^= connection.rows_refused
+                if opened:
+                    self._use(connection)
+                    for old in connections[:-1]:
+                        await self._replace(old, connections)
+                    ended = await connection.watch(partial(self._renew_at, connection))
+                    if self._clock() >= connection.opened_at + self._timing.stable:
+                        failures = 0
+                    if not ended:
+                        continue  # it stays in use until its successor is open
+                failures += 1
+                if connection.close_reason == "throttled":
+                    self._throttle()
+                elif connection.close_reason == "silent" and self.throttled:
+                    # The dead socket explains the missed wake-ups: probe the next connection at once.
+                    self._throttled_until = self._clock()
+                    self._probe_now.set()
+                await self._replace(connection, connections)
+                await self._back_off(failures, connections)
+        finally:
+            recovering.cancel()
+            for connection in connections:
+                await connection.close()
+            self._connection = None
+            self._update()
 
     def _throttle(self) -> None:
         self._throttled_until = self._clock() + self._timing.throttled
         self._throttling.set()
         self._update()
 
-    def doubt(self) -> None:
-        """PostgreSQL is back: for DEAF seconds nobody should rely on a bell, and it is not `healthy`."""
-        self._update()  # that the doubt before this one is over, nobody may have been told
-        self._doubted_until = self._clock() + DEAF
-        self._update()
-
-    async def broadcast(self, event: str, payload: dict[str, Any]) -> None:
-        """Send an event to the other workers' `on_event`; it may be lost."""
-        if self._link is not None:
-            await self._link.send(event, payload)
-
-    async def run(self) -> None:
-        """Keep the subscription up until cancelled; whatever the server does, this does not raise."""
-        quiet_client_logs()
-        recovering = asyncio.create_task(self._recover())
-        links: list[Connection] = []  # the one in service and, while it opens, its successor
-        failures = 0
-        try:
-            while True:
-                self.turned = self._clock()
-                link = self._new_link(rows=self._rows, rows_private=self._rows_private)
-                links.append(link)
-                if len(links) == 1:
-                    self._serve(link)
-                up = await link.open()
-                # A public join hears postgres_changes where private ones are not set up, and the other way round.
-                self._rows_private ^= link.rows_refused
-                if up:
-                    self._serve(link)
-                    for old in links[:-1]:
-                        await self._drop(old, links)
-                    over = await link.watch(partial(self._due, link))
-                    if self._clock() >= link.born + self._timing.stable:
-                        failures = 0
-                    if not over:
-                        continue  # it stays in service until its successor is open
-                failures += 1
-                if link.over == "throttled":
-                    self._throttle()
-                elif (
-                    link.over == "silent" and self.throttled
-                ):  # so it was that: the next link is tried at once
-                    self._throttled_until = self._clock()
-                    self._sooner.set()
-                await self._drop(link, links)
-                await self._pause(failures, links)
-        finally:
-            recovering.cancel()
-            for link in links:
-                await link.close()
-            self._link = None
-            self._update()
-
     async def _recover(self) -> None:
-        """After each time without trust, ask for a wake-up: trust comes back with it."""
+        """Request a wake-up after each throttled period; its arrival ends the state."""
         while True:
             await self._throttling.wait()
             while (left := (self._throttled_until or 0.0) - self._clock()) > 0:
-                self._sooner.clear()
+                self._probe_now.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
-                        await self._sooner.wait()
-            await self._linked.wait()
-            if await self._heard_probe():
+                        await self._probe_now.wait()
+            await self._listening.wait()
+            if await self._probe():
                 self._throttling.clear()
                 self._throttled_until = None
                 self._update()
             else:
                 self._throttle()
 
-    async def _heard_probe(self) -> bool:
-        if self._probe is None:
-            return True
-        self._wakened.clear()
+    async def _probe(self) -> bool:
+        self._wakeup_received.clear()
         with contextlib.suppress(BridgeError, TimeoutError):
-            async with asyncio.timeout(self._timing.probed):
-                await self._probe()
-                await self._wakened.wait()
-        return self._wakened.is_set()
+            async with asyncio.timeout(self._timing.probe):
+                await self._listener.request_wakeup()
+                await self._wakeup_received.wait()
+        return self._wakeup_received.is_set()
 
-    def _serve(self, link: Connection) -> None:
-        self._link = link
+    def _use(self, connection: Connection) -> None:
+        self._connection = connection
         self._update()
 
-    def _due(self, link: Connection) -> float:
-        self.turned = self._clock()
-        if link.rows != self._rows:
+    def _renew_at(self, connection: Connection) -> float:
+        self.last_iteration = self._clock()
+        if connection.row_changes != self._row_changes:
             return -math.inf
-        sound = link.complete and not self.throttled
-        return link.born + (self._timing.renew if sound else self._timing.retry)
+        reliable = connection.complete and not self.throttled
+        return connection.opened_at + (self._timing.renew if reliable else self._timing.retry)
 
-    async def _drop(self, link: Connection, links: list[Connection]) -> None:
-        self.reconnections[link.over or "renewal"] += 1
-        await link.close()
-        links.remove(link)
+    async def _replace(self, connection: Connection, connections: list[Connection]) -> None:
+        self.reconnections[connection.close_reason or "renewal"] += 1
+        await connection.close()
+        connections.remove(connection)
 
-    async def _pause(self, failures: int, links: list[Connection]) -> None:
-        """Wait before the next attempt: exponential, full jitter, without a limit of attempts."""
+    async def _back_off(self, failures: int, connections: list[Connection]) -> None:
+        """Wait before the next attempt: exponential backoff with full jitter, without a limit of attempts."""
         ceiling = min(self._timing.backoff_max, self._timing.backoff * 2.0 ** min(failures - 1, 30))
         until = self._clock() + ceiling * self._jitter()
-        for old in list(links):  # only its renewal failed: it serves on
+        for old in list(connections):  # only its renewal failed: it stays in use
             if await old.watch(lambda: until):
-                await self._drop(old, links)
+                await self._replace(old, connections)
         if (left := until - self._clock()) > 0:
             await asyncio.sleep(left)
 
     def _update(self) -> None:
-        state, detail = self._link.status() if self._link else (FeedState.STOPPED, "")
-        if not self.bells:
-            self.heard_since = math.inf
-            self._linked.clear()
-        elif not self._linked.is_set():
-            self.heard_since = self._clock()
-            self._linked.set()
-        if state is FeedState.LIVE and self.throttled:
-            state, detail = FeedState.THROTTLED, f"{detail}; {THROTTLED}".removeprefix("; ")
-        shown = (state, detail, self.healthy)
-        if shown == self._shown:
+        state, detail = self._connection.status() if self._connection else (SubscriptionState.STOPPED, "")
+        if not self.ready_channels:
+            self.listening_since = math.inf
+            self._listening.clear()
+        elif not self._listening.is_set():
+            self.listening_since = self._clock()
+            self._listening.set()
+        if state is SubscriptionState.LIVE and self.throttled:
+            state, detail = SubscriptionState.THROTTLED, f"{detail}; {THROTTLED}".removeprefix("; ")
+        current = (state, detail, self.healthy)
+        if current == self._reported:
             return
-        log.log(logging.WARNING if detail else logging.INFO, "feed %s %s", state.value, detail)
-        self._shown, self.since = shown, self._clock()
-        if self._on_state is not None:
-            _guarded(self._on_state, state)
+        write = log.warning if detail else log.info
+        write("realtime_state_changed", state=state.value, detail=detail, healthy=self.healthy)
+        self._reported = current
+        _call(self._listener.on_subscription_change, state)
 
-    def _heard(self, event: str, payload: object) -> None:
-        if self._on_event is not None:
-            _guarded(self._on_event, event, payload)
+    # ConnectionListener
 
-    def _rung(self, sessions: object, wakeup: bool) -> None:
-        """Look everywhere after a join, and where a wake-up says."""
-        if wakeup:
-            self._heard_wakeup()
-        _guarded(self._on_ring, sessions_of(sessions))
+    def on_channel_ready(self) -> None:
+        """Report a wake-up: events before the join may be lost."""
+        _call(self._listener.on_wakeup, None)
 
-    def _inserted(self, record: Mapping[str, Any]) -> None:
-        """Ring for a new row, unless it is known already."""
-        self._heard_wakeup()
-        row = row_of(record)
-        if row is None or not self._known(row):
-            _guarded(self._on_ring, sessions_of([record.get("session_id")]))
+    def on_wakeup(self, sessions: object) -> None:
+        """Report a wake-up of the database."""
+        self._record_wakeup()
+        _call(self._listener.on_wakeup, parse_session_ids(sessions))
 
-    def _heard_wakeup(self) -> None:
+    def on_insert(self, record: Mapping[str, Any]) -> None:
+        """Report a wake-up for a new row, unless it is handled already."""
+        self._record_wakeup()
+        row = parse_new_row(record)
+        if row is None or not self._listener.is_handled(row):
+            _call(self._listener.on_wakeup, parse_session_ids([record.get("session_id")]))
+
+    def on_event(self, event: str, payload: object) -> None:
+        """Pass another worker's event on."""
+        _call(self._listener.on_event, event, payload)
+
+    def on_status_change(self) -> None:
+        """Report the new state."""
+        self._update()
+
+    def _record_wakeup(self) -> None:
         self.last_wakeup = self._clock()
-        self._wakened.set()
+        self._wakeup_received.set()
 
 
-def _guarded(call: Callable[..., None], *values: object) -> None:
-    """Call back without letting a raise through: it would end the client's listener without a word."""
+def _call(method: Callable[..., None], *values: object) -> None:
+    """Call a listener's method. An exception of it would end the client's reader silently."""
     try:
-        call(*values)
-    except Exception as error:  # noqa: BLE001 - a callback's bug must not make the feed deaf
-        log.error("feed: a callback raised %s", type(error).__name__)
+        method(*values)
+    except Exception as error:  # noqa: BLE001 - a defect of the listener must not end the subscription
+        log.error("realtime_listener_failed", method=method.__name__, error=type(error).__name__)

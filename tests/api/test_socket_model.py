@@ -536,17 +536,17 @@ class Silent:
     """A feed that can be relied on, and that nothing comes of."""
 
     healthy = True
-    last_wakeup = heard_since = 0.0
+    last_wakeup = listening_since = 0.0
 
     def __init__(self) -> None:
-        self.misses = 0
+        self.missed_wakeups = 0
 
-    def missed(self) -> None:
-        self.misses += 1
+    def report_missed_wakeup(self) -> None:
+        self.missed_wakeups += 1
         self.healthy = False
 
-    def use_changes(self, wanted: bool) -> None:
-        assert not wanted
+    def set_row_changes(self, enabled: bool) -> None:
+        assert not enabled
 
 
 async def test_a_hub_that_is_not_woken_looks_by_itself_and_notices_it() -> None:
@@ -570,7 +570,7 @@ async def test_a_hub_that_is_not_woken_looks_by_itself_and_notices_it() -> None:
                 play.chat.offset += 1.0
                 while len(ear.told) < told:
                     await asyncio.sleep(0.001)
-                if feed.misses:
+                if feed.missed_wakeups:
                     break
             assert told > 1, "the wake-up may have been on its way"
             play.hub.remove(ear)

@@ -1,4 +1,4 @@
-"""When a process looks by itself, when it says that it needs no wake-up, and which wake-up it misses."""
+"""When a process looks by itself, when it says that it needs no wake-up, and which wake-up it missed_wakeups."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Feed:
     def __init__(self) -> None:
         self.healthy = True
         self.last_wakeup = -math.inf
-        self.heard_since = now()
-        self.misses = 0
+        self.listening_since = now()
+        self.missed_wakeups = 0
         self.changes = False
 
-    def missed(self) -> None:
-        self.misses += 1
+    def report_missed_wakeup(self) -> None:
+        self.missed_wakeups += 1
         self.healthy = False
 
-    def use_changes(self, wanted: bool) -> None:
-        self.changes = wanted
+    def set_row_changes(self, enabled: bool) -> None:
+        self.changes = enabled
 
 
 class World:
@@ -136,7 +136,7 @@ async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon(
                 assert world.wakeups * (1 + listeners) / 20 <= EVENTS, (listeners, rate)
                 assert max(world.delays) <= SLOWEST + 0.002, (listeners, rate)
                 assert not world.waiting
-                assert world.feed.misses == 0
+                assert world.feed.missed_wakeups == 0
 
 
 @virtual
@@ -178,7 +178,7 @@ async def test_it_falls_asleep_and_finds_what_was_committed_by_whoever_saw_it_aw
             began = now()
             await until(lambda w=world: not w.waiting)
             assert now() - began <= max(SLOWEST, (held + AWAKE) / 6) + 0.01, held
-            assert world.feed.misses == 0, "no wake-up was sent for it"
+            assert world.feed.missed_wakeups == 0, "no wake-up was sent for it"
 
 
 @virtual
@@ -228,13 +228,13 @@ async def test_a_wake_up_that_does_not_come_is_missed_once_and_polled_for() -> N
         await elapse(10)
         world.dropping = True
         world.commit()
-        await until(lambda: world.feed.misses, 20)
-        assert world.feed.misses == 1
+        await until(lambda: world.feed.missed_wakeups, 20)
+        assert world.feed.missed_wakeups == 1
         world.delays.clear()
         await world.pace(5, 30)  # nobody wakes it
         delays = sorted(world.delays[10:])
         assert delays[len(delays) // 2] <= SLOWEST
-        assert world.feed.misses == 1
+        assert world.feed.missed_wakeups == 1
 
 
 @virtual
@@ -247,11 +247,11 @@ async def test_a_late_wake_up_is_none_that_was_missed() -> None:
         world.feed.last_wakeup = now()
         await until(lambda: not world.waiting, 20)
         await elapse(10)
-        assert world.feed.misses == 0
-        world.feed.heard_since = now()
+        assert world.feed.missed_wakeups == 0
+        world.feed.listening_since = now()
         world.poller.looked("pusher", [30.0], 0.001)  # older than the link: nobody would have heard it
         await elapse(10)
-        assert world.feed.misses == 0
+        assert world.feed.missed_wakeups == 0
 
 
 @virtual

@@ -1,4 +1,4 @@
-"""Frames of any content, and many at once: the listener reads on, others have their turns, no log hears a word."""
+"""Frames of any content and bursts of frames: the reader goes on, other tasks run, and nothing reaches a log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from gre_bridge.db.types import NewRow
-from gre_bridge.realtime.client import TURN
-from tests.support.feeds import KEY, S1, S2, running
+from gre_bridge.realtime.client import YIELD_AFTER
 from tests.support.phoenix import TEXT, PhoenixServer, until
+from tests.support.subscriptions import KEY, S1, S2, Recorder, running
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
@@ -33,7 +33,7 @@ async def server() -> AsyncIterator[PhoenixServer]:
 
 # Any content
 
-BELL, ROWS = "realtime:gre:relay", "realtime:gre:relay:rows"
+WAKEUPS, ROWS = "realtime:gre:relay", "realtime:gre:relay:rows"
 SCALARS = (
     None,
     True,
@@ -93,9 +93,9 @@ class Rubbish:
         )
         topic, event = choice(
             [
-                *[(BELL, "broadcast"), (ROWS, "postgres_changes")] * 3,
+                *[(WAKEUPS, "broadcast"), (ROWS, "postgres_changes")] * 3,
                 (ROWS, "broadcast"),
-                (BELL.upper(), "broadcast"),
+                (WAKEUPS.upper(), "broadcast"),
                 ("phoenix", "heartbeat"),
                 (self.value(1), self.value(1)),
             ]
@@ -107,40 +107,43 @@ class Rubbish:
                 *[text] * 12,
                 text.encode(),
                 text[: self._rng.randrange(len(text))],
-                text[:-1] + f', "event": "broadcast", "topic": "{BELL}", "payload": {{}}}}',
+                text[:-1] + f', "event": "broadcast", "topic": "{WAKEUPS}", "payload": {{}}}}',
                 text + text,
                 self._rng.randbytes(8),
                 '{"payload":' * deep + "1" + "}" * deep,
-                f'{{"topic": "{BELL}", "event": "broadcast", "payload": {{"payload": {"[" * deep}{"]" * deep}}}}}',
+                f'{{"topic": "{WAKEUPS}", "event": "broadcast", "payload": {{"payload": {"[" * deep}{"]" * deep}}}}}',
             ]
         )  # fmt: skip
 
 
+class Counting(Recorder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = Counter[str]()
+
+    def is_handled(self, row: NewRow) -> bool:
+        self.rows[row.session_id] += 1
+        return row.seq > 0
+
+
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_frame_ends_the_link_or_gets_into_a_log(
+async def test_no_frame_ends_the_connection_or_reaches_a_log(
     server: PhoenixServer, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    rubbish, events, rows = Rubbish(seed), Counter[str](), Counter[str]()
-
-    def known(row: NewRow) -> bool:
-        rows[row.session_id] += 1
-        return row.seq > 0
-
-    async with running(
-        server, changes=True, on_event=lambda event, _: events.update([event]), known=known
-    ) as it:
+    rubbish = Rubbish(seed)
+    async with running(server, Counting(), row_changes=True) as it:
         await until(it.live)
         for _ in range(800):
             await server.live("gre:relay")[0].socket.send(rubbish.frame())
         await server.insert({"session_id": S2})
-        await until(lambda: {S2} in it.rings)
+        await until(lambda: {S2} in it.wakeups)
         assert server.connections == 1
-        assert it.feed.healthy
-        assert {S1} in it.rings
-        assert it.feed.detail == ""
-    assert events["typing"]
-    assert rows[S1]
+        assert it.subscription.healthy
+        assert {S1} in it.wakeups
+        assert it.subscription.detail == ""
+    assert any(event == "typing" for event, _ in it.events)
+    assert it.rows[S1]
     assert TEXT not in caplog.text
     assert KEY not in caplog.text
 
@@ -150,46 +153,53 @@ async def test_no_frame_ends_the_link_or_gets_into_a_log(
 
 @contextlib.asynccontextmanager
 async def a_burst(
-    server: PhoenixServer, frames: int, *, turn: float, frame: float = 0.0
+    server: PhoenixServer, frames: int, *, busy: float, frame: float = 0.0
 ) -> AsyncIterator[list[int]]:
-    """Rows that come at once where others hold the loop for `turn` seconds each time, and each row for `frame`.
+    """Rows that arrive at once while another task holds the loop for `busy` seconds per iteration, and each row for `frame`.
 
-    Gives, for each row, the number of the turn in which it rang.
+    Gives, for each row, the number of the iteration in which its wake-up was reported.
     """
-    turns = 0
-    heard: list[int] = []
+    iterations = 0
+    seen: list[int] = []
 
-    async def others() -> None:
-        nonlocal turns
+    async def other_task() -> None:
+        nonlocal iterations
         while True:
-            turns += 1
-            time.sleep(turn)  # noqa: ASYNC251 - it is their work that is meant
+            iterations += 1
+            time.sleep(busy)  # noqa: ASYNC251 - stands for work of other tasks
             await asyncio.sleep(0)
 
-    def on_ring(_: object) -> None:
-        heard.append(turns)
-        time.sleep(frame)
+    class Slow(Recorder):
+        def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+            super().on_wakeup(sessions)
+            seen.append(iterations)
+            time.sleep(frame)
 
-    async with running(server, changes=True, on_ring=on_ring) as it:
+    async with running(server, Slow(), row_changes=True) as it:
         await until(it.live)
-        heard.clear()
+        seen.clear()
         row = {"data": {"type": "INSERT", "record": {"session_id": S1}}}
-        told = {"event": "postgres_changes", "topic": "realtime:gre:relay:rows", "payload": row, "ref": None}
-        one = Frame(Opcode.TEXT, json.dumps(told).encode()).serialize(mask=False)
-        server.live(":rows")[0].socket.transport.write(one * frames)
-        working = asyncio.create_task(others())
-        await until(lambda: len(heard) == frames)
+        message = {
+            "event": "postgres_changes",
+            "topic": "realtime:gre:relay:rows",
+            "payload": row,
+            "ref": None,
+        }
+        encoded = Frame(Opcode.TEXT, json.dumps(message).encode()).serialize(mask=False)
+        server.live(":rows")[0].socket.transport.write(encoded * frames)
+        working = asyncio.create_task(other_task())
+        await until(lambda: len(seen) == frames)
         working.cancel()
-        yield heard
+        yield seen
 
 
-async def test_others_have_a_turn_in_a_burst(server: PhoenixServer) -> None:
-    """Rows come by Realtime's poll, up to a hundred at once; a claim's answer must not wait for them all."""
-    async with a_burst(server, 50, turn=0.0, frame=TURN) as heard:
-        assert len(set(heard)) == 50
+async def test_other_tasks_run_during_a_burst(server: PhoenixServer) -> None:
+    """Realtime polls and sends up to a hundred rows at once; the response to a claim must not wait for all of them."""
+    async with a_burst(server, 50, busy=0.0, frame=YIELD_AFTER) as seen:
+        assert len(set(seen)) == 50
 
 
-async def test_a_busy_loop_does_not_keep_the_bells_waiting(server: PhoenixServer) -> None:
-    """With one frame a turn, 250 frames a second were all that came in here: the pongs behind them came too late."""
-    async with a_burst(server, 250, turn=0.004) as heard:
-        assert len(set(heard)) < 100
+async def test_a_busy_loop_reads_many_frames_per_iteration(server: PhoenixServer) -> None:
+    """With one frame per iteration, 250 frames a second were the limit here, and heartbeat replies arrived too late."""
+    async with a_burst(server, 250, busy=0.004) as seen:
+        assert len(set(seen)) < 100

@@ -1,4 +1,4 @@
-"""What rings and what is missing: the feed against a Realtime server, with the real client on real sockets."""
+"""Wake-ups and unavailable channels: the subscription against a Realtime server, with the real client on real sockets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from gre_bridge.db.types import NewRow
-from gre_bridge.realtime.subscription import DEAF, FeedState, sessions_of
-from tests.support.feeds import BOTH, BROADCAST, KEY, S1, S2, running
+from gre_bridge.realtime.messages import parse_session_ids
+from gre_bridge.realtime.subscription import UNRELIABLE_AFTER_OUTAGE, SubscriptionState
 from tests.support.phoenix import TEXT, PhoenixServer, until
+from tests.support.subscriptions import BOTH, BROADCAST, KEY, S1, S2, Recorder, running
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
@@ -25,83 +27,89 @@ async def server() -> AsyncIterator[PhoenixServer]:
         yield phoenix
 
 
-# What rings
+# Wake-ups
 
 
-async def test_the_join_and_every_wake_up_ring(server: PhoenixServer) -> None:
+async def test_each_join_and_each_broadcast_is_a_wakeup(server: PhoenixServer) -> None:
     async with running(server) as it:
         await until(it.live)
-        assert it.feed.bells == BROADCAST
-        assert it.feed.healthy
-        assert it.feed.detail == ""
-        assert it.rings == [None]
+        assert it.subscription.ready_channels == BROADCAST
+        assert it.subscription.healthy
+        assert it.subscription.detail == ""
+        assert it.wakeups == [None]
         assert [join["topic"] for join in server.joins] == ["realtime:gre:relay"]
         await server.broadcast({"sessions": [S1, S2]})
-        await until(lambda: len(it.rings) == 2)
-        assert it.rings[1:] == [{S1, S2}]
+        await until(lambda: len(it.wakeups) == 2)
+        assert it.wakeups[1:] == [{S1, S2}]
 
 
-async def test_row_changes_are_subscribed_to_only_while_they_are_wanted(server: PhoenixServer) -> None:
-    """Each one counts against the project's limit; where the database can broadcast, nobody needs them."""
+async def test_row_changes_are_subscribed_to_only_while_they_are_enabled(server: PhoenixServer) -> None:
+    """Each row change counts against the project's limit and is redundant where the database can broadcast."""
     async with running(server) as it:
         await until(it.live)
-        it.feed.use_changes(False)
-        it.feed.use_changes(True)
-        await until(lambda: it.feed.bells == BOTH and len(server.sockets) == 1)
+        it.subscription.set_row_changes(False)
+        it.subscription.set_row_changes(True)
+        await until(lambda: it.subscription.ready_channels == BOTH and len(server.sockets) == 1)
         assert server.connections == 2
-        it.rings.clear()
+        it.wakeups.clear()
         await server.insert({"session_id": S1})
-        await until(lambda: it.rings == [{S1}])
-        it.feed.use_changes(False)
-        await until(lambda: it.feed.bells == BROADCAST and len(server.sockets) == 1)
+        await until(lambda: it.wakeups == [{S1}])
+        it.subscription.set_row_changes(False)
+        await until(lambda: it.subscription.ready_channels == BROADCAST and len(server.sockets) == 1)
         assert server.connections == 3
-        assert it.feed.reconnections == {"renewal": 2}
-        assert FeedState.WAITING not in it.states, "the old link served until the new one was ready"
+        assert it.subscription.reconnections == {"renewal": 2}
+        assert SubscriptionState.WAITING not in it.states, (
+            "the old connection stays in use until the new one is ready"
+        )
 
 
-async def test_a_feed_without_broadcasts_is_announced_step_by_step(server: PhoenixServer) -> None:
+async def test_each_state_is_reported_where_broadcasts_are_unavailable(server: PhoenixServer) -> None:
     server.join_private = "refuse"
     server.binding = "late"
     async with running(server, system=3.0) as it:
-        await until(lambda: it.feed.state is FeedState.JOINED and it.feed.bells == set())
-        assert not it.feed.healthy
+        await until(
+            lambda: (
+                it.subscription.state is SubscriptionState.JOINED and it.subscription.ready_channels == set()
+            )
+        )
+        assert not it.subscription.healthy
         await server.live(":rows")[0].subscribed_to_postgres()
         await until(it.live)
-        assert it.feed.bells == {"postgres_changes"}
-        assert it.feed.healthy, "one bell is enough"
+        assert it.subscription.ready_channels == {"postgres_changes"}
+        assert it.subscription.healthy, "one ready channel is enough"
     shown = [s for i, s in enumerate(it.states) if s not in it.states[:i]]
-    assert [s for s in shown if s is not FeedState.WAITING] == [
-        FeedState.CONNECTING,
-        FeedState.JOINED,
-        FeedState.LIVE,
-        FeedState.STOPPED,
+    assert [s for s in shown if s is not SubscriptionState.WAITING] == [
+        SubscriptionState.CONNECTING,
+        SubscriptionState.JOINED,
+        SubscriptionState.LIVE,
+        SubscriptionState.STOPPED,
     ]
 
 
-async def test_the_server_subscribing_again_rings_again(server: PhoenixServer) -> None:
-    async with running(server, changes=True) as it:
+async def test_each_subscribed_message_is_a_wakeup(server: PhoenixServer) -> None:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
-        it.rings.clear()
+        it.wakeups.clear()
         await server.live(":rows")[0].subscribed_to_postgres()
-        await until(lambda: it.rings == [None])
+        await until(lambda: it.wakeups == [None])
         assert server.connections == 1
 
 
 async def test_the_join_is_private_and_asks_for_inserts_of_the_messages(server: PhoenixServer) -> None:
-    async with running(server, changes=True) as it:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
-    bell, rows = sorted(server.joins, key=lambda join: len(join["topic"]))
-    assert bell["topic"] == "realtime:gre:relay"
-    assert bell["payload"]["config"]["private"] is True
-    assert bell["payload"]["config"]["postgres_changes"] == []
-    assert bell["payload"]["access_token"] == KEY
+    broadcasts, rows = sorted(server.joins, key=lambda join: len(join["topic"]))
+    assert broadcasts["topic"] == "realtime:gre:relay"
+    assert broadcasts["payload"]["config"]["private"] is True
+    assert broadcasts["payload"]["config"]["postgres_changes"] == []
+    assert broadcasts["payload"]["access_token"] == KEY
     assert rows["payload"]["config"]["postgres_changes"] == [
         {"event": "INSERT", "schema": "public", "table": "gre_chat_messages"}
     ]
 
 
 @pytest.mark.parametrize(
-    ("ids", "read"),
+    ("ids", "expected"),
     [
         ([S1], {S1}),
         ([S1.upper(), S1], {S1}),
@@ -118,37 +126,39 @@ async def test_the_join_is_private_and_asks_for_inserts_of_the_messages(server: 
         ([S1 + "0" * 100_000], None),
     ],
 )
-def test_a_ring_is_believed_only_when_it_is_a_short_list_of_ids(ids: object, read: set[str] | None) -> None:
-    assert sessions_of(ids) == read
+def test_session_ids_are_read_from_a_short_list_of_uuids_only(ids: object, expected: set[str] | None) -> None:
+    assert parse_session_ids(ids) == expected
 
 
-async def test_a_row_that_everybody_has_read_rings_for_nobody_and_proves_the_bell_all_the_same(
-    server: PhoenixServer,
-) -> None:
-    asked: list[NewRow] = []
+class FirstRowIsHandled(Recorder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[NewRow] = []
 
-    def known(row: NewRow) -> bool:
-        asked.append(row)
+    def is_handled(self, row: NewRow) -> bool:
+        self.rows.append(row)
         return row.seq == 1
 
-    async with running(server, changes=True, known=known) as it:
+
+async def test_a_handled_row_is_no_wakeup_but_shows_that_row_changes_arrive(server: PhoenixServer) -> None:
+    async with running(server, FirstRowIsHandled(), row_changes=True) as it:
         await until(it.live)
-        it.rings.clear()
-        heard = it.feed.last_wakeup
+        it.wakeups.clear()
+        before = it.subscription.last_wakeup
         await server.insert({"id": "m1", "session_id": S1, "seq": 1, "message": TEXT})
-        await until(lambda: asked == [NewRow("m1", S1, 1)])
-        assert it.feed.last_wakeup > heard
-        # What does not say which row it is (a role that may not see the seq, say) rings.
+        await until(lambda: it.rows == [NewRow("m1", S1, 1)])
+        assert it.subscription.last_wakeup > before
+        # A row without its fields is a wake-up: the key's role may not be allowed to read the seq.
         await server.insert({"id": "m2", "session_id": S1})
         await server.insert({"id": "m3", "session_id": S2, "seq": 2})
-        await until(lambda: it.rings == [{S1}, {S2}])
-        assert len(asked) == 2
+        await until(lambda: it.wakeups == [{S1}, {S2}])
+        assert len(it.rows) == 2
 
 
-async def test_a_token_that_is_no_key_of_the_project_comes_in_behind_the_anon_key(
+async def test_a_token_that_is_not_a_project_key_is_sent_with_the_anon_key(
     server: PhoenixServer,
 ) -> None:
-    """Supabase's gateway knows the project's own keys; the channels are joined with the token."""
+    """Supabase's gateway accepts only the project's own keys; the channels are joined with the token."""
     token = f"{KEY.partition('.')[0]}.eyJyb2xlIjoiZ3JlX3dvcmtlciJ9.signature"
     async with running(server, key=token, apikey="the anon key") as it:
         await until(it.live)
@@ -156,117 +166,122 @@ async def test_a_token_that_is_no_key_of_the_project_comes_in_behind_the_anon_ke
     assert {join["payload"]["access_token"] for join in server.joins} == {token}
 
 
-async def test_rubbish_on_the_bell_still_rings(server: PhoenixServer) -> None:
-    async with running(server, changes=True) as it:
+async def test_a_malformed_wakeup_is_a_wakeup_for_all_sessions(server: PhoenixServer) -> None:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
-        it.rings.clear()
+        it.wakeups.clear()
         await server.broadcast({"sessions": {"drop": "table"}})
         await server.broadcast({})
         await server.insert({}, errors=["Error 413: Payload Too Large"])
         await server.insert(None)
-        await until(lambda: it.rings == [None] * 4)
-        assert it.feed.healthy
+        await until(lambda: it.wakeups == [None] * 4)
+        assert it.subscription.healthy
 
 
-async def test_a_frame_that_the_client_refuses_leaks_nothing_and_kills_nothing(
+async def test_a_frame_that_the_client_rejects_is_not_logged_and_does_not_end_the_connection(
     server: PhoenixServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with running(server, changes=True) as it:
-        await until(it.live)
-        it.rings.clear()
-        socket = server.live("gre:relay")[0].socket
-        for rubbish in ({"text": TEXT}, [TEXT], TEXT, {"event": "broadcast", "topic": "x", "payload": TEXT}):
-            await socket.send(json.dumps(rubbish))
-        await socket.send(TEXT)
-        await socket.send(TEXT.encode() + b"\xff")
-        await server.insert({"session_id": S2})
-        await until(lambda: it.rings == [{S2}])
-        await server.close_sockets()
-        await until(lambda: server.connections == 2 and it.live())
-        await server.stop()
-        await until(lambda: it.feed.reconnections["connect"] > 1)
-    assert "feed waiting" in caplog.text
-    assert TEXT not in caplog.text
-    assert KEY not in caplog.text
-    assert S2 not in caplog.text
+    with capture_logs() as events:
+        async with running(server, row_changes=True) as it:
+            await until(it.live)
+            it.wakeups.clear()
+            socket = server.live("gre:relay")[0].socket
+            for rubbish in (
+                {"text": TEXT},
+                [TEXT],
+                TEXT,
+                {"event": "broadcast", "topic": "x", "payload": TEXT},
+            ):
+                await socket.send(json.dumps(rubbish))
+            await socket.send(TEXT)
+            await socket.send(TEXT.encode() + b"\xff")
+            await server.insert({"session_id": S2})
+            await until(lambda: it.wakeups == [{S2}])
+            await server.close_sockets()
+            await until(lambda: server.connections == 2 and it.live())
+            await server.stop()
+            await until(lambda: it.subscription.reconnections["connect"] > 1)
+    assert {"waiting", "live"} <= {e["state"] for e in events if e["event"] == "realtime_state_changed"}
+    for secret in (TEXT, KEY, S2):
+        assert secret not in caplog.text
+        assert secret not in str(events)
 
 
-async def test_a_row_that_the_clients_models_refuse_rings(server: PhoenixServer) -> None:
-    async with running(server, changes=True) as it:
+async def test_a_row_that_the_clients_models_reject_is_a_wakeup(server: PhoenixServer) -> None:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
-        it.rings.clear()
+        it.wakeups.clear()
         await server.insert({"session_id": S1}, commit_timestamp=None)
-        await until(lambda: it.rings == [{S1}])
+        await until(lambda: it.wakeups == [{S1}])
 
 
-async def test_after_an_outage_of_the_database_no_bell_is_relied_on_for_a_while(
+async def test_wakeups_are_unreliable_for_a_while_after_an_outage_of_the_database(
     server: PhoenixServer,
 ) -> None:
-    """Realtime loses what is written until it listens again, and shows nothing of that."""
+    """Realtime loses rows written before it listens again, and does not report it."""
     ahead = 0.0
     async with running(server, clock=lambda: time.monotonic() + ahead) as it:
         await until(it.live)
-        assert it.feed.healthy
+        assert it.subscription.healthy
         it.states.clear()
-        it.feed.doubt()
-        assert not it.feed.healthy
-        assert it.states == [FeedState.LIVE], "who sweeps slowly is told to sweep faster"
-        ahead = DEAF / 2
-        it.feed.missed()
-        assert not it.feed.healthy
-        assert it.feed.misses == 0, "which says nothing of Realtime's limits"
-        ahead = DEAF + 0.1
-        assert it.feed.healthy
+        it.subscription.mark_unreliable()
+        assert not it.subscription.healthy
+        assert it.states == [SubscriptionState.LIVE], "the listener can poll faster"
+        ahead = UNRELIABLE_AFTER_OUTAGE / 2
+        it.subscription.report_missed_wakeup()
+        assert not it.subscription.healthy
+        assert it.subscription.missed_wakeups == 0, "the limits of Realtime are not the cause"
+        ahead = UNRELIABLE_AFTER_OUTAGE + 0.1
+        assert it.subscription.healthy
         it.states.clear()
-        it.feed.doubt()
-        assert it.states, "and at the next outage again"
-        assert not it.feed.healthy
+        it.subscription.mark_unreliable()
+        assert it.states, "also at the next outage"
+        assert not it.subscription.healthy
         assert server.connections == 1
 
 
-async def test_a_callback_that_raises_does_not_make_the_feed_deaf(server: PhoenixServer) -> None:
-    rings: list[object] = []
-
-    def explode(sessions: object) -> None:
-        rings.append(sessions)
+class Raising(Recorder):
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        super().on_wakeup(sessions)
         raise ValueError(TEXT)
 
-    async with running(server, on_ring=explode) as it:
+
+async def test_a_listener_that_raises_does_not_end_the_subscription(server: PhoenixServer) -> None:
+    async with running(server, Raising()) as it:
         await until(it.live)
-        rings.clear()
+        it.wakeups.clear()
         await server.broadcast({"sessions": [S1]})
         await server.broadcast({"sessions": [S2]})
-        await until(lambda: rings == [{S1}, {S2}])
-        assert it.feed.healthy
+        await until(lambda: it.wakeups == [{S1}, {S2}])
+        assert it.subscription.healthy
         assert server.connections == 1
 
 
-# What is missing
+# Unavailable channels
 
 
-async def test_without_private_channels_changes_are_heard_on_a_public_one(server: PhoenixServer) -> None:
+async def test_without_private_channels_row_changes_arrive_on_a_public_one(server: PhoenixServer) -> None:
     server.join_private = "refuse"
     server.refusal_delay = 0.1
     async with running(server) as it:
-        await until(lambda: it.feed.bells == {"postgres_changes"})
+        await until(lambda: it.subscription.ready_channels == {"postgres_changes"})
         await until(it.live)
-        assert it.feed.bells == {"postgres_changes"}
-        assert it.feed.healthy
-        assert it.feed.detail.startswith("no broadcast: Unauthorized")
-        it.rings.clear()
+        assert it.subscription.ready_channels == {"postgres_changes"}
+        assert it.subscription.healthy
+        assert it.subscription.detail.startswith("no broadcast: Unauthorized")
+        it.wakeups.clear()
         await server.insert({"session_id": S1})
-        await until(lambda: it.rings == [{S1}])
+        await until(lambda: it.wakeups == [{S1}])
         assert server.connections == 2, "the first attempt, all private, and the second"
 
 
-async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer) -> None:
+async def test_a_wakeup_on_another_topic_is_ignored(server: PhoenixServer) -> None:
     """Where the rows' channel is public, anybody with the anon key may broadcast on it."""
     server.join_private = "refuse"
-    events: list[object] = []
-    async with running(server, on_event=lambda *told: events.append(told)) as it:
-        await until(lambda: it.live() and it.feed.bells == {"postgres_changes"})
-        it.rings.clear()
+    async with running(server) as it:
+        await until(lambda: it.live() and it.subscription.ready_channels == {"postgres_changes"})
+        it.wakeups.clear()
         rows = server.live(":rows")[0]
         assert not rows.private
         for name in ("typing", "wakeup"):
@@ -278,37 +293,39 @@ async def test_a_bell_is_believed_on_its_own_channel_only(server: PhoenixServer)
         await server.insert({"session_id": S2})
         rows.topic = "realtime:gre:relay:rows"
         await server.insert({"session_id": S1})
-        await until(lambda: {S1} in it.rings)
-        assert it.rings == [{S1}]
-        assert events == []
+        await until(lambda: {S1} in it.wakeups)
+        assert it.wakeups == [{S1}]
+        assert it.events == []
 
 
 async def test_a_refused_binding_leaves_the_broadcasts_and_no_rejoin(server: PhoenixServer) -> None:
     server.binding = "refuse"
-    async with running(server, changes=True) as it:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
-        assert it.feed.bells == {"broadcast"}
-        assert it.feed.detail.startswith("no postgres_changes: Unable to subscribe")
-        # The client's own rejoin would come 1 s after the error, and end in a zombie.
+        assert it.subscription.ready_channels == {"broadcast"}
+        assert it.subscription.detail.startswith("no postgres_changes: Unable to subscribe")
+        # The client would rejoin 1 s after the error.
         with pytest.raises(TimeoutError):
             await until(lambda: len(server.joins) > 2, seconds=1.3)
         await server.broadcast({"sessions": [S1]})
-        await until(lambda: it.rings[-1] == {S1})
+        await until(lambda: it.wakeups[-1] == {S1})
         assert server.connections == 1
 
 
-async def test_broadcasts_that_are_missing_are_looked_for_again_while_row_changes_wake(
+async def test_unavailable_broadcasts_are_retried_while_row_changes_are_in_use(
     server: PhoenixServer,
 ) -> None:
     server.join_private = "refuse"
     async with running(server, retry=0.2) as it:
         await until(lambda: it.live() and server.connections >= 3)
-        assert it.feed.bells == {"postgres_changes"}
+        assert it.subscription.ready_channels == {"postgres_changes"}
         server.join_private = "ok"
         it.states.clear()
-        await until(lambda: it.feed.bells == BROADCAST)
-        assert it.feed.detail == ""
-        assert set(it.states) == {FeedState.LIVE}, "the old link served until the new one was ready"
+        await until(lambda: it.subscription.ready_channels == BROADCAST)
+        assert it.subscription.detail == ""
+        assert set(it.states) == {SubscriptionState.LIVE}, (
+            "the old connection stays in use until the new one is ready"
+        )
         await until(lambda: len(server.sockets) == 1)
 
 
@@ -316,11 +333,11 @@ async def test_a_late_system_message_is_waited_for_and_a_later_one_still_counts(
     server: PhoenixServer,
 ) -> None:
     server.binding = "late"
-    async with running(server, changes=True, system=0.1) as it:
+    async with running(server, row_changes=True, system=0.1) as it:
         await until(it.live)
-        assert it.feed.detail == 'no postgres_changes: no "Subscribed to PostgreSQL"'
-        it.rings.clear()
+        assert it.subscription.detail == 'no postgres_changes: no "Subscribed to PostgreSQL"'
+        it.wakeups.clear()
         await server.live(":rows")[0].subscribed_to_postgres()
-        await until(lambda: it.feed.bells == BOTH)
-        assert it.rings == [None]
+        await until(lambda: it.subscription.ready_channels == BOTH)
+        assert it.wakeups == [None]
         assert server.connections == 1

@@ -1,4 +1,4 @@
-"""What breaks, what is deaf and what grows old: the feed against a misbehaving Realtime server."""
+"""Broken connections, lost wake-ups and renewal: the subscription against a misbehaving Realtime server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 
 from gre_bridge.errors import TransientError
-from gre_bridge.realtime.subscription import FeedState
-from tests.support.feeds import KEY, S1, running
+from gre_bridge.realtime.subscription import SubscriptionState
 from tests.support.phoenix import PhoenixServer, until
+from tests.support.subscriptions import KEY, S1, Recorder, running
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
@@ -28,45 +28,45 @@ async def server() -> AsyncIterator[PhoenixServer]:
         yield phoenix
 
 
-# What breaks
+# Broken connections
 
 
-async def test_it_comes_back_when_the_server_does(server: PhoenixServer) -> None:
+async def test_it_reconnects_when_the_server_is_back(server: PhoenixServer) -> None:
     await server.stop()
     async with running(server) as it:
-        await until(lambda: it.feed.reconnections["connect"] >= 3)
-        assert it.feed.state in (FeedState.WAITING, FeedState.CONNECTING)
-        assert not it.feed.healthy
-        await until(lambda: it.told("ConnectionRefusedError"))
+        await until(lambda: it.subscription.reconnections["connect"] >= 3)
+        assert it.subscription.state in (SubscriptionState.WAITING, SubscriptionState.CONNECTING)
+        assert not it.subscription.healthy
+        await until(lambda: it.reported("ConnectionRefusedError"))
         await server.start()
         await until(it.live)
         await server.stop()
-        await until(lambda: it.feed.reconnections["closed"] == 1)
+        await until(lambda: it.subscription.reconnections["closed"] == 1)
         await server.start()
         await until(it.live)
-        assert it.feed.reconnections["closed"] == 1
+        assert it.subscription.reconnections["closed"] == 1
 
 
 async def test_a_refused_key_is_named_in_the_detail_without_the_key(server: PhoenixServer) -> None:
     server.handshake = "refuse"
     server.refusal = f"Token has expired:\n{KEY}"
     async with running(server) as it:
-        await until(lambda: it.told("connect: HTTP 401 Token has expired: ***"))
+        await until(lambda: it.reported("connect: HTTP 401 Token has expired: ***"))
         server.handshake = "serve"
         await until(it.live)
-        assert it.feed.detail == ""
+        assert it.subscription.detail == ""
 
 
-async def test_a_server_that_accepts_and_closes_is_not_stormed(server: PhoenixServer) -> None:
+async def test_attempts_back_off_while_the_server_accepts_and_closes(server: PhoenixServer) -> None:
     server.handshake = "close"
     async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
         await until(lambda: server.connections >= 6)
         came = server.connected_at
         assert came[5] - came[3] >= 0.75, "the 4th pause and later ones last 0.4 s"
-        assert set(it.feed.reconnections) == {"closed"}
+        assert set(it.subscription.reconnections) == {"closed"}
 
 
-async def test_joining_and_then_closing_does_not_end_the_backoff(server: PhoenixServer) -> None:
+async def test_a_short_connection_does_not_reset_the_backoff(server: PhoenixServer) -> None:
     async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
         for n in range(1, 5):
             await until(lambda n=n: server.connections == n and it.live())
@@ -76,66 +76,66 @@ async def test_joining_and_then_closing_does_not_end_the_backoff(server: Phoenix
         assert time.monotonic() - closed >= 0.35
 
 
-async def test_a_link_that_lasted_ends_the_backoff(server: PhoenixServer) -> None:
+async def test_a_stable_connection_resets_the_backoff(server: PhoenixServer) -> None:
     async with running(server, backoff=0.05, backoff_max=60.0, jitter=lambda: 1.0, stable=0.0) as it:
         for n in range(1, 9):
             await until(lambda n=n: server.connections == n and it.live())
             await server.close_sockets()
         came = server.connected_at
-        assert came[7] - came[0] < 5, "were it not for `stable`, the pauses would add up to more than 6 s"
+        assert came[7] - came[0] < 5, "without `stable` the pauses would add up to more than 6 s"
 
 
-async def test_a_half_open_socket_is_noticed_and_left_without_waiting_for_it(server: PhoenixServer) -> None:
-    async with running(server, heartbeat=0.1, pong=0.7) as it:
+async def test_a_half_open_socket_is_detected_and_aborted(server: PhoenixServer) -> None:
+    async with running(server, heartbeat=0.1, heartbeat_reply=0.7) as it:
         await until(lambda: it.live() and server.heartbeats >= 3)
         assert server.connections == 1
         frozen = list(server.sockets)
         server.freeze()
         await until(lambda: server.connections == 2 and it.live())
-        assert it.feed.reconnections == {"silent": 1}
-        assert len(connections_to(server)) == 1, "the old one was cut, not left to the other end"
-        assert server.sockets.issuperset(frozen), "which has seen nothing of it"
+        assert it.subscription.reconnections == {"silent": 1}
+        assert len(connections_to(server)) == 1, "the old one was aborted"
+        assert server.sockets.issuperset(frozen), "the server has not noticed"
 
 
-async def test_a_closed_channel_rebuilds_the_link(server: PhoenixServer) -> None:
-    async with running(server, changes=True) as it:
+async def test_a_closed_channel_replaces_the_connection(server: PhoenixServer) -> None:
+    async with running(server, row_changes=True) as it:
         await until(it.live)
         channel = server.live("gre:relay")[0]
         await channel.system("Token has expired 0 seconds ago", "error", extension="system")
         await channel.send("phx_close", {}, channel.join_ref)
-        await until(lambda: it.told("Token has expired 0 seconds ago"))
+        await until(lambda: it.reported("Token has expired 0 seconds ago"))
         await until(lambda: server.connections == 2 and it.live())
         channel = server.live(":rows")[0]
         await channel.send("phx_close", {}, channel.join_ref)
         await until(lambda: server.connections == 3 and it.live())
         await server.live(":rows")[0].send("phx_error", {})
         await until(lambda: server.connections == 4 and it.live())
-        assert it.feed.reconnections == {"channel": 3}
+        assert it.subscription.reconnections == {"channel": 3}
 
 
-async def test_unanswered_joins_are_given_up(server: PhoenixServer) -> None:
+async def test_unanswered_joins_time_out(server: PhoenixServer) -> None:
     server.join_private = server.join_public = "ignore"
     async with running(server, join=0.1) as it:
-        await until(lambda: it.feed.reconnections["join"] >= 2)
-        assert it.told("the join was not answered")
-        assert not it.feed.healthy
+        await until(lambda: it.subscription.reconnections["join"] >= 2)
+        assert it.reported("the join was not answered")
+        assert not it.subscription.healthy
         server.join_private = server.join_public = "ok"
         await until(it.live)
 
 
-async def test_a_listener_that_died_is_noticed(
+async def test_the_end_of_the_clients_reader_is_detected(
     server: PhoenixServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(server, changes=True, heartbeat=0.5) as it:
+    async with running(server, row_changes=True, heartbeat=0.5) as it:
         await until(it.live)
         with monkeypatch.context() as patch:
             patch.setattr(AsyncRealtimeChannel, "_handle_message", lambda *_: 1 / 0)
             await server.live(":rows")[0].subscribed_to_postgres()
-            await until(lambda: it.told("ZeroDivisionError"))
+            await until(lambda: it.reported("ZeroDivisionError"))
         await until(lambda: server.connections == 2 and it.live())
 
 
-# Wake-ups that do not come, and renewal
+# Lost wake-ups and renewal
 
 
 def connections_to(server: PhoenixServer) -> list[object]:
@@ -145,54 +145,68 @@ def connections_to(server: PhoenixServer) -> list[object]:
     return [c for c in everything if c.raddr and c.raddr.port == port and c.status == "ESTABLISHED"]
 
 
-async def test_missed_wake_ups_are_polled_for_and_no_reason_to_connect_again(server: PhoenixServer) -> None:
-    probes: list[float] = []
+class Prober(Recorder):
+    """Has the server send a wake-up when it is requested."""
 
-    async def probe() -> None:
-        probes.append(time.monotonic())
-        if len(probes) == 3:
-            await server.broadcast({})
-        elif len(probes) == 2:
+    def __init__(self, server: PhoenixServer) -> None:
+        super().__init__()
+        self.server = server
+
+    async def request_wakeup(self) -> None:
+        await self.server.broadcast({})
+
+
+class SlowProber(Prober):
+    """Has only the third request succeed."""
+
+    requests = 0
+
+    async def request_wakeup(self) -> None:
+        self.requests += 1
+        if self.requests == 3:
+            await super().request_wakeup()
+        elif self.requests == 2:
             raise TransientError("away")
 
-    async with running(server, probe=probe, throttled=0.3, probed=0.2) as it:
-        await until(it.live)
-        heartbeats, began = server.heartbeats, time.monotonic()
-        it.feed.missed()
-        assert not it.feed.healthy
-        assert it.feed.state is FeedState.THROTTLED
-        assert "limit of events" in it.feed.detail
-        await until(lambda: server.heartbeats == heartbeats + 1)
-        await server.broadcast({"sessions": [S1]})
-        await until(lambda: it.rings[-1] == {S1})
-        assert not it.feed.healthy, "one that comes says little about the next"
-        it.feed.missed()
-        assert it.feed.misses == 1
-        await until(lambda: len(probes) == 3)
-        assert time.monotonic() - began >= 0.9, "as long after each probe that was not heard"
-        await until(lambda: it.feed.healthy)
-        assert it.feed.state is FeedState.LIVE
-        assert it.feed.detail == ""
-        assert server.connections == 1
-        assert it.feed.reconnections == {}
 
-
-async def test_a_socket_that_is_dead_is_found_out_by_the_wake_up_that_was_missed(
+async def test_missed_wakeups_throttle_the_subscription_and_keep_the_connection(
     server: PhoenixServer,
 ) -> None:
-    async def probe() -> None:
-        await server.broadcast({})
+    async with running(server, SlowProber(server), throttled=0.3, probe=0.2) as it:
+        await until(it.live)
+        heartbeats, began = server.heartbeats, time.monotonic()
+        it.subscription.report_missed_wakeup()
+        assert not it.subscription.healthy
+        assert it.subscription.state is SubscriptionState.THROTTLED
+        assert "limit of events" in it.subscription.detail
+        await until(lambda: server.heartbeats == heartbeats + 1)
+        await server.broadcast({"sessions": [S1]})
+        await until(lambda: it.wakeups[-1] == {S1})
+        assert not it.subscription.healthy, "one wake-up says little about the next"
+        it.subscription.report_missed_wakeup()
+        assert it.subscription.missed_wakeups == 1
+        await until(lambda: it.requests == 3)
+        assert time.monotonic() - began >= 0.9, "the period starts again after each probe without a wake-up"
+        await until(lambda: it.subscription.healthy)
+        assert it.subscription.state is SubscriptionState.LIVE
+        assert it.subscription.detail == ""
+        assert server.connections == 1
+        assert it.subscription.reconnections == {}
 
-    async with running(server, probe=probe, heartbeat=1e6, pong=0.3) as it:
+
+async def test_a_missed_wakeup_detects_a_dead_socket(
+    server: PhoenixServer,
+) -> None:
+    async with running(server, Prober(server), heartbeat=1e6, heartbeat_reply=0.3) as it:
         await until(it.live)
         server.freeze()
-        it.feed.missed()
+        it.subscription.report_missed_wakeup()
         await until(lambda: server.connections == 2 and it.live())
-        assert it.feed.reconnections == {"silent": 1}
-        await until(lambda: it.feed.healthy)  # the new link has heard a probe
+        assert it.subscription.reconnections == {"silent": 1}
+        await until(lambda: it.subscription.healthy)  # the probe of the new connection arrived
 
 
-async def test_a_channel_that_the_limit_shut_down_is_joined_again_and_not_relied_on(
+async def test_a_channel_closed_by_the_limit_is_joined_again_and_unreliable(
     server: PhoenixServer,
 ) -> None:
     async with running(server) as it:
@@ -200,12 +214,12 @@ async def test_a_channel_that_the_limit_shut_down_is_joined_again_and_not_relied
         channel = server.live("gre:relay")[0]
         await channel.system("Too many messages per second", "error", extension="system")
         await channel.send("phx_close", {}, channel.join_ref)
-        await until(lambda: server.connections == 2 and it.feed.state is FeedState.THROTTLED)
-        assert it.feed.reconnections == {"throttled": 1}
-        assert not it.feed.healthy
+        await until(lambda: server.connections == 2 and it.subscription.state is SubscriptionState.THROTTLED)
+        assert it.subscription.reconnections == {"throttled": 1}
+        assert not it.subscription.healthy
 
 
-async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: PhoenixServer) -> None:
+async def test_renewal_opens_the_new_connection_before_it_closes_the_old(server: PhoenixServer) -> None:
     most = 0
     async with running(server, renew=0.15) as it:
         await until(it.live)
@@ -214,33 +228,33 @@ async def test_renewal_opens_the_new_link_before_it_closes_the_old(server: Phoen
         def renewed() -> bool:
             nonlocal most
             most = max(most, len(server.sockets))
-            return it.feed.reconnections["renewal"] >= 4
+            return it.subscription.reconnections["renewal"] >= 4
 
         await until(renewed)
-        assert set(it.states) <= {FeedState.LIVE}
-        assert it.feed.reconnections == {"renewal": it.feed.reconnections["renewal"]}
+        assert set(it.states) <= {SubscriptionState.LIVE}
+        assert it.subscription.reconnections == {"renewal": it.subscription.reconnections["renewal"]}
         assert most == 2
 
 
-async def test_a_renewal_that_fails_leaves_the_old_link_in_service(server: PhoenixServer) -> None:
-    async with running(server, renew=0.2, heartbeat=0.1, pong=0.7) as it:
+async def test_a_failed_renewal_leaves_the_old_connection_in_use(server: PhoenixServer) -> None:
+    async with running(server, renew=0.2, heartbeat=0.1, heartbeat_reply=0.7) as it:
         await until(it.live)
         it.states.clear()
         server.handshake = "refuse"
-        await until(lambda: it.feed.reconnections["connect"] >= 3)
-        it.rings.clear()
+        await until(lambda: it.subscription.reconnections["connect"] >= 3)
+        it.wakeups.clear()
         await server.broadcast({"sessions": [S1]})
-        await until(lambda: it.rings == [{S1}])
-        assert it.feed.healthy
+        await until(lambda: it.wakeups == [{S1}])
+        assert it.subscription.healthy
         assert it.states == []
-        server.freeze()  # and the old one is still watched
-        await until(lambda: it.feed.reconnections["silent"] == 1)
-        assert not it.feed.healthy
+        server.freeze()  # the old one is still watched
+        await until(lambda: it.subscription.reconnections["silent"] == 1)
+        assert not it.subscription.healthy
         server.handshake = "serve"
         await until(it.live)
 
 
-async def test_many_links_leave_nothing_behind(server: PhoenixServer) -> None:
+async def test_many_connections_leave_nothing_behind(server: PhoenixServer) -> None:
     def clients() -> int:
         gc.collect()
         return sum(isinstance(one, AsyncRealtimeClient) for one in gc.get_objects())

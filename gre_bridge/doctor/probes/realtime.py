@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,16 +55,13 @@ class RealtimeProbe(Connection):
             key=settings.service_key,
             apikey=settings.anon_key,
             topic="gre:relay",
-            rows=True,
+            row_changes=True,
             rows_private=rows_private,
             schema="public",
             table="gre_chat_messages",
             timing=Timing(),
             clock=time.monotonic,
-            on_ring=lambda sessions, bell: self._heard("broadcast", sessions) if bell else None,
-            on_row=lambda record: self._heard("postgres_changes", record.get("id")),
-            on_event=lambda _event, _payload: None,
-            on_change=lambda: None,
+            listener=self,
         )
         self._woken = asyncio.Event()
         self.rings: list[WakeupResult] = []
@@ -78,13 +75,30 @@ class RealtimeProbe(Connection):
             self._woken.clear()
             if found := next(filter(wanted, self.rings), None):
                 return found
-            if (left := deadline - time.monotonic()) <= 0 or self.over is not None:
+            if (left := deadline - time.monotonic()) <= 0 or self.close_reason is not None:
                 return None
             try:
                 async with asyncio.timeout(left):
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    def on_channel_ready(self) -> None:
+        """See ConnectionListener."""
+
+    def on_wakeup(self, sessions: object) -> None:
+        """See ConnectionListener."""
+        self._heard("broadcast", sessions)
+
+    def on_insert(self, record: Mapping[str, Any]) -> None:
+        """See ConnectionListener."""
+        self._heard("postgres_changes", record.get("id"))
+
+    def on_event(self, event: str, payload: object) -> None:
+        """See ConnectionListener."""
+
+    def on_status_change(self) -> None:
+        """See ConnectionListener."""
 
     def _heard(self, bell: str, told: object) -> None:
         self.rings.append(WakeupResult(bell, time.monotonic(), told))
@@ -111,7 +125,7 @@ async def listening(settings: Settings) -> AsyncIterator[tuple[RealtimeProbe, li
 
 def judge_joins(ear: Connection, took: float) -> Finding:
     """What the joins came to; `took` in seconds."""
-    missing = {"broadcast", "postgres_changes"} - ear.ringing
+    missing = {"broadcast", "postgres_changes"} - ear.ready_channels
     if not missing:
         return ok(JOIN, f"both channels joined in {ms(took)}", seconds=took)
     _, detail = ear.status()
@@ -149,7 +163,7 @@ def mends(detail: str, *, joined: bool = False) -> str:
 
 async def ring(ear: RealtimeProbe, rest: PostgrestClient) -> Finding:
     """Let the database ring the first bell, and hear it."""
-    if "broadcast" not in ear.ringing:
+    if "broadcast" not in ear.ready_channels:
         return skipped(BROADCAST, "its channel was not joined")
     began = time.monotonic()
     try:
