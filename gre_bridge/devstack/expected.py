@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gre_bridge.db.catalog import read_catalog
 from gre_bridge.db.postgres import connected
+from gre_bridge.db.sql_files import sql_file
 from gre_bridge.devstack.postgres import SUPERUSER, EmbeddedPostgres
 from gre_bridge.devstack.schema_file import dump
-from gre_bridge.migrations.catalog import catalog
-from gre_bridge.migrations.files import sql_file
 from gre_bridge.migrations.runner import migrate
 
 FILE = sql_file("expected.json")
@@ -26,7 +26,7 @@ def main() -> None:
             server.install_supabase()
             migrate(server.dsn())
             with connected(server.dsn(), application="make expected") as connection:
-                found = catalog(connection)
+                found = read_catalog(connection)
             schema = dump(bin_dir=server.bin_dir, dsn=server.dsn(user=SUPERUSER))
     FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     SCHEMA.write_text(schema, encoding="utf-8")

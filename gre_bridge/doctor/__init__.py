@@ -1,7 +1,7 @@
-"""`gre-bridge doctor`: looks at everything the daemon depends on, and says of each what was found and what mends it.
+"""`gre-bridge doctor`: checks every service on which the daemon depends, and names a fix for each problem.
 
-It changes nothing, except with `--live`, which cleans up after itself. Each check is bounded in time; one that
-cannot be made says why. The checks are in the modules beside this one; here they are put in order and shown.
+It changes nothing, except with `--live`, which cleans up after itself. Each check is bounded in time; a check that
+cannot be made is reported as skipped. The checks are in `probes` and `live`; this module runs and orders them.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from gre_bridge.config.settings import Settings, read_settings
-from gre_bridge.db.postgrest import PostgrestClient
-from gre_bridge.doctor.live import LIVE, PLAYER, Live
+from gre_bridge.db.inspection import InspectionDatabase
+from gre_bridge.doctor.live import LIVE, PLAYER, LiveTest
 from gre_bridge.doctor.probes import local, realtime, sinks
-from gre_bridge.doctor.probes.database import MIGRATIONS, database, password_of
-from gre_bridge.doctor.probes.supabase import NO_FUNCTIONS, SCHEMA, SupabaseProbe, supabase
+from gre_bridge.doctor.probes.database import MIGRATIONS, password_of, probe_database
+from gre_bridge.doctor.probes.supabase import NO_FUNCTIONS, SCHEMA, SupabaseProbe, probe_supabase
 from gre_bridge.doctor.report import Finding, Report, Status, failed, skipped
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.relay.bindings import build_sinks
@@ -27,11 +27,10 @@ __all__ = ["PLAYER", "examine", "run"]
 
 
 def run(env_file: Path | None, *, live: bool = False, player: int = PLAYER, as_json: bool = False) -> int:
-    """Examine, print, and return the exit status: 0 nothing failed, 1 something did, 2 the variables are wrong."""
-    # Libraries have nothing to say here that the findings do not.
-    logging.basicConfig(level=logging.CRITICAL, force=True)
+    """Make all checks and print the report. Returns the exit status: 0 no failure, 1 a failure, 2 invalid variables."""
+    logging.basicConfig(level=logging.CRITICAL, force=True)  # findings replace the logs of the libraries
     settings = read_settings(env_file)
-    problems = settings if isinstance(settings, list) else _unusable(settings)
+    problems = settings if isinstance(settings, list) else sink_problems(settings)
     if isinstance(settings, list) or problems:
         report = Report()
         report.add(failed(local.VARIABLES, problem, "see .env.example") for problem in problems)
@@ -50,8 +49,8 @@ def run(env_file: Path | None, *, live: bool = False, player: int = PLAYER, as_j
     return status
 
 
-def _unusable(settings: Settings) -> list[str]:
-    """What `run` would refuse to start with, although each variable is well formed."""
+def sink_problems(settings: Settings) -> list[str]:
+    """Return the errors with which `run` would refuse to start, although each variable is well formed."""
     try:
         build_sinks(settings)
     except ConfigurationError as error:
@@ -62,68 +61,64 @@ def _unusable(settings: Settings) -> list[str]:
 async def examine(
     settings: Settings, *, env_file: Path | None = None, live: bool = False, player: int = PLAYER
 ) -> Report:
-    """Make every check, those that do not depend on each other at the same time."""
+    """Make every check; independent checks run concurrently."""
     db_url = settings.supabase_db_url.get_secret_value() if settings.supabase_db_url else ""
     report = Report((*settings.secrets(), password_of(db_url)))
-    report.add(local.names(env_file))
-    rest = await PostgrestClient.open(
+    report.add(local.check_variables(env_file))
+    database = await InspectionDatabase.open(
         url=settings.supabase_url,
         key=settings.service_key,
         apikey=settings.anon_key,
         timeout=settings.request_timeout,
-        connections=2,
     )
     try:
         async with asyncio.TaskGroup() as group:
-            inside = group.create_task(asyncio.to_thread(database, settings))
-            outside = [
-                group.create_task(sinks.pusher(settings)),
-                group.create_task(sinks.onesignal(settings)),
-            ]
-            ground = await supabase(settings, rest)
-            heard = await _listen(settings, rest, ground, live=live, player=player)
+            direct = group.create_task(asyncio.to_thread(probe_database, settings))
+            pusher = group.create_task(sinks.probe_pusher(settings))
+            onesignal = group.create_task(sinks.probe_onesignal(settings))
+            supabase = await probe_supabase(settings, database)
+            joins, sent = await _probe_realtime(settings, database, supabase, live=live, player=player)
     finally:
-        await rest.aclose()
-    report.add(stale_cache(ground.findings, inside.result()))
-    report.add(inside.result())
-    joins, sent = heard
+        await database.aclose()
+    report.add(explain_stale_cache(supabase.findings, direct.result()))
+    report.add(direct.result())
     report.add(joins)
-    for task in outside:
-        report.add(task.result())
-    report.add(local.open_files(settings))
+    report.add(pusher.result())
+    report.add(onesignal.result())
+    report.add(local.check_open_files(settings))
     report.add(sent)
     return report
 
 
-def stale_cache(outside: list[Finding], inside: list[Finding]) -> list[Finding]:
-    """What was found over PostgREST, corrected by what the database itself says: a schema that PostgREST has not read yet."""
-    applied = any(one.check == MIGRATIONS and one.status is Status.OK for one in inside)
+def explain_stale_cache(over_http: list[Finding], direct: list[Finding]) -> list[Finding]:
+    """Replace "no functions" by "stale schema cache" if the direct connection shows that all migrations are applied."""
+    applied = any(item.check == MIGRATIONS and item.status is Status.OK for item in direct)
     return [
         failed(
             SCHEMA,
-            "all migrations are applied, but PostgREST has not noticed: its schema cache is stale",
-            "gre-bridge migrate (it notifies PostgREST, also with nothing to apply); else restart PostgREST, or the project",
+            "all migrations are applied, but PostgREST's schema cache is stale",
+            "gre-bridge migrate (it notifies PostgREST even if nothing is pending); else restart PostgREST, or the project",
         )
-        if applied and one.check == SCHEMA and one.found == NO_FUNCTIONS
-        else one
-        for one in outside
+        if applied and item.check == SCHEMA and item.found == NO_FUNCTIONS
+        else item
+        for item in over_http
     ]
 
 
-async def _listen(
-    settings: Settings, rest: PostgrestClient, ground: SupabaseProbe, *, live: bool, player: int
+async def _probe_realtime(
+    settings: Settings, database: InspectionDatabase, supabase: SupabaseProbe, *, live: bool, player: int
 ) -> tuple[list[Finding], list[Finding]]:
-    """What Realtime came to, and, with `live`, the message: both need the same ear."""
-    if not ground.reached or ground.refused:
-        why = "needs a service key that works" if ground.reached else "Supabase does not answer"
-        return [skipped(realtime.JOIN, why)], [skipped(LIVE, why)] * live
-    async with realtime.listening(settings) as (ear, joins):
-        if ground.usable:
-            joins.append(await realtime.ring(ear, rest))
+    """Return the findings about Realtime and, with `live`, those about the message. Both use one connection."""
+    if not supabase.reached or supabase.refused:
+        reason = "needs a working service key" if supabase.reached else "Supabase does not answer"
+        return [skipped(realtime.JOIN, reason)], [skipped(LIVE, reason)] * live
+    async with realtime.joined(settings) as (probe, findings):
+        if supabase.usable:
+            findings.append(await realtime.check_broadcast(probe, database))
         if not live:
-            joins.append(skipped(realtime.CHANGES, "needs a message: doctor --live sends one"))
-            return joins, []
-        if ground.status is None:
-            return joins, [skipped(LIVE, "needs a service key that works, and the schema")]
-        hops = Live(settings=settings, rest=rest, ear=ear, status=ground.status, player=player)
-        return joins, await hops.run()
+            findings.append(skipped(realtime.CHANGES, "needs a message: doctor --live sends one"))
+            return findings, []
+        if supabase.status is None:
+            return findings, [skipped(LIVE, "needs a working service key, and the schema")]
+        test = LiveTest(database=database, realtime=probe, status=supabase.status, player=player)
+        return findings, await test.run()

@@ -1,7 +1,4 @@
-"""What the doctor found: findings that name their fix, for people as a table and for programs as JSON.
-
-Nothing is looked at here. Whatever text comes in, no secret goes out.
-"""
+"""Findings, and the report that shows them: a table for people, JSON for programs. No secret leaves the report."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from rich.text import Text
 
 
 class Status(StrEnum):
-    """How bad it is. Only FAIL changes the exit status."""
+    """Severity of a finding. Only FAIL changes the exit status."""
 
     OK = "ok"
     WARN = "warn"
@@ -29,7 +26,7 @@ _STYLE = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red", St
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; `fix` is one line, `seconds` the time of a hop where one was measured."""
+    """The result of one check. `fix` is one line; `seconds` is the measured duration, if one was measured."""
 
     check: str
     status: Status
@@ -39,53 +36,53 @@ class Finding:
 
 
 def ok(check: str, found: str, *, seconds: float | None = None) -> Finding:
-    """All is well."""
+    """Return a finding without a problem."""
     return Finding(check, Status.OK, found, seconds=seconds)
 
 
 def warn(check: str, found: str, fix: str) -> Finding:
-    """It works, but somebody should know."""
+    """Return a finding that works but needs attention."""
     return Finding(check, Status.WARN, found, fix)
 
 
 def failed(check: str, found: str, fix: str) -> Finding:
-    """It does not work, or will not."""
+    """Return a finding that does not work, or will stop working."""
     return Finding(check, Status.FAIL, found, fix)
 
 
-def skipped(check: str, why: str) -> Finding:
-    """It could not be looked at."""
-    return Finding(check, Status.SKIPPED, why)
+def skipped(check: str, reason: str) -> Finding:
+    """Return a finding for a check that could not be made."""
+    return Finding(check, Status.SKIPPED, reason)
 
 
 def ms(seconds: float) -> str:
-    """A time, as people read it."""
+    """Format a duration."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
 class Report:
-    """All findings, in order, without the secrets."""
+    """All findings, in order."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        """`secrets` are blanked wherever they turn up."""
+        """`secrets` are replaced by `***` in every text."""
         self._secrets = sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True)
         self.findings: list[Finding] = []
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Keep findings, on one line each."""
+        """Append findings, each text as one line."""
         self.findings += [replace(f, found=self._clean(f.found), fix=self._clean(f.fix)) for f in findings]
 
     @property
     def good(self) -> bool:
-        """Whether nothing failed."""
+        """True if no check failed."""
         return not any(finding.status is Status.FAIL for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the report as JSON values: {"good", "checks"}."""
         return {"good": self.good, "checks": [asdict(finding) for finding in self.findings]}
 
     def table(self) -> Table:
-        """For people: the fix stands under what was found."""
+        """Return the report as a table; the fix is below the finding."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         table.add_column("check", no_wrap=True)
         table.add_column("")
@@ -98,10 +95,10 @@ class Report:
         return table
 
     def summary(self) -> str:
-        """One line."""
+        """Return the number of findings by status, on one line."""
         counts = {status: sum(f.status is status for f in self.findings) for status in Status}
-        said = [f"{count} {status}" for status, count in counts.items() if count]
-        return ", ".join(said)
+        parts = [f"{count} {status}" for status, count in counts.items() if count]
+        return ", ".join(parts)
 
     def _clean(self, text: str) -> str:
         for secret in self._secrets:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gre_bridge.db.sql_files import sql_file
 from gre_bridge.errors import ConfigurationError
 
 State = Literal["applied", "pending", "drifted"]
@@ -159,13 +160,6 @@ def shipped(directory: Path | None = None) -> list[Migration]:
     if not found:
         raise ConfigurationError("no migrations found: the installation is incomplete")
     return found
-
-
-def sql_file(name: str) -> Path:
-    """A file or folder of `sql/`: inside the wheel, or beside the package in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    folder = package / "_sql"
-    return (folder if folder.is_dir() else package.parent / "sql") / name
 
 
 def _bare(sql: str) -> str:

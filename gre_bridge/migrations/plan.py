@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psycopg
 
+from gre_bridge.db.catalog import expected_catalog
 from gre_bridge.db.postgres import CANNOT_ADOPT, connected
+from gre_bridge.db.sql_files import sql_file
 from gre_bridge.errors import BridgeError, TransientError
-from gre_bridge.migrations.catalog import expected
-from gre_bridge.migrations.files import Change, Migration, Plan, shipped, sql_file
+from gre_bridge.migrations.files import Change, Migration, Plan, shipped
 from gre_bridge.migrations.runner import (
     APPLICATION,
     PATIENCE,
@@ -118,7 +119,9 @@ def _columns(connection: psycopg.Connection) -> list[Change]:
     ):
         present.setdefault(relation, {})[name] = type_
     changes = []
-    for relation, name, type_ in (m.groups() for m in map(_COLUMN.fullmatch, expected()["columns"]) if m):
+    for relation, name, type_ in (
+        m.groups() for m in map(_COLUMN.fullmatch, expected_catalog()["columns"]) if m
+    ):
         has = present.get(relation, {}).get(name)
         if relation in present and has is None:
             changes.append(Change(kind="adds column", relation=relation, name=name, detail=type_))

@@ -23,9 +23,9 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from gre_bridge.db.catalog import differences, expected_catalog, read_catalog
 from gre_bridge.db.postgres import connected, explained
 from gre_bridge.errors import ConfigurationError, TransientError
-from gre_bridge.migrations.catalog import catalog, differences, expected
 from gre_bridge.migrations.files import REPLACED, Entry, Migration, State, Status, shipped
 
 T = TypeVar("T")
@@ -90,7 +90,11 @@ def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) ->
         refuse_replaced(ledger)
         missing = [m for m in shipped(directory) if m.version not in ledger]
         # A project's own functions that read the chat are doctor's to report: the files do not make them.
-        wrong = [one for one in differences(catalog(connection), expected()) if one.kind != "open functions"]
+        wrong = [
+            one
+            for one in differences(read_catalog(connection), expected_catalog())
+            if one.kind != "open functions"
+        ]
         if missing and wrong:
             raise ConfigurationError(
                 "nothing recorded: the schema is not what the files make: "

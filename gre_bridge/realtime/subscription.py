@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from gre_bridge.db.names import MESSAGES
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import BridgeError
 from gre_bridge.realtime.connection import Connection
@@ -79,7 +80,7 @@ class Subscription:
         apikey: str | None = None,
         topic: str = "gre:relay",
         schema: str = "public",
-        table: str = "gre_chat_messages",
+        table: str = MESSAGES,
         timing: Timing | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,

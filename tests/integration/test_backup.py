@@ -20,7 +20,7 @@ from gre_bridge.migrations.runner import migrate
 from tests.support.stack import StackProcess, Worker, wait_until
 
 ROOT = Path(__file__).parents[2]
-WAIVED = {"workers": "warn", "Pusher's channels": "warn", "bell: postgres_changes": "skipped"}
+WAIVED = {"workers": "warn", "Pusher's channels": "warn", "wake-up: postgres_changes": "skipped"}
 
 
 def commands() -> list[str]:

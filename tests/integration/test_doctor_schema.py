@@ -11,13 +11,13 @@ import psycopg
 import pytest
 
 from gre_bridge.config.settings import Settings
+from gre_bridge.db.catalog import expected_catalog, read_catalog
 from gre_bridge.db.postgres import connected
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.doctor import examine
-from gre_bridge.doctor.probes.database import database
+from gre_bridge.doctor.probes.database import probe_database
 from gre_bridge.doctor.report import Finding
 from gre_bridge.errors import ConfigurationError
-from gre_bridge.migrations.catalog import catalog, expected
 from gre_bridge.migrations.files import shipped
 from gre_bridge.migrations.plan import plan
 from gre_bridge.migrations.runner import migrate, record, status
@@ -42,7 +42,7 @@ def findings(db: Database) -> dict[str, Finding]:
     )  # type: ignore[call-arg]
     worst = ["ok", "skipped", "warn", "fail"]
     found: dict[str, Finding] = {}
-    for one in sorted(database(settings), key=lambda one: worst.index(one.status)):
+    for one in sorted(probe_database(settings), key=lambda one: worst.index(one.status)):
         before = found.get(one.check)
         same = before is not None and before.status == one.status
         found[one.check] = (
@@ -68,8 +68,8 @@ def bad(db: Database) -> dict[str, Finding]:
 def test_the_list_of_what_must_be_there_is_what_the_migrations_make(supabase_db: Database) -> None:
     migrate(supabase_db.dsn())
     with connected(supabase_db.dsn(), application="test") as conn:
-        found = catalog(conn)
-    assert found == expected(), "run `make expected`"
+        found = read_catalog(conn)
+    assert found == expected_catalog(), "run `make expected`"
 
 
 def test_a_new_project_and_adopted_ones_are_as_they_must_be(supabase_db: Database, db: Database) -> None:
@@ -110,10 +110,10 @@ DEFINER = (
         ("drop function gre_relay_expire", "schema objects", "function public.gre_relay_expire(", "sql/migrations"),
         ("alter table gre_chat_sessions drop column waiting_since", "schema objects", "column gre_chat_sessions.waiting_since", "sql/migrations"),
         ("create or replace function gre.is_staff() returns boolean language sql stable set search_path = '' as 'select true'",
-         "schema objects", "not as this release ships them: gre.is_staff()", "compare with sql/migrations"),
+         "schema objects", "differ from those of this release: gre.is_staff()", "compare with sql/migrations"),
         (DEFINER, "open functions", "get_messages(bigint) may be executed by anon and authenticated",
          "revoke execute on function get_messages(bigint) from public, anon, authenticated"),
-        ("revoke execute on function realtime.send from public, postgres, supabase_realtime_admin", "realtime.send", "role postgres, who owns gre-bridge's functions, may not call it",
+        ("revoke execute on function realtime.send from public, postgres, supabase_realtime_admin", "realtime.send", "role postgres, the owner of gre-bridge's functions, may not call it",
          "grant execute on function realtime.send to postgres"),
     ],
     ids=["trigger dropped", "open policy", "policy dropped", "policy changed", "functions to anon", "tables to anon", "table to public", "column",
@@ -223,11 +223,11 @@ async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_pat
             await asyncio.to_thread(apply_unheard, stack.postgres.dsn())
         settings = Settings(_env_file=None, **env)  # type: ignore[arg-type]
         told = {one.check: one for one in (await examine(settings)).findings}["schema"]
-        assert told.status == "fail" and "PostgREST has not noticed" in told.found
+        assert told.status == "fail" and "schema cache is stale" in told.found
         assert told.fix.startswith("gre-bridge migrate ")
         assert await asyncio.to_thread(migrate, stack.postgres.dsn()) == []
         async with asyncio.timeout(20):
-            while json.dumps((await examine(settings)).to_json()).count("PostgREST has not noticed"):
+            while json.dumps((await examine(settings)).to_json()).count("schema cache is stale"):
                 await asyncio.sleep(0.1)
 
 

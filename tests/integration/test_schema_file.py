@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from gre_bridge.db.sql_files import sql_file
 from gre_bridge.devstack.postgres import SUPERUSER
 from gre_bridge.devstack.schema_file import dump
-from gre_bridge.migrations.files import sql_file
 from tests.conftest import MIGRATIONS, Database
 
 TEXT = "\n".join(path.read_text() for path in MIGRATIONS)

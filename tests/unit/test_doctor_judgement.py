@@ -12,11 +12,11 @@ import pytest
 from rich.console import Console
 
 from gre_bridge.config.settings import Settings
-from gre_bridge.doctor import _unusable
+from gre_bridge.doctor import sink_problems
 from gre_bridge.doctor.probes import local, sinks
 from gre_bridge.doctor.probes.database import judge, judge_migrations, other_project, password_of
 from gre_bridge.doctor.probes.keys import judge_anon_key, judge_service_key, project_of
-from gre_bridge.doctor.probes.realtime import mends
+from gre_bridge.doctor.probes.realtime import suggest_fix
 from gre_bridge.doctor.probes.supabase import judge_clock, judge_sinks, judge_workers
 from gre_bridge.doctor.report import Finding, Report, Status, failed, ok, skipped, warn
 from gre_bridge.migrations.files import Entry
@@ -51,7 +51,7 @@ PUSHER: dict[str, Any] = {
     ("key", "status", "says"),
     [
         (jwt(role="service_role", exp=NOW + 900 * DAY), Status.OK, "service_role"),
-        (jwt(role="service_role"), Status.FAIL, "without an expiry"),
+        (jwt(role="service_role"), Status.FAIL, "has no expiry"),
         (jwt(role="gre_worker", exp=NOW + 900 * DAY), Status.OK, "gre_worker"),
         ("sb_secret_0123456789", Status.OK, "sb_secret_"),
         (jwt(role="anon", exp=NOW + 900 * DAY), Status.FAIL, "anon key"),
@@ -135,7 +135,7 @@ def test_a_clock_that_is_off_is_told_by_how_much(ahead: float, status: str) -> N
 
 async def pusher_of(handler: Any, **values: Any) -> list[Finding]:
     async with serving(handler) as port:
-        return await sinks.pusher(settings(**{**PUSHER, "PUSHER_PORT": port, **values}))
+        return await sinks.probe_pusher(settings(**{**PUSHER, "PUSHER_PORT": port, **values}))
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_each_answer_of_onesignal_is_told(status: int, verdict: str, names
         return json_reply({"notifications": [{"contents": {"en": "words of a message"}}]}, status)
 
     async with serving(answer) as port:
-        [found] = await sinks.onesignal(
+        [found] = await sinks.probe_onesignal(
             settings(
                 ONESIGNAL_APP_ID="00000000-0000-0000-0000-000000000001",
                 ONESIGNAL_API_KEY="os_v2_app_hush",
@@ -216,9 +216,9 @@ async def test_each_answer_of_onesignal_is_told(status: int, verdict: str, names
 
 
 async def test_sinks_without_credentials_are_skipped() -> None:
-    assert [f.status for f in await sinks.pusher(settings()) + await sinks.onesignal(settings())] == [
-        "skipped"
-    ] * 2
+    assert [
+        f.status for f in await sinks.probe_pusher(settings()) + await sinks.probe_onesignal(settings())
+    ] == ["skipped"] * 2
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ async def test_sinks_without_credentials_are_skipped() -> None:
     ],
 )
 def test_a_public_channel_is_told_with_the_way_to_a_private_one(given: str, way: str) -> None:
-    [found] = sinks.channels(settings(GRE_PUSHER_PLAYER_CHANNELS=given))
+    [found] = sinks.check_channels(settings(GRE_PUSHER_PLAYER_CHANNELS=given))
     assert found.status is (Status.WARN if way else Status.OK)
     assert found.fix.endswith(way)
 
@@ -359,9 +359,9 @@ def test_older_names_and_unknown_names_are_told(clean: pytest.MonkeyPatch, tmp_p
     file.chmod(0o600)
     clean.setenv("STAFF_PORTAL_SUPABASE_URL", URL)
     clean.setenv("SUPABASE_URL", URL)
-    told = {f.found: f.fix for f in local.names(file)}
+    told = {f.found: f.fix for f in local.check_variables(file)}
     assert told == {
-        "STAFF_PORTAL_SUPABASE_URL is set, but SUPABASE_URL wins over it": "remove STAFF_PORTAL_SUPABASE_URL",
+        "STAFF_PORTAL_SUPABASE_URL is set, but SUPABASE_URL overrides it": "remove STAFF_PORTAL_SUPABASE_URL",
         "STAFF_PORTAL_SUPABASE_SERVICE_KEY is an older name": "rename it to SUPABASE_SERVICE_KEY",
         "GRE_POLL_INTERVALL is not a variable of gre-bridge": "GRE_POLL_INTERVAL?",
     }
@@ -371,24 +371,25 @@ def test_a_file_of_secrets_that_everybody_may_read_is_told(clean: pytest.MonkeyP
     file = tmp_path / "env"
     file.write_text("")
     file.chmod(0o644)
-    [found] = local.names(file)
+    [found] = local.check_variables(file)
     assert found.status is Status.WARN and found.fix == "chmod o-r env"
     file.chmod(0o640)
-    assert [f.status for f in local.names(file)] == ["ok"]
+    assert [f.status for f in local.check_variables(file)] == ["ok"]
 
 
 def test_too_few_open_files_for_the_sockets_are_told_with_the_number() -> None:
-    [found] = local.open_files(settings(GRE_MAX_SOCKETS=2000), limit=1024)
+    [found] = local.check_open_files(settings(GRE_MAX_SOCKETS=2000), limit=1024)
     assert found.status is Status.WARN and "4300" in found.fix
     assert [
-        f.status for f in local.open_files(settings(GRE_MAX_SOCKETS=600, GRE_MAX_CONNECTIONS=100), limit=1024)
+        f.status
+        for f in local.check_open_files(settings(GRE_MAX_SOCKETS=600, GRE_MAX_CONNECTIONS=100), limit=1024)
     ] == ["ok"]
-    assert [f.status for f in local.open_files(settings(), limit=-1)] == ["ok"]
+    assert [f.status for f in local.check_open_files(settings(), limit=-1)] == ["ok"]
 
 
 def test_what_the_daemon_would_refuse_to_start_with_is_told() -> None:
-    assert _unusable(settings(**PUSHER)) == []
-    [told] = _unusable(settings(**PUSHER, GRE_PUSHER_PLAYER_CHANNELS="no such channel!"))
+    assert sink_problems(settings(**PUSHER)) == []
+    [told] = sink_problems(settings(**PUSHER, GRE_PUSHER_PLAYER_CHANNELS="no such channel!"))
     assert told.startswith("GRE_PUSHER_…_CHANNELS: ")
 
 
@@ -434,5 +435,5 @@ def test_only_a_failure_makes_a_report_bad() -> None:
     ],
 )
 def test_what_realtime_said_names_what_mends_it(detail: str, fix: str) -> None:
-    assert fix in mends(detail)
-    assert "GRE_REALTIME_PRIVATE" not in mends(detail, joined=True)
+    assert fix in suggest_fix(detail)
+    assert "GRE_REALTIME_PRIVATE" not in suggest_fix(detail, joined=True)

@@ -1,4 +1,4 @@
-"""What can be seen without asking anybody: the variables, and this machine's limits."""
+"""Checks what needs no network: the variables, and this machine's limits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gre_bridge.doctor.report import Finding, ok, warn
 
 VARIABLES, FILES = "variables", "open files"
 SPARE_FILES = 300
-"""Descriptors beside the sockets: connections to the database and the sinks, logs, the event loop's own."""
+"""Descriptors beside the sockets: connections to the database and the sinks, logs, and those of the event loop."""
 
 
-def names(env_file: Path | None) -> list[Finding]:
-    """Older names that are still in use, names that nobody reads, and a file of secrets that others may read."""
+def check_variables(env_file: Path | None) -> list[Finding]:
+    """Report older names, unknown names, and an env file that others may read."""
     values = given(env_file)
     found = []
     for field in Settings.model_fields:
@@ -25,21 +25,26 @@ def names(env_file: Path | None) -> list[Finding]:
             if old in values and name not in values:
                 found.append(warn(VARIABLES, f"{old} is an older name", f"rename it to {name}"))
             elif old in values:
-                found.append(warn(VARIABLES, f"{old} is set, but {name} wins over it", f"remove {old}"))
+                found.append(warn(VARIABLES, f"{old} is set, but {name} overrides it", f"remove {old}"))
     for name, near in unknown_names(values, known_names()):
-        fix = f"{near}?" if near else "remove it; .env.example lists all that there are"
+        fix = f"{near}?" if near else "remove it; .env.example lists all variables"
         found.append(warn(VARIABLES, f"{name} is not a variable of gre-bridge", fix))
     if env_file is not None and env_file.stat().st_mode & stat.S_IROTH:
         found.append(
             warn(
-                VARIABLES, f"everybody on this machine may read {env_file.name}", f"chmod o-r {env_file.name}"
+                VARIABLES,
+                f"every user of this machine may read {env_file.name}",
+                f"chmod o-r {env_file.name}",
             )
         )
     return found or [ok(VARIABLES, "complete and well formed")]
 
 
-def open_files(settings: Settings, *, limit: int | None = None) -> list[Finding]:
-    """Whether the connections that settings allow fit this process's hard limit (or `limit`), to which the daemon raises its own."""
+def check_open_files(settings: Settings, *, limit: int | None = None) -> list[Finding]:
+    """Compare the connections that the settings allow with this process's hard limit, or with `limit`.
+
+    The daemon raises its soft limit to the hard one.
+    """
     if limit is None:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     needed = settings.max_sockets + settings.max_connections + SPARE_FILES

@@ -1,7 +1,7 @@
-"""Realtime as the feed uses it: a real join of both channels, and a real ring of the first bell.
+"""Probes Realtime as the daemon uses it: joins both channels, and receives a wake-up that the database sends.
 
-It listens with the feed's own link, so what works here works there. The second bell needs an insert: `live`
-waits for it with the same ear.
+The probe is the daemon's own connection, so both succeed and fail alike. `postgres_changes` reports inserts, so only
+`doctor --live` can check it, with the same probe.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gre_bridge.config.settings import Settings
-from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
+from gre_bridge.db.inspection import GRANT_NOTIFY, PUBLISH_MESSAGES, InspectionDatabase
+from gre_bridge.db.names import MESSAGES
+from gre_bridge.db.postgrest import PostgrestError
 from gre_bridge.doctor.probes.database import NO_PARTITION
 from gre_bridge.doctor.report import Finding, failed, ms, ok, skipped, warn
 from gre_bridge.errors import BridgeError
@@ -23,30 +25,30 @@ from gre_bridge.realtime.connection import Connection
 from gre_bridge.realtime.state import Timing
 from gre_bridge.realtime.subscription import quiet_client_logs
 
-JOIN, BROADCAST, CHANGES = "Realtime", "bell: broadcast", "bell: postgres_changes"
-WITHIN = 5.0
-"""Seconds in which a bell must be heard: 11 ms was the worst of 60 (measured on Realtime 2.122.0)."""
+JOIN, BROADCAST, CHANGES = "Realtime", "wake-up: broadcast", "wake-up: postgres_changes"
+TIMEOUT = 5.0
+"""Seconds in which a wake-up must arrive. The slowest of 60 took 11 ms (measured on Realtime 2.122.0)."""
 _PRIVATE = (
-    "the key's role must be allowed to join the private topic gre:relay, and Realtime must have private channels;"
+    "allow the key's role to join the private topic gre:relay, and private channels in Realtime;"
     " until then row changes wake the workers, half a second late"
 )
-_STATE = "look at Realtime's state and logs in the dashboard; until then work is found by the poll, up to a second late"
-_PUBLISH = (
-    "as the publication's owner: alter publication supabase_realtime add table public.gre_chat_messages"
+_STATE = (
+    "check Realtime's state and logs in the dashboard; until then polls find the work, up to a second late"
 )
+_PUBLISH = f"as the publication's owner: {PUBLISH_MESSAGES}"
 
 
 @dataclass(frozen=True, slots=True)
 class WakeupResult:
-    """A bell that was heard: which, when (monotonic seconds), and the ids that it named."""
+    """A wake-up that arrived: its channel, its time (monotonic seconds), and the ids that it named."""
 
-    bell: str
+    channel: str
     at: float
     ids: Any
 
 
 class RealtimeProbe(Connection):
-    """The feed's link, which also remembers which bell it heard when."""
+    """A connection that records the wake-ups it receives."""
 
     def __init__(self, settings: Settings, *, rows_private: bool) -> None:
         """Not yet connected: see `open`."""
@@ -58,22 +60,22 @@ class RealtimeProbe(Connection):
             row_changes=True,
             rows_private=rows_private,
             schema="public",
-            table="gre_chat_messages",
+            table=MESSAGES,
             timing=Timing(),
             clock=time.monotonic,
             listener=self,
         )
         self._woken = asyncio.Event()
-        self.rings: list[WakeupResult] = []
+        self._received: list[WakeupResult] = []
 
-    async def hear(
-        self, wanted: Callable[[WakeupResult], bool], within: float = WITHIN
+    async def wait_for(
+        self, matches: Callable[[WakeupResult], bool], timeout: float = TIMEOUT
     ) -> WakeupResult | None:
-        """The first ring that is `wanted`, heard before or within so many seconds."""
-        deadline = time.monotonic() + within
+        """Return the first wake-up that `matches`, received already or within `timeout` seconds, else None."""
+        deadline = time.monotonic() + timeout
         while True:
             self._woken.clear()
-            if found := next(filter(wanted, self.rings), None):
+            if found := next(filter(matches, self._received), None):
                 return found
             if (left := deadline - time.monotonic()) <= 0 or self.close_reason is not None:
                 return None
@@ -88,11 +90,11 @@ class RealtimeProbe(Connection):
 
     def on_wakeup(self, sessions: object) -> None:
         """See ConnectionListener."""
-        self._heard("broadcast", sessions)
+        self._record("broadcast", sessions)
 
     def on_insert(self, record: Mapping[str, Any]) -> None:
         """See ConnectionListener."""
-        self._heard("postgres_changes", record.get("id"))
+        self._record("postgres_changes", record.get("id"))
 
     def on_event(self, event: str, payload: object) -> None:
         """See ConnectionListener."""
@@ -100,43 +102,43 @@ class RealtimeProbe(Connection):
     def on_status_change(self) -> None:
         """See ConnectionListener."""
 
-    def _heard(self, bell: str, told: object) -> None:
-        self.rings.append(WakeupResult(bell, time.monotonic(), told))
+    def _record(self, channel: str, ids: object) -> None:
+        self._received.append(WakeupResult(channel, time.monotonic(), ids))
         self._woken.set()
 
 
 @asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[tuple[RealtimeProbe, list[Finding]]]:
-    """Join both channels: the ear, and what is to be said about the joins."""
+async def joined(settings: Settings) -> AsyncIterator[tuple[RealtimeProbe, list[Finding]]]:
+    """Join both channels. Yields the probe, and the finding about the joins."""
     quiet_client_logs()
-    began = time.monotonic()
-    ear = RealtimeProbe(settings, rows_private=True)
+    started = time.monotonic()
+    probe = RealtimeProbe(settings, rows_private=True)
     try:
-        await ear.open()
-        if ear.rows_refused:
-            # As the feed does: a public join hears postgres_changes where private ones are not set up.
-            await ear.close()
-            ear = RealtimeProbe(settings, rows_private=False)
-            await ear.open()
-        yield ear, [judge_joins(ear, time.monotonic() - began)]
+        await probe.open()
+        if probe.rows_refused:
+            # As the daemon does: a public channel receives postgres_changes where private ones are not set up.
+            await probe.close()
+            probe = RealtimeProbe(settings, rows_private=False)
+            await probe.open()
+        yield probe, [judge_joins(probe, time.monotonic() - started)]
     finally:
-        await ear.close()
+        await probe.close()
 
 
-def judge_joins(ear: Connection, took: float) -> Finding:
-    """What the joins came to; `took` in seconds."""
-    missing = {"broadcast", "postgres_changes"} - ear.ready_channels
+def judge_joins(connection: Connection, took: float) -> Finding:
+    """Judge the joins of both channels. `took` is in seconds."""
+    missing = {"broadcast", "postgres_changes"} - connection.ready_channels
     if not missing:
         return ok(JOIN, f"both channels joined in {ms(took)}", seconds=took)
-    _, detail = ear.status()
+    _, detail = connection.status()
     if len(missing) == 2:
-        return failed(JOIN, detail or "neither channel could be joined", mends(detail))
+        return failed(JOIN, detail or "neither channel could be joined", suggest_fix(detail))
     if "broadcast" in missing:
-        return failed(JOIN, detail, mends(detail, joined=True))
+        return failed(JOIN, detail, suggest_fix(detail, joined=True))
     return warn(JOIN, detail, _PUBLISH)
 
 
-_MENDS = (
+_FIXES = (
     (r"MissingPartition", NO_PARTITION),
     (r"PrivateOnly", f"{_STATE}: this project's Realtime takes private channels only"),
     (
@@ -154,44 +156,39 @@ _MENDS = (
 )
 
 
-def mends(detail: str, *, joined: bool = False) -> str:
-    """What mends a failed join, by what the server said. `joined`: the other channel was joined."""
-    if found := next((fix for pattern, fix in _MENDS if re.search(pattern, detail)), None):
+def suggest_fix(detail: str, *, joined: bool = False) -> str:
+    """Return the fix for a failed join by the server's error. `joined`: the other channel was joined."""
+    if found := next((fix for pattern, fix in _FIXES if re.search(pattern, detail)), None):
         return found
     return _PRIVATE if joined else _STATE
 
 
-async def ring(ear: RealtimeProbe, rest: PostgrestClient) -> Finding:
-    """Let the database ring the first bell, and hear it."""
-    if "broadcast" not in ear.ready_channels:
+async def check_broadcast(probe: RealtimeProbe, database: InspectionDatabase) -> Finding:
+    """Let the database send a wake-up, and wait until it arrives."""
+    if "broadcast" not in probe.ready_channels:
         return skipped(BROADCAST, "its channel was not joined")
-    began = time.monotonic()
+    started = time.monotonic()
     try:
-        can = await rest.rpc("gre_relay_notify_v1", {})
+        supported = await database.notify_workers()
     except PostgrestError as error:
         if error.code == "PGRST202":
-            return skipped(BROADCAST, "this schema has no gre_relay_notify_v1: gre-bridge migrate")
-        fix = (
-            "grant execute on function public.gre_relay_notify_v1() to service_role"
-            if error.code == "42501"
-            else "try again; then gre-bridge migrate --status"
-        )
-        return failed(BROADCAST, f"the database could not ring: {error.code}", fix)
+            return skipped(BROADCAST, "this schema has no function for it: gre-bridge migrate")
+        fix = GRANT_NOTIFY if error.code == "42501" else "try again; then gre-bridge migrate --status"
+        return failed(BROADCAST, f"the database could not send a wake-up: {error.code}", fix)
     except BridgeError as error:
-        return failed(BROADCAST, f"the database could not ring: {error}", "try again")
-    if not can:
+        return failed(BROADCAST, f"the database could not send a wake-up: {error}", "try again")
+    if not supported:
         return warn(
             BROADCAST,
-            "this project's Realtime is older than realtime.send(): the second bell rings alone, half a second late",
+            "this project's Realtime has no realtime.send(): only row changes wake the workers, half a second late",
             "upgrade the project (Supabase: Settings > Infrastructure)",
         )
-    heard = await ear.hear(lambda one: one.bell == "broadcast" and one.at >= began)
-    if heard is None:
+    received = await probe.wait_for(lambda item: item.channel == "broadcast" and item.at >= started)
+    if received is None:
         return failed(
             BROADCAST,
-            f"the database rang, and nothing was heard within {WITHIN:g} s",
-            "look at check `realtime.send` (give SUPABASE_DB_URL), and at Realtime's logs in the dashboard",
+            f"the database sent a wake-up, and it did not arrive within {TIMEOUT:g} s",
+            "see check `realtime.send` (give SUPABASE_DB_URL), and Realtime's logs in the dashboard",
         )
-    return ok(
-        BROADCAST, f"rung by the database and heard after {ms(heard.at - began)}", seconds=heard.at - began
-    )
+    took = received.at - started
+    return ok(BROADCAST, f"sent by the database and received after {ms(took)}", seconds=took)
