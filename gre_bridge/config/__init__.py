@@ -1,1 +1,1 @@
-"""Settings and where they come from."""
+"""Settings, and the sources that they are read from."""

@@ -1,4 +1,4 @@
-"""What a Supabase key says of itself: its kind and, of a JWT, its claims. No signature is checked here."""
+"""The kind of a Supabase key and the claims of a JWT. Signatures are not verified."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """`kind` is secret, publishable (sb_… keys), jwt or unknown; `claims` are a JWT's, unverified."""
+    """`kind` is secret, publishable (sb_… keys), jwt or unknown; `claims` are those of a JWT, unverified."""
 
     kind: str
     claims: dict[str, Any]
 
     @property
     def role(self) -> str:
-        """For whom it speaks: service_role, anon, gre_worker, … or an empty string when it does not say."""
+        """The role: service_role, anon, gre_worker, …, or an empty string."""
         return {"secret": "service_role", "publishable": "anon"}.get(self.kind) or str(
             self.claims.get("role", "")
         )
 
 
 def read_key(value: str) -> Key:
-    """Read a key without verifying it."""
+    """Return the kind and claims of a key."""
     for prefix, kind in (("sb_secret_", "secret"), ("sb_publishable_", "publishable")):
         if value.startswith(prefix):
             return Key(kind, {})
@@ -40,11 +40,11 @@ def read_key(value: str) -> Key:
 
 
 def gateway_key(key: str, anon_key: str | None) -> str:
-    """What to show the gateway as `apikey` in a call that carries `key` as its token.
+    """Return the header `apikey` for a call that carries `key` as its bearer token.
 
-    Supabase's gateway lets in the project's own keys only, so a token that somebody else signed (one of role
-    gre_worker) goes behind the anon key, as any user's token does.
+    Supabase's gateway accepts only the project's own keys. Another token (one of role gre_worker, or a user's) is sent
+    together with the anon key.
     """
-    known = read_key(key)
-    own = known.kind != "jwt" or known.role in ("service_role", "anon")
-    return key if own or anon_key is None else anon_key
+    parsed = read_key(key)
+    is_project_key = parsed.kind != "jwt" or parsed.role in ("service_role", "anon")
+    return key if is_project_key or anon_key is None else anon_key

@@ -1,170 +1,39 @@
-"""Everything that can be set, read once from the environment (or a dotenv file) and checked at start.
+"""The settings, read once from the environment and a dotenv file, and checked at start.
 
-A missing or malformed variable becomes one clear line that names it (`ConfigurationError`); values of
-secrets never appear in a message, a repr or a log. Durations are in seconds.
+A missing or malformed variable raises `ConfigurationError` with one line that names it; values of secrets never appear
+in a message, a repr or a log. Durations are in seconds.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
-from urllib.parse import urlsplit
+from typing import Any, Self, get_args
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from gre_bridge.config.fields import (
+    Days,
+    Names,
+    Networks,
+    OptionalKey,
+    OptionalSecret,
+    OptionalText,
+    Origins,
+    Port,
+    ProjectUrl,
+    Secret,
+    Url,
+)
 from gre_bridge.config.proxies import check_proxies
-from gre_bridge.config.sources import check_certificates, db_url_problem, from_files, given
+from gre_bridge.config.sources import check_certificates, db_url_problem, read_secret_files, read_variables
 from gre_bridge.errors import ConfigurationError
-
-_HOST_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
-_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-_HOST = r"[-\w.]+|[0-9a-f:.]+"
-
-
-def _split(value: Any) -> Any:
-    """Read a comma-separated list."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _url(value: Any) -> Any:
-    """Accept an http(s) address and drop its trailing slash."""
-    try:
-        parts = urlsplit(str(value).strip())
-        known = (
-            parts.scheme in ("http", "https")
-            and re.fullmatch(_HOST, parts.hostname or "")
-            and parts.port != 0
-        )
-    except ValueError:
-        known = False
-    if not known:
-        raise ValueError("must be an address that starts with http:// or https://") from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user and password: it is shown to pages")
-    return str(value).strip().rstrip("/")
-
-
-def _project(value: Any) -> Any:
-    """Accept the address of a project: its origin alone, and not in clear over a network that is not our own."""
-    url = _url(value)
-    parts = urlsplit(url)
-    if parts.path or parts.query or parts.fragment:
-        raise ValueError("must be the project's address alone, without a path: https://<ref>.supabase.co")
-    if parts.scheme == "http" and not _at_home(parts.hostname or ""):
-        raise ValueError("must start with https://: the service key would cross the network in clear")
-    return url
-
-
-def _at_home(host: str) -> bool:
-    """Whether a host is this machine, or has a name or an address that is not of the public internet."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith(
-            (".localhost", ".internal", ".local", ".svc", ".lan", ".home.arpa")
-        )
-    return address.is_private or address.is_loopback or address.is_link_local
-
-
-def _blank(value: Any) -> Any:
-    """Treat an empty variable as one that is not set."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _retention(value: Any) -> Any:
-    """Refuse less than a day, which the database would take for a day."""
-    try:
-        short = 0 < float(value) < 1
-    except (TypeError, ValueError):
-        return value
-    if short:
-        raise ValueError("must be 0 (off) or at least 1")
-    return value
-
-
-def _filled(value: Any) -> Any:
-    """Refuse what cannot be a key: a header could not hold it."""
-    if isinstance(value, str) and not value.strip():
-        raise ValueError("is blank")
-    if isinstance(value, str) and not (value.isascii() and value.isprintable() and " " not in value):
-        raise ValueError("has characters that no key has")
-    return value
-
-
-def _origins(value: Any) -> Any:
-    """Bring origins into the spelling of browsers; refuse what no browser sends."""
-    return tuple(map(_origin, _split(value))) if isinstance(value, str) else value
-
-
-def _origin(text: str) -> str:
-    if text in ("*", "null"):
-        return text
-    found = re.fullmatch(
-        rf"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|{_HOST_NAME})(:(\d{{1,5}}|\*))?/?", text.lower()
-    )
-    if found is None:
-        raise ValueError(
-            "must list origins such as https://portal.example or http://localhost:* (scheme, host and port, no path)"
-        )
-    scheme, host, port = found[1], found[2], found[3] or ""
-    return f"{scheme}://{host}{'' if port == _DEFAULT_PORTS.get(scheme) else port}"
-
-
-def _networks(value: Any) -> Any:
-    """Bring addresses and networks into one spelling; refuse what is neither."""
-    return tuple(map(_network, _split(value))) if isinstance(value, str) else value
-
-
-def _network(text: str) -> str:
-    if text == "*":
-        return text
-    try:
-        found = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise ValueError("must list addresses or networks such as 10.0.0.0/8, or be *") from None
-    mapped = getattr(found.network_address, "ipv4_mapped", None)
-    if mapped is not None and found.prefixlen >= 96:
-        found = ipaddress.ip_network((mapped, found.prefixlen - 96), strict=False)
-    return str(found.network_address) if found.num_addresses == 1 else str(found)
-
-
-def _port(value: Any) -> Any:
-    """Name what Kubernetes puts there: it sets PUSHER_PORT to an address for a service that is called pusher."""
-    value = _blank(value)
-    if isinstance(value, str) and "://" in value:
-        raise ValueError(
-            "must be a number; an address there comes from Kubernetes, for a Service named pusher: "
-            "set enableServiceLinks: false on the pod, or PUSHER_PORT itself"
-        )
-    return value
-
-
-def _key(value: Any) -> Any:
-    """As `_filled`, where an empty variable is one that is not set: a pasted blank is no part of a key."""
-    value = _blank(value)
-    return value if value is None else _filled(value)
-
-
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
-Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
-Url = Annotated[str, BeforeValidator(_url)]
-ProjectUrl = Annotated[str, BeforeValidator(_project)]
-Secret = Annotated[SecretStr, BeforeValidator(_filled)]
-Maybe = Annotated[str | None, BeforeValidator(_blank)]
-MaybeSecret = Annotated[SecretStr | None, BeforeValidator(_key)]
-MaybeKey = Annotated[str | None, BeforeValidator(_key)]
 
 
 def _env(name: str, *older: str, default: Any = ..., **rules: Any) -> Any:
-    """Declare a field that is read from `name`, or from one of its older names."""
+    """Declare a field that is read from the variable `name` or one of its older names."""
     return Field(default, validation_alias=AliasChoices(name, *older), **rules)
 
 
@@ -172,7 +41,7 @@ class SettingsError(ConfigurationError):
     """Variables are missing or wrong; `problems` has one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
-        """The message has all of them."""
+        """The message joins all problems."""
         super().__init__("; ".join(problems))
         self.problems = problems
 
@@ -187,28 +56,26 @@ class Settings(BaseSettings):
     # Supabase
     supabase_url: ProjectUrl = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
     supabase_service_key: Secret = _env("SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY")
-    supabase_anon_key: MaybeSecret = _env("SUPABASE_ANON_KEY", default=None)
-    supabase_db_url: MaybeSecret = _env("SUPABASE_DB_URL", default=None)
+    supabase_anon_key: OptionalSecret = _env("SUPABASE_ANON_KEY", default=None)
+    supabase_db_url: OptionalSecret = _env("SUPABASE_DB_URL", default=None)
 
     @property
     def service_key(self) -> str:
-        """The service key itself."""
+        """The service key in clear."""
         return self.supabase_service_key.get_secret_value()
 
     @property
     def anon_key(self) -> str | None:
-        """The anon key itself, if there is one."""
+        """The anon key in clear, or None."""
         return self.supabase_anon_key.get_secret_value() if self.supabase_anon_key else None
 
     # Pusher Channels
-    pusher_app_id: Maybe = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
-    pusher_key: MaybeKey = _env("PUSHER_KEY", default=None)
-    pusher_secret: MaybeSecret = _env("PUSHER_SECRET", default=None)
-    pusher_cluster: Maybe = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
-    pusher_host: Maybe = _env("PUSHER_HOST", default=None)
-    pusher_port: Annotated[int | None, BeforeValidator(_port)] = _env(
-        "PUSHER_PORT", default=None, ge=1, le=65535
-    )
+    pusher_app_id: OptionalText = _env("PUSHER_APP_ID", default=None, pattern=r"^\d+$")
+    pusher_key: OptionalKey = _env("PUSHER_KEY", default=None)
+    pusher_secret: OptionalSecret = _env("PUSHER_SECRET", default=None)
+    pusher_cluster: OptionalText = _env("PUSHER_CLUSTER", default=None, pattern=r"^[a-z0-9-]+$")
+    pusher_host: OptionalText = _env("PUSHER_HOST", default=None)
+    pusher_port: Port = _env("PUSHER_PORT", default=None, ge=1, le=65535)
     pusher_ssl: bool = _env("PUSHER_SSL", default=True)
     pusher_player_channels: Names = _env("GRE_PUSHER_PLAYER_CHANNELS", default=("staff-portal",))
     pusher_staff_channels: Names = _env(
@@ -224,10 +91,10 @@ class Settings(BaseSettings):
     pusher_rate: float = _env("GRE_PUSHER_RATE", default=0, ge=0, le=10_000)
 
     # OneSignal
-    onesignal_app_id: Maybe = _env(
+    onesignal_app_id: OptionalText = _env(
         "ONESIGNAL_APP_ID", default=None, pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
     )
-    onesignal_api_key: MaybeSecret = _env("ONESIGNAL_API_KEY", default=None)
+    onesignal_api_key: OptionalSecret = _env("ONESIGNAL_API_KEY", default=None)
     onesignal_api_url: Url = _env("ONESIGNAL_API_URL", default="https://api.onesignal.com")
     onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=8, ge=1, le=64)
     onesignal_rate: float = _env("GRE_ONESIGNAL_RATE", default=0, ge=0, le=10_000)
@@ -245,10 +112,8 @@ class Settings(BaseSettings):
     late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
     send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
     request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=12.0, ge=0.5, le=120)
-    """PostgREST itself waits 10 s for one of its connections, and then says that there was none."""
-    retention_days: Annotated[float, BeforeValidator(_retention)] = _env(
-        "GRE_RETENTION_DAYS", default=0, ge=0
-    )
+    """PostgREST waits 10 s for one of its own connections before it answers with an error."""
+    retention_days: Days = _env("GRE_RETENTION_DAYS", default=0, ge=0)
     shutdown_delay: float = _env("GRE_SHUTDOWN_DELAY", default=3.0, ge=0, le=120)
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
 
@@ -266,18 +131,18 @@ class Settings(BaseSettings):
     max_connections: int = _env("GRE_MAX_CONNECTIONS", default=2000, ge=2, le=100_000)
     sockets_per_person: int = _env("GRE_SOCKETS_PER_PERSON", default=20, ge=1, le=10_000)
     auth_failures: int = _env("GRE_AUTH_FAILURES_PER_MINUTE", default=60, ge=1, le=100_000)
-    metrics_token: MaybeSecret = _env("GRE_METRICS_TOKEN", default=None)
+    metrics_token: OptionalSecret = _env("GRE_METRICS_TOKEN", default=None)
     docs: bool = _env("GRE_DOCS", default=False)
     dev_pages: bool = _env("GRE_DEV_PAGES", default=False)
-    """Set by `gre-bridge dev` alone, whose stack is at `supabase_url`."""
+    """Set only by `gre-bridge dev`, whose stack is at `supabase_url`."""
     console: bool = _env("GRE_CONSOLE", default=True)
     access_log: bool = _env("GRE_ACCESS_LOG", default=False)
     log_level: str = _env("GRE_LOG_LEVEL", default="info", pattern=r"^(debug|info|warning|error)$")
     log_format: str = _env("GRE_LOG_FORMAT", default="auto", pattern=r"^(auto|json|console)$")
 
     @model_validator(mode="after")
-    def _whole_groups(self) -> Self:
-        """Refuse half a set of credentials: none means the sink is off, some means a mistake."""
+    def _check_credentials(self) -> Self:
+        """Refuse incomplete credentials of a sink. Without any, the sink is off."""
         groups = {
             "PUSHER_": {
                 "PUSHER_APP_ID": self.pusher_app_id,
@@ -292,8 +157,8 @@ class Settings(BaseSettings):
         for group in groups.values():
             missing = [name for name, value in group.items() if value is None]
             if missing and len(missing) < len(group):
-                given = next(name for name in group if name not in missing)
-                msg = f"{missing[0]}: is missing, though {given} is set"
+                present = next(name for name in group if name not in missing)
+                msg = f"{missing[0]}: is missing, though {present} is set"
                 raise ValueError(msg)
         if self.pusher_app_id and not (self.pusher_cluster or self.pusher_host):
             msg = "PUSHER_CLUSTER: is missing (or set PUSHER_HOST)"
@@ -303,12 +168,12 @@ class Settings(BaseSettings):
 
     @property
     def has_pusher(self) -> bool:
-        """Whether the credentials of Pusher Channels are there."""
+        """True if the credentials of Pusher Channels are set."""
         return self.pusher_app_id is not None
 
     @property
     def has_onesignal(self) -> bool:
-        """Whether the credentials of OneSignal are there."""
+        """True if the credentials of OneSignal are set."""
         return self.onesignal_app_id is not None
 
     def secrets(self) -> tuple[str, ...]:
@@ -318,14 +183,16 @@ class Settings(BaseSettings):
 
 
 def variables(field: str) -> tuple[str, ...]:
-    """The variable that a field of Settings is read from, then its older names."""
+    """Return the name of the variable for a field of Settings, then its older names."""
     alias = Settings.model_fields[field].validation_alias
     return tuple(map(str, alias.choices)) if isinstance(alias, AliasChoices) else (field,)
 
 
-def _explain(error: ValidationError) -> list[str]:
-    """Turn pydantic's complaints into one line each that names the variable and quotes no value."""
-    return [_line(one) for one in error.errors(include_url=False, include_input=False, include_context=False)]
+def _describe(error: ValidationError) -> list[str]:
+    """Return one line for each of pydantic's errors. It names the variable and quotes no value."""
+    return [
+        _line(item) for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
 
 
 def _line(error: ErrorDetails) -> str:
@@ -341,7 +208,7 @@ def _line(error: ErrorDetails) -> str:
 
 
 def secret_names() -> list[tuple[str, ...]]:
-    """The variables that hold secrets, each with its older names. NAME_FILE names a file that has the value."""
+    """Return the names of variables that hold secrets, each with its older names. NAME_FILE may name a file with the value."""
     fields = Settings.model_fields.items()
     return [
         variables(name)
@@ -351,18 +218,20 @@ def secret_names() -> list[tuple[str, ...]]:
 
 
 def known_names() -> set[str]:
-    """Every variable that is read."""
+    """Return the names of all variables that are read."""
     files = {f"{secret[0]}_FILE" for secret in secret_names()}
     return files | {name for field in Settings.model_fields for name in variables(field)}
 
 
 def load_db_url(env_file: Path | None = None) -> str:
-    """Read SUPABASE_DB_URL (or its file) alone, which is all that `gre-bridge migrate` needs.
+    """Read only SUPABASE_DB_URL or its file, which is all that `gre-bridge migrate` needs.
 
-    Raises ConfigurationError, one line that never quotes the address (it holds a password).
+    Raises ConfigurationError with one line that does not quote the address, since it holds a password.
     """
-    values = given(env_file)
-    url: str | None = {**values, **from_files(values, variables("supabase_db_url"))}.get("SUPABASE_DB_URL")
+    values = read_variables(env_file)
+    url: str | None = {**values, **read_secret_files(values, variables("supabase_db_url"))}.get(
+        "SUPABASE_DB_URL"
+    )
     if not url:
         raise ConfigurationError("SUPABASE_DB_URL: is missing")
     if problem := db_url_problem(url):
@@ -382,20 +251,20 @@ def load_settings(env_file: Path | None = None) -> Settings:
 
 
 def read_settings(env_file: Path | None = None) -> Settings | list[str]:
-    """As `load_settings`, but returns the complaints, one line each."""
+    """As `load_settings`, but return the problems, one line each."""
     try:
         check_certificates()
         check_proxies()
-        values = given(env_file)
-        values |= from_files(values, *secret_names())
+        values = read_variables(env_file)
+        values |= read_secret_files(values, *secret_names())
         chosen: dict[str, Any] = {}
         for field in Settings.model_fields:
             names = [name for name in variables(field) if name in values]
-            # The environment wins, by an older name too.
-            if name := next(iter(sorted(names, key=lambda one: not os.environ.get(one, "").strip())), None):
+            # The environment wins over the file, under an older name as well.
+            if name := next(iter(sorted(names, key=lambda n: not os.environ.get(n, "").strip())), None):
                 chosen[name] = values[name]
         return Settings(_env_file=None, **chosen)
     except ValidationError as error:
-        return _explain(error)
+        return _describe(error)
     except ConfigurationError as error:
         return [str(error)]

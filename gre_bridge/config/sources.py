@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, a dotenv file, files of single secrets. What they mean is `settings`' business."""
+"""Reads variables from the environment, a dotenv file and files of single secrets. `settings` interprets them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"postgres(?:ql)?://(?:[^@/?#]*@)?[^@/?#]*(?:/[^@/?#]*)?(?
 
 
 def db_url_problem(url: str) -> str | None:
-    """What is wrong with the address of a database, without a word of it; None when it can be read in one way only."""
+    """Return the problem with the address of a database, without quoting it; None if it is unambiguous."""
     if not url.startswith(("postgresql://", "postgres://")):
         return "must be an address that starts with postgresql://"
     if re.search(r"%(?![0-9A-Fa-f]{2})", url) or not _ADDRESS.fullmatch(url):
@@ -25,19 +25,19 @@ def db_url_problem(url: str) -> str | None:
     return None
 
 
-def given(env_file: Path | None = None) -> dict[str, str]:
-    """Every variable that is set and not blank: the environment's, then those of `env_file`.
+def read_variables(env_file: Path | None = None) -> dict[str, str]:
+    """Return all variables that are not blank; the environment wins over `env_file`.
 
-    Raises ConfigurationError for a file that cannot be read, with the line that cannot be.
+    Raises ConfigurationError for a file that cannot be read, with the number of the line.
     """
     sources: list[Mapping[str, str]] = [read_env_file(env_file) if env_file else {}, os.environ]
     return {name: value for source in sources for name, value in source.items() if value.strip()}
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """The variables of a dotenv file, as they are written: `${...}` in a value is part of the value.
+    """Return the variables of a dotenv file. `${...}` in a value is not expanded.
 
-    (systemd, Docker and a shell's single quotes expand nothing either; a secret may hold these characters.)
+    systemd and Docker do not expand it either, and a secret may hold these characters.
     """
     if not (path.is_file() and os.access(path, os.R_OK)):
         raise ConfigurationError(f"--env-file: cannot read {path}")
@@ -65,18 +65,18 @@ def read_env_file(path: Path) -> dict[str, str]:
     return values
 
 
-def from_files(values: Mapping[str, str], *names: tuple[str, ...]) -> dict[str, str]:
-    """The secrets among `names` whose values are in files (Docker's secrets, systemd's credentials).
+def read_secret_files(values: Mapping[str, str], *names: tuple[str, ...]) -> dict[str, str]:
+    """Return the secrets among `names` whose NAME_FILE names a file (Docker's secrets, systemd's credentials).
 
-    An empty file counts as a variable that is not set: a deployment may name a file for every secret that there is.
+    An empty file counts as a variable that is not set: a deployment may name a file for each possible secret.
     """
     found: dict[str, str] = {}
     for name, *older in names:
         path = values.get(f"{name}_FILE")
         if path is None:
             continue
-        if twice := next((one for one in (name, *older) if one in values), None):
-            raise ConfigurationError(f"{name}_FILE: is set, and {twice} too: only one of them may be")
+        if duplicate := next((n for n in (name, *older) if n in values), None):
+            raise ConfigurationError(f"{name}_FILE: is set, and {duplicate} too: only one of them may be")
         try:
             text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, ValueError):
@@ -89,7 +89,7 @@ def from_files(values: Mapping[str, str], *names: tuple[str, ...]) -> dict[str, 
 
 
 def check_certificates() -> None:
-    """Refuse roots that cannot be read: every call would fail, with words about the other side's address."""
+    """Refuse root certificates that cannot be read: each call would fail with an error about the server's address."""
     for name, argument in (("SSL_CERT_FILE", "cafile"), ("SSL_CERT_DIR", "capath")):
         path = os.environ.get(name)
         if not path:
@@ -103,14 +103,14 @@ def check_certificates() -> None:
             raise ConfigurationError(f"{name}: cannot read certificates from {path}") from None
 
 
-_OURS = ("GRE_", "PUSHER_", "ONESIGNAL_", "SUPABASE_", "STAFF_PORTAL_SUPABASE_")
-_OTHERS = re.compile(
+_PREFIXES = ("GRE_", "PUSHER_", "ONESIGNAL_", "SUPABASE_", "STAFF_PORTAL_SUPABASE_")
+_FOREIGN = re.compile(
     r"GRE_DEV_\w+|SUPABASE_(JWT_SECRET|ACCESS_TOKEN|DB_PASSWORD|PROJECT_\w+|AUTH_\w+)|\w+_SERVICE_(HOST|PORT)\w*|\w+_PORT_\d+_\w+"
 )
-"""Of the embedded stack, the Supabase CLI, and what Kubernetes sets for each service."""
+"""Variables of the embedded stack, of the Supabase CLI, and of Kubernetes for each Service."""
 
 
 def unknown_names(names: Iterable[str], known: Collection[str]) -> list[tuple[str, str]]:
-    """Names that look like a variable of ours and are none, each with the known name that is nearest (or empty)."""
-    unknown = [n for n in names if n.startswith(_OURS) and n not in known and not _OTHERS.fullmatch(n)]
+    """Return names that have a prefix of ours and are not read, each with the nearest known name or an empty string."""
+    unknown = [n for n in names if n.startswith(_PREFIXES) and n not in known and not _FOREIGN.fullmatch(n)]
     return [(name, next(iter(difflib.get_close_matches(name, known, n=1)), "")) for name in sorted(unknown)]

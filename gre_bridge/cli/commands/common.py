@@ -16,7 +16,7 @@ from uuid import UUID
 import typer
 
 from gre_bridge.config.settings import Settings, SettingsError, known_names, load_settings
-from gre_bridge.config.sources import given, unknown_names
+from gre_bridge.config.sources import read_variables, unknown_names
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, ConfigurationError
 
@@ -56,7 +56,7 @@ def fail(error: BridgeError) -> NoReturn:
 
 def warn_of_unknown_names(env_file: Path | None) -> None:
     """Say which variables look like ours and are read by nobody: most are misspelt."""
-    for name, near in unknown_names(given(env_file), known_names()):
+    for name, near in unknown_names(read_variables(env_file), known_names()):
         hint = f" (meant: {near}?)" if near else ""
         typer.echo(f"gre-bridge: warning: {name} is not a variable of gre-bridge{hint}", err=True)
 

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from gre_bridge.config.settings import Settings, known_names, variables
-from gre_bridge.config.sources import given, unknown_names
+from gre_bridge.config.sources import read_variables, unknown_names
 from gre_bridge.doctor.report import Finding, ok, warn
 
 VARIABLES, FILES = "variables", "open files"
@@ -17,7 +17,7 @@ SPARE_FILES = 300
 
 def check_variables(env_file: Path | None) -> list[Finding]:
     """Report older names, unknown names, and an env file that others may read."""
-    values = given(env_file)
+    values = read_variables(env_file)
     found = []
     for field in Settings.model_fields:
         name, *older = variables(field)
