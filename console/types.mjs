@@ -1,16 +1,16 @@
-// Writes src/openapi.d.ts, the types of REST, from docs/openapi.json. Run by `npm run types`; `npm run types -- FILE`
-// writes to another file. Descriptions and examples are left out: a change of wording there changes no type.
+// Generate src/openapi.d.ts, the types of the REST API, from docs/openapi.json. `npm run types -- FILE` writes to FILE.
+// Descriptions and examples are removed, so that changing them changes no type.
 import { readFile, writeFile } from 'node:fs/promises'
 import openapiTS, { astToString } from 'openapi-typescript'
 
 const TEXT = new Set(['title', 'description', 'summary', 'example', 'examples'])
 
-/** A copy without texts. A field may have such a name too: below `properties` the keys are names of fields. */
+/** Copy a schema without its texts. Keys below `properties` are names of fields, which are kept. */
 function withoutText(value, names = false) {
   if (Array.isArray(value)) return value.map((item) => withoutText(item))
   if (value === null || typeof value !== 'object') return value
-  const kept = Object.entries(value).filter(([key]) => names || !TEXT.has(key))
-  return Object.fromEntries(kept.map(([key, item]) => [key, withoutText(item, !names && key === 'properties')]))
+  const entries = Object.entries(value).filter(([key]) => names || !TEXT.has(key))
+  return Object.fromEntries(entries.map(([key, item]) => [key, withoutText(item, !names && key === 'properties')]))
 }
 
 const here = import.meta.dirname

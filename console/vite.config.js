@@ -1,5 +1,5 @@
-// The staff console: built into the package, from which the daemon serves it at /console. No names of this
-// machine, no times and no inline code end up in what is built, so that the same source gives the same files.
+// Build the staff console into the package; the daemon serves it at /console. The output contains no paths, times or
+// inline code, so that the same source gives the same files.
 import { defineConfig } from 'vite'
 
 export default defineConfig({

@@ -1,4 +1,4 @@
-// The player's page to try it with: served by the embedded stack alone, at /try.
+// Build the player's demo page; only the embedded stack serves it, at /try.
 import { defineConfig } from 'vite'
 import shared from './vite.config.js'
 

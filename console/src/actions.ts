@@ -1,84 +1,83 @@
-/** What staff do with a session and its player: take it, hand it over, close it, open it again; stop the player from writing. */
+/** Staff's actions on a session (assign, hand over, release, close, reopen) and its player (enable or disable the chat). */
 
 import { type Api, ApiError, type SessionStatus } from './api'
 import type { Outbox } from './outbox'
 import type { Queue } from './queue'
-import type { PlayerId, Session } from './types'
+import type { PlayerId } from './types'
 
 export class Actions {
-  /** Whether players may write, as far as it is known. */
-  readonly players = new Map<PlayerId, boolean>()
+  /** By player id: true if the player may write. Only loaded players are in it. */
+  readonly chatEnabled = new Map<PlayerId, boolean>()
+  /** Ids of the sessions with a pending request. */
   private readonly changing = new Set<string>()
-  private readonly closedHere = new Set<string>()
+  private readonly closedByMe = new Set<string>()
 
   constructor(
     private readonly api: Api,
     private readonly queue: Queue,
     private readonly outbox: Outbox,
-    private readonly refused: (why: string) => void,
-    private readonly changed: () => void,
+    private readonly onError: (message: string) => void,
+    private readonly onChange: () => void,
   ) {}
 
-  /** Change a session: `assigned` (to `staffId`, or to me), `active` (nobody's, open), `closed`. */
-  change(id: string, status: SessionStatus, staffId?: string): Promise<void> {
+  /** Set a session's status: `assigned` (to `staffId`, by default the user), `active` (unassigned) or `closed`. */
+  setStatus(id: string, status: SessionStatus, staffId?: string): Promise<void> {
     return this.attempt(async () => {
       this.changing.add(id)
-      if (status === 'closed') this.closedHere.add(id)
+      if (status === 'closed') this.closedByMe.add(id)
       let done = false
       try {
-        this.queue.put((await this.api.setStatus(id, status, staffId)).session)
+        this.queue.applySession((await this.api.setStatus(id, status, staffId)).session)
         done = true
       } finally {
         this.changing.delete(id)
-        if (done !== (status === 'closed')) this.closedHere.delete(id)
+        if (done !== (status === 'closed')) this.closedByMe.delete(id)
       }
     })
   }
 
-  /** Open a closed session again, and send; `done` is called when the reply is in the outbox. */
-  reopenAndSend(id: string, text: string, to: string, done: () => void): Promise<void> {
+  /** Reopen a closed session and send a reply; `onSent` is called when the reply is in the outbox. */
+  reopenAndSend(id: string, text: string, playerName: string, onSent: () => void): Promise<void> {
     return this.attempt(async () => {
-      this.queue.put((await this.api.setStatus(id, 'active')).session)
-      this.outbox.send(id, text, to)
-      done()
+      this.queue.applySession((await this.api.setStatus(id, 'active')).session)
+      this.outbox.send(id, text, playerName)
+      onSent()
     })
   }
 
-  /** Let a player write, or not. */
-  enable(player: PlayerId, enabled: boolean): Promise<void> {
+  /** Enable or disable a player's chat. */
+  setChatEnabled(player: PlayerId, enabled: boolean): Promise<void> {
     return this.attempt(async () => {
-      this.players.set(player, (await this.api.enablePlayer(player, enabled)).enabled)
-      this.changed()
+      this.chatEnabled.set(player, (await this.api.enablePlayer(player, enabled)).enabled)
+      this.onChange()
     })
   }
 
-  /** Learn whether a player may write. */
-  async lookUp(player: PlayerId): Promise<void> {
-    if (this.players.has(player)) return
+  /** Load `chatEnabled` of a player, unless it is loaded. */
+  async loadPlayer(player: PlayerId): Promise<void> {
+    if (this.chatEnabled.has(player)) return
     await this.attempt(async () => {
-      this.players.set(player, (await this.api.player(player)).player.enabled)
-      this.changed()
+      this.chatEnabled.set(player, (await this.api.player(player)).player.enabled)
+      this.onChange()
     })
   }
 
-  /** Whether a session is being changed from here. */
+  /** True while a request of this page changes the session. */
   isChanging(id: string): boolean {
     return this.changing.has(id)
   }
 
-  /** Who closed a session, as far as it is known, for the beginning of a sentence. */
-  closerOf(session: Session): string {
-    if (this.closedHere.has(session.id)) return 'You'
-    if (session.closed_by === 'player') return session.player_name || 'The player'
-    return session.closed_by === 'staff' ? 'A colleague' : 'Somebody else'
+  /** True if this page closed the session. */
+  isClosedByMe(id: string): boolean {
+    return this.closedByMe.has(id)
   }
 
-  /** Do something, and tell why where it is refused. */
-  async attempt(what: () => Promise<void>): Promise<void> {
+  /** Run an action, and report its error to the user. */
+  async attempt(action: () => Promise<void>): Promise<void> {
     try {
-      await what()
+      await action()
     } catch (error) {
-      this.refused(error instanceof ApiError ? error.message : 'That did not work.')
+      this.onError(error instanceof ApiError ? error.message : 'That did not work.')
     }
   }
 }

@@ -1,55 +1,55 @@
-/** What is brought to one's notice: a player's new message, a conversation that was handed over, a reply that failed. */
+/** Alerts for the user: a player's new message, a session that was handed over, a reply that failed. */
 
 import type { Notices } from './notices'
-import type { Bell } from './notify'
-import type { Outgoing } from './outbox'
-import { route, sessionHref } from './route'
+import type { Notifier } from './notifier'
+import type { OutgoingReply } from './outbox'
+import { currentRoute, sessionHref } from './route'
 import type { Message } from './types'
 
-/** A message older than this rings no bell, whatever the frame says. */
-const LATE = 30_000
+/** Milliseconds after which a message is too old for a notification. */
+const LATE_AFTER = 30_000
 
 export class Alerts {
   constructor(
     private readonly notices: Notices,
-    private readonly bell: Bell,
-    /** The server's time. */
+    private readonly notifier: Notifier,
+    /** The server's time in milliseconds since 1970. */
     private readonly now: () => number,
   ) {}
 
-  message(message: Message, replay: boolean, open: boolean): void {
+  announceMessage(message: Message, replay: boolean, isOpen: boolean): void {
     if (message.sender !== 'player') return
     const name = message.player_name || `player ${message.player_id}`
-    if (open) this.notices.announce(`${name}: ${message.message}`)
+    if (isOpen) this.notices.announce(`${name}: ${message.message}`)
     else if (!replay) this.notices.announce(`New message from ${name}`)
-    if (replay || this.now() - Date.parse(message.timestamp) > LATE) return
-    this.ring(`New message from ${name}`, message.session_id)
+    if (replay || this.now() - Date.parse(message.timestamp) > LATE_AFTER) return
+    this.notify(`New message from ${name}`, message.session_id)
   }
 
-  handedOver(session: string, player: string): void {
+  announceHandOver(session: string, player: string): void {
     const line = `${player} was handed over to you`
     this.notices.announce(line)
     this.notices.show('news', `${line}.`, session)
-    this.ring(line, session)
+    this.notify(line, session)
   }
 
-  /** Whoever looks at something else must know it too. */
-  unsent(session: string, player: string, reply: Outgoing): void {
-    const line = `Your reply was not sent to ${player || reply.to || 'a player'}`
+  /** Announce a failed reply; show a toast unless its session is open on the page. */
+  announceFailedReply(session: string, player: string, reply: OutgoingReply): void {
+    const line = `Your reply was not sent to ${player || reply.playerName || 'a player'}`
     this.notices.announce(`${line}: ${reply.error}`)
-    const at = route()
-    if (at.view === 'desk' && at.session === session) return
+    const current = currentRoute()
+    if (current.view === 'desk' && current.session === session) return
     this.notices.show('unsent', `${line}. ${reply.error}`, session)
-    this.ring(line, session)
+    this.notify(line, session)
   }
 
-  /** A reply was stored or given up: what was said of it is over when none of its session has failed. */
-  settled(hasFailed: (session: string) => boolean): void {
+  /** Dismiss the toast about a failed reply if its session has no failed reply any more. */
+  dismissFailedReply(hasFailed: (session: string) => boolean): void {
     const { toast } = this.notices
     if (toast?.kind === 'unsent' && !hasFailed(toast.session ?? '')) this.notices.dismiss()
   }
 
-  private ring(line: string, session: string): void {
-    this.bell.ring(line, session, () => (location.hash = sessionHref(session)))
+  private notify(line: string, session: string): void {
+    this.notifier.notify(line, session, () => (location.hash = sessionHref(session)))
   }
 }

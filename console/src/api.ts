@@ -1,11 +1,12 @@
-/** The client of REST: one method for each path that the console uses. Its only state is the server's clock. */
+/** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
-import type { Life } from './life'
+import type { TaskScope } from './scope'
 import type { Answer, Body, PlayerId, Query } from './types'
 
-const WITHIN = 15_000
+/** Milliseconds. */
+const TIMEOUT = 15_000
 
-/** A refusal, or no answer at all (status 0). `message` is the server's line, to be read by people. */
+/** An error response, or no response (status 0). `message` is the server's text, for users. */
 export class ApiError extends Error {
   constructor(
     readonly status: number,
@@ -16,7 +17,7 @@ export class ApiError extends Error {
     super(text)
   }
 
-  /** Whether the same call may succeed later (after a 401, with a renewed token). */
+  /** True if the same call may succeed later (after a 401: with a renewed token). */
   get transient(): boolean {
     return this.status === 0 || this.status === 401 || this.status === 429 || this.status >= 500
   }
@@ -26,27 +27,27 @@ export type QueueQuery = Query<'listQueue'>
 export type SessionStatus = Body<'setSessionStatus'>['status']
 
 export class Api {
-  /** What to add to this machine's clock to have the server's, in milliseconds. */
-  skew = 0
+  /** The server's clock minus this machine's, in milliseconds. */
+  clockSkew = 0
 
   constructor(
     private readonly token: () => string,
-    private readonly denied: () => void,
-    /** Nothing is asked for, and nothing comes back, after its end. */
-    private readonly life: Life,
+    private readonly onUnauthorized: () => void,
+    /** Once it is closed, calls fail and pending requests are aborted. */
+    private readonly scope: TaskScope,
   ) {}
 
-  /** The server's time, as far as its `Date` headers tell. */
+  /** The server's time in milliseconds since 1970, from its `Date` headers. */
   now(): number {
-    return Date.now() + this.skew
+    return Date.now() + this.clockSkew
   }
 
   queue(query: QueueQuery): Promise<Answer<'listQueue'>> {
-    return this.call('GET', `/api/gre-admin/queue${search(query)}`)
+    return this.call('GET', `/api/gre-admin/queue${queryString(query)}`)
   }
 
   messages(session: string, query: Query<'listSessionMessages'>): Promise<Answer<'listSessionMessages'>> {
-    return this.call('GET', `/api/gre-admin/messages/${encodeURIComponent(session)}${search(query)}`)
+    return this.call('GET', `/api/gre-admin/messages/${encodeURIComponent(session)}${queryString(query)}`)
   }
 
   reply(session: string, id: string, message: string): Promise<Answer<'sendReply'>> {
@@ -54,7 +55,7 @@ export class Api {
     return this.call('POST', '/api/gre-admin/reply', body)
   }
 
-  /** `assigned` to `staffId` (the caller by default), `active` (nobody's, reopened), or `closed`. */
+  /** Set `assigned` (to `staffId`, by default the caller), `active` (unassigned, or reopened) or `closed`. */
   setStatus(session: string, status: SessionStatus, staffId?: string): Promise<Answer<'setSessionStatus'>> {
     const body: Body<'setSessionStatus'> = staffId === undefined ? { status } : { status, staffId }
     return this.call('PUT', `/api/gre-admin/session/${encodeURIComponent(session)}/status`, body)
@@ -78,7 +79,7 @@ export class Api {
   }
 
   dead(cursor?: string): Promise<Answer<'listDeadLetters'>> {
-    return this.call('GET', `/api/gre-admin/dead${search({ limit: 50, cursor })}`)
+    return this.call('GET', `/api/gre-admin/dead${queryString({ limit: 50, cursor })}`)
   }
 
   retryDead(ids: string[]): Promise<Answer<'retryDeadLetters'>> {
@@ -87,48 +88,48 @@ export class Api {
   }
 
   private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
-    if (this.life.over) throw new ApiError(0, 'signed_out', 'You are signed out.')
+    if (this.scope.closed) throw new ApiError(0, 'signed_out', 'You are signed out.')
     const headers: Record<string, string> = { Authorization: `Bearer ${this.token()}` }
     if (body !== undefined) headers['Content-Type'] = 'application/json'
-    let answer: Response
-    let said: unknown
+    let response: Response
+    let content: unknown
     try {
-      answer = await fetch(path, {
+      response = await fetch(path, {
         method,
         headers,
         body: body === undefined ? null : JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([this.life.signal, AbortSignal.timeout(WITHIN)]),
+        signal: AbortSignal.any([this.scope.signal, AbortSignal.timeout(TIMEOUT)]),
       })
-      said = exactJson(await answer.text())
+      content = exactJson(await response.text())
     } catch {
       throw new ApiError(0, 'unreachable', 'The server does not answer.')
     }
-    const date = Date.parse(answer.headers.get('Date') ?? '')
-    // The header counts whole seconds: half a second is its middle.
-    if (!Number.isNaN(date)) this.skew = date + 500 - Date.now()
-    if (answer.ok) return said as T
-    const { code = 'unknown', error = 'The server refused.' } = (said ?? {}) as { code?: string; error?: string }
-    if (answer.status === 401 && !this.life.over) this.denied()
-    throw new ApiError(answer.status, code, sentence(error), Number(answer.headers.get('Retry-After')) || 0)
+    const date = Date.parse(response.headers.get('Date') ?? '')
+    // The header has whole seconds: half a second more is the expected value.
+    if (!Number.isNaN(date)) this.clockSkew = date + 500 - Date.now()
+    if (response.ok) return content as T
+    const { code = 'unknown', error = 'The server refused.' } = (content ?? {}) as { code?: string; error?: string }
+    if (response.status === 401 && !this.scope.closed) this.onUnauthorized()
+    throw new ApiError(response.status, code, asSentence(error), Number(response.headers.get('Retry-After')) || 0)
   }
 }
 
 /**
- * Read JSON without changing players' numbers: beyond 2^53 they would become another player's, so they stay text.
+ * Parse JSON, and leave players' ids of 16 digits and more as text: beyond 2^53 a number would be another player's.
  *
- * (A quote inside of a JSON string has a backslash before it, so only names of fields are met.)
+ * The pattern matches names of fields only, since JSON escapes a quote inside a string.
  */
 export function exactJson(text: string): unknown {
   return JSON.parse(text.replace(/"(player_id|playerId)"(\s*:\s*)(\d{16,})/g, '"$1"$2"$3"'))
 }
 
-function search(query: object): string {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null)
-  return given.length ? `?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : ''
+function queryString(query: object): string {
+  const parameters = Object.entries(query).filter(([, value]) => value !== undefined && value !== null)
+  return parameters.length ? `?${new URLSearchParams(parameters.map(([name, value]) => [name, String(value)]))}` : ''
 }
 
-function sentence(text: string): string {
+function asSentence(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1) + (text.endsWith('.') ? '' : '.')
 }

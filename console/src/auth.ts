@@ -1,18 +1,18 @@
 /**
- * Who is signed in: tokens from Supabase Auth, or one that was pasted or came in a link's fragment.
+ * Signing in, and renewing the token: from Supabase Auth, pasted, or from a link's fragment.
  *
- * A token is kept in this tab's sessionStorage alone, is sent in headers and frames only, and never gets into an address.
+ * A token is stored in this tab's sessionStorage only, is sent in headers and frames only, and is never put into a URL.
  */
 
-import { keep, kept, parsed } from './kept'
+import { getItem, parseJson, setItem } from './storage'
 
 export interface Config {
   supabaseUrl: string | null
   anonKey: string | null
 }
 
-/** What the project's Supabase Auth offers. */
-export interface Ways {
+/** The sign-in methods that the project's Supabase Auth offers. */
+export interface SignInMethods {
   password: boolean
   link: boolean
 }
@@ -20,7 +20,7 @@ export interface Ways {
 interface Grant {
   token: string
   refresh?: string
-  /** Who it is, as the server said. */
+  /** The staff id that the server reported for this token. */
   staffId?: string
 }
 
@@ -31,38 +31,39 @@ interface Claims {
   app_metadata?: { staff_id?: string }
 }
 
-/** The session of the page that belongs to who is signed in. */
+/** Receives the changes of one person's sign-in. */
 export interface AuthListener {
-  /** There is a new token of the same person. */
-  renewed(): void
-  /** The end of a token that cannot be renewed comes near. */
-  ending(at: number): void
-  /** Nobody is signed in any more, or somebody else. */
-  over(): void
+  /** The same person has a new token. */
+  onRenewed(): void
+  /** The token cannot be renewed and expires soon: `at`, in milliseconds since 1970. */
+  onExpiring(at: number): void
+  /** The person is signed out, or another person signs in. */
+  onSignedOut(): void
 }
 
-const KEY = 'gre.token'
-/** The presence that staff chose, which the desk keeps. */
-export const STATUS = 'gre.status'
-const WITHIN = 15_000
+const TOKEN_KEY = 'gre.token'
+/** Storage key of the presence that the user chose; `Desk` writes it. */
+export const STATUS_KEY = 'gre.status'
+/** Milliseconds, like the constants below. */
+const TIMEOUT = 15_000
 const RENEW_BEFORE = 60_000
 const WARN_BEFORE = 5 * 60_000
-const LONGEST_TIMER = 6 * 3600_000
+const MAX_TIMER = 6 * 3600_000
 
 export class Auth {
   private grant: Grant | undefined
   private timer: number | undefined
   private renewing: Promise<boolean> | undefined
   private listener: AuthListener | undefined
-  /** From a link that was opened while somebody else is signed in: it counts when it is accepted. */
-  private offered: Grant | undefined
-  /** Called when nothing but signing in again helps, with what to tell. */
-  onEnded: (why: string) => void = () => {}
+  /** The token of a link that was opened while another person is signed in; unused until it is accepted. */
+  private offeredGrant: Grant | undefined
+  /** Called with the reason when the user must sign in again. */
+  onEnded: (reason: string) => void = () => {}
 
-  /** Nobody who is signed in has to wait for `config`. */
+  /** `config` is awaited only by requests to Supabase Auth: a stored token works before it arrives. */
   constructor(private readonly config: Promise<Config>) {
-    const stored = kept(KEY)
-    if (stored) this.grant = parsed<Grant>(stored)
+    const stored = getItem(TOKEN_KEY)
+    if (stored) this.grant = parseJson<Grant>(stored)
   }
 
   get token(): string {
@@ -73,178 +74,180 @@ export class Auth {
     return this.grant !== undefined
   }
 
-  /** When the token ends, in milliseconds since 1970; undefined if it does not say. */
-  get endsAt(): number | undefined {
-    return this.grant && endOf(this.grant)
+  /** The token's expiry in milliseconds since 1970; undefined if the token has none. */
+  get expiresAt(): number | undefined {
+    return this.grant && expiryOf(this.grant)
   }
 
-  /** Whose drafts and replies are this person's: the staff id, as far as it is known. The server has the last word. */
+  /** The staff id from the token or from the server, which is authoritative; empty while it is unknown. */
   get staffId(): string {
     return (this.grant && (claimsOf(this.grant).app_metadata?.staff_id ?? this.grant.staffId)) ?? ''
   }
 
-  /** The server says who it is. */
+  /** Store the staff id that the server reported. */
   identify(staffId: string): void {
     if (!this.grant) return
     this.grant = { ...this.grant, staffId }
-    keep(KEY, JSON.stringify(this.grant))
+    setItem(TOKEN_KEY, JSON.stringify(this.grant))
   }
 
-  /** Tell somebody from now on, and nobody else. */
+  /** Replace the listener. */
   attach(listener: AuthListener): void {
     this.listener = listener
   }
 
-  /** The name in a link that would sign somebody else in; undefined if there is none. */
-  get offer(): string | undefined {
-    return this.offered && nameOf(this.offered)
+  /** The name in the token of a link for another person; undefined without such a link. */
+  get offeredName(): string | undefined {
+    return this.offeredGrant && displayNameOf(this.offeredGrant)
   }
 
-  accept(): void {
-    if (this.offered) this.begin(this.offered)
+  acceptOffer(): void {
+    if (this.offeredGrant) this.replaceGrant(this.offeredGrant)
   }
 
-  decline(): void {
-    this.offered = undefined
+  declineOffer(): void {
+    this.offeredGrant = undefined
   }
 
   /**
-   * Take the token out of the address, where a link put it, and leave `before` there; what Supabase Auth says
-   * against it, if it does. It signs in where nobody is, renews the same person's sign-in, and is otherwise offered.
+   * Read the token from the address's fragment, and replace the fragment by `previousHash`.
+   *
+   * The token signs in if nobody is signed in, renews the same person's sign-in, and is offered to another person.
+   * @returns The error that Supabase Auth put into the fragment, if it did.
    */
-  takeFromAddress(before = ''): string | undefined {
-    const given = new URLSearchParams(location.hash.slice(1))
-    const token = given.get('access_token') ?? given.get('token')
-    const error = given.get('error_description')
+  readAddress(previousHash = ''): string | undefined {
+    const fragment = new URLSearchParams(location.hash.slice(1))
+    const token = fragment.get('access_token') ?? fragment.get('token')
+    const error = fragment.get('error_description')
     if (token === null && error === null) return undefined
-    history.replaceState(null, '', location.pathname + before)
+    history.replaceState(null, '', location.pathname + previousHash)
     if (token === null) return error ?? undefined
-    const refresh = given.get('refresh_token')
+    const refresh = fragment.get('refresh_token')
     const grant: Grant = refresh ? { token, refresh } : { token }
-    const over = this.endsAt !== undefined && this.endsAt <= Date.now()
-    if (!this.grant || (over && !this.listener)) this.begin(grant)
-    else if (nameOf(grant) === nameOf(this.grant) && nameOf(grant)) {
-      this.take({ ...(this.grant.staffId && { staffId: this.grant.staffId }), ...grant })
-      this.listener?.renewed()
-    } else if (token !== this.grant.token) this.offered = grant
+    const expired = this.expiresAt !== undefined && this.expiresAt <= Date.now()
+    if (!this.grant || (expired && !this.listener)) this.replaceGrant(grant)
+    else if (displayNameOf(grant) === displayNameOf(this.grant) && displayNameOf(grant)) {
+      this.storeGrant({ ...(this.grant.staffId && { staffId: this.grant.staffId }), ...grant })
+      this.listener?.onRenewed()
+    } else if (token !== this.grant.token) this.offeredGrant = grant
     return undefined
   }
 
-  /** Sign in with a token as it is. */
-  paste(token: string): void {
-    this.begin({ token: token.trim().replace(/^Bearer\s+/i, '') })
+  /** Sign in with a pasted token, with or without the prefix `Bearer`. */
+  signInWithToken(token: string): void {
+    this.replaceGrant({ token: token.trim().replace(/^Bearer\s+/i, '') })
   }
 
-  /** What can be done to sign in; undefined where there is no Supabase Auth (the embedded stack). */
-  async ways(): Promise<Ways | undefined> {
+  /** The available sign-in methods; undefined without Supabase Auth (the embedded stack has none). */
+  async signInMethods(): Promise<SignInMethods | undefined> {
     const { supabaseUrl, anonKey } = await this.config
     if (!supabaseUrl || !anonKey) return undefined
     try {
-      const said = await this.ask<{ external?: { email?: boolean } }>('GET', 'settings')
-      const email = said.external?.email ?? false
+      const settings = await this.request<{ external?: { email?: boolean } }>('GET', 'settings')
+      const email = settings.external?.email ?? false
       return { password: email, link: email }
     } catch {
       return undefined
     }
   }
 
-  async password(email: string, password: string): Promise<void> {
-    this.begin(granted(await this.ask('POST', 'token?grant_type=password', { email, password })))
+  async signInWithPassword(email: string, password: string): Promise<void> {
+    this.replaceGrant(grantOf(await this.request('POST', 'token?grant_type=password', { email, password })))
   }
 
-  /** Have a link sent that leads back here with a token in its fragment. */
-  async link(email: string): Promise<void> {
-    const back = encodeURIComponent(`${location.origin}${location.pathname}`)
-    await this.ask('POST', `otp?redirect_to=${back}`, { email, create_user: false })
+  /** Have Supabase Auth send a link that opens this page with a token in its fragment. */
+  async sendSignInLink(email: string): Promise<void> {
+    const redirect = encodeURIComponent(`${location.origin}${location.pathname}`)
+    await this.request('POST', `otp?redirect_to=${redirect}`, { email, create_user: false })
   }
 
-  /** Get a new token; whether there is one. Several who ask at once get the same answer. */
+  /** Renew the token, and return true if that succeeded. Concurrent calls share one request. */
   renew(): Promise<boolean> {
-    this.renewing ??= this.refresh().finally(() => (this.renewing = undefined))
+    this.renewing ??= this.requestRenewal().finally(() => (this.renewing = undefined))
     return this.renewing
   }
 
-  /** Forget who is signed in. What that person has written and not sent is the drafts' and the outbox's. */
+  /** Sign out. Drafts and unsent replies stay in storage, for the same person's next sign-in. */
   signOut(): void {
-    if (this.grant?.refresh) void this.ask('POST', 'logout?scope=local', {}, this.token).catch(() => {})
-    this.drop()
-    keep(STATUS, null)
+    if (this.grant?.refresh) void this.request('POST', 'logout?scope=local', {}, this.token).catch(() => {})
+    this.clearGrant()
+    setItem(STATUS_KEY, null)
   }
 
-  /** Begin to watch the clock for a token that was kept. */
-  watch(): void {
+  /** Schedule the renewal of the token, or the warning before it expires. */
+  scheduleRenewal(): void {
     clearTimeout(this.timer)
-    const ends = this.endsAt
-    if (ends === undefined) return
-    const left = ends - Date.now()
+    const expiresAt = this.expiresAt
+    if (expiresAt === undefined) return
+    const remaining = expiresAt - Date.now()
     if (this.grant?.refresh) {
-      // A short-lived token is renewed at half of its life.
-      const pause = Math.max(1000, left - Math.min(RENEW_BEFORE, left / 2))
-      this.timer = setTimeout(() => (pause > LONGEST_TIMER ? this.watch() : void this.renew()), Math.min(pause, LONGEST_TIMER))
-    } else if (left <= 0) this.end('Your sign-in has expired.')
-    else if (left <= WARN_BEFORE) {
-      this.listener?.ending(ends)
-      this.timer = setTimeout(() => this.watch(), left + 500)
-    } else this.timer = setTimeout(() => this.watch(), Math.min(left - WARN_BEFORE, LONGEST_TIMER))
+      // A token that is valid for less than two minutes is renewed after half of that time.
+      const delay = Math.max(1000, remaining - Math.min(RENEW_BEFORE, remaining / 2))
+      this.timer = setTimeout(() => (delay > MAX_TIMER ? this.scheduleRenewal() : void this.renew()), Math.min(delay, MAX_TIMER))
+    } else if (remaining <= 0) this.endSession('Your sign-in has expired.')
+    else if (remaining <= WARN_BEFORE) {
+      this.listener?.onExpiring(expiresAt)
+      this.timer = setTimeout(() => this.scheduleRenewal(), remaining + 500)
+    } else this.timer = setTimeout(() => this.scheduleRenewal(), Math.min(remaining - WARN_BEFORE, MAX_TIMER))
   }
 
-  private async refresh(): Promise<boolean> {
-    if (!this.grant) return false // what ended it has been told
+  private async requestRenewal(): Promise<boolean> {
+    if (!this.grant) return false // `onEnded` was already called
     const { refresh, staffId } = this.grant
     if (!refresh) {
-      const over = this.endsAt !== undefined && this.endsAt <= Date.now() + RENEW_BEFORE
-      this.end(over ? 'Your sign-in has expired.' : 'The token was not accepted.')
+      const expired = this.expiresAt !== undefined && this.expiresAt <= Date.now() + RENEW_BEFORE
+      this.endSession(expired ? 'Your sign-in has expired.' : 'The token was not accepted.')
       return false
     }
-    const asked = this.grant
+    const previous = this.grant
     try {
-      const grant = granted(await this.ask('POST', 'token?grant_type=refresh_token', { refresh_token: refresh }))
-      if (this.grant !== asked) return false // somebody else has signed in, or this one out
-      this.take({ ...(staffId && { staffId }), ...grant })
+      const grant = grantOf(await this.request('POST', 'token?grant_type=refresh_token', { refresh_token: refresh }))
+      if (this.grant !== previous) return false // signed out, or another person signed in
+      this.storeGrant({ ...(staffId && { staffId }), ...grant })
     } catch (error) {
-      if (this.grant !== asked) return false
-      if (error instanceof Refusal && error.status < 500 && error.status !== 429) {
-        this.end('Your sign-in has ended.')
+      if (this.grant !== previous) return false
+      if (error instanceof AuthError && error.status < 500 && error.status !== 429) {
+        this.endSession('Your sign-in has ended.')
         return false
       }
-      // Not answered: once more in a moment. The token may be good for a while yet.
+      // No answer: retry. The current token may still be valid for a while.
       clearTimeout(this.timer)
       this.timer = setTimeout(() => void this.renew(), 5000)
       return false
     }
-    this.listener?.renewed()
+    this.listener?.onRenewed()
     return true
   }
 
-  /** Somebody signs in: what belongs to the one before ends first. */
-  private begin(grant: Grant): void {
-    this.drop()
-    this.take(grant)
+  /** Sign in: the previous person's listener is called first. */
+  private replaceGrant(grant: Grant): void {
+    this.clearGrant()
+    this.storeGrant(grant)
   }
 
-  private take(grant: Grant): void {
+  private storeGrant(grant: Grant): void {
     this.grant = grant
-    keep(KEY, JSON.stringify(grant))
-    this.watch()
+    setItem(TOKEN_KEY, JSON.stringify(grant))
+    this.scheduleRenewal()
   }
 
-  /** Nobody is signed in; and what belonged to who was, ends before anything else happens. */
-  private drop(): void {
+  /** Delete the token, and tell the listener before anything else runs. */
+  private clearGrant(): void {
     clearTimeout(this.timer)
     const { listener } = this
-    this.listener = this.grant = this.offered = undefined
-    keep(KEY, null)
-    listener?.over()
+    this.listener = this.grant = this.offeredGrant = undefined
+    setItem(TOKEN_KEY, null)
+    listener?.onSignedOut()
   }
 
-  private end(why: string): void {
-    this.drop()
-    this.onEnded(why)
+  private endSession(reason: string): void {
+    this.clearGrant()
+    this.onEnded(reason)
   }
 
-  private async ask<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
+  private async request<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
     const { supabaseUrl, anonKey } = await this.config
-    const answer = await fetch(`${supabaseUrl}/auth/v1/${path}`, {
+    const response = await fetch(`${supabaseUrl}/auth/v1/${path}`, {
       method,
       headers: {
         apikey: anonKey ?? '',
@@ -253,19 +256,19 @@ export class Auth {
       },
       body: body === undefined ? null : JSON.stringify(body),
       credentials: 'omit',
-      signal: AbortSignal.timeout(WITHIN),
+      signal: AbortSignal.timeout(TIMEOUT),
     }).catch(() => {
-      throw new Refusal(0, 'The sign-in service does not answer.')
+      throw new AuthError(0, 'The sign-in service does not answer.')
     })
-    const said = (await answer.json().catch(() => ({}))) as Record<string, string>
-    if (!answer.ok) {
-      throw new Refusal(answer.status, said['msg'] ?? said['error_description'] ?? said['message'] ?? 'Signing in was refused.')
+    const content = (await response.json().catch(() => ({}))) as Record<string, string>
+    if (!response.ok) {
+      throw new AuthError(response.status, content['msg'] ?? content['error_description'] ?? content['message'] ?? 'Signing in was refused.')
     }
-    return said as T
+    return content as T
   }
 }
 
-class Refusal extends Error {
+class AuthError extends Error {
   constructor(
     readonly status: number,
     text: string,
@@ -274,12 +277,12 @@ class Refusal extends Error {
   }
 }
 
-function granted(said: { access_token?: string; refresh_token?: string }): Grant {
-  if (!said.access_token) throw new Refusal(400, 'The sign-in service gave no token.')
-  return said.refresh_token ? { token: said.access_token, refresh: said.refresh_token } : { token: said.access_token }
+function grantOf(content: { access_token?: string; refresh_token?: string }): Grant {
+  if (!content.access_token) throw new AuthError(400, 'The sign-in service gave no token.')
+  return content.refresh_token ? { token: content.access_token, refresh: content.refresh_token } : { token: content.access_token }
 }
 
-function decoded(part: string): string {
+function decodeBase64Url(part: string): string {
   try {
     return atob(part.replaceAll('-', '+').replaceAll('_', '/'))
   } catch {
@@ -288,16 +291,16 @@ function decoded(part: string): string {
 }
 
 function claimsOf(grant: Grant): Claims {
-  return parsed<Claims>(decoded(grant.token.split('.')[1] ?? '')) ?? {}
+  return parseJson<Claims>(decodeBase64Url(grant.token.split('.')[1] ?? '')) ?? {}
 }
 
-function endOf(grant: Grant): number | undefined {
+function expiryOf(grant: Grant): number | undefined {
   const { exp } = claimsOf(grant)
   return exp === undefined ? undefined : exp * 1000
 }
 
-/** Who a token says it is, for people to read; empty if it does not. */
-function nameOf(grant: Grant): string {
-  const { app_metadata: own, email, sub } = claimsOf(grant)
-  return own?.staff_id ?? email ?? sub ?? ''
+/** The name to show for a token: its staff id, e-mail or subject; empty if it has none of them. */
+function displayNameOf(grant: Grant): string {
+  const { app_metadata: metadata, email, sub } = claimsOf(grant)
+  return metadata?.staff_id ?? email ?? sub ?? ''
 }

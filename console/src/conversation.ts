@@ -1,12 +1,14 @@
-/** One session's messages by seq: pages from REST, news from the socket, holes found and filled. */
+/** The messages of one session, ordered by seq: pages from REST, new ones from the socket; gaps are filled from REST. */
 
 import { type Api, ApiError } from './api'
-import type { Life } from './life'
-import type { Mark, Message, Session } from './types'
+import type { TaskScope } from './scope'
+import type { Message, MessageStatus, Session } from './types'
 
+/** Messages per page. */
 const PAGE = 100
-const MARKS: Mark[] = ['sent', 'delivered', 'read']
-const FILL_AFTER = 1000
+const STATUS_ORDER: MessageStatus[] = ['sent', 'delivered', 'read']
+/** Milliseconds in which a missing message may still arrive by the socket. */
+const GAP_DELAY = 1000
 
 interface Query {
   limit: number
@@ -17,112 +19,112 @@ interface Query {
 export class Conversation {
   /** Ascending by seq. */
   messages: Message[] = []
-  /** Changes whenever `messages` does. */
+  /** Incremented by each change of `messages`. */
   version = 0
   loaded = false
   hasOlder = false
   error = ''
-  /** There is no such session. */
-  missing = false
-  /** It is known from where it is unread, so that it can be shown from there. */
-  ready = false
-  /** The first seq that was unread when the conversation was opened; 0 if none was. */
+  /** True if the server knows no such session. */
+  notFound = false
+  /** True if `unreadFrom` is determined, so that the view can scroll to it. */
+  unreadKnown = false
+  /** The first seq that was unread when the conversation was opened; 0 without unread messages. */
   unreadFrom = 0
-  private filling: number | undefined
-  /** The latest read, while it is under way. */
-  private reading: Promise<void> | undefined
+  private gapTimer: number | undefined
+  /** The latest request, while it is running. */
+  private pendingLoad: Promise<void> | undefined
 
   constructor(
     readonly id: string,
     private readonly api: Api,
-    private readonly life: Life,
-    private readonly changed: () => void,
-    private readonly session: (session: Session) => void,
+    private readonly scope: TaskScope,
+    private readonly onChange: () => void,
+    private readonly onSession: (session: Session) => void,
   ) {}
 
   get loading(): boolean {
-    return this.reading !== undefined
+    return this.pendingLoad !== undefined
   }
 
-  /** Up to which seq everything is here. */
-  get upTo(): number {
-    let at = this.messages[0]?.seq ?? 0
+  /** The last seq before the first gap; 0 without messages. */
+  get contiguousSeq(): number {
+    let seq = this.messages[0]?.seq ?? 0
     for (const message of this.messages) {
-      if (message.seq > at + 1) break
-      at = message.seq
+      if (message.seq > seq + 1) break
+      seq = message.seq
     }
-    return at
+    return seq
   }
 
-  /** Read the newest page: at first, and again for marks that changed while the connection was away. */
+  /** Load the newest page: initially, and after a reconnection, when statuses may have changed. */
   async refresh(): Promise<void> {
-    await this.reading
-    await this.read({ limit: PAGE }, (more) => {
+    await this.pendingLoad
+    await this.load({ limit: PAGE }, (more) => {
       if (!this.loaded) this.hasOlder = more
       this.loaded = true
     })
   }
 
-  /** Read the page before the first message that is here. While a read is under way, wait for that one instead. */
-  async older(): Promise<void> {
-    if (this.reading) return this.reading
+  /** Load the page before the first loaded message; if a request is running, only wait for it. */
+  async loadOlder(): Promise<void> {
+    if (this.pendingLoad) return this.pendingLoad
     const first = this.messages[0]
     if (!this.hasOlder || !first) return
-    await this.read({ limit: PAGE, before_seq: first.seq }, (more) => (this.hasOlder = more))
+    await this.load({ limit: PAGE, before_seq: first.seq }, (more) => (this.hasOlder = more))
   }
 
-  /** Take messages; those that are here already only get their marks. */
-  take(messages: Message[]): void {
-    for (const message of messages) this.add(message)
+  /** Insert messages; of a loaded one only the status changes, and never backwards. */
+  addMessages(messages: Message[]): void {
+    for (const message of messages) this.addMessage(message)
     this.version += 1
-    if (this.upTo < (this.messages.at(-1)?.seq ?? 0)) this.fill()
+    if (this.contiguousSeq < (this.messages.at(-1)?.seq ?? 0)) this.scheduleGapFill()
   }
 
-  /** The other side has read staff's messages up to there. */
-  marked(upTo: number): void {
-    this.messages = this.messages.map((one) =>
-      one.seq <= upTo && one.sender !== 'player' && one.status !== 'read' ? { ...one, status: 'read' as const } : one,
+  /** The player has read staff's messages up to the seq `upTo`. */
+  applyRead(upTo: number): void {
+    this.messages = this.messages.map((message) =>
+      message.seq <= upTo && message.sender !== 'player' && message.status !== 'read' ? { ...message, status: 'read' as const } : message,
     )
     this.version += 1
   }
 
-  private add(message: Message): void {
-    let at = this.messages.length
-    while (at > 0 && this.messages[at - 1]!.seq > message.seq) at -= 1
-    const same = this.messages[at - 1]
-    if (same?.seq !== message.seq) this.messages.splice(at, 0, message)
-    else if (MARKS.indexOf(message.status) > MARKS.indexOf(same.status)) this.messages[at - 1] = message
+  private addMessage(message: Message): void {
+    let index = this.messages.length
+    while (index > 0 && this.messages[index - 1]!.seq > message.seq) index -= 1
+    const existing = this.messages[index - 1]
+    if (existing?.seq !== message.seq) this.messages.splice(index, 0, message)
+    else if (STATUS_ORDER.indexOf(message.status) > STATUS_ORDER.indexOf(existing.status)) this.messages[index - 1] = message
   }
 
-  /** A message is missing in between: it may be on its way; if not, ask for it. */
-  private fill(): void {
-    this.filling ??= this.life.after(FILL_AFTER, () => {
-      this.filling = undefined
-      if (this.upTo < (this.messages.at(-1)?.seq ?? 0)) void this.read({ limit: PAGE, after_seq: this.upTo }, () => {})
+  /** A message is missing: load it, unless the socket delivers it first. */
+  private scheduleGapFill(): void {
+    this.gapTimer ??= this.scope.schedule(GAP_DELAY, () => {
+      this.gapTimer = undefined
+      if (this.contiguousSeq < (this.messages.at(-1)?.seq ?? 0)) void this.load({ limit: PAGE, after_seq: this.contiguousSeq }, () => {})
     })
   }
 
-  private read(query: Query, done: (more: boolean) => void): Promise<void> {
-    const reading = this.page(query, done).then(() => {
-      if (this.reading === reading) this.reading = undefined
-      this.changed()
+  private load(query: Query, onPage: (more: boolean) => void): Promise<void> {
+    const request = this.fetchPage(query, onPage).then(() => {
+      if (this.pendingLoad === request) this.pendingLoad = undefined
+      this.onChange()
     })
-    this.reading = reading
-    this.changed()
-    return reading
+    this.pendingLoad = request
+    this.onChange()
+    return request
   }
 
-  private async page(query: Query, done: (more: boolean) => void): Promise<void> {
+  private async fetchPage(query: Query, onPage: (more: boolean) => void): Promise<void> {
     try {
       const page = await this.api.messages(this.id, query)
       this.error = ''
-      this.missing = false
-      done(page.has_more)
-      this.take(page.messages)
-      this.session(page.session)
+      this.notFound = false
+      onPage(page.has_more)
+      this.addMessages(page.messages)
+      this.onSession(page.session)
     } catch (error) {
       this.error = error instanceof ApiError ? error.message : 'The messages could not be read.'
-      this.missing = error instanceof ApiError && error.status === 404
+      this.notFound = error instanceof ApiError && error.status === 404
     }
   }
 }

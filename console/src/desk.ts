@@ -1,317 +1,322 @@
 /**
- * The signed-in page: what the server tells goes in here, what staff do goes out from here.
+ * The state of the page for one signed-in person: applies the server's frames, and sends the user's actions.
  *
- * It keeps what is known and says when that changes; it must not know how anything looks.
+ * It emits a change after each change of state. It must not know the views.
  */
 
 import { Actions } from './actions'
 import { Alerts } from './alerts'
 import { Api } from './api'
-import { type Auth, STATUS } from './auth'
+import { type Auth, STATUS_KEY } from './auth'
 import { Conversation } from './conversation'
-import { Drafts, type KeptForOther, keptForOthers } from './drafts'
+import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
-import { keep, kept } from './kept'
-import { Life } from './life'
 import { Notices } from './notices'
-import { Bell } from './notify'
+import { Notifier } from './notifier'
 import { Outbox } from './outbox'
 import { Queue } from './queue'
-import { type Link, LiveSocket } from './socket'
-import { Typing } from './typing'
-import type { Colleague, Frame, Message, Presence, Role, Session } from './types'
+import { TaskScope } from './scope'
+import { type ConnectionState, LiveSocket } from './socket'
+import { getItem, setItem } from './storage'
+import { TypingIndicators } from './typing'
+import type { Frame, Message, Presence, Role, Session, StaffMember } from './types'
 
-/** Sessions named when coming back; the server finds the others by the newest of these. */
-const NAMED = 200
-/** Older pages that are read to reach the first unread message. */
-const PAGES_TO_UNREAD = 10
+/** Sessions in `since` after a reconnection; the server finds changes of other sessions by the newest of these. */
+const MAX_SINCE_SESSIONS = 200
+/** Older pages that are loaded to reach the first unread message. */
+const MAX_PAGES_TO_UNREAD = 10
 
-let desks = 0
+let deskCount = 0
 
 export class Desk extends Emitter {
-  /** No two sessions of the page have the same. */
-  readonly number = (desks += 1)
+  /** Unique among the desks of this page. */
+  readonly key = (deskCount += 1)
   me: { staffId: string; role: Role } | undefined
-  link: Link = 'connecting'
-  /** Why the page cannot go on, if it cannot. */
-  stopped = ''
-  endsAt: number | undefined
-  open: Conversation | undefined
-  /** What is kept in this tab for others, who wrote it here. */
-  others: KeptForOther[] = []
-  readonly staff = new Map<string, Colleague>()
-  readonly life = new Life()
-  readonly notices = new Notices(this.life, this.changed)
+  connection: ConnectionState = 'connecting'
+  /** The reason why the connection is not restored; empty if it is. */
+  stopReason = ''
+  /** The expiry of a token that cannot be renewed, once it is near, in milliseconds since 1970. */
+  tokenExpiresAt: number | undefined
+  /** The open conversation. */
+  conversation: Conversation | undefined
+  /** Other people's drafts and replies that are stored in this tab. */
+  storedForOthers: StoredForOther[] = []
+  readonly staff = new Map<string, StaffMember>()
+  readonly scope = new TaskScope()
+  readonly notices = new Notices(this.scope, this.emitChange)
   readonly drafts: Drafts
   readonly api: Api
   readonly queue: Queue
   readonly outbox: Outbox
   readonly actions: Actions
-  readonly bell: Bell
-  readonly typing: Typing
+  readonly notifier: Notifier
+  readonly typing: TypingIndicators
   private readonly alerts: Alerts
   private readonly socket: LiveSocket
-  private marked = 0
-  /** Since when the open session's player waited when it was opened. */
-  private waitedSince: string | null = null
+  /** The last seq that was sent as read for the open conversation. */
+  private markedSeq = 0
+  /** Since when the player of the open session was waiting when it was opened. */
+  private waitingSinceAtOpen: string | null = null
 
   constructor(private readonly auth: Auth) {
     super()
-    const { life } = this
-    this.bell = new Bell(this.changed, life)
-    this.alerts = new Alerts(this.notices, this.bell, () => this.api.now())
+    const { scope } = this
+    this.notifier = new Notifier(this.emitChange, scope)
+    this.alerts = new Alerts(this.notices, this.notifier, () => this.api.now())
     this.drafts = new Drafts(auth.staffId)
-    this.api = new Api(() => auth.token, () => this.denied(), life)
-    this.queue = new Queue(this.api, life, () => this.me?.staffId ?? '', this.changed, () => this.open?.id)
-    this.outbox = new Outbox(this.api, life, auth.staffId, {
-      stored: (message) => this.told(message),
-      failed: (session, reply) => this.alerts.unsent(session, this.playerOf(session), reply),
-      changed: () => {
-        this.alerts.settled((session) => this.outbox.hasFailed(session))
-        this.changed()
+    this.api = new Api(() => auth.token, () => this.renewToken(), scope)
+    this.queue = new Queue(this.api, scope, () => this.me?.staffId ?? '', this.emitChange, () => this.conversation?.id)
+    this.outbox = new Outbox(this.api, scope, auth.staffId, {
+      onStored: (message) => this.applyMessage(message),
+      onFailed: (session, reply) => this.alerts.announceFailedReply(session, this.playerName(session), reply),
+      onChange: () => {
+        this.alerts.dismissFailedReply((session) => this.outbox.hasFailed(session))
+        this.emitChange()
       },
     })
-    this.actions = new Actions(this.api, this.queue, this.outbox, (why) => this.complain(why), this.changed)
-    this.typing = new Typing(life, (typing) => {
-      if (this.open) this.socket.send({ type: 'typing', sessionId: this.open.id, typing })
-    }, this.changed)
+    this.actions = new Actions(this.api, this.queue, this.outbox, (message) => this.showError(message), this.emitChange)
+    this.typing = new TypingIndicators(scope, (typing) => {
+      if (this.conversation) this.socket.send({ type: 'typing', sessionId: this.conversation.id, typing })
+    }, this.emitChange)
     const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
     this.socket = new LiveSocket(url, {
       token: () => auth.token,
       since: () => this.since(),
-      frame: (frame) => this.hear(frame),
-      link: (state) => this.linked(state),
-      denied: () => this.denied(),
+      onFrame: (frame) => this.handleFrame(frame),
+      onState: (state) => this.handleState(state),
+      onTokenRejected: () => this.renewToken(),
     })
     auth.attach({
-      renewed: () => {
-        this.endsAt = undefined
+      onRenewed: () => {
+        this.tokenExpiresAt = undefined
         this.socket.authenticate()
-        this.changed()
+        this.emitChange()
       },
-      ending: (at) => {
-        this.endsAt = at
-        this.changed()
+      onExpiring: (at) => {
+        this.tokenExpiresAt = at
+        this.emitChange()
       },
-      over: () => this.stop(),
+      onSignedOut: () => this.stop(),
     })
   }
 
   start(): void {
-    if (this.life.over) return
+    if (this.scope.closed) return
     this.socket.start()
-    this.auth.watch()
+    this.auth.scheduleRenewal()
     void this.queue.reload()
   }
 
-  /** End everything that was begun for this person. */
+  /** Stop all timers, requests and the connection. */
   stop(): void {
-    if (this.life.over) return
-    this.life.end()
+    if (this.scope.closed) return
+    this.scope.close()
     this.socket.stop()
   }
 
-  get offer(): string | undefined {
-    return this.auth.offer
+  get offeredName(): string | undefined {
+    return this.auth.offeredName
   }
 
-  hideOthers(): void {
-    this.others = []
-    this.changed()
+  dismissStoredForOthers(): void {
+    this.storedForOthers = []
+    this.emitChange()
   }
 
   declineOffer(): void {
-    this.auth.decline()
-    this.changed()
+    this.auth.declineOffer()
+    this.emitChange()
   }
 
-  /** The session that is open on the page, as far as it is known. */
+  /** The open conversation's session; undefined while it is not loaded. */
   get session(): Session | undefined {
-    return this.open && this.queue.sessions.get(this.open.id)
+    return this.conversation && this.queue.sessions.get(this.conversation.id)
   }
 
-  /** What is read for a player. */
-  playerOf(session: string): string {
-    const known = this.queue.sessions.get(session)
-    return known ? known.player_name || `Player ${known.player_id}` : ''
+  /** The name to show for a session's player; empty if the session is not loaded. */
+  playerName(sessionId: string): string {
+    const session = this.queue.sessions.get(sessionId)
+    return session ? session.player_name || `Player ${session.player_id}` : ''
   }
 
-  nameOf(staffId: string): string {
+  staffName(staffId: string): string {
     return this.staff.get(staffId)?.displayName || staffId
   }
 
-  // What staff do
+  // The user's actions
 
-  show(session: string | undefined): void {
-    if (session === this.open?.id) return
-    this.typing.hush()
-    this.marked = 0
-    this.open = undefined
-    this.waitedSince = (session && this.queue.sessions.get(session)?.waiting_since) || null
-    if (session) {
-      const open = new Conversation(session, this.api, this.life, this.changed, (found) => this.found(found))
-      this.open = open
+  /** Open a session by its id; undefined closes the open one. */
+  openSession(id: string | undefined): void {
+    if (id === this.conversation?.id) return
+    this.typing.stopTyping()
+    this.markedSeq = 0
+    this.conversation = undefined
+    this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
+    if (id) {
+      const applySession = (session: Session): void => this.applyLoadedSession(session)
+      this.conversation = new Conversation(id, this.api, this.scope, this.emitChange, applySession)
       void this.refresh()
     }
-    this.changed()
+    this.emitChange()
   }
 
-  /** Read the open session's latest messages. */
+  /** Load the open session's latest messages. */
   async refresh(): Promise<void> {
-    const { open } = this
-    await open?.refresh()
-    if (open && !open.ready) await this.opened(open)
+    const { conversation } = this
+    await conversation?.refresh()
+    if (conversation && !conversation.unreadKnown) await this.findUnread(conversation)
   }
 
   send(text: string): void {
-    if (!this.open) return
-    this.typing.hush()
-    this.outbox.send(this.open.id, text, this.playerOf(this.open.id))
+    if (!this.conversation) return
+    this.typing.stopTyping()
+    this.outbox.send(this.conversation.id, text, this.playerName(this.conversation.id))
   }
 
-  /** Which session `j` and `k` open. */
-  neighbour(by: 1 | -1): Session | undefined {
-    return this.queue.neighbour(this.open?.id, by, this.waitedSince)
+  /** The session that `j` (1) or `k` (-1) opens. */
+  adjacentSession(step: 1 | -1): Session | undefined {
+    return this.queue.adjacent(this.conversation?.id, step, this.waitingSinceAtOpen)
   }
 
-  /** The open session has been looked at up to there. */
-  seen(seq: number): void {
-    const { open, session } = this
-    if (!open?.loaded || !session?.unread_by_staff) return
-    const upTo = Math.min(seq, open.upTo)
-    if (upTo > this.marked && this.socket.send({ type: 'mark_read', sessionId: open.id, upToSeq: upTo })) this.marked = upTo
+  /** The user has seen the open session's messages up to `seq`: mark them as read. */
+  markSeen(seq: number): void {
+    const { conversation, session } = this
+    if (!conversation?.loaded || !session?.unread_by_staff) return
+    const upTo = Math.min(seq, conversation.contiguousSeq)
+    if (upTo > this.markedSeq && this.socket.send({ type: 'mark_read', sessionId: conversation.id, upToSeq: upTo })) this.markedSeq = upTo
   }
 
   setStatus(status: Presence): void {
-    keep(STATUS, status)
-    if (!this.socket.send({ type: 'set_status', status })) this.complain('Not connected: your status was not changed.')
+    setItem(STATUS_KEY, status)
+    if (!this.socket.send({ type: 'set_status', status })) this.showError('Not connected: your status was not changed.')
   }
 
-  complain(text: string): void {
-    if (!this.life.over) this.notices.show('refusal', text)
+  showError(text: string): void {
+    if (!this.scope.closed) this.notices.show('refusal', text)
   }
 
-  // What the server tells
+  // Frames of the server
 
-  private hear(frame: Frame): void {
+  private handleFrame(frame: Frame): void {
     switch (frame.type) {
       case 'authenticated':
-        return this.entered(frame)
+        return this.handleAuthenticated(frame)
       case 'chat_message':
-        this.told(frame.message)
-        return this.alerts.message(frame.message, frame.replay, frame.message.session_id === this.open?.id)
+        this.applyMessage(frame.message)
+        return this.alerts.announceMessage(frame.message, frame.replay, frame.message.session_id === this.conversation?.id)
       case 'typing':
-        return this.typing.heard(frame.sessionId, frame.by, frame.typing, this.typist(frame))
+        return this.typing.applyTyping(frame.sessionId, frame.by, frame.typing, this.typistName(frame))
       case 'messages_read':
-        if (frame.by === 'staff') this.queue.read(frame.sessionId, frame.upToSeq)
-        else if (frame.sessionId === this.open?.id) this.open.marked(frame.upToSeq)
-        return this.changed()
+        if (frame.by === 'staff') this.queue.applyRead(frame.sessionId, frame.upToSeq)
+        else if (frame.sessionId === this.conversation?.id) this.conversation.applyRead(frame.upToSeq)
+        return this.emitChange()
       case 'session_updated':
-        return this.updated(frame.session)
+        return this.applySession(frame.session)
       case 'staff_status': {
-        const old = this.staff.get(frame.staffId)
-        if (!old) void this.meet()
-        else this.staff.set(frame.staffId, { ...old, displayName: frame.displayName, status: frame.status })
-        return this.changed()
+        const known = this.staff.get(frame.staffId)
+        if (!known) void this.loadStaff()
+        else this.staff.set(frame.staffId, { ...known, displayName: frame.displayName, status: frame.status })
+        return this.emitChange()
       }
       case 'error':
-        if (frame.code === 'token_expired') return this.denied()
-        if (frame.code === 'no_identity') this.stopped = 'You are no longer active staff.'
-        else if (!this.stopped && frame.code !== 'too_fast') this.complain(frame.error)
-        return this.changed()
+        if (frame.code === 'token_expired') return this.renewToken()
+        if (frame.code === 'no_identity') this.stopReason = 'You are no longer active staff.'
+        else if (!this.stopReason && frame.code !== 'too_fast') this.showError(frame.error)
+        return this.emitChange()
       default:
     }
   }
 
-  private entered(frame: Extract<Frame, { type: 'authenticated' }>): void {
+  private handleAuthenticated(frame: Extract<Frame, { type: 'authenticated' }>): void {
     const { role, staffId } = frame
     if ((role !== 'staff' && role !== 'admin') || !staffId) {
       this.auth.signOut()
       return this.auth.onEnded('This account is not staff.')
     }
-    const again = this.me !== undefined
+    const reconnected = this.me !== undefined
     this.me = { staffId, role }
     this.auth.identify(staffId)
-    this.drafts.belongTo(staffId)
-    this.others = keptForOthers(staffId)
-    for (const session of frame.sessions) if (this.queue.sessions.has(session.id)) this.queue.put(session)
-    const wanted = kept(STATUS)
-    if (again && wanted && wanted !== 'online') this.socket.send({ type: 'set_status', status: wanted })
-    this.marked = 0
+    this.drafts.setOwner(staffId)
+    this.storedForOthers = storedForOthers(staffId)
+    for (const session of frame.sessions) if (this.queue.sessions.has(session.id)) this.queue.applySession(session)
+    const chosenStatus = getItem(STATUS_KEY)
+    if (reconnected && chosenStatus && chosenStatus !== 'online') this.socket.send({ type: 'set_status', status: chosenStatus })
+    this.markedSeq = 0
     void this.queue.reload()
     void this.refresh()
-    void this.meet()
+    void this.loadStaff()
     this.outbox.resume(staffId)
-    this.changed()
+    this.emitChange()
   }
 
-  private told(message: Message): void {
-    this.queue.told(message)
-    if (message.session_id === this.open?.id && this.open.loaded) this.open.take([message])
+  private applyMessage(message: Message): void {
+    this.queue.applyMessage(message)
+    if (message.session_id === this.conversation?.id && this.conversation.loaded) this.conversation.addMessages([message])
     if (message.sender === 'staff') this.outbox.remove(message.session_id, message.id)
-    else this.typing.heard(message.session_id, 'player', false)
-    this.changed()
+    else this.typing.applyTyping(message.session_id, 'player', false)
+    this.emitChange()
   }
 
-  /** A session as it is now. One that somebody else has just handed over to me is told. */
-  private updated(session: Session): void {
-    const me = this.me?.staffId
-    const old = this.queue.sessions.get(session.id)
-    this.queue.put(session)
-    const mine = me !== undefined && session.assigned_staff_id === me && session.status === 'active'
-    if (!old || !mine || old.assigned_staff_id === me || old.rev >= session.rev || this.actions.isChanging(session.id)) return
-    this.alerts.handedOver(session.id, this.playerOf(session.id))
+  /** Store a session, and alert the user if a colleague has just handed it over to them. */
+  private applySession(session: Session): void {
+    const myId = this.me?.staffId
+    const known = this.queue.sessions.get(session.id)
+    this.queue.applySession(session)
+    const mine = myId !== undefined && session.assigned_staff_id === myId && session.status === 'active'
+    if (!known || !mine || known.assigned_staff_id === myId || known.rev >= session.rev || this.actions.isChanging(session.id)) return
+    this.alerts.announceHandOver(session.id, this.playerName(session.id))
   }
 
-  private typist(frame: Extract<Frame, { type: 'typing' }>): string {
+  private typistName(frame: Extract<Frame, { type: 'typing' }>): string {
     if (frame.by !== 'staff') return ''
-    return frame.displayName || (frame.staffId ? this.nameOf(frame.staffId) : '')
+    return frame.displayName || (frame.staffId ? this.staffName(frame.staffId) : '')
   }
 
-  private async opened(open: Conversation): Promise<void> {
+  /** Load older pages until the first unread message is loaded, and set `unreadFrom`. */
+  private async findUnread(conversation: Conversation): Promise<void> {
     const unread = this.session?.unread_by_staff ?? 0
-    const players = (): Message[] => open.messages.filter((message) => message.sender === 'player')
-    for (let pages = 0; pages < PAGES_TO_UNREAD && open.hasOlder && !open.error; pages += 1) {
-      if (open !== this.open || players().length >= unread) break
-      await open.older()
+    const playerMessages = (): Message[] => conversation.messages.filter((message) => message.sender === 'player')
+    for (let pages = 0; pages < MAX_PAGES_TO_UNREAD && conversation.hasOlder && !conversation.error; pages += 1) {
+      if (conversation !== this.conversation || playerMessages().length >= unread) break
+      await conversation.loadOlder()
     }
-    // (While pages are read, a new connection may have begun this a second time.)
-    if (open !== this.open || open.ready) return
-    open.unreadFrom = unread ? (players().at(-unread)?.seq ?? players()[0]?.seq ?? 0) : 0
-    open.ready = open.loaded
-    this.waitedSince ??= this.queue.sessions.get(open.id)?.waiting_since ?? null
-    this.changed()
+    // A reconnection may have called this a second time while pages were being loaded.
+    if (conversation !== this.conversation || conversation.unreadKnown) return
+    conversation.unreadFrom = unread ? (playerMessages().at(-unread)?.seq ?? playerMessages()[0]?.seq ?? 0) : 0
+    conversation.unreadKnown = conversation.loaded
+    this.waitingSinceAtOpen ??= this.queue.sessions.get(conversation.id)?.waiting_since ?? null
+    this.emitChange()
   }
 
-  private found(session: Session): void {
-    if (!this.queue.sessions.has(session.id) || session.status === 'closed') this.queue.put(session)
-    void this.actions.lookUp(session.player_id)
+  private applyLoadedSession(session: Session): void {
+    if (!this.queue.sessions.has(session.id) || session.status === 'closed') this.queue.applySession(session)
+    void this.actions.loadPlayer(session.player_id)
   }
 
-  private async meet(): Promise<void> {
+  private async loadStaff(): Promise<void> {
     await this.actions.attempt(async () => {
-      for (const one of (await this.api.staff()).staff) this.staff.set(one.staffId, one)
+      for (const member of (await this.api.staff()).staff) this.staff.set(member.staffId, member)
     })
-    this.changed()
+    this.emitChange()
   }
 
   // The connection
 
-  private linked(state: Link): void {
-    this.link = state
-    if (state === 'stopped') this.stopped ||= 'The connection was ended by the server.'
-    this.changed()
+  private handleState(state: ConnectionState): void {
+    this.connection = state
+    if (state === 'stopped') this.stopReason ||= 'The connection was ended by the server.'
+    this.emitChange()
   }
 
-  private denied(): void {
-    if (!this.life.over) void this.auth.renew()
+  private renewToken(): void {
+    if (!this.scope.closed) void this.auth.renew()
   }
 
   private since(): Record<string, number> | undefined {
     if (!this.queue.sessions.size) return undefined
-    const latest = [...this.queue.sessions.values()].sort((a, b) => ((a.last_message_at ?? '') < (b.last_message_at ?? '') ? 1 : -1))
-    const named = Object.fromEntries(latest.slice(0, NAMED).map((one) => [one.id, one.last_seq]))
-    if (this.open?.loaded) named[this.open.id] = this.open.upTo
-    return named
+    const sessions = [...this.queue.sessions.values()].sort((a, b) => ((a.last_message_at ?? '') < (b.last_message_at ?? '') ? 1 : -1))
+    const since = Object.fromEntries(sessions.slice(0, MAX_SINCE_SESSIONS).map((session) => [session.id, session.last_seq]))
+    if (this.conversation?.loaded) since[this.conversation.id] = this.conversation.contiguousSeq
+    return since
   }
 }

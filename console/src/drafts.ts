@@ -1,74 +1,76 @@
 /**
- * What was written and not sent, by session. A draft is kept in this tab for the person who wrote it, by staff id,
- * and is shown to nobody else who signs in here.
+ * Drafts of replies, by session. A draft is stored in this tab under its author's staff id, and is shown to nobody else
+ * who signs in here.
  */
 
-import { keep, kept, keptNames, parsed } from './kept'
+import { getItem, itemNames, parseJson, setItem } from './storage'
 
-const DRAFT = 'gre.draft.'
-const OUTBOX = 'gre.outbox.'
+const DRAFT_PREFIX = 'gre.draft.'
+const OUTBOX_PREFIX = 'gre.outbox.'
 
 export class Drafts {
-  /** What was written before the server said who is signed in. */
-  private readonly early = new Map<string, string>()
+  /** Drafts from before the server reported the user's staff id; in memory only. */
+  private readonly unowned = new Map<string, string>()
 
-  /** `owner` is empty until it is known. */
+  /** `owner` is the author's staff id, empty while it is unknown. */
   constructor(public owner: string) {}
 
-  of(session: string): string {
-    return (this.owner ? kept(this.prefix + session) : this.early.get(session)) ?? ''
+  get(session: string): string {
+    return (this.owner ? getItem(this.prefix + session) : this.unowned.get(session)) ?? ''
   }
 
-  write(session: string, text: string): void {
-    if (this.owner) keep(this.prefix + session, text || null)
-    else this.early.set(session, text)
+  set(session: string, text: string): void {
+    if (this.owner) setItem(this.prefix + session, text || null)
+    else this.unowned.set(session, text)
   }
 
-  belongTo(owner: string): void {
+  /** Store the drafts under the staff id that the server reported. */
+  setOwner(owner: string): void {
     this.owner = owner
-    for (const [session, text] of this.early) if (text) this.write(session, text)
-    this.early.clear()
+    for (const [session, text] of this.unowned) if (text) this.set(session, text)
+    this.unowned.clear()
   }
 
   get count(): number {
-    const early = [...this.early.values()].filter(Boolean).length
-    return early + (this.owner ? keptNames(this.prefix).length : 0)
+    const unowned = [...this.unowned.values()].filter(Boolean).length
+    return unowned + (this.owner ? itemNames(this.prefix).length : 0)
   }
 
   discard(): void {
-    this.early.clear()
-    if (this.owner) for (const name of keptNames(this.prefix)) keep(name, null)
+    this.unowned.clear()
+    if (this.owner) for (const name of itemNames(this.prefix)) setItem(name, null)
   }
 
   private get prefix(): string {
-    return `${DRAFT}${encodeURIComponent(this.owner)}/`
+    return `${DRAFT_PREFIX}${encodeURIComponent(this.owner)}/`
   }
 }
 
-/** Where a person's replies are kept that are not stored yet. */
+/** The storage key of a person's unsent replies (see outbox.ts). */
 export function outboxKey(owner: string): string {
-  return OUTBOX + encodeURIComponent(owner)
+  return OUTBOX_PREFIX + encodeURIComponent(owner)
 }
 
-export interface KeptForOther {
+/** The number of another person's replies and drafts in this tab. */
+export interface StoredForOther {
   staffId: string
   replies: number
   drafts: number
 }
 
-/** How much is kept in this tab for people other than `me`, who wrote it. */
-export function keptForOthers(me: string): KeptForOther[] {
-  const found = new Map<string, KeptForOther>()
-  const count = (owner: string): KeptForOther => {
+/** Count the drafts and unsent replies in this tab of people other than `myId`. */
+export function storedForOthers(myId: string): StoredForOther[] {
+  const byOwner = new Map<string, StoredForOther>()
+  const entryOf = (owner: string): StoredForOther => {
     const staffId = decodeURIComponent(owner)
-    if (!found.has(staffId)) found.set(staffId, { staffId, replies: 0, drafts: 0 })
-    return found.get(staffId)!
+    if (!byOwner.has(staffId)) byOwner.set(staffId, { staffId, replies: 0, drafts: 0 })
+    return byOwner.get(staffId)!
   }
-  for (const name of keptNames(DRAFT)) count(name.slice(DRAFT.length).split('/')[0]!).drafts += 1
-  for (const name of keptNames(OUTBOX)) {
-    const replies = Object.values(parsed<Record<string, unknown[]>>(kept(name)) ?? {}).flat().length
-    count(name.slice(OUTBOX.length)).replies += replies
+  for (const name of itemNames(DRAFT_PREFIX)) entryOf(name.slice(DRAFT_PREFIX.length).split('/')[0]!).drafts += 1
+  for (const name of itemNames(OUTBOX_PREFIX)) {
+    const replies = Object.values(parseJson<Record<string, unknown[]>>(getItem(name)) ?? {}).flat().length
+    entryOf(name.slice(OUTBOX_PREFIX.length)).replies += replies
   }
-  found.delete(me)
-  return [...found.values()]
+  byOwner.delete(myId)
+  return [...byOwner.values()]
 }

@@ -1,22 +1,22 @@
-/** How what is known reaches what is seen: anything that changes says so, and the page is drawn again, once. */
+/** Change notification: the state emits a change, and the components that listen are rendered again. */
 
 import { useEffect, useState } from 'preact/hooks'
 
 export class Emitter {
   private readonly listeners = new Set<() => void>()
 
-  listen(listener: () => void): () => void {
+  subscribe(listener: () => void): () => void {
     this.listeners.add(listener)
     return () => void this.listeners.delete(listener)
   }
 
-  readonly changed = (): void => {
+  readonly emitChange = (): void => {
     for (const listener of this.listeners) listener()
   }
 }
 
-/** Draw this component again whenever the emitter says that something changed. */
+/** Render the calling component again after each change that the emitter emits. */
 export function useChanges(emitter: Emitter): void {
-  const [, draw] = useState(0)
-  useEffect(() => emitter.listen(() => draw((n) => n + 1)), [emitter])
+  const [, setRevision] = useState(0)
+  useEffect(() => emitter.subscribe(() => setRevision((n) => n + 1)), [emitter])
 }

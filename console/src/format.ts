@@ -1,4 +1,4 @@
-/** Words for times and numbers, in the reader's own language and time zone where that says more than English. */
+/** Times and numbers as text: dates and numbers in the browser's language and time zone, the rest in English. */
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' })
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' })
@@ -11,7 +11,7 @@ export const clock = (at: string | number): string => CLOCK.format(new Date(at))
 export const full = (at: string | number): string => FULL.format(new Date(at))
 export const number = (value: number): string => NUMBER.format(value)
 
-/** A key that is the same for all times of one day, here. */
+/** A key of the local day. */
 export function dayKey(at: string | number): string {
   const date = new Date(at)
   return `${date.getFullYear()}-${date.getMonth()}-${date.getDate()}`
@@ -23,12 +23,12 @@ export function day(at: string | number, now: number): string {
   return (new Date(at).getFullYear() === new Date(now).getFullYear() ? DAY : DAY_YEAR).format(new Date(at))
 }
 
-/** For a list: the time today, the date before. */
+/** For a list: the time if it is today, else the date. */
 export function brief(at: string, now: number): string {
   return dayKey(at) === dayKey(now) ? clock(at) : SHORT_DAY.format(new Date(at))
 }
 
-/** How long, in its largest unit or two: "now", "45 s", "12 min", "2 h 5 min", "3 d". */
+/** A duration in its largest one or two units: "45 s", "12 min", "2 h 5 min", "3 d". */
 export function span(milliseconds: number): string {
   const seconds = Math.max(0, Math.floor(milliseconds / 1000))
   if (seconds < 60) return `${seconds} s`
@@ -41,6 +41,6 @@ export function span(milliseconds: number): string {
 
 export function initials(name: string): string {
   const words = name.trim().split(/\s+/)
-  const letters = words.length > 1 ? [words[0], words.at(-1)] : [words[0]]
-  return letters.map((word) => [...(word ?? '')][0] ?? '').join('').toUpperCase() || '?'
+  const parts = words.length > 1 ? [words[0], words.at(-1)] : [words[0]]
+  return parts.map((word) => [...(word ?? '')][0] ?? '').join('').toUpperCase() || '?'
 }

@@ -1,110 +1,108 @@
 /**
- * The keyboard: what a key means depends on where one types.
+ * Keyboard shortcuts outside of fields.
  *
- * When a field that one typed in goes away (its conversation was closed, another one was opened), the keys that follow
- * are still meant for it: they do nothing until one points somewhere, moves the focus, or presses Escape.
+ * When a field that the user typed in disappears (its conversation was closed, another one was opened), the following
+ * keys were meant for it: they are ignored until the user clicks, moves the focus or presses Escape.
  */
 
-export interface Moves {
-  /** To the session below (1) or above (-1). */
+export interface KeyActions {
+  /** Open the next (1) or previous (-1) session. */
   step(by: 1 | -1): void
   search(): void
   reply(): void
-  /** Out of a field, or back to the list. */
+  /** Leave the field, or go back to the list. */
   leave(): void
   help(): void
 }
 
 const FIELDS = 'input, textarea, select, [contenteditable]'
 const LIST = '[data-testid="queue"]'
-/** Milliseconds after the last letter in which another one is taken for text, unless the list has the focus. */
-const LATELY = 1500
+/** Milliseconds after the last input in which `j` and `k` count as text, unless the list has the focus. */
+const TYPING_PAUSE = 1500
 
-/**
- * What has the focus; null if nothing has.
- *
- * A dialog that was closed a moment ago counts as nothing: the focus leaves it with the next frame only.
- */
-export function focused(): HTMLElement | null {
+/** The focused element; null without one, and inside a closed dialog, which the focus leaves a frame later. */
+export function focusedElement(): HTMLElement | null {
   const element = document.activeElement
   if (!(element instanceof HTMLElement) || element === document.body) return null
   return element.closest('dialog:not([open])') ? null : element
 }
 
-/** Whether the keys that come now were meant for a field that is gone. */
-class Orphaned {
+/** Detects that the field with the focus was removed. */
+class FocusTracker {
   private field: HTMLElement | undefined
-  private vanished = false
+  private fieldRemoved = false
   private typedAt = -Infinity
 
   constructor(signal: AbortSignal) {
     const on = (name: string, act: (event: Event) => void): void =>
       document.addEventListener(name, act, { capture: true, signal })
     on('focusin', ({ target }) => {
-      this.clear()
+      this.reset()
       this.field = target instanceof HTMLElement && target.matches(FIELDS) ? target : undefined
     })
-    // (At this moment a field that is being removed is still in the document.)
-    on('focusout', () => queueMicrotask(() => this.look()))
-    on('pointerdown', () => this.clear())
+    // During this event a field that is being removed is still in the document.
+    on('focusout', () => queueMicrotask(() => this.update()))
+    on('pointerdown', () => this.reset())
     on('input', () => (this.typedAt = performance.now()))
   }
 
-  get keys(): boolean {
-    this.look()
-    return this.vanished
+  /** True if the field with the focus was removed, and the user has not moved the focus since. */
+  get isLost(): boolean {
+    this.update()
+    return this.fieldRemoved
   }
 
-  /** Whether one has just written. */
-  get lately(): boolean {
-    return performance.now() - this.typedAt < LATELY
+  /** True within `TYPING_PAUSE` after the last input. */
+  get typedRecently(): boolean {
+    return performance.now() - this.typedAt < TYPING_PAUSE
   }
 
-  /** One has said where the keys belong. */
-  clear(): void {
-    this.vanished = false
+  /** The user clicked, moved the focus or pressed Escape. */
+  reset(): void {
+    this.fieldRemoved = false
     this.typedAt = -Infinity
     if (document.activeElement !== this.field) this.field = undefined
   }
 
-  private look(): void {
+  private update(): void {
     const { field } = this
     if (!field || (document.activeElement === field && field.isConnected)) return
     const visible = field.isConnected && field.getClientRects().length > 0
-    if (!visible || field.matches(':disabled')) this.vanished = true
+    if (!visible || field.matches(':disabled')) this.fieldRemoved = true
     this.field = undefined
   }
 }
 
-export function listen(moves: Moves): () => void {
-  const ended = new AbortController()
-  const orphaned = new Orphaned(ended.signal)
-  const pressed = (event: KeyboardEvent): void => {
+/** Call `keyActions` on shortcuts; return a function that removes the listeners. */
+export function listenForKeys(keyActions: KeyActions): () => void {
+  const controller = new AbortController()
+  const focus = new FocusTracker(controller.signal)
+  const onKeyDown = (event: KeyboardEvent): void => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return
-    const target = focused()
+    const target = focusedElement()
     if (target?.closest('dialog')) return
-    if (orphaned.keys) {
-      if (event.key === 'Escape') orphaned.clear()
+    if (focus.isLost) {
+      if (event.key === 'Escape') focus.reset()
       return
     }
     if (event.key === 'Escape') {
-      orphaned.clear()
-      return moves.leave()
+      focus.reset()
+      return keyActions.leave()
     }
     if (target?.closest(FIELDS)) return
-    const stepping = !orphaned.lately || target?.closest(LIST)
+    const canStep = !focus.typedRecently || target?.closest(LIST)
     const actions: Record<string, () => void> = {
-      ...(stepping && { j: () => moves.step(1), k: () => moves.step(-1) }),
-      '/': moves.search,
-      '?': moves.help,
-      // A button or a link that has the focus takes Enter itself.
-      ...(target?.closest('button, a:not([aria-current="true"])') ? {} : { Enter: moves.reply }),
+      ...(canStep && { j: () => keyActions.step(1), k: () => keyActions.step(-1) }),
+      '/': keyActions.search,
+      '?': keyActions.help,
+      // A focused button or link handles Enter itself.
+      ...(target?.closest('button, a:not([aria-current="true"])') ? {} : { Enter: keyActions.reply }),
     }
     const action = actions[event.key]
     if (!action) return
     event.preventDefault()
     action()
   }
-  document.addEventListener('keydown', pressed, { signal: ended.signal })
-  return () => ended.abort()
+  document.addEventListener('keydown', onKeyDown, { signal: controller.signal })
+  return () => controller.abort()
 }

@@ -1,8 +1,8 @@
-/** Where the addresses in a text are: http, https, mailto, tel; a bare mail address; a number that begins with "+". */
+/** Find links in a text: http, https, mailto, tel; e-mail addresses; telephone numbers that begin with "+". */
 
-export interface Part {
+export interface TextPart {
   text: string
-  /** Where it leads; undefined for what is only text. */
+  /** The link's target; undefined for plain text. */
   href: string | undefined
 }
 
@@ -11,38 +11,38 @@ const ADDRESS =
 const SCHEMES = new Set(['http:', 'https:', 'mailto:', 'tel:'])
 const PAIRS: Record<string, string> = { ')': '(', ']': '[', '}': '{' }
 
-export function parts(text: string): Part[] {
-  const found: Part[] = []
-  let at = 0
+export function splitLinks(text: string): TextPart[] {
+  const parts: TextPart[] = []
+  let end = 0
   for (const match of text.matchAll(ADDRESS)) {
-    const shown = trimmed(match[0])
-    const href = hrefOf(shown)
+    const address = trimPunctuation(match[0])
+    const href = hrefOf(address)
     if (href === undefined) continue
-    if (match.index > at) found.push({ text: text.slice(at, match.index), href: undefined })
-    found.push({ text: shown, href })
-    at = match.index + shown.length
+    if (match.index > end) parts.push({ text: text.slice(end, match.index), href: undefined })
+    parts.push({ text: address, href })
+    end = match.index + address.length
   }
-  if (at < text.length || !found.length) found.push({ text: text.slice(at), href: undefined })
-  return found
+  if (end < text.length || !parts.length) parts.push({ text: text.slice(end), href: undefined })
+  return parts
 }
 
-function hrefOf(shown: string): string | undefined {
-  const address = shown.startsWith('+') ? `tel:${shown.replace(/[^+\d]/g, '')}` : /^(https?|mailto|tel):/i.test(shown) ? shown : `mailto:${shown}`
+function hrefOf(address: string): string | undefined {
+  const url = address.startsWith('+') ? `tel:${address.replace(/[^+\d]/g, '')}` : /^(https?|mailto|tel):/i.test(address) ? address : `mailto:${address}`
   try {
-    return SCHEMES.has(new URL(address).protocol) ? address : undefined
+    return SCHEMES.has(new URL(url).protocol) ? url : undefined
   } catch {
     return undefined
   }
 }
 
-/** An address without the punctuation of the sentence that it ends. */
-function trimmed(address: string): string {
+/** Remove the punctuation of the sentence, and an unpaired closing bracket, from the end of an address. */
+function trimPunctuation(address: string): string {
   for (let end = address.length; end > 0; end -= 1) {
     const last = address[end - 1]!
     const opening = PAIRS[last]
-    const whole = address.slice(0, end)
-    const unpaired = opening !== undefined && whole.split(last).length > whole.split(opening).length
-    if (!/[.,;:!?'’”»…*_~]/u.test(last) && !unpaired) return whole
+    const candidate = address.slice(0, end)
+    const unpaired = opening !== undefined && candidate.split(last).length > candidate.split(opening).length
+    if (!/[.,;:!?'’”»…*_~]/u.test(last) && !unpaired) return candidate
   }
   return address
 }

@@ -1,4 +1,4 @@
-/** Starts the console: who is signed in, then the page. */
+/** The console's entry point: reads the sign-in, then renders the page. */
 
 import { render } from 'preact'
 import { Auth, type Config } from './auth'
@@ -19,6 +19,6 @@ async function config(): Promise<Config> {
 
 applyTheme()
 const auth = new Auth(config())
-const refused = auth.takeFromAddress()
+const refused = auth.readAddress()
 const root = document.getElementById('app')
 if (root) render(<App auth={auth} refused={refused} />, root)

@@ -1,15 +1,16 @@
-/** What the page says by itself: a line that goes away again, and lines that are read out. It knows no chat. */
+/** Notices of the page: one toast, and announcements for screen readers. */
 
-import type { Life } from './life'
+import type { TaskScope } from './scope'
 
 export interface Toast {
   text: string
   kind: 'refusal' | 'unsent' | 'news'
-  /** The conversation that it is about. */
+  /** The id of the session to link to. */
   session: string | undefined
 }
 
-const SHOWN_FOR = 8000
+/** Milliseconds. */
+const TOAST_DURATION = 8000
 
 export class Notices {
   toast: Toast | undefined
@@ -17,26 +18,26 @@ export class Notices {
   private timer: number | undefined
 
   constructor(
-    private readonly life: Life,
-    private readonly changed: () => void,
+    private readonly scope: TaskScope,
+    private readonly onChange: () => void,
   ) {}
 
-  /** Show a line; one about a reply that is not sent stays until it is dismissed or sent. */
+  /** Show a toast; one of kind `unsent` stays until it is dismissed. */
   show(kind: Toast['kind'], text: string, session?: string): void {
-    this.life.clear(this.timer)
+    this.scope.cancel(this.timer)
     this.toast = { kind, text, session }
-    if (kind !== 'unsent') this.timer = this.life.after(SHOWN_FOR, () => this.dismiss())
-    this.changed()
+    if (kind !== 'unsent') this.timer = this.scope.schedule(TOAST_DURATION, () => this.dismiss())
+    this.onChange()
   }
 
   dismiss(): void {
-    this.life.clear(this.timer)
+    this.scope.cancel(this.timer)
     this.toast = undefined
-    this.changed()
+    this.onChange()
   }
 
   announce(text: string): void {
     this.announcement = text
-    this.changed()
+    this.onChange()
   }
 }

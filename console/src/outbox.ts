@@ -1,197 +1,203 @@
 /**
- * Replies from the moment Enter is pressed until they are stored, each session's in order.
+ * Replies that are not stored by the server yet; each session's are sent in order.
  *
- * A reply keeps its id through every try, so that trying again never stores it twice. It is kept in the tab for the
- * person who wrote it, and is sent while that person is signed in, and by nobody else.
+ * A reply keeps its id through all attempts, so a retry never stores it twice. It is kept in the tab's storage for its
+ * author, and is sent only while its author is signed in.
  */
 
 import { type Api, ApiError } from './api'
 import { outboxKey } from './drafts'
-import { keep, kept, parsed } from './kept'
-import type { Life } from './life'
+import type { TaskScope } from './scope'
+import { getItem, parseJson, setItem } from './storage'
 import type { Message } from './types'
 
-export interface Outgoing {
+export interface OutgoingReply {
   id: string
   text: string
-  /** The player's name, for where the session is not known. */
-  to: string
-  at: number
+  /** The player's name, for notices about a session that is not loaded. */
+  playerName: string
+  /** Milliseconds since 1970, by the server's clock. */
+  createdAt: number
   state: 'sending' | 'failed'
   error: string
-  /** Whether it failed for want of an answer, so that it is tried again by itself. */
+  /** True if the failure may pass: the reply is retried automatically. */
   transient: boolean
 }
 
 export interface OutboxListener {
-  stored(message: Message): void
-  failed(session: string, reply: Outgoing): void
-  changed(): void
+  onStored(message: Message): void
+  onFailed(session: string, reply: OutgoingReply): void
+  onChange(): void
 }
 
-/** The same list each time: who draws it must see that it did not change. */
-const NONE: readonly Outgoing[] = []
-const PAUSES = [1000, 3000, 6000]
-const AGAIN = 15_000
+/** One constant list, so that a component sees that it did not change. */
+const NO_REPLIES: readonly OutgoingReply[] = []
+/** Milliseconds before the second, third and fourth attempt; then the reply counts as failed. */
+const RETRY_DELAYS = [1000, 3000, 6000]
+/** Milliseconds between attempts to send a failed reply. */
+const SLOW_RETRY_DELAY = 15_000
 
 export class Outbox {
-  private readonly waiting = new Map<string, Outgoing[]>()
-  private readonly busy = new Set<string>()
-  /** Replies that failed and are tried once more, in silence. */
-  private readonly due = new Set<string>()
+  /** By session id, in the order in which they were written. */
+  private readonly replies = new Map<string, OutgoingReply[]>()
+  /** The sessions whose replies are being sent. */
+  private readonly sending = new Set<string>()
+  /** Ids of failed replies that are due for another attempt, which reports no failure. */
+  private readonly dueRetries = new Set<string>()
 
-  /** `owner` is empty until it is known who is signed in. */
+  /** `owner` is the author's staff id, empty until the server reports it. */
   constructor(
     private readonly api: Api,
-    private readonly life: Life,
+    private readonly scope: TaskScope,
     private owner: string,
     private readonly listener: OutboxListener,
   ) {
     this.load()
   }
 
-  of(session: string): readonly Outgoing[] {
-    return this.waiting.get(session) ?? NONE
+  repliesOf(session: string): readonly OutgoingReply[] {
+    return this.replies.get(session) ?? NO_REPLIES
   }
 
   get count(): number {
-    return [...this.waiting.values()].flat().length
+    return [...this.replies.values()].flat().length
   }
 
-  /** Whether waiting helps: a reply is under way, or is tried again by itself. */
-  get hopeful(): boolean {
-    return [...this.waiting.values()].flat().some((reply) => reply.state === 'sending' || reply.transient)
+  /** True if a reply is being sent or will be retried automatically. */
+  get canStillSend(): boolean {
+    return [...this.replies.values()].flat().some((reply) => reply.state === 'sending' || reply.transient)
   }
 
-  /** The sessions with a reply that failed. */
-  get failed(): string[] {
-    return [...this.waiting].filter(([, replies]) => replies.some(isFailed)).map(([session]) => session)
+  /** The ids of the sessions with a failed reply. */
+  get failedSessions(): string[] {
+    return [...this.replies].filter(([, replies]) => replies.some(isFailed)).map(([session]) => session)
   }
 
   get failedCount(): number {
-    return [...this.waiting.values()].flat().filter(isFailed).length
+    return [...this.replies.values()].flat().filter(isFailed).length
   }
 
   hasFailed(session: string): boolean {
-    return this.of(session).some(isFailed)
+    return this.repliesOf(session).some(isFailed)
   }
 
-  send(session: string, text: string, to: string): void {
-    const at = this.api.now()
-    const reply: Outgoing = { id: uuid(), text, to, at, state: 'sending', error: '', transient: false }
-    this.waiting.set(session, [...this.of(session), reply])
-    this.changed()
-    void this.work(session)
+  send(session: string, text: string, playerName: string): void {
+    const reply: OutgoingReply = {
+      id: uuid(), text, playerName, createdAt: this.api.now(), state: 'sending', error: '', transient: false,
+    }
+    this.replies.set(session, [...this.repliesOf(session), reply])
+    this.save()
+    void this.sendPending(session)
   }
 
   retry(session: string, id: string): void {
-    this.change(session, id, { state: 'sending', error: '' })
-    void this.work(session)
+    this.updateReply(session, id, { state: 'sending', error: '' })
+    void this.sendPending(session)
   }
 
-  /** The server says who is signed in: that person's replies go on. */
+  /** The server reported the user's staff id: send that person's replies. */
   resume(owner: string): void {
     if (owner !== this.owner) {
-      // (Those of another owner stay where they are kept.)
-      if (this.owner) this.waiting.clear()
+      // Another author's replies stay in storage.
+      if (this.owner) this.replies.clear()
       this.owner = owner
       this.load()
     }
-    for (const [session, replies] of this.waiting) {
+    for (const [session, replies] of this.replies) {
       for (const reply of replies) {
-        if (isFailed(reply) && reply.transient) this.change(session, reply.id, { state: 'sending', error: '' })
+        if (isFailed(reply) && reply.transient) this.updateReply(session, reply.id, { state: 'sending', error: '' })
       }
-      void this.work(session)
+      void this.sendPending(session)
     }
   }
 
-  /** Give a reply up, or have it heard of as stored. */
+  /** Remove a reply that is stored by the server, or that the user discards. */
   remove(session: string, id: string): void {
-    if (!this.of(session).some((reply) => reply.id === id)) return
-    const left = this.of(session).filter((reply) => reply.id !== id)
-    if (left.length) this.waiting.set(session, left)
-    else this.waiting.delete(session)
-    this.changed()
+    if (!this.repliesOf(session).some((reply) => reply.id === id)) return
+    const remaining = this.repliesOf(session).filter((reply) => reply.id !== id)
+    if (remaining.length) this.replies.set(session, remaining)
+    else this.replies.delete(session)
+    this.save()
   }
 
   discard(): void {
-    this.waiting.clear()
-    this.changed()
+    this.replies.clear()
+    this.save()
   }
 
-  private async work(session: string): Promise<void> {
-    if (this.busy.has(session)) return
-    this.busy.add(session)
-    const next = (): Outgoing | undefined =>
-      this.of(session).find(({ state, id }) => state === 'sending' || this.due.has(id))
-    for (let reply; (reply = next()); ) await this.deliver(session, reply)
-    this.busy.delete(session)
+  private async sendPending(session: string): Promise<void> {
+    if (this.sending.has(session)) return
+    this.sending.add(session)
+    const next = (): OutgoingReply | undefined =>
+      this.repliesOf(session).find(({ state, id }) => state === 'sending' || this.dueRetries.has(id))
+    for (let reply; (reply = next()); ) await this.sendReply(session, reply)
+    this.sending.delete(session)
   }
 
-  private async deliver(session: string, reply: Outgoing): Promise<void> {
-    const quiet = this.due.delete(reply.id)
-    for (let tries = quiet ? PAUSES.length : 0; ; tries += 1) {
+  private async sendReply(session: string, reply: OutgoingReply): Promise<void> {
+    const isSlowRetry = this.dueRetries.delete(reply.id)
+    for (let attempt = isSlowRetry ? RETRY_DELAYS.length : 0; ; attempt += 1) {
       try {
         const { message } = await this.api.reply(session, reply.id, reply.text)
-        this.listener.stored(message)
+        this.listener.onStored(message)
         return this.remove(session, reply.id)
       } catch (error) {
-        if (this.life.over) return
-        const there = (): boolean => this.of(session).some(({ id }) => id === reply.id)
-        if (!there()) return // the socket has told of it meanwhile
+        if (this.scope.closed) return
+        const isPending = (): boolean => this.repliesOf(session).some(({ id }) => id === reply.id)
+        if (!isPending()) return // removed meanwhile: the socket reported it as stored
         const transient = !(error instanceof ApiError) || error.transient
-        const pause = PAUSES[tries]
-        if (!transient || pause === undefined) return this.fail(session, reply.id, error, transient)
-        await this.life.pause(pause)
-        if (!there()) return
+        const delay = RETRY_DELAYS[attempt]
+        if (!transient || delay === undefined) return this.markFailed(session, reply.id, error, transient)
+        await this.scope.sleep(delay)
+        if (!isPending()) return
       }
     }
   }
 
-  private fail(session: string, id: string, error: unknown, transient: boolean): void {
-    const known = this.of(session).find((reply) => reply.id === id)
-    if (!known) return
+  private markFailed(session: string, id: string, error: unknown, transient: boolean): void {
+    const reply = this.repliesOf(session).find((item) => item.id === id)
+    if (!reply) return
     const text = error instanceof ApiError ? error.message : 'It could not be sent.'
-    const failed: Outgoing = { ...known, state: 'failed', error: text, transient }
-    this.change(session, id, failed)
-    if (known.state === 'sending') this.listener.failed(session, failed)
+    const failed: OutgoingReply = { ...reply, state: 'failed', error: text, transient }
+    this.updateReply(session, id, failed)
+    if (reply.state === 'sending') this.listener.onFailed(session, failed)
     if (!transient) return
-    this.life.after(AGAIN, () => {
-      if (!this.of(session).some((reply) => reply.id === id && isFailed(reply))) return
-      this.due.add(id)
-      void this.work(session)
+    this.scope.schedule(SLOW_RETRY_DELAY, () => {
+      if (!this.repliesOf(session).some((reply) => reply.id === id && isFailed(reply))) return
+      this.dueRetries.add(id)
+      void this.sendPending(session)
     })
   }
 
-  private change(session: string, id: string, what: Partial<Outgoing>): void {
-    const changed = this.of(session).map((reply) => (reply.id === id ? { ...reply, ...what } : reply))
-    if (changed.length) this.waiting.set(session, changed)
-    this.changed()
+  private updateReply(session: string, id: string, fields: Partial<OutgoingReply>): void {
+    const updated = this.repliesOf(session).map((reply) => (reply.id === id ? { ...reply, ...fields } : reply))
+    if (updated.length) this.replies.set(session, updated)
+    this.save()
   }
 
   private load(): void {
     if (!this.owner) return
-    const stored = parsed<Record<string, Outgoing[]>>(kept(outboxKey(this.owner))) ?? {}
+    const stored = parseJson<Record<string, OutgoingReply[]>>(getItem(outboxKey(this.owner))) ?? {}
     for (const [session, replies] of Object.entries(stored)) {
-      this.waiting.set(session, [...replies, ...this.of(session)])
+      this.replies.set(session, [...replies, ...this.repliesOf(session)])
     }
-    if (this.waiting.size) this.changed()
+    if (this.replies.size) this.save()
   }
 
-  private changed(): void {
-    if (this.owner && !this.life.over) {
-      const all = this.waiting.size ? JSON.stringify(Object.fromEntries(this.waiting)) : null
-      keep(outboxKey(this.owner), all)
+  private save(): void {
+    if (this.owner && !this.scope.closed) {
+      const stored = this.replies.size ? JSON.stringify(Object.fromEntries(this.replies)) : null
+      setItem(outboxKey(this.owner), stored)
     }
-    this.listener.changed()
+    this.listener.onChange()
   }
 }
 
-function isFailed(reply: Outgoing): boolean {
+function isFailed(reply: OutgoingReply): boolean {
   return reply.state === 'failed'
 }
 
-/** `crypto.randomUUID` is there on HTTPS and on this machine only; a desk in a house's own network may have neither. */
+/** A random UUID (version 4). `crypto.randomUUID` is missing on pages that come over plain HTTP. */
 function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16))
   bytes[6] = (bytes[6]! & 0x0f) | 0x40

@@ -1,264 +1,272 @@
 /**
- * The sessions in the order a desk works in: who waits longest first, then the answered, then the closed.
+ * The list of sessions: waiting ones first, longest wait on top, then answered ones, then closed ones.
  *
- * Pages come from the server, changes from the socket; both end in one map, and what is shown is sorted from that.
+ * Pages come from REST, changes from the socket. Both are stored in one map; the visible list is sorted from it.
  */
 
 import type { Api, QueueQuery } from './api'
 import { ApiError } from './api'
-import { finder } from './find'
-import type { Life } from './life'
-import type { Message, PlayerId, Queued, Session } from './types'
+import { sessionMatcher } from './search'
+import type { TaskScope } from './scope'
+import type { Message, PlayerId, QueuedSession, Session } from './types'
 
 export type Filter = 'open' | 'mine' | 'closed'
 
+/** Sessions per page. */
 const FIRST_PAGE = 60
 const PAGE = 500
-/** Open sessions are loaded to the end, so that counts are true; beyond this, as one scrolls. */
-const EAGER = 10_000
-/** Milliseconds between such pages: others have work for the server too. */
-const PAUSE = 60
-const CROWD = 20
-const AGAIN = 5000
+/** Open sessions are loaded up to this number, so that counts are exact; further ones while the user scrolls. */
+const EAGER_LIMIT = 10_000
+/** Milliseconds between these pages, to leave the server time for others. */
+const PAGE_DELAY = 60
+/** More players than this are read as a list, not one by one. */
+const MAX_SINGLE_FETCHES = 20
+/** Milliseconds. */
+const RETRY_DELAY = 5000
 
 export class Queue {
-  readonly sessions = new Map<string, Queued>()
+  readonly sessions = new Map<string, QueuedSession>()
   filter: Filter = 'open'
   search = ''
   loading = false
-  /** Whether everything that the filter finds is here. */
+  /** True if every session that the filter matches is loaded. */
   complete = false
   error = ''
   private cursor: string | null = null
-  /** Whether every open session is here. */
-  private whole = false
-  private turn = 0
-  private begun = 0
-  private seen = new Set<string>()
-  private readonly touched = new Map<string, number>()
-  private readonly unknown = new Set<PlayerId>()
-  private asking: number | undefined
-  private finds: (session: Queued) => boolean = () => true
-  private sorted: Queued[] | undefined
-  private counted: number | undefined
-  private countedMine: number | undefined
+  /** True if every open session is loaded: then a filter needs no request. */
+  private allOpenLoaded = false
+  /** Incremented by each restart; a page of an older generation is dropped. */
+  private generation = 0
+  private loadStartedAt = 0
+  private receivedIds = new Set<string>()
+  private readonly changedAt = new Map<string, number>()
+  private readonly playersToFetch = new Set<PlayerId>()
+  private fetchTimer: number | undefined
+  private matches: (session: QueuedSession) => boolean = () => true
+  private cachedView: QueuedSession[] | undefined
+  private cachedWaiting: number | undefined
+  private cachedMine: number | undefined
 
   constructor(
     private readonly api: Api,
-    private readonly life: Life,
-    private readonly me: () => string,
-    private readonly changed: () => void,
-    /** A session that must stay known: the one that is open on the page. */
-    private readonly kept: () => string | undefined,
+    private readonly scope: TaskScope,
+    private readonly myId: () => string,
+    private readonly onChange: () => void,
+    /** The session that is open on the page: it is never removed. */
+    private readonly openId: () => string | undefined,
   ) {}
 
-  /** What the filter and the search show, in order. */
-  get view(): Queued[] {
-    this.sorted ??= [...this.sessions.values()].filter((one) => this.shows(one)).sort(inOrder)
-    return this.sorted
+  /** The sessions that match the filter and the search, sorted. */
+  get visible(): QueuedSession[] {
+    this.cachedView ??= [...this.sessions.values()].filter((session) => this.isVisible(session)).sort(compareSessions)
+    return this.cachedView
   }
 
-  /** How many open sessions wait for an answer. */
-  get waiting(): number {
-    if (this.counted === undefined) {
-      this.counted = 0
-      for (const one of this.sessions.values()) if (one.status === 'active' && one.waiting_since) this.counted += 1
+  /** The number of open sessions that wait for an answer. */
+  get waitingCount(): number {
+    if (this.cachedWaiting === undefined) {
+      this.cachedWaiting = 0
+      for (const session of this.sessions.values()) if (session.status === 'active' && session.waiting_since) this.cachedWaiting += 1
     }
-    return this.counted
+    return this.cachedWaiting
   }
 
-  /** How many open sessions are mine. */
-  get mine(): number {
-    if (this.countedMine === undefined) {
-      const me = this.me()
-      this.countedMine = 0
-      for (const one of this.sessions.values()) {
-        if (one.status === 'active' && one.assigned_staff_id === me) this.countedMine += 1
+  /** The number of open sessions that are assigned to the user. */
+  get mineCount(): number {
+    if (this.cachedMine === undefined) {
+      const myId = this.myId()
+      this.cachedMine = 0
+      for (const session of this.sessions.values()) {
+        if (session.status === 'active' && session.assigned_staff_id === myId) this.cachedMine += 1
       }
     }
-    return this.countedMine
+    return this.cachedMine
   }
 
-  /** Which session to work on after this one, or before it. After one that was answered: the next that waits. */
-  neighbour(id: string | undefined, by: 1 | -1, waitedSince: string | null): Queued | undefined {
-    const { view } = this
-    const at = view.findIndex((session) => session.id === id)
-    const here = view[at]
-    if (by === 1 && here && waitedSince && !here.waiting_since) {
-      const waiting = view.filter((session) => session.status === 'active' && session.waiting_since)
+  /**
+   * The session after (1) or before (-1) this one; after a session that was just answered, the next waiting one.
+   *
+   * `waitedSince` is the time since which this session's player waited when it was opened.
+   */
+  adjacent(id: string | undefined, step: 1 | -1, waitedSince: string | null): QueuedSession | undefined {
+    const { visible } = this
+    const index = visible.findIndex((session) => session.id === id)
+    const current = visible[index]
+    if (step === 1 && current && waitedSince && !current.waiting_since) {
+      const waiting = visible.filter((session) => session.status === 'active' && session.waiting_since)
       const next = waiting.find((session) => compare(session.waiting_since!, waitedSince) >= 0) ?? waiting[0]
       if (next) return next
     }
-    return view[at < 0 ? 0 : at + by]
+    return visible[index < 0 ? 0 : index + step]
   }
 
-  show(filter: Filter, search: string): void {
+  setFilter(filter: Filter, search: string): void {
     if (filter === this.filter && search === this.search && !this.error) return
     this.filter = filter
     this.search = search
-    this.finds = finder(search)
-    if (!this.whole || filter === 'closed') return void this.restart()
-    // Every open session is here already, and what changes is told.
-    this.turn += 1
+    this.matches = sessionMatcher(search)
+    if (!this.allOpenLoaded || filter === 'closed') return void this.restart()
+    // Every open session is loaded, and the socket keeps them current.
+    this.generation += 1
     this.loading = false
     this.error = ''
     this.complete = true
-    this.stale()
+    this.invalidate()
   }
 
-  /** Read again from the start, for something may have been missed; what is shown stays until the answer is here. */
+  /** Load the list again, since changes may have been missed; the loaded sessions stay visible meanwhile. */
   async reload(): Promise<void> {
-    this.whole = false
+    this.allOpenLoaded = false
     await this.restart()
   }
 
   private async restart(): Promise<void> {
-    this.turn += 1
-    this.begun = Date.now()
-    this.seen = new Set()
+    this.generation += 1
+    this.loadStartedAt = Date.now()
+    this.receivedIds = new Set()
     this.cursor = null
     this.complete = false
     this.loading = false
-    this.stale()
-    await this.more()
+    this.invalidate()
+    await this.loadMore()
   }
 
-  /** Read the next page, if there is one. */
-  async more(): Promise<void> {
+  /** Load the next page, if there is one and none is being loaded. */
+  async loadMore(): Promise<void> {
     if (this.loading || this.complete) return
-    const turn = this.turn
+    const generation = this.generation
     const first = this.cursor === null
     this.loading = true
     try {
       const page = await this.api.queue({ ...this.query(), limit: first ? FIRST_PAGE : PAGE, ...(this.cursor && { cursor: this.cursor }) })
-      if (turn !== this.turn) return
-      for (const one of page.sessions) {
-        this.seen.add(one.id)
-        this.put(one)
+      if (generation !== this.generation) return
+      for (const session of page.sessions) {
+        this.receivedIds.add(session.id)
+        this.applySession(session)
       }
       this.cursor = page.next
       this.complete = page.next === null
       this.error = ''
-      if (this.complete) this.sweep()
-      if (this.complete && this.filter === 'open' && !this.search) this.whole = true
+      if (this.complete) this.removeMissing()
+      if (this.complete && this.filter === 'open' && !this.search) this.allOpenLoaded = true
     } catch (error) {
-      if (turn !== this.turn) return
+      if (generation !== this.generation) return
       this.error = error instanceof ApiError ? error.message : 'The list could not be read.'
     }
     this.loading = false
-    this.changed()
-    const eager = this.filter !== 'closed' && !this.search && this.seen.size < EAGER
-    if (eager && !this.complete && !this.error) this.life.after(PAUSE, () => turn === this.turn && void this.more())
+    this.onChange()
+    const eager = this.filter !== 'closed' && !this.search && this.receivedIds.size < EAGER_LIMIT
+    if (eager && !this.complete && !this.error) this.scope.schedule(PAGE_DELAY, () => generation === this.generation && void this.loadMore())
   }
 
-  /** Take a session as the server tells it. */
-  put(session: Session | Queued): void {
-    const old = this.sessions.get(session.id)
-    if (old && (old.rev > session.rev || old.last_seq > session.last_seq)) return
-    if ('waiting_since' in session) this.set(session)
-    else if (session.status === 'closed') this.set({ ...session, waiting_since: null })
-    // A session that was opened again has a past that only the queue knows.
-    else if (old?.status === 'active') this.set({ ...session, waiting_since: old.waiting_since })
-    else this.ask(session.player_id)
+  /** Store a session from the server, unless a newer revision is stored. */
+  applySession(session: Session | QueuedSession): void {
+    const known = this.sessions.get(session.id)
+    if (known && (known.rev > session.rev || known.last_seq > session.last_seq)) return
+    if ('waiting_since' in session) this.store(session)
+    else if (session.status === 'closed') this.store({ ...session, waiting_since: null })
+    // Only REST tells since when the player of a reopened session waits.
+    else if (known?.status === 'active') this.store({ ...session, waiting_since: known.waiting_since })
+    else this.requestPlayer(session.player_id)
   }
 
-  /** Take a message that was sent in one of them. */
-  told(message: Message): void {
-    const old = this.sessions.get(message.session_id)
-    if (!old) return this.ask(message.player_id)
-    const mine = message.sender === 'player'
-    const newer = message.seq > old.last_seq
-    const since = message.sender === 'staff' && message.seq >= old.last_seq ? null : old.waiting_since
-    this.set({
-      ...old,
-      waiting_since: mine && newer && old.status === 'active' ? (since ?? message.timestamp) : since,
+  /** Update the session of a new message. */
+  applyMessage(message: Message): void {
+    const known = this.sessions.get(message.session_id)
+    if (!known) return this.requestPlayer(message.player_id)
+    const fromPlayer = message.sender === 'player'
+    const newer = message.seq > known.last_seq
+    const waitingSince = message.sender === 'staff' && message.seq >= known.last_seq ? null : known.waiting_since
+    this.store({
+      ...known,
+      waiting_since: fromPlayer && newer && known.status === 'active' ? (waitingSince ?? message.timestamp) : waitingSince,
       ...(newer && {
         last_seq: message.seq,
         last_message: message.message,
         last_message_at: message.timestamp,
-        unread_by_staff: old.unread_by_staff + (mine ? 1 : 0),
+        unread_by_staff: known.unread_by_staff + (fromPlayer ? 1 : 0),
       }),
     })
   }
 
-  /** Staff have read a session up to there. */
-  read(session: string, upTo: number): void {
-    const old = this.sessions.get(session)
-    if (old) this.set({ ...old, unread_by_staff: Math.min(old.unread_by_staff, Math.max(0, old.last_seq - upTo)) })
+  /** Staff have read a session up to the seq `upTo`. */
+  applyRead(session: string, upTo: number): void {
+    const known = this.sessions.get(session)
+    if (known) this.store({ ...known, unread_by_staff: Math.min(known.unread_by_staff, Math.max(0, known.last_seq - upTo)) })
   }
 
-  /** The open session of a player, if it is known. */
-  openOf(player: PlayerId): Queued | undefined {
-    for (const one of this.sessions.values()) if (one.player_id === player && one.status === 'active') return one
+  /** The open session of a player, if it is loaded. */
+  openSessionOf(player: PlayerId): QueuedSession | undefined {
+    for (const session of this.sessions.values()) if (session.player_id === player && session.status === 'active') return session
     return undefined
   }
 
-  /** Ask for a player's sessions; many at once are asked for as a list. */
-  ask(player: PlayerId): void {
-    this.unknown.add(player)
-    this.asking ??= this.life.after(60, () => {
-      this.asking = undefined
-      const players = [...this.unknown]
-      this.unknown.clear()
-      if (players.length > CROWD) return void this.reload()
-      for (const one of players) void this.fetch(one)
+  /** Load a player's sessions soon; many players at once are loaded as a list. */
+  requestPlayer(player: PlayerId): void {
+    this.playersToFetch.add(player)
+    this.fetchTimer ??= this.scope.schedule(60, () => {
+      this.fetchTimer = undefined
+      const players = [...this.playersToFetch]
+      this.playersToFetch.clear()
+      if (players.length > MAX_SINGLE_FETCHES) return void this.reload()
+      for (const id of players) void this.fetchPlayer(id)
     })
   }
 
-  private async fetch(player: PlayerId): Promise<void> {
+  private async fetchPlayer(player: PlayerId): Promise<void> {
     try {
-      const found = await this.api.queue({ player: String(player), limit: 10 })
-      for (const one of found.sessions) this.put(one)
-      this.changed()
+      const page = await this.api.queue({ player: String(player), limit: 10 })
+      for (const session of page.sessions) this.applySession(session)
+      this.onChange()
     } catch {
-      this.life.after(AGAIN, () => this.ask(player))
+      this.scope.schedule(RETRY_DELAY, () => this.requestPlayer(player))
     }
   }
 
-  private set(session: Queued): void {
+  private store(session: QueuedSession): void {
     this.sessions.set(session.id, session)
-    this.touched.set(session.id, Date.now())
-    this.stale()
+    this.changedAt.set(session.id, Date.now())
+    this.invalidate()
   }
 
-  private stale(): void {
-    this.sorted = this.counted = this.countedMine = undefined
-    this.changed()
+  private invalidate(): void {
+    this.cachedView = this.cachedWaiting = this.cachedMine = undefined
+    this.onChange()
   }
 
   private query(): QueueQuery {
     return {
       status: this.filter === 'closed' ? 'closed' : 'active',
       ...(this.filter === 'mine' && { assigned: 'me' }),
-      // (The list writes a player's number as "#5000".)
+      // The list shows a player's id as "#5000".
       ...(this.search && { player: this.search.replace(/^#(?=\d)/, '') }),
     }
   }
 
-  private shows(one: Queued): boolean {
-    if ((one.status === 'closed') !== (this.filter === 'closed')) return false
-    if (this.filter === 'mine' && one.assigned_staff_id !== this.me()) return false
-    return this.finds(one)
+  private isVisible(session: QueuedSession): boolean {
+    if ((session.status === 'closed') !== (this.filter === 'closed')) return false
+    if (this.filter === 'mine' && session.assigned_staff_id !== this.myId()) return false
+    return this.matches(session)
   }
 
-  /** The whole list was read: what it did not have is not in it any more. */
-  private sweep(): void {
-    for (const one of this.view) {
-      const known = this.seen.has(one.id) || (this.touched.get(one.id) ?? 0) >= this.begun || one.id === this.kept()
-      if (!known) {
-        this.sessions.delete(one.id)
-        this.touched.delete(one.id)
+  /** The list was loaded completely: remove the sessions that it did not contain. */
+  private removeMissing(): void {
+    for (const session of this.visible) {
+      const keep = this.receivedIds.has(session.id) || (this.changedAt.get(session.id) ?? 0) >= this.loadStartedAt || session.id === this.openId()
+      if (!keep) {
+        this.sessions.delete(session.id)
+        this.changedAt.delete(session.id)
       }
     }
-    this.stale()
+    this.invalidate()
   }
 }
 
-function rank(one: Queued): number {
-  return one.status === 'closed' ? 2 : one.waiting_since ? 0 : 1
+function rank(session: QueuedSession): number {
+  return session.status === 'closed' ? 2 : session.waiting_since ? 0 : 1
 }
 
-function inOrder(a: Queued, b: Queued): number {
+function compareSessions(a: QueuedSession, b: QueuedSession): number {
   const group = rank(a) - rank(b)
   if (group) return group
   if (a.waiting_since && b.waiting_since) return compare(a.waiting_since, b.waiting_since) || compare(a.id, b.id)

@@ -1,15 +1,15 @@
-/** What the address says is open: `#s=ID` a conversation, `#health` the health view. A fragment reaches no server. */
+/** Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#health` the health view. */
 
 export type Route = { view: 'desk'; session: string | undefined } | { view: 'health' }
 
 const SESSION = /^#s=([0-9a-f-]{36})$/
 
-export function route(): Route {
+export function currentRoute(): Route {
   if (location.hash === '#health') return { view: 'health' }
   return { view: 'desk', session: SESSION.exec(location.hash)?.[1] }
 }
 
-/** Whether the address carries a sign-in, which is nothing to show. */
+/** True if the fragment carries a token or an error of a sign-in, and so is no route. */
 export function isSignIn(hash: string): boolean {
   return /[#&](access_token|token|error_description)=/.test(hash)
 }
@@ -18,8 +18,8 @@ export function sessionHref(id: string): string {
   return `#s=${id}`
 }
 
-/** Go there; `replacing` leaves no step behind for the back button. */
-export function go(hash: string, replacing = false): void {
-  if (replacing) location.replace(hash || '#')
+/** Go to a fragment; with `replace` no history entry is added. */
+export function navigate(hash: string, replace = false): void {
+  if (replace) location.replace(hash || '#')
   else location.hash = hash
 }

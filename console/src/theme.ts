@@ -1,22 +1,23 @@
-/** Light, dark, or as the system has it. */
+/** The colour theme: light, dark, or the system's. */
 
-import { keep, kept } from './kept'
+import { getItem, setItem } from './storage'
 
 export type Theme = 'auto' | 'light' | 'dark'
 
 const KEY = 'gre.theme'
 const NEXT: Record<Theme, Theme> = { auto: 'light', light: 'dark', dark: 'auto' }
 
-export function theme(): Theme {
-  const found = kept(KEY, true)
-  return found === 'light' || found === 'dark' ? found : 'auto'
+export function currentTheme(): Theme {
+  const stored = getItem(KEY, true)
+  return stored === 'light' || stored === 'dark' ? stored : 'auto'
 }
 
 export function applyTheme(): void {
-  document.documentElement.dataset['theme'] = theme()
+  document.documentElement.dataset['theme'] = currentTheme()
 }
 
-export function nextTheme(): void {
-  keep(KEY, NEXT[theme()], true)
+/** Switch to the next theme and store it. */
+export function cycleTheme(): void {
+  setItem(KEY, NEXT[currentTheme()], true)
   applyTheme()
 }

@@ -1,5 +1,5 @@
 /**
- * The types of what the server sends. Those of REST come from docs/openapi.json (openapi.d.ts, `npm run types`); the
+ * The types of the server's messages. Those of REST come from docs/openapi.json (openapi.d.ts, `npm run types`); the
  * frames of the WebSocket are written here, as docs/websocket.md describes them.
  */
 
@@ -19,28 +19,27 @@ type Schema<Name extends keyof components['schemas']> = Exact<components['schema
 type Content<T> = T extends { content: { 'application/json': infer Body } } ? Body : never
 type Answers<T> = { [Status in keyof T]: Status extends 200 | 201 ? Content<T[Status]> : never }[keyof T]
 
-/** What an operation of REST answers when it succeeds. */
+/** The response of a REST operation that succeeds. */
 export type Answer<Id extends keyof operations> = Exact<Answers<operations[Id]['responses']>>
 /** The parameters of an operation's query. */
 export type Query<Id extends keyof operations> = NonNullable<operations[Id]['parameters']['query']>
-/** What an operation takes as its body. */
+/** The request body of an operation. */
 export type Body<Id extends keyof operations> = Content<NonNullable<operations[Id]['requestBody']>>
 
 export type Message = Schema<'Message'>
-/** `closed_by`, which not every server sends: `staff`, `player`, `idle`, `system`. */
-export type Session = Schema<'Session'> & { closed_by?: string | null }
-/** A session as the queue has it: since when its player waits for an answer. */
-export type Queued = Schema<'Waiting'> & Session
-export type Colleague = Schema<'StaffMember'>
+export type Session = Schema<'Session'>
+/** A session with `waiting_since`: since when its player waits for an answer. */
+export type QueuedSession = Schema<'Waiting'> & Session
+export type StaffMember = Schema<'StaffMember'>
 export type SinkState = Schema<'SinkState'>
 export type Operations = Schema<'Operations'>
 export type DeadLetter = Schema<'DeadLetter'>
 
-export type Presence = Colleague['status']
-export type Role = Colleague['role']
-export type Mark = Message['status']
+export type Presence = StaffMember['status']
+export type Role = StaffMember['role']
+export type MessageStatus = Message['status']
 
-/** What the server says on the socket. Types that are not here are ignored. */
+/** The frames that the server sends on `/ws`. Other types are ignored. */
 export type Frame =
   | { type: 'authenticated'; role: string; staffId?: string; expiresAt: string | null; sessions: Session[] }
   | { type: 'chat_message'; message: Message; replay: boolean }

@@ -1,50 +1,60 @@
-/** Who types: the others, until they stop or a while has passed; and oneself, told no oftener than needed. */
+/** Typing indicators: who types in which session, and the user's own typing, sent at most every three seconds. */
 
-import type { Life } from './life'
+import type { TaskScope } from './scope'
 
-const TYPING_FOR = 6000
-const TELL_EVERY = 3000
+/** Milliseconds after which an indicator that was not renewed ends. */
+const INDICATOR_TIMEOUT = 6000
+/** Milliseconds between frames while the user types. */
+const SEND_INTERVAL = 3000
 
-export class Typing {
-  private readonly known = new Map<string, { by: 'player' | 'staff'; who: string; timer: number | undefined }>()
-  private toldAt = 0
+interface Typist {
+  by: 'player' | 'staff'
+  name: string
+  timer: number | undefined
+}
+
+export class TypingIndicators {
+  /** By session id. */
+  private readonly typists = new Map<string, Typist>()
+  /** When typing was last sent, in milliseconds since 1970; 0 if the user does not type. */
+  private sentAt = 0
 
   constructor(
-    private readonly life: Life,
-    /** Tell the server that one types in the open session, or has stopped. */
-    private readonly tell: (typing: boolean) => void,
-    private readonly changed: () => void,
+    private readonly scope: TaskScope,
+    /** Tell the server that the user types in the open session, or has stopped. */
+    private readonly sendTyping: (typing: boolean) => void,
+    private readonly onChange: () => void,
   ) {}
 
-  /** Who types in a session. */
-  in(session: string): 'player' | 'staff' | undefined {
-    return this.known.get(session)?.by
+  /** The side that types in a session; undefined if nobody does. */
+  typistIn(session: string): 'player' | 'staff' | undefined {
+    return this.typists.get(session)?.by
   }
 
-  /** The name of the colleague who types in a session, where the server tells it. */
-  who(session: string): string {
-    return this.known.get(session)?.who || 'A colleague'
+  /** The name of the colleague who types in a session. */
+  colleagueIn(session: string): string {
+    return this.typists.get(session)?.name || 'A colleague'
   }
 
-  heard(session: string, by: 'player' | 'staff', typing: boolean, who = ''): void {
-    this.life.clear(this.known.get(session)?.timer)
-    const timer = typing ? this.life.after(TYPING_FOR, () => this.heard(session, by, false)) : undefined
-    if (typing) this.known.set(session, { by, who, timer })
-    else this.known.delete(session)
-    this.changed()
+  applyTyping(session: string, by: 'player' | 'staff', typing: boolean, name = ''): void {
+    this.scope.cancel(this.typists.get(session)?.timer)
+    const timer = typing ? this.scope.schedule(INDICATOR_TIMEOUT, () => this.applyTyping(session, by, false)) : undefined
+    if (typing) this.typists.set(session, { by, name, timer })
+    else this.typists.delete(session)
+    this.onChange()
   }
 
-  /** A key was pressed in the reply. */
+  /** The user pressed a key in the reply. */
   keystroke(): void {
     const now = Date.now()
-    if (now - this.toldAt < TELL_EVERY) return
-    this.toldAt = now
-    this.tell(true)
+    if (now - this.sentAt < SEND_INTERVAL) return
+    this.sentAt = now
+    this.sendTyping(true)
   }
 
-  /** The reply rests, was sent, or was left. */
-  hush(): void {
-    if (this.toldAt) this.tell(false)
-    this.toldAt = 0
+  /** The user paused, sent the reply, or left it. */
+  stopTyping(): void {
+    if (this.sentAt) this.sendTyping(false)
+    this.sentAt = 0
   }
 }

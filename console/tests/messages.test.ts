@@ -1,10 +1,10 @@
-/** The order of messages, and replies until they are stored. */
+/** The order of messages, and the outbox of replies. */
 
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Api, ApiError } from '../src/api'
 import { Conversation } from '../src/conversation'
-import { Life } from '../src/life'
-import { Outbox, type Outgoing } from '../src/outbox'
+import { Outbox, type OutgoingReply } from '../src/outbox'
+import { TaskScope } from '../src/scope'
 import type { Message } from '../src/types'
 
 const message = (seq: number, status: Message['status'] = 'sent'): Message =>
@@ -13,32 +13,34 @@ const message = (seq: number, status: Message['status'] = 'sent'): Message =>
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
-test('messages are put in order once, and a mark never goes back', () => {
-  const open = new Conversation('s', {} as Api, new Life(), () => {}, () => {})
-  open.take([message(3), message(1), message(3, 'read'), message(3, 'delivered')])
-  expect(open.messages.map(({ seq, status }) => [seq, status])).toEqual([[1, 'sent'], [3, 'read']])
-  expect(open.upTo).toBe(1)
+test('messages are sorted and deduplicated, and a status never goes back', () => {
+  const conversation = new Conversation('s', {} as Api, new TaskScope(), () => {}, () => {})
+  conversation.addMessages([message(3), message(1), message(3, 'read'), message(3, 'delivered')])
+  expect(conversation.messages.map(({ seq, status }) => [seq, status])).toEqual([[1, 'sent'], [3, 'read']])
+  expect(conversation.contiguousSeq).toBe(1)
 })
 
-test('a hole that does not close by itself is asked for', async () => {
-  const asked = vi.fn(async () => ({ session: {}, messages: [message(2)], has_more: false }))
-  const open = new Conversation('s', { messages: asked } as unknown as Api, new Life(), () => {}, () => {})
-  open.take([message(1), message(3)])
-  expect(asked).not.toHaveBeenCalled()
+test('a missing message that does not arrive is requested', async () => {
+  const request = vi.fn(async () => ({ session: {}, messages: [message(2)], has_more: false }))
+  const conversation = new Conversation('s', { messages: request } as unknown as Api, new TaskScope(), () => {}, () => {})
+  conversation.addMessages([message(1), message(3)])
+  expect(request).not.toHaveBeenCalled()
   await vi.advanceTimersByTimeAsync(1000)
-  expect(asked).toHaveBeenCalledWith('s', { limit: 100, after_seq: 1 })
-  expect(open.upTo).toBe(3)
+  expect(request).toHaveBeenCalledWith('s', { limit: 100, after_seq: 1 })
+  expect(conversation.contiguousSeq).toBe(3)
 })
 
 function outbox(reply: (session: string, id: string, text: string) => Promise<unknown>) {
-  const failed: Outgoing[] = []
+  const failed: OutgoingReply[] = []
   const api = { now: () => 0, reply } as unknown as Api
-  const life = new Life()
-  const listener = { stored: () => {}, failed: (_: string, one: Outgoing) => void failed.push(one), changed: () => {} }
-  return { box: new Outbox(api, life, '', listener), failed, life }
+  const scope = new TaskScope()
+  const listener = {
+    onStored: () => {}, onFailed: (_: string, reply: OutgoingReply) => void failed.push(reply), onChange: () => {},
+  }
+  return { box: new Outbox(api, scope, '', listener), failed, scope }
 }
 
-test('a reply without an answer is sent again after 1, 3 and 6 s under one id, before the next reply', async () => {
+test('a reply without a response is sent again after 1, 3 and 6 s with the same id, before the next reply', async () => {
   const sent: string[][] = []
   const { box } = outbox(async (_, id, text) => {
     sent.push([id, text])
@@ -55,7 +57,7 @@ test('a reply without an answer is sent again after 1, 3 and 6 s under one id, b
   expect(box.count).toBe(0)
 })
 
-test('a refused reply fails at once and stays until it is removed', async () => {
+test('a rejected reply fails at once and stays until it is removed', async () => {
   const reply = vi.fn(() => Promise.reject(new ApiError(409, 'session_closed', 'Closed.')))
   const { box, failed } = outbox(reply)
   box.send('s', 'text', 'Asha')
@@ -66,12 +68,12 @@ test('a refused reply fails at once and stays until it is removed', async () => 
   expect([box.count, box.failedCount]).toEqual([0, 0])
 })
 
-test('nothing is sent after the end of the person\'s session', async () => {
+test('nothing is sent after the sign-out', async () => {
   const reply = vi.fn(() => Promise.reject(new ApiError(0, 'unreachable', 'No answer.')))
-  const { box, life } = outbox(reply)
+  const { box, scope } = outbox(reply)
   box.send('s', 'text', 'Asha')
   await vi.advanceTimersByTimeAsync(500)
-  life.end()
+  scope.close()
   await vi.advanceTimersByTimeAsync(60_000)
   expect(reply).toHaveBeenCalledTimes(1)
 })

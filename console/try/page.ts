@@ -1,7 +1,7 @@
 /**
- * The smallest player's portal, as docs/portals.md shows it: insert into Supabase, listen on Pusher, read the history.
+ * A minimal player's portal, as docs/portals.md describes it: insert into Supabase, subscribe to Pusher, read the history.
  *
- * It is here to try the project with, and to be read; the daemon knows nothing of it.
+ * It serves for trials and as an example; the daemon does not depend on it.
  */
 
 import { createClient } from '@supabase/supabase-js'
@@ -33,7 +33,7 @@ interface Row {
 
 const element = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T
 const list = element('messages')
-const text = element<HTMLInputElement>('text')
+const input = element<HTMLInputElement>('text')
 
 const config = (await (await fetch('/try/config.json')).json()) as Config
 element('who').textContent = `You are ${config.playerName}, player ${config.playerId}.`
@@ -55,79 +55,83 @@ const pusher = new Pusher(config.pusherKey, {
   }),
 })
 
-// Receive: an event may come twice or before its predecessor, so it is only shown when everything before it was.
-const upTo = new Map<string, number>()
-const early = new Map<string, Map<number, Row>>()
+// Receive: an event may arrive twice or out of order, so a message is shown after all messages before it.
+/** By session id, the last seq that is shown. */
+const shownSeq = new Map<string, number>()
+/** By session id and seq, messages that arrived before their predecessor. */
+const pendingRows = new Map<string, Map<number, Row>>()
 const PAGE = 500
-const SHOWN_AT_FIRST = 50
+/** Messages of an older session that are shown when the page opens. */
+const INITIAL_MESSAGES = 50
 const CHANNEL = `private-player-${config.playerId}`
-let refusals = 0
-let looked = false
-let again = false
-let looking: Promise<void> | undefined
+let subscriptionFailures = 0
+let loadedOnce = false
+let loadRequested = false
+let loading: Promise<void> | undefined
 
 pusher
   .subscribe(CHANNEL)
   .bind('new-staff-message', (event: Row & { truncated?: boolean }) => {
     if (event.truncated) void catchUp()
-    else take(event)
+    else receive(event)
   })
-  // Events come from now on, and Pusher keeps nothing for a page that was away.
+  // Pusher does not store events: read what was missed before the subscription.
   .bind('pusher:subscription_succeeded', () => {
-    refusals = 0
-    state('live', 'Live')
+    subscriptionFailures = 0
+    showState('live', 'Live')
     void catchUp()
   })
-  // pusher-js does not ask again by itself.
+  // pusher-js does not retry a failed subscription.
   .bind('pusher:subscription_error', () => {
-    state('failed', 'May not listen')
-    const pause = Math.min(30_000, 1000 * 2 ** refusals) * (0.5 + Math.random() / 2)
-    refusals += 1
-    setTimeout(() => pusher.subscribe(CHANNEL), pause)
+    showState('failed', 'May not listen')
+    const delay = Math.min(30_000, 1000 * 2 ** subscriptionFailures) * (0.5 + Math.random() / 2)
+    subscriptionFailures += 1
+    setTimeout(() => pusher.subscribe(CHANNEL), delay)
     void catchUp()
   })
-pusher.connection.bind('connecting', () => state('connecting', 'Connecting'))
+pusher.connection.bind('connecting', () => showState('connecting', 'Connecting'))
 
-function take(row: Row): void {
+function receive(row: Row): void {
   const session = row.session_id ?? ''
   const seq = row.seq ?? 0
-  let at = upTo.get(session)
-  if (at === undefined) return void catchUp()
-  const waiting = early.get(session) ?? new Map<number, Row>()
-  early.set(session, waiting)
-  if (seq > at) waiting.set(seq, row)
-  for (let next; (next = waiting.get(at + 1)); ) {
-    at += 1
-    waiting.delete(at)
-    upTo.set(session, at)
+  let shown = shownSeq.get(session)
+  if (shown === undefined) return void catchUp()
+  const waiting = pendingRows.get(session) ?? new Map<number, Row>()
+  pendingRows.set(session, waiting)
+  if (seq > shown) waiting.set(seq, row)
+  for (let next; (next = waiting.get(shown + 1)); ) {
+    shown += 1
+    waiting.delete(shown)
+    shownSeq.set(session, shown)
     show(next)
   }
   if (waiting.size) void catchUp()
 }
 
+/** Read the missed messages; calls while a read is running cause one more read. */
 function catchUp(): Promise<void> {
-  again = true
-  looking ??= look()
-  return looking
+  loadRequested = true
+  loading ??= loadWithRetry()
+  return loading
 }
 
-async function look(): Promise<void> {
-  for (let pause = 1000; again; ) {
-    again = false
+async function loadWithRetry(): Promise<void> {
+  for (let delay = 1000; loadRequested; ) {
+    loadRequested = false
     try {
-      await read()
-      pause = 1000
+      await loadMissing()
+      delay = 1000
     } catch (error) {
-      again = true
-      state('failed', error instanceof Error ? error.message : 'No answer')
-      await new Promise((resolve) => setTimeout(resolve, pause))
-      pause = Math.min(2 * pause, 30_000)
+      loadRequested = true
+      showState('failed', error instanceof Error ? error.message : 'No answer')
+      await new Promise((resolve) => setTimeout(resolve, delay))
+      delay = Math.min(2 * delay, 30_000)
     }
   }
-  looking = undefined
+  loading = undefined
 }
 
-async function read(): Promise<void> {
+async function loadMissing(): Promise<void> {
   const { data: sessions } = await supabase
     .from('gre_chat_sessions')
     .select('id, last_seq')
@@ -136,54 +140,54 @@ async function read(): Promise<void> {
     .limit(20)
     .throwOnError()
   for (const { id, last_seq } of sessions.reverse()) {
-    if (!upTo.has(id)) upTo.set(id, looked ? 0 : Math.max(0, last_seq - SHOWN_AT_FIRST))
-    while (upTo.get(id)! < last_seq) {
+    if (!shownSeq.has(id)) shownSeq.set(id, loadedOnce ? 0 : Math.max(0, last_seq - INITIAL_MESSAGES))
+    while (shownSeq.get(id)! < last_seq) {
       const { data: rows } = await supabase
         .from('gre_chat_messages')
         .select('id, session_id, seq, sender, sender_name, message, created_at')
         .eq('session_id', id)
-        .gt('seq', upTo.get(id)!)
+        .gt('seq', shownSeq.get(id)!)
         .order('seq')
         .limit(PAGE)
         .throwOnError()
       if (!rows.length) break
-      for (const row of rows) take(row as Row)
+      for (const row of rows) receive(row as Row)
     }
   }
-  looked = true
+  loadedOnce = true
 }
 
-// Send: the id is chosen once, so that sending again never stores it twice.
+// Send: the page chooses the id once, so a retry never stores a message twice.
 element<HTMLFormElement>('form').addEventListener('submit', async (event) => {
   event.preventDefault()
-  const message = text.value
+  const message = input.value
   if (!message.trim()) return
   const row: Row = { id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message }
-  text.value = ''
-  const shown = show(row, true)
-  for (let pause = 1000; ; pause = Math.min(2 * pause, 30_000)) {
+  input.value = ''
+  const item = show(row, true)
+  for (let delay = 1000; ; delay = Math.min(2 * delay, 30_000)) {
     const { error, status } = await supabase
       .from('gre_chat_messages')
       .upsert({ ...row, player_id: config.playerId }, { onConflict: 'id', ignoreDuplicates: true })
     if (!error) return void catchUp()
-    state('failed', error.message)
+    showState('failed', error.message)
     if (status >= 400 && status < 500 && status !== 401 && status !== 429) break
-    await new Promise((resolve) => setTimeout(resolve, pause))
+    await new Promise((resolve) => setTimeout(resolve, delay))
   }
-  shown.remove()
-  text.value ||= message
+  item.remove()
+  input.value ||= message
 })
 
-/** Show a message at the end; what is not known to be stored yet stays below what is. */
+/** Append a message; messages that are not confirmed as stored stay below the others. */
 function show(row: Row, pending = false): HTMLElement {
-  const item = document.getElementById(row.id) ?? made(row)
+  const item = document.getElementById(row.id) ?? createItem(row)
   item.toggleAttribute('data-pending', pending)
   list.insertBefore(item, pending ? null : list.querySelector('[data-pending]'))
   list.scrollTop = list.scrollHeight
   return item
 }
 
-function made(row: Row): HTMLElement {
+function createItem(row: Row): HTMLElement {
   const at = new Date(row.created_at ?? row.timestamp ?? Date.now())
   const item = document.createElement('article')
   item.id = row.id
@@ -191,21 +195,22 @@ function made(row: Row): HTMLElement {
   item.dataset['testid'] = 'try-message'
   item.dataset['sender'] = row.sender
   item.dataset['messageId'] = row.id
-  item.append(part('b', row.sender === 'player' ? 'You' : (row.sender_name ?? row.sender)), part('p', row.message))
-  item.append(part('time', at.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' })))
+  item.append(createText('b', row.sender === 'player' ? 'You' : (row.sender_name ?? row.sender)), createText('p', row.message))
+  item.append(createText('time', at.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' })))
   return item
 }
 
-/** What people wrote is text, whatever it looks like. */
-function part(kind: string, said: string): HTMLElement {
-  const made = document.createElement(kind)
-  made.dir = 'auto'
-  made.textContent = said
-  return made
+/** Create an element with a text. Users' text is never rendered as HTML. */
+function createText(tag: string, content: string): HTMLElement {
+  const created = document.createElement(tag)
+  created.dir = 'auto'
+  created.textContent = content
+  return created
 }
 
-function state(name: string, said: string): void {
+/** Show the connection's state and a label for it. */
+function showState(state: string, text: string): void {
   const label = element('state')
-  label.dataset['state'] = name
-  label.textContent = said
+  label.dataset['state'] = state
+  label.textContent = text
 }

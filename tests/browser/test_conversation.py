@@ -241,7 +241,7 @@ def test_a_new_message_rings_when_the_page_is_not_looked_at(world: World, join: 
     world.write(29, "secret text", "Asha")
     expect(sam.row(29)).to_have_attribute("data-unread", "1")
     if not focused:
-        expect(sam.at("notify")).to_have_attribute("data-rung", "1")
-    rung, told = int(sam.at("notify").get_attribute("data-rung") or 0), sam.page.evaluate("window.__told")
+        expect(sam.at("notify")).to_have_attribute("data-notifications", "1")
+    rung, told = int(sam.at("notify").get_attribute("data-notifications") or 0), sam.page.evaluate("window.__told")
     assert (rung, told) == ((0, []) if focused else (1, ["New message from Asha"]))
     assert "secret" not in str(told)

@@ -1,165 +1,165 @@
-/** The whole page: the sign-in, or the desk of who is signed in. */
+/** The page: the sign-in form, or the desk of the signed-in person. */
 
 import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
-import { focused, listen } from '../keys'
-import { go, isSignIn, route, sessionHref } from '../route'
+import { focusedElement, listenForKeys } from '../keys'
+import { currentRoute, isSignIn, navigate, sessionHref } from '../route'
 import { Banners } from './Banners'
 import { ConversationView } from './Conversation'
 import { Header } from './Header'
 import { HealthView } from './Health'
 import { Help } from './Help'
-import { Leaving } from './Leaving'
 import { QueueView } from './Queue'
 import { SignIn } from './SignIn'
+import { SignOutDialog } from './SignOutDialog'
 import { Toast } from './Toast'
 
 export function App({ auth, refused }: { auth: Auth; refused: string | undefined }) {
   const [desk, setDesk] = useState<Desk | undefined>(() => (auth.signedIn ? new Desk(auth) : undefined))
-  const [why, setWhy] = useState(refused ?? '')
-  /** Whether the sign-in ended by itself, maybe while one was typing. */
+  const [reason, setReason] = useState(refused ?? '')
+  /** True if the sign-in ended without the user's doing, perhaps while they were typing. */
   const [ended, setEnded] = useState(false)
   const enter = useCallback(() => {
-    setWhy('')
+    setReason('')
     setEnded(false)
     setDesk(new Desk(auth))
   }, [auth])
-  // (A layout effect, since the desk below begins in an effect, and may find at once that its token is over.)
+  // A layout effect: the desk starts in an effect, and may find there that its token has expired.
   useLayoutEffect(() => {
     auth.onEnded = (text) => {
-      setWhy(text)
+      setReason(text)
       setEnded(true)
       setDesk(undefined)
     }
   }, [auth])
   useEffect(() => {
-    // A link with a token was opened in this very tab.
-    const moved = (event: HashChangeEvent): void => {
-      const before = auth.signedIn
-      const error = auth.takeFromAddress(before ? new URL(event.oldURL).hash : '')
+    // A link with a token may be opened in this tab.
+    const onHashChange = (event: HashChangeEvent): void => {
+      const wasSignedIn = auth.signedIn
+      const error = auth.readAddress(wasSignedIn ? new URL(event.oldURL).hash : '')
       if (error !== undefined) {
-        setWhy(error)
-        desk?.complain(error)
-      } else if (!before && auth.signedIn) enter()
-      else desk?.changed()
+        setReason(error)
+        desk?.showError(error)
+      } else if (!wasSignedIn && auth.signedIn) enter()
+      else desk?.emitChange()
     }
-    addEventListener('hashchange', moved)
-    return () => removeEventListener('hashchange', moved)
+    addEventListener('hashchange', onHashChange)
+    return () => removeEventListener('hashchange', onHashChange)
   }, [auth, desk, enter])
-  if (!desk) return <SignIn auth={auth} why={why} calm={!ended} onEntered={enter} />
-  const leave = (): void => {
+  if (!desk) return <SignIn auth={auth} reason={reason} focusField={!ended} onSignedIn={enter} />
+  const signOut = (): void => {
     auth.signOut()
-    setWhy('')
+    setReason('')
     setEnded(false)
     setDesk(undefined)
-    go('')
+    navigate('')
   }
   const accept = (): void => {
-    auth.accept()
+    auth.acceptOffer()
     if (!auth.signedIn) return
-    go('', true)
+    navigate('', true)
     enter()
   }
-  return <DeskView key={desk.number} desk={desk} onSignOut={leave} onAccept={accept} />
+  return <DeskView key={desk.key} desk={desk} onSignOut={signOut} onAccept={accept} />
 }
 
-interface Given {
+interface Props {
   desk: Desk
   onSignOut: () => void
-  /** Sign in as whom a link offers. */
+  /** Sign in with the token that a link offers. */
   onAccept: () => void
 }
 
-function DeskView({ desk, onSignOut, onAccept }: Given) {
+function DeskView({ desk, onSignOut, onAccept }: Props) {
   useChanges(desk)
-  const [at, setAt] = useState(route)
-  const [helping, setHelping] = useState(false)
-  const [leaving, setLeaving] = useState(false)
+  const [currentView, setCurrentView] = useState(currentRoute)
+  const [helpOpen, setHelpOpen] = useState(false)
+  const [signOutOpen, setSignOutOpen] = useState(false)
   const search = useRef<HTMLInputElement>(null)
   const reply = useRef<HTMLTextAreaElement>(null)
-  const session = at.view === 'desk' ? at.session : undefined
+  const session = currentView.view === 'desk' ? currentView.session : undefined
 
   useEffect(() => {
-    const moved = (): void => {
-      if (!isSignIn(location.hash)) setAt(route())
+    const onHashChange = (): void => {
+      if (!isSignIn(location.hash)) setCurrentView(currentRoute())
     }
-    // (What is not sent outlives a reload, but not the tab.)
-    const unloading = (event: Event): void => {
+    // Unsent replies survive a reload, but not the closing of the tab.
+    const onBeforeUnload = (event: Event): void => {
       if (desk.outbox.count) event.preventDefault()
     }
-    addEventListener('hashchange', moved)
-    addEventListener('beforeunload', unloading)
-    // Waiting times go on while nothing happens.
-    const ticking = setInterval(desk.changed, 15_000)
+    addEventListener('hashchange', onHashChange)
+    addEventListener('beforeunload', onBeforeUnload)
+    // Waiting times grow without any change of state.
+    const refreshTimer = setInterval(desk.emitChange, 15_000)
     desk.start()
     return () => {
-      removeEventListener('hashchange', moved)
-      removeEventListener('beforeunload', unloading)
-      clearInterval(ticking)
+      removeEventListener('hashchange', onHashChange)
+      removeEventListener('beforeunload', onBeforeUnload)
+      clearInterval(refreshTimer)
       desk.stop()
     }
   }, [desk])
 
   useEffect(() => {
-    if (at.view === 'desk') desk.show(at.session)
-  }, [desk, at])
+    if (currentView.view === 'desk') desk.openSession(currentView.session)
+  }, [desk, currentView])
 
-  const step = (by: 1 | -1): void => {
-    const next = desk.neighbour(by)
-    if (next) go(sessionHref(next.id), true)
+  const step = (direction: 1 | -1): void => {
+    const next = desk.adjacentSession(direction)
+    if (next) navigate(sessionHref(next.id), true)
   }
   useEffect(
     () =>
-      listen({
+      listenForKeys({
         step,
         search: () => search.current?.focus(),
         reply: () => reply.current?.focus(),
-        help: () => setHelping(true),
+        help: () => setHelpOpen(true),
         leave() {
-          const field = focused()
-          if (field && field === search.current && desk.queue.search) desk.queue.show(desk.queue.filter, '')
+          const field = focusedElement()
+          if (field && field === search.current && desk.queue.search) desk.queue.setFilter(desk.queue.filter, '')
           else if (field) field.blur()
-          else if (location.hash) go('', true)
+          else if (location.hash) navigate('', true)
         },
       }),
     [desk],
   )
 
-  const skip = (event: Event): void => {
-    // (The address says what is open; a jump must not change it.)
+  const skipToContent = (event: Event): void => {
+    // The fragment is the route: the skip link must not change it.
     event.preventDefault()
     const target = reply.current ?? search.current ?? document.getElementById('main')
     target?.focus()
   }
-  const { waiting } = desk.queue
-  const unsent = desk.outbox.failedCount
+  const { waitingCount } = desk.queue
+  const failedCount = desk.outbox.failedCount
   useEffect(() => {
-    document.title = `${unsent ? `${unsent} not sent · ` : ''}${waiting ? `(${waiting}) ` : ''}Staff console`
-  }, [waiting, unsent])
-  const signOut = (): void => {
-    if (desk.outbox.count || desk.drafts.count) setLeaving(true)
+    document.title = `${failedCount ? `${failedCount} not sent · ` : ''}${waitingCount ? `(${waitingCount}) ` : ''}Staff console`
+  }, [waitingCount, failedCount])
+  const requestSignOut = (): void => {
+    if (desk.outbox.count || desk.drafts.count) setSignOutOpen(true)
     else onSignOut()
   }
 
   return (
     <div class={`page ${session ? 'has-session' : ''}`}>
-      <a class="skip" href="#main" onClick={skip}>Skip to the content</a>
-      <Header desk={desk} view={at.view} onSignOut={signOut} onHelp={() => setHelping(true)} />
+      <a class="skip" href="#main" onClick={skipToContent}>Skip to the content</a>
+      <Header desk={desk} view={currentView.view} onSignOut={requestSignOut} onHelp={() => setHelpOpen(true)} />
       <Banners desk={desk} onAccept={onAccept} />
-      {at.view === 'health' ? (
+      {currentView.view === 'health' ? (
         <HealthView desk={desk} />
       ) : (
         <main class="desk" id="main">
-          <h1 class="unseen">Conversations</h1>
+          <h1 class="visually-hidden">Conversations</h1>
           <QueueView desk={desk} searchRef={search} />
           <ConversationView desk={desk} replyRef={reply} onNext={() => step(1)} />
         </main>
       )}
-      <Help open={helping} onClose={() => setHelping(false)} />
-      {leaving && <Leaving desk={desk} onStay={() => setLeaving(false)} onLeave={onSignOut} />}
-      <div class="unseen" aria-live="polite" data-testid="announcer">{desk.notices.announcement}</div>
+      <Help open={helpOpen} onClose={() => setHelpOpen(false)} />
+      {signOutOpen && <SignOutDialog desk={desk} onStay={() => setSignOutOpen(false)} onSignOut={onSignOut} />}
+      <div class="visually-hidden" aria-live="polite" data-testid="announcer">{desk.notices.announcement}</div>
       <Toast notices={desk.notices} />
     </div>
   )

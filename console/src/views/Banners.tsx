@@ -1,58 +1,58 @@
-/** What must be known above everything else: why nothing goes on, that the sign-in ends, that the page may not notify. */
+/** Banners: connection stopped, sign-in offered by a link, stored replies of others, sign-in expiring, notifications. */
 
 import { useState } from 'preact/hooks'
 import type { Desk } from '../desk'
-import type { KeptForOther } from '../drafts'
+import type { StoredForOther } from '../drafts'
 import { clock } from '../format'
-import { keep, kept } from '../kept'
+import { getItem, setItem } from '../storage'
 
-const ASKED = 'gre.asked'
+const PERMISSION_ANSWERED_KEY = 'gre.asked'
 
 export function Banners({ desk, onAccept }: { desk: Desk; onAccept: () => void }) {
-  const [asked, setAsked] = useState(kept(ASKED, true) !== null)
-  const done = (): void => {
-    keep(ASKED, 'yes', true)
-    setAsked(true)
+  const [answered, setAnswered] = useState(getItem(PERMISSION_ANSWERED_KEY, true) !== null)
+  const dismissPermission = (): void => {
+    setItem(PERMISSION_ANSWERED_KEY, 'yes', true)
+    setAnswered(true)
   }
   return (
     <section class="banners" aria-label="Notices">
-      {desk.stopped !== '' && desk.link === 'stopped' && (
+      {desk.stopReason !== '' && desk.connection === 'stopped' && (
         <div class="banner banner-bad" role="alert">
-          <span>{desk.stopped}</span>
+          <span>{desk.stopReason}</span>
           <button type="button" onClick={() => location.reload()}>Try again</button>
         </div>
       )}
-      {desk.offer !== undefined && (
+      {desk.offeredName !== undefined && (
         <div class="banner banner-warn" role="alert" data-testid="other-sign-in">
-          <span>A link wants to sign you in as <b dir="auto">{desk.offer || 'somebody else'}</b>. What you have not sent is kept for you.</span>
+          <span>A link wants to sign you in as <b dir="auto">{desk.offeredName || 'somebody else'}</b>. What you have not sent is kept for you.</span>
           <button type="button" onClick={() => desk.declineOffer()}>Stay signed in</button>
-          <button type="button" onClick={onAccept}>Sign in as {desk.offer || 'that person'}</button>
+          <button type="button" onClick={onAccept}>Sign in as {desk.offeredName || 'that person'}</button>
         </div>
       )}
-      {desk.others.length > 0 && (
+      {desk.storedForOthers.length > 0 && (
         <div class="banner" role="status" data-testid="kept-for-others">
-          <span>Kept in this tab until they sign in here again, and not sent: {desk.others.map(words).join('; ')}.</span>
-          <button type="button" class="plain" onClick={() => desk.hideOthers()}>Dismiss</button>
+          <span>Kept in this tab until they sign in here again, and not sent: {desk.storedForOthers.map(summary).join('; ')}.</span>
+          <button type="button" class="plain" onClick={() => desk.dismissStoredForOthers()}>Dismiss</button>
         </div>
       )}
-      {desk.endsAt !== undefined && (
+      {desk.tokenExpiresAt !== undefined && (
         <div class="banner banner-warn" role="status">
-          Your sign-in ends at {clock(desk.endsAt)}. Drafts and replies are kept; sign in again then.
+          Your sign-in ends at {clock(desk.tokenExpiresAt)}. Drafts and replies are kept; sign in again then.
         </div>
       )}
-      {desk.bell.askable && !asked && (
+      {desk.notifier.canRequestPermission && !answered && (
         <div class="banner">
           <span>Be told of new messages while this page is hidden?</span>
-          <button type="button" onClick={() => { done(); void desk.bell.allow() }}>Allow notifications</button>
-          <button type="button" class="plain" onClick={done}>Not now</button>
+          <button type="button" onClick={() => { dismissPermission(); void desk.notifier.requestPermission() }}>Allow notifications</button>
+          <button type="button" class="plain" onClick={dismissPermission}>Not now</button>
         </div>
       )}
     </section>
   )
 }
 
-function words({ staffId, replies, drafts }: KeptForOther): string {
-  const counted = (count: number, one: string, more: string): string => (count === 1 ? `1 ${one}` : `${count} ${more}`)
-  const what = [replies > 0 && counted(replies, 'reply', 'replies'), drafts > 0 && counted(drafts, 'draft', 'drafts')]
-  return `${what.filter(Boolean).join(' and ')} of ${staffId}`
+function summary({ staffId, replies, drafts }: StoredForOther): string {
+  const counted = (count: number, singular: string, plural: string): string => (count === 1 ? `1 ${singular}` : `${count} ${plural}`)
+  const parts = [replies > 0 && counted(replies, 'reply', 'replies'), drafts > 0 && counted(drafts, 'draft', 'drafts')]
+  return `${parts.filter(Boolean).join(' and ')} of ${staffId}`
 }

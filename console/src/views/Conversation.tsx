@@ -1,4 +1,4 @@
-/** The open conversation: who it is with, what can be done with it, its messages and the reply. */
+/** The open conversation: heading, actions, messages and reply. */
 
 import type { RefObject } from 'preact'
 import type { Desk } from '../desk'
@@ -8,32 +8,32 @@ import { Icon } from './icons'
 import { Messages } from './Messages'
 import { Reply } from './Reply'
 
-interface Given {
+interface Props {
   desk: Desk
   replyRef: RefObject<HTMLTextAreaElement | null>
   onNext: () => void
 }
 
-export function ConversationView({ desk, replyRef, onNext }: Given) {
-  const { open, session } = desk
-  if (!open) {
+export function ConversationView({ desk, replyRef, onNext }: Props) {
+  const { conversation, session } = desk
+  if (!conversation) {
     return (
       <div class="conversation nothing-open">
         <div class="empty">
           <p class="big">Choose a conversation</p>
-          {desk.queue.filter !== 'closed' && desk.queue.waiting > 0 && (
+          {desk.queue.filter !== 'closed' && desk.queue.waitingCount > 0 && (
             <p class="quiet wide-only">or press <kbd>j</kbd> for the one that has waited longest</p>
           )}
         </div>
       </div>
     )
   }
-  const name = session ? session.player_name || `Player ${session.player_id}` : open.missing ? 'Unknown conversation' : '…'
-  const newer = session?.status === 'closed' ? desk.queue.openOf(session.player_id) : undefined
-  const typing = desk.typing.in(open.id)
+  const name = session ? session.player_name || `Player ${session.player_id}` : conversation.notFound ? 'Unknown conversation' : '…'
+  const openSession = session?.status === 'closed' ? desk.queue.openSessionOf(session.player_id) : undefined
+  const typing = desk.typing.typistIn(conversation.id)
   return (
     <section
-      class="conversation" aria-labelledby="with" data-testid="conversation" data-session-id={open.id}
+      class="conversation" aria-labelledby="with" data-testid="conversation" data-session-id={conversation.id}
       data-player-id={session?.player_id} data-status={session?.status}
     >
       <div class="heading">
@@ -41,41 +41,41 @@ export function ConversationView({ desk, replyRef, onNext }: Given) {
         <div class="title">
           <h2 id="with" dir="auto">{name}</h2>
           <p class="quiet">
-            {session && <>#{session.player_id} · {session.status === 'closed' ? 'closed' : owner(desk, session.assigned_staff_id)}</>}
+            {session && <>#{session.player_id} · {session.status === 'closed' ? 'closed' : assignment(desk, session.assigned_staff_id)}</>}
           </p>
         </div>
         {session && <ActionBar desk={desk} session={session} />}
       </div>
-      {newer && (
+      {openSession && (
         <div class="banner">
           <span>This conversation is closed; the player has written again.</span>
-          <a class="button" href={sessionHref(newer.id)} data-testid="newer-session">Open the new one</a>
+          <a class="button" href={sessionHref(openSession.id)} data-testid="newer-session">Open the new one</a>
         </div>
       )}
-      {open.error !== '' && (
+      {conversation.error !== '' && (
         <div class="banner banner-warn" role="alert">
-          <span>{open.error}</span>
-          {open.missing ? <a class="button" href="#">Back to the list</a> : (
-            <button type="button" onClick={() => void desk.refresh().then(() => open.older())}>Try again</button>
+          <span>{conversation.error}</span>
+          {conversation.notFound ? <a class="button" href="#">Back to the list</a> : (
+            <button type="button" onClick={() => void desk.refresh().then(() => conversation.loadOlder())}>Try again</button>
           )}
         </div>
       )}
-      <Messages key={open.id} desk={desk} open={open} name={name} />
+      <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} />
       <p class="typing" data-testid="typing" dir="auto">
-        {typing && <><Dots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.who(open.id)} is typing …`}</>}
+        {typing && <><TypingDots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.colleagueIn(conversation.id)} is typing …`}</>}
       </p>
-      {(!open.missing || desk.drafts.of(open.id) !== '') && (
-        <Reply key={open.id} desk={desk} id={open.id} session={session} name={name} newer={newer} field={replyRef} onNext={onNext} />
+      {(!conversation.notFound || desk.drafts.get(conversation.id) !== '') && (
+        <Reply key={conversation.id} desk={desk} id={conversation.id} session={session} name={name} openSession={openSession} field={replyRef} onNext={onNext} />
       )}
     </section>
   )
 }
 
-function owner(desk: Desk, id: string | null): string {
+function assignment(desk: Desk, id: string | null): string {
   if (id === null) return 'unassigned'
-  return id === desk.me?.staffId ? 'assigned to you' : `assigned to ${desk.nameOf(id)}`
+  return id === desk.me?.staffId ? 'assigned to you' : `assigned to ${desk.staffName(id)}`
 }
 
-function Dots() {
+function TypingDots() {
   return <span class="dots" aria-hidden="true"><i /><i /><i /></span>
 }

@@ -1,15 +1,15 @@
-/** The bar above: the two views, the connection, who is there, and the page's own switches. */
+/** The top bar: navigation, connection state, colleagues, and the user's settings. */
 
 import { useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { initials } from '../format'
-import type { Link } from '../socket'
+import type { ConnectionState } from '../socket'
 import { sessionHref } from '../route'
-import { nextTheme, theme } from '../theme'
-import type { Colleague, Presence } from '../types'
+import { currentTheme, cycleTheme } from '../theme'
+import type { StaffMember, Presence } from '../types'
 import { Icon } from './icons'
 
-const LINKS: Record<Link, string> = {
+const CONNECTION_LABELS: Record<ConnectionState, string> = {
   connecting: 'Connecting',
   live: 'Live',
   reconnecting: 'Reconnecting',
@@ -17,22 +17,22 @@ const LINKS: Record<Link, string> = {
   stopped: 'Disconnected',
 }
 const STATUSES: [Presence, string][] = [['online', 'Online'], ['away', 'Away'], ['offline', 'Offline']]
-const THEMES = { auto: 'as the system', light: 'light', dark: 'dark' }
-const SHOWN = 5
+const THEME_LABELS = { auto: 'as the system', light: 'light', dark: 'dark' }
+const MAX_COLLEAGUES = 5
 
-interface Given {
+interface Props {
   desk: Desk
   view: 'desk' | 'health'
   onSignOut: () => void
   onHelp: () => void
 }
 
-export function Header({ desk, view, onSignOut, onHelp }: Given) {
-  const [shade, setShade] = useState(theme())
-  const { bell, me } = desk
-  const turn = (): void => {
-    nextTheme()
-    setShade(theme())
+export function Header({ desk, view, onSignOut, onHelp }: Props) {
+  const [theme, setTheme] = useState(currentTheme())
+  const { notifier, me } = desk
+  const changeTheme = (): void => {
+    cycleTheme()
+    setTheme(currentTheme())
   }
   return (
     <header class="bar">
@@ -40,17 +40,17 @@ export function Header({ desk, view, onSignOut, onHelp }: Given) {
         <a href="#" data-testid="nav-conversations" aria-current={view === 'desk' ? 'page' : undefined}>Conversations</a>
         <a href="#health" data-testid="nav-health" aria-current={view === 'health' ? 'page' : undefined}>Health</a>
       </nav>
-      <span class={`link link-${desk.link}`} role="status" data-testid="connection" data-state={desk.link}>{LINKS[desk.link]}</span>
-      <Unsent desk={desk} />
+      <span class={`link link-${desk.connection}`} role="status" data-testid="connection" data-state={desk.connection}>{CONNECTION_LABELS[desk.connection]}</span>
+      <FailedReplies desk={desk} />
       <span class="space" />
       <Colleagues desk={desk} />
       {me && (
         <label class="status">
-          <span class="unseen">My status</span>
-          <span class={`dot dot-${mine(desk)}`} aria-hidden="true" />
+          <span class="visually-hidden">My status</span>
+          <span class={`dot dot-${myPresence(desk)}`} aria-hidden="true" />
           <select
             data-testid="my-status"
-            value={mine(desk)}
+            value={myPresence(desk)}
             onChange={(event) => desk.setStatus(event.currentTarget.value as Presence)}
           >
             {STATUSES.map(([value, label]) => <option key={value} value={value}>{label}</option>)}
@@ -58,24 +58,24 @@ export function Header({ desk, view, onSignOut, onHelp }: Given) {
         </label>
       )}
       <button
-        type="button" class="tool" data-testid="notify" data-rung={bell.rung} aria-pressed={bell.on}
-        aria-label="Sound and notifications" title={`Sound and notifications: ${bell.on ? 'on' : 'off'}`}
-        onClick={() => void bell.turn(!bell.on)}
+        type="button" class="tool" data-testid="notify" data-notifications={notifier.count} aria-pressed={notifier.enabled}
+        aria-label="Sound and notifications" title={`Sound and notifications: ${notifier.enabled ? 'on' : 'off'}`}
+        onClick={() => void notifier.setEnabled(!notifier.enabled)}
       >
-        <Icon name={bell.on ? 'bell' : 'bellOff'} />
+        <Icon name={notifier.enabled ? 'bell' : 'bellOff'} />
       </button>
       <button
-        type="button" class="tool" data-testid="theme" data-theme={shade} onClick={turn}
-        aria-label={`Colours: ${THEMES[shade]}`} title={`Colours: ${THEMES[shade]}`}
+        type="button" class="tool" data-testid="theme" data-theme={theme} onClick={changeTheme}
+        aria-label={`Colours: ${THEME_LABELS[theme]}`} title={`Colours: ${THEME_LABELS[theme]}`}
       >
-        <Icon name={shade === 'auto' ? 'auto' : shade === 'light' ? 'sun' : 'moon'} />
+        <Icon name={theme === 'auto' ? 'auto' : theme === 'light' ? 'sun' : 'moon'} />
       </button>
       <button type="button" class="tool wide-only" data-testid="help" onClick={onHelp} aria-label="Keyboard" title="Keyboard (?)">
         <Icon name="help" />
       </button>
       <button
         type="button" class="tool" data-testid="sign-out" onClick={onSignOut}
-        aria-label={me ? `Sign out ${desk.nameOf(me.staffId)}` : 'Sign out'} title={me ? `Sign out ${desk.nameOf(me.staffId)}` : 'Sign out'}
+        aria-label={me ? `Sign out ${desk.staffName(me.staffId)}` : 'Sign out'} title={me ? `Sign out ${desk.staffName(me.staffId)}` : 'Sign out'}
       >
         <Icon name="out" />
       </button>
@@ -83,35 +83,35 @@ export function Header({ desk, view, onSignOut, onHelp }: Given) {
   )
 }
 
-/** Replies that failed, wherever one is: a link to the first of them. */
-function Unsent({ desk }: { desk: Desk }) {
-  const [session] = desk.outbox.failed
+/** The number of failed replies, as a link to the first one's session. */
+function FailedReplies({ desk }: { desk: Desk }) {
+  const [session] = desk.outbox.failedSessions
   if (session === undefined) return null
   return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.outbox.failedCount} not sent</a>
 }
 
-function mine(desk: Desk): Presence {
+function myPresence(desk: Desk): Presence {
   return (desk.me && desk.staff.get(desk.me.staffId)?.status) ?? 'online'
 }
 
 function Colleagues({ desk }: { desk: Desk }) {
-  const others = [...desk.staff.values()].filter((one) => one.staffId !== desk.me?.staffId && one.status !== 'offline')
-  others.sort((a, b) => (a.status === b.status ? name(a).localeCompare(name(b)) : a.status === 'online' ? -1 : 1))
+  const others = [...desk.staff.values()].filter((member) => member.staffId !== desk.me?.staffId && member.status !== 'offline')
+  others.sort((a, b) => (a.status === b.status ? displayName(a).localeCompare(displayName(b)) : a.status === 'online' ? -1 : 1))
   if (!others.length) return null
   return (
     <ul class="colleagues" aria-label="Colleagues who are here" data-testid="colleagues">
-      {others.slice(0, SHOWN).map((one) => (
-        <li key={one.staffId} data-testid="colleague" data-staff-id={one.staffId} data-status={one.status} title={`${name(one)}: ${one.status}`}>
-          <span aria-hidden="true">{initials(name(one))}</span>
-          <span class={`dot dot-${one.status}`} aria-hidden="true" />
-          <span class="unseen">{name(one)}, {one.status}</span>
+      {others.slice(0, MAX_COLLEAGUES).map((member) => (
+        <li key={member.staffId} data-testid="colleague" data-staff-id={member.staffId} data-status={member.status} title={`${displayName(member)}: ${member.status}`}>
+          <span aria-hidden="true">{initials(displayName(member))}</span>
+          <span class={`dot dot-${member.status}`} aria-hidden="true" />
+          <span class="visually-hidden">{displayName(member)}, {member.status}</span>
         </li>
       ))}
-      {others.length > SHOWN && <li class="more">+{others.length - SHOWN}</li>}
+      {others.length > MAX_COLLEAGUES && <li class="more">+{others.length - MAX_COLLEAGUES}</li>}
     </ul>
   )
 }
 
-function name(one: Colleague): string {
-  return one.displayName || one.staffId
+function displayName(member: StaffMember): string {
+  return member.displayName || member.staffId
 }

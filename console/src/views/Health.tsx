@@ -1,4 +1,4 @@
-/** The health view: what waits, which sinks work, how much went out in the last hour, and what was refused for good. */
+/** The health view: backlog, sinks, deliveries of the last hour, daemons and dead letters. */
 
 import { useEffect, useState } from 'preact/hooks'
 import { ApiError } from '../api'
@@ -8,70 +8,71 @@ import type { Operations, SinkState } from '../types'
 import { DeadLetters } from './DeadLetters'
 import { Plot } from './Plot'
 
-const EVERY = 5000
+/** Milliseconds. */
+const POLL_INTERVAL = 5000
 
 export function HealthView({ desk }: { desk: Desk }) {
-  const [found, setFound] = useState<Operations>()
+  const [operations, setOperations] = useState<Operations>()
   const [error, setError] = useState('')
   useEffect(() => {
-    let over = false
+    let unmounted = false
     let timer: number | undefined
-    const read = async (): Promise<void> => {
+    const poll = async (): Promise<void> => {
       if (!document.hidden) {
         try {
           const answer = await desk.api.operations()
-          if (over) return
-          setFound(answer)
+          if (unmounted) return
+          setOperations(answer)
           setError('')
-        } catch (refusal) {
-          if (!over) setError(refusal instanceof ApiError ? refusal.message : 'The figures could not be read.')
+        } catch (caught) {
+          if (!unmounted) setError(caught instanceof ApiError ? caught.message : 'The figures could not be read.')
         }
       }
-      if (!over) timer = setTimeout(read, EVERY)
+      if (!unmounted) timer = setTimeout(poll, POLL_INTERVAL)
     }
-    void read()
+    void poll()
     return () => {
-      over = true
+      unmounted = true
       clearTimeout(timer)
     }
   }, [desk])
-  const oldest = found?.oldest_age_seconds ?? 0
+  const oldest = operations?.oldest_age_seconds ?? 0
   return (
-    <main class="health" id="main" data-testid="health" data-loaded={found !== undefined} tabIndex={-1}>
+    <main class="health" id="main" data-testid="health" data-loaded={operations !== undefined} tabIndex={-1}>
       <h1>Health</h1>
       {error !== '' && <div class="banner banner-warn" role="alert">{error}</div>}
-      {!found && error === '' && <p class="empty" role="status">Loading …</p>}
-      {found && (
+      {!operations && error === '' && <p class="empty" role="status">Loading …</p>}
+      {operations && (
         <>
           <dl class="figures">
-            <Figure id="backlog" label="Events that wait" value={number(found.backlog)} state={found.backlog > 1000 ? 'warn' : 'good'} />
-            <Figure id="oldest-age" label="Oldest has waited" value={found.backlog ? span(oldest * 1000) : '–'} state={oldest > 60 ? 'bad' : oldest > 10 ? 'warn' : 'good'} />
-            <Figure id="dead-count" label="Dead letters" value={number(found.dead)} state={found.dead ? 'warn' : 'good'} />
-            <Figure id="feed" label="Realtime feed" value={found.feed ?? 'unknown'} state={found.feed === 'live' ? 'good' : 'warn'} />
+            <Figure id="backlog" label="Events that wait" value={number(operations.backlog)} state={operations.backlog > 1000 ? 'warn' : 'good'} />
+            <Figure id="oldest-age" label="Oldest has waited" value={operations.backlog ? span(oldest * 1000) : '–'} state={oldest > 60 ? 'bad' : oldest > 10 ? 'warn' : 'good'} />
+            <Figure id="dead-count" label="Dead letters" value={number(operations.dead)} state={operations.dead ? 'warn' : 'good'} />
+            <Figure id="feed" label="Realtime feed" value={operations.feed ?? 'unknown'} state={operations.feed === 'live' ? 'good' : 'warn'} />
           </dl>
           <section aria-labelledby="rate">
             <h2 id="rate">Delivered in the last hour</h2>
-            <Plot points={found.per_minute} />
+            <Plot points={operations.per_minute} />
           </section>
           <section aria-labelledby="sinks">
             <h2 id="sinks">Sinks</h2>
             <div class="table" tabIndex={0} role="region" aria-label="Table of sinks">
               <table>
                 <thead><tr><th>Sink</th><th>State</th><th class="n">Pending</th><th class="n">Oldest</th><th class="n">Blocked</th><th class="n">Dead</th><th>Last error</th></tr></thead>
-                <tbody>{found.sinks.map((sink) => <Sink key={sink.name} sink={sink} />)}</tbody>
+                <tbody>{operations.sinks.map((sink) => <Sink key={sink.name} sink={sink} />)}</tbody>
               </table>
             </div>
           </section>
           <section aria-labelledby="workers">
             <h2 id="workers">Daemons</h2>
-            {found.workers.length === 0 && <p class="quiet">None was seen lately.</p>}
+            {operations.workers.length === 0 && <p class="quiet">None was seen lately.</p>}
             <ul class="workers">
-              {found.workers.map((one) => (
-                <li key={`${one.host} ${one.version}`} data-testid="worker"><b>{one.host}</b> <span class="quiet">{one.version}, seen {span(one.seen_seconds * 1000)} ago</span></li>
+              {operations.workers.map((worker) => (
+                <li key={`${worker.host} ${worker.version}`} data-testid="worker"><b>{worker.host}</b> <span class="quiet">{worker.version}, seen {span(worker.seen_seconds * 1000)} ago</span></li>
               ))}
             </ul>
           </section>
-          {desk.me?.role === 'admin' && <DeadLetters desk={desk} count={found.dead} />}
+          {desk.me?.role === 'admin' && <DeadLetters desk={desk} count={operations.dead} />}
         </>
       )}
     </main>

@@ -1,4 +1,4 @@
-/** The keyboard, in a dialog of the browser's own. */
+/** The dialog with the keyboard shortcuts. */
 
 import { useEffect, useRef } from 'preact/hooks'
 
@@ -21,10 +21,10 @@ export function Help({ open, onClose }: { open: boolean; onClose: () => void }) 
     <dialog ref={dialog} onClose={onClose} aria-labelledby="help-title">
       <h2 id="help-title">Keyboard</h2>
       <dl>
-        {KEYS.map(([key, what]) => (
+        {KEYS.map(([key, description]) => (
           <div key={key}>
             <dt><kbd>{key}</kbd></dt>
-            <dd>{what}</dd>
+            <dd>{description}</dd>
           </div>
         ))}
       </dl>

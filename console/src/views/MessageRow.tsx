@@ -1,9 +1,9 @@
-/** One row of a conversation. What people wrote is text, whatever it looks like. */
+/** One row of a conversation. Message text is rendered as text, never as HTML. */
 
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
-import { Marks } from './icons'
-import { Linked } from './Linked'
+import { MessageStatusIcon } from './icons'
+import { LinkedText } from './LinkedText'
 import type { Row } from './rows'
 
 export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; session: string }) {
@@ -14,7 +14,7 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
       return <div class="day unread-line" data-testid="unread-line"><span>New</span></div>
     case 'message': {
       const { message, follows } = row
-      const mine = message.sender !== 'player'
+      const fromUs = message.sender !== 'player'
       return (
         <article
           class={`message from-${message.sender} ${follows ? 'follows' : ''}`} data-testid="message" data-message-id={message.id}
@@ -22,10 +22,10 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
         >
           {!follows && <p class="sender" dir="auto">{message.sender_name || (message.sender === 'player' ? `Player ${message.player_id}` : message.sender)}</p>}
           <div class="bubble">
-            <p class="text" dir="auto" data-testid="message-text"><Linked text={message.message} /></p>
+            <p class="text" dir="auto" data-testid="message-text"><LinkedText text={message.message} /></p>
             <p class="meta">
               <time dateTime={message.timestamp} title={full(message.timestamp)}>{clock(message.timestamp)}</time>
-              {mine && message.sender === 'staff' && <Marks state={message.status} />}
+              {fromUs && message.sender === 'staff' && <MessageStatusIcon state={message.status} />}
             </p>
           </div>
         </article>
@@ -39,8 +39,8 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
           <div class="bubble">
             <p class="text" dir="auto" data-testid="message-text">{outgoing.text}</p>
             <p class="meta">
-              <time>{clock(outgoing.at)}</time>
-              {!failed && <Marks state="sending" />}
+              <time>{clock(outgoing.createdAt)}</time>
+              {!failed && <MessageStatusIcon state="sending" />}
             </p>
           </div>
           {failed && (

@@ -1,167 +1,171 @@
 /**
- * The messages of a conversation: only those near what is in sight are in the document, however many were loaded.
+ * The messages of a conversation, with virtual scrolling: only rows near the visible ones are in the document.
  *
- * The place that is looked at is a row and its distance from the top, not a number of pixels: so rows may come, go
- * and be measured above it without a jump. At the end, it stays at the end.
+ * The scroll position is an anchor (a row and its distance from the top), not a number of pixels, so rows above it may
+ * be added, removed and measured without a jump. Without an anchor the view stays at the end.
  */
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
-import { measure, offsets, rowAt, rowsBetween } from '../window'
+import { applyHeights, rowAt, rowOffsets, rowsBetween } from '../virtual-list'
 import { Icon } from './icons'
 import { MessageRow } from './MessageRow'
 import { rowsOf } from './rows'
 
-const GUESS = 60
-/** Pixels beyond what is in sight that are drawn, that must be there before drawing again, and at which older pages load. */
-const DRAWN = 900
-const NEEDED = 300
-const LOAD = 2500
-const NEAR_END = 48
-/** Pixels above the first unread message when a conversation is opened there. */
-const START = 40
+/** The height of a row before it is measured, in pixels like all constants here. */
+const DEFAULT_HEIGHT = 60
+/** Rows within this distance of the visible ones are rendered. */
+const RENDER_MARGIN = 900
+/** Rows within this distance that are not rendered cause a rendering. */
+const RERENDER_MARGIN = 300
+/** Below this distance from the top, older messages are loaded. */
+const LOAD_MARGIN = 2500
+/** Within this distance, the view counts as scrolled to the end. */
+const END_MARGIN = 48
+/** Space above the first unread message when a conversation is opened. */
+const UNREAD_MARGIN = 40
 
-interface Given {
+interface Props {
   desk: Desk
-  open: Conversation
+  conversation: Conversation
   name: string
 }
 
-export function Messages({ desk, open, name }: Given) {
+export function Messages({ desk, conversation, name }: Props) {
   const box = useRef<HTMLDivElement>(null)
   const list = useRef<HTMLDivElement>(null)
   const heights = useRef(new Map<string, number>()).current
-  const place = useRef<{ key: string; above: number } | undefined>(undefined)
-  // Once it is known what is unread, the first of it is what one begins with.
-  const begun = useRef(false)
-  /** Whether what is in sight is what belongs there. */
-  const settled = useRef(false)
-  // (As it was when this was drawn: until then the end is in sight.)
-  const { ready } = open
-  if (ready && !begun.current) {
-    begun.current = true
-    if (open.unreadFrom) place.current = { key: 'unread', above: START }
+  const anchor = useRef<{ key: string; above: number } | undefined>(undefined)
+  // Set once `unreadFrom` is known: the view then scrolls to the first unread message.
+  const positioned = useRef(false)
+  /** True if the visible rows are at their final position. */
+  const inPlace = useRef(false)
+  // The value of this rendering: before it is true, the end is visible.
+  const { unreadKnown } = conversation
+  if (unreadKnown && !positioned.current) {
+    positioned.current = true
+    if (conversation.unreadFrom) anchor.current = { key: 'unread', above: UNREAD_MARGIN }
   }
-  const [, draw] = useState(0)
+  const [, setRevision] = useState(0)
   const [width, setWidth] = useState(0)
-  const again = (): void => draw((n) => n + 1)
+  const rerender = (): void => setRevision((n) => n + 1)
 
-  const waiting = desk.outbox.of(open.id)
-  // What one has just sent is what one looks at.
-  const sent = useRef(waiting.length)
-  if (waiting.length > sent.current) place.current = undefined
-  sent.current = waiting.length
+  const outgoing = desk.outbox.repliesOf(conversation.id)
+  // Scroll to the end when the user sends a reply.
+  const outgoingCount = useRef(outgoing.length)
+  if (outgoing.length > outgoingCount.current) anchor.current = undefined
+  outgoingCount.current = outgoing.length
   const today = new Date(desk.api.now()).toDateString()
-  const rows = useMemo(() => rowsOf(open, waiting), [open, open.version, open.unreadFrom, waiting, today])
+  const rows = useMemo(() => rowsOf(conversation, outgoing), [conversation, conversation.version, conversation.unreadFrom, outgoing, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
-  const places = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
-  // Made anew when rows come or go; what is measured later is put right in it.
-  const where = useMemo(() => offsets(keys, heights, GUESS), [keys, width])
-  const total = where[rows.length] ?? 0
-  const sight = box.current?.clientHeight ?? 800
-  const index = (place.current && places.get(place.current.key)) ?? -1
-  // Without a place, or when its row is gone: the end.
-  const top = index < 0 ? total - sight : where[index]! - place.current!.above
-  const [first, end] = rowsBetween(where, top - DRAWN, top + sight + DRAWN)
-  const now = useRef({ where, keys, first, end })
-  now.current = { where, keys, first, end }
+  const indexByKey = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
+  // Recomputed when rows are added or removed; measured heights are applied to it in place.
+  const offsets = useMemo(() => rowOffsets(keys, heights, DEFAULT_HEIGHT), [keys, width])
+  const total = offsets[rows.length] ?? 0
+  const viewHeight = box.current?.clientHeight ?? 800
+  const anchorIndex = (anchor.current && indexByKey.get(anchor.current.key)) ?? -1
+  // Without an anchor, or if its row was removed: the end.
+  const top = anchorIndex < 0 ? total - viewHeight : offsets[anchorIndex]! - anchor.current!.above
+  const [first, end] = rowsBetween(offsets, top - RENDER_MARGIN, top + viewHeight + RENDER_MARGIN)
+  const rendered = useRef({ offsets, keys, first, end })
+  rendered.current = { offsets, keys, first, end }
 
-  const scrolled = (): void => {
-    const { current } = box
-    if (!current) return
-    const { where: at, keys: names, first: from, end: to } = now.current
-    const { scrollTop, clientHeight, scrollHeight } = current
-    const wasAtEnd = place.current === undefined
-    if (scrollHeight - scrollTop - clientHeight < NEAR_END) place.current = undefined
+  const onScroll = (): void => {
+    const { current: element } = box
+    if (!element) return
+    const { offsets: current, keys: currentKeys, first: renderedFirst, end: renderedEnd } = rendered.current
+    const { scrollTop, clientHeight, scrollHeight } = element
+    const wasAtEnd = anchor.current === undefined
+    if (scrollHeight - scrollTop - clientHeight < END_MARGIN) anchor.current = undefined
     else {
-      // A day's row moves up when older messages of that day come: it is no place to hold on to.
-      let row = rowAt(at, scrollTop)
-      while (names[row]?.startsWith('day-')) row += 1
-      const key = names[row]
-      place.current = key === undefined ? undefined : { key, above: at[row]! - scrollTop }
+      // A day's row moves up when older messages of that day are loaded: it cannot be the anchor.
+      let row = rowAt(current, scrollTop)
+      while (currentKeys[row]?.startsWith('day-')) row += 1
+      const key = currentKeys[row]
+      anchor.current = key === undefined ? undefined : { key, above: current[row]! - scrollTop }
     }
-    const [needFrom, needTo] = rowsBetween(at, scrollTop - NEEDED, scrollTop + clientHeight + NEEDED)
-    if (needFrom < from || needTo > to || wasAtEnd !== (place.current === undefined)) again()
-    if (scrollTop < LOAD) void open.older()
+    const [needFrom, needTo] = rowsBetween(current, scrollTop - RERENDER_MARGIN, scrollTop + clientHeight + RERENDER_MARGIN)
+    if (needFrom < renderedFirst || needTo > renderedEnd || wasAtEnd !== (anchor.current === undefined)) rerender()
+    if (scrollTop < LOAD_MARGIN) void conversation.loadOlder()
   }
 
   useLayoutEffect(() => {
     const { current } = box
     if (!current || !list.current) return
-    const found = Array.from(list.current.children, (row) => row.getBoundingClientRect().height)
-    found.forEach((height, n) => heights.set(keys[first + n]!, height))
-    const measured = measure(where, first, found)
-    const to = index < 0 ? current.scrollHeight : where[index]! - place.current!.above
-    // (While the guesses are still in the spacers, the next drawing puts it right.)
-    settled.current = !measured
-    if (measured) again()
-    else if (Math.abs(current.scrollTop - to) >= 1) current.scrollTop = to
+    const measured = Array.from(list.current.children, (row) => row.getBoundingClientRect().height)
+    measured.forEach((height, n) => heights.set(keys[first + n]!, height))
+    const changed = applyHeights(offsets, first, measured)
+    const target = anchorIndex < 0 ? current.scrollHeight : offsets[anchorIndex]! - anchor.current!.above
+    // The spacers still have the old heights: the next rendering corrects them.
+    inPlace.current = !changed
+    if (changed) rerender()
+    else if (Math.abs(current.scrollTop - target) >= 1) current.scrollTop = target
   })
 
   useEffect(() => {
     const { current } = box
     if (!current) return
-    const watching = new ResizeObserver(() => {
+    const observer = new ResizeObserver(() => {
       setWidth((old) => {
         if (old !== current.clientWidth) heights.clear()
         return current.clientWidth
       })
-      again()
+      rerender()
     })
-    watching.observe(current)
-    return () => watching.disconnect()
+    observer.observe(current)
+    return () => observer.disconnect()
   }, [])
 
-  // Near the top after a page has come, or too short to scroll: the next one is asked for all the same.
+  // Load the next page also without a scroll event: near the top, or if the list is too short to scroll.
   useEffect(() => {
-    if (open.loaded && top < LOAD) void open.older()
-  }, [open.version, width])
+    if (conversation.loaded && top < LOAD_MARGIN) void conversation.loadOlder()
+  }, [conversation.version, width])
 
-  const atEnd = place.current === undefined
+  const atEnd = anchor.current === undefined
   useEffect(() => {
-    // What has been in sight is read, and no more than that.
-    const look = (): void => {
-      const { current } = box
-      if (!current || !ready || !settled.current || document.hidden || !document.hasFocus()) return
-      const { where: at, first: from } = now.current
-      const bottom = current.scrollTop + current.clientHeight
-      for (let row = rowAt(at, bottom); row >= from; row -= 1) {
-        const item = rows[row]
-        // (Of a message that is higher than the box, its beginning will do.)
-        const shown = at[row + 1]! <= bottom + 4 || at[row]! <= current.scrollTop
-        if (item?.kind === 'message' && shown) return desk.seen(item.message.seq)
+    // Only messages that were visible are marked as read.
+    const markVisible = (): void => {
+      const { current: element } = box
+      if (!element || !unreadKnown || !inPlace.current || document.hidden || !document.hasFocus()) return
+      const { offsets: current, first: renderedFirst } = rendered.current
+      const bottom = element.scrollTop + element.clientHeight
+      for (let index = rowAt(current, bottom); index >= renderedFirst; index -= 1) {
+        const row = rows[index]
+        // Of a message that is higher than the view, the beginning is enough.
+        const visible = current[index + 1]! <= bottom + 4 || current[index]! <= element.scrollTop
+        if (row?.kind === 'message' && visible) return desk.markSeen(row.message.seq)
       }
     }
-    look()
-    addEventListener('focus', look)
-    document.addEventListener('visibilitychange', look)
+    markVisible()
+    addEventListener('focus', markVisible)
+    document.addEventListener('visibilitychange', markVisible)
     return () => {
-      removeEventListener('focus', look)
-      document.removeEventListener('visibilitychange', look)
+      removeEventListener('focus', markVisible)
+      document.removeEventListener('visibilitychange', markVisible)
     }
   })
 
   return (
     <div class="history">
       <div
-        class="messages" ref={box} onScroll={scrolled} role="log" aria-live="off" aria-label={`Conversation with ${name}`} tabIndex={0}
-        data-testid="messages" data-loaded={open.messages.length} data-older={open.hasOlder} aria-busy={open.loading}
+        class="messages" ref={box} onScroll={onScroll} role="log" aria-live="off" aria-label={`Conversation with ${name}`} tabIndex={0}
+        data-testid="messages" data-loaded={conversation.messages.length} data-older={conversation.hasOlder} aria-busy={conversation.loading}
       >
-        <div ref={list} style={{ paddingTop: `${where[first] ?? 0}px`, paddingBottom: `${total - (where[end] ?? total)}px` }}>
+        <div ref={list} style={{ paddingTop: `${offsets[first] ?? 0}px`, paddingBottom: `${total - (offsets[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
             <div class="slot" key={row.key}>
-              <MessageRow desk={desk} row={row} session={open.id} />
+              <MessageRow desk={desk} row={row} session={conversation.id} />
             </div>
           ))}
         </div>
-        {!open.loaded && !open.error && <p class="empty" role="status">Loading …</p>}
-        {open.loaded && rows.length === 0 && <p class="empty quiet">No message yet.</p>}
+        {!conversation.loaded && !conversation.error && <p class="empty" role="status">Loading …</p>}
+        {conversation.loaded && rows.length === 0 && <p class="empty quiet">No message yet.</p>}
       </div>
       {!atEnd && (
         <button
           type="button" class="latest" data-testid="jump-latest" aria-label="To the latest message"
-          onClick={() => { place.current = undefined; again() }}
+          onClick={() => { anchor.current = undefined; rerender() }}
         >
           <Icon name="down" />
         </button>

@@ -1,4 +1,4 @@
-/** The list of sessions: however many there are, only those in sight are in the document. */
+/** The list of sessions, with virtual scrolling: only rows near the visible ones are in the document. */
 
 import type { RefObject } from 'preact'
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
@@ -8,79 +8,80 @@ import type { Filter } from '../queue'
 import { Icon } from './icons'
 import { SessionRow } from './SessionRow'
 
-/** Pixels; style/desk.css has the same. */
-const ROW = 64
-/** Rows drawn beyond what is in sight, and how many come at once. */
-const BEYOND = 8
+/** Pixels, as in style/desk.css. */
+const ROW_HEIGHT = 64
+/** Rows rendered above and below the visible ones, and the step by which the rendered range moves. */
+const EXTRA_ROWS = 8
 const STEP = 4
 const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['closed', 'Closed']]
-const SEARCH_AFTER = 200
+/** Milliseconds after the last input. */
+const SEARCH_DELAY = 200
 
 export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObject<HTMLInputElement | null> }) {
   const { queue } = desk
   const scroller = useRef<HTMLDivElement>(null)
   const [range, setRange] = useState<[number, number]>([0, 20])
   const [text, setText] = useState(queue.search)
-  const view = queue.view
-  const openId = desk.open?.id
+  const visible = queue.visible
+  const openId = desk.conversation?.id
 
-  const look = (): void => {
+  const updateRange = (): void => {
     const box = scroller.current
     if (!box) return
-    const first = Math.max(0, Math.floor(box.scrollTop / ROW / STEP) * STEP - BEYOND)
-    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW / STEP) * STEP + BEYOND
+    const first = Math.max(0, Math.floor(box.scrollTop / ROW_HEIGHT / STEP) * STEP - EXTRA_ROWS)
+    const end = Math.ceil((box.scrollTop + box.clientHeight) / ROW_HEIGHT / STEP) * STEP + EXTRA_ROWS
     setRange(([a, b]) => (a === first && b === end ? [a, b] : [first, end]))
-    if (end >= queue.view.length && !queue.complete) void queue.more()
+    if (end >= queue.visible.length && !queue.complete) void queue.loadMore()
   }
 
   useLayoutEffect(() => {
     const box = scroller.current
     if (!box) return
-    const watching = new ResizeObserver(look)
-    watching.observe(box)
-    return () => watching.disconnect()
+    const observer = new ResizeObserver(updateRange)
+    observer.observe(box)
+    return () => observer.disconnect()
   }, [])
 
-  // For who measures: when the first rows were there.
-  const some = view.length > 0
+  // For measurements: the time of the first rows.
+  const hasRows = visible.length > 0
   useEffect(() => {
-    if (some) performance.mark('gre:list')
-  }, [some])
+    if (hasRows) performance.mark('gre:list')
+  }, [hasRows])
 
-  // What the search asks for goes out when the typing rests; what it was emptied to, from elsewhere too.
+  // Search when the user pauses. A search that was cleared elsewhere clears the field.
   useEffect(() => {
-    const wanted = text.trim()
-    if (wanted === queue.search) return
-    const timer = setTimeout(() => queue.show(queue.filter, wanted), SEARCH_AFTER)
+    const search = text.trim()
+    if (search === queue.search) return
+    const timer = setTimeout(() => queue.setFilter(queue.filter, search), SEARCH_DELAY)
     return () => clearTimeout(timer)
   }, [text])
   useEffect(() => {
     if (!queue.search) setText('')
   }, [queue.search])
 
-  // Another list is shown from its top.
+  // Another filter or search starts at the top.
   useEffect(() => {
     if (scroller.current) scroller.current.scrollTop = 0
-    look()
+    updateRange()
   }, [queue.filter, queue.search])
 
-  // What the keyboard opened is brought into sight.
+  // Scroll to the session that the keyboard opened.
   useEffect(() => {
     const box = scroller.current
-    const at = queue.view.findIndex((one) => one.id === openId)
-    if (!box || at < 0) return
-    if (at * ROW < box.scrollTop) box.scrollTop = at * ROW
-    else if ((at + 1) * ROW > box.scrollTop + box.clientHeight) box.scrollTop = (at + 1) * ROW - box.clientHeight
+    const index = queue.visible.findIndex((session) => session.id === openId)
+    if (!box || index < 0) return
+    if (index * ROW_HEIGHT < box.scrollTop) box.scrollTop = index * ROW_HEIGHT
+    else if ((index + 1) * ROW_HEIGHT > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW_HEIGHT - box.clientHeight
   }, [openId])
 
-  const first = Math.min(range[0], Math.max(0, view.length - 1))
-  const end = Math.min(range[1], view.length)
-  const waiting = queue.waiting
+  const first = Math.min(range[0], Math.max(0, visible.length - 1))
+  const end = Math.min(range[1], visible.length)
+  const waiting = queue.waitingCount
   return (
     <section class="queue" id="queue" aria-label="Conversations">
       <div class="finder">
         <label class="search">
-          <span class="unseen">Search a player by name or number</span>
+          <span class="visually-hidden">Search a player by name or number</span>
           <Icon name="search" />
           <input
             ref={searchRef} type="search" data-testid="search" placeholder="Player's name or number" value={text}
@@ -92,14 +93,14 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
           {FILTERS.map(([value, label]) => (
             <button
               key={value} type="button" data-testid={`filter-${value}`} aria-pressed={queue.filter === value}
-              onClick={() => queue.show(value, queue.search)}
+              onClick={() => queue.setFilter(value, queue.search)}
             >
-              {label}{value === 'mine' && queue.mine > 0 && <> <b class="badge" data-testid="mine-count">{number(queue.mine)}</b></>}
+              {label}{value === 'mine' && queue.mineCount > 0 && <> <b class="badge" data-testid="mine-count">{number(queue.mineCount)}</b></>}
             </button>
           ))}
           <span class="tally" data-testid="tally">
             {queue.filter === 'open' && queue.search === '' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
-            {number(view.length)}{queue.complete ? '' : '+'}
+            {number(visible.length)}{queue.complete ? '' : '+'}
           </span>
         </div>
       </div>
@@ -109,30 +110,30 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
           <button type="button" onClick={() => void queue.reload()}>Try again</button>
         </div>
       )}
-      <div class="rows" ref={scroller} onScroll={look} data-testid="queue" tabIndex={-1}>
-        {view.length > 0 && (
-          <ul style={{ paddingTop: `${first * ROW}px`, paddingBottom: `${(view.length - end) * ROW}px` }}>
-            {view.slice(first, end).map((one, n) => (
-              <SessionRow key={one.id} desk={desk} session={one} place={first + n + 1} total={queue.complete ? view.length : -1} open={one.id === openId} />
+      <div class="rows" ref={scroller} onScroll={updateRange} data-testid="queue" tabIndex={-1}>
+        {visible.length > 0 && (
+          <ul style={{ paddingTop: `${first * ROW_HEIGHT}px`, paddingBottom: `${(visible.length - end) * ROW_HEIGHT}px` }}>
+            {visible.slice(first, end).map((session, n) => (
+              <SessionRow key={session.id} desk={desk} session={session} position={first + n + 1} total={queue.complete ? visible.length : -1} isOpen={session.id === openId} />
             ))}
           </ul>
         )}
-        {view.length === 0 && !queue.error && <Nothing desk={desk} />}
+        {visible.length === 0 && !queue.error && <EmptyQueue desk={desk} />}
       </div>
     </section>
   )
 }
 
-function Nothing({ desk }: { desk: Desk }) {
+function EmptyQueue({ desk }: { desk: Desk }) {
   const { queue } = desk
   if (!queue.complete) return <p class="empty" role="status">Loading …</p>
-  const where = queue.filter === 'closed' ? 'open' : 'closed'
+  const otherFilter = queue.filter === 'closed' ? 'open' : 'closed'
   return (
     <div class="empty" data-testid="queue-empty">
       <p>
-        {queue.search ? <>No {where === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
+        {queue.search ? <>No {otherFilter === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
-      {queue.search !== '' && <button type="button" onClick={() => queue.show(where, queue.search)}>Look in {where} ones</button>}
+      {queue.search !== '' && <button type="button" onClick={() => queue.setFilter(otherFilter, queue.search)}>Look in {otherFilter} ones</button>}
     </div>
   )
 }

@@ -1,78 +1,78 @@
-/** Signing in: with e-mail and password or a link where the project has Supabase Auth, else with a token. */
+/** The sign-in form: e-mail with password or link if the project has Supabase Auth, else a token. */
 
 import { useEffect, useState } from 'preact/hooks'
-import type { Auth, Ways } from '../auth'
+import type { Auth, SignInMethods } from '../auth'
 
-type Shown = 'looking' | 'email' | 'token'
+type Form = 'loading' | 'email' | 'token'
 
-interface Given {
+interface Props {
   auth: Auth
-  why: string
-  /** One came here on purpose. Otherwise no field takes the focus: the keys that come now were meant for another. */
-  calm: boolean
-  onEntered: () => void
+  reason: string
+  /** False if the sign-in ended without the user's doing: their next keys were meant for another field. */
+  focusField: boolean
+  onSignedIn: () => void
 }
 
-export function SignIn({ auth, why, calm, onEntered }: Given) {
-  const [ways, setWays] = useState<Ways>()
-  const [shown, setShown] = useState<Shown>('looking')
+export function SignIn({ auth, reason, focusField, onSignedIn }: Props) {
+  const [methods, setMethods] = useState<SignInMethods>()
+  const [form, setForm] = useState<Form>('loading')
   const [busy, setBusy] = useState(false)
   const [error, setError] = useState('')
-  const [sent, setSent] = useState('')
+  const [confirmation, setConfirmation] = useState('')
   useEffect(() => {
-    void auth.ways().then((found) => {
-      setWays(found)
-      setShown(found?.password || found?.link ? 'email' : 'token')
+    void auth.signInMethods().then((available) => {
+      setMethods(available)
+      setForm(available?.password || available?.link ? 'email' : 'token')
     })
   }, [auth])
 
   const submit = async (event: SubmitEvent): Promise<void> => {
     event.preventDefault()
-    const form = new FormData(event.currentTarget as HTMLFormElement)
-    const field = (name: string): string => String(form.get(name) ?? '').trim()
+    const data = new FormData(event.currentTarget as HTMLFormElement)
+    const field = (name: string): string => String(data.get(name) ?? '').trim()
     const byLink = (event.submitter as HTMLButtonElement | null)?.value === 'link'
     setBusy(true)
     setError('')
-    setSent('')
+    setConfirmation('')
     try {
-      if (shown === 'token') auth.paste(field('token'))
-      else if (byLink) await auth.link(field('email'))
-      else await auth.password(field('email'), String(form.get('password') ?? ''))
-      if (byLink) setSent(`A link is on its way to ${field('email')}. Open it in this browser.`)
-      else if (auth.signedIn) onEntered() // (One that has expired already was told so.)
-    } catch (refusal) {
-      setError(refusal instanceof Error ? refusal.message : 'Signing in did not work.')
+      if (form === 'token') auth.signInWithToken(field('token'))
+      else if (byLink) await auth.sendSignInLink(field('email'))
+      else await auth.signInWithPassword(field('email'), String(data.get('password') ?? ''))
+      if (byLink) setConfirmation(`A link is on its way to ${field('email')}. Open it in this browser.`)
+      else if (auth.signedIn) onSignedIn() // else `onEnded` has reported an expired token
+    } catch (caught) {
+      setError(caught instanceof Error ? caught.message : 'Signing in did not work.')
     }
     setBusy(false)
   }
 
-  const told = error || why
+  const errorText = error || reason
   return (
     <main class="sign-in">
-      <form data-testid="sign-in" onSubmit={submit} aria-busy={busy || shown === 'looking'}>
+      <form data-testid="sign-in" onSubmit={submit} aria-busy={busy || form === 'loading'}>
         <h1>Staff console</h1>
-        <p class="quiet">{shown === 'token' ? 'Paste your access token, or ask your administrator for a sign-in link.' : 'Sign in to see and answer your players.'}</p>
-        {told !== '' && <p class="error" role="alert" data-testid="sign-in-error">{told}</p>}
-        {sent !== '' && <p class="notice" role="status">{sent}</p>}
-        {shown === 'email' && (
+        <p class="quiet">{form === 'token' ? 'Paste your access token, or ask your administrator for a sign-in link.' : 'Sign in to see and answer your players.'}</p>
+        {errorText !== '' && <p class="error" role="alert" data-testid="sign-in-error">{errorText}</p>}
+        {confirmation !== '' && <p class="notice" role="status">{confirmation}</p>}
+        {form === 'email' && (
           <>
-            <label>E-mail<input name="email" type="email" autocomplete="username" required autofocus={calm} /></label>
-            {ways?.password && <label>Password<input name="password" type="password" autocomplete="current-password" /></label>}
+            <label>E-mail<input name="email" type="email" autocomplete="username" required autofocus={focusField} /></label>
+            {methods?.password && <label>Password<input name="password" type="password" autocomplete="current-password" /></label>}
             <div class="row">
               <button class="primary" type="submit" value="password" disabled={busy}>Sign in</button>
-              {ways?.link && <button type="submit" value="link" disabled={busy}>Send me a link</button>}
+              {methods?.link && <button type="submit" value="link" disabled={busy}>Send me a link</button>}
             </div>
           </>
         )}
-        {shown === 'token' && (
+        {form === 'token' && (
           <>
-            <label>Access token<textarea name="token" rows={5} spellcheck={false} autocomplete="off" required autofocus={calm} /></label>
+            <label>Access token<textarea name="token" rows={5} spellcheck={false} autocomplete="off" required autofocus={focusField} /></label>
             <div class="row"><button class="primary" type="submit" disabled={busy}>Sign in</button></div>
           </>
         )}
-        {shown === 'looking' && <p class="quiet" role="status">One moment …</p>}
-        {shown === 'email' && <button class="plain" type="button" onClick={() => setShown('token')}>Use a token instead</button>}
-        {shown === 'token' && ways && <button class="plain" type="button" onClick={() => setShown('email')}>Use e-mail instead</button>}
+        {form === 'loading' && <p class="quiet" role="status">One moment …</p>}
+        {form === 'email' && <button class="plain" type="button" onClick={() => setForm('token')}>Use a token instead</button>}
+        {form === 'token' && methods && <button class="plain" type="button" onClick={() => setForm('email')}>Use e-mail instead</button>}
       </form>
     </main>
   )

@@ -1,4 +1,4 @@
-/** One line that comes by itself, with a way to the conversation it is about. */
+/** The toast, with a link to its conversation. */
 
 import type { Notices } from '../notices'
 import { sessionHref } from '../route'

@@ -1,4 +1,4 @@
-/** The few pictures there are. They say nothing that is not said in words beside them. */
+/** Icons. They are decorative: the text beside them carries the meaning. */
 
 const PATHS = {
   bell: 'M6 16V11a6 6 0 1 1 12 0v5l1.5 2h-15zM10 20a2 2 0 0 0 4 0',
@@ -23,11 +23,11 @@ export function Icon({ name }: { name: keyof typeof PATHS }) {
   )
 }
 
-/** Sent, delivered, read: one tick, two, two in colour; the words are for who does not see them. */
-export function Marks({ state }: { state: 'sending' | 'sent' | 'delivered' | 'read' }) {
-  const words = { sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read' }[state]
+/** Sending: a clock; sent: one tick; delivered: two; read: two in colour. Screen readers get the label. */
+export function MessageStatusIcon({ state }: { state: 'sending' | 'sent' | 'delivered' | 'read' }) {
+  const label = { sending: 'Sending', sent: 'Sent', delivered: 'Delivered', read: 'Read' }[state]
   return (
-    <span class={`marks marks-${state}`} title={words}>
+    <span class={`marks marks-${state}`} title={label}>
       <svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false">
         {state === 'sending' ? (
           <path d="M12 5a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM12 8.500V12l2.500 1.500" />
@@ -35,7 +35,7 @@ export function Marks({ state }: { state: 'sending' | 'sent' | 'delivered' | 're
           <path d={state === 'sent' ? 'M5 12.500l4.500 4.500L19 7.500' : 'M2 12.500l4.500 4.500L16 7.500M11.500 17l.5 0L22 7.500'} />
         )}
       </svg>
-      <span class="unseen">{words}</span>
+      <span class="visually-hidden">{label}</span>
     </span>
   )
 }

@@ -1,49 +1,49 @@
-/** A conversation as rows: days, messages, what is being sent. Pure, and made anew only when one of them changes. */
+/** The rows of a conversation: days, the line above unread messages, messages and outgoing replies. A pure function. */
 
 import type { Conversation } from '../conversation'
 import { dayKey } from '../format'
-import type { Outgoing } from '../outbox'
+import type { OutgoingReply } from '../outbox'
 import type { Message } from '../types'
 
 export type Row =
   | { kind: 'day'; key: string; at: string | number }
   | { kind: 'unread'; key: string }
   | { kind: 'message'; key: string; message: Message; follows: boolean }
-  | { kind: 'outgoing'; key: string; outgoing: Outgoing }
+  | { kind: 'outgoing'; key: string; outgoing: OutgoingReply }
 
-/** Milliseconds within which messages of one sender stand together. */
-const TOGETHER = 3 * 60_000
+/** Milliseconds between two messages of one sender that are shown as a group. */
+const GROUP_INTERVAL = 3 * 60_000
 
-export function rowsOf(open: Conversation, waiting: readonly Outgoing[]): Row[] {
+export function rowsOf(conversation: Conversation, replies: readonly OutgoingReply[]): Row[] {
   const rows: Row[] = []
   const stored = new Set<string>()
-  let last: Message | undefined
-  let today = ''
+  let previous: Message | undefined
+  let currentDay = ''
   const newDay = (at: string | number): boolean => {
     const key = dayKey(at)
-    if (key === today) return false
-    today = key
+    if (key === currentDay) return false
+    currentDay = key
     rows.push({ kind: 'day', key: `day-${key}`, at })
     return true
   }
-  for (const message of open.messages) {
-    let follows = !newDay(message.timestamp) && last !== undefined && together(last, message)
-    if (message.seq === open.unreadFrom) {
+  for (const message of conversation.messages) {
+    let follows = !newDay(message.timestamp) && previous !== undefined && isSameGroup(previous, message)
+    if (message.seq === conversation.unreadFrom) {
       rows.push({ kind: 'unread', key: 'unread' })
       follows = false
     }
     rows.push({ kind: 'message', key: message.id, message, follows })
     stored.add(message.id)
-    last = message
+    previous = message
   }
-  for (const outgoing of waiting) {
+  for (const outgoing of replies) {
     if (stored.has(outgoing.id)) continue
-    newDay(outgoing.at)
+    newDay(outgoing.createdAt)
     rows.push({ kind: 'outgoing', key: outgoing.id, outgoing })
   }
   return rows
 }
 
-function together(a: Message, b: Message): boolean {
-  return a.sender === b.sender && a.sender_name === b.sender_name && Date.parse(b.timestamp) - Date.parse(a.timestamp) < TOGETHER
+function isSameGroup(a: Message, b: Message): boolean {
+  return a.sender === b.sender && a.sender_name === b.sender_name && Date.parse(b.timestamp) - Date.parse(a.timestamp) < GROUP_INTERVAL
 }

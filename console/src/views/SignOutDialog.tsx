@@ -1,27 +1,27 @@
-/** Signing out with something not sent: nothing of it goes without a question. */
+/** The dialog at the sign-out while drafts or replies are not sent: keep, wait or discard. */
 
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 
-interface Given {
+interface Props {
   desk: Desk
   onStay: () => void
-  onLeave: () => void
+  onSignOut: () => void
 }
 
-export function Leaving({ desk, onStay, onLeave }: Given) {
+export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
   const dialog = useRef<HTMLDialogElement>(null)
   const [waiting, setWaiting] = useState(false)
   const { outbox, drafts } = desk
   const replies = outbox.count
   useEffect(() => dialog.current?.showModal(), [])
   useEffect(() => {
-    if (waiting && replies === 0) onLeave()
+    if (waiting && replies === 0) onSignOut()
   }, [waiting, replies])
   const discard = (): void => {
     outbox.discard()
     drafts.discard()
-    onLeave()
+    onSignOut()
   }
   return (
     <dialog ref={dialog} onClose={onStay} aria-labelledby="leaving-title" data-testid="leaving">
@@ -36,8 +36,8 @@ export function Leaving({ desk, onStay, onLeave }: Given) {
       {waiting && <p role="status">You are signed out as soon as it is stored.</p>}
       <div class="row choices">
         <button type="button" class="primary" onClick={() => dialog.current?.close()}>Stay</button>
-        {outbox.hopeful && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
-        <button type="button" onClick={onLeave}>Keep and sign out</button>
+        {outbox.canStillSend && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
+        <button type="button" onClick={onSignOut}>Keep and sign out</button>
         <button type="button" onClick={discard}>Discard and sign out</button>
       </div>
     </dialog>
