@@ -1,4 +1,4 @@
-"""A real browser for the console and the player's page, and what every test of them asserts at its end."""
+"""Fixtures with a real browser for the console and the player's page, and the checks after each test."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.browser.world import (
     FLAGS,
     WITHIN,
-    Fragile,
     Person,
     Player,
+    RestartableWorld,
     Staff,
     World,
     chromium,
     dev,
-    fragile,
-    person,
+    new_person,
+    restartable_stack,
 )
 from tests.support.programs import missing
 
-REPORT: list[str] = []
-"""What was measured; printed at the end of the test report."""
-AWAY = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
-"""What Chromium itself logs when a server does not answer, or refuses."""
-NO_AUTH = "/auth/v1/settings"
-"""The embedded stack has no Supabase Auth, which the console asks for."""
+MEASUREMENTS: list[str] = []
+"""Lines for the end of the test report."""
+NETWORK_ERRORS = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
+"""Prefixes of the errors that Chromium logs when a server does not respond or returns an error."""
+AUTH_SETTINGS_PATH = "/auth/v1/settings"
+"""The console requests this path; the embedded stack has no Supabase Auth."""
 Join = Callable[..., Any]
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, or the one that GRE_CHROMIUM names."""
+    """Chromium from the path, or the executable in GRE_CHROMIUM."""
     executable = chromium()
     if executable is None:
         missing("Chromium is missing: apt-get install chromium, or set GRE_CHROMIUM")
@@ -55,70 +55,79 @@ def project(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def world(project: World) -> World:
-    """The same, emptied."""
-    project.empty()
+    """The running `gre-bridge dev`, without any data of earlier tests."""
+    project.reset()
     return project
 
 
 @pytest.fixture(scope="module")
-def breakable(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fragile]:
-    """A stack and a daemon that may be killed."""
-    with fragile(tmp_path_factory.mktemp("fragile")) as found:
+def restartable_world(
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RestartableWorld]:
+    """A stack whose daemon can be killed and restarted."""
+    with restartable_stack(tmp_path_factory.mktemp("restartable")) as found:
         yield found
 
 
 @pytest.fixture
-def people(browser: Browser) -> Iterator[list[Person]]:
-    """Everybody whom a test lets in. At its end no page may have met an error that it did not expect."""
-    found: list[Person] = []
-    yield found
-    said = [
-        (one, [e for e in one.errors if not e.startswith(AWAY) and NO_AUTH not in e], one.refused())
-        for one in found
+def persons(browser: Browser) -> Iterator[list[Person]]:
+    """The pages that a test opens. At its end none may have logged an unexpected error or violated its policy."""
+    opened: list[Person] = []
+    yield opened
+    results = [
+        (
+            [
+                error
+                for error in person.errors
+                if not error.startswith(NETWORK_ERRORS) and AUTH_SETTINGS_PATH not in error
+            ],
+            person.csp_violations(),
+        )
+        for person in opened
     ]
-    for one in found:
-        one.context.close()
-    for _, errors, refused in said:
+    for person in opened:
+        person.context.close()
+    for errors, violations in results:
         assert not errors, errors
-        assert not refused, refused
+        assert not violations, violations
 
 
 @pytest.fixture
-def let_in(browser: Browser, people: list[Person]) -> Join:
-    """Let somebody into a world: `let_in(world, Staff)`."""
+def open_page(browser: Browser, persons: list[Person]) -> Join:
+    """Open a page in a world: `open_page(world, Staff)`."""
 
-    def let_in(world: World, kind: type[Person], **options: Any) -> Any:
-        people.append(person(kind, world, browser, **options))
-        return people[-1]
+    def open_page(world: World, kind: type[Person], **options: Any) -> Any:
+        persons.append(new_person(kind, world, browser, **options))
+        return persons[-1]
 
-    return let_in
+    return open_page
 
 
 @pytest.fixture
-def join(world: World, let_in: Join) -> Join:
-    """Let somebody in: `join(Staff)`, `join(Player)`."""
-    return partial(let_in, world)
+def join(world: World, open_page: Join) -> Join:
+    """Open a page: `join(Staff)`, `join(Player)`."""
+    return partial(open_page, world)
 
 
 @pytest.fixture
 def sam(join: Join) -> Staff:
-    """s1 at the console."""
+    """Staff member s1 at the console."""
     return join(Staff).enter("staff:s1")
 
 
 @pytest.fixture
 def sue(join: Join) -> Staff:
-    """s2 at the console."""
+    """Staff member s2 at the console."""
     return join(Staff).enter("staff:s2")
 
 
 @pytest.fixture
 def asha(join: Join) -> Player:
-    """Player 29 at her page."""
+    """Player 29 at the player's page."""
     return join(Player).enter()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if REPORT:
+    if MEASUREMENTS:
         terminalreporter.section("the console in a browser")
-        terminalreporter.write_line("\n".join(REPORT))
+        terminalreporter.write_line("\n".join(MEASUREMENTS))

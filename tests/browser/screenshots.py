@@ -8,8 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browser.sockets import Portal
-from tests.browser.world import FLAGS, PHONE, WIDE, Staff, World, chromium, dev, person
+from tests.browser.sockets import PlayerSocket
+from tests.browser.world import FLAGS, PHONE, WIDE, Staff, World, chromium, dev, new_person
 
 DOCS = Path(__file__).parents[2] / "docs"
 _TALK = {
@@ -42,7 +42,7 @@ def _people(world: World) -> None:
     world.write(29, "هل يوجد موقف للسيارات؟", "Asha")
     world.reply(34, "Your voucher is on its way.")
     world.reply(36, "Tables 2, 4 and 7, until five.")
-    world.ask("PUT", f"/api/gre-admin/session/{_session(world, 32)}/status", "staff:s2", status="assigned")
+    world.call("PUT", f"/api/gre-admin/session/{_session(world, 32)}/status", "staff:s2", status="assigned")
 
 
 def _session(world: World, player: int) -> str:
@@ -80,11 +80,11 @@ def main() -> int:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS) as browser,
     ):
-        world.empty()
+        world.reset()
         _people(world)
         options = {"color_scheme": "light", "viewport": WIDE, "timezone_id": "UTC", "locale": "en-GB"}
-        sue = person(Staff, world, browser).enter("staff:s2")
-        ann = person(Staff, world, browser, **options).enter("admin:a1")
+        sue = new_person(Staff, world, browser).enter("staff:s2")
+        ann = new_person(Staff, world, browser, **options).enter("admin:a1")
         dismiss = ann.page.get_by_role("button", name="Not now")
         if dismiss.count():
             dismiss.click()
@@ -92,7 +92,7 @@ def main() -> int:
         expect(ann.at("colleague", staff_id="s2")).to_be_visible()
         _picture(ann, "list")
         _conversation(ann)
-        with Portal(world, 29) as asha:
+        with PlayerSocket(world, 29) as asha:
             asha.send(type="mark_read", sessionId=_session(world, 29), upToSeq=5)
             asha.send(type="typing", sessionId=_session(world, 29), typing=True)
             expect(ann.at("typing")).to_contain_text("typing")
@@ -106,9 +106,9 @@ def main() -> int:
         expect(ann.at("dead-row")).to_have_count(1)
         expect(ann.at("worker").first).to_be_visible(timeout=20_000)
         _picture(ann, "health")
-        phone = person(Staff, world, browser, **{**options, "viewport": PHONE}, device_scale_factor=2).enter(
-            "admin:a1"
-        )
+        phone = new_person(
+            Staff, world, browser, **{**options, "viewport": PHONE}, device_scale_factor=2
+        ).enter("admin:a1")
         dismiss = phone.page.get_by_role("button", name="Not now")
         if dismiss.count():
             dismiss.click()

@@ -1,4 +1,4 @@
-"""A player's portal that types and reads: the WebSocket of a real client, without a page."""
+"""A player's client of the WebSocket API, without a page."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from websockets.sync.client import connect
 from tests.browser.world import World
 
 
-class Portal:
-    """A player's socket; a context manager."""
+class PlayerSocket:
+    """The authenticated WebSocket of a player; a context manager."""
 
     def __init__(self, world: World, player: int) -> None:
         self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=30)
         self.send(type="authenticate", token=world.token(f"player:{player}"))
-        self.hears("authenticated")
+        self.receive("authenticated")
 
     def __enter__(self) -> Self:
         return self
@@ -31,8 +31,8 @@ class Portal:
     def send(self, **frame: Any) -> None:
         self._socket.send(json.dumps(frame))
 
-    def hears(self, kind: str, within: float = 30.0) -> dict[str, Any]:
-        """The next frame of this type."""
+    def receive(self, kind: str, within: float = 30.0) -> dict[str, Any]:
+        """Return the next frame of this type, within so many seconds."""
         deadline = time.monotonic() + within
         while True:
             frame: dict[str, Any] = json.loads(self._socket.recv(timeout=deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""axe finds nothing to complain about: every view, light and dark, wide and on a phone."""
+"""axe finds no violation in any view: light and dark, wide and on a phone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.browser.conftest import Join
 from tests.browser.world import PHONE, WIDE, Player, Staff, World
 
 
-def sound(page: Page, what: str) -> None:
-    """No violation of WCAG 2.2 A and AA, nor of axe's best practices."""
+def assert_accessible(page: Page, view: str) -> None:
+    """Assert that the page violates neither WCAG 2.2 A and AA nor axe's best practices."""
     found = Axe().run(page)
-    assert found.violations_count == 0, f"{what}: {found.generate_report()}"
+    assert found.violations_count == 0, f"{view}: {found.generate_report()}"
 
 
 @pytest.mark.parametrize("width", ["wide", "phone"])
@@ -22,33 +22,33 @@ def test_every_view_is_accessible(world: World, join: Join, colours: str, width:
     for player, name in ((31, "Ravi"), (32, "مريم"), (33, "Ola")):
         world.write(player, f"Hello, {name} here", name)
     world.reply(31, "Yes?")
-    world.ask("POST", "/api/gre-chat/close-session/33", "staff:s2")
+    world.call("POST", "/api/gre-chat/close-session/33", "staff:s2")
     world.write(31, "A question", "Ravi")
     ann = join(Staff, color_scheme=colours, viewport=WIDE if width == "wide" else PHONE)
     ann.page.goto(f"{world.console}/console")
     expect(ann.page.get_by_label("Access token")).to_be_visible()
-    sound(ann.page, "sign-in")
+    assert_accessible(ann.page, "sign-in")
     ann.enter("admin:a1")
     expect(ann.at("session-row")).to_have_count(2)
-    sound(ann.page, "list")
+    assert_accessible(ann.page, "list")
     ann.open(31)
     ann.at("assign-me").click()
     expect(ann.at("release")).to_be_visible()
     ann.answer("An answer")
     expect(ann.message("An answer")).to_be_visible()
     ann.at("reply").fill("A draft")
-    sound(ann.page, "conversation")
+    assert_accessible(ann.page, "conversation")
     ann.at("close-session").click()
     expect(ann.at("reopen")).to_be_visible()
-    sound(ann.page, "closed conversation")
+    assert_accessible(ann.page, "closed conversation")
     ann.page.keyboard.press("Escape")
     ann.page.evaluate("location.hash = '#health'")
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
-    sound(ann.page, "health")
+    assert_accessible(ann.page, "health")
     if width == "wide":
         ann.at("help").click()
         expect(ann.page.get_by_role("dialog")).to_be_visible()
-        sound(ann.page, "keyboard help")
+        assert_accessible(ann.page, "keyboard help")
 
 
 def test_the_players_page_is_accessible(join: Join, world: World) -> None:
@@ -56,4 +56,4 @@ def test_the_players_page_is_accessible(join: Join, world: World) -> None:
     world.reply(29, "Yes?")
     asha = join(Player).enter()
     expect(asha.at("try-message")).to_have_count(2)
-    sound(asha.page, "player's page")
+    assert_accessible(asha.page, "player's page")

@@ -1,4 +1,4 @@
-"""A conversation: what a player writes is read at once by all staff, and answered."""
+"""Conversations: messages, replies, typing, read marks, drafts, retries and notifications."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from playwright.sync_api import expect
 
 from tests.browser import conftest
 from tests.browser.conftest import Join
-from tests.browser.sockets import Portal
+from tests.browser.sockets import PlayerSocket
 from tests.browser.world import Player, Staff, World
 from tests.support.stack import wait_until
 
 
-def test_what_is_typed_on_one_page_is_read_on_the_other_within_a_second(sam: Staff, asha: Player) -> None:
-    for first in range(0, 15, 5):  # the best of three times, since others use the machine too
+def test_a_message_appears_on_the_other_page_within_a_second(sam: Staff, asha: Player) -> None:
+    for first in range(0, 15, 5):  # the best of three times, since other processes use the machine
         there, back = [], []
         for n in range(first, first + 5):
-            sam.expects(f"question {n}.")
-            there.append((asha.type(f"question {n}."), sam.arrived()))
+            sam.watch_for(f"question {n}.")
+            there.append((asha.type(f"question {n}."), sam.wait_for_arrival()))
             if n == 0:
                 sam.open(29)
-            asha.expects(f"answer {n}.")
+            asha.watch_for(f"answer {n}.")
             sam.at("reply").fill(f"answer {n}.")
             began: float = sam.page.evaluate("Date.now()") / 1000
             sam.at("reply").press("Enter")
-            back.append((began, asha.arrived()))
+            back.append((began, asha.wait_for_arrival()))
         slowest = 0.0
         for what, times in (("player's page to console", there), ("console to player's page", back)):
-            took = [end - start for start, end in times]
-            slowest = max(slowest, *took)
-            conftest.REPORT.append(
-                f"{what}: {', '.join(f'{1000 * one:.0f}' for one in took)} ms (from the key to the screen; median {1000 * statistics.median(took):.0f} ms)"
+            durations = [end - start for start, end in times]
+            slowest = max(slowest, *durations)
+            conftest.MEASUREMENTS.append(
+                f"{what}: {', '.join(f'{1000 * seconds:.0f}' for seconds in durations)} ms (from the key to the screen; median {1000 * statistics.median(durations):.0f} ms)"
             )
         expect(asha.at("try-message")).to_have_count(2 * first + 10)
         expect(sam.at("message")).to_have_count(2 * first + 10)
@@ -72,13 +72,11 @@ def test_two_staff_and_two_players_at_once(
     assert "It opens at eight." not in ravi.at("try-messages").inner_text()
 
 
-def test_a_player_who_types_and_one_of_the_staff_who_types_are_seen(
-    world: World, sam: Staff, sue: Staff
-) -> None:
+def test_typing_indicators_of_players_and_staff_are_shown(world: World, sam: Staff, sue: Staff) -> None:
     session = world.write(29, "Hello", "Asha")
     sam.open(29)
     sue.open(29)
-    with Portal(world, 29) as player:
+    with PlayerSocket(world, 29) as player:
         player.send(type="typing", sessionId=session, typing=True)
         for staff in (sam, sue):
             expect(staff.at("typing")).to_contain_text("Asha is typing")
@@ -86,23 +84,21 @@ def test_a_player_who_types_and_one_of_the_staff_who_types_are_seen(
         for staff in (sam, sue):
             expect(staff.at("typing")).to_have_text("")
         sam.at("reply").press_sequentially("One mom")
-        heard = player.hears("typing")
-        assert (heard["by"], heard["typing"]) == ("staff", True)
+        frame = player.receive("typing")
+        assert (frame["by"], frame["typing"]) == ("staff", True)
         expect(sue.at("typing")).to_contain_text("Sam is typing")
         expect(sam.at("typing")).to_have_text("")
         sam.at("reply").press("Enter")
         expect(sue.at("typing")).to_have_text("")
 
 
-def test_a_reply_is_marked_when_the_player_has_read_it_and_the_players_when_staff_have(
-    world: World, sam: Staff, sue: Staff
-) -> None:
+def test_read_marks_of_both_sides_are_shown(world: World, sam: Staff, sue: Staff) -> None:
     session = world.write(29, "Hello", "Asha")
     expect(sam.row(29)).to_have_attribute("data-unread", "1")
     expect(sue.row(29)).to_have_attribute("data-unread", "1")
-    with Portal(world, 29) as player:
+    with PlayerSocket(world, 29) as player:
         sam.open(29)
-        read = player.hears("messages_read")
+        read = player.receive("messages_read")
         assert (read["by"], read["upToSeq"]) == ("staff", 1)
         for staff in (sam, sue):
             expect(staff.row(29)).to_have_attribute("data-unread", "0")
@@ -114,7 +110,7 @@ def test_a_reply_is_marked_when_the_player_has_read_it_and_the_players_when_staf
         expect(sam.at("message", sender="staff", state="read")).to_be_visible()
 
 
-def test_days_senders_and_times_are_told_apart(world: World, sam: Staff) -> None:
+def test_days_senders_and_times_are_shown(world: World, sam: Staff) -> None:
     world.write(29, "Yesterday's question", "Asha")
     world.reply(29, "Yesterday's answer")
     world.sql('update gre_chat_messages set "timestamp" = "timestamp" where false')
@@ -128,11 +124,11 @@ def test_days_senders_and_times_are_told_apart(world: World, sam: Staff) -> None
     expect(sam.at("day").last).to_contain_text("Today")
     expect(sam.at("message").nth(0)).to_contain_text("Asha")
     expect(sam.at("message").nth(1)).to_contain_text("Sue")
-    for one in sam.at("message").all():
-        assert re.search(r"\d?\d:\d\d", one.inner_text())
+    for message in sam.at("message").all():
+        assert re.search(r"\d?\d:\d\d", message.inner_text())
 
 
-def test_older_messages_come_when_one_scrolls_up(world: World, sam: Staff) -> None:
+def test_older_messages_are_loaded_while_scrolling_up(world: World, sam: Staff) -> None:
     session = world.write(29, "number 0", "Asha")
     for first in range(1, 401, 100):
         world.sql(
@@ -142,17 +138,17 @@ def test_older_messages_come_when_one_scrolls_up(world: World, sam: Staff) -> No
     expect(sam.row(29)).to_have_attribute("data-unread", "401")
     world.sql("update gre_chat_sessions set unread_by_staff = 0")
     sam.page.reload()
-    sam.live().open(29)
+    sam.wait_until_live().open(29)
     expect(sam.message("number 400")).to_be_visible()
     box = sam.at("messages")
     assert int(box.get_attribute("data-loaded") or 0) < 401
     box.hover()
 
-    def top() -> bool:
+    def scroll_to_top() -> bool:
         sam.page.mouse.wheel(0, -4000)
         return sam.message("number 0").count() > 0
 
-    wait_until(top, 60, what="the first message")
+    wait_until(scroll_to_top, 60, what="the first message")
     expect(box).to_have_attribute("data-older", "false")
     expect(box).to_have_attribute("data-loaded", "401")
     sam.at("jump-latest").click()
@@ -160,7 +156,7 @@ def test_older_messages_come_when_one_scrolls_up(world: World, sam: Staff) -> No
     assert len(world.texts(session)) == 401
 
 
-def test_enter_sends_shift_enter_breaks_and_drafts_are_kept_for_each_session(
+def test_enter_sends_shift_enter_breaks_the_line_and_drafts_are_stored_by_session(
     world: World, sam: Staff
 ) -> None:
     session = world.write(29, "Hello", "Asha")
@@ -175,7 +171,7 @@ def test_enter_sends_shift_enter_breaks_and_drafts_are_kept_for_each_session(
     sam.open(29)
     expect(sam.at("reply")).to_have_value("first line\nsecond line")
     sam.page.reload()
-    sam.live()
+    sam.wait_until_live()
     expect(sam.at("reply")).to_have_value("first line\nsecond line")
     sam.at("reply").press("Enter")
     expect(sam.at("message", sender="staff")).to_contain_text("first line\nsecond line", use_inner_text=True)
@@ -188,7 +184,7 @@ def test_enter_sends_shift_enter_breaks_and_drafts_are_kept_for_each_session(
     expect(sam.at("send")).to_be_disabled()
 
 
-def test_a_reply_that_gets_no_answer_is_sent_again_under_the_same_id(world: World, sam: Staff) -> None:
+def test_a_reply_without_a_response_is_sent_again_with_the_same_id(world: World, sam: Staff) -> None:
     session = world.write(29, "Hello", "Asha")
     sam.open(29)
     sent: list[Any] = []
@@ -199,22 +195,22 @@ def test_a_reply_that_gets_no_answer_is_sent_again_under_the_same_id(world: Worl
     sam.page.unroute("**/api/gre-admin/reply")
     expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))
     assert len(sent) >= 2
-    assert len({one["id"] for one in sent}) == 1
+    assert len({reply["id"] for reply in sent}) == 1
     assert world.texts(session) == ["Hello", "Are you there?"]
 
 
-def test_a_reply_that_is_refused_says_why_and_can_be_tried_again(world: World, sam: Staff) -> None:
+def test_a_rejected_reply_shows_the_reason_and_can_be_retried(world: World, sam: Staff) -> None:
     session = world.write(29, "Hello", "Asha")
     sam.open(29)
     path = f"/api/gre-admin/session/{session}/status"
     ids: list[str] = []
 
-    def meanwhile(route: Any) -> None:
-        world.ask("PUT", path, "staff:s2", status="closed")
+    def close_first(route: Any) -> None:
+        world.call("PUT", path, "staff:s2", status="closed")
         route.continue_()
 
     sam.page.on("request", lambda r: ids.append(r.post_data_json["id"]) if r.url.endswith("/reply") else None)
-    sam.page.route("**/api/gre-admin/reply", meanwhile)
+    sam.page.route("**/api/gre-admin/reply", close_first)
     sam.answer("Are you there?")
     expect(sam.message("Are you there?")).to_have_attribute("data-state", "failed")
     expect(sam.message("Are you there?")).to_contain_text("closed")
@@ -227,11 +223,13 @@ def test_a_reply_that_is_refused_says_why_and_can_be_tried_again(world: World, s
     assert world.texts(session) == ["Hello", "Are you there?"]
 
 
-@pytest.mark.parametrize("focused", [True, False], ids=["looked at", "not looked at"])
-def test_a_new_message_rings_when_the_page_is_not_looked_at(world: World, join: Join, focused: bool) -> None:
+@pytest.mark.parametrize("focused", [True, False], ids=["focus", "no focus"])
+def test_a_new_message_causes_a_notification_when_the_page_has_no_focus(
+    world: World, join: Join, focused: bool
+) -> None:
     sam = join(Staff, permissions=["notifications"])
     sam.context.add_init_script(
-        "window.__told = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__told.push(title) } close() {} }"
+        "window.__notifications = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__notifications.push(title) } close() {} }"
     )
     sam.enter()
     if not focused:
@@ -242,6 +240,9 @@ def test_a_new_message_rings_when_the_page_is_not_looked_at(world: World, join: 
     expect(sam.row(29)).to_have_attribute("data-unread", "1")
     if not focused:
         expect(sam.at("notify")).to_have_attribute("data-notifications", "1")
-    rung, told = int(sam.at("notify").get_attribute("data-notifications") or 0), sam.page.evaluate("window.__told")
-    assert (rung, told) == ((0, []) if focused else (1, ["New message from Asha"]))
-    assert "secret" not in str(told)
+    count, titles = (
+        int(sam.at("notify").get_attribute("data-notifications") or 0),
+        sam.page.evaluate("window.__notifications"),
+    )
+    assert (count, titles) == ((0, []) if focused else (1, ["New message from Asha"]))
+    assert "secret" not in str(titles)

@@ -1,4 +1,4 @@
-"""The desk: the list in the order of work, who has what, who is here, and all of it by keyboard."""
+"""The desk: the list, assignments, presence, keyboard, accessibility, phones and colours."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from tests.browser.world import PHONE, Player, Staff, World
 from tests.support.stack import wait_until
 
 
-def test_the_longest_waiting_is_on_top_and_the_list_follows_what_happens(world: World, sam: Staff) -> None:
+def test_the_longest_wait_is_on_top_and_the_list_is_updated_live(world: World, sam: Staff) -> None:
     for player, name in ((31, "Ravi"), (32, "Mei"), (33, "Ola")):
         world.write(player, f"Hello, {name} here", name)
     expect(sam.at("session-row")).to_have_count(3)
-    assert sam.order() == [31, 32, 33]
+    assert sam.listed_players() == [31, 32, 33]
     world.write(31, "Still here", "Ravi")
     expect(sam.row(31)).to_contain_text("Still here")
     expect(sam.row(31)).to_have_attribute("data-unread", "2")
-    assert sam.order() == [31, 32, 33]
+    assert sam.listed_players() == [31, 32, 33]
     world.reply(31, "Yes?")
     expect(sam.row(31)).to_have_attribute("data-waiting", "false")
-    wait_until(lambda: sam.order() == [32, 33, 31], 30)
+    wait_until(lambda: sam.listed_players() == [32, 33, 31], 30)
     world.reply(33, "Yes?")
-    wait_until(lambda: sam.order() == [32, 33, 31], 30)
+    wait_until(lambda: sam.listed_players() == [32, 33, 31], 30)
     world.write(33, "I have a question", "Ola")
-    wait_until(lambda: sam.order() == [32, 33, 31], 30)
+    wait_until(lambda: sam.listed_players() == [32, 33, 31], 30)
     expect(sam.row(33)).to_have_attribute("data-waiting", "true")
     expect(sam.row(32).get_by_test_id("waiting")).to_be_visible()
     # After a reload the server's order is the same.
     sam.page.reload()
-    sam.live()
-    wait_until(lambda: sam.order() == [32, 33, 31], 30)
+    sam.wait_until_live()
+    wait_until(lambda: sam.listed_players() == [32, 33, 31], 30)
 
 
 def test_a_player_is_found_by_name_and_number(world: World, sam: Staff) -> None:
@@ -40,14 +40,14 @@ def test_a_player_is_found_by_name_and_number(world: World, sam: Staff) -> None:
     expect(sam.at("session-row")).to_have_count(3)
     for text, found in (("ra", [31, 310]), ("31", [31]), ("100%", [32]), ("%", []), ("nobody", [])):
         sam.at("search").fill(text)
-        wait_until(lambda wanted=found: sam.order() == wanted, 30, what=text)
+        wait_until(lambda expected=found: sam.listed_players() == expected, 30, what=text)
         if not found:
             expect(sam.at("queue-empty")).to_be_visible()
-    world.ask("POST", "/api/gre-chat/close-session/32", "staff:s2")
+    world.call("POST", "/api/gre-chat/close-session/32", "staff:s2")
     sam.at("search").fill("100")
-    wait_until(lambda: sam.order() == [], 30)
+    wait_until(lambda: sam.listed_players() == [], 30)
     sam.at("filter-closed").click()
-    wait_until(lambda: sam.order() == [32], 30)
+    wait_until(lambda: sam.listed_players() == [32], 30)
     sam.at("search").press("Escape")
     expect(sam.at("search")).to_have_value("")
 
@@ -63,15 +63,13 @@ def test_two_staff_see_each_others_assignments(world: World, sam: Staff, sue: St
     expect(sue.row(31).get_by_test_id("assignee")).to_have_text("you")
     expect(sam.row(31).get_by_test_id("assignee")).to_have_text("Sue")
     sue.at("filter-mine").click()
-    wait_until(lambda: sue.order() == [31], 30)
+    wait_until(lambda: sue.listed_players() == [31], 30)
     sue.at("release").click()
     expect(sue.at("queue-empty")).to_be_visible()
     expect(sam.row(31).get_by_test_id("assignee")).to_have_count(0)
 
 
-def test_a_conversation_is_closed_and_reopened_before_everybodys_eyes(
-    world: World, sam: Staff, sue: Staff
-) -> None:
+def test_a_conversation_is_closed_and_reopened_on_all_pages(world: World, sam: Staff, sue: Staff) -> None:
     world.write(31, "Hello", "Ravi")
     sam.open(31)
     sue.open(31)
@@ -79,13 +77,13 @@ def test_a_conversation_is_closed_and_reopened_before_everybodys_eyes(
     for staff in (sam, sue):
         expect(staff.at("conversation")).to_have_attribute("data-status", "closed")
         expect(staff.at("reply")).to_have_count(0)
-    wait_until(lambda: sam.order() == [], 30)
+    wait_until(lambda: sam.listed_players() == [], 30)
     sue.at("filter-closed").click()
-    wait_until(lambda: sue.order() == [31], 30)
+    wait_until(lambda: sue.listed_players() == [31], 30)
     sue.at("reopen").click()
     for staff in (sam, sue):
         expect(staff.at("conversation")).to_have_attribute("data-status", "active")
-    wait_until(lambda: sam.order() == [31], 30)
+    wait_until(lambda: sam.listed_players() == [31], 30)
     sam.at("close-session").click()
     expect(sue.at("conversation")).to_have_attribute("data-status", "closed")
     world.write(31, "One more thing", "Ravi")
@@ -93,7 +91,7 @@ def test_a_conversation_is_closed_and_reopened_before_everybodys_eyes(
     expect(sam.message("One more thing")).to_be_visible()
 
 
-def test_a_players_chat_is_turned_off_and_on(world: World, sam: Staff, asha: Player) -> None:
+def test_a_players_chat_is_disabled_and_enabled(world: World, sam: Staff, asha: Player) -> None:
     asha.type("Hello")
     sam.open(29)
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
@@ -108,7 +106,7 @@ def test_a_players_chat_is_turned_off_and_on(world: World, sam: Staff, asha: Pla
     expect(sam.message("May I?")).to_be_visible()
 
 
-def test_who_is_here_and_how(world: World, sam: Staff, sue: Staff, join: Join) -> None:
+def test_the_presence_of_colleagues_is_shown(world: World, sam: Staff, sue: Staff, join: Join) -> None:
     expect(sam.at("colleague", staff_id="s2", status="online")).to_be_visible()
     expect(sue.at("colleague", staff_id="s1", status="online")).to_be_visible()
     sue.at("my-status").select_option("away")
@@ -122,7 +120,7 @@ def test_who_is_here_and_how(world: World, sam: Staff, sue: Staff, join: Join) -
     expect(sam.at("colleague", staff_id="s2", status="online")).to_be_visible()
 
 
-def test_all_of_it_by_keyboard(world: World, sam: Staff) -> None:
+def test_the_desk_works_by_keyboard(world: World, sam: Staff) -> None:
     for player, name in ((31, "Ravi"), (32, "Mei"), (33, "Ola")):
         world.write(player, f"Hello, {name} here", name)
     expect(sam.at("session-row")).to_have_count(3)
@@ -141,9 +139,9 @@ def test_all_of_it_by_keyboard(world: World, sam: Staff) -> None:
     keys.press("/")
     expect(sam.at("search")).to_be_focused()
     keys.type("ola")
-    wait_until(lambda: sam.order() == [33], 30)
+    wait_until(lambda: sam.listed_players() == [33], 30)
     keys.press("Escape")
-    wait_until(lambda: len(sam.order()) == 3, 30)
+    wait_until(lambda: len(sam.listed_players()) == 3, 30)
     keys.press("Escape")
     keys.press("?")
     expect(sam.page.get_by_role("dialog")).to_be_visible()
@@ -153,8 +151,8 @@ def test_all_of_it_by_keyboard(world: World, sam: Staff) -> None:
     expect(sam.at("conversation")).to_have_count(0)
 
 
-def test_a_key_in_the_moment_after_the_help_was_closed(world: World, sam: Staff) -> None:
-    """The browser takes the focus off the dialog with its next frame; until then a key is the page's already."""
+def test_a_key_right_after_the_help_was_closed(world: World, sam: Staff) -> None:
+    """The focus leaves the dialog with the next frame; a key before that is a shortcut already."""
     world.write(31, "Hello", "Ravi")
     sam.open(31)
     sam.page.keyboard.press("Escape")
@@ -169,7 +167,7 @@ def test_a_key_in_the_moment_after_the_help_was_closed(world: World, sam: Staff)
     expect(sam.at("conversation")).to_have_count(0)
 
 
-def test_a_screen_reader_is_told_of_new_messages(world: World, sam: Staff) -> None:
+def test_new_messages_are_announced_to_screen_readers(world: World, sam: Staff) -> None:
     world.write(31, "Hello", "Ravi")
     expect(sam.at("announcer")).to_have_text("New message from Ravi")
     sam.open(31)
@@ -181,7 +179,7 @@ def test_a_screen_reader_is_told_of_new_messages(world: World, sam: Staff) -> No
     expect(sam.page.get_by_role("navigation")).to_be_visible()
 
 
-def test_on_a_phone_the_list_and_the_conversation_take_turns(world: World, join: Join) -> None:
+def test_a_phone_shows_either_the_list_or_the_conversation(world: World, join: Join) -> None:
     world.write(31, "Hello from a phone", "Ravi")
     sam = join(Staff, viewport=PHONE, is_mobile=True, has_touch=True).enter()
     sam.row(31).tap()
@@ -197,19 +195,19 @@ def test_on_a_phone_the_list_and_the_conversation_take_turns(world: World, join:
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])
-def test_colours_follow_the_system_until_one_chooses(join: Join, system: str) -> None:
+def test_colours_follow_the_system_until_the_user_chooses(join: Join, system: str) -> None:
     sam = join(Staff, color_scheme=system).enter()
 
-    def ground() -> float:
-        """How light the page is, from 0 to 255."""
+    def brightness() -> float:
+        """The brightness of the page's background, from 0 to 255."""
         colour: str = sam.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         return sum(float(part) for part in colour.strip("rgba()").split(",")[:3]) / 3
 
-    assert (ground() > 128) == (system == "light")
+    assert (brightness() > 128) == (system == "light")
     seen = set()
     for _ in range(3):
         sam.at("theme").click()
-        seen.add((sam.at("theme").get_attribute("data-theme"), ground() > 128))
+        seen.add((sam.at("theme").get_attribute("data-theme"), brightness() > 128))
     assert seen == {("auto", system == "light"), ("light", True), ("dark", False)}
     sam.at("theme").click()
     chosen = sam.at("theme").get_attribute("data-theme")

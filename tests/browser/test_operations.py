@@ -1,4 +1,4 @@
-"""Running it: the health view, dead letters, and what is seen while the daemon or Realtime is away."""
+"""The health view, dead letters, and outages of the daemon, Realtime, Pusher and the network."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from playwright.sync_api import expect
 
 from tests.browser import conftest
 from tests.browser.conftest import Join
-from tests.browser.world import Fragile, Staff, World
+from tests.browser.world import RestartableWorld, Staff, World
 from tests.support.stack import wait_until
 
 OUTAGE = 30.0
 
 
 @pytest.fixture
-def shaky(breakable: Fragile) -> Fragile:
-    """The project whose daemon may be killed, emptied."""
-    breakable.empty()
-    return breakable
+def restartable(restartable_world: RestartableWorld) -> RestartableWorld:
+    """The stack with a restartable daemon, without data of earlier tests."""
+    restartable_world.reset()
+    return restartable_world
 
 
 @contextmanager
-def chatter(world: World, player: int, pause: float) -> Iterator[list[str]]:
-    """A player who writes all the while, and a colleague who answers from elsewhere when the daemon is there."""
+def background_messages(world: World, player: int, pause: float) -> Iterator[list[str]]:
+    """A player writes continuously, and a colleague replies through REST while the daemon is running."""
     stop = threading.Event()
-    said: list[str] = []
+    written: list[str] = []
 
-    def over(pause: float) -> bool:
-        # However slow the machine: what a test looks for must not be scrolled out of sight meanwhile.
-        return stop.wait(pause if len(said) < 40 else 10 * pause)
+    def wait(pause: float) -> bool:
+        # Slow down after 40 messages: on a slow machine the message of a test must stay visible.
+        return stop.wait(pause if len(written) < 40 else 10 * pause)
 
     def write() -> None:
-        while not over(pause):
-            text = f"word {len(said)}"
-            world.import_(player, text, "Asha")
-            said.append(text)
+        while not wait(pause):
+            text = f"word {len(written)}"
+            world.write_as_backend(player, text, "Asha")
+            written.append(text)
 
     def answer() -> None:
         n = 0
-        while not over(pause * 3):
+        while not wait(pause * 3):
             try:
                 world.reply(player, f"answer {n}", "staff:s2")
             except (httpx.HTTPError, AssertionError):
@@ -56,53 +56,55 @@ def chatter(world: World, player: int, pause: float) -> Iterator[list[str]]:
     for thread in threads:
         thread.start()
     try:
-        yield said
+        yield written
     finally:
         stop.set()
         for thread in threads:
             thread.join(30)
 
 
-def complete(world: World, session: str, *staff: Staff) -> int:
-    """All of them show all that is stored, in order; how many messages that is."""
+def assert_complete(world: World, session: str, *staff: Staff) -> int:
+    """Wait until each page shows all stored messages in order; return their number."""
     stored = world.texts(session)
-    for one in staff:
+    for person in staff:
         wait_until(
-            lambda one=one: one.whole() == stored, 60, 0.5, what=f"the whole of {len(stored)} messages"
+            lambda person=person: person.all_texts() == stored, 60, 0.5, what=f"all {len(stored)} messages"
         )
     return len(stored)
 
 
-def test_the_daemon_is_killed_in_mid_conversation(shaky: Fragile, let_in: Join) -> None:
-    session = shaky.write(29, "Hello", "Asha")
-    sam = let_in(shaky, Staff).enter("staff:s1").open(29)
-    sue = let_in(shaky, Staff).enter("staff:s2").open(29)
-    with chatter(shaky, 29, 0.1) as said:
-        wait_until(lambda: len(said) > 5, 30)
-        shaky.worker.kill()
+def test_no_message_is_lost_when_the_daemon_is_killed(restartable: RestartableWorld, open_page: Join) -> None:
+    session = restartable.write(29, "Hello", "Asha")
+    sam = open_page(restartable, Staff).enter("staff:s1").open(29)
+    sue = open_page(restartable, Staff).enter("staff:s2").open(29)
+    with background_messages(restartable, 29, 0.1) as written:
+        wait_until(lambda: len(written) > 5, 30)
+        restartable.worker.kill()
         for staff in (sam, sue):
             expect(staff.at("connection")).to_have_attribute("data-state", re.compile("reconnecting|offline"))
-        at = len(said)
-        sam.answer("Written while nobody answers")
-        expect(sam.message("Written while nobody answers")).to_have_attribute("data-state", re.compile("sending|failed"))  # fmt: skip
-        wait_until(lambda: len(said) > at + 10, 30)
-        shaky.worker.start()
+        at = len(written)
+        sam.answer("Written during the outage")
+        expect(sam.message("Written during the outage")).to_have_attribute("data-state", re.compile("sending|failed"))  # fmt: skip
+        wait_until(lambda: len(written) > at + 10, 30)
+        restartable.worker.start()
         for staff in (sam, sue):
-            staff.live()
-        expect(sam.message("Written while nobody answers")).to_have_attribute("data-state", re.compile("sent|delivered"))  # fmt: skip
-    count = complete(shaky, session, sam, sue)
-    assert shaky.texts(session).count("Written while nobody answers") == 1
-    conftest.REPORT.append(
-        f"daemon killed in mid-conversation: both consoles show all {count} messages, no gap, no repeat"
+            staff.wait_until_live()
+        expect(sam.message("Written during the outage")).to_have_attribute("data-state", re.compile("sent|delivered"))  # fmt: skip
+    count = assert_complete(restartable, session, sam, sue)
+    assert restartable.texts(session).count("Written during the outage") == 1
+    conftest.MEASUREMENTS.append(
+        f"daemon killed during a conversation: both consoles show all {count} messages, no gap, no repeat"
     )
 
 
-def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_in: Join) -> None:
-    """Sam and Sue go on working; Ann sees in the health view what is away, and that it comes back."""
-    session = shaky.write(29, "zebra", "Asha")
-    sam = let_in(shaky, Staff).enter("staff:s1").open(29)
-    sue = let_in(shaky, Staff).enter("staff:s2").open(29)
-    ann = let_in(shaky, Staff).enter("admin:a1")
+def test_no_message_is_lost_during_an_outage_of_realtime_and_pusher(
+    restartable: RestartableWorld, open_page: Join
+) -> None:
+    """Sam and Sue keep working; the health view shows Ann the outage and the recovery."""
+    session = restartable.write(29, "zebra", "Asha")
+    sam = open_page(restartable, Staff).enter("staff:s1").open(29)
+    sue = open_page(restartable, Staff).enter("staff:s2").open(29)
+    ann = open_page(restartable, Staff).enter("admin:a1")
     ann.at("nav-health").click()
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
     expect(ann.at("feed")).to_have_text("live")
@@ -111,28 +113,28 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
     pusher = ann.at("sink", sink="pusher")
     expect(pusher).to_have_attribute("data-state", "working")
     began = time.monotonic()
-    with chatter(shaky, 29, 0.4) as said:
-        shaky.fault("realtime", {"refuse": True})
-        shaky.fault("realtime", {"action": "close_all"})
-        shaky.fault("pusher", {"status": 500})
+    with background_messages(restartable, 29, 0.4) as written:
+        restartable.fault("realtime", {"refuse": True})
+        restartable.fault("realtime", {"action": "close_all"})
+        restartable.fault("pusher", {"status": 500})
         expect(pusher).to_have_attribute("data-state", re.compile("failing|trying"), timeout=30_000)
         expect(pusher).to_contain_text("500")
         expect(ann.at("sink", sink="onesignal")).to_have_attribute("data-state", "working")
         expect(ann.at("feed")).not_to_have_text("live")
         assert int(ann.at("backlog").inner_text().replace(",", "")) >= 1
-        shaky.http.delete("/__stack/faults", params={"face": "pusher"}).raise_for_status()
-        sam.answer("From Sam, without a bell")
-        expect(sue.message("From Sam, without a bell")).to_be_visible()
+        restartable.http.delete("/__stack/faults", params={"face": "pusher"}).raise_for_status()
+        sam.answer("From Sam, without Realtime")
+        expect(sue.message("From Sam, without Realtime")).to_be_visible()
         wait_until(lambda: time.monotonic() - began > OUTAGE, 2 * OUTAGE)
-        # Nobody was cut off: the daemon looks by itself.
+        # No page lost its connection: the daemon polls.
         for staff in (sam, sue):
             expect(staff.at("connection")).to_have_attribute("data-state", "live")
-        shaky.http.delete("/__stack/faults").raise_for_status()
-        last = f"word {len(said) - 1}"
+        restartable.http.delete("/__stack/faults").raise_for_status()
+        last = f"word {len(written) - 1}"
         expect(sam.message(last)).to_be_visible()
-    count = complete(shaky, session, sam, sue)
-    conftest.REPORT.append(
-        f"Realtime away for {OUTAGE:.0f} s: both consoles show all {count} messages, no gap, no repeat"
+    count = assert_complete(restartable, session, sam, sue)
+    conftest.MEASUREMENTS.append(
+        f"Realtime outage of {OUTAGE:.0f} s: both consoles show all {count} messages, no gap, no repeat"
     )
     expect(pusher).to_have_attribute("data-state", "working", timeout=40_000)
     expect(ann.at("backlog")).to_have_text("0", timeout=30_000)
@@ -140,35 +142,35 @@ def test_realtime_is_away_for_half_a_minute_and_pusher_too(shaky: Fragile, let_i
     assert not re.search("zebra|word", ann.at("health").inner_text())
 
 
-def test_the_network_is_away(shaky: Fragile, let_in: Join) -> None:
-    session = shaky.write(29, "Hello", "Asha")
-    sam = let_in(shaky, Staff).enter("staff:s1").open(29)
+def test_no_message_is_lost_without_network(restartable: RestartableWorld, open_page: Join) -> None:
+    session = restartable.write(29, "Hello", "Asha")
+    sam = open_page(restartable, Staff).enter("staff:s1").open(29)
     sam.context.set_offline(True)
     expect(sam.at("connection")).to_have_attribute("data-state", re.compile("reconnecting|offline"))
     for n in range(3):
-        shaky.write(29, f"meanwhile {n}", "Asha")
+        restartable.write(29, f"meanwhile {n}", "Asha")
     sam.context.set_offline(False)
-    sam.live()
+    sam.wait_until_live()
     expect(sam.message("meanwhile 2")).to_be_visible()
-    complete(shaky, session, sam)
+    assert_complete(restartable, session, sam)
 
 
-def test_an_admin_sends_a_dead_letter_again(shaky: Fragile, let_in: Join) -> None:
-    shaky.fault("pusher", {"status": 400, "match": "zebra"})
-    session = shaky.write(29, "zebra", "Asha")
-    ann = let_in(shaky, Staff).enter("admin:a1")
+def test_an_admin_retries_dead_letters(restartable: RestartableWorld, open_page: Join) -> None:
+    restartable.fault("pusher", {"status": 400, "match": "zebra"})
+    session = restartable.write(29, "zebra", "Asha")
+    ann = open_page(restartable, Staff).enter("admin:a1")
     ann.at("nav-health").click()
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
-    expect(ann.at("dead-row")).to_have_count(2, timeout=60_000)  # that it was opened, and the message
+    expect(ann.at("dead-row")).to_have_count(2, timeout=60_000)  # the opened session, and the message
     expect(ann.at("dead-count")).to_have_text("2")
     assert "zebra" not in ann.at("health").inner_text()
-    shaky.http.delete("/__stack/faults").raise_for_status()
+    restartable.http.delete("/__stack/faults").raise_for_status()
     ann.at("dead-retry").last.click()
     expect(ann.at("dead-row")).to_have_count(1)
     ann.at("dead-retry-all").click()
     expect(ann.at("dead-row")).to_have_count(0)
     expect(ann.at("dead-count")).to_have_text("0", timeout=30_000)
     wait_until(
-        lambda: not shaky.sql("select 1 from gre_relay_deliveries where lane_key = %s and state <> 'done'", session),
+        lambda: not restartable.sql("select 1 from gre_relay_deliveries where lane_key = %s and state <> 'done'", session),
         30, what="its delivery",
     )  # fmt: skip

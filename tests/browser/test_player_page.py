@@ -1,4 +1,4 @@
-"""The player's page loses nothing, shows nothing twice and shows it in order, whatever its subscription meets."""
+"""The player's page shows each message once and in order, whatever happens to its subscription."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def _stored(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("status", [503, 429])
-def test_a_refused_subscription_is_asked_for_again(world: World, asha: Player, status: int) -> None:
+def test_a_failed_subscription_is_retried(world: World, asha: Player, status: int) -> None:
     world.write(29, "Hello", "Asha")
-    left = [status] * 2
+    failures = [status] * 2
 
     def refuse(route: Route) -> None:
-        route.fulfill(status=left.pop(), body="not now") if left else route.continue_()
+        route.fulfill(status=failures.pop(), body="not now") if failures else route.continue_()
 
     asha.page.route(AUTH, refuse)
     world.fault("pusher", {"action": "drop_sockets"})
-    wait_until(lambda: asha.page.evaluate("1") and not left, 30, what="two refusals")
+    wait_until(lambda: asha.page.evaluate("1") and not failures, 30, what="two refusals")
     world.reply(29, "Are you there?")
     wait_until(lambda: _shown(asha) == _stored(world), 30)
     expect(asha.at("try-state")).to_have_attribute("data-state", "live")
@@ -41,30 +41,30 @@ def test_a_refused_subscription_is_asked_for_again(world: World, asha: Player, s
     wait_until(lambda: _shown(asha) == _stored(world), 30)
 
 
-def test_what_comes_while_the_subscription_is_slow_is_shown(world: World, asha: Player) -> None:
+def test_messages_during_a_slow_subscription_are_shown(world: World, asha: Player) -> None:
     world.write(29, "Hello", "Asha")
-    asked: list[str] = []
+    requests: list[str] = []
 
     def slow(route: Route) -> None:
-        asked.append(route.request.url)
-        world.reply(29, f"While you wait {len(asked)}")
-        time.sleep(1)  # (what is tried here: an answer that takes its time)
-        world.reply(29, f"And again {len(asked)}")
+        requests.append(route.request.url)
+        world.reply(29, f"While you wait {len(requests)}")
+        time.sleep(1)  # the subject of this test is a slow response
+        world.reply(29, f"And again {len(requests)}")
         route.continue_()
 
     asha.page.route(AUTH, slow)
     world.fault("pusher", {"action": "drop_sockets"})
-    wait_until(lambda: asha.page.evaluate("1") and asked, 30, what="a new subscription")
+    wait_until(lambda: asha.page.evaluate("1") and requests, 30, what="a new subscription")
     wait_until(lambda: len(_shown(asha)) == 3 and _shown(asha) == _stored(world), 30)
     asha.type("Thank you")
     wait_until(lambda: _shown(asha) == _stored(world) and len(_stored(world)) == 4, 30)
 
 
-def test_a_message_that_gets_no_answer_is_sent_again_under_the_same_id(world: World, join: Join) -> None:
+def test_a_message_without_a_response_is_sent_again_with_the_same_id(world: World, join: Join) -> None:
     asha = join(Player).enter()
     ids: list[str] = []
 
-    def lose(route: Route) -> None:
+    def drop_first_response(route: Route) -> None:
         ids.append(route.request.post_data_json["id"])
         if len(ids) == 1:
             route.fetch()
@@ -73,7 +73,7 @@ def test_a_message_that_gets_no_answer_is_sent_again_under_the_same_id(world: Wo
         else:
             route.continue_()
 
-    asha.page.route("**/rest/v1/gre_chat_messages*", lambda r: lose(r) if r.request.method == "POST" else r.continue_())  # fmt: skip
+    asha.page.route("**/rest/v1/gre_chat_messages*", lambda r: drop_first_response(r) if r.request.method == "POST" else r.continue_())  # fmt: skip
     asha.type("Is anybody there?")
     wait_until(lambda: asha.page.evaluate("1") and len(ids) == 2, 30)
     wait_until(lambda: _shown(asha) == ["Is anybody there?", "An answer meanwhile"], 30)

@@ -1,4 +1,4 @@
-"""`/docs` is the whole reference, with nothing from anywhere else; `/` of a developer's daemon leads to all there is."""
+"""`/docs` shows the whole reference without other hosts; `/` of `gre-bridge dev` links to all pages."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from tests.browser.conftest import Join
 from tests.browser.world import Person, World
 
 
-def test_the_reference_shows_each_operation_without_any_other_host(world: World, join: Join) -> None:
+def test_the_reference_shows_each_operation_without_requests_to_other_hosts(world: World, join: Join) -> None:
     reader = join(Person)
-    elsewhere: list[str] = []
+    foreign_requests: list[str] = []
 
-    def only_here(route: Route) -> None:
+    def block_other_hosts(route: Route) -> None:
         if route.request.url.startswith(f"{world.console}/"):
             route.continue_()
         else:
-            elsewhere.append(route.request.url)
+            foreign_requests.append(route.request.url)
             route.abort()
 
-    reader.context.route("**/*", only_here)
+    reader.context.route("**/*", block_other_hosts)
     reader.page.goto(f"{world.console}/docs")
     document = httpx.get(f"{world.console}/openapi.json", trust_env=False).json()
     operations = sum(len(methods) for methods in document["paths"].values())
     expect(reader.page.locator(".opblock")).to_have_count(operations)
-    # Open one, as a reader would, and ask for it: the answer comes from this host.
+    # Execute one operation on the page: the response comes from this host.
     health = reader.page.locator("#operations-Health-getChatHealth")
     health.locator(".opblock-summary-control").click()
     health.get_by_role("button", name="Try it out").click()
     health.get_by_role("button", name="Execute", exact=True).click()
     expect(health.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
     expect(reader.page.locator(".swagger-ui .errors-wrapper")).to_have_count(0)
-    assert elsewhere == []
+    assert foreign_requests == []
 
 
-def test_the_address_of_a_developers_daemon_leads_to_all_pages(world: World, join: Join) -> None:
+def test_the_start_page_of_gre_bridge_dev_links_to_all_pages(world: World, join: Join) -> None:
     reader = join(Person)
     for name, path in (("Staff console", "/console"), ("A player's page", "/try"), ("Reference", "/docs")):
         reader.page.goto(f"{world.console}/")

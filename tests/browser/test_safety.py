@@ -1,4 +1,4 @@
-"""What people write is text, what signs in is nobody's business, and nothing runs that the page did not bring."""
+"""Text is never rendered as HTML, tokens are not leaked, and foreign code does not run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXTS = [
 ]
 
 
-def test_whatever_is_written_comes_back_as_text(sam: Staff, asha: Player, world: World) -> None:
+def test_message_text_is_never_rendered_as_html(sam: Staff, asha: Player, world: World) -> None:
     for text in TEXTS:
         asha.type(text)
         expect(asha.at("try-message").last).to_contain_text(text[:40])
@@ -37,11 +37,11 @@ def test_whatever_is_written_comes_back_as_text(sam: Staff, asha: Player, world:
     for text in TEXTS:
         sam.answer(text)
         expect(asha.at("try-message", sender="staff").last).to_contain_text(text[:40])
-    assert sam.whole() == TEXTS * 2
+    assert sam.all_texts() == TEXTS * 2
     for page in (sam.page, asha.page):
         assert page.evaluate("window.evil") is None
         assert page.locator("[data-testid$=message] :is(img, script, b b, i)").count() == 0
-    # Nothing but the address of the web is more than text.
+    # Only the web address is a link.
     links = sam.at("message-text").locator("*")
     found = links.evaluate_all("all => all.map(a => `${a.tagName} ${a.href} ${a.target} ${a.rel}`)")
     assert set(found) == {"A https://example.com/?a=1&b=2 _blank noopener noreferrer"}
@@ -51,7 +51,7 @@ def test_whatever_is_written_comes_back_as_text(sam: Staff, asha: Player, world:
     assert box == 0, "a long word makes the page wider"
 
 
-def test_a_name_is_text_too(sam: Staff, world: World) -> None:
+def test_a_name_is_never_rendered_as_html(sam: Staff, world: World) -> None:
     name = "<img src=x onerror=alert(1)>"
     world.write(41, "Hello", name)
     expect(sam.row(41).get_by_test_id("name")).to_have_text(name)
@@ -60,12 +60,12 @@ def test_a_name_is_text_too(sam: Staff, world: World) -> None:
     world.write(42, "Hello", "مريم")
     row = sam.row(42).get_by_test_id("name")
     expect(row).to_have_text("مريم")
-    assert row.evaluate("one => getComputedStyle(one).direction") == "rtl"
+    assert row.evaluate("row => getComputedStyle(row).direction") == "rtl"
 
 
-def test_nothing_runs_that_the_page_did_not_bring(sam: Staff, asha: Player) -> None:
+def test_the_content_security_policy_blocks_foreign_code(sam: Staff, asha: Player) -> None:
     for person in (sam, asha):
-        assert person.refused() == []
+        assert person.csp_violations() == []
         person.page.evaluate(
             """() => {
               const script = document.createElement('script')
@@ -79,23 +79,28 @@ def test_nothing_runs_that_the_page_did_not_bring(sam: Staff, asha: Player) -> N
               document.body.append(far)
             }"""
         )
-        wait_until(lambda one=person: len(one.refused()) >= 3, 30, what="three refusals")
+        wait_until(lambda person=person: len(person.csp_violations()) >= 3, 30, what="three refusals")
         assert person.page.evaluate("window.evil") is None
-        assert all(one.startswith(("script-src", "frame-src", "default-src")) for one in person.refused())
-        # All of that was asked for.
-        person.page.evaluate("window.__refused.length = 0")
+        assert all(
+            violation.startswith(("script-src", "frame-src", "default-src"))
+            for violation in person.csp_violations()
+        )
+        # These violations were caused on purpose.
+        person.page.evaluate("window.__cspViolations.length = 0")
         person.errors.clear()
     for url in (f"{sam.world.console}/console", f"{sam.world.stack}/try"):
         policy = httpx.get(url, trust_env=False).headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "*" not in policy
 
 
-def test_the_token_leaves_the_address_at_once_and_the_tab_with_the_sign_out(join: Join, world: World) -> None:
+def test_the_token_is_removed_from_the_address_at_once_and_from_the_tab_at_the_sign_out(
+    join: Join, world: World
+) -> None:
     sam = join(Staff).enter()
     token = world.token("staff:s1")
     assert "token" not in sam.page.url
-    for kept in ("localStorage", "document.cookie"):
-        assert token.split(".")[0] not in json.dumps(sam.page.evaluate(f"JSON.stringify({kept})"))
+    for storage in ("localStorage", "document.cookie"):
+        assert token.split(".")[0] not in json.dumps(sam.page.evaluate(f"JSON.stringify({storage})"))
     sam.at("sign-out").click()
     expect(sam.at("sign-in")).to_be_visible()
     assert "eyJ" not in str(sam.page.evaluate("JSON.stringify([sessionStorage, localStorage])"))
@@ -103,38 +108,38 @@ def test_the_token_leaves_the_address_at_once_and_the_tab_with_the_sign_out(join
     expect(sam.at("sign-in")).to_be_visible()
 
 
-def test_one_signs_in_with_a_pasted_token(join: Join, world: World) -> None:
+def test_sign_in_with_a_pasted_token(join: Join, world: World) -> None:
     sam = join(Staff)
     sam.page.goto(f"{world.console}/console")
-    for token, why in (("x", "token"), (world.token("player:29"), "staff"), (world.token("staff:s1", expires_in=-60), "expired")):  # fmt: skip
+    for token, reason in (("x", "token"), (world.token("player:29"), "staff"), (world.token("staff:s1", expires_in=-60), "expired")):  # fmt: skip
         sam.page.get_by_label("Access token").fill(token)
         sam.page.get_by_role("button", name="Sign in", exact=True).click()
-        expect(sam.at("sign-in-error")).to_contain_text(why)
+        expect(sam.at("sign-in-error")).to_contain_text(reason)
     sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
     sam.page.get_by_role("button", name="Sign in", exact=True).click()
-    sam.live()
+    sam.wait_until_live()
 
 
 def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join, world: World) -> None:
     world.write(29, "Hello", "Asha")
-    for lasts in (12, 30, 60):  # as long as this machine needs until a draft is there
+    for lifetime in (12, 30, 60):  # seconds, until this machine is fast enough to write a draft
         began = time.monotonic()
-        sam = join(Staff).enter(expires_in=lasts).open(29)
+        sam = join(Staff).enter(expires_in=lifetime).open(29)
         sam.at("reply").fill("Not finished yet")
-        if time.monotonic() - began < lasts - 2:
+        if time.monotonic() - began < lifetime - 2:
             break
-    expect(sam.at("sign-in")).to_be_visible(timeout=(lasts + 15) * 1000)
+    expect(sam.at("sign-in")).to_be_visible(timeout=(lifetime + 15) * 1000)
     expect(sam.at("sign-in-error")).to_contain_text("expired")
     assert "Not finished yet" not in sam.page.locator("body").inner_text()
     sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
     sam.page.get_by_role("button", name="Sign in", exact=True).click()
-    sam.live().open(29)
+    sam.wait_until_live().open(29)
     expect(sam.at("reply")).to_have_value("Not finished yet")
     sam.at("reply").press("Enter")
     expect(sam.message("Not finished yet")).to_be_visible()
 
 
-def test_one_who_is_staff_no_longer_is_let_go(join: Join, world: World) -> None:
+def test_a_deactivated_staff_member_is_disconnected(join: Join, world: World) -> None:
     sam = join(Staff).enter()
     world.sql("update gre_staff set active = false where staff_id = 's1'")
     expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff", timeout=30_000)
@@ -142,15 +147,15 @@ def test_one_who_is_staff_no_longer_is_let_go(join: Join, world: World) -> None:
 
 
 @pytest.mark.parametrize("way", ["password", "link"])
-def test_one_signs_in_with_supabase_auth(join: Join, world: World, way: str) -> None:
-    """The embedded stack has no Auth: its three addresses are answered here as Supabase documents them."""
+def test_sign_in_with_supabase_auth(join: Join, world: World, way: str) -> None:
+    """The embedded stack has no Auth: the test answers its three paths as Supabase documents them."""
     sam = join(Staff)
-    asked: list[tuple[str, object]] = []
+    requests: list[tuple[str, object]] = []
 
     def auth(route: object) -> None:
         request = route.request  # type: ignore[attr-defined]
         path = request.url.split("/auth/v1/")[1]
-        asked.append((path, request.post_data_json if request.method == "POST" else None))
+        requests.append((path, request.post_data_json if request.method == "POST" else None))
         answers = {
             "settings": {"external": {"email": True}},
             "token?grant_type=password": {
@@ -170,27 +175,27 @@ def test_one_signs_in_with_supabase_auth(join: Join, world: World, way: str) -> 
     if way == "link":
         sam.page.get_by_role("button", name="Send me a link").click()
         expect(sam.page.get_by_role("status")).to_contain_text("on its way")
-        path, body = asked[-1]
+        path, body = requests[-1]
         assert path.startswith("otp?redirect_to=") and "console" in path
         assert body == {"email": "sam@example.com", "create_user": False}
         link = f"{world.console}/console#access_token={world.token('staff:s1')}&refresh_token=r1&token_type=bearer"
         sam.page.goto("about:blank")
         sam.page.goto(link)
-        sam.live()
+        sam.wait_until_live()
         assert "token" not in sam.page.url
         return
     sam.page.get_by_label("Password").fill("correct horse")
     sam.page.get_by_role("button", name="Sign in", exact=True).click()
-    sam.live()
+    sam.wait_until_live()
     signed_in = ("token?grant_type=password", {"email": "sam@example.com", "password": "correct horse"})
-    assert signed_in in asked
-    # The short-lived token is renewed before it ends, and nobody notices.
+    assert signed_in in requests
+    # The short-lived token is renewed before it expires, without a visible effect.
     renewal = ("token?grant_type=refresh_token", {"refresh_token": "r1"})
     wait_until(
         lambda: json.loads(sam.page.evaluate("sessionStorage.getItem('gre.token')"))["refresh"] == "r2", 30
     )
-    assert asked[-1] == renewal
-    kept = sam.page.evaluate("sessionStorage.getItem('gre.token')")
-    claims = json.loads(base64.urlsafe_b64decode(json.loads(kept)["token"].split(".")[1] + "=="))
+    assert requests[-1] == renewal
+    stored = sam.page.evaluate("sessionStorage.getItem('gre.token')")
+    claims = json.loads(base64.urlsafe_b64decode(json.loads(stored)["token"].split(".")[1] + "=="))
     assert claims["exp"] > time.time() + 60
     expect(sam.at("connection")).to_have_attribute("data-state", "live")

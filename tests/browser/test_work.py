@@ -1,4 +1,4 @@
-"""The work of a shift: answer, next; what is unread; what a colleague hands over; what a text and a list hold."""
+"""Working through the queue: next conversation, unread messages, hand-over, links, search."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.browser.world import Staff, World
 from tests.support.stack import wait_until
 
 
-def _waiting(world: World, sam: Staff, *players: int) -> None:
+def _write_from(world: World, sam: Staff, *players: int) -> None:
     for player in players:
         world.write(player, f"Hello from {player}", f"Player {player}")
     expect(sam.at("session-row")).to_have_count(len(players))
 
 
-def _answered(sam: Staff, player: int) -> None:
+def _expect_answered(sam: Staff, player: int) -> None:
     expect(sam.row(player)).to_have_attribute("data-waiting", "false")
 
 
-def test_after_an_answer_the_next_key_leads_to_the_next_that_waits(world: World, sam: Staff) -> None:
-    _waiting(world, sam, 31, 32, 33, 34)
+def test_after_an_answer_j_opens_the_next_waiting_conversation(world: World, sam: Staff) -> None:
+    _write_from(world, sam, 31, 32, 33, 34)
     keys = sam.page.keyboard
     for key, player in (("j", 31), ("j", 32)):
         keys.press(key)
@@ -32,24 +32,24 @@ def test_after_an_answer_the_next_key_leads_to_the_next_that_waits(world: World,
         keys.press("Enter")
         keys.type("An answer")
         keys.press("Enter")
-        _answered(sam, player)
+        _expect_answered(sam, player)
         keys.press("Escape")
         keys.press("j")
         expect(sam.at("conversation")).to_have_attribute("data-player-id", str(after))
 
 
-def test_control_and_enter_sends_and_opens_the_next_that_waits(world: World, sam: Staff) -> None:
-    _waiting(world, sam, 31, 32)
+def test_control_enter_sends_and_opens_the_next_waiting_conversation(world: World, sam: Staff) -> None:
+    _write_from(world, sam, 31, 32)
     sam.open(31)
     sam.at("reply").fill("An answer")
     sam.at("reply").press("Control+Enter")
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "32")
-    _answered(sam, 31)
+    _expect_answered(sam, 31)
     expect(sam.at("reply")).to_have_value("")
     assert [row["message"] for row in world.sql("select message from gre_chat_messages where sender = 'staff'")] == ["An answer"]  # fmt: skip
 
 
-def test_a_conversation_opens_at_the_first_unread_message_and_what_was_seen_is_read(
+def test_a_conversation_opens_at_the_first_unread_message_and_visible_messages_are_marked_as_read(
     world: World, sam: Staff
 ) -> None:
     world.write(29, "number 0", "Asha")
@@ -68,12 +68,12 @@ def test_a_conversation_opens_at_the_first_unread_message_and_what_was_seen_is_r
 
     wait_until(lambda: unread() < 41, 30, what="marks for what is in sight")
     seen = world.sql("select count(*) as n from gre_chat_messages where sender = 'player' and status = 'read'")[0]["n"]  # fmt: skip
-    assert 1 < seen < 41, "what nobody has seen is marked as read"
+    assert 1 < seen < 41, "messages that were not visible are marked as read"
     sam.at("jump-latest").click()
     expect(sam.row(29)).to_have_attribute("data-unread", "0")
 
 
-def _write_201(world: World) -> None:
+def _write_201_messages(world: World) -> None:
     world.write(29, "number 0", "Asha")
     for first in (1, 101):
         world.sql(
@@ -82,8 +82,8 @@ def _write_201(world: World) -> None:
         )  # fmt: skip
 
 
-def test_what_is_unread_is_found_beyond_the_first_page(world: World, sam: Staff) -> None:
-    _write_201(world)
+def test_the_first_unread_message_is_found_beyond_the_first_page(world: World, sam: Staff) -> None:
+    _write_201_messages(world)
     expect(sam.row(29)).to_have_attribute("data-unread", "201")
     sam.open(29)
     expect(sam.message("number 0")).to_be_in_viewport()
@@ -93,22 +93,22 @@ def test_what_is_unread_is_found_beyond_the_first_page(world: World, sam: Staff)
 _KEEP_SOCKETS = """
 window.__sockets = []
 window.WebSocket = class extends WebSocket {
-  constructor(...given) {
-    super(...given)
+  constructor(...options) {
+    super(...options)
     window.__sockets.push(this)
   }
 }
 """
 
 
-def test_a_new_connection_while_older_pages_are_read_leaves_the_first_unread_message_where_it_is(
+def test_a_reconnection_while_older_pages_load_keeps_the_first_unread_message(
     world: World, join: Join
 ) -> None:
-    """Begun in the middle, the page would mark as read what nobody has seen."""
+    """Otherwise the page would mark messages as read that were not visible."""
     sam = join(Staff)
     sam.context.add_init_script(_KEEP_SOCKETS)
     sam.enter()
-    _write_201(world)
+    _write_201_messages(world)
     expect(sam.row(29)).to_have_attribute("data-unread", "201")
     held: list[Route] = []
     released = threading.Event()
@@ -120,7 +120,7 @@ def test_a_new_connection_while_older_pages_are_read_leaves_the_first_unread_mes
         sam.row(29).first.click()
     sam.page.evaluate("window.__sockets[0].close()")
     wait_until(lambda: sam.page.evaluate("window.__sockets.length") == 2, 30, what="a new connection")
-    sam.live()
+    sam.wait_until_live()
     expect(sam.at("messages")).to_have_attribute("data-loaded", "100")
     expect(sam.at("unread-line")).to_have_count(0)
     released.set()
@@ -134,30 +134,30 @@ def test_a_new_connection_while_older_pages_are_read_leaves_the_first_unread_mes
     assert seen["n"] < 60
 
 
-def test_a_conversation_handed_over_to_me_is_told(world: World, join: Join) -> None:
+def test_a_conversation_handed_over_to_the_user_causes_a_notification(world: World, join: Join) -> None:
     sam = join(Staff, permissions=["notifications"])
     sam.context.add_init_script(
-        "window.__told = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__told.push(title) } close() {} }"
+        "window.__notifications = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__notifications.push(title) } close() {} }"
     )
     sam.enter()
-    _waiting(world, sam, 31, 32)
+    _write_from(world, sam, 31, 32)
     sam.open(32)
     sam.context.new_cdp_session(sam.page).send("Emulation.setFocusEmulationEnabled", {"enabled": False})
     sam.context.new_page().bring_to_front()
     wait_until(lambda: not sam.page.evaluate("document.hasFocus()"), 30, what="a page without focus")
     session = sam.row(31).get_attribute("data-session-id")
     expect(sam.at("mine-count")).to_have_count(0)
-    world.ask("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="assigned", staffId="s1")
+    world.call("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="assigned", staffId="s1")
     expect(sam.at("toast")).to_contain_text("Player 31 was handed over to you")
     expect(sam.at("announcer")).to_contain_text("handed over to you")
     expect(sam.at("mine-count")).to_have_text("1")
-    assert "Player 31 was handed over to you" in sam.page.evaluate("window.__told")
+    assert "Player 31 was handed over to you" in sam.page.evaluate("window.__notifications")
     sam.at("toast").get_by_role("link").click()
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "31")
 
 
-def test_what_i_take_myself_is_not_told(world: World, sam: Staff) -> None:
-    _waiting(world, sam, 31)
+def test_an_own_assignment_causes_no_notification(world: World, sam: Staff) -> None:
+    _write_from(world, sam, 31)
     sam.open(31)
     sam.at("assign-me").click()
     expect(sam.at("mine-count")).to_have_text("1")
@@ -176,7 +176,7 @@ LINKS = [
     ("javascript:alert(1) data:text/html,x file:///etc 12345678 a@b https://", []),
     ("<a href=https://example.com>x</a>", [("https://example.com", "https://example.com/")]),
 ]
-"""A text, and what of it are links: what is read, where it leads."""
+"""A text, and the text and target of each link in it."""
 
 
 def test_addresses_are_links_and_all_else_is_text(world: World, sam: Staff) -> None:
@@ -185,25 +185,25 @@ def test_addresses_are_links_and_all_else_is_text(world: World, sam: Staff) -> N
     expect(sam.row(29)).to_have_attribute("data-unread", str(len(LINKS)))
     sam.open(29)
     assert sam.at("message-text").all_inner_texts() == [text for text, _ in LINKS]
-    for (_, wanted), message in zip(LINKS, sam.at("message-text").all(), strict=True):
+    for (_, expected), message in zip(LINKS, sam.at("message-text").all(), strict=True):
         links = message.locator("a")
         found = links.evaluate_all("all => all.map(a => [a.textContent, a.href, a.target, a.rel])")
-        assert found == [[text, href, "_blank", "noopener noreferrer"] for text, href in wanted]
+        assert found == [[text, href, "_blank", "noopener noreferrer"] for text, href in expected]
     assert sam.page.evaluate("window.evil") is None
 
 
-def test_people_are_found_by_any_word_by_number_and_without_accents(world: World, sam: Staff) -> None:
+def test_players_are_found_by_any_word_by_number_and_without_accents(world: World, sam: Staff) -> None:
     for player, name in ((5000, "Five Thousand"), (31, "Jürgen Groß"), (32, "مريم الأحمد")):
         world.write(player, "Hello", name)
     expect(sam.at("session-row")).to_have_count(3)
     for text, found in (("thousand", [5000]), ("#5000", [5000]), ("5000", [5000]), ("jurgen", [31]), ("JÜR", [31]), ("five tho", [5000]), ("الأحمد", [32]), ("housand", [])):  # fmt: skip
         sam.at("search").fill(text)
-        wait_until(lambda wanted=found: sam.order() == wanted, 30, what=text)
+        wait_until(lambda expected=found: sam.listed_players() == expected, 30, what=text)
     expect(sam.at("queue-empty")).to_contain_text("matches")
 
 
-def test_no_button_moves_when_it_is_known_whether_the_player_may_write(world: World, sam: Staff) -> None:
-    _waiting(world, sam, 31)
+def test_no_button_moves_when_the_players_chat_setting_is_loaded(world: World, sam: Staff) -> None:
+    _write_from(world, sam, 31)
     held: list[Route] = []
     sam.page.route("**/api/gre-admin/player/31", lambda route: held.extend([route]))
     sam.open(31)
@@ -215,19 +215,17 @@ def test_no_button_moves_when_it_is_known_whether_the_player_may_write(world: Wo
     assert sam.at("close-session").bounding_box() == before
 
 
-def test_players_whose_numbers_are_larger_than_numbers_are_exact_are_not_mixed_up(
-    world: World, sam: Staff
-) -> None:
-    """Rules refuse such numbers; a server that still has them must not make the page act on another player."""
-    _waiting(world, sam, 31)
-    asked: list[str] = []
+def test_players_with_ids_beyond_2_53_are_not_mixed_up(world: World, sam: Staff) -> None:
+    """New ids are limited; a server with older ones must not make the page act on another player."""
+    _write_from(world, sam, 31)
+    requested: list[str] = []
 
     def number(route: Route) -> None:
         answer = route.fetch()
         route.fulfill(response=answer, body=re.sub(r'"player_id": ?31\b', '"player_id":9007199254740993', answer.text()))  # fmt: skip
 
     def player(route: Route) -> None:
-        asked.append(route.request.url.rsplit("/", 1)[1])
+        requested.append(route.request.url.rsplit("/", 1)[1])
         enabled = {"player": {"playerId": 1, "displayName": None, "enabled": True}, "enabled": False}
         route.fulfill(json={"success": True, **enabled})
 
@@ -236,12 +234,12 @@ def test_players_whose_numbers_are_larger_than_numbers_are_exact_are_not_mixed_u
     sam.page.route("**/api/gre-admin/player/*", player)
     sam.page.route("**/api/gre-chat/enable-player/*", player)
     sam.page.reload()
-    sam.live()
+    sam.wait_until_live()
     expect(sam.at("session-row")).to_contain_text("#9007199254740993")
     sam.at("session-row").click()
     sam.at("player-chat").click()
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "false")
-    assert asked == ["9007199254740993"] * 2
+    assert requested == ["9007199254740993"] * 2
 
 
 def test_an_unknown_conversation_has_no_reply_box(world: World, sam: Staff) -> None:

@@ -1,7 +1,7 @@
-"""What the browser's tests live in: `gre-bridge dev` with its daemon, or a stack whose daemon can be killed.
+"""The environments of the browser tests (`gre-bridge dev`, or a stack whose daemon can be killed), and their users.
 
-People are pages in a real Chromium. Whatever a page logs as an error, and whatever its Content-Security-Policy
-kept from happening, is collected and judged by the fixtures of conftest.py.
+A user is a page in a real Chromium. Errors that a page logs and violations of its Content-Security-Policy are
+collected, and checked by the fixtures of conftest.py.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ FLAGS = [
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
 WITHIN = 30_000
-"""Milliseconds that anything on a page may take on a loaded machine."""
+"""Milliseconds: the bound for everything on a page, on a loaded machine."""
 _STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
 _TABLES = (
     "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
     " gre_chat_players, gre_staff, gre_online_status"
 )
 _WATCH = """
-window.__refused = []
+window.__cspViolations = []
 addEventListener('securitypolicyviolation', (event) =>
-  window.__refused.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`))
+  window.__cspViolations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`))
 """
 _EXPECT = """(text) => {
-  window.__arrived = new Promise((resolve) => {
+  window.__arrival = new Promise((resolve) => {
     const look = () => {
       if (!document.body.innerText.includes(text)) return
       watching.disconnect()
@@ -85,7 +85,7 @@ _READ = """async () => {
 
 
 def chromium() -> str | None:
-    """The browser's executable; Playwright's own download is not used."""
+    """The path of the browser, if there is one; Playwright's own download is not used."""
     found = os.environ.get("GRE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     return found or None
 
@@ -99,7 +99,7 @@ class World:
     env: dict[str, str]
     keys: Keys
     http: httpx.Client
-    """The stack's faces."""
+    """A client with the stack's address."""
 
     @property
     def stack(self) -> str:
@@ -115,8 +115,8 @@ class World:
             done = conn.execute(statement.encode(), values)
             return done.fetchall() if done.description else []
 
-    def empty(self) -> None:
-        """Nobody has written anything; three of the staff are known."""
+    def reset(self) -> None:
+        """Delete all data and faults, and insert three staff members."""
         self.http.delete("/__stack/faults").raise_for_status()
         with self.db() as conn:
             conn.execute(f"truncate {_TABLES}".encode())
@@ -132,8 +132,8 @@ class World:
     def fault(self, face: str, rule: Any) -> None:
         self.http.post("/__stack/faults", json={face: rule}).raise_for_status()
 
-    def ask(self, method: str, path: str, who: str, **body: Any) -> Any:
-        """Call the daemon's REST API as somebody; the answer."""
+    def call(self, method: str, path: str, who: str, **body: Any) -> Any:
+        """Call the daemon's REST API as a user; return the parsed response."""
         answer = httpx.request(
             method, f"{self.console}{path}", json=body or None,
             headers={"Authorization": f"Bearer {self.token(who)}"}, timeout=20, trust_env=False,
@@ -142,7 +142,7 @@ class World:
         return answer.json()
 
     def write(self, player: int, text: str, name: str | None = None) -> str:
-        """A player writes, as a portal does that inserts into Supabase; the session's id."""
+        """Insert a player's message as a portal does; return the session's id."""
         row = {"id": str(uuid.uuid4()), "player_id": player, "sender": "player", "sender_name": name or f"Player {player}", "message": text}  # fmt: skip
         answer = self.http.post(
             "/rest/v1/gre_chat_messages",
@@ -156,8 +156,8 @@ class World:
         assert answer.status_code == 201, answer.text
         return str(answer.json()[0]["session_id"])
 
-    def import_(self, player: int, text: str, name: str) -> None:
-        """The same by the portal's own back end, which may write faster than a player."""
+    def write_as_backend(self, player: int, text: str, name: str) -> None:
+        """Insert a player's message with the service key, which has no rate limit."""
         row = {"player_id": player, "sender": "player", "sender_name": name, "message": text}
         key = self.env["SUPABASE_SERVICE_KEY"]
         answer = self.http.post(
@@ -166,11 +166,11 @@ class World:
         assert answer.status_code == 201, answer.text
 
     def reply(self, player: int, text: str, who: str = "staff:s2") -> str:
-        """Somebody of the staff answers from elsewhere; the session's id."""
-        return str(self.ask("POST", "/api/gre-admin/reply", who, playerId=player, message=text)["sessionId"])
+        """Reply as a staff member through REST; return the session's id."""
+        return str(self.call("POST", "/api/gre-admin/reply", who, playerId=player, message=text)["sessionId"])
 
     def texts(self, session: str) -> list[str]:
-        """What is stored of a session, in order."""
+        """The stored texts of a session, in order."""
         rows = self.sql(
             "select message from gre_chat_messages where session_id = %s::uuid order by seq", session
         )
@@ -179,7 +179,7 @@ class World:
 
 @contextlib.contextmanager
 def dev(folder: Path) -> Iterator[World]:
-    """`gre-bridge dev` as whoever tries the project runs it."""
+    """Run `gre-bridge dev`."""
     env_file, log = folder / "env", folder / "log"
     command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
     command += ["--data-dir", str(folder / "data"), "--write-env", str(env_file)]
@@ -198,25 +198,25 @@ def dev(folder: Path) -> Iterator[World]:
 
 
 @dataclass
-class Fragile(World):
-    """A project whose daemon is a process of its own, always at the same address."""
+class RestartableWorld(World):
+    """A stack and a daemon as a separate process, always at the same address."""
 
     worker: Worker
 
 
 @contextlib.contextmanager
-def fragile(folder: Path) -> Iterator[Fragile]:
-    """A stack, and a daemon that may be killed and gives an event up that was refused twice."""
+def restartable_stack(folder: Path) -> Iterator[RestartableWorld]:
+    """Run a stack, and a daemon that gives up an event after two attempts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker:
-        yield Fragile(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
+        yield RestartableWorld(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
 
 
 @dataclass
 class Person:
-    """A page of its own browser profile."""
+    """A user with a page in a browser profile of its own."""
 
     world: World
     context: BrowserContext
@@ -228,36 +228,36 @@ class Person:
         more = "".join(f'[data-{key.replace("_", "-")}="{value}"]' for key, value in attributes.items())
         return self.page.locator(f'[data-testid="{name}"]{more}')
 
-    def expects(self, text: str) -> None:
-        """From now on note when this text is on the page."""
+    def watch_for(self, text: str) -> None:
+        """Record the time at which this text appears on the page."""
         self.page.evaluate(_EXPECT, text)
 
-    def arrived(self) -> float:
-        """When it was, in seconds; waits for it."""
-        found: float = self.page.evaluate("window.__arrived")
+    def wait_for_arrival(self) -> float:
+        """Wait for the text of `watch_for`, and return the time at which it appeared, in seconds since 1970."""
+        found: float = self.page.evaluate("window.__arrival")
         return found / 1000
 
-    def refused(self) -> list[str]:
-        """What the Content-Security-Policy kept from happening."""
-        found: list[str] = self.page.evaluate("window.__refused ?? []")
+    def csp_violations(self) -> list[str]:
+        """The violations of the Content-Security-Policy so far."""
+        found: list[str] = self.page.evaluate("window.__cspViolations ?? []")
         return found
 
 
 class Staff(Person):
-    """Somebody of the staff at the console."""
+    """A staff member at the console."""
 
     def enter(self, who: str = "staff:s1", **options: Any) -> Staff:
-        """Come in by a link with a token, as `gre-bridge dev` prints it."""
+        """Sign in with a link, as `gre-bridge dev` prints it."""
         self.page.goto(f"{self.world.console}/console#token={self.world.token(who, **options)}")
-        return self.live()
+        return self.wait_until_live()
 
     def sign_in(self, who: str, **options: Any) -> Staff:
         """Sign in on the form with a token."""
         self.page.get_by_label("Access token").fill(self.world.token(who, **options))
         self.page.get_by_role("button", name="Sign in", exact=True).click()
-        return self.live()
+        return self.wait_until_live()
 
-    def live(self) -> Staff:
+    def wait_until_live(self) -> Staff:
         expect(self.at("connection", state="live")).to_be_visible(timeout=WITHIN)
         return self
 
@@ -278,29 +278,26 @@ class Staff(Person):
         self.at("reply").press("Enter")
 
     def message(self, text: str) -> Locator:
-        """The message with this text."""
+        """Find the message with this text."""
         return self.at("message").filter(has=self.page.get_by_text(text, exact=True))
 
-    def whole(self) -> list[str]:
-        """The open conversation's texts from its first message to its last, as one reads them while scrolling.
-
-        Where messages stood beside each other that are no neighbours, there is a line that says so.
-        """
+    def all_texts(self) -> list[str]:
+        """Scroll through the open conversation and return its texts; a line reports each gap between visible messages."""
         found: dict[str, Any] = self.page.evaluate(_READ)
         texts = [found["texts"][seq] for seq in sorted(found["texts"], key=int)]
         return [*texts, *(f"out of order: {seqs}" for seqs in found["disorder"])]
 
-    def order(self) -> list[int]:
-        """The players of the list, from the top."""
+    def listed_players(self) -> list[int]:
+        """The players in the list, from the top."""
         found: list[str] = self.at("session-row").evaluate_all("rows => rows.map(r => r.dataset.playerId)")
-        return [int(one) for one in found]
+        return [int(player) for player in found]
 
 
 class Player(Person):
-    """Somebody at the player's page."""
+    """A player at the player's page."""
 
     def enter(self, player: int = 29, name: str = "Asha") -> Player:
-        """Open /try; as another player, the page is configured with that one's token."""
+        """Open /try; for a player other than 29, the page gets that player's token."""
         if player != 29:
             self.page.route("**/try/config.json", lambda route: self._configure(route, player, name))
         self.page.goto(f"{self.world.stack}/try")
@@ -313,19 +310,19 @@ class Player(Person):
         route.fulfill(response=answer, json={**answer.json(), "playerId": player, "playerName": name, "token": token})  # fmt: skip
 
     def type(self, text: str) -> float:
-        """Type a message and press Enter; when that was, in seconds."""
+        """Type a message and press Enter; return the time in seconds since 1970."""
         self.at("try-input").fill(text)
         at = time.time()
         self.at("try-input").press("Enter")
         return at
 
 
-def person(kind: type[Person], world: World, browser: Browser, **options: Any) -> Any:
-    """Somebody new, in a profile of their own."""
+def new_person(kind: type[Person], world: World, browser: Browser, **options: Any) -> Any:
+    """Open an empty page in a new browser profile."""
     context = browser.new_context(viewport=options.pop("viewport", WIDE), reduced_motion="reduce", **options)
     context.set_default_timeout(WITHIN)
     context.add_init_script(_WATCH)
     found = kind(world, context, context.new_page())
     found.page.on("pageerror", lambda error: found.errors.append(f"uncaught: {error}"))
-    found.page.on("console", lambda said: found.errors.append(said.text) if said.type == "error" else None)
+    found.page.on("console", lambda line: found.errors.append(line.text) if line.type == "error" else None)
     return found

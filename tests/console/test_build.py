@@ -1,4 +1,4 @@
-"""The committed files equal what the console's source and docs/openapi.json give; its TypeScript tests pass."""
+"""The committed build and REST types are up to date, and the TypeScript tests pass."""
 
 from __future__ import annotations
 
@@ -33,41 +33,41 @@ def source() -> Path:
     return SOURCE
 
 
-def test_the_committed_files_are_what_the_source_gives(source: Path, tmp_path: Path) -> None:
+def test_the_committed_build_is_up_to_date(source: Path, tmp_path: Path) -> None:
     npm.run(source, "npm", "run", "check")
     for config, committed in BUILT.items():
         folder = tmp_path / committed.name / "out"
         npm.run(
             source, "node_modules/.bin/vite", "build", "--config", config, "--outDir", str(folder), "--emptyOutDir"
         )  # fmt: skip
-        assert _contents(folder) == _contents(committed), f"{committed} is old: run `make console`"
+        assert _contents(folder) == _contents(committed), f"{committed} is out of date: run `make console`"
 
 
-def test_the_types_of_rest_are_those_of_the_openapi_document(source: Path, tmp_path: Path) -> None:
+def test_the_committed_rest_types_are_up_to_date(source: Path, tmp_path: Path) -> None:
     written = tmp_path / "openapi.d.ts"
     npm.run(source, "node", "types.mjs", str(written))
     committed = SOURCE / "src/openapi.d.ts"
-    assert written.read_text() == committed.read_text(), f"{committed} is old: run `make console`"
+    assert written.read_text() == committed.read_text(), f"{committed} is out of date: run `make console`"
 
 
 def test_the_typescript_tests_pass(source: Path) -> None:
     assert "passed" in npm.run(source, "npm", "test")
 
 
-def test_the_lock_names_no_address_and_the_packages_are_exact() -> None:
+def test_the_lock_file_contains_no_addresses_and_versions_are_exact() -> None:
     lock = json.loads((SOURCE / "package-lock.json").read_text())
     packages = {name: package for name, package in lock["packages"].items() if name}
     assert packages and all(
         "integrity" in package and "resolved" not in package for package in packages.values()
     )
-    given = json.loads((SOURCE / "package.json").read_text())
-    assert list(given["dependencies"]) == ["preact"]
-    versions = {**given["dependencies"], **given["devDependencies"]}
+    manifest = json.loads((SOURCE / "package.json").read_text())
+    assert list(manifest["dependencies"]) == ["preact"]
+    versions = {**manifest["dependencies"], **manifest["devDependencies"]}
     exact = r"(npm:[a-z-]+@)?\d+\.\d+\.\d+"
     assert all(re.fullmatch(exact, version) for version in versions.values())
 
 
-def test_no_view_writes_html_and_nothing_inline_is_built() -> None:
+def test_no_source_writes_html_and_no_page_has_inline_code() -> None:
     for path in [*SOURCE.glob("src/**/*.ts*"), *SOURCE.glob("try/*.ts")]:
         text = path.read_text()
         assert not re.search(

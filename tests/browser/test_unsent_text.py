@@ -1,4 +1,4 @@
-"""What a person has typed is never lost, never sent to somebody else, and never sent as somebody else."""
+"""Drafts and unsent replies are never lost, never sent to another player, and never sent as another person."""
 
 from __future__ import annotations
 
@@ -14,150 +14,148 @@ from tests.browser.world import Staff, World
 from tests.support.stack import wait_until
 
 REPLY = "**/api/gre-admin/reply"
-BEGUN = "Dear guest, "
+DRAFT = "Dear guest, "
 REST = "just ask for kevin, / your voucher is 4711?"
 
 
-def _answers(world: World) -> list[tuple[int, str, str]]:
-    """Every reply that is stored: to whom, by whom, what."""
+def _stored_replies(world: World) -> list[tuple[int, str, str]]:
+    """The stored replies: player id, staff id and text."""
     rows = world.sql(
         "select player_id, sender_id, message from gre_chat_messages where sender = 'staff' order by created_at"
     )
     return [(row["player_id"], row["sender_id"], row["message"]) for row in rows]
 
 
-def _three(world: World) -> str:
-    """Three players wait; the session of the last one."""
+def _three_players(world: World) -> str:
+    """Three players write; return the session of the last one."""
     world.write(1300, "How long?", "Asha Menon")
     world.write(1301, "And I?", "Ravi")
     return world.write(4104, "Hello", "Kevin")
 
 
 def _close(world: World, session: str) -> None:
-    world.ask("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="closed")
+    world.call("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="closed")
 
 
-def _begin(sam: Staff, player: int = 4104) -> None:
+def _start_reply(sam: Staff, player: int = 4104) -> None:
     sam.open(player)
     sam.at("reply").click()
-    sam.page.keyboard.type(BEGUN)
-    expect(sam.at("reply")).to_have_value(BEGUN)
+    sam.page.keyboard.type(DRAFT)
+    expect(sam.at("reply")).to_have_value(DRAFT)
 
 
-def _go_on(sam: Staff) -> None:
-    """Type on without looking at the page."""
+def _type_on(sam: Staff) -> None:
+    """Keep typing, regardless of the page."""
     keys = sam.page.keyboard
     for part in (REST, "Sam"):
-        keys.type(part, delay=15)  # as fast as hands can, and slow enough for the page to follow
+        keys.type(part, delay=15)  # a fast typist, and slow enough for the page to follow
         keys.press("Enter")
 
 
-def _later(sam: Staff) -> list[Any]:
-    """From now on no reply gets through; what was tried."""
-    tried: list[Any] = []
+def _block_replies(sam: Staff) -> list[Any]:
+    """Abort all requests that send a reply; return their bodies."""
+    attempts: list[Any] = []
 
     def refuse(route: Route) -> None:
-        tried.append(route.request.post_data_json)
+        attempts.append(route.request.post_data_json)
         route.abort()
 
     sam.page.route(REPLY, refuse)
-    return tried
+    return attempts
 
 
-# While one types, the conversation goes away
+# The conversation disappears while the user types
 
 
-def test_a_conversation_closed_by_a_colleague_keeps_its_text_and_takes_no_other_keys(
+def test_a_conversation_closed_by_a_colleague_keeps_the_draft_and_ignores_other_keys(
     world: World, sam: Staff
 ) -> None:
-    session = _three(world)
-    _begin(sam)
+    session = _three_players(world)
+    _start_reply(sam)
     _close(world, session)
     expect(sam.at("conversation")).to_have_attribute("data-status", "closed")
-    _go_on(sam)
+    _type_on(sam)
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "4104")
-    expect(sam.at("reply")).to_have_value(BEGUN)
+    expect(sam.at("reply")).to_have_value(DRAFT)
     expect(sam.at("reply")).not_to_be_editable()
     expect(sam.at("reply-closed")).to_contain_text("closed")
     expect(sam.at("search")).to_have_value("")
-    assert _answers(world) == []
+    assert _stored_replies(world) == []
     sam.at("reopen-send").click()
-    expect(sam.message(BEGUN.strip())).to_be_visible()
-    wait_until(lambda: [(p, m.strip()) for p, _, m in _answers(world)] == [(4104, BEGUN.strip())], 30)
+    expect(sam.message(DRAFT.strip())).to_be_visible()
+    wait_until(lambda: [(p, m.strip()) for p, _, m in _stored_replies(world)] == [(4104, DRAFT.strip())], 30)
     expect(sam.at("reply")).to_have_value("")
     expect(sam.at("reply")).to_be_editable()
 
 
-def test_a_closed_conversation_that_a_colleague_opens_again_lets_one_write_on(
-    world: World, sam: Staff
-) -> None:
-    session = _three(world)
-    _begin(sam)
+def test_a_conversation_that_a_colleague_reopens_can_be_written_in_again(world: World, sam: Staff) -> None:
+    session = _three_players(world)
+    _start_reply(sam)
     _close(world, session)
     expect(sam.at("reply")).not_to_be_editable()
-    world.ask("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="active")
+    world.call("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status="active")
     expect(sam.at("reply")).to_be_editable()
     expect(sam.at("reply")).to_be_focused()
     sam.page.keyboard.type("welcome")
     sam.page.keyboard.press("Enter")
-    wait_until(lambda: [m for _, _, m in _answers(world)] == [BEGUN + "welcome"], 30)
+    wait_until(lambda: [m for _, _, m in _stored_replies(world)] == [DRAFT + "welcome"], 30)
 
 
-def test_the_text_of_a_closed_conversation_can_be_copied_or_taken_to_the_players_new_one(
+def test_the_draft_of_a_closed_conversation_can_be_copied_or_moved_to_the_new_one(
     world: World, join: Join
 ) -> None:
     sam = join(Staff, permissions=["clipboard-read", "clipboard-write"]).enter()
-    session = _three(world)
-    _begin(sam)
+    session = _three_players(world)
+    _start_reply(sam)
     _close(world, session)
     sam.at("reply-copy").click()
-    wait_until(lambda: sam.page.evaluate("navigator.clipboard.readText()") == BEGUN, 30)
+    wait_until(lambda: sam.page.evaluate("navigator.clipboard.readText()") == DRAFT, 30)
     newer = world.write(4104, "One more thing", "Kevin")
     sam.at("newer-send").click()
     expect(sam.at("conversation")).to_have_attribute("data-session-id", newer)
-    expect(sam.at("reply")).to_have_value(BEGUN)
-    assert _answers(world) == []
+    expect(sam.at("reply")).to_have_value(DRAFT)
+    assert _stored_replies(world) == []
 
 
-def test_keys_typed_into_a_conversation_that_was_switched_away_go_nowhere(world: World, sam: Staff) -> None:
-    """A notification that is clicked, or the back button, opens another conversation under one's hands."""
-    _three(world)
-    _begin(sam)
+def test_keys_meant_for_a_conversation_that_was_switched_away_are_ignored(world: World, sam: Staff) -> None:
+    """A click on a notification, or the back button, opens another conversation while the user types."""
+    _three_players(world)
+    _start_reply(sam)
     other = sam.row(1301).get_attribute("data-session-id")
     sam.page.evaluate("id => { location.hash = `#s=${id}` }", other)
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "1301")
-    _go_on(sam)
+    _type_on(sam)
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "1301")
     expect(sam.at("reply")).to_have_value("")
     expect(sam.at("search")).to_have_value("")
     expect(sam.page.get_by_role("dialog")).to_be_hidden()
-    assert _answers(world) == []
-    # The keyboard is the page's again once one says so.
+    assert _stored_replies(world) == []
+    # Escape enables the shortcuts again.
     sam.page.keyboard.press("Escape")
     sam.page.keyboard.press("j")
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "4104")
-    expect(sam.at("reply")).to_have_value(BEGUN)
+    expect(sam.at("reply")).to_have_value(DRAFT)
 
 
-def test_keys_typed_after_the_sign_in_has_ended_go_nowhere(world: World, sam: Staff) -> None:
-    _three(world)
-    _begin(sam)
+def test_keys_typed_after_the_sign_in_has_ended_are_ignored(world: World, sam: Staff) -> None:
+    _three_players(world)
+    _start_reply(sam)
     sam.page.route("**/api/**", lambda route: route.fulfill(status=401, json={"code": "token_expired", "error": "expired"}))  # fmt: skip
     sam.page.evaluate("dispatchEvent(new Event('online'))")
     sam.page.evaluate("document.querySelector('[data-testid=\"filter-closed\"]').click()")
     expect(sam.at("sign-in")).to_be_visible()
-    _go_on(sam)
+    _type_on(sam)
     assert sam.page.get_by_label("Access token").input_value() == ""
     sam.page.unroute("**/api/**")
     sam.sign_in("staff:s1").open(4104)
-    expect(sam.at("reply")).to_have_value(BEGUN)
-    assert _answers(world) == []
+    expect(sam.at("reply")).to_have_value(DRAFT)
+    assert _stored_replies(world) == []
 
 
 @pytest.mark.parametrize("accepted", [False, True], ids=["refused", "accepted"])
 def test_a_link_with_another_persons_token_asks_first(world: World, sam: Staff, accepted: bool) -> None:
-    _three(world)
-    _begin(sam)
+    _three_players(world)
+    _start_reply(sam)
     sam.page.evaluate("token => { location.hash = `#token=${token}` }", world.token("staff:s2"))
     expect(sam.at("other-sign-in")).to_contain_text("s2")
     assert "token" not in sam.page.url
@@ -166,16 +164,16 @@ def test_a_link_with_another_persons_token_asks_first(world: World, sam: Staff, 
     if not accepted:
         sam.page.keyboard.type("it is yours")
         sam.page.keyboard.press("Enter")
-        wait_until(lambda: _answers(world) == [(4104, "s1", BEGUN + "it is yours")], 30)
+        wait_until(lambda: _stored_replies(world) == [(4104, "s1", DRAFT + "it is yours")], 30)
         sam.at("other-sign-in").get_by_role("button", name="Stay").click()
         expect(sam.at("other-sign-in")).to_have_count(0)
         return
     sam.at("other-sign-in").get_by_role("button", name="Sign in as s2").click()
     expect(sam.page.get_by_label("Sign out Sue")).to_be_visible()
-    sam.live().open(4104)
+    sam.wait_until_live().open(4104)
     expect(sam.at("reply")).to_have_value("")
     expect(sam.at("kept-for-others")).to_contain_text("1 draft of s1")
-    assert _answers(world) == []
+    assert _stored_replies(world) == []
 
 
 def test_a_link_opened_in_a_signed_in_tab_asks_too(world: World, sam: Staff) -> None:
@@ -185,13 +183,13 @@ def test_a_link_opened_in_a_signed_in_tab_asks_too(world: World, sam: Staff) -> 
     expect(sam.page.get_by_label("Sign out Sam")).to_be_visible()
 
 
-# Replies under way
+# Pending replies
 
 
-def test_signing_out_asks_about_a_reply_that_is_not_sent(world: World, sam: Staff) -> None:
-    _three(world)
+def test_signing_out_asks_about_an_unsent_reply(world: World, sam: Staff) -> None:
+    _three_players(world)
     sam.open(4104)
-    _later(sam)
+    _block_replies(sam)
     sam.answer("On its way")
     sam.at("sign-out").click()
     expect(sam.at("leaving")).to_contain_text("One reply is not sent yet")
@@ -201,16 +199,16 @@ def test_signing_out_asks_about_a_reply_that_is_not_sent(world: World, sam: Staf
     sam.at("leaving").get_by_role("button", name="Wait").click()
     sam.page.unroute(REPLY)
     expect(sam.at("sign-in")).to_be_visible()
-    assert _answers(world) == [(4104, "s1", "On its way")]
+    assert _stored_replies(world) == [(4104, "s1", "On its way")]
     assert sam.page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_reply_or_draft_that_is_given_up_at_the_sign_out_is_gone(world: World, sam: Staff) -> None:
-    _three(world)
+def test_replies_and_drafts_discarded_at_the_sign_out_are_deleted(world: World, sam: Staff) -> None:
+    _three_players(world)
     sam.open(1300)
     sam.at("reply").fill("A draft")
     sam.open(4104)
-    _later(sam)
+    _block_replies(sam)
     sam.answer("On its way")
     sam.at("sign-out").click()
     expect(sam.at("leaving")).to_contain_text("1 draft")
@@ -220,17 +218,15 @@ def test_a_reply_or_draft_that_is_given_up_at_the_sign_out_is_gone(world: World,
     sam.page.unroute(REPLY)
     sam.sign_in("staff:s1").open(1300)
     expect(sam.at("reply")).to_have_value("")
-    assert _answers(world) == []
+    assert _stored_replies(world) == []
 
 
-def test_a_kept_reply_is_sent_by_its_writer_alone_whoever_signs_in_meanwhile(
-    world: World, sam: Staff
-) -> None:
-    _three(world)
+def test_a_stored_reply_is_sent_only_by_its_author(world: World, sam: Staff) -> None:
+    _three_players(world)
     sam.open(1300)
     sam.at("reply").fill("A draft of Sam's")
     sam.open(4104)
-    tried = _later(sam)
+    attempts = _block_replies(sam)
     sam.answer("On its way")
     expect(sam.message("On its way")).to_be_visible()
     sam.at("sign-out").click()
@@ -240,7 +236,7 @@ def test_a_kept_reply_is_sent_by_its_writer_alone_whoever_signs_in_meanwhile(
     expect(sam.at("kept-for-others")).to_contain_text("1 reply and 1 draft of s1")
     expect(sam.message("On its way")).to_have_count(0)
     sam.answer("This is Sue")
-    wait_until(lambda: _answers(world) == [(4104, "s2", "This is Sue")], 30)
+    wait_until(lambda: _stored_replies(world) == [(4104, "s2", "This is Sue")], 30)
     sam.open(1300)
     expect(sam.at("reply")).to_have_value("")
     sam.at("sign-out").click()
@@ -248,27 +244,27 @@ def test_a_kept_reply_is_sent_by_its_writer_alone_whoever_signs_in_meanwhile(
     sent: list[Any] = []
     sam.page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/reply") else None)
     sam.sign_in("staff:s1")
-    wait_until(lambda: (4104, "s1", "On its way") in _answers(world), 30)
-    assert [one["id"] for one in sent] == [tried[0]["id"]]
-    assert len(_answers(world)) == 2
+    wait_until(lambda: (4104, "s1", "On its way") in _stored_replies(world), 30)
+    assert [reply["id"] for reply in sent] == [attempts[0]["id"]]
+    assert len(_stored_replies(world)) == 2
     sam.open(1300)
     expect(sam.at("reply")).to_have_value("A draft of Sam's")
 
 
 def _reload(sam: Staff, world: World) -> Staff:
     sam.page.reload()
-    return sam.live()
+    return sam.wait_until_live()
 
 
 def _crash(sam: Staff, world: World) -> Staff:
-    """The tab goes without a word; the browser opens it again with what the tab had kept."""
-    kept, url = sam.page.evaluate("JSON.stringify(sessionStorage)"), sam.page.url
+    """Close the tab without its events, and open it again with its sessionStorage."""
+    stored, url = sam.page.evaluate("JSON.stringify(sessionStorage)"), sam.page.url
     sam.page.close(run_before_unload=False)
     sam.page = sam.context.new_page()
     sam.page.goto(f"{world.console}/console/config.json")
-    sam.page.evaluate("kept => Object.assign(sessionStorage, JSON.parse(kept))", kept)
+    sam.page.evaluate("stored => Object.assign(sessionStorage, JSON.parse(stored))", stored)
     sam.page.goto(url)
-    return sam.live()
+    return sam.wait_until_live()
 
 
 def _expire(sam: Staff, world: World) -> Staff:
@@ -280,58 +276,58 @@ def _expire(sam: Staff, world: World) -> Staff:
     return sam.sign_in("staff:s1")
 
 
-@pytest.mark.parametrize("gone", [_reload, _crash, _expire], ids=["refresh", "crash", "expiry"])
-def test_a_reply_under_way_outlives_the_page(
-    world: World, sam: Staff, gone: Callable[[Staff, World], Staff]
+@pytest.mark.parametrize("interrupt", [_reload, _crash, _expire], ids=["refresh", "crash", "expiry"])
+def test_a_pending_reply_survives_the_page(
+    world: World, sam: Staff, interrupt: Callable[[Staff, World], Staff]
 ) -> None:
-    _three(world)
+    _three_players(world)
     sam.open(4104)
-    tried = _later(sam)
+    attempts = _block_replies(sam)
 
     def leave(dialog: Dialog) -> None:
         dialog.accept()
 
     sam.page.on("dialog", leave)
     sam.answer("On its way")
-    wait_until(lambda: tried, 30)
+    wait_until(lambda: attempts, 30)
     sam.page.unroute(REPLY)
-    # (Until the page is gone nothing gets through.)
+    # No reply is sent before the page is closed.
     sam.context.route(REPLY, lambda route: route.abort())
     sent: list[Any] = []
     sam.context.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/reply") else None)
-    gone(sam, world)
+    interrupt(sam, world)
     sam.context.unroute(REPLY)
     sam.open(4104)
-    wait_until(lambda: _answers(world) == [(4104, "s1", "On its way")], 60)
+    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 60)
     expect(sam.message("On its way")).to_have_count(1)
-    assert {one["id"] for one in sent} == {tried[0]["id"]}
+    assert {reply["id"] for reply in sent} == {attempts[0]["id"]}
     wait_until(lambda: "On its way" not in sam.page.evaluate("JSON.stringify(sessionStorage)"), 30)
 
 
-def test_nothing_of_a_session_goes_on_after_the_sign_out(world: World, join: Join) -> None:
+def test_no_request_is_made_after_the_sign_out(world: World, join: Join) -> None:
     sam = join(Staff)
     sam.page.clock.install()
     sam.enter()
-    _three(world)
+    _three_players(world)
     sam.open(4104)
-    _later(sam)
+    _block_replies(sam)
     sam.answer("On its way")
     expect(sam.message("On its way")).to_be_visible()
     sam.at("sign-out").click()
     sam.at("leaving").get_by_role("button", name="Keep").click()
     expect(sam.at("sign-in")).to_be_visible()
-    asked: list[str] = []
-    sam.page.on("request", lambda r: asked.append(r.url) if "/api/" in r.url else None)
-    sam.page.on("websocket", lambda ws: asked.append(ws.url))
+    requests: list[str] = []
+    sam.page.on("request", lambda r: requests.append(r.url) if "/api/" in r.url else None)
+    sam.page.on("websocket", lambda ws: requests.append(ws.url))
     sam.page.clock.run_for(120_000)
-    assert asked == []
+    assert requests == []
 
 
-# A reply that fails elsewhere
+# Replies that fail in another conversation
 
 
-def test_a_reply_that_fails_in_another_conversation_is_told(world: World, sam: Staff) -> None:
-    _three(world)
+def test_a_failed_reply_in_another_conversation_is_reported(world: World, sam: Staff) -> None:
+    _three_players(world)
     sam.open(4104)
     held: list[Route] = []
     sam.page.route(REPLY, lambda route: held.extend([route]))
@@ -350,19 +346,19 @@ def test_a_reply_that_fails_in_another_conversation_is_told(world: World, sam: S
     expect(sam.message("On its way")).to_have_attribute("data-state", "failed")
     sam.page.unroute(REPLY)
     sam.at("retry").click()
-    wait_until(lambda: _answers(world) == [(4104, "s1", "On its way")], 30)
+    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)
     expect(sam.at("unsent-count")).to_have_count(0)
     assert "not sent" not in sam.page.title()
-    kept = json.loads(sam.page.evaluate("JSON.stringify(sessionStorage)"))
-    assert not any("On its way" in value for value in kept.values())
+    stored = json.loads(sam.page.evaluate("JSON.stringify(sessionStorage)"))
+    assert not any("On its way" in value for value in stored.values())
 
 
-def test_a_reply_that_got_no_answer_is_tried_again_by_itself(world: World, join: Join) -> None:
-    """Also while the socket stays up: nothing tells the page that the reply's way is free again."""
+def test_a_reply_without_a_response_is_reattempts_automatically(world: World, join: Join) -> None:
+    """The socket stays connected, so no event tells the page when to retry."""
     sam = join(Staff)
     sam.page.clock.install()
     sam.enter()
-    _three(world)
+    _three_players(world)
     sam.open(4104)
     sam.page.route(REPLY, lambda route: route.fulfill(status=503, json={"code": "away", "error": "the database is away"}))  # fmt: skip
     sam.answer("On its way")
@@ -372,4 +368,4 @@ def test_a_reply_that_got_no_answer_is_tried_again_by_itself(world: World, join:
     expect(sam.message("On its way")).to_contain_text("kept")
     sam.page.unroute(REPLY)
     sam.page.clock.run_for(31_000)
-    wait_until(lambda: _answers(world) == [(4104, "s1", "On its way")], 30)
+    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)

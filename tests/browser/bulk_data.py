@@ -1,4 +1,4 @@
-"""Many sessions and long conversations, written past the triggers: history, which nobody is told of."""
+"""Insert many sessions and messages with the triggers disabled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ insert into gre_chat_messages (session_id, seq, player_id, player_name, sender, 
 """
 
 
-def fill(world: World) -> None:
-    """5,000 open sessions; that of player 1 has 10,000 messages."""
+def insert_bulk_data(world: World) -> None:
+    """Insert 5,000 open sessions; that of player 1 has 10,000 messages."""
     with world.db() as conn, conn.transaction():
         for table in _TABLES:
             conn.execute(f"alter table {table} disable trigger user".encode())
