@@ -1,13 +1,13 @@
-// A portal's back end: the service key, which no browser ever sees.
+// A portal's back end, with the service key.
 import { createClient } from '@supabase/supabase-js'
-import { brief, serve } from './steps.mjs'
+import { pickResult, serve } from './steps.mjs'
 
 const supabase = createClient(process.env.SUPABASE_URL, process.env.SUPABASE_SERVICE_KEY, {
   auth: { persistSession: false, autoRefreshToken: false },
 })
 
 await serve({
-  push: async ({ row }) => brief(await supabase.from('push_notifications').insert(row).select().single()),
-  pushed: async ({ id }) => brief(await supabase.from('push_notifications').select('*').eq('id', id).single()),
-  insert: async ({ rows }) => brief(await supabase.from('gre_chat_messages').insert(rows).select()),
+  push: async ({ row }) => pickResult(await supabase.from('push_notifications').insert(row).select().single()),
+  pushed: async ({ id }) => pickResult(await supabase.from('push_notifications').select('*').eq('id', id).single()),
+  insert: async ({ rows }) => pickResult(await supabase.from('gre_chat_messages').insert(rows).select()),
 })

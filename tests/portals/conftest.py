@@ -1,4 +1,4 @@
-"""`gre-bridge dev` for the portals: the stack and the daemon as a portal developer runs them."""
+"""Fixtures: `gre-bridge dev` for the portals, and the snippets of docs/portals.md."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def guide() -> Guide:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """The stack with its daemon, both processes of their own."""
+    """The running `gre-bridge dev`."""
     folder = tmp_path_factory.mktemp("portals")
     env_file, log = folder / "env", folder / "log"
     command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]

@@ -1,6 +1,6 @@
-"""Portals as processes, and the world they live in: `gre-bridge dev` with its daemon, tokens, what the sinks got.
+"""Run portals as processes against `gre-bridge dev`, with tokens and the events that the sinks received.
 
-Whatever a test waits for has a bound. What the portals do is in their own files.
+Every wait has a bound. The portals themselves are in the other files of this directory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support import npm
 
 HERE = Path(__file__).parent
 WITHIN = 20.0
-"""Seconds that anything may take on a loaded machine."""
+"""Seconds: the bound for each wait, on a loaded machine."""
 NODE = (20, 0)
 """The oldest Node.js that supabase-js 2.109 supports."""
 PUBLIC = (
@@ -35,28 +35,28 @@ PUBLIC = (
     "PUSHER_PORT",
     "PUSHER_AUTH_URL",
 )
-"""What a page may know."""
+"""The environment variables that a browser may know."""
 Json = dict[str, Any]
 Guide = dict[tuple[str, str], str]
 """The code of each snippet of docs/portals.md, by language and name."""
 
 
 def node_modules() -> Path:
-    """The installed JavaScript packages of this folder."""
+    """Install the JavaScript packages of this directory once, and return their path."""
     return npm.node_modules(HERE, NODE)
 
 
-def wait_for(what: Callable[[], Any], why: str, within: float = WITHIN) -> Any:
-    """What `what` returns as soon as that is true; fails with `why` after `within` seconds."""
+def wait_for(condition: Callable[[], Any], message: str, within: float = WITHIN) -> Any:
+    """Call `condition` until its result is true, and return that; fail with `message` after `within` seconds."""
     deadline = time.monotonic() + within
-    while not (found := what()):
-        assert time.monotonic() < deadline, why
+    while not (result := condition()):
+        assert time.monotonic() < deadline, message
         time.sleep(0.01)
-    return found
+    return result
 
 
 class Portal:
-    """A running portal: ask it for steps, look at what it heard."""
+    """A running portal: it executes steps and collects events."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
         self.name = Path(command[-1]).name
@@ -93,31 +93,33 @@ class Portal:
             assert lines or self._process.poll() is None, f"{self.name} ended: {''.join(self._errors)}"
             return lines
 
-        return wait_for(found, f"{self.name} did not say {key!r}")[0]
+        return wait_for(found, f"{self.name} did not print {key!r}")[0]
 
-    def ask(self, step: str, **options: Any) -> Any:
-        """Do a step; its answer."""
+    def call(self, step: str, **options: Any) -> Any:
+        """Execute a step; return its result."""
         assert self._process.stdin
         before = len(self.lines)
         print(json.dumps({"step": step, **options}), file=self._process.stdin, flush=True)
         return self.line("answer", before)
 
-    def heard(self, from_: str, **like: Any) -> list[Json]:
-        """What it heard so far from a channel, where the data has these values."""
+    def events(self, from_: str, **like: Any) -> list[Json]:
+        """The events of a channel so far whose data has these values."""
         lines = [line for line in self.lines if line.get("from") == from_]
         return [line for line in lines if like.items() <= line["data"].items()]
 
-    def hears(self, count: int, from_: str, **like: Any) -> list[Json]:
-        """The first `count` of them, once they are there."""
+    def wait_for_events(self, count: int, from_: str, **like: Any) -> list[Json]:
+        """Wait for `count` such events, and return them."""
         return list(
             wait_for(
-                lambda: self.heard(from_, **like)[:count] if len(self.heard(from_, **like)) >= count else [],
-                f"{self.name} heard {self.heard(from_, **like)}, not {count} from {from_} with {like}",
+                lambda: (
+                    self.events(from_, **like)[:count] if len(self.events(from_, **like)) >= count else []
+                ),
+                f"{self.name} received {self.events(from_, **like)}, not {count} from {from_} with {like}",
             )
         )
 
     def end(self) -> int:
-        """Close its input, wait, and say how it ended."""
+        """Close the portal's input, wait for its end, and return its exit status."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
@@ -135,7 +137,7 @@ class Portal:
 
 @dataclass(repr=False)
 class World:
-    """The stack with its daemon, and the portals that were opened in it."""
+    """The stack with its daemon, and the open portals."""
 
     env: dict[str, str]
     keys: Keys
@@ -144,28 +146,28 @@ class World:
 
     @property
     def url(self) -> str:
-        """Where the stack is."""
+        """The stack's address."""
         return self.env["GRE_DEV_STACK"]
 
     def new_player(self) -> int:
-        """The id of a player that never wrote."""
+        """A new player's id."""
         self._players += 1
         return self._players
 
     def player(self, player_id: int, script: str = "player.mjs") -> Portal:
-        """The portal of a player who is signed in."""
+        """Start the portal of a signed-in player."""
         return self.page(script, USER_TOKEN=self.keys.user_token("player", player_id=player_id))
 
     def staff(self, staff_id: str = "s1") -> Portal:
-        """The portal of somebody of the staff."""
+        """Start the portal of a signed-in staff member."""
         return self.page("staff.mjs", USER_TOKEN=self.keys.user_token("staff", staff_id=staff_id))
 
     def page(self, script: str | Path, **more: str) -> Portal:
-        """Start a script that knows what a browser may know, and `more`."""
+        """Start a script with the environment that a browser may know, and `more`."""
         return self._open(script, {name: self.env[name] for name in PUBLIC} | more)
 
     def backend(self, script: str | Path = "backend.mjs", **more: str) -> Portal:
-        """Start a script that knows the secrets too."""
+        """Start a script with the whole environment, secrets included."""
         return self._open(script, self.env | more)
 
     def _open(self, script: str | Path, env: dict[str, str]) -> Portal:
@@ -178,13 +180,13 @@ class World:
         return self.portals[-1]
 
     def received(self, sink: str) -> list[Json]:
-        """Every event that a sink took so far."""
+        """All events that a sink has received."""
         answer = httpx.get(
             f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000}, timeout=20
         )
         return list(answer.json()["items"])
 
     def close_portals(self) -> None:
-        """End what the last test opened."""
+        """End all open portals."""
         while self.portals:
             self.portals.pop().end()

@@ -1,7 +1,7 @@
-// A player's portal: writes to Supabase with the player's own token, listens to its private channel and to its own rows.
+// A player's portal: writes to Supabase with the player's token, subscribes to its private channel and its own rows.
 import { createClient } from '@supabase/supabase-js'
 import Pusher from 'pusher-js'
-import { brief, listen, serve, watch } from './steps.mjs'
+import { pickResult, listen, serve, watch } from './steps.mjs'
 
 const env = process.env
 const supabase = createClient(env.SUPABASE_URL, env.SUPABASE_ANON_KEY, {
@@ -23,18 +23,18 @@ const pusher = new Pusher(env.PUSHER_KEY, {
 const messages = () => supabase.from('gre_chat_messages')
 
 await serve({
-  insert: async ({ rows }) => brief(await messages().insert(rows)),
-  insertAndSelect: async ({ rows }) => brief(await messages().insert(rows).select()),
-  send: async ({ row }) => brief(await messages().upsert(row, { onConflict: 'id', ignoreDuplicates: true })),
-  history: async ({ player }) => brief(await messages().select('*').eq('player_id', player).order('seq')),
-  everything: async () => brief(await messages().select('id')),
-  rewrite: async ({ id, message }) => brief(await messages().update({ message }).eq('id', id).select()),
+  insert: async ({ rows }) => pickResult(await messages().insert(rows)),
+  insertAndSelect: async ({ rows }) => pickResult(await messages().insert(rows).select()),
+  send: async ({ row }) => pickResult(await messages().upsert(row, { onConflict: 'id', ignoreDuplicates: true })),
+  history: async ({ player }) => pickResult(await messages().select('*').eq('player_id', player).order('seq')),
+  everything: async () => pickResult(await messages().select('id')),
+  rewrite: async ({ id, message }) => pickResult(await messages().update({ message }).eq('id', id).select()),
   closeSession: async ({ id }) =>
-    brief(await supabase.from('gre_chat_sessions').update({ status: 'closed' }).eq('id', id).select()),
-  setOnline: async (row) => brief(await supabase.from('gre_online_status').upsert(row)),
+    pickResult(await supabase.from('gre_chat_sessions').update({ status: 'closed' }).eq('id', id).select()),
+  setOnline: async (row) => pickResult(await supabase.from('gre_online_status').upsert(row)),
   whoIsOnline: async () =>
-    brief(await supabase.from('gre_online_status').select('display_name, status').eq('status', 'online')),
-  whoami: async () => brief(await supabase.rpc('gre_whoami')),
+    pickResult(await supabase.from('gre_online_status').select('display_name, status').eq('status', 'online')),
+  whoami: async () => pickResult(await supabase.rpc('gre_whoami')),
   listen: ({ channel }) => listen(pusher, channel),
   watch: ({ filter }) => watch(supabase, 'gre_chat_messages', filter),
 })

@@ -1,4 +1,4 @@
-"""A player's portal in Python: the steps of player.mjs that a bot or an app's back end needs, with supabase-py."""
+"""A player's portal with supabase-py: the steps of player.mjs that a bot needs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-// The staff portal as it exists: Pusher set up the documented way, the documented SQL queries, replies as rows.
+// A staff portal: Pusher set up as documented, the documented queries, replies inserted as rows.
 import { createClient } from '@supabase/supabase-js'
 import Pusher from 'pusher-js'
-import { brief, hear, listen, serve } from './steps.mjs'
+import { pickResult, reportEvent, listen, serve } from './steps.mjs'
 
 const env = process.env
 const supabase = createClient(env.SUPABASE_URL, env.SUPABASE_ANON_KEY, {
@@ -33,12 +33,12 @@ await serve({
   open: () =>
     new Promise((resolve) => {
       const channel = pusher.subscribe('staff-portal')
-      channel.bind('new-player-message', (data) => hear('staff-portal', 'new-player-message', data))
+      channel.bind('new-player-message', (data) => reportEvent('staff-portal', 'new-player-message', data))
       channel.bind('pusher:subscription_succeeded', () => resolve('subscribed'))
     }),
   listen: ({ channel }) => listen(signedIn, channel),
   openSessions: async () =>
-    brief(
+    pickResult(
       await supabase
         .from('gre_chat_sessions')
         .select('*')
@@ -46,7 +46,7 @@ await serve({
         .order('last_message_at', { ascending: false }),
     ),
   messages: async ({ session, by = 'seq' }) =>
-    brief(
+    pickResult(
       await supabase
         .from('gre_chat_messages')
         .select('*')
@@ -54,18 +54,18 @@ await serve({
         .order(by, { ascending: true }),
     ),
   sessionsWithMessages: async ({ player }) =>
-    brief(
+    pickResult(
       await supabase
         .from('gre_chat_sessions')
         .select('*, gre_chat_messages(*)')
         .eq('player_id', player)
         .order('seq', { referencedTable: 'gre_chat_messages' }),
     ),
-  reply: async ({ row }) => brief(await supabase.from('gre_chat_messages').insert(row).select().single()),
+  reply: async ({ row }) => pickResult(await supabase.from('gre_chat_messages').insert(row).select().single()),
   setStatus: async ({ session, status }) =>
-    brief(await supabase.from('gre_chat_sessions').update({ status }).eq('id', session).select().single()),
+    pickResult(await supabase.from('gre_chat_sessions').update({ status }).eq('id', session).select().single()),
   assign: async ({ session, staff }) =>
-    brief(await supabase.from('gre_chat_sessions').update({ assigned_staff_id: staff }).eq('id', session)),
-  setOnline: async (row) => brief(await supabase.from('gre_online_status').upsert(row).select().single()),
-  online: async () => brief(await supabase.from('gre_online_status').select('*')),
+    pickResult(await supabase.from('gre_chat_sessions').update({ assigned_staff_id: staff }).eq('id', session)),
+  setOnline: async (row) => pickResult(await supabase.from('gre_online_status').upsert(row).select().single()),
+  online: async () => pickResult(await supabase.from('gre_online_status').select('*')),
 })

@@ -1,32 +1,32 @@
-// What the portals of this folder share: a line of JSON on standard input names a step, its answer is a line on standard
-// output; what a subscription hears is a line of its own. No knowledge of the chat belongs here.
+// Shared code of these portals: each line of JSON on standard input names a step; its result is a line on standard
+// output. Each event of a subscription is a line too. This module does not know the chat.
 import { createInterface } from 'node:readline'
 import ws from 'ws'
 
-globalThis.WebSocket ??= ws // browsers, and node from 22 on, have one
+globalThis.WebSocket ??= ws // browsers, and Node.js from 22 on, have WebSocket
 
-export const say = (line) => console.log(JSON.stringify(line))
-export const hear = (from, event, data) => say({ from, event, data })
+export const writeLine = (line) => console.log(JSON.stringify(line))
+export const reportEvent = (from, event, data) => writeLine({ from, event, data })
 
-// supabase-js answers with more than a portal looks at.
-export const brief = ({ data, error, status }) => ({ data, error, status })
+// supabase-js returns more fields than the tests need.
+export const pickResult = ({ data, error, status }) => ({ data, error, status })
 
-// Binds every event of a Pusher channel; resolves when the subscription stands or was refused.
+// Report every event of a Pusher channel; resolve when the subscription succeeded or failed.
 export const listen = (pusher, name) =>
   new Promise((resolve) => {
     const channel = pusher.subscribe(name)
     channel.bind('pusher:subscription_succeeded', () => resolve('subscribed'))
     channel.bind('pusher:subscription_error', (error) => resolve(error))
-    channel.bind_global((event, data) => event.startsWith('pusher:') || hear(name, event, data))
+    channel.bind_global((event, data) => event.startsWith('pusher:') || reportEvent(name, event, data))
   })
 
-// Subscribes to a table's changes; resolves when they flow: that is after SUBSCRIBED, when the system message comes.
+// Subscribe to a table's changes; resolve when Realtime sends them: at the system message, which follows SUBSCRIBED.
 export const watch = (supabase, table, filter) =>
   new Promise((resolve) => {
     supabase
       .channel(`watch-${table}`)
       .on('postgres_changes', { event: 'INSERT', schema: 'public', table, filter }, (change) =>
-        hear('postgres_changes', change.eventType, change.new),
+        reportEvent('postgres_changes', change.eventType, change.new),
       )
       .on('system', {}, (message) => resolve(message.message))
       .subscribe((state, error) => error && resolve(`${state} ${error}`))
@@ -35,7 +35,7 @@ export const watch = (supabase, table, filter) =>
 export const serve = async (steps) => {
   for await (const line of createInterface({ input: process.stdin })) {
     const { step, ...options } = JSON.parse(line)
-    say({ answer: (await steps[step](options)) ?? null })
+    writeLine({ answer: (await steps[step](options)) ?? null })
   }
   process.exit(0)
 }

@@ -1,4 +1,4 @@
-"""docs/portals.md does what it says: each of its snippets is run as it stands there."""
+"""Every snippet of docs/portals.md runs unchanged and does what the guide says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
 from tests.portals.test_samples import SAMPLES
 
-# What a page has around a snippet: the values in capitals, its own functions, an end.
+# The code around a snippet: its constants, the functions that it calls, and the end.
 JS_BEFORE = """
 import ws from 'ws'
 globalThis.WebSocket ??= ws
@@ -56,18 +56,18 @@ asyncio.run(main())
 Program = tuple[str, ...]
 Start = Callable[..., Portal]
 RUN: set[tuple[str, str]] = {("js", "settings")}
-"""The snippets that are run here; tests/portals/test_samples.py runs those that receive."""
+"""The snippets that run here; test_samples.py runs those that receive."""
 
 
 def by(*programs: Program) -> pytest.MarkDecorator:
-    """Run the test once with each of these programs: a language, and the snippets that make it up."""
+    """Run the test once with each of these programs: a language and the names of its snippets."""
     RUN.update((language, name) for language, *names in programs for name in names)
     return pytest.mark.parametrize("program", programs, ids=[program[0] for program in programs])
 
 
 @pytest.fixture
 def start(world: World, guide: Guide, tmp_path: Path) -> Start:
-    """Start a program and wait until it has done everything but listen."""
+    """Start a program and wait until only its subscriptions are left."""
 
     def start(program: Program, *, role: str = "player", player: int = 0, **env: Any) -> Portal:
         language, *names = program
@@ -99,7 +99,7 @@ def start(world: World, guide: Guide, tmp_path: Path) -> Start:
 
 @pytest.fixture
 def rest(stack: World) -> Iterator[Callable[..., Any]]:
-    """What others do meanwhile: a request to PostgREST with the service key; its rows."""
+    """Send a request to PostgREST with the service key; return the rows."""
     key = stack.env["SUPABASE_SERVICE_KEY"]
     headers = {"apikey": key, "Authorization": f"Bearer {key}", "Prefer": "return=representation"}
     with httpx.Client(base_url=f"{stack.url}/rest/v1", headers=headers, timeout=20) as client:
@@ -114,7 +114,7 @@ def rest(stack: World) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def send(rest: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """Insert one message; the stored row."""
+    """Insert one message; return the stored row."""
 
     def send(player: int, message: str, sender: str = "player") -> dict[str, Any]:
         row = {"player_id": player, "sender": sender, "sender_name": "Asha", "message": message}
@@ -125,13 +125,13 @@ def send(rest: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 def shown(portal: Portal, count: int) -> list[Any]:
-    """The first `count` things that the page showed."""
+    """Wait for the first `count` values that the page showed."""
 
     def found() -> list[Any]:
         return [line["shown"] for line in portal.lines if "shown" in line]
 
     return list(
-        wait_for(lambda: found()[:count] if len(found()) >= count else [], f"it showed only {found()}")
+        wait_for(lambda: found()[:count] if len(found()) >= count else [], f"the page showed only {found()}")
     )
 
 
@@ -155,7 +155,7 @@ def test_a_player_sends(world: World, start: Start, rest: Any, program: Program)
 
 
 @by(("js", "page: set up", "player: send and read back"))
-def test_a_player_reads_back_what_it_sent(world: World, start: Start, rest: Any, program: Program) -> None:
+def test_a_player_reads_its_sent_message(world: World, start: Start, rest: Any, program: Program) -> None:
     id_ = world.new_player()
     portal = start(program, player=id_)
     (row,) = stored(rest, id_)
@@ -163,7 +163,7 @@ def test_a_player_reads_back_what_it_sent(world: World, start: Start, rest: Any,
 
 
 @by(("js", "page: set up", "player: send safely and read back"))
-def test_a_player_reads_back_what_a_repeat_stored(
+def test_a_player_reads_the_message_that_a_repeat_stored(
     world: World, start: Start, rest: Any, program: Program
 ) -> None:
     id_ = world.new_player()
@@ -184,7 +184,7 @@ def test_a_player_sees_its_history_in_order(world: World, start: Start, send: An
     assert [row["seq"] for (row,) in shown(portal, 3)] == [1, 2, 3]
 
 
-def test_the_bridge_signs_for_whom_the_database_knows(world: World) -> None:
+def test_the_bridge_authorizes_users_that_the_database_knows(world: World) -> None:
     def status(token: str, channel: str, socket: str = "1.2") -> int:
         form, headers = {"socket_id": socket, "channel_name": channel}, {"Authorization": f"Bearer {token}"}
         return httpx.post(world.env["PUSHER_AUTH_URL"], data=form, headers=headers, timeout=20).status_code
@@ -214,7 +214,9 @@ def test_staff_receive(world: World, start: Start, send: Any, program: Program) 
 
 
 @by(("js", "page: set up", "staff: receive what colleagues do"))
-def test_staff_receive_what_colleagues_do(world: World, start: Start, send: Any, program: Program) -> None:
+def test_staff_receive_the_actions_of_colleagues(
+    world: World, start: Start, send: Any, program: Program
+) -> None:
     id_ = world.new_player()
     portal = start(program, role="staff")
     send(id_, "Welcome", sender="staff")
@@ -249,7 +251,7 @@ def test_staff_read_a_conversation(world: World, start: Start, send: Any, progra
 
 
 @by(("js", "page: set up", "staff: say that I am online, and see who is"))
-def test_staff_say_that_they_are_online(world: World, start: Start, program: Program) -> None:
+def test_staff_set_their_online_status(world: World, start: Start, program: Program) -> None:
     ((colleague,),) = shown(start(program, role="staff"), 1)
     assert (colleague["staff_id"], colleague["display_name"], colleague["status"]) == ("s1", "Sam", "online")
 
@@ -295,7 +297,7 @@ def test_each_side_marks_as_read(
 
 
 @by(("js", "page: set up", "player: show what staff have read"))
-def test_a_player_sees_what_staff_have_read(world: World, start: Start, send: Any, program: Program) -> None:
+def test_a_player_sees_read_marks_of_staff(world: World, start: Start, send: Any, program: Program) -> None:
     id_ = world.new_player()
     session = send(id_, "Hello")["session_id"]
     portal = start(program, player=id_)
@@ -309,7 +311,7 @@ def test_a_player_sees_what_staff_have_read(world: World, start: Start, send: An
 
 
 @by(("js", "page: set up", "player or staff: who am I"))
-def test_a_page_asks_who_it_is_and_whether_chat_is_on(
+def test_a_page_reads_its_identity_and_whether_chat_is_enabled(
     world: World, start: Start, rest: Any, program: Program
 ) -> None:
     id_ = world.new_player()
@@ -328,7 +330,7 @@ def test_a_back_end_sends_a_system_message(world: World, start: Start, rest: Any
 
 
 @by(("js", "back end: set up", "back end: send a notice to many players"))
-def test_a_notice_leaves_no_open_sessions_behind(
+def test_a_system_message_leaves_no_open_session(
     world: World, start: Start, send: Any, rest: Any, program: Program
 ) -> None:
     talking, *others = ids = [world.new_player() for _ in range(103)]

@@ -1,6 +1,7 @@
-"""The documented pages that receive lose nothing, show nothing twice and show it in order, whatever breaks.
+"""The documented pages show each message once and in order during outages.
 
-Each is run as it stands in docs/portals.md and docs/websocket.md, while a player's other device and staff write.
+The pages are the unchanged snippets of docs/portals.md and docs/websocket.md. Meanwhile the player's other device and
+staff write.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ REALTIME = ("js", "player: receive through Supabase Realtime")
 REALTIME_PY = ("python", "player: receive through Supabase Realtime")
 SEND = ("js", "player: send until it is stored")
 SAMPLES = {ORDER, PUSHER, REALTIME, REALTIME_PY, SEND}
-"""The snippets of docs/portals.md that are run here."""
+"""The snippets of docs/portals.md that run here."""
 SOCKET_GUIDE = Path(__file__).parents[2] / "docs" / "websocket.md"
 _AUTH_PATH = "/api/pusher/auth"
 
@@ -51,9 +52,9 @@ const freshToken = async () => token
 JS_AFTER = """
 say({ done: true })
 for await (const line of createInterface({ input: process.stdin })) {
-  const asked = JSON.parse(line)
-  if (asked.token) token = asked.token
-  if (asked.send) void send(asked.send)
+  const command = JSON.parse(line)
+  if (command.token) token = command.token
+  if (command.send) void send(command.send)
   say({ answer: null })
 }
 process.exit(0)
@@ -79,19 +80,19 @@ asyncio.run(main())
 
 
 class AuthProxy:
-    """A portal's own server before the bridge's Pusher authorization: slow, or out of order, when told to be."""
+    """A portal's server in front of the bridge's Pusher authorization, with a delay or error responses on request."""
 
     def __init__(self, bridge: str) -> None:
         self.delay = 0.0
         self.refusals: list[int] = []
-        """Statuses of the next answers."""
-        self.asked = 0
+        """Statuses of the next responses."""
+        self.requests = 0
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                proxy.asked += 1
+                proxy.requests += 1
                 time.sleep(proxy.delay)
                 status, content = proxy.answer(bridge, dict(self.headers), body)
                 with contextlib.suppress(OSError):
@@ -110,10 +111,12 @@ class AuthProxy:
     def answer(self, bridge: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
         if self.refusals:
             return self.refusals.pop(0), b'{"error":"not now"}'
-        kept = {name: value for name, value in headers.items() if name in ("Authorization", "Content-Type")}
+        forwarded = {
+            name: value for name, value in headers.items() if name in ("Authorization", "Content-Type")
+        }
         try:
             answer = httpx.post(
-                f"{bridge}{_AUTH_PATH}", content=body, headers=kept, timeout=20, trust_env=False
+                f"{bridge}{_AUTH_PATH}", content=body, headers=forwarded, timeout=20, trust_env=False
             )
         except httpx.HTTPError:
             return 502, b'{"error":"bad gateway"}'
@@ -125,8 +128,8 @@ class AuthProxy:
 
 
 @dataclass
-class Place:
-    """A stack, a daemon that may be restarted, and the portal's server between page and daemon."""
+class SampleStack:
+    """A stack, a restartable daemon, and the portal's server between page and daemon."""
 
     stack: StackProcess
     worker: Worker
@@ -137,12 +140,10 @@ class Place:
     written: int = 0
     page: Portal | None = None
     player: int = 0
-    said: list[str] = field(default_factory=list)
 
     def open(self, *names: tuple[str, str], socket_page: bool = False, **token: Any) -> Portal:
         """Open a page made of these snippets, for a new player who has written before."""
         self.player = self.world.new_player()
-        self.said = []
         self.write("player", "staff")
         env = {"PLAYER_ID": str(self.player), "WS_URL": f"{self.worker.url.replace('http', 'ws')}/ws"}
         env["USER_TOKEN"] = self.token(**token)
@@ -162,7 +163,7 @@ class Place:
             script.write_text("".join([JS_BEFORE, *codes, JS_AFTER]))
         self.page = self.world.page(script, **env)
         self.page.line("done")
-        self.sees_all()
+        self.wait_until_all_shown()
         return self.page
 
     def token(self, **options: Any) -> str:
@@ -181,7 +182,7 @@ class Place:
             conn.execute("update gre_chat_sessions set status = 'closed' where player_id = %s", [self.player])
 
     def stored(self) -> dict[str, list[str]]:
-        """Every session's messages in order."""
+        """The stored messages of each session, in order."""
         with self.stack.db() as conn:
             rows = conn.execute(
                 "select session_id::text as session, message from gre_chat_messages where player_id = %s order by session_id, seq",
@@ -192,8 +193,8 @@ class Place:
             found.setdefault(row["session"], []).append(row["message"])
         return found
 
-    def mine(self) -> list[str]:
-        """What the page itself has written, in order."""
+    def sent_by_page(self) -> list[str]:
+        """The stored messages that the page has sent, in order."""
         return [text for texts in self.stored().values() for text in texts if text.startswith("mine")]
 
     def shown(self) -> dict[str, list[str]]:
@@ -204,8 +205,8 @@ class Place:
                 found.setdefault(line["shown"]["session_id"], []).append(line["shown"]["message"])
         return found
 
-    def sees_all(self, within: float = 60.0) -> None:
-        """The page has shown what is stored: all of it, once, in order."""
+    def wait_until_all_shown(self, within: float = 60.0) -> None:
+        """Wait until the page shows all stored messages, each once and in order."""
         wait_for(
             lambda: sum(map(len, self.shown().values())) >= sum(map(len, self.stored().values())),
             f"the page shows {self.shown()} of {self.stored()}",
@@ -213,13 +214,13 @@ class Place:
         )
         assert self.shown() == self.stored()
 
-    def hears(self) -> None:
-        """The page is told of what is written now; nothing of it comes twice."""
+    def assert_live(self) -> None:
+        """Assert that the page shows new messages, each once."""
         self.write("staff", "player", "staff")
-        self.sees_all()
+        self.wait_until_all_shown()
 
     def restart(self) -> None:
-        """The daemon dies; meanwhile both write; it comes back."""
+        """Kill the daemon, write messages, and start it again."""
         self.worker.kill()
         self.write("staff", "player", "staff")
         self.worker.start()
@@ -234,7 +235,7 @@ def _socket_page() -> str:
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory, guide: Guide) -> Iterator[Place]:
+def sample_stack(tmp_path_factory: pytest.TempPathFactory, guide: Guide) -> Iterator[SampleStack]:
     folder = tmp_path_factory.mktemp("samples")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -242,89 +243,89 @@ def ground(tmp_path_factory: pytest.TempPathFactory, guide: Guide) -> Iterator[P
     with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
         auth = AuthProxy(f"http://127.0.0.1:{port}")
         env = {"GRE_DEV_STACK": stack.url, **stack.env, "PUSHER_AUTH_URL": auth.url}
-        yield Place(stack, worker, auth, World(env=env, keys=stack.keys), guide, folder)
+        yield SampleStack(stack, worker, auth, World(env=env, keys=stack.keys), guide, folder)
         auth.close()
 
 
 @pytest.fixture
-def place(ground: Place) -> Iterator[Place]:
-    ground.auth.delay, ground.auth.refusals = 0.0, []
-    yield ground
-    ground.world.close_portals()
-    ground.stack.http.delete("/__stack/faults").raise_for_status()
+def samples(sample_stack: SampleStack) -> Iterator[SampleStack]:
+    sample_stack.auth.delay, sample_stack.auth.refusals = 0.0, []
+    yield sample_stack
+    sample_stack.world.close_portals()
+    sample_stack.stack.http.delete("/__stack/faults").raise_for_status()
 
 
-def _drop_pusher(place: Place) -> None:
-    place.stack.fault("pusher", {"action": "drop_sockets"})
+def _drop_pusher(samples: SampleStack) -> None:
+    samples.stack.fault("pusher", {"action": "drop_sockets"})
 
 
 # Pusher
 
 
-def test_the_pusher_page_misses_nothing_while_its_subscription_is_slow(place: Place) -> None:
-    """Between `connected` and `subscription_succeeded` nothing is heard: what is read before is too early."""
-    place.auth.delay = 3.0
-    place.open(ORDER, PUSHER)
-    asked = place.auth.asked
-    _drop_pusher(place)
-    wait_for(lambda: place.auth.asked > asked, "the page did not come back")
-    place.write("staff", "player", "staff")
-    place.sees_all()
-    place.auth.delay = 0.0
-    place.hears()
+def test_the_pusher_page_shows_messages_during_a_slow_subscription(samples: SampleStack) -> None:
+    """No event arrives between `connected` and `subscription_succeeded`, so the page must read after the latter."""
+    samples.auth.delay = 3.0
+    samples.open(ORDER, PUSHER)
+    before = samples.auth.requests
+    _drop_pusher(samples)
+    wait_for(lambda: samples.auth.requests > before, "the page did not subscribe again")
+    samples.write("staff", "player", "staff")
+    samples.wait_until_all_shown()
+    samples.auth.delay = 0.0
+    samples.assert_live()
 
 
 @pytest.mark.parametrize("status", [503, 429, 403])
-def test_the_pusher_page_asks_again_where_its_subscription_was_refused(place: Place, status: int) -> None:
-    page = place.open(ORDER, PUSHER)
-    place.auth.refusals = [status] * 3
-    _drop_pusher(place)
-    wait_for(lambda: not place.auth.refusals, "the page gave up", 30)
-    place.write("staff", "player")
-    place.sees_all()
-    # It hears again, and does not merely look: a bell rings for what comes.
-    place.hears()
+def test_the_pusher_page_retries_a_failed_subscription(samples: SampleStack, status: int) -> None:
+    page = samples.open(ORDER, PUSHER)
+    samples.auth.refusals = [status] * 3
+    _drop_pusher(samples)
+    wait_for(lambda: not samples.auth.refusals, "the page gave up", 30)
+    samples.write("staff", "player")
+    samples.wait_until_all_shown()
+    # The subscription works again: only a received event calls `ring`.
+    samples.assert_live()
     before = len(page.lines)
-    place.write("staff")
+    samples.write("staff")
     page.line("rang", before)
 
 
-def test_the_pusher_page_shows_what_came_while_it_or_the_daemon_was_away(place: Place) -> None:
-    place.open(ORDER, PUSHER)
-    place.hears()
+def test_the_pusher_page_shows_messages_from_an_outage_of_pusher_or_the_daemon(samples: SampleStack) -> None:
+    samples.open(ORDER, PUSHER)
+    samples.assert_live()
     for _ in range(3):
-        place.write("player", "staff")
-        _drop_pusher(place)
-        place.write("staff", "player")
-        place.sees_all()
-    place.restart()
-    place.sees_all()
-    place.stack.fault("realtime", {"action": "close_all"})
-    place.hears()
-    place.close_session()
-    _drop_pusher(place)
-    place.write("player", "staff")
-    place.sees_all()
-    place.hears()
+        samples.write("player", "staff")
+        _drop_pusher(samples)
+        samples.write("staff", "player")
+        samples.wait_until_all_shown()
+    samples.restart()
+    samples.wait_until_all_shown()
+    samples.stack.fault("realtime", {"action": "close_all"})
+    samples.assert_live()
+    samples.close_session()
+    _drop_pusher(samples)
+    samples.write("player", "staff")
+    samples.wait_until_all_shown()
+    samples.assert_live()
 
 
-def test_the_pusher_page_reads_a_text_that_was_cut(place: Place) -> None:
-    place.open(ORDER, PUSHER)
-    place.stack.insert(player_id=place.player, sender="staff", message="🎲" * 2000)
-    place.hears()
+def test_the_pusher_page_reads_a_truncated_text(samples: SampleStack) -> None:
+    samples.open(ORDER, PUSHER)
+    samples.stack.insert(player_id=samples.player, sender="staff", message="🎲" * 2000)
+    samples.assert_live()
 
 
-def test_what_the_page_sends_is_stored_once_and_shown_in_its_place(place: Place) -> None:
-    page = place.open(ORDER, PUSHER, SEND)
+def test_a_sent_message_is_stored_once_and_shown_in_order(samples: SampleStack) -> None:
+    page = samples.open(ORDER, PUSHER, SEND)
     fault = {"mode": "lose_answer", "path": "/gre_chat_messages", "match": "mine", "times": 1}
-    place.stack.fault("rest", fault)
-    page.ask("send", send="mine 1")
-    wait_for(lambda: "mine 1" in str(place.stored()), "the message was not stored")
-    place.write("staff")
-    page.ask("send", send="mine 2")
-    wait_for(lambda: "mine 2" in str(place.stored()), "the message was not stored")
-    place.sees_all()
-    assert str(place.stored()).count("mine 1") == 1
+    samples.stack.fault("rest", fault)
+    page.call("send", send="mine 1")
+    wait_for(lambda: "mine 1" in str(samples.stored()), "the message was not stored")
+    samples.write("staff")
+    page.call("send", send="mine 2")
+    wait_for(lambda: "mine 2" in str(samples.stored()), "the message was not stored")
+    samples.wait_until_all_shown()
+    assert str(samples.stored()).count("mine 1") == 1
 
 
 # Realtime
@@ -332,84 +333,88 @@ def test_what_the_page_sends_is_stored_once_and_shown_in_its_place(place: Place)
 
 @pytest.mark.parametrize("page", [(ORDER, REALTIME), (REALTIME_PY,)], ids=["js", "python"])
 @pytest.mark.parametrize("cut", ["close_all", "phx_close_all"])
-def test_the_realtime_page_shows_what_came_while_realtime_was_away(
-    place: Place, page: tuple[tuple[str, str], ...], cut: str
+def test_the_realtime_page_shows_messages_from_an_outage_of_realtime(
+    samples: SampleStack, page: tuple[tuple[str, str], ...], cut: str
 ) -> None:
-    place.open(*page)
-    place.hears()
+    samples.open(*page)
+    samples.assert_live()
     for _ in range(2):
-        place.write("player", "staff")
-        place.stack.fault("realtime", {"action": cut})
-        place.write("staff", "player")
-        place.sees_all()
-    place.close_session()
-    place.hears()
+        samples.write("player", "staff")
+        samples.stack.fault("realtime", {"action": cut})
+        samples.write("staff", "player")
+        samples.wait_until_all_shown()
+    samples.close_session()
+    samples.assert_live()
 
 
 # /ws
 
 
-def test_the_socket_page_shows_what_came_while_it_or_the_daemon_was_away(place: Place) -> None:
-    page = place.open(socket_page=True)
-    place.hears()
-    page.ask("send", send="mine 1")
+def test_the_socket_page_shows_messages_from_an_outage_of_the_network_or_the_daemon(
+    samples: SampleStack,
+) -> None:
+    page = samples.open(socket_page=True)
+    samples.assert_live()
+    page.call("send", send="mine 1")
     for _ in range(2):
-        place.restart()
-        place.sees_all()
-    place.stack.fault("realtime", {"action": "close_all"})
-    page.ask("send", send="mine 2")
-    place.hears()
-    place.close_session()
-    place.restart()
-    place.hears()
-    assert sorted(place.mine()) == ["mine 1", "mine 2"]
+        samples.restart()
+        samples.wait_until_all_shown()
+    samples.stack.fault("realtime", {"action": "close_all"})
+    page.call("send", send="mine 2")
+    samples.assert_live()
+    samples.close_session()
+    samples.restart()
+    samples.assert_live()
+    assert sorted(samples.sent_by_page()) == ["mine 1", "mine 2"]
 
 
 @pytest.mark.parametrize("opens", [False, True], ids=["in its session", "opening one"])
-def test_a_message_whose_acknowledgement_died_with_the_daemon_is_stored_and_shown_once(
-    place: Place, opens: bool
+def test_a_message_with_a_lost_acknowledgement_is_stored_and_shown_once(
+    samples: SampleStack, opens: bool
 ) -> None:
-    page = place.open(socket_page=True)
+    page = samples.open(socket_page=True)
     if opens:
-        place.close_session()
-    place.stack.fault("rest", {"mode": "stall", "match": "mine 1", "times": 1})
-    page.ask("send", send="mine 1")
-    wait_for(place.mine, "the message was not stored")
-    assert "mine 1" not in str(place.shown())
-    place.restart()
-    place.sees_all()
-    place.hears()
-    assert place.mine() == ["mine 1"]
+        samples.close_session()
+    samples.stack.fault("rest", {"mode": "stall", "match": "mine 1", "times": 1})
+    page.call("send", send="mine 1")
+    wait_for(samples.sent_by_page, "the message was not stored")
+    assert "mine 1" not in str(samples.shown())
+    samples.restart()
+    samples.wait_until_all_shown()
+    samples.assert_live()
+    assert samples.sent_by_page() == ["mine 1"]
 
 
-def test_the_first_message_of_a_player_and_its_answers_are_shown_once_after_a_cut(place: Place) -> None:
-    """The page's own message is only acknowledged: without counting it, the answers are never "the next"."""
-    page = place.open(socket_page=True)
-    place.close_session()
-    page.ask("send", send="mine first")
-    wait_for(lambda: "mine first" in str(place.shown()), "the message is not shown")
-    place.write("staff", "staff")
-    place.sees_all()
-    place.restart()
-    place.sees_all()
-    place.hears()
+def test_the_first_message_of_a_session_and_its_answers_are_shown_once_after_a_restart(
+    samples: SampleStack,
+) -> None:
+    """The page receives no event for its own message; it must count it, or the answers are out of order."""
+    page = samples.open(socket_page=True)
+    samples.close_session()
+    page.call("send", send="mine first")
+    wait_for(lambda: "mine first" in str(samples.shown()), "the message is not shown")
+    samples.write("staff", "staff")
+    samples.wait_until_all_shown()
+    samples.restart()
+    samples.wait_until_all_shown()
+    samples.assert_live()
 
 
-def test_what_is_sent_while_the_daemon_is_away_is_stored_once(place: Place) -> None:
-    page = place.open(socket_page=True)
-    place.worker.kill()
+def test_a_message_sent_during_an_outage_of_the_daemon_is_stored_once(samples: SampleStack) -> None:
+    page = samples.open(socket_page=True)
+    samples.worker.kill()
     for n in range(5):
-        page.ask("send", send=f"mine {n}")
-    place.worker.start()
-    wait_for(lambda: "mine 4" in str(place.stored()), "the messages were not stored", 60)
-    place.sees_all()
-    assert place.mine() == [f"mine {n}" for n in range(5)]
+        page.call("send", send=f"mine {n}")
+    samples.worker.start()
+    wait_for(lambda: "mine 4" in str(samples.stored()), "the messages were not stored", 60)
+    samples.wait_until_all_shown()
+    assert samples.sent_by_page() == [f"mine {n}" for n in range(5)]
 
 
-def test_the_socket_page_comes_back_with_a_fresh_token(place: Place) -> None:
-    page = place.open(socket_page=True, expires_in=12)
-    page.ask("token", token=place.token())
+def test_the_socket_page_reconnects_with_a_fresh_token(samples: SampleStack) -> None:
+    page = samples.open(socket_page=True, expires_in=12)
+    page.call("token", token=samples.token())
     deadline = time.monotonic() + 14
     while time.monotonic() < deadline:
-        place.hears()
-    place.hears()
+        samples.assert_live()
+    samples.assert_live()
