@@ -1,4 +1,4 @@
-"""The clock for deadlines that another machine keeps, too: a lease, a pause that a service asked for."""
+"""The clock for deadlines that another machine keeps as well: leases, pauses that a service requested."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def shared_clock() -> float:
-    """Seconds on a clock that goes on while this machine sleeps or its VM is paused.
+    """Return seconds of a clock that advances while this machine sleeps or its VM is paused.
 
-    `time.monotonic` stands still then: a lease that ran out in the database would seem to hold here. Where there is no
-    such clock (it is Linux's), it is `time.monotonic`.
+    `time.monotonic` stops meanwhile, so a lease that expired in the database would seem valid here. It is used where
+    CLOCK_BOOTTIME (Linux) is missing.
     """
     return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

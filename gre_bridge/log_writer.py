@@ -1,8 +1,8 @@
-"""Writes log lines where nobody may wait for them: a line that cannot be written is dropped and counted.
+"""Writes log lines without ever blocking the caller: a line that cannot be written is dropped and counted.
 
-The reader of stderr may be gone, its disk full, or its pipe full and unread. Before `start` a line is written at
-once if that does not block; after it, by a thread of its own from a bounded queue, so that not even a slow disk
-holds up the caller. A process that forks starts the thread in its children only.
+The reader of stderr may have exited, its disk may be full, or its pipe full and unread. Before `start` a line is written
+at once if that does not block; after it, a thread writes the lines of a bounded queue, so a slow disk does not delay the
+caller. A process that forks starts the thread only in its children.
 """
 
 from __future__ import annotations
@@ -11,30 +11,27 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Callable
 
 QUEUED_LINES = 10_000
-"""Lines that wait for the thread; more are dropped."""
+"""Capacity of the queue; further lines are dropped."""
 FLUSH_WITHIN = 1.0
-"""Seconds that a stop waits for the lines that are queued."""
+"""Seconds for which `stop` waits for queued lines."""
 _ATOMIC = 4096
-"""Bytes that a pipe which polls as writable takes without blocking (PIPE_BUF)."""
+"""Bytes that a writable pipe accepts without blocking (PIPE_BUF)."""
 
 
 class LogWriter:
-    """A text stream, as far as a logger needs one, over a file descriptor."""
+    """A text stream over a file descriptor, with the methods that a logger needs."""
 
     def __init__(self, descriptor: int = 2, *, queued_lines: int = QUEUED_LINES) -> None:
-        """`descriptor` is written to, and never closed."""
+        """`descriptor` is not closed."""
         self._descriptor = descriptor
         self._queued_lines = queued_lines
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._cut = False
         self.dropped = 0
-        """Lines that were dropped."""
-        self.on_drop: Callable[[], None] = lambda: None
-        """Called for each line that is dropped, from any thread."""
+        """Number of lines that could not be written."""
 
     def write(self, text: str) -> int:
         """Write or queue a line; neither blocks nor raises."""
@@ -48,10 +45,10 @@ class LogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing to do: lines are written whole."""
+        """Do nothing: lines are not buffered."""
 
     def isatty(self) -> bool:
-        """Whether a terminal shows what is written."""
+        """Return True if the descriptor is a terminal."""
         try:
             return os.isatty(self._descriptor)
         except OSError:
@@ -73,14 +70,13 @@ class LogWriter:
     def _count(self, written: bool) -> None:
         if not written:
             self.dropped += 1
-            self.on_drop()
 
     def _run(self) -> None:
         while (data := self._queue.get()) is not None:
             self._count(self._write_all(data))
 
     def _write_all(self, data: bytes) -> bool:
-        """Write, however long it takes."""
+        """Write, and block as long as that takes."""
         data = self._after_a_cut(data)
         rest = data
         try:
@@ -92,7 +88,7 @@ class LogWriter:
         return True
 
     def _write_what_fits(self, data: bytes) -> bool:
-        """Write as far as that does not block."""
+        """Write as much as is possible without blocking."""
         data = self._after_a_cut(data)
         rest = data
         try:
@@ -106,7 +102,7 @@ class LogWriter:
         return not rest
 
     def _after_a_cut(self, data: bytes) -> bytes:
-        """Begin on a new line after one that was written in part."""
+        """Start a new line after one that was written in part."""
         if not self._cut:
             return data
         self._cut = False

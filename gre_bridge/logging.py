@@ -1,7 +1,7 @@
-"""The daemon's structured log: one writer, one format, no secret and no message text.
+"""The structured log of the daemon: one writer, one format, no secrets and no message text.
 
-Lines carry ids (message, session, delivery, worker), never message text and never a key: every line passes a filter
-that blanks known secrets.
+An event has a stable snake_case name and fields with ids (message, session, delivery, worker). Each line passes a filter
+that replaces known secrets.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import structlog
 from gre_bridge.log_writer import LogWriter
 
 LOGS = LogWriter()
-"""Where the daemon's lines go: stderr, without ever waiting for it."""
+"""The writer of all lines: stderr, without blocking."""
 
 
 class AccessLog:
-    """A line for each request and each delivery, for those who want them."""
+    """Optional lines, one for each request and each delivery."""
 
     def __init__(self) -> None:
         self.on = False
-        """Whether anybody reads them: ask before making one."""
+        """True if the lines are written; check it before building one."""
         self._write: Any = None
 
     def configure(self, *, level: str, wanted: bool) -> None:
-        """Write at level info where it is `wanted` (GRE_ACCESS_LOG), else at debug."""
+        """Write at level info if `wanted` (GRE_ACCESS_LOG), else at debug."""
         logger = structlog.get_logger("gre.access")
         self.on = wanted or level.lower() == "debug"
         self._write = logger.info if wanted else logger.debug
 
     def write(self, event: str, **fields: object) -> None:
-        """Write a line: ids and times, never text."""
+        """Write a line with ids and times, without text."""
         self._write(event, **fields)
 
 
@@ -44,7 +44,7 @@ ACCESS_LOG = AccessLog()
 
 
 def _bare_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Say which exception was raised where, and no more: its text and its frames' locals may hold chat text."""
+    """Log only type and location of an exception: its text and the locals of its frames may hold chat text."""
     found = event.pop("exc_info", None)
     if found is True:
         found = sys.exc_info()
@@ -61,15 +61,14 @@ def _bare_exception(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
 def configure_logging(
     *, level: str, style: str, secrets: Iterable[str] = (), out: LogWriter | None = None, access: bool = False
 ) -> None:
-    """Set up structlog and the standard library's logging: JSON lines, or readable ones on a terminal.
+    """Configure structlog and the standard library's logging: JSON lines, or readable ones on a terminal.
 
-    `style` is json, console or auto; `out` takes the lines in place of sys.stderr; `access` asks for a line for
-    each request and each delivery. Libraries that print addresses with keys, or payloads, at low
-    levels are held at WARNING; `realtime` logs refused payloads whole at ERROR, so it is shut off
-    (the feed reports its state itself).
+    `style` is json, console or auto (JSON unless the output is a terminal); `out` replaces sys.stderr; `access` enables a
+    line for each request and each delivery. Libraries that log addresses with keys, or payloads, at low levels are
+    limited to WARNING. `realtime` logs rejected payloads at ERROR, so it is off; the subscription logs its state.
     """
     stream: Any = out if out is not None else sys.stderr
-    # As they are, and as JSON or a repr would write them.
+    # In plain form, and as JSON and repr() write them.
     forms = {form for s in secrets if len(s) >= 6 for form in (s, json.dumps(s)[1:-1], repr(s)[1:-1])}
     known = sorted(forms, key=len, reverse=True)
     as_json = style == "json" or (style == "auto" and not stream.isatty())
@@ -92,7 +91,7 @@ def configure_logging(
     structlog.configure(
         processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        # One write for each line: several processes write to one stream.
+        # One write for each line, since several processes share the stream.
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
@@ -104,7 +103,7 @@ def configure_logging(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
-    # Python's last resort prints text: for loggers that somebody has cut off from the root, as uvicorn does.
+    # For loggers that are detached from the root, as uvicorn's are: the default handler prints plain text.
     logging.lastResort = handler
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in (
@@ -119,8 +118,8 @@ def configure_logging(
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("realtime").setLevel(logging.CRITICAL + 1)
-    # Below ERROR it writes lines for each connection and each malformed request: anybody could fill the log.
+    # Below ERROR it writes a line for each connection and each malformed request: any client could fill the log.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    for name in ("uvicorn", "uvicorn.error"):  # whoever set them up before: one format, one way out
+    for name in ("uvicorn", "uvicorn.error"):  # replace an earlier configuration
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process, in base units (seconds); all names begin with `gre_`."""
+"""Prometheus metrics of one process, in base units (seconds); all names start with `gre_`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gre_bridge import __version__
+from gre_bridge.log_writer import LogWriter
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a series beside each counter that nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # they would double the number of series
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -43,11 +44,24 @@ class Reasons(Collector):
         yield family
 
 
+class DroppedLines(Collector):
+    """Exports the number of log lines that a writer dropped."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        """`writer` counts the lines."""
+        self._writer = writer
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the current count."""
+        text = "Log lines that could not be written"
+        yield CounterMetricFamily("gre_log_lines_dropped_total", text, value=self._writer.dropped)
+
+
 class Metrics:
     """All metrics of one process, in a registry of their own."""
 
-    def __init__(self) -> None:
-        """Create the registry and every metric."""
+    def __init__(self, log_writer: LogWriter | None = None) -> None:
+        """`log_writer` is the writer whose dropped lines are counted."""
         registry = CollectorRegistry()
         self.registry = registry
         ProcessCollector(registry=registry)
@@ -55,15 +69,14 @@ class Metrics:
             "gre_build_info", "1, with the version of gre-bridge", ["version"], registry=registry
         )
         self.build_info.labels(__version__).set(1)
-        self.log_lines_dropped = Counter(
-            "gre_log_lines_dropped_total", "Log lines that could not be written", registry=registry
-        )
+        if log_writer is not None:
+            registry.register(DroppedLines(log_writer))
         self.claimed = Counter(
             "gre_deliveries_claimed_total", "Deliveries claimed", ["sink"], registry=registry
         )
         self.settled = Counter(
             "gre_deliveries_settled_total",
-            "Deliveries by what became of them: done, expired, retry (refused), held (sink down), dead",
+            "Deliveries by outcome: done, expired, retry (refused), held (sink down), dead",
             ["sink", "outcome"],
             registry=registry,
         )
@@ -81,7 +94,7 @@ class Metrics:
             buckets=_CALL_BUCKETS, registry=registry,
         )  # fmt: skip
         self.http_requests = Counter(
-            "gre_http_requests_total", "Requests to the API by the route's template (none: no such address)",
+            "gre_http_requests_total", "Requests to the API by template of the route (none: no such address)",
             ["method", "route", "status"], registry=registry,
         )  # fmt: skip
         self.http_time = Histogram(
@@ -110,7 +123,7 @@ class Metrics:
         registry.register(self.breaker_reasons)
         self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
         self.lost_leases = Counter(
-            "gre_leases_lost_total", "Lanes taken over by another worker before they were settled", ["sink"],
+            "gre_leases_lost_total", "Lanes that another worker claimed before they were settled", ["sink"],
             registry=registry,
         )  # fmt: skip
         self.wakeups = Counter(
@@ -147,7 +160,7 @@ class Metrics:
         )
         self.schema_supported = Gauge(
             "gre_schema_supported",
-            "1 when the database's schema is one that this daemon knows",
+            "1 if this daemon supports the schema of the database",
             registry=registry,
         )
         self.sockets = Gauge(
@@ -158,7 +171,7 @@ class Metrics:
         )
         self.socket_messages = Counter(
             "gre_socket_messages_total",
-            "Chat messages by way: in (sent by a socket's client), out (to one socket), replayed",
+            "Chat messages by way: in (from a client), out (to one socket), replayed",
             ["way"],
             registry=registry,
         )

@@ -1,7 +1,7 @@
-"""What systemd is told: that the daemon is ready, stops, and still turns (sd_notify's protocol).
+"""Notifies systemd that the daemon is ready, alive or stopping (the protocol of sd_notify(3)).
 
-One datagram to the socket that NOTIFY_SOCKET names; without one every call does nothing. It must not fail or
-block the daemon: a lost datagram is lost, and only the watchdog's absence has a consequence.
+Each notification is one datagram to the socket in NOTIFY_SOCKET; without that variable every call does nothing.
+Notifications neither block nor raise; a lost datagram matters only to the watchdog.
 """
 
 from __future__ import annotations
@@ -10,21 +10,29 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class StallCheck(Protocol):
+    """Knows whether the loops of this process make progress."""
+
+    def stalled(self) -> str:
+        """Return the name of a stalled loop, or an empty string."""
 
 
 class Notifier:
-    """The way to the service manager. `watchdog` is its limit in seconds, None when it sets none."""
+    """The connection to the service manager. `watchdog` is its time limit in seconds, or None."""
 
     def __init__(self, *, address: str | None, watchdog: float | None = None) -> None:
-        """`address`: a socket's path, or its abstract name with @ in front, as NOTIFY_SOCKET has it."""
-        # A name in the abstract namespace begins with a null byte (sd_notify(3)).
+        """`address` is a path or an abstract name that starts with @, as in NOTIFY_SOCKET."""
+        # An abstract name starts with a null byte (sd_notify(3)).
         self._address = f"\0{address[1:]}" if address and address.startswith("@") else address
         self.watchdog = watchdog if address else None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
-        """As systemd set it up for this process (NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID)."""
+        """Read NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, as systemd sets them for this process."""
         limit = environment.get("WATCHDOG_USEC", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         return cls(
@@ -33,41 +41,41 @@ class Notifier:
         )
 
     def ready(self, status: str = "") -> None:
-        """The start is over."""
-        self._tell("READY=1", status)
+        """Report that the start is complete."""
+        self._send("READY=1", status)
 
     def stopping(self, status: str = "") -> None:
-        """The stop has begun."""
-        self._tell("STOPPING=1", status)
+        """Report that the stop has begun."""
+        self._send("STOPPING=1", status)
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`."""
-        self._tell("", status)
+        """Set the line that `systemctl status` shows."""
+        self._send("", status)
 
     def alive(self) -> None:
-        """Feed the watchdog once."""
-        self._tell("WATCHDOG=1")
+        """Reset the watchdog's timer."""
+        self._send("WATCHDOG=1")
 
-    async def feed_watchdog(self, stuck: Callable[[], str]) -> None:
-        """Feed the watchdog until cancelled, for as long as `stuck` returns no reason not to.
+    async def report_alive(self, health: StallCheck) -> None:
+        """Reset the watchdog's timer until cancelled, while `health` reports no stalled loop.
 
-        Returns at once where nobody watches.
+        Returns at once without a watchdog.
         """
         if self.watchdog is None:
             return
-        told = ""
+        reported = ""
         while True:
-            reason = stuck()
+            reason = health.stalled()
             if not reason:
                 self.alive()
-            if reason != told:
-                told = reason
+            if reason != reported:
+                reported = reason
                 self.status(reason or "running")
-            # Half the limit is what sd_watchdog_enabled(3) advises; a third forgives one lost datagram.
+            # sd_watchdog_enabled(3) advises half the limit; with a third, one datagram may be lost.
             await asyncio.sleep(self.watchdog / 3)
 
-    def _tell(self, what: str, status: str = "") -> None:
-        lines = [what, f"STATUS={' '.join(status.split())}" if status else ""]
+    def _send(self, message: str, status: str = "") -> None:
+        lines = [message, f"STATUS={' '.join(status.split())}" if status else ""]
         if self._address is None or not any(lines):
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:

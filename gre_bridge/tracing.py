@@ -1,7 +1,7 @@
-"""Spans of deliveries for OpenTelemetry, for those who have a collector: the optional extra `tracing`.
+"""OpenTelemetry spans of deliveries, with the optional extra `tracing`.
 
-One span a delivery, from the message's commit to the service's answer, with one inside it from the claim on. It
-carries ids, never text, and is exported by a thread of its own: a collector that is away costs spans, nothing else.
+Each delivery has a span from the commit of its message to the response of the service, with a child span from the claim
+on. Spans carry ids and no text. A thread exports them, so an unavailable collector costs only spans.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""OpenTelemetry's own variables, without which nothing is traced; its others (headers, sampler, …) work too."""
+"""OpenTelemetry's variables that enable tracing; its other variables (headers, sampler, …) apply as well."""
 CLOSE_WITHIN = 2.0
+"""Seconds for the export at the end of the process."""
 
 
 class Tracing:
-    """Where finished deliveries are told. Its methods neither block nor raise."""
+    """Records finished deliveries. `sent` neither blocks nor raises."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        """`provider` samples and exports; `close` shuts it down."""
+        """`provider` samples and exports spans; `close` shuts it down."""
         self._provider = provider
         self._tracer = provider.get_tracer("gre_bridge")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
-        """As OpenTelemetry's variables say; None when they name no collector.
+        """Read OpenTelemetry's variables; return None if they name no collector.
 
-        Raises ConfigurationError when they do and the extra is not installed.
+        Raises ConfigurationError if they do and the extra is not installed.
         """
-        name = next((one for one in ENDPOINTS if environment.get(one)), None)
+        name = next((variable for variable in ENDPOINTS if environment.get(variable)), None)
         if name is None or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return None
         try:
@@ -59,13 +60,13 @@ class Tracing:
     def sent(
         self, sink: str, lane: str, deliveries: Sequence[Delivery], took: float, error: str | None = None
     ) -> None:
-        """These deliveries got an answer now, `took` seconds after they were claimed; `error` is a refusal."""
+        """Record deliveries that were answered now, `took` seconds after their claim; `error` describes a refusal."""
         from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context  # noqa: PLC0415
 
         end = time.time_ns()
         claimed = end - int(took * 1e9)
         for delivery in deliveries:
-            what = {
+            attributes = {
                 "messaging.system": sink,
                 "messaging.operation.type": "send",
                 "messaging.message.id": (delivery.message or {}).get("id") or delivery.id,
@@ -75,20 +76,20 @@ class Tracing:
                 "gre.attempts": delivery.attempts,
             }
             span = self._tracer.start_span(
-                f"deliver {delivery.event}", kind=SpanKind.PRODUCER, attributes=what,
+                f"deliver {delivery.event}", kind=SpanKind.PRODUCER, attributes=attributes,
                 start_time=claimed - int(delivery.age * 1e9),
             )  # fmt: skip
-            inside = self._tracer.start_span(
+            child = self._tracer.start_span(
                 f"send to {sink}", context=set_span_in_context(span), kind=SpanKind.CLIENT, start_time=claimed
             )
             if error is not None:
                 span.set_status(StatusCode.ERROR, error)
-            inside.end(end)
+            child.end(end)
             span.end(end)
 
     def close(self) -> None:
-        """Export what is left, for a bounded time: a collector that hangs loses it. Blocks so long: call it in a thread."""
-        # (The exporter's own time-outs add up to a minute, whatever is asked of it: run against 1.45.2.)
+        """Export the remaining spans; block for at most CLOSE_WITHIN seconds, so call it in a thread."""
+        # The exporter's own time-outs add up to a minute and cannot be shortened (run against 1.45.2).
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(CLOSE_WITHIN)

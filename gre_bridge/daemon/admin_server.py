@@ -92,7 +92,7 @@ class AdminServer:
             if self._health.process == "relay":
                 await self._status.refresh()
             else:
-                self._status.forget()
+                self._status.clear()
             return self._own_metrics()
         return orjson.dumps(await self._health.state(ask_database=question == _STATE))
 
@@ -155,7 +155,7 @@ class AdminServer:
         if own == "relay" or other is None:
             await self._status.refresh()
         else:
-            self._status.forget()
+            self._status.clear()
         texts = {own: self._own_metrics(), _OTHER[own]: other}
         chosen = [text for name, text in texts.items() if text is not None and wanted in (None, name)]
         return Response(merged(chosen), media_type=CONTENT_TYPE_LATEST)

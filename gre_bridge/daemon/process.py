@@ -67,8 +67,7 @@ class DaemonProcess(ABC):
         self._link = surroundings.link
         self._stop = asyncio.Event()
         self._opened: RelayDatabase | None = None
-        self.metrics = Metrics()
-        LOGS.on_drop = self.metrics.log_lines_dropped.inc
+        self.metrics = Metrics(LOGS)
 
     @property
     @abstractmethod
@@ -125,7 +124,7 @@ class DaemonProcess(ABC):
         log.info("starting", version=__version__)
         async with asyncio.TaskGroup() as group:
             background = [
-                group.create_task(self._reports.feed_watchdog(self.health.stalled)),
+                group.create_task(self._reports.report_alive(self.health)),
                 group.create_task(self._registration.run(store, self.health.registration)),
                 group.create_task(self._feed.run()),
                 group.create_task(admin.serve(self._around.listeners.admin)),

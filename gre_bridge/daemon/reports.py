@@ -1,7 +1,7 @@
-"""What a process tells the one that started it: ready, alive, stopping, and what a person must change.
+"""Reports of a process to its parent: ready, alive, stopping, or a configuration error.
 
-A process of its own tells systemd (`Notifier`); one under the supervisor writes lines of JSON to a pipe. Both have
-the same methods.
+A process that runs alone notifies systemd (`Notifier`); a child of the supervisor writes lines of JSON to a pipe. Both
+have the same methods.
 """
 
 from __future__ import annotations
@@ -9,63 +9,68 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
 from typing import Protocol
+
+from gre_bridge.systemd import StallCheck
 
 REPORT_INTERVAL = 1.0
 """Seconds between two reports of a process to the supervisor."""
 
 
 class Reports(Protocol):
-    """Where a process reports to. Nothing here blocks or raises."""
+    """Receives the reports of a process. No method blocks or raises."""
 
     def ready(self, status: str = "") -> None:
-        """The start is over."""
+        """Report that the start is complete."""
 
     def stopping(self, status: str = "") -> None:
-        """The stop has begun."""
+        """Report that the stop has begun."""
 
     def status(self, status: str) -> None:
-        """One line for an operator."""
+        """Set the line that operators see."""
 
-    async def feed_watchdog(self, stuck: Callable[[], str]) -> None:
-        """Say until cancelled that the process is alive, for as long as `stuck` returns no reason not to."""
+    async def report_alive(self, health: StallCheck) -> None:
+        """Report until cancelled that the process is alive, and the stalled loop that `health` finds."""
 
 
 class PipeReports:
     """Reports to the supervisor."""
 
     def __init__(self, descriptor: int) -> None:
-        """`descriptor` is the pipe's end to write to."""
+        """`descriptor` is the write end of the pipe."""
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
 
     def ready(self, status: str = "") -> None:
         """See Reports."""
-        self._tell(ready=True, status=status)
+        self._write(ready=True, status=status)
 
     def stopping(self, status: str = "") -> None:
         """See Reports."""
-        self._tell(status=status)
+        self._write(status=status)
 
     def status(self, status: str) -> None:
         """See Reports."""
-        self._tell(status=status)
+        self._write(status=status)
 
     def failed(self, error: str) -> None:
-        """Say what a person must change; the process then ends."""
-        self._tell(error=error)
+        """Report a configuration error, with which the process ends."""
+        self._write(error=error)
 
-    async def feed_watchdog(self, stuck: Callable[[], str]) -> None:
-        """See Reports; the supervisor ends a process that is stuck, or that says nothing."""
+    def alive(self, stalled: str = "") -> None:
+        """Report that the event loop runs, and the name of a stalled loop."""
+        self._write(stalled=stalled)
+
+    async def report_alive(self, health: StallCheck) -> None:
+        """See Reports. The supervisor kills a process that is stalled or silent."""
         while True:
-            self._tell(stalled=stuck())
+            self.alive(health.stalled())
             await asyncio.sleep(REPORT_INTERVAL)
 
-    def _tell(self, **report: object) -> None:
+    def _write(self, **report: object) -> None:
         try:
             os.write(self._descriptor, json.dumps(report).encode() + b"\n")
         except BlockingIOError:
-            return  # the supervisor is stopped, or very busy
+            return  # the supervisor is stopped or busy
         except OSError:
-            os._exit(1)  # the supervisor is gone: a process without one must not stay (see supervisor.py)
+            os._exit(1)  # the supervisor has ended: its children must not outlive it (see supervisor.py)

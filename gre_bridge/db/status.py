@@ -1,6 +1,6 @@
-"""Asks the database, when somebody wants to know, whether it answers and what waits in it.
+"""Availability and backlog of the database, read on request.
 
-An idle daemon makes no request for either. Answers are kept for seconds, so that whoever asks often costs little.
+An idle daemon makes no request for them. Results are cached for seconds, so frequent readers cost little.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 
 DATABASE_AGE = 1.0
-"""Seconds for which it is known whether the database answers."""
+"""Seconds for which the availability is cached."""
 STATS_AGE = 5.0
-"""Seconds for which backlog figures are good."""
+"""Seconds for which the backlog is cached."""
 WITHIN = 1.0
-"""Seconds that the one who asks waits for the database."""
+"""Seconds for which a reader waits for the database."""
 
 
 class DatabaseStatus:
-    """What one process knows of the database."""
+    """Cached availability and backlog, for one process."""
 
-    def __init__(self, store: RelayDatabase, metrics: Metrics) -> None:
-        """Ask through `store`; backlog figures also go to `metrics`."""
-        self._store = store
+    def __init__(self, database: RelayDatabase, metrics: Metrics) -> None:
+        """`metrics` export the backlog."""
+        self._database = database
         self._metrics = metrics
         self._asking = asyncio.Lock()
         self._asked_at = -DATABASE_AGE
@@ -35,12 +35,12 @@ class DatabaseStatus:
         self._rows: list[Json] = []
 
     async def problem(self) -> str:
-        """Why the database does not answer, in one line; empty when it does."""
+        """Return one line about why the database is unavailable, or an empty string."""
         async with self._asking:
             if time.monotonic() - self._asked_at >= DATABASE_AGE:
                 try:
                     async with asyncio.timeout(WITHIN):
-                        await self._store.schema_version()
+                        await self._database.schema_version()
                     self._problem = ""
                 except BridgeError as error:
                     self._problem = str(error)
@@ -50,21 +50,21 @@ class DatabaseStatus:
             return self._problem
 
     async def waiting(self) -> tuple[int, float]:
-        """How many events wait to be relayed, and for how many seconds the oldest has waited."""
+        """Return the number of pending deliveries, and the age of the oldest in seconds."""
         await self.refresh()
         return sum(row["pending"] for row in self._rows), max(
             (row["oldest_age"] or 0.0 for row in self._rows), default=0.0
         )
 
     async def refresh(self) -> None:
-        """Read the backlog's figures unless they are fresh; older ones stay while the database does not answer."""
+        """Read the backlog unless it is cached; keep the old one while the database is unavailable."""
         now = time.monotonic()
         if now - self._read_at < STATS_AGE:
             return
         self._read_at = now
         try:
             async with asyncio.timeout(WITHIN):
-                rows = await self._store.stats()
+                rows = await self._database.stats()
         except TimeoutError:
             self._metrics.database_errors.labels("transient").inc()
             return
@@ -79,8 +79,8 @@ class DatabaseStatus:
             self._metrics.dead.labels(sink).set(row["dead"])
             self._metrics.lanes_blocked.labels(sink).set(row["lanes_blocked"])
 
-    def forget(self) -> None:
-        """Export no backlog figures: the other process does."""
+    def clear(self) -> None:
+        """Remove the backlog from the metrics: the other process exports it."""
         self._read_at = -STATS_AGE
         for gauge in (
             self._metrics.backlog, self._metrics.oldest_age, self._metrics.dead, self._metrics.lanes_blocked

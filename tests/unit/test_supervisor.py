@@ -35,7 +35,7 @@ def well(reports, name="well"):
     line(started=name, pid=os.getpid())
     reports.ready("fine")
     while not stopped.wait(0.05):
-        reports._tell(stalled="")
+        reports.alive("")
     line(stopped=name)
     return 0
 
@@ -47,7 +47,7 @@ def silent(reports):
 def stalled(reports):
     line(started="other", pid=os.getpid())
     while True:
-        reports._tell(stalled="pusher: its loop has not turned for 99 s")
+        reports.alive("pusher: its loop has not turned for 99 s")
         time.sleep(0.05)
 
 def dies(reports):
@@ -58,15 +58,15 @@ def misconfigured(reports):
     reports.failed("PUSHER_SECRET: was refused")
     return 2
 
-def deaf(reports):
+def ignores_sigterm(reports):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     line(started="other", pid=os.getpid())
     while True:
-        reports._tell(stalled="")
+        reports.alive("")
         time.sleep(0.05)
 
 other = {"well": lambda r: well(r, "other"), "silent": silent, "stalled": stalled, "dies": dies,
-         "misconfigured": misconfigured, "deaf": deaf}[sys.argv[1]]
+         "misconfigured": misconfigured, "ignores_sigterm": ignores_sigterm}[sys.argv[1]]
 children = [Child("well", well), Child("other", other)]
 sys.exit(Supervisor(children=children, stop_within=1.0, silence=0.7).run())
 """
@@ -153,7 +153,7 @@ def test_a_mistake_in_the_settings_ends_all_with_one_line(start: Callable[..., R
 
 
 def test_one_that_does_not_stop_is_killed_in_the_end(start: Callable[..., Run]) -> None:
-    run = start("deaf")
+    run = start("ignores_sigterm")
     run.until(lambda: run.said(started="other") and run.said(started="well"))
     began = time.monotonic()
     run.process.send_signal(signal.SIGTERM)

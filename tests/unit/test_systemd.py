@@ -72,27 +72,36 @@ def test_the_watchdogs_limit_is_systemds(environment: dict[str, str], limit: flo
     assert Notifier.from_environment({"NOTIFY_SOCKET": "/nowhere", **environment}).watchdog == limit
 
 
-async def test_the_watchdog_is_fed_only_while_nothing_is_stuck(manager: tuple[str, socket.socket]) -> None:
-    address, taken = manager
+class Health:
     reason = ""
-    feeding = asyncio.create_task(Notifier(address=address, watchdog=0.06).feed_watchdog(lambda: reason))
+
+    def stalled(self) -> str:
+        return self.reason
+
+
+async def test_the_watchdog_is_reset_only_while_no_loop_is_stalled(
+    manager: tuple[str, socket.socket],
+) -> None:
+    address, taken = manager
+    health = Health()
+    reporting = asyncio.create_task(Notifier(address=address, watchdog=0.06).report_alive(health))
     try:
         assert [await asyncio.to_thread(heard, taken) for _ in range(3)] == ["WATCHDOG=1"] * 3
-        reason = "pusher: its loop has not turned for 60 s"
+        health.reason = "pusher: its loop has not turned for 60 s"
         said = ""
         while not said.startswith("STATUS="):
             said = await asyncio.to_thread(heard, taken)
-        assert said == f"STATUS={reason}"
-        taken.settimeout(0.3)  # fifteen times as long as it takes to be fed
+        assert said == f"STATUS={health.reason}"
+        taken.settimeout(0.3)  # fifteen intervals
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(heard, taken)
         taken.settimeout(5)
-        reason = ""
+        health.reason = ""
         assert {await asyncio.to_thread(heard, taken) for _ in range(2)} == {"WATCHDOG=1", "STATUS=running"}
     finally:
-        feeding.cancel()
+        reporting.cancel()
 
 
-async def test_where_nobody_watches_there_is_nothing_to_feed() -> None:
+async def test_without_a_watchdog_nothing_is_reported() -> None:
     async with asyncio.timeout(1):
-        await Notifier(address=None, watchdog=10.0).feed_watchdog(lambda: "")
+        await Notifier(address=None, watchdog=10.0).report_alive(Health())

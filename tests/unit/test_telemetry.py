@@ -189,7 +189,7 @@ def test_logging_can_be_set_up_again(lines: Lines) -> None:
 
 
 def test_every_metric_is_ours_has_help_and_base_units() -> None:
-    families = list(Metrics().registry.collect())
+    families = list(Metrics(LogWriter()).registry.collect())
     assert len(families) > 10
     for family in families:
         assert family.name.startswith(("gre_", "process_"))
