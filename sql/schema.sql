@@ -1637,35 +1637,36 @@ CREATE FUNCTION gre.write_receipts(p_results jsonb) RETURNS text[]
 declare
   v jsonb;
   v_receipts jsonb;
-  v_held text[] := '{}';
-  v_wanted text[];
+  v_blocked text[] := '{}';
   v_ids uuid[];
   v_messages uuid[];
-  v_free uuid[];
+  v_locked uuid[];
   v_pushes text[];
+  v_locked_pushes text[];
 begin
   select jsonb_agg(x), array_agg(distinct (x ->> 'delivery_id')::uuid), array_agg(distinct (x ->> 'message_id')::uuid)
-    into v_receipts, v_wanted, v_messages
+    into v_receipts, v_ids, v_messages
   from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x where x ->> 'push_id' is null;
 
   if v_receipts is not null then
-    -- A player was erased while a push was being sent: its delivery is gone, and no receipt is written.
-    v_ids := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_wanted::uuid[]));
-    v_free := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_ids) for key share skip locked);
-    v_held := array(select i::text from unnest(v_ids) i where i <> all (v_free));
-    v_free := array(select n.delivery_id from public.push_notifications n where n.delivery_id = any (v_ids)
-                    order by n.delivery_id for no key update skip locked);
-    v_held := v_held || array(select n.delivery_id::text from public.push_notifications n
-                              where n.delivery_id = any (v_ids) and n.delivery_id <> all (v_free));
-    v_free := array(select m.id from public.gre_chat_messages m
-                    where m.id = any (v_messages) for key share skip locked);
+    -- Without a delivery, no receipt is written: the player was erased while the push was sent.
+    v_ids := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_ids));
+    v_locked := array(select d.id from public.gre_relay_deliveries d
+                      where d.id = any (v_ids) for key share skip locked);
+    v_blocked := array(select i::text from unnest(v_ids) i where i <> all (v_locked));
+    v_locked := array(select n.delivery_id from public.push_notifications n where n.delivery_id = any (v_ids)
+                      order by n.delivery_id for no key update skip locked);
+    v_blocked := v_blocked || array(select n.delivery_id::text from public.push_notifications n
+                                    where n.delivery_id = any (v_ids) and n.delivery_id <> all (v_locked));
+    v_locked := array(select m.id from public.gre_chat_messages m
+                      where m.id = any (v_messages) for key share skip locked);
     v_messages := array(select m.id from public.gre_chat_messages m
-                        where m.id = any (v_messages) and m.id <> all (v_free));
-    v_held := v_held || array(select x ->> 'delivery_id' from jsonb_array_elements(v_receipts) x
-                              where (x ->> 'message_id')::uuid = any (v_messages));
+                        where m.id = any (v_messages) and m.id <> all (v_locked));
+    v_blocked := v_blocked || array(select x ->> 'delivery_id' from jsonb_array_elements(v_receipts) x
+                                    where (x ->> 'message_id')::uuid = any (v_messages));
     v_receipts := coalesce((select jsonb_agg(x) from jsonb_array_elements(v_receipts) x
                             where (x ->> 'delivery_id')::uuid = any (v_ids)
-                              and x ->> 'delivery_id' <> all (v_held)), '[]');
+                              and x ->> 'delivery_id' <> all (v_blocked)), '[]');
     begin
       perform gre.insert_receipts(v_receipts);
     exception when others then
@@ -1674,7 +1675,7 @@ begin
           perform gre.insert_receipts(jsonb_build_array(v));
         exception
           when lock_not_available or deadlock_detected then
-            v_held := v_held || (v ->> 'delivery_id');
+            v_blocked := v_blocked || (v ->> 'delivery_id');
           when others then
             raise warning 'gre-bridge: the receipt of delivery % cannot be written (%)', v ->> 'delivery_id', sqlstate;
         end;
@@ -1686,12 +1687,12 @@ begin
                     from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
                     where x ? 'push_id');
   if v_pushes <> '{}' then
-    v_wanted := array(select n.id::text from public.push_notifications n
-                      where n.id::text = any (v_pushes) for no key update skip locked);
-    v_held := v_held || array(select n.id::text from public.push_notifications n
-                              where n.id::text = any (v_pushes) and n.id::text <> all (v_wanted));
+    v_locked_pushes := array(select n.id::text from public.push_notifications n
+                             where n.id::text = any (v_pushes) for no key update skip locked);
+    v_blocked := v_blocked || array(select n.id::text from public.push_notifications n
+                                    where n.id::text = any (v_pushes) and n.id::text <> all (v_locked_pushes));
     for v in select x from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
-      where x ->> 'push_id' = any (v_wanted)
+      where x ->> 'push_id' = any (v_locked_pushes)
     loop
       update public.push_notifications n set
         status = v ->> 'status', provider_id = v ->> 'provider_id', error = v ->> 'error',
@@ -1699,7 +1700,7 @@ begin
       where n.id::text = v ->> 'push_id' and n.status is distinct from 'sent';
     end loop;
   end if;
-  return v_held;
+  return v_blocked;
 end $$;
 
 -- FUNCTION: gre_catch_up(jsonb, integer, integer)
@@ -2945,12 +2946,12 @@ declare
   v_expired uuid[];
   v_failed uuid[];
   v_skipped text[] := '{}';
-  v_mine bigint[];
-  v_free bigint[];
+  v_valid bigint[];
+  v_freeable bigint[];
   v_busy text[];
   v_lost text[];
   v_waiting integer;
-  v_held text[] := '{}';
+  v_blocked_receipts text[] := '{}';
   v_written integer;
 begin
   perform gre.require_worker();
@@ -2971,9 +2972,10 @@ begin
   select coalesce(array_agg(x.id::uuid), '{}') into v_expired
   from jsonb_array_elements(p_results) r, jsonb_array_elements_text(r -> 'expired') x (id) where r ? 'expired';
 
-  -- Locked in one order and never waited for: two settles of the same deliveries (of two workers) do not deadlock. Each
-  -- id is looked up alone: with `state = 'pending'` the planner would use the index of all pending deliveries.
-  with free as materialized (
+  -- Locked in one order and without waiting, so that two settles of the same deliveries cannot deadlock. The
+  -- expressions `d.state || ''` keep the planner from using the index of all pending deliveries instead of the primary
+  -- key.
+  with unlocked as materialized (
     select d.id from public.gre_relay_deliveries d
     where d.id = any (v_done || v_expired) and d.sink || '' = p_sink and d.state || '' = 'pending'
     order by d.id
@@ -2981,21 +2983,21 @@ begin
   )
   update public.gre_relay_deliveries d
   set state = case when d.id = any (v_expired) then 'expired' else 'done' end, settled_at = v_now
-  from free f where d.id = f.id;
+  from unlocked u where d.id = u.id;
 
   get diagnostics v_written = row_count;
   if v_written < cardinality(v_done) + cardinality(v_expired) then
-    -- Deliveries that are still pending were skipped: another transaction held them. The others were settled before.
+    -- Deliveries that are still pending were locked by another transaction. The others were settled earlier.
     select coalesce(array_agg(d.id::text), '{}') into v_skipped
     from public.gre_relay_deliveries d where d.id = any (v_done || v_expired) and d.state || '' = 'pending';
   end if;
 
   if jsonb_path_exists(p_results, '$[*].receipts') then
-    v_held := gre.write_receipts(p_results);
+    v_blocked_receipts := gre.write_receipts(p_results);
   end if;
 
-  -- Results, by their place in p_results: v_mine have their lane's token; v_free can be freed: their lane is locked and
-  -- not to be kept, and nothing of theirs was skipped above.
+  -- Results by their index in p_results. v_valid: have the token of their lane, and do not keep it. v_freeable: of
+  -- these, the lane is locked here, and no delivery or receipt was skipped above.
   with lanes as materialized (
     select lane_key, lease_token from public.gre_relay_lanes where sink = p_sink and lane_key = any (v_names)
   )
@@ -3003,8 +3005,8 @@ begin
     coalesce(array_agg(n) filter (where l.lane_key = any (v_locked)
       and not coalesce(r -> 'done' ?| v_skipped, false) and not coalesce(r -> 'expired' ?| v_skipped, false)
       and not exists (select from jsonb_array_elements(r -> 'receipts') x
-                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_held))), '{}')
-    into v_mine, v_free
+                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_blocked_receipts))), '{}')
+    into v_valid, v_freeable
   from jsonb_array_elements(p_results) with ordinality t (r, n)
   join lanes l on l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
   where not coalesce((r ->> 'keep')::boolean, false);
@@ -3012,7 +3014,7 @@ begin
   select coalesce(array_agg(x.id::uuid), '{}') into v_failed
   from jsonb_array_elements(p_results) with ordinality t (r, n),
     jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)
-  where n = any (v_free) and r ? 'failed';
+  where n = any (v_freeable) and r ? 'failed';
   if v_failed <> '{}' then
     select coalesce(array_agg(f.id), '{}') into v_failed from (
       select d.id from public.gre_relay_deliveries d
@@ -3026,7 +3028,7 @@ begin
       select r, x.id::uuid as id
       from jsonb_array_elements(p_results) with ordinality t (r, n),
         jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)
-      where n = any (v_free)
+      where n = any (v_freeable)
     ) f
     where d.id = f.id and d.id = any (v_failed) and d.sink || '' = p_sink and d.lane_key || '' = f.r ->> 'lane';
   end if;
@@ -3042,20 +3044,20 @@ begin
         where d.sink = p_sink and d.lane_key = l.lane_key and d.state = 'pending'
         order by d.ord limit 1)
     from jsonb_array_elements(p_results) with ordinality t (r, n)
-    where n = any (v_free) and l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lane_key = any (v_names)
+    where n = any (v_freeable) and l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lane_key = any (v_names)
     returning l.ready_at
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
 
-  if cardinality(v_free) = jsonb_array_length(p_results) then
+  if cardinality(v_freeable) = jsonb_array_length(p_results) then
     return jsonb_build_object('busy', '[]'::jsonb, 'lost', '[]'::jsonb, 'waiting', v_waiting);
   end if;
   select coalesce(array_agg(r ->> 'lane') filter (
-      where not n = any (v_free) and (n = any (v_mine) or not r ->> 'lane' = any (v_locked))), '{}'),
-    coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_mine) and r ->> 'lane' = any (v_locked)), '{}')
+      where not n = any (v_freeable) and (n = any (v_valid) or not r ->> 'lane' = any (v_locked))), '{}'),
+    coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_valid) and r ->> 'lane' = any (v_locked)), '{}')
     into v_busy, v_lost
   from jsonb_array_elements(p_results) with ordinality t (r, n)
-  where not coalesce((r ->> 'keep')::boolean, false) and not n = any (v_free)
+  where not coalesce((r ->> 'keep')::boolean, false) and not n = any (v_freeable)
     and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane');
 
   return jsonb_build_object('busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost), 'waiting', v_waiting);

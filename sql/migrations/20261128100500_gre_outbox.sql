@@ -390,7 +390,7 @@ begin
     'status', m.status, 'timestamp', v_at, 'created_at', v_at);
 end $$;
 
--- A queued push for a claim; a push that cannot be sent has "fault" instead.
+-- Return a queued push for a claim: its content, or "fault" with the reason if it cannot be sent.
 create function gre.push_json(p_push text) returns json
 language plpgsql stable set search_path = '' as $$
 declare
@@ -413,22 +413,23 @@ exception when others then
 end $$;
 
 -- Claim, settle, extend, release --------------------------------------------------------------------------
--- Plans of these functions do not depend on statistics: until the next analyze after a burst, the planner takes the
--- outbox for empty, and read all pending deliveries once for each lane (20,000 pending: a claim of 1,000 in 480 ms, now
--- 30). Hence no sequential scans, no just-in-time compilation, and deliveries are looked up by id alone.
+-- These functions use plans that do not depend on statistics: no sequential scans, no just-in-time compilation, and
+-- deliveries are looked up by id alone. After a burst and before the next analyze, the planner assumes that the outbox
+-- is empty, and chose to read all pending deliveries once per lane (20,000 pending: a claim of 1,000 took 480 ms
+-- instead of 30).
 --
--- They do not wait for the disk: a crash of the database loses a lease, or the record that something was sent, and
--- costs a repeat at most. The portal's own transaction, which wrote the delivery, does wait.
+-- They commit asynchronously. A crash of the database can lose a lease or the result of a delivery, which is then sent
+-- again. Portals' transactions, which write the deliveries, commit synchronously.
 
--- Longest lease and backoff. A time further ahead is the trace of a clock that stepped back: it counts as past.
+-- The longest lease and backoff. A later time is in the past of a clock that was set back, and is treated as due.
 create function gre.max_lease() returns interval
 language sql immutable parallel safe set search_path = '' as $$ select interval '5 minutes' $$;
 
 create function gre.max_backoff() returns interval
 language sql immutable parallel safe set search_path = '' as $$ select interval '10 minutes' $$;
 
--- Characters of a message that a claim reads: more than any sink takes (Pusher: 10,240 bytes), so that a text without a
--- limit from a legacy portal is sent cut, and marked as truncated.
+-- Number of characters that a claim reads of a message: more than any sink accepts (Pusher: 10,240 bytes), so that a
+-- longer text of a legacy portal is truncated and marked as such.
 create function gre.max_text_length() returns integer
 language sql immutable parallel safe set search_path = '' as $$ select 10300 $$;
 
@@ -572,7 +573,7 @@ comment on function public.gre_relay_claim_v1 is
   'each in order: {"lanes": [{"lane_key", "deliveries"}], "emptied_lanes": lanes found empty, "next_in": seconds | '
   'null, "staff"}.';
 
--- Insert the receipts of pushes, each a row of its own. A repeat finds its row by the delivery's id.
+-- Insert the receipts of pushes, one row per delivery. A repeated call updates the row.
 create function gre.insert_receipts(p_receipts jsonb) returns void
 language plpgsql set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
@@ -592,44 +593,45 @@ begin
     where n.status is distinct from 'sent';
 end $$;
 
--- Write the receipts of a settle, and wait for nobody: return the ids (push_id or delivery_id) of receipts whose rows
--- another transaction holds. Their lanes are busy, and no others. A receipt that cannot be written at all is left out:
--- the push was sent, and sending it again would not help.
+-- Write the receipts of a settle without waiting for locks. Return the ids (push_id or delivery_id) of receipts whose
+-- rows are locked by another transaction; settle reports their lanes as busy. Skip a receipt that cannot be written at
+-- all, with a warning: the push was sent, and must not be sent again.
 create function gre.write_receipts(p_results jsonb) returns text[]
 language plpgsql security definer set lock_timeout = '50ms'
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v jsonb;
   v_receipts jsonb;
-  v_held text[] := '{}';
-  v_wanted text[];
+  v_blocked text[] := '{}';
   v_ids uuid[];
   v_messages uuid[];
-  v_free uuid[];
+  v_locked uuid[];
   v_pushes text[];
+  v_locked_pushes text[];
 begin
   select jsonb_agg(x), array_agg(distinct (x ->> 'delivery_id')::uuid), array_agg(distinct (x ->> 'message_id')::uuid)
-    into v_receipts, v_wanted, v_messages
+    into v_receipts, v_ids, v_messages
   from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x where x ->> 'push_id' is null;
 
   if v_receipts is not null then
-    -- A player was erased while a push was being sent: its delivery is gone, and no receipt is written.
-    v_ids := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_wanted::uuid[]));
-    v_free := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_ids) for key share skip locked);
-    v_held := array(select i::text from unnest(v_ids) i where i <> all (v_free));
-    v_free := array(select n.delivery_id from public.push_notifications n where n.delivery_id = any (v_ids)
-                    order by n.delivery_id for no key update skip locked);
-    v_held := v_held || array(select n.delivery_id::text from public.push_notifications n
-                              where n.delivery_id = any (v_ids) and n.delivery_id <> all (v_free));
-    v_free := array(select m.id from public.gre_chat_messages m
-                    where m.id = any (v_messages) for key share skip locked);
+    -- Without a delivery, no receipt is written: the player was erased while the push was sent.
+    v_ids := array(select d.id from public.gre_relay_deliveries d where d.id = any (v_ids));
+    v_locked := array(select d.id from public.gre_relay_deliveries d
+                      where d.id = any (v_ids) for key share skip locked);
+    v_blocked := array(select i::text from unnest(v_ids) i where i <> all (v_locked));
+    v_locked := array(select n.delivery_id from public.push_notifications n where n.delivery_id = any (v_ids)
+                      order by n.delivery_id for no key update skip locked);
+    v_blocked := v_blocked || array(select n.delivery_id::text from public.push_notifications n
+                                    where n.delivery_id = any (v_ids) and n.delivery_id <> all (v_locked));
+    v_locked := array(select m.id from public.gre_chat_messages m
+                      where m.id = any (v_messages) for key share skip locked);
     v_messages := array(select m.id from public.gre_chat_messages m
-                        where m.id = any (v_messages) and m.id <> all (v_free));
-    v_held := v_held || array(select x ->> 'delivery_id' from jsonb_array_elements(v_receipts) x
-                              where (x ->> 'message_id')::uuid = any (v_messages));
+                        where m.id = any (v_messages) and m.id <> all (v_locked));
+    v_blocked := v_blocked || array(select x ->> 'delivery_id' from jsonb_array_elements(v_receipts) x
+                                    where (x ->> 'message_id')::uuid = any (v_messages));
     v_receipts := coalesce((select jsonb_agg(x) from jsonb_array_elements(v_receipts) x
                             where (x ->> 'delivery_id')::uuid = any (v_ids)
-                              and x ->> 'delivery_id' <> all (v_held)), '[]');
+                              and x ->> 'delivery_id' <> all (v_blocked)), '[]');
     begin
       perform gre.insert_receipts(v_receipts);
     exception when others then
@@ -638,7 +640,7 @@ begin
           perform gre.insert_receipts(jsonb_build_array(v));
         exception
           when lock_not_available or deadlock_detected then
-            v_held := v_held || (v ->> 'delivery_id');
+            v_blocked := v_blocked || (v ->> 'delivery_id');
           when others then
             raise warning 'gre-bridge: the receipt of delivery % cannot be written (%)', v ->> 'delivery_id', sqlstate;
         end;
@@ -650,12 +652,12 @@ begin
                     from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
                     where x ? 'push_id');
   if v_pushes <> '{}' then
-    v_wanted := array(select n.id::text from public.push_notifications n
-                      where n.id::text = any (v_pushes) for no key update skip locked);
-    v_held := v_held || array(select n.id::text from public.push_notifications n
-                              where n.id::text = any (v_pushes) and n.id::text <> all (v_wanted));
+    v_locked_pushes := array(select n.id::text from public.push_notifications n
+                             where n.id::text = any (v_pushes) for no key update skip locked);
+    v_blocked := v_blocked || array(select n.id::text from public.push_notifications n
+                                    where n.id::text = any (v_pushes) and n.id::text <> all (v_locked_pushes));
     for v in select x from jsonb_array_elements(p_results) r, jsonb_array_elements(r -> 'receipts') x
-      where x ->> 'push_id' = any (v_wanted)
+      where x ->> 'push_id' = any (v_locked_pushes)
     loop
       update public.push_notifications n set
         status = v ->> 'status', provider_id = v ->> 'provider_id', error = v ->> 'error',
@@ -663,7 +665,7 @@ begin
       where n.id::text = v ->> 'push_id' and n.status is distinct from 'sent';
     end loop;
   end if;
-  return v_held;
+  return v_blocked;
 end $$;
 
 create function public.gre_relay_settle_v1(p_sink text, p_results jsonb) returns jsonb
@@ -677,12 +679,12 @@ declare
   v_expired uuid[];
   v_failed uuid[];
   v_skipped text[] := '{}';
-  v_mine bigint[];
-  v_free bigint[];
+  v_valid bigint[];
+  v_freeable bigint[];
   v_busy text[];
   v_lost text[];
   v_waiting integer;
-  v_held text[] := '{}';
+  v_blocked_receipts text[] := '{}';
   v_written integer;
 begin
   perform gre.require_worker();
@@ -703,9 +705,10 @@ begin
   select coalesce(array_agg(x.id::uuid), '{}') into v_expired
   from jsonb_array_elements(p_results) r, jsonb_array_elements_text(r -> 'expired') x (id) where r ? 'expired';
 
-  -- Locked in one order and never waited for: two settles of the same deliveries (of two workers) do not deadlock. Each
-  -- id is looked up alone: with `state = 'pending'` the planner would use the index of all pending deliveries.
-  with free as materialized (
+  -- Locked in one order and without waiting, so that two settles of the same deliveries cannot deadlock. The
+  -- expressions `d.state || ''` keep the planner from using the index of all pending deliveries instead of the primary
+  -- key.
+  with unlocked as materialized (
     select d.id from public.gre_relay_deliveries d
     where d.id = any (v_done || v_expired) and d.sink || '' = p_sink and d.state || '' = 'pending'
     order by d.id
@@ -713,21 +716,21 @@ begin
   )
   update public.gre_relay_deliveries d
   set state = case when d.id = any (v_expired) then 'expired' else 'done' end, settled_at = v_now
-  from free f where d.id = f.id;
+  from unlocked u where d.id = u.id;
 
   get diagnostics v_written = row_count;
   if v_written < cardinality(v_done) + cardinality(v_expired) then
-    -- Deliveries that are still pending were skipped: another transaction held them. The others were settled before.
+    -- Deliveries that are still pending were locked by another transaction. The others were settled earlier.
     select coalesce(array_agg(d.id::text), '{}') into v_skipped
     from public.gre_relay_deliveries d where d.id = any (v_done || v_expired) and d.state || '' = 'pending';
   end if;
 
   if jsonb_path_exists(p_results, '$[*].receipts') then
-    v_held := gre.write_receipts(p_results);
+    v_blocked_receipts := gre.write_receipts(p_results);
   end if;
 
-  -- Results, by their place in p_results: v_mine have their lane's token; v_free can be freed: their lane is locked and
-  -- not to be kept, and nothing of theirs was skipped above.
+  -- Results by their index in p_results. v_valid: have the token of their lane, and do not keep it. v_freeable: of
+  -- these, the lane is locked here, and no delivery or receipt was skipped above.
   with lanes as materialized (
     select lane_key, lease_token from public.gre_relay_lanes where sink = p_sink and lane_key = any (v_names)
   )
@@ -735,8 +738,8 @@ begin
     coalesce(array_agg(n) filter (where l.lane_key = any (v_locked)
       and not coalesce(r -> 'done' ?| v_skipped, false) and not coalesce(r -> 'expired' ?| v_skipped, false)
       and not exists (select from jsonb_array_elements(r -> 'receipts') x
-                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_held))), '{}')
-    into v_mine, v_free
+                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_blocked_receipts))), '{}')
+    into v_valid, v_freeable
   from jsonb_array_elements(p_results) with ordinality t (r, n)
   join lanes l on l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
   where not coalesce((r ->> 'keep')::boolean, false);
@@ -744,7 +747,7 @@ begin
   select coalesce(array_agg(x.id::uuid), '{}') into v_failed
   from jsonb_array_elements(p_results) with ordinality t (r, n),
     jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)
-  where n = any (v_free) and r ? 'failed';
+  where n = any (v_freeable) and r ? 'failed';
   if v_failed <> '{}' then
     select coalesce(array_agg(f.id), '{}') into v_failed from (
       select d.id from public.gre_relay_deliveries d
@@ -758,7 +761,7 @@ begin
       select r, x.id::uuid as id
       from jsonb_array_elements(p_results) with ordinality t (r, n),
         jsonb_array_elements_text(r -> 'failed' -> 'ids') x (id)
-      where n = any (v_free)
+      where n = any (v_freeable)
     ) f
     where d.id = f.id and d.id = any (v_failed) and d.sink || '' = p_sink and d.lane_key || '' = f.r ->> 'lane';
   end if;
@@ -774,20 +777,20 @@ begin
         where d.sink = p_sink and d.lane_key = l.lane_key and d.state = 'pending'
         order by d.ord limit 1)
     from jsonb_array_elements(p_results) with ordinality t (r, n)
-    where n = any (v_free) and l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lane_key = any (v_names)
+    where n = any (v_freeable) and l.sink = p_sink and l.lane_key = r ->> 'lane' and l.lane_key = any (v_names)
     returning l.ready_at
   )
   select count(*) filter (where ready_at is not null) into v_waiting from freed;
 
-  if cardinality(v_free) = jsonb_array_length(p_results) then
+  if cardinality(v_freeable) = jsonb_array_length(p_results) then
     return jsonb_build_object('busy', '[]'::jsonb, 'lost', '[]'::jsonb, 'waiting', v_waiting);
   end if;
   select coalesce(array_agg(r ->> 'lane') filter (
-      where not n = any (v_free) and (n = any (v_mine) or not r ->> 'lane' = any (v_locked))), '{}'),
-    coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_mine) and r ->> 'lane' = any (v_locked)), '{}')
+      where not n = any (v_freeable) and (n = any (v_valid) or not r ->> 'lane' = any (v_locked))), '{}'),
+    coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_valid) and r ->> 'lane' = any (v_locked)), '{}')
     into v_busy, v_lost
   from jsonb_array_elements(p_results) with ordinality t (r, n)
-  where not coalesce((r ->> 'keep')::boolean, false) and not n = any (v_free)
+  where not coalesce((r ->> 'keep')::boolean, false) and not n = any (v_freeable)
     and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane');
 
   return jsonb_build_object('busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost), 'waiting', v_waiting);

@@ -95,10 +95,10 @@ comment on function public.gre_relay_status is
   'deliveries per second, over ten seconds), "blocked": [at most p_blocked lanes that wait for a retry, with the '
   'error], "workers"}.';
 
--- Dead letters -------------------------------------------------------------------------------------------- The
--- functions below lock lanes before deliveries, in the common lock order, and wait for a lock for 300 ms at most, so
--- that a portal's transaction with another order is not aborted by a deadlock. A call that cannot get its locks fails
--- as a whole with 55P03, and the caller repeats it.
+-- Dead letters --------------------------------------------------------------------------------------------
+-- The functions below lock lanes before deliveries, in the common lock order, and wait for a lock for 300 ms at most,
+-- so that a portal's transaction with another order is not aborted by a deadlock. A call that cannot get its locks
+-- fails as a whole with 55P03, and the caller repeats it.
 
 create function public.gre_relay_dead(
   p_sink text default null, p_session uuid default null, p_older_than interval default null, p_error text default null,
