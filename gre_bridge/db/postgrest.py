@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from yarl import URL
 
 from gre_bridge import __version__
 from gre_bridge.config.keys import gateway_key
-from gre_bridge.db.http import Answer, Pool
+from gre_bridge.db.http import Pool
 from gre_bridge.db.types import Json
 from gre_bridge.errors import ConfigurationError, TransientError
 
@@ -26,7 +26,7 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Bytes of an answer that are read; a claim of 1,000 messages of 4,000 characters can be 16 MB."""
 
 _PROXY_STATUS = re.compile(r"error=([\w-]+)")
-_HEADERS = {
+HEADERS = {
     "Accept": "application/json",
     "Accept-Profile": "public",
     "Content-Profile": "public",
@@ -71,11 +71,11 @@ class PostgrestClient:
         self._base = f"{url.rstrip('/')}/rest/v1/rpc/"
         self._urls: dict[str, URL] = {}
         self._gateway = apikey or key
-        self._pool = pool
+        self.pool = pool
         # A secret key that is no JWT goes in both, as supabase-py sends it: the gateway makes a token of it.
         self.on_call: Callable[[str, float], None] = lambda _function, _seconds: None
         """Called after each call, whatever came of it."""
-        self._service = {**_HEADERS, "apikey": gateway_key(key, apikey), "Authorization": f"Bearer {key}"}
+        self._service = {**HEADERS, "apikey": gateway_key(key, apikey), "Authorization": f"Bearer {key}"}
 
     @classmethod
     async def open(
@@ -96,7 +96,7 @@ class PostgrestClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._pool.aclose()
+        await self.pool.aclose()
 
     async def rpc(
         self, function: str, arguments: Json, *, caller: Caller | None = None, timeout: float | None = None
@@ -106,44 +106,89 @@ class PostgrestClient:
         `timeout` in seconds. Raises PostgrestError for an answer other than success and TransientError (code
         `timeout`, `connection` or `unreadable`) when there was none: it may have happened all the same.
         """
-        headers = self._service if caller is None else self._as(caller)
-        try:
-            content = orjson.dumps(arguments)
-        except TypeError:
-            raise PostgrestError(status=400, code="PGRST102", message="arguments that are no JSON") from None
+        headers = self._service if caller is None else {**HEADERS, **caller_headers(caller, self._gateway)}
+        content = encode_arguments(arguments)
         if (url := self._urls.get(function)) is None:
             url = self._urls[function] = URL(self._base + function)
         began = time.perf_counter()
         try:
-            answer = await self._pool.request("POST", url, headers, content, timeout=timeout)
+            answer = await self.pool.request("POST", url, headers, content, timeout=timeout)
         except TransientError as error:
-            raise _without_answer(function, error) from None
+            raise no_answer(function, error) from None
         finally:
             self.on_call(function, time.perf_counter() - began)
         if not 200 <= answer.status < 300:
-            raise _refusal(answer)
+            raise read_error(answer.status, answer.headers, answer.body)
         if not answer.body:
             return None
         try:
             return orjson.loads(answer.body)
         except ValueError:
-            # A proxy's page with status 200, say.
-            raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
+            raise unreadable(function) from None
 
-    def _as(self, caller: Caller) -> dict[str, str]:
-        if not _fits_header(caller.token):
-            raise PostgrestError(
-                status=401, code="PGRST301", message="the token has characters that no token has"
-            )
-        act_as = caller.act_as or "nobody"
-        if not act_as.isprintable():
-            raise PostgrestError(status=400, code="22023", message="act_as has characters that no name has")
-        return {
-            **_HEADERS,
-            "apikey": caller.token if caller.token.startswith("sb_") else self._gateway,
-            "Authorization": f"Bearer {caller.token}",
-            "X-GRE-Act-As": act_as,
-        }
+
+def caller_headers(caller: Caller, anon_key: str) -> dict[str, str]:
+    """Return the headers that identify `caller`: two for Supabase's gateway and PostgREST, one for our functions.
+
+    The last is sent without a name as well: `nobody` keeps a service key from acting as the worker. Raises
+    PostgrestError for values that no header can hold.
+    """
+    if not _fits_header(caller.token):
+        raise PostgrestError(
+            status=401, code="PGRST301", message="the token has characters that no token has"
+        )
+    act_as = caller.act_as or "nobody"
+    if not act_as.isprintable():
+        raise PostgrestError(status=400, code="22023", message="act_as has characters that no name has")
+    return {
+        "apikey": caller.token if caller.token.startswith("sb_") else anon_key,
+        "Authorization": f"Bearer {caller.token}",
+        "X-GRE-Act-As": act_as,
+    }
+
+
+def encode_arguments(arguments: Json) -> bytes:
+    """Encode as JSON. Raises PostgrestError (PGRST102, as PostgREST would) for values that JSON does not have."""
+    try:
+        return orjson.dumps(arguments)
+    except TypeError:
+        raise PostgrestError(status=400, code="PGRST102", message="arguments that are no JSON") from None
+
+
+def read_error(status: int, headers: Mapping[str, str], body: bytes) -> PostgrestError:
+    """Read the error of an answer other than success; `headers` finds names in lower case."""
+    try:
+        found = orjson.loads(body)
+    except ValueError:
+        found = None
+    said: Json = found if isinstance(found, dict) else {}
+    code = said.get("code")
+    if code is None:
+        left = _PROXY_STATUS.search(headers.get("proxy-status", ""))
+        code = left[1] if left else status
+    return PostgrestError(
+        status=status,
+        code=str(code),
+        message=str(said.get("message") or ""),
+        hint=_text(said.get("hint")),
+        details=_text(said.get("details")),
+    )
+
+
+def no_answer(function: str, error: TransientError) -> TransientError:
+    """Restate a failure of the transport as one of `function`, with code `timeout`, `connection` or `unreadable`."""
+    if error.code == "timeout":
+        return TransientError(f"{function}: no answer in time", code="timeout")
+    if error.code == "oversize":
+        return TransientError(f"{function}: the answer is too long to be the database's", code="unreadable")
+    if error.code == "unreadable":
+        return unreadable(function)
+    return TransientError(f"{function}: {str(error).removeprefix('PostgREST: ')}", code="connection")
+
+
+def unreadable(function: str) -> TransientError:
+    """Return the error for an answer that PostgreSQL cannot have given, such as a proxy's page with status 200."""
+    return TransientError(f"{function}: the answer is not the database's", code="unreadable")
 
 
 def _is_url(value: str) -> bool:
@@ -156,33 +201,6 @@ def _is_url(value: str) -> bool:
 
 def _fits_header(value: str) -> bool:
     return bool(value) and value.isascii() and value.isprintable() and value == value.strip()
-
-
-def _without_answer(function: str, error: TransientError) -> TransientError:
-    if error.code == "timeout":
-        return TransientError(f"{function}: no answer in time", code="timeout")
-    if error.code == "oversize":
-        return TransientError(f"{function}: the answer is too long to be the database's", code="unreadable")
-    return TransientError(f"{function}: {str(error).removeprefix('PostgREST: ')}", code="connection")
-
-
-def _refusal(answer: Answer) -> PostgrestError:
-    try:
-        body = orjson.loads(answer.body)
-    except ValueError:
-        body = None
-    said: Json = body if isinstance(body, dict) else {}
-    code = said.get("code")
-    if code is None:
-        found = _PROXY_STATUS.search(answer.headers.get("proxy-status", ""))
-        code = found[1] if found else answer.status
-    return PostgrestError(
-        status=answer.status,
-        code=str(code),
-        message=str(said.get("message") or ""),
-        hint=_text(said.get("hint")),
-        details=_text(said.get("details")),
-    )
 
 
 def _text(value: Any) -> str | None:

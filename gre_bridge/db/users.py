@@ -7,9 +7,9 @@ half of the one room that knows the names of tables and functions (`store` is th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from gre_bridge.db.answers import (
     ActorClaim,
@@ -29,7 +29,7 @@ from gre_bridge.db.answers import (
     StaffMember,
     StoredMessage,
 )
-from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
+from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError, unreadable
 from gre_bridge.db.relay import clocks_differ, explain
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, Refused, TransientError
@@ -95,12 +95,21 @@ def refusal(error: PostgrestError, what: str) -> BridgeError:
     return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
 
 
+class Functions(Protocol):
+    """Calls functions of the database for callers."""
+
+    async def rpc(self, function: str, arguments: Json, *, caller: Caller) -> Any:
+        """Return the function's result. Raises PostgrestError or TransientError, as `PostgrestClient.rpc` does."""
+        ...
+
+
 class UserDatabase:
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
-    def __init__(self, rest: PostgrestClient) -> None:
-        """Send through `rest`."""
+    def __init__(self, rest: PostgrestClient, writes: Functions) -> None:
+        """Read through `rest`, which `aclose` closes; write through `writes`."""
         self._rest = rest
+        self._writes = writes
         self.on_request: Callable[[str], None] = lambda _: None
         self.on_write: Callable[[str], None] = lambda _: None
         """Called with the session's id after each write that others should hear of."""
@@ -109,29 +118,31 @@ class UserDatabase:
         """Close the connections."""
         await self._rest.aclose()
 
-    async def _object(
-        self, shape: type[T], function: str, arguments: Mapping[str, Any], caller: Caller | None
-    ) -> T:
-        """Call a function that answers an object of this `shape`. Raise TransientError for any other answer."""
-        answer = await self._call(function, arguments, caller)
-        if (
-            not isinstance(answer, dict)
-            or not getattr(shape, "__required_keys__", frozenset()) <= answer.keys()
-        ):
-            raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
-        return cast("T", answer)
+    async def _read(self, shape: type[T], function: str, arguments: Json, caller: Caller | None) -> T:
+        return _object(shape, function, await self._call(self._rest.rpc, function, arguments, caller))
 
-    async def _call(self, function: str, arguments: Mapping[str, Any], caller: Caller | None) -> Any:
+    async def _write(self, shape: type[T], function: str, arguments: Json, caller: Caller) -> T:
+        return _object(shape, function, await self._call(self._writes.rpc, function, arguments, caller))
+
+    async def _count(self, function: str, arguments: Json, caller: Caller) -> int:
+        answer = await self._call(self._writes.rpc, function, arguments, caller)
+        if type(answer) is not int:  # a bool is no count
+            raise unreadable(function)
+        return answer
+
+    async def _call(
+        self, rpc: Callable[..., Awaitable[Any]], function: str, arguments: Json, caller: Caller | None
+    ) -> Any:
         self.on_request(function)
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            return await self._rest.rpc(function, given, caller=caller)
+            return await rpc(function, given, caller=caller)
         except PostgrestError as error:
             raise refusal(error, function) from None
 
     async def whoami(self, caller: Caller) -> Identity:
         """Who the caller is; Refused (401) for a token that the database does not accept."""
-        found = await self._object(dict[str, Any], "gre_whoami", {}, caller)
+        found = await self._read(dict[str, Any], "gre_whoami", {}, caller)
         expires = found["expires_at"]
         return Identity(
             role=found["role"],
@@ -155,7 +166,7 @@ class UserDatabase:
         player_name: str | None = None,
     ) -> StoredMessage:
         """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`."""
-        answer = await self._object(
+        answer = await self._write(
             StoredMessage,
             "gre_send_message",
             {
@@ -181,7 +192,7 @@ class UserDatabase:
         message_id: str | None = None,
     ) -> StoredMessage:
         """Send staff's answer, as `send`."""
-        answer = await self._object(
+        answer = await self._write(
             StoredMessage,
             "gre_staff_reply",
             {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
@@ -203,7 +214,7 @@ class UserDatabase:
         sessions: bool = False,
     ) -> HistoryPage:
         """Read one page: {"messages": [M, …] ascending, "next", "has_more", "session", "sessions"}."""
-        return await self._object(
+        return await self._read(
             HistoryPage,
             "gre_chat_history",
             {
@@ -228,7 +239,7 @@ class UserDatabase:
         cursor: str | None = None,
     ) -> SessionPage:
         """List sessions, latest activity first: {"sessions": [S, …], "next": cursor | None}."""
-        return await self._object(
+        return await self._read(
             SessionPage,
             "gre_list_sessions",
             {"p_status": status, "p_assigned": assigned, "p_limit": limit, "p_cursor": cursor},
@@ -240,11 +251,11 @@ class UserDatabase:
 
         {"sessions": [S, …], "positions": {session id: seq}}, see `gre_catch_up`; the messages are read with `news`.
         """
-        return await self._object(CatchUp, "gre_catch_up", {"p_since": since, "p_total": 0}, caller)
+        return await self._read(CatchUp, "gre_catch_up", {"p_since": since, "p_total": 0}, caller)
 
     async def mark_read(self, caller: Caller, *, session_id: str, up_to_seq: int) -> ReadMark:
         """Mark as read: {"session_id", "by", "up_to_seq", "timestamp", "changed"}."""
-        answer = await self._object(
+        answer = await self._write(
             ReadMark, "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
         )
         self.on_write(session_id)
@@ -254,7 +265,7 @@ class UserDatabase:
         self, caller: Caller, *, session_id: str, status: str, staff_id: str | None = None
     ) -> ChangedSession:
         """Set active, assigned or closed: {"session": S}."""
-        answer = await self._object(
+        answer = await self._write(
             ChangedSession,
             "gre_set_session_status",
             {"p_session_id": session_id, "p_status": status, "p_staff_id": staff_id},
@@ -265,26 +276,26 @@ class UserDatabase:
 
     async def close_session(self, caller: Caller, player_id: int) -> ClosedSession:
         """Close the player's open session: {"session": S | None}."""
-        answer = await self._object(ClosedSession, "gre_close_session", {"p_player_id": player_id}, caller)
+        answer = await self._write(ClosedSession, "gre_close_session", {"p_player_id": player_id}, caller)
         if answer["session"] is not None:
             self.on_write(answer["session"]["id"])
         return answer
 
     async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> PlayerEnabled:
         """Turn a player's chat on or off: {"player_id", "enabled"}."""
-        return await self._object(
+        return await self._write(
             PlayerEnabled, "gre_enable_player", {"p_player_id": player_id, "p_enabled": enabled}, caller
         )
 
     async def enable_all_players(self, caller: Caller) -> int:
         """Turn every player's chat on; returns how many were off."""
-        return int(await self._call("gre_enable_all_players", {}, caller))
+        return await self._count("gre_enable_all_players", {}, caller)
 
     async def set_online_status(
         self, caller: Caller, status: str, *, expires_in: float | None = None
     ) -> OnlineStaff:
         """Set the caller's presence, for `expires_in` seconds: {"staff_id", "display_name", "status"}."""
-        return await self._object(
+        return await self._write(
             OnlineStaff, "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
         )
 
@@ -304,31 +315,31 @@ class UserDatabase:
         arguments = {
             "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
         }  # fmt: skip
-        return await self._object(QueuePage, "gre_session_queue", arguments, caller)
+        return await self._read(QueuePage, "gre_session_queue", arguments, caller)
 
     async def staff(self, caller: Caller) -> list[StaffMember]:
         """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
-        found: list[StaffMember] = await self._call("gre_list_staff", {}, caller)
+        found: list[StaffMember] = await self._call(self._rest.rpc, "gre_list_staff", {}, caller)
         return found
 
     async def player(self, caller: Caller, player_id: int) -> PlayerState:
         """Read what is known of a player: {"player_id", "display_name", "enabled"}."""
-        return await self._object(PlayerState, "gre_get_player", {"p_player_id": player_id}, caller)
+        return await self._read(PlayerState, "gre_get_player", {"p_player_id": player_id}, caller)
 
     async def operations(self, caller: Caller) -> Json:
         """Read how the relay does: backlog, sinks, workers, events per minute (`gre_operations`)."""
-        return await self._object(dict[str, Any], "gre_operations", {}, caller)
+        return await self._read(dict[str, Any], "gre_operations", {}, caller)
 
     async def dead(
         self, caller: Caller, *, sink: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> DeadLetterPage:
         """List dead letters, the latest first: {"dead": […], "next": cursor | None}. They hold ids, never text."""
         arguments = {"p_sink": sink, "p_limit": limit, "p_cursor": cursor}
-        return await self._object(DeadLetterPage, "gre_dead_letters", arguments, caller)
+        return await self._read(DeadLetterPage, "gre_dead_letters", arguments, caller)
 
     async def retry_dead(self, caller: Caller, ids: Sequence[str]) -> int:
         """Send dead letters again; returns how many of them were dead."""
-        return int(await self._call("gre_retry_dead", {"p_ids": list(ids)}, caller))
+        return await self._count("gre_retry_dead", {"p_ids": list(ids)}, caller)
 
     # The hub's own reading, with the service key.
 
@@ -349,7 +360,7 @@ class UserDatabase:
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.
         Of one session at most `limit` messages come, in all about `size` bytes.
         """
-        return await self._object(
+        return await self._read(
             HubChanges,
             "gre_hub_changes_v1",
             {
@@ -372,7 +383,7 @@ class UserDatabase:
         With the `snapshot` of an earlier answer: which sessions have changed since.
         """
         kind = "idle" if idle else "hub"
-        answer = await self._object(
+        answer = await self._read(
             dict[str, Any],
             "gre_relay_listen_v1",
             {"p_listener": listener, "p_kind": kind, "p_polls_for": awake, "p_snapshot": snapshot},
@@ -388,13 +399,11 @@ class UserDatabase:
                 None if changed is None or snapshot is None else frozenset(map(str, changed)),
             )
         except (KeyError, TypeError, ValueError):
-            raise TransientError(
-                "gre_relay_listen_v1: the answer is not the database's", code="unreadable"
-            ) from None
+            raise unreadable("gre_relay_listen_v1") from None
 
     async def unlisten(self, listener: str) -> None:
         """Say that this process is not to be woken any more."""
-        await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, None)
+        await self._call(self._rest.rpc, "gre_relay_unlisten_v1", {"p_listener": listener}, None)
 
     async def presence(
         self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float
@@ -404,7 +413,7 @@ class UserDatabase:
         {"online": […], "disabled": [player ids whose chat is off], "revoked": [claims that are no longer valid]}.
         """
         claims = {tuple(who.claim.values()): who.claim for who in here}
-        return await self._object(
+        return await self._read(
             Presence,
             "gre_hub_presence_v1",
             {
@@ -415,3 +424,10 @@ class UserDatabase:
             },
             None,
         )
+
+
+def _object(shape: type[T], function: str, answer: Any) -> T:
+    """Return the answer as an object of this `shape`. Raise TransientError for any other answer."""
+    if not isinstance(answer, dict) or not getattr(shape, "__required_keys__", frozenset()) <= answer.keys():
+        raise unreadable(function)
+    return cast("T", answer)

@@ -111,7 +111,8 @@ class Api:
         """What a sink took, where its data has these values."""
         found = []
         for item in self.stack.received(sink):
-            data = item["data"] if sink == "pusher" else item["body"]["data"]
+            # A refused request without events is an item without data.
+            data = item.get("data", {}) if sink == "pusher" else item["body"]["data"]
             if like.items() <= data.items():
                 found.append(item)
         return found

@@ -155,7 +155,7 @@ async def test_without_pusher_nothing_is_signed() -> None:
     rest = await PostgrestClient.open(url="http://127.0.0.1:9", key="key")
     app = create_app(
         health=cast("Health", object()),
-        access=Authenticator(UserDatabase(rest), AuthThrottle(60)),
+        access=Authenticator(UserDatabase(rest, rest), AuthThrottle(60)),
         settings=settings(),
         sockets=None,
         overview=cast("Any", dict),
