@@ -29,7 +29,7 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database("operator", migrated_template)
     database = Database(pg, "operator")
     with database.connect("supabase_admin") as admin:
-        fill = FILL.replace("499999", str(MESSAGES - 1)).replace("25000", "3001")
+        fill = FILL.replace("99999", str(MESSAGES - 1)).replace("5001", "3001")
         with without_indexes(admin, *ALL):
             admin.execute(fill.encode(), prepare=False)
         admin.execute("set session_replication_role = replica")

@@ -1,4 +1,4 @@
-"""Plans do not regress: with a million delivered rows behind, every query of the relay stays on indexes.
+"""Plans do not regress: with 200,000 delivered rows behind, every query of the relay stays on indexes.
 
 The relay's statements run inside functions, so what they read is asked of PostgreSQL's own counters; the
 portals' documented queries are explained.
@@ -22,16 +22,16 @@ set session_replication_role = replica;
 insert into gre_chat_sessions (id, player_id, status, last_seq, last_message_at, updated_at)
   select md5('s' || g)::uuid, g, case when g % 10 = 0 then 'active' else 'closed' end, 20, now() - g * interval '1 minute',
     now() - g * interval '1 minute'
-  from generate_series(1, 25000) g;
+  from generate_series(1, 5001) g;
 insert into gre_chat_messages (id, session_id, seq, player_id, sender, message, metadata, created_at)
   select md5('m' || g)::uuid, md5('s' || 1 + g / 20)::uuid, 1 + g % 20, 1 + g / 20, 'player', 'message ' || g, '{}',
     now() - g * interval '1 second'
-  from generate_series(0, 499999) g;
+  from generate_series(0, 99999) g;
 insert into gre_relay_lanes (sink, lane_key)
-  select s.name, md5('s' || g)::uuid::text from generate_series(1, 25000) g, gre_relay_sinks s;
+  select s.name, md5('s' || g)::uuid::text from generate_series(1, 5001) g, gre_relay_sinks s;
 insert into gre_relay_deliveries (sink, lane_key, ord, event, message_id, state, settled_at)
   select s.name, md5('s' || 1 + g / 20)::uuid::text, g, 'message', md5('m' || g)::uuid, 'done', now()
-  from generate_series(0, 499999) g, gre_relay_sinks s;
+  from generate_series(0, 99999) g, gre_relay_sinks s;
 select setval('gre.delivery_ord', 1000000);
 set session_replication_role = origin;
 """
@@ -46,7 +46,7 @@ TABLES = (
 
 @pytest.fixture(scope="module")
 def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
-    """A database with a million delivered rows."""
+    """A database with 200,000 delivered rows."""
     pg.create_database("full", migrated_template)
     database = Database(pg, "full")
     with database.connect("supabase_admin") as admin:
