@@ -2352,8 +2352,8 @@ end $$;
 -- COMMENT: FUNCTION gre_operations()
 COMMENT ON FUNCTION public.gre_operations() IS 'Returns the state of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}], "per_minute": [{"minute", "count"}] (deliveries done in each of the last 60 minutes)}. "workers" are relay processes. "breaker" is the worst state that a worker reported within the last minute.';
 
--- FUNCTION: gre_relay_claim_v1(text, uuid, integer, integer, numeric)
-CREATE FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer DEFAULT 100, p_per_lane integer DEFAULT 10, p_lease_seconds numeric DEFAULT 30) RETURNS json
+-- FUNCTION: gre_relay_claim_v1(text, uuid, integer, integer, numeric, uuid, uuid[])
+CREATE FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer DEFAULT 100, p_per_lane integer DEFAULT 10, p_lease_seconds numeric DEFAULT 30, p_owner uuid DEFAULT NULL::uuid, p_held uuid[] DEFAULT '{}'::uuid[]) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2370,6 +2370,7 @@ declare
   v_lanes json;
   v_full boolean;
   v_emptied integer := 0;
+  v_recovered integer;
   v_next timestamptz;
 begin
   perform gre.require_worker();
@@ -2379,30 +2380,35 @@ begin
   perform set_config('synchronous_commit', 'off', true);
 
   with due as (
-    select l.sink, l.lane_key from public.gre_relay_lanes l
+    select l.sink, l.lane_key, l.lease_owner = p_owner and l.lease_until > v_now as recovered
+    from public.gre_relay_lanes l
     where l.sink = p_sink and l.ready_at <= v_now
-      and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
+      and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease()
+           or l.lease_owner = p_owner and l.lease_token <> all (p_held))
     order by l.ready_at
     limit p_lanes
     for no key update skip locked
   ), leased as (
-    update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token
+    update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token, lease_owner = p_owner
     from due where l.sink = due.sink and l.lane_key = due.lane_key
-    returning l.lane_key, l.ready_at
+    returning l.lane_key, l.ready_at, due.recovered
   )
-  select array_agg(lane_key order by ready_at) into v_keys from leased;
+  select array_agg(lane_key order by ready_at), count(*) filter (where recovered)
+    into v_keys, v_recovered from leased;
 
   v_full := coalesce(cardinality(v_keys), 0) >= p_lanes;
   if not v_full then
     with due as (
       select l.sink, l.lane_key from public.gre_relay_lanes l
       where l.sink = p_sink and l.ready_at > v_now + gre.max_backoff()
-        and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
+        and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease()
+             or l.lease_owner = p_owner and l.lease_token <> all (p_held))
       order by l.ready_at
       limit p_lanes - coalesce(cardinality(v_keys), 0)
       for no key update skip locked
     ), leased as (
-      update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token, ready_at = v_now
+      update public.gre_relay_lanes l
+      set lease_until = v_lease, lease_token = p_token, lease_owner = p_owner, ready_at = v_now
       from due where l.sink = due.sink and l.lane_key = due.lane_key
       returning l.lane_key
     )
@@ -2451,14 +2457,15 @@ begin
     ) f;
 
     if v_left is not null then
-      update public.gre_relay_lanes l set lease_until = null, lease_token = null
+      update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null
       where l.sink = p_sink and l.lane_key = any (v_left) and l.lease_token = p_token;
       v_full := true;
     end if;
     -- Unschedule lanes without a pending delivery (its message was deleted), or they would be claimed again and again.
     -- A transaction that adds to a lane locks it first, and we hold these locks.
     if v_empty is not null then
-      update public.gre_relay_lanes l set ready_at = null, lease_until = null, lease_token = null
+      update public.gre_relay_lanes l
+      set ready_at = null, lease_until = null, lease_token = null, lease_owner = null
       where l.sink = p_sink and l.lane_key = any (v_empty) and l.lease_token = p_token;
       get diagnostics v_emptied = row_count;
     end if;
@@ -2473,7 +2480,10 @@ begin
         where l.sink = p_sink and l.ready_at > v_now and l.ready_at <= v_now + gre.max_backoff()
         order by l.ready_at limit 1)
       union all
-      (select min(case when l.lease_until <= v_now + gre.max_lease() then greatest(l.lease_until, v_now) else v_now end)
+      (select min(case
+          when l.lease_owner = p_owner and l.lease_token <> all (p_held) then v_now
+          when l.lease_until <= v_now + gre.max_lease() then greatest(l.lease_until, v_now)
+          else v_now end)
         from public.gre_relay_lanes l
         where l.sink = p_sink and l.ready_at <= v_now and l.lease_token is distinct from p_token)
     ) n;
@@ -2482,6 +2492,7 @@ begin
   return json_build_object(
     'lanes', coalesce(v_lanes, '[]'),
     'emptied_lanes', v_emptied,
+    'recovered_lanes', v_recovered,
     'next_in', case when v_next is not null then round(greatest(extract(epoch from v_next - v_now), 0)::numeric, 4) end,
     'staff', case when p_sink = 'onesignal' and v_lanes is not null then (
       select coalesce(json_agg(json_build_object('staff_id', s.staff_id, 'online',
@@ -2490,8 +2501,8 @@ begin
       where s.active) end);
 end $_$;
 
--- COMMENT: FUNCTION gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric)
-COMMENT ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric) IS 'Leases up to p_lanes due lanes of a sink, oldest first, and returns the first p_per_lane pending deliveries of each in order: {"lanes": [{"lane_key", "deliveries"}], "emptied_lanes": lanes found empty, "next_in": seconds | null, "staff"}.';
+-- COMMENT: FUNCTION gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[])
+COMMENT ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) IS 'Leases up to p_lanes due lanes of a sink, oldest first, and returns the first p_per_lane pending deliveries of each in order: {"lanes": [{"lane_key", "deliveries"}], "emptied_lanes": lanes found empty, "recovered_lanes", "next_in": seconds | null, "staff"}. p_held: tokens whose lanes p_owner has in hand. Its other leases do not count: the answer to their claim was lost, or a crash took back their settle. Such lanes are counted as recovered.';
 
 -- FUNCTION: gre_relay_dead(text, uuid, interval, text, uuid[], integer, timestamp with time zone)
 CREATE FUNCTION public.gre_relay_dead(p_sink text DEFAULT NULL::text, p_session uuid DEFAULT NULL::uuid, p_older_than interval DEFAULT NULL::interval, p_error text DEFAULT NULL::text, p_ids uuid[] DEFAULT NULL::uuid[], p_limit integer DEFAULT 100, p_before timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS jsonb
@@ -2518,37 +2529,20 @@ $$;
 -- COMMENT: FUNCTION gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone)
 COMMENT ON FUNCTION public.gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone) IS 'Returns dead letters, newest first: [{"id", "sink", "lane", "event", "message_id", "attempts", "error", "created_at", "died_at"}], without the text of messages. p_before: only deliveries that died before this time, for stable paging.';
 
--- FUNCTION: gre_relay_exchange_v1(jsonb)
-CREATE FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) RETURNS json
+-- FUNCTION: gre_relay_exchange_v1(text, jsonb, uuid, integer, integer, numeric, uuid, uuid[])
+CREATE FUNCTION public.gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer DEFAULT 100, p_per_lane integer DEFAULT 10, p_lease_seconds numeric DEFAULT 30, p_owner uuid DEFAULT NULL::uuid, p_held uuid[] DEFAULT '{}'::uuid[]) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
-  v jsonb;
-  v_answers json[] := '{}';
+  v_settled jsonb := public.gre_relay_settle_v1(p_sink, p_results);
 begin
-  perform gre.require_worker();
-  if jsonb_typeof(p_parts) is distinct from 'array' then
-    perform gre.raise_http(400, 'exchange_invalid', 'p_parts must be an array');
-  end if;
-  for v in select x from jsonb_array_elements(p_parts) x loop
-    begin
-      if v ? 'p_results' then
-        v_answers := v_answers || public.gre_relay_settle_v1(v ->> 'p_sink', v -> 'p_results')::json;
-      else
-        v_answers := v_answers || public.gre_relay_claim_v1(
-          v ->> 'p_sink', (v ->> 'p_token')::uuid, (v ->> 'p_lanes')::integer,
-          (v ->> 'p_per_lane')::integer, (v ->> 'p_lease_seconds')::numeric);
-      end if;
-    exception when others then
-      v_answers := v_answers || json_build_object('error', json_build_object('code', sqlstate, 'message', sqlerrm));
-    end;
-  end loop;
-  return array_to_json(v_answers);
+  return json_build_object('settled', v_settled, 'claim', public.gre_relay_claim_v1(
+    p_sink, p_token, p_lanes, p_per_lane, p_lease_seconds, p_owner, p_held));
 end $$;
 
--- COMMENT: FUNCTION gre_relay_exchange_v1(p_parts jsonb)
-COMMENT ON FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) IS 'Several settles and claims in one call: each part has the arguments of a settle or a claim, and its answer has the same place. A part that fails is rolled back alone and answers {"error": {"code", "message"}}.';
+-- COMMENT: FUNCTION gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[])
+COMMENT ON FUNCTION public.gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) IS 'A settle and then a claim of the same sink, both or neither; the claim finds the lanes that the settle freed: {"settled": answer of the settle, "claim": answer of the claim}.';
 
 -- FUNCTION: gre_relay_expire(timestamp with time zone, text, boolean, integer)
 CREATE FUNCTION public.gre_relay_expire(p_before timestamp with time zone, p_sink text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS integer
@@ -2817,8 +2811,8 @@ end $$;
 -- COMMENT: FUNCTION gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer)
 COMMENT ON FUNCTION public.gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer) IS 'Compares messages with deliveries, and enqueues messages without a delivery (inserted by a restore, or while a trigger was disabled), one page per call: {"checked", "missing": {sink: number}, "lanes": number of lanes with pending deliveries that were not scheduled, "next"}. Starts at reconcile_from of the sinks.';
 
--- FUNCTION: gre_relay_release_v1(text, uuid, text[])
-CREATE FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[] DEFAULT NULL::text[]) RETURNS jsonb
+-- FUNCTION: gre_relay_release_v1(text, uuid)
+CREATE FUNCTION public.gre_relay_release_v1(p_sink text, p_owner uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -2829,21 +2823,19 @@ begin
   perform gre.require_worker();
   with mine as (
     select sink, lane_key from public.gre_relay_lanes
-    where sink = p_sink and ready_at is not null and lease_token = p_token
-      and (p_lanes is null or lane_key = any (p_lanes))
+    where sink = p_sink and ready_at is not null and lease_owner = p_owner
     for no key update skip locked
   )
-  update public.gre_relay_lanes l set lease_until = null, lease_token = null
+  update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null
   from mine where l.sink = mine.sink and l.lane_key = mine.lane_key;
   get diagnostics v_released = row_count;
   select count(*) into v_busy from public.gre_relay_lanes
-  where sink = p_sink and ready_at is not null and lease_token = p_token
-    and (p_lanes is null or lane_key = any (p_lanes));
+  where sink = p_sink and ready_at is not null and lease_owner = p_owner;
   return jsonb_build_object('released', v_released, 'busy', v_busy);
 end $$;
 
--- COMMENT: FUNCTION gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[])
-COMMENT ON FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[]) IS 'Gives lanes back unsent; p_lanes null: all lanes of the token, after a claim whose answer was lost. {"released": number, "busy": number}.';
+-- COMMENT: FUNCTION gre_relay_release_v1(p_sink text, p_owner uuid)
+COMMENT ON FUNCTION public.gre_relay_release_v1(p_sink text, p_owner uuid) IS 'Gives back all lanes of a worker that ends, unsent: {"released": number, "busy": number}.';
 
 -- FUNCTION: gre_relay_replay(timestamp with time zone, uuid, text, timestamp with time zone, text, boolean, integer)
 CREATE FUNCTION public.gre_relay_replay(p_since timestamp with time zone DEFAULT NULL::timestamp with time zone, p_session uuid DEFAULT NULL::uuid, p_sink text DEFAULT NULL::text, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 500) RETURNS jsonb
@@ -3034,7 +3026,7 @@ begin
   end if;
 
   with freed as (
-    update public.gre_relay_lanes l set lease_until = null, lease_token = null,
+    update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null,
       ready_at = (
         select case when r ? 'retry_in'
           then greatest(d.created_at,
@@ -3643,7 +3635,8 @@ CREATE TABLE public.gre_relay_lanes (
     lane_key text NOT NULL,
     ready_at timestamp with time zone,
     lease_until timestamp with time zone,
-    lease_token uuid
+    lease_token uuid,
+    lease_owner uuid
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.05');
 
@@ -3663,7 +3656,10 @@ COMMENT ON COLUMN public.gre_relay_lanes.ready_at IS 'Time from which the lane c
 COMMENT ON COLUMN public.gre_relay_lanes.lease_until IS 'End of the lease, or null.';
 
 -- COMMENT: COLUMN gre_relay_lanes.lease_token
-COMMENT ON COLUMN public.gre_relay_lanes.lease_token IS 'Token of the worker that holds the lease.';
+COMMENT ON COLUMN public.gre_relay_lanes.lease_token IS 'Token of the claim that leased it.';
+
+-- COMMENT: COLUMN gre_relay_lanes.lease_owner
+COMMENT ON COLUMN public.gre_relay_lanes.lease_owner IS 'The worker that claimed it: one for each process and sink.';
 
 -- TABLE: gre_relay_sinks
 CREATE TABLE public.gre_relay_sinks (
@@ -4489,19 +4485,19 @@ REVOKE ALL ON FUNCTION public.gre_operations() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_operations() TO authenticated;
 GRANT ALL ON FUNCTION public.gre_operations() TO service_role;
 
--- ACL: FUNCTION gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric)
-REVOKE ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric) TO service_role;
-GRANT ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric) TO gre_worker;
+-- ACL: FUNCTION gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[])
+REVOKE ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) TO service_role;
+GRANT ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) TO gre_worker;
 
 -- ACL: FUNCTION gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone)
 REVOKE ALL ON FUNCTION public.gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_relay_dead(p_sink text, p_session uuid, p_older_than interval, p_error text, p_ids uuid[], p_limit integer, p_before timestamp with time zone) TO service_role;
 
--- ACL: FUNCTION gre_relay_exchange_v1(p_parts jsonb)
-REVOKE ALL ON FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) TO service_role;
-GRANT ALL ON FUNCTION public.gre_relay_exchange_v1(p_parts jsonb) TO gre_worker;
+-- ACL: FUNCTION gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[])
+REVOKE ALL ON FUNCTION public.gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) TO service_role;
+GRANT ALL ON FUNCTION public.gre_relay_exchange_v1(p_sink text, p_results jsonb, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) TO gre_worker;
 
 -- ACL: FUNCTION gre_relay_expire(p_before timestamp with time zone, p_sink text, p_dry_run boolean, p_limit integer)
 REVOKE ALL ON FUNCTION public.gre_relay_expire(p_before timestamp with time zone, p_sink text, p_dry_run boolean, p_limit integer) FROM PUBLIC;
@@ -4535,10 +4531,10 @@ GRANT ALL ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interv
 REVOKE ALL ON FUNCTION public.gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_relay_reconcile(p_after text, p_dry_run boolean, p_limit integer) TO service_role;
 
--- ACL: FUNCTION gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[])
-REVOKE ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[]) TO service_role;
-GRANT ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[]) TO gre_worker;
+-- ACL: FUNCTION gre_relay_release_v1(p_sink text, p_owner uuid)
+REVOKE ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_owner uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_owner uuid) TO service_role;
+GRANT ALL ON FUNCTION public.gre_relay_release_v1(p_sink text, p_owner uuid) TO gre_worker;
 
 -- ACL: FUNCTION gre_relay_replay(p_since timestamp with time zone, p_session uuid, p_sink text, p_until timestamp with time zone, p_after text, p_dry_run boolean, p_limit integer)
 REVOKE ALL ON FUNCTION public.gre_relay_replay(p_since timestamp with time zone, p_session uuid, p_sink text, p_until timestamp with time zone, p_after text, p_dry_run boolean, p_limit integer) FROM PUBLIC;

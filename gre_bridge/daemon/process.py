@@ -102,7 +102,11 @@ class DaemonProcess(ABC):
     def _on_realtime_change(self) -> None:
         """Apply a change of the subscription's health."""
 
-    def _database_back(self) -> None:
+    def database_called(self, function: str) -> None:
+        """See StoreObserver."""
+        self._count_request(function)
+
+    def database_recovered(self) -> None:
         """Rely on no wake-up for a while: the database answers again after an outage."""
         self._feed.mark_unreliable()
 
@@ -150,9 +154,7 @@ class DaemonProcess(ABC):
             timeout=database_timeout(settings),
         )
         rest.on_call = self._note_call
-        store = RelayDatabase(rest=rest)
-        store.on_request = self._count_request
-        store.on_back = self._database_back
+        store = RelayDatabase(rest=rest, observer=self)
         try:
             yield store
         finally:

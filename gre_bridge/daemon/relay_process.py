@@ -22,16 +22,16 @@ from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger("gre.daemon")
 
-GIVE_UP = 2.0
+RELEASE_TIMEOUT = 2.0
 """Seconds that a stop which ran out of time may take to hand its leases back."""
 
 
 def check(settings: Settings) -> list[SinkBinding]:
     """The sinks of these settings. Raises ConfigurationError when there are none, or one cannot be made."""
-    outlets = build_sinks(settings)
-    if not outlets:
+    bindings = build_sinks(settings)
+    if not bindings:
         raise ConfigurationError("PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to")
-    return outlets
+    return bindings
 
 
 class RelayProcess(DaemonProcess):
@@ -42,7 +42,7 @@ class RelayProcess(DaemonProcess):
     def __init__(self, surroundings: Surroundings) -> None:
         """See DaemonProcess."""
         super().__init__(surroundings)
-        self._outlets = check(surroundings.settings)
+        self._bindings = check(surroundings.settings)
         self._tracing = Tracing.from_environment()
         self._dispatchers: list[Dispatcher] = []
         self._poller: Poller | None = None
@@ -54,7 +54,7 @@ class RelayProcess(DaemonProcess):
 
     def _make_registration(self) -> WorkerRegistration:
         registration = WorkerRegistration(
-            sinks=frozenset(o.sink.name for o in self._outlets),
+            sinks=frozenset(o.sink.name for o in self._bindings),
             on_schema=self._schema_checked,
             facts={"player_external_id": self._settings.push_player_external_id},
         )
@@ -86,8 +86,8 @@ class RelayProcess(DaemonProcess):
         finally:
             stop.cancel()
             relaying.cancel()
-            for outlet in self._outlets:
-                await outlet.sink.aclose()
+            for binding in self._bindings:
+                await binding.sink.aclose()
             if self._tracing is not None:
                 await asyncio.to_thread(self._tracing.close)
 
@@ -102,14 +102,14 @@ class RelayProcess(DaemonProcess):
             log.warning("not everything was settled in time")
             relaying.cancel()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GIVE_UP):
-                    await asyncio.gather(*(d.give_up() for d in self._dispatchers))
+                async with asyncio.timeout(RELEASE_TIMEOUT):
+                    await asyncio.gather(*(d.release_all() for d in self._dispatchers))
 
     async def _relay(self, store: RelayDatabase) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
         feed = self._feed
         await self._registration.ready.wait()
-        self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._outlets))
+        self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._bindings))
         settings = self._settings
         poller = self._poller = Poller(
             listen=store.listen,
@@ -123,23 +123,22 @@ class RelayProcess(DaemonProcess):
         dispatchers = [
             Dispatcher(
                 store=store,
-                sink=outlet.sink,
-                route=outlet.route,
+                sink=binding.sink,
+                route=binding.route,
                 metrics=self.metrics,
                 retry=RetryPolicy(max_attempts=settings.max_attempts),
                 breaker=Breaker(),
-                pace=Pace(outlet.rate),
+                pace=Pace(binding.rate),
                 tracing=self._tracing,
                 lease_seconds=settings.lease_seconds,
-                sweep_interval=settings.poll_interval,
-                fast_sweep_interval=settings.fast_poll_interval,
-                lanes_per_claim=1000 // outlet.rows,
-                rows_per_lane=outlet.rows,
-                feed_healthy=lambda: feed.healthy,
-                on_looked=poller.looked,
-                on_forgotten=feed.mark_unreliable,
+                poll_interval=settings.poll_interval,
+                fast_poll_interval=settings.fast_poll_interval,
+                lanes_per_claim=1000 // binding.rows,
+                rows_per_lane=binding.rows,
+                wakeups=feed,
+                observer=poller,
             )
-            for outlet in self._outlets
+            for binding in self._bindings
         ]
         self._dispatchers.extend(dispatchers)
         if self._stop.is_set():
@@ -157,7 +156,7 @@ class RelayProcess(DaemonProcess):
         """See SubscriptionListener."""
         self.metrics.wakeups.inc()
         for dispatcher in self._dispatchers:
-            dispatcher.ring(sessions or ())
+            dispatcher.notify(sessions or ())
         if self._poller is not None:
             self._poller.woken()
 
@@ -179,21 +178,22 @@ class RelayProcess(DaemonProcess):
     def _heard_hint(self, hint: str) -> None:
         """The API wrote into this session while Realtime was away."""
         for dispatcher in self._dispatchers:
-            dispatcher.ring((hint,))
+            dispatcher.notify((hint,))
 
     def _schema_checked(self, problem: str) -> None:
         self.metrics.schema_supported.set(not problem)
         for dispatcher in self._dispatchers:
             dispatcher.pause(problem)
 
-    def _database_back(self) -> None:
-        super()._database_back()
+    def database_recovered(self) -> None:
+        """See StoreObserver."""
+        super().database_recovered()
         for dispatcher in self._dispatchers:
-            dispatcher.hurry()
+            dispatcher.retry_now()
 
     def _on_realtime_change(self) -> None:
         if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
             for dispatcher in self._dispatchers:
-                dispatcher.ring()
+                dispatcher.notify()
         if self._poller is not None:
             self._poller.refresh()

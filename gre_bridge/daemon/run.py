@@ -12,7 +12,7 @@ from gre_bridge.daemon import link, relay_process
 from gre_bridge.daemon.api_process import ApiProcess, offer_to_the_oom_killer
 from gre_bridge.daemon.listeners import Listeners, listen
 from gre_bridge.daemon.process import DaemonProcess, Surroundings, run_in_loop
-from gre_bridge.daemon.relay_process import GIVE_UP, RelayProcess
+from gre_bridge.daemon.relay_process import RELEASE_TIMEOUT, RelayProcess
 from gre_bridge.daemon.reports import PipeReports
 from gre_bridge.daemon.supervisor import CONFIGURATION, Child, Supervisor
 from gre_bridge.errors import BridgeError, ConfigurationError
@@ -74,7 +74,7 @@ def _supervise(settings: Settings, listeners: Listeners) -> int:
     gc.freeze()
     return Supervisor(
         children=children,
-        stop_within=settings.drain_seconds + GIVE_UP + STOP_MARGIN,
+        stop_within=settings.drain_seconds + RELEASE_TIMEOUT + STOP_MARGIN,
         on_stop=listeners.close,
     ).run()
 

@@ -1,4 +1,4 @@
-"""Every call to the database, typed: the only module that knows the names of tables and functions.
+"""Every call that the worker makes to the database, typed.
 
 All go to PostgREST as the service role. Each is safe to repeat, since a client's time-out does not cancel
 the statement (measured on PostgREST 14.5: it commits later).
@@ -9,12 +9,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from gre_bridge.db.joint import Joint, Part
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.types import Claim, Json, LaneResult
+from gre_bridge.db.types import Claim, ClaimRequest, Json, LaneResult, Settled
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.polling import Listening
 
@@ -24,12 +22,8 @@ SCHEMA_VERSIONS = range(3, 4)
 """Versions of `gre_schema_version()` that this worker can work with."""
 
 UNKNOWN_FUNCTION = "PGRST202"
-RELOADS = 60.0
+SCHEMA_RELOAD_GRACE = 60.0
 """Seconds for which a function may be unknown after a change of the schema: PostgREST reads it anew."""
-
-JOINT_RESULTS = 16
-"""Lanes of a settle up to which it shares a call with others; more go beside them, not before."""
-_CLAIM, _SETTLE, _EXCHANGE = "gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1"
 
 _TRANSIENT_CODES = {
     "",  # a crashed database answers 400 with an empty code at first
@@ -51,7 +45,7 @@ _TRANSIENT_CODES = {
     "25006",
 }
 _TRANSIENT_CLASSES = ("08", "53", "58", "XX")
-_AWAY_CODES = {
+_OUTAGE_CODES = {
     "",
     "connection",
     "502",
@@ -65,16 +59,13 @@ _AWAY_CODES = {
     "57P03",
 }
 """With one of these a call ends while PostgreSQL is away, and the first one after."""
-NOTHING_DONE = frozenset({"PGRST002", "PGRST003", "25006", "40001", "40P01", "53300", "55P03", "57014"})
-"""With one of these the call certainly had no effect: it never ran, or was rolled back."""
-FLAPS = 1.0
-"""Seconds: where some calls fail and others do not, each that does not would end the pauses of those that do."""
+RECOVERY_DEBOUNCE = 1.0
+"""Seconds between two reports of a recovery: where only some calls fail, each other call would report one."""
 
-
-_IN_WORDS = {
+_HINTS = {
     "25006": "the database is read-only: its disk may be full",
 }
-"""What a person should think of at these codes."""
+"""Explanations of codes for the operator."""
 
 
 def clocks_differ(error: PostgrestError) -> bool:
@@ -93,7 +84,7 @@ def explain(error: Exception, what: str) -> BridgeError:
         return PermanentError(f"{what}: {type(error).__name__}")
     code = error.code
     # Codes in P are PostgREST's and our own functions': their words hold no data.
-    said = _IN_WORDS.get(code) or (error.message if code.startswith("P") else "")
+    said = _HINTS.get(code) or (error.message if code.startswith("P") else "")
     text = f"{what}: {code or 'the database is away'} {said}"
     if code == UNKNOWN_FUNCTION:
         return ConfigurationError(f"{what}: unknown function; run `gre-bridge migrate`", code=code)
@@ -117,141 +108,90 @@ def explain(error: Exception, what: str) -> BridgeError:
     return PermanentError(text, code=code)
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The answer of `gre_relay_settle_v1`.
+class StoreObserver(Protocol):
+    """Hears of the store's calls and of outages."""
 
-    `busy` lanes were locked by someone else: settle them again in a moment. `lost` lanes had been taken
-    over; what went out was recorded all the same. `waiting` is how many freed lanes have more to do that
-    no claim of the same call has looked at.
-    """
+    def database_called(self, function: str) -> None:
+        """A function is about to be called."""
 
-    busy: frozenset[str]
-    lost: frozenset[str]
-    waiting: int
+    def database_recovered(self) -> None:
+        """PostgreSQL answers again after an outage; called at most once in RECOVERY_DEBOUNCE seconds."""
 
 
 class RelayDatabase:
-    """The database as the worker sees it. Opened with `open`, closed with `aclose`."""
+    """The database as the worker sees it."""
 
-    def __init__(self, *, rest: PostgrestClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        rest: PostgrestClient,
+        observer: StoreObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Call through `rest`, which `aclose` closes; `clock` is in seconds."""
         self._rest = rest
+        self._observer = observer
         self._clock = clock
         self._unknown_since: dict[str, float] = {}
-        self._away = False
-        self._back_at = -math.inf
-        self.on_back: Callable[[], None] = lambda: None
-        """Called when PostgreSQL answers again after a call found it away, at most once in FLAPS seconds."""
-        self._joint = Joint(alone=self._alone, together=self._together)
-        self.on_request: Callable[[str], None] = lambda _: None
-
-    @classmethod
-    async def open(cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 10.0) -> Self:
-        """The project at `url` with its service key and anon key; `timeout` (seconds) bounds each call.
-
-        Raises ConfigurationError for what is no address or no key.
-        """
-        return cls(rest=await PostgrestClient.open(url=url, key=key, apikey=apikey, timeout=timeout))
+        self._outage = False
+        self._recovered_at = -math.inf
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._joint.aclose()
         await self._rest.aclose()
 
-    async def _request(self, function: str, arguments: Json) -> Any:
-        self.on_request(function)
+    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
+        if self._observer is not None:
+            self._observer.database_called(function)
         try:
             answer = await self._rest.rpc(function, arguments)
-        except Exception as error:  # noqa: BLE001 - sorted here, once, for everyone
-            sorted_out = self._not_yet(function, explain(error, function))
-            self._away |= isinstance(sorted_out, TransientError) and sorted_out.code in _AWAY_CODES
-            raise sorted_out from None
-        if self._away and (now := self._clock()) >= self._back_at + FLAPS:
-            self._away, self._back_at = False, now
-            self.on_back()
+        except Exception as error:  # noqa: BLE001 - classified here, once, for all callers
+            classified = self._allow_for_reload(function, explain(error, function))
+            self._outage |= isinstance(classified, TransientError) and classified.code in _OUTAGE_CODES
+            raise classified from None
+        if self._outage and (now := self._clock()) >= self._recovered_at + RECOVERY_DEBOUNCE:
+            self._outage, self._recovered_at = False, now
+            if self._observer is not None:
+                self._observer.database_recovered()
         self._unknown_since.pop(function, None)
-        return answer
-
-    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
-        return _read(function, await self._request(function, arguments), read)
-
-    async def _alone(self, part: Part, refused: Exception | None) -> Any:
-        """Raises for a claim what was `refused` with others, if not by the database: it may have happened all the same."""
-        if part.function == _CLAIM and isinstance(refused, BridgeError) and not _is_the_databases(refused):
-            raise refused
-        return await self._request(part.function, part.arguments)
-
-    async def _together(self, parts: Sequence[Part]) -> Sequence[Any]:
-        """Raises what is not transient for a schema that cannot do it yet: then each goes alone, for a minute."""
-        since = self._unknown_since.get(_EXCHANGE)
-        if since is not None and self._clock() - since < RELOADS:
-            raise ConfigurationError(f"{_EXCHANGE}: unknown function", code=UNKNOWN_FUNCTION)
-        self._unknown_since.pop(_EXCHANGE, None)
         try:
-            answers = await self._request(_EXCHANGE, {"p_parts": [part.arguments for part in parts]})
-        except TransientError as error:
-            if error.code == UNKNOWN_FUNCTION:
-                raise ConfigurationError(str(error), code=error.code) from None
-            raise
-        if not isinstance(answers, list) or len(answers) != len(parts):
-            raise _unreadable(_EXCHANGE)
-        return [
-            self._part_failed(part.function, answer) or answer
-            for part, answer in zip(parts, answers, strict=True)
-        ]
+            return read(answer)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # JSON, but not the database's. The call may have been carried out all the same.
+            raise TransientError(f"{function}: the answer is not the database's", code="unreadable") from None
 
-    def _part_failed(self, function: str, answer: Any) -> BridgeError | None:
-        """The error of one part of a call whose other parts went through."""
-        failed = answer.get("error") if isinstance(answer, dict) else None
-        if not isinstance(failed, dict):
-            return None
-        code, message = str(failed.get("code")), str(failed.get("message"))
-        return self._not_yet(
-            function, explain(PostgrestError(status=400, code=code, message=message), function)
-        )
-
-    def _not_yet(self, function: str, error: BridgeError) -> BridgeError:
+    def _allow_for_reload(self, function: str, error: BridgeError) -> BridgeError:
         """The error, or for a function that has been unknown for less than a minute a transient one."""
         if error.code != UNKNOWN_FUNCTION:
             return error
         since = self._unknown_since.setdefault(function, self._clock())
-        if self._clock() - since >= RELOADS:
+        if self._clock() - since >= SCHEMA_RELOAD_GRACE:
             return error
         return TransientError(str(error), code=error.code)
 
-    async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
-        """Lease up to `lanes` due lanes of `sink` for `lease` seconds under `token`, oldest first.
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """Lease due lanes, oldest first.
 
-        After an error the claim may still have happened: release the token.
+        After an error the claim may still have been made: the owner's next claim takes its lanes.
         Raises TransientError, PermanentError or ConfigurationError, as every method here.
         """
-        arguments = {
-            "p_sink": sink,
-            "p_token": token,
-            "p_lanes": lanes,
-            "p_per_lane": per_lane,
-            "p_lease_seconds": lease,
-        }
-        answer = await self._joint.call(Part(_CLAIM, arguments, place=1))
-        return _read(_CLAIM, answer, lambda answer: Claim.from_json(token, answer))
+        return await self._call(
+            "gre_relay_claim_v1", request.to_json(), lambda answer: Claim.from_json(request.token, answer)
+        )
 
     async def settle(self, *, sink: str, results: Sequence[LaneResult]) -> Settled:
         """Record what became of claimed deliveries and free exactly these lanes."""
         arguments = {"p_sink": sink, "p_results": [result.to_json() for result in results]}
-        if len(results) > JOINT_RESULTS:
-            answer, looked = await self._request(_SETTLE, arguments), False
-        else:
-            part = Part(_SETTLE, arguments, place=0)
-            answer = await self._joint.call(part)
-            looked = any(other["p_sink"] == sink for other in part.beside)
-        return _read(
-            _SETTLE,
-            answer,
-            lambda answer: Settled(
-                frozenset(answer["busy"]),
-                frozenset(answer["lost"]),
-                0 if looked else int(answer["waiting"]),
+        return await self._call("gre_relay_settle_v1", arguments, Settled.from_json)
+
+    async def exchange(self, results: Sequence[LaneResult], request: ClaimRequest) -> tuple[Settled, Claim]:
+        """Settle `results` of the request's sink, then claim, in one call: both or neither."""
+        return await self._call(
+            "gre_relay_exchange_v1",
+            {**request.to_json(), "p_results": [result.to_json() for result in results]},
+            lambda answer: (
+                Settled.from_json(answer["settled"]),
+                Claim.from_json(request.token, answer["claim"]),
             ),
         )
 
@@ -265,16 +205,16 @@ class RelayDatabase:
             lambda answer: (frozenset(answer["extended"]), frozenset(answer["busy"])),
         )
 
-    async def release(self, *, sink: str, token: str, lanes: list[str] | None = None) -> bool:
-        """Give lanes back unsent (all of `token` when None); False when some were locked: repeat."""
+    async def release(self, *, sink: str, owner: str) -> bool:
+        """Give back all lanes of a worker unsent; False when some were locked."""
         return await self._call(
             "gre_relay_release_v1",
-            {"p_sink": sink, "p_token": token, "p_lanes": lanes},
+            {"p_sink": sink, "p_owner": owner},
             lambda answer: bool(answer["busy"] == 0),
         )
 
     async def stats(self) -> list[Json]:
-        """What waits, one object for each sink (`gre_relay_stats_v1`)."""
+        """The pending work, one object for each sink (`gre_relay_stats_v1`)."""
         return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
 
     async def listen(self, listener: str, awake: float) -> Listening:
@@ -311,20 +251,3 @@ class RelayDatabase:
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""
         return await self._call("gre_schema_version", {}, int)
-
-
-def _read(function: str, answer: Any, read: Callable[[Any], T]) -> T:
-    try:
-        return read(answer)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        # JSON, but not ours: it may have happened all the same.
-        raise _unreadable(function) from None
-
-
-def _is_the_databases(error: BridgeError) -> bool:
-    """Whether PostgreSQL or PostgREST said so: then nothing was done. A proxy may say it of what was."""
-    return len(error.code) == 5 or error.code.startswith("PGRST")
-
-
-def _unreadable(function: str) -> TransientError:
-    return TransientError(f"{function}: the answer is not the database's", code="unreadable")

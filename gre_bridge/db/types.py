@@ -103,20 +103,53 @@ class Lane:
     deliveries: tuple[Delivery, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRequest:
+    """The arguments of `gre_relay_claim_v1`.
+
+    `owner` is the claiming dispatcher and `token` this claim (UUIDs that the worker chose). `held` are the tokens of
+    the owner's earlier claims whose lanes it still has in hand: its lanes under any other token are claimed anew.
+    """
+
+    sink: str
+    owner: str
+    token: str
+    held: tuple[str, ...] = ()
+    lanes: int
+    """Lanes to lease, at most."""
+    per_lane: int
+    """Deliveries to return of each lane, at most."""
+    lease: float
+    """Seconds."""
+
+    def to_json(self) -> Json:
+        """The arguments as PostgREST takes them."""
+        return {
+            "p_sink": self.sink,
+            "p_owner": self.owner,
+            "p_token": self.token,
+            "p_held": self.held,
+            "p_lanes": self.lanes,
+            "p_per_lane": self.per_lane,
+            "p_lease_seconds": self.lease,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The answer of `gre_relay_claim_v1`.
 
-    `token` is the one the worker chose. `emptied_lanes` is how many lanes were due but had nothing left to send.
-    `next_in` is the time in seconds until the next lane that was
-    not claimed becomes due (0 when more is due now, None when nothing waits). `staff` lists active
-    staff as (staff_id, is online), for sinks that address people.
+    `token` is the one the worker chose. `emptied_lanes` is how many lanes were due but had no pending delivery.
+    `recovered_lanes` is how many were leased by this owner under a token that it does not hold.
+    `next_in` is the time in seconds until the next lane that was not claimed becomes due (0 when more is due now,
+    None when no lane waits). `staff` lists active staff as (staff_id, is online), for sinks that address people.
     """
 
     token: str
     lanes: tuple[Lane, ...]
     next_in: float | None
     emptied_lanes: int = 0
+    recovered_lanes: int = 0
     staff: tuple[tuple[str, bool], ...] = ()
 
     @classmethod
@@ -130,13 +163,32 @@ class Claim:
             ),
             next_in=answer["next_in"],
             emptied_lanes=answer.get("emptied_lanes", 0),
+            recovered_lanes=answer.get("recovered_lanes", 0),
             staff=tuple((row["staff_id"], row["online"]) for row in answer.get("staff") or ()),
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """The answer of `gre_relay_settle_v1`.
+
+    `busy` lanes were locked by another transaction and are to be settled again. `lost` lanes had another token; what
+    was sent is recorded all the same. `waiting` is how many freed lanes have pending deliveries.
+    """
+
+    busy: frozenset[str]
+    lost: frozenset[str]
+    waiting: int
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Settled:
+        """Read the jsonb of `gre_relay_settle_v1`."""
+        return cls(frozenset(answer["busy"]), frozenset(answer["lost"]), int(answer["waiting"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """The deliveries (one, or those merged into one parcel) at which a lane stopped.
+    """The deliveries (one, or those merged into one record) at which a lane stopped.
 
     `state` "retry" leaves it pending, "dead" gives it up; `spend` says whether an attempt was spent
     (an outage spends none); `retry_in` is in seconds.

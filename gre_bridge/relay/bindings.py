@@ -12,7 +12,7 @@ from gre_bridge.errors import ConfigurationError
 from gre_bridge.relay.routing.onesignal import PushRoutes, route_onesignal
 from gre_bridge.relay.routing.pusher import PusherRoutes, route_pusher
 from gre_bridge.relay.sender import Route
-from gre_bridge.sinks.base import Parcel, Sink
+from gre_bridge.sinks.base import Sink, SinkRecord
 from gre_bridge.sinks.onesignal import OneSignalSink
 from gre_bridge.sinks.pusher import PusherSink
 
@@ -28,7 +28,7 @@ def _naming(variables: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class SinkBinding:
-    """A sink, what turns lanes into its parcels, the rows that one claim takes of a lane, and requests a second."""
+    """A sink, the route to its records, the rows that one claim takes of a lane, and its limit of requests a second."""
 
     sink: Sink
     route: Route
@@ -41,7 +41,7 @@ def build_sinks(settings: Settings) -> list[SinkBinding]:
 
     Raises ConfigurationError for settings that only the sink can judge.
     """
-    outlets: list[SinkBinding] = []
+    bindings: list[SinkBinding] = []
     if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
         with _naming("GRE_PUSHER_…_CHANNELS"):
             routes = PusherRoutes(
@@ -63,10 +63,10 @@ def build_sinks(settings: Settings) -> list[SinkBinding]:
             timeout=settings.send_timeout,
         )
 
-        def to_pusher(lane: Lane, _: Claim) -> list[Parcel]:
+        def to_pusher(lane: Lane, _: Claim) -> list[SinkRecord]:
             return route_pusher(lane, routes)
 
-        outlets.append(SinkBinding(pusher, to_pusher, 10, settings.pusher_rate))
+        bindings.append(SinkBinding(pusher, to_pusher, 10, settings.pusher_rate))
     if settings.onesignal_app_id and settings.onesignal_api_key:
         with _naming("GRE_PUSH_…_EXTERNAL_ID"):
             pushes = PushRoutes(
@@ -85,8 +85,8 @@ def build_sinks(settings: Settings) -> list[SinkBinding]:
             timeout=settings.send_timeout,
         )
 
-        def to_onesignal(lane: Lane, claim: Claim) -> list[Parcel]:
+        def to_onesignal(lane: Lane, claim: Claim) -> list[SinkRecord]:
             return route_onesignal(lane, pushes, claim.staff)
 
-        outlets.append(SinkBinding(onesignal, to_onesignal, 50, settings.onesignal_rate))
-    return outlets
+        bindings.append(SinkBinding(onesignal, to_onesignal, 50, settings.onesignal_rate))
+    return bindings

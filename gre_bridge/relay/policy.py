@@ -1,7 +1,6 @@
-"""When to try again: retry of a rejected event and the breaker of a sink, as pure values.
+"""Retry of a rejected event, limit of the request rate, and the breaker of a sink, as pure values.
 
-No clock, no socket and no randomness of their own: time comes in as an argument, randomness as a
-function, so every rule can be tested in microseconds.
+They have no clock, no socket and no randomness: time is an argument and randomness a function.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Jitter = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """What becomes of an event that the service refused: exponential backoff with full jitter and a cap.
+    """Retry of an event that the service refused: exponential backoff with full jitter and a cap.
 
     `base` and `cap` are in seconds.
     """
@@ -31,7 +30,7 @@ class RetryPolicy:
     jitter: Jitter = random.random
 
     def gives_up(self, attempts: int) -> bool:
-        """Whether an event that has now been refused `attempts` times is dead."""
+        """Return True if an event that was refused `attempts` times is dead."""
         return attempts >= self.max_attempts
 
     def delay(self, attempts: int) -> float:
@@ -42,13 +41,13 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Pace:
-    """At most `rate` requests a second, evenly spaced, so that no window of a second holds more; 0 sets no limit."""
+    """Limits requests to `rate` a second, evenly spaced, so that no second has more; 0 sets no limit."""
 
     rate: float = 0.0
     _free: float = field(default=-math.inf)
 
     def take(self, now: float) -> float:
-        """Take the next place; returns the seconds to wait for it."""
+        """Reserve the time of the next request; returns the seconds until then."""
         if not self.rate:
             return 0.0
         at = max(now, self._free)
@@ -68,10 +67,9 @@ class BreakerState(StrEnum):
 class Breaker:
     """The breaker of one sink in one worker.
 
-    Opens after `threshold` failures in a row, at once when the credentials are refused or the service
-    says when to come back (Retry-After). While open the waiting time grows with the length of the
-    outage (`share` of it, between `base` and `cap` seconds, jittered downwards by up to a half), so
-    that a blip costs a fraction of itself and an hour's outage is not hammered. Then one probe goes.
+    It opens after `threshold` failures in a row, or at once when the credentials are refused or the answer has a
+    Retry-After. The waiting time grows with the length of the outage: `share` of it, between `base` and `cap` seconds,
+    less a random part of up to a half. Then one probe is sent.
     """
 
     threshold: int = 3
@@ -85,12 +83,12 @@ class Breaker:
     failures: int = 0
     reason: str = ""
     since: float | None = None
-    """When the first failure of this outage was seen (the caller's clock), None while all is well."""
+    """Time of the first failure of this outage by the caller's clock; None without an outage."""
     _until: float | None = field(default=None)
     _probing: bool = field(default=False)
 
     def state(self, now: float) -> BreakerState:
-        """Where the breaker stands at `now`."""
+        """The state at `now`."""
         if self._until is None:
             return BreakerState.CLOSED
         if self._probing or now >= self._until:
@@ -98,7 +96,7 @@ class Breaker:
         return BreakerState.OPEN
 
     def wait(self, now: float) -> float:
-        """Seconds until work may go (0 when it may now); while a probe is under way, `cap`."""
+        """Seconds until a request may be made (0: now); while a probe is under way, `cap`."""
         if self._until is None:
             return 0.0
         if self._probing:
@@ -106,19 +104,19 @@ class Breaker:
         return max(0.0, self._until - now)
 
     def begin_probe(self) -> None:
-        """A half-open breaker's one probe is on its way."""
+        """Note that the one probe of the half-open breaker is being sent."""
         self._probing = True
 
     def cancel_probe(self) -> bool:
-        """A probe ended; True when it found nothing to send, so that the next work is the probe."""
+        """Note that the probe ended; True if it had nothing to send, so that the next request is the probe."""
         undecided, self._probing = self._probing, False
         return undecided
 
     def nothing_due(self, now: float, *, waiting: bool) -> bool:
-        """A half-open breaker found no work to probe with; `waiting`: some is due later, or is in another worker's hands.
+        """Note that there is nothing to probe with; `waiting`: a lane is due later, or another worker has it.
 
-        Returns whether that closed it: another worker may have drained everything since, and then no probe would ever go.
-        That the service failed is remembered: the next failure opens the breaker at once.
+        Returns True if this closed the breaker: another worker may have sent everything, and no probe would be made.
+        The next failure opens it at once.
         """
         if self._until is None or self.state(now) is not BreakerState.HALF_OPEN or self._probing:
             return False
@@ -129,9 +127,9 @@ class Breaker:
         return True
 
     def success(self, now: float) -> bool:
-        """The service took something. Returns whether that closed the breaker.
+        """Note that the service accepted a request; returns True if this closed the breaker.
 
-        While it is open that was a request from before, and changes nothing: a Retry-After is kept.
+        While it is open, the request was made before it opened, and changes nothing: a Retry-After is kept.
         """
         if self.state(now) is BreakerState.OPEN:
             return False
@@ -144,7 +142,7 @@ class Breaker:
         return was_open
 
     def failure(self, now: float, error: BridgeError) -> bool:
-        """The service as a whole failed. Returns whether that opened the breaker (from closed)."""
+        """Note that the service as a whole failed; returns True if this opened the closed breaker."""
         was_closed = self._until is None
         self.failures += 1
         self.reason = str(error)
@@ -161,7 +159,7 @@ class Breaker:
         return was_closed
 
     def delay(self, now: float) -> float:
-        """Seconds to hold work back after a failure at `now`; also a single lane's pause while closed."""
+        """Seconds to wait after a failure at `now`; also the pause of a single lane while closed."""
         outage = now - self.since if self.since is not None else 0.0
         ceiling = min(self.cap, max(self.base, self.share * outage))
         return ceiling * (1.0 - 0.5 * self.jitter())

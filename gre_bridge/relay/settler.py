@@ -1,83 +1,62 @@
-"""Writes results back: whatever has gathered while one settle ran, or for a moment, goes into the next.
+"""Writes the results of one sink to the database: what gathers while one settle runs goes into the next.
 
-A result is kept until the database has it, however long that takes: `done` counts even after the lease
-was lost. Lanes that were locked come back after some milliseconds.
+A result is kept until the database has it, however long that takes: `done` counts even after the lease was lost. A
+lane that another transaction had locked is settled again after some milliseconds. It must not decide when to claim,
+but a result that frees a lane for a claim goes with that claim, in one call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from gre_bridge.db.relay import JOINT_RESULTS, RelayDatabase, Settled
-from gre_bridge.db.types import LaneResult
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.types import Claim, ClaimRequest, LaneResult, Settled
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.metrics import Metrics
+from gre_bridge.relay.lease import Leases
+from gre_bridge.relay.schedule import ClaimSchedule
 
 log = structlog.get_logger("gre.relay")
 
 BATCH = 250
 """Lanes in one settle, at most."""
 LINGER = 0.05
-"""Seconds that a few results wait at most: nobody waits for them, and the claims have the database to themselves."""
-FEW = JOINT_RESULTS
-"""Results that may wait for that."""
-FORGOTTEN = 1.0
-"""Seconds of which a crash of PostgreSQL may take back the settles, which do not wait for the disk: three times
-wal_writer_delay (200 ms), and some more."""
-CRASH = 0.1
-"""Seconds without a settle in which it may have crashed and come back."""
-AGAIN = 0.25
-"""Seconds before what could not be freed once more, since somebody held it, is tried again."""
-OVER = 30.0
-"""Seconds after which that is given up: most leases are over by then."""
+"""Seconds that a few results wait at most: nothing depends on them, and claims have the database to themselves."""
+FEW = 16
+"""Results that may linger, or go with a claim."""
 BUSY_PAUSE = 0.01
-"""Seconds before a busy lane is tried again; grows while lanes stay busy."""
+"""Seconds before a busy lane is settled again; grows while lanes stay busy."""
 
 
 class Settler:
     """The queue of results of one sink, and the task that empties it."""
 
     def __init__(
-        self,
-        *,
-        store: RelayDatabase,
-        sink: str,
-        metrics: Metrics,
-        on_waiting: Callable[[], None],
-        on_settled: Callable[[Sequence[LaneResult]], None],
-        on_forgotten: Callable[[], None] = lambda: None,
+        self, *, store: RelayDatabase, sink: str, metrics: Metrics, leases: Leases, schedule: ClaimSchedule
     ) -> None:
-        """`on_waiting` is called when freed lanes have more to do, `on_settled` with what has been written.
-
-        `on_forgotten` is called when the database had forgotten some of that: it has crashed.
-        """
+        """Settled lanes leave `leases`; `schedule` is notified when freed lanes have more to send, and of room."""
         self._store = store
         self._sink = sink
         self._metrics = metrics
-        self._on_waiting = on_waiting
-        self._on_settled = on_settled
-        self._on_forgotten = on_forgotten
+        self._leases = leases
+        self._schedule = schedule
         self._queue: list[LaneResult] = []
         self._busy: list[LaneResult] = []
         self._writing: list[LaneResult] = []
-        self._rung: set[str] = set()
-        self._written: deque[tuple[float, str, str]] = deque()
-        self._gap = False
-        self._again: dict[tuple[str, str], float] = {}
-        """Lane and token of what is to be freed once more, and since when. Nobody waits for it, and it is no lane in hand."""
-        self._again_at = 0.0
-        self._stalled = False
-        self._refused: set[str] = set()
-        self._pause = BUSY_PAUSE
-        self._back = asyncio.Event()
-        self._flushing = False
+        self._more: set[str] = set()
+        """Lanes in hand that have deliveries beyond those that were claimed."""
         self._wanted = False
+        """True if a result in the queue frees a lane that has more deliveries."""
+        self._all_busy = False
+        self._pause = BUSY_PAUSE
+        self._call = asyncio.Lock()
+        self._recovered = asyncio.Event()
+        self._flushing = False
         self._some = asyncio.Event()
         self._now = asyncio.Event()
         self._idle = asyncio.Event()
@@ -85,12 +64,14 @@ class Settler:
 
     @property
     def pending(self) -> int:
-        """Lanes whose result the database does not have yet."""
+        """Lanes whose result waits to be written."""
         return len(self._queue) + len(self._busy)
 
     def has(self, lane: str) -> bool:
-        """Whether a result of the lane is on its way to the database."""
-        return any(r.lane_key == lane for part in (self._queue, self._busy, self._writing) for r in part)
+        """Return True if a result of the lane is not in the database yet."""
+        return any(
+            r.lane_key == lane for results in (self._queue, self._busy, self._writing) for r in results
+        )
 
     def put(self, result: LaneResult) -> None:
         """Have a lane's result written."""
@@ -100,52 +81,24 @@ class Settler:
         many = len(self._queue) > FEW
         if many or result.failure is not None or result.retry_in is not None:
             self._now.set()
-        if result.lane_key in self._rung and not result.keep:
-            self._rung.discard(result.lane_key)
-            if not many:  # many go by themselves, before a claim could find what they free
+        if result.lane_key in self._more and not result.keep:
+            self._more.discard(result.lane_key)
+            if not many:  # many are written at once, before a claim could find what they free
                 self._wanted = True
-                self._on_waiting()
+                self._schedule.notify()
 
-    def rung(self, lane: str) -> None:
-        """There is more in this lane, which is ours: its result goes with the next claim, and if need be calls for it."""
-        if lane in self._rung:
+    def add_work(self, lane: str) -> None:
+        """Note that a lane in hand has more deliveries: its result is to be settled with the next claim."""
+        if lane in self._more:
             return
-        if self._frees(self._queue, lane):
+        if _frees(self._queue, lane):
             self._wanted = True
-        elif not self._frees(self._busy, lane) and not self._frees(self._writing, lane):
-            self._rung.add(lane)
+        elif not _frees(self._busy, lane) and not _frees(self._writing, lane):
+            self._more.add(lane)
 
-    def more_in(self, lanes: Iterable[str]) -> None:
-        """In these lanes, claimed a moment ago, there is more than the claim took: as if a bell had rung for them."""
-        self._rung.update(lanes)
-
-    def claiming(self) -> None:
-        """A claim is about to be made: write now what frees a lane for it."""
-        if self._wanted:
-            self._wanted = False
-            self._now.set()
-
-    def answers(self, *, leased: bool) -> None:
-        """A claim was answered, perhaps after a crash: have what was settled last before it freed once more.
-
-        A lane whose claim outlived its settle would wait for the lease. What was sent is not called done again:
-        somebody may have asked for it anew. All others are not ours any more, and the answer says so. `leased` is
-        whether the claim left any lane that is due to somebody else; without one nothing was forgotten so far.
-        """
-        now = asyncio.get_running_loop().time()
-        if not self._written or not (self._gap or now - self._written[-1][0] >= CRASH):
-            return
-        self._gap = False
-        if leased:
-            for _, lane, token in self._written:
-                self._again.setdefault((lane, token), now)
-            self._idle.clear()
-            self._some.set()
-        self._forget(now)  # (what is younger, a crash may take back yet)
-
-    def hurry(self) -> None:
-        """The database is back: do not wait any longer before the next attempt."""
-        self._back.set()
+    def retry_now(self) -> None:
+        """The database recovered: cancel the current backoff."""
+        self._recovered.set()
 
     async def flush(self) -> None:
         """Return when everything put so far is in the database; from now on nothing lingers."""
@@ -153,117 +106,95 @@ class Settler:
         self._now.set()
         await self._idle.wait()
 
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """Claim lanes; results that free a lane for this claim are settled in the same call, before it.
+
+        Raises the BridgeError of the call; the results are then settled without a claim.
+        """
+        batch = self._take_for_claim()
+        if not batch:
+            return await self._store.claim(request)
+        async with self._call:
+            self._writing = batch
+            try:
+                settled, claim = await self._store.exchange(batch, request)
+            except BridgeError:
+                self._queue[:0] = batch
+                self._now.set()
+                raise
+            finally:
+                self._writing = []
+                self._some.set()
+            self._record(batch, settled)
+        return claim
+
     async def run(self) -> None:
         """Settle until cancelled."""
         while True:
             await self._wait()
-            await self._write()
+            async with self._call:
+                if batch := self._take():
+                    self._writing = batch
+                    settled = await self._settle(batch)
+                    self._writing = []
+                    self._record(batch, settled)
+                    if settled.waiting:
+                        self._schedule.notify()
 
     async def _wait(self) -> None:
         """Return when there is something to write and nothing more to wait for."""
-        if not self._queue or self._stalled:
-            if not (self._queue or self._busy or self._again):
+        if not self._queue or self._all_busy:
+            if not (self._queue or self._busy or self._writing):
                 self._idle.set()
-            now = asyncio.get_running_loop().time()
-            pauses = [self._pause] if self._busy or self._stalled else []
-            pauses += [max(0.0, self._again_at - now)] if self._again else []
             try:
-                async with asyncio.timeout(min(pauses, default=None)):
+                async with asyncio.timeout(self._pause if self._busy or self._all_busy else None):
                     await self._some.wait()
             except TimeoutError:
                 self._pause = min(self._pause * 2, 0.25)
         self._some.clear()
+        # A busy lane does not linger: another transaction writes to it, so it has more to send.
         if len(self._queue) <= FEW and not (self._busy or self._flushing or self._now.is_set()):
-            # Up to a point in time that is the same for all sinks, so that they go in one call. (A busy lane is
-            # one that somebody writes to: for it somebody waits.)
-            moment = LINGER * (asyncio.get_running_loop().time() // LINGER + 1)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(moment):
+                async with asyncio.timeout(LINGER):
                     await self._now.wait()
         self._now.clear()
 
-    async def _write(self) -> None:
+    def _take(self) -> list[LaneResult]:
+        """The results of the next settle; busy ones come last, so that they hold up nothing but their own lane."""
         held = {result.lane_key for result in self._busy}
-        # What is busy goes behind the others, so that it holds up nothing but its own lane.
-        batch = [result for result in self._queue if result.lane_key not in held]
-        batch += self._busy + [result for result in self._queue if result.lane_key in held]
-        batch, self._queue = batch[:BATCH], batch[BATCH:]
-        self._busy = []
-        again = self._due(BATCH - len(batch), {result.lane_key for result in batch})
-        if not batch and not again:
-            return
-        self._writing = batch
-        self._refused.clear()
-        settled = await self._settle([*batch, *again])
-        self._writing = []
+        results = [result for result in self._queue if result.lane_key not in held]
+        results += self._busy + [result for result in self._queue if result.lane_key in held]
+        batch, self._queue, self._busy = results[:BATCH], results[BATCH:], []
+        return batch
+
+    def _take_for_claim(self) -> list[LaneResult]:
+        """The results to be settled with a claim: only if one is wanted, and never beside another settle."""
+        wanted, self._wanted = self._wanted, False
+        if not wanted:
+            return []
+        if self._call.locked() or self.pending > FEW:
+            self._now.set()
+            return []
+        return self._take()
+
+    def _record(self, batch: list[LaneResult], settled: Settled) -> None:
         self._busy = [result for result in batch if result.lane_key in settled.busy]
-        self._stalled = bool(batch) and len(self._busy) == len(batch)
+        self._all_busy = len(self._busy) == len(batch)
         if not self._busy:
             self._pause = BUSY_PAUSE
         written = [result for result in batch if result.lane_key not in settled.busy]
         if lost := settled.lost & {result.lane_key for result in written}:
             self._metrics.lost_leases.labels(self._sink).inc(len(lost))
-        if settled.waiting:
-            self._on_waiting()
-        self._remember(written)
-        self._look_back(again, settled)
-        self._on_settled(written)
-
-    def _due(self, room: int, taken: set[str]) -> list[LaneResult]:
-        """What is freed once more with the next settle: one of a lane, since its answer is by lane, and none that is `taken`."""
-        now = asyncio.get_running_loop().time()
-        if self._again_at > now and not self._flushing:
-            return []
-        due: dict[str, LaneResult] = {}
-        for lane, token in self._again:
-            if len(due) >= room:
-                break
-            if lane not in taken:
-                due.setdefault(lane, LaneResult(lane, token))
-        if self._again and not due:
-            self._again_at = now + AGAIN
-        return list(due.values())
-
-    def _look_back(self, again: Sequence[LaneResult], settled: Settled) -> None:
-        """See what was freed once more; what had been ours still, PostgreSQL had forgotten."""
-        now = asyncio.get_running_loop().time()
-        forgotten = []
-        for result in again:
-            since = self._again.pop((result.lane_key, result.token))
-            if result.lane_key in settled.busy:
-                if now < since + OVER:
-                    self._again[result.lane_key, result.token] = since
-                    self._again_at = now + AGAIN
-            elif result.lane_key not in settled.lost | self._refused:
-                forgotten.append(result)
-        if self._flushing:  # a lane that is hardly ours is no reason to stay
-            self._again.clear()
-        if forgotten:
-            log.warning("PostgreSQL forgot what was settled", sink=self._sink, lanes=len(forgotten))
-            self._written.extend((now, result.lane_key, result.token) for result in forgotten)
-            self._on_forgotten()
-
-    def _remember(self, results: list[LaneResult]) -> None:
-        """Keep what was freed within a second before now, or before the last pause."""
-        now = asyncio.get_running_loop().time()
-        if self._written:
-            self._gap |= now - self._written[-1][0] >= CRASH
-        if not self._gap:
-            self._forget(now)
-        freed = (result for result in results if not result.keep and result.lane_key not in self._refused)
-        self._written.extend((now, result.lane_key, result.token) for result in freed)
-
-    def _forget(self, now: float) -> None:
-        while self._written and self._written[0][0] < now - FORGOTTEN:
-            self._written.popleft()
+        self._leases.settled(written)
+        self._schedule.notify_room()
 
     async def _settle(self, batch: list[LaneResult]) -> Settled:
-        """Settle until the database answers; what it refuses for good is halved down to the guilty lane."""
+        """Settle until the database answers; a batch that it refuses for good is halved down to the guilty result."""
         try:
             return await AsyncRetrying(
                 retry=retry_if_exception_type((TransientError, ConfigurationError)),
                 wait=wait_random_exponential(0.1, max=5),
-                sleep=self._pause_for,
+                sleep=self._sleep,
                 before_sleep=self._failed,
                 reraise=True,
             )(self._store.settle, sink=self._sink, results=batch)
@@ -271,28 +202,29 @@ class Settler:
             self._metrics.database_errors.labels(error.kind).inc()
             return await self._divide(batch, error)
 
-    async def _pause_for(self, seconds: float) -> None:
-        self._back.clear()
+    async def _sleep(self, seconds: float) -> None:
+        self._recovered.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._back.wait()
+                await self._recovered.wait()
 
     def _failed(self, attempt: RetryCallState) -> None:
         error = attempt.outcome.exception() if attempt.outcome else None
         kind = error.kind if isinstance(error, BridgeError) else "bug"
         self._metrics.database_errors.labels(kind).inc()
         if attempt.attempt_number == 1:
-            log.warning("cannot settle", sink=self._sink, error=str(error), kind=kind)
+            log.warning("settle_failed", sink=self._sink, error=str(error), kind=kind)
 
     async def _divide(self, batch: list[LaneResult], error: BridgeError) -> Settled:
         if len(batch) == 1:
-            # Its lease runs out and the lane is sent again: better a repeat than a loss.
-            self._refused.add(batch[0].lane_key)
-            log.error("settle refused", sink=self._sink, lane=batch[0].lane_key, error=str(error))
+            # The lane is sent again when its lease has run out: a repeat is better than a loss.
+            self._leases.refused(batch[0])
+            log.error("settle_refused", sink=self._sink, lane=batch[0].lane_key, error=str(error))
             return Settled(frozenset(), frozenset(), 0)
         half = len(batch) // 2
         first, second = await self._settle(batch[:half]), await self._settle(batch[half:])
         return Settled(first.busy | second.busy, first.lost | second.lost, first.waiting + second.waiting)
 
-    def _frees(self, results: Iterable[LaneResult], lane: str) -> bool:
-        return any(r.lane_key == lane and not r.keep for r in results)
+
+def _frees(results: Iterable[LaneResult], lane: str) -> bool:
+    return any(r.lane_key == lane and not r.keep for r in results)

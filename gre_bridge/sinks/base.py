@@ -1,6 +1,6 @@
 """The protocol between the relay and a sink.
 
-Routing turns deliveries into parcels; a sink sends parcels and says for each what became of it. A
+Routing turns deliveries into records; a sink sends records and says for each what became of it. A
 sink never decides about retries and knows nothing of leases or the database.
 """
 
@@ -38,16 +38,16 @@ class Push:
 
 
 class Result(StrEnum):
-    """What became of a parcel."""
+    """Result of a record."""
 
     ACCEPTED = "accepted"
     """The service took it."""
     REJECTED = "rejected"
-    """The service refused this very parcel (400, 413), while it took something else: `error` is permanent."""
+    """The service refused this very record (400, 413), while it took something else: `error` is permanent."""
     FAILED = "failed"
-    """The service as a whole failed (no connection, 5xx, 429, bad credentials): not the parcel's fault."""
+    """The service as a whole failed (no connection, 5xx, 429, bad credentials): not the record's fault."""
     UNSENT = "unsent"
-    """Not tried, because an earlier parcel (of its lane, or of the request) did not go through."""
+    """Not tried, because an earlier record (of its lane, or of the request) did not go through."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """What one or more deliveries of one lane turn into; they succeed or fail together.
+class SinkRecord:
+    """What a sink sends for one or more deliveries of one lane; they succeed or fail together.
 
     `payloads` may be empty: then there is nothing to send, and `expired` says whether the deliveries
     count as expired rather than done. `receipts` are rows to write although nothing is sent. `error`
-    says that routing itself found the parcel cannot be sent, now or later (an event that this version
-    does not know). Parcels of a lane come in the order of their last deliveries.
+    says that routing itself found the record cannot be sent, now or later (an event that this version
+    does not know). Sink records of a lane come in the order of their last deliveries.
     """
 
     lane_key: str
@@ -78,9 +78,9 @@ class Parcel:
     error: PermanentError | None = None
 
     def decided(self) -> Outcome | None:
-        """The outcome of a parcel that no request is needed for; None if it has to be sent.
+        """The outcome of a record that no request is needed for; None if it has to be sent.
 
-        An unroutable parcel counts as rejected: it spends attempts, so that a newer worker may take it
+        An unroutable record counts as rejected: it spends attempts, so that a newer worker may take it
         during a change of versions, and ends as dead instead of passing for delivered.
         """
         if self.error is not None:
@@ -105,15 +105,15 @@ class Sink(Protocol):
     concurrency: int
     """Requests in flight, at most."""
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        """Send parcels in order, at most `batch_size` payloads in all (more are split in order).
+    async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
+        """Send records in order, at most `batch_size` payloads in all (more are split in order).
 
-        Returns one outcome for each parcel, in the same order, and never raises for what the service does.
-        After a lane's first parcel that did not get through, that lane's later ones are UNSENT; once the
-        service as a whole has failed, nothing more is tried. A refusal counts as the parcel's fault only if the
+        Returns one outcome for each record, in the same order, and never raises for what the service does.
+        After a lane's first record that did not get through, that lane's later ones are UNSENT; once the
+        service as a whole has failed, nothing more is tried. A refusal counts as the record's fault only if the
         service took something in the same call, if need be a control that nobody can find fault with: a wrong key, a
-        proxy or a firewall refuses everything, and then nothing was learnt about any one parcel (FAILED).
-        A parcel with nothing to send is ACCEPTED
+        proxy or a firewall refuses everything, and then nothing was learnt about any one record (FAILED).
+        A record with nothing to send is ACCEPTED
         (its `expired` and its receipts stay valid) unless its lane has stopped before it.
         """
         ...

@@ -15,7 +15,7 @@ from yarl import URL
 
 from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
-from gre_bridge.sinks.base import Outcome, Parcel, Push, PushStatus, Result, receipt
+from gre_bridge.sinks.base import Outcome, Push, PushStatus, Result, SinkRecord, receipt
 from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 _SERVICE = "OneSignal"
@@ -79,21 +79,21 @@ class OneSignalSink:
         }
         self._transport = transport or Pool(service=_SERVICE, connections=concurrency, timeout=timeout)
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
         """See `gre_bridge.sinks.base.Sink.send`."""
         outcomes: list[Outcome] = []
         stopped = set[str]()
         down = False
-        for parcel in parcels:
+        for record in records:
             outcome = Outcome(Result.UNSENT)
-            if parcel.lane_key not in stopped:
-                if decided := parcel.decided():
+            if record.lane_key not in stopped:
+                if decided := record.decided():
                     outcome = decided
                 elif not down:
-                    outcome = await self._send(parcel)
+                    outcome = await self._send(record)
                     down = outcome.result is Result.FAILED
             if outcome.result is not Result.ACCEPTED:
-                stopped.add(parcel.lane_key)
+                stopped.add(record.lane_key)
             outcomes.append(outcome)
         return outcomes
 
@@ -101,9 +101,9 @@ class OneSignalSink:
         """Close the connections."""
         await self._transport.aclose()
 
-    async def _send(self, parcel: Parcel) -> Outcome:
+    async def _send(self, record: SinkRecord) -> Outcome:
         receipts: list[dict[str, Any]] = []
-        for push in parcel.payloads:
+        for push in record.payloads:
             if not isinstance(push, Push):
                 raise TypeError("OneSignal is sent pushes, nothing else")
             error, written = await self._post(push)
@@ -113,7 +113,7 @@ class OneSignalSink:
                 continue
             if not isinstance(error, PermanentError):
                 return Outcome(Result.FAILED, error, receipts)
-            if not self._suspects.believes(parcel.lane_key, error) and (outage := await self._control()):
+            if not self._suspects.believes(record.lane_key, error) and (outage := await self._control()):
                 return Outcome(Result.FAILED, outage, receipts)
             receipts.append(receipt(push.row, "failed", error=str(error)))
             return Outcome(Result.REJECTED, error, receipts)

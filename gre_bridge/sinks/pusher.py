@@ -16,7 +16,7 @@ import pusher  # type: ignore[import-untyped]
 
 from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
-from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
+from gre_bridge.sinks.base import Outcome, PusherEvent, Result, SinkRecord
 from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
 
 MAX_BATCH = 10
@@ -40,7 +40,7 @@ CONTROL = PusherEvent("private-gre-bridge-check", "check", "")
 CONTROL_SIZE = 1024
 """Bytes of a control's data, at most. It is as large as the event that was refused, since a proxy may refuse by size."""
 _Item = tuple[int, PusherEvent]
-"""An event and the index of its parcel."""
+"""An event and the index of its record."""
 _Post = Callable[[Sequence[PusherEvent]], Awaitable[BridgeError | None]]
 
 
@@ -88,9 +88,9 @@ class PusherSink:
         except (TypeError, ValueError) as exc:
             raise ConfigurationError(f"the PUSHER_ variables cannot be used: {exc}") from exc
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        """See `gre_bridge.sinks.base.Sink.send`. A parcel is accepted only if all of its events were."""
-        return await _Sending(parcels, self._post, self._control, self._suspects).run()
+    async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
+        """See `gre_bridge.sinks.base.Sink.send`. A record is accepted only if all of its events were."""
+        return await _Sending(records, self._post, self._control, self._suspects).run()
 
     async def _control(self, refused: PusherEvent) -> BridgeError | None:
         """Send an event that nobody can find fault with; the error of a service that refuses everything."""
@@ -139,22 +139,22 @@ class _Backend:
 
 
 class _Sending:
-    """One call of `send`: what is left of each parcel, which lanes have stopped, and why."""
+    """One call of `send`: what is left of each record, which lanes have stopped, and why."""
 
     def __init__(
         self,
-        parcels: Sequence[Parcel],
+        records: Sequence[SinkRecord],
         post: _Post,
         control: Callable[[PusherEvent], Awaitable[BridgeError | None]],
         suspects: Suspects,
     ) -> None:
         self._suspects = suspects
-        self._parcels = parcels
+        self._records = records
         self._post = post
         self._control = control
         self._takes = False
         """Whether the service took something in this call."""
-        self._left = [len(parcel.payloads) for parcel in parcels]
+        self._left = [len(record.payloads) for record in records]
         self._errors: dict[int, BridgeError] = {}
         self._stopped = set[str]()
         self._down = False
@@ -162,11 +162,11 @@ class _Sending:
     async def run(self) -> list[Outcome]:
         items: list[_Item] = []
         barred = set[str]()
-        for index, parcel in enumerate(self._parcels):
-            if parcel.error is not None:
-                barred.add(parcel.lane_key)
-            elif parcel.lane_key not in barred:
-                items += [(index, event) for event in parcel.payloads if isinstance(event, PusherEvent)]
+        for index, record in enumerate(self._records):
+            if record.error is not None:
+                barred.add(record.lane_key)
+            elif record.lane_key not in barred:
+                items += [(index, event) for event in record.payloads if isinstance(event, PusherEvent)]
         for start in range(0, len(items), MAX_BATCH):
             await self._deliver(items[start : start + MAX_BATCH])
         return self._outcomes()
@@ -207,15 +207,15 @@ class _Sending:
                 self._errors[item[0]] = error
 
     def _lane(self, item: _Item) -> str:
-        return self._parcels[item[0]].lane_key
+        return self._records[item[0]].lane_key
 
     def _outcomes(self) -> list[Outcome]:
         outcomes: list[Outcome] = []
         stopped = set[str]()
-        for index, parcel in enumerate(self._parcels):
+        for index, record in enumerate(self._records):
             outcome = Outcome(Result.UNSENT)
-            if parcel.lane_key not in stopped:
-                if decided := parcel.decided():
+            if record.lane_key not in stopped:
+                if decided := record.decided():
                     outcome = decided
                 elif error := self._errors.get(index):
                     rejected = isinstance(error, PermanentError)
@@ -223,6 +223,6 @@ class _Sending:
                 elif not self._left[index]:
                     outcome = Outcome(Result.ACCEPTED)
             if outcome.result is not Result.ACCEPTED:
-                stopped.add(parcel.lane_key)
+                stopped.add(record.lane_key)
             outcomes.append(outcome)
         return outcomes

@@ -28,6 +28,7 @@ create table public.gre_relay_lanes (
   ready_at timestamptz,
   lease_until timestamptz,
   lease_token uuid,
+  lease_owner uuid,
   primary key (sink, lane_key)
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 create index gre_relay_lanes_ready on public.gre_relay_lanes (sink, ready_at) where ready_at is not null;
@@ -38,7 +39,8 @@ comment on column public.gre_relay_lanes.lane_key is 'The session''s id, or push
 comment on column public.gre_relay_lanes.ready_at is
   'Time from which the lane can be claimed; null if nothing is pending.';
 comment on column public.gre_relay_lanes.lease_until is 'End of the lease, or null.';
-comment on column public.gre_relay_lanes.lease_token is 'Token of the worker that holds the lease.';
+comment on column public.gre_relay_lanes.lease_token is 'Token of the claim that leased it.';
+comment on column public.gre_relay_lanes.lease_owner is 'The worker that claimed it: one for each process and sink.';
 
 create sequence gre.delivery_ord;
 create table public.gre_relay_deliveries (
@@ -435,7 +437,7 @@ language sql immutable parallel safe set search_path = '' as $$ select 10300 $$;
 
 create function public.gre_relay_claim_v1(
   p_sink text, p_token uuid, p_lanes integer default 100, p_per_lane integer default 10,
-  p_lease_seconds numeric default 30
+  p_lease_seconds numeric default 30, p_owner uuid default null, p_held uuid[] default '{}'
 ) returns json
 language plpgsql volatile security definer
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -449,6 +451,7 @@ declare
   v_lanes json;
   v_full boolean;
   v_emptied integer := 0;
+  v_recovered integer;
   v_next timestamptz;
 begin
   perform gre.require_worker();
@@ -458,30 +461,35 @@ begin
   perform set_config('synchronous_commit', 'off', true);
 
   with due as (
-    select l.sink, l.lane_key from public.gre_relay_lanes l
+    select l.sink, l.lane_key, l.lease_owner = p_owner and l.lease_until > v_now as recovered
+    from public.gre_relay_lanes l
     where l.sink = p_sink and l.ready_at <= v_now
-      and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
+      and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease()
+           or l.lease_owner = p_owner and l.lease_token <> all (p_held))
     order by l.ready_at
     limit p_lanes
     for no key update skip locked
   ), leased as (
-    update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token
+    update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token, lease_owner = p_owner
     from due where l.sink = due.sink and l.lane_key = due.lane_key
-    returning l.lane_key, l.ready_at
+    returning l.lane_key, l.ready_at, due.recovered
   )
-  select array_agg(lane_key order by ready_at) into v_keys from leased;
+  select array_agg(lane_key order by ready_at), count(*) filter (where recovered)
+    into v_keys, v_recovered from leased;
 
   v_full := coalesce(cardinality(v_keys), 0) >= p_lanes;
   if not v_full then
     with due as (
       select l.sink, l.lane_key from public.gre_relay_lanes l
       where l.sink = p_sink and l.ready_at > v_now + gre.max_backoff()
-        and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease())
+        and (l.lease_until is null or l.lease_until <= v_now or l.lease_until > v_now + gre.max_lease()
+             or l.lease_owner = p_owner and l.lease_token <> all (p_held))
       order by l.ready_at
       limit p_lanes - coalesce(cardinality(v_keys), 0)
       for no key update skip locked
     ), leased as (
-      update public.gre_relay_lanes l set lease_until = v_lease, lease_token = p_token, ready_at = v_now
+      update public.gre_relay_lanes l
+      set lease_until = v_lease, lease_token = p_token, lease_owner = p_owner, ready_at = v_now
       from due where l.sink = due.sink and l.lane_key = due.lane_key
       returning l.lane_key
     )
@@ -530,14 +538,15 @@ begin
     ) f;
 
     if v_left is not null then
-      update public.gre_relay_lanes l set lease_until = null, lease_token = null
+      update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null
       where l.sink = p_sink and l.lane_key = any (v_left) and l.lease_token = p_token;
       v_full := true;
     end if;
     -- Unschedule lanes without a pending delivery (its message was deleted), or they would be claimed again and again.
     -- A transaction that adds to a lane locks it first, and we hold these locks.
     if v_empty is not null then
-      update public.gre_relay_lanes l set ready_at = null, lease_until = null, lease_token = null
+      update public.gre_relay_lanes l
+      set ready_at = null, lease_until = null, lease_token = null, lease_owner = null
       where l.sink = p_sink and l.lane_key = any (v_empty) and l.lease_token = p_token;
       get diagnostics v_emptied = row_count;
     end if;
@@ -552,7 +561,10 @@ begin
         where l.sink = p_sink and l.ready_at > v_now and l.ready_at <= v_now + gre.max_backoff()
         order by l.ready_at limit 1)
       union all
-      (select min(case when l.lease_until <= v_now + gre.max_lease() then greatest(l.lease_until, v_now) else v_now end)
+      (select min(case
+          when l.lease_owner = p_owner and l.lease_token <> all (p_held) then v_now
+          when l.lease_until <= v_now + gre.max_lease() then greatest(l.lease_until, v_now)
+          else v_now end)
         from public.gre_relay_lanes l
         where l.sink = p_sink and l.ready_at <= v_now and l.lease_token is distinct from p_token)
     ) n;
@@ -561,6 +573,7 @@ begin
   return json_build_object(
     'lanes', coalesce(v_lanes, '[]'),
     'emptied_lanes', v_emptied,
+    'recovered_lanes', v_recovered,
     'next_in', case when v_next is not null then round(greatest(extract(epoch from v_next - v_now), 0)::numeric, 4) end,
     'staff', case when p_sink = 'onesignal' and v_lanes is not null then (
       select coalesce(json_agg(json_build_object('staff_id', s.staff_id, 'online',
@@ -570,8 +583,9 @@ begin
 end $$;
 comment on function public.gre_relay_claim_v1 is
   'Leases up to p_lanes due lanes of a sink, oldest first, and returns the first p_per_lane pending deliveries of '
-  'each in order: {"lanes": [{"lane_key", "deliveries"}], "emptied_lanes": lanes found empty, "next_in": seconds | '
-  'null, "staff"}.';
+  'each in order: {"lanes": [{"lane_key", "deliveries"}], "emptied_lanes": lanes found empty, "recovered_lanes", '
+  '"next_in": seconds | null, "staff"}. p_held: tokens whose lanes p_owner has in hand. Its other leases do not count: '
+  'the answer to their claim was lost, or a crash took back their settle. Such lanes are counted as recovered.';
 
 -- Insert the receipts of pushes, one row per delivery. A repeated call updates the row.
 create function gre.insert_receipts(p_receipts jsonb) returns void
@@ -767,7 +781,7 @@ begin
   end if;
 
   with freed as (
-    update public.gre_relay_lanes l set lease_until = null, lease_token = null,
+    update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null,
       ready_at = (
         select case when r ? 'retry_in'
           then greatest(d.created_at,
@@ -803,34 +817,20 @@ comment on function public.gre_relay_settle_v1 is
   'changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with '
   'pending work}.';
 
-create function public.gre_relay_exchange_v1(p_parts jsonb) returns json
+create function public.gre_relay_exchange_v1(
+  p_sink text, p_results jsonb, p_token uuid, p_lanes integer default 100, p_per_lane integer default 10,
+  p_lease_seconds numeric default 30, p_owner uuid default null, p_held uuid[] default '{}'
+) returns json
 language plpgsql volatile security definer set search_path = '' as $$
 declare
-  v jsonb;
-  v_answers json[] := '{}';
+  v_settled jsonb := public.gre_relay_settle_v1(p_sink, p_results);
 begin
-  perform gre.require_worker();
-  if jsonb_typeof(p_parts) is distinct from 'array' then
-    perform gre.raise_http(400, 'exchange_invalid', 'p_parts must be an array');
-  end if;
-  for v in select x from jsonb_array_elements(p_parts) x loop
-    begin
-      if v ? 'p_results' then
-        v_answers := v_answers || public.gre_relay_settle_v1(v ->> 'p_sink', v -> 'p_results')::json;
-      else
-        v_answers := v_answers || public.gre_relay_claim_v1(
-          v ->> 'p_sink', (v ->> 'p_token')::uuid, (v ->> 'p_lanes')::integer,
-          (v ->> 'p_per_lane')::integer, (v ->> 'p_lease_seconds')::numeric);
-      end if;
-    exception when others then
-      v_answers := v_answers || json_build_object('error', json_build_object('code', sqlstate, 'message', sqlerrm));
-    end;
-  end loop;
-  return array_to_json(v_answers);
+  return json_build_object('settled', v_settled, 'claim', public.gre_relay_claim_v1(
+    p_sink, p_token, p_lanes, p_per_lane, p_lease_seconds, p_owner, p_held));
 end $$;
 comment on function public.gre_relay_exchange_v1 is
-  'Several settles and claims in one call: each part has the arguments of a settle or a claim, and its answer has '
-  'the same place. A part that fails is rolled back alone and answers {"error": {"code", "message"}}.';
+  'A settle and then a claim of the same sink, both or neither; the claim finds the lanes that the settle freed: '
+  '{"settled": answer of the settle, "claim": answer of the claim}.';
 
 create function public.gre_relay_extend_v1(
   p_sink text, p_token uuid, p_lanes text[], p_lease_seconds numeric default 30
@@ -860,7 +860,7 @@ end $$;
 comment on function public.gre_relay_extend_v1 is
   'Extends the lease of lanes: {"extended": [lanes], "busy": [lanes]}. A lane in neither list is lost.';
 
-create function public.gre_relay_release_v1(p_sink text, p_token uuid, p_lanes text[] default null) returns jsonb
+create function public.gre_relay_release_v1(p_sink text, p_owner uuid) returns jsonb
 language plpgsql volatile security definer set search_path = '' as $$
 declare
   v_released integer;
@@ -869,21 +869,18 @@ begin
   perform gre.require_worker();
   with mine as (
     select sink, lane_key from public.gre_relay_lanes
-    where sink = p_sink and ready_at is not null and lease_token = p_token
-      and (p_lanes is null or lane_key = any (p_lanes))
+    where sink = p_sink and ready_at is not null and lease_owner = p_owner
     for no key update skip locked
   )
-  update public.gre_relay_lanes l set lease_until = null, lease_token = null
+  update public.gre_relay_lanes l set lease_until = null, lease_token = null, lease_owner = null
   from mine where l.sink = mine.sink and l.lane_key = mine.lane_key;
   get diagnostics v_released = row_count;
   select count(*) into v_busy from public.gre_relay_lanes
-  where sink = p_sink and ready_at is not null and lease_token = p_token
-    and (p_lanes is null or lane_key = any (p_lanes));
+  where sink = p_sink and ready_at is not null and lease_owner = p_owner;
   return jsonb_build_object('released', v_released, 'busy', v_busy);
 end $$;
 comment on function public.gre_relay_release_v1 is
-  'Gives lanes back unsent; p_lanes null: all lanes of the token, after a claim whose answer was lost. {"released": '
-  'number, "busy": number}.';
+  'Gives back all lanes of a worker that ends, unsent: {"released": number, "busy": number}.';
 
 -- Statistics and version ----------------------------------------------------------------------------------
 

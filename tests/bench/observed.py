@@ -15,24 +15,26 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import Claim
 
 seen: list[tuple[str, str, float, float]] = []
-_claim = RelayDatabase.claim
+_call = RelayDatabase._call
 
 
-async def _observed(self: RelayDatabase, **arguments: Any) -> Claim:
+async def _observed(self: RelayDatabase, function: str, arguments: dict[str, Any], read: Any) -> Any:
     asked = time.time()
-    claim = await _claim(self, **arguments)
+    answer = await _call(self, function, arguments, read)
     answered = time.time()
-    seen.extend(
-        (arguments["sink"], delivery.message["id"], asked, answered)
-        for lane in claim.lanes
-        for delivery in lane.deliveries
-        if delivery.message is not None
-    )
-    return claim
+    claim = answer[1] if isinstance(answer, tuple) and isinstance(answer[-1], Claim) else answer
+    if isinstance(claim, Claim):
+        seen.extend(
+            (arguments["p_sink"], delivery.message["id"], asked, answered)
+            for lane in claim.lanes
+            for delivery in lane.deliveries
+            if delivery.message is not None
+        )
+    return answer
 
 
 if __name__ == "__main__":
-    RelayDatabase.claim = _observed  # type: ignore[method-assign, assignment]
+    RelayDatabase._call = _observed  # type: ignore[method-assign, assignment]
     try:
         main()
     finally:

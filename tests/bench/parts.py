@@ -306,10 +306,10 @@ def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...])
             conn.execute("analyze gre_relay_deliveries")
             times = []
             for _ in range(15):
-                token = str(uuid.uuid4())
+                owner = str(uuid.uuid4())
                 began = time.perf_counter()
-                conn.execute("select gre_relay_claim_v1('pusher', %s, 100, 10)", [token])
+                conn.execute("select gre_relay_claim_v1('pusher', %s, 100, 10, 30, %s)", [owner, owner])
                 times.append((time.perf_counter() - began) * 1000)
-                conn.execute("select gre_relay_release_v1('pusher', %s)", [token])
+                conn.execute("select gre_relay_release_v1('pusher', %s)", [owner])
         found.claims[rows] = statistics.median(times)
     return found

@@ -21,7 +21,7 @@ import psycopg
 from realtime import AsyncRealtimeClient
 
 from gre_bridge.db.postgrest import PostgrestClient
-from gre_bridge.sinks.base import Parcel, PusherEvent, Result
+from gre_bridge.sinks.base import PusherEvent, Result, SinkRecord
 from gre_bridge.sinks.pusher import PusherSink
 
 EVENT = """jsonb_build_object('id', new.id, 'message', new.message, 'sender', new.sender, 'sender_name', new.sender_name,
@@ -57,7 +57,7 @@ def sink(concurrency: int) -> PusherSink:
 async def post(client: PusherSink, name: str, data: str) -> None:
     """Send one event; raises when it was not taken."""
     (outcome,) = await client.send(
-        [Parcel("lane", ("delivery",), (PusherEvent("staff-portal", name, data),))]
+        [SinkRecord("lane", ("delivery",), (PusherEvent("staff-portal", name, data),))]
     )
     if outcome.result is not Result.ACCEPTED:
         raise RuntimeError("not taken")

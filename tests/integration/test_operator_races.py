@@ -298,7 +298,7 @@ def test_a_worker_never_waits_for_an_operator(db: Database, function: str) -> No
     with db.connect() as conn, db.connect(autocommit=False) as operator:
         for player in (1, 2):
             send(conn, player)
-        got = claim(conn, lanes=1)
+        got = claim(conn, lanes=1, owner=(owner := str(uuid.uuid4())))
         operator.execute(f"select {function}({arguments})".encode())
         conn.execute("set statement_timeout = '5s'")
         settle(conn, *all_done(got))
@@ -307,6 +307,6 @@ def test_a_worker_never_waits_for_an_operator(db: Database, function: str) -> No
         conn.execute(
             "select gre_relay_extend_v1('pusher', %s, %s)", [got["token"], [got["lanes"][0]["lane_key"]]]
         )
-        conn.execute("select gre_relay_release_v1('pusher', %s)", [got["token"]])
+        conn.execute("select gre_relay_release_v1('pusher', %s)", [owner])
         conn.execute("select gre_relay_stats_v1(), gre_relay_status(), gre_relay_dead()")
         operator.rollback()

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -38,11 +39,14 @@ def claim(
     lanes: int = 100,
     per_lane: int = 100,
     lease: float = 30,
+    owner: str | None = None,
+    held: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Claim as the worker does; the token comes back in the answer."""
     token = token or str(uuid.uuid4())
     row = conn.execute(
-        "select gre_relay_claim_v1(%s, %s, %s, %s, %s::numeric) as c", [sink, token, lanes, per_lane, lease]
+        "select gre_relay_claim_v1(%s, %s, %s, %s, %s::numeric, %s, %s::uuid[]) as c",
+        [sink, token, lanes, per_lane, lease, owner, list(held)],
     ).fetchone()
     assert row is not None
     for lane in row["c"]["lanes"]:
@@ -104,38 +108,26 @@ def test_capture_is_in_the_messages_own_transaction(db: Database, conn: Conn) ->
     ]  # fmt: skip
 
 
-def part(sink: str, *results: dict[str, Any]) -> dict[str, Any]:
-    """A settle of these results, or a claim."""
-    if results:
-        return {"p_sink": sink, "p_results": list(results)}
-    lease = {"p_lanes": 100, "p_per_lane": 1, "p_lease_seconds": 30}
-    return {"p_sink": sink, "p_token": str(uuid.uuid4()), **lease}
+EXCHANGE = "select gre_relay_exchange_v1('pusher', %s, %s, 100, 1)"
 
 
-def test_a_turn_settles_and_claims_in_one_and_a_claim_finds_what_was_freed_before_it(conn: Conn) -> None:
+def test_an_exchange_settles_and_then_claims_what_was_freed(conn: Conn) -> None:
     send(conn, text="first")
-    send(conn, text="second")
-    turn = "select gre_relay_exchange_v1(%s)"
-    first, push = one(conn, turn, Jsonb([part("pusher"), part("onesignal")]))
+    first = claim(conn, per_lane=1)
     assert [d["event"] for lane in first["lanes"] for d in lane["deliveries"]] == ["session"]
-    assert messages(push) == ["first"]
-    token = one(conn, "select lease_token::text from gre_relay_lanes where sink = 'pusher'")
-    settled, again = one(
-        conn, turn, Jsonb([part("pusher", *all_done({"token": token, **first})), part("pusher")])
-    )
-    assert settled == {"busy": [], "lost": [], "waiting": 1}
-    assert messages(again) == ["first"]
+    answer = one(conn, EXCHANGE, Jsonb(all_done(first)), str(uuid.uuid4()))
+    assert answer["settled"] == {"busy": [], "lost": [], "waiting": 1}
+    assert messages(answer["claim"]) == ["first"]
 
 
-def test_a_part_of_a_turn_that_fails_is_undone_by_itself_and_says_why(conn: Conn) -> None:
+def test_an_exchange_whose_settle_fails_claims_nothing(conn: Conn) -> None:
     send(conn)
-    wrong = part("onesignal", {"lane": "x", "token": "no uuid", "done": ["no uuid"]})
-    claimed, failed = one(conn, "select gre_relay_exchange_v1(%s)", Jsonb([part("pusher"), wrong]))
-    assert len(claimed["lanes"]) == 1
-    assert failed["error"]["code"] == "22P02"
-    with pytest.raises(psycopg.Error, match="must be an array"):
-        conn.execute("select gre_relay_exchange_v1(%s)", [Jsonb({"p_sink": "pusher"})])
-    assert one(conn, "select gre_relay_exchange_v1('[]')") == []
+    wrong = {"lane": "x", "token": "no uuid", "done": ["no uuid"]}
+    for results, why in (([wrong], "invalid input syntax"), ({}, "must be an array")):
+        with pytest.raises(psycopg.Error, match=why):
+            conn.execute(EXCHANGE, [Jsonb(results), str(uuid.uuid4())])
+    assert one(conn, "select count(*) from gre_relay_lanes where lease_token is not null") == 0
+    assert one(conn, EXCHANGE, Jsonb([]), str(uuid.uuid4()))["settled"]["busy"] == []
 
 
 def test_a_sink_that_is_disabled_gets_no_deliveries(conn: Conn) -> None:
@@ -243,18 +235,16 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
 
 def test_rule_3_extend_and_release_do_not_wait_either(db: Database, conn: Conn) -> None:
     send(conn, 1)
-    got = claim(conn)
+    owner = str(uuid.uuid4())
+    got = claim(conn, owner=owner)
     lane = got["lanes"][0]["lane_key"]
     conn.execute("set statement_timeout = '5s'")
     with db.connect(autocommit=False) as portal:
         send(portal, 1, "open")
         extended = one(conn, "select gre_relay_extend_v1('pusher', %s, %s)", got["token"], [lane])
         assert extended == {"extended": [], "busy": [lane]}
-        assert one(conn, "select gre_relay_release_v1('pusher', %s)", got["token"]) == {
-            "released": 0,
-            "busy": 1,
-        }
-    assert one(conn, "select gre_relay_release_v1('pusher', %s)", got["token"]) == {"released": 1, "busy": 0}
+        assert one(conn, RELEASE, owner) == {"released": 0, "busy": 1}
+    assert one(conn, RELEASE, owner) == {"released": 1, "busy": 0}
 
 
 def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(conn: Conn) -> None:
@@ -280,13 +270,65 @@ def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(conn: Co
     assert one(conn, "select lease_token::text from gre_relay_lanes where sink = 'pusher'") == heir["token"]
 
 
-def test_rule_4_a_claim_whose_answer_was_lost_is_released_by_its_token(conn: Conn) -> None:
+RELEASE = "select gre_relay_release_v1('pusher', %s)"
+
+
+def test_rule_4_the_next_claim_of_the_worker_takes_the_lanes_of_a_claim_whose_answer_was_lost(
+    conn: Conn,
+) -> None:
     for player in range(1, 6):
         send(conn, player)
-    lost = claim(conn)
+    owner, other = str(uuid.uuid4()), str(uuid.uuid4())
+    first = claim(conn, owner=owner, lanes=2)
+    lost = claim(conn, owner=owner, held=[first["token"]])
+    assert len(lost["lanes"]) == 3
+    for others in (claim(conn), claim(conn, owner=other), claim(conn, owner=other, held=[lost["token"]])):
+        assert others["lanes"] == [], "no other worker's lease is over"
+        assert others["next_in"] > 20
+    held = claim(conn, owner=owner, held=[lost["token"], first["token"]])
+    assert (held["lanes"], held["recovered_lanes"]) == ([], 0)
+    again = claim(conn, owner=owner, held=[first["token"]])
+    assert {lane["lane_key"] for lane in again["lanes"]} == {lane["lane_key"] for lane in lost["lanes"]}
+    assert (again["recovered_lanes"], again["emptied_lanes"]) == (3, 0)
+    assert settle(conn, *all_done(lost))["lost"] != []
+    assert settle(conn, *all_done(first), *all_done(again)) == {"busy": [], "lost": [], "waiting": 0}
+
+
+def test_a_settle_that_a_crash_took_back_is_made_good_by_the_workers_next_claim(conn: Conn) -> None:
+    send(conn, 1)
+    owner = str(uuid.uuid4())
+    got = claim(conn, owner=owner)
+    with conn.transaction(force_rollback=True):  # all that a crash leaves of it
+        settle(conn, *all_done(got))
     assert claim(conn)["lanes"] == []
-    assert one(conn, "select gre_relay_release_v1('pusher', %s)", lost["token"]) == {"released": 5, "busy": 0}
-    assert len(claim(conn)["lanes"]) == 5
+    again = claim(conn, owner=owner)
+    assert (messages(again), again["recovered_lanes"]) == (messages(got), 1)
+    assert settle(conn, *all_done(again))["lost"] == []
+
+
+def test_a_claim_says_that_a_lost_lane_is_due_now_while_a_portal_has_it_locked(
+    db: Database, conn: Conn
+) -> None:
+    send(conn, 1)
+    owner = str(uuid.uuid4())
+    claim(conn, owner=owner)
+    with db.connect(autocommit=False) as portal:
+        send(portal, 1)
+        locked = claim(conn, owner=owner)
+        assert (locked["lanes"], locked["next_in"]) == ([], 0)
+    assert len(claim(conn, owner=owner)["lanes"]) == 1
+
+
+def test_a_worker_that_ends_gives_back_its_lanes_and_no_others(conn: Conn) -> None:
+    for player in range(1, 6):
+        send(conn, player)
+    owner = str(uuid.uuid4())
+    first = claim(conn, owner=owner, lanes=2)
+    second = claim(conn, owner=owner, held=[first["token"]], lanes=1)
+    others = claim(conn, owner=str(uuid.uuid4()))
+    assert [len(got["lanes"]) for got in (first, second, others)] == [2, 1, 2]
+    assert one(conn, RELEASE, owner) == {"released": 3, "busy": 0}
+    assert len(claim(conn)["lanes"]) == 3
 
 
 def test_rule_4_claim_is_one_value_that_no_row_cap_can_cut(conn: Conn) -> None:
@@ -622,7 +664,7 @@ def test_players_see_their_own_and_staff_see_all(db: Database, conn: Conn) -> No
 def test_the_outbox_is_the_workers_alone(db: Database) -> None:
     calls = [
         "select gre_relay_claim_v1('pusher', gen_random_uuid())", "select gre_relay_settle_v1('pusher', '[]')",
-        "select gre_relay_exchange_v1('[]')", "select gre_relay_extend_v1('pusher', gen_random_uuid(), '{}')", "select gre_relay_release_v1('pusher', gen_random_uuid())",
+        "select gre_relay_exchange_v1('pusher', '[]', gen_random_uuid())", "select gre_relay_extend_v1('pusher', gen_random_uuid(), '{}')", "select gre_relay_release_v1('pusher', gen_random_uuid())",
         "select gre_relay_stats_v1()", "select * from gre_relay_lanes", "select * from gre_relay_deliveries",
         "select gre.notify_workers(null)", "select gre.enqueue_event('{pusher}', 'x', 'session', '{}')",
     ]  # fmt: skip

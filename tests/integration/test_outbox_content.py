@@ -164,7 +164,7 @@ HOLDS = {
 def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_other(
     db: Database, conn: Conn, held: str
 ) -> None:
-    """Rule 3 for receipts: the settle of all others, and another sink's part of the call, go through at once."""
+    """Rule 3 for receipts: the settle of all others, and the claim of the same call, go through at once."""
     stuck, row = push_result(conn)
     free, _ = push_result(conn)
     if held == "an earlier receipt":
@@ -175,19 +175,12 @@ def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_othe
     with db.connect(autocommit=False) as portal:
         portal.execute(HOLDS[held], {"delivery": stuck["done"][0], "message": row["id"]})
         began = time.monotonic()
-        settled, claimed = one(
-            conn,
-            "select gre_relay_exchange_v1(%s)",
-            Jsonb(
-                [
-                    {"p_sink": "onesignal", "p_results": [stuck, free]},
-                    {"p_sink": "pusher", "p_token": str(uuid.uuid4()), "p_lanes": 100, "p_per_lane": 10, "p_lease_seconds": 30},
-                ]
-            ),
-        )  # fmt: skip
+        answer = one(
+            conn, "select gre_relay_exchange_v1('onesignal', %s, %s)", Jsonb([stuck, free]), str(uuid.uuid4())
+        )
         assert time.monotonic() - began < 0.5
-        assert settled == {"busy": [stuck["lane"]], "lost": [], "waiting": 0}
-        assert len(claimed["lanes"]) == 2
+        assert answer["settled"] == {"busy": [stuck["lane"]], "lost": [], "waiting": 0}
+        assert len(claim(conn, "pusher")["lanes"]) == 2
         assert one(conn, "select count(*) from push_notifications where status = 'sent'") == 1
         portal.rollback()
     assert settle(conn, stuck, sink="onesignal")["busy"] == []

@@ -52,6 +52,7 @@ class Queue:
     ready: bool = False
     held_back: bool = False
     token: str | None = None
+    owner: str | None = None
     over: bool = False
     arrived: list[str] = field(default_factory=list)
 
@@ -59,9 +60,13 @@ class Queue:
     def pending(self) -> list[Row]:
         return [row for row in self.rows if row.state == "pending"]
 
-    @property
-    def due(self) -> bool:
-        return self.ready and not self.held_back and (self.token is None or self.over)
+    def recoverable(self, owner: str, held: set[str]) -> bool:
+        """Whether the lease is this owner's under a token that it does not hold."""
+        return self.token is not None and self.owner == owner and self.token not in held
+
+    def due(self, owner: str, held: set[str]) -> bool:
+        leased = self.token is not None and not self.over and not self.recoverable(owner, held)
+        return self.ready and not self.held_back and not leased
 
 
 @dataclass(eq=False)
@@ -95,6 +100,7 @@ class Outbox(RuleBasedStateMachine):
         )
         self.lanes: dict[Key, Queue] = defaultdict(Queue)
         self.holds: list[Hold] = []
+        self.owners = {worker: str(uuid.uuid4()) for worker in SINKS}
         self.seen = 0
         self.last: tuple[str, Batch] | None = None
 
@@ -163,10 +169,16 @@ class Outbox(RuleBasedStateMachine):
         lost=st.booleans(),
     )
     def claim(self, worker: int, lanes: int, rows: int, lost: bool) -> None:
-        """With `lost` the answer does not arrive, and the worker releases the token."""
-        sink, token = SINKS[worker], str(uuid.uuid4())
-        got = self._one("select gre_relay_claim_v1(%s, %s, %s, %s, 300)", sink, token, lanes, rows)
-        due = {key for key, queue in self.lanes.items() if key[0] == sink and queue.due}
+        """With `lost` the answer does not arrive: the worker's next claim takes these lanes."""
+        sink, token, owner = SINKS[worker], str(uuid.uuid4()), self.owners[worker]
+        held = {hold.token for hold in self.holds if hold.worker == worker}
+        got = self._one(
+            "select gre_relay_claim_v1(%s, %s, %s, %s, 300, %s, %s::uuid[])", sink, token, lanes, rows, owner, list(held)
+        )  # fmt: skip
+        due = {key for key, queue in self.lanes.items() if key[0] == sink and queue.due(owner, held)}
+        recoverable = sum(self.lanes[k].recoverable(owner, held) and not self.lanes[k].over for k in due)
+        assert got["recovered_lanes"] <= recoverable
+        assert len(due) > lanes or got["recovered_lanes"] == recoverable
         taken = {(sink, lane["lane_key"]): lane["deliveries"] for lane in got["lanes"]}
         assert set(taken) <= due
         assert len(taken) + got["emptied_lanes"] == min(lanes, len(due))
@@ -180,7 +192,7 @@ class Outbox(RuleBasedStateMachine):
             queue = self.lanes[key]
             assert [d["id"] for d in deliveries] == [row.id for row in queue.pending[:rows]]
             assert [d["attempts"] for d in deliveries] == [row.attempts for row in queue.pending[:rows]]
-            queue.token, queue.over = token, False
+            queue.token, queue.owner, queue.over = token, owner, False
             if not lost:
                 self.holds.append(Hold(worker, key, token, [d["id"] for d in deliveries]))
         others = [q for key, q in self.lanes.items() if key[0] == sink and q.ready and key not in taken]
@@ -190,11 +202,20 @@ class Outbox(RuleBasedStateMachine):
             assert got["next_in"] is not None
         else:
             assert got["next_in"] is None
-        if lost:
-            answer = self._one("select gre_relay_release_v1(%s, %s, null)", sink, token)
-            assert answer == {"released": len(taken), "busy": 0}
-            for key in taken:
-                self.lanes[key].token = None
+
+    @rule(worker=st.sampled_from(sorted(SINKS)))
+    def stop(self, worker: int) -> None:
+        """A worker ends and gives its lanes back; another takes its place."""
+        mine = [
+            queue
+            for key, queue in self.lanes.items()
+            if key[0] == SINKS[worker] and queue.ready and queue.token and queue.owner == self.owners[worker]
+        ]
+        answer = self._one("select gre_relay_release_v1(%s, %s)", SINKS[worker], self.owners[worker])
+        assert answer == {"released": len(mine), "busy": 0}
+        for queue in mine:
+            queue.token, queue.over = None, False
+        self.crash(worker)
 
     @precondition(lambda self: self.holds)
     @rule(data=st.data(), count=st.integers(1, 4))
@@ -215,6 +236,7 @@ class Outbox(RuleBasedStateMachine):
         keep=st.booleans(),
         locked=st.booleans(),
         together=st.booleans(),
+        forgotten=st.booleans(),
     )
     def settle(
         self,
@@ -224,14 +246,24 @@ class Outbox(RuleBasedStateMachine):
         keep: bool,
         locked: bool,
         together: bool,
+        forgotten: bool,
     ) -> None:
-        """Record what went out, by an owner or by one whose lease is long over; now and then a portal holds the lane."""
+        """Record what went out, by an owner or by one whose lease is long over; now and then a portal holds the lane.
+
+        If it is `forgotten`, a crash of PostgreSQL takes it back after it was answered.
+        """
         first = self._pick(data)
         sink = first.key[0]
         others = [h for h in self.holds if h is not first and h.key[0] == sink] if together else []
         # One call may bring two results of one lane: an heir's and a zombie's.
         batch = [(h, self._result(h, failing, expired, keep and h is first)) for h in (first, *others)]
         freeing = [h for h, result in batch if not result.get("keep")]
+        if forgotten:
+            with self.conn.transaction(force_rollback=True):
+                self._settle(sink, batch)
+            first.noted = first.sent if keep else first.noted
+            self.holds = [h for h in self.holds if h not in freeing]
+            return
         if locked:
             with self.portal.transaction(force_rollback=True):
                 self.portal.execute(
@@ -291,6 +323,7 @@ class Outbox(RuleBasedStateMachine):
     def crash(self, worker: int) -> None:
         """Its leases stay until they run out."""
         self.holds = [hold for hold in self.holds if hold.worker != worker]
+        self.owners[worker] = str(uuid.uuid4())
 
     # What must hold -----------------------------------------------------------------------------------------
 

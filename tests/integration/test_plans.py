@@ -6,6 +6,7 @@ portals' documented queries are explained.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,12 +79,15 @@ def test_insert_claim_settle_extend_and_release_read_no_table_from_end_to_end(fu
         for player in range(10, 1010, 10):
             send(conn, player, "new")
         for sink in ("pusher", "onesignal"):
-            got = claim(conn, sink, lanes=50, per_lane=10)
+            owner = str(uuid.uuid4())
+            got = claim(conn, sink, lanes=50, per_lane=10, owner=owner)
             lanes = [lane["lane_key"] for lane in got["lanes"]]
             assert len(lanes) == 50
             conn.execute("select gre_relay_extend_v1(%s, %s, %s)", [sink, got["token"], lanes])
             settle(conn, *all_done(got)[:40], sink=sink)
-            conn.execute("select gre_relay_release_v1(%s, %s)", [sink, got["token"]])
+            again = claim(conn, sink, lanes=5, per_lane=10, owner=owner)
+            assert again["recovered_lanes"] == 5
+            conn.execute("select gre_relay_release_v1(%s, %s)", [sink, owner])
             rest = claim(conn, sink, lanes=100, per_lane=10)
             assert len(rest["lanes"]) == 60
             settle(conn, *all_done(rest), sink=sink)

@@ -332,7 +332,7 @@ def test_an_idle_worker_costs_next_to_nothing(stack: StackProcess) -> None:
         used = _cpu(worker) - cpu
         requests = _asked(worker) - before
     assert used < 0.01 * seconds + 0.03, f"{used:.2f} s of CPU in {seconds} s"  # two scrapes are in it
-    assert requests <= 2 * (seconds / interval + 1)
+    assert requests <= 2 * 2 * (seconds / interval + 1), "of two sinks"
 
 
 def _cpu(worker: Worker) -> float:

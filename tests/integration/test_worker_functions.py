@@ -28,7 +28,7 @@ SESSION = str(uuid.uuid4())
 CALLS = {
     "gre_relay_claim_v1": f"select gre_relay_claim_v1('pusher', '{SESSION}')",
     "gre_relay_settle_v1": "select gre_relay_settle_v1('pusher', '[]')",
-    "gre_relay_exchange_v1": "select gre_relay_exchange_v1('[]')",
+    "gre_relay_exchange_v1": f"select gre_relay_exchange_v1('pusher', '[]', '{SESSION}')",
     "gre_relay_extend_v1": f"select gre_relay_extend_v1('pusher', '{SESSION}', '{{}}')",
     "gre_relay_release_v1": f"select gre_relay_release_v1('pusher', '{SESSION}')",
     "gre_relay_stats_v1": "select gre_relay_stats_v1()",

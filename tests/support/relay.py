@@ -16,17 +16,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gre_bridge.db.relay import RelayDatabase, Settled
-from gre_bridge.db.types import Claim, Delivery, Lane, LaneResult
+from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.types import Claim, ClaimRequest, Delivery, Lane, LaneResult, Settled
 from gre_bridge.errors import BridgeError, PermanentError, TransientError
 from gre_bridge.metrics import Metrics
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.policy import Breaker, RetryPolicy
-from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
+from gre_bridge.sinks.base import Outcome, PusherEvent, Result, SinkRecord
 
 START = 1000.0
 DOWN = TransientError("no connection")
 REFUSED = PermanentError("400", code="400")
+PARTS = {"exchange": ("settle", "claim")}
+"""An exchange counts as a settle and a claim, and fails when either would."""
 
 
 class _Leap(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -102,6 +104,7 @@ class _Queue:
     ready: float | None = None
     until: float = 0.0
     token: str | None = None
+    owner: str | None = None
 
     @property
     def pending(self) -> list[_Row]:
@@ -124,6 +127,7 @@ class Outbox:
         self._failures: dict[str, list[tuple[BridgeError, bool]]] = defaultdict(list)
         self._ord = itertools.count(1)
         self._rows: dict[str, _Row] = {}
+        self._owners: dict[str, str] = {}
 
     @property
     def store(self) -> RelayDatabase:
@@ -147,11 +151,12 @@ class Outbox:
 
     def crash(self, *lanes: str) -> None:
         """Keep the claims of these lanes and forget what was settled since. Nobody is told."""
-        for _, at, call in reversed([call for call in self.calls if call[0] == "settle"]):
+        for _, at, call in reversed([call for call in self.calls if "results" in call[2]]):
             for result in call["results"]:
                 queue = self.lanes[result["lane"]]
                 if result["lane"] in lanes and queue.token is None:
                     queue.token, queue.until, queue.ready = result["token"], at + 30.0, at
+                    queue.owner = self._owners.get(result["token"])
                     for name in result.get("done", ()):
                         self._rows[name].state = "pending"
 
@@ -159,10 +164,10 @@ class Outbox:
         self._failures.clear()
 
     def count(self, function: str) -> int:
-        return sum(call[0] == function for call in self.calls)
+        return len(self.times(function))
 
     def times(self, function: str) -> list[float]:
-        return [call[1] for call in self.calls if call[0] == function]
+        return [at for name, at, _ in self.calls if name == function or function in PARTS.get(name, ())]
 
     def rows(self) -> dict[str, _Row]:
         return self._rows
@@ -177,65 +182,88 @@ class Outbox:
     async def _call(self, function: str, apply: Callable[[], Any], **arguments: Any) -> Any:
         self.calls.append((function, now(), arguments))
         await asyncio.sleep(self.latency)
-        error, applied = self._failures[function].pop(0) if self._failures[function] else (None, True)
+        failures = next(filter(None, map(self._failures.get, (function, *PARTS.get(function, ())))), None)
+        error, applied = failures.pop(0) if failures else (None, True)
         answer = apply() if applied else None
         if error is not None:
             raise error
         return answer
 
-    async def claim(self, *, sink: str, token: str, lanes: int, per_lane: int, lease: float) -> Claim:
-        def apply() -> Claim:
-            free = [
-                (q.ready, key)
-                for key, q in self.lanes.items()
-                if q.ready is not None and q.ready <= now() and q.until <= now() and key not in self.locked
-            ]
-            taken = []
-            for _, key in sorted(free)[:lanes]:
-                queue = self.lanes[key]
-                if not queue.pending:
-                    queue.ready, queue.token, queue.until = None, None, 0.0
-                    continue
-                queue.token, queue.until = token, now() + lease
-                taken.append(
-                    Lane(
-                        key,
-                        tuple(
-                            Delivery(r.id, r.ord, "message", r.attempts, now() - r.created)
-                            for r in queue.pending[:per_lane]
-                        ),
-                    )
-                )
-            others = [
-                max(q.ready, q.until) for q in self.lanes.values() if q.ready is not None and q.token != token
-            ]
-            nearest = now() if len(free) >= lanes else min(others, default=None)
-            return Claim(token, tuple(taken), None if nearest is None else max(0.0, nearest - now()))
+    async def claim(self, request: ClaimRequest) -> Claim:
+        return cast("Claim", await self._call("claim", lambda: self._claim(request), token=request.token))
 
-        return cast(
-            "Claim", await self._call("claim", apply, sink=sink, token=token, lanes=lanes, per_lane=per_lane)
-        )
+    def _claim(self, request: ClaimRequest) -> Claim:
+        token = request.token
+        self._owners[token] = request.owner
+        free = [
+            (q.ready, key)
+            for key, q in self.lanes.items()
+            if q.ready is not None
+            and q.ready <= now()
+            and key not in self.locked
+            and self._free_for(q, request)
+        ]
+        taken, emptied, recovered = [], 0, 0
+        for _, key in sorted(free)[: request.lanes]:
+            queue = self.lanes[key]
+            recovered += queue.until > now()
+            if not queue.pending:
+                queue.ready, queue.token, queue.until, emptied = None, None, 0.0, emptied + 1
+                continue
+            queue.token, queue.until, queue.owner = token, now() + request.lease, request.owner
+            rows = queue.pending[: request.per_lane]
+            taken.append(
+                Lane(
+                    key, tuple(Delivery(r.id, r.ord, "message", r.attempts, now() - r.created) for r in rows)
+                )
+            )
+        others = [
+            max(q.ready, now() if self._free_for(q, request) else q.until)
+            for q in self.lanes.values()
+            if q.ready is not None and q.token != token
+        ]
+        nearest = now() if len(free) >= request.lanes else min(others, default=None)
+        next_in = None if nearest is None else max(0.0, nearest - now())
+        return Claim(token, tuple(taken), next_in, emptied, recovered)
+
+    def _free_for(self, queue: _Queue, request: ClaimRequest) -> bool:
+        """Whether no lease keeps the lane from this claim."""
+        own = queue.owner == request.owner and queue.token is not None and queue.token not in request.held
+        return queue.until <= now() or own
 
     async def settle(self, *, sink: str, results: Iterable[LaneResult]) -> Settled:
         batch = list(results)
         if self.refuse(batch):
             self.fail("settle", PermanentError("settle: 22P02"))
-
-        def apply() -> Settled:
-            rows = self.rows()
-            for result in batch:
-                for name in (*result.done, *result.expired):
-                    if rows[name].state == "pending":
-                        rows[name].state = "done" if name in result.done else "expired"
-            freed = [(r.lane_key, self._free(r)) for r in batch if not r.keep]
-            return Settled(
-                frozenset(lane for lane, what in freed if what == "busy"),
-                frozenset(lane for lane, what in freed if what == "lost"),
-                sum(what == "waiting" for _, what in freed),
-            )
-
+        written = [r.to_json() for r in batch]
         return cast(
-            "Settled", await self._call("settle", apply, sink=sink, results=[r.to_json() for r in batch])
+            "Settled", await self._call("settle", lambda: self._settle(batch), sink=sink, results=written)
+        )
+
+    async def exchange(self, results: Iterable[LaneResult], request: ClaimRequest) -> tuple[Settled, Claim]:
+        batch = list(results)
+        if self.refuse(batch):
+            self.fail("exchange", PermanentError("exchange: 22P02"))
+
+        def apply() -> tuple[Settled, Claim]:
+            return self._settle(batch), self._claim(request)
+
+        written = [r.to_json() for r in batch]
+        return cast(
+            "tuple[Settled, Claim]",
+            await self._call("exchange", apply, results=written, token=request.token),
+        )
+
+    def _settle(self, batch: list[LaneResult]) -> Settled:
+        for result in batch:
+            for name in (*result.done, *result.expired):
+                if self._rows[name].state == "pending":
+                    self._rows[name].state = "done" if name in result.done else "expired"
+        freed = [(r.lane_key, self._free(r)) for r in batch if not r.keep]
+        return Settled(
+            frozenset(lane for lane, what in freed if what == "busy"),
+            frozenset(lane for lane, what in freed if what == "lost"),
+            sum(what == "waiting" for _, what in freed),
         )
 
     def _free(self, result: LaneResult) -> str:
@@ -252,7 +280,8 @@ class Outbox:
                 row.state = "dead" if failure.state == "dead" else row.state
         queue.token, queue.until, queue.ready = None, 0.0, None
         if queue.pending:
-            queue.ready = now() + failure.retry_in if failure else queue.pending[0].created
+            pause = failure.retry_in if failure else result.retry_in
+            queue.ready = queue.pending[0].created if pause is None else now() + pause
             return "waiting"
         return "rest"
 
@@ -270,23 +299,23 @@ class Outbox:
             await self._call("extend", apply, sink=sink, token=token, lanes=lanes),
         )
 
-    async def release(self, *, sink: str, token: str, lanes: list[str] | None = None) -> bool:
+    async def release(self, *, sink: str, owner: str) -> bool:
         def apply() -> bool:
-            mine = [k for k, q in self.lanes.items() if q.token == token and (lanes is None or k in lanes)]
-            for key in set(mine) - self.locked:
+            mine = {key for key, q in self.lanes.items() if q.token and q.owner == owner}
+            for key in mine - self.locked:
                 self.lanes[key].token, self.lanes[key].until = None, 0.0
-            return not set(mine) & self.locked
+            return not mine & self.locked
 
-        return cast("bool", await self._call("release", apply, sink=sink, token=token))
+        return cast("bool", await self._call("release", apply, sink=sink, owner=owner))
 
 
-Answer = Callable[[Parcel], BridgeError | None]
+Answer = Callable[[SinkRecord], BridgeError | None]
 
 
 class ScriptedSink:
     """A sink that keeps the protocol of sinks/base.py and does as it is told.
 
-    `answer` says for each parcel what goes wrong: a permanent error refuses it, any other means that the
+    `answer` says for each record what goes wrong: a permanent error refuses it, any other means that the
     service as a whole failed. `received` has (time, delivery), `requests` the ids of each request.
     """
 
@@ -304,16 +333,16 @@ class ScriptedSink:
         self.concurrency = concurrency
         self.latency = latency
         self.answer = answer
-        self.raises: Callable[[Sequence[Parcel]], bool] = lambda _: False
+        self.raises: Callable[[Sequence[SinkRecord]], bool] = lambda _: False
         self.received: list[tuple[float, str]] = []
         self.requests: list[list[str]] = []
         self.times: list[float] = []
         self.flying = 0
         self.most = 0
 
-    async def send(self, parcels: Sequence[Parcel]) -> list[Outcome]:
-        assert sum(len(p.payloads) for p in parcels) <= self.batch_size or len(parcels) == 1
-        self.requests.append([name for p in parcels for name in p.deliveries])
+    async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
+        assert sum(len(p.payloads) for p in records) <= self.batch_size or len(records) == 1
+        self.requests.append([name for p in records for name in p.deliveries])
         self.times.append(now())
         self.flying += 1
         self.most = max(self.most, self.flying)
@@ -321,19 +350,19 @@ class ScriptedSink:
             await asyncio.sleep(self.latency)
         finally:
             self.flying -= 1
-        if self.raises(parcels):
+        if self.raises(records):
             raise ZeroDivisionError("a bug with chat text in its message")
         outcomes: list[Outcome] = []
         stopped: set[str] = set()
         down = False
-        for parcel in parcels:
-            error = None if parcel.decided() else self.answer(parcel)
-            if parcel.lane_key in stopped or (down and not parcel.decided()):
+        for record in records:
+            error = None if record.decided() else self.answer(record)
+            if record.lane_key in stopped or (down and not record.decided()):
                 outcomes.append(Outcome(Result.UNSENT))
-            elif (decided := parcel.decided()) is not None:
+            elif (decided := record.decided()) is not None:
                 outcomes.append(decided)
             elif error is None:
-                self.received += [(now(), name) for name in parcel.deliveries]
+                self.received += [(now(), name) for name in record.deliveries]
                 outcomes.append(Outcome(Result.ACCEPTED))
             elif isinstance(error, PermanentError):
                 outcomes.append(Outcome(Result.REJECTED, error))
@@ -341,7 +370,7 @@ class ScriptedSink:
                 down = True
                 outcomes.append(Outcome(Result.FAILED, error))
             if outcomes[-1].result is not Result.ACCEPTED:
-                stopped.add(parcel.lane_key)
+                stopped.add(record.lane_key)
         return outcomes
 
     async def aclose(self) -> None:
@@ -353,10 +382,10 @@ class ScriptedSink:
         return list(dict.fromkeys(name for _, name in self.received))
 
 
-def one_each(lane: Lane, _: Claim) -> list[Parcel]:
+def one_each(lane: Lane, _: Claim) -> list[SinkRecord]:
     """Route every delivery to one event of its own."""
     return [
-        Parcel(lane.key, (d.id,), (PusherEvent("c", "e", d.id),), attempts=d.attempts)
+        SinkRecord(lane.key, (d.id,), (PusherEvent("c", "e", d.id),), attempts=d.attempts)
         for d in lane.deliveries
     ]
 
@@ -368,15 +397,23 @@ class Relay:
         self.outbox, self.sink = outbox, sink
         self.metrics = Metrics()
         self.healthy = True
+        self.doubts: list[float] = []
+        """When the dispatcher found that PostgreSQL had crashed."""
         self.looks: list[tuple[str, list[float]]] = []
         """What each claim told: the sink, and the ages of what was new."""
         settings: dict[str, Any] = {
             "store": outbox.store, "sink": sink, "route": one_each, "metrics": self.metrics,
             "retry": RetryPolicy(jitter=lambda: 1.0), "breaker": Breaker(jitter=lambda: 0.0),
-            "sweep_interval": 30.0, "fast_sweep_interval": 1.0, "clock": now,
-            "feed_healthy": lambda: self.healthy, "on_looked": lambda sink, ages, _: self.looks.append((sink, list(ages))),
+            "poll_interval": 30.0, "fast_poll_interval": 1.0, "clock": now, "wakeups": self, "observer": self,
         }  # fmt: skip
         self.dispatcher = Dispatcher(**{**settings, **options})
+
+    def mark_unreliable(self) -> None:
+        self.doubts.append(now())
+
+    def looked(self, source: str, ages: Sequence[float], took: float) -> None:
+        assert took >= 0
+        self.looks.append((source, list(ages)))
 
     def value(self, name: str, **labels: str) -> float:
         """A metric's value."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gre_bridge.db.joint import Part
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
 from gre_bridge.db.relay import RelayDatabase, explain
-from gre_bridge.db.types import Failure, LaneResult
+from gre_bridge.db.types import ClaimRequest, Failure, LaneResult
 from gre_bridge.db.users import refusal
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, Refused, TransientError
 from tests.support.loopback import (
@@ -164,9 +163,32 @@ def test_the_text_is_one_line() -> None:
 # Over the wire ----------------------------------------------------------------------------------------------
 
 
+REQUEST = ClaimRequest(
+    sink="pusher", owner="o", token="11111111-2222-3333-4444-555555555555", lanes=3, per_lane=4, lease=30.0
+)
+
+
+class Observed:
+    """What a store tells its observer."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self.called: list[str] = []
+        self.recovered: list[float] = []
+        self._clock = clock
+
+    def database_called(self, function: str) -> None:
+        self.called.append(function)
+
+    def database_recovered(self) -> None:
+        self.recovered.append(self._clock())
+
+
 @asynccontextmanager
-async def store_at(port: int, timeout: float = 10.0) -> AsyncIterator[RelayDatabase]:
-    store = await RelayDatabase.open(url=f"http://127.0.0.1:{port}", key=KEY, timeout=timeout)
+async def store_at(
+    port: int, timeout: float = 10.0, observer: Observed | None = None
+) -> AsyncIterator[RelayDatabase]:
+    rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY, timeout=timeout)
+    store = RelayDatabase(rest=rest, observer=observer)
     try:
         yield store
     finally:
@@ -174,17 +196,17 @@ async def store_at(port: int, timeout: float = 10.0) -> AsyncIterator[RelayDatab
 
 
 @asynccontextmanager
-async def opened(handler: Callable[[Request], Reply]) -> AsyncIterator[RelayDatabase]:
+async def opened(
+    handler: Callable[[Request], Reply], observer: Observed | None = None
+) -> AsyncIterator[RelayDatabase]:
     """A store whose requests `handler` answers."""
-    async with serving(handler) as port, store_at(port) as store:
+    async with serving(handler) as port, store_at(port, observer=observer) as store:
         yield store
 
 
 async def refused(store: RelayDatabase) -> BridgeError:
     with pytest.raises(BridgeError) as caught:
-        await store.claim(
-            sink="pusher", token="11111111-2222-3333-4444-555555555555", lanes=1, per_lane=1, lease=30
-        )
+        await store.claim(REQUEST)
     assert "gre_relay_claim_v1" in str(caught.value)
     assert "11111111" not in str(caught.value)
     assert KEY not in str(caught.value)
@@ -208,13 +230,15 @@ async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
         seen.append(request)
         lanes = [{"lane_key": "s1", "deliveries": [delivery]}]
         staff = [{"staff_id": "s1", "online": True}]
-        return json_reply({"lanes": lanes, "emptied_lanes": 0, "next_in": 1.5, "staff": staff})
+        return json_reply(
+            {"lanes": lanes, "emptied_lanes": 0, "recovered_lanes": 2, "next_in": 1.5, "staff": staff}
+        )
 
-    asked: list[str] = []
-    async with opened(answer) as store:
-        store.on_request = asked.append
-        claim = await store.claim(sink="pusher", token="t", lanes=3, per_lane=4, lease=30.0)
-    assert (claim.token, claim.next_in, claim.staff) == ("t", 1.5, (("s1", True),))
+    observer = Observed()
+    async with opened(answer, observer) as store:
+        claim = await store.claim(replace(REQUEST, held=("h1", "h2")))
+    assert (claim.token, claim.next_in, claim.staff) == (REQUEST.token, 1.5, (("s1", True),))
+    assert claim.recovered_lanes == 2
     (lane,) = claim.lanes
     (one,) = lane.deliveries
     assert (lane.key, one.id, one.ord, one.attempts, one.age, one.data) == ("s1", "d1", 7, 2, 0.5, {})
@@ -223,9 +247,10 @@ async def test_a_claim_is_one_post_whose_answer_becomes_lanes() -> None:
     assert (request.method, request.path) == ("POST", "/rest/v1/rpc/gre_relay_claim_v1")
     assert request.headers["authorization"] == f"Bearer {KEY}"
     assert json.loads(request.content) == {
-        "p_sink": "pusher", "p_token": "t", "p_lanes": 3, "p_per_lane": 4, "p_lease_seconds": 30.0,
+        "p_sink": "pusher", "p_owner": "o", "p_token": REQUEST.token, "p_held": ["h1", "h2"],
+        "p_lanes": 3, "p_per_lane": 4, "p_lease_seconds": 30.0,
     }  # fmt: skip
-    assert asked == ["gre_relay_claim_v1"]
+    assert observer.called == ["gre_relay_claim_v1"]
 
 
 async def test_a_settle_sends_json_and_not_text_of_json() -> None:
@@ -252,180 +277,43 @@ async def test_a_settle_sends_json_and_not_text_of_json() -> None:
     ]  # fmt: skip
 
 
-def claimed(lane: str) -> dict[str, Any]:
-    return {
-        "lanes": [{"lane_key": lane, "deliveries": []}],
-        "emptied_lanes": 0,
-        "next_in": None,
-        "staff": None,
-    }
-
-
-def asking(store: RelayDatabase, sink: str) -> Any:
-    return store.claim(sink=sink, token=f"t-{sink}", lanes=1, per_lane=1, lease=30)
-
-
-async def test_what_is_asked_for_at_one_moment_is_one_call_settles_first() -> None:
+async def test_an_exchange_sends_results_and_a_claim_and_has_both_answers() -> None:
     seen: list[Request] = []
 
     def answer(request: Request) -> Reply:
         seen.append(request)
-        settled = {"busy": [], "lost": [], "waiting": 2}
-        return json_reply([settled, settled, claimed("a"), claimed("b")])
+        claimed = {"lanes": [{"lane_key": "a", "deliveries": []}], "next_in": None, "staff": None}
+        return json_reply({"settled": {"busy": ["x"], "lost": [], "waiting": 2}, "claim": claimed})
 
     async with opened(answer) as store:
-        asked: list[str] = []
-        store.on_request = asked.append
-        one, two, three, four = await asyncio.gather(
-            asking(store, "one"),
-            asking(store, "two"),
-            store.settle(sink="one", results=[LaneResult("x", "t")]),
-            store.settle(sink="three", results=[LaneResult("y", "t")]),
-        )
-    assert (one.token, one.lanes[0].key, two.token, two.lanes[0].key) == ("t-one", "a", "t-two", "b")
-    # Whether more waits for sink one, its claim has seen; for three nobody has.
-    assert (three.waiting, four.waiting) == (0, 2)
+        settled, claim = await store.exchange([LaneResult("x", "t", done=["d"])], REQUEST)
+    assert (settled.busy, settled.waiting) == (frozenset("x"), 2)
+    assert (claim.token, claim.lanes[0].key) == (REQUEST.token, "a")
     (request,) = seen
-    parts = request.json()["p_parts"]
     assert request.path == "/rest/v1/rpc/gre_relay_exchange_v1"
-    assert [(part["p_sink"], "p_results" in part) for part in parts] == [
-        ("one", True), ("three", True), ("one", False), ("two", False),
-    ]  # fmt: skip
-    assert asked == ["gre_relay_exchange_v1"]
+    assert request.json() == {
+        **REQUEST.to_json(), "p_held": [], "p_results": [{"lane": "x", "token": "t", "done": ["d"]}],
+    }  # fmt: skip
 
 
-async def test_a_large_settle_goes_by_itself() -> None:
-    paths: list[str] = []
-
-    def answer(request: Request) -> Reply:
-        paths.append(request.path.rpartition("/")[2])
-        settle = paths[-1] == "gre_relay_settle_v1"
-        return json_reply({"busy": [], "lost": [], "waiting": 3} if settle else claimed("a"))
-
-    async with opened(answer) as store:
-        results = [LaneResult(str(n), "t") for n in range(17)]
-        settled, _ = await asyncio.gather(store.settle(sink="s", results=results), asking(store, "s"))
-    assert settled.waiting == 3
-    assert sorted(paths) == ["gre_relay_claim_v1", "gre_relay_settle_v1"]
-
-
-@pytest.mark.parametrize("what", ["permanent", "unknown"])
-async def test_what_cannot_go_together_goes_alone_and_only_the_guilty_one_fails(what: str) -> None:
-    paths: list[str] = []
-
-    def answer(request: Request) -> Reply:
-        paths.append(request.path.rpartition("/")[2])
-        bad = json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
-        if paths[-1] == "gre_relay_exchange_v1":
-            return bad if what == "permanent" else json_reply({"code": "PGRST202", "message": "no such"}, 404)
-        return bad if request.json()["p_sink"] == "bad" else json_reply(claimed("a"))
-
-    async with opened(answer) as store:
-        for _ in range(2):
-            good, bad = await asyncio.gather(
-                asking(store, "good"), asking(store, "bad"), return_exceptions=True
-            )
-            assert good.lanes[0].key == "a"
-            assert isinstance(bad, PermanentError)
-    # A schema that cannot do it is not asked again at once.
-    assert paths.count("gre_relay_exchange_v1") == (2 if what == "permanent" else 1)
-    assert paths.count("gre_relay_claim_v1") == 4
-
-
-@pytest.mark.parametrize("status", [400, 403, 413])
-async def test_what_a_proxy_refuses_may_have_happened_so_no_claim_is_made_again(status: int) -> None:
-    """Its token may have leased lanes that nobody would send: whoever asked has to release it."""
-    paths: list[str] = []
-
-    def answer(request: Request) -> Reply:
-        paths.append(request.path.rpartition("/")[2])
-        if paths[-1] == "gre_relay_exchange_v1":
-            return Reply(status, b"<html>")
-        return json_reply({"busy": [], "lost": [], "waiting": 1})
-
-    async with opened(answer) as store:
-        settled, claim = await asyncio.gather(
-            store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"), return_exceptions=True
-        )
-    assert isinstance(claim, PermanentError | ConfigurationError)
-    assert settled.waiting == 1  # a settle is the same however often it is made
-    assert paths == ["gre_relay_exchange_v1", "gre_relay_settle_v1"]
-
-
-async def test_who_has_gone_meanwhile_is_not_asked_for_alone_either() -> None:
-    bodies: list[Any] = []
-
-    def answer(request: Request) -> Reply:
-        bodies.append(request.json())
-        if "p_parts" in bodies[-1]:
-            going.cancel()
-            return json_reply({"code": "22P02", "message": "invalid input syntax"}, 400)
-        return json_reply(claimed("a"))
-
-    async with opened(answer) as store:
-        going = asyncio.create_task(asking(store, "going"))
-        assert (await asking(store, "staying")).lanes[0].key == "a"
-    assert [body["p_sink"] for body in bodies[1:]] == ["staying"]
-
-
-async def test_answers_are_let_go_of_at_once() -> None:
-    """A claim's can be 16 MB; what only the collector of cycles finds, stays for long."""
-
-    def answer(_: Request) -> Reply:
-        return json_reply([{"busy": [], "lost": [], "waiting": 0}, claimed("a")])
-
-    async with opened(answer) as store:
-        gc.collect()
-        gc.disable()
-        try:
-            await asyncio.gather(store.settle(sink="s", results=[LaneResult("x", "t")]), asking(store, "s"))
-            await asyncio.sleep(0)
-            assert not [found for found in gc.get_objects() if isinstance(found, Part)]
-        finally:
-            gc.enable()
-
-
-async def test_an_outage_is_everybodys_and_nothing_is_asked_twice() -> None:
-    paths: list[str] = []
-
-    def answer(request: Request) -> Reply:
-        paths.append(request.path)
-        return Reply(503, b"")
-
-    async with opened(answer) as store:
-        found = await asyncio.gather(asking(store, "one"), asking(store, "two"), return_exceptions=True)
-    assert [type(error) for error in found] == [TransientError, TransientError]
-    assert len(paths) == 1
-
-
-async def test_who_has_gone_is_not_asked_for_and_the_others_are() -> None:
-    bodies: list[Any] = []
-
-    def answer(request: Request) -> Reply:
-        bodies.append(request.json())
-        return json_reply(claimed("a"))
-
-    async with opened(answer) as store:
-        going = asyncio.create_task(asking(store, "going"))
-        staying = asyncio.create_task(asking(store, "staying"))
-        await asyncio.sleep(0)
-        going.cancel()
-        assert (await staying).lanes[0].key == "a"
-    assert [body["p_sink"] for body in bodies] == ["staying"]
+async def test_an_exchange_whose_claim_is_missing_is_an_error_like_any_other() -> None:
+    async with opened(lambda _: json_reply({"settled": {"busy": [], "lost": [], "waiting": 0}})) as store:
+        with pytest.raises(TransientError, match="gre_relay_exchange_v1"):
+            await store.exchange([LaneResult("x", "t")], REQUEST)
 
 
 async def test_extend_and_release_say_what_was_not_theirs() -> None:
     def answer(request: Request) -> Reply:
         if request.path.endswith("extend_v1"):
             return json_reply({"extended": ["a"], "busy": ["b"]})
-        lanes = request.json()["p_lanes"]
-        return json_reply({"released": 1, "busy": 0 if lanes is None else 1})
+        owner = request.json()["p_owner"]
+        return json_reply({"released": 1, "busy": 0 if owner == "o" else 1})
 
     async with opened(answer) as store:
         extended = await store.extend(sink="s", token="t", lanes=["a", "b", "c"], lease=3.0)
         assert extended == (frozenset("a"), frozenset("b"))
-        assert await store.release(sink="s", token="t") is True
-        assert await store.release(sink="s", token="t", lanes=["a"]) is False
+        assert await store.release(sink="s", owner="o") is True
+        assert await store.release(sink="s", owner="another") is False
 
 
 @pytest.mark.parametrize(
@@ -462,14 +350,15 @@ async def test_it_tells_when_the_database_is_back() -> None:
     now = 0
     async with serving(lambda _: replies[now]) as port:
         rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY)
-        store = RelayDatabase(rest=rest, clock=lambda: times[now])
+        observer = Observed(lambda: times[now])
+        store = RelayDatabase(rest=rest, observer=observer, clock=lambda: times[now])
         try:
-            back = []
-            store.on_back = lambda: back.append(times[now])
             for now in range(len(replies)):  # noqa: B007 - what the server answers by
                 with contextlib.suppress(TransientError):
-                    await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
-            assert back == [5, 8, 9.1], "not for each call that succeeds among others that fail, but later"
+                    await store.claim(REQUEST)
+            assert observer.recovered == [5, 8, 9.1], (
+                "not for each call that succeeds among others that fail, but later"
+            )
         finally:
             await store.aclose()
 
@@ -489,7 +378,7 @@ async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it
                 kinds.append(found.kind)
             assert kinds == ["transient", "transient", "configuration", "configuration"]
             reply = json_reply({"lanes": [], "next_in": None})
-            await store.claim(sink="pusher", token="t", lanes=1, per_lane=1, lease=30)
+            await store.claim(REQUEST)
             reply, now[0] = unknown, 100.0
             assert (await refused(store)).kind == "transient"
         finally:
@@ -530,7 +419,7 @@ async def test_no_connection_is_transient(port: Callable[[], AbstractContextMana
 
 
 async def test_a_name_that_is_not_known_is_transient() -> None:
-    store = await RelayDatabase.open(url="http://project.invalid", key=KEY)
+    store = RelayDatabase(rest=await PostgrestClient.open(url="http://project.invalid", key=KEY))
     assert (await refused(store)).code == "connection"
     await store.aclose()
 
@@ -551,6 +440,6 @@ async def test_cancelling_a_call_is_no_failure_of_the_database() -> None:
 
 async def test_what_the_client_will_not_take_is_a_matter_of_configuration() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_KEY"):
-        await RelayDatabase.open(url="https://p.supabase.co", key="")
+        await PostgrestClient.open(url="https://p.supabase.co", key="")
     with pytest.raises(ConfigurationError, match="SUPABASE_URL"):
-        await RelayDatabase.open(url="nonsense", key=KEY)
+        await PostgrestClient.open(url="nonsense", key=KEY)

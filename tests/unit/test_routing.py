@@ -13,7 +13,7 @@ from gre_bridge.db.types import Delivery, Lane
 from gre_bridge.errors import ConfigurationError, PermanentError
 from gre_bridge.relay.routing.onesignal import MAX_RECIPIENTS, PushRoutes, route_onesignal
 from gre_bridge.relay.routing.pusher import PUSHER_LIMIT, PusherRoutes, route_pusher
-from gre_bridge.sinks.base import Parcel, Push, PusherEvent
+from gre_bridge.sinks.base import Push, PusherEvent, SinkRecord
 
 SESSION = "8d3c7f0e-94ad-4c5e-9d58-1f6b7a3f5c11"
 STAFF = (("s1", False), ("s2", True), ("s3", True))
@@ -47,21 +47,21 @@ def lane(*deliveries: Delivery) -> Lane:
     return Lane(SESSION, deliveries)
 
 
-def events(parcel: Parcel) -> list[PusherEvent]:
-    assert parcel.error is None
-    return [payload for payload in parcel.payloads if isinstance(payload, PusherEvent)]
+def events(record: SinkRecord) -> list[PusherEvent]:
+    assert record.error is None
+    return [payload for payload in record.payloads if isinstance(payload, PusherEvent)]
 
 
-def pushed(parcel: Parcel) -> Push:
-    (push,) = parcel.payloads
+def pushed(record: SinkRecord) -> Push:
+    (push,) = record.payloads
     assert isinstance(push, Push)
     return push
 
 
 def announced(one: Delivery, routes: PusherRoutes | None = None) -> dict[str, Any]:
     """What the (one or several equal) events of a delivery say."""
-    (parcel,) = route_pusher(lane(one), routes or PusherRoutes())
-    (data,) = {event.data for event in events(parcel)}
+    (record,) = route_pusher(lane(one), routes or PusherRoutes())
+    (data,) = {event.data for event in events(record)}
     assert data.isascii()
     assert len(data) <= PUSHER_LIMIT
     said: dict[str, Any] = json.loads(data)
@@ -72,9 +72,9 @@ def announced(one: Delivery, routes: PusherRoutes | None = None) -> dict[str, An
 
 
 def test_a_players_message_has_the_portals_format() -> None:
-    (parcel,) = route_pusher(lane(said(12)), PusherRoutes())
-    assert (parcel.lane_key, parcel.deliveries) == (SESSION, ("d12",))
-    (event,) = events(parcel)
+    (record,) = route_pusher(lane(said(12)), PusherRoutes())
+    assert (record.lane_key, record.deliveries) == (SESSION, ("d12",))
+    (event,) = events(record)
     assert (event.channel, event.name) == ("staff-portal", "new-player-message")
     assert json.loads(event.data) == {
         "id": "m12",
@@ -91,8 +91,8 @@ def test_a_players_message_has_the_portals_format() -> None:
 
 @pytest.mark.parametrize("sender", ["staff", "system"])
 def test_what_staff_or_system_say_goes_to_private_channels_only(sender: str) -> None:
-    (parcel,) = route_pusher(lane(said(1, sender)), PusherRoutes())
-    assert [(e.channel, e.name) for e in events(parcel)] == [
+    (record,) = route_pusher(lane(said(1, sender)), PusherRoutes())
+    assert [(e.channel, e.name) for e in events(record)] == [
         ("private-staff-portal", "new-staff-message"),
         ("private-player-29", "new-staff-message"),
     ]
@@ -106,10 +106,10 @@ def test_the_status_is_always_sent_and_nothing_else_of_the_row_gets_out() -> Non
 
 def test_a_session_goes_out_as_it_is() -> None:
     session = {"id": SESSION, "player_id": 29, "status": "active", "last_message": None, "rev": 3}
-    (parcel,) = route_pusher(lane(delivery(event="session", session=session)), PusherRoutes())
-    assert [e.channel for e in events(parcel)] == ["private-staff-portal", "private-player-29"]
-    assert {e.name for e in events(parcel)} == {"session-updated"}
-    assert json.loads(events(parcel)[0].data) == {"session": session}
+    (record,) = route_pusher(lane(delivery(event="session", session=session)), PusherRoutes())
+    assert [e.channel for e in events(record)] == ["private-staff-portal", "private-player-29"]
+    assert {e.name for e in events(record)} == {"session-updated"}
+    assert json.loads(events(record)[0].data) == {"session": session}
 
 
 def test_a_sessions_last_message_is_cut_to_fit() -> None:
@@ -125,19 +125,19 @@ def test_read_events_carry_four_keys() -> None:
         "session_id": SESSION, "player_id": 29, "by": "staff", "up_to_seq": 7,
         "timestamp": "2025-08-05T17:08:14.171Z",
     }  # fmt: skip
-    (parcel,) = route_pusher(lane(delivery(event="read", data=kept)), PusherRoutes())
-    assert [(e.channel, e.name) for e in events(parcel)] == [
+    (record,) = route_pusher(lane(delivery(event="read", data=kept)), PusherRoutes())
+    assert [(e.channel, e.name) for e in events(record)] == [
         ("private-staff-portal", "messages-read"),
         ("private-player-29", "messages-read"),
     ]
     del kept["player_id"]
-    assert json.loads(events(parcel)[0].data) == kept
+    assert json.loads(events(record)[0].data) == kept
 
 
 def test_channels_are_configurable_and_may_be_several() -> None:
     routes = PusherRoutes(player_channels=("staff-portal", "private-staff-portal", "p-{player_id}"))
-    (parcel,) = route_pusher(lane(said(1)), routes)
-    assert [e.channel for e in events(parcel)] == ["staff-portal", "private-staff-portal", "p-29"]
+    (record,) = route_pusher(lane(said(1)), routes)
+    assert [e.channel for e in events(record)] == ["staff-portal", "private-staff-portal", "p-29"]
 
 
 @pytest.mark.parametrize(
@@ -192,28 +192,28 @@ def test_a_text_that_just_fits_is_whole_and_one_more_letter_is_cut() -> None:
 
 
 def test_what_no_cut_can_save_is_an_error_and_no_silence() -> None:
-    (parcel,) = route_pusher(lane(said(1, sender_name="😀" * 1000)), PusherRoutes())
-    assert isinstance(parcel.error, PermanentError)
-    assert "😀" not in str(parcel.error)
+    (record,) = route_pusher(lane(said(1, sender_name="😀" * 1000)), PusherRoutes())
+    assert isinstance(record.error, PermanentError)
+    assert "😀" not in str(record.error)
 
 
 def test_order_is_kept_and_one_bad_delivery_spoils_no_other() -> None:
     gone, foreign = delivery(2), delivery(3, event="typing", data={"message": "hush"})
     broken = delivery(4, event="read", data={"player_id": 29})
-    parcels = route_pusher(lane(said(1), gone, foreign, broken, said(5)), PusherRoutes())
-    assert [p.deliveries for p in parcels] == [("d1",), ("d2",), ("d3",), ("d4",), ("d5",)]
-    assert [len(p.payloads) for p in parcels] == [1, 0, 0, 0, 1]
-    assert [p.error is not None for p in parcels] == [False, False, True, True, False]
-    assert str(parcels[2].error) == "unknown event 'typing'"
-    assert "hush" not in str(parcels[2].error)
+    records = route_pusher(lane(said(1), gone, foreign, broken, said(5)), PusherRoutes())
+    assert [p.deliveries for p in records] == [("d1",), ("d2",), ("d3",), ("d4",), ("d5",)]
+    assert [len(p.payloads) for p in records] == [1, 0, 0, 0, 1]
+    assert [p.error is not None for p in records] == [False, False, True, True, False]
+    assert str(records[2].error) == "unknown event 'typing'"
+    assert "hush" not in str(records[2].error)
 
 
 # OneSignal
 
 
 def test_a_players_message_is_pushed_to_the_staff_that_are_online() -> None:
-    (parcel,) = route_onesignal(lane(said(12)), PushRoutes(), STAFF)
-    push = pushed(parcel)
+    (record,) = route_onesignal(lane(said(12)), PushRoutes(), STAFF)
+    push = pushed(record)
     assert push.body == {
         "target_channel": "push",
         "include_aliases": {"external_id": ["s2", "s3"]},
@@ -241,22 +241,22 @@ def test_a_players_message_is_pushed_to_the_staff_that_are_online() -> None:
 
 def test_with_nobody_online_all_active_staff_are_called() -> None:
     routes = PushRoutes(staff_external_id="staff-{staff_id}")
-    (parcel,) = route_onesignal(lane(said(1)), routes, (("s1", False), ("s2", False)))
-    assert pushed(parcel).row["recipients"] == ["staff-s1", "staff-s2"]
+    (record,) = route_onesignal(lane(said(1)), routes, (("s1", False), ("s2", False)))
+    assert pushed(record).row["recipients"] == ["staff-s1", "staff-s2"]
 
 
 def test_without_staff_nothing_is_sent_but_a_row_says_so() -> None:
-    (parcel,) = route_onesignal(lane(said(1)), PushRoutes(), ())
-    assert parcel.payloads == ()
-    assert parcel.error is None
-    (row,) = parcel.receipts
+    (record,) = route_onesignal(lane(said(1)), PushRoutes(), ())
+    assert record.payloads == ()
+    assert record.error is None
+    (row,) = record.receipts
     assert (row["delivery_id"], row["status"], row["recipients"]) == ("d1", "no_recipients", [])
 
 
 @pytest.mark.parametrize("sender", ["staff", "system"])
 def test_a_staff_message_is_pushed_to_its_player(sender: str) -> None:
-    (parcel,) = route_onesignal(lane(said(1, sender)), PushRoutes(player_external_id="p{player_id}"), STAFF)
-    push = pushed(parcel)
+    (record,) = route_onesignal(lane(said(1, sender)), PushRoutes(player_external_id="p{player_id}"), STAFF)
+    push = pushed(record)
     assert push.body["include_aliases"] == {"external_id": ["p29"]}
     assert push.body["headings"] == {"en": "Marek"}
     assert push.body["data"]["type"] == "new-staff-message"
@@ -264,21 +264,21 @@ def test_a_staff_message_is_pushed_to_its_player(sender: str) -> None:
 
 
 def test_a_player_that_is_reading_is_left_in_peace() -> None:
-    (parcel,) = route_onesignal(lane(said(1, "staff", status="read")), PushRoutes(), STAFF)
-    assert (parcel.payloads, parcel.receipts, parcel.error) == ((), (), None)
+    (record,) = route_onesignal(lane(said(1, "staff", status="read")), PushRoutes(), STAFF)
+    assert (record.payloads, record.receipts, record.error) == ((), (), None)
     assert pushed(route_onesignal(lane(said(1, "staff", status="delivered")), PushRoutes(), STAFF)[0])
     assert pushed(route_onesignal(lane(said(1, "player", status="read")), PushRoutes(), STAFF)[0])
 
 
 def test_the_text_is_shown_only_as_far_as_asked() -> None:
     secret = said(1, message="the PIN is 1234")
-    (parcel,) = route_onesignal(lane(secret), PushRoutes(), STAFF)
-    assert "PIN" not in json.dumps([pushed(parcel).body, pushed(parcel).row])
-    (parcel,) = route_onesignal(lane(secret), PushRoutes(preview=7), STAFF)
-    assert pushed(parcel).body["contents"] == {"en": "the PIN…"}
-    assert "1234" not in json.dumps([pushed(parcel).body, pushed(parcel).row])
-    (parcel,) = route_onesignal(lane(secret), PushRoutes(preview=15), STAFF)
-    assert pushed(parcel).body["contents"] == {"en": "the PIN is 1234"}
+    (record,) = route_onesignal(lane(secret), PushRoutes(), STAFF)
+    assert "PIN" not in json.dumps([pushed(record).body, pushed(record).row])
+    (record,) = route_onesignal(lane(secret), PushRoutes(preview=7), STAFF)
+    assert pushed(record).body["contents"] == {"en": "the PIN…"}
+    assert "1234" not in json.dumps([pushed(record).body, pushed(record).row])
+    (record,) = route_onesignal(lane(secret), PushRoutes(preview=15), STAFF)
+    assert pushed(record).body["contents"] == {"en": "the PIN is 1234"}
 
 
 def test_a_sender_without_a_name_is_not_an_empty_title() -> None:
@@ -292,21 +292,21 @@ def test_a_sender_without_a_name_is_not_an_empty_title() -> None:
 
 
 def test_fresh_messages_are_pushed_one_by_one() -> None:
-    parcels = route_onesignal(lane(said(1), said(2), said(3)), PushRoutes(), STAFF)
-    assert [pushed(p).body["idempotency_key"] for p in parcels] == ["d1", "d2", "d3"]
+    records = route_onesignal(lane(said(1), said(2), said(3)), PushRoutes(), STAFF)
+    assert [pushed(p).body["idempotency_key"] for p in records] == ["d1", "d2", "d3"]
 
 
 def test_a_late_lane_merges_into_one_push_with_the_newest_words() -> None:
     late = lane(said(1, age=40), said(2, age=35), said(3, age=1, sender_name="Anna"))
-    (parcel,) = route_onesignal(late, PushRoutes(), STAFF)
-    assert parcel.deliveries == ("d1", "d2", "d3")
-    push = pushed(parcel)
+    (record,) = route_onesignal(late, PushRoutes(), STAFF)
+    assert record.deliveries == ("d1", "d2", "d3")
+    push = pushed(record)
     assert push.body["headings"] == {"en": "Anna"}
     assert push.body["contents"] == {"en": "3 new messages"}
     assert push.body["idempotency_key"] == "d3"
     assert (push.row["delivery_id"], push.row["message_id"]) == ("d3", "m3")
-    (parcel,) = route_onesignal(late, PushRoutes(preview=3), STAFF)
-    assert pushed(parcel).body["contents"] == {"en": "3 new messages: Hel…"}
+    (record,) = route_onesignal(late, PushRoutes(preview=3), STAFF)
+    assert pushed(record).body["contents"] == {"en": "3 new messages: Hel…"}
 
 
 def test_a_late_conversation_rings_each_side_once_and_in_order() -> None:
@@ -318,16 +318,16 @@ def test_a_late_conversation_rings_each_side_once_and_in_order() -> None:
         delivery(5, event="read", age=46, data={"by": "staff"}),
         said(6, age=45),
     )
-    parcels = route_onesignal(late, PushRoutes(), STAFF)
-    assert [p.deliveries for p in parcels] == [("d2",), ("d4",), ("d5",), ("d1", "d3", "d6")]
-    assert [p.payloads == () for p in parcels] == [True, False, True, False]
-    assert [pushed(p).row["audience"] for p in (parcels[1], parcels[3])] == ["player", "staff"]
+    records = route_onesignal(late, PushRoutes(), STAFF)
+    assert [p.deliveries for p in records] == [("d2",), ("d4",), ("d5",), ("d1", "d3", "d6")]
+    assert [p.payloads == () for p in records] == [True, False, True, False]
+    assert [pushed(p).row["audience"] for p in (records[1], records[3])] == ["player", "staff"]
 
 
 def test_a_replay_merges_too_lest_it_floods_the_phones() -> None:
     replay = [delivery(n, message=message(n), data={"replayed": True}) for n in range(1, 200)]
-    (parcel,) = route_onesignal(lane(*replay), PushRoutes(), STAFF)
-    assert len(parcel.deliveries) == 199
+    (record,) = route_onesignal(lane(*replay), PushRoutes(), STAFF)
+    assert len(record.deliveries) == 199
 
 
 def test_what_is_too_old_expires_with_a_row_and_the_rest_is_sent() -> None:
@@ -340,8 +340,8 @@ def test_what_is_too_old_expires_with_a_row_and_the_rest_is_sent() -> None:
 
 
 def test_an_expired_message_that_was_read_is_simply_done() -> None:
-    (parcel,) = route_onesignal(lane(said(1, "staff", age=9999, status="read")), PushRoutes(), STAFF)
-    assert (parcel.expired, parcel.receipts) == (False, ())
+    (record,) = route_onesignal(lane(said(1, "staff", age=9999, status="read")), PushRoutes(), STAFF)
+    assert (record.expired, record.receipts) == (False, ())
 
 
 def queued(age: float = 0.1, **row: Any) -> Lane:
@@ -353,8 +353,8 @@ def queued(age: float = 0.1, **row: Any) -> Lane:
 
 
 def test_a_queued_push_goes_to_whom_it_names() -> None:
-    (parcel,) = route_onesignal(queued(recipients=["player_1", "player_2", "player_1"]), PushRoutes(), STAFF)
-    push = pushed(parcel)
+    (record,) = route_onesignal(queued(recipients=["player_1", "player_2", "player_1"]), PushRoutes(), STAFF)
+    push = pushed(record)
     assert push.body == {
         "target_channel": "push",
         "include_aliases": {"external_id": ["player_1", "player_2"]},
@@ -368,24 +368,24 @@ def test_a_queued_push_goes_to_whom_it_names() -> None:
 
 
 def test_a_queued_push_without_names_goes_to_its_audience() -> None:
-    (parcel,) = route_onesignal(queued(audience="staff"), PushRoutes(), STAFF)
-    assert pushed(parcel).body["include_aliases"] == {"external_id": ["s2", "s3"]}
+    (record,) = route_onesignal(queued(audience="staff"), PushRoutes(), STAFF)
+    assert pushed(record).body["include_aliases"] == {"external_id": ["s2", "s3"]}
 
 
 @pytest.mark.parametrize(
     "row", [{"audience": "player"}, {"audience": "staff", "recipients": []}, {"audience": None}]
 )
 def test_a_queued_push_for_nobody_is_recorded_as_such(row: dict[str, Any]) -> None:
-    (parcel,) = route_onesignal(queued(**row), PushRoutes(), STAFF)
-    assert parcel.payloads == ()
-    assert parcel.receipts == ({"push_id": 7, "status": "no_recipients", "provider_id": None, "error": None},)
+    (record,) = route_onesignal(queued(**row), PushRoutes(), STAFF)
+    assert record.payloads == ()
+    assert record.receipts == ({"push_id": 7, "status": "no_recipients", "provider_id": None, "error": None},)
 
 
 def test_a_queued_push_may_lack_title_text_and_data() -> None:
-    (parcel,) = route_onesignal(
+    (record,) = route_onesignal(
         queued(recipients=["a"], title=None, body=None, data=None), PushRoutes(), STAFF
     )
-    body = pushed(parcel).body
+    body = pushed(record).body
     assert body["contents"] == {"en": "New message"}
     assert body.keys().isdisjoint({"headings", "data"})
 
@@ -403,7 +403,7 @@ def test_a_queued_push_that_is_too_old_or_too_wide_says_so_in_its_row() -> None:
 
 
 def test_what_is_no_push_is_done_and_what_is_unknown_is_an_error() -> None:
-    parcels = route_onesignal(
+    records = route_onesignal(
         lane(
             delivery(1, event="session", session={"player_id": 29}),
             delivery(2, event="read", data={"player_id": 29}),
@@ -415,9 +415,9 @@ def test_what_is_no_push_is_done_and_what_is_unknown_is_an_error() -> None:
         PushRoutes(),
         STAFF,
     )
-    assert [p.payloads for p in parcels] == [()] * 6
-    assert [p.receipts for p in parcels] == [()] * 6
-    assert [p.error is not None for p in parcels] == [False, False, False, False, True, True]
+    assert [p.payloads for p in records] == [()] * 6
+    assert [p.receipts for p in records] == [()] * 6
+    assert [p.error is not None for p in records] == [False, False, False, False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_templates_with_unknown_placeholders_are_refused_at_start(wrong: dict[st
         max_size=20,
     )
 )
-def test_every_delivery_is_in_exactly_one_parcel(rows: list[tuple[str, str, float]]) -> None:
+def test_every_delivery_is_in_exactly_one_record(rows: list[tuple[str, str, float]]) -> None:
     deliveries = []
     for n, (kind, status, age) in enumerate(sorted(rows, key=lambda row: -row[2])):
         if kind in ("player", "staff"):
@@ -451,14 +451,14 @@ def test_every_delivery_is_in_exactly_one_parcel(rows: list[tuple[str, str, floa
             deliveries.append(delivery(n, event="message" if kind == "gone" else kind, age=age))
     ids = [d.id for d in deliveries]
     routed = route_pusher(lane(*deliveries), PusherRoutes())
-    assert [d for parcel in routed for d in parcel.deliveries] == ids
+    assert [d for record in routed for d in record.deliveries] == ids
     pushes = route_onesignal(lane(*deliveries), PushRoutes(max_age=600), STAFF)
-    assert sorted(d for parcel in pushes for d in parcel.deliveries) == sorted(ids)
-    ends = [ids.index(parcel.deliveries[-1]) for parcel in pushes]
+    assert sorted(d for record in pushes for d in record.deliveries) == sorted(ids)
+    ends = [ids.index(record.deliveries[-1]) for record in pushes]
     assert ends == sorted(ends)
-    for parcel in pushes:
-        assert not (parcel.payloads and (parcel.expired or parcel.error))
-        assert len(parcel.deliveries) == 1 or parcel.payloads or parcel.receipts
+    for record in pushes:
+        assert not (record.payloads and (record.expired or record.error))
+        assert len(record.deliveries) == 1 or record.payloads or record.receipts
 
 
 LIQUID = [
@@ -478,16 +478,16 @@ def test_what_a_guest_calls_itself_or_writes_is_no_template_at_onesignal(text: s
     row = queued(title=text, body=text, audience="staff")
     late = lane(said(1, age=99, message="x"), said(2, age=99, message=text, sender_name=text))
     for asked in (lane(one), row, late):
-        (parcel,) = route_onesignal(asked, PushRoutes(preview=200), STAFF)
-        push = pushed(parcel)
+        (record,) = route_onesignal(asked, PushRoutes(preview=200), STAFF)
+        push = pushed(record)
         for shown in (push.body["headings"]["en"], push.body["contents"]["en"]):
             assert "{{" not in shown and "{%" not in shown
             assert shown.replace("\u2060", "").endswith(text), "and it reads the same"
-    (parcel,) = route_onesignal(lane(one), PushRoutes(preview=200), STAFF)
-    assert pushed(parcel).row["title"] == text, "the record has it as it was typed"
+    (record,) = route_onesignal(lane(one), PushRoutes(preview=200), STAFF)
+    assert pushed(record).row["title"] == text, "the record has it as it was typed"
 
 
 @pytest.mark.parametrize("text", ["{ x }", "100 % {}", "}} %}", "{ {", "plain"])
 def test_a_text_without_a_tag_is_left_as_it_is(text: str) -> None:
-    (parcel,) = route_onesignal(lane(said(1, sender_name=text)), PushRoutes(), STAFF)
-    assert pushed(parcel).body["headings"]["en"] == text
+    (record,) = route_onesignal(lane(said(1, sender_name=text)), PushRoutes(), STAFF)
+    assert pushed(record).body["headings"]["en"] == text

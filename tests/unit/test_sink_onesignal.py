@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
-from gre_bridge.sinks.base import Outcome, Parcel, Push, PusherEvent, Result
+from gre_bridge.sinks.base import Outcome, Push, PusherEvent, Result, SinkRecord
 from gre_bridge.sinks.onesignal import CONTROL, OneSignalSink
 from tests.support.loopback import (
     GARBAGE,
@@ -41,8 +41,8 @@ def push(text: str = "New message", row: dict[str, Any] | None = None) -> Push:
     return Push(body, row or ROW)
 
 
-def parcel(lane: str = "a", *, text: str = "New message", row: dict[str, Any] | None = None) -> Parcel:
-    return Parcel(lane, (DELIVERY,), (push(text, row),))
+def record(lane: str = "a", *, text: str = "New message", row: dict[str, Any] | None = None) -> SinkRecord:
+    return SinkRecord(lane, (DELIVERY,), (push(text, row),))
 
 
 NOBODY = json_reply({"id": "", "errors": ["All included players are not subscribed"]})
@@ -80,7 +80,7 @@ async def sink(api: Service) -> AsyncIterator[OneSignalSink]:
 
 
 async def one(sink: OneSignalSink, **kwargs: Any) -> Outcome:
-    (outcome,) = await sink.send([parcel(**kwargs)])
+    (outcome,) = await sink.send([record(**kwargs)])
     return outcome
 
 
@@ -241,7 +241,7 @@ async def test_a_closed_port_is_transient() -> None:
 
 async def test_a_rejected_push_stops_its_lane_and_no_other(sink: OneSignalSink, api: Service) -> None:
     api.respond(Reply(400), NOBODY, json_reply({"id": "n"}))
-    outcomes = await sink.send([parcel("a"), parcel("a"), Parcel("a", ("d",)), parcel("b")])
+    outcomes = await sink.send([record("a"), record("a"), SinkRecord("a", ("d",)), record("b")])
     assert [o.result for o in outcomes] == [REJECTED, UNSENT, UNSENT, ACCEPTED]
     assert len(api.requests) == 3
     control = api.requests[1].json()
@@ -258,7 +258,7 @@ async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_say
 ) -> None:
     """A lone refusal in OneSignal's own words about the push is believed; a second lane's is not."""
     api.respond(Reply(400, body))
-    first, second, third = [(await sink.send([parcel(lane)]))[0] for lane in ("a", "b", "a")]
+    first, second, third = [(await sink.send([record(lane)]))[0] for lane in ("a", "b", "a")]
     assert first.result is (REJECTED if body == OWN else FAILED)
     for outcome in (second, third):
         assert outcome.result is FAILED
@@ -273,7 +273,7 @@ async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_say
 
 async def test_nothing_is_sent_after_the_service_failed(sink: OneSignalSink, api: Service) -> None:
     api.respond(Reply(503))
-    outcomes = await sink.send([parcel("a"), parcel("b"), Parcel("c", ("d",))])
+    outcomes = await sink.send([record("a"), record("b"), SinkRecord("c", ("d",))])
     assert [o.result for o in outcomes] == [FAILED, UNSENT, ACCEPTED]
     assert len(api.requests) == 1
 
@@ -284,10 +284,10 @@ async def test_receipts_without_a_push_are_written_without_a_post(sink: OneSigna
     unknown = PermanentError("unknown event 'x'")
     outcomes = await sink.send(
         [
-            Parcel("a", ("d1",), receipts=(nobody,)),
-            Parcel("a", ("d2",), receipts=(expired,), expired=True),
-            Parcel("a", ("d3",), error=unknown),
-            Parcel("a", ("d4",)),
+            SinkRecord("a", ("d1",), receipts=(nobody,)),
+            SinkRecord("a", ("d2",), receipts=(expired,), expired=True),
+            SinkRecord("a", ("d3",), error=unknown),
+            SinkRecord("a", ("d4",)),
         ]
     )
     assert outcomes == [
@@ -301,7 +301,7 @@ async def test_receipts_without_a_push_are_written_without_a_post(sink: OneSigna
 
 async def test_an_event_for_pusher_is_a_mistake_of_ours(sink: OneSignalSink) -> None:
     with pytest.raises(TypeError):
-        await sink.send([Parcel("a", ("d",), (PusherEvent("c", "n", "{}"),))])
+        await sink.send([SinkRecord("a", ("d",), (PusherEvent("c", "n", "{}"),))])
 
 
 @pytest.mark.parametrize(

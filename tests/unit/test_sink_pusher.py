@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from gre_bridge.db.http import Pool
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
-from gre_bridge.sinks.base import Outcome, Parcel, PusherEvent, Result
+from gre_bridge.sinks.base import Outcome, PusherEvent, Result, SinkRecord
 from gre_bridge.sinks.http_errors import MAX_RETRY_AFTER, retry_after
 from gre_bridge.sinks.pusher import CONTROL, CONTROL_SIZE, PusherSink
 from tests.support.loopback import (
@@ -94,9 +94,9 @@ def event(n: str, *, channel: str = "private-staff-portal", text: str = "") -> P
     return PusherEvent(channel, "new-player-message", json.dumps({"n": n, "text": text}))
 
 
-def parcel(n: str, lane: str = "a", count: int = 1) -> Parcel:
+def record(n: str, lane: str = "a", count: int = 1) -> SinkRecord:
     events = tuple(event(n if count == 1 else f"{n}.{i}") for i in range(count))
-    return Parcel(lane, (f"d-{n}",), events)
+    return SinkRecord(lane, (f"d-{n}",), events)
 
 
 def results(outcomes: list[Outcome]) -> list[Result]:
@@ -128,9 +128,9 @@ async def against(handler: Callable[[Request], Reply]) -> AsyncIterator[PusherSi
             await sink.aclose()
 
 
-async def send_to(reply: Reply, *parcels: Parcel) -> list[Outcome]:
+async def send_to(reply: Reply, *records: SinkRecord) -> list[Outcome]:
     async with against(lambda _: reply) as sink:
-        return await sink.send(parcels or [parcel("1")])
+        return await sink.send(records or [record("1")])
 
 
 @pytest.fixture
@@ -145,22 +145,22 @@ async def sink(service: Pusher) -> AsyncIterator[PusherSink]:
 
 
 async def test_events_go_out_signed_in_batches_of_ten_in_order(service: Pusher, sink: PusherSink) -> None:
-    outcomes = await sink.send([parcel(str(n), lane=str(n % 3)) for n in range(25)])
+    outcomes = await sink.send([record(str(n), lane=str(n % 3)) for n in range(25)])
     assert results(outcomes) == [ACCEPTED] * 25
     assert [len(batch) for batch in service.batches] == [10, 10, 5]
     assert service.accepted == [str(n) for n in range(25)]
 
 
-async def test_a_parcel_of_more_than_ten_events_is_one_outcome(service: Pusher, sink: PusherSink) -> None:
-    assert results(await sink.send([parcel("x", count=12), parcel("y")])) == [ACCEPTED, ACCEPTED]
+async def test_a_record_of_more_than_ten_events_is_one_outcome(service: Pusher, sink: PusherSink) -> None:
+    assert results(await sink.send([record("x", count=12), record("y")])) == [ACCEPTED, ACCEPTED]
     assert service.accepted == [*(f"x.{i}" for i in range(12)), "y"]
     service.guilty = {"z.11": 400}
-    assert results(await sink.send([parcel("z", count=12)])) == [REJECTED]
+    assert results(await sink.send([record("z", count=12)])) == [REJECTED]
 
 
 async def test_a_single_event_is_sent_once_and_its_data_unchanged(service: Pusher, sink: PusherSink) -> None:
     sent = event("1", text='emoji 😀, "quotes" and \\ and €')
-    await sink.send([Parcel("a", ("d",), (sent,))])
+    await sink.send([SinkRecord("a", ("d",), (sent,))])
     batch = service.requests[-1].json()["batch"]
     assert batch == [{"channel": sent.channel, "name": sent.name, "data": sent.data}]
     assert service.batches == [["1"]]
@@ -170,8 +170,8 @@ async def test_an_event_of_exactly_the_limit_is_not_refused_by_the_package(
     service: Pusher, sink: PusherSink
 ) -> None:
     room = 10_240 - len(event("1").data)
-    full = Parcel("a", ("d",), (event("1", text="x" * room),))
-    over = Parcel("b", ("e",), (event("2", text="x" * (room + 1)),))
+    full = SinkRecord("a", ("d",), (event("1", text="x" * room),))
+    over = SinkRecord("b", ("e",), (event("2", text="x" * (room + 1)),))
     assert results(await sink.send([full, over])) == [ACCEPTED, REJECTED]
     assert service.accepted == ["1"]
 
@@ -179,7 +179,7 @@ async def test_an_event_of_exactly_the_limit_is_not_refused_by_the_package(
 async def test_a_guilty_event_costs_its_lane_and_no_other(service: Pusher, sink: PusherSink) -> None:
     service.guilty = {"3": 413}
     lanes = "abababab"
-    outcomes = await sink.send([parcel(str(n), lane=lane) for n, lane in enumerate(lanes)])
+    outcomes = await sink.send([record(str(n), lane=lane) for n, lane in enumerate(lanes)])
     assert results(outcomes) == [
         ACCEPTED, ACCEPTED, ACCEPTED, REJECTED, ACCEPTED, UNSENT, ACCEPTED, UNSENT
     ]  # fmt: skip
@@ -192,25 +192,25 @@ async def test_a_service_that_fails_in_mid_split_leaves_the_rest_unsent(
     service: Pusher, sink: PusherSink
 ) -> None:
     service.guilty, service.break_at = {"7": 400}, 3
-    outcomes = await sink.send([parcel(str(n), lane=str(n)) for n in range(8)])
+    outcomes = await sink.send([record(str(n), lane=str(n)) for n in range(8)])
     assert service.batches == [
         ["0", "1", "2", "3", "4", "5", "6", "7"], ["0", "1", "2", "3"], ["4", "5", "6", "7"]
     ]  # fmt: skip
     assert results(outcomes) == [ACCEPTED] * 4 + [FAILED] * 4
     service.break_at, service.batches = 2, []
-    outcomes = await sink.send([parcel(str(n), lane="a") for n in range(8)])
+    outcomes = await sink.send([record(str(n), lane="a") for n in range(8)])
     assert results(outcomes) == [FAILED] + [UNSENT] * 7
     assert len(service.batches) == 2
 
 
 async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: PusherSink) -> None:
     service.break_at = 2
-    parcels = [parcel(str(n), lane=str(n)) for n in range(30)] + [Parcel("x", ("d",))]
-    outcomes = await sink.send(parcels)
+    records = [record(str(n), lane=str(n)) for n in range(30)] + [SinkRecord("x", ("d",))]
+    outcomes = await sink.send(records)
     assert results(outcomes) == [ACCEPTED] * 10 + [FAILED] * 10 + [UNSENT] * 10 + [ACCEPTED]
     assert len(service.batches) == 2
     service.guilty, service.batches = {"0": 400}, []
-    outcomes = await sink.send(parcels[:4])
+    outcomes = await sink.send(records[:4])
     assert results(outcomes) == [FAILED, FAILED, UNSENT, UNSENT]
     assert service.batches == [["0", "1", "2", "3"], ["0", "1"]]
 
@@ -223,10 +223,10 @@ async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: 
 def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
     shape: list[tuple[str, int]], data: st.DataObject
 ) -> None:
-    parcels = [parcel(f"p{i}", lane, count) for i, (lane, count) in enumerate(shape)]
+    records = [record(f"p{i}", lane, count) for i, (lane, count) in enumerate(shape)]
     names = [
         (i, json.loads(e.data)["n"])
-        for i, p in enumerate(parcels)
+        for i, p in enumerate(records)
         for e in p.payloads
         if isinstance(e, PusherEvent)
     ]
@@ -235,7 +235,7 @@ def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
 
     expected: dict[str, list[str]] = {lane: [] for lane in "abcd"}
     verdicts, stopped = [], set[str]()
-    for i, p in enumerate(parcels):
+    for i, p in enumerate(records):
         verdict = UNSENT if p.lane_key in stopped else ACCEPTED
         for name in [n for j, n in names if j == i]:
             if verdict is ACCEPTED and name in service.guilty:
@@ -247,17 +247,19 @@ def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
 
     async def send() -> list[Outcome]:
         async with against(service) as sink:
-            return await sink.send(parcels)
+            return await sink.send(records)
 
     assert results(asyncio.run(send())) == verdicts
-    owner = {name: parcels[i].lane_key for i, name in names}
+    owner = {name: records[i].lane_key for i, name in names}
     for lane, innocent in expected.items():
         assert [n for n in service.accepted if owner[n] == lane] == innocent
 
 
 async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSink) -> None:
-    unknown = Parcel("b", ("d2",), error=PermanentError("unknown event 'x'"))
-    outcomes = await sink.send([Parcel("a", ("d1",)), unknown, parcel("1", lane="b"), Parcel("b", ("d4",))])
+    unknown = SinkRecord("b", ("d2",), error=PermanentError("unknown event 'x'"))
+    outcomes = await sink.send(
+        [SinkRecord("a", ("d1",)), unknown, record("1", lane="b"), SinkRecord("b", ("d4",))]
+    )
     assert results(outcomes) == [ACCEPTED, REJECTED, UNSENT, UNSENT]
     assert service.batches == []
 
@@ -274,7 +276,7 @@ async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSin
 )  # fmt: skip
 async def test_every_status_is_one_of_three_kinds(status: int, kind: type[BridgeError]) -> None:
     page = Reply(status, b"<html>secret chat text</html>", {"Location": "/elsewhere"})
-    first, second = await send_to(page, parcel("1", "a"), parcel("2", "a"))
+    first, second = await send_to(page, record("1", "a"), record("2", "a"))
     assert type(first.error) is kind
     assert first.result is FAILED
     assert second.result is UNSENT
@@ -299,7 +301,7 @@ async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_say
     status: int, body: bytes, kind: type[BridgeError], told: str
 ) -> None:
     """An unknown key, a proxy, plain HTTP to an HTTPS port: nothing was learnt about any one event."""
-    outcomes = await send_to(Reply(status, body), *(parcel(str(n), lane=str(n)) for n in range(10)))
+    outcomes = await send_to(Reply(status, body), *(record(str(n), lane=str(n)) for n in range(10)))
     assert REJECTED not in results(outcomes)[1:]
     assert FAILED in results(outcomes)
     error = next(o.error for o in outcomes if o.result is FAILED)
@@ -311,7 +313,7 @@ async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_say
 async def test_a_lone_event_is_not_blamed_for_a_service_that_refuses_everything() -> None:
     async with against(lambda _: Reply(400, b"<html>Bad Request</html>")) as sink:
         for _ in range(3):
-            (outcome,) = await sink.send([parcel("1")])
+            (outcome,) = await sink.send([record("1")])
             assert outcome.result is FAILED
 
 
@@ -321,7 +323,7 @@ async def test_a_lone_event_that_is_refused_while_a_control_is_not_is_the_guilty
 ) -> None:
     service.guilty, service.words = {"1": 400}, words
     for text in ("", "x" * 5000):
-        bad = Parcel("a", ("d",), (event("1", text=text),))
+        bad = SinkRecord("a", ("d",), (event("1", text=text),))
         (outcome,) = await sink.send([bad])
         assert outcome.result is REJECTED
         if words != b"The data content of this event is bad":  # Pusher's own words about this event
@@ -361,7 +363,7 @@ async def test_a_request_is_not_sent_again_by_itself() -> None:
         return GONE if asked > 1 else json_reply({})
 
     async with against(gone) as sink:
-        (first,), (second,) = await sink.send([parcel("1")]), await sink.send([parcel("2")])
+        (first,), (second,) = await sink.send([record("1")]), await sink.send([record("2")])
     assert (first.result, second.result, asked) == (ACCEPTED, FAILED, 2)
 
 
@@ -373,7 +375,7 @@ async def test_a_service_that_does_not_answer_is_given_up_in_time(
         sink = pusher_at(number, timeout=0.2, concurrency=1)
         started = time.monotonic()
         # With one connection the second waits for the pool, which is bounded too.
-        outcomes = await asyncio.gather(sink.send([parcel("1")]), sink.send([parcel("2")]))
+        outcomes = await asyncio.gather(sink.send([record("1")]), sink.send([record("2")]))
         await sink.aclose()
     assert time.monotonic() - started < 3
     for (outcome,) in outcomes:
@@ -414,7 +416,7 @@ async def at_local_port(serve: Bytes, sends: int = 1, bound: float = 5.0) -> lis
     async with serving_bytes(serve) as port:
         sink = pusher_at(port, timeout=bound)
         try:
-            return [outcome for n in range(sends) for outcome in await sink.send([parcel(str(n))])]
+            return [outcome for n in range(sends) for outcome in await sink.send([record(str(n))])]
         finally:
             await sink.aclose()
 
@@ -453,7 +455,7 @@ async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
 async def test_a_closed_port_is_transient_and_says_so() -> None:
     with closed_port() as port:
         sink = pusher_at(port)
-        first, second = await sink.send([parcel("1", "a"), parcel("2", "b")])
+        first, second = await sink.send([record("1", "a"), record("2", "b")])
         await sink.aclose()
     assert (first.result, second.result) == (FAILED, FAILED)
     assert isinstance(first.error, TransientError)
@@ -502,7 +504,7 @@ async def test_the_sink_itself_logs_nothing(
 ) -> None:
     service.guilty = {"1": 400}
     with caplog.at_level(logging.DEBUG):
-        await sink.send([Parcel("a", ("d",), (event("1", text="hush"),)), parcel("2", "b")])
+        await sink.send([SinkRecord("a", ("d",), (event("1", text="hush"),)), record("2", "b")])
     assert not [r for r in caplog.records if r.name.startswith(("gre_bridge", "pusher"))]
     assert "hush" not in caplog.text
     assert SECRET not in caplog.text

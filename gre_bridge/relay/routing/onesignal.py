@@ -20,7 +20,7 @@ from gre_bridge.relay.routing.events import (
     incomplete_event,
     unknown_event,
 )
-from gre_bridge.sinks.base import Parcel, Push, receipt
+from gre_bridge.sinks.base import Push, SinkRecord, receipt
 
 MAX_RECIPIENTS = 20_000
 """External ids in one push (OneSignal's documentation)."""
@@ -30,7 +30,7 @@ _LIQUID = re.compile(r"\{(?=[{%])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushRoutes:
-    """Whom pushes go to and what they say.
+    """Recipients and text of pushes.
 
     `preview` is how many characters of a message a push shows (0: none, `text` alone). `late_after`,
     `max_age` and `ttl` are seconds: from when on pushes of a lane merge, until when they are sent at
@@ -56,12 +56,12 @@ class PushRoutes:
         fill_template(self.texts, count=2)
 
 
-def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, bool]]) -> list[Parcel]:
-    """One push per parcel; `staff` are the active staff as (staff_id, is online).
+def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, bool]]) -> list[SinkRecord]:
+    """One push per record; `staff` are the active staff as (staff_id, is online).
 
     When the head of the lane is late, or replayed, the lane's messages to the same audience merge into
     one push, also across messages to the other: a chat that went back and forth during an outage would
-    else ring once per line. Parcels are in the order of their last deliveries, so pushes of a session
+    else ring once per line. Sink records are in the order of their last deliveries, so pushes of a session
     still arrive in order. Session and read events, a message that is gone, and a message the player has
     read need no push.
     """
@@ -76,13 +76,13 @@ def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, b
         alone = "" if merging and need in ("staff", "player") else delivery.id
         groups.setdefault((need, expired, alone), []).append(delivery)
     return [
-        _push_parcel(lane.key, need, group, expired, routes, on_duty)
+        _push_record(lane.key, need, group, expired, routes, on_duty)
         for (need, expired, _), group in sorted(groups.items(), key=lambda item: item[1][-1].ord)
     ]
 
 
 def _need(delivery: Delivery) -> str:
-    """Whom a delivery concerns: "staff", "player", a queued "push", nobody "", "unknown", or "fault": cannot be read."""
+    """Return a delivery's audience: "staff", "player", "push" (a queued one), "" (nobody), "unknown" or "fault"."""
     if delivery.fault:
         return "fault"
     match delivery.event:
@@ -100,9 +100,9 @@ def _need(delivery: Delivery) -> str:
             return "unknown"
 
 
-def _push_parcel(
+def _push_record(
     lane_key: str, need: str, group: list[Delivery], expired: bool, routes: PushRoutes, on_duty: list[str]
-) -> Parcel:
+) -> SinkRecord:
     payloads: tuple[Push, ...] = ()
     receipts: tuple[Json, ...] = ()
     error = None
@@ -128,7 +128,7 @@ def _push_parcel(
                 payloads = (push,)
     except KeyError as exc:
         error = incomplete_event(group[-1], exc)
-    return Parcel(
+    return SinkRecord(
         lane_key,
         tuple(delivery.id for delivery in group),
         payloads,

@@ -25,7 +25,7 @@ from gre_bridge.relay.routing.events import (
     incomplete_event,
     unknown_event,
 )
-from gre_bridge.sinks.base import Parcel, PusherEvent
+from gre_bridge.sinks.base import PusherEvent, SinkRecord
 
 PUSHER_LIMIT = 10_240
 """Bytes of one event's data (Pusher's documentation)."""
@@ -52,13 +52,13 @@ class PusherRoutes:
                 raise ConfigurationError(f"{name!r} cannot be used as a Pusher channel")
 
 
-def route_pusher(lane: Lane, routes: PusherRoutes) -> list[Parcel]:
-    """One parcel per delivery, one event per channel.
+def route_pusher(lane: Lane, routes: PusherRoutes) -> list[SinkRecord]:
+    """One record per delivery, one event per channel.
 
-    What is gone meanwhile (an erased message) leaves nothing to announce: an empty parcel, which counts
-    as done. What cannot be announced (an event this version does not know) is a parcel with an error.
+    What is gone meanwhile (an erased message) leaves nothing to announce: an empty record, which counts
+    as done. What cannot be announced (an event this version does not know) is a record with an error.
     """
-    parcels: list[Parcel] = []
+    records: list[SinkRecord] = []
     for delivery in lane.deliveries:
         payloads: tuple[PusherEvent, ...] = ()
         error = PermanentError(delivery.fault) if delivery.fault else None
@@ -68,8 +68,10 @@ def route_pusher(lane: Lane, routes: PusherRoutes) -> list[Parcel]:
             error = exc
         except KeyError as exc:
             error = incomplete_event(delivery, exc)
-        parcels.append(Parcel(lane.key, (delivery.id,), payloads, attempts=delivery.attempts, error=error))
-    return parcels
+        records.append(
+            SinkRecord(lane.key, (delivery.id,), payloads, attempts=delivery.attempts, error=error)
+        )
+    return records
 
 
 def _pusher_events(delivery: Delivery, routes: PusherRoutes) -> tuple[PusherEvent, ...]:
