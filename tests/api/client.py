@@ -16,6 +16,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.support.waiting import pause
+
 Json = dict[str, Any]
 
 
@@ -184,7 +186,7 @@ class Follower:
             with contextlib.suppress(ConnectionClosed, OSError, InvalidHandshake, TimeoutError):
                 async with asyncio.timeout(None) as self._stay:
                     await self._visit()
-            await asyncio.sleep(0.02 + random.random() * 0.08)
+            await pause(0.02 + random.random() * 0.08, "before the next connection")
 
     async def _visit(self) -> None:
         if not (urls := self._urls()):
@@ -228,7 +230,7 @@ class Follower:
                 self._unsent.pop(frame["clientId"], None)
                 self.acked[frame["sessionId"]].add(frame["seq"])
             case "error" if frame.get("clientId") in self._unsent:
-                await asyncio.sleep(0.1)
+                await pause(0.1, "before the message is sent again")
                 await ws.send(json.dumps(self._unsent[frame["clientId"]]))
 
     def complete(self, session: str, last: int) -> bool:

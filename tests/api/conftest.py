@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 
 from gre_bridge.api.rest import chat, health, operations, pusher_auth, staff
 from gre_bridge.api.schemas.responses import Error
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import wait_until
 
 ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 
 from gre_bridge.api.rest import operations, staff
 from tests.api.conftest import Api, Person
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 DOORS = [
     ("POST", "/api/gre-chat/send"), ("POST", "/api/unified-chat/send"), ("POST", "/api/gre-admin/reply"),

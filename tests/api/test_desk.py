@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Api, Person
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 STAFF_ONLY = ("queue", "staff", "player/29", "operations", "dead")
 

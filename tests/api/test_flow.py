@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Api
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 EVENT = {"id", "message", "sender", "sender_name", "player_id", "timestamp", "status", "session_id", "seq"}
 

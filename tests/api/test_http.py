@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from tests.api.conftest import ORIGIN, Api, check, start
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 SEND = "/api/gre-chat/send"
 

@@ -16,7 +16,8 @@ import pytest
 
 from tests.api.conftest import Api, start
 from tests.support.hostile import UPGRADE, answer, endless, established, hangs_up, memory, pour, raw
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 MB = 1_000_000
 

@@ -19,6 +19,7 @@ from gre_bridge.api import read_limits
 from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
 from tests.support.hostile import memory, pour, raw
+from tests.support.waiting import next_turn, until
 
 MB = 1_000_000
 LONG = 500
@@ -191,9 +192,8 @@ async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pyte
     app = ReadLimits(_big)
     slow = [Peer(1) for _ in range(6)]
     tasks = [ask(app, peer, 200_000, f"t{n}") for n, peer in enumerate(slow)]
-    await asyncio.sleep(0)
-    while not slow[5].got:
-        await asyncio.sleep(0)
+    await next_turn()
+    await until(lambda: slow[5].got, every=0)
     assert slow[5].status == 503 and [peer.status for peer in slow[:5]] == [200] * 5
     for peer in slow:
         peer.left = 100
@@ -217,7 +217,7 @@ async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
     app = ReadLimits(_big)
     slow = [Peer(0) for _ in range(read_limits.READS_OF_ONE)]
     tasks = [ask(app, peer, 10) for peer in slow]
-    await asyncio.sleep(0)
+    await next_turn()
     late, other = Peer(100), Peer(100)
     await asyncio.gather(ask(app, late, 10), ask(app, other, 10, "another"))
     assert (late.status, other.status) == (429, 200)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.client import entered
 from tests.api.conftest import Api
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 def unread(api: Api, session: str) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from gre_bridge.api.server import websocket_protocol
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import listeners
 from gre_bridge.errors import ConfigurationError
+from tests.support.waiting import pause, until
 
 Endpoint = Callable[[WebSocket], Awaitable[None]]
 Serve = Callable[..., Awaitable[str]]
@@ -62,7 +63,7 @@ async def served() -> AsyncIterator[Serve]:
                 with contextlib.suppress(httpx.TransportError):
                     await http.get(f"http://{address}/")
                     return address
-                await asyncio.sleep(0.01)
+                await pause(0.01, "before the next attempt")
 
     yield serve
     for task in tasks:
@@ -113,7 +114,7 @@ async def test_a_long_frame_while_others_wait_to_be_read(served: Serve) -> None:
 
     async def busy(websocket: WebSocket) -> None:
         await websocket.accept()
-        await asyncio.sleep(0.3)
+        await pause(0.3, "the handler is busy")
         with contextlib.suppress(WebSocketDisconnect):
             while True:
                 await websocket.receive_text()
@@ -260,9 +261,7 @@ async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
     port = int(address.split(":")[1])
     assert await asyncio.wait_for(ended, 10) < websocket_protocol.CLOSE_WITHIN
     assert established(port), "it waited for the end"
-    async with asyncio.timeout(10):
-        while established(port):
-            await asyncio.sleep(0.05)
+    await until(lambda: not established(port), 10, 0.05)
     writer.transport.abort()
 
 
@@ -310,7 +309,7 @@ async def test_a_client_that_answers_no_ping_is_given_up(
 
     address = await served(listen)
     async with websockets.connect(f"ws://{address}/ws", ping_interval=None) as client:
-        await asyncio.sleep(2)
+        await pause(2, "time in which the connection must not end")
         assert not ended.done()
         await client.close()
     await asyncio.wait_for(ended, 5)

@@ -16,7 +16,7 @@ import pytest
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import deaf
-from tests.support.stack import wait_until
+from tests.support.waiting import pause, wait_until
 
 BASE = 7_000_000_000
 
@@ -33,7 +33,7 @@ async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
                 began = time.monotonic()
                 (await http.get("/healthz")).raise_for_status()
                 worst = max(worst, time.monotonic() - began)
-                await asyncio.sleep(0.02)
+                await pause(0.02, "between two requests")
 
     asking = asyncio.create_task(ask())
     try:

@@ -13,7 +13,8 @@ import pytest
 
 from tests.api.client import WITHIN, Client, entered, opened
 from tests.api.conftest import Api
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import next_turn, pause, wait_until
 
 
 def player_token(api: Api, player_id: int, **more: Any) -> str:
@@ -350,7 +351,7 @@ async def nobody_is_online(api: Api, player_id: int) -> None:
             async with entered(api.worker.url, player_token(api, player_id)) as client:
                 if client.all("authenticated")[0]["staffOnline"] == 0:
                     return
-            await asyncio.sleep(0.1)
+            await pause(0.1, "before the next look")
 
 
 async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -> None:
@@ -372,7 +373,7 @@ async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -
             await phone.hear("staff_status", staffId=staff_id, status="away")
         async with entered(api.worker.url, staff_token(api, staff_id)):
             phone.forget()
-            await asyncio.sleep(0)
+            await next_turn()
         assert not phone.all("staff_status", staffId=staff_id, status="online"), (
             "coming back leaves away as it is"
         )
@@ -380,7 +381,7 @@ async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -
         async with asyncio.timeout(WITHIN):
             while not phone.all("staff_status", staffId=staff_id, status="offline"):
                 expire(api, player_id, f"staff_id = '{staff_id}'")  # (a last beat may be under way)
-                await asyncio.sleep(0.3)
+                await pause(0.3, "before the next look")
         assert api.sql("select status from gre_online_status where staff_id = %s", staff_id) == [
             {"status": "offline"}
         ]

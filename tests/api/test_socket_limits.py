@@ -21,7 +21,8 @@ from websockets.uri import parse_uri
 from tests.api.client import WITHIN, Client, entered, opened, ws_url
 from tests.api.conftest import ORIGIN, Api
 from tests.support.hostile import UPGRADE
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import pause, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +260,7 @@ async def test_a_token_renewed_in_time_changes_nothing(api: Api, player_id: int)
         client.forget()
         await client.send("authenticate", token=token(api.stack, player_id, expires_in=60))
         assert (await client.hear("authenticated"))["sessions"] == []
-        await asyncio.sleep(5)  # until the first one has ended
+        await pause(5, "the first token expires")
         await client.settled()
         assert not client.all("error")
 

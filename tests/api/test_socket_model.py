@@ -31,6 +31,7 @@ from gre_bridge.db.users import Identity
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.metrics import Metrics
 from gre_bridge.polling import Listening
+from tests.support.waiting import next_turn, pause, until
 
 Json = dict[str, Any]
 PLAYERS = (1, 2, 3)
@@ -59,8 +60,7 @@ class Chat:
 
     async def _wait(self) -> None:
         self._turn += 1
-        for _ in range(self.delays[self._turn % len(self.delays)]):
-            await asyncio.sleep(0)
+        await next_turn(self.delays[self._turn % len(self.delays)])
 
     async def _pass(self) -> None:
         await self._wait()
@@ -365,8 +365,7 @@ class Play:
         self.pages[n].come(self.hub, self.chat, self.metrics)
         # Something commits in each moment of its entering.
         for _ in range(turns):
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await next_turn(turns)
             self._committed(1, bell)
 
     async def _leave(self, n: int, _: bool) -> None:
@@ -388,11 +387,10 @@ class Play:
         self.chat.offset += seconds
 
     async def _turns(self, count: int, _: bool) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
+        await next_turn(count)
 
     async def _rest(self, _: int, bell: bool) -> None:
-        await asyncio.sleep(0.006 if bell else 0)
+        await pause(0.006 if bell else 0, "timers of the hub run out")
 
     async def settle(self) -> None:
         """Everything works again; every page is there and has everything."""
@@ -405,7 +403,7 @@ class Play:
                 if page.task is None or page.task.done() or page.wire is None:
                     page.leave()
                     page.come(self.hub, self.chat, self.metrics)
-            await asyncio.sleep(0.01)
+            await pause(0.01, "before the next look at the pages")
             if all(page.inside and not self.missing(page) for page in self.pages):
                 return
             assert time.monotonic() < deadline, [self.missing(page) for page in self.pages]
@@ -522,8 +520,7 @@ async def test_who_comes_in_is_told_nothing_of_the_minute_before_and_everything_
         assert not play.hub.has_told(NewRow("x", old[0], 4))
         play.hub.ring(frozenset((old[0], last["session_id"])))
         async with asyncio.timeout(20):
-            while len(ear.told) < 6:
-                await asyncio.sleep(0)
+            await until(lambda: len(ear.told) >= 6, every=0)
         assert [seq for session, seq in ear.told if session == old[0]] == [4, 5, 6, 7, 8]
         assert (last["session_id"], 1) in ear.told
         assert play.hub.has_told(NewRow("x", old[0], 8))
@@ -563,19 +560,16 @@ async def test_a_hub_that_is_not_woken_looks_by_itself_and_notices_it() -> None:
         play.hub.add(ear)
         async with asyncio.timeout(20):
             await play.hub.looking()
-            while play.chat.listening is None:
-                await asyncio.sleep(0.001)
+            await until(lambda: play.chat.listening is not None, every=0.001)
             for told in itertools.count(1):
                 play.chat.commit(told % 3, "player")
                 play.chat.offset += 1.0
-                while len(ear.told) < told:
-                    await asyncio.sleep(0.001)
+                await until(lambda told=told: len(ear.told) >= told, every=0.001)
                 if feed.missed_wakeups:
                     break
             assert told > 1, "the wake-up may have been on its way"
             play.hub.remove(ear)
-            while play.chat.listening is not None:
-                await asyncio.sleep(0.001)
+            await until(lambda: play.chat.listening is None, every=0.001)
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
@@ -592,16 +586,13 @@ async def test_a_session_is_anothers_only_when_the_database_says_so() -> None:
             await play.hub.looking()
             unseen = str(uuid.uuid4())
             play.hub.ring(frozenset((mine, yours, unseen)))
-            while not play.hub.has_told(
-                NewRow("x", yours, 9)
-            ):  # it is another's, so nobody here waits for it
-                await asyncio.sleep(0)
+            # It is another's, so nobody here waits for it.
+            await until(lambda: play.hub.has_told(NewRow("x", yours, 9)), every=0)
             assert not play.hub.has_told(NewRow("x", unseen, 1))
             assert not play.hub.has_told(NewRow("x", mine, 2))
             told = play.chat.commit(1, "player")["message"]
             play.hub.ring(frozenset((mine,)))
-            while ear.told != [(mine, told["seq"])]:
-                await asyncio.sleep(0)
+            await until(lambda: ear.told == [(mine, told["seq"])], every=0)
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
@@ -678,8 +669,7 @@ async def test_a_read_that_is_too_large_is_halved_until_it_succeeds() -> None:
                 for _ in range(5):
                     last = play.chat.commit(1, "player")["message"]
                 play.hub.ring(frozenset((last["session_id"],)))
-                while len(ear.told) < 5:
-                    await asyncio.sleep(0.001)
+                await until(lambda: len(ear.told) >= 5, every=0.001)
         finally:
             telling.cancel()
             await asyncio.wait([telling], timeout=5)
@@ -709,15 +699,13 @@ async def test_news_that_cannot_be_told_hold_nobody_else_up() -> None:
             broken.add(sessions[0])
             with capture_logs() as said:
                 play.hub.ring(frozenset(sessions))
-                while len(ear.told) < 2:
-                    await asyncio.sleep(0.001)
+                await until(lambda: len(ear.told) >= 2, every=0.001)
             assert {session for session, _ in ear.told} == {*sessions[1:]}
             assert [line["session"] for line in said if line["log_level"] == "error"] == [sessions[0]]
             broken.clear()
             play.chat.commit(1, "player")
             play.hub.ring(frozenset(sessions))
-            while ear.told[-1] != (sessions[0], 2):
-                await asyncio.sleep(0.001)
+            await until(lambda: ear.told[-1] == (sessions[0], 2), every=0.001)
     finally:
         telling.cancel()
         await asyncio.wait([telling], timeout=5)
@@ -750,20 +738,16 @@ async def test_what_follows_ones_own_message_waits_for_its_acknowledgement() -> 
         other = play.pages[2]
         other.come(play.hub, play.chat, play.metrics)
         async with asyncio.timeout(20):
-            while not (page.inside and other.inside):
-                await asyncio.sleep(0)
+            await until(lambda: page.inside and other.inside, every=0)
             assert page.wire is not None
             page.wire.say(type="send_message", message="x")
-            while not play.chat.messages:
-                await asyncio.sleep(0)
+            await until(lambda: play.chat.messages, every=0)
             last = play.chat.commit(1, "staff")["message"]
             play.hub.ring(frozenset((last["session_id"],)))
-            while other.told[last["session_id"]] != [1, 2]:
-                await asyncio.sleep(0.001)
+            await until(lambda: other.told[last["session_id"]] == [1, 2], every=0.001)
             assert frames == []
             answered.set()
-            while len(frames) < 2:
-                await asyncio.sleep(0.001)
+            await until(lambda: len(frames) >= 2, every=0.001)
         assert frames == [("message_ack", 1), ("chat_message", 2)]
     finally:
         for one in (page, play.pages[2]):

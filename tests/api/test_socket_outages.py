@@ -16,6 +16,7 @@ import pytest
 
 from tests.api.client import Follower, entered
 from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import pause, until
 
 SETTINGS = {"GRE_AUTH_FAILURES_PER_MINUTE": "100000", "GRE_FAST_POLL_INTERVAL": "0.5"}
 
@@ -105,7 +106,7 @@ class Storm:
                 with contextlib.suppress(httpx.HTTPError, IndexError):
                     if await door(http, player_id, message_id, text):
                         return
-                await asyncio.sleep(0.1)
+                await pause(0.1, "before the message is sent again")
 
     def _headers(self, player_id: int | None) -> dict[str, str]:
         keys = self.stack.keys
@@ -235,28 +236,20 @@ async def storm(
             people.follow(player, hop and hop * (0.5 + random.random()))
     async with httpx.AsyncClient(timeout=5, trust_env=False) as http, asyncio.TaskGroup() as group:
         following = [group.create_task(page.run()) for page in people.everyone]
-        await _until(lambda: all(page.entries for page in people.everyone))
+        await until(lambda: all(page.entries for page in people.everyone))
         writing = [group.create_task(people.write(http, player, pause)) for player in people.players]
-        await asyncio.sleep(0.5)
+        await pause(0.5, "traffic before the fault")
         yield people
-        await asyncio.sleep(0.5)
+        await pause(0.5, "traffic after the fault")
         people.over.set()
         await asyncio.wait(writing)
         for page in people.everyone:
             page.hop = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(40):
-                while not await people.complete():
-                    await asyncio.sleep(0.1)
+        with contextlib.suppress(AssertionError):  # the judgement below names the missing messages
+            await until(people.complete, 40, 0.1)
         await people.judge()
         for task in following:
             task.cancel()
-
-
-async def _until(condition: Callable[[], object], within: float = 30.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.05)
 
 
 async def test_the_server_is_killed_and_comes_back(
@@ -268,9 +261,9 @@ async def test_the_server_is_killed_and_comes_back(
             first[0].signal(number)
             await asyncio.to_thread(first[0].process.wait, 20)  # type: ignore[union-attr]
             entries = [page.entries for page in people.everyone]
-            await asyncio.sleep(0.3)
+            await pause(0.3, "the server stays away")
             await asyncio.to_thread(first[0].start)
-            await _until(
+            await until(
                 lambda e=entries: all(page.entries > n for page, n in zip(people.everyone, e, strict=True))
             )
 
@@ -283,9 +276,9 @@ async def test_realtime_is_away(stack_process: StackProcess, workers: list[Worke
             stack_process.fault("realtime", {"action": "close_all"})
         else:
             stack_process.fault("realtime", {"deaf": True})
-        await asyncio.sleep(1.5)
+        await pause(1.5, "events from before the fault arrive")
         heard = sum(len(seqs) for page in people.everyone for seqs in page.live.values())
-        await asyncio.sleep(1.5)
+        await pause(1.5, "time in which nothing may arrive")
         if fault == "refused":
             assert sum(len(seqs) for page in people.everyone for seqs in page.live.values()) > heard, (
                 "sweeps go on"
@@ -304,26 +297,26 @@ async def test_the_database_is_away(stack_process: StackProcess, workers: list[W
                 stack_process.fault("rest", {"mode": "lose_answer", "for": 2.0})
             case "crash":
                 await asyncio.to_thread(stack_process.fault, "postgres", {"action": "crash"})
-                await asyncio.sleep(1)
+                await pause(1, "the database stays away")
                 await asyncio.to_thread(stack_process.fault, "postgres", {"action": "start"})
-        await asyncio.sleep(3)
-        await _until(lambda: all(page.entries > 1 for page in people.everyone))
+        await pause(3, "traffic while the fault lasts")
+        await until(lambda: all(page.entries > 1 for page in people.everyone))
 
 
 async def test_pages_hop_between_instances_while_one_is_killed(
     stack_process: StackProcess, workers: list[Worker]
 ) -> None:
     async with storm(stack_process, workers, players=4, hop=0.8) as people:
-        await asyncio.sleep(1)
+        await pause(1, "traffic before the kill")
         workers[1].kill()
         for player in people.players[:2]:
             stack_process.http.post(
                 "/rest/v1/rpc/gre_close_session", json={"p_player_id": player},
                 headers=stack_process.headers(stack_process.keys.user_token("staff", staff_id="s1")),
             ).raise_for_status()  # fmt: skip
-        await asyncio.sleep(0.5)
+        await pause(0.5, "the instance stays away")
         await asyncio.to_thread(workers[1].start)
-        await _until(lambda: all(page.entries > 3 for page in people.everyone))
+        await until(lambda: all(page.entries > 3 for page in people.everyone))
 
 
 async def test_two_instances_serve_one_conversation(

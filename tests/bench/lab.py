@@ -20,7 +20,8 @@ import httpx
 import psutil
 
 from tests.bench.peers import feed
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import let_pass, wait_until
 
 SESSIONS = 100
 WRITERS = 6
@@ -269,7 +270,7 @@ class Lab:
                     if n % SESSIONS % WRITERS != part:
                         continue
                     if (ahead := began + n / rate - time.monotonic()) > 0:
-                        time.sleep(ahead)
+                        let_pass(ahead, "the rate of writing")
                     row = conn.execute(
                         "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'bench')"
                         " returning id::text, session_id::text, seq",
@@ -333,7 +334,7 @@ class Lab:
             now = time.monotonic()
             if len(first) >= len(committed) or now > deadline or now - changed > quiet:
                 return first
-            time.sleep(0.5)
+            let_pass(0.5, "between two samples")
 
 
 def disorder(committed: list[Committed], first: dict[str, float]) -> int:

@@ -6,12 +6,12 @@ the average of a minute. The rates are those at which the real service was measu
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from tests.bench.report import Section
 from tests.support.pacing import Pace, at_rate, flood
 from tests.support.stack import StackProcess
+from tests.support.waiting import let_pass
 
 RATE, QUIET_RATE, FLOOD = 200.0, 5.0, 300.0
 """Messages a second above the limit, messages a second below it, and broadcasts a second of somebody else."""
@@ -40,7 +40,7 @@ def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> S
     stack.reset()
     with stack.worker() as worker, flood(stack, FLOOD):
         say("somebody else uses the limit up")
-        time.sleep(min(FILLED, seconds + 5))
+        let_pass(min(FILLED, seconds + 5), "the limit is used up")
         at_rate(stack, [worker], QUIET_RATE, 5, first=5000)  # the worker notices that wake-ups are dropped
         row(
             f"{QUIET_RATE:g} messages/s, somebody else broadcasts {FLOOD:g} times a second",

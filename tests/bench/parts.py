@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from tests.bench.lab import BRIDGE, QUEUES, Committed, Lab, Running, Steal, disorder, percentile, quietest
-from tests.support.stack import wait_until
+from tests.support.waiting import let_pass, wait_until
 
 Say = Callable[[str], None]
 
@@ -164,7 +164,7 @@ def drain_once(
         deadline = time.monotonic() + (120 if own else patience or PATIENCE)
         done = False
         while not done and time.monotonic() < deadline:
-            time.sleep(0.3)
+            let_pass(0.3, "between two samples")
             memory = max(memory, running.memory())
             done = _left(lab, design) == 0
         cpu, share = running.cpu() - began, steal.share()
@@ -286,9 +286,9 @@ def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...])
     with lab.running(BRIDGE) as running:
         say("cost: an idle worker")
         lab.all_arrived(lab.insert(20, 20), 20)
-        time.sleep(5)  # what the last messages left behind
+        let_pass(5, "work after the last message ends")
         began, cpu = time.monotonic(), running.cpu()
-        time.sleep(15)
+        let_pass(15, "the measured interval")
         found.idle = (running.cpu() - cpu) / (time.monotonic() - began)
     lab.fresh(sinks=("pusher",))
     lab.backlog(2_000, 200)

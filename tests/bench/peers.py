@@ -23,6 +23,7 @@ from realtime import AsyncRealtimeClient
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.sinks.base import PusherEvent, Result, SinkRecord
 from gre_bridge.sinks.pusher import PusherSink
+from tests.support.waiting import pause
 
 EVENT = """jsonb_build_object('id', new.id, 'message', new.message, 'sender', new.sender, 'sender_name', new.sender_name,
   'player_id', new.player_id, 'timestamp', new.created_at, 'status', 'sent', 'session_id', new.session_id, 'seq', new.seq)"""
@@ -142,7 +143,7 @@ async def obvious(stop: asyncio.Event) -> None:
     async with channel("obvious", private=False) as changes:
         changes.on_postgres_changes("INSERT", schema="public", table="gre_chat_messages", callback=changed)
         await subscribed(changes)
-        await asyncio.sleep(2)  # the server answers before it reads the WAL
+        await pause(2, "the server answers before it reads the WAL")
         ready()
         await stop.wait()
     http.close()  # noqa: ASYNC212 - blocking is what this design does

@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.bench.lab import Steal, percentile, quietest
 from tests.bench.report import Section
+from tests.support import waiting
 from tests.support.stack import StackProcess, Worker
 
 PLAYERS = 200
@@ -77,7 +78,7 @@ async def listen(socket: ClientConnection, run: Run) -> None:
 async def send(socket: ClientConnection, run: Run, until: float) -> None:
     """One player: a message now and then, each acknowledged before the next."""
     pause = PLAYERS / RATE
-    await asyncio.sleep(random.random() * pause)
+    await waiting.pause(random.random() * pause, "players do not start together")
     while time.perf_counter() < until:
         key = str(uuid.uuid4())
         began = run.sent[key] = time.perf_counter()
@@ -85,7 +86,7 @@ async def send(socket: ClientConnection, run: Run, until: float) -> None:
         while (frame := json.loads(await socket.recv()))["type"] != "message_ack":
             assert frame["type"] != "error", frame
         run.note("store", began)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+        await waiting.pause(pause * random.uniform(0.5, 1.5), "the rate of messages")
 
 
 async def retrieve(url: str, token: str, session: str, run: Run, until: float) -> None:
@@ -97,7 +98,7 @@ async def retrieve(url: str, token: str, session: str, run: Run, until: float) -
             async with http.get(f"/api/gre-admin/messages/{session}", params=asked) as answer:
                 assert answer.status == 200 and len((await answer.json())["messages"]) == 50
             run.note("retrieve 50 of 10,000", began)
-            await asyncio.sleep(0.15)
+            await waiting.pause(0.15, "the rate of reads")
 
 
 async def measure(stack: StackProcess, worker: Worker, session: str) -> Run:
@@ -117,9 +118,7 @@ async def measure(stack: StackProcess, worker: Worker, session: str) -> Run:
             for socket in players:
                 group.create_task(send(socket, run, until))
             group.create_task(retrieve(worker.url, staff_token, session, run, until))
-        async with asyncio.timeout(30):
-            while run.receipts < STAFF * len(run.sent):
-                await asyncio.sleep(0.05)
+        await waiting.until(lambda: run.receipts >= STAFF * len(run.sent), 30, 0.05)
         for listener in listeners:
             listener.cancel()
     return run

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.support.waiting import pause
+
 Item = tuple[str, str | None, str | None, int | None, float, int]
 """Event, message id, session id, seq, when it came (Unix seconds), status."""
 
@@ -49,7 +51,7 @@ class Sink:
         status = 500 if now < self.failing_until else 200
         self._take(request.path, orjson.loads(body), now, status)
         if self.distance:
-            await asyncio.sleep(self.distance)
+            await pause(self.distance, "latency of the network")
         if request.path.endswith("/notifications"):
             return web.Response(status=status, body=b'{"id": "n"}')
         return web.Response(status=status, body=b"{}", content_type="application/json")

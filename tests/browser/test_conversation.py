@@ -14,7 +14,7 @@ from tests.browser import conftest
 from tests.browser.conftest import Join
 from tests.browser.sockets import PlayerSocket
 from tests.browser.world import Player, Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_a_message_appears_on_the_other_page_within_a_second(sam: Staff, asha: Player) -> None:

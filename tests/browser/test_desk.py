@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import PHONE, Player, Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_the_longest_wait_is_on_top_and_the_list_is_updated_live(world: World, sam: Staff) -> None:

@@ -14,7 +14,7 @@ from tests.browser import conftest
 from tests.browser.bulk_data import MESSAGES, SESSIONS, insert_bulk_data
 from tests.browser.conftest import Join
 from tests.browser.world import Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 FIRST_LIST = 1000
 FRAME = 100

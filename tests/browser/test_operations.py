@@ -15,7 +15,7 @@ from playwright.sync_api import expect
 from tests.browser import conftest
 from tests.browser.conftest import Join
 from tests.browser.world import RestartableWorld, Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 OUTAGE = 30.0
 

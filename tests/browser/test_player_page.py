@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Player, World
-from tests.support.stack import wait_until
+from tests.support.waiting import let_pass, wait_until
 
 AUTH = "**/api/pusher/auth"
 
@@ -48,7 +46,7 @@ def test_messages_during_a_slow_subscription_are_shown(world: World, asha: Playe
     def slow(route: Route) -> None:
         requests.append(route.request.url)
         world.reply(29, f"While you wait {len(requests)}")
-        time.sleep(1)  # the subject of this test is a slow response
+        let_pass(1, "a slow response is the subject of this test")
         world.reply(29, f"And again {len(requests)}")
         route.continue_()
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Player, Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 TEXTS = [
     '<img src=x onerror="window.evil = 1"><script>window.evil = 2</script>',

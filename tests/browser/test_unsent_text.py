@@ -11,7 +11,7 @@ from playwright.sync_api import Dialog, Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 REPLY = "**/api/gre-admin/reply"
 DRAFT = "Dear guest, "

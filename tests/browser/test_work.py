@@ -9,7 +9,7 @@ from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Staff, World
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 def _write_from(world: World, sam: Staff, *players: int) -> None:

@@ -26,7 +26,8 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import wait_until
 
 FLAGS = [
     *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),

@@ -19,6 +19,7 @@ from websockets.exceptions import WebSocketException
 from websockets.uri import parse_uri
 
 from tests.chaos.http_attackers import histories, pipelining, slow_headers
+from tests.support.waiting import let_pass, pause
 
 PER_SECOND = 1_600_000
 """Bytes a second of a flood."""
@@ -75,8 +76,8 @@ def _flood(url: str, first: bytes, frame: bytes) -> None:
                 sock.sendall(chunk)
                 sock.setblocking(False)
                 due += len(chunk) / PER_SECOND
-                time.sleep(max(0.0, due - time.monotonic()))
-        time.sleep(AGAIN)
+                let_pass(due - time.monotonic(), "the rate of bytes")
+        let_pass(AGAIN, "before the next connection")
 
 
 async def pings(url: str, _token: str, _session: str) -> None:
@@ -103,10 +104,10 @@ async def typing(url: str, token: str, session: str) -> None:
                         while True:
                             on = not on
                             await ws.send(json.dumps({"type": "typing", "sessionId": session, "typing": on}))
-                            await asyncio.sleep(1 / 19)
+                            await pause(1 / 19, "just below the limit of frames per second")
                     finally:
                         reading.cancel()
-            await asyncio.sleep(AGAIN)
+            await pause(AGAIN, "before the next connection")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(20):
@@ -127,8 +128,8 @@ async def unread(url: str, token: str, session: str) -> None:
             with contextlib.suppress(OSError), opened(url, buffer=4096) as sock:
                 sock.sendall(text({"type": "authenticate", "token": token, "since": {session: 0}}))
                 sock.settimeout(60)
-                time.sleep(35)
-            time.sleep(AGAIN)
+                let_pass(35, "the answer is not read")
+            let_pass(AGAIN, "before the next connection")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(20):

@@ -21,7 +21,8 @@ from tests.chaos.attackers import ATTACKERS
 from tests.chaos.runner import QUICK, WARM_UP
 from tests.chaos.scene import Scene
 from tests.chaos.watch import SINKS
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 RATE = 50.0
 LASTS = 10.0

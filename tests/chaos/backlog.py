@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import let_pass, wait_until
 
 SIZES = (1_000, 100_000)
 APART = 20.0
@@ -50,14 +51,14 @@ def measure(stack: StackProcess, size: int) -> tuple[float, float, float, float]
         down = 0
         while time.monotonic() < until:
             down = max(down, process.memory_info().rss)
-            time.sleep(0.2)
+            let_pass(0.2, "between two samples")
         stack.fault("pusher", None)
         began, drain, seen = time.monotonic(), 0, []
         while waiting := left(stack):
             seen.append((time.monotonic(), waiting))
             drain = max(drain, process.memory_info().rss)
             assert time.monotonic() - began < 200, "it does not drain"
-            time.sleep(0.2)
+            let_pass(0.2, "between two samples")
         took = time.monotonic() - began
     finally:
         worker.stop()

@@ -16,7 +16,7 @@ from tests.chaos.load import MARK
 from tests.chaos.scene import Fault, Scene
 from tests.chaos.watch import SINKS
 from tests.chaos.wire import Wire
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 SETTLE = {"path": "/rest/v1/rpc/gre_relay_", "match": "p_results"}
 CLAIM = {"path": "/rest/v1/rpc/gre_relay_", "match": "p_per_lane"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.hostile import pour, raw
+from tests.support.waiting import let_pass, pause
 
 
 def _pipeline(url: str) -> None:
@@ -16,7 +16,7 @@ def _pipeline(url: str) -> None:
     while True:
         with contextlib.suppress(OSError), contextlib.closing(raw(url, receive_buffer=4096)) as sock:
             pour(sock, itertools.repeat(request), 12_000_000, 8)
-        time.sleep(0.05)
+        let_pass(0.05, "before the next connection")
 
 
 async def pipelining(url: str, _token: str, _session: str) -> None:
@@ -34,8 +34,8 @@ async def histories(url: str, token: str, _session: str) -> None:
         while True:
             with contextlib.suppress(OSError), contextlib.closing(raw(url, receive_buffer=4096)) as sock:
                 sock.sendall(request.encode())
-                time.sleep(35)
-            time.sleep(0.05)
+                let_pass(35, "the answer is not read")
+            let_pass(0.05, "before the next connection")
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(40) as pool:
@@ -55,10 +55,10 @@ async def slow_headers(url: str, _token: str, _session: str) -> None:
                     while not writer.is_closing():
                         writer.write(b"X: a\r\n")
                         await writer.drain()
-                        await asyncio.sleep(1)
+                        await pause(1, "between two header lines")
                 finally:
                     writer.transport.abort()
-            await asyncio.sleep(0.05)
+            await pause(0.05, "before the next connection")
 
     async with asyncio.TaskGroup() as group:
         for _ in range(200):

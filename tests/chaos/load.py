@@ -17,6 +17,7 @@ import httpx
 import psycopg
 
 from tests.support.stack import StackProcess
+from tests.support.waiting import let_pass
 
 SESSIONS = 24
 MARK = "dead0000"
@@ -103,7 +104,7 @@ class Load:
         while (sent := door.write(row)) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError("a message could not be committed")
-            time.sleep(_PAUSE)
+            let_pass(_PAUSE, "before the message is sent again")
         return sent
 
 

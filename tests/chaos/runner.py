@@ -13,7 +13,8 @@ from tests.chaos.cases import Case
 from tests.chaos.load import MARK, TEXT
 from tests.chaos.scene import Scene
 from tests.chaos.watch import SINKS
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 QUICK = 0.75
 """Seconds: what took longer is late."""

@@ -17,7 +17,8 @@ import httpx
 from tests.chaos.load import MARK, Load, Sent
 from tests.chaos.watch import SINKS, Watch
 from tests.chaos.wire import Wire
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import let_pass, wait_until
 
 Fault = Callable[["Scene"], AbstractContextManager[None]]
 WIRES = ("supabase", *SINKS)
@@ -109,7 +110,7 @@ class Scene:
         """Let time pass under load while something is broken."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
-            time.sleep(min(left, 0.25))
+            let_pass(min(left, 0.25), "between two samples")
             self.watch.look()
 
     def arrived(self, sink: str = "pusher") -> int:

@@ -23,6 +23,7 @@ from tests.support.relay import (
     settled_in_time,
     until,
 )
+from tests.support.waiting import pause
 
 HOUR = 3600.0
 LANES = 40
@@ -58,7 +59,7 @@ async def _hour_of_500(report: Report) -> None:
             lane = f"s{rng.randrange(LANES)}"
             outbox.put(lane, f"{lane}.{report.sent}")
             report.sent += 1
-            await asyncio.sleep(EVERY)
+            await pause(EVERY, "the rate of messages")
         healed = now()
         await until(outbox.drained, within=HOUR)
     report.recovery = max(at for at, _ in sink.received) - healed

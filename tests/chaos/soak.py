@@ -28,7 +28,8 @@ from tests.chaos.cases import CASES
 from tests.chaos.runner import GRACE, QUICK
 from tests.chaos.scene import Fault, Scene
 from tests.chaos.watch import SINKS
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 MEMORY = 8.0
 """MiB"""

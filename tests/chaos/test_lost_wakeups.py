@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.support.relay import Outbox, ScriptedSink, now, relaying, until, virtual
+from tests.support.waiting import pause
 
 
 @virtual
@@ -14,7 +13,7 @@ async def test_work_is_told_of_as_new_though_messages_never_stop_coming() -> Non
         began = now()
         for n in range(30 * 20):  # half a minute, a message each 50 ms, and no wake-up
             outbox.put(f"s{n % 24}", f"s{n % 24}.{n}")
-            await asyncio.sleep(0.05)
+            await pause(0.05, "the rate of messages")
         assert now() > began + 29
         await until(outbox.drained)
     assert sum(len(ages) for _, ages in relay.looks) == 600

@@ -10,7 +10,8 @@ import pytest
 
 from gre_bridge.devstack.postgrest.database import Database
 from gre_bridge.devstack.postgrest.errors import ServerError
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 
 def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.waiting import pause
+
 
 class Wire:
     """One forwarded port on loopback, served by a thread of its own. Its methods may be called from any thread."""
@@ -117,7 +119,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if self._delay:
-                    await asyncio.sleep(self._delay)
+                    await pause(self._delay, "latency of the network")
                 await self._whole.wait()
                 if owner in self._frozen:
                     await asyncio.Event().wait()

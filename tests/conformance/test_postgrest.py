@@ -24,6 +24,7 @@ from supabase import AsyncClient, acreate_client
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.postgrest import database as postgrest_database
 from gre_bridge.devstack.postgrest.app import PostgREST, open_pool
+from tests.support.waiting import pause, until, wait_until
 
 SECRET = "a-secret-of-at-least-thirty-two-bytes-for-tests"
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "postgrest" / "cases.json").read_text())
@@ -97,7 +98,7 @@ async def replay(dsn: str, cluster: EmbeddedPostgres) -> dict[str, httpx.Respons
                 answers[case["name"]] = answer = await send(http, case)
                 deadline = time.monotonic() + 20
                 while case.get("reloads") and answer.status_code == 404 and time.monotonic() < deadline:
-                    await asyncio.sleep(0.02)
+                    await pause(0.02, "before the same request is sent again")
                     answers[case["name"]] = answer = await send(http, case)
     finally:
         await rest.stop()
@@ -315,9 +316,7 @@ async def sleeping(cluster: EmbeddedPostgres) -> None:
     """Wait until a statement is in its pg_sleep."""
     now = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
     with cluster.connect() as watch:
-        async with asyncio.timeout(20):
-            while watch.execute(now).fetchone() == (0,):
-                await asyncio.sleep(0.02)
+        await until(lambda: watch.execute(now).fetchone() != (0,), every=0.02)
 
 
 async def test_a_caller_that_leaves_does_not_cancel_its_write(
@@ -329,9 +328,11 @@ async def test_a_caller_that_leaves_does_not_cancel_its_write(
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        async with asyncio.timeout(20):
-            while not (await http.get("/rooms?id=eq.88")).json():
-                await asyncio.sleep(0.02)
+
+        async def stored() -> bool:
+            return bool((await http.get("/rooms?id=eq.88")).json())
+
+        await until(stored, every=0.02)
         await http.delete("/rooms?id=eq.88")
 
 
@@ -411,9 +412,12 @@ async def test_a_changed_role_setting_counts_after_reload_config(
         assert (await http.post("/rpc/whoami", headers=anon)).json()["statement_timeout"] == "3s"
         with rest_cluster.connect() as conn:
             conn.execute("alter role anon set statement_timeout = '4s'; notify pgrst, 'reload config'")
-        async with asyncio.timeout(20):
-            while (await http.post("/rpc/whoami", headers=anon)).json()["statement_timeout"] != "4s":
-                await asyncio.sleep(0.02)
+
+        async def reloaded() -> bool:
+            answer = await http.post("/rpc/whoami", headers=anon)
+            return bool(answer.json()["statement_timeout"] == "4s")
+
+        await until(reloaded, every=0.02)
         with rest_cluster.connect() as conn:
             conn.execute("alter role anon set statement_timeout = '3s'")
 
@@ -428,10 +432,12 @@ async def test_it_survives_the_database(rest_dsn: str, tables: None, rest_cluste
         seen = [await in_flight]
         seen += [await http.post("/rpc/ret_text", json={}) for _ in range(8)]
         await asyncio.to_thread(rest_cluster.start)
-        async with asyncio.timeout(30):
-            while (answer := await http.post("/rpc/ret_text", json={})).status_code != 200:
-                await asyncio.sleep(0.05)
-        assert answer.json() == "hello"
+
+        async def recovered() -> httpx.Response | None:
+            answer = await http.post("/rpc/ret_text", json={})
+            return answer if answer.status_code == 200 else None
+
+        assert (await until(recovered, 30, 0.05)).json() == "hello"
     codes = [(answer.status_code, answer.json()["code"]) for answer in seen]
     assert codes[0] == (503, "PGRST001")
     assert (400, "") in codes[1:]
@@ -468,9 +474,7 @@ def address(rest_dsn: str, tables: None) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        deadline = time.monotonic() + 15
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: server.started, 15, 0.01, "the server")
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True

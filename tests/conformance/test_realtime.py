@@ -27,6 +27,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.realtime.limits import BUCKETS, IDLE, TICK, Limits, RateCounter
 from tests.portals.harness import node_modules
+from tests.support.waiting import pause, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -124,15 +125,9 @@ class Client:
 
     async def quiet(self, seconds: float = 0.4) -> None:
         """Nothing comes for so long, and the socket lives: then a heartbeat is the next that is answered."""
-        await asyncio.sleep(seconds)
+        await pause(seconds, "time in which no frame may arrive")
         await self.send("phoenix", "heartbeat", ref="still")
         assert await self.read() == beat("still")
-
-
-async def until(condition: Any, timeout: float = 20.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class RateClock:
@@ -187,9 +182,8 @@ async def serve(postgres: EmbeddedPostgres, **options: Any) -> AsyncIterator[Ser
     await realtime.start()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server._serve())
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0.005)
+        await until(lambda: server.started or serving.done())
+        assert not serving.done()
         try:
             async with contextlib.AsyncExitStack() as clients:
                 yield Served(realtime, server.servers[0].sockets[0].getsockname()[1], clients)
@@ -576,7 +570,7 @@ async def test_latency_is_that_of_an_idle_poll(postgres: EmbeddedPostgres, db: A
         for _ in range(3):  # the best of three times, since others use the machine too
             latencies = []
             for n in range(8):
-                await asyncio.sleep(0.13 + 0.065 * n)
+                await pause(0.13 + 0.065 * n, "each time in another phase of the poll")
                 sent = time.monotonic()
                 await db.execute("insert into gre_chat_messages (room) values ('timed')")
                 await client.read()

@@ -17,7 +17,8 @@ from gre_bridge.config.settings import Settings
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.doctor import examine
 from gre_bridge.migrations.runner import migrate
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 WAIVED = {"workers": "warn", "Pusher's channels": "warn", "wake-up: postgres_changes": "skipped"}

@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, settle
-from tests.support.stack import StackProcess, judge, wait_until
+from tests.support.stack import StackProcess, judge
+from tests.support.waiting import wait_until
 
 MESSAGES, SESSIONS = 3_000, 150
 

@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
+from tests.support.waiting import until, wait_until
 
 RUN = """
 import json, sys
@@ -62,13 +62,6 @@ def place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gre bridge ") as name:
         Path(name).chmod(0o755)
         yield Path(name)
-
-
-def wait_until(what: Callable[[], Any], timeout: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -310,10 +303,13 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 30.0) -> httpx.Response:
     """Ask until the status is the one expected."""
-    async with asyncio.timeout(timeout):
-        while (response := await http.get(path)).status_code != status:
-            await asyncio.sleep(0.05)
-    return response
+
+    async def answered() -> httpx.Response | None:
+        response = await http.get(path)
+        return response if response.status_code == status else None
+
+    found: httpx.Response = await until(answered, timeout, 0.05, f"{path} answers {status}")
+    return found
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -29,7 +29,8 @@ from gre_bridge.doctor.probes.database import judge
 from gre_bridge.doctor.report import Finding
 from tests.conftest import Database
 from tests.support.loopback import closed_port
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 SECRETS = (
     "SUPABASE_SERVICE_KEY",

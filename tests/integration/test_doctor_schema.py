@@ -23,6 +23,7 @@ from gre_bridge.migrations.plan import plan
 from gre_bridge.migrations.runner import migrate, record, status
 from tests.conftest import Database
 from tests.integration.test_adoption import adopt, lay_out, layout
+from tests.support.waiting import until
 
 NAMES = {
     "triggers",
@@ -226,9 +227,11 @@ async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_pat
         assert told.status == "fail" and "schema cache is stale" in told.found
         assert told.fix.startswith("gre-bridge migrate ")
         assert await asyncio.to_thread(migrate, stack.postgres.dsn()) == []
-        async with asyncio.timeout(20):
-            while json.dumps((await examine(settings)).to_json()).count("schema cache is stale"):
-                await asyncio.sleep(0.1)
+
+        async def fresh() -> bool:
+            return "schema cache is stale" not in json.dumps((await examine(settings)).to_json())
+
+        await until(fresh, every=0.1)
 
 
 def apply_unheard(dsn: str) -> None:

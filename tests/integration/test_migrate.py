@@ -21,6 +21,7 @@ from gre_bridge.migrations.files import Migration, shipped
 from gre_bridge.migrations.plan import plan
 from gre_bridge.migrations.runner import migrate, record, status
 from tests.conftest import Database
+from tests.support.waiting import wait_until
 
 VERSIONS = [m.version for m in shipped()]
 LEDGER = "supabase_migrations.schema_migrations"
@@ -56,12 +57,9 @@ def ledger(db: Database) -> list[tuple[str, str, int]]:
 def waiting_for(db: Database, condition: str) -> Iterator[None]:
     """On leaving, wait until some connection of this database is as `condition` says; at most half a minute."""
     yield
-    deadline = time.monotonic() + 30
     with db.connect("supabase_admin") as conn:
         query = f"select from pg_stat_activity where datname = current_database() and ({condition})"
-        while conn.execute(query.encode()).rowcount == 0:
-            assert time.monotonic() < deadline, f"nothing was ever {condition}"
-            time.sleep(0.02)
+        wait_until(lambda: conn.execute(query.encode()).rowcount, 30, 0.02, f"a session that is {condition}")
 
 
 def test_applies_all_files_in_order_once(supabase_db: Database) -> None:

@@ -17,7 +17,8 @@ from tests.integration.test_dead_letters import drain, kill
 from tests.integration.test_outbox import Conn, one, send
 from tests.integration.test_send import refused, s
 from tests.support.access import ADMIN, Door
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 __all__ = ["s"]
 

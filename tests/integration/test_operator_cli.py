@@ -14,7 +14,8 @@ from click.testing import Result
 
 from tests.integration.test_dead_letters import drain, kill
 from tests.integration.test_outbox import Conn, all_done, claim, send, settle
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 from tests.unit.test_cli import cli, one_line
 
 Run = Callable[..., Result]

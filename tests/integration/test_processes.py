@@ -22,7 +22,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.stack import StackProcess, Worker, wait_until
+from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import wait_until
 
 QUICK = 1.5
 """Seconds within which a message reaches Pusher on a busy machine, while nothing is wrong."""

@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from tests.support.pacing import at_rate, flood, handed_out, wakeups_sent
-from tests.support.stack import StackProcess, judge, wait_until
+from tests.support.stack import StackProcess, judge
+from tests.support.waiting import let_pass, wait_until
 
 pytestmark = pytest.mark.quiet
 
@@ -25,7 +26,7 @@ def spent(stack: StackProcess) -> bool:
     before = dropped(stack)
     with stack.db() as conn:
         conn.execute("select realtime.send('{}', 'wakeup', 'gre:relay', true)")
-    time.sleep(0.2)
+    let_pass(0.2, "Realtime counts a dropped event")
     return dropped(stack) > before
 
 
@@ -37,7 +38,7 @@ def dropped(stack: StackProcess) -> int:
 def steady(conn: psycopg.Connection[Any], rate: float, seconds: float) -> None:
     for n in range(int(rate * seconds)):
         conn.execute(MESSAGE, [1000 + n % 24])
-        time.sleep(1 / rate)
+        let_pass(1 / rate, "the rate of writing")
 
 
 def complete(stack: StackProcess) -> None:
@@ -115,7 +116,7 @@ def test_what_commits_long_after_the_awake_time_is_found_soon(stack: StackProces
         sent = wakeups_sent(stack)
         with slow.transaction():
             slow.execute(MESSAGE, [7])
-            time.sleep(4.0)  # the relay has fallen asleep meanwhile
+            let_pass(4.0, "the relay falls asleep")
             assert wakeups_sent(stack) == sent, "it was awake, so nobody is woken for this one"
         began = time.monotonic()
         stack.drained()

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.stack import StackProcess, Worker, judge, wait_until
+from tests.support.stack import StackProcess, Worker, judge
+from tests.support.waiting import let_pass, wait_until
 
 MESSAGES, SESSIONS, WRITERS = 5000, 200, 4
 
@@ -342,7 +343,7 @@ def _cpu(worker: Worker) -> float:
 
 def _steady(worker: Worker) -> bool:
     one = _asked(worker)
-    time.sleep(0.5)
+    let_pass(0.5, "the interval in which no call may happen")
     return _asked(worker) == one
 
 

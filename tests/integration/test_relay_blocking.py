@@ -8,7 +8,8 @@ import uuid
 from typing import Any
 
 from tests.conftest import Database
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 Conn = Any
 

@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.stack import StackProcess, wait_until
+from tests.support.stack import StackProcess
+from tests.support.waiting import wait_until
 
 DEEP = "[" * 3000 + "]" * 3000
 

@@ -9,7 +9,8 @@ import sys
 import httpx
 import pytest
 
-from tests.support.stack import StackProcess, Worker, judge, wait_until
+from tests.support.stack import StackProcess, Worker, judge
+from tests.support.waiting import wait_until
 
 PAGE = "<html><head><title>400 Bad Request</title></head><body>nginx</body></html>"
 CASES = [

@@ -15,7 +15,7 @@ from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, one, settle
 from tests.integration.test_send import sessions, stored
 from tests.support.access import SERVICE, Caller, Door, RefusalError, player, staff
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

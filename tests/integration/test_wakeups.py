@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.conftest import PLAYER, SERVICE, Database
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 def sent(conn: psycopg.Connection[dict[str, Any]]) -> int:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.stack import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.conftest import Database
-from tests.support.stack import StackProcess, judge, wait_until
+from tests.support.stack import StackProcess, judge
+from tests.support.waiting import wait_until
 
 
 def token(stack: StackProcess, role: str = "gre_worker", lasts: float = 3600) -> str:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ import httpx
 
 from gre_bridge.devstack.keys import Keys
 from tests.support import npm
+from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
 WITHIN = 20.0
@@ -48,11 +48,7 @@ def node_modules() -> Path:
 
 def wait_for(condition: Callable[[], Any], message: str, within: float = WITHIN) -> Any:
     """Call `condition` until its result is true, and return that; fail with `message` after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not (result := condition()):
-        assert time.monotonic() < deadline, message
-        time.sleep(0.01)
-    return result
+    return wait_until(condition, within, 0.01, message)
 
 
 class Portal:

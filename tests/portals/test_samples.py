@@ -23,6 +23,7 @@ import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
 from tests.support.stack import StackProcess, Worker
+from tests.support.waiting import let_pass
 
 ORDER = ("js", "player: show each message once and in order")
 PUSHER = ("js", "player: receive through Pusher")
@@ -93,7 +94,7 @@ class AuthProxy:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 proxy.requests += 1
-                time.sleep(proxy.delay)
+                let_pass(proxy.delay, "a slow response")
                 status, content = proxy.answer(bridge, dict(self.headers), body)
                 with contextlib.suppress(OSError):
                     self.send_response(status)

@@ -15,6 +15,7 @@ import psutil
 from websockets.sync.client import connect
 
 from tests.support.stack import StackProcess, Worker, judge
+from tests.support.waiting import let_pass
 
 SESSIONS = 24
 WRITERS = 4
@@ -89,7 +90,7 @@ def at_rate(
         with stack.db() as conn:
             for n in range(writer, int(rate * seconds), WRITERS):
                 if (ahead := began + n / rate - time.time()) > 0:
-                    time.sleep(ahead)
+                    let_pass(ahead, "the rate of writing")
                 row = conn.execute(
                     "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x') returning id",
                     [first + n % SESSIONS],

@@ -7,7 +7,6 @@ It judges no tokens and reads no database: tests ring its bells by hand.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http
 import json
@@ -18,6 +17,8 @@ from typing import Any, Literal, Self
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+
+from tests.support.waiting import pause
 
 Json = dict[str, Any]
 TEXT = "meet me at the roulette table"
@@ -185,7 +186,7 @@ class PhoenixServer:
         if verdict == "ignore":
             return
         if verdict == "refuse":
-            await asyncio.sleep(self.refusal_delay)
+            await pause(self.refusal_delay, "latency of the server")
             reason = "Unauthorized: You do not have permissions to read from this Channel topic"
             await channel.send("phx_reply", {"status": "error", "response": {"reason": reason}}, frame["ref"])
             return
@@ -201,13 +202,6 @@ class PhoenixServer:
             await channel.subscribed_to_postgres()
         elif channel.bindings and self.binding == "refuse":
             await channel.system("Unable to subscribe to changes with given parameters.", "error")
-
-
-async def until(condition: Any, seconds: float = 15.0) -> None:
-    """Wait until `condition()` is true; fail after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def _binding_id(binding: Json) -> int:

@@ -23,6 +23,7 @@ from gre_bridge.metrics import Metrics
 from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.policy import Breaker, RetryPolicy
 from gre_bridge.sinks.base import Outcome, PusherEvent, Result, SinkRecord
+from tests.support import waiting
 
 START = 1000.0
 DOWN = TransientError("no connection")
@@ -58,7 +59,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 async def elapse(seconds: float) -> None:
     """Let so much virtual time pass."""
-    await asyncio.sleep(seconds)
+    await waiting.pause(seconds, "virtual time")
 
 
 def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -82,10 +83,7 @@ def now() -> float:
 
 async def until(condition: Callable[[], Any], within: float = 60.0) -> None:
     """Return as soon as `condition` holds; fail after `within` (virtual) seconds."""
-    deadline = now() + within
-    while not condition():
-        assert now() < deadline, f"not within {within} s of virtual time"
-        await asyncio.sleep(within / 5000)
+    await waiting.until(condition, within, within / 5000)
 
 
 @dataclass
@@ -181,7 +179,7 @@ class Outbox:
 
     async def _call(self, function: str, apply: Callable[[], Any], **arguments: Any) -> Any:
         self.calls.append((function, now(), arguments))
-        await asyncio.sleep(self.latency)
+        await waiting.pause(self.latency, "latency of the server")
         failures = next(filter(None, map(self._failures.get, (function, *PARTS.get(function, ())))), None)
         error, applied = failures.pop(0) if failures else (None, True)
         answer = apply() if applied else None
@@ -347,7 +345,7 @@ class ScriptedSink:
         self.flying += 1
         self.most = max(self.most, self.flying)
         try:
-            await asyncio.sleep(self.latency)
+            await waiting.pause(self.latency, "latency of the server")
         finally:
             self.flying -= 1
         if self.raises(records):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,19 +22,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.dev import seed
 from gre_bridge.devstack.keys import Keys
-
-
-def wait_until(
-    condition: Callable[[], Any], within: float = 30.0, every: float = 0.05, what: str = ""
-) -> Any:
-    """Return what `condition` returns as soon as that is true; fail after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} s: {what or condition}")
-        time.sleep(every)
-    return found
-
+from tests.support.waiting import wait_until
 
 TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 """Signals that stand for what happens to the whole daemon: others go to the supervisor, which passes them on."""

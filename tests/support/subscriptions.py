@@ -10,7 +10,8 @@ from typing import Any
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import TransientError
 from gre_bridge.realtime.subscription import Subscription, SubscriptionState, Timing
-from tests.support.phoenix import PhoenixServer, until
+from tests.support.phoenix import PhoenixServer
+from tests.support.waiting import until
 
 KEY = "eyJhbGciOiJIUzI1NiJ9.c2VjcmV0.a-key-that-no-log-may-show"
 S1, S2 = "6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1", "9a1f6c34-8f55-4e0e-8d0b-7e2f4c1d9b02"

@@ -23,6 +23,7 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.metrics import Metrics
+from tests.support.waiting import pause
 
 LOCAL, REMOTE = ("127.0.0.1", 40000), ("203.0.113.9", 40000)
 ROW = {"sink": "pusher", "enabled": True, "pending": 7, "oldest_age": 12.5, "dead": 2, "lanes_blocked": 1}
@@ -42,7 +43,7 @@ class Figures:
         self.hangs = False
 
     async def _answer(self) -> None:
-        await asyncio.sleep(3600 if self.hangs else 0)
+        await pause(3600 if self.hangs else 0, "a database that hangs")
         if self.error is not None:
             raise self.error
 
@@ -363,7 +364,7 @@ async def test_a_long_answer_arrives_whole_and_questions_do_not_mix() -> None:
     here, there = (link.Link(end) for end in ends)
 
     async def answer(question: str) -> bytes:
-        await asyncio.sleep(0.01 if question == "slow" else 0)
+        await pause(0.01 if question == "slow" else 0, "the slow answer comes last")
         return question.encode() * 100_000
 
     hints: list[str] = []

@@ -26,6 +26,7 @@ from gre_bridge.polling import (
     PollPolicy,
 )
 from tests.support.relay import elapse, now, until, virtual
+from tests.support.waiting import pause
 
 
 class Feed:
@@ -69,7 +70,7 @@ class World:
 
     async def _listen(self, _id: str, awake: float) -> Listening:
         self.words.append((now(), awake))
-        await asyncio.sleep(0.002)
+        await pause(0.002, "latency of the database")
         if self.away:
             raise TransientError("away")
         self.known = True
@@ -105,7 +106,7 @@ class World:
     async def pace(self, rate: float, seconds: float) -> None:
         for _ in range(int(rate * seconds)):
             self.commit()
-            await asyncio.sleep(1 / rate)
+            await pause(1 / rate, "the rate of writing")
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import random
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,8 +16,9 @@ from websockets.frames import Frame, Opcode
 
 from gre_bridge.db.types import NewRow
 from gre_bridge.realtime.client import YIELD_AFTER
-from tests.support.phoenix import TEXT, PhoenixServer, until
+from tests.support.phoenix import TEXT, PhoenixServer
 from tests.support.subscriptions import KEY, S1, S2, Recorder, running
+from tests.support.waiting import let_pass, next_turn, until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
@@ -166,14 +166,14 @@ async def a_burst(
         nonlocal iterations
         while True:
             iterations += 1
-            time.sleep(busy)  # noqa: ASYNC251 - stands for work of other tasks
-            await asyncio.sleep(0)
+            let_pass(busy, "stands for work of other tasks")
+            await next_turn()
 
     class Slow(Recorder):
         def on_wakeup(self, sessions: frozenset[str] | None) -> None:
             super().on_wakeup(sessions)
             seen.append(iterations)
-            time.sleep(frame)
+            let_pass(frame, "stands for work on one frame")
 
     async with running(server, Slow(), row_changes=True) as it:
         await until(it.live)

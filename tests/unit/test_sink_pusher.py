@@ -38,6 +38,7 @@ from tests.support.loopback import (
     serving,
     serving_bytes,
 )
+from tests.support.waiting import pause
 
 KEY, SECRET = "app-key", "app-secret"
 ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FAILED, Result.UNSENT
@@ -442,7 +443,7 @@ async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
         while not reader.at_eof():
             writer.write(b" ")
             await writer.drain()
-            await asyncio.sleep(0.02)
+            await pause(0.02, "between two bytes of a slow answer")
 
     started = time.monotonic()
     (outcome,) = await at_local_port(serve, bound=0.2)

@@ -13,8 +13,9 @@ from structlog.testing import capture_logs
 from gre_bridge.db.types import NewRow
 from gre_bridge.realtime.messages import parse_session_ids
 from gre_bridge.realtime.subscription import UNRELIABLE_AFTER_OUTAGE, SubscriptionState
-from tests.support.phoenix import TEXT, PhoenixServer, until
+from tests.support.phoenix import TEXT, PhoenixServer
 from tests.support.subscriptions import BOTH, BROADCAST, KEY, S1, S2, Recorder, running
+from tests.support.waiting import until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.

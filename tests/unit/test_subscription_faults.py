@@ -14,8 +14,9 @@ from realtime import AsyncRealtimeChannel, AsyncRealtimeClient
 
 from gre_bridge.errors import TransientError
 from gre_bridge.realtime.subscription import SubscriptionState
-from tests.support.phoenix import PhoenixServer, until
+from tests.support.phoenix import PhoenixServer
 from tests.support.subscriptions import KEY, S1, Recorder, running
+from tests.support.waiting import until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.

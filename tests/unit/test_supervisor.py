@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.waiting import wait_until
+
 SCRIPT = """
 import json, os, signal, sys, threading, time
 from gre_bridge.daemon.supervisor import Child, Supervisor
@@ -92,11 +94,10 @@ class Run:
         return [line for line in lines if like.items() <= line.items()]
 
     def until(self, condition: Callable[[], Any], within: float = 20.0) -> Any:
-        deadline = time.monotonic() + within
-        while not (found := condition()):
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
-        return found
+        try:
+            return wait_until(condition, within, 0.01)
+        except AssertionError as error:
+            raise AssertionError(self.log.read_text()) from error
 
 
 @pytest.fixture
