@@ -184,6 +184,18 @@ class HubChanges(TypedDict):
     other_sessions: list[str]
 
 
+class Actor(TypedDict):
+    """Answer of `gre_whoami`; `chat_enabled` is null but for players, `expires_at` is in Unix seconds."""
+
+    role: Literal["player", "staff", "admin", "service", "none"]
+    player_id: int | None
+    staff_id: str | None
+    display_name: str | None
+    chat_enabled: bool | None
+    user_id: str | None
+    expires_at: float | None
+
+
 class ActorClaim(TypedDict):
     """An identity as it was decided when a client authenticated, to be checked again."""
 

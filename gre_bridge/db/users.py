@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 from gre_bridge.db.answers import (
+    Actor,
     ActorClaim,
     CatchUp,
     ChangedSession,
@@ -142,7 +143,7 @@ class UserDatabase:
 
     async def whoami(self, caller: Caller) -> Identity:
         """Who the caller is; Refused (401) for a token that the database does not accept."""
-        found = await self._read(dict[str, Any], "gre_whoami", {}, caller)
+        found = await self._read(Actor, "gre_whoami", {}, caller)
         expires = found["expires_at"]
         return Identity(
             role=found["role"],
