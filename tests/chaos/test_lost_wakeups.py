@@ -9,7 +9,7 @@ from tests.support.waiting import pause
 @virtual
 async def test_work_is_told_of_as_new_though_messages_never_stop_coming() -> None:
     outbox, sink = Outbox(), ScriptedSink()
-    async with relaying(outbox, sink, sweep_interval=5.0) as relay:
+    async with relaying(outbox, sink, poll_interval=5.0) as relay:
         began = now()
         for n in range(30 * 20):  # half a minute, a message each 50 ms, and no wake-up
             outbox.put(f"s{n % 24}", f"s{n % 24}.{n}")
