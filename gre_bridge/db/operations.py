@@ -14,7 +14,7 @@ from typing import Any, Self
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.relay import explain
+from gre_bridge.db.relay import classify_error
 from gre_bridge.db.types import Json
 from gre_bridge.errors import TransientError
 
@@ -102,7 +102,7 @@ class OperatorDatabase:
         try:
             answer = await self._rest.rpc(function, {k: v for k, v in arguments.items() if v is not None})
         except PostgrestError as error:
-            raise explain(error, function) from None
+            raise classify_error(error, function) from None
         if not isinstance(answer, shape):
             raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
         return answer

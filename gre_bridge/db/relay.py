@@ -73,7 +73,7 @@ def clocks_differ(error: PostgrestError) -> bool:
     return error.status == 401 and error.message in ("JWT issued at future", "JWT not yet valid")
 
 
-def explain(error: Exception, what: str) -> BridgeError:
+def classify_error(error: Exception, what: str) -> BridgeError:
     """Sort an error of a call into transient, permanent or configuration.
 
     The text names the call and the code; PostgreSQL's own words, which may quote an argument, are left out.
@@ -146,7 +146,7 @@ class RelayDatabase:
         try:
             answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - classified here, once, for all callers
-            classified = self._allow_for_reload(function, explain(error, function))
+            classified = self._allow_for_reload(function, classify_error(error, function))
             self._outage |= isinstance(classified, TransientError) and classified.code in _OUTAGE_CODES
             raise classified from None
         if self._outage and (now := self._clock()) >= self._recovered_at + RECOVERY_DEBOUNCE:

@@ -31,7 +31,7 @@ from gre_bridge.db.answers import (
     StoredMessage,
 )
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError, unreadable
-from gre_bridge.db.relay import clocks_differ, explain
+from gre_bridge.db.relay import classify_error, clocks_differ
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.polling import Listening
@@ -92,7 +92,7 @@ def refusal(error: PostgrestError, what: str) -> BridgeError:
         return Refused(409, "conflict", "this exists already")
     if code[:2] in _BAD_VALUE and len(code) == 5:
         return Refused(400, "value_invalid", "a value is not valid")
-    found = explain(error, what)
+    found = classify_error(error, what)
     return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
 
 

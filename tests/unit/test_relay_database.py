@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.relay import RelayDatabase, explain
+from gre_bridge.db.relay import RelayDatabase, classify_error
 from gre_bridge.db.types import ClaimRequest, Failure, LaneResult
 from gre_bridge.db.users import refusal
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, Refused, TransientError
@@ -56,14 +56,14 @@ def api(code: str, message: str = "some words", details: str | None = None) -> P
     ],
 )  # fmt: skip
 def test_an_outage_is_transient(code: str) -> None:
-    found = explain(api(code), "gre_relay_claim_v1")
+    found = classify_error(api(code), "gre_relay_claim_v1")
     assert type(found) is TransientError
     assert found.code == code
     assert "gre_relay_claim_v1" in str(found)
 
 
 def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
-    found = explain(
+    found = classify_error(
         api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim_v1"
     )
     assert type(found) is TransientError
@@ -83,16 +83,16 @@ def test_a_callers_value_beyond_a_limit_is_its_mistake_and_no_outage(code: str) 
 
 def test_what_is_sorted_already_stays_so() -> None:
     error = TransientError("gre_relay_claim_v1: no answer in time", code="timeout")
-    assert explain(error, "gre_relay_claim_v1") is error
+    assert classify_error(error, "gre_relay_claim_v1") is error
 
 
 def test_a_clock_that_runs_behind_is_waited_for() -> None:
     """Supabase's own stumble (supabase/supabase#50651): the service key was not refused."""
     for message in ("JWT issued at future", "JWT not yet valid"):
         error = PostgrestError(status=401, code="PGRST303", message=message)
-        assert type(explain(error, "gre_relay_claim_v1")) is TransientError
+        assert type(classify_error(error, "gre_relay_claim_v1")) is TransientError
     expired = PostgrestError(status=401, code="PGRST303", message="JWT expired")
-    assert type(explain(expired, "gre_relay_claim_v1")) is ConfigurationError
+    assert type(classify_error(expired, "gre_relay_claim_v1")) is ConfigurationError
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_clock_that_runs_behind_is_waited_for() -> None:
     ],
 )
 def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
-    found = explain(api(code), "gre_relay_claim_v1")
+    found = classify_error(api(code), "gre_relay_claim_v1")
     assert type(found) is ConfigurationError
     assert words in str(found)
     assert found.code == code
@@ -119,7 +119,7 @@ def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
      "PGRST102", "PGRST203", "400", "413"],
 )  # fmt: skip
 def test_a_refused_request_is_permanent(code: str) -> None:
-    found = explain(api(code), "gre_relay_settle_v1")
+    found = classify_error(api(code), "gre_relay_settle_v1")
     assert type(found) is PermanentError
     assert found.code == code
     assert code in str(found)
@@ -127,7 +127,7 @@ def test_a_refused_request_is_permanent(code: str) -> None:
 
 @pytest.mark.parametrize("error", [TypeError("Decimal hunter2"), ValueError("NaN hunter2")])
 def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
-    found = explain(error, "gre_relay_settle_v1")
+    found = classify_error(error, "gre_relay_settle_v1")
     assert type(found) is PermanentError
     assert "hunter2" not in str(found)
 
@@ -150,14 +150,16 @@ def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
 )
 def test_no_argument_gets_into_the_text(code: str, message: str, details: str | None) -> None:
     found = str(
-        explain(api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle_v1")
+        classify_error(
+            api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle_v1"
+        )
     )
     assert "hunter2" not in found
     assert code in found
 
 
 def test_the_text_is_one_line() -> None:
-    assert str(explain(api("P0001", "two\nlines\r\nof it"), "f")) == "f: P0001 two lines of it"
+    assert str(classify_error(api("P0001", "two\nlines\r\nof it"), "f")) == "f: P0001 two lines of it"
 
 
 # Over the wire ----------------------------------------------------------------------------------------------

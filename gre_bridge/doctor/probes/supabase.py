@@ -16,7 +16,7 @@ from gre_bridge.config.proxies import proxy_for
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.inspection import InspectionDatabase, sink_statement
 from gre_bridge.db.postgrest import PostgrestError
-from gre_bridge.db.relay import SCHEMA_VERSIONS, clocks_differ, explain
+from gre_bridge.db.relay import SCHEMA_VERSIONS, classify_error, clocks_differ
 from gre_bridge.db.types import Json
 from gre_bridge.doctor.probes.keys import ANON_KEY, SERVICE_KEY, judge_anon_key, judge_service_key
 from gre_bridge.doctor.report import Finding, Status, failed, ms, ok, skipped, warn
@@ -126,7 +126,7 @@ def _refused(error: PostgrestError, took: str) -> SupabaseProbe:
         return SupabaseProbe([failed(ADDRESS, found, fix)])
     if error.status == 404 and not code.startswith("PGRST"):
         return SupabaseProbe([_not_supabase(f"HTTP 404 {code}")])
-    if isinstance(explain(error, ""), TransientError):
+    if isinstance(classify_error(error, ""), TransientError):
         found = f"HTTP {error.status} {code}: Supabase answers, its database does not"
         fix = "check the project's state in the dashboard; the worker waits until the database is back"
         return SupabaseProbe([failed(ADDRESS, found, fix)])
