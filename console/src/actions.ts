@@ -1,7 +1,7 @@
 /** Staff's actions on a session (assign, hand over, release, close, reopen) and its player (enable or disable the chat). */
 
 import { type Api, ApiError, type SessionStatus } from './api'
-import type { Outbox } from './outbox'
+import type { UnsentReplies } from './unsent-replies'
 import type { Queue } from './queue'
 import type { PlayerId } from './types'
 
@@ -15,7 +15,7 @@ export class Actions {
   constructor(
     private readonly api: Api,
     private readonly queue: Queue,
-    private readonly outbox: Outbox,
+    private readonly unsentReplies: UnsentReplies,
     private readonly onError: (message: string) => void,
     private readonly onChange: () => void,
   ) {}
@@ -36,11 +36,11 @@ export class Actions {
     })
   }
 
-  /** Reopen a closed session and send a reply; `onSent` is called when the reply is in the outbox. */
+  /** Reopen a closed session and send a reply; `onSent` is called when the reply is queued. */
   reopenAndSend(id: string, text: string, playerName: string, onSent: () => void): Promise<void> {
     return this.attempt(async () => {
       this.queue.applySession((await this.api.setStatus(id, 'active')).session)
-      this.outbox.send(id, text, playerName)
+      this.unsentReplies.send(id, text, playerName)
       onSent()
     })
   }

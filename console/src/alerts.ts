@@ -2,7 +2,7 @@
 
 import type { Notices } from './notices'
 import type { Notifier } from './notifier'
-import type { OutgoingReply } from './outbox'
+import type { OutgoingReply } from './unsent-replies'
 import { currentRoute, sessionHref } from './route'
 import type { Message } from './types'
 

@@ -13,7 +13,7 @@ import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
 import { Notices } from './notices'
 import { Notifier } from './notifier'
-import { Outbox } from './outbox'
+import { UnsentReplies } from './unsent-replies'
 import { Queue } from './queue'
 import { TaskScope } from './scope'
 import { type ConnectionState, LiveSocket } from './socket'
@@ -47,7 +47,7 @@ export class Desk extends Emitter {
   readonly drafts: Drafts
   readonly api: Api
   readonly queue: Queue
-  readonly outbox: Outbox
+  readonly unsentReplies: UnsentReplies
   readonly actions: Actions
   readonly notifier: Notifier
   readonly typing: TypingIndicators
@@ -66,15 +66,15 @@ export class Desk extends Emitter {
     this.drafts = new Drafts(auth.staffId)
     this.api = new Api(() => auth.token, () => this.renewToken(), scope)
     this.queue = new Queue(this.api, scope, () => this.me?.staffId ?? '', this.emitChange, () => this.conversation?.id)
-    this.outbox = new Outbox(this.api, scope, auth.staffId, {
+    this.unsentReplies = new UnsentReplies(this.api, scope, auth.staffId, {
       onStored: (message) => this.applyMessage(message),
       onFailed: (session, reply) => this.alerts.announceFailedReply(session, this.playerName(session), reply),
       onChange: () => {
-        this.alerts.dismissFailedReply((session) => this.outbox.hasFailed(session))
+        this.alerts.dismissFailedReply((session) => this.unsentReplies.hasFailed(session))
         this.emitChange()
       },
     })
-    this.actions = new Actions(this.api, this.queue, this.outbox, (message) => this.showError(message), this.emitChange)
+    this.actions = new Actions(this.api, this.queue, this.unsentReplies, (message) => this.showError(message), this.emitChange)
     this.typing = new TypingIndicators(scope, (typing) => {
       if (this.conversation) this.socket.send({ type: 'typing', sessionId: this.conversation.id, typing })
     }, this.emitChange)
@@ -170,7 +170,7 @@ export class Desk extends Emitter {
   send(text: string): void {
     if (!this.conversation) return
     this.typing.stopTyping()
-    this.outbox.send(this.conversation.id, text, this.playerName(this.conversation.id))
+    this.unsentReplies.send(this.conversation.id, text, this.playerName(this.conversation.id))
   }
 
   /** The session that `j` (1) or `k` (-1) opens. */
@@ -245,14 +245,14 @@ export class Desk extends Emitter {
     void this.queue.reload()
     void this.refresh()
     void this.loadStaff()
-    this.outbox.resume(staffId)
+    this.unsentReplies.resume(staffId)
     this.emitChange()
   }
 
   private applyMessage(message: Message): void {
     this.queue.applyMessage(message)
     if (message.session_id === this.conversation?.id && this.conversation.loaded) this.conversation.addMessages([message])
-    if (message.sender === 'staff') this.outbox.remove(message.session_id, message.id)
+    if (message.sender === 'staff') this.unsentReplies.remove(message.session_id, message.id)
     else this.typing.applyTyping(message.session_id, 'player', false)
     this.emitChange()
   }

@@ -6,7 +6,7 @@
 import { getItem, itemNames, parseJson, setItem } from './storage'
 
 const DRAFT_PREFIX = 'gre.draft.'
-const OUTBOX_PREFIX = 'gre.outbox.'
+const REPLIES_PREFIX = 'gre.replies.'
 
 export class Drafts {
   /** Drafts from before the server reported the user's staff id; in memory only. */
@@ -46,9 +46,9 @@ export class Drafts {
   }
 }
 
-/** The storage key of a person's unsent replies (see outbox.ts). */
-export function outboxKey(owner: string): string {
-  return OUTBOX_PREFIX + encodeURIComponent(owner)
+/** The storage key of a person's unsent replies (see unsent-replies.ts). */
+export function unsentRepliesKey(owner: string): string {
+  return REPLIES_PREFIX + encodeURIComponent(owner)
 }
 
 /** The number of another person's replies and drafts in this tab. */
@@ -67,9 +67,9 @@ export function storedForOthers(myId: string): StoredForOther[] {
     return byOwner.get(staffId)!
   }
   for (const name of itemNames(DRAFT_PREFIX)) entryOf(name.slice(DRAFT_PREFIX.length).split('/')[0]!).drafts += 1
-  for (const name of itemNames(OUTBOX_PREFIX)) {
+  for (const name of itemNames(REPLIES_PREFIX)) {
     const replies = Object.values(parseJson<Record<string, unknown[]>>(getItem(name)) ?? {}).flat().length
-    entryOf(name.slice(OUTBOX_PREFIX.length)).replies += replies
+    entryOf(name.slice(REPLIES_PREFIX.length)).replies += replies
   }
   byOwner.delete(myId)
   return [...byOwner.values()]

@@ -1,9 +1,9 @@
-/** The order of messages, and the outbox of replies. */
+/** The order of messages, and unsent replies. */
 
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { type Api, ApiError } from '../src/api'
 import { Conversation } from '../src/conversation'
-import { Outbox, type OutgoingReply } from '../src/outbox'
+import { UnsentReplies, type OutgoingReply } from '../src/unsent-replies'
 import { TaskScope } from '../src/scope'
 import type { Message } from '../src/types'
 
@@ -30,48 +30,48 @@ test('a missing message that does not arrive is requested', async () => {
   expect(conversation.contiguousSeq).toBe(3)
 })
 
-function outbox(reply: (session: string, id: string, text: string) => Promise<unknown>) {
+function unsentReplies(reply: (session: string, id: string, text: string) => Promise<unknown>) {
   const failed: OutgoingReply[] = []
   const api = { now: () => 0, reply } as unknown as Api
   const scope = new TaskScope()
   const listener = {
     onStored: () => {}, onFailed: (_: string, reply: OutgoingReply) => void failed.push(reply), onChange: () => {},
   }
-  return { box: new Outbox(api, scope, '', listener), failed, scope }
+  return { replies: new UnsentReplies(api, scope, '', listener), failed, scope }
 }
 
 test('a reply without a response is sent again after 1, 3 and 6 s with the same id, before the next reply', async () => {
   const sent: string[][] = []
-  const { box } = outbox(async (_, id, text) => {
+  const { replies } = unsentReplies(async (_, id, text) => {
     sent.push([id, text])
     if (sent.length < 4) throw new ApiError(0, 'unreachable', 'No answer.')
     return { message: message(1) }
   })
-  box.send('s', 'first', 'Asha')
-  box.send('s', 'second', 'Asha')
+  replies.send('s', 'first', 'Asha')
+  replies.send('s', 'second', 'Asha')
   await vi.advanceTimersByTimeAsync(9_999)
   expect(sent.map(([, text]) => text)).toEqual(['first', 'first', 'first'])
   await vi.advanceTimersByTimeAsync(1)
   expect(sent.map(([, text]) => text)).toEqual(['first', 'first', 'first', 'first', 'second'])
   expect(new Set(sent.map(([id]) => id)).size).toBe(2)
-  expect(box.count).toBe(0)
+  expect(replies.count).toBe(0)
 })
 
 test('a rejected reply fails at once and stays until it is removed', async () => {
   const reply = vi.fn(() => Promise.reject(new ApiError(409, 'session_closed', 'Closed.')))
-  const { box, failed } = outbox(reply)
-  box.send('s', 'text', 'Asha')
+  const { replies, failed } = unsentReplies(reply)
+  replies.send('s', 'text', 'Asha')
   await vi.advanceTimersByTimeAsync(60_000)
   expect(reply).toHaveBeenCalledTimes(1)
   expect(failed.map(({ error, transient }) => [error, transient])).toEqual([['Closed.', false]])
-  box.remove('s', failed[0]!.id)
-  expect([box.count, box.failedCount]).toEqual([0, 0])
+  replies.remove('s', failed[0]!.id)
+  expect([replies.count, replies.failedCount]).toEqual([0, 0])
 })
 
 test('nothing is sent after the sign-out', async () => {
   const reply = vi.fn(() => Promise.reject(new ApiError(0, 'unreachable', 'No answer.')))
-  const { box, scope } = outbox(reply)
-  box.send('s', 'text', 'Asha')
+  const { replies, scope } = unsentReplies(reply)
+  replies.send('s', 'text', 'Asha')
   await vi.advanceTimersByTimeAsync(500)
   scope.close()
   await vi.advanceTimersByTimeAsync(60_000)

@@ -87,7 +87,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     }
     // Unsent replies survive a reload, but not the closing of the tab.
     const onBeforeUnload = (event: Event): void => {
-      if (desk.outbox.count) event.preventDefault()
+      if (desk.unsentReplies.count) event.preventDefault()
     }
     addEventListener('hashchange', onHashChange)
     addEventListener('beforeunload', onBeforeUnload)
@@ -134,12 +134,12 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     target?.focus()
   }
   const { waitingCount } = desk.queue
-  const failedCount = desk.outbox.failedCount
+  const failedCount = desk.unsentReplies.failedCount
   useEffect(() => {
     document.title = `${failedCount ? `${failedCount} not sent · ` : ''}${waitingCount ? `(${waitingCount}) ` : ''}Staff console`
   }, [waitingCount, failedCount])
   const requestSignOut = (): void => {
-    if (desk.outbox.count || desk.drafts.count) setSignOutOpen(true)
+    if (desk.unsentReplies.count || desk.drafts.count) setSignOutOpen(true)
     else onSignOut()
   }
 

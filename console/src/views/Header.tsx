@@ -85,9 +85,9 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
 
 /** The number of failed replies, as a link to the first one's session. */
 function FailedReplies({ desk }: { desk: Desk }) {
-  const [session] = desk.outbox.failedSessions
+  const [session] = desk.unsentReplies.failedSessions
   if (session === undefined) return null
-  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.outbox.failedCount} not sent</a>
+  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.unsentReplies.failedCount} not sent</a>
 }
 
 function myPresence(desk: Desk): Presence {

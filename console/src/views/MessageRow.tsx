@@ -46,8 +46,8 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
           {failed && (
             <p class="failure" role="alert">
               <span>Not sent. {outgoing.error}{outgoing.transient && ' Your reply is kept and is tried again by itself.'}</span>
-              <button type="button" data-testid="retry" onClick={() => desk.outbox.retry(session, outgoing.id)}>Retry</button>
-              <button type="button" class="plain" data-testid="discard" onClick={() => desk.outbox.remove(session, outgoing.id)}>Discard</button>
+              <button type="button" data-testid="retry" onClick={() => desk.unsentReplies.retry(session, outgoing.id)}>Retry</button>
+              <button type="button" class="plain" data-testid="discard" onClick={() => desk.unsentReplies.remove(session, outgoing.id)}>Discard</button>
             </p>
           )}
         </article>

@@ -51,7 +51,7 @@ export function Messages({ desk, conversation, name }: Props) {
   const [width, setWidth] = useState(0)
   const rerender = (): void => setRevision((n) => n + 1)
 
-  const outgoing = desk.outbox.repliesOf(conversation.id)
+  const outgoing = desk.unsentReplies.repliesOf(conversation.id)
   // Scroll to the end when the user sends a reply.
   const outgoingCount = useRef(outgoing.length)
   if (outgoing.length > outgoingCount.current) anchor.current = undefined

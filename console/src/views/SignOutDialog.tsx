@@ -12,14 +12,14 @@ interface Props {
 export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
   const dialog = useRef<HTMLDialogElement>(null)
   const [waiting, setWaiting] = useState(false)
-  const { outbox, drafts } = desk
-  const replies = outbox.count
+  const { unsentReplies, drafts } = desk
+  const replies = unsentReplies.count
   useEffect(() => dialog.current?.showModal(), [])
   useEffect(() => {
     if (waiting && replies === 0) onSignOut()
   }, [waiting, replies])
   const discard = (): void => {
-    outbox.discard()
+    unsentReplies.discard()
     drafts.discard()
     onSignOut()
   }
@@ -36,7 +36,7 @@ export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
       {waiting && <p role="status">You are signed out as soon as it is stored.</p>}
       <div class="row choices">
         <button type="button" class="primary" onClick={() => dialog.current?.close()}>Stay</button>
-        {outbox.canStillSend && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
+        {unsentReplies.canStillSend && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
         <button type="button" onClick={onSignOut}>Keep and sign out</button>
         <button type="button" onClick={discard}>Discard and sign out</button>
       </div>

@@ -2,7 +2,7 @@
 
 import type { Conversation } from '../conversation'
 import { dayKey } from '../format'
-import type { OutgoingReply } from '../outbox'
+import type { OutgoingReply } from '../unsent-replies'
 import type { Message } from '../types'
 
 export type Row =

@@ -6,7 +6,7 @@
  */
 
 import { type Api, ApiError } from './api'
-import { outboxKey } from './drafts'
+import { unsentRepliesKey } from './drafts'
 import type { TaskScope } from './scope'
 import { getItem, parseJson, setItem } from './storage'
 import type { Message } from './types'
@@ -24,7 +24,7 @@ export interface OutgoingReply {
   transient: boolean
 }
 
-export interface OutboxListener {
+export interface UnsentRepliesListener {
   onStored(message: Message): void
   onFailed(session: string, reply: OutgoingReply): void
   onChange(): void
@@ -37,9 +37,9 @@ const RETRY_DELAYS = [1000, 3000, 6000]
 /** Milliseconds between attempts to send a failed reply. */
 const SLOW_RETRY_DELAY = 15_000
 
-export class Outbox {
+export class UnsentReplies {
   /** By session id, in the order in which they were written. */
-  private readonly replies = new Map<string, OutgoingReply[]>()
+  private readonly bySession = new Map<string, OutgoingReply[]>()
   /** The sessions whose replies are being sent. */
   private readonly sending = new Set<string>()
   /** Ids of failed replies that are due for another attempt, which reports no failure. */
@@ -50,31 +50,31 @@ export class Outbox {
     private readonly api: Api,
     private readonly scope: TaskScope,
     private owner: string,
-    private readonly listener: OutboxListener,
+    private readonly listener: UnsentRepliesListener,
   ) {
     this.load()
   }
 
   repliesOf(session: string): readonly OutgoingReply[] {
-    return this.replies.get(session) ?? NO_REPLIES
+    return this.bySession.get(session) ?? NO_REPLIES
   }
 
   get count(): number {
-    return [...this.replies.values()].flat().length
+    return [...this.bySession.values()].flat().length
   }
 
   /** True if a reply is being sent or will be retried automatically. */
   get canStillSend(): boolean {
-    return [...this.replies.values()].flat().some((reply) => reply.state === 'sending' || reply.transient)
+    return [...this.bySession.values()].flat().some((reply) => reply.state === 'sending' || reply.transient)
   }
 
   /** The ids of the sessions with a failed reply. */
   get failedSessions(): string[] {
-    return [...this.replies].filter(([, replies]) => replies.some(isFailed)).map(([session]) => session)
+    return [...this.bySession].filter(([, replies]) => replies.some(isFailed)).map(([session]) => session)
   }
 
   get failedCount(): number {
-    return [...this.replies.values()].flat().filter(isFailed).length
+    return [...this.bySession.values()].flat().filter(isFailed).length
   }
 
   hasFailed(session: string): boolean {
@@ -85,7 +85,7 @@ export class Outbox {
     const reply: OutgoingReply = {
       id: uuid(), text, playerName, createdAt: this.api.now(), state: 'sending', error: '', transient: false,
     }
-    this.replies.set(session, [...this.repliesOf(session), reply])
+    this.bySession.set(session, [...this.repliesOf(session), reply])
     this.save()
     void this.sendPending(session)
   }
@@ -99,11 +99,11 @@ export class Outbox {
   resume(owner: string): void {
     if (owner !== this.owner) {
       // Another author's replies stay in storage.
-      if (this.owner) this.replies.clear()
+      if (this.owner) this.bySession.clear()
       this.owner = owner
       this.load()
     }
-    for (const [session, replies] of this.replies) {
+    for (const [session, replies] of this.bySession) {
       for (const reply of replies) {
         if (isFailed(reply) && reply.transient) this.updateReply(session, reply.id, { state: 'sending', error: '' })
       }
@@ -115,13 +115,13 @@ export class Outbox {
   remove(session: string, id: string): void {
     if (!this.repliesOf(session).some((reply) => reply.id === id)) return
     const remaining = this.repliesOf(session).filter((reply) => reply.id !== id)
-    if (remaining.length) this.replies.set(session, remaining)
-    else this.replies.delete(session)
+    if (remaining.length) this.bySession.set(session, remaining)
+    else this.bySession.delete(session)
     this.save()
   }
 
   discard(): void {
-    this.replies.clear()
+    this.bySession.clear()
     this.save()
   }
 
@@ -171,23 +171,23 @@ export class Outbox {
 
   private updateReply(session: string, id: string, fields: Partial<OutgoingReply>): void {
     const updated = this.repliesOf(session).map((reply) => (reply.id === id ? { ...reply, ...fields } : reply))
-    if (updated.length) this.replies.set(session, updated)
+    if (updated.length) this.bySession.set(session, updated)
     this.save()
   }
 
   private load(): void {
     if (!this.owner) return
-    const stored = parseJson<Record<string, OutgoingReply[]>>(getItem(outboxKey(this.owner))) ?? {}
+    const stored = parseJson<Record<string, OutgoingReply[]>>(getItem(unsentRepliesKey(this.owner))) ?? {}
     for (const [session, replies] of Object.entries(stored)) {
-      this.replies.set(session, [...replies, ...this.repliesOf(session)])
+      this.bySession.set(session, [...replies, ...this.repliesOf(session)])
     }
-    if (this.replies.size) this.save()
+    if (this.bySession.size) this.save()
   }
 
   private save(): void {
     if (this.owner && !this.scope.closed) {
-      const stored = this.replies.size ? JSON.stringify(Object.fromEntries(this.replies)) : null
-      setItem(outboxKey(this.owner), stored)
+      const stored = this.bySession.size ? JSON.stringify(Object.fromEntries(this.bySession)) : null
+      setItem(unsentRepliesKey(this.owner), stored)
     }
     this.listener.onChange()
   }
