@@ -42,7 +42,11 @@ export class Notifier {
     this.onChange()
   }
 
-  /** Play a sound and show a notification, if enabled and the page has no focus; `onClick` is called when the notification is clicked. */
+  /**
+   * Play a sound and show a notification, if enabled and the page has no focus.
+   *
+   * A click on the notification calls `onClick`.
+   */
   notify(line: string, session: string, onClick: () => void): void {
     if (!this.enabled || (!document.hidden && document.hasFocus())) return
     this.count += 1

@@ -61,7 +61,7 @@ const shownSeq = new Map<string, number>()
 /** By session id and seq, messages that arrived before their predecessor. */
 const pendingRows = new Map<string, Map<number, Row>>()
 const PAGE = 500
-/** Messages of an older session that are shown when the page opens. */
+/** The number of latest messages of each session that are shown when the page opens. */
 const INITIAL_MESSAGES = 50
 const CHANNEL = `private-player-${config.playerId}`
 let subscriptionFailures = 0
