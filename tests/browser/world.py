@@ -120,7 +120,14 @@ class World:
         """Delete all data and faults, and insert three staff members."""
         self.http.delete("/__stack/faults").raise_for_status()
         with self.db() as conn:
-            conn.execute(f"truncate {_TABLES}".encode())
+            # The daemon reads these tables in another order, so PostgreSQL may end a truncate as a deadlock.
+            for attempt in range(3):
+                try:
+                    conn.execute(f"truncate {_TABLES}".encode())
+                    break
+                except psycopg.errors.DeadlockDetected:
+                    if attempt == 2:
+                        raise
             for row in _STAFF:
                 conn.execute("insert into gre_staff (staff_id, display_name, role) values (%s, %s, %s)", row)
 
