@@ -47,7 +47,7 @@ _TYPING = 0.15
 
 @dataclass(slots=True)
 class Line:
-    """One line of the script, and when it was where, in Unix seconds."""
+    """One line of the script, and the times of its steps in Unix seconds."""
 
     who: str
     text: str
@@ -86,7 +86,7 @@ async def demo(*, wait: float = 10.0, fault: dict[str, Any] | None = None) -> in
 
 
 def problems(lines: Sequence[Line], arrivals: dict[str, list[str]]) -> list[str]:
-    """What is missing or out of order, one line each; `arrivals` are the ids that each sink took, in its order."""
+    """Return the missing and misordered messages, one line each; `arrivals` are the ids that each sink accepted, in order."""
     numbers = {line.id: n for n, line in enumerate(lines, 1)}
     found = []
     for sink, came in arrivals.items():
@@ -106,7 +106,7 @@ def _client(address: str = "") -> httpx.AsyncClient:
 
 @contextlib.asynccontextmanager
 async def _daemon(stack: Stack) -> AsyncGenerator[None]:
-    """The real daemon beside the stack, migrated, seeded, ready and with its bells live."""
+    """Run the real daemon beside the stack: migrated, seeded, ready, and subscribed to Realtime."""
     env = {**stack.env(), **dev.daemon_env(0), "GRE_LOG_LEVEL": "warning"}
     await asyncio.to_thread(dev.migrate_and_seed, stack.postgres.dsn())
     child = await asyncio.to_thread(dev.start_daemon, dev.DAEMON, env, stack.data_dir / "daemon.env")
@@ -124,7 +124,7 @@ async def _daemon(stack: Stack) -> AsyncGenerator[None]:
 
 
 async def _play(stack: Stack, lines: Sequence[Line]) -> None:
-    """Write every line, and note when the database had it and when its bell rang."""
+    """Insert every line, and record the times of its commit and of its wake-up."""
     async with contextlib.AsyncExitStack() as exits:
         portals = {
             "player": await _portal(exits, stack, stack.user_token("player", player_id=dev.PLAYER)),
@@ -138,7 +138,7 @@ async def _play(stack: Stack, lines: Sequence[Line]) -> None:
             stored: Any = (await portals[line.who].table("gre_chat_messages").insert(row).execute()).data[0]
             line.committed = time.time()
             line.session, line.seq = stored["session_id"], stored["seq"]
-            # A bell is a hint: one that is lost costs time, and is no failure.
+            # A wake-up is a hint: a lost one costs time and is not a failure.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BELL_WITHIN):
                     while (rang := await rings.get()) < line.sent:
@@ -148,24 +148,24 @@ async def _play(stack: Stack, lines: Sequence[Line]) -> None:
 
 
 async def _portal(exits: contextlib.AsyncExitStack, stack: Stack, token: str) -> AsyncClient:
-    """Supabase's client as a portal has it: the publishable key, and its user's token."""
+    """Return Supabase's client as a portal creates it: with the publishable key and its user's token."""
     http = await exits.enter_async_context(_client())
     options = AsyncClientOptions(httpx_client=http, auto_refresh_token=False)
     client = await acreate_client(stack.url, stack.keys.anon_key, options)
     client.postgrest.auth(token)
-    # A portal has a connection open long before its user has typed the first word.
+    # A portal's connection is open before its user sends the first message.
     await client.table("gre_online_status").select("staff_id").limit(1).execute()
     return client
 
 
 def _ask_for_wakeups(stack: Stack) -> None:
-    """Have the database send a wake-up for the next line, also while the daemon looks by itself."""
+    """Let the database send a wake-up for the next line, also while the daemon polls."""
     with stack.postgres.connect() as conn:
         conn.execute("select public.gre_relay_listen_v1(%s, 'relay', 0)", (_LISTENER,))
 
 
 async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:
-    """When the private topic of the bell rang, as the daemon's own subscription hears it."""
+    """Records the times of wake-ups, received by a subscription like the daemon's."""
     rings: asyncio.Queue[float] = asyncio.Queue()
     joined = asyncio.Event()
 
@@ -186,7 +186,7 @@ async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue
 
 
 async def _collect(http: httpx.AsyncClient, lines: Sequence[Line], wait: float) -> dict[str, list[str]]:
-    """The ids that each sink accepted, in its order, once all are there or `wait` is over."""
+    """Return the ids that each sink accepted, in order, once all have arrived or after `wait` seconds."""
     deadline = time.monotonic() + wait
     while True:
         arrivals: dict[str, list[str]] = {"pusher": [], "onesignal": []}

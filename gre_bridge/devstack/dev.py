@@ -90,7 +90,7 @@ async def dev(
                 _announce(out, stack, env, env_file)
                 await stopped.wait()
                 return 0
-            # Another program on the daemon's ports would be taken for it.
+            # Another program on the daemon's ports would be mistaken for it.
             for port_of in ("GRE_HTTP_PORT", "GRE_ADMIN_PORT"):
                 with listen(int(env[port_of])):
                     pass
@@ -103,7 +103,7 @@ async def dev(
 
 def run(**options: Any) -> int:
     """`dev` in an event loop of its own, uvloop's where that is installed."""
-    # What is imported stays, and each collection of it would hold up PostgREST, Realtime and all the rest at once.
+    # Imported modules stay, and each collection of them would block PostgREST, Realtime and the sinks at once.
     gc.freeze()
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if importlib.util.find_spec("uvloop"):
@@ -115,7 +115,7 @@ def run(**options: Any) -> int:
 async def _attend(
     child: Guarded, stopped: asyncio.Event, env: dict[str, str], ready: Callable[[], None]
 ) -> int:
-    """Wait for the daemon to be ready, say so, and watch it until `stopped`."""
+    """Wait until the daemon is ready, call `ready`, and watch the daemon until `stopped`."""
     announced = False
     deadline = time.monotonic() + _READY_WITHIN
     async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
@@ -139,7 +139,7 @@ def _complain(text: str) -> None:
 
 
 async def is_ready(client: httpx.AsyncClient, env: dict[str, str]) -> bool:
-    """Whether the daemon that was started with `env` says that it is ready."""
+    """Return True if the daemon that was started with `env` reports that it is ready."""
     try:
         response = await client.get(f"{admin_url(env)}/readyz")
     except httpx.HTTPError:
@@ -162,20 +162,20 @@ def _stopped_by_signals() -> Generator[asyncio.Event]:
 
 
 def migrate_and_seed(db_url: str) -> None:
-    """Apply the migrations, and add the member of staff and the player that the printed tokens are for."""
+    """Apply the migrations, and add the member of staff and the player of the printed tokens."""
     apply_migrations(db_url)
     with psycopg.connect(db_url, autocommit=True, connect_timeout=10) as conn:
         seed(conn)
 
 
 def seed(conn: psycopg.Connection[Any]) -> None:
-    """Add staff `s1` and player 29, unless they are there."""
+    """Add staff `s1` and player 29, unless they exist."""
     for statement, values in _SEEDS:
         conn.execute(statement, values)
 
 
 def daemon_env(http_port: int | None) -> dict[str, str]:
-    """Where the daemon listens: as told, else on its usual ports, or on free ones where those are taken or 0."""
+    """Return the daemon's ports: the given ones, else the default ones; a port that is in use or 0 becomes a free one."""
     wanted = http_port if http_port is not None else int(os.environ.get("GRE_HTTP_PORT") or 5000)
     operators = 0 if http_port == 0 else int(os.environ.get("GRE_ADMIN_PORT") or 5001)
     with socket.socket() as public, socket.socket() as admin:
@@ -187,13 +187,13 @@ def daemon_env(http_port: int | None) -> dict[str, str]:
             "GRE_HTTP_PORT": str(public.getsockname()[1]),
             "GRE_ADMIN_HOST": "127.0.0.1",
             "GRE_ADMIN_PORT": str(admin.getsockname()[1]),
-            # Nobody balances load here, and Ctrl-C should end it at once.
+            # There is no load balancer, so Ctrl-C stops the daemon at once.
             "GRE_SHUTDOWN_DELAY": "0",
         }
 
 
 def _bound(probe: socket.socket, wanted: int) -> bool:
-    """Bind to this port, or to a free one; whether it was this one."""
+    """Bind to this port, or to a free one. The result says if it was this one."""
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(("127.0.0.1", wanted))
@@ -204,20 +204,20 @@ def _bound(probe: socket.socket, wanted: int) -> bool:
 
 
 def daemon_url(env: dict[str, str]) -> str:
-    """Where the daemon that is started with `env` answers."""
+    """Return the API address of the daemon that is started with `env`."""
     return f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
 
 
 def admin_url(env: dict[str, str]) -> str:
-    """Where it tells operators how it does."""
+    """Return its admin address."""
     return f"http://{env['GRE_ADMIN_HOST']}:{env['GRE_ADMIN_PORT']}"
 
 
 def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
     """Start the daemon under a guard, with `env` written to `env_file` for it."""
     write_secret(env_file, _dotenv(env))
-    # The daemon lets its environment win over the file: what the developer has exported for a real project must
-    # not reach it from here.
+    # The environment overrides the file: variables that the developer has exported for a real project must
+    # not reach the daemon.
     mine = {name: value for name, value in os.environ.items() if not name.startswith("STAFF_PORTAL_")}
     return Guarded(
         [*daemon, "--env-file", str(env_file)],
@@ -238,10 +238,10 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
         f"staff {STAFF}": stack.user_token("staff", staff_id=STAFF, expires_in=7 * 86400),
         f"admin {ADMIN}": stack.user_token("admin", staff_id=ADMIN, expires_in=7 * 86400),
     }
-    # The links stand last: what is above them scrolls away.
+    # The links are last, because the lines above scroll away.
     links = []
     if stack.try_page.daemon_url:
-        # (A fragment reaches no server and no server's log; the page takes it out of the address at once.)
+        # A fragment reaches no server and no server's log; the page removes it from the address at once.
         links += ["", "Open both, and write from one to the other:"]
         links += [
             f"  the staff console  {stack.try_page.daemon_url}/console#token={tokens[f'staff {STAFF}']}"
@@ -262,7 +262,7 @@ def _announce(out: TextIO, stack: Stack, env: dict[str, str], env_file: Path | N
 
 
 def _check_env_file(env_file: Path | None) -> None:
-    """Refuse to write over a file that is somebody's own, such as the variables of a real project."""
+    """Refuse to overwrite a file that the stack did not write, such as the variables of a real project."""
     if env_file and env_file.is_file():
         text = env_file.read_text(encoding="utf-8", errors="replace")
         if text.strip() and not text.startswith(WRITTEN):
@@ -272,7 +272,7 @@ def _check_env_file(env_file: Path | None) -> None:
 
 
 def narrator(out: TextIO) -> Callable[[str, Request], None]:
-    """Prints one line for each event that a sink took or refused, without its text."""
+    """Prints one line for each event that a sink accepted or refused, without its text."""
 
     def heard(sink: str, request: Request) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(request.at))

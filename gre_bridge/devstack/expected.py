@@ -1,4 +1,4 @@
-"""`make expected`: writes what a new project has after all migrations: sql/expected.json (see sql/catalog.sql), sql/schema.sql."""
+"""`make expected`: writes the catalog (sql/expected.json, see sql/catalog.sql) and the schema (sql/schema.sql) of a new project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = sql_file("schema.sql")
 
 
 def main() -> None:
-    """Migrate an empty project, as the role that Supabase gives, and ask."""
+    """Migrate an empty project with the role that Supabase gives, and write both files."""
     with tempfile.TemporaryDirectory(prefix="gre-bridge-expected-") as place:
         Path(place).chmod(0o755)
         with EmbeddedPostgres(data_dir=Path(place) / "data", durable=False) as server:

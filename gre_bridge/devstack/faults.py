@@ -1,4 +1,4 @@
-"""Faults on demand, and the record of what the sinks were sent: what /__stack offers to tests and people.
+"""Faults on demand, and the record of the requests that the sinks received, both controlled through /__stack.
 
 `Faults` stands before an HTTP face and misbehaves as its rules say; `Received` keeps what came in. Neither
 knows what the requests mean. The small ASGI helpers that every face uses live here too.
@@ -23,9 +23,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY = 8 * 1024 * 1024
-"""Bytes of a request's body that are read; no service behind these faces takes as much."""
+"""Bytes of a request's body that are read; no real service accepts as many."""
 KEPT_BYTES = 128 * 1024 * 1024
-"""Bytes of event data that one sink's record keeps; the oldest go first."""
+"""Bytes of event data in the record of one sink; the oldest are dropped."""
 MODES = ("status", "hang", "refuse", "lose_answer", "stall", "truncate", "garbage", "slow")
 """`lose_answer` and `stall` carry the request out; then the one hangs up, the other says nothing until the client leaves."""
 _HANG = 600.0
@@ -37,7 +37,7 @@ class BodyTooLargeError(ValueError):
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole request body; raises BodyTooLargeError, and ConnectionError when the client left."""
+    """Return the request's body. Raises BodyTooLargeError, and ConnectionError if the client disconnects."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -58,7 +58,7 @@ async def answer(
     body: bytes | str | dict[str, Any] | list[Any],
     headers: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Send a whole response: JSON for a dict or list, else text as it is."""
+    """Send a response: JSON for a dict or list, else the text as it is."""
     content = (
         body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else orjson.dumps(body)
     )
@@ -73,7 +73,7 @@ async def answer(
 
 async def sever(send: Send) -> None:
     """Close the client's connection at once, without another byte: `send` must be uvicorn's own."""
-    # ASGI has no word for this. uvicorn's `send` is a method of the object that owns the transport.
+    # ASGI has no message for this. uvicorn's `send` is a method of the object that owns the transport.
     send.__self__.transport.abort()  # type: ignore[attr-defined]
     # uvicorn must see that the client is gone before we return, or it logs that we did not answer.
     await asyncio.sleep(0.01)
@@ -81,7 +81,7 @@ async def sever(send: Send) -> None:
 
 @dataclass(slots=True)
 class Rule:
-    """One fault of an HTTP face. Times are in seconds; None for `times` and `until` means until it is cleared."""
+    """One fault of an HTTP service. Times are in seconds; None for `times` and `until` means until it is cleared."""
 
     mode: str = "status"
     status: int = 500
@@ -103,7 +103,7 @@ class Rule:
         return cls(**value, until=None if seconds is None else time.monotonic() + seconds)
 
     def over(self) -> bool:
-        """Whether the rule is used up."""
+        """Return True if the rule applies no more."""
         return self.times == 0 or (self.until is not None and time.monotonic() >= self.until)
 
 
@@ -125,7 +125,7 @@ class Faults:
         self.rules = [Rule.from_json(rule) for rule in rules]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The rules in force; `for` is what is left of it."""
+        """Return the rules in force; `for` is the remaining time."""
         out = []
         for rule in self.rules:
             if not rule.over():
@@ -135,7 +135,7 @@ class Faults:
         return out
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or misserve it."""
+        """Serve one request, with the first fault that matches it."""
         if not self.rules or scope["type"] != "http":
             return await self._app(scope, receive, send)
         body = await read_body(receive)
@@ -170,7 +170,7 @@ class Faults:
             if message["type"] == "http.response.body":
                 content = message.get("body", b"")
                 await send({**message, "body": content[: len(content) // 2], "more_body": True})
-                # Let the half reach the wire before the connection goes.
+                # Let the first half reach the client before the connection closes.
                 await asyncio.sleep(0.01)
                 await sever(send)
             else:
@@ -205,7 +205,7 @@ async def _discard(message: Message) -> None:
 
 
 async def _gone(receive: Receive, timeout: float) -> None:
-    """Wait until the client has gone, at most `timeout` seconds."""
+    """Wait until the client disconnects, at most `timeout` seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             while (await receive())["type"] != "http.disconnect":
@@ -224,7 +224,7 @@ class Request:
 
 
 class Received:
-    """What one sink was sent, in order of arrival; the oldest goes when it holds KEPT_BYTES."""
+    """The requests that one sink received, in order of arrival; beyond KEPT_BYTES the oldest are dropped."""
 
     def __init__(self, *, heard: Callable[[Request], None] | None = None) -> None:
         """`heard` is called with each request as it comes in."""
@@ -237,7 +237,7 @@ class Received:
         """Items in answers of 200 since the last clear."""
 
     def record(self, status: int, items: list[dict[str, Any]], size: int) -> None:
-        """Keep a request; `size` is its body's length in bytes. One without items counts as one empty item."""
+        """Record a request; `size` is its body's length in bytes. One without items counts as one empty item."""
         self.requests += 1
         items = items or [{}]
         request = Request(self._last + 1, time.time(), status, items, size)
@@ -251,7 +251,7 @@ class Received:
             self.heard(request)
 
     def since(self, number: int, limit: int) -> Iterator[dict[str, Any]]:
-        """Items numbered above `number`, the first `limit` of them; `data` that is JSON text is parsed."""
+        """Yield the first `limit` items with a number above `number`; `data` that is JSON text is parsed."""
         tail: list[Request] = []
         for request in reversed(self._requests):
             if request.first + len(request.items) - 1 <= number:
@@ -265,7 +265,7 @@ class Received:
                     yield {**head, **item, **({"data": _parsed(item["data"])} if "data" in item else {})}
 
     def clear(self) -> None:
-        """Forget everything but the numbers given so far."""
+        """Drop all items; the numbering continues."""
         self._requests.clear()
         self._kept = self.requests = self.accepted = 0
 

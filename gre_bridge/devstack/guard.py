@@ -1,13 +1,11 @@
-"""A small parent for a child process, so that nothing outlives the program that started it.
+"""A guard process: the parent of a command, which ends the command when the program that started it ends.
 
-`Guarded` starts this very file as a script between the starter and the command. The script holds one end
-of a pipe from the starter: a byte on it is a signal for the child, its end means that the starter is gone
-(closed it, died, was killed), and the child is then ended: `stop_signal`, after `grace` seconds
-`last_signal`, after as many again SIGKILL for its process group. Should the guard itself be killed, the
-kernel (on Linux) gives the child `last_signal`.
+`Guarded` starts this file as a script between the starter and the command. The script reads a pipe from the starter:
+a byte is a signal to forward, and end of file means that the starter closed the pipe or died. The guard then stops the
+command: `stop_signal`, after `grace` seconds `last_signal`, after `grace` seconds more SIGKILL to its process group. If
+the guard itself is killed, the kernel (on Linux) sends `last_signal` to the command.
 
-The script runs alone (`python -I -S`), so this module must import nothing but the standard library. It
-knows nothing of what it guards.
+The script runs isolated (`python -I -S`), so this module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
 
 
 class Guarded:
-    """A running command under a guard. The starter's side; safe to use from any thread."""
+    """A running command with its guard, as the starter sees it. Thread-safe."""
 
     def __init__(
         self,
@@ -49,11 +47,11 @@ class Guarded:
         output: int | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
-        """Start `command`; it gets a session of its own, and the end of file as its standard input.
+        """Start `command` in a new session, with /dev/null as its standard input.
 
-        `grace` is in seconds. `user` (uid, gid) is whom root becomes for it; `keep_access` then leaves it the
-        one capability to pass directories that are closed to that user (Linux). `output` is a file
-        descriptor for both its output streams. Raises OSError when the guard cannot be started.
+        `grace` is in seconds. `user` (uid, gid) is the user that runs the command if the starter is root; `keep_access`
+        then keeps the one capability to enter directories that are closed to that user (Linux). `output` is the file
+        descriptor for stdout and stderr. Raises OSError if the guard cannot be started.
         """
         self._grace = grace
         options = {
@@ -83,20 +81,20 @@ class Guarded:
 
     @property
     def returncode(self) -> int | None:
-        """The command's exit status, 128 + n when signal n ended it; None while it runs."""
+        """The command's exit status, 128 + n if signal n ended it; None while it runs."""
         return self._process.poll()
 
     def signal(self, signum: signal.Signals) -> None:
-        """Pass a signal on to the command; nothing happens when it has ended."""
+        """Send a signal to the command; no effect after it has ended."""
         with contextlib.suppress(OSError):
             os.write(self._pipe, bytes([signum]))
 
     def wait(self, timeout: float) -> int:
-        """Wait for the command's end, at most `timeout` seconds (raises subprocess.TimeoutExpired)."""
+        """Wait until the command ends, and return its exit status. Raises subprocess.TimeoutExpired after `timeout` seconds."""
         return self._process.wait(timeout)
 
     def close(self) -> int:
-        """End the command if it still runs (see the module), and return its exit status."""
+        """Stop the command if it runs, as the module describes, and return its exit status."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
@@ -112,8 +110,8 @@ def _become(uid: int, gid: int, keep_access: bool) -> None:
     if keep_access:
         if sys.platform != "linux":
             raise OSError("the program or its data is in a directory closed to that user")
-        # Not PR_SET_KEEPCAPS: without this bit access(2), with which PostgreSQL looks for its own programs, drops
-        # all capabilities of a real user that is not root (fs/open.c, access_override_creds).
+        # Not PR_SET_KEEPCAPS: PostgreSQL finds its programs with access(2), which without this bit drops all
+        # capabilities of a real user that is not root (fs/open.c, access_override_creds).
         if libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0):
             raise OSError(
                 "the program or its data is in a directory closed to that user, and root has no CAP_SETPCAP here to pass"
@@ -142,11 +140,11 @@ def _start(options: dict[str, Any], command: list[str]) -> subprocess.Popen[byte
             try:
                 _become(uid, gid, options["keep_access"])
             except OSError as error:
-                # Popen would only say that something went wrong here.
+                # Popen would not report the reason.
                 os.write(2, f"cannot become user {uid}: {error}\n".encode())
                 os._exit(126)
         if sys.platform == "linux":
-            # After the change of user, which clears it.
+            # After the change of user, which clears this setting.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, options["stages"][1], 0, 0, 0)
             if os.getppid() != guard:
                 os._exit(1)
@@ -178,14 +176,14 @@ def _guard(options: dict[str, Any], command: list[str]) -> int:
     stages, watched = list(options["stages"]), [0, wake_in]
     deadline = math.inf
     while child.poll() is None:
-        patience = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select(watched, [], [], patience)
+        timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+        ready, _, _ = select.select(watched, [], [], timeout)
         ending = bool(wake_in in ready and ends.intersection(os.read(wake_in, 64)))
         if 0 in ready:
-            asked = os.read(0, 64)
-            for number in asked:
+            signals = os.read(0, 64)
+            for number in signals:
                 _end(child, number)
-            if not asked:
+            if not signals:
                 watched.remove(0)
                 ending = True
         if time.monotonic() >= deadline or (ending and deadline == math.inf):
@@ -198,6 +196,6 @@ if __name__ == "__main__":
     try:
         sys.exit(_guard(json.loads(sys.argv[1]), sys.argv[2:]))
     except (OSError, subprocess.SubprocessError) as error:
-        # A child that could not be started: the reason goes where its own output would have gone.
+        # The command could not be started: the reason goes to its output.
         sys.stderr.write(f"cannot run {sys.argv[2]}: {error}\n")
         sys.exit(127)

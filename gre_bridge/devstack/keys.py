@@ -1,4 +1,4 @@
-"""The secrets of a data directory: made once, kept in it, readable by their owner only.
+"""The secrets of a data directory: created once, stored in it, readable by their owner only.
 
 They look like the real services' keys, so that programs which check the looks accept them. Nothing here logs.
 """
@@ -59,7 +59,7 @@ class Keys:
 
     @classmethod
     def of(cls, data_dir: Path) -> Keys:
-        """The keys kept in a data directory, made on first use. Raises ConfigurationError."""
+        """Return the keys stored in a data directory, created on first use. Raises ConfigurationError."""
         path = data_dir / "keys.json"
         try:
             if path.exists():
@@ -73,7 +73,7 @@ class Keys:
 
     @classmethod
     def existing(cls, data_dir: Path) -> Keys:
-        """The keys of a stack that has been started before. Raises ConfigurationError."""
+        """Return the keys of a stack that was started before. Raises ConfigurationError."""
         if not (data_dir / "keys.json").is_file():
             raise ConfigurationError(
                 f"--data-dir: no embedded stack has run in {data_dir}: start `gre-bridge dev` first"
@@ -120,7 +120,7 @@ class Keys:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read, atomically."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

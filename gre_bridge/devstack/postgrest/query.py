@@ -1,90 +1,17 @@
-"""The query string of a request as values: select, filters, order and limits.
+"""Parses the query string of a request: select, filters, order and limits.
 
-PostgREST's little languages, parsed and nothing else: this room knows no SQL, no table and no database.
-What does not parse is PGRST100; what parses but the stack leaves out is 501.
+This module contains no SQL and uses no table or database. A syntax error is PGRST100; valid syntax that the stack does
+not support is 501.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl
 
 from gre_bridge.devstack.postgrest.errors import ServerError, bad_range, bad_request, left_out
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column, with arrows into its JSON: `path` holds pairs of `->` or `->>` and a key."""
-
-    name: str
-    path: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One item of select=."""
-
-    column: Column
-    alias: str | None
-    cast: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """`column=not.op(any).value`; the value of `in` is already the text of an array."""
-
-    column: Column
-    negated: bool
-    operator: str
-    quantifier: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """`and=(..)`, `or=(..)` and their negations."""
-
-    negated: bool
-    operator: str
-    members: tuple[Filter | Group, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One term of order=; `direction` and `nulls` are SQL words or empty."""
-
-    column: Column
-    direction: str
-    nulls: str
-
-
-@dataclass(slots=True)
-class Node:
-    """What is asked of one table: the root, or a table embedded in another."""
-
-    name: str = ""
-    alias: str = ""
-    hint: str | None = None
-    inner: bool = False
-    items: list[Item] = field(default_factory=list)
-    embeds: list[Node] = field(default_factory=list)
-    where: list[Filter | Group] = field(default_factory=list)
-    order: list[Order] = field(default_factory=list)
-    limit: int | None = None
-    offset: int = 0
-
-
-@dataclass(slots=True)
-class Query:
-    """A whole query string; `arguments` are those of a function called by GET."""
-
-    root: Node
-    columns: list[str] | None = None
-    on_conflict: list[str] | None = None
-    arguments: list[tuple[str, str]] = field(default_factory=list)
-
+from gre_bridge.devstack.postgrest.query_tree import Column, Filter, Group, Item, Node, Order, Query
 
 OPERATORS: Final = {
     "eq": "=", "gte": ">=", "gt": ">", "lte": "<=", "lt": "<", "neq": "<>", "like": "LIKE", "ilike": "ILIKE",

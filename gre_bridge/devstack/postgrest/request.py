@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gre_bridge.devstack.postgrest.errors import ServerError, bad_range, bad_request, left_out
 from gre_bridge.devstack.postgrest.json import read
-from gre_bridge.devstack.postgrest.query import Node
+from gre_bridge.devstack.postgrest.query_tree import Node
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

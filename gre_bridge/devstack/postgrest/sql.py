@@ -13,7 +13,8 @@ from typing import Final
 
 from gre_bridge.devstack.postgrest.catalog import Catalog, Routine, Table
 from gre_bridge.devstack.postgrest.errors import left_out
-from gre_bridge.devstack.postgrest.query import IS, OPERATORS, Column, Filter, Group, Item, Node
+from gre_bridge.devstack.postgrest.query import IS, OPERATORS
+from gre_bridge.devstack.postgrest.query_tree import Column, Filter, Group, Item, Node
 
 _GUCS: Final = "nullif(current_setting('response.headers', true), ''), nullif(current_setting('response.status', true), '')"
 _INSERTED: Final = "nullif(current_setting('pgrst.inserted', true), '')::int"

@@ -9,7 +9,7 @@ import orjson
 from gre_bridge.devstack.postgrest.catalog import Catalog, Table
 from gre_bridge.devstack.postgrest.database import Row
 from gre_bridge.devstack.postgrest.errors import ServerError, bad_request, left_out
-from gre_bridge.devstack.postgrest.query import Filter, Query
+from gre_bridge.devstack.postgrest.query_tree import Filter, Query
 from gre_bridge.devstack.postgrest.request import Answer, Request, content_range
 from gre_bridge.devstack.postgrest.sql import Statement
 

@@ -1,8 +1,8 @@
-"""Realtime as the portals and the feed see it: /realtime/v1/websocket and /realtime/v1/api/broadcast.
+"""Realtime as its clients see it: /realtime/v1/websocket and /realtime/v1/api/broadcast.
 
-An ASGI application in front of a PostgreSQL with sql/realtime.sql. Here are the handshake, broadcasts and who
-may have them; sockets, changes and the WAL are in the neighbours. Behaves as Realtime 2.122.0 was measured
-to, losses included: nothing is kept for a client that is away.
+An ASGI application in front of a PostgreSQL with sql/realtime.sql. This module has the handshake, broadcasts and their
+authorization; sockets, changes and the WAL are in the modules beside it. It behaves as Realtime 2.122.0 was measured
+to, losses included: nothing is stored for a client that is not connected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import parse_qs, unquote
 
@@ -23,50 +22,13 @@ import psycopg
 
 from gre_bridge.devstack.faults import Receive, Scope, Send, answer, read_body
 from gre_bridge.devstack.realtime.changes import route
+from gre_bridge.devstack.realtime.faults import RealtimeFaults
 from gre_bridge.devstack.realtime.frames import Json, TokenError, refusal, verify
 from gre_bridge.devstack.realtime.limits import TICK, Limits, Tenant
 from gre_bridge.devstack.realtime.socket import Channel, Socket
 from gre_bridge.devstack.realtime.wal import Change, Connection, WalPoller
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class RealtimeFaults:
-    """Misbehaviour on demand; probabilities are 0 to 1, `system_delay` is in seconds from join to "Subscribed"."""
-
-    refuse: bool = False
-    accept_then_close: bool = False
-    mute: bool = False
-    deaf: bool = False
-    ignore_joins: bool = False
-    system_delay: float | None = None
-    drop_changes: float = 0.0
-    drop_broadcasts: float = 0.0
-    max_events_per_second: float | None = None
-    """In place of the tenant's limit."""
-
-    def __post_init__(self) -> None:
-        # No field: what can be set and shown is the flags alone.
-        self.sockets: set[Socket] = set()
-
-    def close_all(self, code: int) -> None:
-        """Close every socket with this code; 1006 cuts it without a word."""
-        for socket in list(self.sockets):
-            socket.close(code)
-
-    def phx_close_all(self) -> None:
-        """Close every channel; the sockets stay open."""
-        for channel in self._channels():
-            channel.close()
-
-    def system_error_all(self, message: str) -> None:
-        """Send every channel a `system` message of status error; it stays joined."""
-        for channel in self._channels():
-            channel.system("error", message, "system")
-
-    def _channels(self) -> list[Channel]:
-        return [channel for socket in self.sockets for channel in socket.channels.values()]
 
 
 class Realtime:
