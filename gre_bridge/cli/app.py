@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints. No logic of its own.
+"""The command line: parses options, calls other packages, prints results. It has no logic of its own.
 
 Exit status: 0 good, 1 a problem was found, 2 usage or configuration error.
 """
@@ -50,8 +50,8 @@ def _settings(env_file: Path | None) -> Settings:
 
 
 @contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """For large imports: all that they make stays, and to look for garbage in it takes a sixth of a start."""
+def _gc_disabled() -> Iterator[None]:
+    """Disable garbage collection for large imports: they create no garbage, and the search takes a sixth of the start-up."""
     gc.disable()
     try:
         yield
@@ -59,9 +59,9 @@ def _nothing_collected() -> Iterator[None]:
         gc.enable()
 
 
-def _print(what: Json | list[str]) -> None:
-    """Print lines as they are, anything else as JSON."""
-    typer.echo("\n".join(what) if isinstance(what, list) else json.dumps(what, indent=2))
+def _print(output: Json | list[str]) -> None:
+    """Print lines as they are, an object as JSON."""
+    typer.echo("\n".join(output) if isinstance(output, list) else json.dumps(output, indent=2))
 
 
 def _version(value: bool) -> None:
@@ -82,14 +82,12 @@ def common(
 @app.command()
 def run(
     env_file: EnvFile = None,
-    no_api: Annotated[bool, typer.Option("--no-api", help="Relay only, in this process.")] = False,
-    no_relay: Annotated[
-        bool, typer.Option("--no-relay", help="Serve the API only, in this process.")
-    ] = False,
+    no_api: Annotated[bool, typer.Option("--no-api", help="Run the relay only, in this process.")] = False,
+    no_relay: Annotated[bool, typer.Option("--no-relay", help="Run the API only, in this process.")] = False,
 ) -> None:
-    """Run the daemon: the relay and the API, each in a process of its own, and the operator's endpoints."""
+    """Run the daemon: the relay and the API in separate processes, and the admin port."""
     settings = _settings(env_file)
-    with _nothing_collected():
+    with _gc_disabled():
         from gre_bridge.daemon.run import run as run_daemon  # noqa: PLC0415 - other commands start faster without it
 
     status = 0
@@ -109,14 +107,14 @@ def migrate(
     env_file: EnvFile = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show what would be done, try it and take it back; change nothing."),
+        typer.Option("--dry-run", help="List the changes, try them and roll back."),
     ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Show which migrations are applied.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="List the migrations and their state.")] = False,
     record: Annotated[
         bool,
         typer.Option(
             "--record",
-            help="Check that the schema is what the files make, and enter them in the ledger without applying them.",
+            help="Record the migrations as applied, without applying them, if the schema matches them.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -146,16 +144,16 @@ def doctor(
     env_file: EnvFile = None,
     live: Annotated[
         bool,
-        typer.Option("--live", help="Also send one marked message through everything; staff will see it."),
+        typer.Option("--live", help="Also send a test message through the whole system. Staff see it."),
     ] = False,
     player: Annotated[
         int | None,
-        typer.Option(min=1, help="The player that --live sends as and then erases: nobody's number."),
+        typer.Option(min=1, help="The sender of the test message, erased afterwards: an unused player id."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check everything the daemon depends on, and say what mends what is wrong. Exit status 1 when something fails."""
-    with _nothing_collected():
+    """Check every service on which the daemon depends, and name a fix for each problem. Exit status 1 if a check fails."""
+    with _gc_disabled():
         from gre_bridge import doctor as checks  # noqa: PLC0415 - other commands start faster without it
 
     raise typer.Exit(checks.run(env_file, live=live, player=player or checks.PLAYER, as_json=as_json))
@@ -167,9 +165,9 @@ app.add_typer(dev_app, name="dev")
 
 @contextlib.contextmanager
 def _embedded() -> Iterator[None]:
-    """For imports of the embedded stack, which is an optional extra."""
+    """Turn a failed import of the embedded stack, an optional extra, into one clear line."""
     try:
-        with _nothing_collected():
+        with _gc_disabled():
             yield
     except ImportError as error:
         needs = f"the embedded stack needs `pip install '.[dev]'` in a checkout of gre-bridge ({error.name} is missing)"
@@ -182,9 +180,9 @@ def dev(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port of the stack; 0 takes a free one.")
     ] = 54321,
-    data_dir: Annotated[Path, typer.Option(help="Where its database and keys live.")] = Path(".gre-dev"),
+    data_dir: Annotated[Path, typer.Option(help="Directory of its database and keys.")] = Path(".gre-dev"),
     write_env: Annotated[
-        Path | None, typer.Option("--write-env", help="Write every variable to this dotenv file when ready.")
+        Path | None, typer.Option("--write-env", help="Write all variables to this dotenv file when ready.")
     ] = None,
     http_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port of the daemon (default GRE_HTTP_PORT or 5000).")
@@ -193,7 +191,7 @@ def dev(
         bool, typer.Option("--no-worker", help="Start the stack without the daemon.")
     ] = False,
 ) -> None:
-    """Run the embedded stack (a stand-in for Supabase, Pusher and OneSignal) and the daemon beside it."""
+    """Run the embedded stack (a stand-in for Supabase, Pusher and OneSignal) and the daemon."""
     if context.invoked_subcommand:
         return
     with _embedded():
@@ -210,8 +208,10 @@ def dev(
 @dev_app.command()
 def token(
     person: Annotated[str, typer.Argument(metavar="player:ID|staff:ID|admin:ID")],
-    expires: Annotated[float, typer.Option(min=1, help="Seconds for which it is valid.")] = 7 * 86400.0,
-    data_dir: Annotated[Path, typer.Option(help="The embedded stack's.")] = Path(".gre-dev"),
+    expires: Annotated[float, typer.Option(min=1, help="Lifetime of the token in seconds.")] = 7 * 86400.0,
+    data_dir: Annotated[Path, typer.Option(help="Directory of the stack's database and keys.")] = Path(
+        ".gre-dev"
+    ),
 ) -> None:
     """Print a user's token for the embedded stack."""
     with _embedded():

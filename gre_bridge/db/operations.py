@@ -1,7 +1,6 @@
-"""What operators ask of the outbox, typed: status, dead letters, replay, reconciliation, expiry, pruning.
+"""The operator's client of the database: status, dead letters, replay, reconciliation, expiry, pruning.
 
-The third part of the one room that knows the names of functions (`store` is the worker's, `portal` the
-callers'). Long work goes page by page, so that no statement runs long and a stop loses nothing.
+Long operations go page by page, so that each statement is short and an interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from gre_bridge.db.types import Json
 from gre_bridge.errors import TransientError
 
 PAGE = 500
-LOCKED = ("55P03", "40P01")
-"""What a page says that met another's locks: nothing was done, and it may be asked again at once."""
-PATIENCE = 30.0
-"""Seconds for which a page is asked again."""
+LOCK_ERRORS = ("55P03", "40P01")
+"""SQLSTATEs of a page that found locked rows: it changed nothing and can be repeated at once."""
+LOCK_TIMEOUT = 30.0
+"""Seconds for which such a page is repeated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadFilter:
-    """Which dead letters: all that match every part that is given.
+    """Selects the dead letters that match every field that is not None.
 
     `older_than` is in seconds since they died; `before` is a time of the database (ISO 8601): those that died before it.
     """
@@ -40,7 +39,7 @@ class DeadFilter:
     before: str | None = None
 
     def arguments(self) -> Json:
-        """As `gre_relay_dead` takes them."""
+        """Return the arguments of `gre_relay_dead`."""
         return {
             "p_sink": self.sink,
             "p_session": self.session,
@@ -56,24 +55,24 @@ def _interval(seconds: float) -> str:
 
 
 def _after(time: str) -> str:
-    """Return the first moment that is certainly later than `time`, which the database has cut to milliseconds."""
+    """Return a time that is later than `time`, which the database has truncated to milliseconds."""
     return (datetime.fromisoformat(time) + timedelta(milliseconds=1)).isoformat()
 
 
 def _locked(error: BaseException) -> bool:
-    return isinstance(error, TransientError) and error.code in LOCKED
+    return isinstance(error, TransientError) and error.code in LOCK_ERRORS
 
 
 class OperatorDatabase:
-    """The outbox as those see it who run it. Every method may raise a BridgeError."""
+    """The outbox, for operators. Every method may raise a BridgeError."""
 
     def __init__(self, rest: PostgrestClient) -> None:
-        """Call through `rest`, which `aclose` closes."""
+        """Use `rest`, which `aclose` closes."""
         self._rest = rest
 
     @classmethod
     async def open(cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 60.0) -> Self:
-        """The project at `url` with its service key and anon key; `timeout` (seconds) bounds each call."""
+        """Return the project at `url`, called with its service key. `timeout` in seconds bounds each call."""
         return cls(
             await PostgrestClient.open(url=url, key=key, apikey=apikey, timeout=timeout, connections=2)
         )
@@ -94,7 +93,7 @@ class OperatorDatabase:
         return await AsyncRetrying(
             retry=retry_if_exception(_locked),
             wait=wait_random_exponential(0.05, max=1),
-            stop=stop_after_delay(PATIENCE),
+            stop=stop_after_delay(LOCK_TIMEOUT),
             reraise=True,
         )(self._once, function, arguments, shape)
 
@@ -108,26 +107,26 @@ class OperatorDatabase:
         return answer
 
     async def status(self, *, blocked: int = 10) -> Json:
-        """What waits and why: {"now", "sinks", "blocked" (at most so many lanes), "workers"}."""
+        """Return {"now", "sinks", "blocked", "workers"}; `blocked` is the most blocked lanes to return."""
         status: Json = await self._call("gre_relay_status", {"p_blocked": blocked}, dict)
         return status
 
     async def dead(self, which: DeadFilter, *, limit: int = 100) -> list[Json]:
-        """List dead letters, newest first. They hold ids, never text."""
-        letters: list[Json] = await self._call(
+        """Return dead letters, newest first. They hold ids, never text."""
+        deliveries: list[Json] = await self._call(
             "gre_relay_dead", {**which.arguments(), "p_limit": limit}, list
         )
-        return letters
+        return deliveries
 
     async def resolve(self, which: DeadFilter, *, drop: bool = False) -> AsyncIterator[int]:
-        """Send all matching dead letters again, or drop them; yields how many each page had.
+        """Retry all matching dead letters, or drop them. Yields the number of deliveries of each page.
 
-        One that dies again meanwhile is left as it is.
+        A delivery that dies again meanwhile is not retried twice.
         """
-        while letters := await self.dead(which, limit=PAGE):
+        while deliveries := await self.dead(which, limit=PAGE):
             if which.before is None:
-                which = replace(which, before=_after(letters[0]["died_at"]))
-            ids = [letter["id"] for letter in letters]
+                which = replace(which, before=_after(deliveries[0]["died_at"]))
+            ids = [delivery["id"] for delivery in deliveries]
             done: int = await self._call("gre_relay_retry", {"p_ids": ids, "p_drop": drop}, int)
             if not done:
                 return
@@ -142,9 +141,9 @@ class OperatorDatabase:
         sink: str | None = None,
         dry_run: bool = False,
     ) -> AsyncIterator[int]:
-        """Announce again what went already, each marked as replayed; yields how many messages each page had.
+        """Enqueue past messages again, marked as replayed. Yields the number of messages of each page.
 
-        `since` and `until` are times that PostgreSQL reads.
+        `since` and `until` are ISO 8601.
         """
         arguments = {
             "p_since": since, "p_until": until, "p_session": session, "p_sink": sink,
@@ -154,7 +153,7 @@ class OperatorDatabase:
             yield page["messages"]
 
     async def reconcile(self, *, dry_run: bool = False) -> AsyncIterator[Json]:
-        """Compare messages with deliveries and repair: yields {"checked", "missing": {sink: n}, "lanes"} a page."""
+        """Enqueue messages that have no deliveries. Yields {"checked", "missing": {sink: count}, "lanes"} for each page."""
         async for page in self._pages("gre_relay_reconcile", {"p_dry_run": dry_run, "p_limit": 1000}):
             yield page
 
@@ -170,7 +169,7 @@ class OperatorDatabase:
     async def expire(
         self, *, before: str, sink: str | None = None, dry_run: bool = False
     ) -> AsyncIterator[int]:
-        """Give up what waits and is older; yields how many each page had."""
+        """Expire pending deliveries created before a time (ISO 8601). Yields the number of deliveries of each page."""
         arguments = {"p_before": before, "p_sink": sink, "p_dry_run": dry_run, "p_limit": 1000}
         while count := await self._call("gre_relay_expire", arguments, int):
             yield count
@@ -178,9 +177,9 @@ class OperatorDatabase:
                 return
 
     async def prune(self, *, keep: float, retention: float | None = None) -> AsyncIterator[Json]:
-        """Delete what was settled more than `keep` seconds ago; yields what each page deleted.
+        """Delete deliveries settled more than `keep` seconds ago. Yields the counts of each page.
 
-        With `retention` (seconds) also closed sessions whose last message is older, with their messages.
+        With `retention` (seconds) also deletes closed sessions whose last message is older, with their messages.
         """
         arguments = {
             "p_keep": _interval(keep),

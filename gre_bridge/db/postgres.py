@@ -1,7 +1,7 @@
-"""A direct connection to PostgreSQL for the operator's commands: opened, and its errors in words.
+"""Opens a direct connection to PostgreSQL for the operator's commands, and translates its errors.
 
-No message quotes the address of the database, nor a part of it: an address whose password holds an unencoded `@`
-is taken apart at the wrong place, and what is then called host or user is the password.
+No error quotes the address of the database or a part of it: in an address whose password contains an unencoded `@`,
+libpq takes a part of the password for the host or the user.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _WRONG = re.compile(
 
 @contextmanager
 def connected(db_url: str, *, application: str, seconds: int = 10) -> Iterator[psycopg.Connection]:
-    """A connection in autocommit mode, also through a transaction pooler.
+    """Open a connection in autocommit mode; it also works through a transaction pooler.
 
     Raises ConfigurationError for a wrong address or credentials, TransientError when a later attempt may succeed.
-    What the block raises of psycopg becomes one of ours, by `explained`.
+    A psycopg.Error raised in the block becomes a BridgeError (`explain_pg`). `seconds` bounds the connection attempt.
     """
     if problem := db_url_problem(db_url):
         raise ConfigurationError(f"SUPABASE_DB_URL: {problem}")
@@ -53,22 +53,20 @@ def connected(db_url: str, *, application: str, seconds: int = 10) -> Iterator[p
         raise ConfigurationError("SUPABASE_DB_URL is not a PostgreSQL address") from None
     except psycopg.OperationalError as error:
         text = str(error).strip()
-        if text.startswith(
-            ("invalid", "missing")
-        ):  # libpq quotes the part of an address that it does not understand
+        if text.startswith(("invalid", "missing")):  # libpq quotes the part that it cannot parse
             raise ConfigurationError("SUPABASE_DB_URL is not a PostgreSQL address") from None
-        reason = cause(text, db_url)
+        reason = connect_error(text, db_url)
         kind = ConfigurationError if _WRONG.search(reason) else TransientError
         raise kind(f"cannot connect to the database: {reason}") from None
     try:
         with connection:
             yield connection
     except psycopg.Error as error:
-        raise explained("the database", error) from None
+        raise explain_pg("the database", error) from None
 
 
-def cause(text: str, db_url: str) -> str:
-    """Why a connection failed: the server's own answer if there is one, else libpq's first reason, without the address."""
+def connect_error(text: str, db_url: str) -> str:
+    """Return the reason of a failed connection without the address: the server's error, else libpq's first one."""
     lines = [_PREFIX.sub("", line.strip()) for line in text.splitlines()]
     lines = [line for line in lines if line and not _NOISE.match(line)] or ["no reason was given"]
     line = next((line for line in lines if "FATAL:" in line), lines[0])
@@ -80,14 +78,16 @@ def cause(text: str, db_url: str) -> str:
     return re.sub(r"\s+", " ", line)
 
 
-def explained(what: str, error: psycopg.Error) -> BridgeError:
-    """The same error as one of ours; `what` is the beginning of its line."""
+def explain_pg(context: str, error: psycopg.Error) -> BridgeError:
+    """Translate an error of PostgreSQL. `context` begins its line."""
     text, code = error.diag.message_primary or type(error).__name__, error.sqlstate or ""
     if code == CANNOT_ADOPT:
         return ConfigurationError(text, code=code)
     if isinstance(error, pg.InsufficientPrivilege):
-        return ConfigurationError(f"{what}: the role of SUPABASE_DB_URL may not do this: {text}", code=code)
-    # Of class 55 (an object in the wrong state) only a lock is over after a while.
+        return ConfigurationError(
+            f"{context}: the role of SUPABASE_DB_URL may not do this: {text}", code=code
+        )
+    # Of class 55 (object not in prerequisite state), only 55P03 (lock not available) is transient.
     if isinstance(error, psycopg.OperationalError) and (not code.startswith("55") or code == "55P03"):
-        return TransientError(f"{what}: {text}", code=code)
-    return PermanentError(f"{what}: {text}", code=code)
+        return TransientError(f"{context}: {text}", code=code)
+    return PermanentError(f"{context}: {text}", code=code)

@@ -1,6 +1,6 @@
-"""The migration files that this release ships, and what is said about them.
+"""The migration files of this release, and reports about them as values.
 
-Pure: reads files and builds values, and never opens a connection; `gre_bridge.migrations.runner` does.
+This module reads files and never connects to a database; `gre_bridge.migrations.runner` does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLACED = frozenset(
         "20261122170000",
     ]
 )
-"""Versions of the files before 0.1.0, which no later file continues."""
+"""Versions of the files before 0.1.0, which this release replaces."""
 
 _FILE = re.compile(r"^(\d+)_(.+)\.sql$")
 _TOKEN = re.compile(
@@ -48,7 +48,7 @@ class Migration:
 
     @property
     def statements(self) -> list[str]:
-        """The file's statements, without their semicolons: what the Supabase CLI keeps in its ledger."""
+        """The statements without semicolons, as the Supabase CLI records them in its ledger."""
         parts = [""]
         for token in _TOKEN.finditer(self.sql):
             if token.group() == ";":
@@ -58,13 +58,13 @@ class Migration:
         return [part.strip() for part in parts if part.strip()]
 
     def matches(self, statements: list[str] | None) -> bool:
-        """Whether the ledger's statements are this file's; spacing and semicolons do not count."""
+        """Return True if the ledger's statements equal this file's; white space and semicolons are ignored."""
         return statements is None or _bare("".join(statements)) == _bare(self.sql)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One migration and where it stands."""
+    """One migration and its state."""
 
     version: str
     name: str
@@ -73,44 +73,42 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Status:
-    """What `migrate --status` reports. `installed`: the functions of gre-bridge are there, whatever is recorded."""
+    """The report of `migrate --status`. `installed`: the database has gre-bridge's functions, recorded or not."""
 
     entries: list[Entry]
     installed: bool = False
 
     @property
     def good(self) -> bool:
-        """False when something is pending or drifted."""
+        """True if no migration is pending or drifted."""
         return all(entry.state == "applied" for entry in self.entries)
 
     @property
     def applied(self) -> bool:
-        """Whether nothing is pending; what is applied may be drifted."""
+        """True if no migration is pending; an applied one may be drifted."""
         return all(entry.state != "pending" for entry in self.entries)
 
     def lines(self) -> list[str]:
-        """For people: one line each."""
-        note = {"drifted": "  (applied with other text than this release ships)"}
+        """Return the report as lines for people."""
+        note = {"drifted": "  (applied with a text that differs from this release's)"}
         lines = [f"{e.version}  {e.state:8}  {e.name}{note.get(e.state, '')}" for e in self.entries]
         if self.unrecorded:
-            lines.append(
-                "installed, but nothing is recorded: gre-bridge migrate --record checks it and records it"
-            )
+            lines.append("installed, but not recorded: gre-bridge migrate --record checks and records it")
         return lines
 
     @property
     def unrecorded(self) -> bool:
-        """Whether the schema came by other means than the ledger says: a restored dump, a ledger that was repaired."""
+        """True if the schema exists but no migration is recorded: a restored dump, or a repaired ledger."""
         return self.installed and all(entry.state == "pending" for entry in self.entries)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the report as JSON values."""
         return {"good": self.good, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """Something on an adopted table that goes or changes: a policy, a grant, a view or a column."""
+    """A policy, grant, view or column of an adopted table that is dropped or changed."""
 
     kind: str
     relation: str
@@ -120,7 +118,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What `migrate --dry-run` reports."""
+    """The report of `migrate --dry-run`."""
 
     pending: list[str]
     blockers: list[str] = field(default_factory=list)
@@ -130,11 +128,11 @@ class Plan:
 
     @property
     def good(self) -> bool:
-        """False when something blocks the adoption."""
+        """True if nothing blocks the adoption."""
         return not self.blockers
 
     def lines(self) -> list[str]:
-        """For people: one line each."""
+        """Return the report as lines for people."""
         verbs = {"policy": "drops policy", "grant": "revokes from"}
         return [
             *(f"cannot adopt: {blocker}" for blocker in self.blockers),
@@ -145,12 +143,12 @@ class Plan:
         ] or ["nothing to do"]
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the report as JSON values."""
         return {"good": self.good, **asdict(self)}
 
 
 def shipped(directory: Path | None = None) -> list[Migration]:
-    """The migrations that this release ships, in order; `directory` is another `sql/migrations`."""
+    """Return the migrations of this release in order; `directory` replaces `sql/migrations`."""
     files = [
         (path, _FILE.match(path.name)) for path in sorted((directory or sql_file("migrations")).glob("*.sql"))
     ]

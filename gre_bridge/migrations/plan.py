@@ -1,7 +1,7 @@
-"""`gre-bridge migrate --dry-run`: lists what the migrations would change, then tries them all and takes everything back.
+"""`gre-bridge migrate --dry-run`: lists the changes of the migrations, then applies them and rolls back.
 
-The lists are read in a read-only transaction. The trial is the real thing in a transaction that is rolled back, so it
-locks the chat's tables for as long as the migration itself would; it asks for the locks as the migration does.
+The lists are read in a read-only transaction. The trial applies the migrations in a transaction that is rolled back, so
+it locks the chat's tables as long as the migration itself; it acquires the locks in the same way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.migrations.files import Change, Migration, Plan, shipped
 from gre_bridge.migrations.runner import (
     APPLICATION,
-    PATIENCE,
+    LOCK_TIMEOUT,
     Progress,
     apply_pending,
+    forward_notices,
     read_ledger,
     refuse_replaced,
-    tell_notices,
-    with_locks,
+    retry_locks,
 )
 
 _COLUMN = re.compile(
@@ -37,10 +37,10 @@ def plan(
     db_url: str,
     *,
     on_progress: Progress | None = None,
-    patience: float = PATIENCE,
+    lock_timeout: float = LOCK_TIMEOUT,
     directory: Path | None = None,
 ) -> Plan:
-    """What `migrate` would do, and whether it would succeed. Changes nothing; raises as `migrate` does."""
+    """Return the changes and blockers of `migrate`. Changes nothing; raises as `migrate` does."""
     with connected(db_url, application=f"{APPLICATION} --dry-run") as connection:
         files = shipped(directory)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -52,9 +52,9 @@ def plan(
         if found.pending and not found.blockers:
             if on_progress:
                 on_progress(
-                    "trying all of it in a transaction that is rolled back; portals' writes to the chat's tables wait meanwhile"
+                    "trying the migrations in a transaction that is rolled back; writes to the chat's tables wait meanwhile"
                 )
-            _try(connection, files, found, on_progress or _silent, patience)
+            _try(connection, files, found, on_progress or _ignore, lock_timeout)
     return found
 
 
@@ -78,10 +78,10 @@ def _lists(connection: psycopg.Connection, files: list[Migration]) -> Plan:
 
 
 def _try(
-    connection: psycopg.Connection, files: list[Migration], found: Plan, say: Progress, patience: float
+    connection: psycopg.Connection, files: list[Migration], found: Plan, report: Progress, lock_timeout: float
 ) -> None:
     notes: list[str] = []
-    tell_notices(connection, notes.append)
+    forward_notices(connection, notes.append)
 
     def work() -> None:
         notes.clear()
@@ -89,7 +89,7 @@ def _try(
             apply_pending(connection, files, wait=0)
 
     try:
-        with_locks(work, patience=patience, say=say)
+        retry_locks(work, lock_timeout=lock_timeout, report=report)
     except TransientError:
         raise
     except BridgeError as error:
@@ -111,7 +111,7 @@ def _blockers(connection: psycopg.Connection, pending: list[Migration]) -> list[
 
 
 def _columns(connection: psycopg.Connection) -> list[Change]:
-    """Columns that existing tables get, and columns whose type changes."""
+    """Return the columns that are added to existing tables or change their type."""
     present: dict[str, dict[str, str]] = {}
     for relation, name, type_ in connection.execute(
         "select c.relname, a.attname, format_type(a.atttypid, null) from pg_class c join pg_attribute a on a.attrelid = c.oid"
@@ -143,5 +143,5 @@ def _closes(connection: psycopg.Connection) -> list[str]:
     return [f"{session} of player {player}" for session, player in rows]
 
 
-def _silent(_line: str) -> None:
+def _ignore(_line: str) -> None:
     pass

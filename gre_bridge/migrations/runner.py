@@ -1,9 +1,9 @@
-"""Applies the SQL migrations, records those that came by other means, and says where each stands.
+"""Applies the SQL migrations, records those that were applied by other means, and reports the state of each.
 
-The ledger is the Supabase CLI's (`supabase_migrations.schema_migrations`, as its `pkg/migration` creates
-and fills it), so `gre-bridge migrate` and `supabase db push` see each other's work. This room talks to
-PostgreSQL directly, never through PostgREST, and holds no SQL of the schema: that is in `sql/`. It must
-not print; it returns values with `lines()` and calls `on_progress` with one line for each step.
+The ledger is the Supabase CLI's (`supabase_migrations.schema_migrations`, as its `pkg/migration` creates and fills
+it), so `gre-bridge migrate` and `supabase db push` recognise each other's work. This module connects to PostgreSQL
+directly, and contains no SQL of the schema: that is in `sql/`. It does not print: functions return values with
+`lines()`, and call `on_progress` with one line for each step.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from tenacity import (
 )
 
 from gre_bridge.db.catalog import differences, expected_catalog, read_catalog
-from gre_bridge.db.postgres import connected, explained
+from gre_bridge.db.postgres import connected, explain_pg
 from gre_bridge.errors import ConfigurationError, TransientError
 from gre_bridge.migrations.files import REPLACED, Entry, Migration, State, Status, shipped
 
 T = TypeVar("T")
 Progress = Callable[[str], None]
 
-PATIENCE = 60.0
-"""Seconds for which locks that others hold are asked for, again and again."""
+LOCK_TIMEOUT = 60.0
+"""Seconds for which `migrate` retries while other transactions hold locks that it needs."""
 APPLICATION = "gre-bridge migrate"
 
 _LOCK_KEY = 0x6772655F62726467
-_OURS = "gre-bridge: "
+_PREFIX = "gre-bridge: "
+"""Prefix of the notices and errors that the migrations raise for people."""
 
 
 def migrate(
@@ -44,61 +45,64 @@ def migrate(
     *,
     on_progress: Progress | None = None,
     wait: float = 60.0,
-    patience: float = PATIENCE,
+    lock_timeout: float = LOCK_TIMEOUT,
     directory: Path | None = None,
 ) -> list[str]:
-    """Applies all that is pending, together with its ledger rows, in one transaction: all of it or nothing.
+    """Apply all pending migrations and their ledger rows in one transaction.
 
-    Returns the versions applied. `wait` bounds, in seconds, the wait for another migration to finish,
-    `patience` the wait for locks. PostgREST is told to read the schema again, whatever was applied.
-    Raises ConfigurationError when the project cannot be adopted or the role may not, TransientError when
-    a later attempt may succeed (no connection, locks), PermanentError when a migration itself fails.
+    Returns the versions applied. `wait` is how long to wait for another migration to finish, `lock_timeout` how long to
+    retry for locks, both in seconds. PostgREST is notified to reload the schema even if nothing was pending. Raises
+    ConfigurationError if the project cannot be adopted or the role lacks a privilege, TransientError if a later attempt
+    may succeed (no connection, locks), PermanentError if a migration itself fails.
     """
-    say: Progress = on_progress or _silent
+    report: Progress = on_progress or _ignore
     files = shipped(directory)
     with connected(db_url, application=APPLICATION) as connection:
-        tell_notices(connection, say)
+        forward_notices(connection, report)
         recorded = read_ledger(connection)
         refuse_replaced(recorded)
         for migration in files:
             if migration.version in recorded and not migration.matches(recorded[migration.version]):
-                say(
-                    f"warning: {migration.version}_{migration.name} was applied with other text; left as it is"
+                report(
+                    f"warning: {migration.version}_{migration.name} was applied with another text; it is left unchanged"
                 )
 
         def work() -> list[Migration]:
             with connection.transaction():
                 return apply_pending(connection, files, wait)
 
-        applied = with_locks(work, patience=patience, say=say)
+        applied = retry_locks(work, lock_timeout=lock_timeout, report=report)
         for migration in applied:
-            say(f"applied {migration.version}_{migration.name}")
+            report(f"applied {migration.version}_{migration.name}")
         connection.execute("notify pgrst, 'reload schema'")
     return [migration.version for migration in applied]
 
 
 def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) -> list[str]:
-    """Enters every file in the ledger without applying it, after it has checked that the schema is what the files make.
+    """Record every file in the ledger without applying it, if the schema equals the one that the files make.
 
-    For a schema that came by other means: a restored dump, `psql`, or a ledger that was repaired. Returns the
-    versions recorded. Raises ConfigurationError with every difference when the schema is another.
+    For a schema that was made by other means: a restored dump, psql, or a repaired ledger. Returns the versions
+    recorded. Raises ConfigurationError with every difference if the schema differs.
     """
     with connected(db_url, application=APPLICATION) as connection, connection.transaction():
-        take_turn(connection, wait)
+        acquire_migration_lock(connection, wait)
         _create_ledger(connection)
         ledger = read_ledger(connection)
         refuse_replaced(ledger)
         missing = [m for m in shipped(directory) if m.version not in ledger]
-        # A project's own functions that read the chat are doctor's to report: the files do not make them.
-        wrong = [
-            one
-            for one in differences(read_catalog(connection), expected_catalog())
-            if one.kind != "open functions"
+        # Doctor reports a project's own functions that read the chat: they are not part of the files.
+        differing = [
+            item
+            for item in differences(read_catalog(connection), expected_catalog())
+            if item.kind != "open functions"
         ]
-        if missing and wrong:
+        if missing and differing:
             raise ConfigurationError(
-                "nothing recorded: the schema is not what the files make: "
-                + "; ".join(one.line if one.missing else f"too much: {one.line}" for one in wrong)
+                "nothing was recorded: the schema differs from the migrations: "
+                + "; ".join(
+                    f"missing: {item.line}" if item.missing else f"additional: {item.line}"
+                    for item in differing
+                )
             )
         for migration in missing:
             _record(connection, migration)
@@ -106,7 +110,7 @@ def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) ->
 
 
 def status(db_url: str, *, directory: Path | None = None) -> Status:
-    """Where each migration stands; changes nothing. Raises as `migrate` does."""
+    """Return the state of each migration. Changes nothing; raises as `migrate` does."""
     with connected(db_url, application=APPLICATION) as connection:
         ledger = read_ledger(connection)
         refuse_replaced(ledger)
@@ -123,11 +127,11 @@ def status(db_url: str, *, directory: Path | None = None) -> Status:
 
 
 def apply_pending(connection: psycopg.Connection, files: list[Migration], wait: float) -> list[Migration]:
-    """Applies, in the caller's transaction, the files that are not in the ledger, and records them.
+    """Apply and record, in the caller's transaction, the files that are not in the ledger. Returns them.
 
-    Raises psycopg.Error for locks (see `with_locks`), and else as `migrate`; the name of the file is in the text.
+    Raises psycopg.Error for locks (see `retry_locks`), otherwise as `migrate`, with the name of the file in the text.
     """
-    take_turn(connection, wait)
+    acquire_migration_lock(connection, wait)
     _create_ledger(connection)
     ledger = read_ledger(connection)
     refuse_replaced(ledger)
@@ -139,63 +143,68 @@ def apply_pending(connection: psycopg.Connection, files: list[Migration], wait: 
         except (pg.LockNotAvailable, pg.DeadlockDetected):
             raise
         except psycopg.Error as error:
-            raise explained(f"{migration.name} failed, and nothing was changed", error) from None
+            raise explain_pg(f"{migration.name} failed, and nothing was changed", error) from None
     return pending
 
 
 class _LockedError(Exception):
-    """A lock was not to be had; the text says who has it."""
+    """A lock is held by another transaction, which the text names."""
 
 
-def with_locks(work: Callable[[], T], *, patience: float, say: Progress) -> T:
-    """Do `work`, a transaction that needs locks: many short attempts, so that nobody's writes queue behind a long wait.
+def retry_locks(work: Callable[[], T], *, lock_timeout: float, report: Progress) -> T:
+    """Run `work`, a transaction that needs locks, in many short attempts: other writes never queue behind a long wait.
 
-    Raises TransientError when `patience` seconds are over.
+    Raises TransientError after `lock_timeout` seconds.
     """
-    told: set[str] = set()
+    reported: set[str] = set()
 
     def attempt() -> T:
         try:
             return work()
         except (pg.LockNotAvailable, pg.DeadlockDetected) as error:
             text = error.diag.message_primary or ""
-            ours = text.startswith(_OURS)
-            raise _LockedError(text.removeprefix(_OURS) if ours else "a table is locked by others") from None
+            from_migration = text.startswith(_PREFIX)
+            raise _LockedError(
+                text.removeprefix(_PREFIX) if from_migration else "another transaction locks a table"
+            ) from None
 
-    def tell(state: RetryCallState) -> None:
+    def report_wait(state: RetryCallState) -> None:
         text = str(state.outcome.exception()) if state.outcome else ""
-        if text not in told:
-            told.add(text)
-            say(f"{text}; trying again")
+        if text not in reported:
+            reported.add(text)
+            report(f"{text}; trying again")
 
     retrying = Retrying(
         retry=retry_if_exception_type(_LockedError),
-        stop=stop_after_delay(patience),
+        stop=stop_after_delay(lock_timeout),
         wait=wait_random_exponential(multiplier=0.2, max=3.0),
-        before_sleep=tell,
+        before_sleep=report_wait,
         reraise=True,
     )
     try:
         return retrying(attempt)
     except _LockedError as error:
         raise TransientError(
-            f"{error}; nothing was changed in {patience:g} s of trying: end what is in the way, or try at a quieter time",
+            f"{error}; nothing was changed in {lock_timeout:g} s: end the transactions that hold the locks, or try at a quieter time",
             code="55P03",
         ) from None
 
 
-def tell_notices(connection: psycopg.Connection, say: Progress) -> None:
-    """Pass on what the migrations themselves say."""
+def forward_notices(connection: psycopg.Connection, report: Progress) -> None:
+    """Pass the notices that the migrations raise for people to `report`."""
 
-    def heard(notice: psycopg.errors.Diagnostic) -> None:
-        if (notice.message_primary or "").startswith(_OURS):
-            say(notice.message_primary or "")
+    def on_notice(notice: psycopg.errors.Diagnostic) -> None:
+        if (notice.message_primary or "").startswith(_PREFIX):
+            report(notice.message_primary or "")
 
-    connection.add_notice_handler(heard)
+    connection.add_notice_handler(on_notice)
 
 
-def take_turn(connection: psycopg.Connection, wait: float) -> None:
-    """One migration at a time. Held by the transaction, so that it works through a transaction pooler too."""
+def acquire_migration_lock(connection: psycopg.Connection, wait: float) -> None:
+    """Wait up to `wait` seconds for other migrations to finish. Raises TransientError if one still runs.
+
+    The transaction holds the lock, so it also works through a transaction pooler.
+    """
     deadline = time.monotonic() + wait
     while True:
         row = connection.execute("select pg_try_advisory_xact_lock(%s)", (_LOCK_KEY,)).fetchone()
@@ -207,7 +216,7 @@ def take_turn(connection: psycopg.Connection, wait: float) -> None:
 
 
 def _create_ledger(connection: psycopg.Connection) -> None:
-    """The table as the Supabase CLI makes it; one that it made is left alone."""
+    """Create the table as the Supabase CLI does, unless it exists."""
     found = {
         name
         for (name,) in connection.execute(
@@ -234,7 +243,7 @@ def _record(connection: psycopg.Connection, migration: Migration) -> None:
 
 
 def read_ledger(connection: psycopg.Connection) -> dict[str, list[str] | None]:
-    """Versions recorded, each with its statements (None where an old CLI kept none)."""
+    """Return the recorded versions with their statements (None if an old CLI recorded none)."""
     exists = connection.execute(
         "select to_regclass('supabase_migrations.schema_migrations') is not null"
     ).fetchone()
@@ -247,13 +256,13 @@ def read_ledger(connection: psycopg.Connection) -> dict[str, list[str] | None]:
 
 
 def refuse_replaced(ledger: Iterable[str]) -> None:
-    """Raise ConfigurationError for a database with files from before 0.1.0: the files of this release replace them."""
+    """Raise ConfigurationError for a database with migrations from before 0.1.0, which this release replaces."""
     if found := sorted(REPLACED.intersection(ledger)):
         raise ConfigurationError(
-            f"this database has the migrations of a gre-bridge from before 0.1.0 ({found[0]} to {found[-1]}), and there is"
-            " no way on from them: start with a new database, or restore a backup that was made before them"
+            f"this database has migrations from before 0.1.0 ({found[0]} to {found[-1]}), which cannot be upgraded:"
+            " start with a new database, or restore a backup that was made before them"
         )
 
 
-def _silent(_line: str) -> None:
+def _ignore(_line: str) -> None:
     pass

@@ -221,7 +221,7 @@ def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
         held.rollback()
         held.close()
         assert running.result(timeout=20) == ["2"]
-    assert said[0] == "a table is locked by others; trying again"
+    assert said[0] == "another transaction locks a table; trying again"
 
 
 @contextmanager
@@ -254,7 +254,7 @@ def test_while_somebody_reads_the_tables_migrate_names_who_and_no_insert_waits_f
         supabase_db.as_caller({"role": "anon"}) as portal,
     ):
         portal.execute("set statement_timeout = '3s'")
-        running = pool.submit(migrate, supabase_db.dsn(), on_progress=said.append, patience=4.0)
+        running = pool.submit(migrate, supabase_db.dsn(), on_progress=said.append, lock_timeout=4.0)
         while not running.done():
             began = time.monotonic()
             portal.execute(
@@ -296,8 +296,8 @@ def test_a_dry_run_tries_everything_for_as_long_as_locks_allow_and_takes_it_back
         conn.execute(LIVE_PROJECT)
     said: list[str] = []
     with reading(supabase_db) as pid, pytest.raises(TransientError, match=f"pid {pid} "):
-        plan(supabase_db.dsn(), on_progress=said.append, patience=1.0)
-    assert "portals' writes to the chat's tables wait meanwhile" in said[0]
+        plan(supabase_db.dsn(), on_progress=said.append, lock_timeout=1.0)
+    assert "writes to the chat's tables wait meanwhile" in said[0]
     assert plan(supabase_db.dsn()).good
     assert [e.state for e in status(supabase_db.dsn()).entries] == ["pending"] * len(VERSIONS)
     with supabase_db.connect() as conn:
@@ -322,8 +322,8 @@ def test_a_database_with_the_files_from_before_0_1_0_is_told_so_by_every_command
         with pytest.raises(ConfigurationError) as caught:
             command(db.dsn())
         assert str(caught.value) == (
-            "this database has the migrations of a gre-bridge from before 0.1.0 (20261122100000 to 20261122170000), and there is"
-            " no way on from them: start with a new database, or restore a backup that was made before them"
+            "this database has migrations from before 0.1.0 (20261122100000 to 20261122170000), which cannot be upgraded:"
+            " start with a new database, or restore a backup that was made before them"
         )
 
 

@@ -86,7 +86,7 @@ def test_dead_show_shows_one(conn: Conn, run: Run) -> None:
     assert f"id          {letter}" in lines
     done = run("dead", "show", str(uuid.uuid4()))
     assert (done.exit_code, done.stdout) == (1, "")
-    assert one_line(done.stderr).endswith("is no dead letter")
+    assert one_line(done.stderr).endswith("is not a dead letter")
 
 
 def test_dead_retry_and_drop_by_id_and_by_filter(conn: Conn, run: Run) -> None:
@@ -94,14 +94,14 @@ def test_dead_retry_and_drop_by_id_and_by_filter(conn: Conn, run: Run) -> None:
         send(conn, player, TEXT)
     died = kill(conn, 9)
     drain(conn, "onesignal")
-    assert run("dead", "retry", died[0], died[1]).stdout == "2 will be sent again\n"
+    assert run("dead", "retry", died[0], died[1]).stdout == "2 will be retried\n"
     assert printed(run("dead", "retry", died[0], "--json")) == {"count": 0}
     assert len(drain(conn)) >= 1
     assert printed(run("dead", "drop", "--error", "no such", "--json")) == {"count": 0}
     lane = printed(run("dead", "show", died[2], "--json"))["lane"]
     assert printed(run("dead", "drop", "--session", lane, "--json")) == {"count": 2}
     assert run("dead", "drop", "--sink", "pusher", "--older-than", "1h").stdout == "0 dropped\n"
-    assert run("dead", "retry", "--all").stdout == "4 will be sent again\n"
+    assert run("dead", "retry", "--all").stdout == "4 will be retried\n"
     assert run("dead", "list").exit_code == 0
     assert len(drain(conn)) == 2
 
@@ -129,12 +129,12 @@ def test_replay(conn: Conn, run: Run) -> None:
     conn.execute("insert into gre_chat_messages (player_id, sender, message) select 2, 'player', 'm' || g from generate_series(1, 700) g")  # fmt: skip
     for sink in ("pusher", "onesignal"):
         drain(conn, sink)
-    assert run("replay", "--since", "1h", "--dry-run").stdout == "701 messages would be announced again\n"
+    assert run("replay", "--since", "1h", "--dry-run").stdout == "701 messages would be sent again\n"
     assert claim(conn)["lanes"] == []
     assert printed(run("replay", "--session", str(session), "--sink", "pusher", "--json")) == {"messages": 1, "dry_run": False}  # fmt: skip
     assert drain(conn) == [TEXT]
-    assert run("replay", "--since", "2001-01-01T00:00Z", "--until", "1h").stdout == "0 messages will be announced again\n"  # fmt: skip
-    assert run("replay", "--since", "1h", "--sink", "pusher").stdout == "701 messages will be announced again\n"  # fmt: skip
+    assert run("replay", "--since", "2001-01-01T00:00Z", "--until", "1h").stdout == "0 messages will be sent again\n"  # fmt: skip
+    assert run("replay", "--since", "1h", "--sink", "pusher").stdout == "701 messages will be sent again\n"  # fmt: skip
     assert sorted(drain(conn)) == sorted([TEXT, *(f"m{n}" for n in range(1, 701))])
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
     done = run("replay", "--since", "1h", "--sink", "onesignal")
@@ -153,7 +153,7 @@ def test_reconcile(stack: StackProcess, conn: Conn, run: Run) -> None:
         conn.execute("alter table gre_chat_messages enable trigger user")
     conn.execute("update gre_relay_lanes set ready_at = null where sink = 'onesignal'")
     conn.execute("update gre_relay_deliveries set created_at = created_at - interval '5 minutes'")
-    line = "2 messages checked: 1 never reached onesignal, 1 never reached pusher; 1 sessions had work that no worker was told of"
+    line = "2 messages checked: 1 never reached onesignal, 1 never reached pusher; 1 lanes with pending deliveries were not scheduled"
     done = run("reconcile", "--dry-run")
     assert (done.exit_code, done.stdout) == (1, f"{line} (would be repaired)\n")
     done = run("reconcile")
@@ -167,10 +167,10 @@ def test_expire(conn: Conn, run: Run) -> None:
     send(conn, 1, TEXT)
     send(conn, 2, TEXT)
     conn.execute("update gre_relay_deliveries set created_at = created_at - interval '3 hours'")
-    assert run("expire", "--before", "2h", "--dry-run").stdout == "6 would be given up\n"
+    assert run("expire", "--before", "2h", "--dry-run").stdout == "6 would be expired\n"
     assert printed(run("expire", "--before", "4h", "--json")) == {"expired": 0, "dry_run": False}
     assert printed(run("expire", "--before", "2h", "--sink", "pusher", "--json")) == {"expired": 4, "dry_run": False}  # fmt: skip
-    assert run("expire", "--before", "2h").stdout == "2 given up\n"
+    assert run("expire", "--before", "2h").stdout == "2 expired\n"
     assert drain(conn) == []
 
 
@@ -201,9 +201,9 @@ def test_status_without_a_worker_says_so(conn: Conn, run: Run) -> None:
     send(conn, 1, TEXT)
     done = run("status")
     assert done.exit_code == 1
-    assert "! no worker has been heard of in the last minute" in done.stdout
+    assert "! no worker has reported in the last minute" in done.stdout
     found = printed(run("status", "--json"), 1)
-    assert found["problems"] == ["no worker has been heard of in the last minute"]
+    assert found["problems"] == ["no worker has reported in the last minute"]
     assert {row["sink"]: row["pending"] for row in found["sinks"]} == {"pusher": 2, "onesignal": 1}
 
 
@@ -223,7 +223,7 @@ def test_status_shows_backlog_rate_and_blocked_sessions(conn: Conn, run: Run) ->
     (blocked,) = [line for line in text.splitlines() if failing["lane"] in line]
     assert "400: channel [/x] refused" in blocked
     assert "5 m" in blocked
-    assert "onesignal: the oldest delivery waits for 10 m" in text
+    assert "onesignal: the oldest delivery has been pending for 10 m" in text
 
 
 def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, conn: Conn, run: Run) -> None:
@@ -250,8 +250,8 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         conn.execute("update gre_relay_workers set seen_at = now() - interval '2 minutes'")
         done = run("status")
         assert done.exit_code == 1
-        assert "2 m ago (gone)" in done.stdout
-        assert "! no worker has been heard of in the last minute" in done.stdout
+        assert "2 m ago (stopped)" in done.stdout
+        assert "! no worker has reported in the last minute" in done.stdout
 
 
 # What is wrong ------------------------------------------------------------------------------------------------
@@ -287,6 +287,6 @@ def test_a_portal_in_the_way_costs_a_moment(stack: StackProcess, conn: Conn, run
         send(portal, 1, TEXT)
         timer = threading.Timer(1.0, portal.commit)
         timer.start()
-        assert run("dead", "retry", "--all").stdout == "2 will be sent again\n"
+        assert run("dead", "retry", "--all").stdout == "2 will be retried\n"
         timer.join()
     assert len(drain(conn)) == 2

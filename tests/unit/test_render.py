@@ -89,8 +89,8 @@ def test_a_database_that_is_away_is_one_line_and_status_1(args: list[str]) -> No
     [
         (["dead", "list", "--older-than", "soon"], "--older-than: must be a duration"),
         (["dead", "retry", "--older-than", "-1h"], "--older-than: must be a duration"),
-        (["dead", "retry"], "name ids, or a filter, or --all"),
-        (["dead", "drop"], "name ids, or a filter, or --all"),
+        (["dead", "retry"], "give ids, a filter, or --all"),
+        (["dead", "drop"], "give ids, a filter, or --all"),
         (["replay"], "--since or --session: one is required"),
         (["replay", "--sink", "pusher", "--until", "1h"], "--since or --session: one is required"),
         (["replay", "--since", "whenever"], "--since: must be a time"),
@@ -113,7 +113,7 @@ def test_what_is_wrong_on_the_command_line_is_one_line_and_status_2(args: list[s
     [
         (["dead", "list", "--sink", "carrier-pigeon"], "--sink"),
         (["dead", "list", "--limit", "0"], "--limit"),
-        (["dead", "show", "7"], "letter"),
+        (["dead", "show", "7"], "delivery"),
         (["dead", "retry", "all"], "ids"),
         (["dead", "drop", "--session", "none"], "--session"),
         (["replay", "--since", "2h", "--sink", "apns"], "--sink"),
@@ -176,13 +176,13 @@ def test_nothing_to_look_at() -> None:
 @pytest.mark.parametrize(
     ("status", "problem"),
     [
-        (found(workers=[]), "no worker has been heard of in the last minute"),
-        (found(workers=[worker(seen=61)]), "no worker has been heard of in the last minute"),
+        (found(workers=[]), "no worker has reported in the last minute"),
+        (found(workers=[worker(seen=61)]), "no worker has reported in the last minute"),
         (
             found(workers=[worker(info={"sinks": {"pusher": {"breaker": "closed"}}, "realtime": {"healthy": True}})]),
             "onesignal: the database writes deliveries for it, but no worker sends them",
         ),
-        (found(sinks=[sink(pending=4, oldest_age=7200.0)]), "pusher: the oldest delivery waits for 2 h"),
+        (found(sinks=[sink(pending=4, oldest_age=7200.0)]), "pusher: the oldest delivery has been pending for 2 h"),
         (found(sinks=[sink(dead=2)]), "pusher: 2 dead letters (gre-bridge dead list)"),
         (
             found(workers=[worker(info={**worker()["info"], "sinks": {"pusher": {"breaker": "open", "error": "HTTP 500\x1b[2J"}, "onesignal": {"breaker": "closed"}}})]),
@@ -190,7 +190,7 @@ def test_nothing_to_look_at() -> None:
         ),
         (
             found(workers=[worker(info={**worker()["info"], "realtime": {"healthy": False, "detail": "refused"}})]),
-            "Realtime: no bell is heard, refused (one)",
+            "Realtime: no wake-ups arrive, refused (one)",
         ),
     ],
 )  # fmt: skip
@@ -202,7 +202,7 @@ def test_what_needs_a_look(status: dict[str, Any], problem: str) -> None:
 def test_a_worker_that_died_is_no_problem_while_another_lives() -> None:
     status = found(workers=[worker(), worker(host="two", seen=300.0, info={})])
     assert render.problems(status) == []
-    assert "5 m ago (gone)" in shown(status)
+    assert "5 m ago (stopped)" in shown(status)
 
 
 def test_a_worker_that_has_just_started_may_still_be_joining() -> None:
@@ -213,7 +213,9 @@ def test_a_worker_that_has_just_started_may_still_be_joining() -> None:
     killed = joining | {"started_at": "2026-11-22T11:59:00.000Z", "seen": 50.0}
     assert render.problems(found(workers=[worker(), killed])) == []
     deaf = joining | {"started_at": "2026-11-22T11:59:00.000Z"}
-    assert render.problems(found(workers=[worker(), deaf])) == ["Realtime: no bell is heard, no reason (one)"]
+    assert render.problems(found(workers=[worker(), deaf])) == [
+        "Realtime: no wake-ups arrive, no reason (one)"
+    ]
 
 
 def test_a_sink_that_is_off_needs_no_worker() -> None:

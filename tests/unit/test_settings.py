@@ -21,7 +21,7 @@ from gre_bridge.config.settings import (
     secret_names,
 )
 from gre_bridge.config.sources import unknown_names
-from gre_bridge.db.postgres import cause
+from gre_bridge.db.postgres import connect_error
 from gre_bridge.errors import ConfigurationError
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -647,6 +647,6 @@ connection to server at "10.1.1.1", port 5432 failed: FATAL:  no pg_hba.conf ent
 )  # fmt: skip
 def test_why_the_database_cannot_be_reached_is_said_without_its_address(text: str, told: str) -> None:
     url = "postgresql://postgres.secretref:Secr3t@w0rd@db.example.com:5432/postgres"
-    found = cause(text, url)
+    found = connect_error(text, url)
     assert not [part for part in ("w0rd", "Secr3t", "example", "secretref") if part in found]
     assert found == told or "tenant" in told

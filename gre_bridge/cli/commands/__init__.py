@@ -1,7 +1,7 @@
-"""The operator's commands: what they read from the command line, and how they show what they did.
+"""The operator's commands: their options and their output.
 
-No rule of its own: everything is done by functions in the database, through `operate`. Text for people goes
-to the terminal, progress to stderr, `--json` prints one JSON value.
+The work is done by functions of the database, through `db.operations`. Results go to stdout, progress to stderr;
+`--json` prints one JSON value.
 """
 
 from __future__ import annotations

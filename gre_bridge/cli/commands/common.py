@@ -1,4 +1,4 @@
-"""What the operator's commands share: their options, one line for an error, progress, and a way to the database."""
+"""Shared by the operator's commands: options, error lines, progress, and the connection to the database."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gre_bridge.config.sources import read_variables, unknown_names
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, ConfigurationError
 
-if TYPE_CHECKING:  # what it needs takes longer to import than most commands take to run
+if TYPE_CHECKING:  # its imports take longer than most commands
     from gre_bridge.db.operations import OperatorDatabase
 
 T = TypeVar("T")
 
 
 class SinkName(StrEnum):
-    """The sinks that there are."""
+    """The names of the sinks."""
 
     PUSHER = "pusher"
     ONESIGNAL = "onesignal"
@@ -35,34 +35,34 @@ class SinkName(StrEnum):
 
 EnvFile = Annotated[
     Path | None,
-    typer.Option("--env-file", help="Read variables from this dotenv file; the environment wins."),
+    typer.Option("--env-file", help="Read variables from this dotenv file; the environment overrides it."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")]
-Sink = Annotated[SinkName | None, typer.Option(help="Of this sink alone.")]
-Session = Annotated[UUID | None, typer.Option(help="Of this session alone.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count only; change nothing.")]
+Sink = Annotated[SinkName | None, typer.Option(help="Only deliveries to this sink.")]
+Session = Annotated[UUID | None, typer.Option(help="Only deliveries of this session.")]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LONGEST = 100 * 366 * 86400
 
 
 def fail(error: BridgeError) -> NoReturn:
-    """Print the one line and exit: 2 for what the user must change, 1 for the rest."""
-    with contextlib.suppress(OSError):  # a stderr that takes nothing changes no exit status
+    """Print the error and exit: status 2 for a configuration error, 1 for any other."""
+    with contextlib.suppress(OSError):  # a closed stderr does not change the exit status
         for line in error.problems if isinstance(error, SettingsError) else [str(error)]:
             typer.echo(f"gre-bridge: {line}", err=True)
     raise typer.Exit(2 if isinstance(error, ConfigurationError) else 1)
 
 
 def warn_of_unknown_names(env_file: Path | None) -> None:
-    """Say which variables look like ours and are read by nobody: most are misspelt."""
+    """Warn about variables with a prefix of ours that are unknown: most are misspelt."""
     for name, near in unknown_names(read_variables(env_file), known_names()):
         hint = f" (meant: {near}?)" if near else ""
         typer.echo(f"gre-bridge: warning: {name} is not a variable of gre-bridge{hint}", err=True)
 
 
 def seconds(text: str, option: str) -> float:
-    """Read a duration like 15m. Raises ConfigurationError."""
+    """Parse a duration like 15m into seconds. Raises ConfigurationError."""
     found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhd])", text.strip())
     if not found or (value := float(found[1]) * _UNITS[found[2]]) > _LONGEST:
         raise ConfigurationError(f"{option}: must be a duration like 90s, 15m, 2h or 3d")
@@ -70,7 +70,7 @@ def seconds(text: str, option: str) -> float:
 
 
 def moment(text: str, option: str) -> str:
-    """Read a time, or how long ago, as ISO 8601 with its zone (UTC unless it names one)."""
+    """Parse a time, or a duration before now, into ISO 8601 with a time zone (default UTC). Raises ConfigurationError."""
     with contextlib.suppress(ConfigurationError):
         return (datetime.now(UTC) - timedelta(seconds=seconds(text, option))).isoformat()
     try:
@@ -83,7 +83,7 @@ def moment(text: str, option: str) -> str:
 
 
 def run(env_file: Path | None, work: Callable[[OperatorDatabase, Settings], Coroutine[Any, Any, T]]) -> T:
-    """Do some work with the database; an error becomes one line and an exit status."""
+    """Run `work` with the database, and return its result; print an error as one line and exit."""
     from gre_bridge.db.operations import OperatorDatabase  # noqa: PLC0415
 
     async def main() -> T:
@@ -101,8 +101,8 @@ def run(env_file: Path | None, work: Callable[[OperatorDatabase, Settings], Coro
         raise typer.Exit(130) from None
 
 
-async def total(pages: AsyncIterator[int], what: str) -> int:
-    """Add up pages, with progress on a terminal."""
+async def total(pages: AsyncIterator[int], description: str) -> int:
+    """Return the sum of the pages, with progress on a terminal."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
@@ -111,7 +111,7 @@ async def total(pages: AsyncIterator[int], what: str) -> int:
         SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn(),
         console=err, transient=True, disable=not err.is_terminal,
     ) as progress:  # fmt: skip
-        task = progress.add_task(what)
+        task = progress.add_task(description)
         async for count in pages:
             added += count
             progress.update(task, completed=added)

@@ -1,4 +1,4 @@
-"""`replay`, `reconcile`, `expire` and `prune`: what puts the outbox right after a bad night."""
+"""`replay`, `reconcile`, `expire` and `prune`: maintenance of the outbox."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from gre_bridge.config.settings import Settings
 from gre_bridge.db.types import Json
 from gre_bridge.errors import ConfigurationError
 
-LEAST_KEPT = 3600.0
-"""Seconds for which settled deliveries are kept at least: the database keeps them as long, whatever it is asked."""
+MIN_KEEP = 3600.0
+"""Seconds. The database keeps settled deliveries for at least this time, whatever --keep says."""
 
 if TYPE_CHECKING:
     from gre_bridge.db.operations import OperatorDatabase
 
 
 def replay(
-    since: Annotated[str | None, typer.Option(help="From this time on, or from so long ago: 2h.")] = None,
-    until: Annotated[str | None, typer.Option(help="Up to this time (default: now).")] = None,
+    since: Annotated[str | None, typer.Option(help="First time, or a duration before now: 2h.")] = None,
+    until: Annotated[str | None, typer.Option(help="Last time (default: now).")] = None,
     session: Session = None,
     sink: Sink = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
-    """Announce again what went already. Each event says "replayed": true, so that pages ring no bell."""
+    """Send past messages again. Their events carry "replayed": true, so that pages play no sound."""
     if since is None and session is None:
         fail(ConfigurationError("--since or --session: one is required"))
 
     async def work(operator: OperatorDatabase, _: Settings) -> int:
         pages = operator.replay(
             since=moment(since, "--since") if since else None,
-            # What arrives from now on is announced anyway.
+            # Later messages are relayed as usual.
             until=moment(until, "--until") if until else (await operator.status(blocked=0))["now"],
             session=str(session) if session else None,
             sink=sink,
@@ -56,12 +56,12 @@ def replay(
         return await total(pages, "messages")
 
     count = run(env_file, work)
-    verb = "would be announced again" if dry_run else "will be announced again"
+    verb = "would be sent again" if dry_run else "will be sent again"
     say({"messages": count, "dry_run": dry_run}, f"{count} messages {verb}", as_json)
 
 
 def reconcile(dry_run: DryRun = False, as_json: AsJson = False, env_file: EnvFile = None) -> None:
-    """Compare messages with deliveries and announce what was never announced (rows that came in around the triggers)."""
+    """Find messages without deliveries (inserted while a trigger was disabled), and relay them."""
 
     async def work(operator: OperatorDatabase, _: Settings) -> Json:
         found: Json = {"checked": 0, "missing": {}, "lanes": 0, "dry_run": dry_run}
@@ -79,7 +79,7 @@ def reconcile(dry_run: DryRun = False, as_json: AsJson = False, env_file: EnvFil
 
     found = run(env_file, work)
     gaps = ", ".join(f"{count} never reached {name}" for name, count in sorted(found["missing"].items()))
-    stuck = f"{found['lanes']} sessions had work that no worker was told of" if found["lanes"] else ""
+    stuck = f"{found['lanes']} lanes with pending deliveries were not scheduled" if found["lanes"] else ""
     told = "; ".join(filter(None, (gaps, stuck)))
     repaired = " (would be repaired)" if dry_run else " (repaired)"
     say(
@@ -91,13 +91,13 @@ def reconcile(dry_run: DryRun = False, as_json: AsJson = False, env_file: EnvFil
 
 
 def expire(
-    before: Annotated[str, typer.Option(help="A time, or how long ago: 2026-11-22T10:00Z, 2h.")],
+    before: Annotated[str, typer.Option(help="A time, or a duration before now: 2026-11-22T10:00Z, 2h.")],
     sink: Sink = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
-    """Give up what waits and is older, say after the first migration or a long outage. Messages stay."""
+    """Expire pending deliveries that are older, for example after a long outage. Messages stay."""
 
     async def work(operator: OperatorDatabase, _: Settings) -> int:
         return await total(
@@ -107,23 +107,23 @@ def expire(
     count = run(env_file, work)
     say(
         {"expired": count, "dry_run": dry_run},
-        f"{count} {'would be given up' if dry_run else 'given up'}",
+        f"{count} {'would be expired' if dry_run else 'expired'}",
         as_json,
     )
 
 
 def prune(
     keep: Annotated[
-        str, typer.Option(help="Keep what was settled in this time (an hour at least): 7d.")
+        str, typer.Option(help="Keep deliveries settled within this time (1h or more): 7d.")
     ] = "7d",
     as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
-    """Delete settled deliveries, and with GRE_RETENTION_DAYS closed conversations older than that."""
+    """Delete settled deliveries and, with GRE_RETENTION_DAYS, closed sessions that are older."""
 
     async def work(operator: OperatorDatabase, settings: Settings) -> Json:
         kept = seconds(keep, "--keep")
-        if kept < LEAST_KEPT:
+        if kept < MIN_KEEP:
             raise ConfigurationError("--keep: must be at least 1h")
         deleted: Json = {}
         retention = settings.retention_days * 86400.0 if settings.retention_days else None

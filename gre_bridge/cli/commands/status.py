@@ -1,4 +1,4 @@
-"""`status`: what waits and why, and who works."""
+"""`status`: the backlog of each sink, blocked sessions, and the workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it live until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh every second until Ctrl-C.")] = False,
     as_json: AsJson = False,
     env_file: EnvFile = None,
 ) -> None:
-    """Show what waits and why, and who works. Exit status 1 when something needs a look."""
+    """Show the backlog of each sink, blocked sessions, and the workers. Exit status 1 if there is a problem."""
     from gre_bridge.cli import render  # noqa: PLC0415
 
     async def work(operator: OperatorDatabase, _: Settings) -> Json:
@@ -45,7 +45,7 @@ def status(
 
 
 async def _watch(operator: OperatorDatabase, found: Json) -> NoReturn:
-    """Show the status until cancelled, also through an outage of the database."""
+    """Refresh the status until cancelled. During an outage of the database the last status stays."""
     from rich.console import Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 
@@ -58,5 +58,5 @@ async def _watch(operator: OperatorDatabase, found: Json) -> NoReturn:
                 found = await operator.status()
                 live.update(render.status_view(found), refresh=True)
             except TransientError as error:
-                away = f"! {error} (above: what was known before)"
-                live.update(Group(render.status_view(found), render.plain(away)), refresh=True)
+                outage = f"! {error} (above: the last known status)"
+                live.update(Group(render.status_view(found), render.plain(outage)), refresh=True)
