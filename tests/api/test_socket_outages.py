@@ -70,7 +70,7 @@ class Storm:
     def everyone(self) -> list[Follower]:
         return [page for pages in self.pages.values() for page in pages]
 
-    async def write(self, http: httpx.AsyncClient, player_id: int, pause: float) -> None:
+    async def write(self, http: httpx.AsyncClient, player_id: int, every: float) -> None:
         """One conversation: the next message goes by a door taken at random, again and again until it is taken.
 
         It ends between two messages, so that nothing is stored any more once all have ended.
@@ -91,7 +91,7 @@ class Storm:
             )
             await self._again(door, http, player_id, message_id, text)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.over.wait(), pause * random.random() * 2)
+                await asyncio.wait_for(self.over.wait(), every * random.random() * 2)
 
     async def _again(
         self,
@@ -217,7 +217,7 @@ async def storm(
     *,
     players: int = 4,
     hop: float | None = None,
-    pause: float = 0.12,
+    every: float = 0.12,
 ) -> AsyncIterator[Storm]:
     """Writers and pages around what a test lets happen; when that is over, all is judged."""
 
@@ -237,7 +237,7 @@ async def storm(
     async with httpx.AsyncClient(timeout=5, trust_env=False) as http, asyncio.TaskGroup() as group:
         following = [group.create_task(page.run()) for page in people.everyone]
         await until(lambda: all(page.entries for page in people.everyone))
-        writing = [group.create_task(people.write(http, player, pause)) for player in people.players]
+        writing = [group.create_task(people.write(http, player, every)) for player in people.players]
         await pause(0.5, "traffic before the fault")
         yield people
         await pause(0.5, "traffic after the fault")
