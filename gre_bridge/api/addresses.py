@@ -1,6 +1,6 @@
-"""Who is asking, as an address: one spelling for each, and what one visitor is taken for.
+"""Client addresses: one spelling for each, and the unit by which visitors are counted.
 
-A dual-stack listener shows IPv4 peers as `::ffff:192.0.2.1`; without one spelling a proxy would not be recognised
+A dual-stack listener shows IPv4 peers as `::ffff:192.0.2.1`. Without one spelling a trusted proxy would not be recognised,
 and one visitor would be counted twice.
 """
 
@@ -25,12 +25,12 @@ def _parsed(host: str) -> _Address | None:
 
 
 def canonical(host: str) -> str:
-    """The address in its one spelling; what is no address stays as it is (cut to 64 characters)."""
+    """Return the canonical spelling of an address; other text is only cut to 64 characters."""
     return str(_parsed(host[:64]) or host[:64])
 
 
 def network(host: str | None) -> str:
-    """What one visitor is counted by: an IPv4 address, or the /64 that an IPv6 host has to itself."""
+    """Return the key by which a visitor is counted: an IPv4 address, or the /64 network of an IPv6 address."""
     host = (host or "")[:64]
     address = _parsed(host)
     if isinstance(address, ipaddress.IPv6Address):
@@ -39,16 +39,16 @@ def network(host: str | None) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True for an address of this machine alone, and for `localhost`."""
+    """Return True for a loopback address and for `localhost`."""
     address = _parsed(host)
     return host == "localhost" if address is None else address.is_loopback
 
 
 class TrustedProxies(_TrustedHosts):
-    """The proxies whose X-Forwarded-For is believed, whatever the spelling of their address."""
+    """The proxies whose X-Forwarded-For is trusted, however their address is spelled."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        """`hosts` are addresses, networks, or `*` for everybody."""
+        """`hosts` are addresses, networks, or `*` for all."""
         super().__init__(list(hosts))
 
     def _compute_trust(self, host: str) -> bool:
@@ -56,7 +56,7 @@ class TrustedProxies(_TrustedHosts):
 
 
 class ProxyHeaders(ProxyHeadersMiddleware):
-    """Take the client's address and scheme from the headers of a trusted proxy."""
+    """Takes the client's address and scheme from the headers of a trusted proxy."""
 
     def __init__(self, app: object, trusted: TrustedProxies) -> None:
         """Put around `app`."""

@@ -1,9 +1,6 @@
-"""Puts the HTTP face together: the operator's endpoints, the portals' API and the socket, in one envelope."""
+"""Builds the ASGI application: the REST API, `/ws` and the console, behind one stack of middleware."""
 
 from __future__ import annotations
-
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -21,27 +18,27 @@ from gre_bridge.api.middleware import (
     Cors,
     ErrorBoundary,
     RequestContext,
+    handle_refused,
+    handle_unavailable,
     problem,
-    refused,
-    unavailable,
 )
 from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
 from gre_bridge.api.rest import chat, operations, pusher_auth, staff
-from gre_bridge.api.rest.health import Health
+from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
 from gre_bridge.api.server.serve import serve
+from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.config.settings import Settings
-from gre_bridge.db.types import Json
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.metrics import Metrics
 
 __all__ = ["create_app", "serve"]
 
-_ABOUT = """\
+_DESCRIPTION = """\
 What the portals of the chat call. Every call carries the user's own token (or the service key with `X-GRE-Act-As`), and
 the database decides what it may do. Fields are taken in camelCase and in snake_case, ids as numbers or as digits.
 Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}`."""
@@ -52,13 +49,13 @@ _TAGS = [
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
 ]
-_WORDS = {
+_TEXTS = {
     404: ("not_found", "there is nothing at this address"),
     405: ("method_not_allowed", "this address takes other methods"),
 }
 
 
-_OPERATIONS = {
+_OPERATION_IDS = {
     "send": "sendMessage", "unified_send": "sendMessageUnified", "messages": "listMessages", "chat_history": "getChatHistory",
     "mark_read": "markRead", "me": "getMe",
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
@@ -69,39 +66,37 @@ _OPERATIONS = {
 
 
 def _operation_id(route: APIRoute) -> str:
-    """Name an operation for the clients that are generated from the document."""
-    return _OPERATIONS.get(route.name) or to_camel(route.name)
+    """Return the name of an operation in generated clients."""
+    return _OPERATION_IDS.get(route.name) or to_camel(route.name)
 
 
 def create_app(
     *,
-    health: Health,
-    access: Authenticator,
+    health: ServiceHealth,
+    authenticator: Authenticator,
     settings: Settings,
-    sockets: Callable[..., Any] | None,
-    overview: Callable[[], Awaitable[Json]],
+    endpoint: WebSocketEndpoint | None,
     metrics: Metrics,
     pusher_users: PusherUsers | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
-    Without a portal behind `access` the API's paths answer 503 (`api_off`), and there is no console. `sockets` is the
-    endpoint of `/ws`; `overview` is what the health of the chat tells staff: {"connections": int, "realtime": …, "sinks": …}.
-    `metrics` counts the requests; `pusher_users` watches whom it signs for.
+    If the `authenticator` is not enabled, the API's paths answer 503 (`api_off`), and there is no console. `endpoint` serves
+    `/ws`; `metrics` counts the requests; `pusher_users` gets the people whose subscriptions are signed.
     """
     app = FastAPI(
         title="gre-bridge",
         version=__version__,
-        description=_ABOUT,
+        description=_DESCRIPTION,
         openapi_tags=_TAGS,
         license_info={"name": "MIT", "identifier": "MIT"},
         generate_unique_id_function=_operation_id,
         redoc_url=None,
-        docs_url=None,  # FastAPI's own page loads its files from other hosts
+        docs_url=None,  # FastAPI's page loads files from other hosts
         openapi_url="/openapi.json" if settings.docs else None,
-        # A redirect would lead to this host's own name, past the proxy.
+        # A redirect would name this host instead of the proxy.
         redirect_slashes=False,
-        # Older portals send JSON without saying so.
+        # Older portals send JSON without its content type.
         strict_content_type=False,
         middleware=[
             Middleware(RequestLog, metrics),
@@ -112,48 +107,47 @@ def create_app(
             Middleware(BodyLimit),
         ],
         exception_handlers={
-            Refused: refused,
-            TransientError: unavailable,
+            Refused: handle_refused,
+            TransientError: handle_unavailable,
             HTTPException: _http_error,
             RequestValidationError: _invalid,
         },
     )
-    app.state.access = access
+    app.state.authenticator = authenticator
     app.state.signer = Signer(settings)
     app.state.pusher_users = pusher_users
     app.state.health = health
-    app.state.overview = overview
     for router in (chat.router, staff.router, operations.router, pusher_auth.router, health_router):
         app.include_router(router)
     if settings.docs:
         app.include_router(reference.router())
     if settings.dev_pages:
         app.include_router(reference.links(settings.supabase_url))
-    if settings.console and access.on:
+    if settings.console and authenticator.enabled:
         app.include_router(console.router(settings))
-    if sockets is not None:
-        app.router.routes.append(WebSocketRoute("/ws", sockets))
+    if endpoint is not None:
+        app.router.routes.append(WebSocketRoute("/ws", endpoint.serve))
     return app
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code, text = _WORDS.get(error.status_code, ("malformed", "the request is malformed"))
+    code, text = _TEXTS.get(error.status_code, ("malformed", "the request is malformed"))
     return problem(request.scope, error.status_code, code, text, headers=error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """One line that names the field. pydantic's own words for the types used here quote no input."""
+    """Answer with one line that names the field. pydantic's messages for the types used here do not quote the input."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return problem(request.scope, 400, "malformed", "the body is not JSON")
-    place = [str(part) for part in first["loc"][1:]]
-    if first["loc"][0] == "body" and not place:
+    path = [str(part) for part in first["loc"][1:]]
+    if first["loc"][0] == "body" and not path:
         if first["type"] == "missing":
             return problem(request.scope, 422, "invalid", "the body is missing")
         if "json" not in request.headers.get("content-type", "json"):
             return problem(request.scope, 415, "unsupported_media_type", "the body must be application/json")
         return problem(request.scope, 422, "invalid", "the body must be an object")
-    said = str(first["msg"])
-    return problem(request.scope, 422, "invalid", f"{'.'.join(place)}: {said[0].lower()}{said[1:]}")
+    text = str(first["msg"])
+    return problem(request.scope, 422, "invalid", f"{'.'.join(path)}: {text[0].lower()}{text[1:]}")

@@ -1,8 +1,8 @@
-"""Who calls, and the way of a call to the database: token, guard, a second try where that is safe.
+"""Authentication: the caller of a request, and its calls to the database with throttling and retries.
 
-The database judges the token, each time. What is kept of tokens here are digests of those that it took lately and
-of the subjects that they were for, so that one visitor with bad tokens does not shut out the good ones of its
-address: guests of a venue share one, and a portal's own server passes all its users' calls on.
+The database verifies each token, each time. This module keeps digests of the tokens that the database accepted lately, and
+of the subjects in them, so that one visitor with invalid tokens does not lock out valid ones from the same address: the
+guests of a venue share one address, and so do all users whose calls a portal's server passes on.
 """
 
 from __future__ import annotations
@@ -22,125 +22,132 @@ from starlette.requests import HTTPConnection
 
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.users import UserDatabase
+from gre_bridge.db.users import Identity, UserDatabase
 from gre_bridge.errors import Refused, TransientError
 
 T = TypeVar("T")
 
-REMEMBER = 86_400.0
-"""Seconds for which a token that the database took is known, and whom it was for."""
-TOKENS = 20_000
-ROLE_AGE = 5.0
-"""Seconds for which it is known that a caller is a player. (What staff may do, the database decides each time.)"""
-TRY_FOR = 3.0
-"""Seconds after the first try in which another one may begin."""
-PAUSES = (0.2, 0.8)
-"""Seconds before the second and the third try."""
+REMEMBER_SECONDS = 86_400.0
+"""How long an accepted token and its subject are remembered."""
+MAX_REMEMBERED = 20_000
+ROLE_MAX_AGE = 5.0
+"""Seconds for which a caller's role is cached. It only keeps players off the staff's paths; the database decides the rest."""
+RETRY_WITHIN = 3.0
+"""Seconds after the first attempt in which another one may begin."""
+RETRY_PAUSES = (0.2, 0.8)
+"""Seconds before the second and the third attempt."""
 
 _ACT_AS = re.compile(r"player:[1-9][0-9]{0,17}|staff:[^\s].{0,127}")
 
 
 class Authenticator:
-    """The portal behind its guard."""
+    """Calls the database on behalf of tokens, and throttles addresses that send invalid ones."""
 
     def __init__(
-        self, portal: UserDatabase | None, guard: AuthThrottle, *, clock: Callable[[], float] = time.monotonic
+        self,
+        users: UserDatabase | None,
+        throttle: AuthThrottle,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`portal` is None when the API is off; `clock` gives seconds."""
-        self._portal = portal
-        self._guard = guard
+        """`users` is None when the API is off; `clock` returns seconds."""
+        self._users = users
+        self._throttle = throttle
         self._clock = clock
-        self._taken: dict[bytes, float] = {}
-        """Digests of tokens, and until when they are known; the latest last."""
-        self._players: dict[bytes, tuple[float, bool]] = {}
-        """Digests of callers: until when it is known whether they are players, and whether they are."""
+        self._accepted: dict[bytes, float] = {}
+        """Digests of accepted tokens and the time until which they are remembered; the latest last."""
         self._subjects: dict[bytes, float] = {}
-        """The same of subjects: their next tokens are new, and most likely good."""
+        """The same of subjects: their next tokens are new, and most likely valid."""
+        self._players: dict[bytes, tuple[float, bool]] = {}
+        """Digests of callers, the time until which the entry is valid, and True for players."""
 
     @property
-    def on(self) -> bool:
-        """Whether there is an API."""
-        return self._portal is not None
+    def enabled(self) -> bool:
+        """True if there is an API."""
+        return self._users is not None
 
     @property
-    def portal(self) -> UserDatabase:
-        """The functions; Refused (503) when the API is off."""
-        if self._portal is None:
+    def users(self) -> UserDatabase:
+        """The database's functions for callers. Raises Refused (503) when the API is off."""
+        if self._users is None:
             raise Refused(503, "api_off", "the API is off: SUPABASE_ANON_KEY is not set", retry_after=60)
-        return self._portal
+        return self._users
 
-    def wait(self, address: str | None) -> float:
-        """Seconds for which this address may show tokens of known people only; 0 mostly."""
-        return self._guard.wait_of_all(address)
+    def retry_after(self, address: str | None) -> float:
+        """Return the seconds until this address may use unknown tokens again; 0 if it may now."""
+        return self._throttle.retry_after_address(address)
 
-    def failed(self, address: str | None, token: str) -> None:
-        """Count a failure that the database does not call one: a token that is nobody's here."""
+    def record_failure(self, address: str | None, token: str) -> None:
+        """Count a failure that the database does not report as one: a valid token that belongs to nobody here."""
         subject = _subject(token)
-        self._taken.pop(_digest(token), None)
+        self._accepted.pop(_digest(token), None)
         self._subjects.pop(_digest(subject), None)
-        self._guard.failed(address, subject)
+        self._throttle.record_failure(address, subject)
 
-    async def ask(
-        self, address: str | None, token: str, question: Callable[[], Awaitable[T]], *, repeat: bool = True
+    async def call(
+        self, address: str | None, token: str, operation: Callable[[], Awaitable[T]], *, repeat: bool = True
     ) -> T:
-        """Ask the database on behalf of a token.
+        """Call the database on behalf of a token.
 
-        `repeat`: a question whose answer got lost may be asked again. Raises Refused (429 while too many bad
-        tokens come from the address) and TransientError.
+        An operation may be repeated after a lost answer unless `repeat` is False. Raises Refused (429 while too many
+        invalid tokens come from the address) and TransientError.
         """
         digest, now = _digest(token), self._clock()
-        if self._taken.get(digest, 0.0) <= now:
+        if self._accepted.get(digest, 0.0) <= now:
             subject = _subject(token)
             known = bool(subject) and self._subjects.get(_digest(subject), 0.0) > now
-            if (wait := self._guard.wait(address, subject, known=known)) > 0:
+            if (wait := self._throttle.retry_after(address, subject, known=known)) > 0:
                 text = "too many failed authentications from this address"
                 raise Refused(429, "too_many_failures", text, retry_after=wait)
         try:
-            answer = await self._tries(question, repeat=repeat)
+            answer = await self._attempt(operation, repeat=repeat)
         except Refused as error:
             if error.status == 401:
-                self._taken.pop(digest, None)
-                self._guard.failed(address, _subject(token))
+                self._accepted.pop(digest, None)
+                self._throttle.record_failure(address, _subject(token))
             else:
-                self._know(token, digest)
+                self._accept(token, digest)
             raise
-        self._know(token, digest)
+        self._accept(token, digest)
         return answer
 
-    async def is_player(self, call: AuthenticatedCall) -> bool:
-        """Return True when the caller is a player, as the database said within the last seconds."""
-        known = self._players.get(call.key)
-        if known is None or known[0] <= self._clock():
-            found = await call(lambda portal, caller: portal.whoami(caller))
-            known = (self._clock() + ROLE_AGE, found.role == "player")
-            self._players.pop(call.key, None)
-            self._players[call.key] = known
-            if len(self._players) > TOKENS:
-                del self._players[next(iter(self._players))]
-        return known[1]
+    async def whoami(self, address: str | None, caller: Caller) -> Identity:
+        """Return the caller's identity. Raises as `call`."""
+        users = self.users
+        return await self.call(address, caller.token, lambda: users.whoami(caller))
 
-    async def _tries(self, question: Callable[[], Awaitable[T]], *, repeat: bool) -> T:
-        until = self._clock() + TRY_FOR
-        for pause in PAUSES if repeat else ():
+    async def is_player(self, call: AuthenticatedCall) -> bool:
+        """Return True if the caller was a player within the last ROLE_MAX_AGE seconds. Raises as `call`."""
+        cached = self._players.get(call.key)
+        if cached is None or cached[0] <= self._clock():
+            identity = await call(lambda users, caller: users.whoami(caller))
+            cached = (self._clock() + ROLE_MAX_AGE, identity.role == "player")
+            _put(self._players, call.key, cached)
+        return cached[1]
+
+    async def _attempt(self, operation: Callable[[], Awaitable[T]], *, repeat: bool) -> T:
+        until = self._clock() + RETRY_WITHIN
+        for pause in RETRY_PAUSES if repeat else ():
             try:
-                return await question()
+                return await operation()
             except TransientError:
                 if self._clock() + pause > until:
                     raise
             await asyncio.sleep(pause)
-        return await question()
+        return await operation()
 
-    def _know(self, token: str, digest: bytes) -> None:
-        until = self._clock() + REMEMBER
-        if subject := "" if digest in self._taken else _subject(token):
-            _remember(self._subjects, _digest(subject), until)
-        _remember(self._taken, digest, until)
+    def _accept(self, token: str, digest: bytes) -> None:
+        until = self._clock() + REMEMBER_SECONDS
+        if subject := "" if digest in self._accepted else _subject(token):
+            _put(self._subjects, _digest(subject), until)
+        _put(self._accepted, digest, until)
 
 
-def _remember(table: dict[bytes, float], key: bytes, until: float) -> None:
+def _put(table: dict[bytes, T], key: bytes, value: T) -> None:
+    """Set a key as the latest, and drop the oldest beyond MAX_REMEMBERED."""
     table.pop(key, None)
-    table[key] = until
-    if len(table) > TOKENS:
+    table[key] = value
+    if len(table) > MAX_REMEMBERED:
         del table[next(iter(table))]
 
 
@@ -149,7 +156,7 @@ def _digest(token: str) -> bytes:
 
 
 def _subject(token: str) -> str:
-    """Whom a JWT says that it is for: its word, which nobody has checked. "" where it says nothing."""
+    """Return the subject that a JWT claims, unverified; "" if it claims none."""
     parts = token.split(".", 3)
     if len(parts) != 3 or len(parts[1]) > 16_384:
         return ""
@@ -162,36 +169,36 @@ def _subject(token: str) -> str:
 
 
 class AuthenticatedCall:
-    """One request's caller and its way to the portal's functions."""
+    """The caller of one request. Call it with an operation on the database."""
 
     def __init__(
-        self, access: Authenticator, portal: UserDatabase, caller: Caller, address: str | None
+        self, authenticator: Authenticator, users: UserDatabase, caller: Caller, address: str | None
     ) -> None:
-        """`address` is who is asking, as far as the proxies are trusted."""
-        self._access = access
-        self._portal = portal
+        """`address` is the client's, as far as its proxies are trusted."""
+        self._authenticator = authenticator
+        self._users = users
         self._caller = caller
         self._address = address
 
     @property
     def key(self) -> bytes:
-        """A digest of who is asking."""
+        """A digest of the caller."""
         return _digest(f"{self._caller.token}\0{self._caller.act_as or ''}")
 
     async def __call__(
-        self, question: Callable[[UserDatabase, Caller], Awaitable[T]], *, repeat: bool = True
+        self, operation: Callable[[UserDatabase, Caller], Awaitable[T]], *, repeat: bool = True
     ) -> T:
-        """Ask; see `Authenticator.ask`."""
-        portal, caller = self._portal, self._caller
-        return await self._access.ask(
-            self._address, caller.token, lambda: question(portal, caller), repeat=repeat
+        """Run the operation, see `Authenticator.call`."""
+        users, caller = self._users, self._caller
+        return await self._authenticator.call(
+            self._address, caller.token, lambda: operation(users, caller), repeat=repeat
         )
 
 
 def caller_of(request: HTTPConnection) -> Caller | None:
-    """The token and whom it speaks for, None without a token. Raises Refused (400) for malformed headers."""
+    """Return the token of a request and the person it acts for, None without a token. Raises Refused (400)."""
     if any(len(request.headers.getlist(name)) > 1 for name in ("authorization", "x-gre-act-as")):
-        # Whose word would it be: the portal's server's, or what a page slipped through it?
+        # One of the two might come from a page, through the portal's server.
         raise Refused(400, "header_repeated", "Authorization and X-GRE-Act-As may come once each")
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     token = token.strip()
@@ -210,14 +217,11 @@ def caller_of(request: HTTPConnection) -> Caller | None:
 
 
 def call_of(request: Request) -> AuthenticatedCall | None:
-    """The call of a request, None without a token. Raises Refused (503 when the API is off, 400)."""
-    access: Authenticator = request.app.state.access
-    portal, caller = access.portal, caller_of(request)
-    return (
-        AuthenticatedCall(access, portal, caller, request.client.host if request.client else None)
-        if caller
-        else None
-    )
+    """Return the call of a request, None without a token. Raises Refused (503 when the API is off, 400)."""
+    authenticator: Authenticator = request.app.state.authenticator
+    users, caller = authenticator.users, caller_of(request)
+    address = request.client.host if request.client else None
+    return AuthenticatedCall(authenticator, users, caller, address) if caller else None
 
 
 async def _call(
@@ -247,16 +251,16 @@ bearer = HTTPBearer(
 
 
 async def _staff_path(request: Request, call: Annotated[AuthenticatedCall, Depends(_call)]) -> None:
-    """Refuse players on the staff's paths, also where the database would show them what is theirs."""
+    """Refuse players on the staff's paths, even if the database would answer with the player's own rows."""
     if request.url.path.startswith("/api/gre-admin/"):
-        access: Authenticator = request.app.state.access
-        if await access.is_player(call):
+        authenticator: Authenticator = request.app.state.authenticator
+        if await authenticator.is_player(call):
             raise Refused(403, "staff_only", "only staff may do this")
 
 
 AUTHENTICATED = [Security(bearer)]
-"""What a router's paths have in common, for the documentation."""
+"""Dependencies of a router whose paths need a token."""
 STAFF_PATHS = [*AUTHENTICATED, Depends(_staff_path)]
-"""The same of routers whose paths below /api/gre-admin/ are the staff's."""
+"""Dependencies of a router whose paths below /api/gre-admin/ are the staff's."""
 Authenticated = Annotated[AuthenticatedCall, Depends(_call)]
-"""What an endpoint asks the database with."""
+"""The type of an endpoint's authenticated call."""

@@ -1,7 +1,7 @@
-"""`/console`: the staff console's built files, as they lie in the package, and the two public values it needs.
+"""`/console`: the built files of the staff console, and its configuration (two public values).
 
-The files are read once, at start, into a table of addresses: what is not in the table is not there, whatever an
-address looks like. No request is answered from the disk, nothing here is rendered, and no secret may pass.
+The files are read once, at start, into a table by address. An address that is not in the table is not found, whatever it
+looks like. No request is answered from the disk, nothing is rendered, and no secret is served.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gre_bridge.config.settings import Settings
 log = structlog.get_logger("gre.http")
 
 BUILT = Path(__file__).parent.parent / "console"
-"""What `make console` builds; it is part of the package."""
+"""The output of `make console`, which is part of the package."""
 _HASHED = re.compile(r"-[\w-]{8}\.\w+$")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
 _FOREVER = "public, max-age=31536000, immutable"
@@ -33,18 +33,18 @@ _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One file as it is sent."""
+    """One file, ready to be sent."""
 
     body: bytes
-    packed: bytes | None
-    """The same, compressed."""
+    gzipped: bytes | None
+    """The body compressed; None for types that do not compress."""
     kind: str
     etag: str
     caching: str
 
 
 def load(folder: Path = BUILT) -> dict[str, Page]:
-    """Every built file by its address below /console/; the page itself is at "". Empty where nothing was built."""
+    """Read all built files by their address below /console/; the page itself is at "". Empty if nothing was built."""
     pages = {
         path.relative_to(folder).as_posix(): page_of(path.read_bytes(), path.name)
         for path in sorted(folder.rglob("*"))
@@ -55,7 +55,7 @@ def load(folder: Path = BUILT) -> dict[str, Page]:
 
 
 def page_of(body: bytes, name: str) -> Page:
-    """One file; its kind, and how long it may be kept, follow from its name."""
+    """Prepare one file. Its content type and its caching follow from its name."""
     kind = _KINDS.get(Path(name).suffix)
     return Page(
         body,
@@ -67,7 +67,7 @@ def page_of(body: bytes, name: str) -> Page:
 
 
 def send_page(request: Request, found: Page | None, policy: str) -> Response:
-    """Answer with a file under this Content-Security-Policy: compressed where that is taken, 304 where it is known."""
+    """Answer with a file and this Content-Security-Policy; compressed if accepted, 304 if the client has it."""
     if found is None:
         return problem(request.scope, 404, "not_found", "there is nothing at this address")
     headers = {
@@ -79,20 +79,20 @@ def send_page(request: Request, found: Page | None, policy: str) -> Response:
     if found.etag in request.headers.get("if-none-match", ""):
         return Response(None, 304, headers)
     body = found.body
-    if found.packed is not None and "gzip" in request.headers.get("accept-encoding", ""):
-        body, headers["Content-Encoding"] = found.packed, "gzip"
+    if found.gzipped is not None and "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = found.gzipped, "gzip"
     return Response(body, 200, headers, media_type=found.kind)
 
 
 def public_key(key: str | None) -> str | None:
-    """The key, if pages may have it: None for what crosses row-level security."""
+    """Return the key if it is public, None if it bypasses row-level security."""
     return key if key and read_key(key).role == "anon" else None
 
 
 def policy(supabase_url: str, host: str) -> str:
-    """The page's Content-Security-Policy: its own files, its own host, and Supabase's sign-in."""
+    """Return the page's Content-Security-Policy: its own files, its own host, and Supabase's sign-in."""
     parts = urlsplit(supabase_url)
-    # "'self'" covers the WebSocket in most browsers, not in all.
+    # Not all browsers apply 'self' to WebSockets.
     own = f"ws://{host} wss://{host} " if _HOST.fullmatch(host) else ""
     return (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -102,27 +102,30 @@ def policy(supabase_url: str, host: str) -> str:
 
 
 def router(settings: Settings) -> APIRouter:
-    """The addresses of the console."""
+    """Return the routes of the console."""
     pages = load()
     if not pages:
-        log.warning("the console was not built; see docs/console.md")
+        log.warning("console_not_built", message="see docs/console.md")
     config: Mapping[str, str | None] = {
         "supabaseUrl": settings.supabase_url,
         "anonKey": public_key(settings.anon_key),
     }
     if config["anonKey"] is None:
-        log.warning("SUPABASE_ANON_KEY is no publishable key: the console offers no sign-in but by token")
+        log.warning(
+            "anon_key_not_public",
+            message="SUPABASE_ANON_KEY is not a publishable key: the console offers sign-in by token only",
+        )
     routes = APIRouter(include_in_schema=False)
 
     @routes.api_route("/console/config.json", methods=["GET", "HEAD"])
     async def public_config() -> Response:
-        """What the page must know: public values only."""
+        """The page's configuration: public values only."""
         return JsonResponse(config, headers={"Cache-Control": "no-cache"})
 
     @routes.api_route("/console", methods=["GET", "HEAD"])
     @routes.api_route("/console/{name:path}", methods=["GET", "HEAD"])
     async def page(request: Request, name: str = "") -> Response:
-        """One of the built files."""
+        """Send one of the built files."""
         host = request.headers.get("host", "")
         return send_page(request, pages.get(name), policy(settings.supabase_url, host))
 

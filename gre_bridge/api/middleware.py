@@ -1,6 +1,6 @@
-"""What every HTTP answer has in common: a request id, careful headers, one shape of errors, a bound on bodies.
+"""Middleware of every HTTP request: request id, security headers, CORS, one shape of errors, a limit on bodies.
 
-It must not know what is asked: no path has a meaning here, and no text of a request is repeated or logged.
+No path has a meaning here, and no text of a request is repeated or logged.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from gre_bridge.errors import Refused, TransientError
 log = structlog.get_logger("gre.http")
 
 MAX_BODY = 64 * 1024
-"""Bytes of a request's body that are taken."""
-READ_ON = 1024 * 1024
-"""Bytes of one that is too long which are read all the same, so that its sender gets to the answer."""
-BODY_WITHIN = 10.0
-"""Seconds for a body to arrive."""
-EXPOSED = ("X-Next-Before", "X-Request-Id", "ETag", "Retry-After")
-"""Headers that pages of other origins may read."""
+"""Bytes of a request's body that are accepted."""
+MAX_DISCARDED_BODY = 1024 * 1024
+"""Bytes of a body that is too long which are read and dropped, so that the client reads the answer."""
+BODY_TIMEOUT = 10.0
+"""Seconds in which a body must arrive."""
+EXPOSED_HEADERS = ("X-Next-Before", "X-Request-Id", "ETag", "Retry-After")
+"""Response headers that pages of other origins may read."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_POLICY = "default-src 'none'; frame-ancestors 'none'"
-_TRACING = ("traceparent", "tracestate", "baggage", "sentry-trace")
-"""Headers that tracing adds to every request of a page."""
+_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_TRACING_HEADERS = ("traceparent", "tracestate", "baggage", "sentry-trace")
+"""Request headers that tracing libraries add to every request of a page."""
 
 
 class JsonResponse(Response):
-    """A JSON answer that nobody keeps."""
+    """A JSON answer that is not cached."""
 
     media_type = "application/json"
 
     def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """`content` is whatever orjson writes; `headers` may say otherwise about caching."""
+        """`content` is serialized by orjson; `headers` may override Cache-Control."""
         super().__init__(orjson.dumps(content), status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 class BodyRejected(Exception):  # noqa: N818 - the reason is in its status
-    """A body that is too long (413) or too slow (408)."""
+    """A body is too long (413)."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -62,26 +62,26 @@ class BodyRejected(Exception):  # noqa: N818 - the reason is in its status
 
 def problem(
     scope: Scope, status: int, code: str, error: str, *, retry_after: float | None = None,
-    headers: Mapping[str, str] | None = None, more: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None,
 ) -> JsonResponse:  # fmt: skip
-    """The one shape of everything that is not 2xx. `error` is one line that the caller may read."""
-    said = dict(headers or {})
+    """Return an answer that is not 2xx. `error` is one line for the caller; `retry_after` is in seconds."""
+    answer_headers = dict(headers or {})
     if retry_after is not None:
-        said["Retry-After"] = str(max(1, math.ceil(retry_after)))
+        answer_headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
     if status == 401:
-        said["WWW-Authenticate"] = "Bearer"
+        answer_headers["WWW-Authenticate"] = "Bearer"
     state = scope.setdefault("state", {})
     state["refusal"] = code
     request_id = state.get("request_id", "")
     return JsonResponse(
-        {"success": False, "error": error, "code": code, "request_id": request_id, **(more or {})},
+        {"success": False, "error": error, "code": code, "request_id": request_id, **(extra or {})},
         status,
-        said,
+        answer_headers,
     )
 
 
-async def refused(request: Request, error: Exception) -> Response:
-    """Answer for what the database refused."""
+async def handle_refused(request: Request, error: Exception) -> Response:
+    """Answer a request that was refused."""
     assert isinstance(error, Refused)
     wait = error.retry_after
     if wait is None and error.status in (429, 503):
@@ -89,55 +89,55 @@ async def refused(request: Request, error: Exception) -> Response:
     return problem(request.scope, error.status, error.code, str(error), retry_after=wait)
 
 
-async def unavailable(request: Request, error: Exception) -> Response:
-    """Answer for a database that does not."""
+async def handle_unavailable(request: Request, error: Exception) -> Response:
+    """Answer a request for which the database did not answer."""
     assert isinstance(error, TransientError)
-    log.warning("the database did not answer", problem=str(error), request_id=request.state.request_id)
-    return await refused(request, as_refusal(error))
+    log.warning("database_unavailable", error=str(error), request_id=request.state.request_id)
+    return await handle_refused(request, as_refusal(error))
 
 
 class Cors(CORSMiddleware):
-    """CORS as Starlette does it, refusals in our shape and in the log."""
+    """Starlette's CORS, with refusals in the API's shape and in the log."""
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
-        """`origins` may read answers; tokens come in a header, so cookies are never allowed."""
+        """`origins` may read answers. Tokens come in a header, so cookies are never allowed."""
         super().__init__(
-            app, allow_origins=("*",) if origins.allows("*") else (), allow_methods=("GET", "POST", "PUT"), expose_headers=EXPOSED,
-            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id", *_TRACING),
+            app, allow_origins=("*",) if origins.allows("*") else (), allow_methods=("GET", "POST", "PUT"), expose_headers=EXPOSED_HEADERS,
+            allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id", *_TRACING_HEADERS),
         )  # fmt: skip
         self._origins = origins
 
     def is_allowed_origin(self, origin: str) -> bool:
-        """Return True when pages of this origin may call."""
+        """Return True if pages of this origin may call."""
         return self._origins.allows(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a preflight, or let the request through."""
+        """Answer a preflight, or pass the request on."""
         headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
         origin = headers.get("origin")
         if origin is None:
             await super().__call__(scope, receive, send)
             return
-        known = self.is_allowed_origin(origin)
-        if not known and not self._origins.same(origin, headers.get("host", "")):
-            self._origins.refused(origin)
+        allowed = self.is_allowed_origin(origin)
+        if not allowed and not self._origins.is_same_host(origin, headers.get("host", "")):
+            self._origins.log_refused(origin)
         if scope["method"] != "OPTIONS" or "access-control-request-method" not in headers:
             await super().__call__(scope, receive, send)
             return
         answer = self.preflight_response(request_headers=headers)
         if answer.status_code != 200:
-            # "Disallowed CORS origin, method, headers": its own words, none of the request's.
-            said = bytes(answer.body).decode()
-            text = said[0].lower() + said[1:] + ("" if known else " (GRE_CORS_ORIGINS names those allowed)")
+            # Starlette's text ("Disallowed CORS origin, method, headers") does not quote the request.
+            text = bytes(answer.body).decode()
+            text = text[0].lower() + text[1:] + ("" if allowed else " (GRE_CORS_ORIGINS names those allowed)")
             answer = problem(scope, 400, "cors_refused", text, headers={"Vary": answer.headers["Vary"]})
         await answer(scope, receive, send)
 
 
 class RequestContext:
-    """The outermost middleware; of a WebSocket it dresses the refusal."""
+    """Sets the request id and the security headers; of a WebSocket, those of a refusal."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Put around `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,62 +151,62 @@ class RequestContext:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
-        async def send_dressed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
-                # (The console and the reference have policies of their own.)
-                headers.setdefault("Content-Security-Policy", _POLICY)
+                # The console and the reference have policies of their own.
+                headers.setdefault("Content-Security-Policy", _CONTENT_POLICY)
             await send(message)
 
-        await self._app(scope, receive, send_dressed)
+        await self._app(scope, receive, send_with_headers)
 
 
 class ErrorBoundary:
-    """The last stop of an exception: nobody above it may print its text."""
+    """Turns an exception into 500: its text must not be printed, because it may contain chat text."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Put around `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, with 500 where that raises."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
 
-        async def noting(message: Message) -> None:
+        async def send_observed(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_observed)
         except Exception as error:
-            log.error("a request failed", exc_info=error, request_id=scope["state"]["request_id"])
+            log.error("request_failed", exc_info=error, request_id=scope["state"]["request_id"])
             if not started:
                 text = "something went wrong here; it was noted"
                 await problem(scope, 500, "internal_error", text)(scope, receive, send)
 
 
 class BodyLimit:
-    """Reads the body before anyone else: within a bound of bytes, whatever Content-Length says, and of time."""
+    """Reads the body before the application: a limit of bytes, whatever Content-Length says, and of time."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Put around `app`."""
+        """Wrap `app`."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse with 413 or 408, or hand the body on whole."""
+        """Refuse with 413 or 408, or pass the whole body on."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
         try:
-            async with asyncio.timeout(BODY_WITHIN):
-                body = await _whole(receive, Headers(scope=scope).get("content-length", ""))
+            async with asyncio.timeout(BODY_TIMEOUT):
+                body = await _read_body(receive, Headers(scope=scope).get("content-length", ""))
         except BodyRejected as error:
             text = f"the body is longer than {MAX_BODY} bytes"
             await problem(scope, error.status, "too_large", text)(scope, receive, send)
@@ -217,7 +217,7 @@ class BodyLimit:
             await answer(scope, receive, send)
             return
         if body is None:
-            return  # the caller has hung up
+            return  # the client has disconnected
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
@@ -226,9 +226,9 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
-async def _whole(receive: Receive, announced: str) -> bytes | None:
-    """Read the body; None when its sender went away. Raises Too."""
-    if announced.isdigit() and int(announced) > READ_ON:
+async def _read_body(receive: Receive, content_length: str) -> bytes | None:
+    """Read the body; None if the client disconnects. Raises BodyRejected."""
+    if content_length.isdigit() and int(content_length) > MAX_DISCARDED_BODY:
         raise BodyRejected(413)
     parts: list[bytes] = []
     size = 0
@@ -240,7 +240,7 @@ async def _whole(receive: Receive, announced: str) -> bytes | None:
         size += len(part)
         if size <= MAX_BODY:
             parts.append(part)
-        if not message.get("more_body", False) or size > READ_ON:
+        if not message.get("more_body", False) or size > MAX_DISCARDED_BODY:
             break
     if size > MAX_BODY:
         raise BodyRejected(413)

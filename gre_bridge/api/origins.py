@@ -1,4 +1,4 @@
-"""Which pages may call: GRE_CORS_ORIGINS, for CORS and for the socket's upgrade alike."""
+"""The origins whose pages may call: GRE_CORS_ORIGINS, for CORS and for WebSocket upgrades."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import structlog
 
 log = structlog.get_logger("gre.http")
 
-TOLD = 100
+MAX_LOGGED = 100
 """Refused origins that are logged, once each."""
 
 
 class Origins:
-    """The origins that settings name; `https://name:*` stands for every port, `*` for everybody."""
+    """The allowed origins; `https://name:*` stands for every port, `*` for every origin."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """`names` are as `Settings.cors_origins` has them."""
         self._names = frozenset(names)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def allows(self, origin: str) -> bool:
-        """Return True when pages of this origin may call."""
+        """Return True if pages of this origin may call."""
         origin = origin.lower()
         if origin in self._names or "*" in self._names:
             return True
@@ -30,16 +30,16 @@ class Origins:
         return f"{host if colon and port.isdecimal() else origin}:*" in self._names
 
     @staticmethod
-    def same(origin: str, host: str) -> bool:
-        """Return True for a page of the very host that is asked (by its Host header)."""
+    def is_same_host(origin: str, host: str) -> bool:
+        """Return True if the origin is the requested host itself; `host` is the Host header."""
         try:
             netloc = urlsplit(origin).netloc
         except ValueError:
             return False
         return bool(netloc) and netloc.lower() == host.lower()
 
-    def refused(self, origin: str) -> None:
-        """Log a refused origin, the first time that it is met."""
-        if origin not in self._told and len(self._told) < TOLD:
-            self._told.add(origin[:200])
-            log.warning("a page of this origin was refused; see GRE_CORS_ORIGINS", origin=origin[:200])
+    def log_refused(self, origin: str) -> None:
+        """Log a refused origin, once."""
+        if origin not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(origin[:200])
+            log.warning("origin_refused", message="GRE_CORS_ORIGINS names those allowed", origin=origin[:200])

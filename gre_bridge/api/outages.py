@@ -1,11 +1,11 @@
-"""What the database's outages are called towards clients: the same code and words over REST and `/ws`."""
+"""Names the outages of the database for clients: the same codes and texts over REST and `/ws`."""
 
 from __future__ import annotations
 
 from gre_bridge.errors import Refused, TransientError
 
 RETRY_AFTER = 2.0
-"""Seconds after which a client should ask again when the database did not say."""
+"""Seconds after which a client should retry, unless the database says otherwise."""
 
 _NAMED = {
     "PGRST202": (
@@ -18,7 +18,7 @@ _NAMED = {
 
 
 def as_refusal(error: TransientError) -> Refused:
-    """Return the 503 that tells a client of `error`, by the database's code; it never quotes the error's text."""
+    """Return the 503 for an error, by the database's code. It never quotes the error's text."""
     code, text = _NAMED.get(
         error.code, ("unavailable", "the database does not answer, try again in a moment")
     )

@@ -1,4 +1,4 @@
-"""How much the hub does in one step: turns of the loop between messages, short waits for readers, sizes of reads."""
+"""Limits of work per step: token buckets, turns of the event loop, pauses for slow readers, sizes of reads."""
 
 from __future__ import annotations
 
@@ -8,96 +8,110 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-STEP = 0.01
-"""Seconds after which others have a turn of the loop."""
-CHUNK = 64 * 1024
-"""Bytes told after which readers may catch up."""
+YIELD_AFTER = 0.01
+"""Seconds of work after which other tasks run."""
+PAUSE_AFTER = 64 * 1024
+"""Bytes sent after which slow readers may catch up."""
+MAX_PAUSE, MAX_TOTAL_PAUSE = 0.1, 0.5
+"""Seconds that one read waits for slow readers: at once, and in all."""
 PERSON_PER_SECOND, PERSON_BURST = 40.0, 200.0
-PEOPLE = 20_000
+MAX_PERSONS = 20_000
 """People whose budgets are remembered, the latest."""
-PATIENCE = 0.1
-PATIENCE_IN_ALL = 0.5
-"""Seconds that one read waits for its readers: at once, and in all."""
 
 
 class Reader(Protocol):
-    """Somebody who is told."""
+    """A receiver of frames."""
 
     @property
     def busy(self) -> bool:
-        """Whether much waits for it."""
+        """True if many frames are queued for it."""
 
 
-class Turns:
-    """The turns that one read gives to others."""
+class Pacer:
+    """Interrupts one read's fan-out, so that other tasks run and readers catch up."""
 
     def __init__(self) -> None:
-        """Begin now."""
-        self._began = time.monotonic()
+        """Measure from now on."""
+        self._started = time.monotonic()
         self._bytes = 0
-        self._patience = PATIENCE_IN_ALL
+        self._pause_left = MAX_TOTAL_PAUSE
 
-    async def take(self, size: int, readers: Callable[[], Iterable[Reader]]) -> None:
-        """Give a turn when it is time; after much was told, wait shortly for readers who keep up so far."""
+    async def after(self, size: int, readers: Callable[[], Iterable[Reader]]) -> None:
+        """Call after `size` bytes were sent to `readers`: yields or pauses when it is time."""
         self._bytes += size
-        if self._bytes >= CHUNK:
+        if self._bytes >= PAUSE_AFTER:
             self._bytes = 0
-            await self._wait(readers)
-        elif time.monotonic() - self._began > STEP:
+            await self._pause(readers)
+        elif time.monotonic() - self._started > YIELD_AFTER:
             await asyncio.sleep(0)
         else:
             return
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
-    async def _wait(self, readers: Callable[[], Iterable[Reader]]) -> None:
-        began = time.monotonic()
+    async def _pause(self, readers: Callable[[], Iterable[Reader]]) -> None:
+        started = time.monotonic()
         await asyncio.sleep(0)
-        until = began + min(PATIENCE, self._patience)
+        until = started + min(MAX_PAUSE, self._pause_left)
         while time.monotonic() < until and any(reader.busy for reader in readers()):  # noqa: ASYNC110 - of many
             await asyncio.sleep(0.002)
-        self._patience -= time.monotonic() - began
+        self._pause_left -= time.monotonic() - started
 
 
-@dataclass(slots=True)
-class Bucket:
-    """Tokens that fill up again."""
+class TokenBucket:
+    """`burst` tokens at once, refilled at `rate` tokens a second. Times are seconds of one clock."""
 
-    rate: float
-    burst: float
-    tokens: float = 0.0
-    filled: float = 0.0
+    __slots__ = ("_filled_at", "burst", "rate", "tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        """Start full."""
+        self.rate = rate
+        self.burst = burst
+        self.tokens = burst
+        self._filled_at = now
 
     def take(self, now: float) -> bool:
-        """Take one token if there is one, and say whether; `now` in seconds."""
-        self.tokens = min(self.burst, self.tokens + (now - self.filled) * self.rate)
-        self.filled = now
+        """Take one token; return False if there is none."""
+        self._refill(now)
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
 
+    def overdraw(self, now: float) -> None:
+        """Take one token even if there is none; `tokens` becomes negative then."""
+        self._refill(now)
+        self.tokens -= 1
+
+    def wait(self, tokens: float = 1.0) -> float:
+        """Return the seconds until there are so many tokens, rounded up a little; 0 if there are."""
+        return 0.0 if self.tokens >= tokens else round((tokens - self.tokens) / self.rate + 0.05, 2)
+
+    def _refill(self, now: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now - self._filled_at) * self.rate)
+        self._filled_at = now
+
 
 class PersonBudgets:
-    """How many frames each person may have carried out, over all of its sockets."""
+    """Frames that each person may send, over all of its connections."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds."""
+        """`clock` returns seconds."""
         self._clock = clock
-        self._buckets: dict[Hashable, Bucket] = {}
+        self._buckets: dict[Hashable, TokenBucket] = {}
 
     def spend(self, person: Hashable) -> float:
-        """Spend one; the seconds to wait when there is none, else 0."""
+        """Count one frame; return the seconds to wait if it exceeds the budget, else 0."""
         now = self._clock()
-        bucket = self._buckets.pop(person, None) or Bucket(PERSON_PER_SECOND, PERSON_BURST, PERSON_BURST, now)
+        bucket = self._buckets.pop(person, None) or TokenBucket(PERSON_PER_SECOND, PERSON_BURST, now)
         self._buckets[person] = bucket
-        if len(self._buckets) > PEOPLE:
+        if len(self._buckets) > MAX_PERSONS:
             del self._buckets[next(iter(self._buckets))]
-        return 0.0 if bucket.take(now) else round((1 - bucket.tokens) / bucket.rate + 0.05, 2)
+        return 0.0 if bucket.take(now) else bucket.wait()
 
 
 @dataclass(slots=True)
 class ReadSize:
-    """What one read may bring: halved when it fails, whatever the reason, and grown again."""
+    """The size of one read: halved when it fails, for whatever reason, and doubled again on success."""
 
     sessions: int = 500
     messages: int = 200
@@ -111,11 +125,11 @@ class ReadSize:
         self._full = (self.sessions, self.messages, self.size)
 
     def halve(self) -> None:
-        """Ask for less."""
+        """Read less next time."""
         self._resize(min(self._shift + 1, 20))
 
     def grow(self) -> None:
-        """Ask for more again."""
+        """Read twice as much next time, up to the full size."""
         if self._shift:
             self._resize(self._shift - 1)
 

@@ -1,6 +1,6 @@
-"""Bounds what is read and answered at a time: reads of one person, and bytes that peers have not taken yet.
+"""Limits concurrent reads per person, and the bytes of answers that clients have not received yet.
 
-A long answer goes out in pieces, each when the peer has taken the one before; while it does, it counts.
+A long answer is sent in pieces, each when the client has received the one before, and counts until it is sent.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gre_bridge.api.middleware import problem
 
-READS_OF_ONE = 4
-"""Reads of one person that are worked on and answered at a time; others wait."""
-QUEUED_OF_ONE = 16
-"""Reads of one person that wait."""
-WAIT = 5.0
-"""Seconds for which they do."""
-UNTAKEN = 48 * 1024 * 1024
-"""Bytes of answers that peers have not taken yet, in all."""
-TAKEN_WITHIN = 30.0
-"""Seconds for a peer to take an answer; then it is broken off."""
+MAX_READS_PER_PERSON = 4
+"""Reads of one person that run at a time; others wait."""
+MAX_WAITING_PER_PERSON = 16
+QUEUE_TIMEOUT = 5.0
+"""Seconds for which a read waits."""
+MAX_UNSENT = 48 * 1024 * 1024
+"""Bytes of answers, in all, that clients have not received yet."""
+SEND_TIMEOUT = 30.0
+"""Seconds in which a client must receive an answer; then the answer is broken off."""
 PIECE = 64 * 1024
 
 
@@ -32,59 +31,59 @@ class _Person:
     """The reads of one person."""
 
     def __init__(self) -> None:
-        self.turns = asyncio.Semaphore(READS_OF_ONE)
-        self.there = 0
+        self.slots = asyncio.Semaphore(MAX_READS_PER_PERSON)
+        self.count = 0
 
 
 class ReadLimits:
     """The middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """Put around `app`."""
+        """Wrap `app`."""
         self._app = app
-        self._people: dict[bytes, _Person] = {}
-        self._untaken = 0
+        self._persons: dict[bytes, _Person] = {}
+        self._unsent = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http" or not scope["path"].startswith("/api/"):
-            # (The console's files are one copy for everybody.)
+            # The console's files are shared, and need no limit.
             await self._app(scope, receive, send)
             return
-        person = _person(Headers(scope=scope)) if scope["method"] in ("GET", "HEAD") else None
-        async with self._turn(person) as mine:
-            if mine:
+        key = _person_key(Headers(scope=scope)) if scope["method"] in ("GET", "HEAD") else None
+        async with self._slot(key) as acquired:
+            if acquired:
                 await self._answer(scope, receive, send)
             else:
                 text = "too many reads at once; wait for the answers"
                 await problem(scope, 429, "too_many_reads", text, retry_after=1)(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def _turn(self, key: bytes | None) -> AsyncIterator[bool]:
-        """Wait for this person's turn; False when it does not come in time."""
+    async def _slot(self, key: bytes | None) -> AsyncIterator[bool]:
+        """Wait for one of this person's slots; False if none becomes free in time."""
         if key is None:
             yield True
             return
-        person = self._people.setdefault(key, _Person())
-        if person.there >= READS_OF_ONE + QUEUED_OF_ONE:
+        person = self._persons.setdefault(key, _Person())
+        if person.count >= MAX_READS_PER_PERSON + MAX_WAITING_PER_PERSON:
             yield False
             return
-        person.there += 1
+        person.count += 1
         try:
             try:
-                async with asyncio.timeout(WAIT):
-                    await person.turns.acquire()
+                async with asyncio.timeout(QUEUE_TIMEOUT):
+                    await person.slots.acquire()
             except TimeoutError:
                 yield False
                 return
             try:
                 yield True
             finally:
-                person.turns.release()
+                person.slots.release()
         finally:
-            person.there -= 1
-            if not person.there:
-                self._people.pop(key, None)
+            person.count -= 1
+            if not person.count:
+                self._persons.pop(key, None)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message | None = None
@@ -99,15 +98,15 @@ class ReadLimits:
                 start = message
                 return
             body = message.get("body", b"")
-            if self._untaken + len(body) > UNTAKEN and start is not None:
+            if self._unsent + len(body) > MAX_UNSENT and start is not None:
                 broken = True
                 text = "too many answers are not read yet, try again in a moment"
                 await problem(scope, 503, "busy", text, retry_after=2)(scope, receive, send)
                 return
-            self._untaken += len(body)
+            self._unsent += len(body)
             counted += len(body)
             try:
-                async with asyncio.timeout(TAKEN_WITHIN):
+                async with asyncio.timeout(SEND_TIMEOUT):
                     if start is not None:
                         await send(start)
                         start = None
@@ -120,12 +119,12 @@ class ReadLimits:
         try:
             await self._app(scope, receive, send_in_pieces)
         finally:
-            self._untaken -= counted
+            self._unsent -= counted
 
 
-def _person(headers: Headers) -> bytes | None:
+def _person_key(headers: Headers) -> bytes | None:
     token = headers.get("authorization")
     if token is None:
         return None
-    who = f"{token}\0{headers.get('x-gre-act-as', '')}"
-    return hashlib.blake2b(who.encode(), digest_size=16).digest()
+    caller = f"{token}\0{headers.get('x-gre-act-as', '')}"
+    return hashlib.blake2b(caller.encode(), digest_size=16).digest()

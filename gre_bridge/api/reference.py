@@ -1,8 +1,7 @@
-"""`/docs`: the API's reference as Swagger UI shows it, from /openapi.json, with files of this host alone.
-Under `gre-bridge dev` also `/`, a page of links.
+"""`/docs`: the API's reference in Swagger UI, from /openapi.json; under `gre-bridge dev` also `/`, a page of links.
 
-The files are those of the package fastapi-offline; nothing else of it runs. The page holds no script of its own, so
-its Content-Security-Policy allows neither inline code nor another host.
+The files come from the package fastapi-offline, whose code does not run. The page has no inline script, so its
+Content-Security-Policy allows neither inline code nor another host.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# (Addresses are relative: a proxy may serve the daemon below a path.)
+# Addresses are relative, because a proxy may serve the daemon below a path.
 _PAGE = b"""\
 <!doctype html>
 <html lang="en">
@@ -64,7 +63,7 @@ _FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 
 
 def router() -> APIRouter:
-    """The addresses of the page and its files, which are read once, here."""
+    """Return the routes of the page and its files, which are read once, here."""
     folder = files("fastapi_offline") / "static"
     page = page_of(_PAGE, "index.html")
     pages = {"start.js": page_of(_START, "start.js")}
@@ -73,25 +72,25 @@ def router() -> APIRouter:
 
     @routes.api_route("/docs", methods=["GET", "HEAD"])
     async def reference(request: Request) -> Response:
-        """The page."""
+        """Send the page."""
         return send_page(request, page, _POLICY)
 
     @routes.api_route("/docs/{name}", methods=["GET", "HEAD"])
     async def file(request: Request, name: str) -> Response:
-        """One of its files."""
+        """Send one of its files."""
         return send_page(request, pages.get(name), _POLICY)
 
     return routes
 
 
 def links(stack: str) -> APIRouter:
-    """`/` for developers, with the addresses of this daemon and of the embedded `stack`. In production there is none."""
+    """Return the route of `/` for developers: links to this daemon and to the embedded stack at `stack`. Not for production."""
     page = page_of(_LINKS.format(stack=escape(stack)).encode(), "index.html")
     routes = APIRouter(include_in_schema=False)
 
     @routes.api_route("/", methods=["GET", "HEAD"])
     async def start(request: Request) -> Response:
-        """The page."""
+        """Send the page."""
         return send_page(request, page, _POLICY)
 
     return routes

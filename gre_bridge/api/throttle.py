@@ -1,6 +1,6 @@
-"""Who asked too often with what is no valid token: budgets of failures for each address and whom its tokens name.
+"""Throttles failed authentications: a budget of failures for each address, and for each subject at an address.
 
-It counts and says how long to wait; it must not know tokens, nor keep more than a bounded memory.
+It counts failures and computes waiting times. It must not see tokens, and its memory is bounded.
 """
 
 from __future__ import annotations
@@ -11,62 +11,66 @@ from collections.abc import Callable
 from gre_bridge.api.addresses import network
 
 MINUTE = 60.0
-ADDRESSES = 20_000
-"""Addresses, and pairs of address and subject, remembered; beyond that, those that failed longest ago are forgotten."""
-SHARED = 10
-"""How many times one subject's budget an address has: a venue's guests, or a proxy's, share it."""
+MAX_KEYS = 20_000
+"""Keys remembered in each table; beyond that, those with the oldest failure are dropped."""
+ADDRESS_FACTOR = 10
+"""An address has this many times the budget of one subject: the guests of a venue, or of a proxy, share it."""
+ROUNDING = 1e-6
+"""Seconds of error that adding up fractions may leave."""
 
 
 class _Budget:
-    """`per_minute` failures at once, and then one each time that 1/`per_minute` of a minute has passed."""
+    """`per_minute` failures at once, and then one for each 1/`per_minute` of a minute."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
         self._cost = MINUTE / per_minute
         self._clock = clock
-        self.paid: dict[str, float] = {}
-        """Until when a key's failures are paid for; in the order of their last failure."""
+        self.free_at: dict[str, float] = {}
+        """The time at which a key has its whole budget again; in the order of the last failures."""
 
-    def wait(self, key: str) -> float:
-        paid = self.paid.get(key)
-        # (Less than a microsecond is what adding up fractions leaves.)
-        over = 0.0 if paid is None else paid + self._cost - self._clock() - MINUTE
-        return over if over > 1e-6 else 0.0
+    def retry_after(self, key: str) -> float:
+        free_at = self.free_at.get(key)
+        wait = 0.0 if free_at is None else free_at + self._cost - self._clock() - MINUTE
+        return wait if wait > ROUNDING else 0.0
 
-    def failed(self, key: str) -> None:
+    def record_failure(self, key: str) -> None:
         now = self._clock()
-        # (No more than a whole budget is owed, however many were under way before the first one failed.)
-        self.paid[key] = min(max(self.paid.pop(key, now), now) + self._cost, now + MINUTE)
-        while self.paid:
-            oldest = next(iter(self.paid))
-            if len(self.paid) <= ADDRESSES and self.paid[oldest] > now:
+        # At most one whole budget is used up, however many requests were in flight before the first one failed.
+        self.free_at[key] = min(max(self.free_at.pop(key, now), now) + self._cost, now + MINUTE)
+        while self.free_at:
+            oldest = next(iter(self.free_at))
+            if len(self.free_at) <= MAX_KEYS and self.free_at[oldest] > now:
                 break
-            del self.paid[oldest]
+            del self.free_at[oldest]
 
 
 class AuthThrottle:
     """Counts failures by address and subject, and by address alone with a larger budget.
 
-    A subject is what a token says of itself, unproven: it keeps one bad visitor from locking out the others of its
-    address. Somebody who makes subjects up meets the larger budget.
+    A subject is a token's unverified claim. Counting it keeps one visitor from locking out the others of its address;
+    a visitor that invents subjects uses up the larger budget.
     """
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """`per_minute` failures of a subject from one address; `clock` gives seconds."""
+        """`per_minute` failures of a subject from one address; `clock` returns seconds."""
         self._subjects = _Budget(per_minute, clock)
-        self._addresses = _Budget(per_minute * SHARED, clock)
+        self._addresses = _Budget(per_minute * ADDRESS_FACTOR, clock)
 
-    def wait(self, address: str | None, subject: str = "", *, known: bool = False) -> float:
-        """Seconds until this subject may try again from there; 0 now. A `known` one minds only its own budget."""
+    def retry_after(self, address: str | None, subject: str = "", *, known: bool = False) -> float:
+        """Return the seconds until this subject may try again from there, 0 if it may now.
+
+        A `known` subject is not held back by the failures of others.
+        """
         place = network(address)
-        own = self._subjects.wait(f"{place} {subject}")
-        return own if known else max(own, self._addresses.wait(place))
+        own = self._subjects.retry_after(f"{place} {subject}")
+        return own if known else max(own, self._addresses.retry_after(place))
 
-    def wait_of_all(self, address: str | None) -> float:
-        """Seconds until unknown subjects may try again from this address; 0 now."""
-        return self._addresses.wait(network(address))
+    def retry_after_address(self, address: str | None) -> float:
+        """Return the seconds until unknown subjects may try again from this address, 0 if they may now."""
+        return self._addresses.retry_after(network(address))
 
-    def failed(self, address: str | None, subject: str = "") -> None:
+    def record_failure(self, address: str | None, subject: str = "") -> None:
         """Count one failed authentication."""
         place = network(address)
-        self._subjects.failed(f"{place} {subject}")
-        self._addresses.failed(place)
+        self._subjects.record_failure(f"{place} {subject}")
+        self._addresses.record_failure(place)

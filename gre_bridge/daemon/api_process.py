@@ -11,16 +11,17 @@ import structlog
 from gre_bridge.api.app import create_app, serve
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.pusher_users import PusherUsers
-from gre_bridge.api.rest.health import Health
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.health import ProcessHealth
+from gre_bridge.daemon.link import Link
 from gre_bridge.daemon.process import DaemonProcess, Surroundings
 from gre_bridge.daemon.registration import WorkerRegistration
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json, NewRow
 from gre_bridge.db.users import UserDatabase
 
@@ -28,6 +29,31 @@ log = structlog.get_logger("gre.daemon")
 
 OOM_SCORE = 500
 """Added to the kernel's score of this process: where memory runs out, it goes before the relay."""
+
+
+class ApiHealth:
+    """The state of this process for its API (`ServiceHealth`)."""
+
+    def __init__(
+        self, *, process: ProcessHealth, database: DatabaseStatus, stopping: asyncio.Event, link: Link | None
+    ) -> None:
+        """`link` leads to the relay's process, if there is one."""
+        self._process = process
+        self._stopping = stopping
+        self._link = link
+        self.database = database
+        self.problems = process.problems
+
+    @property
+    def serving(self) -> bool:
+        """True while no loop is stalled and the process is not stopping."""
+        return not self._process.stalled() and not self._stopping.is_set()
+
+    async def overview(self) -> Json:
+        """Return this process's connections, and the relay's sinks and Realtime where it has a relay."""
+        own = self._process.overview()
+        relay = await ask_relay(self._link)
+        return own if relay is None else {**relay["overview"], "connections": own["connections"]}
 
 
 class ApiProcess(DaemonProcess):
@@ -106,40 +132,35 @@ class ApiProcess(DaemonProcess):
     async def _serve(self, portal: UserDatabase | None) -> None:
         """Serve HTTP and the sockets until cancelled."""
         settings, feed = self._settings, self._feed
-        access = Authenticator(portal, AuthThrottle(settings.auth_failures))
+        authenticator = Authenticator(portal, AuthThrottle(settings.auth_failures))
         listener = self._around.listeners.api
         assert self._health.database is not None
         assert listener is not None
-        health = Health(
-            database=self._health.database,
-            problems=self._health.problems,
-            stalled=self._health.stalled,
-            stopping=self._stop.is_set,
+        health = ApiHealth(
+            process=self._health, database=self._health.database, stopping=self._stop, link=self._link
         )
         if portal is None:
             app = create_app(
-                health=health, access=access, settings=settings, sockets=None, overview=self._overview,
+                health=health, authenticator=authenticator, settings=settings, endpoint=None,
                 metrics=self.metrics,
             )  # fmt: skip
             await serve(app, settings=settings, sock=listener)
             return
         portal.on_write = self._wrote
-        pusher_users = PusherUsers.of(settings)
+        pusher_users = PusherUsers.from_settings(settings)
         hub = self._hub = Hub(
-            portal=portal,
+            users=portal,
             metrics=self.metrics,
-            sweep_interval=settings.poll_interval,
-            fast_sweep_interval=settings.fast_poll_interval,
-            feed_healthy=lambda: feed.healthy,
-            broadcast=feed.broadcast,
-            elsewhere=pusher_users,
-            wakeups=feed,
+            poll_interval=settings.poll_interval,
+            fast_poll_interval=settings.fast_poll_interval,
+            realtime=feed,
+            external=pusher_users,
         )
-        door = WebSocketEndpoint(
-            hub=hub, portal=portal, metrics=self.metrics, settings=settings, access=access
+        endpoint = WebSocketEndpoint(
+            hub=hub, users=portal, metrics=self.metrics, settings=settings, authenticator=authenticator
         )
         app = create_app(
-            health=health, access=access, settings=settings, sockets=door.serve, overview=self._overview,
+            health=health, authenticator=authenticator, settings=settings, endpoint=endpoint,
             metrics=self.metrics, pusher_users=pusher_users,
         )  # fmt: skip
         self._reports.status("serving")
@@ -152,12 +173,6 @@ class ApiProcess(DaemonProcess):
             finally:
                 for task in background:
                     task.cancel()
-
-    async def _overview(self) -> Json:
-        """What this daemon tells staff: its sockets, and the relay's sinks and Realtime where it has a relay."""
-        own = self._health.overview()
-        relay = await ask_relay(self._link)
-        return own if relay is None else {**relay["overview"], "connections": own["connections"]}
 
     def _heard_hint(self, hint: str) -> None:
         """The relay gives none."""
@@ -173,13 +188,11 @@ class ApiProcess(DaemonProcess):
         """See SubscriptionListener."""
         self.metrics.wakeups.inc()
         if self._hub is not None:
-            self._hub.ring(sessions)
-            if self._hub.looks is not None:
-                self._hub.looks.poller.woken()
+            self._hub.on_wakeup(sessions)
 
     def is_handled(self, row: NewRow) -> bool:
         """See SubscriptionListener."""
-        if self._hub is None or not self._hub.has_told(row):
+        if self._hub is None or self._hub.needs(row):
             return False
         self.metrics.wakeups.inc()
         return True
@@ -187,18 +200,14 @@ class ApiProcess(DaemonProcess):
     def on_event(self, event: str, payload: object) -> None:
         """See SubscriptionListener."""
         if self._hub is not None:
-            self._hub.heard(event, payload)
+            self._hub.on_event(event, payload)
 
     def _schema_checked(self, problem: str) -> None:
         self.metrics.schema_supported.set(not problem)
 
     def _on_realtime_change(self) -> None:
-        if self._hub is None:
-            return
-        if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
-            self._hub.ring(None)
-        if self._hub.looks is not None:
-            self._hub.looks.poller.refresh()
+        if self._hub is not None:
+            self._hub.on_realtime_changed()
 
 
 def offer_to_the_oom_killer() -> None:

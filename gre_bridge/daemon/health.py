@@ -115,7 +115,7 @@ class ProcessHealth:
         """What the chat's own health endpoint tells of this process."""
         hub = self._hub()
         return {
-            "connections": len(hub.audience) if hub else 0,
+            "connections": len(hub.registry) if hub else 0,
             "realtime": {
                 "state": self._feed.state.value,
                 "healthy": self._feed.healthy,

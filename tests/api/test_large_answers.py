@@ -184,11 +184,11 @@ async def test_an_answer_arrives_whole_in_pieces(size: int) -> None:
     assert peer.body == b"x" * size
     assert [message.get("more_body", False) for message in peer.got[1:]][-1:] == [False]
     assert all(len(message["body"]) <= 65_536 for message in peer.got[1:])
-    assert not app._people and not app._untaken
+    assert not app._persons and not app._unsent
 
 
 async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_limits, "UNTAKEN", 1_000_000)
+    monkeypatch.setattr(read_limits, "MAX_UNSENT", 1_000_000)
     app = ReadLimits(_big)
     slow = [Peer(1) for _ in range(6)]
     tasks = [ask(app, peer, 200_000, f"t{n}") for n, peer in enumerate(slow)]
@@ -199,23 +199,23 @@ async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pyte
         peer.left = 100
         peer.reads.set()
     await asyncio.gather(*tasks)
-    assert app._untaken == 0
+    assert app._unsent == 0
 
 
 async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_limits, "TAKEN_WITHIN", 0.05)
+    monkeypatch.setattr(read_limits, "SEND_TIMEOUT", 0.05)
     app, peer = ReadLimits(_big), Peer(2)
     await ask(app, peer, 200_000)
     assert len(peer.body) < 200_000
-    assert not app._people and app._untaken == 0
+    assert not app._persons and app._unsent == 0
 
 
 async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read_limits, "WAIT", 0.05)
+    monkeypatch.setattr(read_limits, "QUEUE_TIMEOUT", 0.05)
     app = ReadLimits(_big)
-    slow = [Peer(0) for _ in range(read_limits.READS_OF_ONE)]
+    slow = [Peer(0) for _ in range(read_limits.MAX_READS_PER_PERSON)]
     tasks = [ask(app, peer, 10) for peer in slow]
     await next_turn()
     late, other = Peer(100), Peer(100)
@@ -225,4 +225,4 @@ async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
         peer.left = 100
         peer.reads.set()
     await asyncio.gather(*tasks, ask(app, again := Peer(100), 10))
-    assert again.status == 200 and not app._people
+    assert again.status == 200 and not app._persons

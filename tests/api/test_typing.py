@@ -20,27 +20,28 @@ ONE, OTHER = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
 PLAYER, STAFF = Identity("player", 29), Identity("staff", None, "s1")
 
 
-class Listener:
-    """Somebody who hears."""
+class Subscriber:
+    """A connection that records its frames."""
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.heard: list[str] = []
+        self.frames: list[str] = []
 
-    def hint(self, text: str) -> None:
-        self.heard.append(text)
+    def send_hint(self, text: str) -> None:
+        self.frames.append(text)
 
 
 class Scene:
-    """Signals on a clock of the test's, with one listener of each side."""
+    """Signals on a clock of the test, with one connection of each side."""
 
     def __init__(self, *, alone: bool = False) -> None:
         self.now = 0.0
         self.sent: list[float] = []
-        self.desk, self.phone = Listener(STAFF), Listener(PLAYER)
-        audience: Any = SimpleNamespace(hearing=lambda _: (self.desk, self.phone))
+        self.desk, self.phone = Subscriber(STAFF), Subscriber(PLAYER)
+        registry: Any = SimpleNamespace(subscribers_of=lambda _: (self.desk, self.phone))
+        realtime: Any = SimpleNamespace(broadcast=self._broadcast)
         self.signals = TypingSignals(
-            audience=audience, broadcast=self._broadcast, alone=lambda: alone, clock=lambda: self.now
+            registry=registry, realtime=realtime, peers=SimpleNamespace(alone=alone), clock=lambda: self.now
         )
 
     async def _broadcast(self, event: str, body: Any) -> None:
@@ -48,10 +49,10 @@ class Scene:
         self.sent.append(self.now)
 
     async def types(self, who: Identity, session: str, typing: bool = True) -> bool:
-        if not self.signals.worth_telling(who, session, typing=typing):
+        if not self.signals.accept(who, session, typing=typing):
             return False
         origin: Any = self.desk if who == STAFF else self.phone
-        await self.signals.tell(origin, session_id=session, player_id=29, typing=typing)
+        await self.signals.publish(origin, session_id=session, player_id=29, typing=typing)
         return True
 
 
@@ -75,7 +76,7 @@ async def test_what_one_person_can_cause_is_bounded_over_all_sessions_and_socket
         scene.now = hundredth / 100
         for n in range(20):
             await scene.types(STAFF, f"{ONE[:-1]}{n % 5}", typing=bool(hundredth % 2))
-    assert 20 <= len(scene.phone.heard) <= 24, "2 a second, and 4 at once"
+    assert 20 <= len(scene.phone.frames) <= 24, "2 a second, and 4 at once"
     assert await scene.types(PLAYER, ONE), "others have budgets of their own"
 
 
@@ -86,38 +87,38 @@ async def test_what_all_people_cause_over_realtime_is_bounded() -> None:
         for n in range(50):
             await scene.types(Identity("player", n + 1), ONE, typing=bool(tenth % 2))
     assert 30 <= len(scene.sent) <= 36, "3 a second, and 6 at once"
-    assert len(scene.desk.heard) > 500, "here they are told all the same"
+    assert len(scene.desk.frames) > 500, "here they are told all the same"
 
 
 async def test_an_instance_that_is_alone_broadcasts_nothing() -> None:
     scene = Scene(alone=True)
     assert await scene.types(PLAYER, ONE)
-    assert scene.sent == [] and len(scene.desk.heard) == 1
+    assert scene.sent == [] and len(scene.desk.frames) == 1
 
 
 async def test_which_of_the_staff_types_is_told_to_the_staff_alone() -> None:
     scene = Scene()
-    origin: Any = Listener(STAFF)
-    await scene.signals.tell(origin, session_id=ONE, player_id=29, typing=True)
-    assert '"staffId":"s1"' in scene.desk.heard[0] and "staffId" not in scene.phone.heard[0]
+    origin: Any = Subscriber(STAFF)
+    await scene.signals.publish(origin, session_id=ONE, player_id=29, typing=True)
+    assert '"staffId":"s1"' in scene.desk.frames[0] and "staffId" not in scene.phone.frames[0]
     told = {"sessionId": ONE, "playerId": 29, "by": "staff", "typing": True}
     for more in ({"staffId": "s2"}, {"staffId": 7, "html": "<b>"}):
-        scene.signals.heard("typing", {**told, **more}, lambda _: 29)
-    assert '"staffId":"s2"' in scene.desk.heard[1]
-    assert "staffId" not in scene.desk.heard[2] and "html" not in scene.desk.heard[2]
-    assert not [text for text in scene.phone.heard if "staffId" in text]
+        scene.signals.receive("typing", {**told, **more}, lambda _: 29)
+    assert '"staffId":"s2"' in scene.desk.frames[1]
+    assert "staffId" not in scene.desk.frames[2] and "html" not in scene.desk.frames[2]
+    assert not [text for text in scene.phone.frames if "staffId" in text]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(typing_signals, "PEOPLE", 10)
-    monkeypatch.setattr(typing_signals, "SESSIONS", 3)
+    monkeypatch.setattr(typing_signals, "MAX_PERSONS", 10)
+    monkeypatch.setattr(typing_signals, "MAX_SESSIONS", 3)
     scene = Scene()
     for n in range(100):
         scene.now += 1
-        scene.signals.worth_telling(Identity("player", n), ONE, typing=True)
-        scene.signals.worth_telling(STAFF, f"{ONE[:-2]}{n:02}", typing=True)
-    people = scene.signals._people
-    assert len(people) == 10 and max(len(person.told) for person in people.values()) <= 3
+        scene.signals.accept(Identity("player", n), ONE, typing=True)
+        scene.signals.accept(STAFF, f"{ONE[:-2]}{n:02}", typing=True)
+    persons = scene.signals._persons
+    assert len(persons) == 10 and max(len(person.sent) for person in persons.values()) <= 3
 
 
 def test_a_person_has_so_many_frames_over_all_connections() -> None:

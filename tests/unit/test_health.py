@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -13,11 +14,11 @@ from pydantic import SecretStr
 
 from gre_bridge.api.app import create_app
 from gre_bridge.api.auth import Authenticator
-from gre_bridge.api.rest.health import Health
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import link
 from gre_bridge.daemon.admin_server import AdminServer, merged
+from gre_bridge.daemon.api_process import ApiHealth
 from gre_bridge.daemon.health import ProcessHealth, ProcessName, turn_patience
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
@@ -383,17 +384,17 @@ async def test_a_long_answer_arrives_whole_and_questions_do_not_mix() -> None:
 
 @pytest.mark.parametrize("docs", [False, True])
 async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
-    stopping = False
     status = DatabaseStatus(cast("RelayDatabase", Figures()), Metrics())
-    health = Health(database=status, problems=list, stalled=lambda: "", stopping=lambda: stopping)
+    process: Any = SimpleNamespace(problems=list, stalled=str, overview=dict)
+    stopping = asyncio.Event()
     app = create_app(
-        health=health, access=Authenticator(None, AuthThrottle(60)), settings=settings(docs=docs), sockets=None,
-        overview=cast("Any", dict), metrics=Metrics(),
+        health=ApiHealth(process=process, database=status, stopping=stopping, link=None),
+        authenticator=Authenticator(None, AuthThrottle(60)), settings=settings(docs=docs), endpoint=None, metrics=Metrics(),
     )  # fmt: skip
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as http:
         answer = await http.get("/healthz")
         assert (answer.status_code, answer.text) == (200, "ok\n")
-        stopping = True
+        stopping.set()
         assert (await http.get("/healthz")).status_code == 503
         for path in (
             "/",

@@ -20,7 +20,7 @@ from gre_bridge.api import middleware
 from gre_bridge.api.app import create_app
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.middleware import BodyLimit, ErrorBoundary, RequestContext
-from gre_bridge.api.rest.health import Health
+from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.pusher_auth import Signer
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.config.settings import Settings
@@ -66,7 +66,7 @@ async def test_what_breaks_is_noted_without_its_text(http: httpx.AsyncClient) ->
         "success": False, "error": "something went wrong here; it was noted", "code": "internal_error", "request_id": "r1",
     }  # fmt: skip
     (line,) = logs
-    assert (line["event"], line["request_id"], line["log_level"]) == ("a request failed", "r1", "error")
+    assert (line["event"], line["request_id"], line["log_level"]) == ("request_failed", "r1", "error")
     assert "secret" not in line["event"]
 
 
@@ -82,7 +82,7 @@ async def test_bodies_are_whole_and_bounded(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_body_has_its_time(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_WITHIN", 0.05)
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.05)
 
     async def receive() -> dict[str, Any]:
         await asyncio.Event().wait()
@@ -134,7 +134,7 @@ def test_the_channels_are_those_of_the_settings(who: Identity, channel: str, may
         pusher_player_channels=("desk", "private-encrypted-desk"), pusher_staff_channels=("private-desk",),
         pusher_session_channels=("presence-guest-{player_id}",), pusher_read_channels=(),
     )  # fmt: skip
-    assert named.may_hear(who, channel) is may
+    assert named.may_subscribe(who, channel) is may
 
 
 def test_the_signature_of_pushers_documentation() -> None:
@@ -154,11 +154,10 @@ def test_the_signature_of_pushers_documentation() -> None:
 async def test_without_pusher_nothing_is_signed() -> None:
     rest = await PostgrestClient.open(url="http://127.0.0.1:9", key="key")
     app = create_app(
-        health=cast("Health", object()),
-        access=Authenticator(UserDatabase(rest, rest), AuthThrottle(60)),
+        health=cast("ServiceHealth", object()),
+        authenticator=Authenticator(UserDatabase(rest, rest), AuthThrottle(60)),
         settings=settings(),
-        sockets=None,
-        overview=cast("Any", dict),
+        endpoint=None,
         metrics=Metrics(),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://daemon") as client:

@@ -24,8 +24,8 @@ def served() -> dict[str, Any]:
         supabase_url="https://p.supabase.co", supabase_service_key=SecretStr("key"), docs=True
     )
     app = create_app(
-        health=cast("Any", None), access=Authenticator(None, AuthThrottle(60)), settings=settings, sockets=None,
-        overview=cast("Any", None), metrics=Metrics(),
+        health=cast("Any", None), authenticator=Authenticator(None, AuthThrottle(60)), settings=settings,
+        endpoint=None, metrics=Metrics(),
     )  # fmt: skip
     return app.openapi()
 

@@ -1,4 +1,4 @@
-"""Conversations over REST: send, read, page. Whose they are, the database knows.
+"""Conversations over REST: send, read, page. The database decides which conversations a caller may use.
 
 Old portals poll the messages every two seconds: an unchanged page is answered with 304.
 """
@@ -45,11 +45,11 @@ def sent(answer: StoredMessage) -> Response:
 
 
 async def _send(body: SendMessage, call: AuthenticatedCall) -> Response:
-    # An id of ours, where the client gave none, makes a second try after a lost answer safe: what that one calls
-    # a repeat is none to the client.
+    # An id generated here, where the client gave none, makes the retry after a lost answer safe. That retry's "duplicate"
+    # does not concern the client.
     message_id = body.id or str(uuid.uuid4())
     answer = await call(
-        lambda portal, caller: portal.send(
+        lambda users, caller: users.send(
             caller,
             message=body.message,
             player_id=body.player_id,
@@ -123,8 +123,8 @@ async def messages(
     }
     if page["next"]:
         headers["X-Next-Before"] = page["next"]
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if known & {"*", etag.removeprefix("W/")}:
+    given = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if given & {"*", etag.removeprefix("W/")}:
         return Response(status_code=304, headers=headers)
     answer.headers.update(headers)
     return answer
@@ -166,7 +166,7 @@ async def chat_history(
 async def mark_read(session_id: Annotated[Uuid, Path()], body: ReadMark, call: Authenticated) -> Response:
     """The caller's side has read the other side's messages up to a seq. Marks never go back, so it is safe to send again."""
     mark = await call(
-        lambda portal, caller: portal.mark_read(caller, session_id=session_id, up_to_seq=body.up_to_seq)
+        lambda users, caller: users.mark_read(caller, session_id=session_id, up_to_seq=body.up_to_seq)
     )
     return JsonResponse(
         {
@@ -215,7 +215,7 @@ async def _page(
     player_id: int, query: History, call: AuthenticatedCall, *, sessions: bool = False
 ) -> HistoryPage:
     return await call(
-        lambda portal, caller: portal.history(
+        lambda users, caller: users.history(
             caller,
             player_id=player_id,
             session_id=query.session_id,

@@ -1,11 +1,11 @@
-"""`/healthz` of the API's port (ok or not), and how the chat is. What operators ask is on the admin port (`gre_bridge.daemon`).
+"""`/healthz` of the API's port (ok or not), and the health of the chat. Operators use the admin port (`gre_bridge.daemon`).
 
-What everyone may see says nothing about sinks or conversations.
+Callers who are not staff see nothing of sinks or conversations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -17,40 +17,35 @@ from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json
 
 
-class Health:
-    """What this process knows of itself."""
-
-    def __init__(
-        self,
-        *,
-        database: DatabaseStatus,
-        problems: Callable[[], list[str]],
-        stalled: Callable[[], str],
-        stopping: Callable[[], bool],
-    ) -> None:
-        """`problems` lists why this process is not ready, `stalled` names a loop that does not turn any more."""
-        self.database = database
-        self.problems = problems
-        self._stalled = stalled
-        self._stopping = stopping
+class ServiceHealth(Protocol):
+    """The state of this process and of the relay, as the API reports it."""
 
     @property
     def serving(self) -> bool:
-        """Whether the loops turn, and clients may go on coming."""
-        return not self._stalled() and not self._stopping()
+        """True while no loop of this process is stalled and the process is not stopping."""
+
+    @property
+    def database(self) -> DatabaseStatus:
+        """The state of the database."""
+
+    def problems(self) -> list[str]:
+        """List why this process is not ready, one line each."""
+
+    async def overview(self) -> Json:
+        """Return {"connections": int, "realtime": {…}, "sinks": [{…}]}; the last two only where there is a relay."""
 
 
 router = APIRouter()
 
 
-def _health(request: Request) -> Health:
-    found: Health = request.app.state.health
+def _health(request: Request) -> ServiceHealth:
+    found: ServiceHealth = request.app.state.health
     return found
 
 
 @router.get("/healthz", include_in_schema=False)
 async def healthz(request: Request) -> Response:
-    """Whether this process serves: 503 when a loop does not turn, and while it stops."""
+    """Answer 200 while this process serves, 503 if a loop is stalled or the process is stopping."""
     return PlainTextResponse("ok\n") if _health(request).serving else PlainTextResponse("not ok\n", 503)
 
 
@@ -64,14 +59,14 @@ async def healthz(request: Request) -> Response:
             "model": ChatHealth,
             "description": "`down`: the database does not answer (also `error`, `code`, `request_id`)",
         },
-        **{status: said for status, said in errors().items() if status in (400, 401, 429)},
+        **{status: text for status, text in errors().items() if status in (400, 401, 429)},
     },
     openapi_extra={"security": [{}, {"token": []}]},
 )
 async def chat_health(request: Request) -> Response:
     """Needs no token; with one of the staff it tells more: Realtime, sinks, backlog and the age of its oldest event."""
-    health, state = _health(request), request.app.state
-    overview: Json = await state.overview()
+    health = _health(request)
+    overview = await health.overview()
     connected = not await health.database.problem()
     degraded = health.problems() or any(sink["breaker"] != "closed" for sink in overview.get("sinks") or ())
     status = "down" if not connected else "degraded" if degraded else "ok"
@@ -88,14 +83,14 @@ async def chat_health(request: Request) -> Response:
     if connected:
         return JsonResponse(body)
     return problem(
-        request.scope, 503, "unavailable", "the database does not answer", retry_after=2, more=body
+        request.scope, 503, "unavailable", "the database does not answer", retry_after=2, extra=body
     )
 
 
 async def _is_staff(request: Request) -> bool:
-    """Whether the token, if there is one, is staff's. Raises Refused for one that is not valid."""
-    access: Authenticator = request.app.state.access
-    call = call_of(request) if access.on else None
+    """Return True if there is a token and it is staff's. Raises Refused for a token that is not valid."""
+    authenticator: Authenticator = request.app.state.authenticator
+    call = call_of(request) if authenticator.enabled else None
     if call is None:
         return False
-    return (await call(lambda portal, caller: portal.whoami(caller))).is_staff
+    return (await call(lambda users, caller: users.whoami(caller))).is_staff

@@ -1,7 +1,7 @@
-"""Signs subscriptions to Pusher's private and presence channels, and sign-ins, for whom the database knows.
+"""Signs subscriptions to Pusher's private and presence channels, and sign-ins of users.
 
-A player may hear its own channels, staff those of the staff: the ones that the bridge itself sends to, and one
-to see who of the staff is there. Nothing else is ever signed, encrypted channels least of all.
+A player may subscribe to its own channels, staff to the staff's: the ones that the bridge sends to, and the presence channel
+of the staff. Nothing else is signed; encrypted channels never are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gre_bridge.errors import Refused
 router = APIRouter(tags=["Pusher"], dependencies=AUTHENTICATED)
 
 PRESENCE = "presence-staff-portal"
-"""Who of the staff has the portal open; the bridge sends nothing there."""
+"""Shows which staff have the portal open; the bridge sends nothing to it."""
 _FIELDS = {"socket_id": "socketId", "channel_name": "channelName"}
 _BODY: Json = {
     "type": "object",
@@ -45,10 +45,10 @@ _USER_BODY = {
 
 
 class Signer:
-    """What may be signed, with the app's secret."""
+    """Signs with the app's secret."""
 
     def __init__(self, settings: Settings) -> None:
-        """Without Pusher's credentials nothing is signed."""
+        """Take credentials and channels from the settings; without credentials the signer is not `enabled`."""
         self._client: Any = None
         if settings.pusher_app_id and settings.pusher_key and settings.pusher_secret:
             secret = settings.pusher_secret.get_secret_value()
@@ -65,33 +65,36 @@ class Signer:
         self._staff = private - self._players
 
     @property
-    def on(self) -> bool:
-        """Whether there is anything to sign with."""
+    def enabled(self) -> bool:
+        """True if Pusher's credentials are set."""
         return self._client is not None
 
-    def may_hear(self, who: Identity, channel: str) -> bool:
-        """Whether the channel is this person's."""
-        if who.role == "player":
-            return channel in {name.format(player_id=who.player_id) for name in self._players}
-        return who.is_staff and channel in self._staff
+    def may_subscribe(self, identity: Identity, channel: str) -> bool:
+        """Return True if this person may subscribe to the channel."""
+        if identity.role == "player":
+            return channel in {name.format(player_id=identity.player_id) for name in self._players}
+        return identity.is_staff and channel in self._staff
 
-    def sign(self, who: Identity, socket_id: str, channel: str) -> dict[str, str]:
-        """Sign for Pusher, on a presence channel with who it is."""
+    def sign(self, identity: Identity, socket_id: str, channel: str) -> dict[str, str]:
+        """Sign a subscription; a presence channel gets the person's id, name and role."""
         member = None
         if channel.startswith("presence-"):
-            user_id = f"player_{who.player_id}" if who.role == "player" else who.staff_id
-            member = {"user_id": user_id, "user_info": {"name": who.display_name, "role": who.role}}
+            member_id = f"player_{identity.player_id}" if identity.role == "player" else identity.staff_id
+            member = {
+                "user_id": member_id,
+                "user_info": {"name": identity.display_name, "role": identity.role},
+            }
         signed: dict[str, str] = self._client.authenticate(channel, socket_id, member)
         return signed
 
-    def sign_in(self, who: Identity, socket_id: str) -> dict[str, str]:
-        """Sign that this connection is this person's."""
-        user = {"id": user_id(who), "user_info": {"name": who.display_name, "role": who.role}}
+    def sign_in(self, identity: Identity, socket_id: str) -> dict[str, str]:
+        """Sign that this connection belongs to this person."""
+        user = {"id": user_id(identity), "user_info": {"name": identity.display_name, "role": identity.role}}
         signed: dict[str, str] = self._client.authenticate_user(socket_id, user)
         return signed
 
 
-async def _asked(request: Request) -> tuple[str, str]:
+async def _form(request: Request) -> tuple[str, str]:
     """Read socket_id and channel_name, from a form as pusher-js sends it or from JSON; blank where missing."""
     body = await request.body()
     given: Any = None
@@ -128,15 +131,15 @@ async def _asked(request: Request) -> tuple[str, str]:
     },
 )
 async def authorize(
-    call: Authenticated, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
+    call: Authenticated, request: Request, form: Annotated[tuple[str, str], Depends(_form)]
 ) -> Response:
     """What pusher-js calls for a private or presence channel: point its `channelAuthorization.endpoint` here."""
-    signer, who = await _admitted(call, request)
-    socket_id, channel = asked
-    if not _is_socket(socket_id) or not signer.may_hear(who, channel):
+    signer, identity = await _admitted(call, request)
+    socket_id, channel = form
+    if not _is_socket(socket_id) or not signer.may_subscribe(identity, channel):
         raise Refused(403, "channel_refused", "this channel is not the caller's to hear")
-    _remember(request, who)
-    return JsonResponse(signer.sign(who, socket_id, channel))
+    _remember(request, identity)
+    return JsonResponse(signer.sign(identity, socket_id, channel))
 
 
 @router.post(
@@ -158,35 +161,35 @@ async def authorize(
     },
 )
 async def sign_in(
-    call: Authenticated, request: Request, asked: Annotated[tuple[str, str], Depends(_asked)]
+    call: Authenticated, request: Request, form: Annotated[tuple[str, str], Depends(_form)]
 ) -> Response:
     """What pusher-js calls for `signin()`: point its `userAuthentication.endpoint` here. Who signs in can be ended."""
-    signer, who = await _admitted(call, request)
-    if not _is_socket(asked[0]):
+    signer, identity = await _admitted(call, request)
+    if not _is_socket(form[0]):
         raise Refused(403, "socket_refused", "socket_id is not one of Pusher's")
-    _remember(request, who)
-    return JsonResponse(signer.sign_in(who, asked[0]))
+    _remember(request, identity)
+    return JsonResponse(signer.sign_in(identity, form[0]))
 
 
 async def _admitted(call: AuthenticatedCall, request: Request) -> tuple[Signer, Identity]:
-    """Who is asking, if anything may be signed for it at all. Raises Refused."""
+    """Return the signer and the caller's identity. Raises Refused if nothing may be signed for the caller."""
     signer: Signer = request.app.state.signer
-    if not signer.on:
+    if not signer.enabled:
         text = "Pusher is off: PUSHER_APP_ID is not set"
         raise Refused(503, "pusher_off", text, retry_after=60)
-    who = await call(lambda portal, caller: portal.whoami(caller))
-    if not who.chat_enabled:
+    identity = await call(lambda users, caller: users.whoami(caller))
+    if not identity.chat_enabled:
         raise Refused(403, "chat_disabled", "chat is disabled for this player")
-    if who.role not in ("player", "staff", "admin"):
+    if identity.role not in ("player", "staff", "admin"):
         raise Refused(403, "channel_refused", "this is neither a player nor active staff")
-    return signer, who
+    return signer, identity
 
 
 def _is_socket(socket_id: str) -> bool:
     return bool(socket_id_re.match(socket_id)) and len(socket_id) <= 64
 
 
-def _remember(request: Request, who: Identity) -> None:
+def _remember(request: Request, identity: Identity) -> None:
     users: PusherUsers | None = request.app.state.pusher_users
     if users is not None:
-        users.remember(replace(who, expires_at=None, display_name=None))
+        users.remember(replace(identity, expires_at=None, display_name=None))

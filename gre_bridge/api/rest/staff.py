@@ -1,4 +1,4 @@
-"""The desk of the staff over REST: sessions, replies, who may chat. The database lets only staff through."""
+"""The staff's endpoints: sessions, replies, the right to chat. The database decides who is staff."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def reply(body: SendReply, call: Authenticated) -> Response:
     """Send staff's answer to a session, or to a player's open one (opened if there is none)."""
     message_id = body.id or str(uuid.uuid4())
     answer = await call(
-        lambda portal, caller: portal.reply(
+        lambda users, caller: users.reply(
             caller,
             message=body.message,
             session_id=body.session_id,
@@ -64,7 +64,7 @@ async def reply(body: SendReply, call: Authenticated) -> Response:
 async def sessions(query: Annotated[SessionList, Query()], call: Authenticated) -> Response:
     """Latest activity first."""
     page = await call(
-        lambda portal, caller: portal.sessions(
+        lambda users, caller: users.sessions(
             caller,
             status=query.status,
             assigned=query.assigned,
@@ -87,7 +87,7 @@ async def queue(query: Annotated[SessionQueue, Query()], call: Authenticated) ->
     Of the last two the latest first. A session that moves while one is paging may be met twice or not at all.
     """
     page = await call(
-        lambda portal, caller: portal.queue(
+        lambda users, caller: users.queue(
             caller,
             status=query.status,
             assigned=query.assigned,
@@ -102,19 +102,19 @@ async def queue(query: Annotated[SessionQueue, Query()], call: Authenticated) ->
 @router.get("/api/gre-admin/staff", summary="List the staff", response_model=StaffList, responses=errors())
 async def staff(call: Authenticated) -> Response:
     """Active staff by name, and who of them is there."""
-    found = await call(lambda portal, caller: portal.staff(caller))
+    found = await call(lambda users, caller: users.staff(caller))
     return JsonResponse(
         {
             "success": True,
             "staff": [
                 {
-                    "staffId": one["staff_id"],
-                    "displayName": one["display_name"],
-                    "role": one["role"],
-                    "status": one["status"],
+                    "staffId": item["staff_id"],
+                    "displayName": item["display_name"],
+                    "role": item["role"],
+                    "status": item["status"],
                     "active": True,
                 }
-                for one in found
+                for item in found
             ],
         }
     )
@@ -128,7 +128,7 @@ async def staff(call: Authenticated) -> Response:
 )
 async def player(player_id: Player, call: Authenticated) -> Response:
     """A player that is not known may."""
-    found = await call(lambda portal, caller: portal.player(caller, player_id))
+    found = await call(lambda users, caller: users.player(caller, player_id))
     return JsonResponse(
         {
             "success": True,
@@ -154,7 +154,7 @@ async def session_messages(
 ) -> Response:
     """Oldest first: the newest page, the one before `before_seq`, or what came after `after_seq`."""
     page = await call(
-        lambda portal, caller: portal.history(
+        lambda users, caller: users.history(
             caller,
             session_id=session_id,
             before_seq=query.before_seq,
@@ -184,7 +184,7 @@ async def set_status(session_id: SessionId, body: SessionStatus, call: Authentic
     The stored status of an assigned session stays `active`.
     """
     changed = await call(
-        lambda portal, caller: portal.set_session_status(
+        lambda users, caller: users.set_session_status(
             caller, session_id=session_id, status=body.status, staff_id=body.staff_id
         )
     )
@@ -199,8 +199,8 @@ async def set_status(session_id: SessionId, body: SessionStatus, call: Authentic
 )
 async def close_session(player_id: Player, call: Authenticated) -> Response:
     """Close the open one, if there is one; the player's next message opens another."""
-    # Not repeated by itself: the second answer would know of no session.
-    closed = await call(lambda portal, caller: portal.close_session(caller, player_id), repeat=False)
+    # Not retried: the second answer would contain no session.
+    closed = await call(lambda users, caller: users.close_session(caller, player_id), repeat=False)
     return JsonResponse({"success": True, "message": "Chat session closed", "session": closed["session"]})
 
 
@@ -213,7 +213,7 @@ async def close_session(player_id: Player, call: Authenticated) -> Response:
 async def enable_player(player_id: Player, call: Authenticated, body: EnablePlayer | None = None) -> Response:
     """A player whose chat is off gets 403 `chat_disabled`, by every door."""
     enabled = body.enabled if body else True
-    done = await call(lambda portal, caller: portal.enable_player(caller, player_id, enabled=enabled))
+    done = await call(lambda users, caller: users.enable_player(caller, player_id, enabled=enabled))
     return JsonResponse({"success": True, "playerId": done["player_id"], "enabled": done["enabled"]})
 
 
@@ -225,5 +225,5 @@ async def enable_player(player_id: Player, call: Authenticated, body: EnablePlay
 )
 async def enable_all_players(call: Authenticated) -> Response:
     """Answers how many had been off."""
-    count = await call(lambda portal, caller: portal.enable_all_players(caller), repeat=False)
+    count = await call(lambda users, caller: users.enable_all_players(caller), repeat=False)
     return JsonResponse({"success": True, "count": count})

@@ -1,4 +1,4 @@
-"""Reads for sockets that are behind: a few at a time, so that many slow clients do not take the database from the others."""
+"""Reads for connections that are behind: a few at a time, so that many slow clients do not use up the database."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from gre_bridge.db.answers import HubChanges
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
 
-READERS = 4
-"""Reads at once."""
+CONCURRENCY = 4
 
 
 class CatchUpReads:
-    """Where sockets read what they were not told."""
+    """Reads what a connection was not sent."""
 
-    def __init__(self, portal: UserDatabase) -> None:
-        """`portal` reads with the service key: who may hear which session is decided before."""
-        self._portal = portal
+    def __init__(self, users: UserDatabase) -> None:
+        """Reads use the service key; callers must have decided which sessions a person may receive."""
+        self._users = users
         self._size = ReadSize(sessions=50, messages=100, size=256 * 1024)
-        self._readers = asyncio.Semaphore(READERS)
+        self._slots = asyncio.Semaphore(CONCURRENCY)
 
     async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
-        """Read what is newer than these seqs, as `gre_hub_changes_v1` answers; of this player's sessions only, or of all."""
+        """Read what is newer than these seqs, in the shape of `gre_hub_changes_v1`.
+
+        Only this player's sessions unless `player_id` is None. Raises BridgeError.
+        """
         size = self._size
-        async with self._readers:
-            asked = dict(itertools.islice(positions.items(), size.sessions))
+        async with self._slots:
+            requested = dict(itertools.islice(positions.items(), size.sessions))
             try:
-                found = await self._portal.news(
-                    known={session: (seq, -1) for session, seq in asked.items()},
-                    sessions=list(asked),
+                found = await self._users.news(
+                    known={session_id: (seq, -1) for session_id, seq in requested.items()},
+                    sessions=list(requested),
                     players=None if player_id is None else [player_id],
                     limit=size.messages,
                     size=size.size,
@@ -41,4 +43,4 @@ class CatchUpReads:
                 size.halve()
                 raise
             size.grow()
-        return {**found, "skipped": [*found["skipped"], *(key for key in positions if key not in asked)]}
+        return {**found, "skipped": [*found["skipped"], *(key for key in positions if key not in requested)]}

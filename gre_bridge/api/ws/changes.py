@@ -1,11 +1,12 @@
-"""The hub's looks without a wake-up: which sessions have changed since the last one, exactly.
+"""Polling by the hub: which sessions have changed since the last poll, exactly.
 
-The database compares snapshots, so a look costs as little as there is news, however long a transaction stays open. It
-must not know what is told to whom.
+The database compares snapshots, so the cost of a poll depends on the number of changes, not on how long a transaction
+stays open. This module must not know what is sent to whom.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
@@ -13,36 +14,36 @@ from gre_bridge.db.users import UserDatabase
 from gre_bridge.metrics import Metrics
 from gre_bridge.polling import Listening, Poller, Wakeups
 
-CROWD = 1.0
-"""Seconds between two looks at who is there, while no wake-up tells of it."""
+PRESENCE_INTERVAL = 1.0
+"""Seconds between two refreshes of presence while the process polls instead of being woken."""
 
 
 class ChangeReader:
-    """When to look, and what the last look saw."""
+    """Decides when to poll, and keeps the snapshot of the last poll."""
 
     def __init__(
         self,
         *,
-        portal: UserDatabase,
+        users: UserDatabase,
         metrics: Metrics,
         wakeups: Wakeups,
         slow: float,
         fast: float,
-        on_due: Callable[[], None],
+        wakeup: asyncio.Event,
         clock: Callable[[], float],
     ) -> None:
-        """`on_due` is called when `pending` has become true; intervals are in seconds."""
-        self._portal = portal
-        self._on_due = on_due
+        """`wakeup` is set when `pending` becomes true. `slow` and `fast` are the intervals of `PollPolicy`, in seconds."""
+        self._users = users
+        self._wakeup = wakeup
         self._clock = clock
         self._snapshot: str | None = None
-        self._people_at = -math.inf
+        self._presence_at = -math.inf
         self.pending = False
-        """A look is due."""
+        """A poll is due."""
         self.poller = Poller(
-            listen=portal.listen,
+            listen=users.listen,
             idle=self._idle,
-            unlisten=portal.unlisten,
+            unlisten=users.unlisten,
             look=self._due,
             wakeups=wakeups,
             slow=slow,
@@ -52,32 +53,37 @@ class ChangeReader:
         )
         self.poller.activate(False)
 
-    def begin(self) -> None:
-        """The first socket is here."""
+    @property
+    def alone(self) -> bool:
+        """True if no other instance serves connections, as far as the database knows."""
+        return self.poller.hubs == 1
+
+    def start(self) -> None:
+        """Poll from now on: there is a connection."""
         self._snapshot = None
         self.poller.activate(True)
 
-    def end(self) -> None:
-        """The last socket has gone."""
+    def stop(self) -> None:
+        """Poll no more: there is no connection."""
         self.poller.activate(False)
 
     async def _idle(self, listener: str) -> Listening:
-        return await self._portal.listen(listener, 0.0, idle=True)
+        return await self._users.listen(listener, 0.0, idle=True)
 
     def _due(self) -> None:
         self.pending = True
-        self._on_due()
+        self._wakeup.set()
 
     async def changed(self) -> frozenset[str] | None:
-        """The sessions that have changed since the last look; None, all of them, for the first one. Raises BridgeError."""
-        answer = await self._portal.listen(self.poller.id, None, self._snapshot)
+        """Return the sessions changed since the last poll; None (all of them) for the first poll. Raises BridgeError."""
+        answer = await self._users.listen(self.poller.id, None, self._snapshot)
         self.pending, self._snapshot, self.poller.hubs = False, answer.snapshot, answer.hubs
         return answer.sessions
 
-    def people_due(self) -> bool:
-        """Whether to look at who is there: nobody is woken for that either while all are awake."""
+    def presence_due(self) -> bool:
+        """Return True if presence must be polled too: no wake-up announces it while all processes poll."""
         now = self._clock()
-        if not self.poller.policy.looks_often(now) or now < self._people_at + CROWD:
+        if not self.poller.policy.looks_often(now) or now < self._presence_at + PRESENCE_INTERVAL:
             return False
-        self._people_at = now
+        self._presence_at = now
         return True

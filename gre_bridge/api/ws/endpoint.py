@@ -1,6 +1,6 @@
-"""The door of `/ws`: whose pages may come, how many may wait, how many a person may hold. Then a Socket takes over.
+"""The endpoint of `/ws`: checks the origin and the number of connections, then hands over to a ClientSession.
 
-Nothing is accepted that could not be served: a refusal here is an HTTP answer, before the upgrade.
+A refusal here is an HTTP answer, before the upgrade: no connection is accepted that could not be served.
 """
 
 from __future__ import annotations
@@ -17,112 +17,118 @@ from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.session import ClientSession
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.errors import Refused
 from gre_bridge.metrics import Metrics
 
-WAITING = 1000
-WAITING_OF_ONE = 250
-WAITING_OF_ONE_IN_A_CROWD = 25
-WAITING_OF_BAD = 10
-"""Connections that have not authenticated yet: in all, from one visitor, from one when half of all places are
-taken, from one with too many failures."""
+MAX_PENDING = 1000
+MAX_PENDING_PER_VISITOR, MAX_PENDING_PER_VISITOR_IN_A_CROWD = 250, 25
+MAX_PENDING_AFTER_FAILURES = 10
+"""Connections that have not authenticated yet: in all, from one visitor, from one visitor while half of MAX_PENDING is
+used, from one visitor with too many failed authentications."""
 
 
 class WebSocketEndpoint:
     """Admits connections and counts them."""
 
     def __init__(
-        self, *, hub: Hub, portal: UserDatabase, metrics: Metrics, settings: Settings, access: Authenticator
+        self,
+        *,
+        hub: Hub,
+        users: UserDatabase,
+        metrics: Metrics,
+        settings: Settings,
+        authenticator: Authenticator,
     ) -> None:
-        """`access` is the REST API's too: failures by either way count together."""
+        """`authenticator` is the REST API's too, so that failures are counted together."""
         self._hub = hub
-        self._portal = portal
+        self._users = users
         self._metrics = metrics
-        self._access = access
+        self._authenticator = authenticator
         self._origins = Origins(settings.cors_origins)
-        self._max = allot(settings).sockets
-        self._per_person = settings.sockets_per_person
-        self._waiting: dict[str, dict[WebSocket, ClientSession]] = {}
-        """Those that have not authenticated, by visitor, the longest waiting first."""
-        self._count = 0
+        self._max_connections = allot(settings).sockets
+        self._max_per_person = settings.sockets_per_person
+        self._pending: dict[str, dict[WebSocket, ClientSession]] = {}
+        """Connections that have not authenticated, by visitor, the oldest first."""
+        self._pending_count = 0
         self._budgets = PersonBudgets()
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Serve one connection to its end (the endpoint of `/ws`)."""
+        """Serve one connection until it closes."""
         visitor = _visitor(websocket)
-        status, code, text, wait = self._judge(websocket, visitor)
-        if status:
-            self._metrics.socket_closes.labels(f"http_{status}").inc()
+        try:
+            self._check(websocket, visitor)
+        except Refused as error:
+            self._metrics.socket_closes.labels(f"http_{error.status}").inc()
             await websocket.send_denial_response(
-                problem(websocket.scope, status, code, text, retry_after=wait or None)
+                problem(websocket.scope, error.status, error.code, str(error), retry_after=error.retry_after)
             )
             return
-        socket = ClientSession(
+        session = ClientSession(
             websocket,
-            door=self,
+            endpoint=self,
             hub=self._hub,
-            portal=self._portal,
-            access=self._access,
+            users=self._users,
+            authenticator=self._authenticator,
             metrics=self._metrics,
         )
-        self._waiting.setdefault(visitor, {})[websocket] = socket
-        self._count += 1
+        self._pending.setdefault(visitor, {})[websocket] = session
+        self._pending_count += 1
         try:
             await websocket.accept()
-            await socket.run()
+            await session.run()
         finally:
-            self.entered(websocket)
+            self.remove_pending(websocket)
 
-    def _judge(self, websocket: WebSocket, visitor: str) -> tuple[int, str, str, float]:
-        """Why this connection is refused: status, code, text, seconds to wait; status 0 when it is not."""
+    def _check(self, websocket: WebSocket, visitor: str) -> None:
+        """Raise Refused if this connection cannot be admitted."""
         origin = websocket.headers.get("origin")
-        if origin and not self._may_come(origin, websocket.headers.get("host", "")):
-            self._origins.refused(origin)
-            return 403, "origin_refused", "pages of this origin may not connect", 0
-        # (A few may still come in and show a token that is known: behind a proxy, one address is many people.)
-        own = len(self._waiting.get(visitor, ()))
-        wait = self._access.wait(visitor)
-        if wait > 0 and own >= WAITING_OF_BAD:
-            return 429, "too_many_failures", "too many failed authentications", wait
-        if len(self._hub.audience) + self._count >= self._max:
-            return 503, "too_many_connections", "this instance is full", 10
-        self._make_room(visitor, own)
-        return 0, "", "", 0
+        if origin and not self._origin_allowed(origin, websocket.headers.get("host", "")):
+            self._origins.log_refused(origin)
+            raise Refused(403, "origin_refused", "pages of this origin may not connect")
+        # A few connections may still present a known token: behind a proxy, one address is many people.
+        pending = len(self._pending.get(visitor, ()))
+        wait = self._authenticator.retry_after(visitor)
+        if wait > 0 and pending >= MAX_PENDING_AFTER_FAILURES:
+            raise Refused(429, "too_many_failures", "too many failed authentications", retry_after=wait)
+        if len(self._hub.registry) + self._pending_count >= self._max_connections:
+            raise Refused(503, "too_many_connections", "this instance is full", retry_after=10)
+        self._make_room(visitor, pending)
 
-    def _make_room(self, visitor: str, own: int) -> None:
-        """Close the connection that has waited longest where too many wait, of the visitor that has most of them.
+    def _make_room(self, visitor: str, pending: int) -> None:
+        """Close the oldest pending connection of the visitor that has most of them, if there are too many.
 
-        A client authenticates within a moment; those that have waited longest are those that never will.
+        A client authenticates within a moment: the oldest are the least likely to.
         """
-        share = WAITING_OF_ONE if self._count < WAITING // 2 else WAITING_OF_ONE_IN_A_CROWD
-        if own >= share:
-            self._drop_one_of(visitor)
-        elif self._count >= WAITING:
-            self._drop_one_of(max(self._waiting, key=lambda one: len(self._waiting[one])))
+        crowded = self._pending_count >= MAX_PENDING // 2
+        if pending >= (MAX_PENDING_PER_VISITOR_IN_A_CROWD if crowded else MAX_PENDING_PER_VISITOR):
+            self._drop_oldest(visitor)
+        elif self._pending_count >= MAX_PENDING:
+            self._drop_oldest(max(self._pending, key=lambda key: len(self._pending[key])))
 
-    def _drop_one_of(self, visitor: str) -> None:
-        websocket, socket = next(iter(self._waiting[visitor].items()))
-        self.entered(websocket)
-        socket.give_way()
+    def _drop_oldest(self, visitor: str) -> None:
+        websocket, session = next(iter(self._pending[visitor].items()))
+        self.remove_pending(websocket)
+        session.make_room()
 
-    def _may_come(self, origin: str, host: str) -> bool:
-        return self._origins.allows(origin) or self._origins.same(origin, host)
+    def _origin_allowed(self, origin: str, host: str) -> bool:
+        return self._origins.allows(origin) or self._origins.is_same_host(origin, host)
 
-    def admit(self, identity: Identity) -> bool:
-        """Whether this person may have one more socket here."""
-        return self._hub.audience.of(identity) < self._per_person
+    def admits(self, identity: Identity) -> bool:
+        """Return True if this person may have one more connection."""
+        return self._hub.registry.count_of(identity) < self._max_per_person
 
     def spend(self, identity: Identity) -> float:
-        """Count a frame of this person; seconds to wait when it is one too many, else 0."""
+        """Count one frame of this person; return the seconds to wait if it exceeds the budget, else 0."""
         return self._budgets.spend((identity.player_id, identity.staff_id))
 
-    def entered(self, websocket: WebSocket) -> None:
-        """Note that a connection waits no longer: it has authenticated, or it has ended."""
+    def remove_pending(self, websocket: WebSocket) -> None:
+        """Note that a connection has authenticated or ended."""
         visitor = _visitor(websocket)
-        waiting = self._waiting.get(visitor, {})
-        if waiting.pop(websocket, None) is not None:
-            self._count -= 1
-            if not waiting:
-                del self._waiting[visitor]
+        pending = self._pending.get(visitor, {})
+        if pending.pop(websocket, None) is not None:
+            self._pending_count -= 1
+            if not pending:
+                del self._pending[visitor]
 
 
 def _visitor(websocket: WebSocket) -> str:

@@ -1,6 +1,6 @@
-"""The frames of `/ws`: one model for each type that a client sends, and how the server's are written.
+"""The frames of `/ws`: one model for each type that a client sends, and the writer of the server's frames.
 
-Both spellings of every field are read, unknown fields are ignored.
+Fields are read in camelCase and in snake_case; unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from pydantic import BeforeValidator, Field, ValidationError
 from gre_bridge.api.schemas.requests import AnyPlayer, AnyText, AnyUuid, Chat, Input, Seq, Text, Uuid
 
 
-def _id_text(value: Any) -> Any:
-    """Take an id that is a number for its digits."""
+def _as_text(value: Any) -> Any:
+    """Turn a numeric id into its digits."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Frame(Input):
-    """What all have in common."""
+    """The fields of every type."""
 
     client_id: Annotated[Text | None, Field(max_length=64)] = None
 
 
 class Authenticate(Frame):
-    """Says who one is; again before the token expires."""
+    """Identifies the client; sent again before the token expires."""
 
     token: Annotated[AnyText, Field(max_length=16_384)] = None
     role: Literal["player", "gre_staff", "gre", "staff", "admin"] | None = None
     player_id: AnyPlayer = None
-    staff_id: Annotated[AnyText, BeforeValidator(_id_text)] = None
+    staff_id: Annotated[AnyText, BeforeValidator(_as_text)] = None
     since: dict[Uuid, Seq] | None = Field(None, max_length=5000)
 
 
 class SendMessage(Frame):
-    """Sends a message; `id` makes it idempotent, `client_id` comes back in the acknowledgement."""
+    """Sends a message; `id` makes it idempotent, the acknowledgement returns `client_id`."""
 
     message: Chat
     player_id: AnyPlayer = None
@@ -46,21 +46,21 @@ class SendMessage(Frame):
 
 
 class Typing(Frame):
-    """Types, or has stopped."""
+    """Says that the client types, or has stopped."""
 
     session_id: AnyUuid = None
     typing: bool = True
 
 
 class MarkRead(Frame):
-    """Has read up to a seq."""
+    """Marks messages as read up to a seq."""
 
     session_id: Uuid
     up_to_seq: Seq
 
 
 class SetStatus(Frame):
-    """Staff's presence."""
+    """Sets the presence of a staff member."""
 
     status: Literal["online", "away", "offline"]
 
@@ -81,16 +81,16 @@ _TYPES: dict[str, type[ClientFrame]] = {
 
 
 def frame(kind: str, **body: object) -> str:
-    """A server's frame as JSON text."""
+    """Return a server's frame as JSON text."""
     return orjson.dumps({"type": kind, **body}).decode()
 
 
 class FrameError(ValueError):
-    """Not a JSON object with a type: no client of ours."""
+    """Not a JSON object with a type."""
 
 
 class FieldError(ValueError):
-    """A frame of ours with a wrong field. One line; `client_id` is the frame's, if it has one."""
+    """A frame with an invalid field. The message is one line; `client_id` is the frame's, if it has one."""
 
     def __init__(self, message: str, code: str, client_id: str | None) -> None:
         super().__init__(message)
@@ -101,28 +101,29 @@ class FieldError(ValueError):
 def _loads(text: str) -> Any:
     with contextlib.suppress(ValueError):
         return orjson.loads(text)
-    # A page that cuts a text in the middle of an emoji sends half a surrogate pair: JSON, but no text. orjson calls
-    # the whole frame bad; it is one bad field.
+    # A page that cuts a text inside an emoji sends half a surrogate pair: valid JSON, but invalid Unicode. orjson rejects
+    # the whole frame; here it is one invalid field.
     if "\\ud" in text.lower():
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(text)
     raise FrameError("a frame is a JSON object")
 
 
-def read(text: str) -> ClientFrame:
-    """Read a frame. Raises FrameError or FieldError, neither of which quotes the input."""
+def parse_frame(text: str) -> ClientFrame:
+    """Parse a client's frame. Raises FrameError or FieldError, neither of which quotes the input."""
     data = _loads(text)
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise FrameError('a frame is a JSON object with a "type"')
-    client = data.get("clientId", data.get("client_id"))
-    client = client if isinstance(client, str) and len(client) <= 64 and client.isprintable() else None
+    client_id = data.get("clientId", data.get("client_id"))
+    if not (isinstance(client_id, str) and len(client_id) <= 64 and client_id.isprintable()):
+        client_id = None
     if (model := _TYPES.get(data["type"])) is None:
-        raise FieldError("type: is not one of ours", "type_unknown", client)
+        raise FieldError("type: is not one of ours", "type_unknown", client_id)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = str(first["loc"][0]) if first["loc"] else "frame"
         raise FieldError(
-            f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", "value_invalid", client
+            f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", "value_invalid", client_id
         ) from None

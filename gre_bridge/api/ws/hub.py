@@ -1,9 +1,8 @@
-"""The hub: what the database has committed, told to the sockets that may see it, once and in seq order.
+"""The hub: reads what the database has committed, for the connections of this instance.
 
-It listens to the same bells as the relay and believes them as little: on a ring it reads what is newer than
-what it has told, on a bare ring and on each sweep whatever has changed. It keeps only positions, never text,
-and none that matters: a socket that comes back says itself what it has seen. It must not judge who may write
-what (the database does), nor wait for any socket.
+Wake-ups are the same hints that the relay gets, and as untrusted: a wake-up with session ids reads what is newer than the
+positions of these sessions, one without and each poll read all that has changed. The hub keeps only positions, and none that
+matters: a client that comes back says itself what it has seen. It must not judge who may write what (the database does).
 """
 
 from __future__ import annotations
@@ -13,348 +12,245 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from gre_bridge.api.pacing import ReadSize, Turns
+from gre_bridge.api.pacing import ReadSize
 from gre_bridge.api.ws.catch_up import CatchUpReads
 from gre_bridge.api.ws.changes import ChangeReader
-from gre_bridge.api.ws.frames import frame
-from gre_bridge.api.ws.presence import READ_BY, Elsewhere, Listener, News, PresenceTracker
+from gre_bridge.api.ws.fanout import FanOut
+from gre_bridge.api.ws.interfaces import ExternalConnections, Realtime, Subscriber
+from gre_bridge.api.ws.presence import PresenceTracker
 from gre_bridge.api.ws.registry import ConnectionRegistry
 from gre_bridge.api.ws.typing import TypingSignals
-from gre_bridge.db.answers import SessionNews
-from gre_bridge.db.types import Json, NewRow
+from gre_bridge.db.types import NewRow
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
-from gre_bridge.polling import Wakeups
 
 log = structlog.get_logger("gre.hub")
 
 SLACK = timedelta(seconds=60)
-"""How far back each sweep looks: a transaction commits later than its rows' own times."""
-FORGET = 600.0
-"""Seconds after which the position of a quiet session is forgotten (much longer than SLACK)."""
-FOREIGN = 100_000
-"""Sessions remembered as nobody's who is here."""
-RETRY = 0.25
-RETRY_MAX = 2.0
-TIDY = 60.0
-"""Seconds between looks for positions that sockets need no longer."""
-
-
-@dataclass(slots=True)
-class _Known:
-    """How far a session has been told."""
-
-    player_id: int
-    seq: int = 0
-    rev: int = 0
-    state: tuple[str, str | None] | None = None
-    reads: dict[str, int] = field(default_factory=dict)
-    touched: float = 0.0
+"""How far each poll reads back: a transaction commits later than the times in its rows."""
+MAX_FOREIGN = 100_000
+"""Sessions remembered that belong to no player connected here."""
+RETRY, RETRY_MAX = 0.25, 2.0
+"""Seconds between two reads while the database is unavailable."""
 
 
 class Hub:
-    """Fans out to the sockets of this instance. `run` reads until cancelled."""
+    """Sends what was committed to the connections of this instance. `run` until cancelled."""
 
     def __init__(
         self,
         *,
-        portal: UserDatabase,
+        users: UserDatabase,
         metrics: Metrics,
-        sweep_interval: float,
-        fast_sweep_interval: float,
-        feed_healthy: Callable[[], bool],
-        broadcast: Callable[[str, Json], Awaitable[None]],
-        elsewhere: Elsewhere | None = None,
-        wakeups: Wakeups | None = None,
+        poll_interval: float,
+        fast_poll_interval: float,
+        realtime: Realtime,
+        external: ExternalConnections | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`broadcast` sends an event to the other instances and may lose it. Intervals are in seconds.
-
-        With `wakeups` (the feed) it also looks by itself, as often as there is news, and needs no wake-up meanwhile.
-        """
-        self._portal = portal
+        """Intervals are in seconds; the fast one applies while `realtime` is not healthy."""
+        self._users = users
         self._metrics = metrics
-        self._sweep = sweep_interval
-        self._fast_sweep = fast_sweep_interval
-        self._feed_healthy = feed_healthy
+        self._poll_interval = poll_interval
+        self._fast_poll_interval = fast_poll_interval
+        self._realtime = realtime
         self.clock = clock
-        self.audience = ConnectionRegistry(metrics)
-        self.signals = TypingSignals(
-            audience=self.audience, broadcast=broadcast, alone=self._alone, clock=clock,
-        )  # fmt: skip
-        self._known: dict[str, _Known] = {}
+        self.registry = ConnectionRegistry(metrics)
+        self._fanout = FanOut(self.registry, clock)
         self._foreign: set[str] = set()
         self._named: set[str] = set()
-        self._everything = True
-        self._rung = asyncio.Event()
-        self._looked = asyncio.Event()
-        self._swept = clock()
-        # The last sweep's time less SLACK. What was created before it has been told, or belongs to a session that
-        # is known: so it is also the time from which an unknown session is read.
-        self._since: str | None = None
-        self._settled = -math.inf
-        """The time, by the clock here, from which `_since` is for certain the same or later."""
-        self._tidied = clock()
+        """Sessions to read."""
+        self._all = True
+        """Read everything that has changed."""
+        self._wakeup = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._polled_at = clock()
+        self._settled_at = -math.inf
+        """The time, by the clock, at which `since` of the fan-out is certainly reached."""
         self._size = ReadSize()
-        self.reads = CatchUpReads(portal)
-        self.people = PresenceTracker(
-            portal=portal, metrics=metrics, here=self.audience.everyone, elsewhere=elsewhere
+        self.catch_up_reads = CatchUpReads(users)
+        self.presence = PresenceTracker(
+            users=users, metrics=metrics, registry=self.registry, external=external
         )
-        self.looks: ChangeReader | None = None
-        """Its looks without a wake-up."""
-        if wakeups is not None:
-            self.looks = ChangeReader(
-                portal=portal, metrics=metrics, wakeups=wakeups, slow=sweep_interval, fast=fast_sweep_interval,
-                on_due=self._rung.set, clock=clock,
-            )  # fmt: skip
+        self._changes = ChangeReader(
+            users=users, metrics=metrics, wakeups=realtime, slow=poll_interval, fast=fast_poll_interval,
+            wakeup=self._wakeup, clock=clock,
+        )  # fmt: skip
+        self.typing = TypingSignals(
+            registry=self.registry, realtime=realtime, peers=self._changes, clock=clock
+        )
 
-    # Who listens
+    # Connections
 
-    def add(self, listener: Listener) -> None:
-        """Tell this socket whatever commits after `looking` has returned."""
-        if not self.audience:
-            # Positions from before would be old: what they would tell again, nobody here could tell from news.
-            self._known.clear()
-            self._since = None
-            self._looked.clear()
-            self.people.forget()
-            self.ring(None)
-            if self.looks is not None:
-                self.looks.begin()
+    def add(self, subscriber: Subscriber) -> None:
+        """Send to this subscriber whatever commits after `wait_ready` has returned."""
+        if not self.registry:
+            # Old positions would make old messages look new.
+            self._fanout.reset()
+            self._ready.clear()
+            self.presence.reset()
+            self.notify(None)
+            self._changes.start()
         self._foreign.clear()
-        self.audience.add(listener)
+        self.registry.add(subscriber)
 
-    async def looking(self) -> None:
-        """Wait until the hub knows from where on it reads, and who is there; as long as the database is away."""
-        await self._looked.wait()
-        await self.people.met()
+    async def wait_ready(self) -> None:
+        """Wait until the hub has positions and presence, however long the database is unavailable."""
+        await self._ready.wait()
+        await self.presence.wait_ready()
 
-    def remove(self, listener: Listener) -> None:
-        """Tell it nothing more."""
-        self.audience.remove(listener)
-        if self.looks is not None and not self.audience:
-            self.looks.end()
+    def remove(self, subscriber: Subscriber) -> None:
+        """Send nothing more to this subscriber."""
+        self.registry.remove(subscriber)
+        if not self.registry:
+            self._changes.stop()
 
     def player_of(self, session_id: str) -> int | None:
-        """Whose session this is, if that was seen here."""
-        known = self._known.get(session_id)
-        return known.player_id if known else None
+        """Return the player of a session, None if it was not seen here lately."""
+        return self._fanout.player_of(session_id)
 
-    # Bells
+    # Wake-ups
 
-    def has_told(self, row: NewRow) -> bool:
-        """Whether nobody here waits for this row: it has been told, or no socket is here to be told."""
-        known = self._known.get(row.session_id)
-        return (
-            not self.audience
-            or row.session_id in self._foreign
-            or (known is not None and known.seq >= row.seq)
-        )
-
-    def _alone(self) -> bool:
-        """Whether no other instance serves sockets, as far as is known."""
-        return self.looks is not None and self.looks.poller.hubs == 1
-
-    def ring(self, sessions: frozenset[str] | None) -> None:
-        """There may be news: of these sessions, or anywhere (None)."""
+    def notify(self, sessions: frozenset[str] | None) -> None:
+        """Read soon: there may be news in these sessions, or anywhere (None)."""
         if sessions is None:
-            self._everything = True
-            self.people.ring()
+            self._all = True
+            self.presence.notify()
         else:
             self._named |= sessions - self._foreign
             if not self._named:
                 return
-        self._rung.set()
+        self._wakeup.set()
 
-    def heard(self, event: str, body: object) -> None:
-        """An event that another instance broadcast."""
-        self.signals.heard(event, body, self.player_of)
+    def on_wakeup(self, sessions: frozenset[str] | None) -> None:
+        """Take a wake-up from Realtime: `notify`, and count it for the polling policy."""
+        self.notify(sessions)
+        self._changes.poller.woken()
+
+    def on_realtime_changed(self) -> None:
+        """Adapt to a change of Realtime's health: without wake-ups a slow poll becomes a fast one."""
+        if not self._realtime.healthy:
+            self.notify(None)
+        self._changes.poller.refresh()
+
+    def on_event(self, event: str, payload: object) -> None:
+        """Take an event that another instance broadcast."""
+        self.typing.receive(event, payload, self.player_of)
+
+    def needs(self, row: NewRow) -> bool:
+        """Return True if a connection here may still need this row."""
+        return (
+            bool(self.registry)
+            and row.session_id not in self._foreign
+            and not self._fanout.sent(row.session_id, row.seq)
+        )
 
     # Reading
 
     async def run(self) -> None:
-        """Read and tell until cancelled; failures of the database are waited out."""
+        """Read and send until cancelled. Errors of the database are retried."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read_on())
-            group.create_task(self.people.run())
-            if self.looks is not None:
-                group.create_task(self.looks.poller.run())
+            group.create_task(self._run_reads())
+            group.create_task(self.presence.run())
+            group.create_task(self._changes.poller.run())
 
-    async def _read_on(self) -> None:
+    async def _run_reads(self) -> None:
         failures = 0
         while True:
-            interval = self._sweep if self._feed_healthy() else self._fast_sweep
-            left = self._swept + interval - self.clock()
+            interval = self._poll_interval if self._realtime.healthy else self._fast_poll_interval
+            left = self._polled_at + interval - self.clock()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, left) if self.audience else None):
-                    await self._rung.wait()
-            self._rung.clear()
-            if not self.audience:
+                async with asyncio.timeout(max(0.0, left) if self.registry else None):
+                    await self._wakeup.wait()
+            self._wakeup.clear()
+            if not self.registry:
                 self._named.clear()
                 continue
-            # However often it rings for some, the others are swept.
-            self._everything |= self.clock() >= self._swept + interval
-            began = self.clock()
+            # Poll in time, however many wake-ups name single sessions.
+            self._all |= self.clock() >= self._polled_at + interval
+            started = self.clock()
             try:
-                if self.looks is not None and self.looks.pending:
-                    self.ring(await self.looks.changed())
-                    if self.looks.people_due():
-                        self.people.ring()
-                ages = await self._read() if self._named or self._everything else []
-                if self.looks is not None:
-                    self.looks.poller.looked("sockets", ages, self.clock() - began)
+                if self._changes.pending:
+                    self.notify(await self._changes.changed())
+                    if self._changes.presence_due():
+                        self.presence.notify()
+                ages = await self._read() if self._named or self._all else []
+                self._changes.poller.looked("sockets", ages, self.clock() - started)
                 failures = 0
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1
-                self._metrics.database_errors.labels(_kind(error)).inc()
+                kind = error.kind if isinstance(error, BridgeError) else "unreadable"
+                self._metrics.database_errors.labels(kind).inc()
                 if failures == 1:
-                    log.warning("the sockets wait for the database", problem=_kind(error))
-                self._rung.set()
+                    log.warning(
+                        "hub_read_failed",
+                        message="the hub cannot read from the database; retrying",
+                        kind=kind,
+                    )
+                self._wakeup.set()
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
 
     async def _read(self) -> list[float]:
-        """Read once, of the sessions named or of all that changed, and tell it; the ages of the messages told.
+        """Read once, the sessions named or all that changed, and send it. Returns the ages of the messages sent, in seconds.
 
-        What fails stays to be read.
+        On failure the same sessions stay to be read.
         """
-        now, whom, since = self.clock(), self.audience.players(), self._since
-        # The first look says from where on to look, the second takes positions: who waits for these two
-        # (`looking`) reads for himself what they saw. What is named waits for the third.
-        beginning = not self._looked.is_set()
-        named = set() if beginning else set(itertools.islice(self._named, self._size.sessions))
-        # What rings while this is under way has to be read again, so it is taken off now.
+        now, players, since = self.clock(), self.registry.players(), self._fanout.since
+        # The first read gives the time from which to read, the second the positions; subscribers that wait for these two
+        # (`wait_ready`) read themselves what they saw. Sessions named meanwhile wait for the third.
+        starting = not self._ready.is_set()
+        named = set() if starting else set(itertools.islice(self._named, self._size.sessions))
+        # A wake-up during the read calls for another read, so remove these sessions before it.
         self._named -= named
-        everything, self._everything = self._everything, False
-        asked = set(named)
-        if everything:
-            asked |= {
-                s for s, known in self._known.items() if now - known.touched < 3 * SLACK.total_seconds()
-            }
+        read_all, self._all = self._all, False
+        requested = set(named)
+        if read_all:
+            requested |= self._fanout.touched_within(3 * SLACK.total_seconds())
         try:
-            news = await self._portal.news(
-                known={s: (k.seq, k.rev) for s in asked if (k := self._known.get(s))},
+            news = await self._users.news(
+                known=self._fanout.positions(requested),
                 sessions=list(named),
-                since=since if everything else None,
-                epoch=None if beginning else since,
-                players=whom,
+                since=since if read_all else None,
+                epoch=None if starting else since,
+                players=players,
                 limit=self._size.messages,
                 size=self._size.size,
             )
-            more, begun = news["more"], _earlier(news["now"], SLACK)
-            if beginning:
-                for entry in news["sessions"]:
-                    self._note(entry)
-            written = [] if beginning else await self._tell_each(news["sessions"])
-            # (Of everything, what was left out is found again by the next look.)
+            more, next_since = news["more"], _earlier(news["now"], SLACK)
+            if starting:
+                self._fanout.record(news["sessions"])
+                created = []
+            else:
+                created = await self._fanout.publish(news["sessions"])
+            # Sessions that a poll left out are found again by the next poll.
             rest = named & set(news["skipped"])
             rest |= {entry["session"]["id"] for entry in news["sessions"] if entry["more"]}
         except Exception:
             self._size.halve()
             self._named |= named
-            self._everything |= everything
+            self._all |= read_all
             raise
         self._size.grow()
         self._named |= rest
-        if whom is not None and whom == self.audience.players() and len(self._foreign) < FOREIGN:
+        if players is not None and players == self.registry.players() and len(self._foreign) < MAX_FOREIGN:
             self._foreign |= set(news["other_sessions"])
-        if everything:
-            self._everything |= since is None or more
+        if read_all:
+            self._all |= since is None or more
             if not more:
-                self._since, self._swept = begun, now
-                self._settled = now - SLACK.total_seconds()
+                self._fanout.since, self._polled_at = next_since, now
+                self._settled_at = now - SLACK.total_seconds()
                 if since is not None:
-                    self._looked.set()
-            self._forget()
-        if self._named or self._everything:
-            self._rung.set()
-        return [_seconds(news["now"]) - _seconds(then) for then in written]
-
-    async def _tell_each(self, entries: list[SessionNews]) -> list[str]:
-        """Tell what a read brought; when the messages were written."""
-        written, turns = list[str](), Turns()
-        for entry in entries:
-            try:
-                written += await self._tell(entry, turns)
-            except (KeyError, TypeError, ValueError) as error:
-                self._skip(entry, error)
-        return written
-
-    def _skip(self, entry: SessionNews, error: Exception) -> None:
-        """Pass over a session's news that cannot be told, so that the others are."""
-        session = entry["session"]
-        known = self._known.setdefault(session["id"], _Known(session["player_id"]))
-        known.seq, known.rev, entry["more"] = session["last_seq"], session["rev"], False
-        log.error("a session's news cannot be told", session=session["id"], error=type(error).__name__)
-
-    def _note(self, entry: SessionNews) -> None:
-        """Take one session's position, telling nobody."""
-        session = entry["session"]
-        known = self._known[session["id"]] = _Known(session["player_id"], session["last_seq"], session["rev"])
-        known.state = (session["status"], session["assigned_staff_id"])
-        known.reads = {side: seq for side, (seq, _) in entry["reads"].items()}
-        known.touched = self.clock()
-
-    async def _tell(self, entry: SessionNews, turns: Turns) -> list[str]:
-        """Tell one session's news: what it is, its messages, what was read; its end comes last. When they were written."""
-        session, messages = entry["session"], entry["messages"]
-        key, player = session["id"], session["player_id"]
-        first = key not in self._known
-        known = self._known.setdefault(key, _Known(player))
-        known.touched = self.clock()
-        state = (session["status"], session["assigned_staff_id"])
-        updated = frame("session_updated", session=session) if state != known.state else None
-        if first:
-            at = messages[0]["seq"] - 1 if messages else session["last_seq"]
-            self._tell_all(player, key, at, News.OPENED, updated)
-        written: list[str] = []
-        for message in messages:
-            if message["seq"] > known.seq:
-                known.seq = message["seq"]
-                written.append(message["created_at"])
-                text = frame("chat_message", message=message, replay=False)
-                for listener in self.audience.hearing(player):
-                    listener.message(message, text)
-                # Who has come meanwhile has read this already, or will.
-                await turns.take(len(text), lambda: self.audience.hearing(player))
-        if entry["more"]:
-            return written  # rev stays behind, so that the rest is read
-        known.seq, known.rev, known.state = session["last_seq"], session["rev"], state
-        for side, (up_to, read_at) in entry["reads"].items():
-            if up_to > known.reads.get(side, 0) and (
-                not first or (read_at or "") > (self._since or read_at or "")
-            ):
-                text = frame("messages_read", sessionId=key, by=side, upToSeq=up_to, timestamp=read_at)
-                self._tell_all(player, key, known.seq, READ_BY[side], text)
-            known.reads[side] = up_to
-        if not first:
-            self._tell_all(player, key, known.seq, News.UPDATED, updated)
-        return written
-
-    def _tell_all(self, player: int, session: str, seq: int, what: News, text: str | None) -> None:
-        if text is not None:
-            for listener in self.audience.hearing(player):
-                listener.news(session, seq, what, text)
-
-    def _forget(self) -> None:
-        limit = self.clock() - FORGET
-        for key in [key for key, known in self._known.items() if known.touched < limit]:
-            del self._known[key]
-        if self.clock() - self._tidied > TIDY:
-            self._tidied = self.clock()
-            passed = {key: known.seq for key, known in self._known.items()}
-            for listener in self.audience.everyone():
-                listener.forget(passed, since=self._settled)
-
-
-def _kind(error: Exception) -> str:
-    return error.kind if isinstance(error, BridgeError) else "unreadable"
+                    self._ready.set()
+            self._fanout.prune(self._settled_at)
+        if self._named or self._all:
+            self._wakeup.set()
+        return [_seconds(news["now"]) - _seconds(time_created) for time_created in created]
 
 
 def _seconds(time: str) -> float:

@@ -1,6 +1,6 @@
-"""Who of the staff is there, and who may no longer listen: the heartbeat of the people with sockets here.
+"""Presence of staff: heartbeats for the connected, and the end of connections whose person lost its rights.
 
-The table `gre_online_status` is the truth; here is what was last read of it. It must not know what is said.
+The table `gre_online_status` is authoritative; this module keeps a copy of the last read. It must not see messages.
 """
 
 from __future__ import annotations
@@ -8,192 +8,140 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from enum import IntFlag
-from typing import Protocol
+from collections.abc import Iterable
 
 from gre_bridge.api.ws.frames import frame
-from gre_bridge.db.answers import Message, OnlineStaff
+from gre_bridge.api.ws.interfaces import ExternalConnections
+from gre_bridge.api.ws.registry import ConnectionRegistry
+from gre_bridge.db.answers import OnlineStaff
 from gre_bridge.db.users import Identity, UserDatabase
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 
-BEAT = 15.0
-"""Seconds between heartbeats of the staff who have sockets here."""
-ABSENT = 45.0
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds between heartbeats of the staff who are connected here."""
+HEARTBEAT_EXPIRY = 45.0
 """Seconds after which staff without a heartbeat are offline."""
-CROWD = 0.25
-CROWD_MAX = 3.0
-"""Seconds in which rings count as one: they come in crowds. The more the longer a beat takes."""
-
-
-class News(IntFlag):
-    """What happened in a session, apart from messages."""
-
-    OPENED = 1
-    """It was met for the first time: told before its messages."""
-    UPDATED = 2
-    READ_BY_STAFF = 4
-    READ_BY_PLAYER = 8
-
-
-READ_BY = {"staff": News.READ_BY_STAFF, "player": News.READ_BY_PLAYER}
-
-
-class Listener(Protocol):
-    """A socket as the hub sees it. No method may block or raise."""
-
-    identity: Identity
-
-    @property
-    def busy(self) -> bool:
-        """Whether it takes frames, and has many to write."""
-
-    def message(self, message: Message, text: str) -> None:
-        """Take a chat message (M) and its frame."""
-
-    def news(self, session: str, seq: int, what: News, text: str) -> None:
-        """Take a frame of what happened in a session, which was told up to `seq`."""
-
-    def staff_status(self, staff_id: str, text: str) -> None:
-        """Take the presence of one of the staff."""
-
-    def hint(self, text: str) -> None:
-        """Take a frame that may be lost."""
-
-    def forget(self, passed: Mapping[str, int], *, since: float) -> None:
-        """Drop positions that the hub has passed: its own are `passed`; of others it tells what is newer than `since`."""
-
-    def end(self, code: int, reason: str, error: str) -> None:
-        """Close with this close code after an error frame."""
-
-
-class Elsewhere(Protocol):
-    """Where people hear who have no socket here (Pusher), and can be made to hear no more."""
-
-    def people(self) -> Iterable[Identity]:
-        """Who may hear there."""
-
-    def end(self, who: Identity) -> None:
-        """Let this person hear no more there, as soon as possible."""
+DEBOUNCE, MAX_DEBOUNCE = 0.25, 3.0
+"""Seconds in which notifications count as one; more while a refresh takes long."""
 
 
 class PresenceTracker:
-    """Beats for whoever is here and tells who comes and goes. `run` until cancelled."""
+    """Sends heartbeats and publishes changes of presence. `run` until cancelled."""
 
     def __init__(
         self,
         *,
-        portal: UserDatabase,
+        users: UserDatabase,
         metrics: Metrics,
-        here: Callable[[], list[Listener]],
-        elsewhere: Elsewhere | None = None,
+        registry: ConnectionRegistry,
+        external: ExternalConnections | None = None,
     ) -> None:
-        """`here` lists the sockets of this instance."""
-        self._portal = portal
+        """`registry` has the connections of this instance, `external` is Pusher if it is configured."""
+        self._users = users
         self._metrics = metrics
-        self._here = here
-        self._elsewhere = elsewhere
-        self._rung = asyncio.Event()
-        self._met = asyncio.Event()
-        self.online: dict[str, OnlineStaff] = {}
+        self._registry = registry
+        self._external = external
+        self._notified = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._online: dict[str, OnlineStaff] = {}
         """Staff who are online or away, by id: {"staff_id", "display_name", "status"}."""
 
-    def ring(self) -> None:
-        """Somebody may have come, gone, or lost the right to listen."""
-        self._rung.set()
+    def notify(self) -> None:
+        """Refresh soon: presence or rights may have changed."""
+        self._notified.set()
 
-    def forget(self) -> None:
-        """What is known is old: `met` waits for the next beat."""
-        self._met.clear()
-        self._rung.set()
+    def reset(self) -> None:
+        """Mark the copy as outdated: `wait_ready` waits for the next refresh."""
+        self._ready.clear()
+        self._notified.set()
 
-    async def met(self) -> None:
-        """Wait until it is known who is there; as long as the database is away."""
-        await self._met.wait()
+    async def wait_ready(self) -> None:
+        """Wait until presence was read, however long the database is unavailable."""
+        await self._ready.wait()
 
     async def run(self) -> None:
-        """Beat until cancelled."""
+        """Refresh until cancelled."""
         while True:
+            tracked = self._online or self._registry or self._external
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BEAT if self.online or self._here() or self._elsewhere else None):
-                    await self._rung.wait()
-            # (Without sockets too: whom a killed instance left online becomes offline.)
-            if not (self._rung.is_set() or self.online or self._here() or any(self._away())):
+                async with asyncio.timeout(HEARTBEAT_INTERVAL if tracked else None):
+                    await self._notified.wait()
+            # Refresh on a notification without connections too: staff of a killed instance become offline then.
+            if not (
+                self._notified.is_set() or self._online or self._registry or any(self._external_identities())
+            ):
                 continue
-            self._rung.clear()
-            began = time.monotonic()
+            self._notified.clear()
+            started = time.monotonic()
             try:
-                await self.beat()
-                self._met.set()
+                await self.refresh()
+                self._ready.set()
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 kind = error.kind if isinstance(error, BridgeError) else "unreadable"
                 self._metrics.database_errors.labels(kind).inc()
-                if not self._met.is_set():
-                    self._rung.set()
-            # With thousands of people here a beat is work: it takes a sixth of the time at most.
-            await asyncio.sleep(min(max(CROWD, 5 * (time.monotonic() - began)), CROWD_MAX))
+                if not self._ready.is_set():
+                    self._notified.set()
+            # A refresh for thousands of people is expensive: use at most a sixth of the time for it.
+            await asyncio.sleep(min(max(DEBOUNCE, 5 * (time.monotonic() - started)), MAX_DEBOUNCE))
 
-    def _away(self) -> Iterable[Identity]:
-        return self._elsewhere.people() if self._elsewhere else ()
+    def _external_identities(self) -> Iterable[Identity]:
+        return self._external.identities() if self._external else ()
 
-    async def beat(self) -> None:
-        """Beat for the staff who are here, tell who came or went, and end whoever may no longer listen."""
-        identities, away = [one.identity for one in self._here()], list(self._away())
-        found = await self._portal.presence(
-            online=sorted({who.staff_id for who in identities if who.staff_id}),
-            here=[*identities, *away],
-            expires_in=ABSENT,
+    async def refresh(self) -> None:
+        """Send heartbeats, publish changes of presence, and close the connections of people who lost their rights."""
+        subscribers, external = self._registry.subscribers(), list(self._external_identities())
+        identities = [item.identity for item in subscribers]
+        found = await self._users.presence(
+            online=sorted({item.staff_id for item in identities if item.staff_id}),
+            here=[*identities, *external],
+            expires_in=HEARTBEAT_EXPIRY,
         )
         online = {row["staff_id"]: row for row in found["online"]}
-        for staff_id in {*online, *self.online}:
-            row: OnlineStaff = online.get(staff_id) or {**self.online[staff_id], "status": "offline"}
-            if row != self.online.get(staff_id):
-                self._tell(row)
-        self.online = online
+        for staff_id in {*online, *self._online}:
+            row: OnlineStaff = online.get(staff_id) or {**self._online[staff_id], "status": "offline"}
+            if row != self._online.get(staff_id):
+                self._publish(row)
+        self._online = online
         disabled = set(found["disabled"])
-        lost = {
+        revoked = {
             tuple(claim[name] for name in ("sub", "role", "player_id", "staff_id"))
             for claim in found["revoked"]
         }
-        for one in self._here():
-            if tuple(one.identity.claim.values()) in lost:
-                one.end(4403, "no longer active", "no_identity")
-            elif one.identity.player_id in disabled:
-                one.end(4403, "chat is disabled", "chat_disabled")
-        if self._elsewhere is None:
+        for item in self._registry.subscribers():
+            if tuple(item.identity.claim.values()) in revoked:
+                item.close(4403, "no longer active", "no_identity")
+            elif item.identity.player_id in disabled:
+                item.close(4403, "chat is disabled", "chat_disabled")
+        if self._external is None:
             return
-        for who in {*identities, *away}:
-            if tuple(who.claim.values()) in lost or who.player_id in disabled:
-                self._elsewhere.end(who)
+        for identity in {*identities, *external}:
+            if tuple(identity.claim.values()) in revoked or identity.player_id in disabled:
+                self._external.disconnect(identity)
 
-    def status_set(self, row: OnlineStaff) -> None:
-        """One staff member's presence has just been set here."""
+    def update(self, row: OnlineStaff) -> None:
+        """Take over and publish the presence that a staff member has just set here."""
         if row["status"] == "offline":
-            changed = self.online.pop(row["staff_id"], None) is not None
+            changed = self._online.pop(row["staff_id"], None) is not None
         else:
-            changed = self.online.get(row["staff_id"]) != row
-            self.online[row["staff_id"]] = row
+            changed = self._online.get(row["staff_id"]) != row
+            self._online[row["staff_id"]] = row
         if changed:
-            self._tell(row)
+            self._publish(row)
 
-    def _tell(self, row: OnlineStaff) -> None:
+    def _publish(self, row: OnlineStaff) -> None:
         text = frame(
             "staff_status", staffId=row["staff_id"], displayName=row["display_name"], status=row["status"]
         )
-        for one in self._here():
-            one.staff_status(row["staff_id"], text)
+        for item in self._registry.subscribers():
+            item.send_staff_status(row["staff_id"], text)
 
     def status_of(self, staff_id: str | None) -> str:
-        """What is known of this staff member: online, away or offline."""
-        row = self.online.get(staff_id or "")
+        """Return the last known status of a staff member: online, away or offline."""
+        row = self._online.get(staff_id or "")
         return row["status"] if row else "offline"
 
-    def is_there(self, staff_id: str | None) -> bool:
-        """Return True if this staff member is online or away."""
-        return staff_id in self.online
-
     @property
-    def staff_online(self) -> int:
-        """How many staff are online."""
-        return sum(row["status"] == "online" for row in self.online.values())
+    def online_count(self) -> int:
+        """The number of staff who are online."""
+        return sum(row["status"] == "online" for row in self._online.values())

@@ -1,8 +1,8 @@
-"""What one socket hears: live from the hub while it keeps up, from the database by position while it does not.
+"""The frames that one connection receives: live from the hub while it keeps up, else from the database by position.
 
-A socket that cannot be told at once (it enters, its client reads slowly, its token has expired) keeps no frames: of
-each session it keeps the seq up to which it was told, and reads the rest page by page as the client takes it. It must
-not know who decides what a person may hear, nor what the client asks.
+A connection that cannot be sent to at once (it enters, its client reads slowly, its token has expired) queues no frames: it
+keeps the seq up to which each session was sent, and reads the rest page by page as the client takes it. This module must
+not decide what a person may receive, nor know the client's requests.
 """
 
 from __future__ import annotations
@@ -14,230 +14,237 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import structlog
-
 from gre_bridge.api.ws.frames import frame
-from gre_bridge.api.ws.presence import READ_BY, News
+from gre_bridge.api.ws.interfaces import NO_CHANGE, READ_BY, SessionChange
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
 from gre_bridge.db.answers import CatchUp, HubChanges, Message, SessionNews
 from gre_bridge.db.users import Identity
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 
-log = structlog.get_logger("gre.socket")
-
 SESSIONS_PER_READ = 50
-"""Sessions that are asked for in one read of what was missed."""
 MAX_BEHIND = 10_000
-"""Sessions that a socket may be behind in (some 2 MB); with more it is closed, and comes back by `since`."""
+"""Sessions in which a connection may be behind (some 2 MB). With more it is closed, and comes back by `since`."""
 MAX_STAFF = 1_000
-OWN = 500
-"""Own messages that a socket remembers, so as not to hear of them twice."""
+"""Staff members whose status may wait."""
+MAX_OWN = 500
+"""Own messages that a connection remembers, so as not to receive them twice."""
 FIRST_MESSAGES = 2_000
 """Messages replayed to a client that has seen nothing at all."""
-NOTHING = News(0)
 RETRY, RETRY_MAX = 0.25, 2.0
-"""Seconds between tries while the database is away."""
+"""Seconds between tries while the database is unavailable."""
 
 
-class Source(Protocol):
-    """Where a socket reads what it was not told."""
+class MessageSource(Protocol):
+    """Reads what a connection was not sent."""
 
     async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
-        """Read what is newer than these seqs, as `gre_hub_changes_v1` answers."""
+        """Read what is newer than these seqs, in the shape of `gre_hub_changes_v1`. Raises BridgeError."""
 
 
 @dataclass(slots=True)
 class _Behind:
-    """A session of which not everything was told."""
+    """A session of which not everything was sent."""
 
     seq: int
-    """Told up to here."""
+    """Sent up to this message."""
     replay: int = 0
-    """Messages up to this one were missed before the client came."""
+    """Messages up to this one are from before the client connected."""
     last: int = 0
-    """The newest message that the hub told meanwhile."""
-    news: News = NOTHING
+    """The newest message that the hub sent meanwhile."""
+    changes: SessionChange = NO_CHANGE
     held: bool = False
-    """Nothing is told of it until the client knows of its own message, which comes next."""
+    """Nothing is sent until the client's own message, which comes next, is acknowledged."""
 
 
-class Subscriber:
-    """The Listener of one socket. Muted until `enter`, and while its token has expired."""
+class SocketSubscriber:
+    """The hub's subscriber of one connection. Muted until `enter`, and while its token has expired."""
 
     def __init__(
-        self, *, line: ClientTransport, source: Source, metrics: Metrics, clock: Callable[[], float]
+        self,
+        *,
+        transport: ClientTransport,
+        source: MessageSource,
+        metrics: Metrics,
+        clock: Callable[[], float],
     ) -> None:
-        """`line` carries the frames; `clock` is the hub's."""
+        """`transport` carries the frames; `clock` is the hub's."""
         self._clock = clock
-        self._entered = math.inf
-        self._line = line
+        self._entered_at = math.inf
+        self._transport = transport
         self._source = source
         self._metrics = metrics
         self.identity = Identity("none")
         self.current: str | None = None
         """The session of the latest message."""
-        # Its own messages come by acknowledgement: the one being sent, and that one as the hub told it.
         self.sending: str | None = None
-        self.heard: Message | None = None
+        """The id of the client's own message that is being stored: it arrives by acknowledgement, not from the hub."""
+        self.received: Message | None = None
+        """That message, if the hub has sent it before the acknowledgement."""
         self._own: dict[str, None] = {}
         self._muted = True
-        # Seqs that this socket has read ahead of the hub: what the hub tells up to there is not told again.
         self._ahead: dict[str, int] = {}
+        """Seqs that this connection has read ahead of the hub: the hub's messages up to there are dropped."""
         self._behind: dict[str, _Behind] = {}
         self._staff: dict[str, str] = {}
         self._changed = asyncio.Event()
 
     @property
     def muted(self) -> bool:
-        """Whether it may hear nothing for the moment."""
+        """True while nothing may be sent."""
         return self._muted
 
     def mute(self) -> None:
-        """Tell nothing from now on."""
+        """Send nothing from now on."""
         self._muted = True
 
     def unmute(self) -> None:
-        """Tell again, beginning with what was missed."""
+        """Send again, beginning with what was missed."""
         self._muted = False
         self._changed.set()
 
-    # What the hub calls
+    # The Subscriber protocol
 
     @property
     def busy(self) -> bool:
-        """Whether it would soon be behind: a short wait may spare it a read of its own."""
-        return not self._muted and self._line.busy
+        """True if the connection will soon be behind: a short pause may save a read."""
+        return not self._muted and self._transport.busy
 
-    def message(self, message: Message, text: str) -> None:
-        """See Listener."""
-        session, seq = message["session_id"], message["seq"]
-        if seq <= self._ahead.get(session, 0):
+    def send_message(self, message: Message, text: str) -> None:
+        """See Subscriber."""
+        session_id, seq = message["session_id"], message["seq"]
+        if seq <= self._ahead.get(session_id, 0):
             return
         own = message["id"] == self.sending
         if own:
-            self.heard = message
-        behind = self._behind.get(session)
+            self.received = message
+        behind = self._behind.get(session_id)
         if behind is not None:
             behind.last = max(behind.last, seq)
             return
-        if own or self._muted or self._line.full:
-            # (What comes after its own message is not told before that is acknowledged: if the connection ended in
-            # between, the client would ask for what it has got.)
-            self._fall_behind(session, seq - 1, last=seq, held=own)
+        if own or self._muted or self._transport.full:
+            # Messages after the client's own wait for its acknowledgement: if the connection ended in between, the
+            # client would ask for them again.
+            self._fall_behind(session_id, seq - 1, last=seq, held=own)
             return
-        self._ahead.pop(session, None)
+        self._ahead.pop(session_id, None)
         self._put(message, text, "out")
 
-    def news(self, session: str, seq: int, what: News, text: str) -> None:
-        """See Listener."""
-        if self._muted or session in self._behind or self._line.full:
-            self._fall_behind(session, seq, what)
+    def send_change(self, session_id: str, seq: int, change: SessionChange, text: str) -> None:
+        """See Subscriber."""
+        if self._muted or session_id in self._behind or self._transport.full:
+            self._fall_behind(session_id, seq, change)
         else:
-            self._line.put(text)
+            self._transport.put(text)
 
-    def staff_status(self, staff_id: str, text: str) -> None:
-        """See Listener."""
-        if self._muted or self._line.full:
+    def send_staff_status(self, staff_id: str, text: str) -> None:
+        """See Subscriber."""
+        if self._muted or self._transport.full:
             if len(self._staff) < MAX_STAFF or staff_id in self._staff:
                 self._staff[staff_id] = text
                 self._changed.set()
         else:
-            self._line.put(text)
+            self._transport.put(text)
 
-    def hint(self, text: str) -> None:
-        """See Listener."""
-        if not self._muted and not self._line.busy:
-            self._line.put(text)
+    def send_hint(self, text: str) -> None:
+        """See Subscriber."""
+        if not self._muted and not self._transport.busy:
+            self._transport.put(text)
 
-    def end(self, code: int, reason: str, error: str = "") -> None:
-        """See Listener."""
-        self._line.end(CloseConnection(code, reason, error))
+    def drop_positions(self, sent: Mapping[str, int], *, settled_at: float) -> None:
+        """See Subscriber."""
+        settled = settled_at > self._entered_at
+        self._ahead = {
+            session_id: seq
+            for session_id, seq in self._ahead.items()
+            if (sent[session_id] < seq if session_id in sent else not settled)
+        }
+
+    def close(self, code: int, reason: str, error: str = "") -> None:
+        """See Subscriber."""
+        self._transport.end(CloseConnection(code, reason, error))
 
     def _fall_behind(
-        self, session: str, seq: int, what: News = NOTHING, *, last: int = 0, held: bool = False
+        self,
+        session_id: str,
+        seq: int,
+        change: SessionChange = NO_CHANGE,
+        *,
+        last: int = 0,
+        held: bool = False,
     ) -> None:
-        behind = self._behind.get(session)
+        behind = self._behind.get(session_id)
         if behind is None:
             if len(self._behind) >= MAX_BEHIND:
-                self.end(1013, "too slow")
+                self.close(1013, "too slow")
                 return
-            behind = self._behind[session] = _Behind(max(seq, self._ahead.get(session, 0)), held=held)
+            behind = self._behind[session_id] = _Behind(max(seq, self._ahead.get(session_id, 0)), held=held)
             self._changed.set()
-        behind.news |= what
+        behind.changes |= change
         behind.last = max(behind.last, last)
 
-    # Its own messages
+    # The client's own messages
 
     def acknowledge(self, message: Message) -> None:
-        """Note that the client is told of its message now, so that it is not told by the hub, too."""
-        session = message["session_id"]
-        self.current = session
-        behind = self._behind.get(session)
-        if behind is not None and behind.held and behind.last <= message["seq"] and not behind.news:
-            del self._behind[session]  # nothing came after it
-        elif self.heard is None or behind is not None:
+        """Note that the client gets its message by acknowledgement now, so that the hub's copy is dropped."""
+        session_id = message["session_id"]
+        self.current = session_id
+        behind = self._behind.get(session_id)
+        if behind is not None and behind.held and behind.last <= message["seq"] and not behind.changes:
+            del self._behind[session_id]  # nothing came after it
+        elif self.received is None or behind is not None:
             self._own[message["id"]] = None
-            if len(self._own) > OWN:
+            if len(self._own) > MAX_OWN:
                 del self._own[next(iter(self._own))]
 
-    def sent(self) -> None:
-        """Go on with what came after the message that was being sent, whatever became of it."""
+    def release(self) -> None:
+        """Send what came after the message that was being stored, whether it was stored or not."""
         self.sending = None
         for behind in self._behind.values():
             behind.held = False
         self._changed.set()
 
-    def _put(self, message: Message, text: str, counted: str) -> None:
+    def _put(self, message: Message, text: str, direction: str) -> None:
         self.current = message["session_id"]
         if message["id"] in self._own:
             del self._own[message["id"]]
             return
-        self._metrics.socket_messages.labels(counted).inc()
-        self._line.put(text)
+        self._metrics.socket_messages.labels(direction).inc()
+        self._transport.put(text)
 
     # Catching up
 
     def enter(self, found: CatchUp, since: Mapping[str, int] | None) -> None:
-        """Begin at what `gre_catch_up` found; what the hub told before is part of it, or comes after it."""
-        self._entered = self._clock()
+        """Start at the positions that `gre_catch_up` found; the hub's news so far are included there, or come after."""
+        self._entered_at = self._clock()
         left = FIRST_MESSAGES
         for session in found["sessions"]:
-            key, last = session["id"], session["last_seq"]
-            seq = found["positions"].get(key, last)
+            session_id, last = session["id"], session["last_seq"]
+            seq = found["positions"].get(session_id, last)
             if since == {}:
                 seq = max(seq, last - left)
                 left -= last - seq
-            told = self._behind.pop(key, None) or _Behind(seq)
-            if seq < max(last, told.last) or told.news:
-                self._behind[key] = _Behind(seq, last, told.last, told.news)
+            behind = self._behind.pop(session_id, None) or _Behind(seq)
+            if seq < max(last, behind.last) or behind.changes:
+                self._behind[session_id] = _Behind(seq, last, behind.last, behind.changes)
             else:
-                self._ahead[key] = last
-        sessions = found["sessions"]
-        self.current = next((one["id"] for one in sessions if one["status"] == "active"), None)
-
-    def forget(self, passed: Mapping[str, int], *, since: float) -> None:
-        """See Listener."""
-        settled = since > self._entered
-        self._ahead = {
-            session: seq
-            for session, seq in self._ahead.items()
-            if (passed[session] < seq if session in passed else not settled)
-        }
+                self._ahead[session_id] = last
+        active = (item["id"] for item in found["sessions"] if item["status"] == "active")
+        self.current = next(active, None)
 
     async def catch_up(self) -> None:
-        """Tell what is behind, as fast as the client reads, until cancelled."""
+        """Send what is behind, as fast as the client reads, until cancelled."""
         failures = 0
         while True:
             self._changed.clear()
-            if self._muted or not (self._staff or any(not one.held for one in self._behind.values())):
+            if self._muted or not (self._staff or any(not item.held for item in self._behind.values())):
                 await self._changed.wait()
                 continue
-            await self._line.drained()
+            await self._transport.wait_drained()
             if self._muted:
                 continue
-            while self._staff and not self._line.busy:
-                self._line.put(self._staff.pop(next(iter(self._staff))))
+            while self._staff and not self._transport.busy:
+                self._transport.put(self._staff.pop(next(iter(self._staff))))
             try:
                 await self._read()
                 failures = 0
@@ -248,43 +255,43 @@ class Subscriber:
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
 
     async def _read(self) -> None:
-        ready = (key for key, behind in self._behind.items() if not behind.held)
-        asked = list(itertools.islice(ready, SESSIONS_PER_READ))
-        if not asked:
+        not_held = (key for key, behind in self._behind.items() if not behind.held)
+        requested = list(itertools.islice(not_held, SESSIONS_PER_READ))
+        if not requested:
             return
-        taken: dict[str, News] = {}
-        for key in asked:
-            # What the hub tells from now on may be newer than what this reads.
+        changes: dict[str, SessionChange] = {}
+        for key in requested:
+            # News that the hub sends from now on may be newer than this read.
             behind = self._behind[key]
-            taken[key], behind.news, behind.last = behind.news, NOTHING, 0
+            changes[key], behind.changes, behind.last = behind.changes, NO_CHANGE, 0
         try:
             found = await self._source.missed(
-                {key: self._behind[key].seq for key in asked}, self.identity.player_id
+                {key: self._behind[key].seq for key in requested}, self.identity.player_id
             )
             entries = {entry["session"]["id"]: entry for entry in found["sessions"]}
-            left = set(found["skipped"])
+            skipped = set(found["skipped"])
         except BaseException:
-            for key, news in taken.items():
-                self._behind[key].news |= news
+            for key, taken in changes.items():
+                self._behind[key].changes |= taken
             raise
-        for key in asked:
+        for key in requested:
             behind = self._behind.pop(key)
-            if self._muted or key in left:
-                behind.news |= taken[key]
+            if self._muted or key in skipped:
+                behind.changes |= changes[key]
                 self._behind[key] = behind
-            elif key in entries and self._tell(entries[key], behind, taken[key]):
-                self._behind[key] = behind  # (after the others)
+            elif key in entries and self._send(entries[key], behind, changes[key]):
+                self._behind[key] = behind  # at the end: other sessions come first
 
-    def _tell(self, entry: SessionNews, behind: _Behind, news: News) -> bool:
-        """Tell one session's page; whether there is more to read."""
+    def _send(self, entry: SessionNews, behind: _Behind, changes: SessionChange) -> bool:
+        """Send one session's page. Returns True if there is more to read."""
         session = entry["session"]
-        if news & News.OPENED:
-            self._line.put(frame("session_updated", session=session))
+        if changes & SessionChange.OPENED:
+            self._transport.put(frame("session_updated", session=session))
         for message in entry["messages"]:
             if message["id"] == self.sending:
-                self.heard, behind.held = message, True
+                self.received, behind.held = message, True
                 behind.last = max(behind.last, session["last_seq"])
-                behind.news |= news & ~News.OPENED
+                behind.changes |= changes & ~SessionChange.OPENED
                 self._ahead[session["id"]] = behind.seq
                 return True
             if message["seq"] > behind.seq:
@@ -296,12 +303,12 @@ class Subscriber:
             behind.seq = max(behind.seq, session["last_seq"])
         self._ahead[session["id"]] = behind.seq
         if entry["more"]:
-            behind.news |= news & ~News.OPENED
+            behind.changes |= changes & ~SessionChange.OPENED
             return True
         for side, (seq, at) in entry["reads"].items():
-            if news & READ_BY[side]:
+            if changes & READ_BY[side]:
                 body = {"sessionId": session["id"], "by": side, "upToSeq": seq, "timestamp": at}
-                self._line.put(frame("messages_read", **body))
-        if news & News.UPDATED:
-            self._line.put(frame("session_updated", session=session))
-        return behind.last > behind.seq or bool(behind.news)
+                self._transport.put(frame("messages_read", **body))
+        if changes & SessionChange.UPDATED:
+            self._transport.put(frame("session_updated", session=session))
+        return behind.last > behind.seq or bool(behind.changes)
