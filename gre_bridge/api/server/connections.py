@@ -1,8 +1,7 @@
-"""How many HTTP connections may be open, and who has to go when there are too many.
+"""Limits the number of open HTTP connections, and drops idle ones when there are too many.
 
-A connection costs a descriptor and some 20 KB even if its peer sends nothing. When the room is used up, the
-connection that has waited longest for its peer is dropped, of the visitor that holds most: a newcomer is refused
-only when every connection is being answered.
+A connection costs a file descriptor and some 20 KB even if its peer sends nothing. At the limit, the visitor with the most
+connections loses the one that has waited longest for its peer; a new connection is refused only if all others are busy.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ RESERVED = 160
 
 
 class Connection(Protocol):
-    """What the limiter must know of a connection."""
+    """A connection, as the limiter sees it."""
 
     def drop(self) -> None:
         """Close it now, without an answer."""
@@ -65,7 +64,8 @@ def allot(settings: Settings) -> Allotment:
         http=max(2, room * http // (http + sockets)), sockets=max(2, room * sockets // (http + sockets))
     )
     log.warning(
-        "too few file descriptors for GRE_MAX_SOCKETS and GRE_MAX_CONNECTIONS",
+        "too_few_file_descriptors",
+        message="GRE_MAX_SOCKETS and GRE_MAX_CONNECTIONS were reduced",
         limit=limit, connections=shared.http, sockets=shared.sockets,
     )  # fmt: skip
     return shared
@@ -81,7 +81,7 @@ class ConnectionLimiter:
         self._trusted = trusted
         self._open: dict[str, dict[Connection, None]] = {}
         self._waiting: dict[str, dict[Connection, None]] = {}
-        """Those whose peer has to act next, the longest waiting first."""
+        """Connections that wait for their peer, the longest waiting first."""
         self._keys: dict[Connection, str] = {}
 
     def __len__(self) -> int:
@@ -102,25 +102,25 @@ class ConnectionLimiter:
         return True
 
     def waits(self, connection: Connection) -> None:
-        """Note that this connection's peer has to act next: it may be dropped."""
+        """Note that the connection waits for its peer: it may be dropped."""
         if (key := self._keys.get(connection)) is not None:
             waiting = self._waiting.setdefault(key, {})
             waiting.pop(connection, None)
             waiting[connection] = None
 
     def works(self, connection: Connection) -> None:
-        """Note that a request of this connection is being worked on: it is not dropped."""
+        """Note that a request of the connection is in progress: it is not dropped."""
         if (key := self._keys.get(connection)) is not None:
             self._discard(self._waiting, key, connection)
 
     def release(self, connection: Connection) -> None:
-        """Forget a connection that has ended, or is no HTTP connection any more."""
+        """Remove a connection that has ended or was upgraded."""
         if (key := self._keys.pop(connection, None)) is not None:
             self._discard(self._open, key, connection)
             self._discard(self._waiting, key, connection)
 
     def _drop_one(self) -> bool:
-        """Drop one of the visitor that holds most and has one waiting; trusted proxies come last."""
+        """Drop a waiting connection of the visitor that has the most connections; trusted proxies come last."""
         found = [(key in self._trusted, -len(self._open[key]), key) for key in self._waiting]
         return bool(found) and self._drop_one_of(min(found)[2])
 

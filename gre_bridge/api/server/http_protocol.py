@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, within bounds that uvicorn leaves open: of bytes, of time and of connections.
+"""uvicorn's HTTP protocol with limits that uvicorn lacks: of bytes, of time and of connections.
 
 h11 rather than httptools, although it takes 0.4 ms of processor time for a request where that takes 0.15 (measured):
 it bounds the bytes of headers and trailers, and does not read on while a pipelined request waits. What is added here:
@@ -115,7 +115,7 @@ class HttpProtocol(H11Protocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a request, if there is room."""
+        """Wait for a request, if the limiter admits the connection."""
         super().connection_made(transport)
         if self.client is not None:
             self.client = (canonical(self.client[0]), self.client[1])
@@ -131,7 +131,7 @@ class HttpProtocol(H11Protocol):
         self._expect(HEAD_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Cancel the timers and release the connection."""
         self._expect(None)
         if self._taking is not None:
             self._taking.cancel()
@@ -148,7 +148,7 @@ class HttpProtocol(H11Protocol):
     # What comes in
 
     def data_received(self, data: bytes) -> None:
-        """Parse piece by piece, so that every bound holds within what one read brought."""
+        """Parse piece by piece, so that every limit holds within one read."""
         if self._refused:
             return
         self._unset_keepalive_if_required()
@@ -164,7 +164,7 @@ class HttpProtocol(H11Protocol):
         return self._get_upgrade() == b"websocket"
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection over to the WebSocket's protocol."""
+        """Pass the connection on to the WebSocket protocol."""
         if event.method != b"GET" or event.http_version != b"1.1":
             self._refuse(400)
             return
@@ -217,7 +217,7 @@ class HttpProtocol(H11Protocol):
         self._watch()
 
     def pause_writing(self) -> None:
-        """Begin to wait for the peer to read."""
+        """Start the time limit for the peer to read."""
         super().pause_writing()
         if self._limiter is not None:
             self._limiter.waits(self)
@@ -239,7 +239,7 @@ class HttpProtocol(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - its text is fixed
-        """Refuse what is no request, or one of too many bytes, in the shape of the API's errors."""
+        """Refuse a malformed or too large request, in the shape of the API's errors."""
         error = sys.exception()
         self._refuse(error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400)
 

@@ -1,6 +1,6 @@
-"""uvicorn inside our own task: it listens, and it stops when it is told to.
+"""Runs uvicorn in a task of the daemon.
 
-Nothing here knows what is served. The protocols (`http_protocol`, `socket_protocol`) bound what one peer may cost.
+This module must not know what is served. The protocols (`http_protocol`, `websocket_protocol`) bound the cost of one peer.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from gre_bridge.config.settings import Settings
 log = structlog.get_logger("gre.http")
 
 KEEP_ALIVE = 75
-"""Seconds for which an idle HTTP connection is kept: longer than the proxies in front, which commonly keep it 60."""
+"""Seconds for which an idle HTTP connection is kept: longer than proxies in front, which commonly use 60."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside our own task and signal handling."""
+    """uvicorn without its signal handling."""
 
     def capture_signals(self) -> object:  # type: ignore[override]
-        """Leave the signals to the bridge."""
+        """Leave the signals to the daemon."""
         return contextlib.nullcontext()
 
 
-def _warn_of_one_address(settings: Settings) -> None:
-    """Say it where visitors are likely to come through a proxy that is not believed: they would share one budget."""
+def _warn_if_proxies_are_untrusted(settings: Settings) -> None:
+    """Warn if visitors are likely to come through a proxy that is not trusted: they would share one budget."""
     if not is_loopback(settings.http_host) and all(map(is_loopback, settings.trusted_proxies)):
         log.warning(
-            "listens beyond this machine and trusts no proxy: if there is one in front, all visitors look like one; "
-            "set GRE_TRUSTED_PROXIES to the proxy's address",
+            "no_trusted_proxy",
+            message="the API listens beyond this machine and trusts no proxy: behind a proxy all visitors would share one "
+            "address; set GRE_TRUSTED_PROXIES to the proxy's address",
             host=settings.http_host,
         )
 
 
 async def serve(app: ASGIApp, *, settings: Settings, sock: socket.socket) -> None:
-    """Serve on a listening socket until cancelled, then close it; open WebSockets are closed with 1012."""
+    """Serve on a listening socket until cancelled, then close it. Open WebSockets are closed with 1012."""
     trusted = TrustedProxies(settings.trusted_proxies)
     limiter = ConnectionLimiter(most=allot(settings).http, trusted=trusted)
-    _warn_of_one_address(settings)
+    _warn_if_proxies_are_untrusted(settings)
     config = uvicorn.Config(
         ProxyHeaders(app, trusted),
         log_config=None,

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, with bounds for what a peer can cost, and an end that does not depend on the peer.
+"""uvicorn's WebSocket protocol with limits on the cost of a peer, and a close that does not depend on the peer.
 
 Nothing here knows what is said; whole messages are counted by the application. What uvicorn 0.54 leaves to the peer
 (measured): a WebSocket whose client reads nothing cannot be closed, neither by the application nor by a missed pong; a
@@ -23,11 +23,11 @@ from gre_bridge.api.addresses import canonical
 from gre_bridge.api.server.http_protocol import error_response, quiet_logger
 
 MAX_FRAME = 64 * 1024
-"""Bytes of a WebSocket frame that is taken."""
+"""Bytes of a WebSocket frame that is accepted."""
 PING = 20.0
-"""Seconds between pings, and for which an answer is waited for."""
+"""Seconds between pings, and in which a pong must arrive."""
 CHUNK = 16 * 1024
-"""Bytes parsed in one turn of the loop."""
+"""Bytes parsed in one step of the event loop."""
 FRAMES_PER_SECOND = 20.0
 FRAMES_BURST = 100.0
 """Control frames and fragments that a peer may send; with more it is closed with 1008."""
@@ -73,7 +73,7 @@ class BoundedParser(ServerProtocol):
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, whose cost and whose end do not depend on the peer."""
+    """uvicorn's WebSocket connection with these limits."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         """As uvicorn makes it."""
@@ -116,19 +116,19 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._cut_soon()
 
     def keepalive_timeout(self) -> None:
-        """Give up a peer that did not answer a ping."""
+        """Close the connection of a peer that did not answer a ping."""
         super().keepalive_timeout()
         self._cut_soon()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; after a failure they are only thrown away, so that the close frame arrives."""
+        """Accept bytes; after a failure they are dropped, so that the close frame arrives."""
         if not self._failed:
             self._incoming += data
             if self._turn is None:
                 self._parse()
 
     def _parse(self) -> None:
-        """Parse what may be parsed in this turn of the loop; the rest waits, and so does the peer."""
+        """Parse one chunk; the rest waits, and reading pauses meanwhile."""
         self._turn = None
         if self._incoming and self._may_read and not self._failed:
             chunk = bytes(self._incoming[:CHUNK])
@@ -157,7 +157,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def _may_read(self) -> bool:
-        """Whether the application has taken the messages, and the peer its pongs."""
+        """True if the application has received the messages, and the peer its pongs."""
         return not (self.read_paused or self._unread_pongs)
 
     def _go_on(self) -> None:
@@ -173,14 +173,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     def handle_ping(self) -> None:
-        """Answer, and read no more while the peer does not read the answers."""
+        """Answer, and stop reading while the peer does not read the answers."""
         super().handle_ping()
         if not self.writable.is_set():
             self._unread_pongs = True
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on: the peer has read."""
+        """Continue: the peer has read."""
         super().resume_writing()
         if self._unread_pongs:
             self._unread_pongs = False
