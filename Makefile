@@ -41,6 +41,11 @@ screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
 test: setup ## Run all tests, some at a time (ARGS="-k outbox" runs some; JOBS=0 one after the other)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: test-versions
+test-versions: ## Run a part of the tests with the lowest and with the highest versions that pyproject.toml allows (needs uv)
+	sh scripts/test-versions.sh lowest-direct
+	sh scripts/test-versions.sh highest
+
 .PHONY: check
 check: setup ## Lint, check types and check who imports whom
 	$(BIN)/ruff check .
@@ -93,4 +98,4 @@ lock: ## Renew the locks: of a checkout, of the image, of the benchmark (needs u
 
 .PHONY: clean
 clean: ## Remove .venv and the embedded stack's data
-	rm -rf $(VENV) $(DATA)
+	rm -rf $(VENV) $(VENV)-lowest-direct* $(VENV)-highest* $(DATA)
