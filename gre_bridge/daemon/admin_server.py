@@ -1,8 +1,8 @@
-"""The operator's port: `/healthz`, `/readyz` (503 with the reasons) and `/metrics`, for the daemon as a whole.
+"""The admin port: `/healthz`, `/readyz` (503 with the reasons) and `/metrics`, for the whole daemon.
 
-Both processes accept on it, so it answers as long as one of them lives; whichever does asks the other over the
-private link, for a bounded time. It is small on purpose: no framework of the API, bounded connections, no body is
-read. `?process=relay` or `?process=api` asks about one of the two.
+Both processes accept connections on it, so it answers while one of them runs. The process that accepts asks the other
+one over the link, with a time limit. The server is independent of the API, bounds its connections and reads no body.
+`?process=relay` or `?process=api` selects one process.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json
 from gre_bridge.metrics import Metrics
 
-OTHER_WITHIN = 1.5
-"""Seconds that whoever asks waits for the other process: longer than that waits for its database."""
+PEER_TIMEOUT = 1.5
+"""Seconds for the response of the other process: longer than its own limit for the database."""
 CONNECTIONS = 64
-"""Connections at once; more are answered 503."""
+"""Most concurrent connections; further ones get 503."""
 IDLE = 30.0
-"""Seconds after which a connection is closed that has not asked anything."""
+"""Seconds after which a connection without a request is closed."""
 _STATE, _METRICS = "state", "metrics"
 _OTHER: Mapping[ProcessName, ProcessName] = {"relay": "api", "api": "relay"}
 _FROM_A_PROXY = {
@@ -48,19 +48,19 @@ _FROM_A_PROXY = {
 
 
 async def ask_relay(link: Link | None) -> Json | None:
-    """The relay process's state; None when there is none, or it does not answer in time."""
+    """Return the state of the relay; None without one, or if it does not answer in time."""
     return await _other_state(link, ask_database=False)
 
 
 async def _other_state(link: Link | None, *, ask_database: bool = True) -> Json | None:
     if link is None:
         return None
-    answer = await link.ask(_STATE if ask_database else f"{_STATE} quick", within=OTHER_WITHIN)
-    return None if answer is None else cast("Json", orjson.loads(answer))
+    response = await link.request(_STATE if ask_database else f"{_STATE} quick", timeout=PEER_TIMEOUT)
+    return None if response is None else cast("Json", orjson.loads(response))
 
 
 class AdminServer:
-    """One process's half of it."""
+    """The admin server of one process."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class AdminServer:
         link: Link | None,
         settings: Settings,
     ) -> None:
-        """`link` leads to the other process, if there is one."""
+        """`link` connects to the other process, if there is one."""
         self._health = health
         self._status = status
         self._metrics = metrics
@@ -86,15 +86,15 @@ class AdminServer:
             ]
         )
 
-    async def answer(self, question: str) -> bytes:
-        """Answer the other process."""
-        if question == _METRICS:
+    async def answer(self, request: str) -> bytes:
+        """See RequestHandler."""
+        if request == _METRICS:
             if self._health.process == "relay":
                 await self._status.refresh()
             else:
                 self._status.clear()
             return self._own_metrics()
-        return orjson.dumps(await self._health.state(ask_database=question == _STATE))
+        return orjson.dumps(await self._health.state(ask_database=request == _STATE))
 
     async def serve(self, listener: socket.socket) -> None:
         """Serve until cancelled."""
@@ -121,11 +121,11 @@ class AdminServer:
             raise
 
     async def _healthz(self, _: Request) -> Response:
-        """Whether the loops of the process that answers turn."""
+        """Answer 503 if a loop of this process is stalled."""
         return PlainTextResponse("stuck\n", 503) if self._health.stalled() else PlainTextResponse("ok\n")
 
     async def _readyz(self, request: Request) -> Response:
-        """Whether the daemon is ready, and why not."""
+        """Answer 503 with the reasons if the daemon is not ready."""
         wanted = request.query_params.get("process")
         if wanted not in (None, "relay", "api"):
             return PlainTextResponse("process must be relay or api\n", 400)
@@ -146,12 +146,12 @@ class AdminServer:
         return Response(orjson.dumps(report), 200 if report["ready"] else 503, media_type="application/json")
 
     async def _scrape(self, request: Request) -> Response:
-        """Prometheus' text."""
+        """Answer in Prometheus' text format."""
         if not self._may_scrape(request):
             return PlainTextResponse("metrics need the token (GRE_METRICS_TOKEN) or loopback\n", 403)
         wanted = request.query_params.get("process")
         own = self._health.process
-        other = None if self._link is None else await self._link.ask(_METRICS, within=OTHER_WITHIN)
+        other = None if self._link is None else await self._link.request(_METRICS, timeout=PEER_TIMEOUT)
         if own == "relay" or other is None:
             await self._status.refresh()
         else:
@@ -164,12 +164,12 @@ class AdminServer:
         return generate_latest(_Labelled(self._metrics.registry, self._health.process))
 
     def _may_scrape(self, request: Request) -> bool:
-        """Whether the metrics are this caller's to read: with the token where one is set, else from this machine."""
+        """Return True for a caller with the token if one is set, else for a caller on this machine."""
         if self._token is not None:
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             matches = hmac.compare_digest(given.strip().encode(), self._token.encode())
             return scheme.lower() == "bearer" and matches
-        # Behind a proxy every caller looks like loopback.
+        # Behind a local proxy every caller has a loopback address.
         return (
             _is_loopback(request.client.host if request.client else "")
             and _is_local_host(request.headers.get("host", ""))
@@ -178,9 +178,9 @@ class AdminServer:
 
 
 def _report(states: Mapping[str, Json | None], *, relay_may_be_away: bool) -> Json:
-    """What `/readyz` says of these processes; None is one that does not answer.
+    """Return the body of `/readyz`; None stands for a process that does not answer.
 
-    A relay that was there and is being started again takes nothing from those whom the API serves.
+    A relay that restarts does not affect the clients of the API, so it is only a warning.
     """
     problems: list[str] = []
     warnings: list[str] = []
@@ -203,17 +203,17 @@ def _report(states: Mapping[str, Json | None], *, relay_may_be_away: bool) -> Js
 
 
 def merged(texts: Iterable[bytes]) -> bytes:
-    """Several processes' metrics as one text: the samples of a metric stand together, as the format wants it.
+    """Merge the metrics of several processes; the format requires the samples of a metric to be adjacent.
 
-    The texts are our own (`generate_latest`): a metric is a HELP line, a TYPE line and its samples. To parse them
-    again would hold the relay's loop for some milliseconds at each scrape.
+    The texts come from `generate_latest`: a metric is a HELP line, a TYPE line and its samples. A full parse would block
+    the loop of the relay for some milliseconds at each scrape.
     """
     metrics: dict[bytes, list[bytes]] = {}
     for text in texts:
         for part in (b"\n" + text).split(b"\n# HELP ")[1:]:
             name, _, rest = part.partition(b" ")
             known = metrics.setdefault(name, [])
-            # HELP's words and TYPE once, then everybody's samples.
+            # HELP and TYPE once, then the samples of all processes.
             known += rest.rstrip(b"\n").split(b"\n")[2 if known else 0 :]
     return b"".join(
         b"# HELP " + name + b" " + b"\n".join(lines) + b"\n" for name, lines in sorted(metrics.items())
@@ -221,7 +221,7 @@ def merged(texts: Iterable[bytes]) -> bytes:
 
 
 class _Labelled(CollectorRegistry):
-    """A registry's metrics with the process's name on each sample."""
+    """The metrics of a registry, with the label `process` on each sample."""
 
     def __init__(self, registry: CollectorRegistry, process: str) -> None:
         super().__init__()
@@ -246,7 +246,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _is_local_host(host: str) -> bool:
-    """Whether a Host header names this machine's loopback."""
+    """Return True if a Host header names the loopback interface."""
     name = host.rsplit(":", 1)[0] if host.count(":") == 1 or host.startswith("[") else host
     name = host if host.endswith("]") else name
     return name.lower() == "localhost" or _is_loopback(name.strip("[]"))
@@ -257,20 +257,20 @@ def _came_through_a_proxy(headers: Headers) -> bool:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's h11 (64 KB of headers, no pipelining), and no connection that never asks anything."""
+    """uvicorn's h11 protocol, which closes a connection without a request after IDLE seconds."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.loop.call_later(IDLE, self._cut_unless_it_asked)
+        self.loop.call_later(IDLE, self._abort_if_idle)
 
-    def _cut_unless_it_asked(self) -> None:
+    def _abort_if_idle(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.abort()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside our own task and signal handling."""
+    """A uvicorn server without signal handlers of its own."""
 
     def capture_signals(self) -> object:  # type: ignore[override]
-        """Leave the signals to the process."""
+        """Leave signals to the process."""
         return contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The process that serves the portals and the console: REST, `/ws` and the hub. Nothing that it does delays a delivery."""
+"""The process that serves the portals and the console: REST, `/ws` and the hub. It cannot delay a delivery."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gre_bridge.api.ws.hub import Hub
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.link import Link
-from gre_bridge.daemon.process import DaemonProcess, Surroundings
+from gre_bridge.daemon.process import DaemonProcess, ProcessContext
 from gre_bridge.daemon.registration import WorkerRegistration
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.relay import RelayDatabase
@@ -25,10 +25,10 @@ from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json, NewRow
 from gre_bridge.db.users import UserDatabase
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 OOM_SCORE = 500
-"""Added to the kernel's score of this process: where memory runs out, it goes before the relay."""
+"""Added to the kernel's OOM score of this process: it is killed before the relay."""
 
 
 class ApiHealth:
@@ -57,16 +57,16 @@ class ApiHealth:
 
 
 class ApiProcess(DaemonProcess):
-    """Serves HTTP and the sockets."""
+    """Serves HTTP and WebSockets."""
 
     name = "api"
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, context: ProcessContext) -> None:
         """See DaemonProcess."""
         # Imported here for the sake of the relay's process, and before `gc.freeze`: it takes 0.3 s and 12 MB.
         from gre_bridge.db import writes  # noqa: PLC0415
 
-        super().__init__(surroundings)
+        super().__init__(context)
         self._writes = writes
         self._hub: Hub | None = None
 
@@ -76,11 +76,11 @@ class ApiProcess(DaemonProcess):
         return self._health
 
     def _make_registration(self) -> WorkerRegistration:
-        registration = WorkerRegistration(sinks=frozenset(), on_schema=self._schema_checked)
+        registration = WorkerRegistration(sinks=frozenset(), listener=self)
         self._health = ProcessHealth(
             process=self.name,
             settings=self._settings,
-            feed=self._feed,
+            subscription=self._subscription,
             schema=lambda: registration.problem,
             stopping=self._stop,
             hub=lambda: self._hub,
@@ -94,7 +94,7 @@ class ApiProcess(DaemonProcess):
         try:
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not serving.done():
-                # Load balancers learn from /readyz that this instance is going, while it still serves.
+                # Meanwhile /readyz reports the stop to load balancers.
                 delay = min(self._settings.shutdown_delay, self._settings.drain_seconds)
                 await asyncio.wait({serving}, timeout=delay)
                 serving.cancel()
@@ -109,7 +109,7 @@ class ApiProcess(DaemonProcess):
     async def _open_portal(self) -> UserDatabase | None:
         settings = self._settings
         if (anon_key := settings.anon_key) is None:
-            log.warning("the portals' API is off: SUPABASE_ANON_KEY is missing")
+            log.warning("api_off", message="SUPABASE_ANON_KEY is missing")
             return None
         rest = await PostgrestClient.open(
             url=settings.supabase_url,
@@ -118,22 +118,22 @@ class ApiProcess(DaemonProcess):
             timeout=settings.request_timeout,
             connections=32,
         )
-        rest.on_call = self._note_call
+        rest.on_call = self._observe_call
         writes = self._writes.Writes(
             url=settings.supabase_url,
             anon_key=anon_key,
             transport=self._writes.PoolTransport(rest.pool),
-            on_call=self._note_call,
+            on_call=self._observe_call,
         )
         portal = UserDatabase(rest, writes)
         portal.on_request = self._count_request
         return portal
 
     async def _serve(self, portal: UserDatabase | None) -> None:
-        """Serve HTTP and the sockets until cancelled."""
-        settings, feed = self._settings, self._feed
+        """Serve HTTP and WebSockets until cancelled."""
+        settings, subscription = self._settings, self._subscription
         authenticator = Authenticator(portal, AuthThrottle(settings.auth_failures))
-        listener = self._around.listeners.api
+        listener = self._context.listeners.api
         assert self._health.database is not None
         assert listener is not None
         health = ApiHealth(
@@ -153,7 +153,7 @@ class ApiProcess(DaemonProcess):
             metrics=self.metrics,
             poll_interval=settings.poll_interval,
             fast_poll_interval=settings.fast_poll_interval,
-            realtime=feed,
+            realtime=subscription,
             external=pusher_users,
         )
         endpoint = WebSocketEndpoint(
@@ -174,12 +174,12 @@ class ApiProcess(DaemonProcess):
                 for task in background:
                     task.cancel()
 
-    def _heard_hint(self, hint: str) -> None:
-        """The relay gives none."""
+    def on_hint(self, hint: str) -> None:
+        """See HintListener. The relay sends none."""
 
     def _wrote(self, session: str) -> None:
-        """A client wrote: if no wake-up will tell of it, this does."""
-        if not self._feed.healthy:
+        """Wake hub and relay after a client's write, if wake-ups are unreliable."""
+        if not self._subscription.healthy:
             self.on_wakeup(frozenset((session,)))
             if self._link is not None:
                 self._link.hint(session)
@@ -202,7 +202,8 @@ class ApiProcess(DaemonProcess):
         if self._hub is not None:
             self._hub.on_event(event, payload)
 
-    def _schema_checked(self, problem: str) -> None:
+    def on_schema_checked(self, problem: str) -> None:
+        """See SchemaListener."""
         self.metrics.schema_supported.set(not problem)
 
     def _on_realtime_change(self) -> None:
@@ -210,8 +211,8 @@ class ApiProcess(DaemonProcess):
             self._hub.on_realtime_changed()
 
 
-def offer_to_the_oom_killer() -> None:
-    """Ask the kernel to end this process rather than the relay when memory runs out (Linux; may be refused)."""
+def raise_oom_score() -> None:
+    """Have the kernel kill this process before the relay if memory runs out (on Linux; may be refused)."""
     with (
         contextlib.suppress(OSError, ValueError),
         Path("/proc/self/oom_score_adj").open("r+", encoding="ascii") as file,

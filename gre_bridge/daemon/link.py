@@ -1,8 +1,7 @@
-"""The private line between the two processes of one daemon: questions, answers and hints.
+"""The private connection between the two processes of a daemon: requests, responses and hints.
 
-It is one pair of Unix datagram sockets that the supervisor makes and keeps: it has no name, so nobody else reaches
-it, and a process that is started again goes on using it. Whatever is on it may be lost; nobody waits longer than
-the bound that he names.
+It is a pair of Unix datagram sockets that the supervisor creates and keeps. They have no name, so no other process can
+connect, and a restarted process continues to use them. Every datagram may be lost; each request has a time limit.
 """
 
 from __future__ import annotations
@@ -12,27 +11,40 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
+from typing import Protocol
 
 import structlog
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
-Answer = Callable[[str], Awaitable[bytes]]
-Hint = Callable[[str], None]
+
+class RequestHandler(Protocol):
+    """Answers the requests of the other process."""
+
+    async def answer(self, request: str) -> bytes:
+        """Return the response."""
+
+
+class HintListener(Protocol):
+    """Receives the hints of the other process."""
+
+    def on_hint(self, hint: str) -> None:
+        """Take a hint; it may have been lost before."""
+
 
 _BUFFER = 512 * 1024
 _CHUNK = 32 * 1024
-_ASK, _TELL, _HINT = b"?", b"!", b"h"
-_TELL_HEAD = struct.Struct("!16sHH")
-_AGAIN = 0.005
-"""Seconds after which a datagram is sent again for which there was no room."""
-_ANSWER_WITHIN = 2.0
-_ANSWERS_AT_ONCE = 8
+_REQUEST, _RESPONSE, _HINT = b"?", b"!", b"h"
+_RESPONSE_HEAD = struct.Struct("!16sHH")
+_RESEND_AFTER = 0.005
+"""Seconds after which a datagram is sent again when the socket's buffer was full."""
+_RESPONSE_TIMEOUT = 2.0
+_MAX_RESPONSES = 8
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """The two ends."""
+    """Create the two ends."""
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     for end in ends:
         end.setblocking(False)
@@ -42,21 +54,21 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Link:
-    """One process's end."""
+    """One end, used by one process."""
 
     def __init__(self, end: socket.socket) -> None:
-        """`end` is closed by whoever made it."""
+        """The creator of `end` closes it."""
         self._end = end
-        self._questions: dict[bytes, tuple[asyncio.Future[bytes], dict[int, bytes]]] = {}
+        self._pending: dict[bytes, tuple[asyncio.Future[bytes], dict[int, bytes]]] = {}
         self._answering: set[asyncio.Task[None]] = set()
-        self._answer: Answer | None = None
-        self._hint: Hint = lambda _: None
+        self._handler: RequestHandler | None = None
+        self._listener: HintListener | None = None
 
     @contextlib.contextmanager
-    def serving(self, answer: Answer, on_hint: Hint = lambda _: None) -> Generator[None]:
-        """Answer the other process's questions, in a running loop, until the block ends."""
+    def serving(self, handler: RequestHandler, listener: HintListener | None = None) -> Generator[None]:
+        """Answer requests and pass hints on, in a running loop, until the block ends."""
         loop = asyncio.get_running_loop()
-        self._answer, self._hint = answer, on_hint
+        self._handler, self._listener = handler, listener
         loop.add_reader(self._end.fileno(), self._read)
         try:
             yield
@@ -65,24 +77,24 @@ class Link:
             for task in self._answering:
                 task.cancel()
 
-    async def ask(self, what: str, *, within: float) -> bytes | None:
-        """The other process's answer; None when there is none `within` so many seconds."""
+    async def request(self, text: str, *, timeout: float) -> bytes | None:
+        """Return the response of the other process; None if it does not arrive within `timeout` seconds."""
         number = os.urandom(16)
         arrived: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._questions[number] = (arrived, {})
+        self._pending[number] = (arrived, {})
         try:
-            async with asyncio.timeout(within):
-                if not self._send(_ASK + number + what.encode()):
-                    return None  # it reads nothing
+            async with asyncio.timeout(timeout):
+                if not self._send(_REQUEST + number + text.encode()):
+                    return None  # the buffer is full: it reads nothing
                 return await arrived
         except TimeoutError:
             return None
         finally:
-            del self._questions[number]
+            del self._pending[number]
 
-    def hint(self, what: str) -> None:
-        """Tell the other process something that may be lost."""
-        self._send(_HINT + what.encode())
+    def hint(self, text: str) -> None:
+        """Send a hint, which may be lost."""
+        self._send(_HINT + text.encode())
 
     def _send(self, datagram: bytes) -> bool:
         try:
@@ -92,43 +104,43 @@ class Link:
         return True
 
     def _read(self) -> None:
-        # A bounded number for each turn of the loop: the other process must not keep this one busy.
+        # A bounded number for each iteration of the loop, so that the other process cannot block this one.
         for _ in range(16):
             try:
                 datagram = self._end.recv(2 * _CHUNK)
             except OSError:
                 return
             kind, rest = datagram[:1], datagram[1:]
-            if kind == _ASK and len(self._answering) < _ANSWERS_AT_ONCE:
+            if kind == _REQUEST and len(self._answering) < _MAX_RESPONSES:
                 task = asyncio.get_running_loop().create_task(self._reply(rest[:16], rest[16:].decode()))
                 self._answering.add(task)
                 task.add_done_callback(self._answering.discard)
-            elif kind == _TELL:
-                self._told(rest)
-            elif kind == _HINT:
-                self._hint(rest.decode())
+            elif kind == _RESPONSE:
+                self._receive(rest)
+            elif kind == _HINT and self._listener is not None:
+                self._listener.on_hint(rest.decode())
 
-    def _told(self, rest: bytes) -> None:
-        number, index, count = _TELL_HEAD.unpack_from(rest)
-        question = self._questions.get(number)
-        if question is None:
-            return  # asked by the process that was here before, or answered too late
-        arrived, parts = question
-        parts[index] = rest[_TELL_HEAD.size :]
+    def _receive(self, rest: bytes) -> None:
+        number, index, count = _RESPONSE_HEAD.unpack_from(rest)
+        request = self._pending.get(number)
+        if request is None:
+            return  # a request of the previous process, or a late response
+        arrived, parts = request
+        parts[index] = rest[_RESPONSE_HEAD.size :]
         if len(parts) == count and not arrived.done():
             arrived.set_result(b"".join(parts[n] for n in range(count)))
 
-    async def _reply(self, number: bytes, what: str) -> None:
-        assert self._answer is not None
+    async def _reply(self, number: bytes, text: str) -> None:
+        assert self._handler is not None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ANSWER_WITHIN):
+            async with asyncio.timeout(_RESPONSE_TIMEOUT):
                 try:
-                    answer = await self._answer(what)
+                    response = await self._handler.answer(text)
                 except Exception as error:
-                    log.error("a question of the other process failed", exc_info=error)
+                    log.error("peer_request_failed", request=text, exc_info=error)
                     return
-                parts = [answer[at : at + _CHUNK] for at in range(0, len(answer), _CHUNK)] or [b""]
+                parts = [response[at : at + _CHUNK] for at in range(0, len(response), _CHUNK)] or [b""]
                 for index, part in enumerate(parts):
-                    datagram = _TELL + _TELL_HEAD.pack(number, index, len(parts)) + part
-                    while not self._send(datagram):  # noqa: ASYNC110 - there is no room, and no event that tells of it
-                        await asyncio.sleep(_AGAIN)
+                    datagram = _RESPONSE + _RESPONSE_HEAD.pack(number, index, len(parts)) + part
+                    while not self._send(datagram):  # noqa: ASYNC110 - no event reports room in the buffer
+                        await asyncio.sleep(_RESEND_AFTER)

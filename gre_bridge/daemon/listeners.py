@@ -1,6 +1,6 @@
-"""Listening sockets, bound before the processes are made that serve them.
+"""Listening sockets, bound before the processes that serve them start.
 
-So a taken port is one line at the start, and connections wait in the backlog while a process is started again.
+A port in use is therefore one line at the start, and connections wait in the backlog while a process restarts.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import structlog
 from gre_bridge.config.settings import Settings
 from gre_bridge.errors import ConfigurationError
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Listeners:
-    """The daemon's ports. `api` is None where it has no API."""
+    """The sockets of the daemon. `api` is None without an API."""
 
     admin: socket.socket
     api: socket.socket | None = None
 
     def close(self) -> None:
-        """Let go of the ports, in this process."""
+        """Close the sockets in this process."""
         for listener in (self.admin, self.api):
             if listener is not None:
                 listener.close()
 
 
 def listen(settings: Settings, *, api: bool) -> Listeners:
-    """Bind the ports that the daemon needs. Raises ConfigurationError when one cannot be had."""
+    """Bind the ports. Raises ConfigurationError if one is in use or its address is not of this machine."""
     public = _bind("GRE_HTTP", settings.http_host, settings.http_port) if api else None
     try:
         admin = _bind("GRE_ADMIN", settings.admin_host, settings.admin_port)
@@ -41,7 +41,7 @@ def listen(settings: Settings, *, api: bool) -> Listeners:
         raise
     if public is not None:
         log.info("listening", address=_address(settings.http_host, public))
-    log.info("listening for operators", admin_address=_address(settings.admin_host, admin))
+    log.info("admin_listening", admin_address=_address(settings.admin_host, admin))
     return Listeners(admin, public)
 
 
@@ -58,7 +58,7 @@ def _bind(variable: str, host: str, port: int) -> socket.socket:
         raise ConfigurationError(
             f"{variable}_PORT: cannot listen on {host}:{port} (in use, or {variable}_HOST is not an address of this machine)"
         ) from None
-    # Connections inherit it (asyncio sets it only where the protocol is named): an answer would wait up to 40 ms.
+    # Connections inherit the option. asyncio does not set it for them, and a response would wait up to 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,8 +1,8 @@
-"""What both processes of the daemon have: a way to the database, a registration, Realtime, the admin port, a stop.
+"""The common part of both processes: database, registration, Realtime, admin port, signals and stop.
 
-Start: anything that a person must change (settings) stops the start with one line; anything that may become well
-by itself (Supabase down, migrations not yet applied) is waited for, and `/readyz` says what is waited for.
-Stop: on SIGTERM what is in flight is finished within `GRE_DRAIN_SECONDS`. Killed anywhere, nothing is lost.
+A configuration error ends the start with one line. Conditions that may end by themselves (Supabase unavailable, pending
+migrations) are waited for, and `/readyz` names them. On SIGTERM the work in flight is finished within
+`GRE_DRAIN_SECONDS`. A process may be killed at any point without losing a message.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ from gre_bridge.daemon.reports import Reports
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
-from gre_bridge.db.types import NewRow
+from gre_bridge.db.types import Json, NewRow
 from gre_bridge.logging import LOGS
 from gre_bridge.metrics import Metrics
 from gre_bridge.realtime.subscription import Subscription, SubscriptionState, Timing
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a process is given by whoever starts it."""
+class ProcessContext:
+    """The environment of a process, created by its starter."""
 
     settings: Settings
     listeners: Listeners
     reports: Reports
     link: Link | None = None
-    """The line to the other process; None for a process without one."""
+    """The connection to the other process, or None."""
 
     @property
     def alone(self) -> bool:
-        """Whether this process is the whole daemon."""
+        """True if this process is the whole daemon."""
         return self.link is None
 
 
@@ -59,12 +59,12 @@ class DaemonProcess(ABC):
 
     name: ClassVar[ProcessName]
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        """Nothing is connected yet. Raises ConfigurationError when there is nothing that this process could do."""
-        self._around = surroundings
-        self._settings = surroundings.settings
-        self._reports = surroundings.reports
-        self._link = surroundings.link
+    def __init__(self, context: ProcessContext) -> None:
+        """Connect nothing yet. Raises ConfigurationError if the settings leave this process without work."""
+        self._context = context
+        self._settings = context.settings
+        self._reports = context.reports
+        self._link = context.link
         self._stop = asyncio.Event()
         self._opened: RelayDatabase | None = None
         self.metrics = Metrics(LOGS)
@@ -72,19 +72,27 @@ class DaemonProcess(ABC):
     @property
     @abstractmethod
     def health(self) -> ProcessHealth:
-        """The state of this process."""
+        """The health of this process."""
 
     @abstractmethod
     async def _work(self, store: RelayDatabase) -> None:
-        """Do the work of this process until the stop, and finish what is in flight."""
+        """Work until the stop, then finish the work in flight."""
 
     @abstractmethod
     def _make_registration(self) -> WorkerRegistration:
-        """The registration in `gre_relay_workers`."""
+        """Create the registration in `gre_relay_workers`."""
 
     @abstractmethod
-    def _heard_hint(self, hint: str) -> None:
-        """Take a hint of the other process."""
+    def on_hint(self, hint: str) -> None:
+        """See HintListener."""
+
+    def registration(self) -> Json:
+        """See SchemaListener."""
+        return self.health.registration()
+
+    @abstractmethod
+    def on_schema_checked(self, problem: str) -> None:
+        """See SchemaListener."""
 
     @abstractmethod
     def on_wakeup(self, sessions: frozenset[str] | None) -> None:
@@ -107,12 +115,12 @@ class DaemonProcess(ABC):
         self._count_request(function)
 
     def database_recovered(self) -> None:
-        """Rely on no wake-up for a while: the database answers again after an outage."""
-        self._feed.mark_unreliable()
+        """Count wake-ups as unreliable for a while: the database recovered from an outage."""
+        self._subscription.mark_unreliable()
 
     async def run(self) -> None:
-        """Run until a signal to end."""
-        self._feed = self._subscribe()
+        """Run until a termination signal."""
+        self._subscription = self._subscribe()
         self._registration = self._make_registration()
         async with self._store() as store:
             self._opened = store
@@ -129,17 +137,17 @@ class DaemonProcess(ABC):
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._reports.report_alive(self.health)),
-                group.create_task(self._registration.run(store, self.health.registration)),
-                group.create_task(self._feed.run()),
-                group.create_task(admin.serve(self._around.listeners.admin)),
+                group.create_task(self._registration.run(store)),
+                group.create_task(self._subscription.run()),
+                group.create_task(admin.serve(self._context.listeners.admin)),
             ]
             working = group.create_task(self._work(store))
-            keep_what_is_there()
-            # Ready is: the loops run. Supabase may be away; then they wait for it.
+            freeze_garbage_collector()
+            # Ready means that the loops run; they wait for Supabase if it is unavailable.
             self._reports.ready("waiting for the database")
             await self._stop.wait()
             log.info("stopping")
-            self._reports.stopping("finishing what is in flight")
+            self._reports.stopping("finishing the work in flight")
             await asyncio.wait({working})
             for task in background:
                 task.cancel()
@@ -153,7 +161,7 @@ class DaemonProcess(ABC):
             apikey=settings.anon_key,
             timeout=database_timeout(settings),
         )
-        rest.on_call = self._note_call
+        rest.on_call = self._observe_call
         store = RelayDatabase(rest=rest, observer=self)
         try:
             yield store
@@ -165,30 +173,32 @@ class DaemonProcess(ABC):
         if self._link is None:
             yield
             return
-        with self._link.serving(admin.answer, self._heard_hint):
+        with self._link.serving(admin, self):
             yield
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Generator[None]:
-        """Stop gracefully on the first signal to end, at once on the second; under a supervisor on its SIGTERM alone."""
+        """Stop gracefully on the first termination signal, at once on the second; under a supervisor only on its SIGTERM."""
         main, loop = asyncio.current_task(), asyncio.get_running_loop()
 
         def on_signal() -> None:
-            if self._stop.is_set() and self._around.alone and main is not None:
-                log.warning("second signal: stopping at once")
+            if self._stop.is_set() and self._context.alone and main is not None:
+                log.warning("stopping_at_once", message="a second signal arrived")
                 main.cancel()
             self._stop.set()
 
-        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread: the caller stops us
+        with contextlib.suppress(
+            RuntimeError, ValueError
+        ):  # not in the main thread: the caller stops the process
             loop.add_signal_handler(signal.SIGTERM, on_signal)
-            if self._around.alone:
+            if self._context.alone:
                 loop.add_signal_handler(signal.SIGINT, on_signal)
-                # A terminal that closes sends it twice, and nohup does not want to hear of it.
+                # A closing terminal sends it twice; nohup makes the process ignore it.
                 if not signals.is_ignored(signal.SIGHUP):
                     loop.add_signal_handler(signal.SIGHUP, self._stop.set)
         yield
 
-    def _note_call(self, function: str, seconds: float) -> None:
+    def _observe_call(self, function: str, seconds: float) -> None:
         self.metrics.database_time.labels(function).observe(seconds)
 
     def _count_request(self, function: str) -> None:
@@ -211,22 +221,22 @@ class DaemonProcess(ABC):
 
     def on_subscription_change(self, state: SubscriptionState) -> None:
         """See SubscriptionListener."""
-        for known in SubscriptionState:
-            self.metrics.realtime_state.labels(known.value).set(known is state)
-        for reason, count in self._feed.reconnections.items():
+        for other in SubscriptionState:
+            self.metrics.realtime_state.labels(other.value).set(other is state)
+        for reason, count in self._subscription.reconnections.items():
             counter = self.metrics.realtime_reconnections.labels(reason)
-            counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the feed keeps the count
+            counter.inc(max(0.0, count - counter._value.get()))  # noqa: SLF001 - the subscription has the count
         self._on_realtime_change()
 
 
-def keep_what_is_there() -> None:
-    """Leave what the start has made out of all later collections: each whole one held the loop for some 50 ms."""
+def freeze_garbage_collector() -> None:
+    """Exclude the objects of the start from later collections: each full one blocked the loop for some 50 ms."""
     gc.collect()
     gc.freeze()
 
 
 def run_in_loop(process: Callable[[], DaemonProcess]) -> None:
-    """Run a process in an event loop of its own, uvloop's where that is installed. Raises what it raises."""
+    """Run a process in a new event loop, of uvloop if it is installed. Raises what the process raises."""
     loops: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415 - an optional extra

@@ -1,7 +1,7 @@
-"""Says to the database that this daemon is there, and holds what it answers against what the daemon is.
+"""Registers a process in `gre_relay_workers`, and compares the answer of the database with its settings.
 
-It waits for the database and a schema that it knows, then beats until cancelled; a schema that changes under
-a running daemon is noticed at the next beat. It must not decide what follows from that: it tells.
+It waits for the database and a supported schema, then refreshes the registration until cancelled, so a schema that
+changes later is noticed within one interval. It reports the result and does not act on it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import platform
 import uuid
-from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_exponential_jitter
@@ -20,111 +20,119 @@ from gre_bridge.db.relay import SCHEMA_VERSIONS, RelayDatabase
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError
 
-log = structlog.get_logger("gre.bridge")
+log = structlog.get_logger()
 
-BEAT = 15.0
-"""Seconds between beats."""
-FAREWELL = 2.0
-"""Seconds that saying goodbye may take."""
+REPORT_INTERVAL = 15.0
+"""Seconds between two refreshes of the registration."""
+LEAVE_TIMEOUT = 2.0
+"""Seconds for the removal of the registration at the end."""
+
+
+class SchemaListener(Protocol):
+    """Receives the result of each comparison of the schema."""
+
+    def on_schema_checked(self, problem: str) -> None:
+        """`problem` is one line, or empty if the schema is supported."""
+
+    def registration(self) -> Json:
+        """Return the state that the registration shows, with the sinks by name in `sinks`."""
 
 
 class WorkerRegistration:
-    """The beats of one daemon."""
+    """The registration of one process."""
 
-    def __init__(
-        self, *, sinks: frozenset[str], on_schema: Callable[[str], None], facts: Json | None = None
-    ) -> None:
-        """`sinks` have credentials here; `on_schema` hears what is wrong with the schema ("": nothing).
-
-        `facts` go with each report: settings of this daemon that the database works with.
-        """
+    def __init__(self, *, sinks: frozenset[str], listener: SchemaListener, facts: Json | None = None) -> None:
+        """`sinks` have credentials here; `facts` are settings that the database needs, sent with each report."""
         self._facts = facts or {}
         self._sinks = sinks
-        self._on_schema = on_schema
+        self._listener = listener
         self._id = str(uuid.uuid4())
-        self._disagreed: set[str] = set()
+        self._reported_sinks: set[str] = set()
         self.problem = "the database has not been reached yet"
-        """Why nothing can be relayed, in one line; empty when the schema is one that this daemon knows."""
+        """One line about why nothing can be relayed; empty while the schema is supported."""
         self.ready = asyncio.Event()
-        """Set once the schema has been known."""
+        """Set once the schema is supported."""
 
-    async def run(self, store: RelayDatabase, report: Callable[[], Json]) -> None:
-        """Wait for the schema, say what waits, then beat with this `report` until cancelled."""
-        await self._await_schema(store)
-        await self._say_what_waits(store)
+    async def run(self, database: RelayDatabase) -> None:
+        """Wait for the schema, log the backlog, then refresh the registration until cancelled."""
+        await self._wait_for_schema(database)
+        await self._log_backlog(database)
         try:
             while True:
-                told = {**report(), **self._facts}
+                info = {**self._listener.registration(), **self._facts}
                 with contextlib.suppress(BridgeError, KeyError, TypeError):
-                    answer = await store.beat(
-                        worker=self._id, host=platform.node(), version=__version__, info=told
+                    answer = await database.beat(
+                        worker=self._id, host=platform.node(), version=__version__, info=info
                     )
                     self._compare(answer)
-                # The first one goes out while the dispatchers are being made: it has no sinks yet.
-                await asyncio.sleep(BEAT if len(told["sinks"]) >= len(self._sinks) else 1.0)
+                # The first report is sent while the dispatchers are created, so it may lack their sinks.
+                await asyncio.sleep(REPORT_INTERVAL if len(info["sinks"]) >= len(self._sinks) else 1.0)
         finally:
             with contextlib.suppress(BridgeError, TimeoutError):
-                async with asyncio.timeout(FAREWELL):
-                    await store.leave(self._id)
+                async with asyncio.timeout(LEAVE_TIMEOUT):
+                    await database.leave(self._id)
 
-    async def _await_schema(self, store: RelayDatabase) -> None:
+    async def _wait_for_schema(self, database: RelayDatabase) -> None:
         def still_waiting(attempt: RetryCallState) -> None:
             assert attempt.outcome is not None
             problem = attempt.outcome.result()
             if problem != self.problem:
-                log.warning("waiting for the database", problem=problem)
+                log.warning("waiting_for_database", problem=problem)
             self.problem = problem
 
         await AsyncRetrying(
             retry=retry_if_result(bool),
             wait=wait_exponential_jitter(initial=0.2, max=5, jitter=0.5),
             before_sleep=still_waiting,
-        )(_schema_problem, store)
+        )(_schema_problem, database)
         self.problem = ""
-        log.info("database is ready")
+        log.info("database_ready")
         self.ready.set()
 
-    async def _say_what_waits(self, store: RelayDatabase) -> None:
-        """Say what this start will announce: after a first migration or an outage it may be more than one wants."""
+    async def _log_backlog(self, database: RelayDatabase) -> None:
+        """Log the deliveries that this start will send: after a first migration or an outage there may be too many."""
         with contextlib.suppress(BridgeError, KeyError, TypeError):
-            for row in await store.stats():
+            for row in await database.stats():
                 if row["pending"]:
                     log.info(
-                        "deliveries are waiting and will be announced (gre-bridge expire --before drops old ones)",
+                        "deliveries_pending",
                         sink=row["sink"],
                         pending=row["pending"],
                         oldest_age=row["oldest_age"],
+                        message="they will be sent; gre-bridge expire --before drops old ones",
                     )
 
     def _compare(self, answer: Json) -> None:
-        """Hold what the database expects against what this daemon is."""
+        """Compare the schema version and the enabled sinks with those of this process."""
         problem = _unknown_schema(answer["schema"])
         if problem and problem != self.problem:
-            log.error("schema check", problem=problem)
+            log.error("schema_unsupported", problem=problem)
         self.problem = problem
-        self._on_schema(problem)
+        self._listener.on_schema_checked(problem)
         for row in answer["sinks"]:
             name, enabled = row["sink"], row["enabled"]
-            if self._sinks and enabled != (name in self._sinks) and name not in self._disagreed:
-                self._disagreed.add(name)
-                log.warning(
-                    "the database writes deliveries for this sink, but it has no credentials here"
-                    if enabled
-                    else "this sink has credentials here, but the database writes no deliveries for it",
-                    sink=name,
-                )
+            if self._sinks and enabled != (name in self._sinks) and name not in self._reported_sinks:
+                self._reported_sinks.add(name)
+                if enabled:
+                    log.warning(
+                        "sink_without_credentials", sink=name, message="the database writes deliveries for it"
+                    )
+                else:
+                    log.warning(
+                        "sink_disabled", sink=name, message="the database writes no deliveries for it"
+                    )
 
 
-async def _schema_problem(store: RelayDatabase) -> str:
-    """What is wrong with the schema, or an empty string."""
+async def _schema_problem(database: RelayDatabase) -> str:
+    """Return one line about the schema's problem, or an empty string."""
     try:
-        return _unknown_schema(await store.schema_version())
+        return _unknown_schema(await database.schema_version())
     except BridgeError as error:
         return str(error)
 
 
 def _unknown_schema(version: int) -> str:
-    """What to do about this schema's version; empty when it is one that this worker knows."""
+    """Return the advice for an unsupported version of the schema, or an empty string."""
     if version in SCHEMA_VERSIONS:
         return ""
     known = str(SCHEMA_VERSIONS[0])

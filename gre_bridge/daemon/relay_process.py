@@ -1,4 +1,4 @@
-"""The process that relays: one dispatcher for each sink, woken by Realtime. No client of the API reaches it."""
+"""The process that relays: one dispatcher for each sink, notified by Realtime. API clients cannot reach it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon.health import ProcessHealth
-from gre_bridge.daemon.process import DaemonProcess, Surroundings
+from gre_bridge.daemon.process import DaemonProcess, ProcessContext
 from gre_bridge.daemon.registration import WorkerRegistration
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import NewRow
@@ -20,14 +20,14 @@ from gre_bridge.relay.dispatcher import Dispatcher
 from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
 from gre_bridge.tracing import Tracing
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 RELEASE_TIMEOUT = 2.0
-"""Seconds that a stop which ran out of time may take to hand its leases back."""
+"""Seconds for the release of leases after the drain timed out."""
 
 
 def check(settings: Settings) -> list[SinkBinding]:
-    """The sinks of these settings. Raises ConfigurationError when there are none, or one cannot be made."""
+    """Return the sinks of these settings. Raises ConfigurationError if there is none, or one is invalid."""
     bindings = build_sinks(settings)
     if not bindings:
         raise ConfigurationError("PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to")
@@ -39,10 +39,10 @@ class RelayProcess(DaemonProcess):
 
     name = "relay"
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, context: ProcessContext) -> None:
         """See DaemonProcess."""
-        super().__init__(surroundings)
-        self._bindings = check(surroundings.settings)
+        super().__init__(context)
+        self._bindings = check(context.settings)
         self._tracing = Tracing.from_environment()
         self._dispatchers: list[Dispatcher] = []
         self._poller: Poller | None = None
@@ -55,13 +55,13 @@ class RelayProcess(DaemonProcess):
     def _make_registration(self) -> WorkerRegistration:
         registration = WorkerRegistration(
             sinks=frozenset(o.sink.name for o in self._bindings),
-            on_schema=self._schema_checked,
+            listener=self,
             facts={"player_external_id": self._settings.push_player_external_id},
         )
         self._health = ProcessHealth(
             process=self.name,
             settings=self._settings,
-            feed=self._feed,
+            subscription=self._subscription,
             schema=lambda: registration.problem,
             stopping=self._stop,
             dispatchers=self._dispatchers,
@@ -73,11 +73,11 @@ class RelayProcess(DaemonProcess):
             ("pusher", self._settings.has_pusher), ("onesignal", self._settings.has_onesignal)
         ):  # fmt: skip
             if not on:
-                log.warning("sink is off: no credentials", sink=name)
+                log.warning("sink_off", sink=name, message="no credentials")
         relaying = asyncio.create_task(self._relay(store))
         stop = asyncio.create_task(self._stop.wait())
         try:
-            # (Relaying ends only by a failure before the stop.)
+            # Before the stop only a failure ends the relaying.
             await asyncio.wait({relaying, stop}, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
                 await self._drain(relaying)
@@ -92,14 +92,14 @@ class RelayProcess(DaemonProcess):
                 await asyncio.to_thread(self._tracing.close)
 
     async def _drain(self, relaying: asyncio.Task[None]) -> None:
-        """Claim nothing more, finish what is in flight in time, and hand back what is not."""
+        """Stop claiming, finish the work in flight, and release the leases of the rest."""
         for dispatcher in self._dispatchers:
             dispatcher.stop()
         if not self._dispatchers:
             relaying.cancel()
         _, late = await asyncio.wait({relaying}, timeout=self._settings.drain_seconds)
         if late:
-            log.warning("not everything was settled in time")
+            log.warning("drain_timed_out", message="leases of unfinished work are released")
             relaying.cancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RELEASE_TIMEOUT):
@@ -107,7 +107,7 @@ class RelayProcess(DaemonProcess):
 
     async def _relay(self, store: RelayDatabase) -> None:
         """Wait for the schema, then relay until the dispatchers have stopped."""
-        feed = self._feed
+        subscription = self._subscription
         await self._registration.ready.wait()
         self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._bindings))
         settings = self._settings
@@ -115,7 +115,7 @@ class RelayProcess(DaemonProcess):
             listen=store.listen,
             unlisten=store.unlisten,
             look=self._look,
-            wakeups=feed,
+            wakeups=subscription,
             slow=settings.poll_interval,
             fast=settings.fast_poll_interval,
             on_missed=self.metrics.wakeups_missed.labels("relay").inc,
@@ -135,7 +135,7 @@ class RelayProcess(DaemonProcess):
                 fast_poll_interval=settings.fast_poll_interval,
                 lanes_per_claim=1000 // binding.rows,
                 rows_per_lane=binding.rows,
-                wakeups=feed,
+                wakeups=subscription,
                 observer=poller,
             )
             for binding in self._bindings
@@ -161,7 +161,7 @@ class RelayProcess(DaemonProcess):
             self._poller.woken()
 
     def _look(self) -> None:
-        """Look for work without having been woken."""
+        """Have all dispatchers poll."""
         for dispatcher in self._dispatchers:
             dispatcher.poll()
 
@@ -175,12 +175,13 @@ class RelayProcess(DaemonProcess):
         self.metrics.wakeups.inc()
         return True
 
-    def _heard_hint(self, hint: str) -> None:
-        """The API wrote into this session while Realtime was away."""
+    def on_hint(self, hint: str) -> None:
+        """See HintListener. The API wrote into this session while wake-ups were unreliable."""
         for dispatcher in self._dispatchers:
             dispatcher.notify((hint,))
 
-    def _schema_checked(self, problem: str) -> None:
+    def on_schema_checked(self, problem: str) -> None:
+        """See SchemaListener."""
         self.metrics.schema_supported.set(not problem)
         for dispatcher in self._dispatchers:
             dispatcher.pause(problem)
@@ -192,7 +193,7 @@ class RelayProcess(DaemonProcess):
             dispatcher.retry_now()
 
     def _on_realtime_change(self) -> None:
-        if not self._feed.healthy:  # a slow poll that is waiting becomes a fast one
+        if not self._subscription.healthy:  # switch to the fast poll
             for dispatcher in self._dispatchers:
                 dispatcher.notify()
         if self._poller is not None:

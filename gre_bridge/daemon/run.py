@@ -9,9 +9,9 @@ import structlog
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import link, relay_process
-from gre_bridge.daemon.api_process import ApiProcess, offer_to_the_oom_killer
+from gre_bridge.daemon.api_process import ApiProcess, raise_oom_score
 from gre_bridge.daemon.listeners import Listeners, listen
-from gre_bridge.daemon.process import DaemonProcess, Surroundings, run_in_loop
+from gre_bridge.daemon.process import DaemonProcess, ProcessContext, run_in_loop
 from gre_bridge.daemon.relay_process import RELEASE_TIMEOUT, RelayProcess
 from gre_bridge.daemon.reports import PipeReports
 from gre_bridge.daemon.supervisor import CONFIGURATION, Child, Supervisor
@@ -19,14 +19,17 @@ from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.logging import LOGS
 from gre_bridge.systemd import Notifier
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 STOP_MARGIN = 5.0
-"""Seconds that a stop may take beyond what the settings give it: closing connections, a busy machine."""
+"""Seconds that a stop may take beyond the settings: closing connections, a busy machine."""
 
 
 def run(settings: Settings, *, relay: bool = True, api: bool = True) -> int:
-    """Run the daemon until it is told to stop; its exit status. Raises ConfigurationError, and what ends a lone process."""
+    """Run the daemon until a termination signal and return its exit status.
+
+    Raises ConfigurationError, and for a process that runs alone any error that ends it.
+    """
     if not relay and not api:
         raise ConfigurationError("--no-api and --no-relay: nothing is left to run")
     if relay:
@@ -39,7 +42,7 @@ def run(settings: Settings, *, relay: bool = True, api: bool = True) -> int:
         structlog.contextvars.bind_contextvars(process=kind.name)
         LOGS.start()
         try:
-            run_in_loop(lambda: kind(Surroundings(settings, listeners, Notifier.from_environment())))
+            run_in_loop(lambda: kind(ProcessContext(settings, listeners, Notifier.from_environment())))
         finally:
             LOGS.stop()
         return 0
@@ -54,12 +57,12 @@ def _supervise(settings: Settings, listeners: Listeners) -> int:
         structlog.contextvars.bind_contextvars(process=kind.name)
         LOGS.start()
         if kind is ApiProcess:
-            offer_to_the_oom_killer()
+            raise_oom_score()
         elif listeners.api is not None:
             listeners.api.close()
         try:
-            run_in_loop(lambda: kind(Surroundings(settings, listeners, reports, link.Link(end))))
-        except BaseException as error:  # noqa: BLE001 - the last stop: nobody above may print its text
+            run_in_loop(lambda: kind(ProcessContext(settings, listeners, reports, link.Link(end))))
+        except BaseException as error:  # noqa: BLE001 - no caller may print its text
             return _failed(error, reports)
         finally:
             LOGS.stop()
@@ -69,13 +72,13 @@ def _supervise(settings: Settings, listeners: Listeners) -> int:
         Child("relay", lambda reports: main(RelayProcess, ends[0], reports)),
         Child("api", lambda reports: main(ApiProcess, ends[1], reports)),
     ]
-    # What the imports made stays: no collection of the children looks at it, and its pages stay shared.
+    # The children do not collect the imported objects, so their memory pages stay shared.
     gc.collect()
     gc.freeze()
     return Supervisor(
         children=children,
         stop_within=settings.drain_seconds + RELEASE_TIMEOUT + STOP_MARGIN,
-        on_stop=listeners.close,
+        listeners=listeners,
     ).run()
 
 
@@ -87,7 +90,7 @@ def _failed(error: BaseException, reports: PipeReports) -> int:
         reports.failed(str(first))
         return CONFIGURATION
     if isinstance(first, BridgeError):
-        log.error("the process failed", error=str(first))
+        log.error("process_failed", error=str(first))
     else:
-        log.error("the process failed", exc_info=first)
+        log.error("process_failed", exc_info=first)
     return 1

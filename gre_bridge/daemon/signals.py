@@ -1,7 +1,7 @@
-"""Termination signals from the first moment of a command on.
+"""Handlers for termination signals, installed before other modules are imported.
 
-The kernel drops a signal to process 1 that has no handler, and imports take most of a second: so the handlers are
-installed before them. It must import nothing but the standard library.
+The kernel drops a signal to process 1 without a handler, and imports take most of a second. This module imports only
+the standard library.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import signal
 from types import FrameType
 
 TERMINATED = 143
-"""Exit status of a command that SIGTERM ended: 128 + 15, as a shell says it."""
+"""Exit status of a command that SIGTERM ended: 128 + 15, as in a shell."""
 _FIRST_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def handle_from_the_start(*, daemon: bool) -> None:
-    """End the process on SIGTERM; a `daemon` also on SIGINT and SIGHUP, and with status 0: nothing is in flight yet."""
+    """Exit on SIGTERM; a `daemon` also on SIGINT and SIGHUP, with status 0 since it has no work in flight yet."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(0 if daemon else TERMINATED)
@@ -28,12 +28,12 @@ def handle_from_the_start(*, daemon: bool) -> None:
 
 
 def is_ignored(number: signal.Signals) -> bool:
-    """Whether whoever started this process wants it to ignore the signal, as nohup does with SIGHUP."""
+    """Return True if the parent made this process ignore the signal, as nohup does with SIGHUP."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
 def open_standard_streams() -> None:
-    """Point the standard streams that are closed to /dev/null: the next file or socket would take their number."""
+    """Open closed standard streams on /dev/null: the next file or socket would get their descriptor."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -1,8 +1,8 @@
-"""Starts the relay and the API as two processes, and starts the one that ends again. It does nothing else.
+"""Starts the relay and the API as two processes and restarts a process that ends.
 
-No event loop and no threads: it waits for signals, for the ends of its children and for what they report over a
-pipe. Everything is imported and every port is bound before it forks, so a start costs one import, a taken port is
-one line, and connections wait while a child is started again.
+It has no event loop and no threads: it waits for signals, for the end of its children and for their reports over a
+pipe. All modules are imported and all ports are bound before it forks, so a start costs one import, a port in use is one
+line, and connections wait while a child restarts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
@@ -25,20 +26,28 @@ from gre_bridge.daemon.reports import PipeReports
 from gre_bridge.logging import LOGS
 from gre_bridge.systemd import Notifier
 
-log = structlog.get_logger("gre.daemon")
+log = structlog.get_logger()
 
 SILENCE = 30.0
-"""Seconds without a report after which a child is taken for stuck: its event loop does not turn."""
+"""Seconds without a report after which the event loop of a child counts as blocked."""
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
-"""Seconds before a child that ended is started again; doubles with each end."""
-STEADY = 60.0
-"""Seconds after which a child counts as well: its next end is a first one."""
+"""Seconds before a child is restarted: the first value, doubled for each end up to the last."""
+STABLE = 60.0
+"""Seconds after which a running child resets the pause."""
 CONFIGURATION = 2
-"""A child's exit status that says: a person must change something."""
-_TURN = 1.0
+"""Exit status of a child with a configuration error."""
+_INTERVAL = 1.0
+"""Seconds that an iteration waits at most."""
 _PAUSED = 5.0
-"""Seconds by which a turn may be late before this process itself is taken to have been paused."""
+"""Delay of an iteration, in seconds, from which this process itself counts as paused meanwhile."""
 _PR_SET_PDEATHSIG = 1
+
+
+class Closable(Protocol):
+    """Holds sockets."""
+
+    def close(self) -> None:
+        """Close them in this process."""
 
 
 @dataclass(slots=True)
@@ -59,18 +68,18 @@ class Child:
     killed: bool = False
     ends: int = 0
     start_at: float = 0.0
-    """When to start it, while it does not run."""
+    """Time of the next start, while it does not run."""
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Runs its children until a signal to end."""
+    """Runs its children until a termination signal."""
 
     children: Sequence[Child]
     stop_within: float
     """Seconds that a graceful stop may take before a child is killed."""
-    on_stop: Callable[[], None] = lambda: None
-    """Called when the stop begins: the ports are let go, so that only the children hold them."""
+    listeners: Closable | None = None
+    """Closed when the stop begins, so that only the children hold the ports."""
     notifier: Notifier = field(default_factory=Notifier.from_environment)
     silence: float = SILENCE
     clock: Callable[[], float] = time.monotonic
@@ -81,10 +90,10 @@ class Supervisor:
     _error: str = ""
     _failed: bool = False
     _fed_at: float = 0.0
-    _told: str = ""
+    _notified: str = ""
 
     def run(self) -> int:
-        """Returns the exit status: 0 after a graceful stop, 2 when a person must change something, else 1."""
+        """Return the exit status: 0 after a graceful stop, 2 for a configuration error, else 1."""
         self._wakeup = os.pipe()
         for end in self._wakeup:
             os.set_blocking(end, False)
@@ -92,16 +101,16 @@ class Supervisor:
         self._handle_signals()
         while self._stopping_since is None or any(child.pid for child in self.children):
             now = self.clock()
-            self._start_what_is_due(now)
-            self._tell_manager(now)
+            self._start_due_children(now)
+            self._notify_manager(now)
             self._wait(now)
-            if self.clock() - now > _TURN + _PAUSED:
-                self._forgive(self.clock())
-            self._heed_signals()
+            if self.clock() - now > _INTERVAL + _PAUSED:
+                self._reset_silence(self.clock())
+            self._handle_pending_signals()
             self._reap()
-            self._judge(self.clock())
+            self._kill_stalled(self.clock())
         if self._error:
-            LOGS.write(f"gre-bridge: {self._error}\n")  # which waits for no reader
+            LOGS.write(f"gre-bridge: {self._error}\n")  # never blocks
             return CONFIGURATION
         return 1 if self._failed else 0
 
@@ -113,21 +122,22 @@ class Supervisor:
             if number is signal.SIGCHLD or not signals.is_ignored(number):
                 signal.signal(number, lambda number, _: self._signals.append(number))
 
-    def _heed_signals(self) -> None:
+    def _handle_pending_signals(self) -> None:
         while self._signals:
             number = self._signals.pop(0)
             if number == signal.SIGCHLD:
                 continue
             if self._stopping_since is None:
                 self._begin_stop()
-            elif number != signal.SIGHUP:  # (a terminal that closes sends it twice)
-                log.warning("second signal: stopping at once")
+            elif number != signal.SIGHUP:  # a closing terminal sends it twice
+                log.warning("stopping_at_once", message="a second signal arrived")
                 self._kill_all()
 
     def _begin_stop(self) -> None:
         self._stopping_since = self.clock()
         self.notifier.stopping("finishing what is in flight")
-        self.on_stop()
+        if self.listeners is not None:
+            self.listeners.close()
         for child in self.children:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
@@ -140,7 +150,7 @@ class Supervisor:
 
     # Children
 
-    def _start_what_is_due(self, now: float) -> None:
+    def _start_due_children(self, now: float) -> None:
         for child in self.children:
             if not child.pid and self._stopping_since is None and now >= child.start_at:
                 self._start(child, now)
@@ -153,7 +163,7 @@ class Supervisor:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(child, parent, reading, writing)
+            self._run_child(child, parent, reading, writing)
         os.close(writing)
         os.set_blocking(reading, False)
         self._selector.register(reading, selectors.EVENT_READ, child)
@@ -161,17 +171,17 @@ class Supervisor:
         child.started_at = child.heard_at = now
         child.ready, child.stalled, child.killed, child.status = False, "", False, "starting"
 
-    def _become(self, child: Child, parent: int, reading: int, writing: int) -> None:
-        """Be the child; does not return."""
+    def _run_child(self, child: Child, parent: int, reading: int, writing: int) -> None:
+        """Run in the forked process; do not return."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)
-            # A stop comes from the supervisor alone: a terminal sends its signals to all processes.
+            # Only the supervisor stops a child: a terminal sends its signals to all processes.
             for number in (signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until its own handler is there
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it installs its handler
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            if signal.SIGTERM in self._signals:  # it came before that
+            if signal.SIGTERM in self._signals:  # it arrived before the handler
                 os._exit(0)
             end_with(parent)
             os.close(reading)
@@ -184,7 +194,7 @@ class Supervisor:
 
     def _wait(self, now: float) -> None:
         due = [c.start_at for c in self.children if not c.pid and self._stopping_since is None]
-        timeout = max(0.0, min([_TURN, *(at - now for at in due)]))
+        timeout = max(0.0, min([_INTERVAL, *(at - now for at in due)]))
         for key, _ in self._selector.select(timeout):
             if key.data is None:
                 with contextlib.suppress(BlockingIOError):
@@ -214,7 +224,7 @@ class Supervisor:
             self._error = self._error or str(report.get("error", ""))
 
     def _reap(self) -> None:
-        """Take note of whoever ended; as process 1 also of processes that others left behind."""
+        """Collect ended processes; as process 1 also orphans of other processes."""
         while True:
             try:
                 pid, waited = os.waitpid(-1, os.WNOHANG)
@@ -224,11 +234,11 @@ class Supervisor:
                 return
             for child in self.children:
                 if child.pid == pid:
-                    self._ended(child, os.waitstatus_to_exitcode(waited))
+                    self._on_end(child, os.waitstatus_to_exitcode(waited))
 
-    def _ended(self, child: Child, status: int) -> None:
+    def _on_end(self, child: Child, status: int) -> None:
         now = self.clock()
-        while child.pipe >= 0:  # its last words
+        while child.pipe >= 0:  # read the remaining reports
             before = child.pipe, child.unread
             self._read(child)
             if (child.pipe, child.unread) == before:
@@ -243,16 +253,14 @@ class Supervisor:
         elif self._stopping_since is not None:
             self._failed |= status != 0 and not child.killed
         else:
-            child.ends = 1 if now - child.started_at > STEADY else child.ends + 1
+            child.ends = 1 if now - child.started_at > STABLE else child.ends + 1
             pause = min(LAST_PAUSE, FIRST_PAUSE * 2.0 ** min(child.ends - 1, 20))
             child.start_at = now + pause
-            child.status = f"ended ({_words(status)}), starts again in {pause:g} s"
-            log.error(
-                "a process ended and is started again", process=child.name, ended=_words(status), pause=pause
-            )
+            child.status = f"ended ({_describe(status)}), starts again in {pause:g} s"
+            log.error("process_ended", process=child.name, status=_describe(status), restart_in=pause)
 
-    def _judge(self, now: float) -> None:
-        """End a child that is stuck, or that takes too long to stop."""
+    def _kill_stalled(self, now: float) -> None:
+        """Kill a child that is stalled, silent, or too slow to stop."""
         for child in self.children:
             if not child.pid or child.killed:
                 continue
@@ -260,34 +268,34 @@ class Supervisor:
                 reason = "the stop takes too long" if now - self._stopping_since > self.stop_within else ""
                 self._failed |= bool(reason)
             elif now - child.heard_at > self.silence:
-                reason = f"its event loop has not turned for {now - child.heard_at:.0f} s"
+                reason = f"its event loop has been blocked for {now - child.heard_at:.0f} s"
             else:
-                # (After a pause the first report may come before the loops have had their turn.)
+                # After a pause of the machine the first report may precede the first iteration of the loops.
                 reason = child.stalled if now - child.stalled_since > self.silence / 10 else ""
             if reason:
-                log.error("a process is stuck: killing it", process=child.name, reason=reason)
+                log.error("process_killed", process=child.name, reason=reason)
                 child.killed = True
                 os.kill(child.pid, signal.SIGKILL)
 
-    def _forgive(self, now: float) -> None:
-        """This process was paused itself: nobody was heard meanwhile, for no fault of theirs."""
+    def _reset_silence(self, now: float) -> None:
+        """Restart the limits: this process was paused itself and read no report meanwhile."""
         for child in self.children:
             child.heard_at = child.stalled_since = now
 
     # systemd
 
-    def _tell_manager(self, now: float) -> None:
+    def _notify_manager(self, now: float) -> None:
         if self._stopping_since is not None:
             return
         status = "; ".join(f"{child.name}: {child.status}" for child in self.children)
-        if status != self._told:
+        if status != self._notified:
             if all(child.ready for child in self.children):
                 self.notifier.ready(status)
             else:
                 self.notifier.status(status)
-            self._told = status
+            self._notified = status
         limit = self.notifier.watchdog
-        # (What is killed and does not end is beyond this process's means.)
+        # Only the service manager can act on a killed process that does not end.
         stuck = any(c.pid and c.killed and now - c.heard_at > self.silence + _PAUSED for c in self.children)
         if limit is not None and not stuck and now - self._fed_at >= limit / 3:
             self._fed_at = now
@@ -295,14 +303,14 @@ class Supervisor:
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel end this process when its parent does (Linux; elsewhere its next report finds out)."""
+    """Have the kernel kill this process when its parent ends (on Linux; elsewhere its next report fails)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _words(status: int) -> str:
+def _describe(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     with contextlib.suppress(ValueError):

@@ -19,7 +19,7 @@ from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import link
 from gre_bridge.daemon.admin_server import AdminServer, merged
 from gre_bridge.daemon.api_process import ApiHealth
-from gre_bridge.daemon.health import ProcessHealth, ProcessName, turn_patience
+from gre_bridge.daemon.health import ProcessHealth, ProcessName, iteration_patience
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.errors import BridgeError, TransientError
@@ -119,7 +119,7 @@ async def two() -> AsyncIterator[tuple[Operator, Operator]]:
     lines = [link.Link(end) for end in ends]
     relay, api = Operator(process="relay", line=lines[0]), Operator(process="api", line=lines[1])
     try:
-        with lines[0].serving(relay.server.answer), lines[1].serving(api.server.answer):
+        with lines[0].serving(relay.server), lines[1].serving(api.server):
             yield relay, api
     finally:
         for end in ends:
@@ -200,14 +200,14 @@ async def test_a_process_that_does_not_answer_is_said_and_not_waited_for() -> No
     api = Operator(process="api", line=api_line)
     relay = Operator(process="relay", line=relay_line)
     try:
-        with api_line.serving(api.server.answer):
+        with api_line.serving(api.server):
             async with asyncio.timeout(4):
                 first = await api.ask("/readyz")
             assert (first.status_code, first.json()["problems"]) == (
                 503,
                 ["relay: the process does not answer"],
             )
-            with relay_line.serving(relay.server.answer):
+            with relay_line.serving(relay.server):
                 assert (await api.ask("/readyz")).status_code == 200
             async with asyncio.timeout(4):
                 again = await api.ask("/readyz")
@@ -357,24 +357,31 @@ async def test_the_process_itself_is_measured() -> None:
     assert "_created" not in text
 
 
-# The line between the processes -----------------------------------------------------------------------------
+# The link between the processes ----------------------------------------------------------------------------
 
 
-async def test_a_long_answer_arrives_whole_and_questions_do_not_mix() -> None:
+class Peer:
+    def __init__(self) -> None:
+        self.hints: list[str] = []
+
+    async def answer(self, request: str) -> bytes:
+        await pause(0.01 if request == "slow" else 0, "the slow response comes last")
+        return request.encode() * 100_000
+
+    def on_hint(self, hint: str) -> None:
+        self.hints.append(hint)
+
+
+async def test_a_long_response_arrives_whole_and_responses_do_not_mix() -> None:
     ends = link.pair()
     here, there = (link.Link(end) for end in ends)
-
-    async def answer(question: str) -> bytes:
-        await pause(0.01 if question == "slow" else 0, "the slow answer comes last")
-        return question.encode() * 100_000
-
-    hints: list[str] = []
-    with here.serving(answer), there.serving(answer, hints.append):
+    peer = Peer()
+    with here.serving(peer), there.serving(peer, peer):
         here.hint("a session")
         async with asyncio.timeout(10):
-            answers = await asyncio.gather(*(here.ask(q, within=9) for q in ("slow", "b", "c")))
+            answers = await asyncio.gather(*(here.request(q, timeout=9) for q in ("slow", "b", "c")))
     assert answers == [b"slow" * 100_000, b"b" * 100_000, b"c" * 100_000]
-    assert hints == ["a session"]
+    assert peer.hints == ["a session"]
     for end in ends:
         end.close()
 
@@ -415,5 +422,5 @@ async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 120])
 def test_a_loop_may_take_as_long_as_its_calls_may(timeout: float) -> None:
-    patience = turn_patience(settings(request_timeout=timeout, lease_seconds=300, poll_interval=300))
+    patience = iteration_patience(settings(request_timeout=timeout, lease_seconds=300, poll_interval=300))
     assert patience > 300 + 2 * timeout
