@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from gre_bridge.cli.app import app
 from gre_bridge.config.settings import Settings, secret_names, variables
-from gre_bridge.daemon.relay_process import GIVE_UP
+from gre_bridge.daemon.relay_process import RELEASE_TIMEOUT
 from gre_bridge.db.relay import SCHEMA_VERSIONS
 from gre_bridge.doctor.probes.keys import judge_service_key
 from gre_bridge.doctor.probes.local import SPARE_FILES
@@ -302,7 +302,7 @@ def test_the_unit_hands_over_each_credential_that_it_names(text: str) -> None:
 def test_the_units_limits_leave_the_daemon_its_time_and_its_sockets() -> None:
     fields = Settings.model_fields
     [stop] = unit("TimeoutStopSec")
-    assert int(stop) > fields["drain_seconds"].default + GIVE_UP
+    assert int(stop) > fields["drain_seconds"].default + RELEASE_TIMEOUT
     [files] = unit("LimitNOFILE")
     assert int(files) >= fields["max_sockets"].default + SPARE_FILES
     assert unit("Type") == ["notify"] and unit("Restart") == ["always"] and unit("WatchdogSec") == ["60"]
