@@ -10,14 +10,16 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from gre_bridge.api.ws.hub import Hub
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json
 from gre_bridge.realtime.subscription import Subscription, SubscriptionState
-from gre_bridge.relay.dispatcher import Dispatcher
+
+if TYPE_CHECKING:  # each process loads only its own side
+    from gre_bridge.api.ws.hub import Hub
+    from gre_bridge.relay.dispatcher import Dispatcher
 
 SUBSCRIPTION_PATIENCE = 150.0
 """Seconds that an iteration of the subscription may take: opening a connection, or a heartbeat."""
