@@ -56,7 +56,7 @@ class Line:
     seq: int = 0
     sent: float = 0.0
     committed: float = 0.0
-    bell: float | None = None
+    wakeup: float | None = None
     accepted: dict[str, float] = field(default_factory=dict)
 
 
@@ -130,7 +130,7 @@ async def _play(stack: Stack, lines: Sequence[Line]) -> None:
             "player": await _portal(exits, stack, stack.user_token("player", player_id=dev.PLAYER)),
             "staff": await _portal(exits, stack, stack.user_token("staff", staff_id=dev.STAFF)),
         }
-        rings = await _bell(exits, stack)
+        wakeups = await _wakeups(exits, stack)
         for line in lines:
             row = {"id": line.id, "player_id": dev.PLAYER, "sender": line.who, "message": line.text}
             await asyncio.to_thread(_ask_for_wakeups, stack)
@@ -141,9 +141,9 @@ async def _play(stack: Stack, lines: Sequence[Line]) -> None:
             # A wake-up is a hint: a lost one costs time and is not a failure.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_BELL_WITHIN):
-                    while (rang := await rings.get()) < line.sent:
+                    while (heard_at := await wakeups.get()) < line.sent:
                         pass
-                    line.bell = rang
+                    line.wakeup = heard_at
             await asyncio.sleep(_TYPING)
 
 
@@ -164,9 +164,9 @@ def _ask_for_wakeups(stack: Stack) -> None:
         conn.execute("select public.gre_relay_listen_v1(%s, 'relay', 0)", (_LISTENER,))
 
 
-async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:
+async def _wakeups(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue[float]:
     """Records the times of wake-ups, received by a subscription like the daemon's."""
-    rings: asyncio.Queue[float] = asyncio.Queue()
+    wakeups: asyncio.Queue[float] = asyncio.Queue()
     joined = asyncio.Event()
 
     def on_state(state: RealtimeSubscribeStates, _error: Exception | None) -> None:
@@ -177,12 +177,12 @@ async def _bell(exits: contextlib.AsyncExitStack, stack: Stack) -> asyncio.Queue
     exits.push_async_callback(client.close)
     options: Any = {"config": {"broadcast": {}, "presence": {"key": "", "enabled": False}, "private": True}}
     channel = client.channel("gre:relay", options)
-    channel.on_broadcast("wakeup", lambda _payload: rings.put_nowait(time.time()))
+    channel.on_broadcast("wakeup", lambda _payload: wakeups.put_nowait(time.time()))
     async with asyncio.timeout(15.0):
         await client.connect()
         await channel.subscribe(on_state)
         await joined.wait()
-    return rings
+    return wakeups
 
 
 async def _collect(http: httpx.AsyncClient, lines: Sequence[Line], wait: float) -> dict[str, list[str]]:
@@ -204,10 +204,10 @@ async def _collect(http: httpx.AsyncClient, lines: Sequence[Line], wait: float) 
 
 def _table(lines: Sequence[Line]) -> Table:
     table = Table(title="One conversation on its way: milliseconds after its insert was sent", title_style="")
-    for heading in ("#", "who", "said", "seq", "committed", "bell", "Pusher accepted", "push accepted"):
+    for heading in ("#", "who", "said", "seq", "committed", "wake-up", "Pusher accepted", "push accepted"):
         table.add_column(heading, justify="left" if heading in ("who", "said") else "right")
     for n, line in enumerate(lines, 1):
-        times = (line.committed, line.bell, line.accepted.get("pusher"), line.accepted.get("onesignal"))
+        times = (line.committed, line.wakeup, line.accepted.get("pusher"), line.accepted.get("onesignal"))
         shown = [f"{(at - line.sent) * 1e3:.1f}" if at else "-" for at in times]
         table.add_row(str(n), line.who, line.text, str(line.seq), *shown)
     return table

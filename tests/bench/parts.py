@@ -28,7 +28,7 @@ FAULT = 3.0
 
 
 def feeding(design: str) -> dict[str, Any]:
-    """What the database's triggers write for a design: the floor rings the bell, but has no outbox."""
+    """What the database's triggers write for a design: the floor broadcasts a wake-up, but has no outbox."""
     sinks = ("pusher", "onesignal") if design == BRIDGE else ()
     return {"sinks": sinks, "feeding": design if design in QUEUES else None}
 

@@ -1,6 +1,6 @@
 """What gre-bridge is measured beside, each a process: `python -m tests.bench.peers NAME`.
 
-`floor`: bell, one RPC, one POST, nothing in between and nothing kept. `obvious`: what one would write first, a
+`floor`: a wake-up, one RPC, one POST, nothing in between and nothing kept. `obvious`: what one would write first, a
 postgres_changes callback that calls pusher.trigger and OneSignal. `procrastinate` and `pgqueuer`: the job queues
 that one would reach for, fed by a trigger on the same table, posting through the same client as gre-bridge.
 """
@@ -109,9 +109,9 @@ async def floor(stop: asyncio.Event) -> None:
             jobs.add(job)
             job.add_done_callback(jobs.discard)
 
-    async with channel("gre:relay", private=True) as bell:
-        bell.on_broadcast("wakeup", ring)
-        await subscribed(bell)
+    async with channel("gre:relay", private=True) as wakeups:
+        wakeups.on_broadcast("wakeup", ring)
+        await subscribed(wakeups)
         ready()
         await stop.wait()
     await client.aclose()

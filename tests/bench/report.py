@@ -72,13 +72,13 @@ def latency_section(found: list[Latency]) -> Section:
             "p99",
             "max",
             "p50 ÷ floor",
-            "bell + claim + send",
+            "wake-up + claim + send",
             "lost",
             "steal %",
         ],
         rows,
         "Milliseconds from the commit of the insert to the arrival of the HTTP request at the sink, 100 sessions.",
-        "The floor is a bell, one RPC and one POST with nothing in between and nothing kept. The hops are medians: commit →"
+        "The floor is a wake-up, one RPC and one POST with nothing in between and nothing kept. The hops are medians: commit →"
         " claim asked for → claim answered → request arrived.",
         "The job queues hold connections to PostgreSQL of their own and post to Pusher alone; gre-bridge goes through PostgREST and"
         " Realtime, as it must, and serves both sinks.",

@@ -1,7 +1,7 @@
 """The table of cases: what is broken, for how long, and what is promised meanwhile and afterwards.
 
 All times are in seconds. `recovers` bounds the time from the healing (where one of two workers dies: from the
-death) until what was written before has arrived and the bells ring. `others` are the sinks that the fault must not slow down, with
+death) until what was written before has arrived and wake-ups arrive. `others` are the sinks that the fault must not slow down, with
 the time within which 99 of 100 messages that are committed during the fault reach them; where a fault is aimed
 at some sessions, it is for the sessions that it is not aimed at.
 """

@@ -80,7 +80,7 @@ def _play(scene: Scene, case: Case, report: Report) -> None:
     scene.check(told, f"/readyz did not say {case.tells!r}")
     deadline = time.monotonic() + case.recovers + GRACE
     try:
-        wait_until(lambda: _bells(scene), case.recovers + GRACE, 0.05, what="the bells")
+        wait_until(lambda: _hears_wakeups(scene), case.recovers + GRACE, 0.05, what="wake-ups")
         left = max(GRACE, deadline - time.monotonic())
         wait_until(
             lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="messages as quick as before"
@@ -100,7 +100,7 @@ def _play(scene: Scene, case: Case, report: Report) -> None:
     scene.check(not scene.leased(), "leases are left behind")
 
 
-def _bells(scene: Scene) -> bool:
+def _hears_wakeups(scene: Scene) -> bool:
     """Whether every worker is connected to Realtime; notes since when, if it was not from the start.
 
     One that is throttled is: what it does instead of waiting for wake-ups is judged by how quick messages are.

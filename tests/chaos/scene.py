@@ -56,7 +56,7 @@ class Scene:
         self.broken_at = self.healed_at = self.over_at = 0.0
         """Unix seconds; `healed_at` is where recovery is counted from, the fault itself may end later (`over_at`)."""
         self.deaf_until = 0.0
-        """Unix seconds: when a worker was last seen without its bells."""
+        """Unix seconds: when a worker was last seen without wake-ups."""
         self._exits = contextlib.ExitStack()
         self._read = 0
         self._waiting: list[Sent] = []
@@ -97,7 +97,7 @@ class Scene:
         return worker.start(ready=ready)
 
     def until_live(self, worker: Worker, within: float = 30.0) -> None:
-        """Wait until a worker relays and both its bells ring."""
+        """Wait until a worker relays and hears wake-ups."""
         wait_until(worker._ready, within, what="a worker that is ready")
         wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, within, what="a live feed")
 

@@ -290,7 +290,7 @@ writes this page, and the tests fail while it is out of date.
 {table(tables)}
 
 The service key bypasses row-level security on tables, whatever `X-GRE-Act-As` says: the header narrows what the functions do. The daemon calls functions only.
-*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id`, `session_id` and `seq` of the messages, for Realtime's second bell.
+*worker* is a token with the role `gre_worker`; of the tables it sees nothing but `id`, `session_id` and `seq` of the messages, for Realtime's row changes.
 
 ## Functions
 

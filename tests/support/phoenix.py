@@ -2,7 +2,7 @@
 
 The frames are those recorded from Realtime 2.122.0. It serves real websockets on loopback, so that the
 real client meets it. What goes wrong is chosen with plain attributes, before or while clients are here.
-It judges no tokens and reads no database: tests ring its bells by hand.
+It judges no tokens and reads no database: tests send its wake-ups.
 """
 
 from __future__ import annotations
