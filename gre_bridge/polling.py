@@ -1,8 +1,8 @@
-"""Looking for work without being woken: often while there is much of it, hardly ever when there is none.
+"""When to poll the database for work without a wake-up: often under load, rarely when idle.
 
-Wake-ups come over Realtime, which counts each one against the limit of the whole project and drops silently what is
-above it. So a process that is woken often says to the database that it needs no wake-up for a while, and looks by
-itself meanwhile: the number of wake-ups has a bound, whatever the rate of messages. It must not know what the work is.
+Realtime counts each wake-up against the limit of the whole project, and silently drops those above it. So a process
+that gets many wake-ups reports to the database that it needs none for a while, and polls often meanwhile. This bounds
+the number of wake-ups, whatever the rate of messages. The module must not know what the work is.
 """
 
 from __future__ import annotations
@@ -19,37 +19,38 @@ from typing import Protocol
 
 from gre_bridge.errors import BridgeError
 
-AWAKE = 1.5
-"""Seconds for which a process says that it needs no wake-up."""
-PROLONG = 0.5
-"""Seconds after which it says so again, while there is much to do."""
+POLLS_FOR = 1.5
+"""Seconds for which a process reports that it needs no wake-up."""
+RENEW_AFTER = 0.5
+"""Seconds after which it reports so again, under load."""
 GRACE = 1.0
-"""Seconds for which it looks on as often after that: a transaction that read "awake" may commit later."""
-AGAIN = 1.0
-"""Seconds after which a word that was not answered is said again."""
-REFRESH = 5.0
-"""Seconds between two words of a process that has nothing else to say; it is forgotten after 15, and awake after 8."""
-EVENTS = 10
-"""Events a second that wake-ups may cause in Realtime, each counted as sent and for each process that hears it."""
-MOST_WAKEUPS = 4
-"""Wake-ups in a second at which a process takes to looking by itself, however few hear them."""
-KEEP = 4
-"""Wake-ups or finds in two seconds with which it goes on."""
-QUICKEST, SLOWEST = 0.003, 0.02
-"""Seconds between two looks of a process that is awake."""
-SHARE = 1 / 3
-"""Part of the time from one message to the next after which it looks again."""
-SINCE = 0.125
-"""The same for the time since work was last found, of a process that cannot rely on wake-ups."""
-ISOLATED = 1.0
-"""Seconds after which a process that was woken looks by itself for the first time; later the time since then."""
-LATE = 2.0
-"""Seconds after which a wake-up for committed work should have come."""
+"""Seconds for which it still polls as often after that: a transaction that saw its report may commit later."""
+REPORT_AGAIN = 1.0
+"""Seconds after which a report that was not answered is repeated."""
+REPORT_INTERVAL = 5.0
+"""Seconds between two reports of an idle process. The database forgets it after 15 s, after 8 s if it polled often."""
+MAX_EVENTS = 10
+"""Events per second that wake-ups may cause in Realtime: one for each that is sent, and one for each receiver."""
+MAX_WAKEUPS = 4
+"""Wake-ups in a second at which a process starts to poll, however few processes receive them."""
+KEEP_POLLING = 4
+"""Wake-ups, or polls that found work, in two seconds with which it continues to poll."""
+SHORTEST, LONGEST = 0.003, 0.02
+"""Shortest and longest time in seconds between two polls of a process that polls often."""
+GAP_SHARE = 1 / 3
+"""The share of the average time between two messages after which it polls again."""
+IDLE_SHARE = 0.125
+"""The same for the time since the last work, of a process that cannot rely on wake-ups."""
+FIRST_POLL = 1.0
+"""Seconds from the last work to the first poll of an idle process; each later poll waits as long as it was idle."""
+WAKEUP_LATE = 2.0
+"""Seconds after which the wake-up of committed work counts as missing."""
 RECENT = 2.0
-"""Age in seconds above which work is a backlog: it says nothing of how often there is new work."""
-EARLY = 0.05
-"""Seconds by which the age of work may be off."""
-FAREWELL = 2.0
+"""Age in seconds above which work is a backlog and does not count towards the rate of new work."""
+AGE_TOLERANCE = 0.05
+"""Error in seconds of the age of work."""
+UNREGISTER_WITHIN = 2.0
+"""Seconds for the last call of a process that stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +58,31 @@ class Listening:
     """The answer of `gre_relay_listen_v1`."""
 
     listeners: int
-    """Processes that are woken, this one included."""
+    """Processes that receive wake-ups, this one included."""
     hubs: int
     """Those of them that serve sockets."""
     broadcasts: bool
-    """Whether the database can send broadcasts."""
+    """True if the database can send broadcasts."""
     snapshot: str | None = None
-    """What this look saw, for the next one."""
+    """The snapshot of this call, for the next one."""
     sessions: frozenset[str] | None = None
-    """Sessions that changed since the snapshot given; None when that is not known."""
+    """Sessions that changed since the given snapshot; None if that is unknown."""
 
 
 class Wakeups(Protocol):
-    """What the poller asks of the feed."""
+    """The subscription to Realtime, as the poller needs it."""
 
     @property
     def healthy(self) -> bool:
-        """Whether wake-ups can be relied on."""
+        """True while wake-ups can be relied on."""
 
     @property
     def last_wakeup(self) -> float:
-        """When a wake-up last came, by the poller's clock."""
+        """Time of the last wake-up, by the poller's clock."""
 
     @property
     def listening_since(self) -> float:
-        """From when on wake-ups should have been heard, by the poller's clock; infinity when they are not."""
+        """Time since which wake-ups arrive, by the poller's clock; infinity while they do not."""
 
     def report_missed_wakeup(self) -> None:
         """Record work that no wake-up announced."""
@@ -109,11 +110,11 @@ class _Window:
 
 
 class _Activity:
-    """How much there was of one kind, lately."""
+    """Counts of one kind of event over the last seconds."""
 
     def __init__(self) -> None:
         self.work = _Window(1.0)
-        """All of it; of what is found at once, the other two count two at the most."""
+        """Everything. The other two windows count at most two of one poll."""
         self.second, self.two = _Window(1.0), _Window(2.0)
 
     def add(self, now: float, count: int) -> None:
@@ -125,57 +126,57 @@ class _Activity:
 
 
 class PollPolicy:
-    """From how often there was work: whether to be awake, and when to look next. All times are in seconds of one clock."""
+    """Decides from the rate of work whether to poll often, and when to poll next. Pure; times are seconds of one clock."""
 
     def __init__(self, *, slow: float, fast: float) -> None:
-        """Without work it looks each `slow` seconds, each `fast` seconds while wake-ups cannot be relied on."""
+        """`slow` and `fast`: longest interval between polls while wake-ups can be relied on, and while not."""
         self._slow = slow
         self._fast = fast
         self._wakeups = _Activity()
-        self._finds: defaultdict[str, _Activity] = defaultdict(_Activity)
-        self._last_find = -math.inf
-        self._found_awake = False
-        self.awake_until = -math.inf
-        """Until then the database sends no wake-up for this process's sake."""
+        self._work: defaultdict[str, _Activity] = defaultdict(_Activity)
+        self._last_work = -math.inf
+        self._found_polling = False
+        self.polls_until = -math.inf
+        """Time until which the database sends this process no wake-up."""
         self.listeners = 1
-        """Processes that hear each wake-up."""
+        """Processes that receive each wake-up."""
 
-    def woken(self, now: float) -> None:
-        """A wake-up came."""
+    def on_wakeup(self, now: float) -> None:
+        """Record a wake-up."""
         self._wakeups.add(now, 1)
 
-    def found(self, now: float, source: str, ages: Sequence[float]) -> None:
-        """A look of `source` found new work of these ages."""
+    def record_work(self, now: float, source: str, ages: Sequence[float]) -> None:
+        """Record new work of these ages (seconds), found for `source`."""
         if recent := sum(age < RECENT for age in ages):
-            self._finds[source].add(now, recent)
-        self._last_find = now
-        self._found_awake = self.looks_often(now)
+            self._work[source].add(now, recent)
+        self._last_work = now
+        self._found_polling = self.polls_often(now)
 
     def busy(self, now: float) -> bool:
-        """Whether there is so much to do that wake-ups would be too many."""
-        if now < self.awake_until:
-            return max(one.two.total(now) for one in (self._wakeups, *self._finds.values())) >= KEEP
-        # One event for each wake-up that is sent, and one for each process that hears it.
-        most = max(1, min(MOST_WAKEUPS, EVENTS // (1 + self.listeners)))
-        return max(one.second.total(now) for one in (self._wakeups, *self._finds.values())) >= most
+        """Return True if the rate of work would cause too many wake-ups."""
+        if now < self.polls_until:
+            return max(one.two.total(now) for one in (self._wakeups, *self._work.values())) >= KEEP_POLLING
+        # Realtime counts one event for each wake-up that is sent, and one for each receiver.
+        most = max(1, min(MAX_WAKEUPS, MAX_EVENTS // (1 + self.listeners)))
+        return max(one.second.total(now) for one in (self._wakeups, *self._work.values())) >= most
 
-    def looks_often(self, now: float) -> bool:
-        """Whether it is awake, or was just now."""
-        return now < self.awake_until + GRACE
+    def polls_often(self, now: float) -> bool:
+        """Return True while the process polls often, and for GRACE seconds after that."""
+        return now < self.polls_until + GRACE
 
     def interval(self, now: float, *, healthy: bool) -> float:
-        """Seconds from a look to the next one."""
-        since = now - self._last_find
-        if self.looks_often(now):
-            count = max((one.work.total(now) for one in self._finds.values()), default=0)
-            return min(max(SHARE / count, QUICKEST, since * SINCE), SLOWEST) if count else SLOWEST
-        if not healthy or self._found_awake:
-            return min(max(since * SINCE, SLOWEST), self._slow if healthy else self._fast)
-        return min(max(since, ISOLATED), self._slow)
+        """Return the seconds from a poll to the next one."""
+        since = now - self._last_work
+        if self.polls_often(now):
+            count = max((one.work.total(now) for one in self._work.values()), default=0)
+            return min(max(GAP_SHARE / count, SHORTEST, since * IDLE_SHARE), LONGEST) if count else LONGEST
+        if not healthy or self._found_polling:
+            return min(max(since * IDLE_SHARE, LONGEST), self._slow if healthy else self._fast)
+        return min(max(since, FIRST_POLL), self._slow)
 
 
 class Poller:
-    """Makes one process look when the policy says so, and tells the database when it need not be woken."""
+    """Polls when the policy says so, and reports to the database when this process needs no wake-up."""
 
     def __init__(
         self,
@@ -183,162 +184,165 @@ class Poller:
         listen: Callable[[str, float], Awaitable[Listening]],
         unlisten: Callable[[str], Awaitable[None]],
         idle: Callable[[str], Awaitable[Listening]] | None = None,
-        look: Callable[[], None],
+        poll: Callable[[], None],
         wakeups: Wakeups,
         slow: float,
         fast: float,
         on_missed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`listen` says for how many seconds no wake-up is needed, under an id; `idle` that none is, though they are heard;
-        `unlisten` that the process has gone.
+        """Make a poller.
 
-        `look` must not block; what it came to is told by `looked`. `on_missed` hears of work that no wake-up announced.
+        `listen(id, seconds)` reports that no wake-up is needed for so long; `idle(id)` that none is needed at all;
+        `unlisten(id)` that the process stops. `poll` must not block: its result comes with `record_poll`. `on_missed` is
+        called for work without a wake-up.
         """
         self.id = str(uuid.uuid4())
         self.policy = PollPolicy(slow=slow, fast=fast)
         self.polls = 0
-        """Looks so far."""
+        """Number of polls."""
         self.hubs = 0
-        """Processes with sockets at the last word, this one included."""
+        """Processes that serve sockets by the last answer, this one included."""
         self._listen = listen
         self._unlisten = unlisten
         self._idle = idle
-        self._look = look
+        self._poll = poll
         self._wakeups = wakeups
         self._on_missed = on_missed
         self._clock = clock
         self._active = True
-        self._listed = asyncio.Event()
+        self._registered = asyncio.Event()
         self._changed = asyncio.Event()
-        self._looked = clock()
+        self._polled_at = clock()
         self._took = 0.0
-        self._said = self._said_awake = -math.inf
-        self._saying: asyncio.Task[None] | None = None
+        self._reported_at = self._announced_at = -math.inf
+        self._reporting: asyncio.Task[None] | None = None
         self._expected: float | None = None
 
     @property
-    def listed(self) -> asyncio.Event:
-        """Set while the database knows of this process."""
-        return self._listed
+    def registered(self) -> asyncio.Event:
+        """Set while this process is registered as a listener in the database."""
+        return self._registered
 
-    def activate(self, active: bool) -> None:
-        """Whether anybody here wants to hear of anything."""
+    def set_active(self, active: bool) -> None:
+        """Poll and listen only while `active`."""
         if active != self._active:
             self._active = active
-            self._said = -math.inf
+            self._reported_at = -math.inf
             self._expected = None
-            self._listed.clear()
+            self._registered.clear()
             self._changed.set()
 
-    def woken(self) -> None:
-        """A wake-up came, and is being followed."""
-        self.policy.woken(self._clock())
+    def on_wakeup(self) -> None:
+        """Record a wake-up; the caller reads what it announces."""
+        self.policy.on_wakeup(self._clock())
         self._changed.set()
 
     def refresh(self) -> None:
-        """Whether wake-ups can be relied on has changed."""
+        """Compute the next poll again: `healthy` of the subscription has changed."""
         self._changed.set()
 
-    def looked(self, source: str, ages: Sequence[float], took: float) -> None:
-        """A look has found work of these ages, which is new; it took so long. All in seconds."""
+    def record_poll(self, source: str, ages: Sequence[float], took: float) -> None:
+        """Record a poll for `source`: the ages of the new work, and the time it took. All in seconds."""
         now = self._clock()
-        self._looked, self._took = now, took
+        self._polled_at, self._took = now, took
         if ages:
             self._expect(now - min(ages))
-            self.policy.found(now, source, ages)
+            self.policy.record_work(now, source, ages)
             self._changed.set()
 
     def _expect(self, committed: float) -> None:
-        """Remember work that a wake-up should have announced and has not: it may still come."""
-        feed = self._wakeups
+        """Remember work without a wake-up: it may still come."""
+        wakeups = self._wakeups
         if (
             self._expected is None
-            and feed.healthy
-            and feed.listening_since < committed
-            and feed.last_wakeup < committed - EARLY
-            and self.policy.awake_until + GRACE < committed
+            and wakeups.healthy
+            and wakeups.listening_since < committed
+            and wakeups.last_wakeup < committed - AGE_TOLERANCE
+            and self.policy.polls_until + GRACE < committed
         ):
             self._expected = committed
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
-                    await self._turn(group)
+                    await self._iterate(group)
         finally:
-            self._listed.clear()
+            self._registered.clear()
             with contextlib.suppress(BridgeError, TimeoutError):
-                async with asyncio.timeout(FAREWELL):
+                async with asyncio.timeout(UNREGISTER_WITHIN):
                     await self._unlisten(self.id)
 
-    async def _turn(self, group: asyncio.TaskGroup) -> None:
+    async def _iterate(self, group: asyncio.TaskGroup) -> None:
         self._changed.clear()
         now = self._clock()
-        word = self._next_word(now)
-        if now >= word:
-            self._said, word = now, math.inf
-            self._saying = group.create_task(self._say())
+        report_at = self._next_report_at(now)
+        if now >= report_at:
+            self._reported_at, report_at = now, math.inf
+            self._reporting = group.create_task(self._report())
         if not self._active:
-            await self._wait(word - now)
+            await self._wait(report_at - now)
             return
-        due = self._looked + max(self.policy.interval(now, healthy=self._wakeups.healthy), self._took)
+        due = self._polled_at + max(self.policy.interval(now, healthy=self._wakeups.healthy), self._took)
         if now >= due:
             self.polls += 1
-            self._looked = now
-            self._look()
+            self._polled_at = now
+            self._poll()
             due = now + self.policy.interval(now, healthy=self._wakeups.healthy)
-        await self._wait(min(due, word, self._check(now)) - now)
+        await self._wait(min(due, report_at, self._check_expected(now)) - now)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if seconds == math.inf else max(0.0, seconds)):
                 await self._changed.wait()
 
-    def _next_word(self, now: float) -> float:
-        """When to speak to the database next: soon while it does not know of this process or there is much to do."""
-        if self._saying is not None:
+    def _next_report_at(self, now: float) -> float:
+        """Return the time of the next report: soon while this process is not registered, or under load."""
+        if self._reporting is not None:
             return math.inf
         if not self._active:
-            return self._said + REFRESH
-        if not self._listed.is_set():
-            return self._said + AGAIN
-        return self._said_awake + PROLONG if self.policy.busy(now) else self._said + REFRESH
+            return self._reported_at + REPORT_INTERVAL
+        if not self._registered.is_set():
+            return self._reported_at + REPORT_AGAIN
+        return (
+            self._announced_at + RENEW_AFTER if self.policy.busy(now) else self._reported_at + REPORT_INTERVAL
+        )
 
-    def _check(self, now: float) -> float:
-        """See whether the wake-up that was expected has come in time; when to look again."""
+    def _check_expected(self, now: float) -> float:
+        """Report an expected wake-up that did not come in time; return the time of the next check."""
         if self._expected is None:
             return math.inf
         committed = self._expected
-        if self._wakeups.last_wakeup >= committed - EARLY or not self._wakeups.healthy:
+        if self._wakeups.last_wakeup >= committed - AGE_TOLERANCE or not self._wakeups.healthy:
             self._expected = None
-        elif now >= committed + LATE:
+        elif now >= committed + WAKEUP_LATE:
             self._expected = None
             self._on_missed()
             self._wakeups.report_missed_wakeup()
         else:
-            return committed + LATE
+            return committed + WAKEUP_LATE
         return math.inf
 
-    async def _say(self) -> None:
+    async def _report(self) -> None:
         active = self._active
-        awake = AWAKE if active and self.policy.busy(self._clock()) else 0.0
-        if awake:
-            self._said_awake = self._said
+        polls_for = POLLS_FOR if active and self.policy.busy(self._clock()) else 0.0
+        if polls_for:
+            self._announced_at = self._reported_at
         try:
-            say = self._listen(self.id, awake) if active or self._idle is None else self._idle(self.id)
-            answer = await say
+            report = self._listen(self.id, polls_for) if active or self._idle is None else self._idle(self.id)
+            answer = await report
         except BridgeError:
-            pass  # whoever looks for work tells of it
+            pass  # the next poll reports the error
         else:
             self.policy.listeners, self.hubs = answer.listeners, answer.hubs
             self._wakeups.set_row_changes(not answer.broadcasts)
-            if active and self._active and not self._listed.is_set():
-                self._listed.set()
-                self._looked = -math.inf  # what was committed before woke others at the most
+            if active and self._active and not self._registered.is_set():
+                self._registered.set()
+                self._polled_at = -math.inf  # poll at once: earlier work sent no wake-up to this process
         finally:
-            self._saying = None
-            if awake:  # also after a lost answer: it may have been heard
-                self.policy.awake_until = max(self.policy.awake_until, self._clock() + awake)
+            self._reporting = None
+            if polls_for:  # also after a lost answer: the database may have it
+                self.policy.polls_until = max(self.policy.polls_until, self._clock() + polls_for)
             self._changed.set()

@@ -114,7 +114,7 @@ class RelayProcess(DaemonProcess):
         poller = self._poller = Poller(
             listen=store.listen,
             unlisten=store.unlisten,
-            look=self._look,
+            poll=self._poll_sinks,
             wakeups=subscription,
             slow=settings.poll_interval,
             fast=settings.fast_poll_interval,
@@ -158,9 +158,9 @@ class RelayProcess(DaemonProcess):
         for dispatcher in self._dispatchers:
             dispatcher.notify(sessions or ())
         if self._poller is not None:
-            self._poller.woken()
+            self._poller.on_wakeup()
 
-    def _look(self) -> None:
+    def _poll_sinks(self) -> None:
         """Have all dispatchers poll."""
         for dispatcher in self._dispatchers:
             dispatcher.poll()

@@ -217,9 +217,9 @@ class RelayDatabase:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""
         return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
 
-    async def listen(self, listener: str, awake: float) -> Listening:
-        """Say that this process is to be woken, but not for so many seconds."""
-        arguments = {"p_listener": listener, "p_kind": "relay", "p_polls_for": awake}
+    async def listen(self, listener: str, polls_for: float) -> Listening:
+        """Register this process as a listener that needs no wake-up for `polls_for` seconds."""
+        arguments = {"p_listener": listener, "p_kind": "relay", "p_polls_for": polls_for}
         return await self._call(
             "gre_relay_listen_v1",
             arguments,
@@ -229,7 +229,7 @@ class RelayDatabase:
         )
 
     async def unlisten(self, listener: str) -> None:
-        """Say that this process is not to be woken any more."""
+        """Remove this process from the listeners."""
         await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, lambda _: None)
 
     async def probe(self) -> None:

@@ -377,9 +377,9 @@ class UserDatabase:
         )
 
     async def listen(
-        self, listener: str, awake: float | None, snapshot: str | None = None, *, idle: bool = False
+        self, listener: str, polls_for: float | None, snapshot: str | None = None, *, idle: bool = False
     ) -> Listening:
-        """Say that this process is to be woken, but not for `awake` seconds (None: say nothing), and `idle`: never.
+        """Register this process as a listener that needs no wake-up for `polls_for` seconds (None: no change), or none (`idle`).
 
         With the `snapshot` of an earlier answer: which sessions have changed since.
         """
@@ -387,7 +387,7 @@ class UserDatabase:
         answer = await self._read(
             dict[str, Any],
             "gre_relay_listen_v1",
-            {"p_listener": listener, "p_kind": kind, "p_polls_for": awake, "p_snapshot": snapshot},
+            {"p_listener": listener, "p_kind": kind, "p_polls_for": polls_for, "p_snapshot": snapshot},
             None,
         )
         try:
@@ -403,7 +403,7 @@ class UserDatabase:
             raise unreadable("gre_relay_listen_v1") from None
 
     async def unlisten(self, listener: str) -> None:
-        """Say that this process is not to be woken any more."""
+        """Remove this process from the listeners."""
         await self._call(self._rest.rpc, "gre_relay_unlisten_v1", {"p_listener": listener}, None)
 
     async def presence(

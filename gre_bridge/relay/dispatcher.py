@@ -55,7 +55,7 @@ class WakeupSource(Protocol):
 class ClaimObserver(Protocol):
     """Hears of each claim."""
 
-    def looked(self, source: str, ages: Sequence[float], took: float) -> None:
+    def record_poll(self, source: str, ages: Sequence[float], took: float) -> None:
         """Take note of a claim for the sink `source` that took so long, and of the ages of the new deliveries in it."""
 
 
@@ -231,7 +231,7 @@ class Dispatcher:
         if not claim.lanes and self.breaker.nothing_due(now, waiting=claim.next_in is not None):
             log.info("breaker_closed", sink=self.sink.name, reason="nothing waits")
         new = [d.age for lane in claim.lanes for d in lane.deliveries if d.attempts == 0]
-        self._observer.looked(self.sink.name, new, now - began)
+        self._observer.record_poll(self.sink.name, new, now - began)
         self._schedule_next(claim)
         if claim.lanes:
             self._count(claim)

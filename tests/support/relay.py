@@ -409,7 +409,7 @@ class Relay:
     def mark_unreliable(self) -> None:
         self.doubts.append(now())
 
-    def looked(self, source: str, ages: Sequence[float], took: float) -> None:
+    def record_poll(self, source: str, ages: Sequence[float], took: float) -> None:
         assert took >= 0
         self.looks.append((source, list(ages)))
 

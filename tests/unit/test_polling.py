@@ -12,15 +12,15 @@ import pytest
 
 from gre_bridge.errors import TransientError
 from gre_bridge.polling import (
-    AWAKE,
-    EVENTS,
+    FIRST_POLL,
+    GAP_SHARE,
     GRACE,
-    ISOLATED,
-    MOST_WAKEUPS,
-    QUICKEST,
+    LONGEST,
+    MAX_EVENTS,
+    MAX_WAKEUPS,
+    POLLS_FOR,
     RECENT,
-    SHARE,
-    SLOWEST,
+    SHORTEST,
     Listening,
     Poller,
     PollPolicy,
@@ -53,7 +53,7 @@ class World:
     def __init__(self, *, listeners: int = 1, slow: float = 5.0) -> None:
         self.feed = Feed()
         self.listeners = listeners
-        self.awake_until = -math.inf
+        self.polls_until = -math.inf
         self.known = False
         self.words: list[tuple[float, float]] = []
         self.looks: list[float] = []
@@ -64,7 +64,7 @@ class World:
         self.away = False
         self.broadcasts = True
         self.poller = Poller(
-            listen=self._listen, unlisten=self._unlisten, idle=self._idle, look=self.look, wakeups=self.feed, slow=slow, fast=1.0,
+            listen=self._listen, unlisten=self._unlisten, idle=self._idle, poll=self.look, wakeups=self.feed, slow=slow, fast=1.0,
             clock=now,
         )  # fmt: skip
 
@@ -74,7 +74,7 @@ class World:
         if self.away:
             raise TransientError("away")
         self.known = True
-        self.awake_until = max(self.awake_until, now() + awake)
+        self.polls_until = max(self.polls_until, now() + awake)
         return Listening(self.listeners, 1, self.broadcasts)
 
     async def _idle(self, _id: str) -> Listening:
@@ -90,17 +90,17 @@ class World:
         ages = [now() - at for at in self.waiting]
         self.delays += ages
         self.waiting.clear()
-        self.poller.looked("pusher", ages, 0.001)
+        self.poller.record_poll("pusher", ages, 0.001)
 
     def commit(self, *, awake: bool | None = None, began: float | None = None) -> None:
         """A message, written when its transaction `began`; `awake` is what this has read."""
         self.waiting.append(now() if began is None else began)
-        if awake if awake is not None else now() < self.awake_until:
+        if awake if awake is not None else now() < self.polls_until:
             return
         self.wakeups += 1
         if not self.dropping:
             self.feed.last_wakeup = now()
-            self.poller.woken()
+            self.poller.on_wakeup()
             self.look()
 
     async def pace(self, rate: float, seconds: float) -> None:
@@ -114,7 +114,7 @@ async def polling(**options: Any) -> AsyncIterator[World]:
     world = World(**options)
     task = asyncio.create_task(world.poller.run())
     try:
-        await until(world.poller.listed.is_set)
+        await until(world.poller.registered.is_set)
         yield world
         assert not task.done()
     finally:
@@ -134,8 +134,8 @@ async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon(
             async with polling(listeners=listeners) as world:
                 await world.pace(rate, 20)
                 await elapse(1)
-                assert world.wakeups * (1 + listeners) / 20 <= EVENTS, (listeners, rate)
-                assert max(world.delays) <= SLOWEST + 0.002, (listeners, rate)
+                assert world.wakeups * (1 + listeners) / 20 <= MAX_EVENTS, (listeners, rate)
+                assert max(world.delays) <= LONGEST + 0.002, (listeners, rate)
                 assert not world.waiting
                 assert world.feed.missed_wakeups == 0
 
@@ -178,7 +178,7 @@ async def test_it_falls_asleep_and_finds_what_was_committed_by_whoever_saw_it_aw
             world.commit(awake=True, began=wrote)
             began = now()
             await until(lambda w=world: not w.waiting)
-            assert now() - began <= max(SLOWEST, (held + AWAKE) / 6) + 0.01, held
+            assert now() - began <= max(LONGEST, (held + POLLS_FOR) / 6) + 0.01, held
             assert world.feed.missed_wakeups == 0, "no wake-up was sent for it"
 
 
@@ -186,7 +186,7 @@ async def test_it_falls_asleep_and_finds_what_was_committed_by_whoever_saw_it_aw
 async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> None:
     async with polling() as world:
         await world.pace(50, 3)
-        await until(lambda: now() > world.awake_until, 10)
+        await until(lambda: now() > world.polls_until, 10)
         began = now()
         await elapse(GRACE - 0.1)
         assert during(world.looks, began) >= 40
@@ -201,7 +201,7 @@ async def test_a_backlog_is_no_reason_to_look_often() -> None:
         await elapse(10)
         for _ in range(20):
             world.feed.last_wakeup = now()
-            world.poller.looked("pusher", [RECENT + 1] * 100, 0.01)
+            world.poller.record_poll("pusher", [RECENT + 1] * 100, 0.01)
             await elapse(0.05)
         began = now()
         assert not world.poller.policy.busy(began)
@@ -213,14 +213,14 @@ async def test_a_backlog_is_no_reason_to_look_often() -> None:
 async def test_a_word_that_was_lost_may_have_been_heard() -> None:
     async with polling() as world:
         world.away = True
-        for _ in range(MOST_WAKEUPS):
+        for _ in range(MAX_WAKEUPS):
             world.commit(awake=False)
             await elapse(0.05)
-        assert world.words[-1][1] == AWAKE
+        assert world.words[-1][1] == POLLS_FOR
         world.commit(awake=True)
         began = now()
         await until(lambda: not world.waiting)
-        assert now() - began <= SLOWEST + QUICKEST
+        assert now() - began <= LONGEST + SHORTEST
 
 
 @virtual
@@ -234,7 +234,7 @@ async def test_a_wake_up_that_does_not_come_is_missed_once_and_polled_for() -> N
         world.delays.clear()
         await world.pace(5, 30)  # nobody wakes it
         delays = sorted(world.delays[10:])
-        assert delays[len(delays) // 2] <= SLOWEST
+        assert delays[len(delays) // 2] <= LONGEST
         assert world.feed.missed_wakeups == 1
 
 
@@ -250,7 +250,7 @@ async def test_a_late_wake_up_is_none_that_was_missed() -> None:
         await elapse(10)
         assert world.feed.missed_wakeups == 0
         world.feed.listening_since = now()
-        world.poller.looked("pusher", [30.0], 0.001)  # older than the link: nobody would have heard it
+        world.poller.record_poll("pusher", [30.0], 0.001)  # older than the link: nobody would have heard it
         await elapse(10)
         assert world.feed.missed_wakeups == 0
 
@@ -258,14 +258,14 @@ async def test_a_late_wake_up_is_none_that_was_missed() -> None:
 @virtual
 async def test_who_is_not_concerned_is_not_known_and_does_not_look() -> None:
     async with polling() as world:
-        world.poller.activate(False)
+        world.poller.set_active(False)
         await until(lambda: not world.known)
         looks, words = len(world.looks), len(world.words)
         await elapse(100)
         assert len(world.looks) == looks
         assert 19 <= len(world.words) - words <= 22, "it hears wake-ups, so it counts"
         world.commit()
-        world.poller.activate(True)
+        world.poller.set_active(True)
         await until(lambda: world.known and not world.waiting)
 
 
@@ -273,7 +273,7 @@ async def test_who_is_not_concerned_is_not_known_and_does_not_look() -> None:
 async def test_slow_looks_leave_the_database_as_much_time_as_they_take() -> None:
     async with polling() as world:
         await world.pace(50, 3)
-        world.poller.looked("pusher", [], 0.2)
+        world.poller.record_poll("pusher", [], 0.2)
         began = now()
         await until(lambda: during(world.looks, began))
         assert now() - began >= 0.19
@@ -294,7 +294,7 @@ async def test_a_database_that_does_not_know_of_it_is_told_again() -> None:
     task = asyncio.create_task(world.poller.run())
     await elapse(5)
     assert 4 <= len(world.words) <= 6
-    assert not world.poller.listed.is_set()
+    assert not world.poller.registered.is_set()
     world.away = False
     await until(lambda: world.known)
     task.cancel()
@@ -305,17 +305,17 @@ def test_the_interval_follows_the_rate() -> None:
     policy = PollPolicy(slow=5.0, fast=1.0)
     assert policy.interval(0.0, healthy=True) == 5.0
     assert policy.interval(0.0, healthy=False) == 1.0
-    policy.awake_until = 100.0
-    assert policy.interval(0.0, healthy=True) == SLOWEST
+    policy.polls_until = 100.0
+    assert policy.interval(0.0, healthy=True) == LONGEST
 
     def settled(rate: int, since: int) -> float:
         for n in range(rate):
-            policy.found(since + n / rate, "pusher", [0.0])
+            policy.record_work(since + n / rate, "pusher", [0.0])
         return policy.interval(since + 0.999, healthy=True)
 
-    assert settled(50, 1) == pytest.approx(SHARE / 50)
-    assert settled(20, 3) == pytest.approx(SHARE / 20)
-    assert settled(500, 5) == QUICKEST
-    policy.awake_until = 7.0
-    policy.found(8.5, "pusher", [0.0])
-    assert policy.interval(8.6, healthy=True) == ISOLATED
+    assert settled(50, 1) == pytest.approx(GAP_SHARE / 50)
+    assert settled(20, 3) == pytest.approx(GAP_SHARE / 20)
+    assert settled(500, 5) == SHORTEST
+    policy.polls_until = 7.0
+    policy.record_work(8.5, "pusher", [0.0])
+    assert policy.interval(8.6, healthy=True) == FIRST_POLL

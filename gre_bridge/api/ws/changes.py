@@ -44,14 +44,14 @@ class ChangeReader:
             listen=users.listen,
             idle=self._idle,
             unlisten=users.unlisten,
-            look=self._due,
+            poll=self._mark_due,
             wakeups=wakeups,
             slow=slow,
             fast=fast,
             on_missed=metrics.wakeups_missed.labels("sockets").inc,
             clock=clock,
         )
-        self.poller.activate(False)
+        self.poller.set_active(False)
 
     @property
     def alone(self) -> bool:
@@ -61,16 +61,16 @@ class ChangeReader:
     def start(self) -> None:
         """Poll from now on: there is a connection."""
         self._snapshot = None
-        self.poller.activate(True)
+        self.poller.set_active(True)
 
     def stop(self) -> None:
         """Poll no more: there is no connection."""
-        self.poller.activate(False)
+        self.poller.set_active(False)
 
     async def _idle(self, listener: str) -> Listening:
         return await self._users.listen(listener, 0.0, idle=True)
 
-    def _due(self) -> None:
+    def _mark_due(self) -> None:
         self.pending = True
         self._wakeup.set()
 
@@ -83,7 +83,7 @@ class ChangeReader:
     def presence_due(self) -> bool:
         """Return True if presence must be polled too: no wake-up announces it while all processes poll."""
         now = self._clock()
-        if not self.poller.policy.looks_often(now) or now < self._presence_at + PRESENCE_INTERVAL:
+        if not self.poller.policy.polls_often(now) or now < self._presence_at + PRESENCE_INTERVAL:
             return False
         self._presence_at = now
         return True

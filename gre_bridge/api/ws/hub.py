@@ -131,7 +131,7 @@ class Hub:
     def on_wakeup(self, sessions: frozenset[str] | None) -> None:
         """Take a wake-up from Realtime: `notify`, and count it for the polling policy."""
         self.notify(sessions)
-        self._changes.poller.woken()
+        self._changes.poller.on_wakeup()
 
     def on_realtime_changed(self) -> None:
         """Adapt to a change of Realtime's health: without wake-ups a slow poll becomes a fast one."""
@@ -181,7 +181,7 @@ class Hub:
                     if self._changes.presence_due():
                         self.presence.notify()
                 ages = await self._read() if self._named or self._all else []
-                self._changes.poller.looked("sockets", ages, self.clock() - started)
+                self._changes.poller.record_poll("sockets", ages, self.clock() - started)
                 failures = 0
             except (BridgeError, KeyError, TypeError, ValueError) as error:
                 failures += 1
