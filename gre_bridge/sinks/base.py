@@ -1,7 +1,7 @@
 """The protocol between the relay and a sink.
 
-Routing turns deliveries into records; a sink sends records and says for each what became of it. A
-sink never decides about retries and knows nothing of leases or the database.
+Routing turns deliveries into records; a sink sends records and returns an outcome for each. A sink never decides about
+retries, and knows nothing of leases or the database.
 """
 
 from __future__ import annotations
@@ -77,11 +77,11 @@ class SinkRecord:
     receipts: tuple[dict[str, Any], ...] = ()
     error: PermanentError | None = None
 
-    def decided(self) -> Outcome | None:
-        """The outcome of a record that no request is needed for; None if it has to be sent.
+    def outcome_without_request(self) -> Outcome | None:
+        """Return the outcome of a record that needs no request; None if it must be sent.
 
-        An unroutable record counts as rejected: it spends attempts, so that a newer worker may take it
-        during a change of versions, and ends as dead instead of passing for delivered.
+        An unroutable record counts as rejected: it spends attempts, so that a newer worker can take it during an
+        upgrade, and then becomes dead. It never counts as delivered.
         """
         if self.error is not None:
             return Outcome(Result.REJECTED, self.error, list(self.receipts))
@@ -91,7 +91,7 @@ class SinkRecord:
 def receipt(
     row: Mapping[str, Any], status: PushStatus, *, provider_id: str | None = None, error: str | None = None
 ) -> dict[str, Any]:
-    """A push_notifications row as the settle writes it: the fixed part and what became of the push."""
+    """Return a push_notifications row for the settle: the fixed part and the result of the push."""
     return {**row, "status": status, "provider_id": provider_id, "error": error}
 
 
@@ -108,13 +108,13 @@ class Sink(Protocol):
     async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
         """Send records in order, at most `batch_size` payloads in all (more are split in order).
 
-        Returns one outcome for each record, in the same order, and never raises for what the service does.
-        After a lane's first record that did not get through, that lane's later ones are UNSENT; once the
-        service as a whole has failed, nothing more is tried. A refusal counts as the record's fault only if the
-        service took something in the same call, if need be a control that nobody can find fault with: a wrong key, a
-        proxy or a firewall refuses everything, and then nothing was learnt about any one record (FAILED).
-        A record with nothing to send is ACCEPTED
-        (its `expired` and its receipts stay valid) unless its lane has stopped before it.
+        Returns one outcome for each record, in the same order, and never raises for an answer of the service.
+        After the first record of a lane that was not accepted, the later ones of that lane are UNSENT. Once the service
+        as a whole has failed, nothing more is sent. A refusal is the record's fault only if the service accepted
+        something else in the same call, if necessary a control event that is valid by construction. A wrong key, a proxy
+        or a firewall refuses everything: that is an outage (FAILED), and tells nothing about a single record.
+        A record with nothing to send is ACCEPTED (its `expired` and its receipts stay valid), unless its lane has
+        stopped before it.
         """
         ...
 

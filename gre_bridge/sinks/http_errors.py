@@ -1,6 +1,6 @@
-"""How an answer of an outside service becomes an error: shared by the sinks.
+"""Turns answers of outside services into errors; shared by the sinks.
 
-Nothing here repeats an answer's text, which may hold chat text or keys.
+No error repeats the text of an answer, which may contain chat text or keys.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from gre_bridge.db.http import Answer
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 
 MAX_RETRY_AFTER = 300.0
-"""Seconds; a service that asks for more is asked again after this time all the same."""
-MAX_SUSPECTS = 100
-REFUSED = frozenset({400, 413})
-AGAIN = frozenset({408, 425, 429})
+"""Longest pause in seconds that a service can ask for."""
+MAX_LANES = 100
+REJECTED = frozenset({400, 413})
+RETRYABLE = frozenset({408, 425, 429})
 
 _SECONDS = re.compile(r"\d{1,9}(\.\d+)?")
 
 
 def failure(service: str, answer: Answer, *, credentials: str, address: str) -> BridgeError:
-    """The error that an answer other than success stands for.
+    """Return the error for an answer other than success.
 
-    `credentials` and `address` name the variables to look at. Only 400 and 413 blame the request. What
-    no retry can mend and no event can cause (401, 403, a redirect, 404 …) is a configuration error:
-    the work waits for a person instead of dying.
+    `credentials` and `address` name the variables to check. Only 400 and 413 blame the request. A status that no retry
+    can change and no event can cause (401, 403, a redirect, 404 …) is a configuration error: the work waits for an
+    operator and does not become dead.
     """
     status = answer.status
     code = str(status)
-    if status in REFUSED:
+    if status in REJECTED:
         words = (
             f" with a page that is not {service}'s (a proxy's?): check {address}" if is_page(answer) else ""
         )
         return PermanentError(f"{service} refused it: HTTP {status}{words}", code=code)
-    if status in AGAIN or status >= 500:
+    if status in RETRYABLE or status >= 500:
         return TransientError(
             f"{service} answered HTTP {status}", code=code, retry_after=retry_after(answer.headers)
         )
@@ -52,32 +52,33 @@ class EventRefused(PermanentError):  # noqa: N818 - an answer
     """A refusal in the service's own words about this very event."""
 
 
-class Suspects:
-    """The lanes whose events were refused since the service last took something.
+class RefusalHistory:
+    """The lanes with refused events since the service last accepted something.
 
-    One refusal in the service's own words about that event is believed. A second lane's, or other words, may be said to
-    everything that is sent: then only a control tells.
+    One refusal in the service's own words about the event is the event's fault. After a refusal of a second lane, or in
+    other words, the service may refuse everything: only a control event can tell.
     """
 
     def __init__(self) -> None:
-        """Nobody is suspected."""
+        """Begin without refusals."""
         self._lanes = set[str]()
 
-    def believes(self, lane: str, error: PermanentError) -> bool:
-        """Whether this refusal is the event's fault, as far as can be told without asking the service."""
-        if len(self._lanes) < MAX_SUSPECTS:
+    def blames_record(self, lane: str, error: PermanentError) -> bool:
+        """Record a refusal. Return True if it is the record's fault, as far as can be known without a control."""
+        if len(self._lanes) < MAX_LANES:
             self._lanes.add(lane)
         return isinstance(error, EventRefused) and self._lanes == {lane}
 
     def clear(self) -> None:
-        """The service took something."""
+        """The service accepted something."""
         self._lanes.clear()
 
 
 def refuses_all(service: str, error: BridgeError) -> BridgeError:
-    """The error for a service that refused an event, and then one that nobody can find fault with: an outage.
+    """Return the error of a service that refused an event, and then a control event: an outage.
 
-    `error` is what it said to the second. A wrong key or host, a proxy or a firewall may say 400 or 413 to everything.
+    `error` is its answer to the control. With a wrong key or host, or behind a proxy or firewall, every request may get
+    400 or 413.
     """
     if not isinstance(error, PermanentError):
         return error
@@ -85,19 +86,19 @@ def refuses_all(service: str, error: BridgeError) -> BridgeError:
 
 
 def is_page(answer: Answer) -> bool:
-    """Whether the body is a page for people: a proxy's or a web server's words, not those of a service's API."""
+    """Return True if the body is HTML: the answer of a proxy or web server, not of the service's API."""
     return "html" in answer.headers.get("content-type", "") or answer.body.lstrip()[:1] == b"<"
 
 
 def unreadable(service: str, answer: Answer) -> TransientError:
-    """The error for a success whose body is not the service's own (a proxy's page, half an answer)."""
+    """Return the error for a success with a body that is not the service's (a proxy's page, an incomplete answer)."""
     return TransientError(
         f"{service} answered HTTP {answer.status} with an unreadable body", code="unreadable"
     )
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in `body`, None if it is anything else."""
+    """Return the JSON object in `body`, or None if it is anything else."""
     try:
         value = orjson.loads(body)
     except ValueError:
@@ -106,10 +107,10 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for (a number or an HTTP date), at most MAX_RETRY_AFTER; None without.
+    """Return the seconds of `Retry-After` (a number or an HTTP date), at most MAX_RETRY_AFTER; None without the header.
 
-    A date is measured against the answer's own `Date`, so that a wrong clock here does no harm, else
-    against `now` (Unix seconds, default: the clock).
+    A date is compared with the answer's own `Date`, so that a wrong local clock does not matter; without it, with
+    `now` (Unix seconds, default: the local clock).
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):

@@ -1,8 +1,7 @@
-"""OneSignal: one POST for each push through a pooled client, and a receipt for what became of it.
+"""OneSignal: one POST for each push through a pooled client, and a receipt with its result.
 
-OneSignal's own packages are not used: one talks to a retired address and fails on an HTML error page,
-the other blocks and has no time-out. An answer's text is compared with known sentences, never passed
-on: OneSignal may echo what it was sent.
+OneSignal's own packages are not used: one calls a retired address and fails on an HTML error page, the other blocks and
+has no time-out. The text of an answer is compared with known sentences and never repeated: OneSignal may echo its input.
 """
 
 from __future__ import annotations
@@ -16,7 +15,14 @@ from yarl import URL
 from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
 from gre_bridge.sinks.base import Outcome, Push, PushStatus, Result, SinkRecord, receipt
-from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
+from gre_bridge.sinks.http_errors import (
+    EventRefused,
+    RefusalHistory,
+    failure,
+    json_object,
+    refuses_all,
+    unreadable,
+)
 
 _SERVICE = "OneSignal"
 _KNOWN = frozenset(
@@ -36,7 +42,7 @@ CONTROL: dict[str, Any] = {
     # The fields of a message's push, empty, for whoever reads the record of what was sent.
     "data": {"type": "check", "message_id": None, "session_id": None, "seq": 0},
 }
-"""A push that nobody can find fault with, to an external id that nobody has: OneSignal answers that it reached nobody."""
+"""A valid push to an external id that nobody has: OneSignal answers that it reached nobody."""
 
 
 class OneSignalSink:
@@ -69,7 +75,7 @@ class OneSignalSink:
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError("ONESIGNAL_API_URL is no http(s) URL")
         self.concurrency = concurrency
-        self._suspects = Suspects()
+        self._refusals = RefusalHistory()
         self._app_id = app_id
         self._url = url
         self._headers = {
@@ -87,8 +93,8 @@ class OneSignalSink:
         for record in records:
             outcome = Outcome(Result.UNSENT)
             if record.lane_key not in stopped:
-                if decided := record.decided():
-                    outcome = decided
+                if ready := record.outcome_without_request():
+                    outcome = ready
                 elif not down:
                     outcome = await self._send(record)
                     down = outcome.result is Result.FAILED
@@ -109,18 +115,18 @@ class OneSignalSink:
             error, written = await self._post(push)
             receipts += written
             if error is None:
-                self._suspects.clear()
+                self._refusals.clear()
                 continue
             if not isinstance(error, PermanentError):
                 return Outcome(Result.FAILED, error, receipts)
-            if not self._suspects.believes(record.lane_key, error) and (outage := await self._control()):
+            if not self._refusals.blames_record(record.lane_key, error) and (outage := await self._control()):
                 return Outcome(Result.FAILED, outage, receipts)
             receipts.append(receipt(push.row, "failed", error=str(error)))
             return Outcome(Result.REJECTED, error, receipts)
         return Outcome(Result.ACCEPTED, receipts=receipts)
 
     async def _control(self) -> BridgeError | None:
-        """Send a push that nobody can find fault with; the error of a service that refuses everything."""
+        """Send a control push; return the error of a service that refuses everything, or None."""
         content = orjson.dumps({"app_id": self._app_id, **CONTROL})
         try:
             answer = await self._transport.request("POST", self._url, self._headers, content)
@@ -145,13 +151,13 @@ class OneSignalSink:
 
 
 def _taken(push: Push, answer: Answer) -> tuple[BridgeError | None, list[dict[str, Any]]]:
-    """What a 2xx means: sent, sent to some, or (without an id) to nobody, which no retry changes."""
+    """Return the receipt for a 2xx: sent, sent to some, or (without an id) to nobody, which no retry changes."""
     body = json_object(answer.body)
     if body is None or not (isinstance(body.get("id"), str) or body.get("errors")):
         return unreadable(_SERVICE, answer), []
     provider_id = (
         str(body.get("id") or "")[:100].replace("\x00", "") or None
-    )  # (no text of PostgreSQL's holds a NUL)
+    )  # PostgreSQL's text cannot contain NUL
     status: PushStatus = "sent" if provider_id else "no_recipients"
     return None, [receipt(push.row, status, provider_id=provider_id, error=_unknown_recipients(body))]
 
@@ -164,7 +170,7 @@ def _unknown_recipients(body: dict[str, Any]) -> str | None:
 
 
 def _refusal(answer: Answer) -> BridgeError:
-    """As for every service, but a 400 that blames the app id is configuration, and a known reason is told."""
+    """Return the error of a refusal. A 400 about the app id is a configuration error; a known reason is repeated."""
     error = failure(
         _SERVICE,
         answer,

@@ -1,9 +1,8 @@
 """Pusher Channels: batches of up to 10 events, signed by the `pusher` package, sent over one pool.
 
-The package signs well but brings a blocking transport, or one that opens a connection for every call,
-so its `backend=` is ours. Its size check is left out as well (`already_encoded`): it measures Python
-objects and refuses events of 10,192 to 10,240 bytes that Pusher takes; routing has cut them before.
-Single events go through `batch_events` too: one path, one way to fail.
+The package only signs. Its transports block, or open a connection for each call, so `backend=` is `_Backend`. Its size
+check is bypassed (`already_encoded`): it measures Python objects and refuses events of 10,192 to 10,240 bytes, which
+Pusher accepts; routing cuts texts to fit. A single event is sent as a batch of one, so that there is one code path.
 """
 
 from __future__ import annotations
@@ -17,7 +16,14 @@ import pusher  # type: ignore[import-untyped]
 from gre_bridge.db.http import Answer, Pool, Transport
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError
 from gre_bridge.sinks.base import Outcome, PusherEvent, Result, SinkRecord
-from gre_bridge.sinks.http_errors import EventRefused, Suspects, failure, json_object, refuses_all, unreadable
+from gre_bridge.sinks.http_errors import (
+    EventRefused,
+    RefusalHistory,
+    failure,
+    json_object,
+    refuses_all,
+    unreadable,
+)
 
 MAX_BATCH = 10
 """Events in one call of `batch_events` (Pusher's documentation)."""
@@ -29,16 +35,16 @@ _CREDENTIALS = re.compile(
     rb"(Unknown (auth_key|app_id)|Invalid (signature|auth_|body_md5)|Timestamp expired|Version required|App\b.*disabled)",
     re.IGNORECASE,
 )
-"""How Pusher's 400 begins where the request as such is wrong: an unknown key, or a key of another cluster, is no 401."""
+"""Begin of a 400 of Pusher that refuses the credentials: an unknown key, or a key of another cluster, is no 401."""
 _EVENT = re.compile(
     rb"The data content of this event|Invalid (channel|event)|Event name too long|Too many channels",
     re.IGNORECASE,
 )
-"""How Pusher's 400 and 413 begin where they blame the event."""
+"""Begin of a 400 or 413 of Pusher that refuses the event itself."""
 CONTROL = PusherEvent("private-gre-bridge-check", "check", "")
-"""What a control is sent to: a private channel that nobody may subscribe to."""
+"""Channel and name of a control event: a private channel that nobody may subscribe to."""
 CONTROL_SIZE = 1024
-"""Bytes of a control's data, at most. It is as large as the event that was refused, since a proxy may refuse by size."""
+"""Largest data of a control event in bytes. It is as large as the refused event: a proxy may refuse by size."""
 _Item = tuple[int, PusherEvent]
 """An event and the index of its record."""
 _Post = Callable[[Sequence[PusherEvent]], Awaitable[BridgeError | None]]
@@ -71,7 +77,7 @@ class PusherSink:
         if host and not _HOST.fullmatch(host):
             raise ConfigurationError("PUSHER_HOST is a host's name or address, without scheme, port and path")
         self.concurrency = concurrency
-        self._suspects = Suspects()
+        self._refusals = RefusalHistory()
         self._transport = transport or Pool(service=_SERVICE, connections=concurrency, timeout=timeout)
         try:
             self._client = pusher.Pusher(
@@ -90,10 +96,10 @@ class PusherSink:
 
     async def send(self, records: Sequence[SinkRecord]) -> list[Outcome]:
         """See `gre_bridge.sinks.base.Sink.send`. A record is accepted only if all of its events were."""
-        return await _Sending(records, self._post, self._control, self._suspects).run()
+        return await _Sending(records, self._post, self._control, self._refusals).run()
 
     async def _control(self, refused: PusherEvent) -> BridgeError | None:
-        """Send an event that nobody can find fault with; the error of a service that refuses everything."""
+        """Send a control event; return the error of a service that refuses everything, or None."""
         size = min(len(refused.data), CONTROL_SIZE)
         data = '{"check":"' + "x" * (size - 12) + '"}'
         error = await self._post([PusherEvent(CONTROL.channel, CONTROL.name, data)])
@@ -104,7 +110,7 @@ class PusherSink:
         await self._transport.aclose()
 
     async def _post(self, events: Sequence[PusherEvent]) -> BridgeError | None:
-        # Built anew for each try: the package keeps the list, and the signature holds the time.
+        # A new list for each attempt: the package keeps it, and the signature contains the time.
         batch = [{"channel": e.channel, "name": e.name, "data": e.data} for e in events]
         try:
             answer: Answer = await self._client.trigger_batch(batch, already_encoded=True)
@@ -129,7 +135,7 @@ class PusherSink:
 
 
 class _Backend:
-    """What the package calls with a signed request; it passes the awaitable through to its caller."""
+    """The package calls this with a signed request, and returns the awaitable to its caller."""
 
     def __init__(self, _client: object, *, transport: Transport) -> None:
         self._transport = transport
@@ -139,21 +145,21 @@ class _Backend:
 
 
 class _Sending:
-    """One call of `send`: what is left of each record, which lanes have stopped, and why."""
+    """The state of one call of `send`: events left of each record, and the lanes that have stopped, with the reason."""
 
     def __init__(
         self,
         records: Sequence[SinkRecord],
         post: _Post,
         control: Callable[[PusherEvent], Awaitable[BridgeError | None]],
-        suspects: Suspects,
+        refusals: RefusalHistory,
     ) -> None:
-        self._suspects = suspects
+        self._refusals = refusals
         self._records = records
         self._post = post
         self._control = control
         self._takes = False
-        """Whether the service took something in this call."""
+        """True once the service accepted something in this call."""
         self._left = [len(record.payloads) for record in records]
         self._errors: dict[int, BridgeError] = {}
         self._stopped = set[str]()
@@ -180,13 +186,13 @@ class _Sending:
         if (
             alone
             and isinstance(error, PermanentError)
-            and not self._suspects.believes(self._lane(items[0]), error)
+            and not self._refusals.blames_record(self._lane(items[0]), error)
         ):
             error = await self._control(items[0][1]) or error
             self._takes = isinstance(error, PermanentError)
         if error is None:
             self._takes = True
-            self._suspects.clear()
+            self._refusals.clear()
             for index, _ in items:
                 self._left[index] -= 1
         elif not isinstance(error, PermanentError):
@@ -195,7 +201,7 @@ class _Sending:
         elif len(items) == 1:
             self._stop(items, error)
         else:
-            # Left before right, so that a lane's events stay in order on both sides of the guilty one.
+            # The first half first, so that the events of a lane stay in order around the refused one.
             middle = len(items) // 2
             await self._deliver(items[:middle])
             await self._deliver(items[middle:])
@@ -215,8 +221,8 @@ class _Sending:
         for index, record in enumerate(self._records):
             outcome = Outcome(Result.UNSENT)
             if record.lane_key not in stopped:
-                if decided := record.decided():
-                    outcome = decided
+                if ready := record.outcome_without_request():
+                    outcome = ready
                 elif error := self._errors.get(index):
                     rejected = isinstance(error, PermanentError)
                     outcome = Outcome(Result.REJECTED if rejected else Result.FAILED, error)

@@ -354,10 +354,10 @@ class ScriptedSink:
         stopped: set[str] = set()
         down = False
         for record in records:
-            error = None if record.decided() else self.answer(record)
-            if record.lane_key in stopped or (down and not record.decided()):
+            error = None if record.outcome_without_request() else self.answer(record)
+            if record.lane_key in stopped or (down and not record.outcome_without_request()):
                 outcomes.append(Outcome(Result.UNSENT))
-            elif (decided := record.decided()) is not None:
+            elif (decided := record.outcome_without_request()) is not None:
                 outcomes.append(decided)
             elif error is None:
                 self.received += [(now(), name) for name in record.deliveries]
