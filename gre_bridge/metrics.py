@@ -76,7 +76,7 @@ class Metrics:
         )
         self.settled = Counter(
             "gre_deliveries_settled_total",
-            "Deliveries by outcome: done, expired, retry (refused), held (sink down), dead",
+            "Deliveries by outcome: done, expired, retry (rejected), held (postponed: sink down), dead",
             ["sink", "outcome"],
             registry=registry,
         )

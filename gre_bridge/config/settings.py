@@ -176,6 +176,15 @@ class Settings(BaseSettings):
         """True if the credentials of OneSignal are set."""
         return self.onesignal_app_id is not None
 
+    @property
+    def pusher_channels(self) -> dict[str, tuple[str, ...]]:
+        """The channels of each kind of event, by the name of their variable."""
+        return {
+            variables(field)[0]: getattr(self, field)
+            for field in type(self).model_fields
+            if field.startswith("pusher_") and field.endswith("_channels")
+        }
+
     def secrets(self) -> tuple[str, ...]:
         """Every secret value, for redaction."""
         values = (getattr(self, name) for name in type(self).model_fields)

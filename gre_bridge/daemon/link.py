@@ -30,7 +30,7 @@ class HintListener(Protocol):
     """Receives the hints of the other process."""
 
     def on_hint(self, hint: str) -> None:
-        """Take a hint; it may have been lost before."""
+        """Handle a hint. Delivery is not guaranteed."""
 
 
 _BUFFER = 512 * 1024

@@ -61,7 +61,7 @@ class WorkerRegistration:
             while True:
                 info = {**self._listener.registration(), **self._facts}
                 with contextlib.suppress(BridgeError, KeyError, TypeError):
-                    answer = await database.beat(
+                    answer = await database.report(
                         worker=self._id, host=platform.node(), version=__version__, info=info
                     )
                     self._compare(answer)

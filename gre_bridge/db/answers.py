@@ -197,7 +197,7 @@ class Actor(TypedDict):
 
 
 class ActorClaim(TypedDict):
-    """An identity as it was decided when a client authenticated, to be checked again."""
+    """The identity with which a client authenticated, to be checked again."""
 
     sub: str | None
     role: str

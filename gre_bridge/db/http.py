@@ -1,4 +1,4 @@
-"""The one HTTP client: a pooled aiohttp session, with every wait bounded and every failure sorted.
+"""The one HTTP client: a pooled aiohttp session, with a time limit for every wait and every failure classified.
 
 PostgREST's transport and the sinks share it. It must not know what is sent, and nothing here repeats a
 request's or an answer's text: both may hold chat text or keys.

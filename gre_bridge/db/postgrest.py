@@ -48,7 +48,7 @@ class PostgrestError(Exception):
     """An answer other than success.
 
     `code`, `message`, `hint` and `details` are PostgREST's; a gateway's page has the code that PostgREST
-    left in `Proxy-Status`, else its status. They may quote an argument: what of it is told is decided above.
+    left in `Proxy-Status`, else its status. They may quote an argument: callers decide what to show.
     """
 
     def __init__(

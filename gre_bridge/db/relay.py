@@ -69,7 +69,7 @@ _HINTS = {
 
 
 def clocks_differ(error: PostgrestError) -> bool:
-    """Return True for a token that is good, but not yet by PostgREST's clock: it passes (supabase/supabase#50651)."""
+    """Return True for a token that is not valid yet by PostgREST's clock, which is temporary (supabase/supabase#50651)."""
     return error.status == 401 and error.message in ("JWT issued at future", "JWT not yet valid")
 
 
@@ -236,7 +236,7 @@ class RelayDatabase:
         """Have a wake-up sent to everyone."""
         await self._call("gre_relay_notify_v1", {}, lambda _: None)
 
-    async def beat(self, *, worker: str, host: str, version: str, info: Json) -> Json:
+    async def report(self, *, worker: str, host: str, version: str, info: Json) -> Json:
         """Say that this daemon is there: {"schema": version, "sinks": [{"sink", "enabled"}]}."""
         return await self._call(
             "gre_relay_report_v1",

@@ -1,4 +1,4 @@
-"""Plain values that travel between the rooms: what a claim returns and what a settle takes.
+"""Plain values that are passed between packages: what a claim returns and what a settle takes.
 
 They mirror the JSON of `gre_relay_claim_v1` and `gre_relay_settle_v1` (sql/migrations) and hold no logic
 beyond reading and writing that JSON. Times called `age` are seconds by the database's clock.

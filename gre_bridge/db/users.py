@@ -1,7 +1,7 @@
-"""The database as the portals' callers see it: each call goes out with the caller's own token.
+"""Calls to the database for callers of the API, each with the caller's own token, and the hub's reads.
 
-PostgREST verifies the token and the functions of sql/migrations decide; nothing is judged here. The other
-half of the one room that knows the names of tables and functions (`store` is the worker's).
+PostgREST verifies the token, and the SQL functions decide who may do what. Only the package `gre_bridge.db` names
+functions and tables; the worker's calls are in `db.relay`, the operator's in `db.operations`.
 """
 
 from __future__ import annotations
@@ -141,9 +141,12 @@ class UserDatabase:
         except PostgrestError as error:
             raise refusal(error, function) from None
 
-    async def whoami(self, caller: Caller) -> Identity:
-        """Who the caller is; Refused (401) for a token that the database does not accept."""
-        found = await self._read(Actor, "gre_whoami", {}, caller)
+    async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
+        """Return the identity of the caller; raise Refused (401) for a token that the database does not accept.
+
+        `required`: also raise Refused for a caller that is nobody in the chat, as any other call would.
+        """
+        found = await self._read(Actor, "gre_whoami", {"p_required": required or None}, caller)
         expires = found["expires_at"]
         return Identity(
             role=found["role"],
@@ -409,7 +412,7 @@ class UserDatabase:
     async def presence(
         self, *, online: Sequence[str], here: Iterable[Identity], expires_in: float
     ) -> Presence:
-        """Beat for the staff `online` here, and ask which of the people `here` lost their rights.
+        """Refresh the presence of the staff `online` here, and ask which of the people `here` lost their rights.
 
         {"online": […], "disabled": [player ids whose chat is off], "revoked": [claims that are no longer valid]}.
         """

@@ -1,4 +1,4 @@
-"""The calls that write for the portals' callers, made with Supabase's Python client.
+"""Sends a call that writes for a caller of the API, through Supabase's Python client. `db.users` has the calls.
 
 One client serves all callers, so it holds no caller's token: each request has headers of its own. No call is sent
 twice, no redirect is followed, no cookie is kept. Connections, the time limit, proxies and certificates are those of

@@ -1,6 +1,6 @@
 """Checks HS256 tokens the way PostgREST 14.5 does, for every service of the embedded stack.
 
-This room only says who a token speaks for. It must not know about roles, HTTP or channels: callers turn
+This module only says who a token speaks for. It must not know about roles, HTTP or channels: callers turn
 the typed errors into their own protocol's answer. Tokens never reach a log or an error text.
 """
 

@@ -1,6 +1,6 @@
 """`/try`: a player's page to try the whole with, served by the embedded stack alone.
 
-The page is the smallest portal there can be, on the public doors that docs/portals.md shows; this room only hands
+The page is the smallest portal there can be, on the public interfaces that docs/portals.md shows; this module only hands
 out its built files, and to this machine a ready-made player's token. Production never runs it.
 """
 

@@ -140,7 +140,7 @@ class Dispatcher:
         return message_id in self._claimed
 
     def notify(self, lanes: Collection[str] = ()) -> None:
-        """There may be work, in these lanes for one: claim soon, and those in hand again when they were sent."""
+        """There may be work, for example in these lanes: claim soon. Lanes in hand are claimed again after they are sent."""
         for lane in lanes:
             if lane in self.leases:
                 self.settler.add_work(lane)
@@ -213,7 +213,7 @@ class Dispatcher:
             sink=self.sink.name,
             owner=self._owner,
             token=str(uuid.uuid4()),
-            held=self.leases.held(began),
+            held=self.leases.held_tokens(began),
             lanes=1 if probing else self._lanes,
             per_lane=1 if probing else self._rows,
             lease=self._lease_seconds,
@@ -262,7 +262,7 @@ class Dispatcher:
         if self._failures:
             log.info("claim_recovered", sink=self.sink.name, failures=self._failures)
         elif claim.recovered_lanes:
-            log.warning("settle_undone", sink=self.sink.name, lanes=claim.recovered_lanes)
+            log.warning("leases_recovered", sink=self.sink.name, lanes=claim.recovered_lanes)
             self._wakeups.mark_unreliable()
         self._failures, self.last_error = 0, ""
 
@@ -297,7 +297,7 @@ class Dispatcher:
 
     async def _extend(self, lease: Lease) -> None:
         now = self._clock()
-        lanes = lease.due(now + self._lease_seconds / 2)
+        lanes = lease.expiring(now + self._lease_seconds / 2)
         if not lanes:
             return
         try:

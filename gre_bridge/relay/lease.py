@@ -30,7 +30,7 @@ class Lease:
         """Return True if the lane may be sent at `now`."""
         return self._until.get(lane, 0.0) > now
 
-    def due(self, before: float) -> list[str]:
+    def expiring(self, before: float) -> list[str]:
         """The lanes whose deadline is earlier than `before`."""
         return [lane for lane, until in self._until.items() if until < before]
 
@@ -70,11 +70,11 @@ class Leases:
         return any(lane in lease for lease in self._leases.values())
 
     def add(self, lease: Lease) -> None:
-        """Keep a lease until it holds no lane any more."""
+        """Keep a lease until it holds no lane any more, and the deadlines of its refused lanes have passed."""
         self._leases[lease.token] = lease
 
-    def held(self, now: float) -> tuple[str, ...]:
-        """The tokens whose lanes must not be claimed anew; what is not held any more is dropped."""
+    def held_tokens(self, now: float) -> tuple[str, ...]:
+        """Return the tokens whose lanes must not be claimed anew. Drops leases that hold nothing any more."""
         self._leases = {token: lease for token, lease in self._leases.items() if lease.is_held(now)}
         return tuple(self._leases)
 

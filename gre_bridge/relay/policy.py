@@ -69,7 +69,7 @@ class Breaker:
 
     It opens after `threshold` failures in a row, or at once when the credentials are refused or the answer has a
     Retry-After. The waiting time grows with the length of the outage: `share` of it, between `base` and `cap` seconds,
-    less a random part of up to a half. Then one probe is sent.
+    reduced at random by up to half. Then one probe is sent.
     """
 
     threshold: int = 3
@@ -78,7 +78,7 @@ class Breaker:
     cap: float = 15.0
     retry_after_cap: float = 300.0
     idle: float = 30.0
-    """Seconds that a half-open breaker waits for work that others may have in hand."""
+    """Seconds that a half-open breaker waits for work that other workers may be sending."""
     jitter: Jitter = random.random
     failures: int = 0
     reason: str = ""

@@ -174,24 +174,29 @@ language sql stable set search_path = '' as $$
 $$;
 
 -- Security definer, since anon may call it.
-create function public.gre_whoami() returns jsonb
-language sql stable security definer set search_path = '' as $$
-  select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
-    'display_name', coalesce(p.display_name, s.display_name),
-    'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
-    'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
-        and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
-      then c.claims ->> 'sub' end,
-    'expires_at', (c.claims ->> 'exp')::numeric)
-  from gre.current_actor() a
-  cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
-  left join public.gre_chat_players p on p.player_id = a.player_id
-  left join public.gre_staff s on s.staff_id = a.staff_id
-$$;
+create function public.gre_whoami(p_required boolean default false) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  if p_required then
+    perform gre.require_actor();
+  end if;
+  return (
+    select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
+      'display_name', coalesce(p.display_name, s.display_name),
+      'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
+      'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
+          and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
+        then c.claims ->> 'sub' end,
+      'expires_at', (c.claims ->> 'exp')::numeric)
+    from gre.current_actor() a
+    cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
+    left join public.gre_chat_players p on p.player_id = a.player_id
+    left join public.gre_staff s on s.staff_id = a.staff_id);
+end $$;
 comment on function public.gre_whoami is
   'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", '
   '"display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries '
-  'the identity), "expires_at" (of the token, Unix seconds)}.';
+  'the identity), "expires_at" (of the token, Unix seconds)}. p_required: refuses a caller that is nobody.';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_whoami from public, anon, authenticated, service_role;

@@ -16,12 +16,8 @@ from gre_bridge.api.middleware import JsonResponse
 from gre_bridge.api.schemas.requests import History, PlayerId, ReadMark, SendMessage, Uuid
 from gre_bridge.api.schemas.responses import ChatHistory, Marked, Me, Message, Sent, errors
 from gre_bridge.api.times import iso_time
-from gre_bridge.config.keys import read_key
 from gre_bridge.db.answers import HistoryPage, StoredMessage
 from gre_bridge.db.answers import Message as StoredRow
-from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.users import Identity, UserDatabase
-from gre_bridge.errors import Refused
 
 router = APIRouter(tags=["Chat"], dependencies=AUTHENTICATED)
 
@@ -183,7 +179,7 @@ async def mark_read(session_id: Annotated[Uuid, Path()], body: ReadMark, call: A
 @router.get("/api/gre-chat/me", summary="Who am I", response_model=Me, responses=errors())
 async def me(call: Authenticated) -> Response:
     """Whom the database takes the caller for, and whether the caller's chat is on."""
-    who = await call(_identity)
+    who = await call(lambda users, caller: users.whoami(caller, required=True))
     return JsonResponse(
         {
             "success": True,
@@ -195,20 +191,6 @@ async def me(call: Authenticated) -> Response:
             "expiresAt": iso_time(who.expires_at),
         }
     )
-
-
-async def _identity(portal: UserDatabase, caller: Caller) -> Identity:
-    """Return the caller's identity, or raise the refusal that any other call would meet."""
-    who = await portal.whoami(caller)
-    if who.role != "none":
-        return who
-    match read_key(caller.token).role:
-        case "service_role":
-            text = "the service key needs X-GRE-Act-As: player:<id> or staff:<id> (of active staff)"
-            raise Refused(403, "act_as_required", text)
-        case "anon":
-            raise Refused(401, "not_authenticated", "a user's token is required")
-    raise Refused(403, "no_identity", "this user is neither a player nor active staff")
 
 
 async def _page(

@@ -55,10 +55,7 @@ class Signer:
             self._client = AuthenticationClient(
                 settings.pusher_app_id, settings.pusher_key, secret, backend=lambda _: None
             )
-        named = {
-            *settings.pusher_player_channels, *settings.pusher_staff_channels,
-            *settings.pusher_session_channels, *settings.pusher_read_channels, PRESENCE,
-        }  # fmt: skip
+        named = {PRESENCE, *(name for names in settings.pusher_channels.values() for name in names)}
         private = {name for name in named if name.startswith(("private-", "presence-"))}
         private = {name for name in private if not name.startswith("private-encrypted-")}
         self._players = {name for name in private if "{player_id}" in name}

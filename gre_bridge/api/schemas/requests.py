@@ -1,6 +1,6 @@
-"""What comes in over REST, read generously: camelCase or snake_case, numbers or digits, blanks as absent.
+"""Models of REST requests. They accept camelCase and snake_case, numbers and digit strings, and blanks as absent.
 
-Only the form is judged here, with words that never quote the input; what a caller may do, the database says.
+They check the form only, with errors that never quote the input. The database decides what a caller may do.
 """
 
 from __future__ import annotations

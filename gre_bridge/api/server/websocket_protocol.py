@@ -84,7 +84,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.conn = BoundedParser(max_size=self.config.ws_max_size, logger=self.logger)
         self._failed = False
         self._understood = False
-        # What was read and is not parsed yet; reading stands meanwhile, so it is one read's at most.
+        # Input that is not parsed yet: at most one read, since reading is paused meanwhile.
         self._incoming = bytearray()
         self._unread_pongs = False
         self._turn: asyncio.Handle | None = None

@@ -96,7 +96,7 @@ class FanOut:
         return created
 
     def prune(self, settled_at: float) -> None:
-        """Drop positions of quiet sessions here, and those of subscribers that this has passed.
+        """Drop positions of quiet sessions here, and positions of subscribers that are behind the hub's.
 
         Of a session without a position, messages from before `settled_at` (by the clock) are not sent any more.
         """
@@ -115,7 +115,7 @@ class FanOut:
         session = entry["session"]
         position = self._positions.setdefault(session["id"], _Position(session["player_id"]))
         position.seq, position.rev, entry["more"] = session["last_seq"], session["rev"], False
-        log.error("session_news_skipped", session=session["id"], error=type(error).__name__)
+        log.error("session_changes_skipped", session=session["id"], error=type(error).__name__)
 
     async def _publish(self, entry: SessionNews, pacer: Pacer) -> list[str]:
         """Send one session's news: opened, messages, read marks, updated. Returns the messages' times of creation."""

@@ -284,7 +284,7 @@ class ClientSession:
 
 
 def _end_by(transport: ClientTransport, error: BaseException | None) -> None:
-    """Close for the reason that ended a duty; a client that disconnected needs no close."""
+    """Close for the reason that ended one of the tasks; a client that disconnected needs no close."""
     if isinstance(error, CloseConnection):
         transport.end(error)
     elif error is not None and not isinstance(error, WebSocketDisconnect | RuntimeError | OSError):

@@ -1,6 +1,6 @@
 """PostgREST's connections: the schema cache kept fresh, and one transaction for one request.
 
-This room owns the listening connection and runs transactions on the pool. It must not know HTTP beyond
+This module owns the listening connection and runs transactions on the pool. It must not know HTTP beyond
 the errors it raises, and never looks into a statement.
 
 A transaction whose result needs no verdict is sent at once and commits with its Sync: one round trip.

@@ -1,6 +1,6 @@
 """What a failure looks like over HTTP: PostgREST 14.5's statuses, codes and four-key bodies.
 
-Every row of the tables below was recorded from a real PostgREST 14.5. This room only translates; it
+Every row of the tables below was recorded from a real PostgREST 14.5. This module only translates; it
 must not decide what is retried and must not touch the database.
 """
 

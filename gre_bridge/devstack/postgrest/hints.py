@@ -1,7 +1,7 @@
 """The "Perhaps you meant ..." of PGRST202 and PGRST205: a small fuzzy set, as PostgREST's.
 
 A name is cut into 3-grams (then 2-grams); names that share one compete by edit distance, and the best
-one at or above a third of likeness is the hint. Nothing else may depend on this room.
+one at or above a similarity of one third is the hint. Nothing else may depend on this module.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One HTTP request as PostgREST sees it: profile, media type, preferences, range and payload.
 
-What can be refused without the database is refused here, in PostgREST 14.5's words. This room knows no
+What can be refused without the database is refused here, in PostgREST 14.5's words. This module knows no
 SQL and sends nothing.
 """
 

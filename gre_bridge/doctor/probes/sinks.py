@@ -112,14 +112,8 @@ def judge_pusher(status: int, ahead: float | None) -> Finding:
 
 def check_channels(settings: Settings) -> list[Finding]:
     """Report public channels: anybody with the app key, which every page contains, can subscribe to them."""
-    lists = {
-        "GRE_PUSHER_PLAYER_CHANNELS": settings.pusher_player_channels,
-        "GRE_PUSHER_STAFF_CHANNELS": settings.pusher_staff_channels,
-        "GRE_PUSHER_SESSION_CHANNELS": settings.pusher_session_channels,
-        "GRE_PUSHER_READ_CHANNELS": settings.pusher_read_channels,
-    }
     found = []
-    for variable, names in lists.items():
+    for variable, names in settings.pusher_channels.items():
         public = [name for name in names if not name.startswith(("private-", "presence-"))]
         if not public:
             continue

@@ -60,8 +60,8 @@ def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, b
     """One push per record; `staff` are the active staff as (staff_id, is online).
 
     When the head of the lane is late, or replayed, the lane's messages to the same audience merge into
-    one push, also across messages to the other: a chat that went back and forth during an outage would
-    else ring once per line. Sink records are in the order of their last deliveries, so pushes of a session
+    one push, even if messages to the other audience are between them: else a conversation during an outage
+    would cause a push for each line. Sink records are in the order of their last deliveries, so pushes of a session
     still arrive in order. Session and read events, a message that is gone, and a message the player has
     read need no push.
     """
@@ -171,7 +171,7 @@ def _merged(group: list[Delivery], need: str, routes: PushRoutes, on_duty: list[
 
 
 def _queued(delivery: Delivery, routes: PushRoutes, on_duty: list[str]) -> Push:
-    """The push that a row asks for; an empty list means nobody, only a missing one the staff on duty."""
+    """Return the push of a queued row. An empty list of recipients means nobody, a missing list the staff on duty."""
     push = delivery.push or {}
     if push.get("recipients") is not None:
         recipients = _distinct(str(recipient) for recipient in push["recipients"])
@@ -208,7 +208,7 @@ def _literal(text: str) -> str:
     """Text that OneSignal shows as it is.
 
     OneSignal renders headings and contents as Liquid (its documentation, "Using Liquid syntax") and knows no way to
-    escape it. An invisible character parts what would open a tag, so it reads the same wherever it is shown.
+    escape it. An invisible character separates the two characters that would open a tag, so it reads the same wherever it is shown.
     """
     return _LIQUID.sub("{\u2060", text) if "{" in text else text
 
