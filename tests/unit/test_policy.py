@@ -248,7 +248,7 @@ def test_each_lane_is_prolonged_for_itself() -> None:
     assert lease.holds("a", 15.0)
     assert not lease.holds("b", 15.0)
     assert not lease.holds("never-ours", 15.0)
-    assert lease.due(15.0) == ["b"]
+    assert lease.expiring(15.0) == ["b"]
     assert len(lease) == 2
 
 
@@ -257,7 +257,7 @@ def test_what_was_dropped_is_neither_held_nor_prolonged() -> None:
     assert lease.drop(["a", "a", "c"]) == 1
     lease.extend(["a"], 20.0)
     assert not lease.holds("a", 5.0)
-    assert lease.due(100.0) == ["b"]
+    assert lease.expiring(100.0) == ["b"]
     assert lease.drop(["b"]) == 1
     assert len(lease) == 0
 

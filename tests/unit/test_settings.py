@@ -650,3 +650,17 @@ def test_why_the_database_cannot_be_reached_is_said_without_its_address(text: st
     found = connect_error(text, url)
     assert not [part for part in ("w0rd", "Secr3t", "example", "secretref") if part in found]
     assert found == told or "tenant" in told
+
+
+def test_the_channels_of_every_event_are_listed_for_signing_and_for_doctor() -> None:
+    settings = Settings(
+        supabase_url="https://p.supabase.co",
+        supabase_service_key=SecretStr("key"),
+        pusher_read_channels=("private-reads",),
+    )
+    assert settings.pusher_channels == {
+        "GRE_PUSHER_PLAYER_CHANNELS": ("staff-portal",),
+        "GRE_PUSHER_STAFF_CHANNELS": ("private-staff-portal", "private-player-{player_id}"),
+        "GRE_PUSHER_SESSION_CHANNELS": ("private-staff-portal", "private-player-{player_id}"),
+        "GRE_PUSHER_READ_CHANNELS": ("private-reads",),
+    }
