@@ -18,11 +18,11 @@ TABLES = (
 HEAD = """\
 # The tables that portals use
 
-Made from the comments in the database: `GRE_WRITE_TABLES=1 make test ARGS=tests/integration/test_tables_page.py` writes this page, and
-the tests fail while it is out of date. How to use them is in [portals](portals.md), who may do what in [access](access.md).
+This page is generated from the comments in the database by `GRE_WRITE_TABLES=1 make test ARGS=tests/integration/test_tables_page.py`.
+The tests fail while it is out of date. [portals](portals.md) describes the use of the tables, [access](access.md) the rights.
 
-*Belongs to the server*: what a portal writes there is overwritten without an error. The types are those of a new project; the id of
-`push_notifications` keeps its own in a project that had the table before, and columns of such a project stay. Times of rows have microseconds and an
+*Set by the server*: the server overwrites a value that a portal writes there, without an error. The types are those of a new project. If a project had
+`push_notifications` before, the type of its id is kept; further columns of existing tables are kept, too. Times of rows have microseconds and an
 offset (`2026-11-22T17:08:14.171226+00:00`): compare them as times, not as text.
 """
 COLUMNS = """
