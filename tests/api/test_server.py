@@ -374,7 +374,7 @@ def test_a_start_beyond_this_machine_says_that_no_proxy_is_trusted() -> None:
             trusted_proxies=proxies,
         )  # fmt: skip
         with capture_logs() as said:
-            server._warn_of_one_address(settings)
+            server._warn_if_proxies_are_untrusted(settings)
         assert bool(said) == warned
 
 

@@ -39,11 +39,11 @@ def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> S
             row(f"{RATE:g} messages/s, {case}", lambda: at_rate(stack, [worker], RATE, seconds))
     stack.reset()
     with stack.worker() as worker, flood(stack, FLOOD):
-        say("somebody else uses the limit up")
+        say("another client uses up the limit")
         let_pass(min(FILLED, seconds + 5), "the limit is used up")
         at_rate(stack, [worker], QUIET_RATE, 5, first=5000)  # the worker notices that wake-ups are dropped
         row(
-            f"{QUIET_RATE:g} messages/s, somebody else broadcasts {FLOOD:g} times a second",
+            f"{QUIET_RATE:g} messages/s, another client broadcasts {FLOOD:g} times a second",
             lambda: at_rate(stack, [worker], QUIET_RATE, seconds),
         )
     return Section(
@@ -54,7 +54,7 @@ def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> S
             "written/s",
             "p50 ms",
             "p99 ms",
-            "our events/s",
+            "own events/s",
             "reconnections",
             "lost",
             "out of order",

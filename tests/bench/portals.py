@@ -167,10 +167,10 @@ def portals(stack: StackProcess, say: Callable[[str], None]) -> Section:
         for name, times in run.times.items()
     ]
     return Section(
-        f"Portals: {PLAYERS} sockets that send {RATE:.0f} messages a second together, {STAFF} staff listening",
-        ["milliseconds", "count", "p50", "p99", "the bound: what the system before took"],
+        f"Portals: {PLAYERS} sockets send {RATE:.0f} messages a second together, {STAFF} staff members receive them",
+        ["milliseconds", "count", "p50", "p99", "limit: the previous system's time"],
         rows,
-        f"The session that is read has {HISTORY:,} messages, a page 50. Receipt is the frame at the receiver's socket."
+        f"The history that is read has {HISTORY:,} messages; a page has 50. Receipt is the arrival of the frame at the receiver's socket."
         f" Steal: {run.steal * 100:.0f} %.",
     )
 

@@ -77,11 +77,12 @@ def latency_section(found: list[Latency]) -> Section:
             "steal %",
         ],
         rows,
-        "Milliseconds from the commit of the insert to the arrival of the HTTP request at the sink, 100 sessions.",
-        "The floor is a wake-up, one RPC and one POST with nothing in between and nothing kept. The hops are medians: commit →"
-        " claim asked for → claim answered → request arrived.",
-        "The job queues hold connections to PostgreSQL of their own and post to Pusher alone; gre-bridge goes through PostgREST and"
-        " Realtime, as it must, and serves both sinks.",
+        "The times are milliseconds from the commit of the insert to the arrival of the HTTP request at the sink, with 100 sessions.",
+        "The floor is one wake-up, one RPC and one POST. It does nothing else and stores nothing. The column wake-up + claim + send has the"
+        " medians of three steps: from the commit to the request of the claim, to its answer, to the arrival at the sink.",
+        "obvious is a postgres_changes callback that calls Pusher and OneSignal; procrastinate and pgqueuer are job queues, filled by a trigger.",
+        "The job queues have their own connections to PostgreSQL and send to Pusher only. gre-bridge uses PostgREST and Realtime, as its"
+        " environment requires, and sends to both sinks.",
     )
 
 
@@ -89,7 +90,7 @@ def drain_section(found: list[Drain]) -> Section:
     """Drains."""
     rows = [
         [_name(f), str(f.workers), str(f.sent), f"{f.rate:.0f}", str(f.wrong), str(f.repeats),
-         "broken off" if f.lost is None else str(f.lost), f"{f.pusher / max(f.sent, 1):.3f}",
+         "stopped" if f.lost is None else str(f.lost), f"{f.pusher / max(f.sent, 1):.3f}",
          "" if f.supabase is None else f"{f.supabase / max(f.sent, 1):.4f}", f"{f.cpu / max(f.sent, 1) * 1000:.2f}",
          f"{f.memory / 1e6:.0f}", f"{f.steal * 100:.0f}"]
         for f in found
@@ -99,9 +100,9 @@ def drain_section(found: list[Drain]) -> Section:
         ["design", "workers", "events", "events/s", "out of order", "repeats", "lost", "Pusher requests/event", "Supabase requests/event",
          "CPU s/1,000 events", "memory MB", "steal %"],
         rows,
-        "20,000 messages of 500 sessions that wait already, to Pusher; a peer is broken off after 20 s. CPU includes the start of"
-        " the process; memory is all workers together. One worker fills a core, the database and the stand-ins the other; a sink"
-        " that is 50 ms away leaves room on both, so there a second worker shows what it adds.",
+        "20,000 pending messages of 500 sessions are sent to Pusher. A job queue is stopped after 20 s. CPU includes the start of the"
+        " process; memory is that of all workers together. One worker uses one core, and the database and the stand-ins use the other"
+        " one. With a sink whose answers take 50 ms both cores have spare time, so those rows show the effect of a second worker.",
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def fault_section(found: list[Fault]) -> Section:
     ]
     return Section(
         "Fault", ["design", "messages", "lost", "out of order", "repeats", "p50 ms", "p99 ms", "steal %"], rows,
-        "The sink answers 500 for 3 s in the midst of 50 messages a second.",
+        "The sink answers 500 for 3 s while 50 messages a second are written.",
     )  # fmt: skip
 
 
@@ -134,13 +135,13 @@ def cost_section(found: Cost) -> Section:
     """Cost and growth."""
     rows = []
     for n, drain in found.drains.items():
-        rows.append([f"resident memory while draining {n:,}, at most", f"{drain.memory / 1e6:.0f} MB"])
-        rows.append([f"rate of the last quarter of {n:,} to that of the first", f"{drain.ending:.2f}"])
+        rows.append([f"largest resident memory while draining {n:,}", f"{drain.memory / 1e6:.0f} MB"])
+        rows.append([f"rate of the last quarter ÷ rate of the first, draining {n:,}", f"{drain.ending:.2f}"])
     rows += [
-        [f"claim of 1,000 rows, {n:,} delivered rows behind", f"{ms:.1f} ms"]
+        [f"claim of 1,000 rows, with {n:,} settled rows in the table", f"{ms:.1f} ms"]
         for n, ms in found.claims.items()
     ]
-    rows.append(["idle CPU", f"{found.idle * 100:.2f} % of a core"])
+    rows.append(["CPU of an idle worker", f"{found.idle * 100:.2f} % of a core"])
     return Section("Cost and growth", ["", "value"], rows)
 
 
@@ -148,20 +149,20 @@ def write(sections: list[Section], command: str, load: float, steal: float, plot
     """docs/benchmark.md; returns its path."""
     path = ROOT / "docs" / "benchmark.md"
     picture = (
-        f"![Latency and throughput](benchmark.png)\n\nThe plot is of the same run (`{command}`).\n"
+        f"![Latency and throughput](benchmark.png)\n\nThe plot shows the same run (`{command}`).\n"
         if plot
         else ""
     )
     path.write_text(
         f"""# Benchmark
 
-Written by `{command}`. Everything ran on one machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()},
-PostgreSQL, the stand-ins for PostgREST and Realtime, the sink, the writers and what is measured. Absolute times depend on it, and
-on what else it did (load average before the run: {load:.1f}); the ratios are the result.
+`{command}` writes this page. One machine ran everything: PostgreSQL, the stand-ins for PostgREST and Realtime, the sink, the writers and the
+measured programs ({os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}). Absolute times depend on the machine and on its other load (load average
+before the run: {load:.1f}). The ratios are the result.
 
-Steal is what the host of this machine took of its CPU time meanwhile, for others: {steal * 100:.0f} % over the whole run. What was measured
-with more than {QUIET * 100:g} % was measured again, {ROUNDS} times in all at most, and the row is that of the least steal, whatever it shows;
-of what was lost, repeated or out of order the most counts.
+Steal is the share of the CPU time that the machine's host used for other guests: {steal * 100:.0f} % over the whole run. A measurement with more than
+{QUIET * 100:g} % was repeated, up to {ROUNDS} times in all. The row shows the round with the least steal, whatever its result. For lost, repeated and
+out-of-order messages it shows the largest count of all rounds.
 
 {picture}
 """

@@ -22,11 +22,11 @@ FAULTS, ATTACKED, END = (
     "<!-- end -->",
 )
 ATTACKED_HEAD = (
-    "| attack | what somebody does | relay's p99, quiet | attacked | memory | other clients |\n"
+    "| attack | description | relay's p99, no attack | attack | memory growth | other clients |\n"
     "| --- | --- | ---: | ---: | ---: | ---: |\n"
 )
 HEAD = (
-    "| fault | what is broken | sent | delivered | dead | lost | out of order | repeats"
+    "| fault | description | sent | delivered | dead | lost | out of order | repeats"
     " | bystanders | recovery | bound |\n"
     "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 )

@@ -76,9 +76,9 @@ def main() -> int:
         for size in SIZES:
             down, drain, took, pace = found[size] = measure(stack, size)
             sys.stdout.write(
-                f"{size:,} waiting: {down:.1f} MB while Pusher is down, at most {drain:.1f} MB in the drain of {took:.1f} s\n"
+                f"{size:,} pending: {down:.1f} MB while Pusher is down, at most {drain:.1f} MB in the drain of {took:.1f} s\n"
             )
-    sys.stdout.write(f"the last quarter of the drain went at {pace:.2f} of the first one's rate\n")
+    sys.stdout.write(f"rate of the last quarter of the drain: {pace:.2f} of that of the first\n")
     small, large = (found[size] for size in SIZES)
     return int(large[0] - small[0] > APART or large[1] - small[1] > APART or large[3] < 0.5)
 

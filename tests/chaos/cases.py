@@ -75,11 +75,11 @@ def _workers() -> list[Case]:
             fault=b.killed_at_random, lasts=0, recovers=LEASE + 3, repeats=may_repeat, env=_LEASE,
         ),
         Case(
-            name="relay-killed", what="the relay's process alone is killed (SIGKILL) three times; the supervisor starts it again",
+            name="relay-killed", what="only the relay's process is killed (SIGKILL) three times; the supervisor restarts it",
             fault=b.process_killed("relay"), lasts=0, recovers=LEASE + 3, repeats=may_repeat, env=_LEASE,
         ),
         Case(
-            name="api-killed", what="the API's process is killed (SIGKILL) three times beside the relay",
+            name="api-killed", what="only the API's process is killed (SIGKILL) three times",
             fault=b.process_killed("api"), lasts=0, recovers=12, others=BOTH,
         ),
         Case(
@@ -88,12 +88,12 @@ def _workers() -> list[Case]:
             repeated=True, env=_LEASE, short=True,
         ),
         Case(
-            name="one-of-two-killed", what="one of two workers is killed with sessions in hand",
+            name="one-of-two-killed", what="one of two workers is killed while it holds leases",
             fault=b.one_of_two_killed, lasts=LEASE + 1, recovers=LEASE + 1.5, others=BOTH, repeats=may_repeat,
             workers=2, env=_LEASE, short=True,
         ),
         Case(
-            name="one-of-two-paused", what="one of two workers is stopped (SIGSTOP) for longer than its lease, then goes on",
+            name="one-of-two-paused", what="one of two workers is stopped (SIGSTOP) for longer than its lease, then continued",
             fault=b.one_of_two_paused, lasts=LEASE + 2, recovers=LEASE + 1.5, others=BOTH, repeats=may_repeat,
             workers=2, env=_LEASE,
         ),
@@ -102,7 +102,7 @@ def _workers() -> list[Case]:
             fault=b.terminated, lasts=1, recovers=3,
         ),
         Case(
-            name="worker-terminated-twice", what="SIGTERM while Pusher hangs, and a second one",
+            name="worker-terminated-twice", what="SIGTERM while Pusher does not answer, then a second SIGTERM",
             fault=b.terminated_twice, lasts=0.5, recovers=LEASE + 1.5, env=_LEASE,
         ),
     ]  # fmt: skip
@@ -120,11 +120,11 @@ def _realtime() -> list[Case]:
             fault=b.realtime(accept_then_close=True), lasts=4, recovers=back, others=POLLED, soak=True,
         ),
         Case(
-            name="realtime-half-open", what="Realtime's sockets are silent: no frame comes, none is answered",
+            name="realtime-half-open", what="Realtime's sockets stay open, but no frame arrives and none is answered",
             fault=b.realtime(drop=False, mute=True), lasts=8, recovers=HEARD_BY_HEARTBEAT, others=UNNOTICED,
         ),
         Case(
-            name="realtime-deaf", what="Realtime is joined and answers, but no wake-up arrives",
+            name="realtime-no-wakeups", what="Realtime is joined and answers, but no wake-up arrives",
             fault=b.realtime(drop=False, deaf=True), lasts=8, recovers=6.5, others=UNNOTICED, short=True, soak=True,
         ),
         Case(
@@ -141,15 +141,15 @@ def _realtime() -> list[Case]:
             lasts=2, recovers=5, others=POLLED, soak=True,
         ),
         Case(
-            name="realtime-token-expires", what="the worker's key runs out while it is joined; then it gets a new one",
+            name="realtime-token-expires", what="the worker's key expires while it is joined; then it gets a new one",
             fault=b.token_expires, lasts=4, recovers=2, others=POLLED,
         ),
         Case(
-            name="realtime-system-late", what='after a reconnection "Subscribed to PostgreSQL" comes 6 s late',
+            name="realtime-system-late", what='after a reconnection "Subscribed to PostgreSQL" arrives 6 s late',
             fault=b.realtime(system_delay=6.0), lasts=6, recovers=6, others=POLLED, soak=True,
         ),
         Case(
-            name="realtime-drops-rows", what="Realtime loses 7 of 10 rows and broadcasts, and tells nobody",
+            name="realtime-drops-rows", what="Realtime drops 7 of 10 rows and broadcasts without an error",
             fault=b.realtime(drop=False, drop_changes=0.7, drop_broadcasts=0.7), lasts=4, recovers=6.5, others=UNNOTICED,
             soak=True,
         ),
@@ -165,7 +165,7 @@ def _database() -> list[Case]:
             fault=b.face("rest", status=503, body=b.NO_CONNECTION, retry_after=0), soak=True,
         ),
         Case(
-            name="postgrest-502", what="the gateway answers 502 with a page", lasts=3, recovers=back, tells="gre_relay_",
+            name="postgrest-502", what="the gateway answers 502 with an HTML page", lasts=3, recovers=back, tells="gre_relay_",
             fault=b.face("rest", status=502, body=b.GATEWAY_PAGE), soak=True,
         ),
         Case(
@@ -206,7 +206,7 @@ def _database() -> list[Case]:
             repeats=_TWICE_AFTER_A_CRASH, short=True, soak=True,
         ),
         Case(
-            name="postgres-backend-killed", what="a backend of PostgreSQL is killed (SIGKILL): all end, it recovers",
+            name="postgres-backend-killed", what="a backend of PostgreSQL is killed (SIGKILL): all backends end, and PostgreSQL recovers",
             lasts=0.5, recovers=back, fault=b.backend_killed, repeats=_TWICE_AFTER_A_CRASH, soak=True,
         ),
         Case(
@@ -218,7 +218,7 @@ def _database() -> list[Case]:
             fault=b.clock_steps(-3600),
         ),
         Case(
-            name="clock-forward", what="the database's clock steps on by an hour", lasts=0.5, recovers=1.5,
+            name="clock-forward", what="the database's clock steps forward by an hour", lasts=0.5, recovers=1.5,
             fault=b.clock_steps(3600), repeats=frozenset(SINKS),
         ),
     ]  # fmt: skip
@@ -256,16 +256,16 @@ def _sinks() -> list[Case]:
                 fault=b.face(sink, status=403), tells=f"{sink}: ", soak=True,
             ),
             Case(
-                name=f"{sink}-truncated", what=f"{called} takes events, and its answers break off", lasts=2, recovers=2.5,
+                name=f"{sink}-truncated", what=f"{called} accepts events, and its answers are truncated", lasts=2, recovers=2.5,
                 others=other, fault=b.face(sink, mode="truncate"), tells=f"{sink}: ", repeats=unknown, soak=True,
             ),
             Case(
-                name=f"{sink}-no-json", what=f"a proxy answers for {called} with a page and a 2xx status", lasts=2,
+                name=f"{sink}-no-json", what=f"a proxy answers for {called} with an HTML page and a 2xx status", lasts=2,
                 recovers=2.5, others=other, fault=b.face(sink, status=203, body="<html>Welcome</html>"),
                 tells=f"{sink}: ", soak=True,
             ),
             Case(
-                name=f"{sink}-answer-lost", what=f"{called} takes events, and its answers are lost", lasts=2, recovers=2.5,
+                name=f"{sink}-answer-lost", what=f"{called} accepts events, and its answers are lost", lasts=2, recovers=2.5,
                 others=other, fault=b.face(sink, mode="lose_answer"), tells=f"{sink}: ", repeats=unknown,
                 repeated=bool(unknown), soak=True,
             ),
@@ -277,7 +277,7 @@ def _sinks() -> list[Case]:
             short=True,
         ),
         Case(
-            name="poison-413", what="both sinks find some events too large (413)", lasts=3, recovers=3, others=BOTH,
+            name="poison-413", what="both sinks refuse some events as too large (413)", lasts=3, recovers=3, others=BOTH,
             fault=b.marked(*SINKS, status=413), marked=_SOME, dies=True, env={"GRE_MAX_ATTEMPTS": "2"},
         ),
         Case(
@@ -293,21 +293,21 @@ def _network() -> list[Case]:
     unknown = frozenset({"pusher"})
     return [
         Case(
-            name="network-cut", what="between the worker and everything every byte is lost for 5 s", lasts=5, recovers=12,
+            name="network-cut", what="every byte between the worker and all services is lost for 5 s", lasts=5, recovers=12,
             fault=b.wire(*everything, breaks=Wire.cut), repeats=unknown, wired=True, env=_IMPATIENT, short=True,
         ),
         Case(
-            name="network-half-open", what="a firewall forgets the worker's connections; new ones work", lasts=0,
+            name="network-half-open", what="the worker's open connections are cut without a reset; new ones work", lasts=0,
             recovers=HEARD_BY_HEARTBEAT, fault=b.wire(*everything, breaks=Wire.freeze), repeats=unknown, wired=True,
             env=_IMPATIENT,
         ),
         Case(
-            name="network-unplugged", what="all connections of the worker are reset, new ones refused, for 3 s", lasts=3,
+            name="network-unplugged", what="all connections of the worker are reset, and new ones refused, for 3 s", lasts=3,
             recovers=12, fault=b.wire(*everything, breaks=Wire.unplug), repeats=unknown, wired=True, tells="gre_relay_",
             soak=True,
         ),
         Case(
-            name="network-slow", what="every byte takes 0.2 s longer, each way", lasts=4, recovers=3,
+            name="network-slow", what="every byte is delayed by 0.2 s in each direction", lasts=4, recovers=3,
             others=dict.fromkeys(SINKS, 4.0), fault=b.wire(*everything, breaks=lambda wire: wire.slow(0.2)), wired=True,
             soak=True,
         ),

@@ -145,17 +145,17 @@ def summary(soak: Soak, console: Console) -> list[str]:
     )
     disorder = sum(len(one.out_of_order) for one in seen.values())
     memory, descriptors = samples.growth(samples.memory), samples.growth(samples.descriptors)
-    table = Table("what", "value", "allowed", title="soak")
+    table = Table("measure", "value", "limit", title="soak")
     for what, value, allowed in (
         ("faults", f"{soak.faults.total()} of {len(soak.faults)} kinds", ""),
         ("messages", f"{len(rows)}", f"{len(scene.load.sent)} written"),
         ("lost", f"{lost}", "0"),
         ("out of order", f"{disorder}", "0"),
-        ("repeats", "/".join(f"{len(seen[sink].repeats)}" for sink in SINKS), "what faults repeat"),
+        ("repeats", "/".join(f"{len(seen[sink].repeats)}" for sink in SINKS), "repeats of the faults"),
         ("slowest recovery", f"{soak.slowest:.1f} s", f"{CALM_WITHIN:g} s"),
         ("attempts spent, dead or expired", f"{other['n'] if other else '?'}", "0"),
-        ("most waiting in the outbox", f"{max(samples.pending, default=0)}", ""),
-        ("memory of the worker that stayed", _range(samples.memory, "MiB"), ""),
+        ("largest number of pending deliveries", f"{max(samples.pending, default=0)}", ""),
+        ("memory of the worker that was not killed", _range(samples.memory, "MiB"), ""),
         ("its growth", f"{memory:+.1f} MiB", f"+{MEMORY:g} MiB"),
         ("its file descriptors", _range(samples.descriptors, ""), ""),
         ("their growth", f"{descriptors:+.0f}", f"+{DESCRIPTORS}"),

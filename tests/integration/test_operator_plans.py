@@ -92,7 +92,7 @@ def flushed(desk: Door, work: Callable[[], object]) -> None:
         ("gre_relay_replay", {"since": "2001-01-01", "dry_run": True}, 3_000, 5_000),
         ("gre_relay_replay", {"session": "00000000-0000-0000-0000-000000000000", "dry_run": True}, 10, 10),
         ("gre_relay_reconcile", {}, 8_000, 10_000),
-        ("gre_relay_reconcile", {"dry_run": True, "after": "2001-01-01T00:00:00Z_00000000-0000-0000-0000-000000000000"}, 8_000, 10_000),
+        ("gre_relay_reconcile", {"dry_run": True, "after": "978307200000000_00000000-0000-0000-0000-000000000000"}, 8_000, 10_000),
         ("gre_relay_expire", {"before": "2001-01-01"}, 1_000, 0),
         ("gre_relay_expire", {"before": "2001-01-01", "dry_run": True}, 1_000, 0),
         ("gre_relay_prune", {"keep": "2 days"}, 2_000, 0),

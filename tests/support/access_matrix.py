@@ -217,7 +217,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_relay_release_v1": (lambda s: {"sink": s.sink, "owner": str(uuid.uuid4())}, lambda r, _: r["released"] == 0),
     "gre_relay_stats_v1": (lambda _: {}, lambda r, _: len(r) == 2),
     "gre_relay_report_v1": (lambda _: {"worker": str(uuid.uuid4()), "host": "h", "version": "1"}, lambda r, _: r["schema"] > 0),
-    "gre_relay_listen_v1": (lambda _: {"listener": uuid.uuid4(), "kind": "relay", "awake": Decimal(1)}, lambda r, _: r["listeners"] > 0),
+    "gre_relay_listen_v1": (lambda _: {"listener": uuid.uuid4(), "kind": "relay", "polls_for": Decimal(1)}, lambda r, _: r["listeners"] > 0),
     "gre_relay_unlisten_v1": (lambda _: {"listener": uuid.uuid4()}, lambda r, _: not r),
     "gre_relay_leave_v1": (lambda _: {"worker": str(uuid.uuid4())}, lambda r, _: not r),
     "gre_relay_status": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
