@@ -3439,26 +3439,31 @@ end $$;
 -- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
 COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) IS 'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
 
--- FUNCTION: gre_whoami()
-CREATE FUNCTION public.gre_whoami() RETURNS jsonb
-    LANGUAGE sql STABLE SECURITY DEFINER
+-- FUNCTION: gre_whoami(boolean)
+CREATE FUNCTION public.gre_whoami(p_required boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-  select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
-    'display_name', coalesce(p.display_name, s.display_name),
-    'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
-    'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
-        and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
-      then c.claims ->> 'sub' end,
-    'expires_at', (c.claims ->> 'exp')::numeric)
-  from gre.current_actor() a
-  cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
-  left join public.gre_chat_players p on p.player_id = a.player_id
-  left join public.gre_staff s on s.staff_id = a.staff_id
-$$;
+begin
+  if p_required then
+    perform gre.require_actor();
+  end if;
+  return (
+    select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
+      'display_name', coalesce(p.display_name, s.display_name),
+      'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
+      'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
+          and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
+        then c.claims ->> 'sub' end,
+      'expires_at', (c.claims ->> 'exp')::numeric)
+    from gre.current_actor() a
+    cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
+    left join public.gre_chat_players p on p.player_id = a.player_id
+    left join public.gre_staff s on s.staff_id = a.staff_id);
+end $$;
 
--- COMMENT: FUNCTION gre_whoami()
-COMMENT ON FUNCTION public.gre_whoami() IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds)}.';
+-- COMMENT: FUNCTION gre_whoami(p_required boolean)
+COMMENT ON FUNCTION public.gre_whoami(p_required boolean) IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds)}. p_required: refuses a caller that is nobody.';
 
 -- SEQUENCE: delivery_ord
 CREATE SEQUENCE gre.delivery_ord
@@ -4609,11 +4614,11 @@ REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid,
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO service_role;
 
--- ACL: FUNCTION gre_whoami()
-REVOKE ALL ON FUNCTION public.gre_whoami() FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_whoami() TO anon;
-GRANT ALL ON FUNCTION public.gre_whoami() TO authenticated;
-GRANT ALL ON FUNCTION public.gre_whoami() TO service_role;
+-- ACL: FUNCTION gre_whoami(p_required boolean)
+REVOKE ALL ON FUNCTION public.gre_whoami(p_required boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO anon;
+GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO service_role;
 
 -- ACL: TABLE gre_chat_players
 GRANT ALL ON TABLE public.gre_chat_players TO service_role;
