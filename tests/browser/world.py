@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
+from tests.support.loopback import free_port
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
@@ -215,9 +215,7 @@ class RestartableWorld(World):
 @contextlib.contextmanager
 def restartable_stack(folder: Path) -> Iterator[RestartableWorld]:
     """Run a stack, and a daemon that gives up an event after two attempts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker:
         yield RestartableWorld(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
 

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
+from tests.support.loopback import free_port
 from tests.support.waiting import until, wait_until
 
 RUN = """
@@ -153,12 +153,6 @@ def start(place: Path) -> Iterator[Callable[..., Dev]]:
             run.process.kill()
             run.process.communicate()
     wait_until(lambda: not processes_of(place))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def query(env: dict[str, str], statement: str) -> list[Any]:

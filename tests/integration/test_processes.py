@@ -22,6 +22,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.support.loopback import free_port
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
@@ -301,16 +302,11 @@ def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
 # What it says -----------------------------------------------------------------------------------------------
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
-
-
 class Muffled(Worker):
     """A worker whose stderr takes nothing."""
 
     def __init__(self, stack: StackProcess, stderr: int | IO[bytes], **changes: str) -> None:
-        ports = {"GRE_HTTP_PORT": free_port(), "GRE_ADMIN_PORT": free_port()}
+        ports = {"GRE_HTTP_PORT": str(free_port()), "GRE_ADMIN_PORT": str(free_port())}
         super().__init__(
             stack.env, stack.directory / "muffled.log", GRE_LOG_LEVEL="debug", **ports, **changes
         )
@@ -391,7 +387,7 @@ def test_lines_that_cannot_be_written_are_dropped_and_counted(
 
 
 def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) -> None:
-    ports = {"GRE_HTTP_PORT": free_port(), "GRE_ADMIN_PORT": free_port()}
+    ports = {"GRE_HTTP_PORT": str(free_port()), "GRE_ADMIN_PORT": str(free_port())}
     worker = Worker(stack.env, stack.directory / "closed.log", **ports)
     shell = f'exec "{sys.executable}" -m gre_bridge run <&- >&- 2>&-'
     worker.process = subprocess.Popen(["sh", "-c", shell], env=worker._env)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -13,7 +14,26 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+FIXED_PORTS = range(20_000, 32_000)
+"""Below the ports that Linux gives to outgoing connections (32768 to 60999 by default)."""
+
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def free_port() -> int:
+    """Return a port for a server that is started again at the same address.
+
+    A port that the kernel chooses is one that it may give to an outgoing connection of any process meanwhile.
+    """
+    while True:
+        port = random.choice(FIXED_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 @dataclass(frozen=True)
