@@ -257,7 +257,8 @@ class HttpProtocol(H11Protocol):
         self._refused = True
         self._unset_keepalive_if_required()
         self.transport.write(error_response(status, *_TEXTS.get(status, _TEXTS[400])))
-        with contextlib.suppress(OSError, RuntimeError, NotImplementedError):
-            self.transport.write_eof()
+        if self.transport.can_write_eof():
+            with contextlib.suppress(OSError, RuntimeError):
+                self.transport.write_eof()
         self.flow.resume_reading()
         self._arrival = self.loop.call_later(LINGER, self.transport.abort)
