@@ -21,8 +21,9 @@ from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
 from gre_bridge.api.throttle import AuthThrottle
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import Refused, TransientError
 
 T = TypeVar("T")

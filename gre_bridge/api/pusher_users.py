@@ -17,8 +17,8 @@ import structlog
 from pusher.http import Request  # type: ignore[import-untyped]
 
 from gre_bridge.config.settings import Settings
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.http import Answer, Pool, Transport
-from gre_bridge.db.users import Identity
 from gre_bridge.errors import BridgeError, TransientError
 
 log = structlog.get_logger("gre.pusher")

@@ -7,13 +7,11 @@ functions and tables; the worker's calls are in `db.relay`, the operator's in `d
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from gre_bridge.db.answers import (
     Actor,
-    ActorClaim,
     CatchUp,
     ChangedSession,
     ClosedSession,
@@ -30,116 +28,14 @@ from gre_bridge.db.answers import (
     StaffMember,
     StoredMessage,
 )
-from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError, unreadable
-from gre_bridge.db.relay import classify_error, clocks_differ
+from gre_bridge.db.callers import CallerDatabase, Identity
+from gre_bridge.db.postgrest import Caller, unreadable
 from gre_bridge.db.types import Json
-from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.polling import Listening
 
-_BAD_VALUE = ("22", "23", "54")  # classes of SQLSTATE: data exception, integrity constraint, beyond a limit
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who a caller is, by `gre_whoami`.
-
-    `role`: player, staff, admin, service or none; `expires_at`: unix seconds, None for a token that never
-    expires. `chat_enabled` is false for a player whose chat staff have turned off. `user_id` is that of a user whom
-    a row of the database maps to this person; None where the token itself says who it is.
-    """
-
-    role: str
-    player_id: int | None = None
-    staff_id: str | None = None
-    display_name: str | None = None
-    chat_enabled: bool = True
-    expires_at: float | None = None
-    user_id: str | None = None
-
-    @property
-    def claim(self) -> ActorClaim:
-        """What `gre_hub_presence_v1` asks, to tell whether it still holds."""
-        return {
-            "sub": self.user_id, "role": self.role, "player_id": self.player_id, "staff_id": self.staff_id,
-        }  # fmt: skip
-
-    @property
-    def is_staff(self) -> bool:
-        """Staff or admin."""
-        return self.role in ("staff", "admin")
-
-
-def refusal(error: PostgrestError, what: str) -> BridgeError:
-    """Sort what PostgREST answered to a caller: its own mistake (`Refused`), or ours or the database's."""
-    code = error.code
-    if code.startswith("PT") and len(code) == 5 and code[2:].isdigit():
-        wait = (error.details or "").partition("retry_after=")[2]
-        retry_after = float(wait) if wait.isdigit() else None
-        return Refused(int(code[2:]), error.hint or "refused", error.message, retry_after=retry_after)
-    if error.message == "JWT expired":
-        return Refused(401, "token_expired", "the token has expired")
-    if clocks_differ(error):
-        return TransientError(f"{what}: the token is not valid yet", code=code)
-    if code in ("PGRST300", "PGRST301", "PGRST302", "PGRST303") or (error.status == 401 and code != "42501"):
-        return Refused(401, "token_invalid", "the token is not valid")
-    if code == "42501":
-        if error.status == 401:
-            return Refused(401, "not_authenticated", "a user's token is required")
-        return Refused(403, "forbidden", "this is not allowed")
-    if code == "23505":
-        return Refused(409, "conflict", "this exists already")
-    if code[:2] in _BAD_VALUE and len(code) == 5:
-        return Refused(400, "value_invalid", "a value is not valid")
-    found = classify_error(error, what)
-    return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
-
-
-class Functions(Protocol):
-    """Calls functions of the database for callers."""
-
-    async def rpc(self, function: str, arguments: Json, *, caller: Caller) -> Any:
-        """Return the function's result. Raises PostgrestError or TransientError, as `PostgrestClient.rpc` does."""
-        ...
-
-
-class UserDatabase:
+class UserDatabase(CallerDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
-
-    def __init__(self, rest: PostgrestClient, writes: Functions) -> None:
-        """Read through `rest`, which `aclose` closes; write through `writes`."""
-        self._rest = rest
-        self._writes = writes
-        self.on_request: Callable[[str], None] = lambda _: None
-        self.on_write: Callable[[str], None] = lambda _: None
-        """Called with the session's id after each write that others should hear of."""
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await self._rest.aclose()
-
-    async def _read(self, shape: type[T], function: str, arguments: Json, caller: Caller | None) -> T:
-        return _object(shape, function, await self._call(self._rest.rpc, function, arguments, caller))
-
-    async def _write(self, shape: type[T], function: str, arguments: Json, caller: Caller) -> T:
-        return _object(shape, function, await self._call(self._writes.rpc, function, arguments, caller))
-
-    async def _count(self, function: str, arguments: Json, caller: Caller) -> int:
-        answer = await self._call(self._writes.rpc, function, arguments, caller)
-        if type(answer) is not int:  # a bool is no count
-            raise unreadable(function)
-        return answer
-
-    async def _call(
-        self, rpc: Callable[..., Awaitable[Any]], function: str, arguments: Json, caller: Caller | None
-    ) -> Any:
-        self.on_request(function)
-        given = {name: value for name, value in arguments.items() if value is not None}
-        try:
-            return await rpc(function, given, caller=caller)
-        except PostgrestError as error:
-            raise refusal(error, function) from None
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
         """Return the identity of the caller; raise Refused (401) for a token that the database does not accept.
@@ -428,10 +324,3 @@ class UserDatabase:
             },
             None,
         )
-
-
-def _object(shape: type[T], function: str, answer: Any) -> T:
-    """Return the answer as an object of this `shape`. Raise TransientError for any other answer."""
-    if not isinstance(answer, dict) or not getattr(shape, "__required_keys__", frozenset()) <= answer.keys():
-        raise unreadable(function)
-    return cast("T", answer)

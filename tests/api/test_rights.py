@@ -15,7 +15,7 @@ import pytest
 import websockets
 
 from gre_bridge.api.pusher_users import user_id
-from gre_bridge.db.users import Identity
+from gre_bridge.db.callers import Identity
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 

@@ -26,8 +26,8 @@ from structlog.testing import capture_logs
 
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.session import ClientSession
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.types import NewRow
-from gre_bridge.db.users import Identity
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.metrics import Metrics
 from gre_bridge.polling import Listening

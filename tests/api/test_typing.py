@@ -12,7 +12,7 @@ import pytest
 from gre_bridge.api.pacing import PersonBudgets
 from gre_bridge.api.ws import typing as typing_signals
 from gre_bridge.api.ws.typing import TypingSignals
-from gre_bridge.db.users import Identity
+from gre_bridge.db.callers import Identity
 from tests.api.client import entered
 from tests.api.conftest import Api
 

@@ -24,8 +24,9 @@ from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.pusher_auth import Signer
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.config.settings import Settings
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import PostgrestClient
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.metrics import Metrics
 
 PLAYER, STAFF, NOBODY = Identity("player", player_id=29), Identity("admin", staff_id="s1"), Identity("none")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from gre_bridge.db.callers import refusal
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
 from gre_bridge.db.relay import RelayDatabase, classify_error
 from gre_bridge.db.types import ClaimRequest, Failure, LaneResult
-from gre_bridge.db.users import refusal
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, Refused, TransientError
 from tests.support.loopback import (
     GARBAGE,

@@ -20,8 +20,8 @@ from gre_bridge.api.middleware import JsonResponse
 from gre_bridge.api.pusher_users import PusherUsers, user_id
 from gre_bridge.api.schemas.responses import Error, PusherSignature, PusherUserSignature, errors
 from gre_bridge.config.settings import Settings
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.types import Json
-from gre_bridge.db.users import Identity
 from gre_bridge.errors import Refused
 
 router = APIRouter(tags=["Pusher"], dependencies=AUTHENTICATED)
@@ -108,6 +108,12 @@ async def _form(request: Request) -> tuple[str, str]:
     return (socket_id, channel) if isinstance(socket_id, str) and isinstance(channel, str) else ("", "")
 
 
+def _form_or_json(schema: Json) -> Json:
+    """Describe a body that may be a form or JSON."""
+    content = {kind: {"schema": schema} for kind in ("application/x-www-form-urlencoded", "application/json")}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 @router.post(
     "/api/pusher/auth",
     summary="Sign a subscription",
@@ -117,15 +123,7 @@ async def _form(request: Request) -> tuple[str, str]:
         **errors(413),
         403: {"model": Error, "description": "Not this person's channel, or the player's chat is off"},
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/x-www-form-urlencoded": {"schema": _BODY},
-                "application/json": {"schema": _BODY},
-            },
-        }
-    },
+    openapi_extra=_form_or_json(_BODY),
 )
 async def authorize(
     call: Authenticated, request: Request, form: Annotated[tuple[str, str], Depends(_form)]
@@ -147,15 +145,7 @@ async def authorize(
         **errors(413),
         403: {"model": Error, "description": "No connection, or the player's chat is off"},
     },
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/x-www-form-urlencoded": {"schema": _USER_BODY},
-                "application/json": {"schema": _USER_BODY},
-            },
-        }
-    },
+    openapi_extra=_form_or_json(_USER_BODY),
 )
 async def sign_in(
     call: Authenticated, request: Request, form: Annotated[tuple[str, str], Depends(_form)]

@@ -16,8 +16,9 @@ from gre_bridge.api.ws.frames import Authenticate
 from gre_bridge.api.ws.handshake import identify, is_service_key
 from gre_bridge.api.ws.subscriber import SocketSubscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import Refused, TransientError
 
 VERIFY_INTERVAL = 300.0

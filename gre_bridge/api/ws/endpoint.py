@@ -16,7 +16,8 @@ from gre_bridge.api.server.connections import allot
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.session import ClientSession
 from gre_bridge.config.settings import Settings
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.callers import Identity
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import Refused
 from gre_bridge.metrics import Metrics
 

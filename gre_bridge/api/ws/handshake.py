@@ -12,9 +12,9 @@ from gre_bridge.api.ws.frames import Authenticate
 from gre_bridge.api.ws.transport import CloseConnection
 from gre_bridge.config.keys import read_key
 from gre_bridge.db.answers import Session
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
-from gre_bridge.db.users import Identity
 from gre_bridge.errors import Refused, TransientError
 
 _STAFF = {"staff", "admin"}

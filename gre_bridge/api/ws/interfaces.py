@@ -7,8 +7,8 @@ from enum import IntFlag
 from typing import Protocol
 
 from gre_bridge.db.answers import Message
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.types import Json
-from gre_bridge.db.users import Identity
 from gre_bridge.polling import Wakeups
 
 

@@ -14,7 +14,8 @@ from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.interfaces import ExternalConnections
 from gre_bridge.api.ws.registry import ConnectionRegistry
 from gre_bridge.db.answers import OnlineStaff
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.callers import Identity
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 

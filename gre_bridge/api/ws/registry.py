@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gre_bridge.api.ws.interfaces import Subscriber
-from gre_bridge.db.users import Identity
+from gre_bridge.db.callers import Identity
 from gre_bridge.metrics import Metrics
 
 

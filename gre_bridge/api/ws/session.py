@@ -33,7 +33,8 @@ from gre_bridge.api.ws.presence import HEARTBEAT_EXPIRY
 from gre_bridge.api.ws.subscriber import SocketSubscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
 from gre_bridge.db.answers import Session, StoredMessage
-from gre_bridge.db.users import Identity, UserDatabase
+from gre_bridge.db.callers import Identity
+from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.metrics import Metrics
 

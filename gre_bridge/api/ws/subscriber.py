@@ -18,7 +18,7 @@ from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.interfaces import NO_CHANGE, READ_BY, SessionChange
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
 from gre_bridge.db.answers import CatchUp, HubChanges, Message, SessionNews
-from gre_bridge.db.users import Identity
+from gre_bridge.db.callers import Identity
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 

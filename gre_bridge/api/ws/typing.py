@@ -17,8 +17,8 @@ from gre_bridge.api.pacing import TokenBucket
 from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.interfaces import Realtime, Subscriber
 from gre_bridge.api.ws.registry import ConnectionRegistry
+from gre_bridge.db.callers import Identity
 from gre_bridge.db.types import Json
-from gre_bridge.db.users import Identity
 
 REPEAT_AFTER = 3.0
 """Seconds after which an unchanged indicator is sent again."""
