@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ _numbers = itertools.count()
 # How long it takes to make up an example says something of the machine and nothing of what is tested.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts a command in the background (`make test &`) with SIGINT ignored, and so would be every process here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLAYER = {"role": "authenticated", "app_metadata": {"gre_role": "player", "player_id": 29}}
 STAFF = {"role": "authenticated", "app_metadata": {"gre_role": "staff", "staff_id": "s1"}}
