@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.support.stack import StackProcess
+from tests.support.template import Template
 from tests.support.turns import turn
 
 ROOT = Path(__file__).parent.parent
@@ -139,9 +141,16 @@ def db(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def stack_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackProcess]:
+def template() -> Iterator[Template]:
+    """The process that the workers are forked from."""
+    with tempfile.TemporaryDirectory() as directory, Template(Path(directory)) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def stack_process(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Iterator[StackProcess]:
     """The embedded stack, without a worker, as a process of its own."""
-    with StackProcess(tmp_path_factory.mktemp("stack")) as stack:
+    with StackProcess(tmp_path_factory.mktemp("stack"), template) as stack:
         yield stack
 
 

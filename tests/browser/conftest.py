@@ -23,6 +23,7 @@ from tests.browser.world import (
     restartable_stack,
 )
 from tests.support.programs import missing
+from tests.support.template import Template
 
 MEASUREMENTS: list[str] = []
 """Lines for the end of the test report."""
@@ -62,10 +63,10 @@ def world(project: World) -> World:
 
 @pytest.fixture(scope="module")
 def restartable_world(
-    browser: Browser, tmp_path_factory: pytest.TempPathFactory
+    browser: Browser, tmp_path_factory: pytest.TempPathFactory, template: Template
 ) -> Iterator[RestartableWorld]:
     """A stack whose daemon can be killed and restarted."""
-    with restartable_stack(tmp_path_factory.mktemp("restartable")) as found:
+    with restartable_stack(tmp_path_factory.mktemp("restartable"), template) as found:
         yield found
 
 

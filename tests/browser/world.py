@@ -27,6 +27,7 @@ from psycopg.rows import dict_row
 from gre_bridge.devstack.keys import Keys
 from tests.support.loopback import free_port
 from tests.support.stack import StackProcess, Worker
+from tests.support.template import Template
 from tests.support.waiting import wait_until
 
 FLAGS = [
@@ -213,10 +214,13 @@ class RestartableWorld(World):
 
 
 @contextlib.contextmanager
-def restartable_stack(folder: Path) -> Iterator[RestartableWorld]:
+def restartable_stack(folder: Path, template: Template) -> Iterator[RestartableWorld]:
     """Run a stack, and a daemon that gives up an event after two attempts."""
     port = str(free_port())
-    with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker:
+    with (
+        StackProcess(folder, template) as stack,
+        stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker,
+    ):
         yield RestartableWorld(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
 
 

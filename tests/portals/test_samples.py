@@ -23,6 +23,7 @@ import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
 from tests.support.stack import StackProcess, Worker
+from tests.support.template import Template
 from tests.support.waiting import let_pass
 
 ORDER = ("js", "player: show each message once and in order")
@@ -236,12 +237,14 @@ def _socket_page() -> str:
 
 
 @pytest.fixture(scope="module")
-def sample_stack(tmp_path_factory: pytest.TempPathFactory, guide: Guide) -> Iterator[SampleStack]:
+def sample_stack(
+    tmp_path_factory: pytest.TempPathFactory, guide: Guide, template: Template
+) -> Iterator[SampleStack]:
     folder = tmp_path_factory.mktemp("samples")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    with StackProcess(folder) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
+    with StackProcess(folder, template) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
         auth = AuthProxy(f"http://127.0.0.1:{port}")
         env = {"GRE_DEV_STACK": stack.url, **stack.env, "PUSHER_AUTH_URL": auth.url}
         yield SampleStack(stack, worker, auth, World(env=env, keys=stack.keys), guide, folder)

@@ -22,6 +22,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.dev import seed
 from gre_bridge.devstack.keys import Keys
+from tests.support.template import Forked, Template
 from tests.support.waiting import wait_until
 
 TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
@@ -31,10 +32,19 @@ TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 class Worker:
     """`gre-bridge run`, on free ports: supervisor, relay and API; its log is kept in a file.
 
-    `only` starts one half, in one process (`relay` or `api`): quicker, where a test needs no more.
+    `only` starts one half, in one process (`relay` or `api`): quicker, where a test needs no more. It is a fork of
+    `template`, if there is one, else a command.
     """
 
-    def __init__(self, env: dict[str, str], log: Path, *, only: str | None = None, **changes: str) -> None:
+    def __init__(
+        self,
+        env: dict[str, str],
+        log: Path,
+        *,
+        only: str | None = None,
+        template: Template | None = None,
+        **changes: str,
+    ) -> None:
         self._options = {None: [], "relay": ["--no-api"], "api": ["--no-relay"]}[only]
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PUSHER_", "GRE_", "ONESIGNAL_"))},
@@ -42,18 +52,19 @@ class Worker:
             **changes,
         }  # fmt: skip
         self.log = log
-        self.process: subprocess.Popen[bytes] | None = None
+        self._template = template
+        self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self, *, ready: bool = True, within: float = 60.0) -> Self:
         """Start the process; with `ready`, return when /readyz says so."""
         self._from = self.log.stat().st_size if self.log.exists() else 0
+        arguments = ["run", *self._options]
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gre_bridge", "run", *self._options],
-                env=self._env,
-                stdout=out,
-                stderr=out,
-            )
+            if self._template is not None:
+                self.process = self._template.start(arguments, self._env, out)
+            else:
+                command = [sys.executable, "-m", "gre_bridge", *arguments]
+                self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out)
         if ready:
             wait_until(self._ready, within, what="the worker's /readyz")
         return self
@@ -164,9 +175,10 @@ class Worker:
 
 @dataclass
 class StackProcess:
-    """`gre-bridge dev --no-worker` as a child process."""
+    """`gre-bridge dev --no-worker` as a child process. Its workers are forks of `template`, if there is one."""
 
     directory: Path
+    template: Template | None = None
     env: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     workers: int = 0
@@ -219,7 +231,8 @@ class StackProcess:
     def worker(self, only: str | None = None, **changes: str) -> Worker:
         """A worker for this stack (not started), or `only` its relay or api; `changes` are variables."""
         self.workers += 1
-        return Worker(self.env, self.directory / f"worker-{self.workers}.log", only=only, **changes)
+        log = self.directory / f"worker-{self.workers}.log"
+        return Worker(self.env, log, only=only, template=self.template, **changes)
 
     def fault(self, face: str, rule: Any) -> None:
         """Set a fault, see /__stack/faults."""
