@@ -149,7 +149,7 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         and (at := arrivals[row["id"], sink])
         and at - row["at"] > QUICK
     ]
-    last, which = max(late, default=(0.0, ""))
+    last, which = max([*late, (scene.deaf_until, "wake-ups of Realtime")])
     during = [
         at - row["at"]
         for row in rows
@@ -162,7 +162,7 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
     report.lost = len(missed - dead)
     report.out_of_order = sum(len(seen.out_of_order) for seen in scene.watch.seen.values())
     report.repeats = {sink: len(seen.repeats) for sink, seen in scene.watch.seen.items()}
-    report.recovery = max(0.0, last - scene.healed_at, scene.deaf_until - scene.healed_at)
+    report.recovery = max(0.0, last - scene.healed_at)
     report.others = sorted(during)[int(len(during) * 0.99)] if during else None
     wrong = sum(not _ended_well(case, row) for row in deliveries)
     for bad, problem in (

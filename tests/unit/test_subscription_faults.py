@@ -61,19 +61,32 @@ async def test_a_refused_key_is_named_in_the_detail_without_the_key(server: Phoe
 async def test_attempts_back_off_while_the_server_accepts_and_closes(server: PhoenixServer) -> None:
     server.handshake = "close"
     async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
-        await until(lambda: server.connections >= 6)
+        await until(lambda: server.connections >= 7)
         came = server.connected_at
-        assert came[5] - came[3] >= 0.75, "the 4th pause and later ones last 0.4 s"
+        assert came[6] - came[4] >= 0.75, "the 5th wait and later ones last 0.4 s"
         assert set(it.subscription.reconnections) == {"closed"}
+
+
+async def test_many_attempts_in_a_short_outage_make_no_wait_longer_than_the_outage(
+    server: PhoenixServer,
+) -> None:
+    server.handshake = "close"
+    short = iter([0.0] * 8)
+    async with running(server, backoff=0.05, backoff_max=60.0, jitter=lambda: next(short, 1.0)) as it:
+        await until(lambda: server.connections >= 9)
+        server.handshake = "serve"
+        began = time.monotonic()
+        await until(it.live)
+        assert time.monotonic() - began < 5, "a wait that doubles with each attempt would last 12.8 s"
 
 
 async def test_a_short_connection_does_not_reset_the_backoff(server: PhoenixServer) -> None:
     async with running(server, backoff=0.05, backoff_max=0.4, jitter=lambda: 1.0) as it:
-        for n in range(1, 5):
+        for n in range(1, 6):
             await until(lambda n=n: server.connections == n and it.live())
             closed = time.monotonic()
             await server.close_sockets(1000)
-        await until(lambda: server.connections == 5)
+        await until(lambda: server.connections == 6)
         assert time.monotonic() - closed >= 0.35
 
 
