@@ -68,17 +68,19 @@ SLOW = (
     "integration/test_processes", "api/", "integration/",
 )  # fmt: skip
 """Files by the time they take, longest first: what is long and starts last keeps everybody waiting."""
-QUIET = ("integration/test_realtime_limits", "integration/test_cost")
-"""Files most of whose tests run alone: at the end, when there is little left to wait for."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, and end with those that run alone; within a file nothing changes."""
+    """Begin with the files that take long, and end with those that have tests which run alone: then few wait for them.
+
+    Within a file nothing changes.
+    """
+    alone = {item.path for item in items if item.get_closest_marker("quiet")}
 
     def rank(item: pytest.Item) -> int:
-        name = item.path.relative_to(ROOT / "tests").as_posix()
-        if name.startswith(QUIET):
+        if item.path in alone:
             return len(SLOW) + 1
+        name = item.path.relative_to(ROOT / "tests").as_posix()
         return next((n for n, prefix in enumerate(SLOW) if name.startswith(prefix)), len(SLOW))
 
     items.sort(key=rank)
