@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess
 from tests.support.template import Template
 from tests.support.turns import turn
@@ -98,9 +101,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(scope="session")
-def pg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def pg() -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL; fsync is off."""
-    with EmbeddedPostgres(data_dir=tmp_path_factory.mktemp("postgres"), durable=False) as server:
+    with cluster_directory() as directory, EmbeddedPostgres(data_dir=directory, durable=False) as server:
         server.install_supabase()
         yield server
 
@@ -124,22 +127,33 @@ def migrated_template(pg: EmbeddedPostgres, supabase_template: str) -> str:
     return "template_migrated"
 
 
+@pytest.fixture(scope="session")
+def dropping(pg: EmbeddedPostgres) -> Iterator[Executor]:
+    """Drops databases while the next test runs: each takes a checkpoint."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+@contextlib.contextmanager
+def _database(pg: EmbeddedPostgres, template: str, dropping: Executor) -> Iterator[Database]:
+    name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
+    pg.create_database(name, template)
+    yield Database(pg, name)
+    dropping.submit(pg.drop_database, name)
+
+
 @pytest.fixture
-def supabase_db(pg: EmbeddedPostgres, supabase_template: str) -> Iterator[Database]:
+def supabase_db(pg: EmbeddedPostgres, supabase_template: str, dropping: Executor) -> Iterator[Database]:
     """A fresh database of a new Supabase project, without our migrations."""
-    name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
-    pg.create_database(name, supabase_template)
-    yield Database(pg, name)
-    pg.drop_database(name)
+    with _database(pg, supabase_template, dropping) as database:
+        yield database
 
 
 @pytest.fixture
-def db(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+def db(pg: EmbeddedPostgres, migrated_template: str, dropping: Executor) -> Iterator[Database]:
     """A fresh migrated database."""
-    name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
-    pg.create_database(name, migrated_template)
-    yield Database(pg, name)
-    pg.drop_database(name)
+    with _database(pg, migrated_template, dropping) as database:
+        yield database
 
 
 @pytest.fixture(scope="session")
@@ -152,7 +166,7 @@ def template() -> Iterator[Template]:
 @pytest.fixture(scope="session")
 def stack_process(tmp_path_factory: pytest.TempPathFactory, template: Template) -> Iterator[StackProcess]:
     """The embedded stack, without a worker, as a process of its own."""
-    with StackProcess(tmp_path_factory.mktemp("stack"), template) as stack:
+    with cluster_directory() as data, StackProcess(tmp_path_factory.mktemp("stack"), template, data) as stack:
         yield stack
 
 

@@ -26,6 +26,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
 from tests.support.loopback import free_port
+from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
 from tests.support.waiting import wait_until
@@ -191,8 +192,8 @@ def dev(folder: Path) -> Iterator[World]:
     """Run `gre-bridge dev`."""
     env_file, log = folder / "env", folder / "log"
     command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
-    command += ["--data-dir", str(folder / "data"), "--write-env", str(env_file)]
-    with log.open("wb") as output:
+    with cluster_directory() as data, log.open("wb") as output:
+        command += ["--data-dir", str(data), "--write-env", str(env_file)]
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         try:
             wait_until(lambda: env_file.exists() or process.poll() is not None, 150, what="gre-bridge dev")
@@ -200,7 +201,7 @@ def dev(folder: Path) -> Iterator[World]:
             env = {name: value or "" for name, value in dotenv_values(env_file).items()}
             address = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
             with httpx.Client(base_url=env["SUPABASE_URL"], timeout=30, trust_env=False) as http:
-                yield World(address, env, Keys.of(folder / "data"), http)
+                yield World(address, env, Keys.of(data), http)
         finally:
             process.terminate()
             assert process.wait(60) == 0
@@ -218,7 +219,8 @@ def restartable_stack(folder: Path, template: Template) -> Iterator[RestartableW
     """Run a stack, and a daemon that gives up an event after two attempts."""
     port = str(free_port())
     with (
-        StackProcess(folder, template) as stack,
+        cluster_directory() as data,
+        StackProcess(folder, template, data) as stack,
         stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker,
     ):
         yield RestartableWorld(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)

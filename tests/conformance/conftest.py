@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
+from tests.support.memory import cluster_directory
 
 _SCHEMA = Path(__file__).parent / "postgrest" / "schema.sql"
 
 
 @pytest.fixture(scope="session")
-def rest_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def rest_cluster() -> Iterator[EmbeddedPostgres]:
     """A cluster of its own: the recorded schema creates roles, which are the whole cluster's."""
-    with EmbeddedPostgres(data_dir=tmp_path_factory.mktemp("postgrest"), durable=False) as postgres:
+    with cluster_directory() as directory, EmbeddedPostgres(data_dir=directory, durable=False) as postgres:
         with postgres.connect() as conn:
             conn.execute("create role postgres nologin")
             conn.execute(_SCHEMA.read_bytes())

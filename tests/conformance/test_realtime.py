@@ -27,6 +27,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.realtime.limits import BUCKETS, IDLE, TICK, Limits, RateCounter
 from tests.portals.harness import node_modules
+from tests.support.memory import cluster_directory
 from tests.support.waiting import pause, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -60,8 +61,8 @@ SERVICE = token()
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(data_dir=tmp_path_factory.mktemp("pg"), durable=False) as server:
+def postgres() -> Iterator[EmbeddedPostgres]:
+    with cluster_directory() as directory, EmbeddedPostgres(data_dir=directory, durable=False) as server:
         server.install_supabase()
         with server.connect() as conn:
             conn.execute(TABLES)

@@ -13,6 +13,7 @@ from dotenv import dotenv_values
 
 from gre_bridge.devstack.keys import Keys
 from tests.portals.harness import Guide, World, wait_for
+from tests.support.memory import cluster_directory
 
 GUIDE = Path(__file__).parents[2] / "docs" / "portals.md"
 _BLOCK = re.compile(r"^```(js|python)\n(?://|#) ([^\n]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,8 +36,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("portals")
     env_file, log = folder / "env", folder / "log"
     command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
-    command += ["--data-dir", str(folder / "data"), "--write-env", str(env_file)]
-    with log.open("wb") as output:
+    with cluster_directory() as data, log.open("wb") as output:
+        command += ["--data-dir", str(data), "--write-env", str(env_file)]
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         try:
             wait_for(
@@ -45,7 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             assert process.poll() is None, log.read_text()
             env = {name: value or "" for name, value in dotenv_values(env_file).items()}
             env["PUSHER_AUTH_URL"] = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}/api/pusher/auth"
-            yield World(env=env, keys=Keys.of(folder / "data"))
+            yield World(env=env, keys=Keys.of(data))
         finally:
             process.terminate()
             assert process.wait(60) == 0

@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
+from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
 from tests.support.waiting import let_pass
@@ -244,7 +245,11 @@ def sample_stack(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    with StackProcess(folder, template) as stack, stack.worker(GRE_HTTP_PORT=port) as worker:
+    with (
+        cluster_directory() as data,
+        StackProcess(folder, template, data) as stack,
+        stack.worker(GRE_HTTP_PORT=port) as worker,
+    ):
         auth = AuthProxy(f"http://127.0.0.1:{port}")
         env = {"GRE_DEV_STACK": stack.url, **stack.env, "PUSHER_AUTH_URL": auth.url}
         yield SampleStack(stack, worker, auth, World(env=env, keys=stack.keys), guide, folder)

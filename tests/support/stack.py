@@ -175,18 +175,23 @@ class Worker:
 
 @dataclass
 class StackProcess:
-    """`gre-bridge dev --no-worker` as a child process. Its workers are forks of `template`, if there is one."""
+    """`gre-bridge dev --no-worker` as a child process. Its workers are forks of `template`, if there is one.
+
+    `data` is for its cluster, in `directory` by default.
+    """
 
     directory: Path
     template: Template | None = None
+    data: Path | None = None
     env: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     workers: int = 0
 
     def __enter__(self) -> Self:
         env_file, log = self.directory / "env", self.directory / "stack.log"
+        self.data = self.data or self.directory / "data"
         command = [sys.executable, "-m", "gre_bridge", "dev", "--no-worker", "--port", "0",
-                   "--data-dir", str(self.directory / "data"), "--write-env", str(env_file)]  # fmt: skip
+                   "--data-dir", str(self.data), "--write-env", str(env_file)]  # fmt: skip
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out)
 
@@ -199,7 +204,7 @@ class StackProcess:
         self.env = {k: v for k, v in dotenv_values(env_file).items() if v is not None}
         self.url = self.env["SUPABASE_URL"]
         self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        self.keys = Keys.of(self.directory / "data")
+        self.keys = Keys.of(self.data)
         return self
 
     def __exit__(
