@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from tests.conftest import Database
-from tests.integration.test_outbox_model import SINKS, Outbox, Queue, Row
+from tests.integration.test_outbox_model import SINKS, WORKERS, Key, Outboxes, on
+from tests.support.relay import Row, now
 
 
-class Operated(Outbox):
-    """What the model knows of a delivery that an operator touched: it is in its lane's order, whenever it goes."""
+class Operated(Outboxes):
+    """The outbox in memory has no operators: their calls go to the database, and what they did is put into it here."""
 
     root: Any
 
@@ -34,35 +35,24 @@ class Operated(Outbox):
         self.insert(player, count)
 
     @rule(
-        worker=st.sampled_from(sorted(SINKS)),
+        worker=st.sampled_from(sorted(WORKERS)),
         sends=st.integers(0, 4),
         failing=st.sampled_from([None, "dead", "retry", "retry later"]),
     )
     def work(self, worker: int, sends: int, failing: str | None) -> None:
         """Claim, send some of it, settle."""
         known = len(self.holds)
-        self.claim(worker, 3, 4, False)
+        self.claim(worker, 3, 4, 300.0, False)
         mine = self.holds[known:]
         for hold in mine:
-            hold.sent = min(sends, len(hold.ids))
-            arrived = self.lanes[hold.key].arrived
-            arrived += [name for name in hold.ids[: hold.sent] if name not in arrived]
-        batch = [(hold, self._result(hold, failing, False, False)) for hold in mine]
-        assert self._settle(SINKS[worker], batch)["busy"] == []
-        self._apply(batch)
+            self.send_some(hold, sends)
+        results = [self.result(hold, failing, False, False) for hold in mine]
+        assert not self.both(WORKERS[worker], lambda outbox: outbox.settle(*results)).busy
         self.holds = self.holds[:known]
 
-    def dead(self) -> list[tuple[Queue, Row]]:
+    def dead(self) -> list[tuple[Key, Row]]:
         """Dead letters, in an order that a replay of the test finds again."""
-        return [(queue, row) for queue in self.lanes.values() for row in queue.rows if row.state == "dead"]
-
-    def learn(self) -> None:
-        """(A replay's rows come after their lane's, whatever their seq.)"""
-        super().learn()
-        replayed = {r["id"] for r in self.conn.execute("select id::text from gre_relay_deliveries where data ? 'replayed'")}  # fmt: skip
-        for queue in self.lanes.values():
-            for row in queue.rows:
-                row.seq = None if row.id in replayed else row.seq
+        return [(key, row) for key, queue in self.lanes.items() for row in queue.rows if row.state == "dead"]
 
     @precondition(lambda self: self.dead())
     @rule(data=st.data(), drop=st.booleans())
@@ -71,16 +61,19 @@ class Operated(Outbox):
         some = [letters[n] for n in data.draw(st.sets(st.integers(0, len(letters) - 1), min_size=1))]
         ids = [uuid.UUID(row.id) for _, row in some]
         assert self._one("select gre_relay_retry(%s, %s)", ids, drop) == len(some)
-        for queue, row in some:
+        for key, row in some:
             if drop:
                 row.state = "expired"
                 continue
             row.state, row.attempts = "pending", 0
-            if not queue.ready:
-                queue.ready, queue.held_back = True, False
             # Others of its lane went before it: its own place is no first arrival's any more.
-            if row.id not in queue.arrived:
-                insort(queue.arrived, row.id, key=[r.id for r in queue.rows].index)
+            if row.id not in self.arrived[key]:
+                order = [r.id for r in self.lanes[key].rows]
+                self.arrived[key] = [name for name in self.arrived[key] if name in order]
+                insort(self.arrived[key], row.id, key=order.index)
+        for key in {key for key, _ in some if not drop}:
+            queue = self.lanes[key]
+            queue.ready = min(row.created for row in queue.pending) if queue.ready is None else queue.ready
 
     @rule(sink=st.sampled_from([None, "pusher", "onesignal"]), limit=st.integers(1, 5))
     def replay(self, sink: str | None, limit: int) -> None:
@@ -107,18 +100,19 @@ class Operated(Outbox):
     @rule(sink=st.sampled_from([None, "pusher"]), limit=st.integers(1, 50))
     def expire(self, sink: str | None, limit: int) -> None:
         """What nobody has in hand."""
+        at = self.run(now)
         mine = [
             row
             for key, queue in self.lanes.items()
             for row in queue.pending
-            if (queue.token is None or queue.over) and sink in (None, key[0])
+            if queue.until <= at and sink in (None, key[0])
         ]
         count = 0
         while page := self._one("select gre_relay_expire('2999-01-01', %s, false, %s)", sink, limit):
             count += page
         assert count == len(mine)
         for row in mine:
-            row.state = "expired"
+            row.state, row.error = "expired", "expired by an operator"
 
     @rule(limit=st.integers(1, 50), drained=st.booleans())
     def prune(self, limit: int, drained: bool) -> None:
@@ -126,7 +120,7 @@ class Operated(Outbox):
         such a lane what died is dropped first: the model knows no delivery without a lane.)"""
         for worker in (0, 3) * 3 * drained:
             self.work(worker, 4, None)
-        dropped = [row for queue, row in self.dead() if not queue.ready]
+        dropped = [row for key, row in self.dead() if self.lanes[key].ready is None]
         self._one("select gre_relay_retry(%s, true)", [uuid.UUID(row.id) for row in dropped])
         for row in dropped:
             row.state = "expired"
@@ -135,12 +129,14 @@ class Operated(Outbox):
         self.root.execute("update gre_chat_sessions set updated_at = now() - interval '2 hours'")
         while any(self._one("select gre_relay_prune('1 hour', p_limit => %s)", limit).values()):
             pass
-        for queue in self.lanes.values():
-            queue.rows = [row for row in queue.rows if row.state in ("pending", "dead")]
-        gone = {key for key, queue in self.lanes.items() if not queue.ready}
-        self.holds = [hold for hold in self.holds if hold.key not in gone]
-        for key in gone:
-            del self.lanes[key]
+        for sink in SINKS:
+            memory = self.memory[sink]
+            memory.delete(
+                *(name for name, (state, *_) in memory.deliveries().items() if state in ("done", "expired"))
+            )
+            for key in [key for key, queue in memory.outbox.lanes.items() if queue.ready is None]:
+                del memory.outbox.lanes[key]
+                self.holds = [hold for hold in self.holds if hold.key != (sink, key)]
         self.last = None
 
     @rule()
@@ -150,16 +146,11 @@ class Operated(Outbox):
 
 
 def test_whatever_operators_do_beside_them_the_outbox_keeps_its_promises(db: Database) -> None:
-    with db.connect() as conn, db.connect(autocommit=False) as portal, db.connect("supabase_admin") as root:
-        conn.execute("set statement_timeout = '5s'")
+    with on(db, Operated) as machine, db.connect("supabase_admin") as root:
         root.execute("set session_replication_role = replica")
-
-        class OnThisDatabase(Operated):
-            pass
-
-        OnThisDatabase.conn, OnThisDatabase.portal, OnThisDatabase.root = conn, portal, root
+        machine.root = root
         run_state_machine_as_test(
-            OnThisDatabase,
+            machine,
             settings=settings(
                 max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None,
                 suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""The outbox's rules, each as a test: what OUTBOX calls for and what breaks without it."""
+"""The outbox's rules, as far as they are the database's alone; test_outbox_contract.py has those of claim and settle."""
 
 from __future__ import annotations
 
@@ -111,15 +111,6 @@ def test_capture_is_in_the_messages_own_transaction(db: Database, conn: Conn) ->
 EXCHANGE = "select gre_relay_exchange_v1('pusher', %s, %s, 100, 1)"
 
 
-def test_an_exchange_settles_and_then_claims_what_was_freed(conn: Conn) -> None:
-    send(conn, text="first")
-    first = claim(conn, per_lane=1)
-    assert [d["event"] for lane in first["lanes"] for d in lane["deliveries"]] == ["session"]
-    answer = one(conn, EXCHANGE, Jsonb(all_done(first)), str(uuid.uuid4()))
-    assert answer["settled"] == {"busy": [], "lost": [], "waiting": 1}
-    assert messages(answer["claim"]) == ["first"]
-
-
 def test_an_exchange_whose_settle_fails_claims_nothing(conn: Conn) -> None:
     send(conn)
     wrong = {"lane": "x", "token": "no uuid", "done": ["no uuid"]}
@@ -173,46 +164,6 @@ def test_rule_1_a_claim_never_brings_what_was_settled_a_moment_before(db: Databa
     assert len(set(seen)) == 2008
 
 
-def test_rule_2_settle_frees_exactly_the_lanes_it_names(conn: Conn) -> None:
-    send(conn, 1)
-    send(conn, 2)
-    got = claim(conn)
-    assert len(got["lanes"]) == 2
-    settle(conn, all_done(got)[0])
-    leased = conn.execute("select lane_key from gre_relay_lanes where lease_token is not null").fetchall()
-    assert [r["lane_key"] for r in leased] == [got["lanes"][1]["lane_key"]]
-
-
-def test_rule_2_a_repeated_settle_changes_nothing(conn: Conn) -> None:
-    send(conn, 1, "first")
-    got = claim(conn)
-    results = all_done(got)
-    assert settle(conn, *results) == {"busy": [], "lost": [], "waiting": 0}
-    send(conn, 1, "second")
-    again = claim(conn)
-    before = conn.execute("select * from gre_relay_lanes order by sink, lane_key").fetchall()
-    assert settle(conn, *results)["lost"] == [got["lanes"][0]["lane_key"]]
-    assert conn.execute("select * from gre_relay_lanes order by sink, lane_key").fetchall() == before
-    assert messages(again) == ["second"]
-
-
-def test_progress_is_recorded_while_the_lane_is_kept(conn: Conn) -> None:
-    for text in "abc":
-        send(conn, 1, text)
-    got = claim(conn)
-    lane = got["lanes"][0]
-    ids = [d["id"] for d in lane["deliveries"]]
-    part = {"lane": lane["lane_key"], "token": got["token"], "done": ids[:2], "keep": True}
-    assert settle(conn, part) == {"busy": [], "lost": [], "waiting": 0}
-    assert claim(conn)["lanes"] == []
-    assert (
-        one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher' and state = 'done'") == 2
-    )
-    both = settle(conn, part, {"lane": lane["lane_key"], "token": got["token"], "done": ids[2:3]})
-    assert both == {"busy": [], "lost": [], "waiting": 1}
-    assert messages(claim(conn)) == ["c"]
-
-
 def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database, conn: Conn) -> None:
     send(conn, 1)
     send(conn, 2)
@@ -233,67 +184,6 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
     assert messages(claim(conn)) == ["still typing"]
 
 
-def test_rule_3_extend_and_release_do_not_wait_either(db: Database, conn: Conn) -> None:
-    send(conn, 1)
-    owner = str(uuid.uuid4())
-    got = claim(conn, owner=owner)
-    lane = got["lanes"][0]["lane_key"]
-    conn.execute("set statement_timeout = '5s'")
-    with db.connect(autocommit=False) as portal:
-        send(portal, 1, "open")
-        extended = one(conn, "select gre_relay_extend_v1('pusher', %s, %s)", got["token"], [lane])
-        assert extended == {"extended": [], "busy": [lane]}
-        assert one(conn, RELEASE, owner) == {"released": 0, "busy": 1}
-    assert one(conn, RELEASE, owner) == {"released": 1, "busy": 0}
-
-
-def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(conn: Conn) -> None:
-    send(conn, 1, "a")
-    send(conn, 1, "b")
-    zombie = claim(conn, lease=0.1)
-    ids = [d["id"] for d in zombie["lanes"][0]["deliveries"]]
-    deadline = time.monotonic() + 5
-    heir = claim(conn)
-    while not heir["lanes"] and time.monotonic() < deadline:
-        heir = claim(conn)
-    lane = heir["lanes"][0]["lane_key"]
-    answer = settle(
-        conn,
-        {"lane": lane, "token": zombie["token"], "done": ids[:1],
-         "failed": {"ids": [ids[1]], "state": "dead", "error": "late", "spend": True}},
-    )  # fmt: skip
-    assert answer["lost"] == [lane]
-    states = conn.execute(
-        "select id::text, state, attempts from gre_relay_deliveries where sink = 'pusher' order by ord"
-    ).fetchall()
-    assert [(r["state"], r["attempts"]) for r in states] == [("done", 0), ("pending", 0), ("pending", 0)]
-    assert one(conn, "select lease_token::text from gre_relay_lanes where sink = 'pusher'") == heir["token"]
-
-
-RELEASE = "select gre_relay_release_v1('pusher', %s)"
-
-
-def test_rule_4_the_next_claim_of_the_worker_takes_the_lanes_of_a_claim_whose_answer_was_lost(
-    conn: Conn,
-) -> None:
-    for player in range(1, 6):
-        send(conn, player)
-    owner, other = str(uuid.uuid4()), str(uuid.uuid4())
-    first = claim(conn, owner=owner, lanes=2)
-    lost = claim(conn, owner=owner, held=[first["token"]])
-    assert len(lost["lanes"]) == 3
-    for others in (claim(conn), claim(conn, owner=other), claim(conn, owner=other, held=[lost["token"]])):
-        assert others["lanes"] == [], "no other worker's lease is over"
-        assert others["next_in"] > 20
-    held = claim(conn, owner=owner, held=[lost["token"], first["token"]])
-    assert (held["lanes"], held["recovered_lanes"]) == ([], 0)
-    again = claim(conn, owner=owner, held=[first["token"]])
-    assert {lane["lane_key"] for lane in again["lanes"]} == {lane["lane_key"] for lane in lost["lanes"]}
-    assert (again["recovered_lanes"], again["emptied_lanes"]) == (3, 0)
-    assert settle(conn, *all_done(lost))["lost"] != []
-    assert settle(conn, *all_done(first), *all_done(again)) == {"busy": [], "lost": [], "waiting": 0}
-
-
 def test_a_settle_that_a_crash_took_back_is_made_good_by_the_workers_next_claim(conn: Conn) -> None:
     send(conn, 1)
     owner = str(uuid.uuid4())
@@ -306,58 +196,12 @@ def test_a_settle_that_a_crash_took_back_is_made_good_by_the_workers_next_claim(
     assert settle(conn, *all_done(again))["lost"] == []
 
 
-def test_a_claim_says_that_a_lost_lane_is_due_now_while_a_portal_has_it_locked(
-    db: Database, conn: Conn
-) -> None:
-    send(conn, 1)
-    owner = str(uuid.uuid4())
-    claim(conn, owner=owner)
-    with db.connect(autocommit=False) as portal:
-        send(portal, 1)
-        locked = claim(conn, owner=owner)
-        assert (locked["lanes"], locked["next_in"]) == ([], 0)
-    assert len(claim(conn, owner=owner)["lanes"]) == 1
-
-
-def test_a_worker_that_ends_gives_back_its_lanes_and_no_others(conn: Conn) -> None:
-    for player in range(1, 6):
-        send(conn, player)
-    owner = str(uuid.uuid4())
-    first = claim(conn, owner=owner, lanes=2)
-    second = claim(conn, owner=owner, held=[first["token"]], lanes=1)
-    others = claim(conn, owner=str(uuid.uuid4()))
-    assert [len(got["lanes"]) for got in (first, second, others)] == [2, 1, 2]
-    assert one(conn, RELEASE, owner) == {"released": 3, "busy": 0}
-    assert len(claim(conn)["lanes"]) == 3
-
-
 def test_rule_4_claim_is_one_value_that_no_row_cap_can_cut(conn: Conn) -> None:
     conn.execute(
         "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 1200) g"
     )
     got = claim(conn, lanes=1200, per_lane=1)
     assert len(got["lanes"]) == 1200
-
-
-def test_rule_5_lanes_without_pending_work_go_to_rest_and_do_not_hide_others(conn: Conn) -> None:
-    for player in range(1, 6):
-        send(conn, player, f"from {player}")
-    conn.execute("delete from gre_chat_sessions where player_id <= 3")
-    conn.execute(
-        "delete from gre_relay_deliveries where lane_key not in (select id::text from gre_chat_sessions)"
-    )
-    found: list[str] = []
-    for _ in range(3):
-        got = claim(conn, lanes=3)
-        found += messages(got)
-    assert found == ["from 4", "from 5"]
-    assert (
-        one(
-            conn,
-            "select count(*) from gre_relay_lanes where sink = 'pusher' and ready_at is not null and lease_token is null",
-        )
-        == 0
-    )
 
 
 def test_rule_6_a_repeated_id_counts_no_seq_and_opens_no_session(conn: Conn) -> None:
@@ -449,65 +293,6 @@ def test_rule_9_a_locked_session_times_out_as_a_lock_not_as_a_statement(db: Data
         with pytest.raises(psycopg.errors.LockNotAvailable):
             send(conn, 29, "blocked")
         assert 1.5 < time.monotonic() - began < 5
-
-
-def test_rule_10_times_further_ahead_than_any_lease_or_backoff_count_as_due(conn: Conn) -> None:
-    """As after a database clock that stepped back by an hour."""
-    send(conn, 1, "future ready")
-    send(conn, 2, "future lease")
-    conn.execute(
-        "update gre_relay_lanes l set ready_at = now() + interval '1 hour' from gre_chat_sessions s where s.id::text = lane_key and player_id = 1"
-    )
-    conn.execute(
-        "update gre_relay_lanes l set lease_until = now() + interval '1 hour', lease_token = gen_random_uuid() from gre_chat_sessions s where s.id::text = lane_key and player_id = 2"
-    )
-    assert sorted(messages(claim(conn))) == ["future lease", "future ready"]
-
-
-def test_rule_10_claim_says_when_the_next_lane_is_due_leases_included(conn: Conn) -> None:
-    send(conn, 1)
-    assert claim(conn)["next_in"] is None
-    assert 25 < claim(conn)["next_in"] <= 30
-    send(conn, 2)
-    got = claim(conn)
-    delivery = got["lanes"][0]["deliveries"][0]["id"]
-    settle(conn, {"lane": got["lanes"][0]["lane_key"], "token": got["token"], "retry_in": 5,
-                  "failed": {"ids": [delivery], "state": "retry", "error": "503", "spend": False}})  # fmt: skip
-    assert 4 < claim(conn)["next_in"] <= 5
-
-
-def test_claim_says_zero_when_more_is_due_than_it_took(conn: Conn) -> None:
-    send(conn, 1)
-    send(conn, 2)
-    assert claim(conn, lanes=1)["next_in"] == 0
-
-
-def test_rule_11_a_lane_that_failed_comes_back_from_its_failure_on(conn: Conn) -> None:
-    for text in "abc":
-        send(conn, 1, text)
-    got = claim(conn)
-    lane = got["lanes"][0]
-    ids = [d["id"] for d in lane["deliveries"]]
-    settle(conn, {"lane": lane["lane_key"], "token": got["token"], "done": ids[:2], "retry_in": 0,
-                  "failed": {"ids": [ids[2]], "state": "retry", "error": "400", "spend": True}})  # fmt: skip
-    again = claim(conn)
-    assert messages(again) == ["b", "c"]
-    assert again["lanes"][0]["deliveries"][0]["attempts"] == 1
-
-
-def test_a_dead_delivery_lets_the_next_one_pass_and_keeps_its_error(conn: Conn) -> None:
-    send(conn, 1, "poison")
-    send(conn, 1, "fine")
-    got = claim(conn)
-    lane = got["lanes"][0]
-    ids = [d["id"] for d in lane["deliveries"]]
-    settle(conn, {"lane": lane["lane_key"], "token": got["token"], "done": ids[:1], "retry_in": 0,
-                  "failed": {"ids": [ids[1]], "state": "dead", "error": "413", "spend": True}})  # fmt: skip
-    assert messages(claim(conn)) == ["fine"]
-    row = conn.execute(
-        "select state, attempts, last_error from gre_relay_deliveries where id = %s", [ids[1]]
-    ).fetchone()
-    assert row == {"state": "dead", "attempts": 1, "last_error": "413"}
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
-"""The outbox's SQL against a small model: whatever order workers claim, settle, stall and die in.
+"""The SQL and the outbox in memory side by side: whatever order workers claim, settle, stall and die in, they agree.
 
 Hypothesis interleaves inserts, claims, sends, settles of every kind, repeats, lost answers, expired leases and
-crashes by several workers; after each step the database must be as the model says, and at the end a fresh
-worker must be able to finish: every message done, expired or dead, first arrivals in each lane's order.
+crashes by several workers. Each call goes to both, with equal answers; after each step both are in the same state;
+and at the end a fresh worker must be able to finish: every message done, expired or dead, first arrivals in each
+lane's order.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import inspect
 import uuid
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import psycopg
 from hypothesis import HealthCheck, settings
@@ -23,102 +27,78 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from psycopg.types.json import Jsonb
 
-from tests.conftest import Database
+from gre_bridge.db.types import Claim, Failure, LaneResult
+from tests.conftest import SERVICE, Database
+from tests.support.outboxes import InDatabase, InMemory, Subject, assert_same_claim
+from tests.support.relay import Queue, VirtualLoop, elapse
 
+T = TypeVar("T")
 Conn = psycopg.Connection[dict[str, Any]]
 Key = tuple[str, str]
-SINKS = {0: "pusher", 1: "pusher", 2: "pusher", 3: "onesignal"}
+WORKERS = {0: "pusher", 1: "pusher", 2: "pusher", 3: "onesignal"}
 """Which sink each worker serves."""
+SINKS = sorted(set(WORKERS.values()))
+LEASE = 300.0
 OPEN = ("done", "expired", "dead")
-
-
-@dataclass
-class Row:
-    """A delivery as the model has it."""
-
-    id: str
-    seq: int | None
-    state: str = "pending"
-    attempts: int = 0
-
-
-@dataclass
-class Queue:
-    """A lane as the model has it. `token` is its lease, `over` says that the lease ran out."""
-
-    rows: list[Row] = field(default_factory=list)
-    ready: bool = False
-    held_back: bool = False
-    token: str | None = None
-    owner: str | None = None
-    over: bool = False
-    arrived: list[str] = field(default_factory=list)
-
-    @property
-    def pending(self) -> list[Row]:
-        return [row for row in self.rows if row.state == "pending"]
-
-    def recoverable(self, owner: str, held: set[str]) -> bool:
-        """Whether the lease is this owner's under a token that it does not hold."""
-        return self.token is not None and self.owner == owner and self.token not in held
-
-    def due(self, owner: str, held: set[str]) -> bool:
-        leased = self.token is not None and not self.over and not self.recoverable(owner, held)
-        return self.ready and not self.held_back and not leased
 
 
 @dataclass(eq=False)
 class Hold:
-    """What a worker has in hand of one lane: the claimed ids, and how many of them went out."""
+    """One lane that a worker has in hand: the claimed ids, and how many of them went out."""
 
     worker: int
     key: Key
     token: str
     ids: list[str]
+    left: float = LEASE
+    """Seconds of its lease: only before its end may it send."""
     sent: int = 0
     noted: int = 0
-    alive: bool = True
-    """Whether its lease has not run out: only then may it send."""
 
 
-Batch = list[tuple[Hold, dict[str, Any]]]
-"""What one settle is given: results, and whose they are."""
-
-
-class Outbox(RuleBasedStateMachine):
+class Outboxes(RuleBasedStateMachine):
     """The rules; one database serves all examples."""
 
     conn: Conn
+    worker: Conn
     portal: Conn
+    runner: asyncio.Runner
 
     def __init__(self) -> None:
         super().__init__()
         self.conn.execute(
             "truncate gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications"
         )
-        self.lanes: dict[Key, Queue] = defaultdict(Queue)
+        self.sql = {sink: InDatabase(self.conn, self.worker, self.portal, sink) for sink in SINKS}
+        self.memory = {sink: InMemory(sink) for sink in SINKS}
+        self.arrived: dict[Key, list[str]] = defaultdict(list)
         self.holds: list[Hold] = []
-        self.owners = {worker: str(uuid.uuid4()) for worker in SINKS}
+        self.owners = {worker: str(uuid.uuid4()) for worker in WORKERS}
         self.seen = 0
-        self.last: tuple[str, Batch] | None = None
+        self.last: tuple[str, list[LaneResult]] | None = None
+
+    @property
+    def lanes(self) -> dict[Key, Queue]:
+        """The lanes in memory."""
+        return {(sink, key): q for sink in SINKS for key, q in self.memory[sink].outbox.lanes.items()}
 
     # Portals ------------------------------------------------------------------------------------------------
 
     def learn(self) -> None:
-        """Take new deliveries into the model, in the order in which they were committed."""
+        """Put new deliveries into the memory, in the order in which they were committed."""
         rows = self.conn.execute(
-            "select d.id::text, d.sink, d.lane_key, d.ord, m.seq from gre_relay_deliveries d "
-            "left join gre_chat_messages m on m.id = d.message_id where d.ord > %s order by d.ord",
+            "select id::text, sink, lane_key, ord from gre_relay_deliveries where ord > %s order by ord",
             [self.seen],
         ).fetchall()
-        for row in rows:
-            self.seen = row["ord"]
-            queue = self.lanes[row["sink"], row["lane_key"]]
-            queue.rows.append(Row(row["id"], row["seq"]))
-            if not queue.ready:
-                queue.ready, queue.held_back = True, False
+
+        async def put() -> None:
+            for row in rows:
+                self.seen = row["ord"]
+                self.memory[row["sink"]].outbox.put(row["lane_key"], row["id"])
+            await elapse(0.001)
+
+        self.run(put)
 
     @rule(player=st.integers(1, 3), count=st.integers(1, 4))
     def insert(self, player: int, count: int) -> None:
@@ -149,72 +129,40 @@ class Outbox(RuleBasedStateMachine):
     @rule(player=st.integers(1, 3), data=st.data())
     def delete_messages_that_wait(self, player: int, data: st.DataObject) -> None:
         """Its deliveries go with a message; the lane may be left with nothing to do."""
-        waiting = self.conn.execute(
-            "delete from gre_chat_messages m where player_id = %s and seq %% 2 = %s returning m.id::text",
+        self.conn.execute(
+            "delete from gre_chat_messages m where player_id = %s and seq %% 2 = %s",
             [player, data.draw(st.integers(0, 1))],
-        ).fetchall()
-        if waiting:
-            left = {
-                r["id"] for r in self.conn.execute("select id::text from gre_relay_deliveries").fetchall()
-            }
-            for queue in self.lanes.values():
-                queue.rows = [row for row in queue.rows if row.id in left]
+        )
+        for sink in SINKS:
+            self.memory[sink].delete(
+                *self.memory[sink].deliveries().keys() - self.sql[sink].deliveries().keys()
+            )
 
     # Workers ------------------------------------------------------------------------------------------------
 
     @rule(
-        worker=st.sampled_from(sorted(SINKS)),
+        worker=st.sampled_from(sorted(WORKERS)),
         lanes=st.integers(1, 4),
         rows=st.integers(1, 4),
+        lease=st.sampled_from([60.0, LEASE]),
         lost=st.booleans(),
     )
-    def claim(self, worker: int, lanes: int, rows: int, lost: bool) -> None:
+    def claim(self, worker: int, lanes: int, rows: int, lease: float, lost: bool) -> None:
         """With `lost` the answer does not arrive: the worker's next claim takes these lanes."""
-        sink, token, owner = SINKS[worker], str(uuid.uuid4()), self.owners[worker]
-        held = {hold.token for hold in self.holds if hold.worker == worker}
-        got = self._one(
-            "select gre_relay_claim_v1(%s, %s, %s, %s, 300, %s, %s::uuid[])", sink, token, lanes, rows, owner, list(held)
-        )  # fmt: skip
-        due = {key for key, queue in self.lanes.items() if key[0] == sink and queue.due(owner, held)}
-        recoverable = sum(self.lanes[k].recoverable(owner, held) and not self.lanes[k].over for k in due)
-        assert got["recovered_lanes"] <= recoverable
-        assert len(due) > lanes or got["recovered_lanes"] == recoverable
-        taken = {(sink, lane["lane_key"]): lane["deliveries"] for lane in got["lanes"]}
-        assert set(taken) <= due
-        assert len(taken) + got["emptied_lanes"] == min(lanes, len(due))
-        rested = {key for key in due if not self.lanes[key].pending}
-        assert got["emptied_lanes"] <= len(rested)
-        assert not rested & set(taken)
-        for key in rested:
-            if self._lane(key)["ready_at"] is None:
-                self.lanes[key].ready, self.lanes[key].token, self.lanes[key].over = False, None, False
-        for key, deliveries in taken.items():
-            queue = self.lanes[key]
-            assert [d["id"] for d in deliveries] == [row.id for row in queue.pending[:rows]]
-            assert [d["attempts"] for d in deliveries] == [row.attempts for row in queue.pending[:rows]]
-            queue.token, queue.owner, queue.over = token, owner, False
-            if not lost:
-                self.holds.append(Hold(worker, key, token, [d["id"] for d in deliveries]))
-        others = [q for key, q in self.lanes.items() if key[0] == sink and q.ready and key not in taken]
-        if len(due) >= lanes:
-            assert got["next_in"] == 0
-        elif others:
-            assert got["next_in"] is not None
-        else:
-            assert got["next_in"] is None
+        held = sorted({hold.token for hold in self.holds if hold.worker == worker})
+        got = self.claim_both(
+            WORKERS[worker], owner=self.owners[worker], held=held, lanes=lanes, per_lane=rows, lease=lease
+        )
+        if not lost:
+            self.holds += [
+                Hold(worker, (WORKERS[worker], lane.key), got.token, [d.id for d in lane.deliveries], lease)
+                for lane in got.lanes
+            ]
 
-    @rule(worker=st.sampled_from(sorted(SINKS)))
+    @rule(worker=st.sampled_from(sorted(WORKERS)))
     def stop(self, worker: int) -> None:
         """A worker ends and gives its lanes back; another takes its place."""
-        mine = [
-            queue
-            for key, queue in self.lanes.items()
-            if key[0] == SINKS[worker] and queue.ready and queue.token and queue.owner == self.owners[worker]
-        ]
-        answer = self._one("select gre_relay_release_v1(%s, %s)", SINKS[worker], self.owners[worker])
-        assert answer == {"released": len(mine), "busy": 0}
-        for queue in mine:
-            queue.token, queue.over = None, False
+        assert self.both(WORKERS[worker], lambda outbox: outbox.release(self.owners[worker]))
         self.crash(worker)
 
     @precondition(lambda self: self.holds)
@@ -222,11 +170,13 @@ class Outbox(RuleBasedStateMachine):
     def send(self, data: st.DataObject, count: int) -> None:
         """Deliveries go out, in order, while the worker's lease lasts."""
         hold = self._pick(data)
-        if hold.alive:
-            for name in hold.ids[hold.sent : hold.sent + count]:
-                hold.sent += 1
-                if name not in self.lanes[hold.key].arrived:
-                    self.lanes[hold.key].arrived.append(name)
+        if hold.left > 0:
+            self.send_some(hold, count)
+
+    def send_some(self, hold: Hold, count: int) -> None:
+        names = hold.ids[hold.sent : hold.sent + count]
+        hold.sent += len(names)
+        self.arrived[hold.key] += [name for name in names if name not in self.arrived[hold.key]]
 
     @precondition(lambda self: self.holds)
     @rule(
@@ -234,7 +184,7 @@ class Outbox(RuleBasedStateMachine):
         failing=st.sampled_from([None, "retry", "retry later", "outage", "dead"]),
         expired=st.booleans(),
         keep=st.booleans(),
-        locked=st.booleans(),
+        locked=st.sampled_from([None, "lane", "delivery"]),
         together=st.booleans(),
         forgotten=st.booleans(),
     )
@@ -244,7 +194,7 @@ class Outbox(RuleBasedStateMachine):
         failing: str | None,
         expired: bool,
         keep: bool,
-        locked: bool,
+        locked: str | None,
         together: bool,
         forgotten: bool,
     ) -> None:
@@ -256,70 +206,53 @@ class Outbox(RuleBasedStateMachine):
         sink = first.key[0]
         others = [h for h in self.holds if h is not first and h.key[0] == sink] if together else []
         # One call may bring two results of one lane: an heir's and a zombie's.
-        batch = [(h, self._result(h, failing, expired, keep and h is first)) for h in (first, *others)]
-        freeing = [h for h, result in batch if not result.get("keep")]
+        results = [self.result(h, failing, expired, keep and h is first) for h in (first, *others)]
         if forgotten:
-            with self.conn.transaction(force_rollback=True):
-                self._settle(sink, batch)
-            first.noted = first.sent if keep else first.noted
-            self.holds = [h for h in self.holds if h not in freeing]
-            return
-        if locked:
-            with self.portal.transaction(force_rollback=True):
-                self.portal.execute(
-                    "select from gre_relay_lanes where sink = %s and lane_key = %s for no key update",
-                    first.key,
-                )
-                answer = self._settle(sink, batch)
-            assert set(answer["busy"]) == {h.key[1] for h in freeing if h.key == first.key}
-            self._apply(batch, locked=first.key)
-            self.agree()
-        mine = [h for h in freeing if self.lanes[h.key].token == h.token]
-        answer = self._settle(sink, batch)
-        self._apply(batch)
-        assert answer["busy"] == []
-        assert set(answer["lost"]) == {h.key[1] for h in freeing if h not in mine}
-        assert answer["waiting"] == sum(bool(self.lanes[h.key].pending) for h in mine)
-        self.last = (sink, batch)
-        if keep:
-            first.noted = first.sent
-        self.holds = [h for h in self.holds if h not in freeing]
+            with self.worker.transaction(force_rollback=True):
+                self.run(lambda: self.sql[sink].settle(*results))
+        else:
+            if locked:
+                name = first.key[1] if locked == "lane" else first.ids[0]
+                with self.sql[sink].locked(name), self.memory[sink].locked(name):
+                    self.both(sink, lambda outbox: outbox.settle(*results))
+                    self.agree()
+            assert not self.both(sink, lambda outbox: outbox.settle(*results)).busy
+            self.last = (sink, results)
+        first.noted = first.sent
+        self.holds = [h for h in self.holds if h not in (first, *others) or (keep and h is first)]
 
     @precondition(lambda self: self.last)
     @rule()
     def settle_the_same_again(self) -> None:
         assert self.last is not None
+        sink, results = self.last
         before = self._everything()
-        answer = self._settle(*self.last)
-        assert answer["busy"] == []
-        assert answer["waiting"] == 0
+        answer = self.both(sink, lambda outbox: outbox.settle(*results))
+        assert (answer.busy, answer.waiting) == (frozenset(), 0)
         assert self._everything() == before
 
     @precondition(lambda self: self.holds)
-    @rule(data=st.data())
-    def extend(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), locked=st.booleans())
+    def extend(self, data: st.DataObject, locked: bool) -> None:
         hold = self._pick(data)
         sink, lane = hold.key
-        answer = self._one("select gre_relay_extend_v1(%s, %s, %s, 300)", sink, hold.token, [lane])
-        queue = self.lanes[hold.key]
-        mine = queue.token == hold.token
-        assert answer == {"extended": [lane] if mine else [], "busy": []}
-        if mine:
-            queue.over, hold.alive = False, True
+        with contextlib.ExitStack() as stack:
+            for outboxes in (self.sql, self.memory) if locked else ():
+                stack.enter_context(outboxes[sink].locked(lane))
+            extended, _ = self.both(sink, lambda outbox: outbox.extend(hold.token, lane, lease=LEASE))
+        if extended:
+            hold.left = LEASE
 
-    @precondition(lambda self: any(q.token and not q.over for q in self.lanes.values()))
-    @rule(data=st.data())
-    def a_lease_runs_out(self, data: st.DataObject) -> None:
-        # By number, since the keys are random and a replay must choose the same.
-        leased = [key for key, queue in self.lanes.items() if queue.token and not queue.over]
-        self._run_out(leased[data.draw(st.integers(0, len(leased) - 1))])
+    @rule(seconds=st.sampled_from([60.0, 120.0, LEASE]))
+    def time_passes(self, seconds: float) -> None:
+        """Leases run out and backoffs end."""
+        for sink in SINKS:
+            self.sql[sink].age(seconds)
+            self.memory[sink].age(seconds)
+        for hold in self.holds:
+            hold.left -= seconds
 
-    @precondition(lambda self: any(q.held_back for q in self.lanes.values()))
-    @rule()
-    def backoff_passes(self) -> None:
-        self._backoff_passes()
-
-    @rule(worker=st.sampled_from(sorted(SINKS)))
+    @rule(worker=st.sampled_from(sorted(WORKERS)))
     def crash(self, worker: int) -> None:
         """Its leases stay until they run out."""
         self.holds = [hold for hold in self.holds if hold.worker != worker]
@@ -329,83 +262,92 @@ class Outbox(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
-        """The database is as the model says, and first arrivals are in order."""
-        rows = self.conn.execute(
-            "select id::text, state, attempts, settled_at is not null as settled from gre_relay_deliveries"
-        ).fetchall()
-        model = {row.id: (row.state, row.attempts) for queue in self.lanes.values() for row in queue.rows}
-        assert {row["id"]: (row["state"], row["attempts"]) for row in rows} == model
-        assert all(row["settled"] == (row["state"] in OPEN) for row in rows)
-        lanes = self.conn.execute(
-            "select sink, lane_key, ready_at is not null as ready, ready_at > clock_timestamp() as held_back, "
-            "lease_token::text as token, lease_until <= clock_timestamp() as over from gre_relay_lanes"
-        ).fetchall()
-        assert {(lane["sink"], lane["lane_key"]) for lane in lanes} == set(self.lanes)
-        for lane in lanes:
-            queue = self.lanes[lane["sink"], lane["lane_key"]]
-            assert lane["ready"] == queue.ready
-            assert (lane["held_back"] or False) == queue.held_back
-            assert lane["token"] == queue.token
-            assert (lane["over"] or False) == queue.over
-            assert queue.ready or not queue.pending, "a stuck lane: work, and nobody will ever look"
-            order = [row.id for row in queue.rows]
-            known = [name for name in queue.arrived if name in order]
-            assert known == sorted(known, key=order.index)
-            seqs = [row.seq for row in queue.rows if row.seq is not None]
-            assert seqs == sorted(seqs)
+        """The two have the same deliveries and lanes, no work is stuck, and first arrivals are in order."""
+        for sink in SINKS:
+            assert self.sql[sink].deliveries() == self.memory[sink].deliveries()
+            lanes = self.run(self.memory[sink].lanes)
+            assert self.sql[sink].lanes() == {key: lane.about() for key, lane in lanes.items()}
+        for key, queue in self.lanes.items():
+            assert queue.ready is not None or not queue.pending, "work, and nobody will ever look"
+            assert self.in_order(key)
+        assert self._one(
+            "select count(*) from (select m.seq, lag(m.seq) over (partition by d.sink, d.lane_key order by d.ord) as before "
+            "from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id where d.data is null) o "
+            "where o.seq <= o.before"
+        ) == 0  # fmt: skip
+
+    def in_order(self, key: Key) -> bool:
+        """Whether the first arrivals of a lane, as far as it still has them, came in its order."""
+        order = {row.id: n for n, row in enumerate(self.lanes[key].rows)}
+        known = [order[name] for name in self.arrived[key] if name in order]
+        return known == sorted(known)
 
     def teardown(self) -> None:
         """Every worker dies; one more comes and finishes."""
         self.holds.clear()
-        self._backoff_passes()
-        for key in [key for key, queue in self.lanes.items() if queue.token and not queue.over]:
-            self._run_out(key)
-        for sink in sorted(set(SINKS.values())):
+        self.time_passes(600.0)
+        for sink in SINKS:
             for _ in range(200):
-                got = self._one(
-                    "select gre_relay_claim_v1(%s, %s, 3, 5, 300)", sink, (token := str(uuid.uuid4()))
-                )
-                if not got["lanes"] and not got["emptied_lanes"]:
+                got = self.claim_both(sink, lanes=3, per_lane=5)
+                if not got.lanes and not got.emptied_lanes:
                     break
-                batch: Batch = []
-                for lane in got["lanes"]:
-                    names = [d["id"] for d in lane["deliveries"]]
-                    queue = self.lanes[sink, lane["lane_key"]]
-                    queue.arrived += [name for name in names if name not in queue.arrived]
-                    hold = Hold(0, (sink, lane["lane_key"]), token, names, sent=len(names))
-                    batch.append((hold, self._result(hold, None, False, False)))
-                answer = self._settle(sink, batch)
-                assert (answer["busy"], answer["lost"]) == ([], [])
-            assert got["next_in"] is None, "something waits and cannot be claimed"
-        stuck = self.conn.execute(
-            "select (select count(*) from gre_relay_deliveries where state = 'pending') as pending, "
-            "(select count(*) from gre_relay_lanes where ready_at is not null or lease_token is not null) as lanes"
-        ).fetchone()
-        assert stuck == {"pending": 0, "lanes": 0}
-        for row in self.conn.execute("select id::text, state from gre_relay_deliveries").fetchall():
-            assert row["state"] in OPEN
-        for queue in self.lanes.values():
-            order = [row.id for row in queue.rows]
-            arrived = [name for name in queue.arrived if name in order]
-            assert arrived == sorted(arrived, key=order.index)
+                results = []
+                for lane in got.lanes:
+                    hold = Hold(0, (sink, lane.key), got.token, [d.id for d in lane.deliveries])
+                    self.send_some(hold, len(hold.ids))
+                    results.append(self.result(hold, None, False, False))
+                answer = self.both(sink, lambda outbox, results=results: outbox.settle(*results))
+                assert (answer.busy, answer.lost) == (frozenset(), frozenset())
+            assert got.next_in is None, "something waits and cannot be claimed"
+        assert self._one("select count(*) from gre_relay_deliveries where state = 'pending'") == 0
+        assert self._one(
+            "select count(*) from gre_relay_lanes where ready_at is not null or lease_token is not null"
+        ) == 0  # fmt: skip
+        self.agree()
+        for key, queue in self.lanes.items():
             # What never arrived was given up on purpose.
-            assert {row.id for row in queue.rows if row.id not in arrived} <= {
-                row.id for row in queue.rows if row.state in ("dead", "expired")
-            }
+            assert {row.id for row in queue.rows if row.state not in ("dead", "expired")} <= set(
+                self.arrived[key]
+            )
 
     # Helpers ------------------------------------------------------------------------------------------------
+
+    def run(self, work: Callable[[], Awaitable[T] | T]) -> T:
+        """Call `work` where the virtual clock is, and await what it returns."""
+
+        async def call() -> T:
+            found = work()
+            return cast("T", await found if inspect.isawaitable(found) else found)
+
+        return self.runner.run(call())
+
+    def both(self, sink: str, call: Callable[[Subject], Awaitable[T]]) -> T:
+        """Have both do the same; returns what both answer."""
+        answer = self.run(lambda: call(self.sql[sink]))
+        assert self.run(lambda: call(self.memory[sink])) == answer
+        return answer
+
+    def claim_both(self, sink: str, **options: Any) -> Claim:
+        """Have both claim the same lanes; returns the database's answer."""
+        options = {"owner": str(uuid.uuid4()), "token": str(uuid.uuid4()), **options}
+        got = self.run(lambda: self.sql[sink].claim(**options))
+        self._resolve_ties(sink, [lane.key for lane in got.lanes])
+        assert_same_claim(got, self.run(lambda: self.memory[sink].claim(**options)))
+        return got
+
+    def _resolve_ties(self, sink: str, taken: Sequence[str]) -> None:
+        """Of lanes that became ready in the same moment in memory, let those be first that are in the database."""
+        stored = self.sql[sink].lanes()
+        lanes = self.memory[sink].outbox.lanes
+        first = [*taken, *(key for key in lanes if stored[key].ready_in is None)]
+        for n, key in enumerate(first):
+            if (ready := lanes[key].ready) is not None:
+                lanes[key].ready = ready - (len(first) - n) * 1e-6
 
     def _one(self, query: str, *args: Any) -> Any:
         row = self.conn.execute(query, list(args)).fetchone()
         assert row is not None
         return next(iter(row.values()))
-
-    def _lane(self, key: Key) -> dict[str, Any]:
-        row = self.conn.execute(
-            "select * from gre_relay_lanes where sink = %s and lane_key = %s", key
-        ).fetchone()
-        assert row is not None
-        return row
 
     def _everything(self) -> list[dict[str, Any]]:
         found = []
@@ -416,80 +358,42 @@ class Outbox(RuleBasedStateMachine):
     def _pick(self, data: st.DataObject) -> Hold:
         return self.holds[data.draw(st.integers(0, len(self.holds) - 1))]
 
-    def _settle(self, sink: str, batch: Batch) -> dict[str, Any]:
-        results = Jsonb([result for _, result in batch])
-        found: dict[str, Any] = self._one("select gre_relay_settle_v1(%s, %s)", sink, results)
-        return found
-
-    def _run_out(self, key: Key) -> None:
-        self.conn.execute(
-            "update gre_relay_lanes set lease_until = clock_timestamp() - interval '1 s' where sink = %s and lane_key = %s",
-            key,
-        )
-        self.lanes[key].over = True
-        for hold in self.holds:
-            if hold.key == key and hold.token == self.lanes[key].token:
-                hold.alive = False
-
-    def _backoff_passes(self) -> None:
-        self.conn.execute(
-            "update gre_relay_lanes set ready_at = clock_timestamp() - interval '1 s' where ready_at > clock_timestamp()"
-        )
-        for queue in self.lanes.values():
-            queue.held_back = False
-
-    def _result(self, hold: Hold, failing: str | None, expired: bool, keep: bool) -> dict[str, Any]:
-        """What a worker says: so many went out; the next one expired, or failed."""
-        result: dict[str, Any] = {
-            "lane": hold.key[1],
-            "token": hold.token,
-            "done": hold.ids[hold.noted : hold.sent],
-        }
-        if keep:
-            return {**result, "keep": True}
+    def result(self, hold: Hold, failing: str | None, expired: bool, keep: bool) -> LaneResult:
+        """The result of a lane: some deliveries went out, the next one expired or failed."""
+        result = LaneResult(hold.key[1], hold.token, hold.ids[hold.noted : hold.sent], keep=keep)
         rest = hold.ids[hold.sent :]
-        if expired and rest and hold.alive:
-            result["expired"] = rest[:1]
-            rest = rest[1:]
-        if failing and rest:
-            state = "dead" if failing == "dead" else "retry"
-            result["failed"] = {
-                "ids": rest[:1], "state": state, "error": "400: refused", "spend": failing != "outage",
-            }  # fmt: skip
-            result["retry_in"] = 100 if failing == "retry later" else 0
+        if expired and rest and hold.left > 0 and not keep:
+            result.expired, rest = rest[:1], rest[1:]
+        if failing and rest and not keep:
+            result.failure = Failure(
+                (rest[0],),
+                "dead" if failing == "dead" else "retry",
+                "400: refused",
+                spend=failing != "outage",
+                retry_in=120.0 if failing == "retry later" else 0.0,
+            )
         return result
 
-    def _apply(self, batch: Batch, locked: Key | None = None) -> None:
-        """What a settle means to the model: what went out always counts, the rest is for the lease's owner."""
-        for hold, result in batch:
-            for row in self.lanes[hold.key].pending:
-                for state in ("done", "expired"):
-                    if row.id in result.get(state, ()):
-                        row.state = state
-        for hold, result in batch:
-            queue = self.lanes[hold.key]
-            if queue.token != hold.token or result.get("keep") or hold.key == locked:
-                continue
-            failed = result.get("failed", {"ids": ()})
-            for row in queue.pending:
-                if row.id in failed["ids"]:
-                    row.attempts += failed["spend"]
-                    row.state = "dead" if failed["state"] == "dead" else "pending"
-            queue.token, queue.over = None, False
-            queue.ready = bool(queue.pending)
-            queue.held_back = queue.ready and result.get("retry_in", 0) > 0
+
+@contextlib.contextmanager
+def on(db: Database, machine: type[Outboxes]) -> Iterator[type[Outboxes]]:
+    """The machine on a database of its own."""
+    with (
+        db.connect() as conn,
+        db.as_caller(SERVICE) as worker,
+        db.connect(autocommit=False) as portal,
+        asyncio.Runner(loop_factory=VirtualLoop) as runner,
+    ):
+        for connection in (conn, worker):
+            connection.execute("set statement_timeout = '5s'")
+        names = {"conn": conn, "worker": worker, "portal": portal, "runner": runner}
+        yield type(machine.__name__, (machine,), names)
 
 
 def test_whatever_workers_do_the_outbox_keeps_its_promises(db: Database) -> None:
-    with db.connect() as conn, db.connect(autocommit=False) as portal:
-        conn.execute("set statement_timeout = '5s'")
-
-        class OnThisDatabase(Outbox):
-            pass
-
-        OnThisDatabase.conn, OnThisDatabase.portal = conn, portal
+    with on(db, Outboxes) as machine:
         run_state_machine_as_test(
-            OnThisDatabase,
+            machine,
             settings=settings(
                 max_examples=80,
                 stateful_step_count=40,

@@ -30,6 +30,10 @@ DOWN = TransientError("no connection")
 REFUSED = PermanentError("400", code="400")
 PARTS = {"exchange": ("settle", "claim")}
 """An exchange counts as a settle and a claim, and fails when either would."""
+MAX_LEASE = 300.0
+"""`gre.max_lease()`, in seconds: a lease that ends later is as good as over."""
+MAX_BACKOFF = 600.0
+"""`gre.max_backoff()`, in seconds: a lane that is ready later is due now."""
 
 
 class _Leap(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -87,7 +91,7 @@ async def until(condition: Callable[[], Any], within: float = 60.0) -> None:
 
 
 @dataclass
-class _Row:
+class Row:
     id: str
     ord: int
     created: float
@@ -95,36 +99,52 @@ class _Row:
     state: str = "pending"
     error: str = ""
 
+    def to_delivery(self, at: float) -> Delivery:
+        return Delivery(self.id, self.ord, "message", self.attempts, round(at - self.created, 4))
+
 
 @dataclass
-class _Queue:
-    rows: list[_Row] = field(default_factory=list)
+class Queue:
+    rows: list[Row] = field(default_factory=list)
     ready: float | None = None
     until: float = 0.0
     token: str | None = None
     owner: str | None = None
 
     @property
-    def pending(self) -> list[_Row]:
+    def pending(self) -> list[Row]:
         return [row for row in self.rows if row.state == "pending"]
+
+    def lease(self, token: str, owner: str, seconds: float) -> None:
+        self.token, self.owner, self.until = token, owner, _lease_end(seconds)
+
+    def free(self) -> None:
+        self.token, self.owner, self.until = None, None, 0.0
+
+
+def _lease_end(seconds: float) -> float:
+    return now() + min(max(seconds, 0.1), MAX_LEASE)
 
 
 class Outbox:
     """The outbox of one sink as its SQL functions behave, shared by any number of workers.
 
-    `latency` is how long each call takes, in seconds. `fail` has a function's next calls fail. Lanes in
-    `locked` are held by a portal's open transaction. `calls` has (function, time, arguments).
+    tests/integration/test_outbox_contract.py and test_outbox_model.py hold it to the SQL; only the content of rows,
+    receipts and the limit of an answer's size are the database's alone.
+
+    `latency` is how long each call takes, in seconds. `fail` has a function's next calls fail. Lanes and
+    deliveries in `locked` are held by the open transaction of another. `calls` has (function, time, arguments).
     """
 
     def __init__(self, *, latency: float = 0.001) -> None:
         self.latency = latency
-        self.lanes: dict[str, _Queue] = defaultdict(_Queue)
+        self.lanes: dict[str, Queue] = defaultdict(Queue)
         self.locked: set[str] = set()
         self.calls: list[tuple[str, float, dict[str, Any]]] = []
         self.refuse: Callable[[list[LaneResult]], bool] = lambda _: False
         self._failures: dict[str, list[tuple[BridgeError, bool]]] = defaultdict(list)
         self._ord = itertools.count(1)
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._owners: dict[str, str] = {}
 
     @property
@@ -136,7 +156,7 @@ class Outbox:
         """Commit deliveries."""
         queue = self.lanes[lane]
         for name in ids:
-            self._rows[name] = _Row(name, next(self._ord), now() - age)
+            self._rows[name] = Row(name, next(self._ord), now() - age)
             queue.rows.append(self._rows[name])
         if queue.ready is None:
             queue.ready = now() - age
@@ -167,7 +187,7 @@ class Outbox:
     def times(self, function: str) -> list[float]:
         return [at for name, at, _ in self.calls if name == function or function in PARTS.get(name, ())]
 
-    def rows(self) -> dict[str, _Row]:
+    def rows(self) -> dict[str, Row]:
         return self._rows
 
     def states(self) -> dict[str, str]:
@@ -191,43 +211,41 @@ class Outbox:
         return cast("Claim", await self._call("claim", lambda: self._claim(request), token=request.token))
 
     def _claim(self, request: ClaimRequest) -> Claim:
-        token = request.token
-        self._owners[token] = request.owner
-        free = [
-            (q.ready, key)
+        self._owners[request.token] = request.owner
+        at = now()
+        due = sorted(
+            (q.ready > at, q.ready, key)
             for key, q in self.lanes.items()
             if q.ready is not None
-            and q.ready <= now()
+            and not at < q.ready <= at + MAX_BACKOFF
             and key not in self.locked
             and self._free_for(q, request)
-        ]
+        )
         taken, emptied, recovered = [], 0, 0
-        for _, key in sorted(free)[: request.lanes]:
+        for late, ready, key in due[: request.lanes]:
             queue = self.lanes[key]
-            recovered += queue.until > now()
-            if not queue.pending:
-                queue.ready, queue.token, queue.until, emptied = None, None, 0.0, emptied + 1
-                continue
-            queue.token, queue.until, queue.owner = token, now() + request.lease, request.owner
+            recovered += queue.owner == request.owner and queue.until > at and not late
+            queue.lease(request.token, request.owner, request.lease)
+            queue.ready = min(ready, at)
             rows = queue.pending[: request.per_lane]
-            taken.append(
-                Lane(
-                    key, tuple(Delivery(r.id, r.ord, "message", r.attempts, now() - r.created) for r in rows)
-                )
-            )
-        others = [
-            max(q.ready, now() if self._free_for(q, request) else q.until)
+            if rows:
+                taken.append(Lane(key, tuple(row.to_delivery(at) for row in rows)))
+            else:
+                queue.free()
+                queue.ready, emptied = None, emptied + 1
+        others = (
+            q.ready if q.ready > at else at if self._free_for(q, request) else q.until
             for q in self.lanes.values()
-            if q.ready is not None and q.token != token
-        ]
-        nearest = now() if len(free) >= request.lanes else min(others, default=None)
-        next_in = None if nearest is None else max(0.0, nearest - now())
-        return Claim(token, tuple(taken), next_in, emptied, recovered)
+            if q.ready is not None and q.ready <= at + MAX_BACKOFF and q.token != request.token
+        )
+        nearest = at if len(due) >= request.lanes else min(others, default=None)
+        next_in = None if nearest is None else round(nearest - at, 4)
+        return Claim(request.token, tuple(taken), next_in, emptied, recovered)
 
-    def _free_for(self, queue: _Queue, request: ClaimRequest) -> bool:
+    def _free_for(self, queue: Queue, request: ClaimRequest) -> bool:
         """Whether no lease keeps the lane from this claim."""
-        own = queue.owner == request.owner and queue.token is not None and queue.token not in request.held
-        return queue.until <= now() or own
+        own = queue.owner == request.owner and queue.token not in request.held
+        return own or not now() < queue.until <= now() + MAX_LEASE
 
     async def settle(self, *, sink: str, results: Iterable[LaneResult]) -> Settled:
         batch = list(results)
@@ -253,43 +271,58 @@ class Outbox:
         )
 
     def _settle(self, batch: list[LaneResult]) -> Settled:
-        for result in batch:
-            for name in (*result.done, *result.expired):
-                if self._rows[name].state == "pending":
-                    self._rows[name].state = "done" if name in result.done else "expired"
-        freed = [(r.lane_key, self._free(r)) for r in batch if not r.keep]
+        skipped = set()
+        for state in ("expired", "done"):  # a delivery that is named as both is expired
+            for name in itertools.chain.from_iterable(getattr(result, state) for result in batch):
+                row = self._rows.get(name)
+                if row is None or row.state != "pending":
+                    continue
+                if name in self.locked:
+                    skipped.add(name)
+                else:
+                    row.state = state
+        verdicts = [
+            (result, self._verdict(result, skipped))
+            for result in batch
+            if not result.keep and result.lane_key in self.lanes
+        ]
+        freed = [result for result, verdict in verdicts if verdict == "free"]
+        for result in freed:
+            self._free(result)
         return Settled(
-            frozenset(lane for lane, what in freed if what == "busy"),
-            frozenset(lane for lane, what in freed if what == "lost"),
-            sum(what == "waiting" for _, what in freed),
+            frozenset(result.lane_key for result, verdict in verdicts if verdict == "busy"),
+            frozenset(result.lane_key for result, verdict in verdicts if verdict == "lost"),
+            sum(self.lanes[key].ready is not None for key in {result.lane_key for result in freed}),
         )
 
-    def _free(self, result: LaneResult) -> str:
-        """Free a lane as its settle says; returns busy, lost, waiting (it has more to do) or rest."""
-        queue, failure = self.lanes[result.lane_key], result.failure
-        if result.lane_key in self.locked:
+    def _verdict(self, result: LaneResult, skipped: set[str]) -> str:
+        """Whether a settle may free the lane (free), or its token is another's (lost), or it must wait (busy)."""
+        held = self.lanes[result.lane_key].token == result.token
+        if result.lane_key in self.locked or (held and skipped & {*result.done, *result.expired}):
             return "busy"
-        if queue.token != result.token:
-            return "lost"
+        return "free" if held else "lost"
+
+    def _free(self, result: LaneResult) -> None:
+        queue, failure = self.lanes[result.lane_key], result.failure
         for row in queue.pending:
-            if failure is not None and row.id in failure.deliveries:
+            if failure is not None and row.id in failure.deliveries and row.id not in self.locked:
                 row.attempts += failure.spend
-                row.error = failure.error
+                row.error = failure.error[:500]
                 row.state = "dead" if failure.state == "dead" else row.state
-        queue.token, queue.until, queue.ready = None, 0.0, None
+        queue.free()
+        queue.ready = None
         if queue.pending:
             pause = failure.retry_in if failure else result.retry_in
-            queue.ready = queue.pending[0].created if pause is None else now() + pause
-            return "waiting"
-        return "rest"
+            created = queue.pending[0].created
+            queue.ready = created if pause is None else max(created, now() + min(pause, MAX_BACKOFF))
 
     async def extend(
         self, *, sink: str, token: str, lanes: list[str], lease: float
     ) -> tuple[frozenset[str], frozenset[str]]:
         def apply() -> tuple[frozenset[str], frozenset[str]]:
-            mine = {key for key in lanes if self.lanes[key].token == token}
+            mine = {key for key in lanes if key in self.lanes and self.lanes[key].token == token}
             for key in mine - self.locked:
-                self.lanes[key].until = now() + lease
+                self.lanes[key].until = _lease_end(lease)
             return frozenset(mine - self.locked), frozenset(mine & self.locked)
 
         return cast(
@@ -299,9 +332,9 @@ class Outbox:
 
     async def release(self, *, sink: str, owner: str) -> bool:
         def apply() -> bool:
-            mine = {key for key, q in self.lanes.items() if q.token and q.owner == owner}
+            mine = {key for key, q in self.lanes.items() if q.ready is not None and q.owner == owner}
             for key in mine - self.locked:
-                self.lanes[key].token, self.lanes[key].until = None, 0.0
+                self.lanes[key].free()
             return not mine & self.locked
 
         return cast("bool", await self._call("release", apply, sink=sink, owner=owner))

@@ -25,6 +25,7 @@ from gre_bridge.relay.settler import BATCH, BUSY_PAUSE, LINGER, Settler
 from gre_bridge.sinks.base import SinkRecord
 from tests.support.relay import (
     DOWN,
+    MAX_LEASE,
     REFUSED,
     START,
     Outbox,
@@ -50,13 +51,12 @@ def fill(outbox: Outbox, lanes: int, each: int) -> None:
 def lease_of_another(outbox: Outbox) -> None:
     """A lane that another worker holds for long, so that each claim leaves one that is due."""
     outbox.put("z", "z.0")
-    outbox.lanes["z"].token, outbox.lanes["z"].until = "another", now() + 3000.0
+    outbox.lanes["z"].lease("another's", "another", MAX_LEASE)
 
 
 def take_over(outbox: Outbox, lane: str) -> None:
     """Another worker leases this lane."""
-    queue = outbox.lanes[lane]
-    queue.token, queue.owner, queue.until = "another's", "another", now() + 1000
+    outbox.lanes[lane].lease("another's", "another", MAX_LEASE)
 
 
 def in_order(sink: ScriptedSink) -> bool:
