@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from gre_bridge import __version__
@@ -22,26 +22,6 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # they would double t
 
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
-
-
-class Reasons(Collector):
-    """Why each sink's breaker is not closed: one series for each that is not, so that none outlives its reason."""
-
-    def __init__(self) -> None:
-        """No sink is known yet."""
-        self.by_sink: dict[str, Callable[[], str]] = {}
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The reasons as they are now."""
-        family = GaugeMetricFamily(
-            "gre_breaker_reason",
-            "1 for the reason why a sink's breaker is not closed",
-            labels=["sink", "reason"],
-        )
-        for sink, reason in self.by_sink.items():
-            if said := reason():
-                family.add_metric([sink, said], 1)
-        yield family
 
 
 class DroppedLines(Collector):
@@ -58,7 +38,7 @@ class DroppedLines(Collector):
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry of their own."""
 
     def __init__(self, log_writer: LogWriter | None = None) -> None:
         """`log_writer` is the writer whose dropped lines are counted."""
@@ -116,11 +96,6 @@ class Metrics:
             "gre_commit_to_accepted_seconds", "From the message's commit to the sink's acceptance", ["sink"],
             buckets=_BUCKETS, registry=registry,
         )  # fmt: skip
-        self.breaker = Gauge(
-            "gre_breaker_state", "0 closed, 1 half open, 2 open", ["sink"], registry=registry
-        )
-        self.breaker_reasons = Reasons()
-        registry.register(self.breaker_reasons)
         self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
         self.lost_leases = Counter(
             "gre_leases_lost_total", "Lanes that another worker claimed before they were settled", ["sink"],

@@ -4,6 +4,7 @@
  * A token is stored in this tab's sessionStorage only, is sent in headers and frames only, and is never put into a URL.
  */
 
+import { Emitter } from './emitter'
 import { getItem, parseJson, setItem } from './storage'
 
 export interface Config {
@@ -50,18 +51,20 @@ const RENEW_BEFORE = 60_000
 const WARN_BEFORE = 5 * 60_000
 const MAX_TIMER = 6 * 3600_000
 
-export class Auth {
+/** It emits a change when a sign-in ends, and when a link is refused. */
+export class Auth extends Emitter {
   private grant: Grant | undefined
   private timer: number | undefined
   private renewing: Promise<boolean> | undefined
   private listener: AuthListener | undefined
   /** The token of a link that was opened while another person is signed in; unused until it is accepted. */
   private offeredGrant: Grant | undefined
-  /** Called with the reason when the user must sign in again. */
-  onEnded: (reason: string) => void = () => {}
+  /** Why the sign-in ended, or why a link was refused; empty after a sign-out by the user. */
+  problem = ''
 
   /** `config` is awaited only by requests to Supabase Auth: a stored token works before it arrives. */
   constructor(private readonly config: Promise<Config>) {
+    super()
     const stored = getItem(TOKEN_KEY)
     if (stored) this.grant = parseJson<Grant>(stored)
   }
@@ -121,7 +124,11 @@ export class Auth {
     const error = fragment.get('error_description')
     if (token === null && error === null) return undefined
     history.replaceState(null, '', location.pathname + previousHash)
-    if (token === null) return error ?? undefined
+    if (token === null) {
+      this.problem = error ?? ''
+      this.emitChange()
+      return this.problem
+    }
     const refresh = fragment.get('refresh_token')
     const grant: Grant = refresh ? { token, refresh } : { token }
     const expired = this.expiresAt !== undefined && this.expiresAt <= Date.now()
@@ -167,11 +174,11 @@ export class Auth {
     return this.renewing
   }
 
-  /** Sign out. Drafts and unsent replies stay in storage, for the same person's next sign-in. */
-  signOut(): void {
+  /** Sign out, with a `reason` if the user did not ask for it. Drafts and unsent replies stay in storage, for the same person's next sign-in. */
+  signOut(reason = ''): void {
     if (this.grant?.refresh) void this.request('POST', 'logout?scope=local', {}, this.token).catch(() => {})
-    this.clearGrant()
     setItem(STATUS_KEY, null)
+    this.endSession(reason)
   }
 
   /** Schedule the renewal of the token, or the warning before it expires. */
@@ -192,7 +199,7 @@ export class Auth {
   }
 
   private async requestRenewal(): Promise<boolean> {
-    if (!this.grant) return false // `onEnded` was already called
+    if (!this.grant) return false // already ended
     const { refresh, staffId } = this.grant
     if (!refresh) {
       const expired = this.expiresAt !== undefined && this.expiresAt <= Date.now() + RENEW_BEFORE
@@ -222,6 +229,7 @@ export class Auth {
   /** Sign in: the previous person's listener is called first. */
   private replaceGrant(grant: Grant): void {
     this.clearGrant()
+    this.problem = ''
     this.storeGrant(grant)
   }
 
@@ -241,8 +249,9 @@ export class Auth {
   }
 
   private endSession(reason: string): void {
+    this.problem = reason
     this.clearGrant()
-    this.onEnded(reason)
+    this.emitChange()
   }
 
   private async request<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {

@@ -229,10 +229,7 @@ export class Desk extends Emitter {
 
   private handleAuthenticated(frame: Extract<Frame, { type: 'authenticated' }>): void {
     const { role, staffId } = frame
-    if ((role !== 'staff' && role !== 'admin') || !staffId) {
-      this.auth.signOut()
-      return this.auth.onEnded('This account is not staff.')
-    }
+    if ((role !== 'staff' && role !== 'admin') || !staffId) return this.auth.signOut('This account is not staff.')
     const reconnected = this.me !== undefined
     this.me = { staffId, role }
     this.auth.identify(staffId)

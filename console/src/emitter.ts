@@ -1,6 +1,6 @@
 /** Change notification: the state emits a change, and the components that listen are rendered again. */
 
-import { useEffect, useState } from 'preact/hooks'
+import { useLayoutEffect, useState } from 'preact/hooks'
 
 export class Emitter {
   private readonly listeners = new Set<() => void>()
@@ -18,5 +18,6 @@ export class Emitter {
 /** Render the calling component again after each change that the emitter emits. */
 export function useChanges(emitter: Emitter): void {
   const [, setRevision] = useState(0)
-  useEffect(() => emitter.subscribe(() => setRevision((n) => n + 1)), [emitter])
+  // A layout effect: the effects of a child may change the state.
+  useLayoutEffect(() => emitter.subscribe(() => setRevision((n) => n + 1)), [emitter])
 }

@@ -19,6 +19,6 @@ async function config(): Promise<Config> {
 
 applyTheme()
 const auth = new Auth(config())
-const refused = auth.readAddress()
+auth.readAddress()
 const root = document.getElementById('app')
-if (root) render(<App auth={auth} refused={refused} />, root)
+if (root) render(<App auth={auth} />, root)

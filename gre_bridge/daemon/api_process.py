@@ -70,17 +70,13 @@ class ApiProcess(DaemonProcess):
         self._writes = writes
         self._hub: Hub | None = None
 
-    @property
-    def health(self) -> ProcessHealth:
-        """See DaemonProcess."""
-        return self._health
-
-    def _make_registration(self) -> WorkerRegistration:
+    def _make_registration(self, database: DatabaseStatus) -> WorkerRegistration:
         registration = WorkerRegistration(sinks=frozenset(), listener=self)
-        self._health = ProcessHealth(
+        self.health = ProcessHealth(
             process=self.name,
             settings=self._settings,
             subscription=self._subscription,
+            database=database,
             schema=lambda: registration.problem,
             stopping=self._stop,
             hub=lambda: self._hub,
@@ -118,26 +114,21 @@ class ApiProcess(DaemonProcess):
             timeout=settings.request_timeout,
             connections=32,
         )
-        rest.on_call = self._observe_call
         writes = self._writes.Writes(
             url=settings.supabase_url,
             anon_key=anon_key,
             transport=self._writes.PoolTransport(rest.pool),
-            on_call=self._observe_call,
         )
-        portal = UserDatabase(rest, writes)
-        portal.on_request = self._count_request
-        return portal
+        return UserDatabase(rest, writes, self)
 
     async def _serve(self, portal: UserDatabase | None) -> None:
         """Serve HTTP and WebSockets until cancelled."""
         settings, subscription = self._settings, self._subscription
         authenticator = Authenticator(portal, AuthThrottle(settings.auth_failures))
         listener = self._context.listeners.api
-        assert self._health.database is not None
         assert listener is not None
         health = ApiHealth(
-            process=self._health, database=self._health.database, stopping=self._stop, link=self._link
+            process=self.health, database=self.health.database, stopping=self._stop, link=self._link
         )
         if portal is None:
             app = create_app(
@@ -146,7 +137,6 @@ class ApiProcess(DaemonProcess):
             )  # fmt: skip
             await serve(app, settings=settings, sock=listener)
             return
-        portal.on_write = self._wrote
         pusher_users = PusherUsers.from_settings(settings)
         hub = self._hub = Hub(
             users=portal,
@@ -177,8 +167,8 @@ class ApiProcess(DaemonProcess):
     def on_hint(self, hint: str) -> None:
         """See HintListener. The relay sends none."""
 
-    def _wrote(self, session: str) -> None:
-        """Wake hub and relay after a client's write, if wake-ups are unreliable."""
+    def session_written(self, session: str) -> None:
+        """See WriteObserver. Wake hub and relay after a client's write, if wake-ups are unreliable."""
         if not self._subscription.healthy:
             self.on_wakeup(frozenset((session,)))
             if self._link is not None:

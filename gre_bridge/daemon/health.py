@@ -53,6 +53,7 @@ class ProcessHealth:
         process: ProcessName,
         settings: Settings,
         subscription: Subscription,
+        database: DatabaseStatus,
         schema: Callable[[], str],
         stopping: asyncio.Event,
         dispatchers: Sequence[Dispatcher] = (),
@@ -62,12 +63,11 @@ class ProcessHealth:
         self.process = process
         self._patience = iteration_patience(settings)
         self._subscription = subscription
+        self.database = database
         self._schema = schema
         self._stopping = stopping
         self._dispatchers = dispatchers
         self._hub = hub
-        self.database: DatabaseStatus | None = None
-        """Set once the process has a client of the database."""
 
     def stalled(self) -> str:
         """Return a line about a stalled loop, or an empty string."""
@@ -101,7 +101,7 @@ class ProcessHealth:
     async def state(self, *, ask_database: bool = True) -> Json:
         """Return the whole state, for `/readyz` and the other process."""
         problems = self.problems()
-        if ask_database and self.database is not None and not self._schema():
+        if ask_database and not self._schema():
             problem = await self.database.problem()
             if problem and not any(problem in line for line in problems):
                 problems.append(problem)

@@ -13,6 +13,7 @@ import gc
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -58,6 +59,7 @@ class DaemonProcess(ABC):
     """One process. `run` returns after a graceful stop."""
 
     name: ClassVar[ProcessName]
+    health: ProcessHealth
 
     def __init__(self, context: ProcessContext) -> None:
         """Connect nothing yet. Raises ConfigurationError if the settings leave this process without work."""
@@ -66,21 +68,15 @@ class DaemonProcess(ABC):
         self._reports = context.reports
         self._link = context.link
         self._stop = asyncio.Event()
-        self._opened: RelayDatabase | None = None
         self.metrics = Metrics(LOGS)
-
-    @property
-    @abstractmethod
-    def health(self) -> ProcessHealth:
-        """The health of this process."""
 
     @abstractmethod
     async def _work(self, store: RelayDatabase) -> None:
         """Work until the stop, then finish the work in flight."""
 
     @abstractmethod
-    def _make_registration(self) -> WorkerRegistration:
-        """Create the registration in `gre_relay_workers`."""
+    def _make_registration(self, database: DatabaseStatus) -> WorkerRegistration:
+        """Create the registration in `gre_relay_workers`, and `health`."""
 
     @abstractmethod
     def on_hint(self, hint: str) -> None:
@@ -110,9 +106,10 @@ class DaemonProcess(ABC):
     def _on_realtime_change(self) -> None:
         """Apply a change of the subscription's health."""
 
-    def database_called(self, function: str) -> None:
-        """See StoreObserver."""
-        self._count_request(function)
+    def database_called(self, function: str) -> AbstractContextManager[object]:
+        """See CallObserver."""
+        self.metrics.database_requests.labels(function).inc()
+        return self.metrics.database_time.labels(function).time()
 
     def database_recovered(self) -> None:
         """Count wake-ups as unreliable for a while: the database recovered from an outage."""
@@ -120,11 +117,11 @@ class DaemonProcess(ABC):
 
     async def run(self) -> None:
         """Run until a termination signal."""
-        self._subscription = self._subscribe()
-        self._registration = self._make_registration()
-        async with self._store() as store:
-            self._opened = store
-            self.health.database = status = DatabaseStatus(store, self.metrics)
+        async with self._open_store() as store:
+            self._store = store
+            status = DatabaseStatus(store, self.metrics)
+            self._subscription = self._subscribe()
+            self._registration = self._make_registration(status)
             admin = AdminServer(
                 health=self.health, status=status, metrics=self.metrics, link=self._link, settings=self._settings
             )  # fmt: skip
@@ -153,7 +150,7 @@ class DaemonProcess(ABC):
                 task.cancel()
 
     @contextlib.asynccontextmanager
-    async def _store(self) -> AsyncGenerator[RelayDatabase]:
+    async def _open_store(self) -> AsyncGenerator[RelayDatabase]:
         settings = self._settings
         rest = await PostgrestClient.open(
             url=settings.supabase_url,
@@ -161,7 +158,6 @@ class DaemonProcess(ABC):
             apikey=settings.anon_key,
             timeout=database_timeout(settings),
         )
-        rest.on_call = self._observe_call
         store = RelayDatabase(rest=rest, observer=self)
         try:
             yield store
@@ -198,12 +194,6 @@ class DaemonProcess(ABC):
                     loop.add_signal_handler(signal.SIGHUP, self._stop.set)
         yield
 
-    def _observe_call(self, function: str, seconds: float) -> None:
-        self.metrics.database_time.labels(function).observe(seconds)
-
-    def _count_request(self, function: str) -> None:
-        self.metrics.database_requests.labels(function).inc()
-
     def _subscribe(self) -> Subscription:
         settings = self._settings
         return Subscription(
@@ -216,8 +206,7 @@ class DaemonProcess(ABC):
 
     async def request_wakeup(self) -> None:
         """See SubscriptionListener."""
-        if self._opened is not None:
-            await self._opened.probe()
+        await self._store.probe()
 
     def on_subscription_change(self, state: SubscriptionState) -> None:
         """See SubscriptionListener."""

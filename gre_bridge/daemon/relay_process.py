@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator, Sequence
 
 import structlog
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.process import DaemonProcess, ProcessContext
 from gre_bridge.daemon.registration import WorkerRegistration
 from gre_bridge.db.relay import RelayDatabase
+from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.polling import Poller
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
-from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
 from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger()
@@ -34,6 +38,26 @@ def check(settings: Settings) -> list[SinkBinding]:
     return bindings
 
 
+class BreakerMetrics(Collector):
+    """The state of each sink's breaker, and the reason of each that is not closed, so that no series outlives its reason."""
+
+    def __init__(self, dispatchers: Sequence[Dispatcher]) -> None:
+        """`dispatchers` is filled when relaying begins."""
+        self._dispatchers = dispatchers
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the current states and reasons."""
+        states = GaugeMetricFamily("gre_breaker_state", "0 closed, 1 half open, 2 open", labels=["sink"])
+        text = "1 for the reason why a sink's breaker is not closed"
+        reasons = GaugeMetricFamily("gre_breaker_reason", text, labels=["sink", "reason"])
+        for dispatcher in self._dispatchers:
+            sink, state, reason = dispatcher.sink.name, dispatcher.breaker_state, dispatcher.breaker.reason
+            states.add_metric([sink], list(BreakerState).index(state))
+            if reason and state is not BreakerState.CLOSED:
+                reasons.add_metric([sink, reason], 1)
+        yield from (states, reasons)
+
+
 class RelayProcess(DaemonProcess):
     """Relays the outbox to the sinks."""
 
@@ -45,23 +69,20 @@ class RelayProcess(DaemonProcess):
         self._bindings = check(context.settings)
         self._tracing = Tracing.from_environment()
         self._dispatchers: list[Dispatcher] = []
+        self.metrics.registry.register(BreakerMetrics(self._dispatchers))
         self._poller: Poller | None = None
 
-    @property
-    def health(self) -> ProcessHealth:
-        """See DaemonProcess."""
-        return self._health
-
-    def _make_registration(self) -> WorkerRegistration:
+    def _make_registration(self, database: DatabaseStatus) -> WorkerRegistration:
         registration = WorkerRegistration(
             sinks=frozenset(o.sink.name for o in self._bindings),
             listener=self,
             facts={"player_external_id": self._settings.push_player_external_id},
         )
-        self._health = ProcessHealth(
+        self.health = ProcessHealth(
             process=self.name,
             settings=self._settings,
             subscription=self._subscription,
+            database=database,
             schema=lambda: registration.problem,
             stopping=self._stop,
             dispatchers=self._dispatchers,

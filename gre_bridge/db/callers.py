@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from gre_bridge.db.answers import ActorClaim
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError, unreadable
-from gre_bridge.db.relay import classify_error, clocks_differ
+from gre_bridge.db.relay import CallObserver, classify_error, clocks_differ
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, Refused, TransientError
 
@@ -83,16 +83,21 @@ class Functions(Protocol):
         ...
 
 
+class WriteObserver(CallObserver, Protocol):
+    """Observes the calls, and the writes that others should hear of."""
+
+    def session_written(self, session: str) -> None:
+        """A caller has changed the session with this id."""
+
+
 class CallerDatabase:
     """Typed calls for callers. Every method may raise Refused or TransientError."""
 
-    def __init__(self, rest: PostgrestClient, writes: Functions) -> None:
+    def __init__(self, rest: PostgrestClient, writes: Functions, observer: WriteObserver) -> None:
         """Read through `rest`, which `aclose` closes; write through `writes`."""
         self._rest = rest
         self._writes = writes
-        self.on_request: Callable[[str], None] = lambda _: None
-        self.on_write: Callable[[str], None] = lambda _: None
-        """Called with the session's id after each write that others should hear of."""
+        self._observer = observer
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -113,10 +118,10 @@ class CallerDatabase:
     async def _call(
         self, rpc: Callable[..., Awaitable[Any]], function: str, arguments: Json, caller: Caller | None
     ) -> Any:
-        self.on_request(function)
         given = {name: value for name, value in arguments.items() if value is not None}
         try:
-            return await rpc(function, given, caller=caller)
+            with self._observer.database_called(function):
+                return await rpc(function, given, caller=caller)
         except PostgrestError as error:
             raise refusal(error, function) from None
 

@@ -8,8 +8,7 @@ call is never repeated: a client's time-out does not cancel the statement (measu
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -73,8 +72,6 @@ class PostgrestClient:
         self._gateway = apikey or key
         self.pool = pool
         # A secret key that is no JWT goes in both, as supabase-py sends it: the gateway makes a token of it.
-        self.on_call: Callable[[str, float], None] = lambda _function, _seconds: None
-        """Called after each call, whatever came of it."""
         self._service = {**HEADERS, "apikey": gateway_key(key, apikey), "Authorization": f"Bearer {key}"}
 
     @classmethod
@@ -110,13 +107,10 @@ class PostgrestClient:
         content = encode_arguments(arguments)
         if (url := self._urls.get(function)) is None:
             url = self._urls[function] = URL(self._base + function)
-        began = time.perf_counter()
         try:
             answer = await self.pool.request("POST", url, headers, content, timeout=timeout)
         except TransientError as error:
             raise no_answer(function, error) from None
-        finally:
-            self.on_call(function, time.perf_counter() - began)
         if not 200 <= answer.status < 300:
             raise read_error(answer.status, answer.headers, answer.body)
         if not answer.body:

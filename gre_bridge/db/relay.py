@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
@@ -108,11 +109,16 @@ def classify_error(error: Exception, what: str) -> BridgeError:
     return PermanentError(text, code=code)
 
 
-class StoreObserver(Protocol):
-    """Hears of the store's calls and of outages."""
+class CallObserver(Protocol):
+    """Observes the calls to the database."""
 
-    def database_called(self, function: str) -> None:
-        """A function is about to be called."""
+    def database_called(self, function: str) -> AbstractContextManager[object]:
+        """Return a context that is entered before the call and left after it, whatever its result."""
+        ...
+
+
+class StoreObserver(CallObserver, Protocol):
+    """Observes the store's calls and outages."""
 
     def database_recovered(self) -> None:
         """PostgreSQL answers again after an outage; called at most once in RECOVERY_DEBOUNCE seconds."""
@@ -125,7 +131,7 @@ class RelayDatabase:
         self,
         *,
         rest: PostgrestClient,
-        observer: StoreObserver | None = None,
+        observer: StoreObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Call through `rest`, which `aclose` closes; `clock` is in seconds."""
@@ -141,18 +147,16 @@ class RelayDatabase:
         await self._rest.aclose()
 
     async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
-        if self._observer is not None:
-            self._observer.database_called(function)
         try:
-            answer = await self._rest.rpc(function, arguments)
+            with self._observer.database_called(function):
+                answer = await self._rest.rpc(function, arguments)
         except Exception as error:  # noqa: BLE001 - classified here, once, for all callers
             classified = self._allow_for_reload(function, classify_error(error, function))
             self._outage |= isinstance(classified, TransientError) and classified.code in _OUTAGE_CODES
             raise classified from None
         if self._outage and (now := self._clock()) >= self._recovered_at + RECOVERY_DEBOUNCE:
             self._outage, self._recovered_at = False, now
-            if self._observer is not None:
-                self._observer.database_recovered()
+            self._observer.database_recovered()
         self._unknown_since.pop(function, None)
         try:
             return read(answer)

@@ -79,7 +79,7 @@ class UserDatabase(CallerDatabase):
             },
             caller,
         )
-        self.on_write(answer["message"]["session_id"])
+        self._observer.session_written(answer["message"]["session_id"])
         return answer
 
     async def reply(
@@ -98,7 +98,7 @@ class UserDatabase(CallerDatabase):
             {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
             caller,
         )
-        self.on_write(answer["message"]["session_id"])
+        self._observer.session_written(answer["message"]["session_id"])
         return answer
 
     async def history(
@@ -158,7 +158,7 @@ class UserDatabase(CallerDatabase):
         answer = await self._write(
             ReadMark, "gre_mark_read", {"p_session_id": session_id, "p_up_to_seq": up_to_seq}, caller
         )
-        self.on_write(session_id)
+        self._observer.session_written(session_id)
         return answer
 
     async def set_session_status(
@@ -171,14 +171,14 @@ class UserDatabase(CallerDatabase):
             {"p_session_id": session_id, "p_status": status, "p_staff_id": staff_id},
             caller,
         )
-        self.on_write(session_id)
+        self._observer.session_written(session_id)
         return answer
 
     async def close_session(self, caller: Caller, player_id: int) -> ClosedSession:
         """Close the player's open session: {"session": S | None}."""
         answer = await self._write(ClosedSession, "gre_close_session", {"p_player_id": player_id}, caller)
         if answer["session"] is not None:
-            self.on_write(answer["session"]["id"])
+            self._observer.session_written(answer["session"]["id"])
         return answer
 
     async def enable_player(self, caller: Caller, player_id: int, *, enabled: bool) -> PlayerEnabled:

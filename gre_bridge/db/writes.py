@@ -7,8 +7,6 @@ twice, no redirect is followed, no cookie is kept. Connections, the time limit, 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -48,17 +46,9 @@ class PoolTransport(httpx.AsyncBaseTransport):
 class Writes:
     """Functions that write, called over `/rest/v1/rpc` with the caller's own token."""
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        anon_key: str,
-        transport: httpx.AsyncBaseTransport,
-        on_call: Callable[[str, float], None] = lambda _function, _seconds: None,
-    ) -> None:
-        """`url`: the project's; `on_call` gets the function and its seconds after each call, whatever its result."""
+    def __init__(self, *, url: str, anon_key: str, transport: httpx.AsyncBaseTransport) -> None:
+        """`url`: the project's."""
         self._anon_key = anon_key
-        self._on_call = on_call
         http = httpx.AsyncClient(
             transport=transport,
             headers=HEADERS,
@@ -88,13 +78,10 @@ class Writes:
         call = self._client.rpc(function, arguments)
         # As bytes: httpx encodes text as ASCII, and names are UTF-8.
         call.request.headers.update({name.encode(): value.encode() for name, value in headers.items()})
-        began = time.perf_counter()
         try:
             answer = await call.execute()
         except TransientError as error:
             raise no_answer(function, error) from None
-        finally:
-            self._on_call(function, time.perf_counter() - began)
         return answer.data
 
 

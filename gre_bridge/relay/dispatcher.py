@@ -119,9 +119,6 @@ class Dispatcher:
         """Start of the current turn of the loop, by `time.monotonic`: a machine that slept has not stalled."""
         self.patience = poll_interval + 30.0
         """Seconds that a turn may take: one wait, at most a poll interval, and one claim, which the store bounds."""
-        state = metrics.breaker.labels(sink.name)
-        state.set_function(lambda: list(BreakerState).index(self.breaker_state))
-        metrics.breaker_reasons.by_sink[sink.name] = self._breaker_reason
         self._stopping = False
         self._paused = ""
         self._failures = 0
@@ -131,9 +128,6 @@ class Dispatcher:
     def breaker_state(self) -> BreakerState:
         """The breaker's state now."""
         return self.breaker.state(self._clock())
-
-    def _breaker_reason(self) -> str:
-        return "" if self.breaker_state is BreakerState.CLOSED else self.breaker.reason
 
     def has_claimed(self, message_id: str) -> bool:
         """Return True if this message was one of the last few thousand that were claimed here."""

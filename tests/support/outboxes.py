@@ -12,6 +12,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import psycopg
@@ -193,7 +194,10 @@ class InDatabase(Subject):
         """`owner` owns the tables, `worker` has the claims of a service key, `portal` commits nothing by itself."""
         self._owner, self._portal = owner, portal
         self.sink = sink
-        self.store = RelayDatabase(rest=cast("PostgrestClient", _Functions(worker)))
+        observer: Any = SimpleNamespace(
+            database_called=lambda _: contextlib.nullcontext(), database_recovered=lambda: None
+        )
+        self.store = RelayDatabase(rest=cast("PostgrestClient", _Functions(worker)), observer=observer)
 
     @classmethod
     @contextlib.contextmanager

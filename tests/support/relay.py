@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from gre_bridge.daemon.relay_process import BreakerMetrics
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import Claim, ClaimRequest, Delivery, Lane, LaneResult, Settled
 from gre_bridge.errors import BridgeError, PermanentError, TransientError
@@ -438,6 +439,7 @@ class Relay:
             "poll_interval": 30.0, "fast_poll_interval": 1.0, "clock": now, "wakeups": self, "observer": self,
         }  # fmt: skip
         self.dispatcher = Dispatcher(**{**settings, **options})
+        self.metrics.registry.register(BreakerMetrics([self.dispatcher]))
 
     def mark_unreliable(self) -> None:
         self.doubts.append(now())

@@ -44,7 +44,7 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 def series() -> dict[str, set[str]]:
     """Every series that the daemon can export, with its labels."""
-    found: dict[str, set[str]] = {"gre_log_lines_dropped_total": set()}
+    found: dict[str, set[str]] = {"gre_log_lines_dropped_total": set(), "gre_breaker_state": {"sink"}}
     for metric in vars(Metrics()).values():
         if isinstance(metric, Counter):
             found[f"{metric._name}_total"] = set(metric._labelnames)

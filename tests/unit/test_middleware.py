@@ -24,7 +24,7 @@ from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.pusher_auth import Signer
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.config.settings import Settings
-from gre_bridge.db.callers import Identity
+from gre_bridge.db.callers import Identity, WriteObserver
 from gre_bridge.db.postgrest import PostgrestClient
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.metrics import Metrics
@@ -156,7 +156,7 @@ async def test_without_pusher_nothing_is_signed() -> None:
     rest = await PostgrestClient.open(url="http://127.0.0.1:9", key="key")
     app = create_app(
         health=cast("ServiceHealth", object()),
-        authenticator=Authenticator(UserDatabase(rest, rest), AuthThrottle(60)),
+        authenticator=Authenticator(UserDatabase(rest, rest, cast("WriteObserver", None)), AuthThrottle(60)),
         settings=settings(),
         endpoint=None,
         metrics=Metrics(),

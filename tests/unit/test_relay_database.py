@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -171,15 +171,16 @@ REQUEST = ClaimRequest(
 
 
 class Observed:
-    """What a store tells its observer."""
+    """Records what a store reports to its observer."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.called: list[str] = []
         self.recovered: list[float] = []
         self._clock = clock
 
-    def database_called(self, function: str) -> None:
+    def database_called(self, function: str) -> AbstractContextManager[None]:
         self.called.append(function)
+        return nullcontext()
 
     def database_recovered(self) -> None:
         self.recovered.append(self._clock())
@@ -190,7 +191,7 @@ async def store_at(
     port: int, timeout: float = 10.0, observer: Observed | None = None
 ) -> AsyncIterator[RelayDatabase]:
     rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY, timeout=timeout)
-    store = RelayDatabase(rest=rest, observer=observer)
+    store = RelayDatabase(rest=rest, observer=observer or Observed())
     try:
         yield store
     finally:
@@ -371,7 +372,7 @@ async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it
     now, reply = [0.0], unknown
     async with serving(lambda _: reply) as port:
         rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key=KEY)
-        store = RelayDatabase(rest=rest, clock=lambda: now[0])
+        store = RelayDatabase(rest=rest, observer=Observed(), clock=lambda: now[0])
         try:
             kinds = []
             for now[0] in (0.0, 59.0, 60.0, 61.0):
@@ -421,7 +422,9 @@ async def test_no_connection_is_transient(port: Callable[[], AbstractContextMana
 
 
 async def test_a_name_that_is_not_known_is_transient() -> None:
-    store = RelayDatabase(rest=await PostgrestClient.open(url="http://project.invalid", key=KEY))
+    store = RelayDatabase(
+        rest=await PostgrestClient.open(url="http://project.invalid", key=KEY), observer=Observed()
+    )
     assert (await refused(store)).code == "connection"
     await store.aclose()
 

@@ -6,8 +6,8 @@ import asyncio
 import gzip
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -63,10 +63,33 @@ def writes(database: respx.MockRouter) -> Writes:
     return Writes(url=f"{URL}/", anon_key=ANON, transport=httpx.MockTransport(database.async_handler))
 
 
+class Observed:
+    """Records the calls that have begun and ended, and the sessions that were written."""
+
+    def __init__(self) -> None:
+        self.begun, self.ended, self.written = list[str](), list[str](), list[str]()
+
+    @contextmanager
+    def database_called(self, function: str) -> Iterator[None]:
+        self.begun.append(function)
+        try:
+            yield
+        finally:
+            self.ended.append(function)
+
+    def session_written(self, session: str) -> None:
+        self.written.append(session)
+
+
 @pytest.fixture
-async def portal(writes: Writes) -> AsyncIterator[UserDatabase]:
+def observed() -> Observed:
+    return Observed()
+
+
+@pytest.fixture
+async def portal(writes: Writes, observed: Observed) -> AsyncIterator[UserDatabase]:
     rest = await PostgrestClient.open(url="http://127.0.0.1:9", key=SERVICE, apikey=ANON)
-    portal = UserDatabase(rest, writes)
+    portal = UserDatabase(rest, writes, observed)
     yield portal
     await portal.aclose()
 
@@ -277,21 +300,6 @@ async def test_a_kept_connection_that_ends_does_not_repeat_the_write() -> None:
     assert [request.json()["p"] for request in requests] == [1, 2, 3]
 
 
-async def test_each_call_is_timed_whatever_its_result(database: respx.MockRouter) -> None:
-    timed: list[tuple[str, float]] = []
-    writes = Writes(
-        url=URL, anon_key=ANON, transport=httpx.MockTransport(database.async_handler),
-        on_call=lambda function, seconds: timed.append((function, seconds)),
-    )  # fmt: skip
-    database.post("gre_f").respond(200, json=1)
-    database.post("gre_g").respond(503)
-    await writes.rpc("gre_f", {}, caller=ANNA)
-    with pytest.raises(PostgrestError):
-        await writes.rpc("gre_g", {}, caller=ANNA)
-    assert [function for function, _ in timed] == ["gre_f", "gre_g"]
-    assert all(seconds > 0 for _, seconds in timed)
-
-
 # The portals' writes ----------------------------------------------------------------------------------------
 
 
@@ -332,25 +340,22 @@ REFUSALS: list[tuple[Reply, type[BridgeError], str, int | None]] = [
 @pytest.mark.parametrize("function", WRITES)
 @pytest.mark.parametrize(("reply", "kind", "code", "status"), REFUSALS)
 async def test_a_write_that_fails_says_why_and_wakes_nobody(
-    database: respx.MockRouter, portal: UserDatabase, function: str,
+    database: respx.MockRouter, portal: UserDatabase, observed: Observed, function: str,
     reply: Reply, kind: type[BridgeError], code: str, status: int | None,
 ) -> None:  # fmt: skip
     route = database.post(function).respond(reply.status, headers=dict(reply.headers), content=reply.body)
-    asked, wrote = list[str](), list[str]()
-    portal.on_request, portal.on_write = asked.append, wrote.append
     with pytest.raises(kind) as caught:
         await WRITES[function](portal)
     assert (type(caught.value), caught.value.code) == (kind, code)
     assert getattr(caught.value, "status", None) == status
     assert "hush" not in str(caught.value)
-    assert (route.call_count, asked, wrote) == (1, [function], [])
+    assert (route.call_count, observed.begun, observed.ended) == (1, [function], [function])
+    assert observed.written == []
 
 
 async def test_a_write_that_succeeds_names_its_session(
-    database: respx.MockRouter, portal: UserDatabase
+    database: respx.MockRouter, portal: UserDatabase, observed: Observed
 ) -> None:
-    wrote: list[str] = []
-    portal.on_write = wrote.append
     message = {"message": {"session_id": SESSION}, "duplicate": False}
     database.post("gre_send_message").respond(200, json=message)
     assert await portal.send(ANNA, message="hello") == message
@@ -358,7 +363,8 @@ async def test_a_write_that_succeeds_names_its_session(
     assert await portal.close_session(ANNA, 29) == {"session": None}
     database.post("gre_enable_all_players").respond(200, json=7)
     assert await portal.enable_all_players(ANNA) == 7
-    assert wrote == [SESSION]
+    assert observed.written == [SESSION]
+    assert observed.ended == ["gre_send_message", "gre_close_session", "gre_enable_all_players"]
     assert orjson.loads(database.calls[0].request.content) == {"p_message": "hello"}
 
 

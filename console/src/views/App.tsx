@@ -1,6 +1,6 @@
 /** The page: the sign-in form, or the desk of the signed-in person. */
 
-import { useCallback, useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
+import { useCallback, useEffect, useRef, useState } from 'preact/hooks'
 import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
@@ -16,43 +16,26 @@ import { SignIn } from './SignIn'
 import { SignOutDialog } from './SignOutDialog'
 import { Toast } from './Toast'
 
-export function App({ auth, refused }: { auth: Auth; refused: string | undefined }) {
+export function App({ auth }: { auth: Auth }) {
   const [desk, setDesk] = useState<Desk | undefined>(() => (auth.signedIn ? new Desk(auth) : undefined))
-  const [reason, setReason] = useState(refused ?? '')
-  /** True if the sign-in ended without the user's doing, perhaps while they were typing. */
-  const [ended, setEnded] = useState(false)
-  const enter = useCallback(() => {
-    setReason('')
-    setEnded(false)
-    setDesk(new Desk(auth))
-  }, [auth])
-  // A layout effect: the desk starts in an effect, and may find there that its token has expired.
-  useLayoutEffect(() => {
-    auth.onEnded = (text) => {
-      setReason(text)
-      setEnded(true)
-      setDesk(undefined)
-    }
-  }, [auth])
+  useChanges(auth)
+  const enter = useCallback(() => setDesk(new Desk(auth)), [auth])
   useEffect(() => {
     // A link with a token may be opened in this tab.
     const onHashChange = (event: HashChangeEvent): void => {
       const wasSignedIn = auth.signedIn
       const error = auth.readAddress(wasSignedIn ? new URL(event.oldURL).hash : '')
-      if (error !== undefined) {
-        setReason(error)
-        desk?.showError(error)
-      } else if (!wasSignedIn && auth.signedIn) enter()
+      if (error !== undefined) desk?.showError(error)
+      else if (!wasSignedIn && auth.signedIn) enter()
       else desk?.emitChange()
     }
     addEventListener('hashchange', onHashChange)
     return () => removeEventListener('hashchange', onHashChange)
   }, [auth, desk, enter])
-  if (!desk) return <SignIn auth={auth} reason={reason} focusField={!ended} onSignedIn={enter} />
+  // The desk is closed when the sign-in ends. If that was a problem, the user may be typing: no field takes the focus.
+  if (!desk || desk.scope.closed) return <SignIn auth={auth} focusField={!desk || !auth.problem} onSignedIn={enter} />
   const signOut = (): void => {
     auth.signOut()
-    setReason('')
-    setEnded(false)
     setDesk(undefined)
     navigate('')
   }

@@ -7,13 +7,12 @@ type Form = 'loading' | 'email' | 'token'
 
 interface Props {
   auth: Auth
-  reason: string
   /** False if the sign-in ended without the user's doing: their next keys were meant for another field. */
   focusField: boolean
   onSignedIn: () => void
 }
 
-export function SignIn({ auth, reason, focusField, onSignedIn }: Props) {
+export function SignIn({ auth, focusField, onSignedIn }: Props) {
   const [methods, setMethods] = useState<SignInMethods>()
   const [form, setForm] = useState<Form>('loading')
   const [busy, setBusy] = useState(false)
@@ -39,14 +38,14 @@ export function SignIn({ auth, reason, focusField, onSignedIn }: Props) {
       else if (byLink) await auth.sendSignInLink(field('email'))
       else await auth.signInWithPassword(field('email'), String(data.get('password') ?? ''))
       if (byLink) setConfirmation(`A link is on its way to ${field('email')}. Open it in this browser.`)
-      else if (auth.signedIn) onSignedIn() // else `onEnded` has reported an expired token
+      else if (auth.signedIn) onSignedIn() // else `problem` reports an expired token
     } catch (caught) {
       setError(caught instanceof Error ? caught.message : 'Signing in did not work.')
     }
     setBusy(false)
   }
 
-  const errorText = error || reason
+  const errorText = error || auth.problem
   return (
     <main class="sign-in">
       <form data-testid="sign-in" onSubmit={submit} aria-busy={busy || form === 'loading'}>
