@@ -1,4 +1,4 @@
-"""Limits the number of open HTTP connections, and drops idle ones when there are too many.
+"""Limits the number of open connections, and drops idle ones when there are too many.
 
 A connection costs a file descriptor and some 20 KB even if its peer sends nothing. At the limit, the visitor with the most
 connections loses the one that has waited longest for its peer; a new connection is refused only if all others are busy.
@@ -20,7 +20,7 @@ from gre_bridge.config.settings import Settings
 log = structlog.get_logger("gre.http")
 
 MOST_OF_ONE = 256
-"""Connections of one visitor, trusted proxies apart."""
+"""HTTP connections of one visitor, trusted proxies apart."""
 RESERVED = 160
 """Descriptors for everything else: the pools of connections to Supabase, the log, the listeners."""
 
@@ -72,12 +72,11 @@ def allot(settings: Settings) -> Allotment:
 
 
 class ConnectionLimiter:
-    """Counts the open HTTP connections by visitor."""
+    """Counts open connections by visitor."""
 
-    def __init__(self, *, most: int, trusted: TrustedProxies, most_of_one: int = MOST_OF_ONE) -> None:
-        """`most` in all, `most_of_one` of a visitor that is no trusted proxy."""
+    def __init__(self, *, most: int, trusted: TrustedProxies) -> None:
+        """`most` in all; `trusted` proxies have no limit of their own."""
         self._most = most
-        self._most_of_one = most_of_one
         self._trusted = trusted
         self._open: dict[str, dict[Connection, None]] = {}
         self._waiting: dict[str, dict[Connection, None]] = {}
@@ -88,10 +87,14 @@ class ConnectionLimiter:
         """Return how many are open."""
         return len(self._keys)
 
-    def admit(self, connection: Connection, host: str) -> bool:
+    def count_of(self, host: str) -> int:
+        """Return how many of this visitor are open."""
+        return len(self._open.get(network(host), ()))
+
+    def admit(self, connection: Connection, host: str, most_of_one: int = MOST_OF_ONE) -> bool:
         """Count a new connection, which waits for its peer. Returns False when there is no room for it."""
         key = network(host)
-        if len(self._open.get(key, ())) >= self._most_of_one and host not in self._trusted:
+        if self.count_of(host) >= most_of_one and host not in self._trusted:
             if not self._drop_one_of(key):
                 return False
         elif len(self._keys) >= self._most and not self._drop_one():

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from starlette.websockets import WebSocket
 
-from gre_bridge.api.addresses import network
+from gre_bridge.api.addresses import TrustedProxies
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.middleware import problem
 from gre_bridge.api.origins import Origins
 from gre_bridge.api.pacing import PersonBudgets
-from gre_bridge.api.server.connections import allot
+from gre_bridge.api.server.connections import ConnectionLimiter, allot
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.session import ClientSession
 from gre_bridge.config.settings import Settings
@@ -48,16 +48,15 @@ class WebSocketEndpoint:
         self._origins = Origins(settings.cors_origins)
         self._max_connections = allot(settings).sockets
         self._max_per_person = settings.sockets_per_person
-        self._pending: dict[str, dict[WebSocket, ClientSession]] = {}
-        """Connections that have not authenticated, by visitor, the oldest first."""
-        self._pending_count = 0
+        self._pending = ConnectionLimiter(most=MAX_PENDING, trusted=TrustedProxies(()))
+        """Connections that have not authenticated. A client does so within a moment: the oldest are the least likely to."""
         self._budgets = PersonBudgets()
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one connection until it closes."""
-        visitor = _visitor(websocket)
+        host = websocket.client.host if websocket.client else ""
         try:
-            self._check(websocket, visitor)
+            self._check(websocket, host)
         except Refused as error:
             self._metrics.socket_closes.labels(f"http_{error.status}").inc()
             await websocket.send_denial_response(
@@ -72,44 +71,27 @@ class WebSocketEndpoint:
             authenticator=self._authenticator,
             metrics=self._metrics,
         )
-        self._pending.setdefault(visitor, {})[websocket] = session
-        self._pending_count += 1
+        crowded = len(self._pending) >= MAX_PENDING // 2
+        most_of_one = MAX_PENDING_PER_VISITOR_IN_A_CROWD if crowded else MAX_PENDING_PER_VISITOR
+        self._pending.admit(session, host, most_of_one)
         try:
             await websocket.accept()
             await session.run()
         finally:
-            self.remove_pending(websocket)
+            self.remove_pending(session)
 
-    def _check(self, websocket: WebSocket, visitor: str) -> None:
+    def _check(self, websocket: WebSocket, host: str) -> None:
         """Raise Refused if this connection cannot be admitted."""
         origin = websocket.headers.get("origin")
         if origin and not self._origin_allowed(origin, websocket.headers.get("host", "")):
             self._origins.log_refused(origin)
             raise Refused(403, "origin_refused", "pages of this origin may not connect")
         # A few connections may still present a known token: behind a proxy, one address is many people.
-        pending = len(self._pending.get(visitor, ()))
-        wait = self._authenticator.retry_after(visitor)
-        if wait > 0 and pending >= MAX_PENDING_AFTER_FAILURES:
+        wait = self._authenticator.retry_after(host)
+        if wait > 0 and self._pending.count_of(host) >= MAX_PENDING_AFTER_FAILURES:
             raise Refused(429, "too_many_failures", "too many failed authentications", retry_after=wait)
-        if len(self._hub.registry) + self._pending_count >= self._max_connections:
+        if len(self._hub.registry) + len(self._pending) >= self._max_connections:
             raise Refused(503, "too_many_connections", "this instance is full", retry_after=10)
-        self._make_room(visitor, pending)
-
-    def _make_room(self, visitor: str, pending: int) -> None:
-        """Close the oldest pending connection of the visitor that has most of them, if there are too many.
-
-        A client authenticates within a moment: the oldest are the least likely to.
-        """
-        crowded = self._pending_count >= MAX_PENDING // 2
-        if pending >= (MAX_PENDING_PER_VISITOR_IN_A_CROWD if crowded else MAX_PENDING_PER_VISITOR):
-            self._drop_oldest(visitor)
-        elif self._pending_count >= MAX_PENDING:
-            self._drop_oldest(max(self._pending, key=lambda key: len(self._pending[key])))
-
-    def _drop_oldest(self, visitor: str) -> None:
-        websocket, session = next(iter(self._pending[visitor].items()))
-        self.remove_pending(websocket)
-        session.make_room()
 
     def _origin_allowed(self, origin: str, host: str) -> bool:
         return self._origins.allows(origin) or self._origins.is_same_host(origin, host)
@@ -122,15 +104,6 @@ class WebSocketEndpoint:
         """Count one frame of this person; return the seconds to wait if it exceeds the budget, else 0."""
         return self._budgets.spend((identity.player_id, identity.staff_id))
 
-    def remove_pending(self, websocket: WebSocket) -> None:
+    def remove_pending(self, session: ClientSession) -> None:
         """Note that a connection has authenticated or ended."""
-        visitor = _visitor(websocket)
-        pending = self._pending.get(visitor, {})
-        if pending.pop(websocket, None) is not None:
-            self._pending_count -= 1
-            if not pending:
-                del self._pending[visitor]
-
-
-def _visitor(websocket: WebSocket) -> str:
-    return network(websocket.client.host if websocket.client else "")
+        self._pending.release(session)

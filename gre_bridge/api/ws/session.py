@@ -54,7 +54,7 @@ class Endpoint(Protocol):
     def admits(self, identity: Identity) -> bool:
         """Return True if this person may have one more connection."""
 
-    def remove_pending(self, websocket: WebSocket) -> None:
+    def remove_pending(self, session: ClientSession) -> None:
         """Note that this connection has authenticated."""
 
     def spend(self, identity: Identity) -> float:
@@ -75,7 +75,6 @@ class ClientSession:
         metrics: Metrics,
     ) -> None:
         """Nothing is read before `run`."""
-        self._websocket = websocket
         self._endpoint = endpoint
         self._hub = hub
         self._users = users
@@ -121,8 +120,8 @@ class ClientSession:
             code = str(transport.closing.code) if transport.closing else "client"
             self._metrics.socket_closes.labels(code).inc()
 
-    def make_room(self) -> None:
-        """Close in favour of a newer connection: this one has not authenticated, and too many wait."""
+    def drop(self) -> None:
+        """See Connection: this one has not authenticated, and too many wait."""
         self._transport.end(
             CloseConnection(4429, "too many connections wait for authentication", "too_many_connections")
         )
@@ -160,7 +159,7 @@ class ClientSession:
         await self._credentials.authenticate(request)
         if not self._endpoint.admits(self.identity):
             raise CloseConnection(4429, "too many connections of this person", "too_many_connections")
-        self._endpoint.remove_pending(self._websocket)
+        self._endpoint.remove_pending(self)
         hub.add(subscriber)
         await hub.wait_ready()
         found = await self._users.catch_up(self._credentials.caller, request.since)
