@@ -106,6 +106,14 @@ class CallerDatabase:
     async def _read(self, shape: type[T], function: str, arguments: Json, caller: Caller | None) -> T:
         return _object(shape, function, await self._call(self._rest.rpc, function, arguments, caller))
 
+    async def _read_list(
+        self, shape: type[T], function: str, arguments: Json, caller: Caller | None
+    ) -> list[T]:
+        answer = await self._call(self._rest.rpc, function, arguments, caller)
+        if not isinstance(answer, list):
+            raise unreadable(function)
+        return [_object(shape, function, item) for item in answer]
+
     async def _write(self, shape: type[T], function: str, arguments: Json, caller: Caller) -> T:
         return _object(shape, function, await self._call(self._writes.rpc, function, arguments, caller))
 

@@ -219,8 +219,7 @@ class UserDatabase(CallerDatabase):
 
     async def staff(self, caller: Caller) -> list[StaffMember]:
         """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
-        found: list[StaffMember] = await self._call(self._rest.rpc, "gre_list_staff", {}, caller)
-        return found
+        return await self._read_list(StaffMember, "gre_list_staff", {}, caller)
 
     async def player(self, caller: Caller, player_id: int) -> PlayerState:
         """Read what is known of a player: {"player_id", "display_name", "enabled"}."""

@@ -1,12 +1,22 @@
-"""The typed dictionaries of `gre_bridge.db.answers` are the shapes that the API documents."""
+"""The typed dictionaries of `gre_bridge.db.answers` are the shapes that the API documents; other answers are refused."""
 
 from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from gre_bridge.api.schemas import responses
 from gre_bridge.db import answers
+from gre_bridge.db.postgrest import Caller, PostgrestClient
+from gre_bridge.db.users import UserDatabase
+from gre_bridge.errors import TransientError
+from tests.support.loopback import json_reply, serving
+
+MEMBER = {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "online"}
 
 
 @pytest.mark.parametrize(
@@ -20,3 +30,26 @@ from gre_bridge.db import answers
 def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) -> None:
     documented = {field.alias or name for name, field in model.model_fields.items()}
     assert set(shape.__annotations__) | set(getattr(shape, "__required_keys__", ())) == documented
+
+
+async def list_staff(answer: Any) -> list[answers.StaffMember]:
+    async with serving(lambda _: json_reply(answer)) as port:
+        rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}", key="sb_secret_service")
+        observer: Any = SimpleNamespace(database_called=lambda _: nullcontext())
+        users = UserDatabase(rest, rest, observer)
+        try:
+            return await users.staff(Caller("aaa.bbb.ccc"))
+        finally:
+            await users.aclose()
+
+
+async def test_a_list_of_its_shape_is_returned() -> None:
+    assert await list_staff([]) == []
+    assert await list_staff([MEMBER]) == [MEMBER]
+
+
+@pytest.mark.parametrize("answer", [None, {}, "x", [None], [MEMBER, {"staff_id": "s2"}]])
+async def test_a_list_without_its_shape_is_a_transient_error(answer: Any) -> None:
+    with pytest.raises(TransientError) as caught:
+        await list_staff(answer)
+    assert caught.value.code == "unreadable"
