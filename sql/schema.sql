@@ -3056,7 +3056,7 @@ begin
 end $_$;
 
 -- COMMENT: FUNCTION gre_relay_settle_v1(p_sink text, p_results jsonb)
-COMMENT ON FUNCTION public.gre_relay_settle_v1(p_sink text, p_results jsonb) IS 'Records results of claimed deliveries and frees exactly the named lanes, each with its own token. p_results: [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry" | "dead", "error", "spend"}, "retry_in": seconds, "receipts": [pushes], "keep": true to record and keep the lane}]. Never waits for a lane: a locked one is returned in "busy". "done" counts always, the rest only while the token matches. A repeat changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with pending work}.';
+COMMENT ON FUNCTION public.gre_relay_settle_v1(p_sink text, p_results jsonb) IS 'Records results of claimed deliveries and frees exactly the named lanes, each with its own token. p_results: [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry" | "dead", "error", "spend"}, "retry_in": seconds, "receipts": [pushes], "keep": true to record and keep the lane}]. Never waits for a lane: a locked one is returned in "busy". "done" and "expired" count always, the rest only while the token matches. A repeat changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with pending work}.';
 
 -- FUNCTION: gre_relay_stats_v1()
 CREATE FUNCTION public.gre_relay_stats_v1() RETURNS jsonb

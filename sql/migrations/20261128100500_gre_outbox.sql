@@ -813,9 +813,9 @@ comment on function public.gre_relay_settle_v1 is
   'Records results of claimed deliveries and frees exactly the named lanes, each with its own token. p_results: '
   '[{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry" | "dead", "error", '
   '"spend"}, "retry_in": seconds, "receipts": [pushes], "keep": true to record and keep the lane}]. Never waits for '
-  'a lane: a locked one is returned in "busy". "done" counts always, the rest only while the token matches. A repeat '
-  'changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with '
-  'pending work}.';
+  'a lane: a locked one is returned in "busy". "done" and "expired" count always, the rest only while the token '
+  'matches. A repeat changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed '
+  'lanes with pending work}.';
 
 create function public.gre_relay_exchange_v1(
   p_sink text, p_results jsonb, p_token uuid, p_lanes integer default 100, p_per_lane integer default 10,
