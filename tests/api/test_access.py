@@ -1,4 +1,4 @@
-"""Who may do what by REST: tokens, the service key speaking for somebody, players whose chat is off, guessing."""
+"""Access by REST: tokens, the service key with act-as, disabled players, guessed tokens."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def bad_token(api: Api, kind: str) -> str | None:
         "long",
     ],
 )
-def test_a_token_that_is_not_valid_opens_no_door(api: Api, kind: str) -> None:
+def test_an_invalid_token_is_refused(api: Api, kind: str) -> None:
     who = api.with_token(bad_token(api, kind))
     before = api.sql(
         "select count(*) as n, (select count(*) from gre_chat_players) as p from gre_chat_messages"
@@ -92,7 +92,7 @@ def test_a_token_that_is_not_valid_opens_no_door(api: Api, kind: str) -> None:
 @pytest.mark.parametrize(
     "header", ["", "Bearer", "Basic {}", "{}", "Token {}", "bearer{}"], ids=lambda h: h or "blank"
 )
-def test_nothing_but_bearer_is_a_token(api: Api, header: str) -> None:
+def test_only_the_bearer_scheme_is_accepted(api: Api, header: str) -> None:
     token = api.stack.keys.user_token("player", player_id=29)
     answer = Person(api.http, None).get(
         "/api/gre-chat/messages/29", headers={"Authorization": header.format(token)}
@@ -110,8 +110,8 @@ def test_nothing_but_bearer_is_a_token(api: Api, header: str) -> None:
 
 
 @pytest.mark.parametrize("claim", ["iat", "nbf"])
-def test_a_token_of_a_clock_that_runs_ahead_is_tried_again(api: Api, player_id: int, claim: str) -> None:
-    """Supabase's own stumble (supabase/supabase#50651): nothing is wrong with the token."""
+def test_a_token_issued_in_the_future_is_retried(api: Api, player_id: int, claim: str) -> None:
+    """A temporary error of Supabase (supabase/supabase#50651): the token is valid."""
     ahead = {
         **CLAIMS,
         "app_metadata": {"gre_role": "player", "player_id": player_id},
@@ -146,7 +146,7 @@ STAFF_PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path"), STAFF_PATHS)
-def test_the_staffs_paths_are_no_players(api: Api, player_id: int, method: str, path: str) -> None:
+def test_players_may_not_use_the_staffs_paths(api: Api, player_id: int, method: str, path: str) -> None:
     assert len(STAFF_PATHS) >= 9
     mine = api.player(player_id).send()["sessionId"]
     for where in {path, re.sub(r"[0-9a-f-]{36}", mine, path)}:
@@ -156,7 +156,7 @@ def test_the_staffs_paths_are_no_players(api: Api, player_id: int, method: str, 
     assert api.sql("select status from gre_chat_sessions where id = %s", mine)[0]["status"] != "closed"
 
 
-def test_one_player_is_nobody_to_another(api: Api, player_id: int, other_id: int) -> None:
+def test_a_player_may_not_use_another_players_session(api: Api, player_id: int, other_id: int) -> None:
     one, other = api.player(player_id), api.player(other_id)
     mine = other.send("a secret")
     session, id_ = mine["sessionId"], mine["messageId"]
@@ -190,7 +190,7 @@ def test_one_player_is_nobody_to_another(api: Api, player_id: int, other_id: int
     assert row["n"] == 1
 
 
-def test_nobody_forges_a_sender(api: Api, player_id: int) -> None:
+def test_a_sender_cannot_be_forged(api: Api, player_id: int) -> None:
     sent = api.player(player_id).send(
         sender="player", sender_name="The manager", sender_id="s1", status="read", seq=9
     )
@@ -205,7 +205,7 @@ def test_nobody_forges_a_sender(api: Api, player_id: int) -> None:
     assert (forged.status_code, forged.json()["code"]) == (403, "sender_forged")
 
 
-def test_for_whom_the_service_key_speaks(api: Api, player_id: int) -> None:
+def test_the_service_key_acts_as_the_named_person(api: Api, player_id: int) -> None:
     path, send = f"/api/gre-chat/messages/{player_id}", {"playerId": player_id, "message": "Hello"}
     nobody = api.backend()
     for answer in (
@@ -235,7 +235,7 @@ def test_a_malformed_act_as_is_refused(api: Api, act_as: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "act_as_invalid")
 
 
-def test_a_header_that_comes_twice_is_refused(api: Api) -> None:
+def test_a_repeated_header_is_refused(api: Api) -> None:
     twice = [
         ("Authorization", f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"),
         ("X-GRE-Act-As", "player:29"),
@@ -245,7 +245,7 @@ def test_a_header_that_comes_twice_is_refused(api: Api) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "header_repeated")
 
 
-def test_act_as_means_nothing_with_a_users_token(api: Api, player_id: int, other_id: int) -> None:
+def test_act_as_is_ignored_with_a_users_token(api: Api, player_id: int, other_id: int) -> None:
     token = api.stack.keys.user_token("player", player_id=player_id)
     for act_as in (f"player:{other_id}", "staff:s1"):
         who = Person(api.http, token, act_as)
@@ -254,7 +254,7 @@ def test_act_as_means_nothing_with_a_users_token(api: Api, player_id: int, other
         assert who.post("/api/gre-chat/enable-all-players").status_code == 403
 
 
-def test_staff_who_left_are_nobody(api: Api, player_id: int) -> None:
+def test_inactive_staff_have_no_access(api: Api, player_id: int) -> None:
     api.sql(
         "insert into gre_staff (staff_id, display_name, role, active) values ('gone', 'Gone', 'admin', false) on conflict do nothing"
     )
@@ -274,7 +274,7 @@ def test_staff_who_left_are_nobody(api: Api, player_id: int) -> None:
 
 
 @pytest.mark.parametrize("as_whom", ["token", "service key"])
-def test_a_player_whose_chat_is_off(api: Api, player_id: int, as_whom: str) -> None:
+def test_a_disabled_player_may_read_and_not_send(api: Api, player_id: int, as_whom: str) -> None:
     player = api.player(player_id) if as_whom == "token" else api.backend(f"player:{player_id}")
     staff, auth = api.staff(), {"socket_id": "1.2", "channel_name": f"private-player-{player_id}"}
     player.send("while it is on")

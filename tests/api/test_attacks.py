@@ -1,4 +1,4 @@
-"""The attacker's list, by every door: nothing is readable, nothing is written, nothing falls over."""
+"""Attacks on every interface: nothing is disclosed, nothing is changed, nothing fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SQL = [
 
 @dataclass
 class Victim:
-    """Player B, and what there is of it."""
+    """Player B and its rows."""
 
     api: Api
     player_id: int
@@ -51,7 +51,7 @@ class Victim:
         return self.api.stack.keys.user_token("player", player_id=self.player_id)
 
     def state(self) -> list[Any]:
-        """Everything that an attack could have changed."""
+        """All rows that an attack could change."""
         tables = ("gre_chat_messages", "gre_chat_sessions", "gre_chat_players")
         return [
             self.api.sql(f"select * from {table} where player_id = %s order by 1", self.player_id)
@@ -144,7 +144,7 @@ def rest_attempts(person: Person, player: int, session: str, message: str) -> di
 
 
 def table_attempts(victim: Victim, token: str) -> dict[str, httpx.Response]:
-    """supabase-js's way: every table and function that could read or write something of the victim."""
+    """As supabase-js does: every table and function that could read or write rows of the victim."""
     http, headers, b = (
         victim.api.stack.http,
         {**victim.api.stack.headers(token), "Prefer": "return=representation"},
@@ -199,7 +199,7 @@ def table_attempts(victim: Victim, token: str) -> dict[str, httpx.Response]:
 
 
 def nothing_told(answers: dict[str, httpx.Response]) -> None:
-    """No answer has the victim's words, and none is a success that means something."""
+    """No answer contains the victim's text, and no successful one had an effect."""
     for name, answer in answers.items():
         assert SECRET not in answer.text, name
         assert answer.status_code < 500 or answer.status_code == 501, (name, answer.text)
@@ -211,11 +211,11 @@ async def alive(victim: Victim, before: list[Any]) -> None:
     assert await asyncio.to_thread(victim.state) == before
     async with entered(victim.api.worker.url, victim.token) as client:
         await client.send("send_message", message="still here", clientId="alive")
-        await client.hear("message_ack", clientId="alive")
+        await client.wait("message_ack", clientId="alive")
 
 
 @pytest.mark.parametrize("kind", FORGED)
-async def test_a_forged_token_opens_no_door(victim: Victim, kind: str) -> None:
+async def test_a_forged_token_is_refused(victim: Victim, kind: str) -> None:
     before, token = victim.state(), FORGED[kind](victim)
     answers = await asyncio.to_thread(
         rest_attempts, victim.api.with_token(token), victim.player_id, victim.session, victim.message
@@ -243,7 +243,7 @@ async def test_a_forged_token_opens_no_door(victim: Victim, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NOBODY)
-async def test_a_user_who_is_nobody_in_the_chat(victim: Victim, kind: str) -> None:
+async def test_a_user_without_an_identity_has_no_access(victim: Victim, kind: str) -> None:
     before, token = victim.state(), NOBODY[kind](victim)
     answers = await asyncio.to_thread(
         rest_attempts, victim.api.with_token(token), victim.player_id, victim.session, victim.message
@@ -257,7 +257,7 @@ async def test_a_user_who_is_nobody_in_the_chat(victim: Victim, kind: str) -> No
     await alive(victim, before)
 
 
-async def test_one_player_against_another(api: Api, victim: Victim, player_id: int) -> None:
+async def test_a_player_cannot_attack_another(api: Api, victim: Victim, player_id: int) -> None:
     before = victim.state()
     me = api.player(player_id)
     own = (await asyncio.to_thread(me.send, "my own"))["sessionId"]
@@ -317,7 +317,7 @@ async def test_one_player_against_another(api: Api, victim: Victim, player_id: i
         }
         for code, frame in attempts.items():
             await client.ws.send(json.dumps({**frame, "clientId": code}))
-            assert (await client.hear("error", clientId=code))["code"] == code.strip()
+            assert (await client.wait("error", clientId=code))["code"] == code.strip()
         await client.send(
             "send_message",
             message="as staff",
@@ -326,7 +326,7 @@ async def test_one_player_against_another(api: Api, victim: Victim, player_id: i
             staffId="s1",
             clientId="own",
         )
-        mine = (await client.hear("message_ack", clientId="own"))["id"]
+        mine = (await client.wait("message_ack", clientId="own"))["id"]
         assert api.sql("select sender, sender_id from gre_chat_messages where id = %s", mine) == [
             {"sender": "player", "sender_id": str(player_id)}
         ]
@@ -336,11 +336,11 @@ async def test_one_player_against_another(api: Api, victim: Victim, player_id: i
     await alive(victim, before)
 
 
-async def test_a_session_that_is_anothers_looks_like_none(api: Api, victim: Victim, player_id: int) -> None:
+async def test_another_players_session_looks_unknown(api: Api, victim: Victim, player_id: int) -> None:
     me, token = api.player(player_id), api.stack.keys.user_token("player", player_id=player_id)
     await asyncio.to_thread(me.send)
 
-    async def told(session: str, message: str) -> list[Any]:
+    async def ask(session: str, message: str) -> list[Any]:
         answers = await asyncio.to_thread(
             lambda: [
                 me.get(f"/api/gre-admin/messages/{session}"), me.get(f"/api/gre-chat/messages/{player_id}?sessionId={session}"),
@@ -364,14 +364,14 @@ async def test_a_session_that_is_anothers_looks_like_none(api: Api, victim: Vict
             ):
                 client.forget()
                 await client.ws.send(json.dumps({**frame, "sessionId": session}))
-                found.append(await client.hear("error"))
+                found.append(await client.wait("error"))
         return found
 
-    assert await told(victim.session, victim.message) == await told(str(uuid.uuid4()), str(uuid.uuid4()))
+    assert await ask(victim.session, victim.message) == await ask(str(uuid.uuid4()), str(uuid.uuid4()))
 
 
-async def test_realtime_tells_nobody_but_whose_it_is(api: Api, victim: Victim, player_id: int) -> None:
-    """No stranger may join the relay's topic or sees the victim's rows; the victim itself does."""
+async def test_realtime_sends_rows_to_their_readers_only(api: Api, victim: Victim, player_id: int) -> None:
+    """No stranger may join the relay's topic or sees the victim's rows; the victim sees its own."""
     env = api.stack.env
     url = (
         env["SUPABASE_URL"].replace("http", "ws", 1)
@@ -382,7 +382,7 @@ async def test_realtime_tells_nobody_but_whose_it_is(api: Api, victim: Victim, p
     tokens["staff"] = api.stack.keys.user_token("staff", staff_id="s1")
 
     async def join(stack: AsyncExitStack, key: str, topic: str) -> Client:
-        """A socket whose join has been answered: whoever is subscribed, is so before it counts that it hears nothing."""
+        """A socket whose join has been answered: it is subscribed before its silence is judged."""
         ear = Client(await stack.enter_async_context(connect(url, proxy=None, close_timeout=0.2)))
         rows = [{"event": "*", "schema": "public", "table": "gre_chat_messages"}] if topic == "rows" else []
         config = {
@@ -439,8 +439,8 @@ async def test_sql_and_html_are_text_in_every_field(api: Api, victim: Victim, pl
     ):
         for n, text in enumerate(texts):
             await client.send("send_message", message=text, clientId=f"{n} {text}"[:64])
-            assert (await client.hear("message_ack", clientId=f"{n} {text}"[:64]))["seq"] == n + 1
-            assert (await desk.hear("chat_message", message={"player_id": player_id, "seq": n + 1}))[
+            assert (await client.wait("message_ack", clientId=f"{n} {text}"[:64]))["seq"] == n + 1
+            assert (await desk.wait("chat_message", message={"player_id": player_id, "seq": n + 1}))[
                 "message"
             ]["message"] == text
         for text in SQL:
@@ -451,7 +451,11 @@ async def test_sql_and_html_are_text_in_every_field(api: Api, victim: Victim, pl
             ):  # fmt: skip
                 client.forget()
                 await client.ws.send(json.dumps(frame))
-                assert (await client.hear("error"))["code"] in ("value_invalid", "type_unknown", "too_fast")
+                assert (await client.wait("error"))["code"] in (
+                    "value_invalid",
+                    "type_unknown",
+                    "too_fast",
+                )
                 await pause(0.02, "below the limit of frames per second")
 
     def rest() -> None:
@@ -501,13 +505,13 @@ async def test_sql_and_html_are_text_in_every_field(api: Api, victim: Victim, pl
 
 
 @pytest.mark.parametrize("staff_id", SQL[:4])
-async def test_the_back_ends_word_is_no_sql_either(api: Api, staff_id: str) -> None:
+async def test_sql_in_act_as_is_text(api: Api, staff_id: str) -> None:
     person = api.backend(f"staff:{staff_id}")
     answer = await asyncio.to_thread(person.get, "/api/gre-admin/sessions?assigned=me")
     assert answer.status_code in (400, 403)
 
 
-async def test_bodies_that_are_no_requests(api: Api, victim: Victim, player_id: int) -> None:
+async def test_malformed_bodies_are_refused(api: Api, victim: Victim, player_id: int) -> None:
     before, headers = victim.state(), api.player(player_id).headers
     bodies: list[tuple[bytes, set[int]]] = [
         (b"", {400, 422}), (b"{", {400, 422}), (b"[]", {400, 422}), (b"null", {400, 422}), (b'"x"', {400, 422}),
@@ -535,8 +539,8 @@ async def test_bodies_that_are_no_requests(api: Api, victim: Victim, player_id: 
     await alive(victim, before)
 
 
-async def test_a_page_cannot_say_whose_word_counts(api: Api, victim: Victim, player_id: int) -> None:
-    """A user's token with X-GRE-Act-As is still that user's; a token from a frame never gets the header's word."""
+async def test_a_page_cannot_choose_its_identity(api: Api, victim: Victim, player_id: int) -> None:
+    """X-GRE-Act-As changes nothing for a user's token, nor for a token from a frame."""
     token = api.stack.keys.user_token("player", player_id=player_id)
     for headers in ({"X-GRE-Act-As": f"player:{victim.player_id}"}, {"X-GRE-Act-As": "staff:s1"}):
         async with entered(
@@ -605,7 +609,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
                 started = time.monotonic()
                 client.forget()
                 await client.send("send_message", message="hello")
-                await client.hear("message_ack", 20)
+                await client.wait("message_ack", 20)
                 slowest = max(slowest, time.monotonic() - started)
                 most = max(most, process.num_fds())
                 await pause(0.6, "between two messages")

@@ -1,4 +1,4 @@
-"""What a console asks for over REST: the queue, staff, players, how the relay does, dead letters."""
+"""The console's REST calls: queue, staff, players, operations, dead letters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def mine(who: Person, player_id: int, **params: Any) -> Any:
     return found
 
 
-def test_the_queue_says_since_when_a_session_waits(api: Api, player_id: int) -> None:
+def test_the_queue_contains_the_time_since_which_a_session_waits(api: Api, player_id: int) -> None:
     sent = api.player(player_id).send()
     found = mine(api.staff(), player_id)
     assert (found["id"], found["waiting_since"]) == (sent["sessionId"], sent["message"]["created_at"])
@@ -70,7 +70,7 @@ def test_the_queue_is_paged_and_filtered(api: Api, player_id: int) -> None:
         assert api.staff().get("/api/gre-admin/queue", params=wrong).status_code == status
 
 
-def test_staff_and_players_are_known(api: Api, player_id: int) -> None:
+def test_staff_and_players_are_listed(api: Api, player_id: int) -> None:
     found = {one["staffId"]: one for one in ok(api.staff().get("/api/gre-admin/staff"))["staff"]}
     assert found["s7"] == {"staffId": "s7", "displayName": "Sam", "role": "staff", "status": "offline", "active": True}  # fmt: skip
     path = f"/api/gre-admin/player/{player_id}"
@@ -84,7 +84,7 @@ def test_staff_and_players_are_known(api: Api, player_id: int) -> None:
     assert api.staff().get("/api/gre-admin/player/0").status_code == 422
 
 
-def test_it_is_for_staff_and_the_dead_are_for_admins(api: Api, player_id: int) -> None:
+def test_the_desk_is_for_staff_and_dead_letters_are_for_admins(api: Api, player_id: int) -> None:
     for path in STAFF_ONLY:
         for who in (api.player(player_id), api.backend(f"player:{player_id}")):
             refused = who.get(f"/api/gre-admin/{path}")
@@ -98,9 +98,9 @@ def test_it_is_for_staff_and_the_dead_are_for_admins(api: Api, player_id: int) -
         assert (answer.status_code, answer.json()["code"]) == (403, code)
 
 
-def test_operations_tell_of_sinks_feed_and_rate(api: Api, player_id: int) -> None:
+def test_operations_contain_sinks_realtime_and_rate(api: Api, player_id: int) -> None:
     sent = api.player(player_id).send("zebra")
-    api.hears("pusher", id=sent["messageId"])
+    api.wait_received("pusher", id=sent["messageId"])
     wait_until(lambda: ok(api.staff().get("/api/gre-admin/operations"))["workers"], 20, what="a heartbeat")
     api.stack.drained()
 
@@ -118,7 +118,7 @@ def test_operations_tell_of_sinks_feed_and_rate(api: Api, player_id: int) -> Non
 
 @contextmanager
 def renamed(api: Api, function: str) -> Iterator[None]:
-    """A database of before this function."""
+    """A database without this function."""
     api.sql(f"alter function {function} rename to gre_not_there")
     try:
         yield
@@ -126,7 +126,7 @@ def renamed(api: Api, function: str) -> Iterator[None]:
         api.sql(f"alter function public.gre_not_there rename to {function.split('.')[1]}")
 
 
-def test_a_schema_that_is_older_is_said_to_be(api: Api, player_id: int) -> None:
+def test_an_older_schema_is_reported(api: Api, player_id: int) -> None:
     with renamed(api, "public.gre_list_staff"):
 
         def outdated() -> Any:

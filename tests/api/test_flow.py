@@ -1,4 +1,4 @@
-"""A conversation by REST alone, through every path, and what becomes of it in the sinks."""
+"""A conversation by REST alone, through every path, and its events in the sinks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def test_the_whole_flow(api: Api, player_id: int) -> None:
     (row,) = api.sql("select * from gre_chat_messages where id = %s", sent["messageId"])
     assert (row["message"], row["seq"], row["player_id"]) == ("Is table 4 open?", 1, player_id)
 
-    (event,) = api.hears("pusher", id=sent["messageId"])
+    (event,) = api.wait_received("pusher", id=sent["messageId"])
     assert (event["channel"], event["name"]) == ("staff-portal", "new-player-message")
     assert event["data"].keys() == EVENT
-    api.hears("onesignal", message_id=sent["messageId"])
+    api.wait_received("onesignal", message_id=sent["messageId"])
 
     reply = staff.post("/api/gre-admin/reply", sessionId=sent["sessionId"], message="From eight.")
     assert reply.status_code == 201
@@ -41,15 +41,15 @@ def test_the_whole_flow(api: Api, player_id: int) -> None:
     )
     assert more.status_code == 201
     for answer in (reply, more):
-        told = answer.json()["message"]
-        assert (told["sender"], told["sender_name"], told["session_id"]) == (
+        stored = answer.json()["message"]
+        assert (stored["sender"], stored["sender_name"], stored["session_id"]) == (
             "staff",
             "Sam",
             sent["sessionId"],
         )
-        events = api.hears("pusher", 2, id=told["id"])
+        events = api.wait_received("pusher", 2, id=stored["id"])
         assert {e["channel"] for e in events} == {"private-staff-portal", f"private-player-{player_id}"}
-        (push,) = api.hears("onesignal", message_id=told["id"])
+        (push,) = api.wait_received("onesignal", message_id=stored["id"])
         assert push["body"]["include_aliases"]["external_id"] == [f"player_{player_id}"]
 
     texts = ["Is table 4 open?", "From eight.", "Shall I?"]
@@ -87,7 +87,7 @@ def test_the_same_id_is_sent_once(api: Api, player_id: int, path: str, message_i
     assert len(api.sql("select id from gre_chat_messages where player_id = %s", player_id)) == 1
 
 
-def test_what_is_blank_or_unknown_is_as_if_it_were_not_there(api: Api, player_id: int) -> None:
+def test_blank_and_unknown_fields_are_ignored(api: Api, player_id: int) -> None:
     sent = api.player(player_id).send(
         playerId=str(player_id),
         sessionId="",
@@ -138,7 +138,7 @@ def test_both_spellings_of_every_field(api: Api, player_id: int, spell: Any) -> 
     assert player.post("/api/pusher/auth", **form).status_code == 200
 
 
-def test_a_session_on_the_desk(api: Api, player_id: int) -> None:
+def test_a_session_is_assigned_closed_and_opened_again(api: Api, player_id: int) -> None:
     player, staff = api.player(player_id), api.staff()
     session = player.send()["sessionId"]
     path = f"/api/gre-admin/session/{session}/status"
@@ -165,14 +165,14 @@ def test_a_session_on_the_desk(api: Api, player_id: int) -> None:
     reopened = staff.put(path, status="active")
     assert (reopened.status_code, reopened.json()["code"]) == (409, "session_open")
 
-    def told() -> set[str]:
+    def statuses() -> set[str]:
         channel = f"private-player-{player_id}"
         events = [
             e for e in api.received("pusher") if (e["channel"], e["name"]) == (channel, "session-updated")
         ]
         return {e["data"]["session"]["status"] for e in events if e["data"]["session"]["id"] == session}
 
-    wait_until(lambda: "closed" in told(), 20)
+    wait_until(lambda: "closed" in statuses(), 20)
 
 
 def test_sessions_are_paged_without_gap_or_repeat(api: Api, player_id: int) -> None:
@@ -195,7 +195,7 @@ def test_sessions_are_paged_without_gap_or_repeat(api: Api, player_id: int) -> N
     assert found == [s["id"] for s in whole["sessions"]] and len(set(found)) == len(found) == 7
 
 
-def test_text_comes_back_as_text(api: Api, player_id: int) -> None:
+def test_text_is_returned_unchanged(api: Api, player_id: int) -> None:
     texts = [
         "<script>alert(1)</script>",
         "'; drop table gre_chat_messages; --",
@@ -211,7 +211,7 @@ def test_text_comes_back_as_text(api: Api, player_id: int) -> None:
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_message_of_whoever_has_no_player_needs_a_target(api: Api) -> None:
+def test_a_message_without_a_player_needs_a_target(api: Api) -> None:
     for who in (api.staff(), api.backend("staff:s1")):
         answer = who.post("/api/gre-chat/send", message="To whom?")
         assert (answer.status_code, answer.json()["code"]) == (400, "target_missing")

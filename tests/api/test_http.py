@@ -1,4 +1,4 @@
-"""What holds for every address: one shape of errors, bounded bodies, CORS, request ids, and a database that is away."""
+"""Rules for every path: one shape of errors, bounded bodies, CORS, request ids, and an unavailable database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SEND = "/api/gre-chat/send"
         ("GET", "/api/gre-admin/sessions?cursor=x", 400, "cursor_invalid"),
     ],
 )
-def test_every_refusal_has_the_one_shape(api: Api, method: str, path: str, status: int, code: str) -> None:
+def test_every_refusal_has_the_same_shape(api: Api, method: str, path: str, status: int, code: str) -> None:
     answer = api.staff().ask(method, path)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     if status == 405:
@@ -76,7 +76,7 @@ def test_every_refusal_has_the_one_shape(api: Api, method: str, path: str, statu
         ('{"message": "x", "sender": "owner"}', 403, "a player sends as a player"),
     ],
 )  # fmt: skip
-def test_a_bad_body_is_named_and_never_quoted(
+def test_an_invalid_body_is_described_and_never_quoted(
     api: Api, player_id: int, body: str, status: int, said: str
 ) -> None:
     kind = {"Content-Type": "application/json"}
@@ -84,7 +84,7 @@ def test_a_bad_body_is_named_and_never_quoted(
     assert (answer.status_code, answer.json()["error"]) == (status, said)
 
 
-def test_json_needs_no_name_but_nothing_else_will_do(api: Api, player_id: int) -> None:
+def test_a_body_without_a_type_is_read_as_json_and_other_types_are_refused(api: Api, player_id: int) -> None:
     player, body = api.player(player_id), b'{"message": "plain"}'
     assert player.ask("POST", SEND, content=body).status_code == 201
     for kind in ("application/vnd.api+json", "application/json; charset=utf-8"):
@@ -139,7 +139,7 @@ def test_a_page_of_a_known_origin_may_call(api: Api, player_id: int) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
-def test_the_documentations_page_talks_to_this_host_alone(api: Api) -> None:
+def test_the_documentation_page_connects_to_this_host_only(api: Api) -> None:
     page = api.http.get("/docs")
     policy = page.headers["content-security-policy"]
     assert "connect-src 'self'" in policy and "frame-ancestors 'none'" in policy
@@ -162,7 +162,7 @@ def test_every_answer_has_its_request_id(api: Api, player_id: int) -> None:
         assert api.http.get(anywhere).headers["x-request-id"]
 
 
-def test_answers_are_for_their_reader_alone(api: Api, player_id: int) -> None:
+def test_answers_are_not_cached_and_name_no_server(api: Api, player_id: int) -> None:
     for answer in (
         api.player(player_id).get(f"/api/chat-history/{player_id}"),
         api.staff().get("/api/gre-admin/sessions"),
@@ -175,7 +175,7 @@ def test_answers_are_for_their_reader_alone(api: Api, player_id: int) -> None:
     assert docs.status_code == 200 and "default-src" in docs.headers["content-security-policy"]
 
 
-def test_the_health_of_the_chat(api: Api, player_id: int) -> None:
+def test_the_health_endpoint_of_the_chat(api: Api, player_id: int) -> None:
     public = {"success", "status", "database", "websocket"}
     for who in (api.with_token(None), api.player(player_id), api.backend()):
         answer = who.get("/api/gre-chat/health")
@@ -192,22 +192,22 @@ def test_the_health_of_the_chat(api: Api, player_id: int) -> None:
         return bool(seen == 0)
 
     wait_until(left, 20, what="the last socket to be gone")
-    told = api.staff().get("/api/gre-chat/health").json()
-    assert told.keys() == public | {"realtime", "sinks", "backlog", "oldest_age_seconds"}
-    assert {sink["sink"] for sink in told["sinks"]} == {"pusher", "onesignal"}
+    health = api.staff().get("/api/gre-chat/health").json()
+    assert health.keys() == public | {"realtime", "sinks", "backlog", "oldest_age_seconds"}
+    assert {sink["sink"] for sink in health["sinks"]} == {"pusher", "onesignal"}
     assert api.with_token("garbage").get("/api/gre-chat/health").status_code == 401
 
 
 @pytest.fixture
 def fault(particular: Api) -> Iterator[Any]:
-    """Misbehave as told, until the test is over."""
+    """Set these faults until the test ends."""
     yield lambda **rule: particular.stack.fault("rest", rule)
     particular.stack.http.delete("/__stack/faults").raise_for_status()
 
 
 @pytest.mark.parametrize("with_id", [True, False])
 @pytest.mark.parametrize("mode", ["status", "refuse", "lose_answer", "truncate", "garbage"])
-def test_a_stumble_of_the_database_is_not_noticed(
+def test_a_short_failure_of_the_database_is_retried(
     particular: Api, player_id: int, message_id: str, fault: Any, mode: str, with_id: bool
 ) -> None:
     player = particular.player(player_id)
@@ -219,7 +219,7 @@ def test_a_stumble_of_the_database_is_not_noticed(
     assert [m["message"] for m in player.get(f"/api/gre-chat/messages/{player_id}").json()] == ["once"]
 
 
-def test_an_absent_database_is_503_and_what_was_stored_is_stored_once(
+def test_an_unavailable_database_answers_503_and_a_message_is_stored_once(
     particular: Api, player_id: int, message_id: str, fault: Any
 ) -> None:
     player, staff = particular.player(player_id), particular.staff()
@@ -240,8 +240,8 @@ def test_an_absent_database_is_503_and_what_was_stored_is_stored_once(
         return answer.status_code == 503 and answer.json()["status"] == "down"
 
     wait_until(down, 30)
-    told = particular.http.get("/api/gre-chat/health").json()
-    assert told["database"] == {"connected": False} and told["code"] == "unavailable"
+    health = particular.http.get("/api/gre-chat/health").json()
+    assert health["database"] == {"connected": False} and health["code"] == "unavailable"
     particular.stack.http.delete("/__stack/faults").raise_for_status()
     assert player.post(SEND, message="lost", id=message_id).status_code == 201
     assert [m["message"] for m in player.get(f"/api/gre-chat/messages/{player_id}").json()] == [
@@ -267,8 +267,8 @@ def test_without_the_anon_key_the_api_is_off(without_api: Api) -> None:
     assert without_api.http.get("/openapi.json").status_code == 404
 
 
-def test_a_body_that_does_not_arrive_holds_nobody_up(api: Api, player_id: int) -> None:
-    """Fifty senders that stop in the middle, and others are served meanwhile."""
+def test_a_body_that_does_not_arrive_delays_no_other_request(api: Api, player_id: int) -> None:
+    """Fifty senders stop in the middle of a body; others are served meanwhile."""
     host, port = api.worker.url.removeprefix("http://").split(":")
     head = b"POST /api/gre-chat/send HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
     stalled = [socket.create_connection((host, int(port)), 10) for _ in range(50)]

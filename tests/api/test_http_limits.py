@@ -1,4 +1,4 @@
-"""What one peer of the API may cost: bytes, time and connections, whatever it sends or leaves unsent."""
+"""The cost of one peer of the API is bounded: bytes, time and connections, whatever it sends or does not send."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Api, start
-from tests.support.hostile import UPGRADE, answer, endless, established, hangs_up, memory, pour, raw
+from tests.support.hostile import UPGRADE, answer, closes, endless, established, memory, raw, send_all
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -23,7 +23,7 @@ MB = 1_000_000
 
 
 def shape(said: bytes) -> tuple[int, str]:
-    """Status and code of an answer, which has to have the documented shape."""
+    """Return status and code of an answer, which must have the documented shape."""
     head, _, body = said.partition(b"\r\n\r\n")
     status = int(head.split()[1])
     error = json.loads(body)
@@ -38,10 +38,10 @@ def test_a_request_without_an_end_costs_little_memory(api: Api, player_id: int, 
     token = api.stack.keys.user_token("player", player_id=player_id)
     assert api.http.get("/healthz").status_code == 200
     with contextlib.closing(raw(api.worker.url)) as warm:
-        pour(warm, endless(token)[part], 200_000)
+        send_all(warm, endless(token)[part], 200_000)
     before = memory(api.worker.pid)
     with contextlib.closing(raw(api.worker.url)) as sock:
-        pour(sock, endless(token)[part], 30 * MB)
+        send_all(sock, endless(token)[part], 30 * MB)
         assert api.http.get("/healthz", timeout=2).status_code == 200
         grown = memory(api.worker.pid) - before
     assert grown < 5 * MB, f"{part}: {grown / MB:.1f} MB"
@@ -62,7 +62,7 @@ def test_headers_that_are_too_long_or_too_many_are_refused_in_the_documented_sha
             assert shape(answer(sock)) == expected, request[:60]
 
 
-def test_a_handshake_that_is_none_is_answered_and_closed(api: Api) -> None:
+def test_an_invalid_handshake_is_answered_and_closed(api: Api) -> None:
     posted = UPGRADE.replace(b"GET", b"POST", 1) + b"\r\n"
     long_line = UPGRADE + b"Authorization: Bearer " + b"x" * 20_000 + b"\r\n\r\n"
     for request in (posted, posted[:-2] + b"Content-Length: 0\r\n\r\n", UPGRADE.replace(b"1.1", b"1.0") + b"\r\n", long_line,
@@ -89,8 +89,8 @@ def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
     assert said.endswith(b"ok\n")
 
 
-def test_a_connection_is_quick_from_its_first_answer_on(api: Api) -> None:
-    """Answers are not held back for an acknowledgement (Nagle's algorithm), which takes 40 ms."""
+def test_the_first_answers_of_a_connection_are_not_delayed(api: Api) -> None:
+    """Answers do not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
     with httpx.Client(base_url=api.worker.url, trust_env=False) as http:
         took = []
         for _ in range(60):
@@ -102,14 +102,14 @@ def test_a_connection_is_quick_from_its_first_answer_on(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def small(stack_process: StackProcess) -> Iterator[Api]:
-    """A daemon that holds 40 HTTP connections."""
+    """A daemon with a limit of 40 HTTP connections."""
     yield from start(
         stack_process, GRE_MAX_CONNECTIONS="40", GRE_DOCS="1", GRE_CORS_ORIGINS="https://portal.example"
     )
 
 
-def test_half_sent_requests_end(small: Api) -> None:
-    """Slowloris: nothing, half a request line, headers drop by drop, a body drop by drop."""
+def test_incomplete_requests_time_out(small: Api) -> None:
+    """Slowloris: nothing, half a request line, headers and a body byte by byte."""
     url = small.worker.url
     begun = {
         "nothing": b"",
@@ -174,11 +174,11 @@ def test_idle_connections_make_room_for_others(small: Api) -> None:
             sock.close()
 
 
-def test_an_answer_that_is_not_read_ends(small: Api) -> None:
-    """The daemon holds what it could not send for a bounded time."""
+def test_an_answer_that_is_not_read_times_out(small: Api) -> None:
+    """The daemon keeps unsent output for a bounded time."""
     with contextlib.closing(raw(small.worker.url, receive_buffer=2048)) as sock:
         request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
-        pour(sock, iter([request] * 500), MB)
+        send_all(sock, iter([request] * 500), MB)
         began = time.monotonic()
         port = sock.getsockname()[1]
 
@@ -205,7 +205,7 @@ def test_a_malformed_origin_is_refused_like_any_other(small: Api) -> None:
         assert status in (400, 403), origin
 
 
-def test_a_refused_request_leaves_a_line_with_its_id_and_a_flood_of_them_only_some(small: Api) -> None:
+def test_refused_requests_are_logged_with_their_id_and_a_flood_is_sampled(small: Api) -> None:
     def lines() -> list[dict[str, Any]]:
         return [
             json.loads(line)
@@ -213,14 +213,14 @@ def test_a_refused_request_leaves_a_line_with_its_id_and_a_flood_of_them_only_so
             if "request_refused" in line
         ]
 
-    told = small.player(29).ask(
+    answer = small.player(29).ask(
         "POST", "/api/gre-chat/send", json={"message": "secret text", "player_id": 30}
     )
-    assert told.status_code == 403
+    assert answer.status_code == 403
     [line] = wait_until(
-        lambda: [one for one in lines() if one["request_id"] == told.json()["request_id"]], 10
+        lambda: [one for one in lines() if one["request_id"] == answer.json()["request_id"]], 10
     )
-    assert (line["status"], line["code"], line["route"]) == (403, told.json()["code"], "/api/gre-chat/send")
+    assert (line["status"], line["code"], line["route"]) == (403, answer.json()["code"], "/api/gre-chat/send")
     assert (line["method"], line["role"], line["level"]) == ("POST", "player", "info")
     assert "secret text" not in small.worker.log.read_text()
 
@@ -231,18 +231,18 @@ def test_a_refused_request_leaves_a_line_with_its_id_and_a_flood_of_them_only_so
             404,
             429,
         )
-    assert len(lines()) - before <= 15, "a stranger could fill the disk"
+    assert len(lines()) - before <= 15, "a client could fill the disk"
     assert "secret" not in small.worker.log.read_text()
 
 
-def test_the_log_says_nothing_about_strangers(small: Api) -> None:
-    """A line for each connection or each malformed request would let anybody fill a disk."""
+def test_the_log_has_no_line_for_malformed_requests(small: Api) -> None:
+    """A line for each connection or each malformed request would let a client fill the disk."""
     lines = len(small.worker.log.read_text().splitlines())
 
     def stranger(request: bytes) -> None:
         with contextlib.suppress(OSError), contextlib.closing(raw(small.worker.url)) as sock:
             sock.sendall(request)
-            hangs_up(sock, 1)
+            closes(sock, 1)
 
     frame = UPGRADE + b"\r\n"
     requests = [

@@ -1,4 +1,4 @@
-"""What a long history costs: pages by bytes, answers that nobody reads, many reads of one person."""
+"""The cost of a long history: pages by bytes, unread answers, many reads of one person."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gre_bridge.api import read_limits
 from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
-from tests.support.hostile import memory, pour, raw
+from tests.support.hostile import memory, raw, send_all
 from tests.support.waiting import next_turn, until
 
 MB = 1_000_000
@@ -48,7 +48,7 @@ def crowd(api: Api) -> Iterator[int]:
 
 
 def walk(who: Person, path: str, key: str, cursor: str) -> tuple[list[dict[str, Any]], int]:
-    """Everything that the pages have, and the bytes of the longest."""
+    """Return all rows of the pages, and the bytes of the longest page."""
     found: list[dict[str, Any]] = []
     longest, at = 0, ""
     for _ in range(200):
@@ -84,7 +84,7 @@ def test_pages_are_a_megabyte_at_most_and_nothing_is_left_out(api: Api, crowd: i
         assert longest < 1.2 * MB, path
 
 
-def test_histories_that_nobody_reads_cost_little(api: Api, crowd: int, player_id: int) -> None:
+def test_unread_histories_cost_little(api: Api, crowd: int, player_id: int) -> None:
     token = api.stack.keys.user_token("player", player_id=crowd)
     request = (
         f"GET /api/chat-history/{crowd}?limit=500 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
@@ -94,7 +94,7 @@ def test_histories_that_nobody_reads_cost_little(api: Api, crowd: int, player_id
     with contextlib.ExitStack() as held:
         for _ in range(40):
             sock = held.enter_context(contextlib.closing(raw(api.worker.url, receive_buffer=4096)))
-            pour(sock, iter([request]), len(request))
+            send_all(sock, iter([request]), len(request))
         deadline = time.monotonic() + 6
         while time.monotonic() < deadline:
             most = max(most, memory(api.worker.pid) - before)
@@ -140,7 +140,7 @@ def test_many_reads_of_one_person_are_answered_in_turn(api: Api, crowd: int, pla
 
 
 class Peer:
-    """A peer that takes so many pieces and then no more."""
+    """A peer that reads so many pieces and then stops reading."""
 
     def __init__(self, takes: int) -> None:
         self.left = takes
@@ -187,7 +187,7 @@ async def test_an_answer_arrives_whole_in_pieces(size: int) -> None:
     assert not app._persons and not app._unsent
 
 
-async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unread_answers_are_bounded_in_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_limits, "MAX_UNSENT", 1_000_000)
     app = ReadLimits(_big)
     slow = [Peer(1) for _ in range(6)]
@@ -202,7 +202,7 @@ async def test_answers_that_are_not_taken_are_bounded_together(monkeypatch: pyte
     assert app._unsent == 0
 
 
-async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_that_is_not_read_in_time_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_limits, "SEND_TIMEOUT", 0.05)
     app, peer = ReadLimits(_big), Peer(2)
     await ask(app, peer, 200_000)
@@ -210,7 +210,7 @@ async def test_an_answer_that_is_not_taken_in_time_is_broken_off(monkeypatch: py
     assert not app._persons and app._unsent == 0
 
 
-async def test_one_persons_reads_wait_for_each_other_and_no_one_elses_do(
+async def test_reads_of_one_person_wait_for_each_other_and_delay_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(read_limits, "QUEUE_TIMEOUT", 0.05)

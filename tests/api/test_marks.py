@@ -1,4 +1,4 @@
-"""Read marks and the caller's own identity over REST, for portals that have no socket."""
+"""Read marks and the caller's identity over REST, for portals without a socket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unread(api: Api, session: str) -> tuple[int, int]:
     return row["unread_by_staff"], row["unread_by_player"]
 
 
-def test_both_sides_mark_as_read_and_pusher_tells(api: Api, player_id: int) -> None:
+def test_both_sides_mark_as_read_and_pusher_receives_the_event(api: Api, player_id: int) -> None:
     player, staff = api.player(player_id), api.staff()
     session = player.send("one")["sessionId"]
     player.send("two")
@@ -31,7 +31,7 @@ def test_both_sides_mark_as_read_and_pusher_tells(api: Api, player_id: int) -> N
         "changed": True,
     }  # fmt: skip
     assert unread(api, session) == (1, 1)
-    events = api.hears("pusher", 2, session_id=session, by="staff", up_to_seq=1)
+    events = api.wait_received("pusher", 2, session_id=session, by="staff", up_to_seq=1)
     assert {event["channel"] for event in events} == {"private-staff-portal", f"private-player-{player_id}"}
     assert {(e["name"], e["data"]["timestamp"]) for e in events} == {("messages-read", read["timestamp"])}
 
@@ -57,16 +57,16 @@ def test_a_mark_never_goes_back(api: Api, player_id: int) -> None:
         assert answer.json() == {**first, "changed": False}
 
 
-async def test_sockets_hear_of_a_mark_that_was_set_by_rest(api: Api, player_id: int) -> None:
+async def test_sockets_receive_a_mark_that_was_set_by_rest(api: Api, player_id: int) -> None:
     session = api.player(player_id).send()["sessionId"]
     async with entered(api.worker.url, api.stack.keys.user_token("player", player_id=player_id)) as phone:
         assert api.staff().post(f"/api/gre-chat/read/{session}", upToSeq=1).status_code == 200
-        heard = await phone.hear("messages_read")
-        assert (heard["sessionId"], heard["by"], heard["upToSeq"]) == (session, "staff", 1)
+        mark = await phone.wait("messages_read")
+        assert (mark["sessionId"], mark["by"], mark["upToSeq"]) == (session, "staff", 1)
 
 
 @pytest.mark.parametrize("body", [{}, {"upToSeq": -1}, {"upToSeq": "x"}, {"upToSeq": None}, {"upToSeq": 1.5}])
-def test_a_mark_that_is_no_seq_is_refused(api: Api, player_id: int, body: dict[str, object]) -> None:
+def test_an_invalid_mark_is_refused(api: Api, player_id: int, body: dict[str, object]) -> None:
     session = api.player(player_id).send()["sessionId"]
     answer = api.staff().post(f"/api/gre-chat/read/{session}", **body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
@@ -74,7 +74,7 @@ def test_a_mark_that_is_no_seq_is_refused(api: Api, player_id: int, body: dict[s
     assert unread(api, session) == (1, 0)
 
 
-def test_another_players_session_and_none_look_alike(api: Api, player_id: int, other_id: int) -> None:
+def test_another_players_session_looks_like_an_unknown_one(api: Api, player_id: int, other_id: int) -> None:
     theirs = api.player(other_id).send()["sessionId"]
     said = set()
     for session in (theirs, str(uuid.uuid4())):
@@ -84,7 +84,7 @@ def test_another_players_session_and_none_look_alike(api: Api, player_id: int, o
     assert api.player(player_id).post("/api/gre-chat/read/1", upToSeq=1).status_code == 422
 
 
-def test_who_the_caller_is(api: Api, player_id: int) -> None:
+def test_whoami_returns_the_caller(api: Api, player_id: int) -> None:
     api.sql("insert into gre_chat_players (player_id, display_name) values (%s, 'Asha')", player_id)
     me = api.player(player_id).get("/api/gre-chat/me").json()
     assert me["expiresAt"].endswith("Z")
@@ -97,14 +97,14 @@ def test_who_the_caller_is(api: Api, player_id: int) -> None:
     assert api.backend(f"player:{player_id}").get("/api/gre-chat/me").json()["playerId"] == player_id
 
 
-def test_a_page_learns_that_its_chat_is_off_and_on_again(api: Api, player_id: int) -> None:
+def test_a_page_is_informed_that_its_chat_is_disabled_and_enabled(api: Api, player_id: int) -> None:
     player = api.player(player_id)
     for enabled in (False, True):
         api.staff().post(f"/api/gre-chat/enable-player/{player_id}", enabled=enabled)
         assert wait_until(lambda e=enabled: player.get("/api/gre-chat/me").json()["chatEnabled"] is e, 10)
 
 
-def test_a_user_who_is_nobody_is_told_so(api: Api) -> None:
+def test_a_user_without_an_identity_is_refused(api: Api) -> None:
     claims = {
         "aud": "authenticated",
         "role": "authenticated",

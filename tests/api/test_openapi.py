@@ -1,4 +1,4 @@
-"""The documentation tells the truth: whatever is asked, by its schemas or against them, is answered as it says.
+"""Requests that follow the OpenAPI document's schemas, and others, are answered as it describes.
 
 Thousands of requests, drawn from the OpenAPI document that the daemon serves: half of the values as it wants
 them, half of them not, from people of every kind. Nothing may be a 500, nothing undocumented.
@@ -35,7 +35,7 @@ JUNK = st.one_of(
     st.dictionaries(st.text(max_size=5), st.none(), max_size=2),
 )
 GENERAL = {400, 404, 405, 415}
-"""What any address may answer, documented or not."""
+"""Answers that every path may give, documented or not."""
 
 
 def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
@@ -116,7 +116,7 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def test_whatever_is_asked_is_answered_as_documented(api: Api, player_id: int) -> None:
+def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
     document = api.http.get("/openapi.json").json()
     sent = api.player(player_id).send()
     known = [sent["messageId"], sent["sessionId"], player_id]
@@ -210,5 +210,5 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
-def test_the_documentation_is_served_when_wanted(api: Api, path: str) -> None:
+def test_the_documentation_is_served_if_enabled(api: Api, path: str) -> None:
     assert api.http.get(path).status_code == 200

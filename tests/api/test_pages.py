@@ -1,4 +1,4 @@
-"""The console's pages over HTTP: what is served and how it is dressed, what is not, and that no secret is among it."""
+"""The console's pages over HTTP: the files that are served, their headers, and no secret in them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _jwt(role: str) -> str:
 
 
 def _raw(api: Api, target: str) -> tuple[int, bytes]:
-    """Ask for a target as it stands: no client mends it on the way."""
+    """Request a target unchanged: an HTTP client would normalize it."""
     address = urlsplit(api.worker.url)
     with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
         wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
@@ -42,7 +42,7 @@ def _raw(api: Api, target: str) -> tuple[int, bytes]:
     return int(answer.split(b" ", 2)[1]), answer
 
 
-def test_the_page_is_fresh_and_its_assets_are_kept_for_ever(api: Api) -> None:
+def test_the_page_is_revalidated_and_its_assets_are_immutable(api: Api) -> None:
     for address in ("/console", "/console/"):
         page = api.http.get(address)
         assert page.status_code == 200
@@ -61,7 +61,7 @@ def test_the_page_is_fresh_and_its_assets_are_kept_for_ever(api: Api) -> None:
         assert (head.status_code, head.content) == (200, b"")
 
 
-def test_the_policy_lets_in_own_files_and_supabase_and_nothing_inline(api: Api) -> None:
+def test_the_content_security_policy_allows_own_files_and_supabase_and_nothing_inline(api: Api) -> None:
     page = api.http.get("/console")
     rules = dict(rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";"))
     host = urlsplit(api.worker.url).netloc
@@ -80,7 +80,7 @@ def test_the_policy_lets_in_own_files_and_supabase_and_nothing_inline(api: Api) 
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page.text)
 
 
-def test_a_host_that_is_none_gets_into_no_policy(api: Api) -> None:
+def test_an_invalid_host_is_not_in_the_policy(api: Api) -> None:
     page = api.http.get("/console", headers={"Host": "evil.example; script-src *"})
     assert "evil" not in page.headers["content-security-policy"]
 
@@ -116,14 +116,14 @@ def test_everything_together_is_small_and_compressed(api: Api) -> None:
         "/consoles",
     ],
 )
-def test_what_is_not_built_is_not_there(api: Api, target: str) -> None:
+def test_other_files_are_not_found(api: Api, target: str) -> None:
     status, answer = _raw(api, target)
     assert status == 404
     assert b'"code":"not_found"' in answer
     assert b"import " not in answer and b"root:" not in answer
 
 
-def test_the_page_learns_public_values_and_no_secret_is_in_anything_that_is_served(api: Api) -> None:
+def test_the_page_gets_public_values_and_no_served_file_contains_a_secret(api: Api) -> None:
     answer = api.http.get("/console/config.json")
     assert answer.json() == {"supabaseUrl": api.stack.url, "anonKey": api.stack.env["SUPABASE_ANON_KEY"]}
     names = (
@@ -151,11 +151,11 @@ def test_the_page_learns_public_values_and_no_secret_is_in_anything_that_is_serv
         (None, False),
     ],
 )
-def test_only_a_publishable_key_is_handed_to_pages(key: str | None, public: bool) -> None:
+def test_only_a_publishable_key_is_given_to_pages(key: str | None, public: bool) -> None:
     assert console.public_key(key) == (key if public else None)
 
 
-async def test_a_service_key_set_as_the_publishable_one_stays_here() -> None:
+async def test_a_service_key_set_as_the_publishable_key_is_not_served() -> None:
     for key in (_jwt("service_role"), "sb_secret_0123456789"):
         settings = Settings(
             supabase_url="https://project.example",
@@ -172,11 +172,11 @@ async def test_a_service_key_set_as_the_publishable_one_stays_here() -> None:
 
 @pytest.fixture
 def without(stack_process: StackProcess) -> Iterator[Api]:
-    """A daemon whose console is turned off."""
+    """A daemon with the console disabled."""
     yield from start(stack_process, GRE_CONSOLE="false")
 
 
-def test_turned_off_there_is_no_console(without: Api) -> None:
+def test_the_console_can_be_disabled(without: Api) -> None:
     for address in ("/console", "/console/", "/console/config.json", *console.load()):
         answer = without.http.get(address if address.startswith("/") else f"/console/{address}")
         assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""Pages of a conversation: no gap and no repeat, whatever arrives meanwhile; and the poll of old portals."""
+"""Pages of a conversation have no gap and no repeat while messages arrive; and the poll of old portals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.api.conftest import Api, Person
 
 @pytest.fixture
 def conversation(api: Api, player_id: int) -> list[str]:
-    """60 messages in two sessions, oldest first; as the back end imports them, so without the pace of a player."""
+    """60 messages in two sessions, oldest first, imported by the back end, which has no rate limit."""
     for session in range(2):
         for n in range(30):
             api.backend(f"staff:s{n % 2 + 1}").post(
@@ -31,7 +31,7 @@ def conversation(api: Api, player_id: int) -> list[str]:
 
 @pytest.fixture
 def chatter(api: Api, player_id: int) -> Iterator[None]:
-    """Somebody who writes all the while."""
+    """A player who writes continuously."""
     stop = threading.Event()
 
     def write() -> None:
@@ -46,7 +46,7 @@ def chatter(api: Api, player_id: int) -> Iterator[None]:
 
 
 def pages(who: Person, path: str, limit: int) -> Iterator[list[dict[str, Any]]]:
-    """Page by page, the newest first, by what the answer says comes next."""
+    """Return page by page, the newest first, by the answer's cursor."""
     before: str | None = ""
     while before is not None:
         answer = who.get(path, params={"limit": limit, "before": before})
@@ -59,7 +59,7 @@ def pages(who: Person, path: str, limit: int) -> Iterator[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("path", ["/api/gre-chat/messages/{}", "/api/chat-history/{}"])
-def test_going_back_skips_nothing_and_repeats_nothing(
+def test_paging_backwards_has_no_gap_and_no_repeat(
     api: Api, player_id: int, conversation: list[str], chatter: None, path: str
 ) -> None:
     for limit in (7, 30, 500):
@@ -134,12 +134,12 @@ def test_a_history_has_its_messages_by_session(api: Api, player_id: int, convers
         (f"after_seq={2**63}", 422, "invalid"),
     ],
 )
-def test_a_page_that_cannot_be(api: Api, player_id: int, query: str, status: int, code: str) -> None:
+def test_invalid_paging_is_refused(api: Api, player_id: int, query: str, status: int, code: str) -> None:
     answer = api.player(player_id).get(f"/api/gre-chat/messages/{player_id}?{query}")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_a_poll_of_what_has_not_changed_costs_a_304(api: Api, player_id: int) -> None:
+def test_polling_an_unchanged_history_answers_304(api: Api, player_id: int) -> None:
     player, path = api.player(player_id), f"/api/gre-chat/messages/{player_id}"
     first = player.send()
     answer = player.get(path)

@@ -1,4 +1,4 @@
-"""Private channels: who gets which signature, and that Pusher takes it."""
+"""Private channels: signatures by role, and their acceptance by Pusher."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.api.conftest import Api, Person
 
 
 async def subscribe(api: Api, who: Person, channel: str) -> dict[str, Any]:
-    """What pusher-js does: connect, have the subscription signed for this very socket, subscribe; Pusher's answer."""
+    """As pusher-js: connect, have the subscription signed for this socket, subscribe; return Pusher's answer."""
     env = api.stack.env
     url = f"ws://{env['PUSHER_HOST']}:{env['PUSHER_PORT']}/app/{env['PUSHER_KEY']}?protocol=7&client=js&version=8"
     async with asyncio.timeout(10), websockets.connect(url) as socket:
@@ -24,21 +24,21 @@ async def subscribe(api: Api, who: Person, channel: str) -> dict[str, Any]:
         await socket.send(
             json.dumps({"event": "pusher:subscribe", "data": {"channel": channel, **answer.json()}})
         )
-        told: dict[str, Any] = json.loads(await socket.recv())
-        return told
+        event: dict[str, Any] = json.loads(await socket.recv())
+        return event
 
 
-async def test_pusher_takes_the_signatures(api: Api, player_id: int) -> None:
+async def test_pusher_accepts_the_signatures(api: Api, player_id: int) -> None:
     for who, channel in (
         (api.player(player_id), f"private-player-{player_id}"),
         (api.backend(f"player:{player_id}"), f"private-player-{player_id}"),
         (api.staff(), "private-staff-portal"),
         (api.backend("staff:s1"), "private-staff-portal"),
     ):
-        told = await subscribe(api, who, channel)
-        assert (told["event"], told["channel"]) == ("pusher_internal:subscription_succeeded", channel)
-    told = await subscribe(api, api.staff(), "presence-staff-portal")
-    presence = json.loads(told["data"])["presence"]
+        event = await subscribe(api, who, channel)
+        assert (event["event"], event["channel"]) == ("pusher_internal:subscription_succeeded", channel)
+    event = await subscribe(api, api.staff(), "presence-staff-portal")
+    presence = json.loads(event["data"])["presence"]
     assert presence["hash"] == {"s1": {"name": "Sam", "role": "staff"}}
 
 
@@ -92,7 +92,7 @@ def test_other_channels_are_refused(api: Api, player_id: int, role: str, channel
     ],
 )
 def test_a_socket_id_is_two_numbers(api: Api, player_id: int, socket_id: Any) -> None:
-    """Whatever else would be signed into another subscription."""
+    """Other text could be signed as another subscription."""
     answer = api.player(player_id).post(
         "/api/pusher/auth", socket_id=socket_id, channel_name=f"private-player-{player_id}"
     )
@@ -101,7 +101,7 @@ def test_a_socket_id_is_two_numbers(api: Api, player_id: int, socket_id: Any) ->
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"socket_id=1.2", b"a=1&" * 50])
 @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", ""])
-def test_a_body_that_asks_for_nothing_gets_nothing(api: Api, content: bytes, kind: str) -> None:
+def test_an_incomplete_body_is_refused(api: Api, content: bytes, kind: str) -> None:
     headers = {"Content-Type": kind} if kind else {}
     answer = api.staff().ask("POST", "/api/pusher/auth", content=content, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (403, "channel_refused")

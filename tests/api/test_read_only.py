@@ -1,4 +1,4 @@
-"""A database that takes no changes (a full disk, a replica): whoever can read comes in, goes on reading, and is told why it cannot send."""
+"""A read-only database (a full disk, a replica): clients connect and read, and a send is refused with the reason."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.support.stack import StackProcess
 
 @pytest.fixture(scope="module")
 def alone(stack_process: StackProcess) -> Iterator[Api]:
-    """A daemon of its own, since a database is read-only for everybody."""
+    """A daemon of its own, since a read-only database affects all."""
     yield from start(stack_process)
 
 
 @pytest.fixture
 def read_only(alone: Api) -> Iterator[None]:
-    """Every transaction of PostgREST's is read-only; its connections are new."""
+    """Make every transaction of PostgREST read-only, on new connections."""
     superuser = alone.stack.env["SUPABASE_DB_URL"].replace("//postgres:", "//supabase_admin:")
     with psycopg.connect(superuser, autocommit=True) as conn:
 
@@ -37,7 +37,7 @@ def read_only(alone: Api) -> Iterator[None]:
         alter("reset default_transaction_read_only")
 
 
-async def test_sockets_open_hear_and_read_while_nothing_can_be_written(
+async def test_sockets_open_receive_and_read_while_the_database_is_read_only(
     alone: Api, player_id: int, read_only: None
 ) -> None:
     token = alone.stack.keys.user_token("player", player_id=player_id)
@@ -46,7 +46,7 @@ async def test_sockets_open_hear_and_read_while_nothing_can_be_written(
         entered(alone.worker.url, alone.stack.keys.user_token("staff", staff_id="s1")) as desk,
     ):
         await phone.send("send_message", message="hello", clientId="c1")
-        error = await phone.hear("error", clientId="c1")
+        error = await phone.wait("error", clientId="c1")
         assert (error["code"], error["error"]) == (
             "read_only",
             "the database takes no changes at the moment; reading goes on",
@@ -55,8 +55,8 @@ async def test_sockets_open_hear_and_read_while_nothing_can_be_written(
         write = "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'by another way')"
         alone.sql(write, player_id)
         for client in (phone, desk):
-            told = await client.hear("chat_message", message={"player_id": player_id})
-            assert told["message"]["message"] == "by another way"
+            received = await client.wait("chat_message", message={"player_id": player_id})
+            assert received["message"]["message"] == "by another way"
         history = alone.player(player_id).get(f"/api/gre-chat/messages/{player_id}")
         assert [m["message"] for m in history.json()] == ["by another way"]
         refused = alone.player(player_id).post("/api/gre-chat/send", message="hello")

@@ -1,4 +1,4 @@
-"""docs/rest.md does what it says: its examples are run as they stand there, and it names every code that it can."""
+"""The examples of docs/rest.md are run unchanged, and it names every code that REST can return."""
 
 from __future__ import annotations
 

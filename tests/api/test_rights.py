@@ -1,4 +1,4 @@
-"""Rights hold while they last: whoever loses one hears no more within seconds, on sockets that are open and at Pusher."""
+"""A person who loses a right receives nothing more within seconds, on open sockets and at Pusher."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.api.client import Client, entered
 from tests.api.conftest import Api
 
 SECONDS = 10.0
-"""A right that was lost ends within this, on a busy machine; it is some tenths of a second."""
+"""Limit for the end of a lost right on a busy machine; it takes some tenths of a second."""
 
 
 def token_of(api: Api, user: str) -> str:
-    """A token as Supabase Auth makes it, without claims of ours."""
+    """A token of Supabase Auth without custom claims."""
     claims = {"aud": "authenticated", "role": "authenticated", "sub": user, "exp": int(time.time()) + 3600}
     return jwt.encode(claims, api.stack.keys.jwt_secret, "HS256")
 
@@ -35,7 +35,7 @@ def link(api: Api, user: str, player: int | None = None, staff: str | None = Non
 
 @contextlib.asynccontextmanager
 async def bystanders(api: Api, player: int) -> AsyncIterator[None]:
-    """Others stay: staff, and a player whose chat is on."""
+    """Others stay connected: staff, and an enabled player."""
     keys = api.stack.keys
     tokens = (keys.user_token("staff", staff_id="s1"), keys.user_token("player", player_id=player))
     async with entered(api.worker.url, tokens[0]) as desk, entered(api.worker.url, tokens[1]) as phone:
@@ -50,7 +50,7 @@ async def loses(client: Client) -> None:
 
 
 @pytest.mark.parametrize("how", ["unlinked", "row deleted", "inactive", "another user's", "role changed"])
-async def test_staff_whose_row_no_longer_says_so(api: Api, player_id: int, other_id: int, how: str) -> None:
+async def test_changed_staff_lose_access(api: Api, player_id: int, other_id: int, how: str) -> None:
     user, staff_id = str(uuid.uuid4()), f"r{player_id}"
     link(api, user, staff=staff_id)
     async with bystanders(api, other_id), entered(api.worker.url, token_of(api, user)) as client:
@@ -69,7 +69,7 @@ async def test_staff_whose_row_no_longer_says_so(api: Api, player_id: int, other
         await loses(client)
 
 
-async def test_staff_by_claims_whose_row_was_deleted(api: Api, player_id: int, other_id: int) -> None:
+async def test_staff_by_claims_without_a_row_lose_access(api: Api, player_id: int, other_id: int) -> None:
     staff_id = f"c{player_id}"
     api.sql("insert into gre_staff (staff_id) values (%s)", staff_id)
     mine = api.stack.keys.user_token("staff", staff_id=staff_id)
@@ -89,7 +89,7 @@ async def test_staff_by_claims_whose_row_was_deleted(api: Api, player_id: int, o
 
 
 @pytest.mark.parametrize("how", ["moved", "unlinked", "erased", "row deleted"])
-async def test_a_player_who_is_no_longer_this_one(api: Api, player_id: int, other_id: int, how: str) -> None:
+async def test_a_changed_player_loses_access(api: Api, player_id: int, other_id: int, how: str) -> None:
     user = str(uuid.uuid4())
     link(api, user, player=player_id)
     async with bystanders(api, other_id), entered(api.worker.url, token_of(api, user)) as client:
@@ -105,14 +105,14 @@ async def test_a_player_who_is_no_longer_this_one(api: Api, player_id: int, othe
         await loses(client)
 
 
-# At Pusher, where nobody asks again -------------------------------------------------------------------------
+# At Pusher, which checks no right again -----------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def at_pusher(
     api: Api, token: str, channel: str, *, signs_in: bool
 ) -> AsyncIterator[websockets.ClientConnection]:
-    """What pusher-js does with `signin()` and a subscription, each signed by the bridge."""
+    """As pusher-js: `signin()` and a subscription, each signed by the bridge."""
     env = api.stack.env
     person = api.with_token(token)
     url = f"ws://{env['PUSHER_HOST']}:{env['PUSHER_PORT']}/app/{env['PUSHER_KEY']}?protocol=7&client=js&version=8"
@@ -134,7 +134,7 @@ async def at_pusher(
 
 
 async def ended(client: websockets.ClientConnection) -> int | None:
-    """The code with which Pusher closed; what it told before does not matter here."""
+    """Return Pusher's close code; earlier events are ignored."""
     async with asyncio.timeout(SECONDS):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
@@ -143,7 +143,7 @@ async def ended(client: websockets.ClientConnection) -> int | None:
 
 
 @pytest.mark.parametrize("how", ["inactive", "row deleted", "chat off", "moved"])
-async def test_who_signed_in_at_pusher_hears_no_more_there(
+async def test_a_revoked_user_is_disconnected_at_pusher(
     api: Api, player_id: int, other_id: int, how: str
 ) -> None:
     user, staff_id = str(uuid.uuid4()), f"p{player_id}"
@@ -172,8 +172,8 @@ async def test_who_signed_in_at_pusher_hears_no_more_there(
         assert json.loads(await asyncio.wait_for(bystander.recv(), SECONDS))["event"] == "pusher:pong"
 
 
-async def test_connections_are_ended_when_pusher_is_back(api: Api, player_id: int) -> None:
-    """An outage of Pusher does not make the right last."""
+async def test_connections_are_terminated_after_an_outage_of_pusher(api: Api, player_id: int) -> None:
+    """An outage of Pusher does not prolong the right."""
     user, staff_id = str(uuid.uuid4()), f"q{player_id}"
     link(api, user, staff=staff_id)
     async with at_pusher(api, token_of(api, user), "private-staff-portal", signs_in=True) as client:
@@ -188,7 +188,7 @@ def test_a_sign_in_is_signed_for_a_socket_id_only(api: Api, player_id: int, sock
     assert (answer.status_code, answer.json()["code"]) == (403, "socket_refused")
 
 
-def test_a_sign_in_says_who_it_is(api: Api, player_id: int) -> None:
+def test_a_sign_in_contains_the_identity(api: Api, player_id: int) -> None:
     for person, wanted in ((api.player(player_id), f"player_{player_id}"), (api.staff(), "staff_s1")):
         signed = person.post("/api/pusher/user-auth", socket_id="123.456").json()
         assert json.loads(signed["user_data"])["id"] == wanted
@@ -198,7 +198,7 @@ def test_a_sign_in_says_who_it_is(api: Api, player_id: int) -> None:
 
 
 @pytest.mark.parametrize("staff_id", ["s1", "player_29", "a b", "ü" * 128, "x" * 128])
-def test_no_two_people_are_one_user_at_pusher(staff_id: str) -> None:
+def test_pushers_user_ids_are_unique(staff_id: str) -> None:
     mine = user_id(Identity("staff", None, staff_id))
     assert re.fullmatch(r"[A-Za-z0-9_\-=@,.;]{1,200}", mine)
     others = ("s2", "player_2", "a", "ü" * 127, "a;b", mine, mine.removeprefix("staff_"))

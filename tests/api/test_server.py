@@ -1,4 +1,4 @@
-"""How connections end: a WebSocket's, whatever its client does, and everybody's when the daemon stops."""
+"""The end of connections: of a WebSocket, whatever its client does, and of all when the daemon stops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Serve = Callable[..., Awaitable[str]]
 
 @pytest.fixture
 async def served() -> AsyncIterator[Serve]:
-    """Serve an endpoint until the test is over; its address."""
+    """Serve an endpoint until the test ends; yield its address."""
     tasks: list[asyncio.Task[None]] = []
 
     async def serve(endpoint: Endpoint | None = None, **more: Any) -> str:
@@ -79,7 +79,7 @@ async def echo(websocket: WebSocket) -> None:
 
 
 async def closed(client: websockets.ClientConnection) -> tuple[int | None, str | None]:
-    """The code and reason that the server closed with."""
+    """Return the server's close code and reason."""
     async with asyncio.timeout(10):
         with contextlib.suppress(websockets.ConnectionClosed):
             while True:
@@ -129,7 +129,7 @@ async def test_a_long_frame_while_others_wait_to_be_read(served: Serve) -> None:
 
 
 async def raw_client(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A client that has opened a WebSocket, and minds no rules from here on."""
+    """A client that has opened a WebSocket and then violates the protocol."""
     host, port = address.split(":")
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -149,7 +149,7 @@ PING, TEXT_BEGINS, EMPTY_FRAGMENT = (bytes([first, 0x80, 0, 0, 0, 0]) for first 
 
 
 def close_code(answer: bytes) -> tuple[int, int]:
-    """The code of the close frame at the end of what a server wrote, and how many empty pongs came before it."""
+    """Return the code of the close frame at the end of the server's output, and the number of empty pongs before it."""
     pongs, rest = divmod(answer.index(0x88), 2)
     assert rest == 0 and answer[: 2 * pongs] == b"\x8a\x00" * pongs
     return int.from_bytes(answer[2 * pongs + 2 : 2 * pongs + 4]), pongs
@@ -159,7 +159,7 @@ def close_code(answer: bytes) -> tuple[int, int]:
 async def test_a_flood_of_frames_that_are_no_messages_ends_its_connection(
     served: Serve, flood: bytes
 ) -> None:
-    """1.8 MB of them, 300,000: others are served meanwhile, and few were looked at."""
+    """300,000 of them, 1.8 MB: others are served meanwhile, and few were parsed."""
     address = await served(echo)
     reader, writer = await raw_client(address)
     flood = flood if len(flood) > 6 else 300_000 * flood
@@ -186,7 +186,7 @@ async def test_a_message_comes_in_at_most_64_fragments(served: Serve) -> None:
         assert await closed(client) == (1008, "too many fragments")
 
 
-async def test_who_keeps_to_its_share_of_control_frames_is_served(served: Serve) -> None:
+async def test_a_client_within_its_limit_of_control_frames_is_served(served: Serve) -> None:
     address = await served(echo)
     async with websockets.connect(f"ws://{address}/ws") as client:
         for _ in range(90):
@@ -195,10 +195,8 @@ async def test_who_keeps_to_its_share_of_control_frames_is_served(served: Serve)
         assert await client.recv() == "10"
 
 
-async def test_reading_stops_while_pongs_are_not_taken(
-    served: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many were allowed: an answer that waits is memory."""
+async def test_reading_stops_while_pongs_are_not_read(served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are allowed: unsent answers take memory."""
     monkeypatch.setattr(websocket_protocol, "FRAMES_BURST", 1e9)
     address = await served(echo)
     reader, writer = await raw_client(address)
@@ -223,8 +221,8 @@ async def test_reading_stops_while_pongs_are_not_taken(
     writer.transport.abort()
 
 
-async def test_many_frames_in_one_read_come_one_after_the_other(served: Serve) -> None:
-    """What is parsed in one turn of the loop is bounded; nothing is lost or changed by that."""
+async def test_many_frames_in_one_read_are_delivered_in_order(served: Serve) -> None:
+    """The frames parsed in one iteration of the loop are bounded; none is lost or changed."""
     address = await served(echo)
     reader, writer = await raw_client(address)
     frame = bytes([0x81, 0x80 | 3, 0, 0, 0, 0]) + b"abc"
@@ -242,7 +240,7 @@ async def deaf_client(address: str) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
+async def test_a_reader_that_reads_nothing_is_disconnected(served: Serve) -> None:
     ended: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def talk(websocket: WebSocket) -> None:
@@ -266,7 +264,7 @@ async def test_a_reader_that_reads_nothing_is_let_go(served: Serve) -> None:
 
 
 def established(port: int) -> int:
-    """How many connections the server on this port still holds."""
+    """Return the number of connections that the server on this port has."""
     import psutil
 
     return sum(
@@ -276,7 +274,7 @@ def established(port: int) -> int:
     )
 
 
-async def test_a_reader_that_wakes_up_in_time_hears_why(served: Serve) -> None:
+async def test_a_reader_that_reads_in_time_receives_the_reason(served: Serve) -> None:
     closing = asyncio.Event()
 
     async def talk(websocket: WebSocket) -> None:
@@ -294,7 +292,7 @@ async def test_a_reader_that_wakes_up_in_time_hears_why(served: Serve) -> None:
         assert await closed(client) == (1013, "too slow")
 
 
-async def test_a_client_that_answers_no_ping_is_given_up(
+async def test_a_client_that_answers_no_ping_is_disconnected(
     served: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "PING", 0.5)
@@ -334,7 +332,7 @@ async def test_a_stop_closes_with_1012_and_lets_requests_finish(served: Serve) -
         writer.transport.abort()
 
 
-async def test_who_asks_is_who_the_trusted_proxies_say(served: Serve) -> None:
+async def test_the_clients_address_is_the_one_that_trusted_proxies_report(served: Serve) -> None:
     async def ask(address: str, **headers: str) -> Any:
         async with httpx.AsyncClient() as http:
             return (await http.get(f"http://{address}/", headers=headers)).json()
@@ -351,7 +349,7 @@ async def test_who_asks_is_who_the_trusted_proxies_say(served: Serve) -> None:
 
 
 async def test_a_proxy_is_recognised_in_either_spelling_of_its_address(served: Serve) -> None:
-    """On `::` an IPv4 proxy comes as ::ffff:127.0.0.1."""
+    """On `::` an IPv4 proxy has the address ::ffff:127.0.0.1."""
     port = (await served(http_host="::", trusted_proxies=("127.0.0.1", "198.51.100.0/24"))).rpartition(":")[2]
     async with httpx.AsyncClient() as http:
 
@@ -362,7 +360,7 @@ async def test_a_proxy_is_recognised_in_either_spelling_of_its_address(served: S
         assert await ask("203.0.113.7, ::ffff:198.51.100.2") == "203.0.113.7"
 
 
-def test_a_start_beyond_this_machine_says_that_no_proxy_is_trusted() -> None:
+def test_a_public_address_without_trusted_proxies_is_logged() -> None:
     for host, proxies, warned in (
         ("0.0.0.0", ("127.0.0.1", "::1"), True),
         ("::", (), True),
@@ -378,7 +376,7 @@ def test_a_start_beyond_this_machine_says_that_no_proxy_is_trusted() -> None:
         assert bool(said) == warned
 
 
-async def test_an_address_that_is_taken_is_named() -> None:
+async def test_an_address_in_use_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""Much at once: whoever reads is told all of it, once and in order; whoever does not costs the others nothing."""
+"""Bulk inserts: a client that reads receives all messages once and in order; one that does not read delays no other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = 7_000_000_000
 
 @contextlib.asynccontextmanager
 async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
-    """Asks all the while whether the daemon answers; how long the worst answer took, in seconds."""
+    """Polls the daemon's health continuously; returns the longest time of an answer in seconds."""
     worst = 0.0
 
     async def ask() -> None:
@@ -43,8 +43,8 @@ async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
         await asyncio.gather(asking, return_exceptions=True)
 
 
-def told(client: Client, base: int) -> dict[int, list[int]]:
-    """The seqs that it heard, by player, of the players from `base` on."""
+def seqs_of(client: Client, base: int) -> dict[int, list[int]]:
+    """Return the received seqs by player, of the players from `base` on."""
     found = defaultdict(list)
     for frame in client.all("chat_message"):
         message = frame["message"]
@@ -54,14 +54,14 @@ def told(client: Client, base: int) -> dict[int, list[int]]:
 
 
 def erase(api: Api, base: int) -> None:
-    """Staff who come within a minute would be told of all this."""
+    """Staff who connect within a minute would receive all this."""
     with api.stack.db() as conn:
         conn.execute("delete from gre_chat_messages where player_id between %s and %s", [base, base + 1000])
         conn.execute("delete from gre_chat_sessions where player_id between %s and %s", [base, base + 1000])
 
 
 @pytest.mark.quiet
-async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_order(api: Api) -> None:
+async def test_an_insert_of_5000_messages_reaches_each_reader_once_and_in_order(api: Api) -> None:
     staff = api.stack.keys.user_token("staff", staff_id="s1")
     async with contextlib.AsyncExitStack() as stack, answering(api) as worst:
         desks = [await stack.enter_async_context(entered(api.worker.url, staff)) for _ in range(5)]
@@ -74,10 +74,11 @@ async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_ord
         wanted = {BASE + 1 + n: list(range(1, 11)) for n in range(500)}
         for desk in desks:
             await desk.until(
-                lambda d=desk: len(d.frames) > 5000 and sum(map(len, told(d, BASE).values())) >= 5000, 60
+                lambda d=desk: len(d.frames) > 5000 and sum(map(len, seqs_of(d, BASE).values())) >= 5000,
+                60,
             )
             assert desk.code is None
-            assert told(desk, BASE) == wanted
+            assert seqs_of(desk, BASE) == wanted
             assert not any(frame["replay"] for frame in desk.all("chat_message"))
         for desk in desks:
             opened = [f["session"]["player_id"] for f in desk.all("session_updated")]
@@ -86,8 +87,8 @@ async def test_an_insert_of_5000_messages_is_told_to_each_reader_once_and_in_ord
     await asyncio.to_thread(erase, api, BASE)
 
 
-async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_id: int) -> None:
-    """Some 32 MB while it does not read: it costs no memory, and nothing is lost, told twice or out of order."""
+async def test_a_paused_reader_receives_the_rest_when_it_reads_again(api: Api, player_id: int) -> None:
+    """Some 32 MB while it does not read: they take no memory, and nothing is lost, repeated or out of order."""
     staff = api.stack.keys.user_token("staff", staff_id="s1")
     process = psutil.Process(api.worker.pids["api"])
     session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
@@ -108,7 +109,7 @@ async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_
             await desk.until(
                 lambda n=turn: (
                     len(desk.all("chat_message", message={"session_id": session})) > n
-                    and sum(map(len, told(desk, base).values())) == 200 * (n + 1)
+                    and sum(map(len, seqs_of(desk, base).values())) == 200 * (n + 1)
                 )
             )
         assert process.memory_info().rss - before < 40 * 1024 * 1024
@@ -117,14 +118,14 @@ async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_
                 api.staff().put, f"/api/gre-admin/session/{session}/status",
                 status="closed" if other else "assigned",
             )  # fmt: skip
-        await desk.hear("session_updated", session={"id": session, "status": "closed"})
+        await desk.wait("session_updated", session={"id": session, "status": "closed"})
         paused.ws.transport.resume_reading()
         await paused.until(
-            lambda: len(paused.frames) > 2000 and sum(map(len, told(paused, base).values())) >= 2000
+            lambda: len(paused.frames) > 2000 and sum(map(len, seqs_of(paused, base).values())) >= 2000
         )
         for client in (desk, paused):
-            await client.hear("session_updated", session={"id": session, "status": "closed"})
-            assert told(client, base) == {base + 1 + n: list(range(1, 201)) for n in range(10)}
+            await client.wait("session_updated", session={"id": session, "status": "closed"})
+            assert seqs_of(client, base) == {base + 1 + n: list(range(1, 201)) for n in range(10)}
             assert [
                 f["message"]["seq"] for f in client.all("chat_message", message={"session_id": session})
             ] == [*range(2, 12)]
@@ -133,7 +134,7 @@ async def test_who_pauses_is_told_the_rest_when_it_reads_again(api: Api, player_
             base + 1,
         )
         for client in (desk, paused):
-            await client.hear("chat_message", message={"message": "live"}, replay=False)
+            await client.wait("chat_message", message={"message": "live"}, replay=False)
     await asyncio.to_thread(erase, api, base)
 
 

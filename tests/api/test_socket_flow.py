@@ -1,4 +1,4 @@
-"""The conversation by WebSocket, alone and mixed with the other doors."""
+"""The conversation by WebSocket, alone and mixed with the other interfaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def staff_token(api: Api, staff_id: str = "s1", **more: Any) -> str:
 
 
 def texts(client: Client, player_id: int) -> list[tuple[int, str]]:
-    """What it was told of a player's conversation, in the order of arrival."""
+    """Return the received messages of a player's conversation, in the order of arrival."""
     found = client.all("chat_message", message={"player_id": player_id})
     return [(f["message"]["seq"], f["message"]["message"]) for f in found]
 
@@ -49,27 +49,27 @@ async def test_the_whole_flow_by_socket_alone(api: Api, player_id: int) -> None:
             [],
         )
         assert hello["expiresAt"].endswith("Z") and hello["staffOnline"] >= 0
-        assert (await desk.hear("authenticated"))["staffId"] == "s1"
+        assert (await desk.wait("authenticated"))["staffId"] == "s1"
 
         await phone.send("send_message", message="Is table 4 open?", clientId="c1")
-        ack = await phone.hear("message_ack")
+        ack = await phone.wait("message_ack")
         assert ack.keys() == {"type", "clientId", "id", "sessionId", "seq", "timestamp", "duplicate"}
         assert (ack["clientId"], ack["seq"], ack["duplicate"]) == ("c1", 1, False)
         session = ack["sessionId"]
         for client in (laptop, desk, other):
-            told = await client.hear("chat_message", message={"id": ack["id"]})
-            assert told["replay"] is False
-            assert told["message"].keys() == {
+            got = await client.wait("chat_message", message={"id": ack["id"]})
+            assert got["replay"] is False
+            assert got["message"].keys() == {
                 "id", "seq", "session_id", "player_id", "player_name", "message", "sender", "sender_name", "status",
                 "timestamp", "created_at",
             }  # fmt: skip
-            assert told["message"]["timestamp"] == ack["timestamp"]
-        assert (await desk.hear("session_updated", session={"id": session}))["session"]["status"] == "active"
+            assert got["message"]["timestamp"] == ack["timestamp"]
+        assert (await desk.wait("session_updated", session={"id": session}))["session"]["status"] == "active"
 
         await desk.send("send_message", sessionId=session, message="From eight.", clientId="d1")
-        reply = await desk.hear("message_ack", clientId="d1")
+        reply = await desk.wait("message_ack", clientId="d1")
         await desk.send("send_message", playerId=player_id, message="Shall I?")
-        more = await desk.hear("message_ack", clientId=None)
+        more = await desk.wait("message_ack", clientId=None)
         assert (reply["seq"], more["seq"], more["sessionId"]) == (2, 3, session)
         everything = [(1, "Is table 4 open?"), (2, "From eight."), (3, "Shall I?")]
         for client, own in ((phone, {1}), (laptop, set()), (desk, {2, 3}), (other, set())):
@@ -81,7 +81,7 @@ async def test_the_whole_flow_by_socket_alone(api: Api, player_id: int) -> None:
     assert [(m["seq"], m["message"]) for m in history] == everything
 
 
-async def test_every_door_reaches_every_socket_once_and_in_order(
+async def test_messages_of_every_interface_reach_every_socket_once_and_in_order(
     api: Api, player_id: int, other_id: int
 ) -> None:
     player, staff = player_token(api, player_id), staff_token(api)
@@ -103,7 +103,7 @@ async def test_every_door_reaches_every_socket_once_and_in_order(
     ):
         sent: list[str] = []
         for turn in range(3):
-            doors: dict[str, Any] = {
+            interfaces: dict[str, Any] = {
                 "rest": lambda t: api.player(player_id).send(t),
                 "table": lambda t: by_table(t, player, sender="player"),
                 "function": by_function,
@@ -111,12 +111,12 @@ async def test_every_door_reaches_every_socket_once_and_in_order(
                 "staff table": lambda t: by_table(t, staff, sender="staff", sender_id="s1"),
                 "backend": lambda t: api.backend(f"player:{player_id}").send(t),
             }
-            for door, send in doors.items():
-                sent.append(f"{door} {turn}")
+            for name, send in interfaces.items():
+                sent.append(f"{name} {turn}")
                 await asyncio.to_thread(send, sent[-1])
             sent.append(f"socket {turn}")
             await phone.send("send_message", message=sent[-1], clientId=sent[-1])
-            assert (await phone.hear("message_ack", clientId=sent[-1]))["seq"] == len(sent)
+            assert (await phone.wait("message_ack", clientId=sent[-1]))["seq"] == len(sent)
         everything = list(enumerate(sent, 1))
         for client in (phone, laptop, desk):
             own = 3 if client is phone else 0
@@ -130,21 +130,21 @@ async def test_every_door_reaches_every_socket_once_and_in_order(
 
 
 @pytest.fixture
-def sweepless(stack_process: StackProcess) -> Iterator[Worker]:
-    """A daemon that hears of news by its bells, or much later than any test waits."""
+def without_polls(stack_process: StackProcess) -> Iterator[Worker]:
+    """A daemon that reads on wake-ups, and polls far later than any test waits."""
     with stack_process.worker(GRE_POLL_INTERVAL="300") as worker:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="live")
         yield worker
-        worker.stop()  # (of one that is killed the last beat would count for a minute)
+        worker.stop()  # (the last heartbeat of a killed one would count for a minute)
 
 
-async def test_a_burst_is_told_without_waiting_for_a_sweep(
-    api: Api, sweepless: Worker, player_id: int
+async def test_a_burst_is_sent_without_waiting_for_a_poll(
+    api: Api, without_polls: Worker, player_id: int
 ) -> None:
-    # Each bell rings while an earlier one is being read: none may get lost until the next sweep.
+    # Each wake-up arrives while the news of an earlier one are read: none may be lost until the next poll.
     async with (
-        entered(sweepless.url, staff_token(api)) as desk,
-        entered(sweepless.url, player_token(api, player_id)) as phone,
+        entered(without_polls.url, staff_token(api)) as desk,
+        entered(without_polls.url, player_token(api, player_id)) as phone,
     ):
         for n in range(60):
             await phone.send("send_message", message=f"m{n}", clientId=f"m{n}")
@@ -162,37 +162,37 @@ async def test_a_repeated_id_is_acknowledged_as_a_duplicate(api: Api, player_id:
             await phone.send("send_message", message="once", id=message_id, clientId=client_id)
         await laptop.send("send_message", message="once", id=message_id.upper(), client_id="elsewhere")
         first, again = (
-            await phone.hear("message_ack", clientId="first"),
-            await phone.hear("message_ack", clientId="again"),
+            await phone.wait("message_ack", clientId="first"),
+            await phone.wait("message_ack", clientId="again"),
         )
-        elsewhere = await laptop.hear("message_ack", clientId="elsewhere")
+        elsewhere = await laptop.wait("message_ack", clientId="elsewhere")
         assert sorted(a["duplicate"] for a in (first, again, elsewhere)) == [False, True, True]
         assert {a["seq"] for a in (first, again, elsewhere)} == {1} and {
             a["id"] for a in (first, again, elsewhere)
         } == {message_id}
         await phone.send("send_message", message="twice", id=message_id, clientId="changed")
-        assert (await phone.hear("error", clientId="changed"))["code"] == "id_conflict"
+        assert (await phone.wait("error", clientId="changed"))["code"] == "id_conflict"
         await phone.settled()
         assert not phone.all("chat_message")
     assert len(api.sql("select id from gre_chat_messages where player_id = %s", player_id)) == 1
 
 
-async def test_whoever_comes_back_hears_what_it_missed_and_nothing_twice(
+async def test_a_reconnected_client_receives_missed_messages_once(
     api: Api, player_id: int, other_id: int
 ) -> None:
     player = api.player(player_id)
     async with entered(api.worker.url, player_token(api, player_id)) as phone:
         session = (await asyncio.to_thread(player.send, "one"))["sessionId"]
-        await phone.hear("chat_message")
+        await phone.wait("chat_message")
     for text in ("two", "three"):
         await asyncio.to_thread(player.send, text)
     new = (await asyncio.to_thread(api.player(other_id).send, "a new session"))["sessionId"]
     for last, token in ((4, player_token(api, player_id)), (5, staff_token(api))):
         async with entered(api.worker.url, token, since={session: 1}) as back:
-            hello = (await back.hear("authenticated"))["sessions"]
+            hello = (await back.wait("authenticated"))["sessions"]
             assert next(s for s in hello if s["id"] == session)["last_seq"] >= 3
             await asyncio.to_thread(player.send, "live")
-            await back.hear("chat_message", message={"session_id": session, "seq": last})
+            await back.wait("chat_message", message={"session_id": session, "seq": last})
             seqs = [m[0] for m in texts(back, player_id)]
             assert seqs == list(range(2, last + 1))
             assert [f["replay"] for f in back.all("chat_message", message={"player_id": player_id})] == [
@@ -206,7 +206,7 @@ async def test_whoever_comes_back_hears_what_it_missed_and_nothing_twice(
 
 
 @pytest.mark.parametrize("missed", [250, 1200])
-async def test_however_much_was_missed_there_is_no_gap(api: Api, player_id: int, missed: int) -> None:
+async def test_a_long_absence_leaves_no_gap(api: Api, player_id: int, missed: int) -> None:
     session = (await asyncio.to_thread(api.player(player_id).send, "one"))["sessionId"]
     api.sql(
         "insert into gre_chat_messages (session_id, player_id, sender, message)"
@@ -214,7 +214,7 @@ async def test_however_much_was_missed_there_is_no_gap(api: Api, player_id: int,
     )  # fmt: skip
     async with entered(api.worker.url, player_token(api, player_id), since={session: 1}) as back:
         await asyncio.to_thread(api.player(player_id).send, "live")
-        await back.hear("chat_message", message={"message": "live"})
+        await back.wait("chat_message", message={"message": "live"})
         assert [m[0] for m in texts(back, player_id)] == list(range(2, missed + 3))
 
 
@@ -223,7 +223,7 @@ async def test_a_session_that_ended_while_staff_were_away_is_replayed_too(
 ) -> None:
     async with entered(api.worker.url, staff_token(api)) as desk:
         known = (await asyncio.to_thread(api.player(other_id).send, "before"))["sessionId"]
-        await desk.hear("chat_message", message={"session_id": known})
+        await desk.wait("chat_message", message={"session_id": known})
     session = (await asyncio.to_thread(api.player(player_id).send, "came"))["sessionId"]
     await asyncio.to_thread(api.player(player_id).send, "and went")
     await asyncio.to_thread(api.staff().post, f"/api/gre-chat/close-session/{player_id}")
@@ -257,7 +257,7 @@ async def test_the_first_message_of_a_session_opened_long_before(
         await desk.until(lambda: texts(desk, player_id) == [(1, "at last")])
 
 
-async def test_typing_is_told_to_the_others_only(api: Api, player_id: int, other_id: int) -> None:
+async def test_typing_is_sent_to_the_others_only(api: Api, player_id: int, other_id: int) -> None:
     session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
     token = player_token(api, player_id)
     async with (
@@ -266,8 +266,8 @@ async def test_typing_is_told_to_the_others_only(api: Api, player_id: int, other
     ):  # fmt: skip
         await phone.send("typing", typing=True)
         for client in (laptop, desk):
-            told = await client.hear("typing", sessionId=session)
-            assert told == {
+            got = await client.wait("typing", sessionId=session)
+            assert got == {
                 "type": "typing",
                 "sessionId": session,
                 "playerId": player_id,
@@ -275,19 +275,19 @@ async def test_typing_is_told_to_the_others_only(api: Api, player_id: int, other
                 "typing": True,
             }
         await desk.send("typing", session_id=session, typing=False)
-        assert (await phone.hear("typing", by="staff"))["typing"] is False
+        assert (await phone.wait("typing", by="staff"))["typing"] is False
         for client, wrong, code in (
             (desk, None, "session_missing"), (desk, str(uuid.uuid4()), "session_unknown"), (stranger, session, "session_unknown"),
         ):  # fmt: skip
             client.forget()
             await client.send("typing", clientId="x", **({"sessionId": wrong} if wrong else {}))
-            assert (await client.hear("error", clientId="x"))["code"] == code
+            assert (await client.wait("error", clientId="x"))["code"] == code
         await stranger.settled()
         assert not stranger.all("typing")
         assert len(phone.all("typing")) == 1 and not phone.all("typing", by="player")
 
 
-async def test_what_was_read_is_told_and_stays(api: Api, player_id: int) -> None:
+async def test_read_marks_are_sent_and_stored(api: Api, player_id: int) -> None:
     player, staff = api.player(player_id), api.staff()
     session = (await asyncio.to_thread(player.send))["sessionId"]
     await asyncio.to_thread(staff.post, "/api/gre-admin/reply", sessionId=session, message="Yes")
@@ -296,20 +296,20 @@ async def test_what_was_read_is_told_and_stays(api: Api, player_id: int) -> None
         entered(api.worker.url, staff_token(api)) as desk,
     ):
         await desk.send("mark_read", sessionId=session, upToSeq=1)
-        read = await phone.hear("messages_read")
+        read = await phone.wait("messages_read")
         assert (read["sessionId"], read["by"], read["upToSeq"]) == (session, "staff", 1) and read[
             "timestamp"
         ].endswith("Z")
         await phone.send("mark_read", session_id=session, up_to_seq=99)
-        assert (await desk.hear("messages_read", by="player"))["upToSeq"] == 2
+        assert (await desk.wait("messages_read", by="player"))["upToSeq"] == 2
         await desk.send("mark_read", sessionId=session, upToSeq=1)
         await desk.settled()
-        assert len(phone.all("messages_read", by="staff")) == 1, "marks never go back, and are told once"
+        assert len(phone.all("messages_read", by="staff")) == 1, "marks never go back, and are sent once"
     history = player.get(f"/api/gre-chat/messages/{player_id}").json()
     assert [m["status"] for m in history] == ["read", "read"]
 
 
-async def test_opening_assigning_and_closing_are_told(api: Api, player_id: int) -> None:
+async def test_opening_assigning_and_closing_are_sent(api: Api, player_id: int) -> None:
     async with (
         entered(api.worker.url, player_token(api, player_id)) as phone,
         entered(api.worker.url, staff_token(api)) as desk,
@@ -326,15 +326,15 @@ async def test_opening_assigning_and_closing_are_told(api: Api, player_id: int) 
                 phone.forget(), desk.forget()
                 await asyncio.to_thread(api.staff().put, path, **body)
             for client in (phone, desk):
-                told = await client.hear("session_updated", session={"id": session, **wanted})
-                assert told["session"].keys() == {
+                got = await client.wait("session_updated", session={"id": session, **wanted})
+                assert got["session"].keys() == {
                     "id", "player_id", "player_name", "status", "assigned_staff_id", "last_seq", "rev", "unread_by_staff",
                     "unread_by_player", "last_message", "last_message_at", "created_at", "closed_at",
                 }  # fmt: skip
 
 
 def expire(api: Api, player_id: int, where: str) -> None:
-    """The time of these staff is over; and a ring for people, so that the daemon looks."""
+    """Let the presence of these staff expire, and send a wake-up, so that the daemon reads it."""
     api.sql(f"update gre_online_status set expires_at = now() - interval '1 second' where {where}")
     api.sql(
         "insert into gre_chat_players (player_id, chat_enabled) values (%s, false)"
@@ -344,7 +344,7 @@ def expire(api: Api, player_id: int, where: str) -> None:
 
 
 async def nobody_is_online(api: Api, player_id: int) -> None:
-    """Whom earlier tests left online would go, one after the other, in the middle of this one."""
+    """Staff that earlier tests left online would expire during this test."""
     async with asyncio.timeout(WITHIN):
         while True:
             expire(api, player_id, "status <> 'offline'")
@@ -360,7 +360,7 @@ async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -
     await nobody_is_online(api, player_id)
     async with entered(api.worker.url, player_token(api, player_id)) as phone:
         async with entered(api.worker.url, staff_token(api, staff_id)) as desk:
-            came = await phone.hear("staff_status", staffId=staff_id)
+            came = await phone.wait("staff_status", staffId=staff_id)
             assert (came["displayName"], came["status"]) == ("Pat", "online")
             (row,) = api.sql("select * from gre_online_status where staff_id = %s", staff_id)
             assert (
@@ -370,7 +370,7 @@ async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -
             async with entered(api.worker.url, player_token(api, player_id)) as second:
                 assert second.all("authenticated")[0]["staffOnline"] == 1
             await desk.send("set_status", status="away")
-            await phone.hear("staff_status", staffId=staff_id, status="away")
+            await phone.wait("staff_status", staffId=staff_id, status="away")
         async with entered(api.worker.url, staff_token(api, staff_id)):
             phone.forget()
             await next_turn()
@@ -386,17 +386,17 @@ async def test_presence_follows_the_sockets_of_staff(api: Api, player_id: int) -
             {"status": "offline"}
         ]
         await phone.send("set_status", status="online", clientId="no")
-        assert (await phone.hear("error", clientId="no"))["code"] == "staff_only"
+        assert (await phone.wait("error", clientId="no"))["code"] == "staff_only"
 
 
-async def test_the_portals_own_server_speaks_for_its_user(api: Api, player_id: int) -> None:
+async def test_the_portals_own_server_acts_as_its_user(api: Api, player_id: int) -> None:
     service = {"Authorization": f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"}
     for act_as, role in ((f"player:{player_id}", "player"), ("staff:s1", "staff")):
         async with entered(
             api.worker.url, None, headers={**service, "X-GRE-Act-As": act_as}, role=role
         ) as client:
             await client.send("send_message", message="Hi", playerId=player_id, clientId="1")
-            await client.hear("message_ack")
+            await client.wait("message_ack")
     async with entered(
         api.worker.url, None, headers={"Authorization": f"bearer {player_token(api, player_id)}"}
     ) as client:
@@ -421,7 +421,7 @@ async def test_the_portals_own_server_speaks_for_its_user(api: Api, player_id: i
         "staff:left",
     ],
 )
-async def test_the_service_key_alone_is_nobody(api: Api, act_as: str | None) -> None:
+async def test_the_service_key_alone_has_no_identity(api: Api, act_as: str | None) -> None:
     api.sql("insert into gre_staff (staff_id, active) values ('left', false) on conflict do nothing")
     headers = {"Authorization": f"Bearer {api.stack.env['SUPABASE_SERVICE_KEY']}"} | (
         {"X-GRE-Act-As": act_as} if act_as else {}
@@ -432,10 +432,10 @@ async def test_the_service_key_alone_is_nobody(api: Api, act_as: str | None) -> 
         assert not client.all("authenticated")
 
 
-async def test_staff_may_write_by_the_other_doors_while_a_player_listens_elsewhere(
+async def test_a_staff_message_by_function_opens_a_session_on_the_players_socket(
     stack_process: StackProcess, api: Api, player_id: int
 ) -> None:
-    """supabase-js's way (PostgREST) in, socket out: the player's first session appears on a socket that waited for it."""
+    """Sent over PostgREST, received on a socket that was open before the player's first session."""
     async with entered(api.worker.url, player_token(api, player_id)) as phone:
         headers = stack_process.headers(staff_token(api))
         async with httpx.AsyncClient(base_url=stack_process.url) as http:
@@ -443,26 +443,30 @@ async def test_staff_may_write_by_the_other_doors_while_a_player_listens_elsewhe
             assert (
                 await http.post("/rest/v1/rpc/gre_staff_reply", json=body, headers=headers)
             ).status_code == 200
-        told = await phone.hear("chat_message")
-        assert (told["message"]["seq"], told["message"]["sender"], told["message"]["sender_name"]) == (
+        got = await phone.wait("chat_message")
+        assert (
+            got["message"]["seq"],
+            got["message"]["sender"],
+            got["message"]["sender_name"],
+        ) == (
             1,
             "staff",
             "Sam",
         )
 
 
-async def test_an_erased_player_whose_token_has_no_row_hears_no_more_of_what_was_erased(
+async def test_an_erased_player_without_a_row_receives_nothing_of_the_erased_session(
     api: Api, player_id: int
 ) -> None:
     token = player_token(api, player_id)
     async with entered(api.worker.url, token) as phone:
         for n in range(3):
             await phone.send("send_message", message=f"secret {n}", clientId=f"c{n}")
-        first = (await phone.hear("message_ack", clientId="c2"))["sessionId"]
+        first = (await phone.wait("message_ack", clientId="c2"))["sessionId"]
         await asyncio.to_thread(api.sql, "select gre_erase_player(%s)", player_id)
         before = len(phone.frames)
         await phone.send("send_message", message="again", clientId="new")
-        ack = await phone.hear("message_ack", clientId="new")
+        ack = await phone.wait("message_ack", clientId="new")
         await phone.settled()
         assert (ack["seq"], ack["sessionId"] != first) == (1, True)
         assert "secret" not in str(phone.frames[before:])

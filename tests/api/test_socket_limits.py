@@ -1,4 +1,4 @@
-"""What `/ws` takes and what it does not: time, size, rate, number, slowness, tokens that end, origins."""
+"""The limits of `/ws`: time, size, rate, number, slow readers, expiring tokens, origins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.waiting import pause, wait_until
 
 @pytest.fixture(scope="module")
 def small(stack_process: StackProcess) -> Iterator[Worker]:
-    """A daemon with narrow limits."""
+    """A daemon with low limits."""
     limits = {"GRE_SOCKETS_PER_PERSON": "2", "GRE_AUTH_FAILURES_PER_MINUTE": "5", "GRE_MAX_SOCKETS": "4"}
     with stack_process.worker(**limits) as worker:
         yield worker
@@ -38,22 +38,22 @@ def token(stack: StackProcess, player_id: int, **more: Any) -> str:
 
 
 async def closed_with(client: Client, within: float = WITHIN) -> tuple[int | None, str | None]:
-    """The close code, and the code of the error frame before it."""
+    """Return the close code, and the code of the error frame before it."""
     code = await client.end(within)
     errors = client.all("error")
     return code, errors[-1]["code"] if errors else None
 
 
-async def test_patience_ends_after_ten_seconds(api: Api, player_id: int) -> None:
+async def test_a_connection_must_authenticate_within_ten_seconds(api: Api, player_id: int) -> None:
     async with (
         opened(api.worker.url) as silent, opened(api.worker.url) as busy,
         entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as expired,
     ):  # fmt: skip
         started = time.monotonic()
         await busy.send("ping")
-        await busy.hear("pong")
+        await busy.wait("pong")
         await busy.send("send_message", message="Hi", clientId="early")
-        assert (await busy.hear("error", clientId="early"))["code"] == "not_authenticated"
+        assert (await busy.wait("error", clientId="early"))["code"] == "not_authenticated"
         assert await closed_with(silent) == (4408, "not_authenticated")
         assert await closed_with(busy) == (4408, "not_authenticated")
         assert 9.5 < time.monotonic() - started < 12
@@ -68,13 +68,13 @@ async def test_patience_ends_after_ten_seconds(api: Api, player_id: int) -> None
     ids=lambda f: repr(f[:20]),
 )  # fmt: skip
 @pytest.mark.parametrize("inside", [False, True])
-async def test_what_is_no_frame_ends_the_connection(
+async def test_an_invalid_frame_ends_the_connection(
     api: Api, player_id: int, frame: str | bytes, inside: bool
 ) -> None:
     async with opened(api.worker.url) as client:
         if inside:
             await client.send("authenticate", token=token(api.stack, player_id))
-            await client.hear("authenticated")
+            await client.wait("authenticated")
         await client.ws.send(frame)
         assert await closed_with(client) == (4400, "bad_frame")
 
@@ -102,22 +102,22 @@ async def test_what_is_no_frame_ends_the_connection(
     ],
     ids=str,
 )  # fmt: skip
-async def test_a_wrong_field_is_told_and_the_connection_stays(
+async def test_an_invalid_field_is_reported_and_the_connection_stays(
     api: Api, player_id: int, frame: dict[str, Any], code: str
 ) -> None:
     async with entered(api.worker.url, token(api.stack, player_id)) as client:
         await client.ws.send(json.dumps({**frame, "clientId": "mine"}))
-        error = await client.hear("error")
+        error = await client.wait("error")
         assert (error["code"], error["clientId"]) == (code, "mine") and "\n" not in error["error"]
         await client.send("send_message", message="fine", clientId="c" * 64)
-        assert (await client.hear("message_ack"))["clientId"] == "c" * 64
+        assert (await client.wait("message_ack"))["clientId"] == "c" * 64
     assert len(api.sql("select id from gre_chat_messages where player_id = %s", player_id)) == 1
 
 
 async def test_a_frame_over_64_kb_is_1009(api: Api, player_id: int) -> None:
     async with entered(api.worker.url, token(api.stack, player_id)) as client:
         await client.ws.send(json.dumps({"type": "ping", "x": "y" * (64 * 1024 - 40)}))
-        await client.hear("pong")
+        await client.wait("pong")
         await client.ws.send(json.dumps({"type": "ping", "x": "y" * 70_000}))
         assert await client.end() == 1009
 
@@ -129,7 +129,7 @@ async def test_too_many_frames_are_refused_and_far_too_many_end_it(api: Api, pla
     ):
         for n in range(130):
             await client.send("typing", clientId=f"t{n}")
-        error = await client.hear("error", code="too_fast")
+        error = await client.wait("error", code="too_fast")
         assert error["retryAfter"] > 0 and error["clientId"].startswith("t")
         with contextlib.suppress(ConnectionClosed):
             for _ in range(300):
@@ -138,7 +138,7 @@ async def test_too_many_frames_are_refused_and_far_too_many_end_it(api: Api, pla
         await other.settled()
 
 
-async def test_a_person_has_so_many_connections(
+async def test_the_connections_of_a_person_are_limited(
     small: Worker, stack_process: StackProcess, player_id: int
 ) -> None:
     mine = token(stack_process, player_id)
@@ -155,10 +155,10 @@ async def test_a_person_has_so_many_connections(
         pass
 
 
-async def test_an_address_with_bad_tokens_waits_and_whoever_was_known_there_does_not(
+async def test_an_address_with_bad_tokens_waits_and_known_subjects_there_do_not(
     small: Worker, stack_process: StackProcess, player_id: int
 ) -> None:
-    """Behind a portal's own proxy one address is everybody: one of them with bad tokens shuts out no one who was in."""
+    """Behind a portal's proxy all clients have one address: bad tokens of one do not lock out those who were known."""
     forwarded = {"X-Forwarded-For": "203.0.113.9"}
     known = token(stack_process, player_id)
     async with entered(small.url, known, headers=forwarded):
@@ -187,7 +187,7 @@ async def test_a_page_of_another_origin_may_not_connect(api: Api, origin: str) -
     assert refused.value.response.status_code == 403
 
 
-async def test_pages_of_known_origins_and_of_this_host_may(api: Api) -> None:
+async def test_pages_of_known_origins_and_of_this_host_may_connect(api: Api) -> None:
     for origin in (ORIGIN, api.worker.url, None):
         async with opened(api.worker.url, origin=origin) as client:
             await client.settled()
@@ -199,8 +199,8 @@ async def test_the_server_answers_pings(api: Api, player_id: int) -> None:
             await (await client.ws.ping())
 
 
-async def test_whoever_comes_is_let_in_however_many_wait(api: Api, player_id: int) -> None:
-    """Connections that never authenticate fill the waiting places: the one that has waited longest makes room."""
+async def test_a_new_connection_is_admitted_however_many_are_pending(api: Api, player_id: int) -> None:
+    """Connections that never authenticate use all places: the oldest of them is closed."""
     held: list[asyncio.StreamWriter] = []
     host, port = api.worker.url.removeprefix("http://").split(":")
 
@@ -229,28 +229,28 @@ async def test_whoever_comes_is_let_in_however_many_wait(api: Api, player_id: in
 # Tokens ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_that_ends_must_be_renewed(api: Api, player_id: int) -> None:
+async def test_an_expiring_token_must_be_renewed(api: Api, player_id: int) -> None:
     player = api.player(player_id)
     async with entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as client:
         await asyncio.to_thread(player.send, "before")
-        await client.hear("chat_message", message={"message": "before"})
-        await client.hear("error", code="token_expired")
+        await client.wait("chat_message", message={"message": "before"})
+        await client.wait("error", code="token_expired")
         for text in ("while", "expired"):
             await asyncio.to_thread(player.send, text)
         await client.send("send_message", message="not mine any more", clientId="late")
-        assert (await client.hear("error", clientId="late"))["code"] == "token_expired"
+        assert (await client.wait("error", clientId="late"))["code"] == "token_expired"
         async with entered(
             api.worker.url, token(api.stack, player_id)
-        ) as other:  # what it may hear has been told by now
+        ) as other:  # its news have been sent by now
             await asyncio.to_thread(player.send, "mark")
-            await other.hear("chat_message", message={"message": "mark"})
+            await other.wait("chat_message", message={"message": "mark"})
         await client.settled()
         assert [f["message"]["message"] for f in client.all("chat_message")] == ["before"]
         client.forget()
         await client.send("authenticate", token=token(api.stack, player_id))
         await client.send("send_message", message="again", clientId="again")
-        await client.hear("authenticated")
-        assert (await client.hear("message_ack", clientId="again"))["seq"] == 5
+        await client.wait("authenticated")
+        assert (await client.wait("message_ack", clientId="again"))["seq"] == 5
         await client.until(lambda: len(client.all("chat_message")) == 3)
         assert [f["message"]["message"] for f in client.all("chat_message")] == ["while", "expired", "mark"]
 
@@ -259,14 +259,16 @@ async def test_a_token_renewed_in_time_changes_nothing(api: Api, player_id: int)
     async with entered(api.worker.url, token(api.stack, player_id, expires_in=5)) as client:
         client.forget()
         await client.send("authenticate", token=token(api.stack, player_id, expires_in=60))
-        assert (await client.hear("authenticated"))["sessions"] == []
+        assert (await client.wait("authenticated"))["sessions"] == []
         await pause(5, "the first token expires")
         await client.settled()
         assert not client.all("error")
 
 
 @pytest.mark.parametrize("who", ["other player", "staff", "bad"])
-async def test_a_connection_stays_the_same_persons(api: Api, player_id: int, other_id: int, who: str) -> None:
+async def test_a_connection_cannot_change_its_person(
+    api: Api, player_id: int, other_id: int, who: str
+) -> None:
     tokens = {
         "other player": token(api.stack, other_id),
         "staff": api.stack.keys.user_token("staff", staff_id="s1"),
@@ -298,7 +300,7 @@ async def test_a_claim_that_the_token_does_not_carry_is_refused(
         assert not client.all("authenticated")
 
 
-async def test_whose_chat_is_off_is_told_so(api: Api, player_id: int) -> None:
+async def test_a_disabled_player_is_disconnected(api: Api, player_id: int) -> None:
     await asyncio.to_thread(api.player(player_id).send)
     async with entered(api.worker.url, token(api.stack, player_id)) as client:
         await asyncio.to_thread(api.staff().post, f"/api/gre-chat/enable-player/{player_id}", enabled=False)
@@ -311,7 +313,7 @@ async def test_whose_chat_is_off_is_told_so(api: Api, player_id: int) -> None:
         pass
 
 
-async def test_who_leaves_the_staff_leaves_the_chat(api: Api, player_id: int) -> None:
+async def test_a_deactivated_staff_member_is_disconnected(api: Api, player_id: int) -> None:
     staff_id = f"l{player_id}"
     api.sql("insert into gre_staff (staff_id, display_name, role) values (%s, 'Lee', 'staff')", staff_id)
     mine = api.stack.keys.user_token("staff", staff_id=staff_id)
@@ -327,7 +329,7 @@ async def test_who_leaves_the_staff_leaves_the_chat(api: Api, player_id: int) ->
 
 
 def deaf(url: str, mine: str, **claims: Any) -> socket.socket:
-    """An authenticated client that buffers next to nothing and reads no more."""
+    """An authenticated client that has a small buffer and stops reading."""
     protocol = ClientProtocol(parse_uri(ws_url(url)))
     host, port = url.removeprefix("http://").split(":")
     sock = socket.socket()
@@ -343,7 +345,7 @@ def deaf(url: str, mine: str, **claims: Any) -> socket.socket:
     return sock
 
 
-async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
+async def test_a_slow_reader_is_dropped_and_delays_no_other(
     api: Api, player_id: int, request: pytest.FixtureRequest
 ) -> None:
     staff = api.stack.keys.user_token("staff", staff_id="s1")
@@ -364,7 +366,7 @@ async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
                 "insert into gre_chat_messages (session_id, player_id, sender, message)"
                 " select %s, %s, 'staff', repeat('💬', 4000) from generate_series(1, 100)", session, player_id,
             )  # fmt: skip
-            await desk.hear("chat_message", message={"session_id": session, "seq": 101 + turn * 100})
+            await desk.wait("chat_message", message={"session_id": session, "seq": 101 + turn * 100})
             slowest = max(slowest, time.monotonic() - started)
         seqs = [f["message"]["seq"] for f in desk.all("chat_message", message={"session_id": session})]
         assert seqs == list(range(2, 1602))
@@ -375,7 +377,7 @@ async def test_a_slow_reader_is_dropped_and_nobody_waits_for_it(
         await asyncio.to_thread(
             wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="1013") >= dropped + 2, 60,
         )  # fmt: skip
-    # Whoever of the staff comes back within a minute would be told all of these 25 MB.
+    # Staff who reconnect within a minute would receive all of these 25 MB.
     api.stack.http.post(
         "/rest/v1/rpc/gre_erase_player", json={"p_player_id": player_id}, headers=api.stack.headers()
     ).raise_for_status()

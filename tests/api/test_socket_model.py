@@ -592,9 +592,9 @@ async def test_a_session_is_foreign_only_if_the_database_says_so() -> None:
             await until(lambda: not play.hub.needs(NewRow("x", yours, 9)), every=0)
             assert play.hub.needs(NewRow("x", unseen, 1))
             assert play.hub.needs(NewRow("x", mine, 2))
-            told = play.chat.commit(1, "player")["message"]
+            committed = play.chat.commit(1, "player")["message"]
             play.hub.notify(frozenset((mine,)))
-            await until(lambda: recorder.received == [(mine, told["seq"])], every=0)
+            await until(lambda: recorder.received == [(mine, committed["seq"])], every=0)
     finally:
         running.cancel()
         await asyncio.wait([running], timeout=5)

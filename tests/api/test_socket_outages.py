@@ -1,4 +1,4 @@
-"""No gap, no repeat: whatever dies while people write by every door, every page that may see a message gets it once, in order."""
+"""No gap and no repeat through outages: messages of every interface reach each page that may see them once and in order."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def two_workers(stack_process: StackProcess) -> Iterator[list[Worker]]:
 
 @pytest.fixture
 def workers(stack_process: StackProcess, two_workers: list[Worker]) -> list[Worker]:
-    """Both of them, running, and nothing wrong with the stack."""
+    """Both instances, running, without faults."""
     stack_process.http.delete("/__stack/faults").raise_for_status()
     for worker in two_workers:
         if worker.process is None or worker.process.poll() is not None:
@@ -44,7 +44,7 @@ def workers(stack_process: StackProcess, two_workers: list[Worker]) -> list[Work
 
 @dataclass
 class Storm:
-    """People who write all the time by all doors, and pages that follow."""
+    """People who write continuously by all interfaces, and pages that follow."""
 
     stack: StackProcess
     urls: Callable[[], list[str]]
@@ -53,7 +53,7 @@ class Storm:
     """By player; None for staff's."""
     sent: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when nobody is to write any more."""
+    """Set when the writers stop."""
 
     def follow(self, player_id: int | None, hop: float | None) -> Follower:
         keys = self.stack.keys
@@ -71,14 +71,14 @@ class Storm:
         return [page for pages in self.pages.values() for page in pages]
 
     async def write(self, http: httpx.AsyncClient, player_id: int, every: float) -> None:
-        """One conversation: the next message goes by a door taken at random, again and again until it is taken.
+        """One conversation: each message goes by an interface chosen at random, repeated until it is accepted.
 
         It ends between two messages, so that nothing is stored any more once all have ended.
         """
         while not self.over.is_set():
             text, message_id = f"m{self.sent}", str(uuid.uuid4())
             self.sent += 1
-            door = random.choice(
+            interface = random.choice(
                 [
                     self._rest,
                     self._table,
@@ -89,13 +89,13 @@ class Storm:
                     self._staff_socket,
                 ]
             )
-            await self._again(door, http, player_id, message_id, text)
+            await self._again(interface, http, player_id, message_id, text)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), every * random.random() * 2)
 
     async def _again(
         self,
-        door: Callable[..., Awaitable[bool]],
+        interface: Callable[..., Awaitable[bool]],
         http: httpx.AsyncClient,
         player_id: int,
         message_id: str,
@@ -104,7 +104,7 @@ class Storm:
         async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(httpx.HTTPError, IndexError):
-                    if await door(http, player_id, message_id, text):
+                    if await interface(http, player_id, message_id, text):
                         return
                 await pause(0.1, "before the message is sent again")
 
@@ -179,7 +179,7 @@ class Storm:
         return found
 
     async def judge(self) -> None:
-        """Everybody has everything that it may see, each message once and in order, and nothing else."""
+        """Check that each page has every message that it may see, once and in order, and no other."""
         stored = await asyncio.to_thread(self.stored)
         assert self.sent > 4 * len(self.players)
         assert sum(sum(sessions.values()) for sessions in stored.values()) == self.sent
@@ -189,11 +189,11 @@ class Storm:
             }
             for page in pages:
                 for session, last in mine.items():
-                    seqs = page.told[session]
+                    seqs = page.received[session]
                     assert seqs == sorted(set(seqs)), f"repeated or out of order: {seqs}"
                     missing = set(range(1, last + 1)) - {*seqs, *page.acked[session]}
-                    assert not missing, f"never told to {player or 'staff'} of {last}: {sorted(missing)}"
-                assert player is None or page.told.keys() <= mine.keys()
+                    assert not missing, f"never sent to {player or 'staff'} of {last}: {sorted(missing)}"
+                assert player is None or page.received.keys() <= mine.keys()
 
     async def complete(self) -> bool:
         if any(page.waiting for page in self.everyone):
@@ -219,7 +219,7 @@ async def storm(
     hop: float | None = None,
     every: float = 0.12,
 ) -> AsyncIterator[Storm]:
-    """Writers and pages around what a test lets happen; when that is over, all is judged."""
+    """Run writers and pages during the body of a test, then judge them."""
 
     def urls() -> list[str]:
         return [
@@ -252,9 +252,7 @@ async def storm(
             task.cancel()
 
 
-async def test_the_server_is_killed_and_comes_back(
-    stack_process: StackProcess, workers: list[Worker]
-) -> None:
+async def test_no_gap_while_the_server_is_killed(stack_process: StackProcess, workers: list[Worker]) -> None:
     first = workers[:1]
     async with storm(stack_process, first) as people:
         for number in (signal.SIGKILL, signal.SIGTERM):
@@ -269,7 +267,9 @@ async def test_the_server_is_killed_and_comes_back(
 
 
 @pytest.mark.parametrize("fault", ["refused", "deaf"])
-async def test_realtime_is_away(stack_process: StackProcess, workers: list[Worker], fault: str) -> None:
+async def test_no_gap_while_realtime_is_down(
+    stack_process: StackProcess, workers: list[Worker], fault: str
+) -> None:
     async with storm(stack_process, workers[:1]) as people:
         if fault == "refused":
             stack_process.fault("realtime", {"refuse": True})
@@ -277,18 +277,20 @@ async def test_realtime_is_away(stack_process: StackProcess, workers: list[Worke
         else:
             stack_process.fault("realtime", {"deaf": True})
         await pause(1.5, "events from before the fault arrive")
-        heard = sum(len(seqs) for page in people.everyone for seqs in page.live.values())
+        live = sum(len(seqs) for page in people.everyone for seqs in page.live.values())
         await pause(1.5, "time in which nothing may arrive")
         if fault == "refused":
-            assert sum(len(seqs) for page in people.everyone for seqs in page.live.values()) > heard, (
-                "sweeps go on"
+            assert sum(len(seqs) for page in people.everyone for seqs in page.live.values()) > live, (
+                "polls continue"
             )
         stack_process.fault("realtime", None)
     assert all(page.entries == 1 for page in people.everyone), "nobody had to reconnect"
 
 
 @pytest.mark.parametrize("fault", ["503", "lost answers", "crash"])
-async def test_the_database_is_away(stack_process: StackProcess, workers: list[Worker], fault: str) -> None:
+async def test_no_gap_while_the_database_is_down(
+    stack_process: StackProcess, workers: list[Worker], fault: str
+) -> None:
     async with storm(stack_process, workers[:1], players=3, hop=1.5) as people:
         match fault:
             case "503":
@@ -303,7 +305,7 @@ async def test_the_database_is_away(stack_process: StackProcess, workers: list[W
         await until(lambda: all(page.entries > 1 for page in people.everyone))
 
 
-async def test_pages_hop_between_instances_while_one_is_killed(
+async def test_no_gap_while_pages_change_instance_and_one_is_killed(
     stack_process: StackProcess, workers: list[Worker]
 ) -> None:
     async with storm(stack_process, workers, players=4, hop=0.8) as people:
@@ -332,25 +334,25 @@ async def test_two_instances_serve_one_conversation(
         entered(two, keys.user_token("staff", staff_id=staff_id)) as desk,
         entered(two, keys.user_token("player", player_id=player)) as laptop,
     ):
-        await phone.hear("staff_status", staffId=staff_id, status="online")
+        await phone.wait("staff_status", staffId=staff_id, status="online")
         await phone.send("send_message", message="Hello", clientId="1")
-        session = (await phone.hear("message_ack"))["sessionId"]
+        session = (await phone.wait("message_ack"))["sessionId"]
         for client in (desk, laptop):
-            await client.hear("chat_message", message={"session_id": session, "seq": 1})
+            await client.wait("chat_message", message={"session_id": session, "seq": 1})
         await desk.send("typing", sessionId=session)
-        assert (await phone.hear("typing"))["by"] == "staff"
+        assert (await phone.wait("typing"))["by"] == "staff"
         await phone.send("typing", typing=False)
         for client in (desk, laptop):
-            assert (await client.hear("typing", by="player")) == {
+            assert (await client.wait("typing", by="player")) == {
                 "type": "typing", "sessionId": session, "playerId": player, "by": "player", "typing": False,
             }  # fmt: skip
         await desk.send("mark_read", sessionId=session, upToSeq=1)
-        assert (await phone.hear("messages_read"))["by"] == "staff"
+        assert (await phone.wait("messages_read"))["by"] == "staff"
         await desk.send("send_message", sessionId=session, message="Welcome", clientId="2")
         for client in (phone, laptop):
-            await client.hear("chat_message", message={"session_id": session, "seq": 2})
+            await client.wait("chat_message", message={"session_id": session, "seq": 2})
         await desk.send("set_status", status="away")
-        await phone.hear("staff_status", staffId=staff_id, status="away")
+        await phone.wait("staff_status", staffId=staff_id, status="away")
         assert (
             len(phone.all("typing")) == 1
             and len(phone.all("chat_message")) == 1

@@ -122,7 +122,7 @@ def test_no_message_is_lost_during_an_outage_of_realtime_and_pusher(
         expect(ann.at("sink", sink="onesignal")).to_have_attribute("data-state", "working")
         expect(ann.at("feed")).not_to_have_text("live")
         assert int(ann.at("backlog").inner_text().replace(",", "")) >= 1
-        restartable.http.delete("/__stack/faults", params={"face": "pusher"}).raise_for_status()
+        restartable.http.delete("/__stack/faults", params={"service": "pusher"}).raise_for_status()
         sam.answer("From Sam, without Realtime")
         expect(sue.message("From Sam, without Realtime")).to_be_visible()
         wait_until(lambda: time.monotonic() - began > OUTAGE, 2 * OUTAGE)

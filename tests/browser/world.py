@@ -139,8 +139,8 @@ class World:
         own: dict[str, Any] = {"player_id": int(name)} if role == "player" else {"staff_id": name}
         return self.keys.user_token(role, **own, **options)
 
-    def fault(self, face: str, rule: Any) -> None:
-        self.http.post("/__stack/faults", json={face: rule}).raise_for_status()
+    def fault(self, service: str, rule: Any) -> None:
+        self.http.post("/__stack/faults", json={service: rule}).raise_for_status()
 
     def call(self, method: str, path: str, who: str, **body: Any) -> Any:
         """Call the daemon's REST API as a user; return the parsed response."""

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: every case, one line each; exit status 1 when a promise was not kept."""
+"""`python -m tests.chaos`: every case, one line each; exit status 1 if a guarantee was not met."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ HEAD = (
 
 def line(report: Report) -> str:
     """One report for the terminal."""
-    others = f"{report.others:5.2f}" if report.others is not None else "    -"
+    bystanders = f"{report.bystanders:5.2f}" if report.bystanders is not None else "    -"
     verdict = "ok" if report.ok else "FAILED: " + "; ".join(report.problems + report.slow)
     return (
         f"{report.name:28} sent {report.sent:4} delivered {report.delivered:4} dead {report.dead:2}"
         f" lost {report.lost} out of order {report.out_of_order} repeats {_repeats(report):>5}"
-        f" bystanders {others} s recovery {report.recovery:5.1f} s of {report.bound:4.1f}  {verdict}"
+        f" bystanders {bystanders} s recovery {report.recovery:5.1f} s of {report.bound:4.1f}  {verdict}"
     )
 
 
 def row(report: Report) -> str:
     """One report for the page."""
     cells = [
-        f"`{report.name}`", report.what, report.sent, report.delivered, report.dead, report.lost,
-        report.out_of_order, _repeats(report), "" if report.others is None else f"{report.others:.2f} s",
+        f"`{report.name}`", report.description, report.sent, report.delivered, report.dead, report.lost,
+        report.out_of_order, _repeats(report), "" if report.bystanders is None else f"{report.bystanders:.2f} s",
         f"{report.recovery:.1f} s", f"{report.bound:.1f} s" + ("" if report.ok else " FAILED"),
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |\n"
@@ -60,7 +60,7 @@ def _repeats(report: Report) -> str:
 def attacked_row(report: AttackReport) -> str:
     """One attack for the page."""
     cells = [
-        f"`{report.name}`", report.what, f"{report.quiet * 1000:.0f} ms",
+        f"`{report.name}`", report.description, f"{report.quiet * 1000:.0f} ms",
         f"{report.attacked * 1000:.0f} ms" + ("" if report.ok else " FAILED"), f"{report.grown / 2**20:+.0f} MB",
         f"{report.served * 1000:.0f} ms",
     ]  # fmt: skip
@@ -77,8 +77,8 @@ def write(begin: str, head: str, made: dict[str, str], names: Sequence[str]) -> 
     PAGE.write_text(f"{before}{begin}\n\n{table}\n{END}{after}")
 
 
-def tell(text: str) -> None:
-    """Print a line now, also into a pipe."""
+def print_line(text: str) -> None:
+    """Print a line and flush."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -99,7 +99,7 @@ def main() -> int:
         parser.error(f"no case {', '.join(sorted(unknown))}; --list shows them")
     if options.list:
         for name in names:
-            tell(f"{name:28} {(cases | SIMULATED | attacks)[name].what}")
+            print_line(f"{name:28} {(cases | SIMULATED | attacks)[name].description}")
         return 0
     wanted = [name for name in names if not options.only or name in options.only]
     reports: list[Report] = []
@@ -108,16 +108,16 @@ def main() -> int:
         for name in wanted:
             if name in attacks:
                 attacked.append(run_attack(stack, attacks[name]))
-                tell(attacked[-1].line())
+                print_line(attacked[-1].line())
                 continue
             report = run(stack, cases[name]) if name in cases else SIMULATED[name].run()
             reports.append(report)
-            tell(line(report))
+            print_line(line(report))
     if options.write:
         write(FAULTS, HEAD, {report.name: row(report) for report in reports}, names)
         write(ATTACKED, ATTACKED_HEAD, {report.name: attacked_row(report) for report in attacked}, names)
     failed = [report.name for report in (*reports, *attacked) if not report.ok]
-    tell(f"{len(reports) + len(attacked)} cases, {len(failed)} failed {' '.join(failed)}")
+    print_line(f"{len(reports) + len(attacked)} cases, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-"""What strangers and players do to the API, as programs of their own: `python -m tests.chaos.attackers NAME URL TOKEN SESSION`.
+"""Attacks of strangers and players on the API, as separate programs: `python -m tests.chaos.attackers NAME URL TOKEN SESSION`.
 
 Each goes on until it is killed, and comes back when it is thrown out.
 """
@@ -25,13 +25,13 @@ PER_SECOND = 1_600_000
 """Bytes a second of a flood."""
 CHUNK = 64 * 1024
 AGAIN = 0.05
-"""Seconds before one that was thrown out comes back."""
+"""Seconds before a disconnected attacker connects again."""
 
 Attacker = Callable[[str, str, str], Awaitable[None]]
 
 
 def opened(url: str, *, buffer: int = 0) -> socket.socket:
-    """A WebSocket whose frames are made by hand; `buffer` is what its kernel takes while nobody reads."""
+    """A WebSocket with frames made by hand; `buffer` is the size of the kernel's receive buffer."""
     address = f"ws{url.removeprefix('http')}/ws"
     protocol = ClientProtocol(parse_uri(address))
     host, port = url.removeprefix("http://").split(":")

@@ -1,8 +1,8 @@
 """Attacks on the API beside 50 messages a second: the relay keeps its latency, memory stays, others are served.
 
-Quiet, under attack and quiet again are measured in one round, on the same daemon: what counts is the difference. What else
-runs on the machine can only add to it, so the best of a few rounds counts. The attackers are programs of their own
-(`attackers.py`), of low priority: really they are other machines.
+A round measures the latency before, during and after the attack on the same daemon; the difference counts. Other load on
+the machine can only add to it, so the best of a few rounds counts. The attackers are separate programs (`attackers.py`)
+of low priority, because real attackers run on other machines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEMORY = 150 * 2**20
 SERVED = 1.0
 """Seconds within which 9 in 10 of other clients' calls are answered."""
 PLAYER = 77
-"""Whose session the attackers use; nobody else writes there."""
+"""The player whose session the attackers use; no other client writes there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +43,33 @@ class Attack:
     """One attack."""
 
     name: str
-    what: str
+    description: str
     attacker: str
     history: int = 0
     """Messages of 16 KB that the attacked player's session has."""
 
 
 ATTACKS = [
-    Attack(name="attack-pings", what="one WebSocket without a token sends 1.6 MB/s of pings", attacker="pings"),
+    Attack(name="attack-pings", description="one WebSocket without a token sends 1.6 MB/s of pings", attacker="pings"),
     Attack(
-        name="attack-fragments", what="one WebSocket without a token sends 1.6 MB/s of empty fragments",
+        name="attack-fragments", description="one WebSocket without a token sends 1.6 MB/s of empty fragments",
         attacker="fragments",
     ),
-    Attack(name="attack-typing", what="20 sockets of one player send `typing`, 19 times a second each", attacker="typing"),
+    Attack(name="attack-typing", description="20 sockets of one player send `typing`, 19 times a second each", attacker="typing"),
     Attack(
-        name="attack-unread", what="20 sockets of one player ask for 8 MB of history each, and read nothing",
+        name="attack-unread", description="20 sockets of one player ask for 8 MB of history each, and read nothing",
         attacker="unread", history=500,
     ),
     Attack(
-        name="attack-pipelining", what="one connection without a token pipelines 12 MB of requests, and reads nothing",
+        name="attack-pipelining", description="one connection without a token pipelines 12 MB of requests, and reads nothing",
         attacker="pipelining",
     ),
     Attack(
-        name="attack-histories", what="40 connections of one player ask for 8 MB of history each, and read nothing",
+        name="attack-histories", description="40 connections of one player ask for 8 MB of history each, and read nothing",
         attacker="histories", history=500,
     ),
     Attack(
-        name="attack-slow-headers", what="200 connections without a token send a header a second, without end",
+        name="attack-slow-headers", description="200 connections without a token send a header a second, without end",
         attacker="slow_headers",
     ),
 ]  # fmt: skip
@@ -77,10 +77,10 @@ ATTACKS = [
 
 @dataclass
 class AttackReport:
-    """What one attack came to. Times in seconds, memory in bytes."""
+    """The result of one attack. Times are in seconds, memory in bytes."""
 
     name: str
-    what: str
+    description: str
     quiet: float = 0.0
     attacked: float = 0.0
     grown: int = 0
@@ -89,7 +89,7 @@ class AttackReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise was kept."""
+        """True if every guarantee was met."""
         return not self.problems
 
     def line(self) -> str:
@@ -104,7 +104,7 @@ class AttackReport:
 def run(stack: StackProcess, attack: Attack) -> AttackReport:
     """Run one attack on the stack, which is emptied first."""
     stack.reset()
-    report = AttackReport(attack.name, attack.what)
+    report = AttackReport(attack.name, attack.description)
     try:
         with Scene(stack, rate=RATE, env={"GRE_AUTH_FAILURES_PER_MINUTE": "100000"}) as scene:
             _play(scene, attack, report)
@@ -144,7 +144,7 @@ def _play(scene: Scene, attack: Attack, report: AttackReport) -> None:
     scene.check(worker.pids.get("api") == api, "the API was restarted")
     scene.load.stop()
     stack.drained(15)
-    scene.watch.look()
+    scene.watch.read()
     scene.check(
         all(_arrival(scene, one) for one in scene.load.sent if one.session), "messages did not arrive"
     )
@@ -175,18 +175,18 @@ def _session(stack: StackProcess, history: int) -> str:
 
 
 def _arrival(scene: Scene, one: object) -> float | None:
-    """When a message was at every sink."""
+    """The time at which a message had reached every sink."""
     times = [scene.watch.arrival(sink, one.id, one.session, one.seq) for sink in SINKS]  # type: ignore[attr-defined]
     return None if None in times else max(at for at in times if at is not None)
 
 
 def _p99(scene: Scene, seconds: float) -> float:
-    """Within which time 99 of 100 of the messages written from now on arrived."""
+    """Return the time within which 99 of 100 of the messages written from now on arrive."""
     began = time.time()
     scene.hold(seconds)
     sent = [one for one in scene.load.sent if one.session and began <= one.at <= began + seconds]
     wait_until(
-        lambda: (scene.watch.look(), all(_arrival(scene, one) for one in sent))[1],
+        lambda: (scene.watch.read(), all(_arrival(scene, one) for one in sent))[1],
         30,
         0.05,
         what="what was written",
@@ -197,13 +197,13 @@ def _p99(scene: Scene, seconds: float) -> float:
 
 
 def _memory(pid: int) -> int:
-    """What the daemon takes, with its child processes."""
+    """The memory of the daemon and its child processes, in bytes."""
     process = psutil.Process(pid)
     return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
 
 class _Others:
-    """A client that calls the API all the while."""
+    """A client that calls the API continuously."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -224,7 +224,7 @@ class _Others:
             self._took.append(time.monotonic() - began if good else 99.0)
 
     def stop(self) -> float:
-        """Within how many seconds 9 in 10 calls were answered."""
+        """Return the seconds within which 9 in 10 calls were answered."""
         self._over.set()
         self._thread.join()
         self._http.close()

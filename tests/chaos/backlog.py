@@ -1,7 +1,7 @@
-"""A backlog of 100,000 while a sink is down: what it costs the worker in memory, and whether the drain keeps its pace.
+"""A backlog of 100,000 while a sink is down: the worker's memory, and the rate of the drain.
 
 `python -m tests.chaos.backlog` runs a worker beside 1,000 waiting messages and then another beside 100,000, Pusher
-answering 500 to both, then lets each drain. Exit status 1 when memory is more than 20 MB apart, or the last
+answering 500 to both, then lets each drain. Exit status 1 if memory is more than 20 MB apart, or the last
 quarter of the drain slower than half of the first.
 """
 

@@ -1,4 +1,4 @@
-"""The faults: each breaks something when it is entered and heals it when it is left."""
+"""The faults: context managers that begin a fault when entered and end it when left."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import jwt
 
 from tests.chaos.load import MARK
 from tests.chaos.scene import Fault, Scene
+from tests.chaos.tcp_proxy import TcpProxy
 from tests.chaos.watch import SINKS
-from tests.chaos.wire import Wire
 from tests.support.waiting import wait_until
 
 SETTLE = {"path": "/rest/v1/rpc/gre_relay_", "match": "p_results"}
@@ -26,11 +26,11 @@ NO_CONNECTION = '{"code":"PGRST001","details":"no connection to the server\\n","
 GATEWAY_PAGE = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n</html>\r\n"
 
 
-# What answers wrongly -----------------------------------------------------------------------------------------
+# Services -----------------------------------------------------------------------------------------------------
 
 
-def face(*names: str, **rule: Any) -> Fault:
-    """A rule of /__stack/faults at one or more faces."""
+def service(*names: str, **rule: Any) -> Fault:
+    """A rule of /__stack/faults for one or more services."""
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
@@ -44,8 +44,8 @@ def face(*names: str, **rule: Any) -> Fault:
 
 
 def marked(*names: str, **rule: Any) -> Fault:
-    """A rule that meets marked messages only; their sessions are the concerned ones."""
-    whole = face(*names, match=f'"{MARK}' if names == ("onesignal",) else MARK, **rule)
+    """A rule for marked messages only; their sessions are the affected ones."""
+    whole = service(*names, match=f'"{MARK}' if names == ("onesignal",) else MARK, **rule)
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
@@ -55,13 +55,13 @@ def marked(*names: str, **rule: Any) -> Fault:
             rows = conn.execute(
                 "select id::text from gre_chat_sessions where player_id = any (%s)", [list(scene.marked)]
             ).fetchall()
-        scene.concerned |= {row["id"] for row in rows}
+        scene.affected |= {row["id"] for row in rows}
 
     return fault
 
 
 def realtime(drop: bool = True, **flags: Any) -> Fault:
-    """Realtime misbehaves; with `drop` its sockets go first, so that the worker meets it when it comes back."""
+    """Faults of Realtime; with `drop` its sockets are closed first, so that the worker reconnects during the fault."""
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
@@ -74,12 +74,12 @@ def realtime(drop: bool = True, **flags: Any) -> Fault:
     return fault
 
 
-def action(name: str, what: dict[str, Any], *, after: dict[str, Any] | None = None) -> Fault:
-    """Something that the stack does once, and perhaps something else that heals it."""
+def action(name: str, body: dict[str, Any], *, after: dict[str, Any] | None = None) -> Fault:
+    """An action of the stack, and another one that ends its effect."""
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
-        scene.stack.fault(name, what)
+        scene.stack.fault(name, body)
         yield
         if after:
             scene.stack.fault(name, after)
@@ -101,7 +101,7 @@ def backend_killed(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def token_expires(scene: Scene) -> Iterator[None]:
-    """The worker's key runs out while it is joined; a person gives it a new one and starts it again."""
+    """The worker's key expires while it is joined; then it is started again with a new one."""
     now = int(time.time())
     ends = now + 25
     claims = {"role": "service_role", "iat": now, "exp": ends}
@@ -118,7 +118,7 @@ def token_expires(scene: Scene) -> Iterator[None]:
 
 
 def clock_steps(seconds: int) -> Fault:
-    """The database's clock steps by so much: every time it wrote down is as far off, in the other direction."""
+    """A step of the database's clock: every stored time is shifted in the other direction."""
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
@@ -136,14 +136,14 @@ def clock_steps(seconds: int) -> Fault:
 
 
 def _progress(scene: Scene, messages: int) -> None:
-    """Wait until so many more have arrived."""
+    """Wait until so many more messages have arrived."""
     goal = scene.arrived() + messages
     wait_until(lambda: scene.arrived() >= goal, 40, 0.002, what="progress")
 
 
 @contextlib.contextmanager
 def killed_at_random(scene: Scene) -> Iterator[None]:
-    """SIGKILL in three random moments, each time with a new start."""
+    """SIGKILL at three random moments, each followed by a start."""
     rng = random.Random()
     worker = scene.workers[0]
     for _ in range(3):
@@ -173,7 +173,7 @@ def process_killed(name: str) -> Fault:
 
 @contextlib.contextmanager
 def killed_before_settle(scene: Scene) -> Iterator[None]:
-    """Settles hang, so that what was sent stays unsettled; then SIGKILL."""
+    """Settles hang, so that sent deliveries stay unsettled; then SIGKILL."""
     scene.stack.fault("rest", {"mode": "hang", **SETTLE})
     _progress(scene, 10)
     scene.workers[0].kill()
@@ -185,8 +185,8 @@ def killed_before_settle(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_of_two_killed(scene: Scene) -> Iterator[None]:
-    """SIGKILL for one of two workers in the middle of its sends; the other goes on."""
-    _halt_one(scene, signal.SIGKILL)
+    """SIGKILL for one of two workers while it sends; the other continues."""
+    _signal_one(scene, signal.SIGKILL)
     worker = scene.workers.pop(0)
     worker.kill()
     yield
@@ -194,25 +194,25 @@ def one_of_two_killed(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_of_two_paused(scene: Scene) -> Iterator[None]:
-    """SIGSTOP for longer than a lease, then SIGCONT: a worker that does not know how late it is."""
-    _halt_one(scene, signal.SIGSTOP)
+    """SIGSTOP for longer than a lease, then SIGCONT: the worker does not know that its leases expired."""
+    _signal_one(scene, signal.SIGSTOP)
     yield
     scene.workers[0].signal(signal.SIGCONT)
 
 
-def _halt_one(scene: Scene, number: signal.Signals) -> None:
-    """Signal one of two workers while it holds lanes: these are the concerned sessions."""
+def _signal_one(scene: Scene, number: signal.Signals) -> None:
+    """Signal one of two workers while it holds lanes: their sessions are the affected ones."""
     with _slow_sinks(scene):
         wait_until(lambda: len(scene.leased()) >= 4, 30, 0.01, what="lanes in hand")
         scene.workers[0].signal(number)
         scene.broken_at = scene.healed_at = time.time()
-    scene.concerned |= scene.orphaned(after=0.9)
-    scene.check(scene.concerned, "it had nothing in hand")
+    scene.affected |= scene.orphaned(after=0.9)
+    scene.check(scene.affected, "it held no lanes")
 
 
 @contextlib.contextmanager
 def _slow_sinks(scene: Scene) -> Iterator[None]:
-    """Answers that take a while: at any moment both workers hold lanes, and one can carry it alone."""
+    """Slow answers: both workers hold lanes at any moment, and one alone can carry the load."""
     for sink in SINKS:
         scene.stack.fault(sink, {"delay": 0.15})
     scene.hold(0.6)
@@ -223,7 +223,7 @@ def _slow_sinks(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminated(scene: Scene) -> Iterator[None]:
-    """SIGTERM under load: what is in flight is settled, leases are handed back; later a new worker starts."""
+    """SIGTERM under load: work in flight is settled, leases are released; later a new worker starts."""
     began = time.monotonic()
     scene.check(scene.workers[0].stop(20) == 0, "SIGTERM: exit status is not 0")
     scene.check(time.monotonic() - began < 12, "SIGTERM: took longer than GRE_DRAIN_SECONDS and 2 s")
@@ -235,15 +235,13 @@ def terminated(scene: Scene) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminated_twice(scene: Scene) -> Iterator[None]:
-    """SIGTERM while a sink hangs, and again: the second ends it at once; its leases have to run out."""
+    """SIGTERM while a sink hangs, and a second one, which ends the worker at once; its leases expire."""
     scene.stack.fault("pusher", {"mode": "hang"})
     wait_until(scene.leased, 10, 0.01, what="lanes in hand")
     worker = scene.workers[0]
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "stopping" in scene.problems_told(worker), 5, what="/readyz to say that it stops")
-    scene.check(
-        worker.process and worker.process.poll() is None, "SIGTERM: did not wait for what is in flight"
-    )
+    wait_until(lambda: "stopping" in scene.problems_reported(worker), 5, what="stopping in /readyz")
+    scene.check(worker.process and worker.process.poll() is None, "SIGTERM: did not wait for work in flight")
     began = time.monotonic()
     worker.stop(10)
     scene.check(time.monotonic() - began < 5, "a second SIGTERM did not end it at once")
@@ -256,15 +254,15 @@ def terminated_twice(scene: Scene) -> Iterator[None]:
 # The network --------------------------------------------------------------------------------------------------
 
 
-def wire(*names: str, breaks: Callable[[Wire], None]) -> Fault:
-    """Something happens to the wires of these names."""
+def network(*names: str, breaks: Callable[[TcpProxy], None]) -> Fault:
+    """A fault of the connections to these services."""
 
     @contextlib.contextmanager
     def fault(scene: Scene) -> Iterator[None]:
         for name in names:
-            breaks(scene.wires[name])
+            breaks(scene.proxies[name])
         yield
         for name in names:
-            scene.wires[name].heal()
+            scene.proxies[name].heal()
 
     return fault

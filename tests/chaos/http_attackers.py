@@ -1,4 +1,4 @@
-"""What strangers and players do to the API's HTTP side. Each goes on until it is killed."""
+"""Attacks of strangers and players over HTTP. Each runs until it is killed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.hostile import pour, raw
+from tests.support.hostile import raw, send_all
 from tests.support.waiting import let_pass, pause
 
 
@@ -15,7 +15,7 @@ def _pipeline(url: str) -> None:
     request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 400
     while True:
         with contextlib.suppress(OSError), contextlib.closing(raw(url, receive_buffer=4096)) as sock:
-            pour(sock, itertools.repeat(request), 12_000_000, 8)
+            send_all(sock, itertools.repeat(request), 12_000_000, 8)
         let_pass(0.05, "before the next connection")
 
 

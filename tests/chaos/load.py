@@ -1,7 +1,7 @@
-"""Writers that never give up: over REST as portals do, and straight into the database as a back end does.
+"""Writers that retry: over REST as portals do, and directly into the database as a back end does.
 
-Each message has an id chosen here, and is written again until its fate is known: what the database has is
-what was sent. `marked` players' messages have now and then an id that a fault can be aimed at.
+Each message has an id chosen here, and is written again until the result is known, so the database has exactly the sent
+messages. Some messages of `marked` players have an id that a fault can match.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.waiting import let_pass
 
 SESSIONS = 24
 MARK = "dead0000"
-"""How the ids of marked messages begin."""
+"""The prefix of the ids of marked messages."""
 TEXT = "words that no log may hold"
 _PAUSE = 0.05
 _PATIENCE = 60.0
@@ -29,7 +29,7 @@ _PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message of whose commit the writer was told at `at` (Unix seconds)."""
+    """A message whose commit was confirmed at `at` (Unix seconds)."""
 
     id: str
     at: float
@@ -75,20 +75,20 @@ class Load:
 
     def _write(self, number: int, rest: bool) -> None:
         rng = random.Random(number)
-        door = _Rest(self._stack) if rest else _Direct(self._stack)
+        writer = _Rest(self._stack) if rest else _Direct(self._stack)
         at = time.monotonic() + rng.random() * self._pace
         try:
             while not self._over.wait(max(0.0, at - time.monotonic())):
-                # After an outage nothing is made up for: the load stays what it is.
+                # After an outage the rate stays the same: missed writes are not made up for.
                 at = max(at + self._pace, time.monotonic())
                 player = rng.randint(1, SESSIONS)
-                self.sent.append(self._commit(door, rng, player))
-        except Exception as error:  # noqa: BLE001 - told to the runner: a thread's end would be silent
+                self.sent.append(self._commit(writer, rng, player))
+        except Exception as error:  # noqa: BLE001 - reported to the runner: a thread's end would be silent
             self.problems.append(f"a writer ended: {error!r}"[:300])
         finally:
-            door.close()
+            writer.close()
 
-    def _commit(self, door: _Rest | _Direct, rng: random.Random, player: int) -> Sent:
+    def _commit(self, writer: _Rest | _Direct, rng: random.Random, player: int) -> Sent:
         message = str(uuid.uuid4())
         if player in self._marked and rng.random() < 0.5:
             message = MARK + message[len(MARK) :]
@@ -101,7 +101,7 @@ class Load:
             **({"sender_id": "s1", "sender_name": "Sam"} if staff else {}),
         }
         deadline = time.monotonic() + _PATIENCE
-        while (sent := door.write(row)) is None:
+        while (sent := writer.write(row)) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError("a message could not be committed")
             let_pass(_PAUSE, "before the message is sent again")

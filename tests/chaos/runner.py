@@ -1,6 +1,6 @@
-"""Runs one case: load, break, wait, heal, until all is as before; then judges what arrived.
+"""Runs one case: load, fault, end of the fault, recovery; then judges the arrivals.
 
-The judgement is made of what the database holds and of what the sinks took, never of what the worker says.
+The verdict is from the rows of the database and the requests that the sinks received, never from the worker's reports.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
 QUICK = 0.75
-"""Seconds: what took longer is late."""
+"""Seconds; a message that took longer is late."""
 WARM_UP = 25
-"""Messages that have arrived before anything is broken."""
+"""Messages that arrive before the fault."""
 MARGIN = 2.0
-"""Seconds: a repeat arrived first so shortly before the fault, or during it."""
+"""Seconds; a repeated message may have arrived first this long before the fault, or during it."""
 GRACE = 15.0
-"""Seconds beyond a case's bound that are waited to see how long it really takes, and for the machine's noise."""
+"""Seconds to wait beyond a case's bound, to measure the recovery, and for other load on the machine."""
 
 
 @dataclass
 class Report:
-    """What one case came to. Times are in seconds."""
+    """The result of one case. Times are in seconds."""
 
     name: str
-    what: str
+    description: str
     bound: float
     sent: int = 0
     delivered: int = 0
@@ -40,26 +40,26 @@ class Report:
     out_of_order: int = 0
     repeats: dict[str, int] = field(default_factory=dict)
     dead: int = 0
-    others: float | None = None
-    """Within what time 99 of 100 messages of the bystanders arrived during the fault."""
+    bystanders: float | None = None
+    """Time within which 99 of 100 messages of the bystanders arrived during the fault."""
     recovery: float = 0.0
     problems: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
-    """What took longer than its bound, and nothing worse."""
+    """Times above their bounds."""
 
     @property
     def ok(self) -> bool:
-        """Whether every promise was kept."""
+        """True if every guarantee was met."""
         return not self.problems and not self.slow
 
 
 def run(stack: StackProcess, case: Case) -> Report:
     """Run one case on the stack, which is emptied first."""
     stack.reset()
-    report = Report(case.name, case.what, case.recovers)
+    report = Report(case.name, case.description, case.recovers)
     try:
         with Scene(
-            stack, workers=case.workers, env=dict(case.env), wired=case.wired, marked=case.marked
+            stack, workers=case.workers, env=dict(case.env), proxied=case.proxied, marked=case.marked
         ) as scene:
             _play(scene, case, report)
             _judge(scene, case, report)
@@ -74,36 +74,32 @@ def _play(scene: Scene, case: Case, report: Report) -> None:
     wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
     scene.broken_at = time.time()
     with case.fault(scene):
-        told = _told(scene, case, case.lasts)
+        reported = _hold_fault(scene, case, case.lasts)
     scene.over_at = time.time()
     scene.healed_at = scene.healed_at or scene.over_at
-    scene.check(told, f"/readyz did not say {case.tells!r}")
+    scene.check(reported, f"/readyz did not say {case.reports!r}")
     deadline = time.monotonic() + case.recovers + GRACE
     try:
-        wait_until(lambda: _hears_wakeups(scene), case.recovers + GRACE, 0.05, what="wake-ups")
+        wait_until(lambda: _wakeups_arrive(scene), case.recovers + GRACE, 0.05, what="wake-ups")
         left = max(GRACE, deadline - time.monotonic())
-        wait_until(
-            lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="messages as quick as before"
-        )
+        wait_until(lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="a normal flow")
     except AssertionError as error:
         report.slow.append(str(error).partition("\n")[0])
     scene.load.stop()
     scene.stack.drained(GRACE)
-    scene.watch.look()
-    if case.tells:
+    scene.watch.read()
+    if case.reports:
         for worker in scene.workers:
-            wait_until(
-                lambda w=worker: not scene.problems_told(w), 20, what="/readyz to say that all is well"
-            )  # type: ignore[misc]
+            wait_until(lambda w=worker: not scene.problems_reported(w), 20, what="/readyz without problems")  # type: ignore[misc]
     for worker in scene.workers:
         scene.check(worker.stop() == 0, "SIGTERM at the end: exit status is not 0")
     scene.check(not scene.leased(), "leases are left behind")
 
 
-def _hears_wakeups(scene: Scene) -> bool:
-    """Whether every worker is connected to Realtime; notes since when, if it was not from the start.
+def _wakeups_arrive(scene: Scene) -> bool:
+    """Return True if every worker is connected to Realtime; record the time if not.
 
-    One that is throttled is: what it does instead of waiting for wake-ups is judged by how quick messages are.
+    A throttled worker counts as connected: it polls instead, which the times of the messages judge.
     """
     live = all(
         worker.metric("gre_realtime_state", state="live") == 1
@@ -111,18 +107,18 @@ def _hears_wakeups(scene: Scene) -> bool:
         for worker in scene.workers
     )
     if not live:
-        scene.deaf_until = time.time()
+        scene.no_wakeups_until = time.time()
     return live
 
 
-def _told(scene: Scene, case: Case, seconds: float) -> bool:
-    """Hold the fault for its time; whether /readyz named it meanwhile."""
+def _hold_fault(scene: Scene, case: Case, seconds: float) -> bool:
+    """Hold the fault for its duration; return True if /readyz reported it."""
     deadline = time.monotonic() + seconds
-    told = not case.tells
+    reported = not case.reports
     while time.monotonic() < deadline:
         scene.hold(min(0.3, max(0.0, deadline - time.monotonic())))
-        told = told or case.tells in scene.problems_told(scene.workers[0])
-    return told
+        reported = reported or case.reports in scene.problems_reported(scene.workers[0])
+    return reported
 
 
 def _judge(scene: Scene, case: Case, report: Report) -> None:
@@ -145,15 +141,15 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         (at, f"{sink}, written {row['at'] - scene.broken_at:+.1f} s from the fault")
         for row in rows
         for sink in SINKS
-        if row["at"] < (scene.over_at if row["session"] in scene.concerned else scene.healed_at)
+        if row["at"] < (scene.over_at if row["session"] in scene.affected else scene.healed_at)
         and (at := arrivals[row["id"], sink])
         and at - row["at"] > QUICK
     ]
-    last, which = max([*late, (scene.deaf_until, "wake-ups of Realtime")])
+    last, which = max([*late, (scene.no_wakeups_until, "wake-ups of Realtime")])
     during = [
         at - row["at"]
         for row in rows
-        for sink in case.others
+        for sink in case.bystanders
         if _bystander(scene, row) and (at := arrivals[row["id"], sink])
     ]
     report.sent = len(rows)
@@ -163,48 +159,51 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
     report.out_of_order = sum(len(seen.out_of_order) for seen in scene.watch.seen.values())
     report.repeats = {sink: len(seen.repeats) for sink, seen in scene.watch.seen.items()}
     report.recovery = max(0.0, last - scene.healed_at)
-    report.others = sorted(during)[int(len(during) * 0.99)] if during else None
+    report.bystanders = sorted(during)[int(len(during) * 0.99)] if during else None
     wrong = sum(not _ended_well(case, row) for row in deliveries)
     for bad, problem in (
         (report.lost, f"lost {report.lost}"),
         (len(rows) != len(scene.load.sent), f"{len(scene.load.sent)} written, {len(rows)} are there"),
         (report.out_of_order, f"out of order {report.out_of_order}"),
-        (case.others and not during, "nothing else was committed during the fault"),
+        (case.bystanders and not during, "no bystander's message was committed during the fault"),
         (wrong, f"{wrong} deliveries spent attempts or ended otherwise than done"),
-        (case.dies and not dead, "nothing was poisoned"),
+        (case.poisoned and not dead, "nothing was poisoned"),
         (case.repeated and not any(report.repeats.values()), "the fault met nothing in flight"),
     ):
         if bad:
             report.problems.append(problem)
     for bad, problem in (
         (report.recovery > case.recovers, f"recovery took {report.recovery:.1f} s ({which})"),
-        (report.others and report.others > max(case.others.values()), f"others waited {report.others} s"),
+        (
+            report.bystanders and report.bystanders > max(case.bystanders.values()),
+            f"bystanders waited {report.bystanders} s",
+        ),
     ):
         if bad:
             report.slow.append(problem)
     report.problems += _repeats(scene, case)
-    for worker in scene.every:
+    for worker in scene.started:
         text = worker.log.read_text()
         if "Traceback" in text or TEXT in text:
             report.problems.append(f"{worker.log.name} has a traceback or chat text")
 
 
 def _bystander(scene: Scene, row: dict[str, Any]) -> bool:
-    """Whether a message was committed while something was broken that has nothing to do with its session."""
-    return scene.broken_at <= row["at"] <= scene.over_at and row["session"] not in scene.concerned
+    """Return True if a message was committed during a fault that does not affect its session."""
+    return scene.broken_at <= row["at"] <= scene.over_at and row["session"] not in scene.affected
 
 
 def _ended_well(case: Case, delivery: dict[str, Any]) -> bool:
-    """Done; what is poisoned is dead after its attempts. No outage spends one."""
+    """Return True if done without attempts, or if dead after all attempts for a poisoned message."""
     limit = int(case.env.get("GRE_MAX_ATTEMPTS", "5"))
-    poison = case.dies and delivery["message"].startswith(MARK)
+    poison = case.poisoned and delivery["message"].startswith(MARK)
     if delivery["state"] == "dead":
         return poison and bool(delivery["attempts"] == limit)
     return bool(delivery["state"] == "done" and delivery["attempts"] <= (limit - 1 if poison else 0))
 
 
 def _repeats(scene: Scene, case: Case) -> list[str]:
-    """What is wrong with the repeats: they are for what was in flight when something broke, if at all."""
+    """Return the problems of the repeats: only messages in flight at a fault may be repeated."""
     problems = []
     for sink in SINKS:
         repeats = scene.watch.seen[sink].repeats
@@ -213,5 +212,5 @@ def _repeats(scene: Scene, case: Case) -> list[str]:
         if repeats and sink not in case.repeats:
             problems.append(f"{len(repeats)} repeats at {sink}")
         elif strays:
-            problems.append(f"{len(strays)} repeats at {sink} of what was not in flight")
+            problems.append(f"{len(strays)} repeats at {sink} of messages that were not in flight")
     return problems

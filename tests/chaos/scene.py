@@ -1,6 +1,6 @@
-"""What a fault is let loose on: the stack, its workers, the wires between them, the writers and what arrived.
+"""The environment of a case: the stack, its workers, the proxies between them, the writers and the arrivals.
 
-A fault is a context manager over a scene: it breaks, the runner waits for as long as the case says, it heals.
+A fault is a context manager over a scene: it begins, the runner waits for the duration of the case, it ends.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any, Self
 import httpx
 
 from tests.chaos.load import MARK, Load, Sent
+from tests.chaos.tcp_proxy import TcpProxy
 from tests.chaos.watch import SINKS, Watch
-from tests.chaos.wire import Wire
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import let_pass, wait_until
 
 Fault = Callable[["Scene"], AbstractContextManager[None]]
-WIRES = ("supabase", *SINKS)
-ENOUGH = 15
-"""Messages that have to be as quick as ever before all is well."""
+PROXIES = ("supabase", *SINKS)
+QUICK_MESSAGES = 15
+"""Number of quick messages after which the flow is normal."""
 
 
 class Scene:
-    """One stack with its workers; `wired` puts wires between them, which `wires` has by name."""
+    """One stack with its workers; with `proxied` they connect through `proxies`, which has them by name."""
 
     def __init__(
         self,
@@ -35,28 +35,28 @@ class Scene:
         *,
         workers: int = 1,
         env: dict[str, str] | None = None,
-        wired: bool = False,
+        proxied: bool = False,
         marked: frozenset[int] = frozenset(),
         rate: float = 36.0,
     ) -> None:
         self.stack = stack
-        self.wires: dict[str, Wire] = {}
+        self.proxies: dict[str, TcpProxy] = {}
         self.env = dict(env or {})
         self._count = workers
-        self._wired = wired
+        self._proxied = proxied
         self.workers: list[Worker] = []
-        self.every: list[Worker] = []
-        """Those that have gone, too: for their logs."""
+        self.started: list[Worker] = []
+        """All workers, ended ones included: for their logs."""
         self.marked = marked
         self.load = Load(stack, marked=marked, rate=rate)
         self.watch = Watch(stack)
         self.problems: list[str] = []
-        self.concerned: set[str] = set()
-        """Sessions that the fault is aimed at; all others are bystanders."""
+        self.affected: set[str] = set()
+        """Sessions that the fault affects; all others are bystanders."""
         self.broken_at = self.healed_at = self.over_at = 0.0
-        """Unix seconds; `healed_at` is where recovery is counted from, the fault itself may end later (`over_at`)."""
-        self.deaf_until = 0.0
-        """Unix seconds: when a worker was last seen without wake-ups."""
+        """Unix seconds; recovery is measured from `healed_at`, the fault itself may end later (`over_at`)."""
+        self.no_wakeups_until = 0.0
+        """Unix seconds of the last sample with a worker that received no wake-ups."""
         self._exits = contextlib.ExitStack()
         self._read = 0
         self._waiting: list[Sent] = []
@@ -64,15 +64,15 @@ class Scene:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
-            if self._wired:
+            if self._proxied:
                 host, port = self.stack.url.removeprefix("http://").split(":")
-                self.wires = {name: exits.enter_context(Wire(host, int(port))) for name in WIRES}
+                self.proxies = {name: exits.enter_context(TcpProxy(host, int(port))) for name in PROXIES}
                 self.env |= {
-                    "SUPABASE_URL": f"http://127.0.0.1:{self.wires['supabase'].port}",
-                    "PUSHER_PORT": str(self.wires["pusher"].port),
-                    "ONESIGNAL_API_URL": f"http://127.0.0.1:{self.wires['onesignal'].port}/onesignal",
+                    "SUPABASE_URL": f"http://127.0.0.1:{self.proxies['supabase'].port}",
+                    "PUSHER_PORT": str(self.proxies["pusher"].port),
+                    "ONESIGNAL_API_URL": f"http://127.0.0.1:{self.proxies['onesignal'].port}/onesignal",
                 }
-            exits.callback(self._clear_away)
+            exits.callback(self._clean_up)
             self.workers = [self.worker(ready=False) for _ in range(self._count)]
             for worker in self.workers:
                 self.until_live(worker)
@@ -84,38 +84,38 @@ class Scene:
     ) -> None:
         self._exits.close()
 
-    def _clear_away(self) -> None:
+    def _clean_up(self) -> None:
         self.load.stop()
-        for worker in self.every:
+        for worker in self.started:
             worker.kill()
         self.stack.http.delete("/__stack/faults").raise_for_status()
 
     def worker(self, *, ready: bool = True, **changes: str) -> Worker:
         """Start one more worker."""
         worker = self.stack.worker(**{**self.env, **changes})
-        self.every.append(worker)
+        self.started.append(worker)
         return worker.start(ready=ready)
 
     def until_live(self, worker: Worker, within: float = 30.0) -> None:
-        """Wait until a worker relays and hears wake-ups."""
+        """Wait until a worker relays and receives wake-ups."""
         wait_until(worker._ready, within, what="a worker that is ready")
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, within, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, within, what="live")
 
     def check(self, good: object, problem: str) -> None:
-        """Note a problem unless all is well."""
+        """Record the problem if not `good`."""
         if not good:
             self.problems.append(problem)
 
     def hold(self, seconds: float) -> None:
-        """Let time pass under load while something is broken."""
+        """Let time pass under load during a fault."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             let_pass(min(left, 0.25), "between two samples")
-            self.watch.look()
+            self.watch.read()
 
     def arrived(self, sink: str = "pusher") -> int:
-        """How many messages a sink has taken so far."""
-        self.watch.look()
+        """The number of messages that a sink has received."""
+        self.watch.read()
         return len(self.watch.seen[sink].first)
 
     def leased(self) -> dict[tuple[str, str], Any]:
@@ -128,34 +128,35 @@ class Scene:
         return {(row["sink"], row["lane_key"]): row["lease_token"] for row in rows}
 
     def orphaned(self, after: float) -> set[str]:
-        """Lanes of a worker that does nothing any more: still under the same token after so many seconds."""
+        """Lanes of a worker that does not work: still leased under the same token after so many seconds."""
         before = self.leased()
         self.hold(after)
         now = self.leased()
         return {lane for (sink, lane), token in before.items() if now.get((sink, lane)) == token}
 
-    def problems_told(self, worker: Worker) -> str:
-        """What /readyz says is wrong, sinks included; empty when it says that all is well, or nothing."""
+    def problems_reported(self, worker: Worker) -> str:
+        """The problems that /readyz reports, sinks included; empty if there are none or it does not answer."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
             answer = httpx.get(f"{worker.admin_url}/readyz", timeout=3)
-            told = answer.json()
+            report = answer.json()
             self.check(
-                answer.status_code == (503 if told["problems"] else 200), "/readyz: status and words differ"
+                answer.status_code == (503 if report["problems"] else 200),
+                "/readyz: status and problems differ",
             )
             sinks = [
                 f"{s['sink']}: {s['error'] or s['breaker']}"
-                for s in told["sinks"]
+                for s in report["sinks"]
                 if s["error"] or s["breaker"] != "closed"
             ]
-            return "; ".join([*told["problems"], *told["warnings"], *sinks])
+            return "; ".join([*report["problems"], *report["warnings"], *sinks])
         return ""
 
     def calm(self, within: float, *, since: float = 0.0, window: float = 1.0) -> bool:
-        """Whether all that was sent has arrived, and what was sent last, as quickly as ever.
+        """Return True if all messages have arrived, 9 in 10 of the latest within `within` seconds.
 
-        That is, 9 in 10 within `within` seconds; `since` is the time (Unix seconds) from which on it counts.
+        Messages since `since` (Unix seconds) count.
         """
-        self.watch.look()
+        self.watch.read()
         now = time.time()
         news = self.load.sent[self._read :]
         self._read += len(news)
@@ -171,4 +172,4 @@ class Scene:
         since = max(since, now - within - window)
         self._latest = [(at, took) for at, took in self._latest if at > since]
         quick = [took <= within for at, took in self._latest if at < now - within]
-        return not overdue and len(quick) >= ENOUGH and sum(quick) >= 0.9 * len(quick)
+        return not overdue and len(quick) >= QUICK_MESSAGES and sum(quick) >= 0.9 * len(quick)

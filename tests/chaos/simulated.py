@@ -35,13 +35,13 @@ class Simulated:
     """A case in virtual time; `play` fills the report in."""
 
     name: str
-    what: str
+    description: str
     bound: float
     play: Callable[[Report], Awaitable[None]]
 
     def run(self) -> Report:
         """Run it, in milliseconds for each minute."""
-        report = Report(self.name, self.what, self.bound)
+        report = Report(self.name, self.description, self.bound)
         try:
             with capture_logs(), asyncio.Runner(loop_factory=VirtualLoop) as runner:
                 runner.run(settled_in_time(self.play(report), 24 * HOUR))

@@ -1,8 +1,8 @@
 """`python -m tests.chaos.soak --minutes 3`: steady load, a fault every few seconds, and at the end nothing lost.
 
-Two workers share the load. One of them lives through everything: its memory and its file descriptors are
-what is looked at; the other is killed or stopped now and then. Flat means that the median of the last quarter of
-the run is at most MEMORY (and DESCRIPTORS) above that of the second quarter: the first is for warming up.
+Two workers share the load. One of them is killed or stopped now and then; memory and file descriptors of the other are
+measured. The median of the last quarter of the run may be at most MEMORY (and DESCRIPTORS) above that of the second
+quarter; the first is the warm-up.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ REST = 2.0, 4.0
 LASTS = 0.5, 3.0
 """Seconds of a fault."""
 CALM_WITHIN = 30.0
-"""Seconds after each fault within which everything that is due has arrived."""
+"""Seconds after each fault within which all messages have arrived."""
 ENV = {"GRE_LEASE_SECONDS": "3", "GRE_SEND_TIMEOUT": "2", "GRE_REQUEST_TIMEOUT": "2"}
 
 
 @dataclass
 class Samples:
-    """What was seen each second."""
+    """A sample of each second."""
 
     memory: list[float] = field(default_factory=list)
     descriptors: list[float] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
 
     def growth(self, values: Sequence[float]) -> float:
-        """How much more the last quarter has than the second, by medians."""
+        """The difference of the medians of the last and the second quarter."""
         quarter = max(1, len(values) // 4)
         return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter])
 
@@ -60,11 +60,11 @@ class Samples:
 class Soak:
     """The run as a whole."""
 
-    def __init__(self, scene: Scene, minutes: float, rng: random.Random, tell: Callable[[str], None]) -> None:
+    def __init__(self, scene: Scene, minutes: float, rng: random.Random, log: Callable[[str], None]) -> None:
         self.scene = scene
         self.until = time.monotonic() + minutes * 60
         self.rng = rng
-        self.tell = tell
+        self.log = log
         self.samples = Samples()
         self.faults: Counter[str] = Counter()
         self.slowest = 0.0
@@ -72,14 +72,14 @@ class Soak:
         self._next = 0.0
 
     def run(self) -> None:
-        """Load and faults until the time is over; then all is healed and drained."""
+        """Load and faults until the time is over; then drain."""
         menu: list[tuple[str, Fault]] = [(case.name, case.fault) for case in CASES if case.soak]
         menu += [("worker-killed", _second_killed), ("worker-terminated", _second_terminated)]
         self.scene.load.start()
         self._hold(self.rng.uniform(*REST))
         while time.monotonic() < self.until:
             name, fault = self.rng.choice(menu)
-            self.tell(name)
+            self.log(name)
             self.faults[name] += 1
             with fault(self.scene):
                 self._hold(self.rng.uniform(*LASTS))
@@ -89,7 +89,7 @@ class Soak:
             self._hold(self.rng.uniform(*REST))
         self.scene.load.stop()
         self.scene.stack.drained(GRACE)
-        self.scene.watch.look()
+        self.scene.watch.read()
 
     def _hold(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -110,7 +110,7 @@ class Soak:
         with (
             contextlib.suppress(psycopg.Error),
             self.scene.stack.db() as conn,
-        ):  # PostgreSQL may be what is broken
+        ):  # PostgreSQL may be unavailable
             row = conn.execute("select count(*) as n from gre_relay_deliveries where state = 'pending'")
             self.samples.pending.append(row.fetchone()["n"])  # type: ignore[index]
 
@@ -130,7 +130,7 @@ def _second_terminated(scene: Scene) -> Iterator[None]:
 
 
 def summary(soak: Soak, console: Console) -> list[str]:
-    """Print the table; returns what is wrong."""
+    """Print the table and return the problems."""
     scene, samples = soak.scene, soak.samples
     with scene.stack.db() as conn:
         rows = conn.execute(
@@ -146,7 +146,7 @@ def summary(soak: Soak, console: Console) -> list[str]:
     disorder = sum(len(one.out_of_order) for one in seen.values())
     memory, descriptors = samples.growth(samples.memory), samples.growth(samples.descriptors)
     table = Table("measure", "value", "limit", title="soak")
-    for what, value, allowed in (
+    for measure, value, allowed in (
         ("faults", f"{soak.faults.total()} of {len(soak.faults)} kinds", ""),
         ("messages", f"{len(rows)}", f"{len(scene.load.sent)} written"),
         ("lost", f"{lost}", "0"),
@@ -160,7 +160,7 @@ def summary(soak: Soak, console: Console) -> list[str]:
         ("its file descriptors", _range(samples.descriptors, ""), ""),
         ("their growth", f"{descriptors:+.0f}", f"+{DESCRIPTORS}"),
     ):
-        table.add_row(what, value, allowed)
+        table.add_row(measure, value, allowed)
     console.print(table)
     found = [
         (lost, "messages were lost"),
@@ -187,24 +187,24 @@ def main() -> int:
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     console = Console(width=110)
 
-    def tell(text: str) -> None:
+    def log(text: str) -> None:
         sys.stdout.write(f"{time.strftime('%H:%M:%S')} {text}\n")
         sys.stdout.flush()
 
-    tell(f"seed {seed}")
+    log(f"seed {seed}")
     with (
         tempfile.TemporaryDirectory() as directory,
         StackProcess(Path(directory)) as stack,
-        Scene(stack, workers=2, env=ENV, wired=True, rate=options.rate) as scene,
+        Scene(stack, workers=2, env=ENV, proxied=True, rate=options.rate) as scene,
     ):
-        soak = Soak(scene, options.minutes, random.Random(seed), tell)
+        soak = Soak(scene, options.minutes, random.Random(seed), log)
         try:
             soak.run()
         except AssertionError as error:
             scene.problems.append(str(error).partition("\n")[0])
             scene.load.stop()
         problems = summary(soak, console)
-    tell("FAILED: " + "; ".join(problems) if problems else "ok")
+    log("FAILED: " + "; ".join(problems) if problems else "ok")
     return 1 if problems else 0
 
 

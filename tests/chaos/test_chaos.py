@@ -1,4 +1,4 @@
-"""The cases that matter most and take little time; all of them: `make chaos`."""
+"""The most important short cases; `make chaos` runs all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHORT = [case for case in CASES if case.short]
 def test_nothing_is_lost_or_out_of_order_and_bystanders_do_not_wait(
     stack_process: StackProcess, case: Case
 ) -> None:
-    for _ in range(3):  # the best of three times, but only as to how long it took: others use the machine too
+    for _ in range(3):  # the best of three, for the times only: the machine may have other load
         report = run(stack_process, case)
         assert not report.problems, report
         if report.ok:

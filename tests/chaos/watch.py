@@ -1,4 +1,4 @@
-"""What the sinks took, read as it comes in: first arrivals, their order, and repeats.
+"""The requests that the sinks received, read as they arrive: first arrivals, their order, and repeats.
 
 Order and repeats are judged while reading, so that a run of hours needs no more than one line for each message.
 """
@@ -17,7 +17,7 @@ _PAGE = 5000
 
 @dataclass
 class Arrivals:
-    """The messages that one sink took. Times are Unix seconds, by the stack."""
+    """The messages that one sink received. Times are Unix seconds, by the stack."""
 
     first: dict[str, float] = field(default_factory=dict)
     newest: dict[str, tuple[int, float]] = field(default_factory=lambda: defaultdict(lambda: (0, 0.0)))
@@ -38,7 +38,7 @@ class Arrivals:
 
 
 class Watch:
-    """Reads /__stack/received from where it stopped."""
+    """Reads /__stack/received incrementally."""
 
     def __init__(self, stack: StackProcess) -> None:
         self._stack = stack
@@ -46,12 +46,12 @@ class Watch:
         self.seen = {sink: Arrivals() for sink in SINKS}
         self.refused = dict.fromkeys(SINKS, 0)
         """Items in requests that were not answered with 200."""
-        self.look()
+        self.read()
         for sink in SINKS:
             self.seen[sink] = Arrivals()
 
-    def look(self) -> None:
-        """Read what has come in since the last time."""
+    def read(self) -> None:
+        """Read the requests since the last call."""
         for sink in SINKS:
             while True:
                 params: dict[str, str | int] = {"sink": sink, "since": self._since[sink], "limit": _PAGE}
@@ -76,11 +76,11 @@ class Watch:
         elif item["id"] and not item["replayed"]:
             # A replay is known to OneSignal by its idempotency key: no phone rings twice.
             data = item["body"]["data"]
-            if data["type"] != "check":  # the sink's control, which is nobody's message
+            if data["type"] != "check":  # the sink's control, which is no message
                 self.seen[sink].take(data["message_id"], data["session_id"], data["seq"], item["at"])
 
     def arrival(self, sink: str, message: str, session: str, seq: int) -> float | None:
-        """When a message first arrived; a push of a late session stands for the earlier ones of it."""
+        """The time of the first arrival; a push of a late session stands for its earlier messages."""
         seen = self.seen[sink]
         at = seen.first.get(message)
         if at is None and sink == "onesignal" and seen.newest[session][0] > seq:

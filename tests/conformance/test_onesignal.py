@@ -21,13 +21,13 @@ def received() -> Received:
 
 
 @pytest.fixture
-def face(received: Received) -> OneSignal:
+def service(received: Received) -> OneSignal:
     return OneSignal(app_id=APP, api_key=KEY, received=received)
 
 
 @pytest.fixture
-async def http(face: OneSignal) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app=face)
+async def http(service: OneSignal) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=service)
     headers = {"Authorization": f"Key {KEY}"}
     async with httpx.AsyncClient(
         transport=transport, base_url="http://one/onesignal", headers=headers
@@ -56,9 +56,9 @@ async def test_a_push_is_answered_with_its_id_and_recorded(
 
 
 async def test_who_is_not_subscribed_is_named_and_nobody_is_an_empty_id(
-    http: httpx.AsyncClient, face: OneSignal
+    http: httpx.AsyncClient, service: OneSignal
 ) -> None:
-    face.subscribers = {"s1"}
+    service.subscribers = {"s1"}
     partly = (await http.post("/notifications", json=push("s1", "s2"))).json()
     assert partly["id"]
     assert partly["errors"] == {"invalid_aliases": {"external_id": ["s2"]}}
@@ -81,12 +81,12 @@ async def test_a_repeated_idempotency_key_sends_nothing_and_says_so(
 
 
 async def test_a_push_that_reached_nobody_may_be_sent_again_under_its_key(
-    http: httpx.AsyncClient, face: OneSignal
+    http: httpx.AsyncClient, service: OneSignal
 ) -> None:
-    face.subscribers = set()
+    service.subscribers = set()
     body = push("s1", idempotency_key=str(uuid.uuid4()))
     assert (await http.post("/notifications", json=body)).json()["id"] == ""
-    face.subscribers = None
+    service.subscribers = None
     assert (await http.post("/notifications", json=body)).json()["id"]
 
 

@@ -26,10 +26,10 @@ APP, KEY, SECRET = "4242", "278d425bdf160c739803", "7ad3773142a6692b25b8"
 class Server:
     """A served Pusher with its record, and clients for it."""
 
-    def __init__(self, url: str, face: Pusher, faults: Faults, received: Received) -> None:
+    def __init__(self, url: str, service: Pusher, faults: Faults, received: Received) -> None:
         self.url = url
         self.port = int(url.rpartition(":")[2])
-        self.face = face
+        self.service = service
         self.faults = faults
         self._received = received
 
@@ -58,15 +58,15 @@ class Server:
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     received = Received()
-    face = Pusher(app_id=APP, key=KEY, secret=SECRET, received=received)
-    faults = Faults(face, refused=face.refused)
+    service = Pusher(app_id=APP, key=KEY, secret=SECRET, received=received)
+    faults = Faults(service, refused=service.refused)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await (face.channels if scope["type"] == "websocket" else faults)(scope, receive, send)
+        await (service.channels if scope["type"] == "websocket" else faults)(scope, receive, send)
 
     with listen(0) as listening:
         async with serve(app, listening) as url:
-            yield Server(url, face, faults, received)
+            yield Server(url, service, faults, received)
 
 
 async def hear(socket: ClientConnection) -> dict[str, Any]:
@@ -285,7 +285,7 @@ async def test_frames_that_make_no_sense_do_not_end_the_connection(server: Serve
 async def test_dropped_sockets_are_told_to_come_back(server: Server) -> None:
     async with server.connect() as socket:
         await socket_id(socket)
-        assert server.face.channels.drop_sockets() == 1
+        assert server.service.channels.drop_sockets() == 1
         await asyncio.wait_for(socket.wait_closed(), 20)
         assert socket.close_code == 4200
 

@@ -17,8 +17,8 @@ from tests.support.access import (
     NOBODY,
     SERVICE,
     Caller,
-    Door,
     RefusalError,
+    Rest,
     player,
     request,
     staff,
@@ -180,13 +180,13 @@ def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Databas
     create = "select has_schema_privilege(r, s, 'create') as x from unnest(array['anon', 'authenticated', 'service_role', 'gre_worker', 'authenticator']) r,"
     assert {r["x"] for r in rows(shared, create + " unnest(array['gre', 'public']) s")} == {False}
     for caller in (NOBODY, player(29), staff()):
-        with Door(shared, caller) as door:
+        with Rest(shared, caller) as rest:
             for query in (
                 "create table public.mine ()",
                 "create function public.mine() returns int language sql as 'select 1'",
             ):
                 with pytest.raises(RefusalError, match="42501"):
-                    door.sql(query)
+                    rest.sql(query)
 
 
 @pytest.mark.parametrize("caller", [NOBODY, player(29), staff(), ADMIN])
@@ -198,18 +198,18 @@ def test_nobody_hears_or_rings_the_relays_bell(shared: Database, caller: Caller)
         )
         admin.execute("select realtime.send('{}', 'wakeup', 'gre:relay', true)")
     ring = "insert into realtime.messages (topic, extension, payload, event, private) values (%s, 'broadcast', '{}', 'x', true)"
-    with Door(shared, caller) as door:
-        assert door.sql("select from realtime.messages where topic = 'gre:relay'") == []
-        with request(door.conn, caller, keep=False) as conn:
+    with Rest(shared, caller) as rest:
+        assert rest.sql("select from realtime.messages where topic = 'gre:relay'") == []
+        with request(rest.conn, caller, keep=False) as conn:
             conn.execute("select set_config('realtime.topic', 'gre:relay', true)")
             assert conn.execute("select from realtime.messages").fetchall() == []
         with pytest.raises(RefusalError, match="42501"):
-            door.sql(ring, "gre:relay")
-        with request(door.conn, caller, keep=False) as conn:
+            rest.sql(ring, "gre:relay")
+        with request(rest.conn, caller, keep=False) as conn:
             conn.execute("select set_config('realtime.topic', 'gre:relay', true)")
             with pytest.raises(Exception, match="row-level security"):
                 conn.execute(ring, ["elsewhere"])
-        door.sql(ring, "another topic")
+        rest.sql(ring, "another topic")
 
 
 @pytest.mark.parametrize(
@@ -224,11 +224,11 @@ def test_what_belongs_to_the_server_cannot_be_inserted(
     """(The service key, speaking for nobody, says for whom staff's message is.)"""
     with db.connect() as setup:
         setup.execute("insert into gre_staff (staff_id, role) values ('s1', 'staff'), ('a1', 'admin')")
-    with Door(db, caller) as door:
+    with Rest(db, caller) as rest:
         names = ", ".join(FORGED_MESSAGE)
         values = list(FORGED_MESSAGE.values())
         for nth in (1, 2):
-            (found,) = door.sql(
+            (found,) = rest.sql(
                 f"insert into gre_chat_messages (player_id, sender, message, {names}) values (29, %s, 'x', {', '.join(['%s'] * len(values))})"  # type: ignore[arg-type]
                 " returning *, created_at > clock_timestamp() - interval '1 minute' as recent",
                 sender,
@@ -244,12 +244,12 @@ def test_what_belongs_to_the_server_cannot_be_inserted(
 
 @pytest.mark.parametrize("caller", [player(29), staff(), ADMIN, SERVICE, SERVICE.acting_as("player:29")])
 def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: Caller) -> None:
-    with Door(db, caller) as door:
-        door.sql(
+    with Rest(db, caller) as rest:
+        rest.sql(
             f"insert into gre_chat_sessions (player_id, {', '.join(FORGED_SESSION)}) values (29, {', '.join(['%s'] * len(FORGED_SESSION))})",  # type: ignore[arg-type]
             *FORGED_SESSION.values(),
         )
-        (found,) = door.sql("select * from gre_chat_sessions")
+        (found,) = rest.sql("select * from gre_chat_sessions")
     for name in FORGED_SESSION:
         assert found[name] in (0, None) or name in ("rev", "created_at", "updated_at", "changed_xid"), name
     assert found["changed_xid"] != "7"
@@ -259,9 +259,9 @@ def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: 
 
 
 def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
-    with Door(db, player(29)) as a:
+    with Rest(db, player(29)) as a:
         a.call("gre_send_message", message="hello")
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         (before,) = service.sql("select * from gre_chat_sessions")
         for name, value in FORGED_SESSION.items():
             service.sql(f"update gre_chat_sessions set {name} = %s", value)  # type: ignore[arg-type]
@@ -289,7 +289,7 @@ def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
         (after,) = service.sql("select * from gre_chat_messages")
         assert after["status"] == "read"
 
-    with Door(db, staff()) as s:
+    with Rest(db, staff()) as s:
         for name, value in FORGED_SESSION.items():
             with pytest.raises(RefusalError, match="42501"):
                 s.sql(f"update gre_chat_sessions set {name} = %s", value)  # type: ignore[arg-type]
@@ -350,8 +350,8 @@ def test_who_is_who(shared: Database, caller: Caller, role: str) -> None:
             "insert into gre_staff (staff_id, role, active) values ('s1', 'staff', true), ('a1', 'admin', true), ('gone', 'admin', false)"
             " on conflict do nothing"
         )
-    with Door(shared, caller) as door:
-        who = door.call("gre_whoami")
+    with Rest(shared, caller) as rest:
+        who = rest.call("gre_whoami")
         assert who["role"] == role
         if role == "player":
             assert (who["player_id"], who["staff_id"]) == (29, None)
@@ -402,17 +402,17 @@ def test_a_refused_function_stays_refused_on_a_connection_that_another_role_has_
 ) -> None:
     """An immutable function would be folded into the cached plan of a statement, and its grant not be checked."""
     query = "select public.gre_schema_version() as version"
-    with Door(shared, SERVICE) as door:
+    with Rest(shared, SERVICE) as rest:
         for turn in range(12):
-            with request(door.conn, SERVICE) as conn:
+            with request(rest.conn, SERVICE) as conn:
                 assert conn.execute(query, prepare=True).fetchone() == {"version": SCHEMA_VERSIONS[-1]}
             for caller in (NOBODY, player(29)):
                 with (
                     pytest.raises(RefusalError, match="permission denied"),
-                    request(door.conn, caller) as conn,
+                    request(rest.conn, caller) as conn,
                 ):
                     conn.execute(query, prepare=True)
-            assert turn < 6 or door.conn.execute(
+            assert turn < 6 or rest.conn.execute(
                 "select generic_plans > 0 as cached from pg_prepared_statements where statement = %s", [query]
             ).fetchone() == {"cached": True}, "PostgreSQL has not yet cached the plan"
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import ADMIN, SERVICE, Caller, Door, RefusalError, player, request, staff, user
+from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest, player, request, staff, user
 
 NOBODY_HERE = Caller({"role": "authenticated", "sub": str(uuid.uuid4())})
 MESSAGE: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (30, %s, 'x')"
@@ -81,7 +81,7 @@ def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
 def test_what_is_refused_waits_for_nothing_and_writes_nothing(db: Database, session: str, name: str) -> None:
     caller, query, given = REFUSED[name]
     values = [session if value == "session" else value for value in given]
-    with db.connect() as holder, db.connect() as stats, Door(db, caller) as door:
+    with db.connect() as holder, db.connect() as stats, Rest(db, caller) as rest:
         before = written(stats)
         with holder.transaction(force_rollback=True):
             # Whoever wanted one of these rows would wait for two seconds, and end with 55P03.
@@ -91,9 +91,9 @@ def test_what_is_refused_waits_for_nothing_and_writes_nothing(db: Database, sess
             with pytest.raises(
                 RefusalError, match=r"42501.*new row violates row-level security policy for table"
             ):
-                door.sql(query, *values)
+                rest.sql(query, *values)
             assert time.monotonic() - started < 1
-        door.conn.execute("select pg_stat_force_next_flush()")
+        rest.conn.execute("select pg_stat_force_next_flush()")
         assert written(stats) == before
 
 
@@ -125,9 +125,9 @@ def test_a_refusal_tells_nothing_about_another(
             columns["session_id"] = str(uuid.uuid4())
         elif state == "an id that is taken":
             columns["id"] = row["id"]
-    with Door(db, caller) as door, pytest.raises(RefusalError) as refused:
+    with Rest(db, caller) as rest, pytest.raises(RefusalError) as refused:
         names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
-        door.sql(f"insert into gre_chat_messages ({names}) values ({marks})", *columns.values())  # type: ignore[arg-type]
+        rest.sql(f"insert into gre_chat_messages ({names}) values ({marks})", *columns.values())  # type: ignore[arg-type]
     assert (refused.value.sqlstate, refused.value.message, refused.value.detail) == (
         "42501", 'new row violates row-level security policy for table "gre_chat_messages"', ""
     )  # fmt: skip
@@ -138,7 +138,7 @@ def test_naming_a_session_alone_tells_nothing_and_locks_nothing(
     db: Database, session: str, theirs: bool
 ) -> None:
     name = session if theirs else str(uuid.uuid4())
-    with db.connect() as holder, holder.transaction(force_rollback=True), Door(db, player(29)) as door:
+    with db.connect() as holder, holder.transaction(force_rollback=True), Rest(db, player(29)) as rest:
         holder.execute("select from gre_chat_sessions for update")
         for query in (
             "insert into gre_chat_messages (session_id, sender, message) values (%s, 'player', 'x')",
@@ -146,7 +146,7 @@ def test_naming_a_session_alone_tells_nothing_and_locks_nothing(
             "select gre_send_message('x', p_session_id => %s)",
         ):
             with pytest.raises(RefusalError) as refused:
-                door.sql(query, name)  # type: ignore[arg-type]
+                rest.sql(query, name)  # type: ignore[arg-type]
             assert (refused.value.status, refused.value.code, refused.value.message) == (
                 403, "session_mismatch", "session does not belong to this player"
             )  # fmt: skip
@@ -183,9 +183,9 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, sessio
         conn.execute("insert into long select repeat(U&'\\0001\\202e', 2000000), jsonb_build_object('a', repeat('x', 8000000)),"
                      " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
     best = 1e9
-    with Door(db, caller) as door:
+    with Rest(db, caller) as rest:
         for _ in range(8):  # the best of them: what it costs, not what else the machine does
-            with request(door.conn, caller, keep=False) as c:
+            with request(rest.conn, caller, keep=False) as c:
                 c.execute(
                     "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"
                     " select text || '', metadata || '{}', numbers || '[]', blank || '' into t, m, n, b from long;"
@@ -204,7 +204,7 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, sessio
 
 
 def test_what_a_player_may_not_send_has_opened_nothing(db: Database, session: str) -> None:
-    with db.connect() as conn, Door(db, player(30)) as a:
+    with db.connect() as conn, Rest(db, player(30)) as a:
         conn.execute(
             "insert into gre_chat_messages (player_id, sender, message) select 30, 'player', 'x' from generate_series(1, 120)"
         )
@@ -218,7 +218,7 @@ def test_what_a_player_may_not_send_has_opened_nothing(db: Database, session: st
 
 def test_a_trigger_of_the_project_may_write_what_the_caller_may_not(db: Database, session: str) -> None:
     """(Security definer, so row-level security does not judge it: it is the project's own word.)"""
-    with db.connect() as conn, Door(db, user("player", player_id=29)) as a:
+    with db.connect() as conn, Rest(db, user("player", player_id=29)) as a:
         conn.execute("create function welcome() returns trigger language plpgsql security definer as $$ begin if new.seq = 1 then"
                      " insert into public.gre_chat_messages (player_id, sender, message) values (new.player_id, 'system', 'Welcome!');"
                      " insert into public.gre_chat_messages (player_id, sender, message) values (30, 'system', 'Somebody is here');"

@@ -388,7 +388,7 @@ def test_what_the_sinks_take_is_told_in_a_line_without_its_text() -> None:
     out = io.StringIO()
     told = narrator(out)
     pusher_record, onesignal_record = (
-        Received(heard=partial(told, sink)) for sink in ("pusher", "onesignal")
+        Received(on_request=partial(told, sink)) for sink in ("pusher", "onesignal")
     )
     event = {"id": "m1", "seq": 3, "message": "secret text"}
     pusher_record.record(200, [{"channel": "staff-portal", "name": "new", "data": json.dumps(event)}], 99)

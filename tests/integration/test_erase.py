@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from tests.conftest import Database
 from tests.integration.test_outbox import claim, one, settle
 from tests.integration.test_send import a, b, s
-from tests.support.access import ADMIN, SERVICE, Caller, Door, RefusalError
+from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest
 
 __all__ = ["a", "b", "s"]
 
@@ -34,7 +34,7 @@ def leftovers(db: Database, *needles: str) -> list[tuple[str, str]]:
 
 
 def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
-    db: Database, a: Door, b: Door, s: Door
+    db: Database, a: Rest, b: Rest, s: Rest
 ) -> None:
     ids = []
     with db.connect() as setup:
@@ -61,7 +61,7 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
             "receipts": [receipt],
         }
         settle(setup, {**result, "keep": True}, sink="onesignal")
-        with Door(db, SERVICE) as back_end:
+        with Rest(db, SERVICE) as back_end:
             back_end.sql(
                 "insert into push_notifications (audience, recipients, title, data) values ('player', '{player_29}', %s, '{}'), ('player', '{player_290}', 'stays', '{}')",
                 MARK,
@@ -99,17 +99,17 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
 
 
 @pytest.mark.parametrize("caller", [ADMIN, SERVICE.acting_as("staff:a1")])
-def test_an_admin_may_erase(db: Database, a: Door, caller: Caller) -> None:
+def test_an_admin_may_erase(db: Database, a: Rest, caller: Caller) -> None:
     with db.connect() as setup:
         setup.execute("insert into gre_staff (staff_id, role) values ('a1', 'admin')")
     a.call("gre_send_message", message=MARK)
-    with Door(db, caller) as admin:
+    with Rest(db, caller) as admin:
         assert admin.call("gre_erase_player", player_id=29)["messages"] == 1
         assert admin.call("gre_erase_player", player_id=None)["messages"] == 0
 
 
 def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is_there(
-    db: Database, a: Door
+    db: Database, a: Rest
 ) -> None:
     a.call("gre_send_message", message="x")
     with db.connect() as worker:
@@ -129,8 +129,8 @@ def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is
         assert one(worker, "select array_agg(delivery_id::text) from push_notifications") == [delivery["id"]]
 
 
-def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: Door) -> None:
-    with db.connect() as conn, Door(db, SERVICE) as service:
+def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: Rest) -> None:
+    with db.connect() as conn, Rest(db, SERVICE) as service:
         a.call("gre_send_message", message=MARK)
         conn.execute(
             "insert into gre_chat_players (player_id, user_id, display_name, chat_enabled) values (29, gen_random_uuid(), %s, false)",
@@ -148,7 +148,7 @@ def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: 
 
 def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Database) -> None:
     push = "insert into push_notifications (audience, recipients, title) values ('player', %s, %s)"
-    with db.connect() as conn, Door(db, SERVICE) as service:
+    with db.connect() as conn, Rest(db, SERVICE) as service:
         service.call(
             "gre_relay_report_v1",
             worker=str(uuid.uuid4()),
@@ -163,7 +163,7 @@ def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Data
     assert leftovers(db, MARK) == []
 
 
-def test_nothing_that_was_written_is_in_the_statistics(db: Database, a: Door) -> None:
+def test_nothing_that_was_written_is_in_the_statistics(db: Database, a: Rest) -> None:
     with db.connect() as conn:
         conn.execute(
             "insert into gre_chat_players (player_id, display_name) values (29, %s), (30, 'B')", [MARK]

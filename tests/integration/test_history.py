@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.integration.test_send import refused
-from tests.support.access import ADMIN, SERVICE, Door, RefusalError, player, staff
+from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
 Json = dict[str, Any]
 PLAYER, OTHER = 29, 30
@@ -26,14 +26,14 @@ class Chat:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.admin = db.connect("supabase_admin")
-        self.player = Door(db, player(PLAYER))
-        self.staff = Door(db, staff())
-        self.back_end = Door(db, SERVICE.acting_as(f"player:{PLAYER}"))
+        self.player = Rest(db, player(PLAYER))
+        self.staff = Rest(db, staff())
+        self.back_end = Rest(db, SERVICE.acting_as(f"player:{PLAYER}"))
 
     def close(self) -> None:
         self.admin.close()
-        for door in (self.player, self.staff, self.back_end):
-            door.conn.close()
+        for rest in (self.player, self.staff, self.back_end):
+            rest.conn.close()
 
     def lay(self, shape: list[tuple[int, int, list[int]]]) -> list[Json]:
         """Sessions as (player, status from 0: closed, seconds of each message); returns the messages in order of time."""
@@ -88,15 +88,15 @@ closed_sessions = st.lists(
 
 
 @quick
-@given(shape=closed_sessions, limit=st.integers(1, 7), door=st.sampled_from(["player", "staff", "back_end"]))
+@given(shape=closed_sessions, limit=st.integers(1, 7), rest=st.sampled_from(["player", "staff", "back_end"]))
 def test_pages_of_a_players_history_hold_every_message_once(
-    chat: Chat, shape: Any, limit: int, door: str
+    chat: Chat, shape: Any, limit: int, rest: str
 ) -> None:
     written = [m["id"] for m in chat.lay(shape) if m["player_id"] == PLAYER]
     read: list[str] = []
     before = None
     for _ in range(len(written) + 1):
-        page = getattr(chat, door).call(
+        page = getattr(chat, rest).call(
             "gre_chat_history", player_id=PLAYER, before=before, limit=limit, sessions=True
         )
         ids = [m["id"] for m in page["messages"]]
@@ -138,17 +138,17 @@ def test_what_a_page_refuses(chat: Chat) -> None:
     mine, theirs = (str(uuid.UUID(int=n)) for n in (1, 2))
     written = chat.lay([(PLAYER, 1, [0, 1]), (OTHER, 1, [0, 1])])
     their_message = next(m["id"] for m in written if m["player_id"] == OTHER)
-    for door in (chat.player, chat.back_end):
-        assert refused(door, "gre_chat_history", player_id=OTHER) == (403, "player_mismatch")
-        assert refused(door, "gre_chat_history", session_id=theirs) == (404, "session_unknown")
-        assert refused(door, "gre_chat_history", session_id=uuid.uuid4()) == (404, "session_unknown")
-        assert refused(door, "gre_chat_history", before=their_message) == (404, "message_unknown")
-        assert refused(door, "gre_chat_history", before=uuid.uuid4()) == (404, "message_unknown")
-        assert refused(door, "gre_chat_history", session_id=mine, before=their_message) == (
+    for rest in (chat.player, chat.back_end):
+        assert refused(rest, "gre_chat_history", player_id=OTHER) == (403, "player_mismatch")
+        assert refused(rest, "gre_chat_history", session_id=theirs) == (404, "session_unknown")
+        assert refused(rest, "gre_chat_history", session_id=uuid.uuid4()) == (404, "session_unknown")
+        assert refused(rest, "gre_chat_history", before=their_message) == (404, "message_unknown")
+        assert refused(rest, "gre_chat_history", before=uuid.uuid4()) == (404, "message_unknown")
+        assert refused(rest, "gre_chat_history", session_id=mine, before=their_message) == (
             404,
             "message_unknown",
         )
-        assert refused(door, "gre_chat_history", after_seq=1) == (400, "session_missing")
+        assert refused(rest, "gre_chat_history", after_seq=1) == (400, "session_missing")
     assert refused(chat.staff, "gre_chat_history") == (400, "target_missing")
     assert refused(chat.staff, "gre_chat_history", player_id=OTHER, session_id=mine) == (
         404,
@@ -215,10 +215,10 @@ def test_pages_of_the_session_list_hold_every_session_once(
 def test_a_player_lists_its_own_sessions_and_wrong_arguments_are_refused(chat: Chat) -> None:
     chat.lay([(PLAYER, 0, [1]), (PLAYER, 1, [2]), (OTHER, 1, [3])])
     own = [str(uuid.UUID(int=n)) for n in (2, 1)]
-    for door in (chat.player, chat.back_end):
-        assert [s["id"] for s in door.call("gre_list_sessions")["sessions"]] == own
-        assert [s["id"] for s in door.call("gre_list_sessions", status="active")["sessions"]] == own[:1]
-        assert door.call("gre_list_sessions", assigned="me")["sessions"] == []
+    for rest in (chat.player, chat.back_end):
+        assert [s["id"] for s in rest.call("gre_list_sessions")["sessions"]] == own
+        assert [s["id"] for s in rest.call("gre_list_sessions", status="active")["sessions"]] == own[:1]
+        assert rest.call("gre_list_sessions", assigned="me")["sessions"] == []
     (session,) = chat.staff.call("gre_list_sessions", limit=1)["sessions"]
     assert set(session) == {"id", "player_id", "player_name", "status", "assigned_staff_id", "last_seq", "rev", "unread_by_staff", "unread_by_player", "last_message", "last_message_at", "created_at", "closed_at"}  # fmt: skip
     assert session["last_message"] == "x"
@@ -287,8 +287,8 @@ def test_what_was_missed_is_what_the_model_says(chat: Chat, data: st.DataObject)
     keys = [str(uuid.UUID(int=n + 1)) for n in range(len(shape) + 1)]
     since = data.draw(st.none() | st.dictionaries(st.sampled_from(keys), st.integers(0, 7)))
     limit = data.draw(st.integers(1, 6))
-    for door, own in ((chat.staff, None), (chat.player, PLAYER), (chat.back_end, PLAYER)):
-        found = door.call("gre_catch_up", since=since, limit=limit)
+    for rest, own in ((chat.staff, None), (chat.player, PLAYER), (chat.back_end, PLAYER)):
+        found = rest.call("gre_catch_up", since=since, limit=limit)
         listed, missed = model(laid, since, limit, own=own)
         assert {s["id"] for s in found["sessions"]} == listed
         assert {(m["session_id"], m["seq"]) for m in found["missed"]} == missed
@@ -322,7 +322,7 @@ def test_catching_up_is_bounded_and_reads_what_it_cannot_use_as_nothing(chat: Ch
     assert chat.player.call("gre_catch_up", since={theirs: 0})["sessions"][0]["id"] == mine
     for wrong in ([{"a": 1}],):
         assert refused(chat.player, "gre_catch_up", since=wrong) == (400, "since_invalid")
-    with Door(chat.db, ADMIN) as admin, pytest.raises(RefusalError, match="since_invalid"):
+    with Rest(chat.db, ADMIN) as admin, pytest.raises(RefusalError, match="since_invalid"):
         admin.sql("select gre_catch_up(p_since => '\"text\"')")
 
 
@@ -330,8 +330,8 @@ def test_naming_anothers_session_changes_nothing_of_what_one_gets(chat: Chat) ->
     """Else a player could find out when another's message was written."""
     chat.lay([(PLAYER, 1, [0]), (OTHER, 1, [200])])
     mine, theirs = (str(uuid.UUID(int=n)) for n in (1, 2))
-    for door in (chat.player, chat.back_end):
+    for rest in (chat.player, chat.back_end):
         for seq in (0, 1, 2):
-            found = door.call("gre_catch_up", since={theirs: seq})
+            found = rest.call("gre_catch_up", since={theirs: seq})
             assert [s["id"] for s in found["sessions"]] == [mine]
             assert [m["session_id"] for m in found["missed"]] == [mine]

@@ -13,14 +13,14 @@ import pytest
 from tests.conftest import Database
 from tests.integration.test_outbox import one
 from tests.integration.test_send import sessions, stored
-from tests.support.access import SERVICE, Door, player, staff
+from tests.support.access import SERVICE, Rest, player, staff
 
 
 class Hub:
     """What the daemon keeps: of each session the last seq and rev that it told; and what it told."""
 
-    def __init__(self, door: Door, *, limit: int = 200, players: list[int] | None = None) -> None:
-        self.door = door
+    def __init__(self, rest: Rest, *, limit: int = 200, players: list[int] | None = None) -> None:
+        self.rest = rest
         self.limit = limit
         self.players = players
         self.known: dict[str, list[int]] = {}
@@ -31,7 +31,7 @@ class Hub:
 
     def ask(self, *ids: str) -> dict[str, Any]:
         """One question, applied; answers that a later one could not follow fail here."""
-        news = self.door.call("gre_hub_changes_v1", positions=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
+        news = self.rest.call("gre_hub_changes_v1", positions=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
                               epoch=self.epoch, players=self.players, limit=self.limit)  # fmt: skip
         for item in news["sessions"]:
             key = item["session"]["id"]
@@ -57,7 +57,7 @@ class Hub:
 
 def write(db: Database, number: int) -> None:
     """A player and staff chat; sessions are read and closed meanwhile."""
-    with Door(db, player(number)) as mine, Door(db, staff()) as theirs:
+    with Rest(db, player(number)) as mine, Rest(db, staff()) as theirs:
         for turn in range(25):
             session = mine.call("gre_send_message", message="x")["message"]["session_id"]
             theirs.call("gre_send_messages", messages=[{"player_id": p, "message": "y"} for p in (1, 2, 3)])
@@ -71,8 +71,8 @@ def write(db: Database, number: int) -> None:
 def test_news_tell_every_message_once_in_order_while_others_write(
     db: Database, limit: int, only: list[int] | None
 ) -> None:
-    with Door(db, SERVICE) as door, db.connect() as clock:
-        hub = Hub(door, limit=limit, players=only)
+    with Rest(db, SERVICE) as rest, db.connect() as clock:
+        hub = Hub(rest, limit=limit, players=only)
         hub.epoch = hub.since = one(clock, "select clock_timestamp() - interval '1 second'")
         with ThreadPoolExecutor(3) as pool:
             writers = [pool.submit(write, db, number) for number in (1, 2, 3)]
@@ -93,8 +93,8 @@ def test_news_tell_every_message_once_in_order_while_others_write(
 
 
 def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
-    with Door(db, SERVICE) as door, db.connect() as setup:
-        hub = Hub(door)
+    with Rest(db, SERVICE) as rest, db.connect() as setup:
+        hub = Hub(rest)
         hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
         setup.execute(
             "insert into gre_chat_messages (player_id, sender, message) select g, 'system', 'x' from generate_series(1, 1300) g"
@@ -115,49 +115,49 @@ def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
 
 
 def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
-    with Door(db, SERVICE) as door, Door(db, player(29)) as a, Door(db, staff()) as s, db.connect() as clock:
+    with Rest(db, SERVICE) as rest, Rest(db, player(29)) as a, Rest(db, staff()) as s, db.connect() as clock:
         session = a.call("gre_send_message", message="before")["message"]["session_id"]
-        hub = Hub(door)
+        hub = Hub(rest)
         hub.epoch = one(clock, "select clock_timestamp()")
         a.call("gre_send_message", message="after")
-        (news,) = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], epoch=hub.epoch)["sessions"]
+        (news,) = rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], epoch=hub.epoch)["sessions"]
         assert [m["message"] for m in news["messages"]] == ["after"]
-        (news,) = door.call(
+        (news,) = rest.call(
             "gre_hub_changes_v1", positions={session: [0, 0]}, sessions=[uuid.UUID(session)], epoch=hub.epoch
         )["sessions"]
         assert [m["message"] for m in news["messages"]] == ["before", "after"]
         assert (
-            door.call(
+            rest.call(
                 "gre_hub_changes_v1", positions={session: [2, 3]}, sessions=[uuid.UUID(session), uuid.uuid4()]
             )["sessions"]
             == []
         )
         s.call("gre_set_session_status", session_id=session, status="assigned")
-        (news,) = door.call("gre_hub_changes_v1", positions={session: [2, 3]}, sessions=[uuid.UUID(session)])[
+        (news,) = rest.call("gre_hub_changes_v1", positions={session: [2, 3]}, sessions=[uuid.UUID(session)])[
             "sessions"
         ]
         assert (news["messages"], news["session"]["assigned_staff_id"]) == ([], "s1")
-        assert door.call("gre_hub_changes_v1")["sessions"] == []
-        assert door.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
+        assert rest.call("gre_hub_changes_v1")["sessions"] == []
+        assert rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
 
 
 def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is_named(db: Database) -> None:
     """200 messages of each of 500 sessions would be up to 1.6 GB: no reader can take that, however often it asks."""
-    with Door(db, SERVICE) as door, db.connect() as setup:
-        hub = Hub(door)
+    with Rest(db, SERVICE) as rest, db.connect() as setup:
+        hub = Hub(rest)
         hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
         setup.execute(
             "insert into gre_chat_messages (player_id, sender, message)"
             " select g % 30 + 1, 'system', repeat('💬', 4000) from generate_series(1, 900) g"
         )
         ids = [str(row["id"]) for row in sessions(db)]
-        first = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
+        first = rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(i) for i in ids], epoch=hub.epoch)
         assert len(json.dumps(first, ensure_ascii=False).encode()) < 1_500_000
         assert first["more"] and {*first["skipped"], *(i["session"]["id"] for i in first["sessions"])} == {
             *ids
         }
         assert len(first["skipped"]) == 30 - len(first["sessions"])
-        (little,) = door.call("gre_hub_changes_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
+        (little,) = rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
             "sessions"
         ]
         assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"
@@ -167,7 +167,7 @@ def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is
 
 def test_presence_is_told_by_a_database_that_is_read_only(db: Database) -> None:
     """A full disk makes it so: sockets that enter wait for this answer."""
-    with Door(db, staff("s7")) as s, db.connect() as conn:
+    with Rest(db, staff("s7")) as s, db.connect() as conn:
         assert s.call("gre_set_online_status", status="online", expires_in=60)["status"] == "online"
         conn.execute("begin read only")
         found = one(conn, "select gre_hub_presence_v1(array['s7'], '{}', 45)")

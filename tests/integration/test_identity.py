@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_send import refused
-from tests.support.access import SERVICE, Caller, Door, RefusalError, player, staff, user
+from tests.support.access import SERVICE, Caller, RefusalError, Rest, player, staff, user
 
 NOBODYS = ["undefined", "null", "None", "NaN", "0", "[object Object]", "s2", "S1", " s1", "s1 ", ""]
 
@@ -22,8 +22,8 @@ def seed(db: Database) -> None:
 
 
 def role_of(db: Database, caller: Caller) -> str:
-    with Door(db, caller) as door:
-        return str(door.call("gre_whoami")["role"])
+    with Rest(db, caller) as rest:
+        return str(rest.call("gre_whoami")["role"])
 
 
 @pytest.mark.parametrize("name", NOBODYS)
@@ -31,9 +31,9 @@ def test_the_service_key_speaks_for_nobody_who_is_no_active_staff(db: Database, 
     seed(db)
     caller = SERVICE.acting_as(f"staff:{name}")
     assert role_of(db, caller) == "none"
-    with Door(db, caller) as door:
-        assert refused(door, "gre_list_sessions") == (403, "act_as_required")
-        assert refused(door, "gre_send_message", message="x", player_id=29) == (403, "act_as_required")
+    with Rest(db, caller) as rest:
+        assert refused(rest, "gre_list_sessions") == (403, "act_as_required")
+        assert refused(rest, "gre_send_message", message="x", player_id=29) == (403, "act_as_required")
 
 
 def test_the_header_makes_no_staff_of_an_empty_table(db: Database) -> None:
@@ -53,17 +53,17 @@ def test_a_tokens_claim_counts_alone_only_while_no_staff_are_known(db: Database)
         "none",
     ]
     assert role_of(db, staff("s9", "admin")) == "none"
-    with Door(db, staff("s9")) as door:
-        assert refused(door, "gre_list_sessions") == (403, "no_identity")
-        assert door.sql("select from gre_chat_sessions") == []
+    with Rest(db, staff("s9")) as rest:
+        assert refused(rest, "gre_list_sessions") == (403, "no_identity")
+        assert rest.sql("select from gre_chat_sessions") == []
 
 
 @pytest.mark.parametrize("number", [2**53 - 1, 1])
 def test_a_players_id_is_one_that_every_page_can_hold(db: Database, number: int) -> None:
     for caller in (player(number), SERVICE.acting_as(f"player:{number}")):
-        with Door(db, caller) as door:
-            assert door.call("gre_whoami")["player_id"] == number
-            assert door.call("gre_send_message", message="x")["message"]["player_id"] == number
+        with Rest(db, caller) as rest:
+            assert rest.call("gre_whoami")["player_id"] == number
+            assert rest.call("gre_send_message", message="x")["message"]["player_id"] == number
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_an_id_that_a_page_would_take_for_anothers_is_nobodys(db: Database, numb
 @pytest.mark.parametrize("number", [2**53, 2**53 + 1, 2**63 - 1])
 def test_no_door_takes_an_id_that_a_page_would_take_for_anothers(db: Database, number: int) -> None:
     seed(db)
-    with Door(db, SERVICE) as service, Door(db, staff()) as door:
+    with Rest(db, SERVICE) as service, Rest(db, staff()) as rest:
         for function, given in (
             ("gre_enable_player", {"player_id": number}),
             ("gre_get_player", {"player_id": number}),
             ("gre_send_message", {"player_id": number, "message": "x", "sender": "staff"}),
             ("gre_send_messages", {"messages": [{"player_id": number, "message": "x", "sender": "staff"}]}),
         ):
-            assert refused(door, function, **given) == (400, "player_invalid")
+            assert refused(rest, function, **given) == (400, "player_invalid")
         assert refused(service, "gre_link_user", user_id=str(uuid.uuid4()), player_id=number) == (
             400,
             "link_invalid",
@@ -97,16 +97,16 @@ def test_no_door_takes_an_id_that_a_page_would_take_for_anothers(db: Database, n
             service.sql("insert into gre_chat_players (player_id) values (%s)", number)
 
 
-def lost(service: Door, *identities: dict[str, Any]) -> list[dict[str, Any]]:
+def lost(service: Rest, *identities: dict[str, Any]) -> list[dict[str, Any]]:
     found = service.call(
         "gre_hub_presence_v1", staff=[], players=[], expires_in=60, identities=list(identities) or []
     )
     return list(found["revoked"])
 
 
-def told(door: Door) -> dict[str, Any]:
+def told(rest: Rest) -> dict[str, Any]:
     """What a daemon keeps of a socket's caller."""
-    who = door.call("gre_whoami")
+    who = rest.call("gre_whoami")
     return {
         "sub": who["user_id"],
         "role": who["role"],
@@ -119,10 +119,10 @@ def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
     seed(db)
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     with (
-        Door(db, SERVICE) as service,
-        Door(db, Caller({"role": "authenticated", "sub": first})) as a,
-        Door(db, Caller({"role": "authenticated", "sub": second})) as b,
-        Door(
+        Rest(db, SERVICE) as service,
+        Rest(db, Caller({"role": "authenticated", "sub": first})) as a,
+        Rest(db, Caller({"role": "authenticated", "sub": second})) as b,
+        Rest(
             db,
             Caller(
                 {
@@ -168,7 +168,7 @@ def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
 
 def test_who_lost_its_right_is_not_kept_online_by_its_socket(db: Database) -> None:
     seed(db)
-    with Door(db, SERVICE) as service, Door(db, staff()) as s:
+    with Rest(db, SERVICE) as service, Rest(db, staff()) as s:
         s.call("gre_set_online_status", status="online", expires_in=30)
         identity = told(s)
 
@@ -200,7 +200,7 @@ def test_who_lost_its_right_is_not_kept_online_by_its_socket(db: Database) -> No
 )
 def test_the_daemons_are_woken_when_a_right_ends(db: Database, change: str) -> None:
     seed(db)
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         service.sql("insert into gre_chat_players (player_id, user_id) values (29, gen_random_uuid())")
         with db.connect("supabase_admin") as admin:
             admin.execute("delete from realtime.messages")

@@ -16,7 +16,7 @@ from tests.conftest import Database
 from tests.integration.test_dead_letters import drain, kill
 from tests.integration.test_outbox import Conn, one, send
 from tests.integration.test_send import refused, s
-from tests.support.access import ADMIN, Door
+from tests.support.access import ADMIN, Rest
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -30,9 +30,9 @@ def conn(db: Database) -> Iterator[Conn]:
 
 
 @pytest.fixture
-def admin(db: Database) -> Iterator[Door]:
-    with Door(db, ADMIN) as door:
-        yield door
+def admin(db: Database) -> Iterator[Rest]:
+    with Rest(db, ADMIN) as rest:
+        yield rest
 
 
 def beat(conn: Conn, host: str, ago: int, **breakers: str) -> None:
@@ -44,7 +44,7 @@ def beat(conn: Conn, host: str, ago: int, **breakers: str) -> None:
     )
 
 
-def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Door) -> None:
+def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Rest) -> None:
     for player_id in (1, 2, 3):
         send(conn, player_id, "zebra")
     kill(conn, 1)  # of each session the event that it was opened
@@ -59,7 +59,7 @@ def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Door) -> None:
     assert "zebra" not in str(found)
 
 
-def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Door) -> None:
+def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Rest) -> None:
     beat(conn, "old", 90, pusher="open", onesignal="open")
     beat(conn, "good", 5, pusher="closed", onesignal="closed")
     beat(conn, "bad", 10, pusher="half_open")
@@ -77,7 +77,7 @@ def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Door) -> 
     }
 
 
-def test_the_last_hour_minute_by_minute(conn: Conn, s: Door) -> None:
+def test_the_last_hour_minute_by_minute(conn: Conn, s: Rest) -> None:
     for player_id in range(1, 6):
         send(conn, player_id, "x")
     kill(conn, 1)
@@ -104,7 +104,7 @@ def test_the_last_hour_minute_by_minute(conn: Conn, s: Door) -> None:
     assert sum(counts) == 8
 
 
-def test_dead_letters_page_by_page_the_latest_first_and_never_text(conn: Conn, admin: Door) -> None:
+def test_dead_letters_page_by_page_the_latest_first_and_never_text(conn: Conn, admin: Rest) -> None:
     for number in range(12):
         send(conn, 1 + number, "zebra")
         kill(conn, 2, sink="pusher")
@@ -139,7 +139,7 @@ def test_dead_letters_page_by_page_the_latest_first_and_never_text(conn: Conn, a
         assert refused(admin, "gre_dead_letters", cursor=cursor) == (400, "cursor_invalid")
 
 
-def test_an_admin_sends_dead_letters_again(conn: Conn, admin: Door, s: Door) -> None:
+def test_an_admin_sends_dead_letters_again(conn: Conn, admin: Rest, s: Rest) -> None:
     send(conn, 1, "one")
     send(conn, 1, "two")
     ids = kill(conn, 3)
@@ -216,7 +216,7 @@ def test_a_dead_letter_is_listed_without_text_and_sent_again(relaying: Api) -> N
     assert letters[0]["error"]
     ids = [one["id"] for one in letters]
     assert ok(api.admin().post("/api/gre-admin/dead/retry", ids=ids))["count"] == len(ids)
-    api.hears("pusher", id=sent["messageId"])
+    api.wait_received("pusher", id=sent["messageId"])
     assert dead() == []
     assert ok(api.admin().post("/api/gre-admin/dead/retry", ids=ids))["count"] == 0
     for wrong in ([str(uuid.uuid4())] * 101, ["x"], "x", None):

@@ -17,7 +17,7 @@ from tests.integration.filling import without_indexes
 from tests.integration.test_outbox import Conn, all_done, claim, one, send, settle
 from tests.integration.test_plans import FILL
 from tests.integration.test_plans import TABLES as ALL
-from tests.support.access import SERVICE, Door
+from tests.support.access import SERVICE, Rest
 
 MESSAGES = 60_000
 TABLES = ("gre_relay_deliveries", "gre_chat_messages", "gre_chat_sessions")
@@ -47,9 +47,9 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
 
 
 @pytest.fixture
-def desk(full: Database) -> Iterator[Door]:
-    with Door(full, SERVICE) as door:
-        yield door
+def ops(full: Database) -> Iterator[Rest]:
+    with Rest(full, SERVICE) as rest:
+        yield rest
 
 
 def reads(conn: Conn) -> dict[str, int]:
@@ -73,11 +73,11 @@ def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
     return {name: after[name] - before[name] for name in after}
 
 
-def flushed(desk: Door, work: Callable[[], object]) -> None:
-    """Do it on the desk's connection, and have its counters written."""
+def flushed(ops: Rest, work: Callable[[], object]) -> None:
+    """Do it on the operator's connection, and have its counters written."""
     work()
-    desk.conn.execute("select pg_stat_force_next_flush()")
-    desk.conn.execute("select 1")
+    ops.conn.execute("select pg_stat_force_next_flush()")
+    ops.conn.execute("select 1")
 
 
 @pytest.mark.parametrize(
@@ -99,18 +99,18 @@ def flushed(desk: Door, work: Callable[[], object]) -> None:
     ],
 )  # fmt: skip
 def test_a_page_reads_about_what_it_is_about(
-    full: Database, desk: Door, function: str, arguments: dict[str, Any], deliveries: int, messages: int
+    full: Database, ops: Rest, function: str, arguments: dict[str, Any], deliveries: int, messages: int
 ) -> None:
     """(Seven times: after five PL/pgSQL may use one plan for all arguments.)"""
     for nth in range(7):
-        found = cost(full, lambda: flushed(desk, lambda: desk.call(function, **arguments)))
+        found = cost(full, lambda: flushed(ops, lambda: ops.call(function, **arguments)))
         assert found["gre_relay_deliveries"] <= deliveries, (nth, found)
         assert found["gre_chat_messages"] <= messages, (nth, found)
 
 
-def test_a_page_of_dead_letters_is_retried_by_their_ids(full: Database, desk: Door) -> None:
-    ids = [letter["id"] for letter in desk.call("gre_relay_dead", limit=100)]
-    found = cost(full, lambda: flushed(desk, lambda: desk.sql("select gre_relay_retry(%s::uuid[])", ids)))
+def test_a_page_of_dead_letters_is_retried_by_their_ids(full: Database, ops: Rest) -> None:
+    ids = [letter["id"] for letter in ops.call("gre_relay_dead", limit=100)]
+    found = cost(full, lambda: flushed(ops, lambda: ops.sql("select gre_relay_retry(%s::uuid[])", ids)))
     assert found["gre_relay_deliveries"] < 5_000, found
     with full.connect() as conn:
         for sink in ("pusher", "onesignal"):
@@ -119,16 +119,16 @@ def test_a_page_of_dead_letters_is_retried_by_their_ids(full: Database, desk: Do
         assert one(conn, "select count(*) from gre_relay_deliveries where state = 'pending'") == 0
 
 
-def test_a_page_of_prune_reads_what_it_deletes(full: Database, desk: Door) -> None:
+def test_a_page_of_prune_reads_what_it_deletes(full: Database, ops: Rest) -> None:
     page: dict[str, int] = {}
-    found = cost(full, lambda: flushed(desk, lambda: page.update(desk.call("gre_relay_prune", keep="1 hour", limit=1000))))  # fmt: skip
+    found = cost(full, lambda: flushed(ops, lambda: page.update(ops.call("gre_relay_prune", keep="1 hour", limit=1000))))  # fmt: skip
     assert page["deliveries"] == 1000
     assert found["gre_relay_deliveries"] < 20_000, found
-    found = cost(full, lambda: flushed(desk, lambda: page.update(desk.call("gre_relay_prune", keep="30 days", retention="30 days", limit=1000))))  # fmt: skip
+    found = cost(full, lambda: flushed(ops, lambda: page.update(ops.call("gre_relay_prune", keep="30 days", retention="30 days", limit=1000))))  # fmt: skip
     assert found["gre_chat_sessions"] < 10_000, found
 
 
-def test_no_page_takes_long(full: Database, desk: Door) -> None:
+def test_no_page_takes_long(full: Database, ops: Rest) -> None:
     """Seconds would be felt by whoever waits for a lane meanwhile; the bound is generous for a busy machine."""
     with full.connect("supabase_admin") as admin:
         admin.execute("set session_replication_role = replica")
@@ -143,5 +143,5 @@ def test_no_page_takes_long(full: Database, desk: Door) -> None:
         ("gre_relay_reconcile", {}),
     ):
         began = time.monotonic()
-        desk.call(function, **arguments)
+        ops.call(function, **arguments)
         assert time.monotonic() - began < 4, function

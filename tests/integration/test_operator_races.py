@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, one, send, settle
-from tests.support.access import SERVICE, Door, RefusalError
+from tests.support.access import SERVICE, RefusalError, Rest
 
 BUSY = ("55P03", "40P01")
 SINKS = ("onesignal", "pusher")
@@ -48,11 +48,11 @@ def beside(*loops: Callable[[threading.Event], None]) -> Iterator[threading.Even
     assert not any(thread.is_alive() for thread in threads)
 
 
-def asked(desk: Door, function: str, **arguments: Any) -> Any:
+def asked(rest: Rest, function: str, **arguments: Any) -> Any:
     """A page, asked again when it met others' locks, as `operate` does."""
     while True:
         try:
-            return desk.call(function, **arguments)
+            return rest.call(function, **arguments)
         except RefusalError as refusal:
             if refusal.sqlstate not in BUSY:
                 raise
@@ -92,7 +92,7 @@ class Club:
     def portal(self, stop: threading.Event) -> None:
         """Write to one session or to several."""
         mine = random.Random(1)
-        with self.db.connect() as conn, Door(self.db, SERVICE) as service:
+        with self.db.connect() as conn, Rest(self.db, SERVICE) as service:
             while not stop.is_set():
                 send(conn, mine.choice(PLAYERS))
                 some = mine.sample(PLAYERS, 4)
@@ -121,44 +121,44 @@ class Club:
 
     def retrying(self, stop: threading.Event) -> None:
         """Send dead letters again."""
-        with Door(self.db, SERVICE) as desk:
+        with Rest(self.db, SERVICE) as rest:
             while not stop.is_set():
-                ids = [uuid.UUID(letter["id"]) for letter in desk.call("gre_relay_dead")]
-                asked(desk, "gre_relay_retry", ids=ids)
+                ids = [uuid.UUID(letter["id"]) for letter in rest.call("gre_relay_dead")]
+                asked(rest, "gre_relay_retry", ids=ids)
 
     def repairing(self, stop: threading.Event) -> None:
         """Replay and reconcile."""
-        with Door(self.db, SERVICE) as desk:
+        with Rest(self.db, SERVICE) as rest:
             while not stop.is_set():
-                asked(desk, "gre_relay_replay", since="2001-01-01", limit=50)
-                asked(desk, "gre_relay_reconcile", limit=50)
+                asked(rest, "gre_relay_replay", since="2001-01-01", limit=50)
+                asked(rest, "gre_relay_reconcile", limit=50)
                 stop.wait(0.05)
 
     def forgetting(self, stop: threading.Event) -> None:
         """Time passes for what is done: it may go, with the lanes at rest."""
-        with Door(self.db, SERVICE) as desk, self.db.connect("supabase_admin") as root:
+        with Rest(self.db, SERVICE) as rest, self.db.connect("supabase_admin") as root:
             root.execute("set session_replication_role = replica")
             while not stop.is_set():
                 root.execute("update gre_relay_deliveries set settled_at = now() - interval '2 hours', created_at = now() - interval '2 hours'"
                              " where id in (select id from gre_relay_deliveries where state = 'done' limit 100 for update skip locked)")  # fmt: skip
                 root.execute("update gre_chat_sessions set updated_at = now() - interval '2 hours'"
                              " where id in (select id from gre_chat_sessions for update skip locked)")  # fmt: skip
-                asked(desk, "gre_relay_prune", keep="1 hour", retention="1 day")
+                asked(rest, "gre_relay_prune", keep="1 hour", retention="1 day")
 
     def erasing(self, stop: threading.Event) -> None:
         """A player who comes and is forgotten."""
-        with Door(self.db, SERVICE) as desk, self.db.connect() as conn:
+        with Rest(self.db, SERVICE) as rest, self.db.connect() as conn:
             while not stop.is_set():
                 for _ in range(3):
                     send(conn, ERASED)
-                desk.call("gre_erase_player", player_id=ERASED)
+                rest.call("gre_erase_player", player_id=ERASED)
                 stop.wait(0.02)
 
     def finish(self, sink: str) -> None:
         """Retry what died and send all that is left."""
-        with self.db.connect() as conn, Door(self.db, SERVICE) as desk:
-            while letters := desk.call("gre_relay_dead", sink=sink):
-                desk.call("gre_relay_retry", ids=[uuid.UUID(letter["id"]) for letter in letters])
+        with self.db.connect() as conn, Rest(self.db, SERVICE) as rest:
+            while letters := rest.call("gre_relay_dead", sink=sink):
+                rest.call("gre_relay_retry", ids=[uuid.UUID(letter["id"]) for letter in letters])
             while (got := claim(conn, sink, lanes=200))["lanes"] or got["emptied_lanes"]:
                 self.arrivals.take(sink, got)
                 settle(conn, *all_done(got), sink=sink)
@@ -177,8 +177,8 @@ def test_operators_beside_portals_and_workers_lose_nothing_and_kill_nobody(db: D
                 if club.arrivals.replayed > 50 and one(watch, written, ERASED) > 50:
                     break
                 stop.wait(0.1)
-    with db.connect() as conn, Door(db, SERVICE) as desk:
-        desk.call("gre_erase_player", player_id=ERASED)
+    with db.connect() as conn, Rest(db, SERVICE) as rest:
+        rest.call("gre_erase_player", player_id=ERASED)
         for sink in SINKS:
             club.finish(sink)
         committed = {str(r["id"]) for r in conn.execute("select id from gre_chat_messages").fetchall()}
@@ -219,14 +219,14 @@ def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Databa
         setup.execute("update gre_relay_sinks set enabled = name = 'pusher'")
     with (
         beside(portal(0), portal(1), worker),
-        Door(db, SERVICE) as desk,
+        Rest(db, SERVICE) as rest,
         db.connect("supabase_admin") as root,
     ):
         root.execute("set session_replication_role = replica")
         began = time.monotonic()
         while (passed := time.monotonic() - began) < 3 or (deleted <= 5 and passed < 60):
             root.execute("update gre_chat_sessions set updated_at = now() - interval '2 hours'")
-            deleted += asked(desk, "gre_relay_prune", keep="1 hour")["lanes"]
+            deleted += asked(rest, "gre_relay_prune", keep="1 hour")["lanes"]
     assert deleted > 5
     with db.connect() as conn:
         got = claim(conn)
@@ -241,7 +241,7 @@ def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Databa
 
 def test_reconcile_and_prune_take_turns(db: Database) -> None:
     """What prune takes away while reconcile looks for it would be announced again."""
-    with db.connect(autocommit=False) as first, Door(db, SERVICE) as desk:
+    with db.connect(autocommit=False) as first, Rest(db, SERVICE) as rest:
         for mine, other, arguments in (
             ("gre_relay_reconcile()", "gre_relay_prune", {"keep": "1 hour"}),
             ("gre_relay_prune('1 hour')", "gre_relay_reconcile", {}),
@@ -249,9 +249,9 @@ def test_reconcile_and_prune_take_turns(db: Database) -> None:
         ):
             first.execute(f"select {mine}".encode())
             with pytest.raises(RefusalError, match="55P03"):
-                desk.call(other, **arguments)
+                rest.call(other, **arguments)
             first.rollback()
-            desk.call(other, **arguments)
+            rest.call(other, **arguments)
 
 
 def test_a_portal_that_takes_lanes_in_another_order_is_not_the_one_to_be_killed(db: Database) -> None:
@@ -268,9 +268,9 @@ def test_a_portal_that_takes_lanes_in_another_order_is_not_the_one_to_be_killed(
         answers: list[str] = []
 
         def operator() -> None:
-            with Door(db, SERVICE) as desk:
+            with Rest(db, SERVICE) as rest:
                 try:
-                    desk.call("gre_relay_replay", since="2001-01-01", sink="pusher")
+                    rest.call("gre_relay_replay", since="2001-01-01", sink="pusher")
                     answers.append("done")
                 except RefusalError as refusal:
                     answers.append(refusal.sqlstate)

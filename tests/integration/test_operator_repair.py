@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import MIGRATIONS, Database
 from tests.integration.test_dead_letters import drain, kill, resting
 from tests.integration.test_outbox import Conn, all_done, claim, messages, one, send, settle
-from tests.support.access import ADMIN, SERVICE, Door, RefusalError
+from tests.support.access import ADMIN, SERVICE, RefusalError, Rest
 
 SINKS = ("onesignal", "pusher")
 
@@ -32,18 +32,18 @@ def root(db: Database) -> Iterator[Conn]:
 
 
 @pytest.fixture
-def desk(db: Database) -> Iterator[Door]:
+def ops(db: Database) -> Iterator[Rest]:
     """The operator's, with the service key."""
-    with Door(db, SERVICE) as door:
-        yield door
+    with Rest(db, SERVICE) as rest:
+        yield rest
 
 
-def pages(desk: Door, function: str, **arguments: Any) -> list[dict[str, Any]]:
+def pages(ops: Rest, function: str, **arguments: Any) -> list[dict[str, Any]]:
     """All pages of a function."""
-    found = [desk.call(function, **arguments)]
+    found = [ops.call(function, **arguments)]
     while found[-1]["next"]:
         assert len(found) < 100
-        found.append(desk.call(function, **arguments, after=found[-1]["next"]))
+        found.append(ops.call(function, **arguments, after=found[-1]["next"]))
     return found
 
 
@@ -75,14 +75,14 @@ def sent(conn: Conn, sink: str) -> list[tuple[str, bool]]:
 # Replay -------------------------------------------------------------------------------------------------------
 
 
-def test_replay_pages_every_message_exactly_once_and_says_that_it_is_one(conn: Conn, desk: Door) -> None:
+def test_replay_pages_every_message_exactly_once_and_says_that_it_is_one(conn: Conn, ops: Rest) -> None:
     texts = {player: [f"{player}-{n}" for n in range(4)] for player in (1, 2, 3)}
     for n in range(4):
         for player in texts:
             send(conn, player, texts[player][n])
     for sink in SINKS:
         drain(conn, sink)
-    found = pages(desk, "gre_relay_replay", since="2001-01-01", limit=5)
+    found = pages(ops, "gre_relay_replay", since="2001-01-01", limit=5)
     assert [page["messages"] for page in found] == [5, 5, 2]
     for sink in SINKS:
         arrived = sent(conn, sink)
@@ -93,12 +93,12 @@ def test_replay_pages_every_message_exactly_once_and_says_that_it_is_one(conn: C
 
 
 def test_a_page_that_ends_exactly_with_the_last_message_is_followed_by_an_empty_one(
-    conn: Conn, desk: Door
+    conn: Conn, ops: Rest
 ) -> None:
     for n in range(4):
         send(conn, 1, str(n))
     drain(conn)
-    found = pages(desk, "gre_relay_replay", since="2001-01-01", sink="pusher", limit=2)
+    found = pages(ops, "gre_relay_replay", since="2001-01-01", sink="pusher", limit=2)
     assert [page["messages"] for page in found] == [2, 2, 0]
     assert [text for text, _ in sent(conn, "pusher")] == ["0", "1", "2", "3"]
 
@@ -110,15 +110,15 @@ def test_the_cursor_does_not_depend_on_how_the_database_writes_times(
 ) -> None:
     conn.execute("insert into gre_chat_messages (player_id, sender, message) select 1, 'player', 'm' || g from generate_series(1, 7) g")  # fmt: skip
     drain(conn)
-    with Door(db, SERVICE) as desk:
-        desk.conn.execute("select set_config('timezone', %s, false), set_config('datestyle', %s, false)", [zone, style])  # fmt: skip
-        found = pages(desk, "gre_relay_replay", since="2001-01-01", sink="pusher", limit=2)
+    with Rest(db, SERVICE) as ops:
+        ops.conn.execute("select set_config('timezone', %s, false), set_config('datestyle', %s, false)", [zone, style])  # fmt: skip
+        found = pages(ops, "gre_relay_replay", since="2001-01-01", sink="pusher", limit=2)
         assert sum(page["messages"] for page in found) == 7
-        checked = pages(desk, "gre_relay_reconcile", limit=2)
+        checked = pages(ops, "gre_relay_reconcile", limit=2)
     assert sum(page["checked"] for page in checked) == 7
 
 
-def test_replay_is_bounded_by_times_session_and_sink(conn: Conn, desk: Door) -> None:
+def test_replay_is_bounded_by_times_session_and_sink(conn: Conn, ops: Rest) -> None:
     session = send(conn, 1, "a")["session_id"]
     send(conn, 2, "b")
     middle = one(conn, "select clock_timestamp()")
@@ -133,46 +133,46 @@ def test_replay_is_bounded_by_times_session_and_sink(conn: Conn, desk: Door) -> 
         ({"since": "2999-01-01"}, []),
         ({"session": uuid.uuid4()}, []),
     ):
-        (page,) = pages(desk, "gre_relay_replay", **arguments, sink="onesignal")
+        (page,) = pages(ops, "gre_relay_replay", **arguments, sink="onesignal")
         assert page == {"messages": len(wanted), "next": None}
         assert sorted(text for text, _ in sent(conn, "onesignal")) == wanted
         assert sent(conn, "pusher") == []
 
 
-def test_replay_keeps_first_arrivals_in_order_and_what_waits_goes_once(conn: Conn, desk: Door) -> None:
+def test_replay_keeps_first_arrivals_in_order_and_what_waits_goes_once(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "1")
     send(conn, 1, "2")
     drain(conn)
     send(conn, 1, "3")
-    first, last = desk.call("gre_relay_replay", since="2001-01-01", sink="pusher", limit=2), None
+    first, last = ops.call("gre_relay_replay", since="2001-01-01", sink="pusher", limit=2), None
     send(conn, 1, "4")
-    last = desk.call("gre_relay_replay", since="2001-01-01", sink="pusher", limit=2, after=first["next"])
+    last = ops.call("gre_relay_replay", since="2001-01-01", sink="pusher", limit=2, after=first["next"])
     assert (first["messages"], last["messages"]) == (2, 0)
     arrived = sent(conn, "pusher")
     assert arrived == [("3", False), ("1", True), ("2", True), ("4", False)]
     # Asked again before anything went, it adds nothing.
     for _ in range(2):
-        desk.call("gre_relay_replay", since="2001-01-01", sink="pusher")
+        ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
     assert sent(conn, "pusher") == [(str(n), True) for n in (1, 2, 3, 4)]
 
 
-def test_replay_takes_new_messages_of_the_claim_in_flight_along_in_order(conn: Conn, desk: Door) -> None:
+def test_replay_takes_new_messages_of_the_claim_in_flight_along_in_order(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "1")
     drain(conn)
     send(conn, 1, "2")
     got = claim(conn)
-    desk.call("gre_relay_replay", since="2001-01-01", sink="pusher")
+    ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
     assert claim(conn)["lanes"] == []
     assert settle(conn, *all_done(got))["waiting"] == 1
     assert sent(conn, "pusher") == [("1", True)]
 
 
-def test_a_dry_replay_changes_nothing(conn: Conn, desk: Door) -> None:
+def test_a_dry_replay_changes_nothing(conn: Conn, ops: Rest) -> None:
     for n in range(5):
         send(conn, 1, str(n))
     drain(conn)
     before = everything(conn)
-    found = pages(desk, "gre_relay_replay", since="2001-01-01", dry_run=True, limit=2)
+    found = pages(ops, "gre_relay_replay", since="2001-01-01", dry_run=True, limit=2)
     assert sum(page["messages"] for page in found) == 5
     assert everything(conn) == before
 
@@ -183,30 +183,30 @@ def test_a_dry_replay_changes_nothing(conn: Conn, desk: Door) -> None:
      ({"since": "2001-01-01", "sink": "carrier-pigeon"}, "sink_unknown")],
 )  # fmt: skip
 def test_replay_refuses_what_has_no_bounds_or_no_such_sink(
-    desk: Door, arguments: dict[str, Any], code: str
+    ops: Rest, arguments: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(RefusalError) as refusal:
-        desk.call("gre_relay_replay", **arguments)
+        ops.call("gre_relay_replay", **arguments)
     assert (refusal.value.status, refusal.value.code) == (400, code)
 
 
-def test_a_sink_that_is_off_gets_no_replay(conn: Conn, desk: Door) -> None:
+def test_a_sink_that_is_off_gets_no_replay(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "1")
     drain(conn)
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
     with pytest.raises(RefusalError, match="sink_unknown"):
-        desk.call("gre_relay_replay", since="2001-01-01", sink="onesignal")
-    desk.call("gre_relay_replay", since="2001-01-01")
+        ops.call("gre_relay_replay", since="2001-01-01", sink="onesignal")
+    ops.call("gre_relay_replay", since="2001-01-01")
     assert [row["sink"] for row in deliveries(conn) if row["data"]] == ["pusher"]
 
 
-def test_a_message_that_was_deleted_meanwhile_is_not_replayed(db: Database, conn: Conn, desk: Door) -> None:
+def test_a_message_that_was_deleted_meanwhile_is_not_replayed(db: Database, conn: Conn, ops: Rest) -> None:
     message = send(conn, 1, "going")
     send(conn, 1, "stays")
     drain(conn)
     with db.connect(autocommit=False) as portal:
         portal.execute("delete from gre_chat_messages where id = %s", [message["id"]])
-        desk.call("gre_relay_replay", since="2001-01-01", sink="pusher")
+        ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
         portal.commit()
     assert sent(conn, "pusher") == [("stays", True)]
 
@@ -229,9 +229,7 @@ def smuggle(root: Conn, session: Any, seq: int, text: str, ago: str = "1 hour") 
     ))  # fmt: skip
 
 
-def test_reconcile_announces_what_came_in_around_the_triggers_once(
-    conn: Conn, root: Conn, desk: Door
-) -> None:
+def test_reconcile_announces_what_came_in_around_the_triggers_once(conn: Conn, root: Conn, ops: Rest) -> None:
     opened(conn)
     session = send(conn, 1, "announced")["session_id"]
     for sink in SINKS:
@@ -242,27 +240,27 @@ def test_reconcile_announces_what_came_in_around_the_triggers_once(
     root.execute("insert into gre_relay_deliveries (sink, lane_key, ord, event, message_id, state, settled_at) values"
                  " ('onesignal', %s, nextval('gre.delivery_ord'), 'message', %s, 'done', now())", [str(session), third])  # fmt: skip
     before = everything(conn)
-    dry = pages(desk, "gre_relay_reconcile", dry_run=True)
+    dry = pages(ops, "gre_relay_reconcile", dry_run=True)
     assert dry == [{"checked": 3, "missing": {"onesignal": 1, "pusher": 2}, "lanes": 0, "next": None}]
     assert everything(conn) == before
-    assert pages(desk, "gre_relay_reconcile") == dry
+    assert pages(ops, "gre_relay_reconcile") == dry
     assert deliveries(conn, "message_id::text as id, data, created_at < now() - interval '45 minutes' as late")[-3:] == [
         {"id": second, "data": None, "late": True}, {"id": second, "data": None, "late": True}, {"id": third, "data": None, "late": True},
     ]  # fmt: skip
     assert [sent(conn, sink) for sink in SINKS] == [
         [("second", False)], [("second", False), ("third", False)],
     ]  # fmt: skip
-    again = pages(desk, "gre_relay_reconcile")
+    again = pages(ops, "gre_relay_reconcile")
     assert again == [{"checked": 3, "missing": {}, "lanes": 0, "next": None}]
     assert resting(conn)
 
 
-def test_reconcile_pages_through_many(conn: Conn, root: Conn, desk: Door) -> None:
+def test_reconcile_pages_through_many(conn: Conn, root: Conn, ops: Rest) -> None:
     opened(conn)
     session = send(conn, 1, "x")["session_id"]
     for seq in range(2, 13):
         smuggle(root, session, seq, f"m{seq:02}", f"{60 - seq} minutes")
-    found = pages(desk, "gre_relay_reconcile", limit=4)
+    found = pages(ops, "gre_relay_reconcile", limit=4)
     assert [page["checked"] for page in found] == [4, 4, 4, 0]
     assert [page["missing"] for page in found] == [*({"onesignal": n, "pusher": n} for n in (4, 4, 3)), {}]
     assert [text for text, _ in sent(conn, "pusher")] == ["x", *(f"m{seq:02}" for seq in range(2, 13))]
@@ -270,7 +268,7 @@ def test_reconcile_pages_through_many(conn: Conn, root: Conn, desk: Door) -> Non
 
 @pytest.mark.parametrize("state", ["pending", "done", "replayed and pending", "replayed and done"])
 def test_the_first_run_finds_everything_in_any_state_of_the_outbox_however_young(
-    conn: Conn, root: Conn, desk: Door, state: str
+    conn: Conn, root: Conn, ops: Rest, state: str
 ) -> None:
     """It left out what was younger than a minute: a run right after the accident found nothing, the next one all."""
     opened(conn)
@@ -278,7 +276,7 @@ def test_the_first_run_finds_everything_in_any_state_of_the_outbox_however_young
                  " from generate_series(1, 2000) n")  # fmt: skip
     for replayed in (False, True) if "replayed" in state else (False,):
         if replayed:
-            pages(desk, "gre_relay_replay", since="2001-01-01")
+            pages(ops, "gre_relay_replay", since="2001-01-01")
         if "done" in state or (replayed is False and "replayed" in state):
             for sink in SINKS:
                 drain(conn, sink)
@@ -288,17 +286,17 @@ def test_the_first_run_finds_everything_in_any_state_of_the_outbox_however_young
     )
     root.execute("delete from gre_relay_deliveries where sink = 'pusher' and message_id in"
                  " (select id from gre_chat_messages where message like 'm%' order by created_at, id limit 100)")  # fmt: skip
-    found = pages(desk, "gre_relay_reconcile")
+    found = pages(ops, "gre_relay_reconcile")
     missing = {sink: sum(page["missing"].get(sink, 0) for page in found) for sink in SINKS}
     assert missing == {"pusher": 700, "onesignal": 600}
-    again = pages(desk, "gre_relay_reconcile")
+    again = pages(ops, "gre_relay_reconcile")
     assert [page["missing"] for page in again] == [{}] * len(again)
 
 
-def test_reconcile_leaves_history_alone(conn: Conn, root: Conn, desk: Door) -> None:
+def test_reconcile_leaves_history_alone(conn: Conn, root: Conn, ops: Rest) -> None:
     session = send(conn, 1, "x")["session_id"]
     smuggle(root, session, 2, "from before the outbox")
-    assert pages(desk, "gre_relay_reconcile") == [{"checked": 1, "missing": {}, "lanes": 0, "next": None}]
+    assert pages(ops, "gre_relay_reconcile") == [{"checked": 1, "missing": {}, "lanes": 0, "next": None}]
 
 
 def test_history_dated_ahead_is_history(db: Database, supabase_db: Database) -> None:
@@ -325,7 +323,7 @@ def test_history_dated_ahead_is_history(db: Database, supabase_db: Database) -> 
 
 
 def test_what_came_while_a_sink_was_off_is_not_announced_to_it_later(
-    conn: Conn, root: Conn, desk: Door
+    conn: Conn, root: Conn, ops: Rest
 ) -> None:
     opened(conn)
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
@@ -333,33 +331,33 @@ def test_what_came_while_a_sink_was_off_is_not_announced_to_it_later(
     root.execute("update gre_chat_messages set created_at = created_at - interval '10 minutes'")
     smuggle(root, session, 2, "smuggled while off")
     conn.execute("update gre_relay_sinks set enabled = true")
-    assert pages(desk, "gre_relay_reconcile")[0]["missing"] == {"pusher": 1}
+    assert pages(ops, "gre_relay_reconcile")[0]["missing"] == {"pusher": 1}
 
 
-def test_reconcile_wakes_lanes_that_have_work_and_do_not_say_so(conn: Conn, root: Conn, desk: Door) -> None:
+def test_reconcile_wakes_lanes_that_have_work_and_do_not_say_so(conn: Conn, root: Conn, ops: Rest) -> None:
     for player in (1, 2, 3):
         send(conn, player, str(player))
     drain(conn, "onesignal")
     conn.execute("update gre_relay_lanes set ready_at = null where sink = 'pusher'")
     conn.execute("delete from gre_relay_lanes where sink = 'pusher' and lane_key = (select id::text from gre_chat_sessions where player_id = 2)")  # fmt: skip
     before = everything(conn)
-    assert desk.call("gre_relay_reconcile", dry_run=True)["lanes"] == 3
+    assert ops.call("gre_relay_reconcile", dry_run=True)["lanes"] == 3
     assert everything(conn) == before
     assert claim(conn)["lanes"] == []
-    assert desk.call("gre_relay_reconcile")["lanes"] == 3
+    assert ops.call("gre_relay_reconcile")["lanes"] == 3
     assert sorted(drain(conn)) == ["1", "2", "3"]
-    assert desk.call("gre_relay_reconcile")["lanes"] == 0
+    assert ops.call("gre_relay_reconcile")["lanes"] == 0
 
 
-def test_reconcile_announces_nothing_that_was_pruned(conn: Conn, root: Conn, desk: Door) -> None:
+def test_reconcile_announces_nothing_that_was_pruned(conn: Conn, root: Conn, ops: Rest) -> None:
     opened(conn, 30)
     send(conn, 1, "long ago")
     for sink in SINKS:
         drain(conn, sink)
     root.execute("update gre_chat_messages set created_at = now() - interval '8 days'")
     root.execute("update gre_relay_deliveries set created_at = now() - interval '8 days', settled_at = now() - interval '8 days'")  # fmt: skip
-    assert desk.call("gre_relay_prune", keep="7 days")["deliveries"] == 3
-    assert pages(desk, "gre_relay_reconcile") == [{"checked": 0, "missing": {}, "lanes": 0, "next": None}]
+    assert ops.call("gre_relay_prune", keep="7 days")["deliveries"] == 3
+    assert pages(ops, "gre_relay_reconcile") == [{"checked": 0, "missing": {}, "lanes": 0, "next": None}]
 
 
 # Prune --------------------------------------------------------------------------------------------------------
@@ -376,16 +374,16 @@ def long_ago(root: Conn, days: float = 8) -> None:
         root.execute(f"update {table} set {', '.join(f'{c} = {c} - {by}' for c in columns)}".encode())
 
 
-def prune(desk: Door, **arguments: Any) -> dict[str, int]:
+def prune(ops: Rest, **arguments: Any) -> dict[str, int]:
     """Prune to the end; what was deleted in all."""
     total: dict[str, int] = {}
-    while any((page := desk.call("gre_relay_prune", **arguments)).values()):
+    while any((page := ops.call("gre_relay_prune", **arguments)).values()):
         for name, count in page.items():
             total[name] = total.get(name, 0) + count
     return {name: count for name, count in total.items() if count}
 
 
-def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root: Conn, desk: Door) -> None:
+def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1, "died")
     died = kill(conn, 2)
     drain(conn, "onesignal")
@@ -398,8 +396,8 @@ def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root
     long_ago(root)
     send(conn, 5, "young")
     conn.execute("update gre_relay_deliveries set state = 'done', settled_at = now() where lane_key = (select id::text from gre_chat_sessions where player_id = 5)")  # fmt: skip
-    assert prune(desk, keep="30 days") == {}
-    assert prune(desk, keep="7 days", limit=2) == {"deliveries": 4, "lanes": 4}
+    assert prune(ops, keep="30 days") == {}
+    assert prune(ops, keep="7 days", limit=2) == {"deliveries": 4, "lanes": 4}
     left = conn.execute("select state, count(*) as n from gre_relay_deliveries group by 1").fetchall()
     assert {r["state"]: r["n"] for r in left} == {"dead": 2, "pending": 6, "done": 3}
     assert {str(r["id"]) for r in conn.execute("select id from gre_relay_deliveries where state = 'dead'")} == set(died)  # fmt: skip
@@ -409,60 +407,60 @@ def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root
     assert one(conn, "select count(*) from gre_relay_lanes where lane_key = (select id::text from gre_chat_sessions where player_id = 2)") == 2  # fmt: skip
 
 
-def test_prune_keeps_an_hour_at_least(conn: Conn, root: Conn, desk: Door) -> None:
+def test_prune_keeps_an_hour_at_least(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1)
     drain(conn)
-    assert prune(desk, keep="0 seconds") == {}
+    assert prune(ops, keep="0 seconds") == {}
     long_ago(root, 1 / 20)
-    assert prune(desk, keep="-10 days")["deliveries"] == 2
+    assert prune(ops, keep="-10 days")["deliveries"] == 2
     with pytest.raises(RefusalError, match="keep_missing"):
-        desk.call("gre_relay_prune", keep=None)
+        ops.call("gre_relay_prune", keep=None)
 
 
 def test_an_id_whose_deliveries_were_pruned_is_still_announced_only_once(
-    db: Database, conn: Conn, root: Conn, desk: Door
+    db: Database, conn: Conn, root: Conn, ops: Rest
 ) -> None:
     name = uuid.uuid4()
-    with Door(db, SERVICE.acting_as("player:1")) as portal:
+    with Rest(db, SERVICE.acting_as("player:1")) as portal:
         portal.call("gre_send_message", message="once", id=name)
         for sink in SINKS:
             drain(conn, sink)
         long_ago(root)
-        assert prune(desk, keep="7 days") == {"deliveries": 3, "lanes": 2}
+        assert prune(ops, keep="7 days") == {"deliveries": 3, "lanes": 2}
         assert portal.call("gre_send_message", message="once", id=name)["duplicate"] is True
     conn.execute("insert into gre_chat_messages (id, player_id, sender, message) values (%s, 1, 'player', 'once') on conflict do nothing", [name])  # fmt: skip
     assert one(conn, "select count(*) from gre_relay_deliveries") == 0
-    assert pages(desk, "gre_relay_reconcile")[0]["missing"] == {}
+    assert pages(ops, "gre_relay_reconcile")[0]["missing"] == {}
     # Its session's lane is made anew by the next message.
     send(conn, 1, "next")
     assert drain(conn) == ["next"]
 
 
 def test_a_worker_that_comes_back_after_its_deliveries_were_pruned_does_no_harm(
-    conn: Conn, root: Conn, desk: Door
+    conn: Conn, root: Conn, ops: Rest
 ) -> None:
     session = send(conn, 1, "first")["session_id"]
     late = claim(conn, lease=0.1)
     conn.execute("update gre_relay_lanes set lease_until = now() - interval '1 second'")
     drain(conn)
     long_ago(root)
-    prune(desk, keep="7 days")
+    prune(ops, keep="7 days")
     assert settle(conn, *all_done(late)) == {"busy": [], "lost": [], "waiting": 0}
     send(conn, 1, "second")
     assert settle(conn, *all_done(late))["lost"] == [str(session)]
     assert drain(conn) == ["second"]
 
 
-def test_prune_deletes_our_pushes_and_no_portals(conn: Conn, root: Conn, desk: Door) -> None:
+def test_prune_deletes_our_pushes_and_no_portals(conn: Conn, root: Conn, ops: Rest) -> None:
     conn.execute("insert into push_notifications (delivery_id, audience, title, status) values"
                  " (gen_random_uuid(), 'staff', 'ours', 'sent'), (null, 'staff', 'theirs', 'sent'), (null, 'staff', 'queued', 'queued')")  # fmt: skip
     long_ago(root)
     conn.execute("insert into push_notifications (delivery_id, audience, title, status) values (gen_random_uuid(), 'staff', 'young', 'sent')")  # fmt: skip
-    assert prune(desk, keep="7 days") == {"pushes": 1}
+    assert prune(ops, keep="7 days") == {"pushes": 1}
     assert {r["title"] for r in conn.execute("select title from push_notifications")} == {"theirs", "queued", "young"}  # fmt: skip
 
 
-def test_retention_deletes_old_closed_sessions_only(db: Database, conn: Conn, root: Conn, desk: Door) -> None:
+def test_retention_deletes_old_closed_sessions_only(db: Database, conn: Conn, root: Conn, ops: Rest) -> None:
     def closed(player: int, text: str) -> None:
         send(conn, player, text)
         conn.execute("update gre_chat_sessions set status = 'closed' where player_id = %s", [player])
@@ -477,27 +475,27 @@ def test_retention_deletes_old_closed_sessions_only(db: Database, conn: Conn, ro
     conn.execute("update gre_relay_deliveries set state = 'done', settled_at = now() where lane_key = (select id::text from gre_chat_sessions where player_id = 5)")  # fmt: skip
     long_ago(root, 40)
     closed(1, "young and closed")
-    found = prune(desk, keep="60 days", retention="30 days")
+    found = prune(ops, keep="60 days", retention="30 days")
     assert found == {"sessions": 2, "messages": 1, "pushes": 1, "lanes": 2}
     assert {r["message"] for r in conn.execute("select message from gre_chat_messages")} == {
         "old and open", "closed, and it waits", "young and closed",
     }  # fmt: skip
-    assert prune(desk, keep="60 days", retention="-1 days") == {}
+    assert prune(ops, keep="60 days", retention="-1 days") == {}
     assert one(conn, "select count(*) from gre_chat_messages") == 3
     # What waited is sent, and then its session goes too.
     drain(conn)
     assert "closed, and it waits" in drain(conn, "onesignal")
-    assert prune(desk, keep="60 days", retention="30 days")["messages"] == 1
+    assert prune(ops, keep="60 days", retention="30 days")["messages"] == 1
     assert one(conn, "select count(*) from gre_chat_sessions where player_id = 2") == 1
 
 
-def test_without_retention_no_conversation_is_deleted(conn: Conn, root: Conn, desk: Door) -> None:
+def test_without_retention_no_conversation_is_deleted(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1)
     conn.execute("update gre_chat_sessions set status = 'closed'")
     for sink in SINKS:
         drain(conn, sink)
     long_ago(root, 4000)
-    assert set(prune(desk, keep="7 days")) == {"deliveries", "lanes"}
+    assert set(prune(ops, keep="7 days")) == {"deliveries", "lanes"}
     assert one(conn, "select count(*) from gre_chat_messages") == 1
 
 
@@ -505,7 +503,7 @@ def test_without_retention_no_conversation_is_deleted(conn: Conn, root: Conn, de
 
 
 def test_an_erased_player_is_not_replayed_retried_reconciled_or_kept(
-    db: Database, conn: Conn, root: Conn, desk: Door
+    db: Database, conn: Conn, root: Conn, ops: Rest
 ) -> None:
     opened(conn)
     send(conn, 1, "zebra")
@@ -513,12 +511,12 @@ def test_an_erased_player_is_not_replayed_retried_reconciled_or_kept(
     send(conn, 2, "stays")
     drain(conn)
     root.execute("update gre_chat_messages set created_at = created_at - interval '10 minutes'")
-    desk.call("gre_relay_replay", since="2001-01-01", sink="pusher")
-    with Door(db, ADMIN) as admin:
+    ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
+    with Rest(db, ADMIN) as admin:
         admin.call("gre_erase_player", player_id=1)
-    assert desk.call("gre_relay_retry", ids=list(map(uuid.UUID, died))) == 0
-    assert desk.call("gre_relay_dead") == []
-    desk.call("gre_relay_replay", since="2001-01-01")
-    assert pages(desk, "gre_relay_reconcile")[0]["missing"] == {}
+    assert ops.call("gre_relay_retry", ids=list(map(uuid.UUID, died))) == 0
+    assert ops.call("gre_relay_dead") == []
+    ops.call("gre_relay_replay", since="2001-01-01")
+    assert pages(ops, "gre_relay_reconcile")[0]["missing"] == {}
     assert {text for text, _ in sent(conn, "pusher")} == {"stays"}
     assert "zebra" not in messages(claim(conn, "onesignal"))

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import SERVICE, Door, player, staff
+from tests.support.access import SERVICE, Rest, player, staff
 
 Conn = psycopg.Connection[dict[str, Any]]
 
@@ -166,7 +166,7 @@ def install(conn: Conn, kind: str, name: str) -> None:
 def test_whatever_a_projects_trigger_does_is_counted_and_announced_in_order(
     db: Database, kind: str, name: str
 ) -> None:
-    with db.connect() as conn, Door(db, player(29)) as a, Door(db, staff()) as s, Door(db, SERVICE) as back:
+    with db.connect() as conn, Rest(db, player(29)) as a, Rest(db, staff()) as s, Rest(db, SERVICE) as back:
         install(conn, kind, name)
         first = "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', %s) returning session_id"
         a.sql(first, "hello")
@@ -200,7 +200,7 @@ def test_whatever_a_projects_trigger_does_is_counted_and_announced_in_order(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_greeting_follows_the_message_that_it_greets(db: Database, name: str) -> None:
-    with db.connect() as conn, Door(db, player(29)) as a:
+    with db.connect() as conn, Rest(db, player(29)) as a:
         install(conn, "greets after", name)
         a.call("gre_send_message", message="hello")
         rows = conn.execute("select seq, sender from gre_chat_messages order by seq").fetchall()
@@ -211,7 +211,7 @@ def test_a_greeting_follows_the_message_that_it_greets(db: Database, name: str) 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["closes", "closes by statement"])
 def test_a_session_closed_by_a_message_is_told_after_it(db: Database, kind: str, name: str) -> None:
-    with db.connect() as conn, Door(db, player(29)) as a:
+    with db.connect() as conn, Rest(db, player(29)) as a:
         install(conn, kind, name)
         a.call("gre_send_message", message="hello")
         a.call("gre_send_message", message="bye")
@@ -222,7 +222,7 @@ def test_a_session_closed_by_a_message_is_told_after_it(db: Database, kind: str,
 
 def test_a_trigger_that_reads_what_came_in_reads_all_of_it(db: Database) -> None:
     """A bot that marks as read, as the player whose request it is, what has just been answered."""
-    with db.connect() as conn, Door(db, player(29)) as a:
+    with db.connect() as conn, Rest(db, player(29)) as a:
         conn.execute(
             "create function seen() returns trigger language plpgsql security definer as $$ begin"
             " perform public.gre_mark_read(new.session_id, new.seq); return null; end $$;"
@@ -247,7 +247,7 @@ def test_a_trigger_that_reads_what_came_in_reads_all_of_it(db: Database) -> None
 
 
 def test_a_project_that_clears_counters_does_not_set_them_back(db: Database) -> None:
-    with db.connect() as conn, Door(db, player(29)) as a:
+    with db.connect() as conn, Rest(db, player(29)) as a:
         for _ in range(3):
             a.call("gre_send_message", message="x")
         conn.execute("update gre_chat_sessions set last_seq = 1, rev = 0, last_message_at = null")

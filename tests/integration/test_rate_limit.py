@@ -10,63 +10,63 @@ import pytest
 from tests.conftest import MIGRATIONS, Database
 from tests.integration.test_adoption import layout as layout_sql
 from tests.integration.test_send import a, b, refused, sessions
-from tests.support.access import SERVICE, Caller, Door, RefusalError, player, staff
+from tests.support.access import SERVICE, Caller, RefusalError, Rest, player, staff
 
 __all__ = ["a", "b"]
 
 
-def fill(door: Door, count: int) -> None:
+def fill(rest: Rest, count: int) -> None:
     for start in range(0, count, 60):
-        door.call("gre_send_messages", messages=[{"message": "x"}] * min(60, count - start))
+        rest.call("gre_send_messages", messages=[{"message": "x"}] * min(60, count - start))
 
 
 @pytest.mark.parametrize("who", [player(29), SERVICE.acting_as("player:29")])
 def test_a_player_sends_120_messages_a_minute_by_all_doors_together(
-    db: Database, b: Door, who: Caller
+    db: Database, b: Rest, who: Caller
 ) -> None:
-    with Door(db, who) as door:
+    with Rest(db, who) as rest:
         key = uuid.uuid4()
-        door.call("gre_send_message", message="first", id=key)
-        fill(door, 118)
-        door.sql("insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')")
-        doors = {
+        rest.call("gre_send_message", message="first", id=key)
+        fill(rest, 118)
+        rest.sql("insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')")
+        calls = {
             "gre_send_message": {"message": "one more"},
             "gre_send_messages": {"messages": [{"message": "one more"}]},
         }
-        for function, given in doors.items():
+        for function, given in calls.items():
             with pytest.raises(RefusalError) as caught:
-                door.call(function, **given)
+                rest.call(function, **given)
             assert (caught.value.status, caught.value.code) == (429, "too_fast")
             (wait,) = re.findall(r"^retry_after=(\d+)$", caught.value.detail)
             assert 50 <= int(wait) <= 60
         with pytest.raises(RefusalError, match="too_fast"):
-            door.sql("insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')")
+            rest.sql("insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')")
         # What was sent already is a success, not a message too many.
-        assert door.call("gre_send_message", message="first", id=key)["duplicate"] is True
+        assert rest.call("gre_send_message", message="first", id=key)["duplicate"] is True
         assert (
-            door.call("gre_send_messages", messages=[{"message": "first", "id": str(key)}])[0]["duplicate"]
+            rest.call("gre_send_messages", messages=[{"message": "first", "id": str(key)}])[0]["duplicate"]
             is True
         )
         b.call("gre_send_message", message="others may")
-        with Door(db, staff()) as s:
+        with Rest(db, staff()) as s:
             s.call("gre_staff_reply", message="staff may", player_id=29)
         with db.connect("supabase_admin") as clock:
             clock.execute("set session_replication_role = replica")
             clock.execute(
                 "update gre_chat_messages set created_at = created_at - interval '1 minute' where seq <= 2 and player_id = 29"
             )
-        fill(door, 2)
-        assert refused(door, "gre_send_message", message="x") == (429, "too_fast")
+        fill(rest, 2)
+        assert refused(rest, "gre_send_message", message="x") == (429, "too_fast")
     assert sessions(db)[0]["last_seq"] == 123
 
 
-def test_a_bulk_over_the_limit_writes_nothing(db: Database, a: Door) -> None:
+def test_a_bulk_over_the_limit_writes_nothing(db: Database, a: Rest) -> None:
     assert refused(a, "gre_send_messages", messages=[{"message": "x"}] * 121) == (429, "too_fast")
     assert sessions(db) == []
     fill(a, 120)
 
 
-def test_rows_dated_ahead_do_not_count(db: Database, a: Door) -> None:
+def test_rows_dated_ahead_do_not_count(db: Database, a: Rest) -> None:
     """An adopted project's rows have their phones' clocks: 120 of next year would block their player until then."""
     fill(a, 119)
     with db.connect("supabase_admin") as clock:
@@ -77,7 +77,7 @@ def test_rows_dated_ahead_do_not_count(db: Database, a: Door) -> None:
 
 
 def test_imports_with_the_service_key_are_not_paced(db: Database) -> None:
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         many = [{"message": "x", "player_id": 29, "sender": "player"}] * 200
         assert len(service.call("gre_send_messages", messages=many)) == 200
 
@@ -93,9 +93,9 @@ def test_the_functions_work_on_an_adopted_project(supabase_db: Database, layout:
         ).fetchone()
     assert known is not None
     with (
-        Door(supabase_db, player(known["player_id"])) as p,
-        Door(supabase_db, staff("s77")) as s,
-        Door(supabase_db, SERVICE) as hub,
+        Rest(supabase_db, player(known["player_id"])) as p,
+        Rest(supabase_db, staff("s77")) as s,
+        Rest(supabase_db, SERVICE) as hub,
     ):
         page = p.call("gre_chat_history", session_id=known["id"], sessions=True)
         assert [m["seq"] for m in page["messages"]] == list(range(1, known["last_seq"] + 1))

@@ -11,36 +11,36 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import one
-from tests.support.access import ADMIN, NOBODY, SERVICE, Caller, Door, RefusalError, player, request, staff
+from tests.support.access import ADMIN, NOBODY, SERVICE, Caller, RefusalError, Rest, player, request, staff
 
 Json = dict[str, Any]
 
 
 @pytest.fixture
-def a(db: Database) -> Iterator[Door]:
+def a(db: Database) -> Iterator[Rest]:
     """Player 29."""
-    with Door(db, player(29)) as door:
-        yield door
+    with Rest(db, player(29)) as rest:
+        yield rest
 
 
 @pytest.fixture
-def b(db: Database) -> Iterator[Door]:
+def b(db: Database) -> Iterator[Rest]:
     """Player 30."""
-    with Door(db, player(30)) as door:
-        yield door
+    with Rest(db, player(30)) as rest:
+        yield rest
 
 
 @pytest.fixture
-def s(db: Database) -> Iterator[Door]:
+def s(db: Database) -> Iterator[Rest]:
     """Staff member s1."""
-    with Door(db, staff()) as door:
-        yield door
+    with Rest(db, staff()) as rest:
+        yield rest
 
 
-def refused(door: Door, function: str, **arguments: Any) -> tuple[int, str]:
+def refused(rest: Rest, function: str, **arguments: Any) -> tuple[int, str]:
     """Status and code of the refusal; the message must be fit for a status line."""
     with pytest.raises(RefusalError) as caught:
-        door.call(function, **arguments)
+        rest.call(function, **arguments)
     assert re.fullmatch(r"[\x20-\x7e]{1,120}", caught.value.message), caught.value.message
     return caught.value.status, caught.value.code
 
@@ -55,7 +55,7 @@ def stored(db: Database) -> list[Json]:
         return conn.execute("select * from gre_chat_messages order by created_at, seq").fetchall()
 
 
-def test_a_conversation_by_functions_alone(db: Database, a: Door, s: Door) -> None:
+def test_a_conversation_by_functions_alone(db: Database, a: Rest, s: Rest) -> None:
     first = a.call("gre_send_message", message="hello <b>there</b>", player_name="Ann\u202e\n")
     assert first["duplicate"] is False
     message = first["message"]
@@ -82,10 +82,10 @@ def test_a_conversation_by_functions_alone(db: Database, a: Door, s: Door) -> No
     assert [m["sender_id"] for m in stored(db)] == ["29", "s1", "s1"]
 
 
-def test_staff_open_a_conversation_and_the_service_key_speaks_for_all_three(db: Database, s: Door) -> None:
+def test_staff_open_a_conversation_and_the_service_key_speaks_for_all_three(db: Database, s: Rest) -> None:
     opened = s.call("gre_staff_reply", message="welcome", player_id=77)["message"]
     assert (opened["seq"], opened["player_id"]) == (1, 77)
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         for sender in ("player", "gre", "gre_staff", "admin", "STAFF", "system"):
             sent = service.call(
                 "gre_send_message", message="x", player_id=77, sender=sender, sender_name="N" * 100
@@ -101,7 +101,7 @@ def test_staff_open_a_conversation_and_the_service_key_speaks_for_all_three(db: 
     assert len(stored(db)) == 7
 
 
-def test_refusals_of_a_player(db: Database, a: Door, b: Door) -> None:
+def test_refusals_of_a_player(db: Database, a: Rest, b: Rest) -> None:
     theirs = b.call("gre_send_message", message="mine")["message"]
     for sender in ("staff", "gre", "admin", "system", "", "PLAYER "):
         assert refused(a, "gre_send_message", message="x", sender=sender) == (403, "sender_forged")
@@ -122,7 +122,7 @@ def test_refusals_of_a_player(db: Database, a: Door, b: Door) -> None:
     a.call("gre_send_message", message="😀" * 4000, metadata={"k": "v"})
 
 
-def test_refusals_of_staff_and_of_nobody(db: Database, a: Door, s: Door) -> None:
+def test_refusals_of_staff_and_of_nobody(db: Database, a: Rest, s: Rest) -> None:
     mine = a.call("gre_send_message", message="x")["message"]
     assert refused(s, "gre_send_message", message="x") == (400, "target_missing")
     assert refused(s, "gre_staff_reply", message="x", session_id=uuid.uuid4()) == (404, "session_unknown")
@@ -135,14 +135,14 @@ def test_refusals_of_staff_and_of_nobody(db: Database, a: Door, s: Door) -> None
         403,
         "sender_forged",
     )
-    with Door(db, SERVICE.acting_as("nobody")) as nobody:
+    with Rest(db, SERVICE.acting_as("nobody")) as nobody:
         assert refused(nobody, "gre_send_message", message="x", player_id=29, sender="player") == (
             403,
             "act_as_required",
         )
-    with Door(db, Caller({"role": "authenticated"})) as stranger:
+    with Rest(db, Caller({"role": "authenticated"})) as stranger:
         assert refused(stranger, "gre_send_message", message="x", player_id=29) == (403, "no_identity")
-    with Door(db, NOBODY) as anon, pytest.raises(RefusalError, match="42501"):
+    with Rest(db, NOBODY) as anon, pytest.raises(RefusalError, match="42501"):
         anon.call("gre_send_message", message="x", player_id=29)
 
 
@@ -156,7 +156,7 @@ def test_refusals_of_staff_and_of_nobody(db: Database, a: Door, s: Door) -> None
         "\u202eabc\x01",
     ],
 )
-def test_text_is_text(db: Database, a: Door, text: str) -> None:
+def test_text_is_text(db: Database, a: Rest, text: str) -> None:
     sent = a.call("gre_send_message", message=text, player_name=text, metadata={"m": text})
     assert sent["message"]["message"] == text
     assert a.call("gre_chat_history")["messages"][0]["message"] == text
@@ -164,7 +164,7 @@ def test_text_is_text(db: Database, a: Door, text: str) -> None:
 
 
 def test_a_repeated_id_changes_nothing_whoever_asks_how_often(
-    db: Database, a: Door, b: Door, s: Door
+    db: Database, a: Rest, b: Rest, s: Rest
 ) -> None:
     key = str(uuid.uuid4())
     first = a.call("gre_send_message", message="once", id=key, player_name="N" * 99)
@@ -181,24 +181,24 @@ def test_a_repeated_id_changes_nothing_whoever_asks_how_often(
         "staff, equal text": (s, {"message": "once", "player_id": 29}),
     }
     answers = {
-        who: refused(door, "gre_send_message", id=key, **given) for who, (door, given) in strangers.items()
+        who: refused(rest, "gre_send_message", id=key, **given) for who, (rest, given) in strangers.items()
     }
     assert set(answers.values()) == {(409, "id_conflict")}
     assert refused(b, "gre_send_messages", messages=[{"id": key, "message": "once"}]) == (409, "id_conflict")
-    with Door(db, SERVICE.acting_as("player:29")) as back_end:
+    with Rest(db, SERVICE.acting_as("player:29")) as back_end:
         assert back_end.call("gre_send_message", message="once", id=key)["duplicate"] is True
     (session,) = sessions(db)
     assert (session["last_seq"], session["unread_by_staff"], len(stored(db))) == (1, 1, 1)
 
 
-def test_staffs_id_belongs_to_one_session_and_one_person(db: Database, a: Door, b: Door, s: Door) -> None:
-    one_, two = (door.call("gre_send_message", message="x")["message"]["session_id"] for door in (a, b))
+def test_staffs_id_belongs_to_one_session_and_one_person(db: Database, a: Rest, b: Rest, s: Rest) -> None:
+    one_, two = (rest.call("gre_send_message", message="x")["message"]["session_id"] for rest in (a, b))
     key = str(uuid.uuid4())
     s.call("gre_staff_reply", message="yes", session_id=one_, id=key)
     assert s.call("gre_staff_reply", message="yes", session_id=one_, id=key)["duplicate"] is True
     assert s.call("gre_staff_reply", message="yes", player_id=29, id=key)["duplicate"] is True
     assert refused(s, "gre_staff_reply", message="yes", session_id=two, id=key) == (409, "id_conflict")
-    with Door(db, staff("s2")) as other:
+    with Rest(db, staff("s2")) as other:
         assert refused(other, "gre_staff_reply", message="yes", session_id=one_, id=key) == (
             409,
             "id_conflict",
@@ -209,23 +209,23 @@ def test_staffs_id_belongs_to_one_session_and_one_person(db: Database, a: Door, 
 
 
 @pytest.mark.parametrize("who", [player(29), staff(), ADMIN, SERVICE.acting_as("staff:s1")])
-def test_an_upsert_straight_to_the_table_may_be_repeated_too(db: Database, a: Door, who: Caller) -> None:
+def test_an_upsert_straight_to_the_table_may_be_repeated_too(db: Database, a: Rest, who: Caller) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     sender = "player" if who == player(29) else "staff"
-    with Door(db, who) as door:
+    with Rest(db, who) as rest:
         query = (
             "insert into gre_chat_messages (id, session_id, player_id, sender, message, sender_name, status)"
             " values (%s, %s, 29, %s, 'x', %s, 'pending') on conflict (id) do nothing returning seq"
         )
         key = uuid.uuid4()
-        assert door.sql(query, key, session, sender, "N" * 99) == [{"seq": 2}]
-        assert door.sql(query, key, session, sender, "N" * 99) == []
+        assert rest.sql(query, key, session, sender, "N" * 99) == [{"seq": 2}]
+        assert rest.sql(query, key, session, sender, "N" * 99) == []
         with pytest.raises(RefusalError, match="23505"):
-            door.sql(query.replace("on conflict (id) do nothing ", ""), key, session, sender, "N" * 99)
+            rest.sql(query.replace("on conflict (id) do nothing ", ""), key, session, sender, "N" * 99)
     assert sessions(db)[0]["last_seq"] == 2
 
 
-def test_closed_sessions(db: Database, a: Door, s: Door) -> None:
+def test_closed_sessions(db: Database, a: Rest, s: Rest) -> None:
     old = a.call("gre_send_message", message="x")["message"]["session_id"]
     s.call("gre_close_session", player_id=29)
     assert refused(s, "gre_staff_reply", message="x", session_id=old) == (409, "session_closed")
@@ -241,28 +241,28 @@ def test_closed_sessions(db: Database, a: Door, s: Door) -> None:
     assert [row["status"] for row in sessions(db)] == ["closed", "active"]
 
 
-def test_a_player_whose_chat_is_disabled_gets_in_by_no_door(db: Database, a: Door, s: Door) -> None:
+def test_a_player_whose_chat_is_disabled_gets_in_by_no_door(db: Database, a: Rest, s: Rest) -> None:
     s.call("gre_enable_player", player_id=29, enabled=False)
     assert a.call("gre_whoami")["chat_enabled"] is False
     by_function = {
         "gre_send_message": {"message": "x"},
         "gre_send_messages": {"messages": [{"message": "x"}]},
     }
-    with Door(db, SERVICE.acting_as("player:29")) as back_end, Door(db, SERVICE) as service:
-        for door in (a, back_end):
+    with Rest(db, SERVICE.acting_as("player:29")) as back_end, Rest(db, SERVICE) as service:
+        for rest in (a, back_end):
             for function, given in by_function.items():
-                assert refused(door, function, **given) == (403, "chat_disabled")
+                assert refused(rest, function, **given) == (403, "chat_disabled")
         assert refused(service, "gre_send_message", message="x", player_id=29, sender="player") == (
             403,
             "chat_disabled",
         )
-        for door in (a, back_end):
+        for rest in (a, back_end):
             with pytest.raises(RefusalError, match="chat_disabled"):
-                door.sql(
+                rest.sql(
                     "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')"
                 )
             with pytest.raises(RefusalError, match="chat_disabled"):
-                door.sql("insert into gre_chat_sessions (player_id) values (29)")
+                rest.sql("insert into gre_chat_sessions (player_id) values (29)")
     assert sessions(db) == []
     s.call("gre_staff_reply", message="why", player_id=29)  # staff may still write
     assert a.call("gre_chat_history")["messages"][0]["message"] == "why"
@@ -270,7 +270,7 @@ def test_a_player_whose_chat_is_disabled_gets_in_by_no_door(db: Database, a: Doo
     a.call("gre_send_message", message="back")
 
 
-def test_a_bulk_is_all_or_nothing_and_answers_in_the_order_given(db: Database, a: Door, s: Door) -> None:
+def test_a_bulk_is_all_or_nothing_and_answers_in_the_order_given(db: Database, a: Rest, s: Rest) -> None:
     ids = [str(uuid.uuid4()) for _ in range(5)]
     targets = [31, 29, 30, 29, 31]
     found = s.call("gre_send_messages", messages=[{"id": i, "player_id": p, "message": f"m{n}"} for n, (i, p) in enumerate(zip(ids, targets, strict=True))])  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 from tests.conftest import Database
 from tests.integration.test_outbox import one
 from tests.integration.test_send import a, b, refused, s, sessions, stored
-from tests.support.access import SERVICE, Caller, Door, staff, user
+from tests.support.access import SERVICE, Caller, Rest, staff, user
 
 __all__ = ["a", "b", "s"]
 
@@ -28,7 +28,7 @@ def rings(db: Database) -> int:
         return int(one(conn, "select count(*) from realtime.messages where topic = 'gre:relay'"))
 
 
-def test_marks_of_both_sides_go_forward_only(db: Database, a: Door, s: Door) -> None:
+def test_marks_of_both_sides_go_forward_only(db: Database, a: Rest, s: Rest) -> None:
     for text in "abc":
         session = a.call("gre_send_message", message=text)["message"]["session_id"]
     s.call("gre_staff_reply", message="d", session_id=session)  # 4
@@ -63,7 +63,7 @@ def test_marks_of_both_sides_go_forward_only(db: Database, a: Door, s: Door) -> 
     assert sessions(db)[0]["unread_by_staff"] == 1
 
 
-def test_what_a_mark_refuses(db: Database, a: Door, b: Door, s: Door) -> None:
+def test_what_a_mark_refuses(db: Database, a: Rest, b: Rest, s: Rest) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     for unknown in (session, uuid.uuid4()):
         assert refused(b, "gre_mark_read", session_id=unknown, up_to_seq=1) == (404, "session_unknown")
@@ -74,14 +74,14 @@ def test_what_a_mark_refuses(db: Database, a: Door, b: Door, s: Door) -> None:
     assert events(db, "read") == []
 
 
-def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Door, s: Door) -> None:
+def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Rest, s: Rest) -> None:
     with db.connect() as setup:
         setup.execute(
             "insert into gre_staff (staff_id, active) values ('s1', true), ('s2', true), ('gone', false)"
         )
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
 
-    def put(status: str | None, who: Door = s, **more: Any) -> dict[str, Any]:
+    def put(status: str | None, who: Rest = s, **more: Any) -> dict[str, Any]:
         return dict(who.call("gre_set_session_status", session_id=session, status=status, **more)["session"])
 
     assert put("assigned")["assigned_staff_id"] == "s1"
@@ -118,7 +118,7 @@ def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Door, 
             404,
             "staff_unknown",
         )
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         assert refused(service, "gre_set_session_status", session_id=other, status="assigned") == (
             400,
             "staff_missing",
@@ -126,7 +126,7 @@ def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Door, 
         assert put("closed", service)["status"] == "closed"
 
 
-def test_closing_twice_is_closing_once(db: Database, a: Door, s: Door) -> None:
+def test_closing_twice_is_closing_once(db: Database, a: Rest, s: Rest) -> None:
     assert s.call("gre_close_session", player_id=29) == {"session": None}
     a.call("gre_send_message", message="x")
     assert s.call("gre_close_session", player_id=29)["session"]["status"] == "closed"
@@ -136,7 +136,7 @@ def test_closing_twice_is_closing_once(db: Database, a: Door, s: Door) -> None:
 
 
 def test_players_are_disabled_and_enabled_one_by_one_and_all_at_once_with_few_rings(
-    db: Database, s: Door
+    db: Database, s: Rest
 ) -> None:
     for player_id in (29, 30):
         assert s.call("gre_enable_player", player_id=player_id, enabled=False) == {
@@ -156,7 +156,7 @@ def test_players_are_disabled_and_enabled_one_by_one_and_all_at_once_with_few_ri
     assert s.call("gre_enable_all_players") == 0
 
 
-def test_presence(db: Database, s: Door) -> None:
+def test_presence(db: Database, s: Rest) -> None:
     with db.connect() as setup:
         setup.execute("insert into gre_staff (staff_id, display_name) values ('s1', 'Sam')")
     assert s.call("gre_set_online_status", status="online") == {
@@ -184,15 +184,15 @@ def test_presence(db: Database, s: Door) -> None:
     assert expires() is None
     for status in (None, "busy", ""):
         assert refused(s, "gre_set_online_status", status=status) == (400, "status_unknown")
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         assert refused(service, "gre_set_online_status", status="online") == (403, "act_as_required")
 
 
 def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database) -> None:
-    with Door(db, SERVICE) as hub, db.connect("supabase_admin") as clock:
+    with Rest(db, SERVICE) as hub, db.connect("supabase_admin") as clock:
         for who in ("s1", "s2", "s3"):
-            with Door(db, staff(who)) as door:
-                door.call(
+            with Rest(db, staff(who)) as rest:
+                rest.call(
                     "gre_set_online_status", status="online", **({} if who == "s3" else {"expires_in": 60})
                 )
 
@@ -215,8 +215,8 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         pass_time(70)
         assert online("s1") == ["s1", "s3"]  # late itself: it is here all the same
         assert online("s1", "s2") == ["s1", "s2", "s3"]  # it expired, and is here after all
-        with Door(db, staff("s2")) as door:
-            door.call("gre_set_online_status", status="offline")
+        with Rest(db, staff("s2")) as rest:
+            rest.call("gre_set_online_status", status="offline")
         assert online("s1", "s2") == ["s1", "s3"]  # who went comes back by itself only
 
         clock.execute(
@@ -229,19 +229,19 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         assert found["disabled"] == [29]
 
 
-def test_a_linked_user_is_who_the_row_says(db: Database, s: Door) -> None:
+def test_a_linked_user_is_who_the_row_says(db: Database, s: Rest) -> None:
     who = str(uuid.uuid4())
     linked = Caller({"role": "authenticated", "sub": who})
-    with Door(db, SERVICE) as service, Door(db, linked) as door:
+    with Rest(db, SERVICE) as service, Rest(db, linked) as rest:
 
         def is_now() -> tuple[Any, Any, Any]:
-            found = door.call("gre_whoami")
+            found = rest.call("gre_whoami")
             return found["role"], found["player_id"], found["staff_id"]
 
         assert is_now() == ("none", None, None)
         service.call("gre_link_user", user_id=who, player_id=29)
         assert is_now() == ("player", 29, None)
-        assert door.call("gre_send_message", message="x")["message"]["player_id"] == 29
+        assert rest.call("gre_send_message", message="x")["message"]["player_id"] == 29
         service.call("gre_link_user", user_id=who, player_id=30)
         assert is_now() == ("player", 30, None)
         service.call("gre_link_user", user_id=who, staff_id="s9")
@@ -251,7 +251,7 @@ def test_a_linked_user_is_who_the_row_says(db: Database, s: Door) -> None:
         service.call("gre_link_user", user_id=other, staff_id="s9")
         assert is_now() == ("none", None, None)
         service.call("gre_link_user", user_id=other)
-        with Door(db, Caller({"role": "authenticated", "sub": other})) as second:
+        with Rest(db, Caller({"role": "authenticated", "sub": other})) as second:
             assert second.call("gre_whoami")["role"] == "none"
         wrong: list[dict[str, Any]] = [
             {"user_id": None, "player_id": 29},
@@ -262,5 +262,5 @@ def test_a_linked_user_is_who_the_row_says(db: Database, s: Door) -> None:
         for given in wrong:
             assert refused(service, "gre_link_user", **given) == (400, "link_invalid")
     # Claims of ours come before the row.
-    with Door(db, user("player", player_id=31)) as claimed:
+    with Rest(db, user("player", player_id=31)) as claimed:
         assert claimed.call("gre_whoami")["player_id"] == 31

@@ -9,29 +9,29 @@ import pytest
 from tests.conftest import Database
 from tests.integration.test_adoption import adopt, announced, lay_out, layout
 from tests.integration.test_send import a, b, refused, s, sessions
-from tests.support.access import ADMIN, SERVICE, Door, RefusalError, player, staff
+from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
 __all__ = ["a", "b", "s"]
 
 Json = dict[str, Any]
 
 
-def queue(door: Door, **which: Any) -> list[Json]:
+def queue(rest: Rest, **which: Any) -> list[Json]:
     """One page, which is all there is."""
-    page = door.call("gre_session_queue", **which)
+    page = rest.call("gre_session_queue", **which)
     assert page["next"] is None
     return list(page["sessions"])
 
 
-def players(door: Door, **which: Any) -> list[int]:
-    return [one["player_id"] for one in queue(door, **which)]
+def players(rest: Rest, **which: Any) -> list[int]:
+    return [one["player_id"] for one in queue(rest, **which)]
 
 
 def writes(db: Database, *player_ids: int, name: str | None = None) -> None:
     """Each of these players writes, one after the other."""
     for number in player_ids:
-        with Door(db, player(number)) as door:
-            door.call("gre_send_message", message="hello", player_name=name)
+        with Rest(db, player(number)) as rest:
+            rest.call("gre_send_message", message="hello", player_name=name)
 
 
 def waiting(db: Database) -> list[Any]:
@@ -39,7 +39,7 @@ def waiting(db: Database) -> list[Any]:
 
 
 def test_a_session_waits_from_the_players_first_message_to_staffs_next(
-    db: Database, a: Door, s: Door
+    db: Database, a: Rest, s: Rest
 ) -> None:
     first = a.call("gre_send_message", message="one")["message"]
     a.call("gre_send_message", message="two")
@@ -47,7 +47,7 @@ def test_a_session_waits_from_the_players_first_message_to_staffs_next(
     assert (found["id"], found["waiting_since"]) == (first["session_id"], first["created_at"])
     s.call("gre_mark_read", session_id=first["session_id"], up_to_seq=2)
     s.call("gre_set_session_status", session_id=first["session_id"], status="assigned")
-    with Door(db, SERVICE) as system:
+    with Rest(db, SERVICE) as system:
         system.call("gre_send_message", message="somebody will come", player_id=29, sender="system")
     assert queue(s)[0]["waiting_since"] == first["created_at"]
 
@@ -61,8 +61,8 @@ def test_a_session_waits_from_the_players_first_message_to_staffs_next(
     assert waiting(db) == [None]
 
 
-def test_a_bulk_leaves_what_its_last_message_says(db: Database, a: Door, s: Door) -> None:
-    with Door(db, SERVICE) as import_:
+def test_a_bulk_leaves_what_its_last_message_says(db: Database, a: Rest, s: Rest) -> None:
+    with Rest(db, SERVICE) as import_:
         talk = [("player", "one"), ("staff", "two"), ("player", "three"), ("player", "four")]
         import_.call("gre_send_messages", messages=[{"player_id": 29, "sender": who, "message": text} for who, text in talk])  # fmt: skip
     (found,) = queue(s)
@@ -71,7 +71,7 @@ def test_a_bulk_leaves_what_its_last_message_says(db: Database, a: Door, s: Door
 
 
 def test_a_closed_session_waits_for_nobody_and_neither_does_a_reopened_one(
-    db: Database, a: Door, s: Door
+    db: Database, a: Rest, s: Rest
 ) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     s.call("gre_set_session_status", session_id=session, status="closed")
@@ -83,30 +83,30 @@ def test_a_closed_session_waits_for_nobody_and_neither_does_a_reopened_one(
 @pytest.mark.parametrize(
     "caller", [player(29), staff(), ADMIN, SERVICE], ids=["player", "staff", "admin", "service"]
 )
-def test_when_it_waits_is_not_the_clients_to_say(db: Database, s: Door, caller: Any) -> None:
-    with Door(db, caller) as client:
-        client.sql(
+def test_when_it_waits_is_not_the_clients_to_say(db: Database, s: Rest, caller: Any) -> None:
+    with Rest(db, caller) as rest:
+        rest.sql(
             "insert into gre_chat_sessions (player_id, waiting_since) values (29, '2001-01-01') returning 1"
         )
         assert waiting(db) == [None]
-        client.sql(
+        rest.sql(
             "insert into gre_chat_messages (player_id, sender, message) values (29, %s, 'x')",
             "player" if caller in (player(29), SERVICE) else "staff",
         )
         since = waiting(db)
         forge = "update gre_chat_sessions set waiting_since = '2001-01-01'"
         if caller is SERVICE:
-            client.sql(forge)
+            rest.sql(forge)
         else:
             with pytest.raises(RefusalError, match="42501"):
-                client.sql(forge)
+                rest.sql(forge)
         assert waiting(db) == since
         assert since[0] is None or since[0].year > 2001
 
 
-def test_no_other_answer_shows_it(db: Database, a: Door, s: Door) -> None:
+def test_no_other_answer_shows_it(db: Database, a: Rest, s: Rest) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
-    with Door(db, SERVICE) as service:
+    with Rest(db, SERVICE) as service:
         answers = [
             s.call("gre_list_sessions"),
             s.call("gre_catch_up", since={session: 0}),
@@ -122,14 +122,14 @@ def test_no_other_answer_shows_it(db: Database, a: Door, s: Door) -> None:
 
 
 def test_the_longest_waiting_first_then_the_latest_answered_then_the_latest_closed(
-    db: Database, s: Door
+    db: Database, s: Rest
 ) -> None:
     writes(db, 1, 2, 3, 4, 5, 6, 7)
     for number in (3, 6, 7):
         s.call("gre_close_session", player_id=number)
     for number in (5, 4):
         s.call("gre_staff_reply", message="yes?", player_id=number)
-    with Door(db, player(8)) as silent:
+    with Rest(db, player(8)) as silent:
         silent.sql("insert into gre_chat_sessions (player_id) values (8)")
     writes(db, 1)  # has waited before, and still does
     assert players(s) == [1, 2, 8, 4, 5, 7, 6, 3]
@@ -152,7 +152,7 @@ def test_the_longest_waiting_first_then_the_latest_answered_then_the_latest_clos
     assert players(s, status="active")[:2] == [1, 2]
 
 
-def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s: Door) -> None:
+def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s: Rest) -> None:
     waits, answered, closed = range(1, 13), range(21, 33), range(41, 53)
     writes(db, *waits, *answered, *closed)
     for number in (*answered, *closed):
@@ -171,8 +171,8 @@ def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s:
     moves = [(s, "gre_staff_reply", {"message": "yes?", "player_id": number}) for number in (1, 12)]
     moves += [(s, "gre_close_session", {"player_id": number}) for number in (2, 21, 32)]
     for number in (22, 31):
-        moves.append((Door(db, player(number)), "gre_send_message", {"message": "again"}))
-    moves.append((Door(db, player(41)), "gre_send_message", {"message": "a new session"}))
+        moves.append((Rest(db, player(number)), "gre_send_message", {"message": "again"}))
+    moves.append((Rest(db, player(41)), "gre_send_message", {"message": "a new session"}))
     still = {*range(3, 12), *range(23, 31), *range(42, 53)}
 
     found: list[Json] = []
@@ -199,7 +199,7 @@ def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s:
         assert ages == sorted(ages, reverse=part.start > 20)
 
 
-def test_a_player_is_found_by_id_or_by_how_the_name_begins(db: Database, s: Door) -> None:
+def test_a_player_is_found_by_id_or_by_how_the_name_begins(db: Database, s: Rest) -> None:
     names = {29: "Asha", 290: "ashok", 31: "100% Real", 32: "1000", 33: "a_b", 34: "axb", 35: "Ärger", 36: "C:\\Temp", 37: "29ers", 38: "O'Hara"}  # fmt: skip
     for number, name in names.items():
         writes(db, number, name=name)
@@ -225,7 +225,7 @@ def test_a_player_is_found_by_id_or_by_how_the_name_begins(db: Database, s: Door
     assert players(s, player="39") == []
 
 
-def test_what_it_refuses(a: Door, s: Door) -> None:
+def test_what_it_refuses(a: Rest, s: Rest) -> None:
     assert refused(a, "gre_session_queue") == (403, "staff_only")
     assert refused(s, "gre_session_queue", status="pending") == (400, "status_unknown")
     good = "0_1_00000000-0000-0000-0000-000000000000"
@@ -234,7 +234,7 @@ def test_what_it_refuses(a: Door, s: Door) -> None:
     assert queue(s, cursor=good) == []
 
 
-def test_staff_are_listed_with_who_is_there(db: Database, a: Door, s: Door) -> None:
+def test_staff_are_listed_with_who_is_there(db: Database, a: Rest, s: Rest) -> None:
     with db.connect() as setup:
         setup.execute(
             "insert into gre_staff (staff_id, display_name, role, active) values ('s1', 'Sam', 'staff', true),"
@@ -253,7 +253,7 @@ def test_staff_are_listed_with_who_is_there(db: Database, a: Door, s: Door) -> N
     assert refused(a, "gre_list_staff") == (403, "staff_only")
 
 
-def test_a_player_is_enabled_until_staff_say_otherwise(db: Database, a: Door, s: Door) -> None:
+def test_a_player_is_enabled_until_staff_say_otherwise(db: Database, a: Rest, s: Rest) -> None:
     assert s.call("gre_get_player", player_id=29) == {"player_id": 29, "display_name": None, "enabled": True}
     with db.connect() as setup:
         setup.execute("insert into gre_chat_players (player_id, display_name) values (29, 'Asha')")

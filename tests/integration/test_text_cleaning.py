@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import ADMIN, SERVICE, Door, RefusalError, player, staff
+from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
 KEPT = [
     "\u0d85\u0db1\u0dd4\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala, with a joiner
@@ -72,7 +72,7 @@ def test_a_name_with_nothing_to_see_is_none(names: Database, name: str) -> None:
 
 @pytest.mark.parametrize("text", BLANK)
 def test_a_message_with_nothing_to_see_is_empty(db: Database, text: str) -> None:
-    with Door(db, player(29)) as a:
+    with Rest(db, player(29)) as a:
         with pytest.raises(RefusalError, match="message_empty"):
             a.sql(
                 "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', %s)", text
@@ -98,7 +98,7 @@ HOUSE = ["Guest relations", "guest  relations", "GUEST-RELATIONS", "G\u200cuest 
 
 @pytest.mark.parametrize("name", HOUSE)
 def test_no_player_is_the_house(db: Database, name: str) -> None:
-    with Door(db, player(29)) as a, Door(db, player(30)) as b, Door(db, player(31)) as c:
+    with Rest(db, player(29)) as a, Rest(db, player(30)) as b, Rest(db, player(31)) as c:
         a.sql("insert into gre_chat_sessions (player_id, player_name) values (29, %s)", name)
         a.sql(
             "insert into gre_chat_messages (player_id, sender, sender_name, message) values (29, 'player', %s, 'x')",
@@ -120,7 +120,7 @@ def test_a_player_with_a_colleagues_name_says_that_it_is_a_player(db: Database) 
         conn.execute(
             "insert into gre_staff (staff_id, display_name, active) values ('s1', 'Sam Miller', true), ('s2', 'Sue', false)"
         )
-    with Door(db, player(29)) as a, Door(db, player(30)) as b:
+    with Rest(db, player(29)) as a, Rest(db, player(30)) as b:
         a.call("gre_send_message", message="x", sender_name="S\u0430m  miller")
         b.call("gre_send_message", message="x", sender_name="Sue")
     assert names_of(db)[0] == ["S\u0430m  miller (player 29)", "Sue"]
@@ -131,7 +131,7 @@ def test_a_players_name_is_its_profiles_whoever_opens_the_session(db: Database) 
         conn.execute(
             "insert into gre_chat_players (player_id, display_name) values (29, 'Asha'), (30, 'Ben'), (31, 'Cleo')"
         )
-    with Door(db, player(29)) as a, Door(db, staff()) as s, Door(db, SERVICE) as back:
+    with Rest(db, player(29)) as a, Rest(db, staff()) as s, Rest(db, SERVICE) as back:
         a.sql("insert into gre_chat_sessions (player_id, player_name) values (29, 'Guest relations')")
         s.sql("insert into gre_chat_sessions (player_id, player_name) values (30, 'Somebody')")
         back.sql("insert into gre_chat_sessions (player_id, player_name) values (31, 'Somebody')")
@@ -142,7 +142,7 @@ def test_a_players_name_is_its_profiles_whoever_opens_the_session(db: Database) 
 
 
 def test_a_player_keeps_the_name_that_its_session_began_with(db: Database) -> None:
-    with Door(db, player(29)) as a, Door(db, player(30)) as b:
+    with Rest(db, player(29)) as a, Rest(db, player(30)) as b:
         for name in (None, "Asha", "System", "Sam"):
             a.sql(
                 "insert into gre_chat_messages (player_id, sender, sender_name, message) values (29, 'player', %s, 'x')",
@@ -162,7 +162,7 @@ def test_staff_without_a_name_of_their_own_do_not_take_a_colleagues(db: Database
     with db.connect() as conn:
         conn.execute("insert into gre_staff (staff_id, display_name) values ('s1', null), ('a1', 'Ann')")
     insert = "insert into gre_chat_messages (player_id, sender, sender_name, message) values (29, 'staff', %s, 'x')"
-    with Door(db, staff()) as s, Door(db, ADMIN) as a:
+    with Rest(db, staff()) as s, Rest(db, ADMIN) as a:
         s.sql(insert, "ann")
         s.sql(insert, "Sam")
         a.sql(insert, "Sam")

@@ -16,7 +16,7 @@ import pytest
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.integration.filling import without_indexes
-from tests.support.access import SERVICE, Caller, Door, player, staff
+from tests.support.access import SERVICE, Caller, Rest, player, staff
 
 # Session n is player n's. 1 to 5,000 are open, 5,001 to 45,000 closed, the lower the later; session 1 has 10,000 messages,
 # an open one 22; of a closed one the last two are kept.
@@ -53,18 +53,18 @@ class Meter:
     """How many rows and index entries one call reads; a context manager."""
 
     def __init__(self, db: Database, caller: Caller) -> None:
-        self.door = Door(db, caller)
+        self.rest = Rest(db, caller)
         self.watch = db.connect("supabase_admin")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.door.conn.close()
+        self.rest.conn.close()
         self.watch.close()
 
     def counts(self) -> tuple[int, int]:
-        self.door.conn.execute("select pg_stat_force_next_flush()")
+        self.rest.conn.execute("select pg_stat_force_next_flush()")
         self.watch.execute("select pg_stat_clear_snapshot()")
         row = self.watch.execute(
             "select (select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname in ('gre_chat_sessions', 'gre_chat_messages')) as rows,"
@@ -77,7 +77,7 @@ class Meter:
         """Call eight times (from the sixth on PostgreSQL may choose a plan for any arguments) within `most` index entries each."""
         before = self.counts()
         for _ in range(8):
-            answer = self.door.call(function, **arguments)
+            answer = self.rest.call(function, **arguments)
         rows, entries = (now - then for now, then in zip(self.counts(), before, strict=True))
         assert rows == 0, f"{function}({sorted(arguments)}) read {rows} rows from end to end"
         assert entries <= most * 8, f"{function}({sorted(arguments)}) read {entries // 8} index entries"
@@ -108,7 +108,7 @@ def test_pages_of_history(large: Database, meter: Meter) -> None:
 
 
 def test_pages_of_the_session_list(meter: Meter) -> None:
-    staffs = "staff" in str(meter.door.caller)
+    staffs = "staff" in str(meter.rest.caller)
     page = meter.reads("gre_list_sessions", 230, limit=50)
     assert len(page["sessions"]) == (50 if staffs else 1)
     if staffs:
@@ -116,7 +116,7 @@ def test_pages_of_the_session_list(meter: Meter) -> None:
         for status, first in ((None, 230), ("active", 230), ("closed", 5300)):
             page = meter.reads("gre_list_sessions", first, limit=50, status=status)
             for _ in range(8):
-                page = meter.door.call("gre_list_sessions", limit=50, status=status, cursor=page["next"])
+                page = meter.rest.call("gre_list_sessions", limit=50, status=status, cursor=page["next"])
             meter.reads("gre_list_sessions", 230, limit=50, status=status, cursor=page["next"])
         assert (
             len(meter.reads("gre_list_sessions", 5300, limit=50, status="active", assigned="me")["sessions"])
@@ -132,7 +132,7 @@ def test_pages_of_the_queue(large: Database) -> None:
         for status, first, later in (("active", 2900, 2900), ("closed", 230, 230), (None, 2900, 2900)):
             page = meter.reads("gre_session_queue", first, limit=50, status=status)
             while "0_" in page["next"][:2]:  # those that wait
-                page = meter.door.call("gre_session_queue", limit=500, status=status, cursor=page["next"])
+                page = meter.rest.call("gre_session_queue", limit=500, status=status, cursor=page["next"])
             for _ in range(2):
                 page = meter.reads("gre_session_queue", later, limit=50, status=status, cursor=page["next"])
                 assert len(page["sessions"]) == 50
@@ -158,7 +158,7 @@ def test_catching_up(large: Database, meter: Meter) -> None:
             r["s"]
             for r in conn.execute("select md5('s' || n) ::uuid::text as s from generate_series(1, 300) n")
         ]
-    staffs = "staff" in str(meter.door.caller)
+    staffs = "staff" in str(meter.rest.caller)
     assert len(meter.reads("gre_catch_up", 1300)["sessions"]) == (100 if staffs else 1)
     found = meter.reads("gre_catch_up", 3000, since=dict.fromkeys(keys, 20))
     assert len(found["missed"]) == (200 + 299 * 2 if staffs else 200)
@@ -174,7 +174,7 @@ def test_sending_and_marking_in_a_session_of_ten_thousand(large: Database) -> No
         row = conn.execute("select id, last_seq from gre_chat_sessions where player_id = 1").fetchone()
     assert row is not None
     with Meter(large, staff()) as meter:
-        meter.door.call("gre_mark_read", session_id=row["id"], up_to_seq=row["last_seq"] - 16)
+        meter.rest.call("gre_mark_read", session_id=row["id"], up_to_seq=row["last_seq"] - 16)
         for seq in (row["last_seq"] - 8, row["last_seq"]):
             meter.reads("gre_mark_read", 60, session_id=row["id"], up_to_seq=seq)
 

@@ -14,15 +14,15 @@ import pytest
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, one, settle
 from tests.integration.test_send import sessions, stored
-from tests.support.access import SERVICE, Caller, Door, RefusalError, player, staff
+from tests.support.access import SERVICE, Caller, RefusalError, Rest, player, staff
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def doors(db: Database) -> Iterator[Callable[[Caller], Door]]:
+def connect(db: Database) -> Iterator[Callable[[Caller], Rest]]:
     """Opens connections, and closes them."""
     with ExitStack() as stack:
-        yield lambda caller: stack.enter_context(Door(db, caller))
+        yield lambda caller: stack.enter_context(Rest(db, caller))
 
 
 def together(*jobs: Callable[[], Any]) -> list[Any]:
@@ -56,59 +56,61 @@ def sound(db: Database) -> None:
     assert len(still_open) == len(set(still_open))
 
 
-def sending(door: Door, **arguments: Any) -> Callable[[], Any]:
+def sending(rest: Rest, **arguments: Any) -> Callable[[], Any]:
     """A job that sends one message."""
-    return lambda: door.call("gre_send_message", **arguments)
+    return lambda: rest.call("gre_send_message", **arguments)
 
 
-def test_fifty_first_messages_at_once_open_one_session(db: Database, doors: Callable[[Caller], Door]) -> None:
-    sent = together(*(sending(doors(player(29)), message=f"m{n}") for n in range(50)))
+def test_fifty_first_messages_at_once_open_one_session(
+    db: Database, connect: Callable[[Caller], Rest]
+) -> None:
+    sent = together(*(sending(connect(player(29)), message=f"m{n}") for n in range(50)))
     assert len({answer["message"]["session_id"] for answer in sent}) == 1
     assert sorted(answer["message"]["seq"] for answer in sent) == list(range(1, 51))
     (row,) = sessions(db)
     assert (row["last_seq"], row["unread_by_staff"], row["rev"]) == (50, 50, 51)
 
 
-def test_one_id_from_many_connections_is_one_message(db: Database, doors: Callable[[Caller], Door]) -> None:
-    same = [doors(player(29)) for _ in range(8)]
-    others = [doors(player(30 + n)) for n in range(4)]
+def test_one_id_from_many_connections_is_one_message(db: Database, connect: Callable[[Caller], Rest]) -> None:
+    same = [connect(player(29)) for _ in range(8)]
+    others = [connect(player(30 + n)) for n in range(4)]
     for _ in range(5):
-        sent = together(*(sending(door, message="x", id=key) for key in [uuid.uuid4()] for door in same))
+        sent = together(*(sending(rest, message="x", id=key) for key in [uuid.uuid4()] for rest in same))
         assert sorted(answer["duplicate"] for answer in sent) == [False] + [True] * 7
         # Of several players with one id, one gets it; the others learn nothing and leave no trace.
-        answers = together(*(sending(door, message="x", id=key) for key in [uuid.uuid4()] for door in others))
+        answers = together(*(sending(rest, message="x", id=key) for key in [uuid.uuid4()] for rest in others))
         assert sorted(a if isinstance(a, str) else "sent" for a in answers) == ["id_conflict"] * 3 + ["sent"]
     sound(db)
     assert len(stored(db)) == 10
 
 
 def test_bulks_in_opposite_orders_and_single_messages_do_not_deadlock(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
     ids = list(range(1, 31))
 
-    def bulks(order: list[int], door: Door) -> Callable[[], Any]:
+    def bulks(order: list[int], rest: Rest) -> Callable[[], Any]:
         batch = [{"player_id": p, "message": "x"} for p in order]
-        return lambda: [len(door.call("gre_send_messages", messages=batch)) for _ in range(20)]
+        return lambda: [len(rest.call("gre_send_messages", messages=batch)) for _ in range(20)]
 
-    def singles(number: int, door: Door) -> Callable[[], Any]:
-        return lambda: [door.call("gre_send_message", message="y")["duplicate"] for _ in range(40)] and number
+    def singles(number: int, rest: Rest) -> Callable[[], Any]:
+        return lambda: [rest.call("gre_send_message", message="y")["duplicate"] for _ in range(40)] and number
 
     jobs = [
-        bulks(ids, doors(staff())),
-        bulks(ids[::-1], doors(staff("s2"))),
-        bulks(ids[15:] + ids[:15], doors(staff("s3"))),
+        bulks(ids, connect(staff())),
+        bulks(ids[::-1], connect(staff("s2"))),
+        bulks(ids[15:] + ids[:15], connect(staff("s3"))),
     ]
-    answers = together(*jobs, singles(1, doors(player(1))), singles(30, doors(player(30))))
+    answers = together(*jobs, singles(1, connect(player(1))), singles(30, connect(player(30))))
     assert answers == [[30] * 20] * 3 + [1, 30]
     sound(db)
     assert len(stored(db)) == 3 * 600 + 80
 
 
 def test_bulks_of_one_player_that_name_its_closed_session_do_not_deadlock(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
-    a, s = doors(SERVICE), doors(staff())
+    a, s = connect(SERVICE), connect(staff())
     old = a.call("gre_send_message", message="x", player_id=29, sender="player")["message"]["session_id"]
     s.call("gre_close_session", player_id=29)
     closed, plain = (
@@ -116,17 +118,17 @@ def test_bulks_of_one_player_that_name_its_closed_session_do_not_deadlock(
     )
 
     def bulks(batch: list[dict[str, Any]]) -> Callable[[], Any]:
-        door = doors(SERVICE)
-        return lambda: [len(door.call("gre_send_messages", messages=batch)) for _ in range(25)]
+        rest = connect(SERVICE)
+        return lambda: [len(rest.call("gre_send_messages", messages=batch)) for _ in range(25)]
 
     assert together(bulks([closed, plain, closed]), bulks([plain, closed, plain])) == [[3] * 25] * 2
     sound(db)
 
 
 def test_reopening_a_session_while_a_message_opens_another(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
-    a, s, closer = doors(SERVICE.acting_as("player:29")), doors(staff()), doors(staff())
+    a, s, closer = connect(SERVICE.acting_as("player:29")), connect(staff()), connect(staff())
     old = a.call("gre_send_message", message="x")["message"]["session_id"]
     for turn in range(25):
         closer.call("gre_close_session", player_id=29)
@@ -143,36 +145,36 @@ def test_reopening_a_session_while_a_message_opens_another(
 
 
 def test_marks_while_both_sides_send_leave_the_right_counters(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
-    session = doors(player(29)).call("gre_send_message", message="x")["message"]["session_id"]
+    session = connect(player(29)).call("gre_send_message", message="x")["message"]["session_id"]
 
-    def chatting(door: Door, **arguments: Any) -> Callable[[], Any]:
+    def chatting(rest: Rest, **arguments: Any) -> Callable[[], Any]:
         return lambda: [
-            door.call("gre_send_message", message="y", **arguments)["message"]["seq"] for _ in range(50)
+            rest.call("gre_send_message", message="y", **arguments)["message"]["seq"] for _ in range(50)
         ][-1]
 
-    def reading(door: Door) -> Callable[[], Any]:
+    def reading(rest: Rest) -> Callable[[], Any]:
         def run() -> int:
             mark = 0
             for _ in range(50):
-                page = door.call("gre_chat_history", session_id=session, limit=1)
-                mark = door.call("gre_mark_read", session_id=session, up_to_seq=page["messages"][-1]["seq"])[
+                page = rest.call("gre_chat_history", session_id=session, limit=1)
+                mark = rest.call("gre_mark_read", session_id=session, up_to_seq=page["messages"][-1]["seq"])[
                     "up_to_seq"
                 ]
             return mark
 
         return run
 
-    readers = [reading(doors(who)) for who in (staff(), staff("s2"), player(29))]
-    together(chatting(doors(player(29))), chatting(doors(staff()), player_id=29), *readers)
+    readers = [reading(connect(who)) for who in (staff(), staff("s2"), player(29))]
+    together(chatting(connect(player(29))), chatting(connect(staff()), player_id=29), *readers)
     sound(db)
     (row,) = sessions(db)
     assert row["last_seq"] == 101
 
 
-def test_closing_while_messages_come_loses_none(db: Database, doors: Callable[[Caller], Door]) -> None:
-    a, s, closer = doors(player(29)), doors(staff()), doors(staff())
+def test_closing_while_messages_come_loses_none(db: Database, connect: Callable[[Caller], Rest]) -> None:
+    a, s, closer = connect(player(29)), connect(staff()), connect(staff())
 
     def send() -> Any:
         return [a.call("gre_send_message", message="x")["message"]["id"] for _ in range(60)]
@@ -192,9 +194,9 @@ def test_closing_while_messages_come_loses_none(db: Database, doors: Callable[[C
 
 
 def test_erasing_while_messages_come_and_a_worker_delivers(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
-    a, s, eraser = doors(SERVICE.acting_as("player:29")), doors(staff()), doors(SERVICE)
+    a, s, eraser = connect(SERVICE.acting_as("player:29")), connect(staff()), connect(SERVICE)
     stop = threading.Event()
 
     def work() -> int:
@@ -237,9 +239,9 @@ def test_erasing_while_messages_come_and_a_worker_delivers(
 
 
 def test_what_a_player_sends_while_it_is_erased_is_a_new_conversation(
-    db: Database, doors: Callable[[Caller], Door]
+    db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
-    a, s, eraser = doors(player(29)), doors(staff()), doors(SERVICE)
+    a, s, eraser = connect(player(29)), connect(staff()), connect(SERVICE)
     a.call("gre_send_message", message="old")
     s.call("gre_close_session", player_id=29)
     eraser.sql(

@@ -1,1 +1,1 @@
-"""What several test packages share."""
+"""Helpers of several test packages."""

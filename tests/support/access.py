@@ -1,6 +1,6 @@
-"""Callers as PostgREST makes them: what a token or key may do is found out by doing it.
+"""Callers as PostgREST creates them, to test the rights of tokens and keys.
 
-Everything goes through the role `authenticator`, as on a real project; nothing here knows what is right.
+All statements run through the role `authenticator`, as on a real project; this module contains no expected result.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WORKER = Caller({"role": "gre_worker"})
 
 
 class RefusalError(Exception):
-    """What PostgREST would answer: `PTnnn` becomes an HTTP status and the code in HINT."""
+    """The error that PostgREST would answer: `PTnnn` becomes an HTTP status and the code in HINT."""
 
     def __init__(self, error: psycopg.Error) -> None:
         self.sqlstate = error.sqlstate or ""
@@ -82,8 +82,8 @@ def request(conn: Conn, caller: Caller, *, keep: bool = True) -> Iterator[Conn]:
         raise RefusalError(error) from None
 
 
-class Door:
-    """One caller's connection."""
+class Rest:
+    """One caller's connection to the database, as PostgREST makes it."""
 
     def __init__(self, db: Database, caller: Caller) -> None:
         self.conn = db.connect("authenticator")

@@ -1,4 +1,4 @@
-"""The access matrix's hands: one world, and every operation and call tried in it as each caller.
+"""The trials of the access matrix: every operation and call, tried in one database as each caller.
 
 What is right is not said here (integration/test_access_matrix.py says it). Cells: `y` done, `0` nothing was
 there for this caller, `x` refused by grant or policy (42501), else the code of the refusal.
@@ -44,7 +44,7 @@ CALLERS: dict[str, Caller] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose row it is."""
+    """The owner of a row."""
 
     player: int
     session: str
@@ -150,7 +150,7 @@ ROOM = {
 
 
 def table_trial(table: str, operation: str) -> Any:
-    """Do one operation on a table; y when it touched a row."""
+    """Do one operation on a table; y if it affected a row."""
     verb, _, variant = operation.partition(":")
     statement = {
         "select": f"select 1 from {table} where {WHERE[table]}",
@@ -174,7 +174,7 @@ def table_trial(table: str, operation: str) -> Any:
 
 
 def has(session: Subject, sessions: list[dict[str, Any]]) -> bool:
-    """Whether S or M of this subject is in a list."""
+    """Return True if S or M of this subject is in a list."""
     return any(session.session in (s.get("id"), s.get("session_id")) for s in sessions)
 
 
@@ -233,7 +233,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
 
 
 def function_trial(label: str) -> Any:
-    """Call a function; y when it did what it is for."""
+    """Call a function; y if it had its effect."""
     arguments, done = CALLS[label]
 
     def trial(conn: Conn, subject: Subject) -> str:
@@ -250,7 +250,7 @@ def function_trial(label: str) -> Any:
 
 
 def find(world: World, operations: list[str]) -> dict[str, list[str]]:
-    """What every caller gets, for each `table operation` and each call."""
+    """The result of every caller, for each `table operation` and each call."""
     found = {}
     for line in operations:
         table, operation = line.split()

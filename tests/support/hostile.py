@@ -1,4 +1,4 @@
-"""Peers that keep to no rule: raw connections to the API's port, for the tests of its bounds and for `make chaos`."""
+"""Hostile peers: raw connections to the API's port, for the tests of its limits and for `make chaos`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILL = b"x" * 16_384
 
 
 def raw(url: str, *, receive_buffer: int | None = None) -> socket.socket:
-    """A connection to the server at `url`; sending and receiving give up after 5 s."""
+    """A connection to the server at `url`; sending and receiving time out after 5 s."""
     parts = urlsplit(url)
     sock = socket.socket()
     if receive_buffer is not None:
@@ -31,7 +31,7 @@ def raw(url: str, *, receive_buffer: int | None = None) -> socket.socket:
 
 
 def answer(sock: socket.socket, within: float = 15.0) -> bytes:
-    """Everything that the server says until it hangs up, as far as it says it in time."""
+    """Return all that the server sends until it closes the connection, or until the time limit."""
     found = b""
     sock.settimeout(within)
     with contextlib.suppress(OSError):
@@ -40,8 +40,8 @@ def answer(sock: socket.socket, within: float = 15.0) -> bytes:
     return found
 
 
-def hangs_up(sock: socket.socket, within: float) -> bool:
-    """Whether the server ends the connection in that time."""
+def closes(sock: socket.socket, within: float) -> bool:
+    """Return True if the server ends the connection within the time."""
     deadline = time.monotonic() + within
     while (left := deadline - time.monotonic()) > 0:
         sock.settimeout(left)
@@ -55,8 +55,8 @@ def hangs_up(sock: socket.socket, within: float) -> bool:
     return False
 
 
-def pour(sock: socket.socket, pieces: Iterator[bytes], most: int, stalls: float = 1.0) -> int:
-    """Send the pieces until the server hangs up, takes nothing for `stalls` seconds, or has taken `most` bytes."""
+def send_all(sock: socket.socket, pieces: Iterator[bytes], most: int, stalls: float = 1.0) -> int:
+    """Send the pieces until the server closes, accepts nothing for `stalls` seconds, or has accepted `most` bytes."""
     sock.settimeout(stalls)
     sent = 0
     with contextlib.suppress(OSError):
@@ -81,7 +81,7 @@ def _then(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def endless(token: str | None = None) -> dict[str, Iterator[bytes]]:
-    """Requests without an end, each another part of a request that grows and grows."""
+    """Endless requests, each with another part of a request that grows."""
     authorized = f"Authorization: Bearer {token}\r\n".encode() if token else b""
     host = b"Host: x\r\n" + authorized
     chunked = b"POST /api/gre-chat/send HTTP/1.1\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -104,7 +104,7 @@ def endless(token: str | None = None) -> dict[str, Iterator[bytes]]:
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children hold in memory."""
+    """The memory of a process and its children, in bytes."""
     process = psutil.Process(pid)
     total = 0
     for one in [process, *process.children(recursive=True)]:
@@ -114,7 +114,7 @@ def memory(pid: int) -> int:
 
 
 def established(pid: int, port: int) -> int:
-    """How many connections to its port a process (with its children) holds."""
+    """The number of connections to its port that a process and its children have."""
     process = psutil.Process(pid)
     found: set[Any] = set()
     for one in [process, *process.children(recursive=True)]:

@@ -122,7 +122,7 @@ async def serving_bytes(serve: Bytes) -> AsyncIterator[int]:
 
 
 def saying(answer: bytes) -> Bytes:
-    """Answer the first request with these bytes and hang up."""
+    """Answer the first request with these bytes and close."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -134,15 +134,15 @@ def saying(answer: bytes) -> Bytes:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port on which nobody listens."""
+    """A port without a listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
-    """A port whose queue of connections is full: the next one is neither taken nor refused."""
+def unaccepting_port() -> Iterator[int]:
+    """A port with a full backlog: the next connection is neither accepted nor refused."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -158,8 +158,8 @@ def deaf_port() -> Iterator[int]:
 
 
 @contextmanager
-def mute_port() -> Iterator[int]:
-    """A port that takes connections and requests and never says a word."""
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections and requests and sends nothing."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen(16)

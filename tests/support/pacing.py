@@ -1,4 +1,4 @@
-"""Messages at a steady rate, and how long each took to reach Pusher: what Realtime's limits are measured with."""
+"""Messages at a steady rate and their times to Pusher, to measure the effect of Realtime's limits."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TOPIC = "gre:relay"
 
 @dataclass(frozen=True)
 class Pace:
-    """What became of messages at one rate; times are from the insert's answer to Pusher's, in milliseconds."""
+    """The result for messages at one rate; times are from the insert's answer to Pusher's, in milliseconds."""
 
     sent: int
     rate: float
-    """Messages a second that were written: a busy machine may not reach the rate that was asked for."""
+    """Messages written a second: a busy machine may not reach the requested rate."""
     p50: float
     p99: float
     worst: float
@@ -52,9 +52,9 @@ class Pace:
 
 
 def handed_out(stack: StackProcess) -> int:
-    """Events on our channels that Realtime has handed out so far."""
-    told = stack.http.get("/__stack/health").json()["realtime"]["handed_out"]
-    return sum(count for topic, count in told.items() if topic.startswith(TOPIC))
+    """Events that Realtime has sent on our channels so far."""
+    counts = stack.http.get("/__stack/health").json()["realtime"]["handed_out"]
+    return sum(count for topic, count in counts.items() if topic.startswith(TOPIC))
 
 
 def wakeups_sent(stack: StackProcess) -> int:
@@ -66,7 +66,7 @@ def wakeups_sent(stack: StackProcess) -> int:
 
 
 def cpu(workers: list[Worker]) -> float:
-    """CPU seconds that they have used, with their children."""
+    """CPU seconds of the workers and their children."""
     total = 0.0
     for worker in workers:
         process = psutil.Process(worker.pid)
@@ -86,7 +86,7 @@ def at_rate(
     events, used, began = handed_out(stack) + wakeups_sent(stack), cpu(workers), time.time()
 
     def write(writer: int) -> None:
-        """Write what falls to one of the writers; a session has one writer, so that its order is known."""
+        """Write the messages of one writer; a session has one writer, so that its order is known."""
         with stack.db() as conn:
             for n in range(writer, int(rate * seconds), WRITERS):
                 if (ahead := began + n / rate - time.time()) > 0:
@@ -129,7 +129,7 @@ def at_rate(
 
 @contextlib.contextmanager
 def flood(stack: StackProcess, rate: float) -> Iterator[None]:
-    """Somebody with the anon key broadcasts so often a second into a channel of its own."""
+    """A client with the anon key broadcasts at this rate a second to a channel of its own."""
     address = stack.url.replace("http", "ws", 1) + "/realtime/v1/websocket?vsn=1.0.0&apikey="
     ended = threading.Event()
 

@@ -22,7 +22,7 @@ from tests.support.waiting import pause
 
 Json = dict[str, Any]
 TEXT = "meet me at the roulette table"
-"""What every inserted row says: it must never be seen in a log."""
+"""The text of every inserted row, which must not occur in a log."""
 
 
 class Channel:
@@ -48,7 +48,7 @@ class Channel:
         )
 
     async def subscribed_to_postgres(self) -> None:
-        """Say that changes flow from now on."""
+        """Report that changes are sent from now on."""
         self.subscribed = True
         await self.system("Subscribed to PostgreSQL", "ok")
 
@@ -58,17 +58,17 @@ class PhoenixServer:
 
     def __init__(self) -> None:
         self.handshake: Literal["serve", "close", "refuse"] = "serve"
-        """`close` accepts and closes at once; `refuse` answers 401 and says `refusal`."""
+        """`close` accepts and closes at once; `refuse` answers 401 with the text `refusal`."""
         self.refusal = "Token has expired"
         self.join_private: Literal["ok", "refuse", "ignore"] = "ok"
         self.join_public: Literal["ok", "refuse", "ignore"] = "ok"
         self.refusal_delay = 0.0
         """Seconds before a join is refused; frames that come after it wait as well."""
         self.binding: Literal["ok", "refuse", "late"] = "ok"
-        """`late`: "Subscribed to PostgreSQL" comes only when the test says so."""
+        """`late`: "Subscribed to PostgreSQL" is sent by the test."""
         self.connections = 0
         self.connected_at: list[float] = []
-        """When each came, by the monotonic clock."""
+        """Their arrival times by the monotonic clock."""
         self.heartbeats = 0
         self.requests: list[str] = []
         self.joins: list[Json] = []
@@ -110,18 +110,18 @@ class PhoenixServer:
         await self.stop()
 
     def live(self, suffix: str) -> list[Channel]:
-        """Joined channels of open sockets whose topic ends so."""
+        """Joined channels of open sockets whose topic has this end."""
         return [c for c in self.channels if c.socket in self.sockets and c.topic.endswith(suffix)]
 
     async def broadcast(self, body: Json, *, topic: str = "gre:relay", private: bool = True) -> None:
-        """What `realtime.send` does."""
+        """Broadcast as `realtime.send` does."""
         payload = {"type": "broadcast", "event": "wakeup", "payload": body, "meta": {"id": "1"}}
         for channel in self.live(topic):
             if channel.private == private:
                 await channel.send("broadcast", payload)
 
     async def insert(self, record: Json | None, **data: Any) -> None:
-        """A row was inserted: tell the subscribed channels. `data` overrides parts of the payload."""
+        """Send an inserted row to the subscribed channels. `data` overrides parts of the payload."""
         for channel in self.channels:
             if channel.subscribed and channel.socket in self.sockets:
                 change = {
@@ -137,7 +137,7 @@ class PhoenixServer:
                 await channel.send("postgres_changes", {"ids": ids, "data": change | data})
 
     def freeze(self) -> None:
-        """Make the open sockets half-open: TCP stands, nothing is read, answered or closed any more."""
+        """Make the open sockets half-open: TCP stays open, nothing is read, answered or closed."""
         for socket in self.sockets:
             socket.transport.pause_reading()
 

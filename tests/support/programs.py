@@ -10,7 +10,7 @@ import pytest
 
 
 def missing(reason: str) -> NoReturn:
-    """Fail the test if CI=true, and skip it otherwise: a skipped test on CI would be a test nobody runs."""
+    """Fail the test if CI=true, and skip it otherwise: a test that is skipped on CI too would never run."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

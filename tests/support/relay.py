@@ -1,7 +1,7 @@
-"""A relay without a network: an outbox in memory, a sink that does as it is told, and time that jumps.
+"""A relay without a network: an outbox in memory, a scripted sink, and virtual time.
 
-`virtual` runs a coroutine on a loop whose clock leaps to the next timer as soon as nothing else can run: an
-hour's outage takes milliseconds, every wait has its exact length, and what waits for nothing fails at once.
+`virtual` runs a coroutine on a loop whose clock moves to the next timer as soon as nothing else can run: an
+hour's outage takes milliseconds, every wait has its exact length, and a wait without an end fails at once.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Outbox:
 
     @property
     def store(self) -> RelayDatabase:
-        """Itself, as the relay's parts take it."""
+        """This object, typed as the relay's database."""
         return cast("RelayDatabase", self)
 
     def put(self, lane: str, *ids: str, age: float = 0.0) -> None:
@@ -169,7 +169,7 @@ class Outbox:
         self._failures[function] += [(error, applied)] * times
 
     def crash(self, *lanes: str) -> None:
-        """Keep the claims of these lanes and forget what was settled since. Nobody is told."""
+        """Keep the claims of these lanes and undo later settles, without a wake-up."""
         for _, at, call in reversed([call for call in self.calls if "results" in call[2]]):
             for result in call["results"]:
                 queue = self.lanes[result["lane"]]
@@ -195,7 +195,7 @@ class Outbox:
         return {name: row.state for name, row in self.rows().items()}
 
     def drained(self) -> bool:
-        """Whether nothing waits and nothing is leased."""
+        """Return True if nothing is pending and nothing is leased."""
         return not any(q.pending or q.token for q in self.lanes.values())
 
     async def _call(self, function: str, apply: Callable[[], Any], **arguments: Any) -> Any:
@@ -244,7 +244,7 @@ class Outbox:
         return Claim(request.token, tuple(taken), next_in, emptied, recovered)
 
     def _free_for(self, queue: Queue, request: ClaimRequest) -> bool:
-        """Whether no lease keeps the lane from this claim."""
+        """Return True if no lease excludes the lane from this claim."""
         own = queue.owner == request.owner and queue.token not in request.held
         return own or not now() < queue.until <= now() + MAX_LEASE
 
@@ -345,7 +345,7 @@ Answer = Callable[[SinkRecord], BridgeError | None]
 
 
 class ScriptedSink:
-    """A sink that keeps the protocol of sinks/base.py and does as it is told.
+    """A sink that implements the protocol of sinks/base.py and answers as the test sets.
 
     `answer` says for each record what goes wrong: a permanent error refuses it, any other means that the
     service as a whole failed. `received` has (time, delivery), `requests` the ids of each request.
@@ -423,16 +423,16 @@ def one_each(lane: Lane, _: Claim) -> list[SinkRecord]:
 
 
 class Relay:
-    """A dispatcher with what the tests look at."""
+    """A dispatcher with its metrics and the calls that it made."""
 
     def __init__(self, outbox: Outbox, sink: ScriptedSink, **options: Any) -> None:
         self.outbox, self.sink = outbox, sink
         self.metrics = Metrics()
         self.healthy = True
-        self.doubts: list[float] = []
-        """When the dispatcher found that PostgreSQL had crashed."""
-        self.looks: list[tuple[str, list[float]]] = []
-        """What each claim told: the sink, and the ages of what was new."""
+        self.crashes: list[float] = []
+        """Times at which the dispatcher found that PostgreSQL had crashed."""
+        self.polls: list[tuple[str, list[float]]] = []
+        """The reports of the claims: the sink, and the ages of new deliveries."""
         settings: dict[str, Any] = {
             "store": outbox.store, "sink": sink, "route": one_each, "metrics": self.metrics,
             "retry": RetryPolicy(jitter=lambda: 1.0), "breaker": Breaker(jitter=lambda: 0.0),
@@ -442,11 +442,11 @@ class Relay:
         self.metrics.registry.register(BreakerMetrics([self.dispatcher]))
 
     def mark_unreliable(self) -> None:
-        self.doubts.append(now())
+        self.crashes.append(now())
 
     def record_poll(self, source: str, ages: Sequence[float], took: float) -> None:
         assert took >= 0
-        self.looks.append((source, list(ages)))
+        self.polls.append((source, list(ages)))
 
     def value(self, name: str, **labels: str) -> float:
         """A metric's value."""
@@ -462,11 +462,11 @@ async def relaying(outbox: Outbox, sink: ScriptedSink, **options: Any) -> AsyncI
         yield relay
         assert not task.done() or task.exception() is None
     finally:
-        await gone(task)
+        await cancelled(task)
 
 
-async def gone(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and insist that it ends."""
+async def cancelled(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and assert that it ends."""
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=60)
     assert done, "a cancelled task did not end"

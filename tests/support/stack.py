@@ -26,7 +26,7 @@ from tests.support.template import Forked, Template
 from tests.support.waiting import wait_until
 
 TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
-"""Signals that stand for what happens to the whole daemon: others go to the supervisor, which passes them on."""
+"""Signals that are sent to all processes of the daemon; others go to the supervisor, which forwards them."""
 
 
 class Worker:
@@ -103,11 +103,11 @@ class Worker:
     @property
     def pids(self) -> dict[str, int]:
         """Its processes by name, as /readyz has them."""
-        told = httpx.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
-        return {name: process["pid"] for name, process in told.items() if process}
+        processes = httpx.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
+        return {name: process["pid"] for name, process in processes.items() if process}
 
     def all(self) -> list[psutil.Process]:
-        """The supervisor and what it started; empty once it has ended, for its pid may be somebody else's by then."""
+        """The supervisor and its children; empty once it has ended, because its pid may be reused."""
         if self.process is None or self.process.poll() is not None:
             return []
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -118,7 +118,7 @@ class Worker:
     def metric(self, name: str, **labels: str) -> float:
         """A metric's value, summed over the series that have these labels.
 
-        A state of the feed counts when it is so in every process, and wake-ups are the relay's, if there is one.
+        A Realtime state counts if every process has it; wake-ups are the relay's, if there is one.
         """
         values: dict[str, float] = defaultdict(float)
         for line in httpx.get(f"{self.admin_url}/metrics", timeout=10).text.splitlines():
@@ -216,7 +216,7 @@ class StackProcess:
         self.process.wait(60)
 
     def reset(self) -> None:
-        """Nothing but the seeds, no faults, nothing received."""
+        """Delete everything but the seeds: rows, faults, received requests."""
         self.http.delete("/__stack/faults").raise_for_status()
         with self.db() as conn:
             found = conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
@@ -239,12 +239,12 @@ class StackProcess:
         log = self.directory / f"worker-{self.workers}.log"
         return Worker(self.env, log, only=only, template=self.template, **changes)
 
-    def fault(self, face: str, rule: Any) -> None:
+    def fault(self, service: str, rule: Any) -> None:
         """Set a fault, see /__stack/faults."""
-        self.http.post("/__stack/faults", json={face: rule}).raise_for_status()
+        self.http.post("/__stack/faults", json={service: rule}).raise_for_status()
 
     def received(self, sink: str) -> list[dict[str, Any]]:
-        """What the sink received, in order of arrival."""
+        """The items that the sink received, in order of arrival."""
         items: list[dict[str, Any]] = []
         since = 0
         while True:
@@ -282,7 +282,7 @@ class StackProcess:
 
 @dataclass
 class Verdict:
-    """What the sinks received, held against what was committed."""
+    """The sinks' items compared with the committed messages."""
 
     committed: int
     lost: dict[str, list[str]]

@@ -1,4 +1,4 @@
-"""Tests that judge how long something takes run while no other test runs.
+"""Tests that measure a time run while no other test runs.
 
 `make test` runs several files at a time. A test with the mark `quiet` waits until the others have finished what they
 run, and they wait for it. The processes agree through two locked files: `running`, which ordinary tests share and a

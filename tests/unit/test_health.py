@@ -1,4 +1,4 @@
-"""The operator's endpoints, over ASGI: alive, ready and why not, and who may read the metrics."""
+"""The operator's endpoints over ASGI: liveness, readiness with its problems, and access to the metrics."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings(**more: Any) -> Settings:
 
 
 class Figures:
-    """What the database says about the backlog."""
+    """A database with a backlog."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = [ROW]
@@ -58,33 +58,33 @@ class Figures:
         return 2
 
 
-class Parts:
-    """The state of a process, as its parts would have it."""
+class StubHealth:
+    """The health of a process, set by the test."""
 
     def __init__(self, process: ProcessName, status: DatabaseStatus) -> None:
         self.process = process
         self.database = status
-        self.known: list[str] = []
-        self.noted: list[str] = []
-        self.stuck = ""
+        self.known_problems: list[str] = []
+        self.known_warnings: list[str] = []
+        self.stalled_loop = ""
         self.sinks: list[dict[str, Any]] = []
 
     def stalled(self) -> str:
-        return self.stuck
+        return self.stalled_loop
 
     async def state(self, *, ask_database: bool = True) -> dict[str, Any]:
         problem = await self.database.problem() if ask_database else ""
         return {
             "process": self.process,
             "pid": 1,
-            "problems": [*self.known, *([problem] if problem else [])],
-            "warnings": self.noted,
+            "problems": [*self.known_problems, *([problem] if problem else [])],
+            "warnings": self.known_warnings,
             "overview": {"connections": 0, "realtime": {}, "sinks": self.sinks},
         }
 
 
 class Operator:
-    """A process's admin port and someone who asks it."""
+    """A process's admin port and its client."""
 
     def __init__(
         self, token: str | None = None, process: ProcessName = "relay", line: link.Link | None = None
@@ -92,9 +92,9 @@ class Operator:
         self.figures = Figures()
         self.metrics = Metrics()
         status = DatabaseStatus(cast("RelayDatabase", self.figures), self.metrics)
-        self.parts = Parts(process, status)
+        self.health = StubHealth(process, status)
         self.server = AdminServer(
-            health=cast("ProcessHealth", self.parts), status=status, metrics=self.metrics, link=line,
+            health=cast("ProcessHealth", self.health), status=status, metrics=self.metrics, link=line,
             settings=settings(metrics_token=token),
         )  # fmt: skip
 
@@ -114,7 +114,7 @@ class Operator:
 
 @contextlib.asynccontextmanager
 async def two() -> AsyncIterator[tuple[Operator, Operator]]:
-    """A relay and an API with the line between them."""
+    """A relay and an API with the link between them."""
     ends = link.pair()
     lines = [link.Link(end) for end in ends]
     relay, api = Operator(process="relay", line=lines[0]), Operator(process="api", line=lines[1])
@@ -133,38 +133,38 @@ def bearer(token: str) -> dict[str, str]:
 # Alive and ready --------------------------------------------------------------------------------------------
 
 
-async def test_healthz_is_about_the_process_alone() -> None:
+async def test_healthz_covers_this_process_only() -> None:
     operator = Operator()
-    operator.parts.known = ["the database has not been reached yet"]
+    operator.health.known_problems = ["the database has not been reached yet"]
     answer = await operator.ask("/healthz", client=REMOTE)
     assert (answer.status_code, answer.text) == (200, "ok\n")
-    operator.parts.stuck = "pusher: its loop has not turned for 99 s"
+    operator.health.stalled_loop = "pusher: its loop has not turned for 99 s"
     assert (await operator.ask("/healthz")).status_code == 503
     assert operator.figures.asked == 0
 
 
-async def test_readyz_says_503_with_the_reasons_until_there_are_none() -> None:
+async def test_readyz_answers_503_with_the_problems_until_there_are_none() -> None:
     operator = Operator()
-    operator.parts.known = ["schema version 1, this worker knows 2", "stopping"]
+    operator.health.known_problems = ["schema version 1, this worker knows 2", "stopping"]
     answer = await operator.ask("/readyz", client=REMOTE)
     assert answer.status_code == 503
-    assert (answer.json()["ready"], answer.json()["problems"]) == (False, operator.parts.known)
-    operator.parts.known = []
+    assert (answer.json()["ready"], answer.json()["problems"]) == (False, operator.health.known_problems)
+    operator.health.known_problems = []
     answer = await operator.ask("/readyz", client=REMOTE)
     assert (answer.status_code, answer.json()["ready"], answer.json()["problems"]) == (200, True, [])
 
 
-async def test_a_sink_that_is_down_is_told_and_takes_nothing_from_readiness() -> None:
+async def test_an_unavailable_sink_is_reported_and_does_not_affect_readiness() -> None:
     operator = Operator()
-    operator.parts.sinks = [{"sink": "pusher", "breaker": "open", "error": "Pusher answered HTTP 500"}]
+    operator.health.sinks = [{"sink": "pusher", "breaker": "open", "error": "Pusher answered HTTP 500"}]
     answer = await operator.ask("/readyz")
-    assert (answer.status_code, answer.json()["sinks"]) == (200, operator.parts.sinks)
+    assert (answer.status_code, answer.json()["sinks"]) == (200, operator.health.sinks)
 
 
 @pytest.mark.parametrize(
     ("error", "hangs"), [(TransientError("gre_schema_version: PGRST001"), False), (None, True)]
 )
-async def test_a_database_that_does_not_answer_is_a_reason(error: BridgeError | None, hangs: bool) -> None:
+async def test_a_database_that_does_not_answer_is_a_problem(error: BridgeError | None, hangs: bool) -> None:
     operator = Operator()
     operator.figures.error, operator.figures.hangs = error, hangs
     async with asyncio.timeout(3):
@@ -173,28 +173,28 @@ async def test_a_database_that_does_not_answer_is_a_reason(error: BridgeError | 
     assert answer.json()["problems"] == [str(error) if error else "the database has not answered within 1 s"]
 
 
-async def test_what_serving_goes_on_without_is_a_warning() -> None:
+async def test_a_read_only_database_is_a_warning() -> None:
     operator = Operator()
-    operator.parts.noted = ["pusher: gre_relay_claim_v1: the database is read-only"]
+    operator.health.known_warnings = ["pusher: gre_relay_claim_v1: the database is read-only"]
     answer = await operator.ask("/readyz")
-    assert (answer.status_code, answer.json()["warnings"]) == (200, operator.parts.noted)
+    assert (answer.status_code, answer.json()["warnings"]) == (200, operator.health.known_warnings)
 
 
-async def test_whichever_process_answers_speaks_for_both() -> None:
+async def test_either_process_answers_for_both() -> None:
     async with two() as (relay, api):
-        relay.parts.known, api.parts.known = ["relay's"], ["api's", "relay's"]
-        relay.parts.sinks = [{"sink": "pusher", "breaker": "closed", "error": None}]
+        relay.health.known_problems, api.health.known_problems = ["relay's"], ["api's", "relay's"]
+        relay.health.sinks = [{"sink": "pusher", "breaker": "closed", "error": None}]
         for operator in (relay, api):
-            told = (await operator.ask("/readyz")).json()
-            assert sorted(told["problems"]) == ["api's", "relay's"]
-            assert told["sinks"] == relay.parts.sinks
-            assert set(told["processes"]) == {"relay", "api"}
+            body = (await operator.ask("/readyz")).json()
+            assert sorted(body["problems"]) == ["api's", "relay's"]
+            assert body["sinks"] == relay.health.sinks
+            assert set(body["processes"]) == {"relay", "api"}
             one = (await operator.ask("/readyz?process=relay")).json()
             assert (one["problems"], set(one["processes"])) == (["relay's"], {"relay"})
         assert (await relay.ask("/readyz?process=none")).status_code == 400
 
 
-async def test_a_process_that_does_not_answer_is_said_and_not_waited_for() -> None:
+async def test_a_process_that_does_not_answer_is_reported_and_not_waited_for() -> None:
     ends = link.pair()
     relay_line, api_line = (link.Link(end) for end in ends)
     api = Operator(process="api", line=api_line)
@@ -261,7 +261,7 @@ PROXY = [
 
 
 @pytest.mark.parametrize("header", PROXY, ids=str)
-async def test_what_a_proxy_passes_on_is_not_local(header: dict[str, str]) -> None:
+async def test_a_proxied_request_is_not_local(header: dict[str, str]) -> None:
     assert (await Operator().ask("/metrics", headers=header)).status_code == 403
     with_token = Operator("the-token")
     assert (await with_token.ask("/metrics", headers=header)).status_code == 403
@@ -281,10 +281,10 @@ async def test_what_a_proxy_passes_on_is_not_local(header: dict[str, str]) -> No
         ({}, 403),
     ],
 )
-async def test_a_token_that_is_set_is_needed_from_anywhere(
+async def test_a_configured_token_is_required_from_every_address(
     headers: dict[str, str], status: int, client: tuple[str, int]
 ) -> None:
-    """A proxy that names nobody makes everyone look local."""
+    """With a proxy that sends no client address every request looks local."""
     answer = await Operator("the-token").ask(
         "/metrics", client=client, headers={k: v.encode("latin-1") for k, v in headers.items()}
     )
@@ -292,7 +292,7 @@ async def test_a_token_that_is_set_is_needed_from_anywhere(
     assert "the-token" not in answer.text
 
 
-async def test_figures_are_read_when_scraped_and_not_more_often_than_they_age() -> None:
+async def test_the_backlog_is_read_when_scraped_and_cached_between() -> None:
     operator = Operator()
     await operator.ask("/readyz")
     assert operator.figures.asked == 0
@@ -300,7 +300,7 @@ async def test_figures_are_read_when_scraped_and_not_more_often_than_they_age() 
     assert operator.figures.asked == 1
 
 
-async def test_an_empty_backlog_is_nought() -> None:
+async def test_an_empty_backlog_is_exported_as_zero() -> None:
     operator = Operator()
     operator.figures.rows = [{**ROW, "pending": 0, "oldest_age": None, "dead": 0, "lanes_blocked": 0}]
     text = (await operator.ask("/metrics")).text
@@ -316,7 +316,7 @@ async def test_metrics_are_served_while_the_database_is_down() -> None:
     assert 'gre_database_errors_total{kind="transient",process="relay"} 1.0' in answer.text
 
 
-async def test_the_metrics_of_both_processes_are_one_text_with_the_backlog_once() -> None:
+async def test_the_metrics_of_both_processes_are_merged_with_the_backlog_once() -> None:
     async with two() as (relay, api):
         relay.metrics.wakeups.inc(3)
         api.metrics.wakeups.inc(5)
@@ -345,7 +345,7 @@ def test_merged_text_keeps_every_sample_under_its_own_metric() -> None:
     )
 
 
-async def test_the_process_itself_is_measured() -> None:
+async def test_the_process_metrics_are_exported() -> None:
     text = (await Operator().ask("/metrics")).text
     for name in (
         "process_open_fds",
@@ -390,7 +390,7 @@ async def test_a_long_response_arrives_whole_and_responses_do_not_mix() -> None:
 
 
 @pytest.mark.parametrize("docs", [False, True])
-async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
+async def test_the_api_port_reports_only_ok_or_not(docs: bool) -> None:
     status = DatabaseStatus(cast("RelayDatabase", Figures()), Metrics())
     process: Any = SimpleNamespace(problems=list, stalled=str, overview=dict)
     stopping = asyncio.Event()
@@ -421,6 +421,6 @@ async def test_the_api_port_says_ok_or_not_and_no_more(docs: bool) -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 120])
-def test_a_loop_may_take_as_long_as_its_calls_may(timeout: float) -> None:
+def test_the_patience_for_a_loop_covers_the_time_limits_of_its_calls(timeout: float) -> None:
     patience = iteration_patience(settings(request_timeout=timeout, lease_seconds=300, poll_interval=300))
     assert patience > 300 + 2 * timeout

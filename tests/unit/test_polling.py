@@ -56,7 +56,7 @@ class World:
         self.polls_until = -math.inf
         self.known = False
         self.words: list[tuple[float, float]] = []
-        self.looks: list[float] = []
+        self.polls: list[float] = []
         self.waiting: list[float] = []
         self.delays: list[float] = []
         self.wakeups = 0
@@ -86,7 +86,7 @@ class World:
         self.known = False
 
     def look(self) -> None:
-        self.looks.append(now())
+        self.polls.append(now())
         ages = [now() - at for at in self.waiting]
         self.delays += ages
         self.waiting.clear()
@@ -144,14 +144,14 @@ async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon(
 async def test_isolated_messages_cost_a_look_or_two_and_idle_ones_none() -> None:
     async with polling() as world:
         await elapse(60)
-        assert 10 <= len(world.looks) <= 13
+        assert 10 <= len(world.polls) <= 13
         assert len(world.words) <= 14, "the refreshing ones"
         began = now()
         await world.pace(1, 60)
-        assert during(world.looks, began) <= 130, "the message's own, and one after it"
+        assert during(world.polls, began) <= 130, "the message's own, and one after it"
         began = now()
         await world.pace(0.1, 600)
-        assert during(world.looks, began) <= 60 * 6
+        assert during(world.polls, began) <= 60 * 6
 
 
 @virtual
@@ -161,9 +161,9 @@ async def test_at_50_a_second_it_looks_a_few_times_for_each_message() -> None:
         began = now()
         world.delays.clear()
         await world.pace(50, 10)
-        assert 2 <= during(world.looks, began) / 500 <= 3.2
+        assert 2 <= during(world.polls, began) / 500 <= 3.2
         assert sorted(world.delays)[len(world.delays) // 2] < 0.007
-        assert all(at < now() for at in world.looks)
+        assert all(at < now() for at in world.polls)
         spoken = [at for at, awake in world.words if at > began and awake]
         assert len(spoken) <= 21, "twice a second"
 
@@ -189,10 +189,10 @@ async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> No
         await until(lambda: now() > world.polls_until, 10)
         began = now()
         await elapse(GRACE - 0.1)
-        assert during(world.looks, began) >= 40
+        assert during(world.polls, began) >= 40
         began = now()
         await elapse(60)
-        assert during(world.looks, began) <= 60, "some thirty until it is as slow as when it is idle"
+        assert during(world.polls, began) <= 60, "some thirty until it is as slow as when it is idle"
 
 
 @virtual
@@ -206,7 +206,7 @@ async def test_a_backlog_is_no_reason_to_look_often() -> None:
         began = now()
         assert not world.poller.policy.busy(began)
         await elapse(5)
-        assert during(world.looks, began) <= 5
+        assert during(world.polls, began) <= 5
 
 
 @virtual
@@ -260,9 +260,9 @@ async def test_who_is_not_concerned_is_not_known_and_does_not_look() -> None:
     async with polling() as world:
         world.poller.set_active(False)
         await until(lambda: not world.known)
-        looks, words = len(world.looks), len(world.words)
+        looks, words = len(world.polls), len(world.words)
         await elapse(100)
-        assert len(world.looks) == looks
+        assert len(world.polls) == looks
         assert 19 <= len(world.words) - words <= 22, "it hears wake-ups, so it counts"
         world.commit()
         world.poller.set_active(True)
@@ -275,7 +275,7 @@ async def test_slow_looks_leave_the_database_as_much_time_as_they_take() -> None
         await world.pace(50, 3)
         world.poller.record_poll("pusher", [], 0.2)
         began = now()
-        await until(lambda: during(world.looks, began))
+        await until(lambda: during(world.polls, began))
         assert now() - began >= 0.19
 
 

@@ -25,12 +25,12 @@ from tests.support.loopback import (
     Reply,
     Request,
     closed_port,
-    deaf_port,
     json_reply,
-    mute_port,
     saying,
     serving,
     serving_bytes,
+    silent_port,
+    unaccepting_port,
 )
 
 KEY = "sb_secret_0123456789"
@@ -412,7 +412,7 @@ async def test_half_an_answer_is_transient(answer: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("port", "code"), [(closed_port, "connection"), (mute_port, "timeout"), (deaf_port, "timeout")]
+    ("port", "code"), [(closed_port, "connection"), (silent_port, "timeout"), (unaccepting_port, "timeout")]
 )
 async def test_no_connection_is_transient(port: Callable[[], AbstractContextManager[int]], code: str) -> None:
     with port() as number:

@@ -31,8 +31,8 @@ from tests.support.relay import (
     Outbox,
     Relay,
     ScriptedSink,
+    cancelled,
     elapse,
-    gone,
     lane_order,
     now,
     one_each,
@@ -653,7 +653,7 @@ async def test_due_lanes_that_others_hold_locked_cause_no_spin() -> None:
 async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
-        for n in range(8):  # each time another worker takes the lane when the lock is gone
+        for n in range(8):  # each time another worker takes the lane when the lock is released
             outbox.put(f"s{n}", f"s{n}.0")
             outbox.locked.add(f"s{n}")
             relay.dispatcher.notify()
@@ -742,10 +742,10 @@ async def test_a_poll_is_followed_by_a_claim_at_once_and_each_claim_tells_what_w
         await until(lambda: sink.received)
         assert sink.received[0][0] - polled < 0.02
         await until(outbox.drained, 600)
-        found = [ages for _, ages in relay.looks if ages]
+        found = [ages for _, ages in relay.polls if ages]
         assert len(found) == 1, "what was refused and is tried again is not new"
         assert all(5.0 <= age < 6.1 for age in found[0])
-        assert len(relay.looks) == outbox.count("claim")
+        assert len(relay.polls) == outbox.count("claim")
 
 
 # When the database fails ------------------------------------------------------------------------------------
@@ -763,7 +763,7 @@ async def test_the_next_claim_takes_the_lanes_of_a_claim_whose_answer_was_lost()
         assert (first[0], second[0]) == ("claim", "claim")
         assert first[2]["token"] != second[2]["token"]
         assert relay.dispatcher.last_error == ""
-        assert relay.doubts == [], "an answer was lost: that is no crash of PostgreSQL"
+        assert relay.crashes == [], "an answer was lost: that is no crash of PostgreSQL"
     assert len(sink.received) == 10
 
 
@@ -823,7 +823,7 @@ async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -
         assert now() - crashed < 0.5
         assert [name for _, name in sink.received if name.startswith("a")] == ["a.0", "a.0", "a.1"]
         assert [name for _, name in sink.received if name.startswith("b")] == ["b.0", "b.1"]
-        assert len(relay.doubts) == 1
+        assert len(relay.crashes) == 1
         assert relay.value("gre_leases_lost_total") == 0
         settles = outbox.count("settle")
         for n in range(2, 12):
@@ -834,7 +834,7 @@ async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -
         assert outbox.count("settle") - settles == 10, (
             "what is freed once more goes with what is settled anyway"
         )
-        assert len(relay.doubts) == 1
+        assert len(relay.crashes) == 1
         assert relay.value("gre_leases_lost_total") == 0
 
 
@@ -1081,7 +1081,7 @@ async def test_a_cancelled_worker_ends_at_once_even_while_the_database_does_not_
     task = asyncio.create_task(relay.dispatcher.run())
     await until(lambda: outbox.count("settle"))
     began = now()
-    await gone(task)
+    await cancelled(task)
     assert now() - began < 1.0
 
 
@@ -1092,7 +1092,7 @@ async def test_what_a_cancelled_worker_gives_up_another_takes_at_once() -> None:
     relay = Relay(outbox, sink, lease_seconds=300.0)
     task = asyncio.create_task(relay.dispatcher.run())
     await until(lambda: sink.flying == 2)
-    await gone(task)
+    await cancelled(task)
     assert all(q.token for q in outbox.lanes.values())
     outbox.fail("release")  # a database that is gone must not keep a worker from ending
     await relay.dispatcher.release_all()
@@ -1117,7 +1117,7 @@ async def test_a_claim_without_its_answer_is_given_up_too() -> None:
     await until(lambda: all(q.token for q in outbox.lanes.values()))
     task.cancel()  # and give up before that has reached the claim, as the bridge does
     await relay.dispatcher.release_all()
-    await gone(task)
+    await cancelled(task)
     assert not any(q.token for q in outbox.lanes.values())
 
 
@@ -1166,13 +1166,13 @@ async def test_whatever_fails_and_dies_everything_arrives_and_first_arrivals_are
             outbox.locked = set(rng.sample(list(committed), 2))
         if rng.random() < 0.01:
             victim = rng.randrange(3)
-            await gone(workers[victim])
+            await cancelled(workers[victim])
             workers[victim] = worker()
         await elapse(rng.random() * 0.05)
     outbox.locked.clear()
     await until(outbox.drained, 900)
     for task in workers:
-        await gone(task)
+        await cancelled(task)
     states, arrived = outbox.states(), lane_order(sink.arrived)
     for lane, names in committed.items():
         assert {states[n] for n in names} <= {"done", "dead"}
@@ -1225,7 +1225,7 @@ async def test_results_that_gather_while_one_settle_runs_share_the_next() -> Non
     assert outbox.count("settle") == 2
     assert sorted(it.settled) == sorted(outbox.lanes)
     assert set(outbox.states().values()) == {"done"}
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1236,7 +1236,7 @@ async def test_one_settle_names_a_bounded_number_of_lanes() -> None:
     it.put(outbox, list(outbox.lanes))
     await settled_in_time(it.settler.flush(), 1)
     assert [len(c[2]["results"]) for c in outbox.calls] == [BATCH, BATCH, 1]
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1260,7 +1260,7 @@ async def test_busy_lanes_are_repeated_with_growing_pauses_and_the_others_are_no
     outbox.locked.clear()
     await settled_in_time(it.settler.flush(), 1)
     assert it.settled == ["s1", "s0"]
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1274,7 +1274,7 @@ async def test_a_result_the_database_refuses_for_good_is_found_and_the_others_ar
     assert {name for name, state in outbox.states().items() if state != "done"} == {"s17.0"}
     assert outbox.lanes["s17"].token == "t"
     assert outbox.count("settle") <= 14
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @pytest.mark.parametrize(
@@ -1293,7 +1293,7 @@ async def test_a_settle_is_repeated_until_the_database_has_it(error: BridgeError
     await settled_in_time(it.settler.flush(), 1800)
     assert outbox.count("settle") == 51
     assert set(outbox.states().values()) == {"done"}
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1307,7 +1307,7 @@ async def test_the_owner_hears_when_a_freed_lane_has_more_to_do() -> None:
     it.put(outbox, ["s0"])
     await settled_in_time(it.settler.flush(), 1)
     assert it.waiting == 1
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1319,7 +1319,7 @@ async def test_a_kept_lane_is_recorded_and_stays_leased() -> None:
     await settled_in_time(it.settler.flush(), 1)
     assert outbox.states() == {"s0.0": "done", "s0.1": "pending"}
     assert outbox.lanes["s0"].token == "t"
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual
@@ -1328,7 +1328,7 @@ async def test_a_flush_with_nothing_to_write_returns_at_once() -> None:
     it = Settling(outbox)
     await settled_in_time(it.settler.flush(), 0.1)
     assert outbox.calls == []
-    await gone(it.task)
+    await cancelled(it.task)
 
 
 @virtual

@@ -31,12 +31,12 @@ from tests.support.loopback import (
     Reply,
     Request,
     closed_port,
-    deaf_port,
     json_reply,
-    mute_port,
     saying,
     serving,
     serving_bytes,
+    silent_port,
+    unaccepting_port,
 )
 from tests.support.waiting import pause
 
@@ -368,7 +368,7 @@ async def test_a_request_is_not_sent_again_by_itself() -> None:
     assert (first.result, second.result, asked) == (ACCEPTED, FAILED, 2)
 
 
-@pytest.mark.parametrize("port", [mute_port, deaf_port])
+@pytest.mark.parametrize("port", [silent_port, unaccepting_port])
 async def test_a_service_that_does_not_answer_is_given_up_in_time(
     port: Callable[[], AbstractContextManager[int]],
 ) -> None:

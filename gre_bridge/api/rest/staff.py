@@ -211,7 +211,7 @@ async def close_session(player_id: Player, call: Authenticated) -> Response:
     responses=errors(413),
 )
 async def enable_player(player_id: Player, call: Authenticated, body: EnablePlayer | None = None) -> Response:
-    """A player whose chat is off gets 403 `chat_disabled`, by every door."""
+    """A player whose chat is off gets 403 `chat_disabled`, on every interface."""
     enabled = body.enabled if body else True
     done = await call(lambda users, caller: users.enable_player(caller, player_id, enabled=enabled))
     return JsonResponse({"success": True, "playerId": done["player_id"], "enabled": done["enabled"]})

@@ -52,19 +52,19 @@ async def execute(conn: Connection, statements: Sequence[tuple[str, Sequence[str
 
 def last_words(conn: Connection) -> tuple[str, str] | None:
     """The SQLSTATE and text that a server gave an idle connection before it hung up; a crash gives none."""
-    heard: list[tuple[str, str]] = []
+    notices: list[tuple[str, str]] = []
 
-    def hear(words: psycopg.errors.Diagnostic) -> None:
+    def record(words: psycopg.errors.Diagnostic) -> None:
         if words.severity_nonlocalized == "FATAL":
-            heard.append((words.sqlstate or "", words.message_primary or ""))
+            notices.append((words.sqlstate or "", words.message_primary or ""))
 
-    conn.add_notice_handler(hear)
+    conn.add_notice_handler(record)
     with contextlib.suppress(psycopg.OperationalError):
         conn.pgconn.consume_input()
     # Asking for notifications makes libpq read what it has, even from a connection that is gone.
     conn.pgconn.notifies()
-    conn.remove_notice_handler(hear)
-    return heard[0] if heard else None
+    conn.remove_notice_handler(record)
+    return notices[0] if notices else None
 
 
 def _exchange(

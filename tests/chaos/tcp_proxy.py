@@ -1,8 +1,8 @@
-"""A wire between a worker and a service that can be cut: plain TCP, forwarded in both directions.
+"""A TCP proxy between a worker and a service, with faults.
 
-It knows no protocol. `cut` drops every byte (new connections are taken and never served, as by a packet filter
-that lost the way), `freeze` does so for the connections of this moment only (a firewall that forgot them),
-`unplug` refuses connections and resets those that are there, `slow` delays every byte.
+`cut` drops every byte (new connections are accepted and never served, as by a packet filter), `freeze` does so for the
+open connections only (a firewall that lost its state), `unplug` refuses connections and resets the open ones, `slow`
+delays every byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Self
 from tests.support.waiting import pause
 
 
-class Wire:
+class TcpProxy:
     """One forwarded port on loopback, served by a thread of its own. Its methods may be called from any thread."""
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,11 +47,11 @@ class Wire:
         self._loop.close()
 
     def cut(self) -> None:
-        """From now on nothing passes, and nobody is told."""
+        """Forward nothing from now on, without closing a connection."""
         self._loop.call_soon_threadsafe(self._whole.clear)
 
     def freeze(self) -> None:
-        """Nothing passes on the connections that are open now, also after `heal`; new ones work."""
+        """Forward nothing on the connections that are open now, also after `heal`; new ones work."""
         self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._pumps))
 
     def unplug(self) -> None:
@@ -59,11 +59,11 @@ class Wire:
         self._do(self._unplug())
 
     def slow(self, seconds: float) -> None:
-        """Let every byte wait for so long, in either direction."""
+        """Delay every byte by so many seconds, in either direction."""
         self._delay = seconds
 
     def heal(self) -> None:
-        """Pass everything on again; what was cut goes on where it stopped."""
+        """Forward everything again; cut connections continue where they stopped."""
         self._delay = 0.0
         self._loop.call_soon_threadsafe(self._whole.set)
         if self._server is None:
@@ -107,7 +107,7 @@ class Wire:
             finally:
                 far_writer.transport.abort()
         except (OSError, asyncio.CancelledError):
-            pass  # of a connection that was reset nothing is left to say
+            pass  # the connection was reset
         finally:
             writer.transport.abort()
             self._pumps.discard(task)

@@ -1,9 +1,9 @@
-"""A guard process: the parent of a command, which ends the command when the program that started it ends.
+"""Child processes that end when the program that started them ends.
 
-`Guarded` starts this file as a script between the starter and the command. The script reads a pipe from the starter:
-a byte is a signal to forward, and end of file means that the starter closed the pipe or died. The guard then stops the
-command: `stop_signal`, after `grace` seconds `last_signal`, after `grace` seconds more SIGKILL to its process group. If
-the guard itself is killed, the kernel (on Linux) sends `last_signal` to the command.
+`ChildProcess` starts this file as a script, the monitor, between the starter and the command. The monitor reads a pipe
+from the starter: a byte is a signal to forward, and end of file means that the starter closed the pipe or died. It then
+stops the command: `stop_signal`, after `grace` seconds `last_signal`, after `grace` seconds more SIGKILL to its process
+group. If the monitor itself is killed, the kernel (on Linux) sends `last_signal` to the command.
 
 The script runs isolated (`python -I -S`), so this module imports the standard library only.
 """
@@ -30,8 +30,8 @@ _SECBIT_NO_SETUID_FIXUP = 4
 _CAPABILITY_VERSION_3, _CAP_DAC_OVERRIDE = 0x20080522, 1
 
 
-class Guarded:
-    """A running command with its guard, as the starter sees it. Thread-safe."""
+class ChildProcess:
+    """A running command with its monitor, as the starter sees it. Thread-safe."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Guarded:
 
         `grace` is in seconds. `user` (uid, gid) is the user that runs the command if the starter is root; `keep_access`
         then keeps the one capability to enter directories that are closed to that user (Linux). `output` is the file
-        descriptor for stdout and stderr. Raises OSError if the guard cannot be started.
+        descriptor for stdout and stderr. Raises OSError if the monitor cannot be started.
         """
         self._grace = grace
         options = {
@@ -131,7 +131,7 @@ def _become(uid: int, gid: int, keep_access: bool) -> None:
 
 
 def _start(options: dict[str, Any], command: list[str]) -> subprocess.Popen[bytes]:
-    guard = os.getpid()
+    monitor = os.getpid()
 
     def prepare() -> None:
         os.setsid()
@@ -146,7 +146,7 @@ def _start(options: dict[str, Any], command: list[str]) -> subprocess.Popen[byte
         if sys.platform == "linux":
             # After the change of user, which clears this setting.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, options["stages"][1], 0, 0, 0)
-            if os.getppid() != guard:
+            if os.getppid() != monitor:
                 os._exit(1)
 
     return subprocess.Popen(
@@ -165,7 +165,7 @@ def _end(child: subprocess.Popen[bytes], signum: int) -> None:
             child.send_signal(signum)
 
 
-def _guard(options: dict[str, Any], command: list[str]) -> int:
+def _monitor(options: dict[str, Any], command: list[str]) -> int:
     wake_in, wake_out = os.pipe()
     os.set_blocking(wake_out, False)
     signal.set_wakeup_fd(wake_out, warn_on_full_buffer=False)
@@ -194,7 +194,7 @@ def _guard(options: dict[str, Any], command: list[str]) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(_guard(json.loads(sys.argv[1]), sys.argv[2:]))
+        sys.exit(_monitor(json.loads(sys.argv[1]), sys.argv[2:]))
     except (OSError, subprocess.SubprocessError) as error:
         # The command could not be started: the reason goes to its output.
         sys.stderr.write(f"cannot run {sys.argv[2]}: {error}\n")

@@ -25,7 +25,7 @@ from gre_bridge.devstack.try_page import is_local
 _LIMIT = 10_000
 
 
-def _from_here(scope: Scope) -> bool:
+def _is_local_request(scope: Scope) -> bool:
     """Return False for a request of another site's page: a developer's browser sends its simple requests here too."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     origin = headers.get(b"origin")
@@ -39,7 +39,7 @@ _CHANNELS = 50
 _REALTIME = {field.name: field.default for field in fields(RealtimeFaults) if field.name != "sockets"}
 
 
-class Panel:
+class ControlApi:
     """The ASGI application for paths below /__stack/."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Panel:
         pairs = parse_qs(scope["query_string"].decode("latin-1"))
         query = {name: values[-1] for name, values in pairs.items()}
         method, path = scope["method"], scope["path"].removeprefix("/__stack/")
-        if not _from_here(scope):
+        if not _is_local_request(scope):
             await answer(send, 403, {"error": "only programs and pages of this machine may use this"})
             return
         try:
@@ -74,9 +74,8 @@ class Panel:
                     for service, value in orjson.loads(await read_body(receive)).items():
                         await self.set_fault(service, value)
                 elif method == "DELETE":
-                    for service in (
-                        [query["face"]] if "face" in query else [*self._faults, "subscribers", "realtime"]
-                    ):
+                    every = [*self._faults, "subscribers", "realtime"]
+                    for service in [query["service"]] if "service" in query else every:
                         await self.set_fault(service, None)
                 await answer(send, 200, self.faults())
             elif path == "received" and method in ("GET", "DELETE"):
