@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DATA := .gre-dev
 PORT := 54321
 ARGS :=
-JOBS := 3
+JOBS := 4
 
 .PHONY: help
 help: ## Show this list
