@@ -549,6 +549,33 @@ async def test_a_new_subscriber_gets_nothing_from_before_and_everything_after() 
         await asyncio.wait([running], timeout=5)
 
 
+async def test_nothing_is_sent_again_after_the_machine_has_slept_between_two_reads() -> None:
+    """The first read after the sleep leaves a session out: its position must stay until no read goes back to before it."""
+    play, recorder = Play([0]), Recorder()
+    play.hub = Hub(
+        users=play.chat, metrics=play.metrics, poll_interval=1e6, fast_poll_interval=1e6,  # type: ignore[arg-type]
+        realtime=play.realtime, clock=play.chat.clock,
+    )  # fmt: skip
+    running = asyncio.create_task(play.hub.run())
+    try:
+        play.hub.add(recorder)
+        async with asyncio.timeout(20):
+            await play.hub.wait_ready()
+            sessions = [play.chat.commit(player, "player")["message"]["session_id"] for player in PLAYERS]
+            play.hub.notify(frozenset(sessions))
+            await until(lambda: len(recorder.received) == 3, every=0)
+            play.chat.offset += 700.0
+            for player in PLAYERS:  # the model's read has two sessions at most
+                play.chat.commit(player, "player")
+            play.hub.notify(None)
+            await until(lambda: len(recorder.received) >= 6, every=0)
+            await next_turn(50)
+        assert sorted(recorder.received) == sorted((key, seq) for key in sessions for seq in (1, 2))
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=5)
+
+
 async def test_a_hub_without_wakeups_polls_and_reports_the_missed_ones() -> None:
     """In a daemon without a relay nothing else would notice that wake-ups do not arrive."""
     play, recorder, realtime = Play([0]), Recorder(), SilentRealtime()

@@ -98,11 +98,12 @@ class FanOut:
     def prune(self, settled_at: float) -> None:
         """Drop positions of quiet sessions here, and positions of subscribers that are behind the hub's.
 
-        Of a session without a position, messages from before `settled_at` (by the clock) are not sent any more.
+        Of a session without a position, messages from before `settled_at` (by the clock) are not sent any more. Later
+        ones would be sent again, for example after the machine has slept.
         """
         now = self._clock()
-        idle = [key for key, item in self._positions.items() if item.touched_at < now - POSITION_AGE]
-        for key in idle:
+        quiet_since = min(now - POSITION_AGE, settled_at)
+        for key in [key for key, item in self._positions.items() if item.touched_at < quiet_since]:
             del self._positions[key]
         if now - self._pruned_at > PRUNE_INTERVAL:
             self._pruned_at = now
