@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import textwrap
 import threading
 import time
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
+from tests.support.loopback import free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
@@ -242,9 +242,7 @@ def sample_stack(
     tmp_path_factory: pytest.TempPathFactory, guide: Guide, template: Template
 ) -> Iterator[SampleStack]:
     folder = tmp_path_factory.mktemp("samples")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     with (
         cluster_directory() as data,
         StackProcess(folder, template, data) as stack,
