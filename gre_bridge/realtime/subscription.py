@@ -177,7 +177,7 @@ class Subscription:
         quiet_client_logs()
         recovering = asyncio.create_task(self._recover())
         connections: list[Connection] = []  # the current one and, while it opens, its successor
-        lost_at: float | None = None  # since when no connection has been stable
+        failures, lost_at = 0, 0.0  # since the last stable connection, and the time of the first
         try:
             while True:
                 self.last_iteration = self._clock()
@@ -196,10 +196,11 @@ class Subscription:
                         await self._replace(old, connections)
                     ended = await connection.watch(partial(self._renew_at, connection))
                     if self._clock() >= connection.opened_at + self._timing.stable:
-                        lost_at = None
+                        failures = 0
                     if not ended:
                         continue  # it stays in use until its successor is open
-                lost_at = self._clock() if lost_at is None else lost_at
+                failures += 1
+                lost_at = self._clock() if failures == 1 else lost_at
                 if connection.close_reason == "throttled":
                     self._throttle()
                 elif connection.close_reason == "silent" and self.throttled:
@@ -207,7 +208,7 @@ class Subscription:
                     self._throttled_until = self._clock()
                     self._probe_now.set()
                 await self._replace(connection, connections)
-                await self._back_off(self._clock() - lost_at, connections)
+                await self._back_off(failures, self._clock() - lost_at, connections)
         finally:
             recovering.cancel()
             for connection in connections:
@@ -261,12 +262,15 @@ class Subscription:
         await connection.close()
         connections.remove(connection)
 
-    async def _back_off(self, outage: float, connections: list[Connection]) -> None:
-        """Wait before the next attempt: at most as long as the outage has lasted (seconds), with full jitter.
+    async def _back_off(self, failures: int, outage: float, connections: list[Connection]) -> None:
+        """Wait before the next attempt: exponential backoff with full jitter, at most as long as the outage (seconds).
 
-        The waits grow with the outage, and a short one costs a short wait, however many attempts were made in it.
+        So a short outage costs a short wait, however many attempts were made in it.
         """
-        ceiling = min(self._timing.backoff_max, max(self._timing.backoff, outage))
+        timing = self._timing
+        ceiling = min(
+            timing.backoff_max, timing.backoff * 2.0 ** min(failures - 1, 30), max(timing.backoff, outage)
+        )
         until = self._clock() + ceiling * self._jitter()
         for old in list(connections):  # only its renewal failed: it stays in use
             if await old.watch(lambda: until):

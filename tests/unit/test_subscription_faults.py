@@ -16,7 +16,7 @@ from gre_bridge.errors import TransientError
 from gre_bridge.realtime.subscription import SubscriptionState
 from tests.support.phoenix import PhoenixServer
 from tests.support.subscriptions import KEY, S1, Recorder, running
-from tests.support.waiting import until
+from tests.support.waiting import pause, until
 
 # The client reads attributes of the exception that websockets has deprecated; a warning that is made an
 # error would end its listener.
@@ -78,6 +78,18 @@ async def test_many_attempts_in_a_short_outage_make_no_wait_longer_than_the_outa
         began = time.monotonic()
         await until(it.live)
         assert time.monotonic() - began < 5, "a wait that doubles with each attempt would last 12.8 s"
+
+
+async def test_time_with_a_connection_makes_no_wait_longer(server: PhoenixServer) -> None:
+    async with running(server, backoff=0.05, backoff_max=60.0, jitter=lambda: 1.0) as it:
+        await until(it.live)
+        await server.close_sockets()
+        await until(lambda: server.connections == 2 and it.live())
+        await pause(2.0, "a connection of some length that is not stable yet")
+        closed = time.monotonic()
+        await server.close_sockets()
+        await until(lambda: server.connections == 3)
+        assert time.monotonic() - closed < 1.5, "the second wait lasts 0.1 s"
 
 
 async def test_a_short_connection_does_not_reset_the_backoff(server: PhoenixServer) -> None:
