@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import ORIGIN, Api, check, start
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -286,7 +287,7 @@ def test_a_body_that_does_not_arrive_delays_no_other_request(api: Api, player_id
 async def test_fifty_first_messages_at_once_open_one_session(api: Api, player_id: int) -> None:
     headers = api.player(player_id).headers
     async with httpx.AsyncClient(
-        base_url=api.worker.url, timeout=30, trust_env=False, headers=headers
+        base_url=api.worker.url, timeout=30, trust_env=False, headers=headers, verify=NO_TLS
     ) as http:
         answers = await asyncio.gather(*(http.post(SEND, json={"message": f"{n}"}) for n in range(50)))
     assert [check(answer).status_code for answer in answers] == [201] * 50

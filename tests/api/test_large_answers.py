@@ -19,6 +19,7 @@ from gre_bridge.api import read_limits
 from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
 from tests.support.hostile import memory, raw, send_all
+from tests.support.loopback import NO_TLS
 from tests.support.waiting import next_turn, until
 
 MB = 1_000_000
@@ -112,7 +113,7 @@ def test_many_reads_of_one_person_are_answered_in_turn(api: Api, crowd: int, pla
     stop = threading.Event()
 
     def flood() -> None:
-        with httpx.Client(base_url=api.worker.url, timeout=30, trust_env=False) as http:
+        with httpx.Client(base_url=api.worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http:
             while not stop.is_set():
                 answer = http.get(
                     f"/api/chat-history/{crowd}?limit=500", headers={"Authorization": f"Bearer {token}"}

@@ -16,6 +16,7 @@ import pytest
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import deaf
+from tests.support.loopback import NO_TLS
 from tests.support.waiting import pause, wait_until
 
 BASE = 7_000_000_000
@@ -28,7 +29,9 @@ async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
 
     async def ask() -> None:
         nonlocal worst
-        async with httpx.AsyncClient(base_url=api.worker.url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=api.worker.url, timeout=30, trust_env=False, verify=NO_TLS
+        ) as http:
             while True:
                 began = time.monotonic()
                 (await http.get("/healthz")).raise_for_status()

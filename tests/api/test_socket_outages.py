@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.api.client import Follower, entered
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import pause, until
 
@@ -234,7 +235,10 @@ async def storm(
     for player in (None, *people.players):
         for _ in range(2):
             people.follow(player, hop and hop * (0.5 + random.random()))
-    async with httpx.AsyncClient(timeout=5, trust_env=False) as http, asyncio.TaskGroup() as group:
+    async with (
+        httpx.AsyncClient(timeout=5, trust_env=False, verify=NO_TLS) as http,
+        asyncio.TaskGroup() as group,
+    ):
         following = [group.create_task(page.run()) for page in people.everyone]
         await until(lambda: all(page.entries for page in people.everyone))
         writing = [group.create_task(people.write(http, player, every)) for player in people.players]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-import httpx
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Person, World
+from tests.support.loopback import HTTP
 
 
 def test_the_reference_shows_each_operation_without_requests_to_other_hosts(world: World, join: Join) -> None:
@@ -24,7 +24,7 @@ def test_the_reference_shows_each_operation_without_requests_to_other_hosts(worl
 
     reader.context.route("**/*", block_other_hosts)
     reader.page.goto(f"{world.console}/docs")
-    document = httpx.get(f"{world.console}/openapi.json", trust_env=False).json()
+    document = HTTP.get(f"{world.console}/openapi.json").json()
     operations = sum(len(methods) for methods in document["paths"].values())
     expect(reader.page.locator(".opblock")).to_have_count(operations)
     # Execute one operation on the page: the response comes from this host.

@@ -6,12 +6,12 @@ import base64
 import json
 import time
 
-import httpx
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import Player, Staff, World
+from tests.support.loopback import HTTP
 from tests.support.waiting import wait_until
 
 TEXTS = [
@@ -90,7 +90,7 @@ def test_the_content_security_policy_blocks_foreign_code(sam: Staff, asha: Playe
         person.page.evaluate("window.__cspViolations.length = 0")
         person.errors.clear()
     for url in (f"{sam.world.console}/console", f"{sam.world.stack}/try"):
-        policy = httpx.get(url, trust_env=False).headers["content-security-policy"]
+        policy = HTTP.get(url).headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "*" not in policy
 
 

@@ -21,6 +21,7 @@ from tests.chaos.attackers import ATTACKERS
 from tests.chaos.runner import QUICK, WARM_UP
 from tests.chaos.scene import Scene
 from tests.chaos.watch import SINKS
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -207,7 +208,11 @@ class _Others:
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
-            base_url=url, timeout=10, trust_env=False, headers={"Authorization": f"Bearer {token}"}
+            base_url=url,
+            timeout=10,
+            trust_env=False,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=NO_TLS,
         )
         self._took: list[float] = []
         self._over = threading.Event()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import httpx
 import psycopg
 
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess
 from tests.support.waiting import let_pass
 
@@ -110,7 +111,9 @@ class Load:
 
 class _Rest:
     def __init__(self, stack: StackProcess) -> None:
-        self._http = httpx.Client(base_url=stack.url, timeout=3, trust_env=False, headers=stack.headers())
+        self._http = httpx.Client(
+            base_url=stack.url, timeout=3, trust_env=False, headers=stack.headers(), verify=NO_TLS
+        )
 
     def write(self, row: Mapping[str, object]) -> Sent | None:
         """None when it is not known whether it is there: again."""

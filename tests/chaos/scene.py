@@ -17,6 +17,7 @@ import httpx
 from tests.chaos.load import MARK, Load, Sent
 from tests.chaos.tcp_proxy import TcpProxy
 from tests.chaos.watch import SINKS, Watch
+from tests.support.loopback import HTTP
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import let_pass, wait_until
 
@@ -137,7 +138,7 @@ class Scene:
     def problems_reported(self, worker: Worker) -> str:
         """The problems that /readyz reports, sinks included; empty if there are none or it does not answer."""
         with contextlib.suppress(httpx.HTTPError, ValueError):
-            answer = httpx.get(f"{worker.admin_url}/readyz", timeout=3)
+            answer = HTTP.get(f"{worker.admin_url}/readyz", timeout=3)
             report = answer.json()
             self.check(
                 answer.status_code == (503 if report["problems"] else 200),

@@ -27,6 +27,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.realtime.limits import BUCKETS, IDLE, TICK, Limits, RateCounter
 from tests.portals.harness import node_modules
+from tests.support.loopback import NO_TLS
 from tests.support.memory import cluster_directory
 from tests.support.waiting import pause, until
 
@@ -712,7 +713,9 @@ async def test_a_client_that_floods_is_not_stopped_but_its_hearers_are(
         await db.execute("""select realtime.send('{}'::jsonb, 'wakeup', 'gre:relay', true)""")
         await until(lambda: tenant.dropped["gre:relay"] == 1)
         await other.quiet(0.05)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/") as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS
+        ) as http:
             body = {"messages": [{"topic": "room", "event": "typing", "payload": {}}]}
             answer = await http.post("broadcast", json=body, headers={"apikey": SERVICE})
             assert (answer.status_code, answer.json()) == (
@@ -861,7 +864,9 @@ async def test_clients_broadcast_to_each_other_and_over_http(served: Served) -> 
     await other.send("realtime:room", "broadcast", message, "6")
     assert await sender.read() == expected
     await other.quiet(0.05)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/") as http:
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS
+    ) as http:
         body = {"messages": [{"topic": "room", "event": "typing", "payload": {"who": "x"}}]}
         assert (await http.post("broadcast", json=body, headers={"apikey": SERVICE})).status_code == 202
         assert await other.read() == expected

@@ -27,8 +27,7 @@ def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(s
     try:
         for n in range(5):
             # In the thick of it: at least so many deliveries later.
-            wait_until(lambda n=n: len(stack.received("pusher")) > (n + 1) * 600, 60, what="progress")
-            # (Until orphans are reaped a second or two may pass, in which nothing of it runs.)
+            wait_until(lambda n=n: stack.accepted("pusher") > (n + 1) * 600, 60, what="progress")
             killed_at = worker.kill()
             kills.append((killed_at, unsettled(stack)))
             worker.start(ready=False)

@@ -17,6 +17,7 @@ from tests.integration.test_dead_letters import drain, kill
 from tests.integration.test_outbox import Conn, one, send
 from tests.integration.test_send import refused, s
 from tests.support.access import ADMIN, Rest
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -165,7 +166,7 @@ def relaying(stack: StackProcess) -> Iterator[Api]:
     """A daemon that may log errors, and gives an event up that was refused twice."""
     with (
         stack.worker(GRE_MAX_ATTEMPTS="2") as worker,
-        httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http,
+        httpx.Client(base_url=worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http,
     ):
         yield Api(stack, worker, http)
 

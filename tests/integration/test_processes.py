@@ -22,8 +22,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.loopback import free_port
-from tests.support.stack import StackProcess, Worker
+from tests.support.loopback import HTTP, NO_TLS, free_port
+from tests.support.stack import StackProcess, Worker, wait_until_ended
 from tests.support.waiting import wait_until
 
 QUICK = 1.5
@@ -66,7 +66,7 @@ def ask(url: str, over: threading.Event, answers: list[str]) -> None:
     """Ask for /healthz over new connections until `over`; each answer, or what went wrong."""
     while not over.is_set():
         try:
-            answers.append(str(httpx.get(f"{url}/healthz", timeout=10, trust_env=False).status_code))
+            answers.append(str(HTTP.get(f"{url}/healthz", timeout=10).status_code))
         except httpx.HTTPError as error:
             answers.append(type(error).__name__)
 
@@ -95,7 +95,7 @@ def test_the_relay_is_killed_and_the_api_answers_throughout(stack: StackProcess)
         assert set(answers) == {"200"}
         after = worker.pids
         assert (after["api"], after["relay"] != before["relay"]) == (before["api"], True)
-        assert httpx.get(f"{worker.admin_url}/readyz", timeout=5).status_code == 200
+        assert HTTP.get(f"{worker.admin_url}/readyz", timeout=5).status_code == 200
         assert worker.stop() == 0
 
 
@@ -108,7 +108,7 @@ def test_the_api_is_killed_and_no_delivery_waits(stack: StackProcess) -> None:
                 gone = worker.pids["api"]
                 worker.kill_api()
                 # Its port is the supervisor's: who comes now waits for the new process.
-                assert httpx.get(f"{worker.url}/healthz", timeout=20).status_code == 200
+                assert HTTP.get(f"{worker.url}/healthz", timeout=20).status_code == 200
                 wait_until(lambda gone=gone: worker.pids.get("api", gone) != gone, 20, what="a new API")
         assert slowest(stack, written) < QUICK
         assert worker.pids["relay"] == before["relay"]
@@ -126,9 +126,7 @@ def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) 
 
         def post(_: int) -> None:
             with contextlib.suppress(httpx.HTTPError):
-                httpx.post(
-                    f"{worker.url}/api/gre-chat/send", content=b"x" * 64_000, timeout=5, trust_env=False
-                )
+                HTTP.post(f"{worker.url}/api/gre-chat/send", content=b"x" * 64_000, timeout=5)
 
         with talking(stack) as written:
             list(pool.map(post, range(200)))
@@ -136,7 +134,7 @@ def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) 
         with contextlib.suppress(ProcessLookupError):  # it may have died of it, and there is another
             resource.prlimit(before["api"], resource.RLIMIT_AS, (none, none))
         wait_until(
-            lambda: httpx.get(f"{worker.url}/healthz", timeout=20).status_code == 200, 30, what="the API"
+            lambda: HTTP.get(f"{worker.url}/healthz", timeout=20).status_code == 200, 30, what="the API"
         )
         assert worker.pids["relay"] == before["relay"]
 
@@ -146,7 +144,7 @@ def test_one_half_alone_is_one_process(stack: StackProcess) -> None:
         assert (len(relay.all()), len(api.all())) == (1, 1)
         assert set(relay.pids) == {"relay"} and set(api.pids) == {"api"}
         token = stack.keys.user_token("player", player_id=29)
-        sent = httpx.post(
+        sent = HTTP.post(
             f"{api.url}/api/gre-chat/send",
             json={"message": "hello"},
             headers={"Authorization": f"Bearer {token}"},
@@ -168,7 +166,7 @@ def test_when_the_supervisor_is_killed_nothing_goes_on(stack: StackProcess) -> N
         os.kill(worker.pid, signal.SIGKILL)
         assert worker.process is not None
         worker.process.wait(5)
-        assert psutil.wait_procs(every, 5)[1] == []
+        wait_until_ended(every, 5)
         # Nothing holds the ports either.
         port = int(worker.url.rpartition(":")[2])
         with socket.create_server(("127.0.0.1", port)):
@@ -190,7 +188,7 @@ def test_a_second_signal_ends_it_at_once(stack: StackProcess) -> None:
         worker.signal(signal.SIGTERM)
         assert worker.process is not None
         worker.process.wait(5)
-        assert psutil.wait_procs(every, 5)[1] == []
+        wait_until_ended(every, 5)
 
 
 def test_a_terminals_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> None:
@@ -214,12 +212,12 @@ def test_who_asks_hears_that_it_stops_before_the_port_closes(stack: StackProcess
     with stack.worker(GRE_SHUTDOWN_DELAY="3") as worker:
         worker.signal(signal.SIGTERM)
         stopping = wait_until(
-            lambda: (answer := httpx.get(f"{worker.admin_url}/readyz?process=api", timeout=5)).status_code == 503
+            lambda: (answer := HTTP.get(f"{worker.admin_url}/readyz?process=api", timeout=5)).status_code == 503
             and answer, 3, what="/readyz to say so",
         )  # fmt: skip
         assert stopping.json()["problems"] == ["stopping"]
-        assert httpx.get(f"{worker.url}/healthz", timeout=5).status_code == 503
-        assert httpx.get(f"{worker.url}/api/gre-chat/health", timeout=5).status_code == 200
+        assert HTTP.get(f"{worker.url}/healthz", timeout=5).status_code == 503
+        assert HTTP.get(f"{worker.url}/api/gre-chat/health", timeout=5).status_code == 200
         assert worker.process is not None
         assert worker.process.wait(20) == 0
 
@@ -328,7 +326,7 @@ class Muffled(Worker):
     def _ready(self) -> bool:
         assert self.process is not None and self.process.poll() is None
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
+            return HTTP.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
         return False
 
 
@@ -396,7 +394,7 @@ def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) 
 
         def ready() -> bool:
             with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(f"{address}/readyz", timeout=5).status_code == 200
+                return HTTP.get(f"{address}/readyz", timeout=5).status_code == 200
             return False
 
         wait_until(ready, 30, what="/readyz")
@@ -411,7 +409,7 @@ def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(
     token = stack.keys.user_token("player", player_id=29)
     with (
         stack.worker(GRE_ACCESS_LOG="1") as worker,
-        httpx.Client(base_url=worker.url, timeout=10, trust_env=False) as api,
+        httpx.Client(base_url=worker.url, timeout=10, trust_env=False, verify=NO_TLS) as api,
     ):
         own = {"Authorization": f"Bearer {token}"}
         sent = api.post("/api/gre-chat/send", json={"message": "whispered words"}, headers=own).json()
@@ -466,7 +464,7 @@ def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(
 
 def test_at_info_there_is_no_line_for_each(stack: StackProcess) -> None:
     with stack.worker() as worker:
-        httpx.get(f"{worker.url}/nowhere")
+        HTTP.get(f"{worker.url}/nowhere")
         stack.insert(player_id=29, sender="player", message="hello")
         stack.drained()
     assert '"request"' not in worker.log.read_text() and '"delivered"' not in worker.log.read_text()
@@ -493,7 +491,7 @@ def test_what_the_database_lacks_is_said_in_words(
         stack.fault("rest", {"mode": "status", "status": status, "body": body, **claims})
         stack.insert(player_id=29, sender="player", message="hello")
         told = wait_until(
-            lambda: words in (answer := httpx.get(f"{worker.admin_url}/readyz", timeout=5)).text and answer,
+            lambda: words in (answer := HTTP.get(f"{worker.admin_url}/readyz", timeout=5)).text and answer,
             what="/readyz to say so",
         )
         assert told.status_code == ready
@@ -506,7 +504,7 @@ def test_what_the_database_lacks_is_said_in_words(
 )
 def test_head_is_answered_like_get_without_a_body(stack_process: StackProcess, head: str, path: str) -> None:
     own = {"Authorization": f"Bearer {stack_process.keys.user_token('player', player_id=29)}"}
-    got, headed = (httpx.request(method, head + path, headers=own, timeout=10) for method in ("GET", "HEAD"))
+    got, headed = (HTTP.request(method, head + path, headers=own, timeout=10) for method in ("GET", "HEAD"))
     assert (headed.status_code, headed.content) == (got.status_code, b"") == (200, b"")
     assert headed.headers["content-type"] == got.headers["content-type"]
 

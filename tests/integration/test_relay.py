@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.loopback import HTTP, NO_TLS
 from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import let_pass, wait_until
 
@@ -25,7 +26,9 @@ def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threa
 
     def one(writer: int) -> None:
         rng = random.Random(writer)
-        with httpx.Client(base_url=stack.url, timeout=30, trust_env=False, headers=stack.headers()) as http:
+        with httpx.Client(
+            base_url=stack.url, timeout=30, trust_env=False, headers=stack.headers(), verify=NO_TLS
+        ) as http:
             for n in range(count // writers):
                 row = {
                     "player_id": rng.randint(1, sessions),
@@ -212,7 +215,7 @@ def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProces
         stack.insert(player_id=1, sender="player", message="waits")
         wait_until(lambda: any(i["status"] == 401 for i in stack.received("pusher")), what="a refusal")
         told = wait_until(
-            lambda: "401" in (answer := httpx.get(f"{wrong.admin_url}/readyz")).text and answer,
+            lambda: "401" in (answer := HTTP.get(f"{wrong.admin_url}/readyz")).text and answer,
             what="/readyz to say so",
         )
         assert told.status_code == 200, "a sink's trouble takes no instance out of service"

@@ -62,7 +62,7 @@ def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProce
     )
     for n in range(100):
         stack.insert(player_id=n + 1, sender="player", message="m")
-    worker = stack.worker().start(ready=False)  # it may meet the refusal before it has been ready
+    worker = stack.worker("relay").start(ready=False)  # it may meet the refusal before it has been ready
     try:
         refused = wait_until(
             lambda: next((i["at"] for i in stack.received("onesignal") if i["status"] == 429), None), 30
@@ -76,7 +76,7 @@ def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProce
 
 def test_lanes_that_go_to_rest_do_not_hold_up_the_rest_after_an_outage(stack: StackProcess) -> None:
     stack.fault("pusher", {"mode": "refuse"})
-    with stack.worker() as worker:
+    with stack.worker("relay") as worker:
         with stack.db() as conn:
             conn.execute(
                 "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 300) g"

@@ -29,7 +29,7 @@ def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stac
             " ('staff', '{s1}', 't', 'b', jsonb_build_object('x', repeat('0123456789', 7000000)), 'queued')"
         )
         conn.execute("alter table push_notifications enable trigger gre_3_check_size")
-        with stack.worker(GRE_MAX_ATTEMPTS="2"):
+        with stack.worker("relay", GRE_MAX_ATTEMPTS="2"):
             for n in range(20):
                 assert stack.insert(player_id=29 + n % 3, sender="player", message=f"m{n}").status_code == 201
             assert stack.insert(
@@ -76,7 +76,7 @@ def test_a_projects_own_greeting_is_announced_after_what_it_greets(stack: StackP
     with stack.db() as conn:
         conn.execute(GREETING)
         try:
-            with stack.worker():
+            with stack.worker("relay"):
                 for player in players:
                     row = stack.insert(player_id=player, sender="player", message=f"hello from {player}")
                     assert row.status_code == 201, row.text
@@ -108,7 +108,7 @@ def test_an_assignee_of_12_kilobytes_is_refused_and_the_session_still_closes(
     """Such an id would not fit into the index of closed sessions, and its event would not fit Pusher."""
     key = stack.keys.user_token("staff", staff_id="s1") if by == "staff" else None
     stack.insert(player_id=29, sender="player", message="first").raise_for_status()
-    with stack.worker():
+    with stack.worker("relay"):
         # Incompressible text: an index compresses a repeated letter to almost nothing.
         for long in (random.Random(12).randbytes(6000).hex(), "s" * 129, "ß" * 300):
             refused = patch(stack, "gre_chat_sessions", key, assigned_staff_id=long)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
-import httpx
 import pytest
 
+from tests.support.loopback import HTTP
 from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import wait_until
 
@@ -22,9 +23,13 @@ CASES = [
 ]
 
 
+SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 1.0}
+"""`gre-bridge status` shows what the workers report every 15 s."""
+
+
 def reason(worker: Worker, sink: str) -> str:
     """The line of /metrics that says why the breaker is not closed, empty when it is."""
-    lines = httpx.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
+    lines = HTTP.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
     return next(
         (line for line in lines if line.startswith("gre_breaker_reason{") and f'sink="{sink}"' in line),
         "",
@@ -36,24 +41,26 @@ def test_a_service_that_refuses_everything_costs_no_attempt_and_names_the_cause(
     stack: StackProcess, sink: str, status: int, body: str, told: str
 ) -> None:
     stack.fault(sink, {"status": status, "body": body})
-    with stack.worker(GRE_MAX_ATTEMPTS="2") as worker:
+    with stack.worker("relay", constants=SOON, GRE_MAX_ATTEMPTS="2") as worker:
         for n in range(120):
             assert stack.insert(player_id=1 + n % 12, sender="player", message=f"m{n}").status_code == 201
         found = wait_until(lambda: reason(worker, sink), 20, what="the reason in /metrics")
         assert told in found
         wait_until(lambda: len(stack.received(sink)) > 30, 30, what="some tries")
 
-        def in_status() -> bool:
-            command = [sys.executable, "-m", "gre_bridge", "status", "--json"]
-            said = subprocess.run(
-                command, env=worker.environment, capture_output=True, text=True, check=False, timeout=30
-            )
-            return any(
-                told in str(one["info"]["sinks"].get(sink, {}).get("error"))
-                for one in json.loads(said.stdout)["workers"]
-            )
+        def error(row: dict[str, Any]) -> str:
+            return str(row["info"]["sinks"].get(sink, {}).get("error"))
 
-        wait_until(in_status, 40, 1, what="the reason in status")
+        with stack.db() as conn:
+            wait_until(
+                lambda: any(told in error(row) for row in conn.execute("select info from gre_relay_workers")),
+                40, what="the worker's report",
+            )  # fmt: skip
+        command = [sys.executable, "-m", "gre_bridge", "status", "--json"]
+        said = subprocess.run(
+            command, env=worker.environment, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert any(told in error(one) for one in json.loads(said.stdout)["workers"])
         with stack.db() as conn:
             spent = conn.execute(
                 "select max(attempts) as attempts, count(*) filter (where state = 'dead') as dead from gre_relay_deliveries"
@@ -69,11 +76,12 @@ def test_a_service_that_refuses_everything_costs_no_attempt_and_names_the_cause(
 
 def test_a_key_of_another_cluster_holds_the_work_and_a_lone_bad_event_still_dies(stack: StackProcess) -> None:
     """Pusher answers an unknown key with 400; it answers a bad event with 400, too."""
-    with stack.worker(PUSHER_KEY="ffffffffffffffffffff") as wrong:
+    with stack.worker("relay", PUSHER_KEY="ffffffffffffffffffff") as wrong:
         stack.insert(player_id=1, sender="player", message="waits")
         assert "check PUSHER_KEY" in wait_until(lambda: reason(wrong, "pusher"), 20, what="the reason")
+        assert wrong.stop() == 0  # killed in mid-probe it would leave a lease to wait for
     stack.fault("pusher", {"status": 400, "body": PAGE, "match": "poison"})
-    with stack.worker(GRE_MAX_ATTEMPTS="2"), stack.db() as conn:
+    with stack.worker("relay", GRE_MAX_ATTEMPTS="2"), stack.db() as conn:
         stack.drained()
         stack.insert(player_id=1, sender="player", message="poison")
         stack.drained(30)
@@ -92,7 +100,7 @@ def test_a_worker_with_nothing_to_send_does_not_go_on_saying_that_the_service_is
 ) -> None:
     """Three messages in an outage, two workers, and no traffic afterwards."""
     settings = {"GRE_POLL_INTERVAL": "1"}
-    with stack.worker(**settings) as one, stack.worker(**settings) as other:
+    with stack.worker("relay", **settings) as one, stack.worker("relay", **settings) as other:
         stack.fault("pusher", {"status": 500})
         for n in range(6):
             stack.insert(player_id=1 + n, sender="player", message=f"m{n}")

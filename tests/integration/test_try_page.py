@@ -9,6 +9,7 @@ import pytest
 
 from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.try_page import TryPage
+from tests.support.loopback import HTTP
 from tests.support.stack import StackProcess
 
 
@@ -44,7 +45,7 @@ def test_a_name_that_was_made_to_point_here_reads_nothing(stack_process: StackPr
     "path", ["/try/../keys.py", "/try/%2e%2e/keys.py", "/try/..%2fkeys.py", "/try/nothing.js", "/tryst"]
 )
 def test_what_was_not_built_is_not_there(stack_process: StackProcess, path: str) -> None:
-    answer = httpx.get(httpx.URL(stack_process.url, raw_path=path.encode()), timeout=10, trust_env=False)
+    answer = HTTP.get(httpx.URL(stack_process.url, raw_path=path.encode()), timeout=10)
     assert answer.status_code in (404, 501)
 
 

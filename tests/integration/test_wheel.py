@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.loopback import HTTP, NO_TLS
 from tests.support.waiting import wait_until
 
 
@@ -73,7 +74,7 @@ def test_its_command_migrates_serves_the_console_and_relays(installed: Path, tmp
         key = env["SUPABASE_SERVICE_KEY"]
         headers = {"apikey": key, "Authorization": f"Bearer {key}"}
         with httpx.Client(
-            base_url=env["SUPABASE_URL"], headers=headers, timeout=30, trust_env=False
+            base_url=env["SUPABASE_URL"], headers=headers, timeout=30, trust_env=False, verify=NO_TLS
         ) as stack:
             row = {"player_id": 29, "sender": "player", "message": "from a wheel"}
             assert stack.post("/rest/v1/gre_chat_messages", json=row).status_code == 201
@@ -82,7 +83,7 @@ def test_its_command_migrates_serves_the_console_and_relays(installed: Path, tmp
                 30,
                 what="the event",
             )
-        page = httpx.get(f"http://127.0.0.1:{env['GRE_HTTP_PORT']}/console/", timeout=30, trust_env=False)
+        page = HTTP.get(f"http://127.0.0.1:{env['GRE_HTTP_PORT']}/console/", timeout=30)
         assert page.status_code == 200
         assert "<script" in page.text
     finally:

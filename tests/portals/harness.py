@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from gre_bridge.devstack.keys import Keys
 from tests.support import npm
+from tests.support.loopback import HTTP
 from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -177,9 +176,7 @@ class World:
 
     def received(self, sink: str) -> list[Json]:
         """All events that a sink has received."""
-        answer = httpx.get(
-            f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000}, timeout=20
-        )
+        answer = HTTP.get(f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000}, timeout=20)
         return list(answer.json()["items"])
 
     def close_portals(self) -> None:

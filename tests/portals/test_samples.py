@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from tests.portals.harness import Guide, Portal, World, node_modules, wait_for
-from tests.support.loopback import free_port
+from tests.support.loopback import HTTP, free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
@@ -118,9 +118,7 @@ class AuthProxy:
             name: value for name, value in headers.items() if name in ("Authorization", "Content-Type")
         }
         try:
-            answer = httpx.post(
-                f"{bridge}{_AUTH_PATH}", content=body, headers=forwarded, timeout=20, trust_env=False
-            )
+            answer = HTTP.post(f"{bridge}{_AUTH_PATH}", content=body, headers=forwarded, timeout=20)
         except httpx.HTTPError:
             return 502, b'{"error":"bad gateway"}'
         return answer.status_code, answer.content

@@ -1,4 +1,4 @@
-"""Real servers on loopback ports for tests of clients: one that answers, one that misbehaves byte by byte."""
+"""Loopback: HTTP clients for this machine, and real servers for tests of clients that answer or misbehave byte by byte."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import orjson
 from aiohttp import web
 
 FIXED_PORTS = range(20_000, 32_000)
 """Below the ports that Linux gives to outgoing connections (32768 to 60999 by default)."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For each client of httpx: this context trusts nobody. httpx's own reads all certificates, for 50 ms of CPU."""
+HTTP = httpx.Client(trust_env=False, verify=NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
+"""For single requests to this machine, each over a connection of its own: `httpx.get` would make a client for each."""
 
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

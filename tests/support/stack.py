@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.dev import seed
 from gre_bridge.devstack.keys import Keys
+from tests.support.loopback import HTTP, NO_TLS
 from tests.support.template import Forked, Template
 from tests.support.waiting import wait_until
 
@@ -29,11 +31,26 @@ TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 """Signals that are sent to all processes of the daemon; others go to the supervisor, which forwards them."""
 
 
+def wait_until_ended(processes: Sequence[psutil.Process], within: float = 10.0) -> None:
+    """Wait until these processes have ended, also those that their parent has not reaped yet.
+
+    Process 1 reaps orphans when it likes, seconds later on some machines; they hold neither files nor ports until then.
+    """
+
+    def ended(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        return True
+
+    wait_until(lambda: all(map(ended, processes)), within, 0.01, f"the end of {processes}")
+
+
 class Worker:
     """`gre-bridge run`, on free ports: supervisor, relay and API; its log is kept in a file.
 
     `only` starts one half, in one process (`relay` or `api`): quicker, where a test needs no more. It is a fork of
-    `template`, if there is one, else a command.
+    `template`, if there is one, else a command. `constants` (of a fork only) replace the values of the daemon's
+    constants, so that a test need not wait for the interval that suits production.
     """
 
     def __init__(
@@ -43,8 +60,10 @@ class Worker:
         *,
         only: str | None = None,
         template: Template | None = None,
+        constants: Mapping[str, float] | None = None,
         **changes: str,
     ) -> None:
+        assert template is not None or not constants, "a command has the constants of its source"
         self._options = {None: [], "relay": ["--no-api"], "api": ["--no-relay"]}[only]
         self._env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("SUPABASE_", "PUSHER_", "GRE_", "ONESIGNAL_"))},
@@ -53,6 +72,7 @@ class Worker:
         }  # fmt: skip
         self.log = log
         self._template = template
+        self._constants = constants
         self.process: subprocess.Popen[bytes] | Forked | None = None
 
     def start(self, *, ready: bool = True, within: float = 60.0) -> Self:
@@ -61,7 +81,7 @@ class Worker:
         arguments = ["run", *self._options]
         with self.log.open("ab") as out:
             if self._template is not None:
-                self.process = self._template.start(arguments, self._env, out)
+                self.process = self._template.start(arguments, self._env, out, self._constants)
             else:
                 command = [sys.executable, "-m", "gre_bridge", *arguments]
                 self.process = subprocess.Popen(command, env=self._env, stdout=out, stderr=out)
@@ -73,7 +93,7 @@ class Worker:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         with contextlib.suppress(httpx.HTTPError, IndexError):
-            return httpx.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
+            return HTTP.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
         return False
 
     @property
@@ -103,7 +123,7 @@ class Worker:
     @property
     def pids(self) -> dict[str, int]:
         """Its processes by name, as /readyz has them."""
-        processes = httpx.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
+        processes = HTTP.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
         return {name: process["pid"] for name, process in processes.items() if process}
 
     def all(self) -> list[psutil.Process]:
@@ -121,7 +141,7 @@ class Worker:
         A Realtime state counts if every process has it; wake-ups are the relay's, if there is one.
         """
         values: dict[str, float] = defaultdict(float)
-        for line in httpx.get(f"{self.admin_url}/metrics", timeout=10).text.splitlines():
+        for line in HTTP.get(f"{self.admin_url}/metrics", timeout=10).text.splitlines():
             if line.startswith((f"{name} ", f"{name}{{")) and all(
                 f'{k}="{v}"' in line for k, v in labels.items()
             ):
@@ -147,7 +167,7 @@ class Worker:
         killed_at = time.time()
         if self.process is not None:
             self.process.wait(10)
-            psutil.wait_procs(every, 10)
+            wait_until_ended(every)
         return killed_at
 
     def kill_relay(self) -> None:
@@ -203,7 +223,7 @@ class StackProcess:
         wait_until(up, 120, what="the stack")
         self.env = {k: v for k, v in dotenv_values(env_file).items() if v is not None}
         self.url = self.env["SUPABASE_URL"]
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=NO_TLS)
         self.keys = Keys.of(self.data)
         return self
 
@@ -233,15 +253,21 @@ class StackProcess:
             self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
         )
 
-    def worker(self, only: str | None = None, **changes: str) -> Worker:
+    def worker(
+        self, only: str | None = None, *, constants: Mapping[str, float] | None = None, **changes: str
+    ) -> Worker:
         """A worker for this stack (not started), or `only` its relay or api; `changes` are variables."""
         self.workers += 1
         log = self.directory / f"worker-{self.workers}.log"
-        return Worker(self.env, log, only=only, template=self.template, **changes)
+        return Worker(self.env, log, only=only, template=self.template, constants=constants, **changes)
 
     def fault(self, service: str, rule: Any) -> None:
         """Set a fault, see /__stack/faults."""
         self.http.post("/__stack/faults", json={service: rule}).raise_for_status()
+
+    def accepted(self, sink: str) -> int:
+        """The number of items that the sink has accepted; cheap to poll."""
+        return int(self.http.get("/__stack/health").json()["received"][sink]["accepted"])
 
     def received(self, sink: str) -> list[dict[str, Any]]:
         """The items that the sink received, in order of arrival."""

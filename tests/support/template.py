@@ -92,12 +92,24 @@ class Template:
         self._process.kill()
         self._process.wait(10)
 
-    def start(self, arguments: Sequence[str], env: Mapping[str, str], out: IO[bytes]) -> Forked:
-        """Start `gre-bridge` with these arguments and variables, and with `out` as its output."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        out: IO[bytes],
+        constants: Mapping[str, float] | None = None,
+    ) -> Forked:
+        """Start `gre-bridge` with these arguments and variables, and with `out` as its output.
+
+        `constants` are values of constants in this daemon alone: `{"gre_bridge.api.ws.session.SEND_TIMEOUT": 1.0}`.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(str(self._path))
         ignored = [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
-        request = {"arguments": list(arguments), "env": dict(env), "cwd": str(Path.cwd()), "ignored": ignored}
+        request = {
+            "arguments": list(arguments), "env": dict(env), "constants": dict(constants or {}),
+            "cwd": str(Path.cwd()), "ignored": ignored,
+        }  # fmt: skip
         socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [out.fileno()])
         return Forked(connection)
 
@@ -157,6 +169,13 @@ def _read(connection: socket.socket) -> tuple[dict[str, Any], int]:
     return request, out
 
 
+def _set_constant(name: str, value: float) -> None:
+    """Replace a constant of a module that is imported; raise KeyError or AttributeError if there is none."""
+    module, _, constant = name.rpartition(".")
+    getattr(sys.modules[module], constant)
+    setattr(sys.modules[module], constant, value)
+
+
 def _become(request: dict[str, Any], out: int) -> NoReturn:
     """Run the command in the forked process; do not return."""
     status = 1
@@ -172,6 +191,8 @@ def _become(request: dict[str, Any], out: int) -> NoReturn:
         os.dup2(out, 2)
         os.close(out)
         sys.argv = ["gre-bridge", *request["arguments"]]
+        for name, value in request["constants"].items():
+            _set_constant(name, value)
         from gre_bridge.cli.main import main
 
         main()
