@@ -10,7 +10,7 @@ import itertools
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from gre_bridge.api.rest import chat, health, operations, pusher_auth, staff
 from gre_bridge.api.schemas.responses import Error
+from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
@@ -132,12 +133,14 @@ class Api:
             return cursor.fetchall() if cursor.description else []
 
 
-def start(stack: StackProcess, **settings: str) -> Iterator[Api]:
+def start(
+    stack: StackProcess, *, constants: Mapping[str, float] | None = None, **settings: str
+) -> Iterator[Api]:
     """A daemon of its own, and the staff that the tests name."""
     with stack.db() as conn:
         conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9') on conflict do nothing")
-    worker = stack.worker(**settings).start()
-    with httpx.Client(base_url=worker.url, timeout=30, trust_env=False) as http:
+    worker = stack.worker(constants=constants, **settings).start()
+    with httpx.Client(base_url=worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http:
         try:
             yield Api(stack, worker, http)
         finally:

@@ -19,7 +19,7 @@ from websockets.typing import Origin
 from websockets.uri import parse_uri
 
 from tests.api.client import WITHIN, Client, entered, opened, ws_url
-from tests.api.conftest import ORIGIN, Api
+from tests.api.conftest import ORIGIN, Api, start
 from tests.support.hostile import UPGRADE
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import pause, wait_until
@@ -345,9 +345,16 @@ def deaf(url: str, mine: str, **claims: Any) -> socket.socket:
     return sock
 
 
+@pytest.fixture(scope="module")
+def impatient(stack_process: StackProcess) -> Iterator[Api]:
+    """A daemon that waits 10 s for a client to read, in place of 30."""
+    yield from start(stack_process, constants={"gre_bridge.api.ws.transport.WRITE_TIMEOUT": 10.0})
+
+
 async def test_a_slow_reader_is_dropped_and_delays_no_other(
-    api: Api, player_id: int, request: pytest.FixtureRequest
+    impatient: Api, player_id: int, request: pytest.FixtureRequest
 ) -> None:
+    api = impatient
     staff = api.stack.keys.user_token("staff", staff_id="s1")
     process = psutil.Process(api.worker.pids["api"])
     session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]

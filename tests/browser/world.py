@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
-from tests.support.loopback import free_port
+from tests.support.loopback import HTTP, NO_TLS, free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
@@ -44,6 +44,8 @@ WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
 WITHIN = 30_000
 """Milliseconds: the bound for everything on a page, on a loaded machine."""
+SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 2.0}
+"""The health view shows what the workers report every 15 s."""
 _STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
 _TABLES = (
     "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
@@ -144,9 +146,9 @@ class World:
 
     def call(self, method: str, path: str, who: str, **body: Any) -> Any:
         """Call the daemon's REST API as a user; return the parsed response."""
-        answer = httpx.request(
+        answer = HTTP.request(
             method, f"{self.console}{path}", json=body or None,
-            headers={"Authorization": f"Bearer {self.token(who)}"}, timeout=20, trust_env=False,
+            headers={"Authorization": f"Bearer {self.token(who)}"}, timeout=20,
         )  # fmt: skip
         assert answer.is_success, answer.text
         return answer.json()
@@ -200,7 +202,9 @@ def dev(folder: Path) -> Iterator[World]:
             assert process.poll() is None, log.read_text()
             env = {name: value or "" for name, value in dotenv_values(env_file).items()}
             address = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
-            with httpx.Client(base_url=env["SUPABASE_URL"], timeout=30, trust_env=False) as http:
+            with httpx.Client(
+                base_url=env["SUPABASE_URL"], timeout=30, trust_env=False, verify=NO_TLS
+            ) as http:
                 yield World(address, env, Keys.of(data), http)
         finally:
             process.terminate()
@@ -221,7 +225,7 @@ def restartable_stack(folder: Path, template: Template) -> Iterator[RestartableW
     with (
         cluster_directory() as data,
         StackProcess(folder, template, data) as stack,
-        stack.worker(GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker,
+        stack.worker(constants=SOON, GRE_HTTP_PORT=port, GRE_MAX_ATTEMPTS="2") as worker,
     ):
         yield RestartableWorld(f"http://127.0.0.1:{port}", stack.env, stack.keys, stack.http, worker)
 
