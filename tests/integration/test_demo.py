@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 
 from gre_bridge.devstack.demo import SCRIPT, Line, problems
+from tests.support.memory import cluster_directory
 
 ROW = re.compile(
     r"│ +(\d+) │ (player|staff) +│ (.+?) +│ +(\d+) │ +([\d.-]+) │ +([\d.-]+) │ +([\d.-]+) │ +([\d.-]+) │"
@@ -15,15 +17,17 @@ ROW = re.compile(
 
 def run(*arguments: str) -> tuple[int, list[tuple[str, ...]], str]:
     """The exit status, the cells of the table's rows, and all that was printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "gre_bridge.devstack.demo", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        timeout=200,
-        check=False,
-    )
+    with cluster_directory() as directory:
+        done = subprocess.run(
+            [sys.executable, "-m", "gre_bridge.devstack.demo", *arguments],
+            env={**os.environ, "TMPDIR": str(directory)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            timeout=200,
+            check=False,
+        )
     return done.returncode, ROW.findall(done.stdout), done.stdout
 
 

@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,9 @@ from gre_bridge.devstack.keys import Keys
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.stack import Stack
 from gre_bridge.errors import ConfigurationError
-from tests.support.loopback import free_port
+from tests.support.loopback import HTTP, NO_TLS, free_port
+from tests.support.memory import cluster_directory
+from tests.support.stack import StackProcess
 from tests.support.waiting import until, wait_until
 
 RUN = """
@@ -59,9 +60,12 @@ http.server.HTTPServer((os.environ["GRE_ADMIN_HOST"], int(os.environ["GRE_ADMIN_
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that another user may pass, with a space in its name."""
-    with tempfile.TemporaryDirectory(prefix="gre bridge ") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with cluster_directory() as directory:
+        directory.chmod(0o755)
+        place = directory / "gre bridge"
+        place.mkdir()
+        place.chmod(0o755)
+        yield place
 
 
 def processes_of(directory: Path) -> list[str]:
@@ -168,7 +172,7 @@ def test_two_run_at_once_also_as_an_ordinary_user_and_stop_without_a_trace(
     runs = [start("as me"), start("as other", user=other)]
     for run in runs:
         env = run.ready()
-        assert httpx.get(f"{env['GRE_DEV_STACK']}/__stack/health").json()["postgres"] is True
+        assert HTTP.get(f"{env['GRE_DEV_STACK']}/__stack/health").json()["postgres"] is True
         assert query(
             env, "select current_user::text, rolsuper from pg_roles where rolname = current_user"
         ) == [("postgres", False)]
@@ -291,7 +295,7 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     key = stack.keys.service_key
     headers = {"apikey": key, "Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=15) as client:
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=15, verify=NO_TLS) as client:
         yield client
 
 
@@ -422,7 +426,7 @@ async def test_faults_of_a_face_end_by_count_by_time_and_by_request(
     assert (await http.get("/rest/v1/t")).status_code == 200
 
 
-async def test_a_fault_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
+def test_a_fault_that_is_none_is_refused(stack_process: StackProcess) -> None:
     nonsense: Any
     for nonsense in (
         {"rest": {"statu": 500}},
@@ -433,7 +437,7 @@ async def test_a_fault_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
         {"realtime": {"x": 1}},
         [],
     ):
-        assert (await http.post("/__stack/faults", json=nonsense)).status_code == 400
+        assert stack_process.http.post("/__stack/faults", json=nonsense).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -446,22 +450,24 @@ async def test_a_fault_that_is_none_is_refused(http: httpx.AsyncClient) -> None:
     ],
     ids=["another site", "a sandboxed page", "a rebound name", "a look-alike"],
 )
-async def test_pages_of_other_sites_set_no_faults_and_read_nothing(
-    http: httpx.AsyncClient, headers: dict[str, str]
+def test_pages_of_other_sites_set_no_faults_and_read_nothing(
+    stack_process: StackProcess, headers: dict[str, str]
 ) -> None:
+    http = stack_process.http
+    http.delete("/__stack/faults").raise_for_status()
     for method, path in (
         ("POST", "faults"),
         ("DELETE", "faults"),
         ("GET", "received?sink=pusher"),
         ("GET", "health"),
     ):
-        refused = await http.request(
+        refused = http.request(
             method, f"/__stack/{path}", content='{"rest": {"status": 500}}', headers=headers
         )
         assert refused.status_code == 403
-    assert (await http.get("/__stack/faults")).json()["rest"] == []
+    assert http.get("/__stack/faults").json()["rest"] == []
     from_here = {"Origin": "http://localhost:5173", "Content-Type": "application/json"}
-    assert (await http.get("/__stack/health", headers=from_here)).status_code == 200
+    assert http.get("/__stack/health", headers=from_here).status_code == 200
 
 
 async def test_postgres_can_crash_and_come_back_with_what_was_committed(
