@@ -13,7 +13,7 @@ import math
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,6 +89,26 @@ class Wakeups(Protocol):
 
     def set_row_changes(self, enabled: bool) -> None:
         """Subscribe to row changes in any case, or only where broadcasts are unavailable."""
+
+
+class ListenerRegistry(Protocol):
+    """The registration of this process in the database. The methods raise BridgeError."""
+
+    async def listen(self, listener: str, polls_for: float, *, idle: bool = False) -> Listening:
+        """Register a process that needs no wake-up for `polls_for` seconds, or none at all while it is `idle`."""
+
+    async def unlisten(self, listener: str) -> None:
+        """Remove a process that stops."""
+
+
+class PollTarget(Protocol):
+    """The part of the process that looks for work."""
+
+    def poll(self) -> None:
+        """Begin to look for work, without blocking; `Poller.record_poll` gets the result."""
+
+    def on_missed_wakeup(self) -> None:
+        """Record work that no wake-up announced."""
 
 
 class _Window:
@@ -181,37 +201,25 @@ class Poller:
     def __init__(
         self,
         *,
-        listen: Callable[[str, float], Awaitable[Listening]],
-        unlisten: Callable[[str], Awaitable[None]],
-        idle: Callable[[str], Awaitable[Listening]] | None = None,
-        poll: Callable[[], None],
+        registry: ListenerRegistry,
+        target: PollTarget,
         wakeups: Wakeups,
         slow: float,
         fast: float,
-        on_missed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make a poller.
-
-        `listen(id, seconds)` reports that no wake-up is needed for so long; `idle(id)` that none is needed at all;
-        `unlisten(id)` that the process stops. `poll` must not block: its result comes with `record_poll`. `on_missed` is
-        called for work without a wake-up.
-        """
+        """`slow` and `fast` are the intervals of `PollPolicy`, in seconds."""
         self.id = str(uuid.uuid4())
         self.policy = PollPolicy(slow=slow, fast=fast)
-        self.polls = 0
-        """Number of polls."""
         self.hubs = 0
         """Processes that serve sockets by the last answer, this one included."""
-        self._listen = listen
-        self._unlisten = unlisten
-        self._idle = idle
-        self._poll = poll
+        self._registry = registry
+        self._target = target
         self._wakeups = wakeups
-        self._on_missed = on_missed
         self._clock = clock
         self._active = True
-        self._registered = asyncio.Event()
+        self.registered = asyncio.Event()
+        """Set while this process is registered as a listener in the database."""
         self._changed = asyncio.Event()
         self._polled_at = clock()
         self._took = 0.0
@@ -219,18 +227,13 @@ class Poller:
         self._reporting: asyncio.Task[None] | None = None
         self._expected: float | None = None
 
-    @property
-    def registered(self) -> asyncio.Event:
-        """Set while this process is registered as a listener in the database."""
-        return self._registered
-
     def set_active(self, active: bool) -> None:
         """Poll and listen only while `active`."""
         if active != self._active:
             self._active = active
             self._reported_at = -math.inf
             self._expected = None
-            self._registered.clear()
+            self.registered.clear()
             self._changed.set()
 
     def on_wakeup(self) -> None:
@@ -270,10 +273,10 @@ class Poller:
                 while True:
                     await self._iterate(group)
         finally:
-            self._registered.clear()
+            self.registered.clear()
             with contextlib.suppress(BridgeError, TimeoutError):
                 async with asyncio.timeout(UNREGISTER_WITHIN):
-                    await self._unlisten(self.id)
+                    await self._registry.unlisten(self.id)
 
     async def _iterate(self, group: asyncio.TaskGroup) -> None:
         self._changed.clear()
@@ -287,9 +290,8 @@ class Poller:
             return
         due = self._polled_at + max(self.policy.interval(now, healthy=self._wakeups.healthy), self._took)
         if now >= due:
-            self.polls += 1
             self._polled_at = now
-            self._poll()
+            self._target.poll()
             due = now + self.policy.interval(now, healthy=self._wakeups.healthy)
         await self._wait(min(due, report_at, self._check_expected(now)) - now)
 
@@ -304,7 +306,7 @@ class Poller:
             return math.inf
         if not self._active:
             return self._reported_at + REPORT_INTERVAL
-        if not self._registered.is_set():
+        if not self.registered.is_set():
             return self._reported_at + REPORT_AGAIN
         return (
             self._announced_at + RENEW_AFTER if self.policy.busy(now) else self._reported_at + REPORT_INTERVAL
@@ -319,7 +321,7 @@ class Poller:
             self._expected = None
         elif now >= committed + WAKEUP_LATE:
             self._expected = None
-            self._on_missed()
+            self._target.on_missed_wakeup()
             self._wakeups.report_missed_wakeup()
         else:
             return committed + WAKEUP_LATE
@@ -331,15 +333,14 @@ class Poller:
         if polls_for:
             self._announced_at = self._reported_at
         try:
-            report = self._listen(self.id, polls_for) if active or self._idle is None else self._idle(self.id)
-            answer = await report
+            answer = await self._registry.listen(self.id, polls_for, idle=not active)
         except BridgeError:
             pass  # the next poll reports the error
         else:
             self.policy.listeners, self.hubs = answer.listeners, answer.hubs
             self._wakeups.set_row_changes(not answer.broadcasts)
-            if active and self._active and not self._registered.is_set():
-                self._registered.set()
+            if active and self._active and not self.registered.is_set():
+                self.registered.set()
                 self._polled_at = -math.inf  # poll at once: earlier work sent no wake-up to this process
         finally:
             self._reporting = None

@@ -133,13 +133,11 @@ class RelayProcess(DaemonProcess):
         self._reports.status("relaying to " + ", ".join(o.sink.name for o in self._bindings))
         settings = self._settings
         poller = self._poller = Poller(
-            listen=store.listen,
-            unlisten=store.unlisten,
-            poll=self._poll_sinks,
+            registry=store,
+            target=self,
             wakeups=subscription,
             slow=settings.poll_interval,
             fast=settings.fast_poll_interval,
-            on_missed=self.metrics.wakeups_missed.labels("relay").inc,
         )
         dispatchers = [
             Dispatcher(
@@ -181,10 +179,14 @@ class RelayProcess(DaemonProcess):
         if self._poller is not None:
             self._poller.on_wakeup()
 
-    def _poll_sinks(self) -> None:
-        """Have all dispatchers poll."""
+    def poll(self) -> None:
+        """See PollTarget."""
         for dispatcher in self._dispatchers:
             dispatcher.poll()
+
+    def on_missed_wakeup(self) -> None:
+        """See PollTarget."""
+        self.metrics.wakeups_missed.labels("relay").inc()
 
     def on_event(self, event: str, payload: object) -> None:
         """See SubscriptionListener. The API's events need nothing here."""

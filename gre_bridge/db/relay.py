@@ -221,9 +221,10 @@ class RelayDatabase:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""
         return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
 
-    async def listen(self, listener: str, polls_for: float) -> Listening:
-        """Register this process as a listener that needs no wake-up for `polls_for` seconds."""
-        arguments = {"p_listener": listener, "p_kind": "relay", "p_polls_for": polls_for}
+    async def listen(self, listener: str, polls_for: float, *, idle: bool = False) -> Listening:
+        """Register this process as a listener that needs no wake-up for `polls_for` seconds, or none (`idle`)."""
+        kind = "idle" if idle else "relay"
+        arguments = {"p_listener": listener, "p_kind": kind, "p_polls_for": polls_for}
         return await self._call(
             "gre_relay_listen_v1",
             arguments,

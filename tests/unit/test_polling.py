@@ -1,4 +1,4 @@
-"""When a process looks by itself, when it says that it needs no wake-up, and which wake-up it missed_wakeups."""
+"""When a process polls, when it reports that it needs no wake-up, and which wake-ups count as missed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.relay import elapse, now, until, virtual
 from tests.support.waiting import pause
 
 
-class Feed:
+class Subscription:
     """Wake-ups that can be relied on until one is missed."""
 
     def __init__(self) -> None:
@@ -37,76 +37,80 @@ class Feed:
         self.last_wakeup = -math.inf
         self.listening_since = now()
         self.missed_wakeups = 0
-        self.changes = False
+        self.row_changes = False
 
     def report_missed_wakeup(self) -> None:
         self.missed_wakeups += 1
         self.healthy = False
 
     def set_row_changes(self, enabled: bool) -> None:
-        self.changes = enabled
+        self.row_changes = enabled
 
 
 class World:
-    """A database that wakes one poller, as `gre.notify_workers` does, and what it found."""
+    """A database that sends wake-ups as `gre.notify_workers` does, one poller, and the work that it found."""
 
     def __init__(self, *, listeners: int = 1, slow: float = 5.0) -> None:
-        self.feed = Feed()
+        self.subscription = Subscription()
         self.listeners = listeners
         self.polls_until = -math.inf
-        self.known = False
-        self.words: list[tuple[float, float]] = []
+        self.registered: str | None = None
+        self.reports: list[tuple[float, float]] = []
+        """The time of each report, and for how long it needs no wake-up, in seconds."""
         self.polls: list[float] = []
         self.waiting: list[float] = []
         self.delays: list[float] = []
         self.wakeups = 0
         self.dropping = False
-        self.away = False
+        self.unreachable = False
         self.broadcasts = True
+        self.missed = 0
         self.poller = Poller(
-            listen=self._listen, unlisten=self._unlisten, idle=self._idle, poll=self.look, wakeups=self.feed, slow=slow, fast=1.0,
-            clock=now,
-        )  # fmt: skip
+            registry=self, target=self, wakeups=self.subscription, slow=slow, fast=1.0, clock=now
+        )
 
-    async def _listen(self, _id: str, awake: float) -> Listening:
-        self.words.append((now(), awake))
+    async def listen(self, listener: str, polls_for: float, *, idle: bool = False) -> Listening:
+        """See ListenerRegistry."""
+        self.reports.append((now(), math.inf if idle else polls_for))
         await pause(0.002, "latency of the database")
-        if self.away:
-            raise TransientError("away")
-        self.known = True
-        self.polls_until = max(self.polls_until, now() + awake)
-        return Listening(self.listeners, 1, self.broadcasts)
+        if self.unreachable:
+            raise TransientError("unreachable")
+        self.registered = None if idle else listener
+        self.polls_until = max(self.polls_until, now() + polls_for)
+        return Listening(self.listeners, 0 if idle else 1, self.broadcasts)
 
-    async def _idle(self, _id: str) -> Listening:
-        self.words.append((now(), math.inf))
-        self.known = False
-        return Listening(self.listeners, 0, True)
+    async def unlisten(self, listener: str) -> None:
+        """See ListenerRegistry."""
+        if listener == self.registered:
+            self.registered = None
 
-    async def _unlisten(self, _id: str) -> None:
-        self.known = False
+    def on_missed_wakeup(self) -> None:
+        """See PollTarget."""
+        self.missed += 1
 
-    def look(self) -> None:
+    def poll(self) -> None:
+        """See PollTarget."""
         self.polls.append(now())
         ages = [now() - at for at in self.waiting]
         self.delays += ages
         self.waiting.clear()
         self.poller.record_poll("pusher", ages, 0.001)
 
-    def commit(self, *, awake: bool | None = None, began: float | None = None) -> None:
-        """A message, written when its transaction `began`; `awake` is what this has read."""
+    def commit(self, *, polls: bool | None = None, began: float | None = None) -> None:
+        """Commit a message of a transaction that `began` then and has read that the process `polls`."""
         self.waiting.append(now() if began is None else began)
-        if awake if awake is not None else now() < self.polls_until:
+        if polls if polls is not None else now() < self.polls_until:
             return
         self.wakeups += 1
         if not self.dropping:
-            self.feed.last_wakeup = now()
+            self.subscription.last_wakeup = now()
             self.poller.on_wakeup()
-            self.look()
+            self.poll()
 
     async def pace(self, rate: float, seconds: float) -> None:
         for _ in range(int(rate * seconds)):
             self.commit()
-            await pause(1 / rate, "the rate of writing")
+            await pause(1 / rate, "the rate of messages")
 
 
 @contextlib.asynccontextmanager
@@ -120,7 +124,7 @@ async def polling(**options: Any) -> AsyncIterator[World]:
     finally:
         task.cancel()
         await asyncio.wait({task})
-    assert not world.known
+    assert not world.registered
 
 
 def during(times: list[float], since: float) -> int:
@@ -128,7 +132,7 @@ def during(times: list[float], since: float) -> int:
 
 
 @virtual
-async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon() -> None:
+async def test_the_number_of_wakeups_is_bounded_at_any_rate_of_messages_and_work_is_found_soon() -> None:
     for listeners in (1, 2, 3, 5):
         for rate in (1, 1.9, 2.9, 3.5, 5, 50, 400):
             async with polling(listeners=listeners) as world:
@@ -137,25 +141,25 @@ async def test_whatever_the_rate_the_events_have_a_bound_and_work_is_found_soon(
                 assert world.wakeups * (1 + listeners) / 20 <= MAX_EVENTS, (listeners, rate)
                 assert max(world.delays) <= LONGEST + 0.002, (listeners, rate)
                 assert not world.waiting
-                assert world.feed.missed_wakeups == 0
+                assert world.subscription.missed_wakeups == 0
 
 
 @virtual
-async def test_isolated_messages_cost_a_look_or_two_and_idle_ones_none() -> None:
+async def test_an_isolated_message_costs_at_most_two_polls_and_an_idle_process_polls_rarely() -> None:
     async with polling() as world:
         await elapse(60)
         assert 10 <= len(world.polls) <= 13
-        assert len(world.words) <= 14, "the refreshing ones"
+        assert len(world.reports) <= 14, "the regular reports"
         began = now()
         await world.pace(1, 60)
-        assert during(world.polls, began) <= 130, "the message's own, and one after it"
+        assert during(world.polls, began) <= 130, "one for the message, and one after it"
         began = now()
         await world.pace(0.1, 600)
         assert during(world.polls, began) <= 60 * 6
 
 
 @virtual
-async def test_at_50_a_second_it_looks_a_few_times_for_each_message() -> None:
+async def test_at_50_messages_a_second_there_are_two_or_three_polls_for_each() -> None:
     async with polling() as world:
         await world.pace(50, 5)
         began = now()
@@ -164,26 +168,28 @@ async def test_at_50_a_second_it_looks_a_few_times_for_each_message() -> None:
         assert 2 <= during(world.polls, began) / 500 <= 3.2
         assert sorted(world.delays)[len(world.delays) // 2] < 0.007
         assert all(at < now() for at in world.polls)
-        spoken = [at for at, awake in world.words if at > began and awake]
-        assert len(spoken) <= 21, "twice a second"
+        reports = [at for at, polls_for in world.reports if at > began and polls_for]
+        assert len(reports) <= 21, "twice a second"
 
 
 @virtual
-async def test_it_falls_asleep_and_finds_what_was_committed_by_whoever_saw_it_awake() -> None:
+async def test_a_message_of_a_transaction_that_read_that_the_process_polls_is_found_after_it_stopped() -> (
+    None
+):
     for held in (0.1, 1.0, 2.0, 5.0, 20.0):
         async with polling() as world:
             await world.pace(50, 3)
             wrote = now()
             await elapse(held)
-            world.commit(awake=True, began=wrote)
+            world.commit(polls=True, began=wrote)
             began = now()
             await until(lambda w=world: not w.waiting)
             assert now() - began <= max(LONGEST, (held + POLLS_FOR) / 6) + 0.01, held
-            assert world.feed.missed_wakeups == 0, "no wake-up was sent for it"
+            assert world.subscription.missed_wakeups == 0, "no wake-up was sent for it"
 
 
 @virtual
-async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> None:
+async def test_polls_stay_frequent_for_the_grace_period_and_then_become_rarer() -> None:
     async with polling() as world:
         await world.pace(50, 3)
         await until(lambda: now() > world.polls_until, 10)
@@ -192,15 +198,15 @@ async def test_it_looks_often_until_the_grace_is_over_and_then_ever_less() -> No
         assert during(world.polls, began) >= 40
         began = now()
         await elapse(60)
-        assert during(world.polls, began) <= 60, "some thirty until it is as slow as when it is idle"
+        assert during(world.polls, began) <= 60, "about thirty until the interval is that of an idle process"
 
 
 @virtual
-async def test_a_backlog_is_no_reason_to_look_often() -> None:
+async def test_a_backlog_does_not_cause_frequent_polls() -> None:
     async with polling() as world:
         await elapse(10)
         for _ in range(20):
-            world.feed.last_wakeup = now()
+            world.subscription.last_wakeup = now()
             world.poller.record_poll("pusher", [RECENT + 1] * 100, 0.01)
             await elapse(0.05)
         began = now()
@@ -210,67 +216,67 @@ async def test_a_backlog_is_no_reason_to_look_often() -> None:
 
 
 @virtual
-async def test_a_word_that_was_lost_may_have_been_heard() -> None:
+async def test_a_report_without_an_answer_counts_as_received() -> None:
     async with polling() as world:
-        world.away = True
+        world.unreachable = True
         for _ in range(MAX_WAKEUPS):
-            world.commit(awake=False)
+            world.commit(polls=False)
             await elapse(0.05)
-        assert world.words[-1][1] == POLLS_FOR
-        world.commit(awake=True)
+        assert world.reports[-1][1] == POLLS_FOR
+        world.commit(polls=True)
         began = now()
         await until(lambda: not world.waiting)
         assert now() - began <= LONGEST + SHORTEST
 
 
 @virtual
-async def test_a_wake_up_that_does_not_come_is_missed_once_and_polled_for() -> None:
+async def test_a_missing_wakeup_is_reported_once_and_polls_replace_it() -> None:
     async with polling() as world:
         await elapse(10)
         world.dropping = True
         world.commit()
-        await until(lambda: world.feed.missed_wakeups, 20)
-        assert world.feed.missed_wakeups == 1
+        await until(lambda: world.subscription.missed_wakeups, 20)
+        assert world.subscription.missed_wakeups == world.missed == 1
         world.delays.clear()
-        await world.pace(5, 30)  # nobody wakes it
+        await world.pace(5, 30)  # without wake-ups
         delays = sorted(world.delays[10:])
         assert delays[len(delays) // 2] <= LONGEST
-        assert world.feed.missed_wakeups == 1
+        assert world.subscription.missed_wakeups == 1
 
 
 @virtual
-async def test_a_late_wake_up_is_none_that_was_missed() -> None:
+async def test_a_late_wakeup_does_not_count_as_missed() -> None:
     async with polling() as world:
         await elapse(10)
         world.dropping = True
         world.commit()
         await elapse(1.5)
-        world.feed.last_wakeup = now()
+        world.subscription.last_wakeup = now()
         await until(lambda: not world.waiting, 20)
         await elapse(10)
-        assert world.feed.missed_wakeups == 0
-        world.feed.listening_since = now()
-        world.poller.record_poll("pusher", [30.0], 0.001)  # older than the link: nobody would have heard it
+        assert world.subscription.missed_wakeups == 0
+        world.subscription.listening_since = now()
+        world.poller.record_poll("pusher", [30.0], 0.001)  # committed before the connection
         await elapse(10)
-        assert world.feed.missed_wakeups == 0
+        assert world.subscription.missed_wakeups == 0
 
 
 @virtual
-async def test_who_is_not_concerned_is_not_known_and_does_not_look() -> None:
+async def test_an_inactive_process_is_not_registered_as_polling_and_does_not_poll() -> None:
     async with polling() as world:
         world.poller.set_active(False)
-        await until(lambda: not world.known)
-        looks, words = len(world.polls), len(world.words)
+        await until(lambda: not world.registered)
+        polls, reports = len(world.polls), len(world.reports)
         await elapse(100)
-        assert len(world.polls) == looks
-        assert 19 <= len(world.words) - words <= 22, "it hears wake-ups, so it counts"
+        assert len(world.polls) == polls
+        assert 19 <= len(world.reports) - reports <= 22, "it receives wake-ups, so it counts as a listener"
         world.commit()
         world.poller.set_active(True)
-        await until(lambda: world.known and not world.waiting)
+        await until(lambda: world.registered and not world.waiting)
 
 
 @virtual
-async def test_slow_looks_leave_the_database_as_much_time_as_they_take() -> None:
+async def test_the_pause_after_a_slow_poll_is_as_long_as_the_poll() -> None:
     async with polling() as world:
         await world.pace(50, 3)
         world.poller.record_poll("pusher", [], 0.2)
@@ -280,23 +286,23 @@ async def test_slow_looks_leave_the_database_as_much_time_as_they_take() -> None
 
 
 @virtual
-async def test_a_database_that_cannot_broadcast_makes_row_changes_wanted() -> None:
+async def test_row_changes_are_subscribed_to_if_the_database_cannot_broadcast() -> None:
     async with polling() as world:
-        assert not world.feed.changes
+        assert not world.subscription.row_changes
         world.broadcasts = False
-        await until(lambda: world.feed.changes, 30)
+        await until(lambda: world.subscription.row_changes, 30)
 
 
 @virtual
-async def test_a_database_that_does_not_know_of_it_is_told_again() -> None:
+async def test_a_failed_registration_is_repeated() -> None:
     world = World()
-    world.away = True
+    world.unreachable = True
     task = asyncio.create_task(world.poller.run())
     await elapse(5)
-    assert 4 <= len(world.words) <= 6
+    assert 4 <= len(world.reports) <= 6
     assert not world.poller.registered.is_set()
-    world.away = False
-    await until(lambda: world.known)
+    world.unreachable = False
+    await until(lambda: world.registered)
     task.cancel()
     await asyncio.wait({task})
 

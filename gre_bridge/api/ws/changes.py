@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.metrics import Metrics
-from gre_bridge.polling import Listening, Poller, Wakeups
+from gre_bridge.polling import Poller, Wakeups
 
 PRESENCE_INTERVAL = 1.0
 """Seconds between two refreshes of presence while the process polls instead of being woken."""
@@ -34,23 +34,14 @@ class ChangeReader:
     ) -> None:
         """`wakeup` is set when `pending` becomes true. `slow` and `fast` are the intervals of `PollPolicy`, in seconds."""
         self._users = users
+        self._missed = metrics.wakeups_missed.labels("sockets")
         self._wakeup = wakeup
         self._clock = clock
         self._snapshot: str | None = None
         self._presence_at = -math.inf
         self.pending = False
         """A poll is due."""
-        self.poller = Poller(
-            listen=users.listen,
-            idle=self._idle,
-            unlisten=users.unlisten,
-            poll=self._mark_due,
-            wakeups=wakeups,
-            slow=slow,
-            fast=fast,
-            on_missed=metrics.wakeups_missed.labels("sockets").inc,
-            clock=clock,
-        )
+        self.poller = Poller(registry=users, target=self, wakeups=wakeups, slow=slow, fast=fast, clock=clock)
         self.poller.set_active(False)
 
     @property
@@ -67,12 +58,14 @@ class ChangeReader:
         """Poll no more: there is no connection."""
         self.poller.set_active(False)
 
-    async def _idle(self, listener: str) -> Listening:
-        return await self._users.listen(listener, 0.0, idle=True)
-
-    def _mark_due(self) -> None:
+    def poll(self) -> None:
+        """See PollTarget."""
         self.pending = True
         self._wakeup.set()
+
+    def on_missed_wakeup(self) -> None:
+        """See PollTarget."""
+        self._missed.inc()
 
     async def changed(self) -> frozenset[str] | None:
         """Return the sessions changed since the last poll; None (all of them) for the first poll. Raises BridgeError."""
