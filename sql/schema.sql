@@ -2938,6 +2938,7 @@ declare
   v_expired uuid[];
   v_failed uuid[];
   v_skipped text[] := '{}';
+  v_incomplete text[] := '{}';
   v_valid bigint[];
   v_freeable bigint[];
   v_busy text[];
@@ -2988,20 +2989,27 @@ begin
     v_blocked_receipts := gre.write_receipts(p_results);
   end if;
 
-  -- Results by their index in p_results. v_valid: have the token of their lane, and do not keep it. v_freeable: of
-  -- these, the lane is locked here, and no delivery or receipt was skipped above.
+  -- Lanes with a delivery or a receipt that was skipped above. They are not freed, whichever of their results named it:
+  -- the next claim would send the delivery again.
+  if v_skipped <> '{}' or v_blocked_receipts <> '{}' then
+    select coalesce(array_agg(r ->> 'lane'), '{}') into v_incomplete
+    from jsonb_array_elements(p_results) r
+    where coalesce(r -> 'done' ?| v_skipped, false) or coalesce(r -> 'expired' ?| v_skipped, false)
+      or exists (select from jsonb_array_elements(r -> 'receipts') x
+                 where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_blocked_receipts));
+  end if;
+
+  -- Results by their index in p_results. v_valid: have the token of their lane. v_freeable: of these, the lane is
+  -- locked here and complete, and the result does not keep it.
   with lanes as materialized (
     select lane_key, lease_token from public.gre_relay_lanes where sink = p_sink and lane_key = any (v_names)
   )
   select coalesce(array_agg(n), '{}'),
-    coalesce(array_agg(n) filter (where l.lane_key = any (v_locked)
-      and not coalesce(r -> 'done' ?| v_skipped, false) and not coalesce(r -> 'expired' ?| v_skipped, false)
-      and not exists (select from jsonb_array_elements(r -> 'receipts') x
-                      where coalesce(x ->> 'push_id', x ->> 'delivery_id') = any (v_blocked_receipts))), '{}')
+    coalesce(array_agg(n) filter (where l.lane_key = any (v_locked) and l.lane_key <> all (v_incomplete)
+      and not coalesce((r ->> 'keep')::boolean, false)), '{}')
     into v_valid, v_freeable
   from jsonb_array_elements(p_results) with ordinality t (r, n)
-  join lanes l on l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid
-  where not coalesce((r ->> 'keep')::boolean, false);
+  join lanes l on l.lane_key = r ->> 'lane' and l.lease_token = (r ->> 'token')::uuid;
 
   select coalesce(array_agg(x.id::uuid), '{}') into v_failed
   from jsonb_array_elements(p_results) with ordinality t (r, n),
@@ -3049,14 +3057,15 @@ begin
     coalesce(array_agg(r ->> 'lane') filter (where not n = any (v_valid) and r ->> 'lane' = any (v_locked)), '{}')
     into v_busy, v_lost
   from jsonb_array_elements(p_results) with ordinality t (r, n)
-  where not coalesce((r ->> 'keep')::boolean, false) and not n = any (v_freeable)
+  where not n = any (v_freeable)
+    and (not coalesce((r ->> 'keep')::boolean, false) or r ->> 'lane' = any (v_incomplete))
     and exists (select from public.gre_relay_lanes k where k.sink = p_sink and k.lane_key = r ->> 'lane');
 
   return jsonb_build_object('busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost), 'waiting', v_waiting);
 end $_$;
 
 -- COMMENT: FUNCTION gre_relay_settle_v1(p_sink text, p_results jsonb)
-COMMENT ON FUNCTION public.gre_relay_settle_v1(p_sink text, p_results jsonb) IS 'Records results of claimed deliveries and frees exactly the named lanes, each with its own token. p_results: [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry" | "dead", "error", "spend"}, "retry_in": seconds, "receipts": [pushes], "keep": true to record and keep the lane}]. Never waits for a lane: a locked one is returned in "busy". "done" and "expired" count always, the rest only while the token matches. A repeat changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with pending work}.';
+COMMENT ON FUNCTION public.gre_relay_settle_v1(p_sink text, p_results jsonb) IS 'Records results of claimed deliveries and frees exactly the named lanes, each with its own token. p_results: [{"lane", "token", "done": [ids], "expired": [ids], "failed": {"ids", "state": "retry" | "dead", "error", "spend"}, "retry_in": seconds, "receipts": [pushes], "keep": true to record and keep the lane}]. Never waits for a lock: a lane that is locked, or has a locked delivery or receipt, is returned in "busy", and its results are to be repeated. "done" and "expired" count always, the rest only while the token matches. A repeat changes nothing. Returns {"busy": [lanes], "lost": [lanes with another token], "waiting": freed lanes with pending work}.';
 
 -- FUNCTION: gre_relay_stats_v1()
 CREATE FUNCTION public.gre_relay_stats_v1() RETURNS jsonb

@@ -172,8 +172,9 @@ class Claim:
 class Settled:
     """The answer of `gre_relay_settle_v1`.
 
-    `busy` lanes were locked by another transaction and are to be settled again. `lost` lanes had another token; what
-    was sent is recorded all the same. `waiting` is how many freed lanes have pending deliveries.
+    `busy` lanes, or a delivery or receipt of theirs, were locked by another transaction: settle them again. `lost`
+    lanes had another token; what was sent is recorded all the same. `waiting` is how many freed lanes have pending
+    deliveries.
     """
 
     busy: frozenset[str]

@@ -1,4 +1,4 @@
-"""What one row holds, or who holds it, costs that delivery alone: the rest of a claim or settle goes through."""
+"""The content of one row, or a lock on it, affects its own delivery only: the rest of a claim or settle is processed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def conn(db: Database) -> Iterator[Conn]:
 
 
 def queue(conn: Conn, data: str = "{}", title: str = "t", recipients: list[str] | None = None) -> str:
-    """Queue a push; returns its id."""
+    """Queue a push; return its id."""
     return str(
         one(
             conn,
@@ -41,12 +41,12 @@ def queue(conn: Conn, data: str = "{}", title: str = "t", recipients: list[str] 
 
 
 def without_bounds(conn: Conn) -> None:
-    """As it was before the bounds: rows of any size may be there."""
+    """Remove the limits: a table from before them may have rows of any size."""
     conn.execute("alter table push_notifications disable trigger gre_3_check_size")
 
 
 def faults(got: dict[str, Any]) -> dict[str, str]:
-    """By push: why it cannot be sent, empty for those that can; read as the worker reads a claim's text."""
+    """Return by push why it cannot be sent, empty if it can; from the answer of a claim."""
     raw = {key: value for key, value in got.items() if key != "token"}
     read = Claim.from_json(got["token"], json.loads(json.dumps(raw)))
     return {d.push["id"]: d.fault for lane in read.lanes for d in lane.deliveries if d.push is not None}
@@ -61,12 +61,14 @@ def faults(got: dict[str, Any]) -> dict[str, str]:
         ("title, audience, recipients", "'t', 'player', '{}'", "recipients_missing"),
     ],
 )
-def test_a_push_for_nobody_is_refused_at_the_insert(conn: Conn, columns: str, values: str, code: str) -> None:
+def test_a_push_without_recipients_is_refused_at_the_insert(
+    conn: Conn, columns: str, values: str, code: str
+) -> None:
     with pytest.raises(psycopg.Error) as refused:
         conn.execute(f"insert into push_notifications ({columns}) values ({values})".encode())
     assert (refused.value.sqlstate, refused.value.diag.message_hint) == ("PT400", code)
     assert one(conn, "select count(*) from push_notifications") == 0
-    # Staff on duty are found by the bridge, and a row that is not to be sent is a record.
+    # The bridge finds the staff on duty, and a row that is not queued is a record.
     conn.execute("insert into push_notifications (audience, title) values ('staff', 't')")
     conn.execute("insert into push_notifications (title, status) values ('t', 'sent')")
 
@@ -99,7 +101,7 @@ def test_a_push_that_is_too_large_is_refused_where_it_is_queued(
         conn.execute("update push_notifications set title = repeat('t', 5000) where id::text = %s", [good])
 
 
-def test_a_push_of_70_mb_that_was_there_before_the_bounds_holds_up_nobody(conn: Conn) -> None:
+def test_a_push_of_70_mb_from_before_the_limits_blocks_no_other(conn: Conn) -> None:
     without_bounds(conn)
     conn.execute(
         "insert into push_notifications (audience, recipients, title, body, data, status) "
@@ -119,7 +121,7 @@ def test_a_push_of_70_mb_that_was_there_before_the_bounds_holds_up_nobody(conn: 
     ]
 
 
-def test_a_claim_reads_8_mb_in_all_and_gives_the_other_lanes_back(conn: Conn) -> None:
+def test_a_claim_reads_8_mb_at_most_and_frees_the_other_lanes(conn: Conn) -> None:
     pushes = {queue(conn, recipients=["r" * 100] * 10_000) for _ in range(12)}
     first = claim(conn, "onesignal")
     assert 8 <= len(first["lanes"]) < 12
@@ -143,7 +145,7 @@ def test_a_text_without_a_limit_from_an_old_portal_is_cut_in_the_claim(conn: Con
 
 
 def push_result(conn: Conn) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A claimed message of OneSignal: its result with a receipt, and the message."""
+    """Claim a message for OneSignal; return its result with a receipt, and the message."""
     row = send(conn, player=int(uuid.uuid4().int % 10**9) + 1)
     got = claim(conn, "onesignal")
     result = all_done(got)[0]
@@ -161,10 +163,10 @@ HOLDS = {
 
 
 @pytest.mark.parametrize("held", HOLDS)
-def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_other(
+def test_a_lock_on_a_row_that_a_receipt_needs_makes_only_its_lane_busy(
     db: Database, conn: Conn, held: str
 ) -> None:
-    """Rule 3 for receipts: the settle of all others, and the claim of the same call, go through at once."""
+    """Rule 3 for receipts: all other results, and the claim of the same call, are processed at once."""
     stuck, row = push_result(conn)
     free, _ = push_result(conn)
     if held == "an earlier receipt":
@@ -174,6 +176,8 @@ def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_othe
         )
     with db.connect(autocommit=False) as portal:
         portal.execute(HOLDS[held], {"delivery": stuck["done"][0], "message": row["id"]})
+        progress = settle(conn, stuck | {"keep": True}, sink="onesignal")
+        assert progress == {"busy": [stuck["lane"]], "lost": [], "waiting": 0}
         began = time.monotonic()
         answer = one(
             conn, "select gre_relay_exchange_v1('onesignal', %s, %s)", Jsonb([stuck, free]), str(uuid.uuid4())
@@ -188,7 +192,7 @@ def test_what_a_receipt_needs_and_somebody_holds_makes_its_lane_busy_and_no_othe
 
 
 def test_a_receipt_that_the_table_cannot_take_does_not_fail_the_settle(conn: Conn) -> None:
-    """A project's own check on its table: the push went out, and sending it again would not mend that."""
+    """The project has a check of its own on the table. The push was sent, so it must not be sent again."""
     conn.execute(
         "alter table push_notifications add constraint theirs check (title is distinct from 'no') not valid"
     )
@@ -210,7 +214,7 @@ PRESENCE = {
 
 
 @pytest.mark.parametrize("case", PRESENCE)
-def test_who_left_is_offline_to_pushes_to_the_list_and_to_the_hub(conn: Conn, case: str) -> None:
+def test_expired_presence_is_offline_for_pushes_for_the_list_and_for_the_hub(conn: Conn, case: str) -> None:
     seen, expires, online = PRESENCE[case]
     conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
     conn.execute(
@@ -225,14 +229,14 @@ def test_who_left_is_offline_to_pushes_to_the_list_and_to_the_hub(conn: Conn, ca
     assert [row["staff_id"] for row in here] == (["s1"] if online else [])
 
 
-def test_how_long_a_status_holds_is_a_setting(conn: Conn) -> None:
+def test_the_validity_of_a_status_is_a_setting(conn: Conn) -> None:
     conn.execute("update gre.settings set presence_lasts = '1 minute'")
     seen = "select gre.presence('online', now() - interval %s, null)"
     assert one(conn, seen.replace("%s", "'50 seconds'")) == "online"
     assert one(conn, seen.replace("%s", "'70 seconds'")) == "offline"
 
 
-def test_a_portal_that_says_online_again_need_not_say_when(db: Database, conn: Conn) -> None:
+def test_a_repeated_status_without_a_time_is_valid_again(db: Database, conn: Conn) -> None:
     conn.execute("insert into gre_staff (staff_id) values ('s1') on conflict do nothing")
     conn.execute(
         "insert into gre_online_status (staff_id, status, last_seen_at) values ('s1', 'online', now() - interval '1 day')"

@@ -1,7 +1,7 @@
-"""The rules of claim, settle, exchange, extend and release, each held by the SQL and by the outbox in memory.
+"""The rules of claim, settle, exchange, extend and release, tested on the SQL and on the outbox in memory.
 
 The outbox in memory (tests/support/relay.py) stands in for the SQL where the relay's loop is tested in virtual time;
-those tests show something only while the two agree. `test_outbox_model.py` applies random operations to both.
+those tests are valid only while the two agree. `test_outbox_model.py` applies random operations to both.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def refused(*names: str, state: str = "retry", spend: bool = True, retry_in: flo
 
 
 def settled(*, busy: str = "", lost: str = "", waiting: int = 0) -> Settled:
-    """An answer about lanes of one letter each."""
+    """Return an answer about lanes whose keys are one letter each."""
     return Settled(frozenset(busy), frozenset(lost), waiting)
 
 
@@ -63,7 +63,7 @@ def settled(*, busy: str = "", lost: str = "", waiting: int = 0) -> Settled:
 
 
 @virtual
-async def test_a_claim_takes_the_lanes_that_have_been_ready_for_longest(outbox: Subject) -> None:
+async def test_a_claim_takes_the_lanes_with_the_oldest_ready_at(outbox: Subject) -> None:
     for lane in "cab":
         outbox.put(lane)
         outbox.age(60)
@@ -75,7 +75,7 @@ async def test_a_claim_takes_the_lanes_that_have_been_ready_for_longest(outbox: 
 
 
 @virtual
-async def test_a_claim_brings_the_first_deliveries_of_a_lane_in_order(outbox: Subject) -> None:
+async def test_a_claim_returns_the_first_deliveries_of_a_lane_in_order(outbox: Subject) -> None:
     names = outbox.put("a", 3)
     claim = await outbox.claim(per_lane=2)
     assert ids(claim) == names[:2]
@@ -85,16 +85,16 @@ async def test_a_claim_brings_the_first_deliveries_of_a_lane_in_order(outbox: Su
 
 
 @virtual
-async def test_a_claim_that_is_full_says_that_more_may_be_due_now(outbox: Subject) -> None:
+async def test_a_full_claim_reports_that_more_may_be_due_now(outbox: Subject) -> None:
     outbox.put("a")
     assert (await outbox.claim(lanes=1)).next_in == 0
 
 
 @virtual
-async def test_rule_10_a_claim_says_when_the_next_lane_is_due_leases_included(outbox: Subject) -> None:
+async def test_rule_10_a_claim_returns_when_the_next_lane_is_due_leases_included(outbox: Subject) -> None:
     assert (await outbox.claim()).next_in is None
     outbox.put("leased")
-    assert (await outbox.claim(lease=240)).next_in is None, "what it took itself does not count"
+    assert (await outbox.claim(lease=240)).next_in is None, "the lanes of this claim do not count"
     assert (await outbox.claim()).next_in == about(240)
     outbox.put("later")
     await outbox.settle(LaneResult("later", (await outbox.claim()).token, retry_in=120))
@@ -107,7 +107,9 @@ async def test_rule_10_a_claim_says_when_the_next_lane_is_due_leases_included(ou
 
 
 @virtual
-async def test_rule_5_lanes_without_pending_work_go_to_rest_and_do_not_hide_others(outbox: Subject) -> None:
+async def test_rule_5_a_claim_sets_lanes_without_pending_deliveries_to_resting_and_finds_others(
+    outbox: Subject,
+) -> None:
     for lane in "abc":
         outbox.delete(*outbox.put(lane))
         outbox.age(60)
@@ -120,7 +122,7 @@ async def test_rule_5_lanes_without_pending_work_go_to_rest_and_do_not_hide_othe
 
 
 @virtual
-async def test_a_lane_is_claimed_again_when_its_lease_has_run_out(outbox: Subject) -> None:
+async def test_a_lane_is_claimed_again_when_its_lease_has_expired(outbox: Subject) -> None:
     names = outbox.put("a", 2)
     owner = str(uuid.uuid4())
     first = await outbox.claim(owner=owner, lease=60)
@@ -132,7 +134,7 @@ async def test_a_lane_is_claimed_again_when_its_lease_has_run_out(outbox: Subjec
 
 
 @virtual
-async def test_no_lease_is_longer_than_the_longest(outbox: Subject) -> None:
+async def test_a_lease_has_a_maximum(outbox: Subject) -> None:
     outbox.put("a")
     claim = await outbox.claim(lease=7200)
     assert outbox.lanes()["a"].lease_left == about(300)
@@ -141,8 +143,8 @@ async def test_no_lease_is_longer_than_the_longest(outbox: Subject) -> None:
 
 
 @virtual
-async def test_rule_10_times_further_ahead_than_any_lease_or_backoff_count_as_due(outbox: Subject) -> None:
-    """As after a database clock that stepped back by an hour."""
+async def test_rule_10_times_beyond_the_longest_lease_or_backoff_count_as_due(outbox: Subject) -> None:
+    """As after the database's clock was set back by an hour."""
     owner = str(uuid.uuid4())
     outbox.put("leased")
     outbox.age(3600)
@@ -174,7 +176,7 @@ async def test_rule_4_the_next_claim_of_the_worker_takes_the_lanes_of_a_claim_wh
     assert (keys(first), keys(unheard)) == (["a", "b"], ["c", "d", "e"])
     for held in ([], [unheard.token]):
         others = await outbox.claim(owner=other, held=held)
-        assert (keys(others), others.next_in) == ([], about(60)), "no other worker's lease is over"
+        assert (keys(others), others.next_in) == ([], about(60)), "a lease of another worker is still valid"
     held = await outbox.claim(owner=owner, held=[unheard.token, first.token])
     assert (keys(held), held.recovered_lanes) == ([], 0)
     again = await outbox.claim(owner=owner, held=[first.token])
@@ -195,7 +197,7 @@ async def test_a_lane_that_is_recovered_and_has_nothing_pending_is_counted_as_bo
 
 
 @virtual
-async def test_a_claim_says_that_a_lost_lane_is_due_now_while_a_portal_has_it_locked(outbox: Subject) -> None:
+async def test_a_claim_reports_a_lost_lane_as_due_now_while_a_portal_has_it_locked(outbox: Subject) -> None:
     outbox.put("a")
     owner = str(uuid.uuid4())
     await outbox.claim(owner=owner)
@@ -207,7 +209,7 @@ async def test_a_claim_says_that_a_lost_lane_is_due_now_while_a_portal_has_it_lo
 
 
 @virtual
-async def test_a_worker_that_ends_gives_back_its_lanes_and_no_others(outbox: Subject) -> None:
+async def test_release_frees_the_lanes_of_the_worker_and_no_others(outbox: Subject) -> None:
     for lane in "abcde":
         outbox.put(lane)
     owner, other = str(uuid.uuid4()), str(uuid.uuid4())
@@ -218,7 +220,7 @@ async def test_a_worker_that_ends_gives_back_its_lanes_and_no_others(outbox: Sub
         assert not await outbox.release(owner)
     assert [state.owner for _, state in sorted(outbox.lanes().items())] == [owner, None, None, other, other]
     assert await outbox.release(owner)
-    assert await outbox.release(owner), "there is nothing left to give back"
+    assert await outbox.release(owner), "nothing is left to release"
     assert keys(await outbox.claim()) == ["a", "b", "c"]
 
 
@@ -226,7 +228,7 @@ async def test_a_worker_that_ends_gives_back_its_lanes_and_no_others(outbox: Sub
 
 
 @virtual
-async def test_a_lane_whose_deliveries_are_done_or_expired_rests(outbox: Subject) -> None:
+async def test_a_lane_whose_deliveries_are_done_or_expired_is_resting(outbox: Subject) -> None:
     first, second, third = outbox.put("a", 3)
     token = (await outbox.claim()).token
     assert await outbox.settle(LaneResult("a", token, [first, third], expired=[second])) == settled()
@@ -238,7 +240,7 @@ async def test_a_lane_whose_deliveries_are_done_or_expired_rests(outbox: Subject
 
 
 @virtual
-async def test_a_lane_with_more_is_due_since_its_next_delivery_was_committed(outbox: Subject) -> None:
+async def test_a_lane_with_more_deliveries_is_due_since_the_commit_of_the_next_one(outbox: Subject) -> None:
     outbox.put("a", 2)
     outbox.age(60)
     outbox.put("b")
@@ -250,7 +252,7 @@ async def test_a_lane_with_more_is_due_since_its_next_delivery_was_committed(out
 
 
 @virtual
-async def test_a_retry_holds_the_lane_back_whatever_else_is_committed_to_it(outbox: Subject) -> None:
+async def test_a_retry_delays_the_lane_also_for_later_deliveries(outbox: Subject) -> None:
     first, second = outbox.put("a", 2)
     token = (await outbox.claim()).token
     failure = refused(first, spend=False, retry_in=120)
@@ -263,7 +265,7 @@ async def test_a_retry_holds_the_lane_back_whatever_else_is_committed_to_it(outb
 
 
 @virtual
-async def test_rule_11_a_lane_that_failed_comes_back_from_its_failure_on(outbox: Subject) -> None:
+async def test_rule_11_a_failed_lane_is_claimed_again_from_its_failed_delivery_on(outbox: Subject) -> None:
     first, second, third, fourth = outbox.put("a", 4)
     token = (await outbox.claim()).token
     # Two deliveries that were sent as one record fail together.
@@ -274,7 +276,7 @@ async def test_rule_11_a_lane_that_failed_comes_back_from_its_failure_on(outbox:
 
 
 @virtual
-async def test_a_dead_delivery_lets_the_next_one_pass_and_keeps_its_error(outbox: Subject) -> None:
+async def test_a_dead_delivery_does_not_block_the_next_one_and_keeps_its_error(outbox: Subject) -> None:
     first, second = outbox.put("a", 2)
     failure = Failure((first,), "dead", "x" * 600, spend=True)
     await outbox.settle(LaneResult("a", (await outbox.claim()).token, failure=failure))
@@ -283,7 +285,7 @@ async def test_a_dead_delivery_lets_the_next_one_pass_and_keeps_its_error(outbox
 
 
 @virtual
-async def test_a_lane_may_be_freed_for_later_but_for_no_longer_than_the_longest_backoff(
+async def test_a_lane_may_be_freed_for_later_up_to_the_longest_backoff(
     outbox: Subject,
 ) -> None:
     for pause, bounded in ((0, 0), (240, 240), (7200, 600)):
@@ -355,7 +357,7 @@ async def test_rule_3_done_counts_after_the_lease_was_lost_but_retry_does_not(ou
 
 
 @virtual
-async def test_a_lease_that_has_run_out_is_still_settled_and_extended_while_nobody_took_the_lane(
+async def test_an_expired_lease_can_be_settled_and_extended_until_another_claim_takes_the_lane(
     outbox: Subject,
 ) -> None:
     outbox.put("a")
@@ -376,7 +378,7 @@ async def test_rule_3_settle_does_not_wait_for_a_lane_that_another_has_locked(ou
     with outbox.locked("a"):
         assert await outbox.settle(mine, LaneResult("b", claim.token, [other])) == settled(busy="a")
         assert await outbox.settle(strange) == settled(busy="a")
-        # What went out is recorded at once; the rest waits with the lane.
+        # Sent deliveries are recorded at once; the rest of the result waits for the lane.
         assert outbox.deliveries() == {first: DONE, second: PENDING, other: DONE}
         assert outbox.lanes()["a"].token == claim.token
     assert await outbox.settle(strange) == settled(lost="a")
@@ -401,7 +403,26 @@ async def test_rule_3_settle_does_not_wait_for_a_delivery_that_another_has_locke
 
 
 @virtual
-async def test_a_lane_or_a_delivery_that_is_gone_is_neither_busy_nor_lost(outbox: Subject) -> None:
+async def test_rule_3_progress_on_a_locked_delivery_is_busy_and_the_lane_is_not_freed_before_it(
+    outbox: Subject,
+) -> None:
+    first, second, third = outbox.put("a", 3)
+    token = (await outbox.claim()).token
+    part, rest = LaneResult("a", token, [first], expired=[second], keep=True), LaneResult("a", token, [third])
+    with outbox.locked(second):
+        assert await outbox.settle(part) == settled(busy="a")
+        assert await outbox.settle(part, rest) == settled(busy="a")
+        assert outbox.deliveries() == {first: DONE, second: PENDING, third: DONE}
+        assert outbox.lanes()["a"].token == token
+    with outbox.locked("a"):
+        assert await outbox.settle(part) == settled(), "a result that keeps the lane does not need its lock"
+    assert await outbox.settle(part, rest) == settled()
+    assert outbox.deliveries() == {first: DONE, second: ("expired", 0, ""), third: DONE}
+    assert outbox.lanes()["a"] == RESTING
+
+
+@virtual
+async def test_a_deleted_lane_or_delivery_is_neither_busy_nor_lost(outbox: Subject) -> None:
     first, second = outbox.put("a", 2)
     token = (await outbox.claim()).token
     outbox.delete(first)
@@ -411,7 +432,7 @@ async def test_a_lane_or_a_delivery_that_is_gone_is_neither_busy_nor_lost(outbox
 
 
 @virtual
-async def test_two_results_of_one_lease_in_one_settle_are_both_its_own(outbox: Subject) -> None:
+async def test_two_results_of_one_lease_in_one_settle_are_both_applied(outbox: Subject) -> None:
     first, second = outbox.put("a", 2)
     token = (await outbox.claim()).token
     results = [
@@ -439,7 +460,7 @@ async def test_an_exchange_settles_and_then_claims_what_was_freed(outbox: Subjec
 
 
 @virtual
-async def test_rule_3_extend_tells_what_is_extended_and_what_is_locked_and_the_rest_is_lost(
+async def test_rule_3_extend_returns_extended_and_locked_lanes_and_the_rest_is_lost(
     outbox: Subject,
 ) -> None:
     for lane in "abcd":

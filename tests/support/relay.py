@@ -282,10 +282,11 @@ class Outbox:
                     skipped.add(name)
                 else:
                     row.state = state
+        incomplete = {result.lane_key for result in batch if skipped & {*result.done, *result.expired}}
         verdicts = [
-            (result, self._verdict(result, skipped))
+            (result, self._verdict(result, incomplete))
             for result in batch
-            if not result.keep and result.lane_key in self.lanes
+            if result.lane_key in self.lanes and (not result.keep or result.lane_key in incomplete)
         ]
         freed = [result for result, verdict in verdicts if verdict == "free"]
         for result in freed:
@@ -296,10 +297,10 @@ class Outbox:
             sum(self.lanes[key].ready is not None for key in {result.lane_key for result in freed}),
         )
 
-    def _verdict(self, result: LaneResult, skipped: set[str]) -> str:
-        """Whether a settle may free the lane (free), or its token is another's (lost), or it must wait (busy)."""
+    def _verdict(self, result: LaneResult, incomplete: set[str]) -> str:
+        """Return `free` if a settle may free the lane, `lost` if its token is another's, `busy` if it must be repeated."""
         held = self.lanes[result.lane_key].token == result.token
-        if result.lane_key in self.locked or (held and skipped & {*result.done, *result.expired}):
+        if result.lane_key in self.locked or (held and result.lane_key in incomplete):
             return "busy"
         return "free" if held else "lost"
 

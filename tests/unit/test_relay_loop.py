@@ -49,18 +49,18 @@ def fill(outbox: Outbox, lanes: int, each: int) -> None:
 
 
 def lease_of_another(outbox: Outbox) -> None:
-    """A lane that another worker holds for long, so that each claim leaves one that is due."""
+    """Add a lane with a long lease of another worker, so that each claim leaves one that is due."""
     outbox.put("z", "z.0")
     outbox.lanes["z"].lease("another's", "another", MAX_LEASE)
 
 
 def take_over(outbox: Outbox, lane: str) -> None:
-    """Another worker leases this lane."""
+    """Lease this lane for another worker."""
     outbox.lanes[lane].lease("another's", "another", MAX_LEASE)
 
 
 def in_order(sink: ScriptedSink) -> bool:
-    """Whether each lane's first arrivals came in the lane's order."""
+    """Return True if the first arrivals of each lane are in its order."""
     return all(
         [int(n.split(".")[1]) for n in names] == sorted(int(n.split(".")[1]) for n in names)
         for names in lane_order(sink.arrived).values()
@@ -71,7 +71,7 @@ def in_order(sink: ScriptedSink) -> bool:
 
 
 @virtual
-async def test_everything_arrives_once_and_in_order_through_batches_chains_and_claims() -> None:
+async def test_everything_arrives_once_and_in_order_over_several_batches_send_tasks_and_claims() -> None:
     outbox, rng = Outbox(), random.Random(1)
     sink = ScriptedSink(batch_size=7, concurrency=4)
     fill(outbox, 40, 25)
@@ -87,7 +87,7 @@ async def test_everything_arrives_once_and_in_order_through_batches_chains_and_c
 
 
 @virtual
-async def test_a_refused_event_holds_back_its_own_lane_alone_and_goes_first_when_it_is_due() -> None:
+async def test_a_refused_event_blocks_only_its_own_lane_and_is_sent_first_when_it_is_due() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=1)
     refused = iter([REFUSED, REFUSED])
     sink.answer = lambda record: next(refused, None) if record.deliveries == ("a.1",) else None
@@ -104,7 +104,7 @@ async def test_a_refused_event_holds_back_its_own_lane_alone_and_goes_first_when
 
 
 @virtual
-async def test_an_event_that_is_always_refused_dies_and_the_rest_of_its_lane_follows() -> None:
+async def test_an_event_that_is_always_refused_is_dead_and_the_rest_of_its_lane_follows() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     sink.answer = lambda record: REFUSED if record.deliveries == ("a.0",) else None
     outbox.put("a", "a.0", "a.1")
@@ -118,7 +118,7 @@ async def test_an_event_that_is_always_refused_dies_and_the_rest_of_its_lane_fol
 
 
 @virtual
-async def test_when_the_service_fails_what_was_not_tried_goes_back_unharmed() -> None:
+async def test_unsent_lanes_are_freed_without_an_attempt_when_the_service_fails() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=2, concurrency=1)
     outbox.put("a", "a.0")
     outbox.put("b", "b.0", "b.1", "b.2")
@@ -126,7 +126,7 @@ async def test_when_the_service_fails_what_was_not_tried_goes_back_unharmed() ->
     async with relaying(outbox, sink):
         await until(lambda: outbox.count("settle"))
         await until(lambda: not any(q.token for q in outbox.lanes.values()))
-        assert len(sink.requests) == 1  # the chain stopped: the second request was not made
+        assert len(sink.requests) == 1  # the send task stopped: the second request was not made
         assert {row.attempts for row in outbox.rows().values()} == {0}
         assert set(outbox.states().values()) == {"pending"}
         sink.answer = lambda _: None
@@ -156,21 +156,21 @@ async def test_few_events_are_one_request() -> None:
 
 
 @virtual
-async def test_a_lane_lost_to_another_worker_stops_and_what_went_out_still_counts() -> None:
+async def test_a_lane_lost_to_another_worker_stops_and_its_sent_deliveries_are_recorded() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
     outbox.put("a", *(f"a.{n}" for n in range(20)))
     async with relaying(outbox, sink, lease_seconds=8.0, rows_per_lane=20) as relay:
         await until(lambda: len(sink.received) == 3)
         take_over(outbox, "a")
         await elapse(60)
-        # It notices at its next extension: with half of its lease left, tried every eighth.
+        # It notices at its next extension: at half of the lease, then after each eighth.
         assert len(sink.requests) <= 3 + 5
         assert sum(s == "done" for s in outbox.states().values()) == len(sink.received)
         assert relay.value("gre_leases_lost_total") >= 1
 
 
 @virtual
-async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_asked() -> None:
+async def test_nothing_is_sent_after_the_deadline_when_the_database_does_not_answer() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
     outbox.put("a", *(f"a.{n}" for n in range(30)))
     outbox.fail("extend", times=1000)
@@ -186,8 +186,8 @@ async def test_nothing_is_sent_after_the_deadline_when_the_database_cannot_be_as
 
 @virtual
 @pytest.mark.parametrize("code", ["PGRST003", "57014", "timeout", "connection"])
-async def test_a_claim_that_failed_is_made_again_and_nothing_is_released_before_it(code: str) -> None:
-    """While others' queries have all connections, a release waits as long as the claim did: two time-outs instead of one."""
+async def test_a_failed_claim_is_repeated_without_a_release_before_it(code: str) -> None:
+    """While other queries use all connections, a release would wait as long as the claim: two time-outs instead of one."""
     outbox, sink = Outbox(), ScriptedSink()
     outbox.put("a", "a.1")
     outbox.fail("claim", TransientError("gre_relay_claim_v1: no", code=code))
@@ -197,8 +197,8 @@ async def test_a_claim_that_failed_is_made_again_and_nothing_is_released_before_
 
 
 @virtual
-async def test_a_worker_that_slept_past_its_lease_sends_nothing_of_what_another_has_taken() -> None:
-    """A machine that sleeps stops the loop's clock, not the database's: the lease is over, though the loop saw a second pass."""
+async def test_after_a_suspend_beyond_its_lease_a_worker_sends_nothing_of_lanes_claimed_by_another() -> None:
+    """A suspend stops the clock of the loop, not the database's: the lease has expired after one second of the loop."""
     slept = [0.0]
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=1.0)
     outbox.put("a", *(f"a.{n}" for n in range(20)))
@@ -211,11 +211,11 @@ async def test_a_worker_that_slept_past_its_lease_sends_nothing_of_what_another_
         take_over(outbox, "a")
         tries = len(sink.requests)
         await elapse(60)
-        assert len(sink.requests) == tries, "the one under way went out before"
+        assert len(sink.requests) == tries, "only the request in flight was sent"
         assert "a" not in relay.dispatcher.leases
 
 
-def test_the_dispatchers_clock_goes_on_while_the_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dispatchers_clock_continues_during_a_suspend(monkeypatch: pytest.MonkeyPatch) -> None:
     if hasattr(time, "CLOCK_BOOTTIME"):
         monkeypatch.setattr(time, "clock_gettime", {time.CLOCK_BOOTTIME: 5000.0}.__getitem__)
         assert shared_clock() == 5000.0
@@ -265,13 +265,13 @@ async def test_a_sink_that_raises_stops_each_lane_at_its_first_event_only() -> N
 
 
 @virtual
-async def test_requests_keep_to_their_rate_in_order_and_within_their_leases() -> None:
+async def test_requests_respect_the_rate_the_order_and_their_leases() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
     for lane in range(20):
         outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(25)))
     async with relaying(outbox, sink, pace=Pace(2.0), lease_seconds=5.0):
         await until(outbox.drained, 600)
-    # 500 events in requests of ten, two a second: longer than any lease, which is prolonged meanwhile.
+    # 500 events in requests of ten, two a second: longer than a lease, which is extended meanwhile.
     assert all(later - earlier > 0.499 for earlier, later in itertools.pairwise(sink.times))
     assert len(sink.requests) <= 60
     assert len(sink.arrived) == len(set(sink.arrived)) == 500
@@ -279,7 +279,7 @@ async def test_requests_keep_to_their_rate_in_order_and_within_their_leases() ->
 
 
 @virtual
-async def test_a_request_that_begins_with_nothing_to_send_keeps_to_the_rate_too() -> None:
+async def test_a_request_whose_first_record_is_empty_respects_the_rate_too() -> None:
     def route(lane: Lane, claim: Claim) -> list[SinkRecord]:
         first, *rest = one_each(lane, claim)
         return [SinkRecord(lane.key, first.deliveries, expired=True), *rest]
@@ -299,7 +299,7 @@ async def test_a_request_that_begins_with_nothing_to_send_keeps_to_the_rate_too(
 
 
 @virtual
-async def test_a_stop_does_not_wait_out_the_pace() -> None:
+async def test_a_stop_does_not_wait_for_the_rate() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8)
     for lane in range(80):
         outbox.put(f"s{lane}", *(f"s{lane}.{n}" for n in range(10)))
@@ -315,7 +315,7 @@ async def test_a_stop_does_not_wait_out_the_pace() -> None:
 
 
 @virtual
-async def test_what_routing_cannot_digest_dies_alone() -> None:
+async def test_a_lane_whose_route_raises_is_refused_alone() -> None:
     def route(lane: Lane, claim: Claim) -> list[SinkRecord]:
         if lane.key == "a":
             raise KeyError("chat text")
@@ -332,7 +332,7 @@ async def test_what_routing_cannot_digest_dies_alone() -> None:
 
 
 @virtual
-async def test_what_needs_no_request_is_settled_as_done_or_expired() -> None:
+async def test_records_without_a_request_are_settled_as_done_or_expired() -> None:
     def route(lane: Lane, _: Claim) -> list[SinkRecord]:
         return [SinkRecord(lane.key, (d.id,), expired=d.id.endswith("old")) for d in lane.deliveries]
 
@@ -347,7 +347,7 @@ async def test_what_needs_no_request_is_settled_as_done_or_expired() -> None:
 
 
 @virtual
-async def test_an_outage_spends_no_attempt_is_not_hammered_and_drains_soon_after() -> None:
+async def test_an_outage_spends_no_attempt_causes_few_requests_and_its_backlog_is_sent_soon_after() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=4)
     fill(outbox, 50, 4)
     sink.answer = lambda _: DOWN
@@ -365,7 +365,7 @@ async def test_an_outage_spends_no_attempt_is_not_hammered_and_drains_soon_after
 
 
 @virtual
-async def test_a_blip_costs_a_fraction_of_a_second() -> None:
+async def test_a_short_outage_costs_a_fraction_of_a_second() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     fill(outbox, 20, 2)
     sink.answer = lambda _: DOWN if now() < START + 1.0 else None
@@ -375,12 +375,12 @@ async def test_a_blip_costs_a_fraction_of_a_second() -> None:
 
 
 @virtual
-async def test_a_lane_waits_no_longer_than_the_service_has_been_failing_on_it() -> None:
+async def test_the_backoff_of_a_lane_is_no_longer_than_its_outage() -> None:
     short = iter([0.05] * 8)
     outbox, sink = Outbox(), ScriptedSink()
     sink.answer = lambda _: DOWN if len(sink.requests) <= 9 else None
     outbox.put("a", "a.0")
-    # Eight short pauses, by chance, and then a long one: of up to 12.8 s, were it not for how little time has passed.
+    # Eight short backoffs, by jitter, and then a long one: up to 12.8 s without the limit by the time that has passed.
     async with relaying(outbox, sink, retry=RetryPolicy(jitter=lambda: next(short, 1.0))):
         await until(outbox.drained)
     failed = sink.times[8] - sink.times[0]
@@ -389,7 +389,7 @@ async def test_a_lane_waits_no_longer_than_the_service_has_been_failing_on_it() 
 
 
 @virtual
-async def test_nothing_is_claimed_while_the_breaker_is_open_whatever_rings() -> None:
+async def test_nothing_is_claimed_while_the_breaker_is_open_despite_wakeups() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     sink.answer = lambda _: TransientError("429", retry_after=100.0)
     outbox.put("a", "a.0")
@@ -408,7 +408,7 @@ async def test_nothing_is_claimed_while_the_breaker_is_open_whatever_rings() -> 
 
 
 @virtual
-async def test_one_small_probe_goes_first_and_its_success_lets_everything_follow_at_once() -> None:
+async def test_after_an_outage_a_small_probe_is_sent_and_its_success_resumes_everything() -> None:
     outbox, sink = Outbox(), ScriptedSink(concurrency=4, latency=0.05)
     fill(outbox, 30, 5)
     sink.answer = lambda _: ConfigurationError("401: the secret is wrong")
@@ -428,8 +428,8 @@ async def test_one_small_probe_goes_first_and_its_success_lets_everything_follow
 
 
 @virtual
-async def test_a_backlog_that_expired_meanwhile_does_not_slow_the_way_back() -> None:
-    """A probe that turns out to have nothing to send must be followed by the next at once."""
+async def test_a_backlog_that_expired_during_the_outage_does_not_delay_the_recovery() -> None:
+    """A probe without anything to send must be followed by the next one at once."""
 
     def route(lane: Lane, claim: Claim) -> list[SinkRecord]:
         expired = lane.key != "fresh"
@@ -454,7 +454,7 @@ async def test_a_backlog_that_expired_meanwhile_does_not_slow_the_way_back() -> 
 
 
 @virtual
-async def test_an_idle_worker_claims_at_every_sweep_and_not_in_between() -> None:
+async def test_an_idle_worker_claims_at_every_poll_and_not_in_between() -> None:
     outbox = Outbox()
     async with relaying(outbox, ScriptedSink(), poll_interval=30.0) as relay:
         await elapse(301)
@@ -467,7 +467,7 @@ async def test_an_idle_worker_claims_at_every_sweep_and_not_in_between() -> None
 
 
 @virtual
-async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
+async def test_a_wakeup_is_followed_by_a_claim_at_once() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         await elapse(10)
@@ -480,7 +480,7 @@ async def test_a_bell_is_followed_by_a_claim_at_once() -> None:
 
 
 @virtual
-async def test_few_results_wait_for_each_other_a_moment_and_many_do_not() -> None:
+async def test_few_results_linger_and_many_do_not() -> None:
     for lanes, few in ((2, True), (100, False)):
         outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=8, latency=0.005)
         fill(outbox, lanes, 1)
@@ -495,7 +495,7 @@ async def test_few_results_wait_for_each_other_a_moment_and_many_do_not() -> Non
 
 
 @virtual
-async def test_more_in_a_lane_that_is_in_hand_waits_for_its_answer_and_no_longer() -> None:
+async def test_new_work_in_a_lane_in_hand_is_claimed_right_after_its_answer() -> None:
     outbox, sink = Outbox(), ScriptedSink(latency=0.02)
     outbox.put("a", "a.0")
     async with relaying(outbox, sink) as relay:
@@ -503,9 +503,9 @@ async def test_more_in_a_lane_that_is_in_hand_waits_for_its_answer_and_no_longer
         outbox.put("a", "a.1")
         relay.dispatcher.notify(["a"])
         await until(lambda: len(sink.received) == 2, 5)
-        # The answer, the settle with the claim, the next request: no moment's wait in between.
+        # The answer, the settle with the claim, and the next request follow each other without a pause.
         assert sink.times[1] - sink.times[0] < 0.02 + 3 * outbox.latency + 0.005
-        # Its result lingers when the bell rings.
+        # Its result lingers when the wake-up arrives.
         await elapse(0.021)
         outbox.put("a", "a.2")
         rung = now()
@@ -547,18 +547,18 @@ async def test_the_results_of_an_exchange_that_fails_are_settled_without_a_claim
 
 
 @virtual
-async def test_a_lane_with_more_than_a_claim_takes_goes_on_at_once() -> None:
+async def test_a_lane_with_more_than_one_claim_takes_continues_at_once() -> None:
     outbox, sink = Outbox(), ScriptedSink(latency=0.005)
     fill(outbox, 1, 100)
     async with relaying(outbox, sink, rows_per_lane=10):
         await until(lambda: len(sink.received) == 100, 5)
-    # A request, the settle with the next claim: no moment's wait in between, though no bell rings for them.
+    # The request and the settle with the next claim follow each other without a pause and without a wake-up.
     assert sink.times[-1] - sink.times[0] < 9 * (sink.latency + 3 * outbox.latency + 0.001)
     assert in_order(sink)
 
 
 @virtual
-async def test_many_results_do_not_linger_though_one_settle_cannot_take_them_all() -> None:
+async def test_many_results_do_not_linger_although_one_settle_cannot_take_all() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1000, concurrency=1, latency=0.02)
     fill(outbox, 2 * BATCH + 100, 1)
     async with relaying(outbox, sink, lanes_per_claim=1000):
@@ -574,7 +574,7 @@ async def test_a_busy_lane_waits_for_no_other_result() -> None:
     outbox.put("a", "a.0")
     async with relaying(outbox, sink) as relay:
         await until(lambda: sink.received, 1)
-        outbox.locked.add("a")  # somebody is writing to it, and so has more for it
+        outbox.locked.add("a")  # a portal writes to it, so it has more deliveries
         await until(lambda: outbox.count("settle") == 1, 1)
         outbox.put("b", "b.0")
         relay.dispatcher.notify(["b"])
@@ -586,19 +586,36 @@ async def test_a_busy_lane_waits_for_no_other_result() -> None:
 
 
 @virtual
-async def test_more_in_a_lane_whose_progress_is_being_recorded_waits_for_its_answer_and_no_longer() -> None:
+async def test_progress_on_a_locked_delivery_is_recorded_later_and_nothing_is_sent_again() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=1, latency=PROGRESS)
+    names = [f"a.{n}" for n in range(4)]
+    outbox.put("a", *names)
+    outbox.locked.add("a.1")
+    async with relaying(outbox, sink):
+        await until(lambda: len(sink.received) == 4, 5)
+        await elapse(1)
+        assert outbox.states() == {name: "pending" if name == "a.1" else "done" for name in names}
+        outbox.locked.clear()
+        await until(outbox.drained, 1)
+        assert [name for _, name in sink.received] == names
+
+
+@virtual
+async def test_new_work_in_a_lane_whose_progress_is_being_recorded_is_claimed_right_after_its_answer() -> (
+    None
+):
     outbox, sink = Outbox(latency=0.004), ScriptedSink(batch_size=1, concurrency=1, latency=PROGRESS)
     outbox.put("a", "a.0", "a.1")
     async with relaying(outbox, sink) as relay:
         await until(lambda: relay.dispatcher.settler.has("a"))
         outbox.put("a", "a.2")
-        relay.dispatcher.notify(["a"])  # while the first half is on its way to the database
+        relay.dispatcher.notify(["a"])  # while the settle of the first half is in flight
         await until(lambda: len(sink.received) == 3)
         assert sink.times[2] - sink.times[1] < sink.latency + 3 * outbox.latency + 0.005
 
 
 @virtual
-async def test_many_bells_are_few_claims() -> None:
+async def test_many_wakeups_cause_few_claims() -> None:
     outbox = Outbox(latency=0.01)
     async with relaying(outbox, ScriptedSink()) as relay:
         await elapse(1)
@@ -612,7 +629,7 @@ async def test_many_bells_are_few_claims() -> None:
 
 
 @virtual
-async def test_a_bell_during_a_claim_leads_to_another() -> None:
+async def test_a_wakeup_during_a_claim_causes_another_claim() -> None:
     outbox, sink = Outbox(latency=0.5), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         await until(lambda: outbox.count("claim") == 1)
@@ -623,12 +640,12 @@ async def test_a_bell_during_a_claim_leads_to_another() -> None:
 
 
 @virtual
-async def test_it_wakes_exactly_when_the_next_lane_is_due() -> None:
+async def test_it_claims_exactly_when_the_next_lane_is_due() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink):
         await elapse(1)
         outbox.put("a", "a.0")
-        outbox.lanes["a"].ready = now() + 42.5  # after the sweep at 30, which learns of it
+        outbox.lanes["a"].ready = now() + 42.5  # after the poll at 30, which reads that time
         due = now() + 42.5
         await until(outbox.drained)
         assert due <= sink.received[0][0] < due + 0.02
@@ -636,7 +653,7 @@ async def test_it_wakes_exactly_when_the_next_lane_is_due() -> None:
 
 
 @virtual
-async def test_due_lanes_that_others_hold_locked_cause_no_spin() -> None:
+async def test_locked_due_lanes_cause_few_claims() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     outbox.put("a", "a.0")
     outbox.locked.add("a")
@@ -650,7 +667,7 @@ async def test_due_lanes_that_others_hold_locked_cause_no_spin() -> None:
 
 
 @virtual
-async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> None:
+async def test_a_later_lock_is_retried_as_soon_as_the_first() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         for n in range(8):  # each time another worker takes the lane when the lock is released
@@ -670,10 +687,10 @@ async def test_a_lock_met_later_is_looked_at_again_as_soon_as_the_first() -> Non
 
 
 @virtual
-async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
+async def test_nothing_is_claimed_without_room_and_at_once_with_room() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=2, latency=5.0)
     fill(outbox, 20, 1)
-    ahead = 2 + 2 * AHEAD  # in flight, and waiting for them
+    ahead = 2 + 2 * AHEAD  # in flight, and waiting for a slot
     async with relaying(outbox, sink, lanes_per_claim=1) as relay:
         await elapse(0.5)
         assert outbox.count("claim") == ahead
@@ -681,7 +698,7 @@ async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
             relay.dispatcher.notify()
             await elapse(0.1)
         assert outbox.count("claim") == ahead
-        await elapse(0.6)  # the first two are through
+        await elapse(0.6)  # the first two are sent
         assert outbox.count("claim") == ahead + 2
         await until(outbox.drained)
         assert now() - START < 50.2
@@ -689,12 +706,12 @@ async def test_without_room_nothing_is_claimed_and_with_room_at_once() -> None:
 
 
 @virtual
-async def test_the_next_claim_is_under_way_while_the_last_one_is_sent() -> None:
+async def test_the_next_claim_is_made_while_the_last_one_is_sent() -> None:
     outbox, sink = Outbox(latency=0.01), ScriptedSink(batch_size=10, concurrency=4, latency=0.01)
     fill(outbox, 400, 10)
     async with relaying(outbox, sink, lanes_per_claim=100, rows_per_lane=10):
         await until(outbox.drained)
-    # 100 requests to send for each of four slots; had each claim waited for the last one's sends, 30 ms more.
+    # 100 requests for each of four slots; it would take 30 ms more if each claim waited for the sends of the last one.
     assert sink.times[-1] - sink.times[0] < 100 * 0.01 + 0.005
     assert (sink.most, len(sink.requests)) == (4, 400)
     assert in_order(sink)
@@ -719,7 +736,7 @@ async def test_a_worker_that_cannot_settle_stops_claiming() -> None:
 
 @pytest.mark.parametrize(("healthy", "interval"), [(True, 30.0), (False, 1.0)])
 @virtual
-async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, interval: float) -> None:
+async def test_work_without_a_wakeup_waits_for_one_poll(healthy: bool, interval: float) -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         relay.healthy = healthy
@@ -731,7 +748,7 @@ async def test_work_that_no_bell_announced_waits_for_one_sweep(healthy: bool, in
 
 
 @virtual
-async def test_a_poll_is_followed_by_a_claim_at_once_and_each_claim_tells_what_was_new() -> None:
+async def test_a_poll_is_followed_by_a_claim_at_once_and_each_claim_reports_new_work() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     sink.answer = lambda record: REFUSED if record.deliveries == ("a.1",) else None
     async with relaying(outbox, sink, poll_interval=30.0) as relay:
@@ -743,7 +760,7 @@ async def test_a_poll_is_followed_by_a_claim_at_once_and_each_claim_tells_what_w
         assert sink.received[0][0] - polled < 0.02
         await until(outbox.drained, 600)
         found = [ages for _, ages in relay.polls if ages]
-        assert len(found) == 1, "what was refused and is tried again is not new"
+        assert len(found) == 1, "a retry is not new work"
         assert all(5.0 <= age < 6.1 for age in found[0])
         assert len(relay.polls) == outbox.count("claim")
 
@@ -763,7 +780,7 @@ async def test_the_next_claim_takes_the_lanes_of_a_claim_whose_answer_was_lost()
         assert (first[0], second[0]) == ("claim", "claim")
         assert first[2]["token"] != second[2]["token"]
         assert relay.dispatcher.last_error == ""
-        assert relay.crashes == [], "an answer was lost: that is no crash of PostgreSQL"
+        assert relay.crashes == [], "a lost answer is no crash of PostgreSQL"
     assert len(sink.received) == 10
 
 
@@ -777,11 +794,11 @@ async def test_lanes_of_a_lost_claim_that_are_locked_meanwhile_are_taken_when_th
         outbox.locked |= {"s0"}
         await until(lambda: sink.arrived == ["s1.0"], 5)
         outbox.locked.clear()
-        await until(outbox.drained, 2)  # the lease would last for 300 s
+        await until(outbox.drained, 2)  # the lease lasts for 300 s
 
 
 @virtual
-async def test_a_claim_that_commits_after_the_next_one_takes_nothing_out_of_hand() -> None:
+async def test_a_claim_that_commits_after_the_next_one_takes_no_lane_in_hand() -> None:
     """A time-out at the client does not cancel the statement: it may lease, later, what a newer claim has leased."""
     outbox, sink = Outbox(), ScriptedSink(latency=1.0)
     fill(outbox, 4, 3)
@@ -802,8 +819,8 @@ async def test_a_claim_that_commits_after_the_next_one_takes_nothing_out_of_hand
 
 
 @virtual
-async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -> None:
-    """Claims and settles do not wait for the disk: PostgreSQL may keep the one and forget the other, and nobody sees it."""
+async def test_a_lease_whose_settle_a_crash_reverted_is_not_waited_for() -> None:
+    """Claims and settles commit asynchronously: a crash may keep the one and revert the other, without an error."""
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         for name in ("a", "b"):
@@ -815,7 +832,7 @@ async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -
         for name in ("a", "b"):
             outbox.put(name, f"{name}.1")
         relay.dispatcher.notify()
-        outbox.locked.add("a")  # by the portal that has just written to it
+        outbox.locked.add("a")  # by a portal that writes to it
         await elapse(0.3)
         outbox.locked.clear()
         crashed = now()
@@ -831,15 +848,13 @@ async def test_a_lease_that_outlived_its_settle_in_a_crash_is_not_waited_for() -
             outbox.put("b", f"b.{n}")
             relay.dispatcher.notify()
             await until(outbox.drained)
-        assert outbox.count("settle") - settles == 10, (
-            "what is freed once more goes with what is settled anyway"
-        )
+        assert outbox.count("settle") - settles == 10, "a lane that is freed again is in the next settle"
         assert len(relay.crashes) == 1
         assert relay.value("gre_leases_lost_total") == 0
 
 
 @virtual
-async def test_a_claim_that_found_nothing_just_before_the_crash_hides_nothing() -> None:
+async def test_lanes_are_recovered_after_an_empty_claim_just_before_the_crash() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         outbox.put("a", "a.0")
@@ -851,7 +866,7 @@ async def test_a_claim_that_found_nothing_just_before_the_crash_hides_nothing() 
         relay.dispatcher.notify()
         await until(lambda: outbox.count("claim") > claims)
         await elapse(0.1)
-        for n in (1, 2):  # and a second time, what was freed once more is forgotten in its turn
+        for n in (1, 2):  # and a second crash reverts the second settle
             outbox.crash("a")
             outbox.put("a", f"a.{n}")
             await elapse(0.2)
@@ -861,7 +876,7 @@ async def test_a_claim_that_found_nothing_just_before_the_crash_hides_nothing() 
 
 
 @virtual
-async def test_lanes_freed_lately_that_somebody_holds_are_in_nobodys_way() -> None:
+async def test_recently_freed_lanes_that_are_locked_delay_no_other() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         fill(outbox, 600, 1)
@@ -869,7 +884,7 @@ async def test_lanes_freed_lately_that_somebody_holds_are_in_nobodys_way() -> No
         await until(outbox.drained)
         lease_of_another(outbox)
         await elapse(0.2)
-        outbox.locked |= {f"s{n}" for n in range(600)}  # by a bulk of messages that is being written
+        outbox.locked |= {f"s{n}" for n in range(600)}  # by a bulk insert
         settles = outbox.count("settle")
         for n in range(10):
             outbox.put("x", f"x.{n}")
@@ -881,11 +896,11 @@ async def test_lanes_freed_lately_that_somebody_holds_are_in_nobodys_way() -> No
         await elapse(40.0)
         settles = outbox.count("settle")
         await elapse(10.0)
-        assert outbox.count("settle") == settles, "once no lease could be left, it is given up"
+        assert outbox.count("settle") == settles, "nothing is freed again when no lease can remain"
 
 
 @virtual
-async def test_a_lane_that_somebody_holds_and_that_was_freed_lately_is_not_tried_in_a_spin() -> None:
+async def test_a_recently_freed_lane_that_is_locked_causes_few_calls() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         outbox.put("a", "a.0")
@@ -906,7 +921,7 @@ async def test_a_lane_that_somebody_holds_and_that_was_freed_lately_is_not_tried
 
 @virtual
 @pytest.mark.parametrize("latency", [0.005, 0.05, 0.1])
-async def test_where_nothing_is_leased_nothing_is_freed_once_more(latency: float) -> None:
+async def test_nothing_is_freed_again_where_nothing_is_leased(latency: float) -> None:
     outbox, sink = Outbox(), ScriptedSink(latency=latency)
     async with relaying(outbox, sink) as relay:
         for n in range(20):
@@ -918,7 +933,7 @@ async def test_where_nothing_is_leased_nothing_is_freed_once_more(latency: float
 
 
 @virtual
-async def test_a_settle_that_comes_through_first_after_a_crash_hides_nothing() -> None:
+async def test_lanes_are_recovered_if_a_settle_is_the_first_call_after_a_crash() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         outbox.put("a", "a.0")
@@ -938,7 +953,7 @@ async def test_a_settle_that_comes_through_first_after_a_crash_hides_nothing() -
 
 
 @virtual
-async def test_when_the_database_is_back_nobody_waits_out_a_pause() -> None:
+async def test_the_recovery_of_the_database_cancels_all_backoffs() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink, retry=RetryPolicy(jitter=lambda: 1.0)) as relay:
         outbox.put("a", "a.0")
@@ -958,7 +973,7 @@ async def test_when_the_database_is_back_nobody_waits_out_a_pause() -> None:
 
 
 @virtual
-async def test_being_told_that_the_database_is_back_makes_no_calls_by_itself() -> None:
+async def test_the_recovery_of_the_database_causes_no_calls_by_itself() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         await until(lambda: outbox.count("claim"))
@@ -971,7 +986,7 @@ async def test_being_told_that_the_database_is_back_makes_no_calls_by_itself() -
 
 
 @virtual
-async def test_what_was_asked_for_again_is_not_called_done_by_what_is_said_after_a_crash() -> None:
+async def test_a_replay_is_not_settled_by_a_repeated_result_after_a_crash() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     async with relaying(outbox, sink) as relay:
         outbox.put("a", "a.0")
@@ -1000,7 +1015,7 @@ async def test_a_lane_whose_settle_is_refused_for_good_waits_for_its_lease() -> 
 
 
 @virtual
-async def test_while_the_database_is_down_it_is_asked_less_and_less_and_the_state_says_why() -> None:
+async def test_calls_become_rarer_while_the_database_is_down_and_the_state_has_the_reason() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     outbox.fail("claim", TransientError("gre_relay_claim_v1: PGRST001"), times=100_000)
     outbox.fail("release", TransientError("gre_relay_release_v1: PGRST001"), times=100_000)
@@ -1040,7 +1055,7 @@ async def test_a_stop_settles_what_is_in_flight_and_claims_nothing_more() -> Non
 
 
 @virtual
-async def test_a_stop_does_not_wait_for_a_lane_that_is_only_freed_once_more() -> None:
+async def test_a_stop_does_not_wait_for_a_lane_that_is_only_freed_again() -> None:
     outbox, sink = Outbox(), ScriptedSink()
     outbox.put("a", "a.0")
     relay = Relay(outbox, sink)
@@ -1086,7 +1101,7 @@ async def test_a_cancelled_worker_ends_at_once_even_while_the_database_does_not_
 
 
 @virtual
-async def test_what_a_cancelled_worker_gives_up_another_takes_at_once() -> None:
+async def test_another_worker_takes_the_lanes_that_a_cancelled_worker_releases() -> None:
     outbox, sink = Outbox(), ScriptedSink(batch_size=1, concurrency=2, latency=10.0)
     fill(outbox, 4, 2)
     relay = Relay(outbox, sink, lease_seconds=300.0)
@@ -1094,7 +1109,7 @@ async def test_what_a_cancelled_worker_gives_up_another_takes_at_once() -> None:
     await until(lambda: sink.flying == 2)
     await cancelled(task)
     assert all(q.token for q in outbox.lanes.values())
-    outbox.fail("release")  # a database that is gone must not keep a worker from ending
+    outbox.fail("release")  # an unreachable database must not prevent the end of a worker
     await relay.dispatcher.release_all()
     await relay.dispatcher.release_all()
     assert not any(q.token for q in outbox.lanes.values())
@@ -1103,7 +1118,7 @@ async def test_what_a_cancelled_worker_gives_up_another_takes_at_once() -> None:
 
 
 @virtual
-async def test_a_claim_without_its_answer_is_given_up_too() -> None:
+async def test_a_claim_without_an_answer_is_released_too() -> None:
     class Slow(Outbox):
         async def claim(self, request: ClaimRequest) -> Claim:
             claim = await super().claim(request)
@@ -1115,7 +1130,7 @@ async def test_a_claim_without_its_answer_is_given_up_too() -> None:
     relay = Relay(outbox, ScriptedSink(), lease_seconds=300.0)
     task = asyncio.create_task(relay.dispatcher.run())
     await until(lambda: all(q.token for q in outbox.lanes.values()))
-    task.cancel()  # and give up before that has reached the claim, as the bridge does
+    task.cancel()  # and release before the claim has ended, as the daemon does
     await relay.dispatcher.release_all()
     await cancelled(task)
     assert not any(q.token for q in outbox.lanes.values())
@@ -1138,7 +1153,7 @@ async def test_an_answered_claim_is_not_released() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 @virtual
-async def test_whatever_fails_and_dies_everything_arrives_and_first_arrivals_are_in_order(seed: int) -> None:
+async def test_everything_arrives_in_order_whatever_fails_and_dies(seed: int) -> None:
     rng, outbox = random.Random(seed), Outbox(latency=0.003)
     sink = ScriptedSink(batch_size=5, concurrency=3, latency=0.02)
     poison = {f"s{rng.randrange(12)}.{rng.randrange(60)}" for _ in range(5)}
@@ -1184,7 +1199,7 @@ async def test_whatever_fails_and_dies_everything_arrives_and_first_arrivals_are
 
 
 class Settling:
-    """A settler that runs, with what it told its owner."""
+    """A running settler, with its reports to the dispatcher."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.waiting = 0
@@ -1212,7 +1227,7 @@ class Settling:
 
 
 @virtual
-async def test_results_that_gather_while_one_settle_runs_share_the_next() -> None:
+async def test_results_during_a_settle_share_the_next_one() -> None:
     outbox = Outbox(latency=0.1)
     fill(outbox, 30, 1)
     it = Settling(outbox)
@@ -1297,7 +1312,7 @@ async def test_a_settle_is_repeated_until_the_database_has_it(error: BridgeError
 
 
 @virtual
-async def test_the_owner_hears_when_a_freed_lane_has_more_to_do() -> None:
+async def test_the_dispatcher_is_notified_when_a_freed_lane_has_more_deliveries() -> None:
     outbox = Outbox()
     fill(outbox, 1, 2)
     it = Settling(outbox)
@@ -1311,7 +1326,7 @@ async def test_the_owner_hears_when_a_freed_lane_has_more_to_do() -> None:
 
 
 @virtual
-async def test_a_kept_lane_is_recorded_and_stays_leased() -> None:
+async def test_progress_of_a_kept_lane_is_recorded_and_the_lane_stays_leased() -> None:
     outbox = Outbox()
     fill(outbox, 1, 2)
     it = Settling(outbox)
@@ -1332,8 +1347,8 @@ async def test_a_flush_with_nothing_to_write_returns_at_once() -> None:
 
 
 @virtual
-async def test_a_worker_whose_sister_drained_everything_closes_its_breaker() -> None:
-    """It has no lane to probe with, and must not say for ever that the service is down."""
+async def test_a_worker_closes_its_breaker_when_another_has_sent_everything() -> None:
+    """It has no lane for a probe, and must not report the outage without end."""
     outbox = Outbox()
     failing = ScriptedSink(answer=lambda _: DOWN)
     async with relaying(outbox, failing) as idle:
@@ -1347,6 +1362,6 @@ async def test_a_worker_whose_sister_drained_everything_closes_its_breaker() -> 
         failing.answer = lambda _: None
         tries = len(failing.requests)
         await until(lambda: idle.value("gre_breaker_state") == 0, 70)
-        assert len(failing.requests) == tries, "nothing was there to try it with"
+        assert len(failing.requests) == tries, "there was no lane for a probe"
         assert idle.dispatcher.breaker.reason == ""
         assert idle.value("gre_breaker_reason", reason=str(DOWN)) == 0
