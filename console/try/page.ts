@@ -157,26 +157,56 @@ async function loadMissing(): Promise<void> {
   loadedOnce = true
 }
 
-// Send: the page chooses the id once, so a retry never stores a message twice.
-element<HTMLFormElement>('form').addEventListener('submit', async (event) => {
+// Send: one message after the other, in the order in which they were typed. The page chooses the id once, so a retry
+// never stores a message twice.
+/** Milliseconds after which a request without a response counts as failed. */
+const TIMEOUT = 15_000
+/** Settled when no message is being sent. */
+let sending = Promise.resolve()
+
+element<HTMLFormElement>('form').addEventListener('submit', (event) => {
   event.preventDefault()
   const message = input.value
   if (!message.trim()) return
-  const row: Row = { id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message }
   input.value = ''
-  const item = show(row, true)
+  enqueue({ id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message })
+})
+
+function enqueue(row: Row): void {
+  show(row, true)
+  sending = sending.then(() => send(row))
+}
+
+/** Send until the message is stored or refused. */
+async function send(row: Row): Promise<void> {
   for (let delay = 1000; ; delay = Math.min(2 * delay, 30_000)) {
     const { error, status } = await supabase
       .from('gre_chat_messages')
       .upsert({ ...row, player_id: config.playerId }, { onConflict: 'id', ignoreDuplicates: true })
+      .abortSignal(AbortSignal.timeout(TIMEOUT))
     if (!error) return void catchUp()
     showState('failed', error.message)
-    if (status >= 400 && status < 500 && status !== 401 && status !== 429) break
+    if (status >= 400 && status < 500 && status !== 401 && status !== 429) return showRefusal(row, error.message)
     await new Promise((resolve) => setTimeout(resolve, delay))
   }
-  item.remove()
-  input.value ||= message
-})
+}
+
+/** Return a refused text to the empty input; while another text is there, keep it in the list with a button. */
+function showRefusal(row: Row, reason: string): void {
+  const item = element(row.id)
+  if (!input.value && !list.querySelector('[data-refused]')) {
+    item.remove()
+    input.value = row.message
+    return
+  }
+  const button = createText('button', 'Send again')
+  button.addEventListener('click', () => {
+    item.remove()
+    enqueue(row)
+  })
+  item.toggleAttribute('data-refused', true)
+  item.append(createText('small', `Not sent: ${reason}`), button)
+}
 
 /** Append a message; messages that are not confirmed as stored stay below the others. */
 function show(row: Row, pending = false): HTMLElement {

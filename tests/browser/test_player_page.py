@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from playwright.sync_api import Route, expect
 
@@ -10,6 +13,7 @@ from tests.browser.world import Player, World
 from tests.support.waiting import let_pass, wait_until
 
 AUTH = "**/api/pusher/auth"
+MESSAGES = "**/rest/v1/gre_chat_messages*"
 
 
 def _shown(asha: Player) -> list[str]:
@@ -19,6 +23,17 @@ def _shown(asha: Player) -> list[str]:
 def _stored(world: World) -> list[str]:
     rows = world.sql("select message from gre_chat_messages where player_id = 29 order by created_at, seq")
     return [row["message"] for row in rows]
+
+
+def _on_send(asha: Player, handle: Callable[[Route], Any]) -> None:
+    """Let `handle` answer each request that sends a message."""
+    asha.page.route(
+        MESSAGES, lambda route: handle(route) if route.request.method == "POST" else route.continue_()
+    )
+
+
+def _text(route: Route) -> str:
+    return str(route.request.post_data_json["message"])
 
 
 @pytest.mark.parametrize("status", [503, 429])
@@ -71,9 +86,69 @@ def test_a_message_without_a_response_is_sent_again_with_the_same_id(world: Worl
         else:
             route.continue_()
 
-    asha.page.route("**/rest/v1/gre_chat_messages*", lambda r: drop_first_response(r) if r.request.method == "POST" else r.continue_())  # fmt: skip
+    _on_send(asha, drop_first_response)
     asha.type("Is anybody there?")
     wait_until(lambda: asha.page.evaluate("1") and len(ids) == 2, 30)
     wait_until(lambda: _shown(asha) == ["Is anybody there?", "An answer meanwhile"], 30)
     assert len(set(ids)) == 1
     assert _stored(world) == _shown(asha)
+
+
+@pytest.mark.parametrize("failures", [[], [503, 429]], ids=["slow", "failing"])
+def test_messages_are_stored_in_the_order_in_which_they_were_typed(
+    world: World, asha: Player, failures: list[int]
+) -> None:
+    held: list[Route] = []
+    requests: list[str] = []
+
+    def hold_first(route: Route) -> None:
+        requests.append(_text(route))
+        if requests == ["one"]:
+            held.append(route)
+        elif failures and _text(route) == "one":
+            route.fulfill(status=failures.pop(), json={"message": "not now"})
+        else:
+            route.continue_()
+
+    _on_send(asha, hold_first)
+    for text in ("one", "two", "three"):
+        asha.type(text)
+    wait_until(lambda: asha.page.evaluate("1") and held, 30)
+    world.reply(29, "Hello")
+    wait_until(lambda: _shown(asha) == ["Hello", "one", "two", "three"], 30)
+    assert requests == ["one"]
+    if failures:
+        held[0].fulfill(status=failures.pop(), json={"message": "not now"})
+    else:
+        held[0].continue_()
+    wait_until(lambda: asha.page.evaluate("1") and len(_stored(world)) == 4, 30)
+    assert _stored(world) == ["Hello", "one", "two", "three"]
+    wait_until(lambda: _shown(asha) == _stored(world), 30)
+
+
+def test_a_refused_text_is_kept_and_stops_no_other(world: World, asha: Player) -> None:
+    held: list[Route] = []
+    refused = ["one", "two"]
+
+    def refuse(route: Route) -> None:
+        if _text(route) == "one" and not held:
+            held.append(route)
+        elif _text(route) in refused:
+            route.fulfill(status=403, json={"message": "not allowed"})
+        else:
+            route.continue_()
+
+    _on_send(asha, refuse)
+    for text in ("one", "two", "three"):
+        asha.type(text)
+    wait_until(lambda: asha.page.evaluate("1") and held, 30)
+    asha.at("try-input").fill("four")
+    held[0].fulfill(status=403, json={"message": "not allowed"})
+    wait_until(lambda: asha.page.evaluate("1") and _stored(world) == ["three"], 30)
+    expect(asha.at("try-input")).to_have_value("four")
+    wait_until(lambda: sorted(_shown(asha)) == ["one", "three", "two"], 30)
+    refused.clear()
+    for text in ("one", "two"):
+        asha.at("try-message").filter(has_text=text).get_by_role("button", name="Send again").click()
+        wait_until(lambda text=text: asha.page.evaluate("1") and _stored(world)[-1] == text, 30)
+    wait_until(lambda: _shown(asha) == _stored(world) == ["three", "one", "two"], 30)

@@ -333,6 +333,17 @@ def test_a_sent_message_is_stored_once_and_shown_in_order(samples: SampleStack) 
     assert str(samples.stored()).count("mine 1") == 1
 
 
+def test_messages_are_stored_in_the_order_in_which_they_were_sent(samples: SampleStack) -> None:
+    page = samples.open(ORDER, PUSHER, SEND)
+    fault = {"status": 503, "path": "/gre_chat_messages", "match": "mine 1", "times": 2}
+    samples.stack.fault("rest", fault)
+    for n in (1, 2, 3):
+        page.call("send", send=f"mine {n}")
+    wait_for(lambda: len(samples.sent_by_page()) == 3, "the messages were not stored")
+    assert samples.sent_by_page() == ["mine 1", "mine 2", "mine 3"]
+    samples.wait_until_all_shown()
+
+
 # Realtime
 
 
@@ -414,6 +425,17 @@ def test_a_message_sent_during_an_outage_of_the_daemon_is_stored_once(samples: S
     wait_for(lambda: "mine 4" in str(samples.stored()), "the messages were not stored", 60)
     samples.wait_until_all_shown()
     assert samples.sent_by_page() == [f"mine {n}" for n in range(5)]
+
+
+def test_a_message_that_was_unavailable_is_not_overtaken(samples: SampleStack) -> None:
+    page = samples.open(socket_page=True)
+    # Longer than the API retries by itself, so that the page gets an error for the first message.
+    samples.stack.fault("rest", {"status": 503, "match": "mine 1", "for": 11})
+    page.call("send", send="mine 1")
+    page.call("send", send="mine 2")
+    wait_for(lambda: len(samples.sent_by_page()) == 2, "the messages were not stored", 40)
+    assert samples.sent_by_page() == ["mine 1", "mine 2"]
+    samples.wait_until_all_shown()
 
 
 def test_the_socket_page_reconnects_with_a_fresh_token(samples: SampleStack) -> None:
