@@ -486,7 +486,7 @@ export interface components {
             oldest_age_seconds: number | null;
             dead: number;
             sinks: components["schemas"]["SinkState"][];
-            feed: string | null;
+            realtime_state: string | null;
             workers: components["schemas"]["WorkerSeen"][];
             per_minute: components["schemas"]["Minute"][];
         };

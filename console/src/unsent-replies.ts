@@ -1,5 +1,6 @@
 /**
- * Replies that are not stored by the server yet; each session's are sent in order.
+ * Replies that are not stored by the server yet; each session's are sent in order. No reply is sent while an earlier one
+ * will be retried automatically; one that the server refused does not hold up the next.
  *
  * A reply keeps its id through all attempts, so a retry never stores it twice. It is kept in the tab's storage for its
  * author, and is sent only while its author is signed in.
@@ -118,6 +119,7 @@ export class UnsentReplies {
     if (remaining.length) this.bySession.set(session, remaining)
     else this.bySession.delete(session)
     this.save()
+    void this.sendPending(session)
   }
 
   discard(): void {
@@ -128,10 +130,14 @@ export class UnsentReplies {
   private async sendPending(session: string): Promise<void> {
     if (this.sending.has(session)) return
     this.sending.add(session)
-    const next = (): OutgoingReply | undefined =>
-      this.repliesOf(session).find(({ state, id }) => state === 'sending' || this.dueRetries.has(id))
-    for (let reply; (reply = next()); ) await this.sendReply(session, reply)
+    for (let reply; !this.scope.closed && (reply = this.nextReply(session)); ) await this.sendReply(session, reply)
     this.sending.delete(session)
+  }
+
+  /** The first reply that is not refused, if it is due. */
+  private nextReply(session: string): OutgoingReply | undefined {
+    const first = this.repliesOf(session).find((reply) => !isFailed(reply) || reply.transient)
+    return first && (!isFailed(first) || this.dueRetries.has(first.id)) ? first : undefined
   }
 
   private async sendReply(session: string, reply: OutgoingReply): Promise<void> {

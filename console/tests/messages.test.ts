@@ -57,6 +57,46 @@ test('a reply without a response is sent again after 1, 3 and 6 s with the same 
   expect(replies.count).toBe(0)
 })
 
+test('no reply is sent before an earlier one that is retried automatically', async () => {
+  const sent: string[] = []
+  let reachable = false
+  const { replies, failed } = unsentReplies(async (_, _id, text) => {
+    if (!reachable) throw new ApiError(503, 'unavailable', 'Not now.')
+    sent.push(text)
+    return { message: message(1) }
+  })
+  replies.send('s', 'first', 'Asha')
+  replies.send('s', 'second', 'Asha')
+  await vi.advanceTimersByTimeAsync(20_000)
+  expect(failed.map(({ text }) => text)).toEqual(['first'])
+  reachable = true
+  await vi.advanceTimersByTimeAsync(15_000)
+  expect(sent).toEqual(['first', 'second'])
+})
+
+test('the next reply is sent when the earlier one is refused, or discarded by the user', async () => {
+  const sent: string[] = []
+  let error = new ApiError(503, 'unavailable', 'Not now.')
+  const { replies, failed } = unsentReplies(async (_, _id, text) => {
+    if (text === 'first') throw error
+    sent.push(text)
+    return { message: message(1) }
+  })
+  replies.send('s', 'first', 'Asha')
+  replies.send('s', 'second', 'Asha')
+  await vi.advanceTimersByTimeAsync(20_000)
+  expect(sent).toEqual([])
+  replies.remove('s', failed[0]!.id)
+  await vi.advanceTimersByTimeAsync(0)
+  expect(sent).toEqual(['second'])
+  error = new ApiError(403, 'not_allowed', 'No.')
+  replies.send('s', 'first', 'Asha')
+  replies.send('s', 'third', 'Asha')
+  await vi.advanceTimersByTimeAsync(0)
+  expect(sent).toEqual(['second', 'third'])
+  expect(replies.failedCount).toBe(1)
+})
+
 test('a rejected reply fails at once and stays until it is removed', async () => {
   const reply = vi.fn(() => Promise.reject(new ApiError(409, 'session_closed', 'Closed.')))
   const { replies, failed } = unsentReplies(reply)
@@ -74,6 +114,17 @@ test('nothing is sent after the sign-out', async () => {
   replies.send('s', 'text', 'Asha')
   await vi.advanceTimersByTimeAsync(500)
   scope.close()
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(reply).toHaveBeenCalledTimes(1)
+})
+
+test('a request that ends with the sign-out is not repeated', async () => {
+  let end = (_: ApiError): void => {}
+  const reply = vi.fn(() => new Promise((_, reject) => (end = reject)))
+  const { replies, scope } = unsentReplies(reply)
+  replies.send('s', 'text', 'Asha')
+  scope.close()
+  end(new ApiError(0, 'unreachable', 'No answer.'))
   await vi.advanceTimersByTimeAsync(60_000)
   expect(reply).toHaveBeenCalledTimes(1)
 })

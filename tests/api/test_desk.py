@@ -106,10 +106,10 @@ def test_operations_contain_sinks_realtime_and_rate(api: Api, player_id: int) ->
 
     def live() -> Any:
         found = ok(api.staff().get("/api/gre-admin/operations"))
-        return found["feed"] == "live" and found
+        return found["realtime_state"] == "live" and found
 
     # (Of a daemon that another test killed the last beat counts for a minute.)
-    found = wait_until(live, 90, what="a live feed")
+    found = wait_until(live, 90, what="a live subscription")
     assert (found["backlog"], found["oldest_age_seconds"]) == (0, None)
     assert {one["name"]: (one["enabled"], one["breaker"]) for one in found["sinks"]} == {"pusher": (True, "closed"), "onesignal": (True, "closed")}  # fmt: skip
     assert sum(one["count"] for one in found["per_minute"]) >= 3

@@ -107,7 +107,7 @@ def test_no_message_is_lost_during_an_outage_of_realtime_and_pusher(
     ann = open_page(restartable, Staff).enter("admin:a1")
     ann.at("nav-health").click()
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
-    expect(ann.at("feed")).to_have_text("live")
+    expect(ann.at("realtime-state")).to_have_text("live")
     expect(ann.at("worker").first).to_be_visible(timeout=30_000)
     expect(ann.at("plot")).to_be_visible()
     pusher = ann.at("sink", sink="pusher")
@@ -120,7 +120,7 @@ def test_no_message_is_lost_during_an_outage_of_realtime_and_pusher(
         expect(pusher).to_have_attribute("data-state", re.compile("failing|trying"), timeout=30_000)
         expect(pusher).to_contain_text("500")
         expect(ann.at("sink", sink="onesignal")).to_have_attribute("data-state", "working")
-        expect(ann.at("feed")).not_to_have_text("live")
+        expect(ann.at("realtime-state")).not_to_have_text("live")
         assert int(ann.at("backlog").inner_text().replace(",", "")) >= 1
         restartable.http.delete("/__stack/faults", params={"service": "pusher"}).raise_for_status()
         sam.answer("From Sam, without Realtime")
@@ -138,7 +138,7 @@ def test_no_message_is_lost_during_an_outage_of_realtime_and_pusher(
     )
     expect(pusher).to_have_attribute("data-state", "working", timeout=40_000)
     expect(ann.at("backlog")).to_have_text("0", timeout=30_000)
-    expect(ann.at("feed")).to_have_text("live", timeout=30_000)
+    expect(ann.at("realtime-state")).to_have_text("live", timeout=30_000)
     assert not re.search("zebra|word", ann.at("health").inner_text())
 
 

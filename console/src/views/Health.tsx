@@ -48,7 +48,7 @@ export function HealthView({ desk }: { desk: Desk }) {
             <Figure id="backlog" label="Events that wait" value={number(operations.backlog)} state={operations.backlog > 1000 ? 'warn' : 'good'} />
             <Figure id="oldest-age" label="Oldest has waited" value={operations.backlog ? span(oldest * 1000) : '–'} state={oldest > 60 ? 'bad' : oldest > 10 ? 'warn' : 'good'} />
             <Figure id="dead-count" label="Dead letters" value={number(operations.dead)} state={operations.dead ? 'warn' : 'good'} />
-            <Figure id="feed" label="Realtime feed" value={operations.feed ?? 'unknown'} state={operations.feed === 'live' ? 'good' : 'warn'} />
+            <Figure id="realtime-state" label="Realtime" value={operations.realtime_state ?? 'unknown'} state={operations.realtime_state === 'live' ? 'good' : 'warn'} />
           </dl>
           <section aria-labelledby="rate">
             <h2 id="rate">Delivered in the last hour</h2>

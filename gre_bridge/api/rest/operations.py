@@ -41,8 +41,8 @@ async def operations(request: Request, call: Authenticated) -> Response:
         state = max(stored, own.get(sink["name"], stored), key=lambda item: _SEVERITY.get(item["breaker"], 9))
         error = {"last_error": state["error"]} if state["error"] else {}
         sinks.append({**sink, "breaker": state["breaker"] and state["breaker"].replace("_", "-"), **error})
-    feed = (overview.get("realtime") or {}).get("state")
-    return JsonResponse({"success": True, **found, "sinks": sinks, "feed": feed})
+    realtime_state = (overview.get("realtime") or {}).get("state")
+    return JsonResponse({"success": True, **found, "sinks": sinks, "realtime_state": realtime_state})
 
 
 @router.get(

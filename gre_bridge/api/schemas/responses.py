@@ -256,7 +256,9 @@ class Operations(_Answer):
     oldest_age_seconds: float | None = Field(description="How long the oldest of them has waited.")
     dead: int
     sinks: list[SinkState]
-    feed: str | None = Field(examples=["live"], description="This instance's subscription to Realtime.")
+    realtime_state: str | None = Field(
+        examples=["live"], description="State of this instance's subscription to Realtime."
+    )
     workers: list[WorkerSeen]
     per_minute: list[Minute] = Field(
         min_length=60, max_length=60, description="The last 60, oldest first, this one included."
