@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,16 +18,15 @@ from typing import Any
 
 import httpx
 import psycopg
-from dotenv import dotenv_values
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
+from tests.support.dev import dev_process
 from tests.support.loopback import HTTP, NO_TLS, free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
-from tests.support.waiting import wait_until
 
 FLAGS = [
     *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
@@ -192,23 +189,13 @@ class World:
 @contextlib.contextmanager
 def dev(folder: Path) -> Iterator[World]:
     """Run `gre-bridge dev`."""
-    env_file, log = folder / "env", folder / "log"
-    command = [sys.executable, "-m", "gre_bridge", "dev", "--port", "0", "--http-port", "0"]
-    with cluster_directory() as data, log.open("wb") as output:
-        command += ["--data-dir", str(data), "--write-env", str(env_file)]
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
-        try:
-            wait_until(lambda: env_file.exists() or process.poll() is not None, 150, what="gre-bridge dev")
-            assert process.poll() is None, log.read_text()
-            env = {name: value or "" for name, value in dotenv_values(env_file).items()}
-            address = f"http://{env['GRE_HTTP_HOST']}:{env['GRE_HTTP_PORT']}"
-            with httpx.Client(
-                base_url=env["SUPABASE_URL"], timeout=30, trust_env=False, verify=NO_TLS
-            ) as http:
-                yield World(address, env, Keys.of(data), http)
-        finally:
-            process.terminate()
-            assert process.wait(60) == 0
+    with (
+        dev_process(folder) as started,
+        httpx.Client(
+            base_url=started.env["SUPABASE_URL"], timeout=30, trust_env=False, verify=NO_TLS
+        ) as http,
+    ):
+        yield World(started.daemon, started.env, started.keys, http)
 
 
 @dataclass
