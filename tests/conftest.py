@@ -86,14 +86,43 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Let no other test run beside one that is marked `quiet`."""
+def _turn(item: pytest.Item, *, quiet: bool) -> contextlib.AbstractContextManager[None]:
     if os.environ.get("PYTEST_XDIST_WORKER") is None:
-        return (yield)
+        return contextlib.nullcontext()
     # All processes of one run have the same parent of their temporary directories.
     shared = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
-    with turn(shared, quiet=item.get_closest_marker("quiet") is not None):
+    return turn(shared, quiet=quiet)
+
+
+def _is_quiet(item: pytest.Item) -> bool:
+    return item.get_closest_marker("quiet") is not None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Keep an ordinary test, with its fixtures, from running beside a quiet one."""
+    with contextlib.nullcontext() if _is_quiet(item) else _turn(item, quiet=False):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Set a quiet test up beside ordinary ones: nothing is measured yet."""
+    with _turn(item, quiet=False) if _is_quiet(item) else contextlib.nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Let no other test run beside one that is marked `quiet`."""
+    with _turn(item, quiet=True) if _is_quiet(item) else contextlib.nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Do the same as at its set-up."""
+    with _turn(item, quiet=False) if _is_quiet(item) else contextlib.nullcontext():
         return (yield)
 
 

@@ -18,8 +18,6 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.quiet
 
-pytestmark = pytest.mark.quiet
-
 FIRST_LIST = 1000
 FRAME = 100
 """Milliseconds: the bounds for the first list, and for 95 of 100 frames, on a busy machine with two cores."""

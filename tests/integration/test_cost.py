@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -9,7 +10,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, settle
-from tests.support.stack import StackProcess, judge
+from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import wait_until
 
 MESSAGES, SESSIONS = 3_000, 150
@@ -48,28 +49,32 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert not any(verdict.repeats.values())
 
 
-@pytest.mark.quiet
-def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_for_each_sink(
-    stack: StackProcess,
-) -> None:
-    with stack.worker() as worker:
+@pytest.fixture
+def live_worker(stack: StackProcess) -> Iterator[Worker]:
+    """A worker that receives wake-ups, and reports every 2.5 s in place of 5; the session of player 1 is open."""
+    with stack.worker(constants={"gre_bridge.polling.REPORT_INTERVAL": 2.5}) as worker:
         wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live feed")
         stack.insert(player_id=1, sender="player", message="opens the session")
         stack.drained()
-        names = ("gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1")
+        yield worker
 
-        def words() -> float:
-            return worker.metric(
-                "gre_database_requests_total", function="gre_relay_listen_v1", process="relay"
-            )
 
-        before = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
-        for _ in range(4):
-            spoken = words()
-            wait_until(lambda n=spoken: words() > n, 30, what="some seconds")  # type: ignore[misc]
-            stack.insert(player_id=1, sender="player", message="one")
-            stack.drained()
-        after = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
+@pytest.mark.quiet
+def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_for_each_sink(
+    stack: StackProcess, live_worker: Worker
+) -> None:
+    worker, names = live_worker, ("gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1")
+
+    def words() -> float:
+        return worker.metric("gre_database_requests_total", function="gre_relay_listen_v1", process="relay")
+
+    before = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
+    for _ in range(4):
+        spoken = words()
+        wait_until(lambda n=spoken: words() > n, 30, what="some seconds")  # type: ignore[misc]
+        stack.insert(player_id=1, sender="player", message="one")
+        stack.drained()
+    after = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
     # And what the worker looks by itself, a second after each and two seconds later; a claim that found its lane just being
     # written, and answers on both sides of a moment.
     assert sum(after.values()) - sum(before.values()) <= 2 * (4 * (2 + 2) + 6)

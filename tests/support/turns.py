@@ -1,7 +1,7 @@
 """Tests that measure a time run while no other test runs.
 
 `make test` runs several files at a time. A test with the mark `quiet` waits until the others have finished what they
-run, and they wait for it. The processes agree through two locked files: `running`, which ordinary tests share and a
+run, and they wait for it. Its fixtures are set up beside other tests: put into them all that is not measured. The processes agree through two locked files: `running`, which ordinary tests share and a
 quiet one has for itself, and `queue`, which a quiet one keeps while it waits, so that no new test starts before it.
 """
 
