@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
+from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest, player, request, staff, user
 
@@ -50,9 +52,8 @@ TABLES = (
 )
 
 
-@pytest.fixture
-def session(db: Database) -> str:
-    """The open session of player 30, in a project with staff."""
+def fill(db: Database) -> str:
+    """Make a project with staff; return the open session of player 30."""
     with db.connect() as conn:
         conn.execute("insert into gre_staff (staff_id, role, active) values ('s1', 'staff', true), ('s2', 'staff', true),"
                      " ('a1', 'admin', true), ('gone', 'staff', false)")  # fmt: skip
@@ -62,6 +63,29 @@ def session(db: Database) -> str:
         ).fetchone()
     assert row is not None
     return str(row["session_id"])
+
+
+@pytest.fixture
+def session(db: Database) -> str:
+    """The open session of player 30, in a project with staff."""
+    return fill(db)
+
+
+@pytest.fixture(scope="module")
+def long_values(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
+    """The same project with values of eight megabytes, stored as they are; nobody commits anything in it."""
+    pg.create_database("long", migrated_template)
+    db = Database(pg, "long")
+    fill(db)
+    with db.connect() as conn:
+        conn.execute("create table long (text text, metadata jsonb, numbers jsonb, blank text)")
+        conn.execute("grant select on long to authenticated, service_role")
+        for column in ("text", "metadata", "numbers", "blank"):
+            conn.execute(f"alter table long alter {column} set storage external".encode())
+        conn.execute("insert into long select repeat(U&'\\0001\\202e', 2000000), jsonb_build_object('a', repeat('x', 8000000)),"
+                     " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
+    yield db
+    pg.drop_database("long")
 
 
 def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
@@ -173,22 +197,17 @@ LONG: dict[str, tuple[Caller, str]] = {
 
 @pytest.mark.quiet
 @pytest.mark.parametrize("name", LONG)
-def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, session: str, name: str) -> None:
+def test_eight_megabytes_cost_less_than_twenty_milliseconds(long_values: Database, name: str) -> None:
     caller, query = LONG[name]
-    with db.connect() as conn:  # the values stand ready, stored as they are
-        conn.execute("create table long (text text, metadata jsonb, numbers jsonb, blank text)")
-        conn.execute("grant select on long to authenticated, service_role")
-        for column in ("text", "metadata", "numbers", "blank"):
-            conn.execute(f"alter table long alter {column} set storage external".encode())
-        conn.execute("insert into long select repeat(U&'\\0001\\202e', 2000000), jsonb_build_object('a', repeat('x', 8000000)),"
-                     " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
+    copies = ("text || ''", "metadata || '{}'", "numbers || '[]'", "blank || ''")
+    used = ", ".join(copy if f"{{{n}}}" in query else "null" for n, copy in enumerate(copies))
     best = 1e9
-    with Rest(db, caller) as rest:
-        for _ in range(8):  # the best of them: what it costs, not what else the machine does
+    with Rest(long_values, caller) as rest:
+        for _ in range(8):  # one of them: what it costs, not what else the machine does
             with request(rest.conn, caller, keep=False) as c:
                 c.execute(
                     "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"
-                    " select text || '', metadata || '{}', numbers || '[]', blank || '' into t, m, n, b from long;"
+                    f" select {used} into t, m, n, b from long;"
                     " s := clock_timestamp(); begin "
                     + query.format("t", "m", "n", "b")  # type: ignore[arg-type]
                     + "; exception when others then perform set_config('long.error', sqlstate, true); end;"
@@ -200,6 +219,8 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(db: Database, sessio
                 assert row is not None
                 assert row["error"] in (None, "", "42501", "PT400", "PT404", "PT413")
                 best = min(best, row["took"])
+            if best < 20:
+                break
     assert best < 20, f"{best:.1f} ms"
 
 
