@@ -280,11 +280,13 @@ CREATE TABLE public.gre_chat_messages (
     sender_name text,
     message text NOT NULL,
     status text DEFAULT 'sent'::text NOT NULL,
+    origin text DEFAULT 'typed'::text NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     "timestamp" timestamp with time zone DEFAULT now(),
     CONSTRAINT gre_chat_messages_metadata_size CHECK ((octet_length((metadata)::text) <= 4096)),
     CONSTRAINT gre_chat_messages_name_size CHECK ((char_length(sender_name) <= 80)),
+    CONSTRAINT gre_chat_messages_origin_check CHECK ((origin = ANY (ARRAY['typed'::text, 'template'::text, 'auto'::text]))),
     CONSTRAINT gre_chat_messages_sender_check CHECK ((sender = ANY (ARRAY['player'::text, 'staff'::text, 'system'::text]))),
     CONSTRAINT gre_chat_messages_status_check CHECK ((status = ANY (ARRAY['sent'::text, 'delivered'::text, 'read'::text]))),
     CONSTRAINT gre_chat_messages_text_size CHECK (((char_length(message) >= 1) AND (char_length(message) <= 4000)))
@@ -326,6 +328,9 @@ COMMENT ON COLUMN public.gre_chat_messages.message IS 'The text: 1 to 4000 chara
 
 -- COMMENT: COLUMN gre_chat_messages.status
 COMMENT ON COLUMN public.gre_chat_messages.status IS 'sent, delivered or read (marked by the other side). Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_messages.origin
+COMMENT ON COLUMN public.gre_chat_messages.origin IS 'typed, template (a text that staff took from a template) or auto (written by the server). Portals can set template on messages of staff; any other value is stored as typed.';
 
 -- COMMENT: COLUMN gre_chat_messages.metadata
 COMMENT ON COLUMN public.gre_chat_messages.metadata IS 'JSON of the portal, at most 4 KB. Not relayed.';
@@ -553,10 +558,12 @@ CREATE FUNCTION gre.message_json(m public.gre_chat_messages) RETURNS jsonb
     AS $$
 declare
   v_at constant text := gre.iso(m.created_at);
+  v_json jsonb;
 begin
-  return jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
+  v_json := jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
     'player_name', m.player_name, 'message', m.message, 'sender', m.sender, 'sender_name', m.sender_name,
     'status', m.status, 'timestamp', v_at, 'created_at', v_at);
+  return case m.origin when 'auto' then v_json || '{"auto": true}' else v_json end;
 end $$;
 
 -- FUNCTION: messages_after_insert()
@@ -746,6 +753,7 @@ begin
   new.sender := old.sender;
   new.sender_id := old.sender_id;
   new.message := old.message;
+  new.origin := old.origin;
   new.created_at := old.created_at;
   if array_position(array['sent', 'delivered', 'read'], new.status)
     < array_position(array['sent', 'delivered', 'read'], old.status) then
@@ -795,6 +803,13 @@ begin
     end if;
     if v_actor.role = 'player' then
       new.player_id := v_actor.player_id;
+    end if;
+  end if;
+  if new.origin is distinct from 'typed' then
+    -- Portals cannot set another origin, but for staff's templates. On current_user, see gre.sessions_before_write.
+    if new.origin is null or current_user in ('anon', 'authenticated', 'service_role')
+      and (new.origin <> 'template' or (gre.current_actor()).role not in ('staff', 'admin', 'service')) then
+      new.origin := 'typed';
     end if;
   end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
@@ -917,6 +932,111 @@ begin
     perform gre.broadcast_wakeup(p_sessions);
   end if;
 end $$;
+
+-- TABLE: gre_chat_sessions
+CREATE TABLE public.gre_chat_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    player_id bigint NOT NULL,
+    player_name text,
+    status text DEFAULT 'active'::text NOT NULL,
+    assigned_staff_id text,
+    last_seq bigint DEFAULT 0 NOT NULL,
+    rev bigint DEFAULT 0 NOT NULL,
+    last_message_at timestamp with time zone,
+    unread_by_staff integer DEFAULT 0 NOT NULL,
+    unread_by_player integer DEFAULT 0 NOT NULL,
+    staff_read_seq bigint DEFAULT 0 NOT NULL,
+    staff_read_at timestamp with time zone,
+    player_read_seq bigint DEFAULT 0 NOT NULL,
+    player_read_at timestamp with time zone,
+    waiting_since timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    closed_by text,
+    cycle integer DEFAULT 1 NOT NULL,
+    changed_xid xid8,
+    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
+    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
+    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
+);
+ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_sessions
+COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
+
+-- COMMENT: COLUMN gre_chat_sessions.id
+COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_id
+COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_name
+COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
+
+-- COMMENT: COLUMN gre_chat_sessions.status
+COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
+
+-- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
+COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_seq
+COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.rev
+COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_message_at
+COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_player
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.waiting_since
+COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.created_at
+COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.updated_at
+COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_at
+COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_by
+COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.cycle
+COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.changed_xid
+COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
+
+-- FUNCTION: opened_data(public.gre_chat_sessions)
+CREATE FUNCTION gre.opened_data(p_session public.gre_chat_sessions) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'status', case p_session.status when 'closed' then 'closed' end, 'closed_at', gre.iso(p_session.closed_at),
+    'closed_by', p_session.closed_by, 'cycle', nullif(p_session.cycle, 1)))
+$$;
 
 -- FUNCTION: parse_cursor(text)
 CREATE FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) RETURNS record
@@ -1371,99 +1491,15 @@ CREATE FUNCTION gre.schedule_lanes(p_keys text[]) RETURNS void
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null
 $$;
 
--- TABLE: gre_chat_sessions
-CREATE TABLE public.gre_chat_sessions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    player_id bigint NOT NULL,
-    player_name text,
-    status text DEFAULT 'active'::text NOT NULL,
-    assigned_staff_id text,
-    last_seq bigint DEFAULT 0 NOT NULL,
-    rev bigint DEFAULT 0 NOT NULL,
-    last_message_at timestamp with time zone,
-    unread_by_staff integer DEFAULT 0 NOT NULL,
-    unread_by_player integer DEFAULT 0 NOT NULL,
-    staff_read_seq bigint DEFAULT 0 NOT NULL,
-    staff_read_at timestamp with time zone,
-    player_read_seq bigint DEFAULT 0 NOT NULL,
-    player_read_at timestamp with time zone,
-    waiting_since timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    closed_at timestamp with time zone,
-    changed_xid xid8,
-    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
-    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
-);
-ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
-
--- COMMENT: TABLE gre_chat_sessions
-COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
-
--- COMMENT: COLUMN gre_chat_sessions.id
-COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_id
-COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_name
-COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
-
--- COMMENT: COLUMN gre_chat_sessions.status
-COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
-
--- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
-COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_seq
-COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.rev
-COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_message_at
-COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_player
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.waiting_since
-COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.created_at
-COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.updated_at
-COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_at
-COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.changed_xid
-COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
-
 -- FUNCTION: session_json(public.gre_chat_sessions, integer)
 CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer DEFAULT NULL::integer) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
+declare
+  v_json jsonb;
 begin
-  return jsonb_build_object(
+  v_json := jsonb_build_object(
     'id', p_session.id, 'player_id', p_session.player_id, 'player_name', left(p_session.player_name, 200),
     'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
     'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
@@ -1472,6 +1508,14 @@ begin
                      where m.session_id = p_session.id and m.seq = p_session.last_seq),
     'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
     'closed_at', gre.iso(p_session.closed_at));
+  -- Only where they say something: a session that staff closed has the keys that older portals know.
+  if p_session.closed_by <> 'staff' then
+    v_json := v_json || jsonb_build_object('closed_by', p_session.closed_by);
+  end if;
+  if p_session.cycle > 1 then
+    v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
+  end if;
+  return v_json;
 end $$;
 
 -- FUNCTION: session_name(bigint, text)
@@ -1519,37 +1563,51 @@ begin
                             else gre.clean_name(new.player_name) end;
     new.status := coalesce(new.status, 'active');
     new.closed_at := case when new.status = 'closed' then new.created_at end;
-    return new;
-  end if;
-  new.id := old.id;
-  new.player_id := old.player_id;
-  new.created_at := old.created_at;
-  if v_portal then
-    new.last_seq := old.last_seq;
-    new.last_message_at := old.last_message_at;
-    new.waiting_since := old.waiting_since;
-    new.unread_by_staff := old.unread_by_staff;
-    new.unread_by_player := old.unread_by_player;
-    new.staff_read_seq := old.staff_read_seq;
-    new.staff_read_at := old.staff_read_at;
-    new.player_read_seq := old.player_read_seq;
-    new.player_read_at := old.player_read_at;
-    new.rev := old.rev;
+    new.closed_by := case when new.status = 'closed' and not v_portal then new.closed_by end;
+    new.cycle := 1;
+  else
+    new.id := old.id;
+    new.player_id := old.player_id;
+    new.created_at := old.created_at;
+    if v_portal then
+      new.last_seq := old.last_seq;
+      new.last_message_at := old.last_message_at;
+      new.waiting_since := old.waiting_since;
+      new.unread_by_staff := old.unread_by_staff;
+      new.unread_by_player := old.unread_by_player;
+      new.staff_read_seq := old.staff_read_seq;
+      new.staff_read_at := old.staff_read_at;
+      new.player_read_seq := old.player_read_seq;
+      new.player_read_at := old.player_read_at;
+      new.rev := old.rev;
+      new.closed_by := old.closed_by;
+    end if;
+    -- Counters and read marks never decrease.
+    new.last_seq := greatest(new.last_seq, old.last_seq);
+    new.last_message_at := greatest(new.last_message_at, old.last_message_at);
+    new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
+    new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
+    new.rev := greatest(new.rev, old.rev + 1);
+    new.updated_at := clock_timestamp();
+    new.changed_xid := pg_current_xact_id();
     new.closed_at := old.closed_at;
-  end if;
-  -- Counters and read marks never decrease.
-  new.last_seq := greatest(new.last_seq, old.last_seq);
-  new.last_message_at := greatest(new.last_message_at, old.last_message_at);
-  new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
-  new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
-  new.rev := greatest(new.rev, old.rev + 1);
-  new.updated_at := clock_timestamp();
-  new.changed_xid := pg_current_xact_id();
-  if new.status is distinct from old.status then
-    new.closed_at := case when new.status = 'closed' then new.updated_at end;
+    new.cycle := old.cycle;
+    if (new.status = 'closed') = (old.status = 'closed') then
+      new.closed_by := old.closed_by;
+    elsif new.status = 'closed' then
+      new.closed_at := new.updated_at;
+    else
+      new.closed_at := null;
+      new.closed_by := null;
+      new.cycle := old.cycle + 1;
+    end if;
   end if;
   if new.status = 'closed' then
     new.waiting_since := null;
+    if new.closed_by is null and (tg_op = 'INSERT' or old.status <> 'closed') then
+      new.closed_by := case (gre.current_actor()).role when 'player' then 'player' when 'staff' then 'staff'
+                                                       when 'admin' then 'staff' else 'system' end;
+    end if;
   end if;
   return new;
 end $$;
@@ -1600,6 +1658,67 @@ begin
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.notify_workers(array[new.id]);
   end if;
+  return null;
+end $$;
+
+-- FUNCTION: sessions_record_change()
+CREATE FUNCTION gre.sessions_record_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_closed constant boolean := new.status = 'closed' and old.status <> 'closed';
+  v_reopened constant boolean := new.status <> 'closed' and old.status = 'closed';
+  v_assigned constant boolean := new.assigned_staff_id is distinct from old.assigned_staff_id;
+begin
+  if v_assigned and (v_closed or v_reopened) then
+    new.rev := new.rev + 1;
+  end if;
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, staff_id, by_staff_id, data)
+  select new.id, new.rev - count(*) over () + row_number() over (order by e.n), new.updated_at,
+    -- Messages of this transaction may not be counted in last_seq yet, see gre.count_messages.
+    (select greatest(new.last_seq, max(m.seq)) from public.gre_chat_messages m where m.session_id = new.id),
+    e.kind, e.staff_id, (gre.current_actor()).staff_id, e.data
+  from (values
+    (1, 'reopened', null, jsonb_build_object('cycle', new.cycle), v_reopened),
+    (2, case when old.assigned_staff_id is null then 'assigned' when new.assigned_staff_id is null then 'released'
+             else 'transferred' end,
+      coalesce(new.assigned_staff_id, old.assigned_staff_id),
+      case when old.assigned_staff_id is not null and new.assigned_staff_id is not null
+        then jsonb_build_object('from', old.assigned_staff_id) else '{}' end, v_assigned),
+    (3, 'closed', null, jsonb_build_object('by', new.closed_by), v_closed)
+  ) e (n, kind, staff_id, data, happened)
+  where e.happened;
+  return new;
+end $$;
+
+-- FUNCTION: sessions_record_deletion()
+CREATE FUNCTION gre.sessions_record_deletion() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_id constant uuid := gen_random_uuid();
+begin
+  update public.gre_chat_events set session_id = v_id where session_id = old.id;
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id)
+  values (v_id, old.rev + 1, clock_timestamp(), old.last_seq, 'deleted', (gre.current_actor()).staff_id);
+  return null;
+end $$;
+
+-- FUNCTION: sessions_record_opening()
+CREATE FUNCTION gre.sessions_record_opening() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, staff_id, by_staff_id, data)
+  values (new.id, new.rev, new.created_at, 0, 'opened', new.assigned_staff_id, (gre.current_actor()).staff_id,
+          case when new.status = 'closed' then gre.opened_data(new) else '{}' end);
   return null;
 end $$;
 
@@ -2021,7 +2140,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
+COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
 
 -- FUNCTION: gre_get_player(bigint)
 CREATE FUNCTION public.gre_get_player(p_player_id bigint) RETURNS jsonb
@@ -2753,7 +2872,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_prune(p_keep interval, p_retention interval, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries.';
+COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries; their events are kept for reports, without any tie to the player (gre_chat_events).';
 
 -- FUNCTION: gre_relay_reconcile(text, boolean, integer)
 CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS jsonb
@@ -3267,6 +3386,38 @@ end $$;
 -- COMMENT: FUNCTION gre_send_messages(p_messages jsonb)
 COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?}]. They are inserted in the order of players, so that two calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
 
+-- FUNCTION: gre_session_events(uuid, bigint, integer)
+CREATE FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint DEFAULT 0, p_limit integer DEFAULT 200) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$ -- a page is read in index order
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 500);
+  v_after constant bigint := coalesce(p_after_rev, 0); -- coalesce() in the condition: not leakproof, see gre_tables
+begin
+  perform gre.require_staff();
+  if not exists (select from public.gre_chat_sessions where id = p_session_id) then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  return (
+    select jsonb_build_object(
+      'events', coalesce(jsonb_agg(jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq,
+        'kind', e.kind, 'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
+        order by e.rev) filter (where e.n <= v_limit), '[]'),
+      'has_more', count(*) > v_limit)
+    from (
+      select v.*, row_number() over (order by v.rev) as n from public.gre_chat_events v
+      where v.session_id = p_session_id and v.rev > v_after
+      order by v.rev limit v_limit + 1) e);
+end $$;
+
+-- COMMENT: FUNCTION gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer)
+COMMENT ON FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer) IS 'Returns a page of the story of a session, in order: {"events": [{"rev", "at", "after_seq", "kind", "staff_id", "by_staff_id", "data"}], "has_more"}. p_after_rev: "rev" of the last event of the page before. See gre_chat_events. For staff.';
+
 -- FUNCTION: gre_session_queue(text, text, text, integer, text)
 CREATE FUNCTION public.gre_session_queue(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_player text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3525,6 +3676,46 @@ COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time after last_seen_at for wh
 
 -- COMMENT: COLUMN settings.player_external_id
 COMMENT ON COLUMN gre.settings.player_external_id IS 'Template of a player''s OneSignal external id: GRE_PUSH_PLAYER_EXTERNAL_ID of the relay that reported last.';
+
+-- TABLE: gre_chat_events
+CREATE TABLE public.gre_chat_events (
+    session_id uuid NOT NULL,
+    rev bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    after_seq bigint NOT NULL,
+    kind text NOT NULL,
+    staff_id text,
+    by_staff_id text,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'deleted'::text])))
+);
+
+-- COMMENT: TABLE gre_chat_events
+COMMENT ON TABLE public.gre_chat_events IS 'The story of each session. Applied in the order of rev, the events of a session give its status, assigned_staff_id, cycle, closed_at and closed_by. Written by triggers, and never changed. When a session is deleted, its events are kept under a new session_id, so that they no longer lead to the player.';
+
+-- COMMENT: COLUMN gre_chat_events.session_id
+COMMENT ON COLUMN public.gre_chat_events.session_id IS 'The session. No foreign key: the events of a deleted session are kept.';
+
+-- COMMENT: COLUMN gre_chat_events.rev
+COMMENT ON COLUMN public.gre_chat_events.rev IS 'The session''s rev after the event.';
+
+-- COMMENT: COLUMN gre_chat_events.at
+COMMENT ON COLUMN public.gre_chat_events.at IS 'Time of the event.';
+
+-- COMMENT: COLUMN gre_chat_events.after_seq
+COMMENT ON COLUMN public.gre_chat_events.after_seq IS 'seq of the last message before the event; 0 before the first.';
+
+-- COMMENT: COLUMN gre_chat_events.kind
+COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred or deleted.';
+
+-- COMMENT: COLUMN gre_chat_events.staff_id
+COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
+
+-- COMMENT: COLUMN gre_chat_events.by_staff_id
+COMMENT ON COLUMN public.gre_chat_events.by_staff_id IS 'The staff member who caused the event; null for a player, a back end or the server.';
+
+-- COMMENT: COLUMN gre_chat_events.data
+COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
 
 -- TABLE: gre_chat_players
 CREATE TABLE public.gre_chat_players (
@@ -3830,6 +4021,10 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (single);
 
+-- CONSTRAINT: gre_chat_events gre_chat_events_pkey
+ALTER TABLE ONLY public.gre_chat_events
+    ADD CONSTRAINT gre_chat_events_pkey PRIMARY KEY (session_id, rev);
+
 -- CONSTRAINT: gre_chat_messages gre_chat_messages_pkey
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_pkey PRIMARY KEY (id);
@@ -4006,6 +4201,12 @@ CREATE TRIGGER gre_4_rate_limit BEFORE INSERT ON public.gre_chat_messages FOR EA
 -- TRIGGER: gre_chat_messages gre_6_after_insert
 CREATE TRIGGER gre_6_after_insert AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_after_insert();
 
+-- TRIGGER: gre_chat_sessions gre_6_record_deletion
+CREATE TRIGGER gre_6_record_deletion AFTER DELETE ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_record_deletion();
+
+-- TRIGGER: gre_chat_sessions gre_6_record_opening
+CREATE TRIGGER gre_6_record_opening AFTER INSERT ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_record_opening();
+
 -- TRIGGER: gre_chat_messages gre_7_enqueue
 CREATE TRIGGER gre_7_enqueue AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_enqueue();
 
@@ -4039,6 +4240,9 @@ CREATE TRIGGER gre_staff_changed AFTER INSERT OR DELETE OR UPDATE OF staff_id, u
 -- TRIGGER: gre_chat_messages zzz_gre_5_assign_seq
 CREATE TRIGGER zzz_gre_5_assign_seq BEFORE INSERT ON public.gre_chat_messages FOR EACH ROW EXECUTE FUNCTION gre.messages_assign_seq();
 
+-- TRIGGER: gre_chat_sessions zzz_gre_5_record_change
+CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) <> (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_record_change();
+
 -- FK CONSTRAINT: gre_chat_messages gre_chat_messages_session_fk
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_session_fk FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
@@ -4057,6 +4261,9 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: gre_chat_events
+ALTER TABLE public.gre_chat_events ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: gre_chat_messages
 ALTER TABLE public.gre_chat_messages ENABLE ROW LEVEL SECURITY;
 
@@ -4065,6 +4272,9 @@ ALTER TABLE public.gre_chat_players ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_sessions
 ALTER TABLE public.gre_chat_sessions ENABLE ROW LEVEL SECURITY;
+
+-- POLICY: gre_chat_events gre_events_read
+CREATE POLICY gre_events_read ON public.gre_chat_events FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
 
 -- POLICY: gre_chat_messages gre_messages_read
 CREATE POLICY gre_messages_read ON public.gre_chat_messages FOR SELECT TO authenticated USING (((player_id = ( SELECT gre.my_player_id() AS my_player_id)) OR ( SELECT gre.is_staff() AS is_staff)));
@@ -4298,6 +4508,19 @@ GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
 
+-- ACL: TABLE gre_chat_sessions
+GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
+GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.status
+GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.assigned_staff_id
+GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: FUNCTION opened_data(p_session public.gre_chat_sessions)
+REVOKE ALL ON FUNCTION gre.opened_data(p_session public.gre_chat_sessions) FROM PUBLIC;
+
 -- ACL: FUNCTION parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid)
 REVOKE ALL ON FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.parse_cursor(p_cursor text, OUT at timestamp with time zone, OUT id uuid) TO authenticated;
@@ -4385,16 +4608,6 @@ REVOKE ALL ON FUNCTION gre.safe_player_name(p_player_id bigint, p_name text) FRO
 -- ACL: FUNCTION schedule_lanes(p_keys text[])
 REVOKE ALL ON FUNCTION gre.schedule_lanes(p_keys text[]) FROM PUBLIC;
 
--- ACL: TABLE gre_chat_sessions
-GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
-GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.status
-GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.assigned_staff_id
-GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
-
 -- ACL: FUNCTION session_json(p_session public.gre_chat_sessions, p_max_length integer)
 REVOKE ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO authenticated;
@@ -4413,6 +4626,15 @@ REVOKE ALL ON FUNCTION gre.sessions_check() FROM PUBLIC;
 
 -- ACL: FUNCTION sessions_enqueue()
 REVOKE ALL ON FUNCTION gre.sessions_enqueue() FROM PUBLIC;
+
+-- ACL: FUNCTION sessions_record_change()
+REVOKE ALL ON FUNCTION gre.sessions_record_change() FROM PUBLIC;
+
+-- ACL: FUNCTION sessions_record_deletion()
+REVOKE ALL ON FUNCTION gre.sessions_record_deletion() FROM PUBLIC;
+
+-- ACL: FUNCTION sessions_record_opening()
+REVOKE ALL ON FUNCTION gre.sessions_record_opening() FROM PUBLIC;
 
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
@@ -4603,6 +4825,11 @@ REVOKE ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) TO service_role;
 
+-- ACL: FUNCTION gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer) TO service_role;
+
 -- ACL: FUNCTION gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text)
 REVOKE ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) TO authenticated;
@@ -4628,6 +4855,10 @@ REVOKE ALL ON FUNCTION public.gre_whoami(p_required boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO anon;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO service_role;
+
+-- ACL: TABLE gre_chat_events
+GRANT SELECT ON TABLE public.gre_chat_events TO authenticated;
+GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
 
 -- ACL: TABLE gre_chat_players
 GRANT ALL ON TABLE public.gre_chat_players TO service_role;

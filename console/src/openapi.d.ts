@@ -193,6 +193,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-admin/events/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["listSessionEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/session/{session_id}/status": {
         parameters: {
             query?: never;
@@ -398,6 +414,9 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
+            closed_by?: ("player" | "idle" | "system") | null;
+            /** @default 1 */
+            cycle: number;
             chat_messages: components["schemas"]["Message"][];
         };
         Database: {
@@ -473,6 +492,8 @@ export interface components {
             timestamp: string;
             /** Format: date-time */
             created_at: string;
+            /** @default false */
+            auto: boolean;
         };
         Minute: {
             /** Format: date-time */
@@ -575,6 +596,9 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
+            closed_by?: ("player" | "idle" | "system") | null;
+            /** @default 1 */
+            cycle: number;
         };
         SessionChanged: {
             /** @constant */
@@ -587,6 +611,25 @@ export interface components {
             /** @constant */
             message: "Chat session closed";
             session: components["schemas"]["Session"] | null;
+        };
+        SessionEvent: {
+            rev: number;
+            /** Format: date-time */
+            at: string;
+            after_seq: number;
+            /** @enum {string} */
+            kind: "opened" | "closed" | "reopened" | "assigned" | "released" | "transferred" | "deleted";
+            staff_id: string | null;
+            by_staff_id: string | null;
+            data: {
+                [key: string]: unknown;
+            };
+        };
+        SessionEvents: {
+            /** @constant */
+            success: true;
+            events: components["schemas"]["SessionEvent"][];
+            has_more: boolean;
         };
         SessionMessages: {
             /** @constant */
@@ -651,6 +694,9 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
+            closed_by?: ("player" | "idle" | "system") | null;
+            /** @default 1 */
+            cycle: number;
             waiting_since: string | null;
         };
         WorkerSeen: {
@@ -1630,6 +1676,87 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SessionMessages"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    listSessionEvents: {
+        parameters: {
+            query?: {
+                after_rev?: number | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionEvents"];
                 };
             };
             400: {

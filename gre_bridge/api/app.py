@@ -59,7 +59,7 @@ _OPERATION_IDS = {
     "send": "sendMessage", "unified_send": "sendMessageUnified", "messages": "listMessages", "chat_history": "getChatHistory",
     "mark_read": "markRead", "me": "getMe",
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
-    "session_messages": "listSessionMessages", "set_status": "setSessionStatus", "operations": "getOperations",
+    "session_messages": "listSessionMessages", "session_events": "listSessionEvents", "set_status": "setSessionStatus", "operations": "getOperations",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip

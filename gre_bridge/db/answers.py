@@ -2,15 +2,16 @@
 
 `Message` and `Session` are M and S of the API. Times are ISO 8601 strings in UTC with milliseconds and `Z`; ids are
 strings; a key that may be null is `| None`. The comment on each function in sql/migrations describes the same shape;
-`tests/unit/test_answers.py` compares `Message` and `Session` with the models of the API.
+`tests/unit/test_answers.py` compares `Message`, `Session` and `SessionEvent` with the models of the API.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 SenderKind = Literal["player", "staff", "system"]
 StaffRole = Literal["staff", "admin"]
+SessionEventKind = Literal["opened", "closed", "reopened", "assigned", "released", "transferred", "deleted"]
 OnlineState = Literal["online", "away", "offline"]
 
 
@@ -28,6 +29,8 @@ class Message(TypedDict):
     status: Literal["sent", "delivered", "read"]
     timestamp: str
     created_at: str
+    auto: NotRequired[Literal[True]]
+    """Present in a message that the server wrote by itself."""
 
 
 class Session(TypedDict):
@@ -46,6 +49,10 @@ class Session(TypedDict):
     last_message_at: str | None
     created_at: str
     closed_at: str | None
+    closed_by: NotRequired[Literal["player", "idle", "system"]]
+    """Present in a closed session, unless staff closed it or it is not known."""
+    cycle: NotRequired[int]
+    """Present in a session that was reopened; 2 or more."""
 
 
 class QueuedSession(Session):
@@ -113,6 +120,25 @@ class ClosedSession(TypedDict):
     """Answer of `gre_close_session`; `session` is null if none was open."""
 
     session: Session | None
+
+
+class SessionEvent(TypedDict):
+    """One event of a session's story; `data` depends on `kind` (comment on `gre_chat_events`)."""
+
+    rev: int
+    at: str
+    after_seq: int
+    kind: SessionEventKind
+    staff_id: str | None
+    by_staff_id: str | None
+    data: dict[str, Any]
+
+
+class SessionEventPage(TypedDict):
+    """Answer of `gre_session_events`: in the order of `rev`."""
+
+    events: list[SessionEvent]
+    has_more: bool
 
 
 class PlayerEnabled(TypedDict):

@@ -24,6 +24,7 @@ from gre_bridge.db.answers import (
     Presence,
     QueuePage,
     ReadMark,
+    SessionEventPage,
     SessionPage,
     StaffMember,
     StoredMessage,
@@ -216,6 +217,13 @@ class UserDatabase(CallerDatabase):
             "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
         }  # fmt: skip
         return await self._read(QueuePage, "gre_session_queue", arguments, caller)
+
+    async def session_events(
+        self, caller: Caller, session_id: str, *, after_rev: int | None = None
+    ) -> SessionEventPage:
+        """Read a session's story after an event: {"events": […], "has_more"}."""
+        arguments = {"p_session_id": session_id, "p_after_rev": after_rev}
+        return await self._read(SessionEventPage, "gre_session_events", arguments, caller)
 
     async def staff(self, caller: Caller) -> list[StaffMember]:
         """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""

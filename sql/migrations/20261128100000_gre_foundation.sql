@@ -12,6 +12,7 @@
 --   users        functions for players, staff and back ends
 --   desk         functions for the staff's console
 --   hub          functions for the API's sockets
+--   story        what happened to each session: an append-only list of events
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

@@ -55,10 +55,10 @@ begin
     select w.relation, w.name, w.type, format_type(a.atttypid, null) as has, t.typcategory as category, a.attrelid,
       a.attnum
     from (
-      select 'gre_chat_sessions' as relation, unnest(array['player_name', 'status', 'assigned_staff_id']) as name,
-        'text' as type
+      select 'gre_chat_sessions' as relation,
+        unnest(array['player_name', 'status', 'assigned_staff_id', 'closed_by']) as name, 'text' as type
       union all select 'gre_chat_messages',
-        unnest(array['player_name', 'sender', 'sender_id', 'sender_name', 'message', 'status']), 'text'
+        unnest(array['player_name', 'sender', 'sender_id', 'sender_name', 'message', 'status', 'origin']), 'text'
       union all select 'gre_online_status', unnest(array['staff_id', 'display_name', 'status']), 'text'
       union all select 'push_notifications',
         unnest(array['audience', 'title', 'body', 'status', 'provider_id', 'error']), 'text'
@@ -804,14 +804,18 @@ begin
     'updated_at', v_lookup || '.updated_at', 'closed_at', v_lookup || '.closed_at',
     'staff_read_seq', v_lookup || '.last_seq', 'player_read_seq', v_lookup || '.last_seq',
     'waiting_since', v_lookup || '.waiting_since', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
+    'cycle', '1',
+    'closed_by', format('case when %1$s.status = ''closed'' then
+        case lower(%2$s) when ''idle'' then ''idle'' else gre.legacy_sender(%2$s) end end',
+      v_lookup, gre.adopt_first_of('gre_chat_sessions', 'closed_by')),
     'assigned_staff_id', format('left(%s, 128)',
                                 gre.adopt_first_of('gre_chat_sessions', 'assigned_staff_id', 'gre_id'))));
   alter table public.gre_chat_sessions drop column if exists gre_adopted; -- if there was nothing to rewrite
   insert into public.gre_chat_sessions (id, player_id, player_name, status, last_seq, rev, last_message_at,
       unread_by_staff, unread_by_player, created_at, updated_at, closed_at, staff_read_seq, player_read_seq,
-      waiting_since)
+      waiting_since, cycle)
     select id, player_id, player_name, status, last_seq, 1, last_message_at, 0, 0, created_at, updated_at, closed_at,
-      last_seq, last_seq, waiting_since
+      last_seq, last_seq, waiting_since, 1
     from gre.adopt_sessions where is_new;
 
   v_lookup := format('(gre.adopt_message(%s))', gre.adopt_cast('gre_chat_messages', 'id'));
@@ -822,6 +826,7 @@ begin
     'timestamp', format('coalesce(%s, %s, %s.created_at)', gre.adopt_cast('gre_chat_messages', 'timestamp'),
                         gre.adopt_cast('gre_chat_messages', 'created_at'), v_lookup),
     'message', 'coalesce(message::text, '''')',
+    'origin', '''typed''',
     'metadata', format('coalesce(%s, ''{}'')', gre.adopt_cast('gre_chat_messages', 'metadata')));
   if exists (select from gre.adopt_messages where is_assigned) then
     -- Look up the session only for messages without one, unless a message names a session that does not exist.

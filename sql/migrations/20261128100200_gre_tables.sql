@@ -73,9 +73,12 @@ create table gre_chat_sessions (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   closed_at timestamptz,
+  closed_by text,
+  cycle integer not null default 1,
   changed_xid xid8,
   constraint gre_chat_sessions_status_check check (status in ('active', 'closed', 'pending', 'waiting')),
-  constraint gre_chat_sessions_player_id_check check (player_id > 0)
+  constraint gre_chat_sessions_player_id_check check (player_id > 0),
+  constraint gre_chat_sessions_closed_by_check check (closed_by in ('staff', 'player', 'idle', 'system'))
 );
 create unique index gre_chat_sessions_one_open on gre_chat_sessions (player_id) where status <> 'closed';
 create index gre_chat_sessions_player on gre_chat_sessions (player_id, created_at desc);
@@ -127,6 +130,10 @@ comment on column gre_chat_sessions.waiting_since is
 comment on column gre_chat_sessions.created_at is 'Time of opening. Set by the server.';
 comment on column gre_chat_sessions.updated_at is 'Time of the last change. Set by the server.';
 comment on column gre_chat_sessions.closed_at is 'Time of closing; null for an open session. Set by the server.';
+comment on column gre_chat_sessions.closed_by is
+  'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is '
+  'not known. Set by the server.';
+comment on column gre_chat_sessions.cycle is '1, and one more with each reopening. Set by the server.';
 comment on column gre_chat_sessions.changed_xid is
   'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 
@@ -144,12 +151,14 @@ create table gre_chat_messages (
   sender_name text,
   message text not null,
   status text not null default 'sent',
+  origin text not null default 'typed',
   metadata jsonb not null default '{}',
   created_at timestamptz not null default now(),
   "timestamp" timestamptz default now(),
   constraint gre_chat_messages_seq_unique unique (session_id, seq),
   constraint gre_chat_messages_sender_check check (sender in ('player', 'staff', 'system')),
   constraint gre_chat_messages_status_check check (status in ('sent', 'delivered', 'read')),
+  constraint gre_chat_messages_origin_check check (origin in ('typed', 'template', 'auto')),
   constraint gre_chat_messages_text_size check (char_length(message) between 1 and 4000),
   constraint gre_chat_messages_name_size check (char_length(sender_name) <= 80),
   constraint gre_chat_messages_metadata_size check (octet_length(metadata::text) <= 4096)
@@ -177,6 +186,9 @@ comment on column gre_chat_messages.sender_name is
 comment on column gre_chat_messages.message is 'The text: 1 to 4000 characters, at least one of them visible.';
 comment on column gre_chat_messages.status is
   'sent, delivered or read (marked by the other side). Set by the server.';
+comment on column gre_chat_messages.origin is
+  'typed, template (a text that staff took from a template) or auto (written by the server). Portals can set template '
+  'on messages of staff; any other value is stored as typed.';
 comment on column gre_chat_messages.metadata is 'JSON of the portal, at most 4 KB. Not relayed.';
 comment on column gre_chat_messages.created_at is 'Time of the insert. Set by the server.';
 comment on column gre_chat_messages."timestamp" is

@@ -133,6 +133,13 @@ begin
       new.player_id := v_actor.player_id;
     end if;
   end if;
+  if new.origin is distinct from 'typed' then
+    -- Portals cannot set another origin, but for staff's templates. On current_user, see gre.sessions_before_write.
+    if new.origin is null or current_user in ('anon', 'authenticated', 'service_role')
+      and (new.origin <> 'template' or (gre.current_actor()).role not in ('staff', 'admin', 'service')) then
+      new.origin := 'typed';
+    end if;
+  end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
     perform gre.raise_http(400, 'message_too_long', 'message is longer than 4000 characters');
   elsif new.message is null or not gre.has_text(new.message) then
@@ -386,6 +393,7 @@ begin
   new.sender := old.sender;
   new.sender_id := old.sender_id;
   new.message := old.message;
+  new.origin := old.origin;
   new.created_at := old.created_at;
   if array_position(array['sent', 'delivered', 'read'], new.status)
     < array_position(array['sent', 'delivered', 'read'], old.status) then
@@ -475,37 +483,51 @@ begin
                             else gre.clean_name(new.player_name) end;
     new.status := coalesce(new.status, 'active');
     new.closed_at := case when new.status = 'closed' then new.created_at end;
-    return new;
-  end if;
-  new.id := old.id;
-  new.player_id := old.player_id;
-  new.created_at := old.created_at;
-  if v_portal then
-    new.last_seq := old.last_seq;
-    new.last_message_at := old.last_message_at;
-    new.waiting_since := old.waiting_since;
-    new.unread_by_staff := old.unread_by_staff;
-    new.unread_by_player := old.unread_by_player;
-    new.staff_read_seq := old.staff_read_seq;
-    new.staff_read_at := old.staff_read_at;
-    new.player_read_seq := old.player_read_seq;
-    new.player_read_at := old.player_read_at;
-    new.rev := old.rev;
+    new.closed_by := case when new.status = 'closed' and not v_portal then new.closed_by end;
+    new.cycle := 1;
+  else
+    new.id := old.id;
+    new.player_id := old.player_id;
+    new.created_at := old.created_at;
+    if v_portal then
+      new.last_seq := old.last_seq;
+      new.last_message_at := old.last_message_at;
+      new.waiting_since := old.waiting_since;
+      new.unread_by_staff := old.unread_by_staff;
+      new.unread_by_player := old.unread_by_player;
+      new.staff_read_seq := old.staff_read_seq;
+      new.staff_read_at := old.staff_read_at;
+      new.player_read_seq := old.player_read_seq;
+      new.player_read_at := old.player_read_at;
+      new.rev := old.rev;
+      new.closed_by := old.closed_by;
+    end if;
+    -- Counters and read marks never decrease.
+    new.last_seq := greatest(new.last_seq, old.last_seq);
+    new.last_message_at := greatest(new.last_message_at, old.last_message_at);
+    new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
+    new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
+    new.rev := greatest(new.rev, old.rev + 1);
+    new.updated_at := clock_timestamp();
+    new.changed_xid := pg_current_xact_id();
     new.closed_at := old.closed_at;
-  end if;
-  -- Counters and read marks never decrease.
-  new.last_seq := greatest(new.last_seq, old.last_seq);
-  new.last_message_at := greatest(new.last_message_at, old.last_message_at);
-  new.staff_read_seq := greatest(new.staff_read_seq, old.staff_read_seq);
-  new.player_read_seq := greatest(new.player_read_seq, old.player_read_seq);
-  new.rev := greatest(new.rev, old.rev + 1);
-  new.updated_at := clock_timestamp();
-  new.changed_xid := pg_current_xact_id();
-  if new.status is distinct from old.status then
-    new.closed_at := case when new.status = 'closed' then new.updated_at end;
+    new.cycle := old.cycle;
+    if (new.status = 'closed') = (old.status = 'closed') then
+      new.closed_by := old.closed_by;
+    elsif new.status = 'closed' then
+      new.closed_at := new.updated_at;
+    else
+      new.closed_at := null;
+      new.closed_by := null;
+      new.cycle := old.cycle + 1;
+    end if;
   end if;
   if new.status = 'closed' then
     new.waiting_since := null;
+    if new.closed_by is null and (tg_op = 'INSERT' or old.status <> 'closed') then
+      new.closed_by := case (gre.current_actor()).role when 'player' then 'player' when 'staff' then 'staff'
+                                                       when 'admin' then 'staff' else 'system' end;
+    end if;
   end if;
   return new;
 end $$;

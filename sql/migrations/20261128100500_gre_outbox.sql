@@ -369,8 +369,10 @@ create trigger gre_push_queued after insert on public.push_notifications
 -- Return a session as S of the API. p_max_length limits the last message, in characters.
 create function gre.session_json(p_session public.gre_chat_sessions, p_max_length integer default null) returns jsonb
 language plpgsql stable set search_path = '' as $$
+declare
+  v_json jsonb;
 begin
-  return jsonb_build_object(
+  v_json := jsonb_build_object(
     'id', p_session.id, 'player_id', p_session.player_id, 'player_name', left(p_session.player_name, 200),
     'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
     'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
@@ -379,6 +381,14 @@ begin
                      where m.session_id = p_session.id and m.seq = p_session.last_seq),
     'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
     'closed_at', gre.iso(p_session.closed_at));
+  -- Only where they say something: a session that staff closed has the keys that older portals know.
+  if p_session.closed_by <> 'staff' then
+    v_json := v_json || jsonb_build_object('closed_by', p_session.closed_by);
+  end if;
+  if p_session.cycle > 1 then
+    v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
+  end if;
+  return v_json;
 end $$;
 
 -- Return a message as M of the API.
@@ -386,10 +396,12 @@ create function gre.message_json(m public.gre_chat_messages) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
   v_at constant text := gre.iso(m.created_at);
+  v_json jsonb;
 begin
-  return jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
+  v_json := jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
     'player_name', m.player_name, 'message', m.message, 'sender', m.sender, 'sender_name', m.sender_name,
     'status', m.status, 'timestamp', v_at, 'created_at', v_at);
+  return case m.origin when 'auto' then v_json || '{"auto": true}' else v_json end;
 end $$;
 
 -- Return a queued push for a claim: its content, or "fault" with the reason if it cannot be sent.

@@ -410,7 +410,8 @@ end $$;
 comment on function public.gre_relay_prune is
   'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries '
   'settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention '
-  '(at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries.';
+  '(at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries; '
+  'their events are kept for reports, without any tie to the player (gre_chat_events).';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,

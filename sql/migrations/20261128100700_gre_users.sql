@@ -603,8 +603,9 @@ begin
   return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
 end $$;
 comment on function public.gre_erase_player is
-  'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. For admins and back ends. '
-  'Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
+  'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions '
+  'are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns '
+  '{"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
 
 create function public.gre_link_user(
   p_user_id uuid, p_player_id bigint default null, p_staff_id text default null

@@ -109,6 +109,11 @@ create policy gre_pushes_read on public.push_notifications for select to authent
 create policy gre_pushes_queue on public.push_notifications for insert to authenticated
   with check ((select gre.is_admin()) and status = 'queued' and delivery_id is null);
 
+-- Events of sessions: staff read them.
+grant select on public.gre_chat_events to authenticated, service_role;
+create policy gre_events_read on public.gre_chat_events for select to authenticated
+  using ((select gre.is_staff()));
+
 -- Profiles and staff: players read their own profile, staff read all. Functions and back ends change them.
 grant select on public.gre_chat_players, public.gre_staff to authenticated;
 create policy gre_players_read on public.gre_chat_players for select to authenticated

@@ -17,7 +17,8 @@ from tests.support.waiting import wait_until
 DOORS = [
     ("POST", "/api/gre-chat/send"), ("POST", "/api/unified-chat/send"), ("POST", "/api/gre-admin/reply"),
     ("GET", "/api/gre-chat/messages/29"), ("GET", "/api/chat-history/29"), ("GET", "/api/gre-admin/sessions"),
-    ("GET", "/api/gre-admin/messages/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"), ("PUT", "/api/gre-admin/session/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1/status"),
+    ("GET", "/api/gre-admin/messages/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"), ("GET", "/api/gre-admin/events/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"),
+    ("PUT", "/api/gre-admin/session/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1/status"),
     ("POST", "/api/gre-chat/close-session/29"), ("POST", "/api/gre-chat/enable-player/29"),
     ("POST", "/api/gre-chat/enable-all-players"), ("POST", "/api/pusher/auth"), ("GET", "/api/gre-chat/me"),
     ("POST", "/api/gre-chat/read/6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Api, Person
+from tests.support.story import as_replayed, replay
 from tests.support.waiting import wait_until
 
 STAFF_ONLY = ("queue", "staff", "player/29", "operations", "dead")
@@ -68,6 +70,50 @@ def test_the_queue_is_paged_and_filtered(api: Api, player_id: int) -> None:
     assert ok(api.staff().get("/api/gre-admin/queue", params={"player": f"qu%{player_id}"}))["sessions"] == []
     for wrong, status in (({"cursor": "x"}, 400), ({"status": "pending"}, 422), ({"limit": 501}, 422)):
         assert api.staff().get("/api/gre-admin/queue", params=wrong).status_code == status
+
+
+def test_the_story_of_a_session_is_what_was_done_over_rest(api: Api, player_id: int) -> None:
+    session = api.player(player_id).send()["sessionId"]
+    status, path = f"/api/gre-admin/session/{session}/status", f"/api/gre-admin/events/{session}"
+    api.staff().put(status, status="assigned")
+    api.staff().post("/api/gre-admin/reply", playerId=player_id, message="Yes")
+    api.backend("staff:s7").put(status, status="assigned")
+    closed = api.staff().post(f"/api/gre-chat/close-session/{player_id}").json()["session"]
+    reopened = api.staff().put(status, status="active").json()["session"]
+    events = ok(api.staff().get(path))["events"]
+    assert [(e["kind"], e["after_seq"], e["staff_id"], e["by_staff_id"], e["data"]) for e in events] == [
+        ("opened", 0, None, None, {}), ("assigned", 1, "s1", "s1", {}), ("transferred", 2, "s7", "s7", {"from": "s1"}),
+        ("closed", 2, None, "s1", {"by": "staff"}), ("reopened", 2, None, "s1", {"cycle": 2}), ("released", 2, "s7", "s1", {}),
+    ]  # fmt: skip
+    assert replay(events[:4]) == as_replayed(closed)
+    assert replay(events) == as_replayed(reopened)
+    for spelling in ("after_rev", "afterRev"):
+        rest = ok(api.staff().get(path, params={spelling: events[3]["rev"]}))
+        assert rest == {"success": True, "events": events[4:], "has_more": False}
+
+
+def test_a_session_has_new_fields_only_where_they_say_something(api: Api, player_id: int) -> None:
+    session = api.player(player_id).send()["sessionId"]
+    new = {"closed_by", "cycle"}
+    assert mine(api.staff(), player_id).keys() & new == set()
+    closed = api.staff().post(f"/api/gre-chat/close-session/{player_id}").json()["session"]
+    assert closed.keys() & new == set()
+    reopened = api.staff().put(f"/api/gre-admin/session/{session}/status", status="active").json()["session"]
+    assert (reopened["cycle"], reopened.keys() & new) == (2, {"cycle"})
+    api.sql("update gre_chat_sessions set status = 'closed' where id = %s", session)
+    found = mine(api.staff(), player_id, status="closed")
+    assert (found["cycle"], found["closed_by"]) == (2, "system")
+
+
+def test_the_story_is_for_staff_and_of_a_session_that_is_there(api: Api, player_id: int) -> None:
+    path = f"/api/gre-admin/events/{api.player(player_id).send()['sessionId']}"
+    for who, code in ((api.player(player_id), "staff_only"), (api.backend(), "act_as_required")):
+        refused = who.get(path)
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
+    unknown = api.admin().get(f"/api/gre-admin/events/{uuid.uuid4()}")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "session_unknown")
+    for wrong in (f"{path}?after_rev=x", "/api/gre-admin/events/1"):
+        assert api.staff().get(wrong).status_code == 422
 
 
 def test_staff_and_players_are_listed(api: Api, player_id: int) -> None:

@@ -188,6 +188,7 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/gre-admin/dead",
         "POST /api/gre-admin/dead/retry",
         "GET /api/gre-admin/messages/{session_id}",
+        "GET /api/gre-admin/events/{session_id}",
         "PUT /api/gre-admin/session/{session_id}/status",
         "POST /api/gre-chat/close-session/{player_id}",
         "POST /api/gre-chat/enable-player/{player_id}",

@@ -45,7 +45,7 @@ SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 2.0}
 """The health view shows what the workers report every 15 s."""
 _STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
 _TABLES = (
-    "gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
+    "gre_chat_sessions, gre_chat_messages, gre_chat_events, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
     " gre_chat_players, gre_staff, gre_online_status"
 )
 _WATCH = """

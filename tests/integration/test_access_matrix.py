@@ -33,6 +33,10 @@ gre_chat_messages    insert:staff   x  x    x    y    y    y  y  y  y  x
 gre_chat_messages    insert:system  x  x    x    x    x    y  y  y  y  x
 gre_chat_messages    update     x  x    x    x    x    y  y  y  y  x
 gre_chat_messages    delete     x  x    x    x    x    y  y  y  y  x
+gre_chat_events      select     x  0    0    y    y    y  y  y  y  x
+gre_chat_events      insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_events      update     x  x    x    x    x    x  x  x  x  x
+gre_chat_events      delete     x  x    x    x    x    x  x  x  x  x
 gre_online_status    select     x  y    y    y    y    y  y  y  y  x
 gre_online_status    insert     x  x    x    y/x  y/x  y  y  y  y  x
 gre_online_status    update     x  0    0    y/0  y/0  y  y  y  y  x
@@ -91,6 +95,7 @@ gre_set_online_status            x staff_only staff_only y y act_as_required sta
 gre_erase_player                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_link_user                    x x x x x y service_only service_only act_as_required x
 gre_session_queue                x staff_only staff_only y y y staff_only y act_as_required x
+gre_session_events               x staff_only staff_only y y y staff_only y act_as_required x
 gre_list_staff                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_get_player                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x

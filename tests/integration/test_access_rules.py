@@ -36,12 +36,14 @@ gre_online_status     authenticated  *  *  *
 push_notifications    authenticated  *  *  -
 gre_chat_players      authenticated  *  -  -
 gre_staff             authenticated  *  -  -
+gre_chat_events       authenticated  *  -  -
 gre_chat_sessions     service_role   *  *  *
 gre_chat_messages     service_role   *  *  *
 gre_online_status     service_role   *  *  *
 push_notifications    service_role   *  *  *
 gre_chat_players      service_role   *  *  *
 gre_staff             service_role   *  *  *
+gre_chat_events       service_role   *  -  -
 gre_relay_sinks       service_role   *  -  -
 gre_relay_lanes       service_role   *  -  -
 gre_relay_deliveries  service_role   *  -  -
@@ -59,7 +61,7 @@ HELPERS = {
     "": {
         "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
         "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
-        "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "people_after_change", "rate_limit_messages",
+        "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "opened_data", "sessions_record_opening", "sessions_record_change", "sessions_record_deletion", "people_after_change", "rate_limit_messages",
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
     },
@@ -72,6 +74,7 @@ DEFINERS = {
         "sessions_enqueue", "pushes_enqueue", "write_receipts",
         "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_rate_limit", "check_rate_limit", "count_messages", "enqueue_messages",
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
+        "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
         "require_worker", "presence", "pushes_check_size", "retry_dead",
     },
     "public": {
@@ -87,13 +90,13 @@ DEFINERS = {
 
 # Values that a portal may claim for columns that belong to the server, and what is stored instead.
 FORGED_MESSAGE = {
-    "seq": 999, "status": "read", "created_at": "2001-01-01T00:00:00Z", "sender_id": "somebody", "session_id": None,
+    "seq": 999, "status": "read", "created_at": "2001-01-01T00:00:00Z", "sender_id": "somebody", "session_id": None, "origin": "auto",
 }  # fmt: skip
 FORGED_SESSION: dict[str, Any] = {
     "last_seq": 999, "rev": 999, "unread_by_staff": 999, "unread_by_player": 999, "staff_read_seq": 999, "player_read_seq": 999,
     "staff_read_at": "2001-01-01T00:00:00Z", "player_read_at": "2001-01-01T00:00:00Z", "last_message_at": "2001-01-01T00:00:00Z",
     "created_at": "2001-01-01T00:00:00Z", "updated_at": "2001-01-01T00:00:00Z", "closed_at": "2001-01-01T00:00:00Z",
-    "waiting_since": "2001-01-01T00:00:00Z", "changed_xid": "7",
+    "waiting_since": "2001-01-01T00:00:00Z", "changed_xid": "7", "closed_by": "idle", "cycle": 7,
 }  # fmt: skip
 
 
@@ -251,9 +254,15 @@ def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: 
         )
         (found,) = rest.sql("select * from gre_chat_sessions")
     for name in FORGED_SESSION:
-        assert found[name] in (0, None) or name in ("rev", "created_at", "updated_at", "changed_xid"), name
+        assert found[name] in (0, None) or name in (
+            "rev",
+            "created_at",
+            "updated_at",
+            "changed_xid",
+            "cycle",
+        ), name
     assert found["changed_xid"] != "7"
-    assert found["rev"] == 1
+    assert (found["rev"], found["cycle"]) == (1, 1)
     assert found["created_at"] == found["updated_at"]
     assert found["created_at"].year > 2001
 

@@ -15,6 +15,7 @@ from gre_bridge.migrations.plan import plan
 from gre_bridge.migrations.runner import migrate
 from tests.conftest import MIGRATIONS, PLAYER, SERVICE, STAFF, Database
 from tests.support.access import player, staff
+from tests.support.story import check_stories
 
 LAYOUTS = Path(__file__).parent / "layouts"
 Row = dict[str, Any]
@@ -119,6 +120,56 @@ def test_an_adopted_project_has_the_columns_keys_and_policies_of_a_new_one(
         assert not wanted - found, what
         if what in ("policies", "grants"):
             assert found == wanted, what
+
+
+@pytest.mark.parametrize("name", ["documented", "lean", "older"])
+def test_the_story_of_an_adopted_session_begins_with_its_state(supabase_db: Database, name: str) -> None:
+    lay_out(supabase_db, layout(name))
+    adopt(supabase_db)
+    with supabase_db.connect() as conn:
+        events = check_stories(conn)
+        assert {event["kind"] for event in events} == {"opened"}
+        assert all(event["data"]["adopted"] is True for event in events)
+        opened = {event["session_id"]: event for event in events}
+        for session in rows(supabase_db, "select * from gre_chat_sessions"):
+            assert opened[session["id"]]["after_seq"] == session["last_seq"]
+            assert (session["cycle"], session["closed_by"]) == (1, None)
+        assert {m["origin"] for m in messages(supabase_db)} == {"typed"}
+        # The story goes on from there.
+        conn.execute(
+            "update gre_chat_sessions set status = 'closed', assigned_staff_id = 's1' where status <> 'closed'"
+        )
+        conn.execute("update gre_chat_sessions set assigned_staff_id = null where status = 'closed'")
+        assert {event["kind"] for event in check_stories(conn)} >= {"opened", "closed", "released"}
+
+
+def test_columns_of_a_project_that_are_named_as_ours_become_ours(supabase_db: Database) -> None:
+    lay_out(
+        supabase_db,
+        layout("documented")
+        + """
+        alter table gre_chat_sessions add column closed_by varchar(20), add column cycle text default 'spring';
+        alter table gre_chat_messages add column origin text not null default 'web' check (origin in ('web', 'app'));
+        update gre_chat_sessions set closed_by = case right(id::text, 1) when '3' then 'GRE' when '1' then 'Player' else 'Greta' end;
+        """,
+    )
+    adopt(supabase_db)
+    found = rows(
+        supabase_db,
+        "select right(id::text, 1) as id, status, closed_by, cycle from gre_chat_sessions where id::text like '0000%' order by id",
+    )
+    assert [(s["id"], s["closed_by"], s["cycle"]) for s in found] == [
+        ("1", "player", 1), ("2", None, 1), ("3", "staff", 1), ("4", None, 1), ("5", None, 1), ("6", None, 1),
+    ]  # fmt: skip
+    assert {m["origin"] for m in messages(supabase_db)} == {"typed"}
+    # A portal that goes on writing its own value there is not refused.
+    with supabase_db.as_caller(PLAYER) as conn:
+        conn.execute(
+            "insert into gre_chat_messages (player_id, player_name, message, sender, origin) values (29, 'Asha', 'x', 'player', 'app')"
+        )
+    assert {m["origin"] for m in messages(supabase_db)} == {"typed"}
+    with supabase_db.connect() as conn:
+        check_stories(conn)
 
 
 def test_all_but_the_newest_open_session_are_closed_and_reported(supabase_db: Database) -> None:

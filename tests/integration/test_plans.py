@@ -21,7 +21,7 @@ from tests.integration.test_outbox import all_done, claim, send, settle
 FILL = """
 set session_replication_role = replica;
 insert into gre_chat_sessions (id, player_id, status, last_seq, last_message_at, updated_at)
-  select md5('s' || g)::uuid, g, case when g % 10 = 0 then 'active' else 'closed' end, 20, now() - g * interval '1 minute',
+  select md5('s' || g)::uuid, g, case when g % 5 = 0 then 'active' else 'closed' end, 20, now() - g * interval '1 minute',
     now() - g * interval '1 minute'
   from generate_series(1, 5001) g;
 insert into gre_chat_messages (id, session_id, seq, player_id, sender, message, metadata, created_at)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.access import SERVICE, Rest, player, staff
+from tests.support.story import check_stories
 
 Conn = psycopg.Connection[dict[str, Any]]
 
@@ -154,6 +155,7 @@ def check(conn: Conn) -> dict[int, list[str]]:
         told = [str(d["seq"] or d["event"]) for d in lanes["pusher", str(session["id"])]]
         assert told[0] == "session"
         events.setdefault(session["player_id"], []).extend(told)
+    check_stories(conn)
     return events
 
 

@@ -33,6 +33,9 @@ insert into gre_chat_messages (session_id, seq, player_id, sender, message, stat
   from generate_series(1, 45000) n cross join lateral (select case when n = 1 then 10000 else 22 end as top) s,
     generate_series(case when n <= 5000 then 1 else s.top - 1 end, s.top) seq;
 update gre_chat_sessions set assigned_staff_id = 's1' where player_id % 100 = 7;
+insert into gre_chat_events (session_id, rev, at, after_seq, kind)
+  select md5('s' || n)::uuid, rev, now(), 1, case when rev = 1 then 'opened' else 'assigned' end
+  from generate_series(1, 45000) n, generate_series(1, case when n = 1 then 10000 else 3 end) rev;
 set session_replication_role = origin;
 """
 
@@ -42,9 +45,9 @@ def large(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     pg.create_database("large", migrated_template)
     database = Database(pg, "large")
     with database.connect("supabase_admin") as admin:
-        with without_indexes(admin, "gre_chat_messages", "gre_chat_sessions"):
+        with without_indexes(admin, "gre_chat_messages", "gre_chat_sessions", "gre_chat_events"):
             admin.execute(FILL, prepare=False)
-        admin.execute("vacuum analyze gre_chat_sessions, gre_chat_messages")
+        admin.execute("vacuum analyze gre_chat_sessions, gre_chat_messages, gre_chat_events")
     yield database
     pg.drop_database("large")
 
@@ -67,8 +70,8 @@ class Meter:
         self.rest.conn.execute("select pg_stat_force_next_flush()")
         self.watch.execute("select pg_stat_clear_snapshot()")
         row = self.watch.execute(
-            "select (select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname in ('gre_chat_sessions', 'gre_chat_messages')) as rows,"
-            " (select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname in ('gre_chat_sessions', 'gre_chat_messages')) as entries"
+            "select (select sum(seq_tup_read)::bigint from pg_stat_user_tables where relname in ('gre_chat_sessions', 'gre_chat_messages', 'gre_chat_events')) as rows,"
+            " (select sum(idx_tup_read)::bigint from pg_stat_user_indexes where relname in ('gre_chat_sessions', 'gre_chat_messages', 'gre_chat_events')) as entries"
         ).fetchone()
         assert row is not None
         return row["rows"], row["entries"]
@@ -150,6 +153,20 @@ def test_pages_of_the_queue(large: Database) -> None:
         ):
             found = meter.reads("gre_session_queue", most, limit=50, **which)["sessions"]
             assert count is None or len(found) == count, which
+
+
+def test_pages_of_a_story(large: Database) -> None:
+    """Session 1 has 10,000 events; the planner must read a page of them in the order of the key."""
+    session = uuid.UUID(hashlib.md5(b"s1").hexdigest())
+    for who in (staff(), SERVICE.acting_as("staff:s1")):
+        with Meter(large, who) as meter:
+            for after in (None, 0, 5000, 9990):
+                page = meter.reads("gre_session_events", 230, session_id=session, after_rev=after)
+                assert len(page["events"]) == (10 if after == 9990 else 200)
+            short = meter.reads(
+                "gre_session_events", 230, session_id=uuid.UUID(hashlib.md5(b"s2").hexdigest())
+            )
+            assert len(short["events"]) == 3
 
 
 def test_catching_up(large: Database, meter: Meter) -> None:

@@ -62,7 +62,7 @@ def test_a_daemon_relays_with_the_workers_token_and_hears_wake_ups(stack: StackP
     "path",
     [
         "gre_chat_messages?select=message", "gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "gre_staff", "gre_online_status",
-        "push_notifications", "gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "gre_relay_workers",
+        "push_notifications", "gre_chat_events", "gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "gre_relay_workers",
     ],
 )  # fmt: skip
 def test_it_reads_no_table_over_rest(stack: StackProcess, path: str) -> None:

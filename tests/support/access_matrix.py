@@ -107,6 +107,7 @@ class World:
 WHERE = {
     "gre_chat_sessions": "id = %(session)s",
     "gre_chat_messages": "player_id = %(player)s",
+    "gre_chat_events": "session_id = %(session)s",
     "gre_online_status": "staff_id = %(staff)s",
     "push_notifications": "data ->> 'player_id' = %(player)s::text",
     "gre_chat_players": "player_id = %(player)s",
@@ -119,6 +120,7 @@ WHERE = {
 UPDATE = {
     "gre_chat_sessions": "status = 'closed'",
     "gre_chat_messages": "status = 'read'",
+    "gre_chat_events": "kind = 'closed'",
     "gre_online_status": "status = 'away'",
     "push_notifications": "title = 'changed'",
     "gre_chat_players": "chat_enabled = false",
@@ -131,6 +133,7 @@ UPDATE = {
 INSERT = {
     "gre_chat_sessions": "(player_id) values (%(player)s)",
     "gre_chat_messages": "(player_id, sender, message) values (%(player)s, %(variant)s, 'forged?')",
+    "gre_chat_events": "(session_id, rev, at, after_seq, kind) values (%(session)s, 99, now(), 0, 'closed')",
     "gre_online_status": "(staff_id, status) values (%(staff)s, 'online')",
     "push_notifications": "(audience, recipients, title, data) values ('player', '{player_29}', 'hello', jsonb_build_object('player_id', %(player)s))",
     "gre_chat_players": "(player_id) values (%(player)s)",
@@ -203,6 +206,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_erase_player": (lambda s: {"player_id": s.player}, lambda r, _: r["messages"] == 2),
     "gre_link_user": (lambda s: {"user_id": str(uuid.uuid4()), "player_id": s.player}, lambda r, _: not r),
     "gre_session_queue": (lambda _: {}, lambda r, s: has(s, r["sessions"])),
+    "gre_session_events": (lambda s: {"session_id": s.session}, lambda r, _: [e["kind"] for e in r["events"]] == ["opened"]),
     "gre_list_staff": (lambda _: {}, lambda r, s: s.staff in [one["staff_id"] for one in r]),
     "gre_get_player": (lambda s: {"player_id": s.player}, lambda r, s: r["display_name"] == {29: "A", 30: "B"}[s.player]),
     "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),

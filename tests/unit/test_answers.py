@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gre_bridge.api.schemas import responses
+from gre_bridge.api.schemas import responses, story
 from gre_bridge.db import answers
 from gre_bridge.db.postgrest import Caller, PostgrestClient
 from gre_bridge.db.users import UserDatabase
@@ -25,6 +25,7 @@ MEMBER = {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "o
         (answers.Message, responses.Message),
         (answers.Session, responses.Session),
         (answers.QueuedSession, responses.Waiting),
+        (answers.SessionEvent, story.SessionEvent),
     ],
 )
 def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) -> None:

@@ -17,6 +17,7 @@ from gre_bridge.api.schemas.requests import (
     SessionList,
     SessionQueue,
     SessionStatus,
+    SessionStory,
     Uuid,
 )
 from gre_bridge.api.schemas.responses import (
@@ -32,6 +33,7 @@ from gre_bridge.api.schemas.responses import (
     StaffList,
     errors,
 )
+from gre_bridge.api.schemas.story import SessionEvents
 
 router = APIRouter(tags=["Staff"], dependencies=STAFF_PATHS)
 
@@ -170,6 +172,22 @@ async def session_messages(
             "has_more": page["has_more"],
         }
     )
+
+
+@router.get(
+    "/api/gre-admin/events/{session_id}",
+    summary="Read the story of a session",
+    response_model=SessionEvents,
+    responses=errors(404),
+)
+async def session_events(
+    session_id: SessionId, query: Annotated[SessionStory, Query()], call: Authenticated
+) -> Response:
+    """Its events (opened, assigned, closed …) in order, each with its place between the messages."""
+    page = await call(
+        lambda users, caller: users.session_events(caller, session_id, after_rev=query.after_rev)
+    )
+    return JsonResponse({"success": True, "events": page["events"], "has_more": page["has_more"]})
 
 
 @router.put(

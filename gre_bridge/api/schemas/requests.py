@@ -206,6 +206,16 @@ class SessionHistory(BaseModel):
     limit: Limit = Field(200, examples=[50])
 
 
+class SessionStory(BaseModel):
+    """The page of a session's events."""
+
+    after_rev: AnySeq = Field(
+        None,
+        validation_alias=AliasChoices("after_rev", "afterRev"),
+        description="Only later events: `rev` of the last event of the page before.",
+    )
+
+
 class SessionList(BaseModel):
     """Which sessions."""
 

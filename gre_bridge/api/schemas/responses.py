@@ -34,6 +34,9 @@ class Message(BaseModel):
         examples=["2026-11-22T17:08:14.171Z"], description="The same as `created_at`."
     )
     created_at: datetime = Field(examples=["2026-11-22T17:08:14.171Z"])
+    auto: bool = Field(
+        False, description="True for a message that the server wrote by itself; otherwise absent."
+    )
 
 
 class Session(BaseModel):
@@ -52,6 +55,10 @@ class Session(BaseModel):
     last_message_at: datetime | None
     created_at: datetime
     closed_at: datetime | None
+    closed_by: Literal["player", "idle", "system"] | None = Field(
+        None, description="The side that closed it; absent if it is open, or if staff closed it."
+    )
+    cycle: int = Field(1, ge=1, description="One more with each reopening; absent before the first.")
 
 
 class _Answer(BaseModel):
