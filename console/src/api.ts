@@ -50,6 +50,10 @@ export class Api {
     return this.call('GET', `/api/gre-admin/messages/${encodeURIComponent(session)}${queryString(query)}`)
   }
 
+  events(session: string, query: Query<'listSessionEvents'>): Promise<Answer<'listSessionEvents'>> {
+    return this.call('GET', `/api/gre-admin/events/${encodeURIComponent(session)}${queryString(query)}`)
+  }
+
   reply(session: string, id: string, message: string): Promise<Answer<'sendReply'>> {
     const body: Body<'sendReply'> = { sessionId: session, id, message }
     return this.call('POST', '/api/gre-admin/reply', body)

@@ -1,7 +1,8 @@
-/** The messages of one session, ordered by seq: pages from REST, new ones from the socket; gaps are filled from REST. */
+/** The messages and events of one session: pages from REST, new messages from the socket; gaps are filled from REST. */
 
 import { type Api, ApiError } from './api'
 import type { TaskScope } from './scope'
+import { Story } from './story'
 import type { Message, MessageStatus, Session } from './types'
 
 /** Messages per page. */
@@ -19,7 +20,8 @@ interface Query {
 export class Conversation {
   /** Ascending by seq. */
   messages: Message[] = []
-  /** Incremented by each change of `messages`. */
+  readonly story: Story
+  /** Incremented by each change of `messages` and of the story. */
   version = 0
   loaded = false
   hasOlder = false
@@ -40,7 +42,12 @@ export class Conversation {
     private readonly scope: TaskScope,
     private readonly onChange: () => void,
     private readonly onSession: (session: Session) => void,
-  ) {}
+  ) {
+    this.story = new Story(id, api, () => {
+      this.version += 1
+      this.onChange()
+    })
+  }
 
   get loading(): boolean {
     return this.pendingLoad !== undefined
@@ -121,6 +128,7 @@ export class Conversation {
       this.notFound = false
       onPage(page.has_more)
       this.addMessages(page.messages)
+      this.story.follow(page.session)
       this.onSession(page.session)
     } catch (error) {
       this.error = error instanceof ApiError ? error.message : 'The messages could not be read.'

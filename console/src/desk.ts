@@ -259,6 +259,7 @@ export class Desk extends Emitter {
     const myId = this.me?.staffId
     const known = this.queue.sessions.get(session.id)
     this.queue.applySession(session)
+    if (session.id === this.conversation?.id) this.conversation.story.follow(session)
     const mine = myId !== undefined && session.assigned_staff_id === myId && session.status === 'active'
     if (!known || !mine || known.assigned_staff_id === myId || known.rev >= session.rev || this.actions.isChanging(session.id)) return
     this.alerts.announceHandOver(session.id, this.playerName(session.id))

@@ -30,6 +30,7 @@ export type Message = Schema<'Message'>
 export type Session = Schema<'Session'>
 /** A session with `waiting_since`: since when its player waits for an answer. */
 export type QueuedSession = Schema<'Waiting'> & Session
+export type SessionEvent = Schema<'SessionEvent'>
 export type StaffMember = Schema<'StaffMember'>
 export type SinkState = Schema<'SinkState'>
 export type Operations = Schema<'Operations'>

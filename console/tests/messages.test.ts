@@ -22,7 +22,7 @@ test('messages are sorted and deduplicated, and a status never goes back', () =>
 
 test('a missing message that does not arrive is requested', async () => {
   const request = vi.fn(async () => ({ session: {}, messages: [message(2)], has_more: false }))
-  const conversation = new Conversation('s', { messages: request } as unknown as Api, new TaskScope(), () => {}, () => {})
+  const conversation = new Conversation('s', { messages: request, events: async () => ({ events: [], has_more: false }) } as unknown as Api, new TaskScope(), () => {}, () => {})
   conversation.addMessages([message(1), message(3)])
   expect(request).not.toHaveBeenCalled()
   await vi.advanceTimersByTimeAsync(1000)

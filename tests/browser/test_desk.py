@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -89,6 +91,44 @@ def test_a_conversation_is_closed_and_reopened_on_all_pages(world: World, sam: S
     world.write(31, "One more thing", "Ravi")
     sam.at("newer-session").click()
     expect(sam.message("One more thing")).to_be_visible()
+
+
+def test_changes_of_a_session_are_lines_between_its_messages(world: World, sam: Staff, sue: Staff) -> None:
+    world.write(31, "Hello", "Ravi")
+    for staff in (sam, sue):
+        staff.open(31)
+        expect(staff.message("Hello")).to_be_visible()
+        expect(staff.at("event")).to_have_count(0)
+    lines: list[str] = []
+
+    def expect_lines(*added: str) -> None:
+        # Each change is stored before the next is made: requests of two pages arrive in any order.
+        lines.extend(added)
+        for staff in (sam, sue):
+            expect(staff.at("event")).to_have_text([re.compile(f"^{line} ") for line in lines])
+
+    sam.at("assign-me").click()
+    expect_lines("Taken by Sam")
+    world.reply(31, "Yes?")
+    expect(sam.message("Yes?")).to_be_visible()
+    sam.at("hand-over").select_option("s2")
+    expect_lines("Handed over to Sue by Sam")
+    sue.at("close-session").click()
+    expect_lines("Closed by Sue")
+    sue.at("reopen").click()
+    expect_lines("Reopened by Sue", "Unassigned by Sue")
+    world.write(31, "Thank you", "Ravi")
+    for staff in (sam, sue):
+        expect(staff.message("Thank you")).to_be_visible()
+        expect(staff.at("event")).to_have_count(len(lines))
+    sam.page.reload()
+    sam.wait_until_live()
+    sam.open(31)
+    expect(sam.at("event")).to_have_count(len(lines))
+    shown = sam.page.locator("[data-testid=message], [data-testid=event]").evaluate_all(
+        "rows => rows.map((row) => row.dataset.seq ?? row.dataset.kind)"
+    )
+    assert shown == ["1", "assigned", "2", "transferred", "closed", "reopened", "released", "3"]
 
 
 def test_a_players_chat_is_disabled_and_enabled(world: World, sam: Staff, asha: Player) -> None:

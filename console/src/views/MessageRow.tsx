@@ -2,6 +2,7 @@
 
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
+import { describeEvent } from '../story'
 import { MessageStatusIcon } from './icons'
 import { LinkedText } from './LinkedText'
 import type { Row } from './rows'
@@ -12,6 +13,12 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
       return <div class="day" data-testid="day"><span>{day(row.at, desk.api.now())}</span></div>
     case 'unread':
       return <div class="day unread-line" data-testid="unread-line"><span>New</span></div>
+    case 'event':
+      return (
+        <p class="event" data-testid="event" data-kind={row.event.kind}>
+          <span dir="auto">{describeEvent(row.event, (id) => desk.staffName(id))}</span> <time dateTime={row.event.at} title={full(row.event.at)}>{clock(row.event.at)}</time>
+        </p>
+      )
     case 'message': {
       const { message, follows } = row
       const fromUs = message.sender !== 'player'

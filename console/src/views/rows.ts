@@ -1,14 +1,16 @@
-/** The rows of a conversation: days, the line above unread messages, messages and outgoing replies. A pure function. */
+/** The rows of a conversation: days, the line above unread messages, messages, events and outgoing replies. A pure function. */
 
 import type { Conversation } from '../conversation'
 import { dayKey } from '../format'
 import type { OutgoingReply } from '../unsent-replies'
-import type { Message } from '../types'
+import { describeEvent } from '../story'
+import type { Message, SessionEvent } from '../types'
 
 export type Row =
   | { kind: 'day'; key: string; at: string | number }
   | { kind: 'unread'; key: string }
   | { kind: 'message'; key: string; message: Message; follows: boolean }
+  | { kind: 'event'; key: string; event: SessionEvent }
   | { kind: 'outgoing'; key: string; outgoing: OutgoingReply }
 
 /** Milliseconds between two messages of one sender that are shown as a group. */
@@ -26,7 +28,19 @@ export function rowsOf(conversation: Conversation, replies: readonly OutgoingRep
     rows.push({ kind: 'day', key: `day-${key}`, at })
     return true
   }
+  // Of events before the loaded messages, those directly before the first one are shown.
+  const firstSeq = conversation.messages[0]?.seq ?? 0
+  const events = conversation.story.events.filter((event) => event.after_seq >= firstSeq - 1 && describeEvent(event, String) !== '')
+  const addEventsBefore = (seq: number): void => {
+    while (events[0] && events[0].after_seq < seq) {
+      const event = events.shift()!
+      newDay(event.at)
+      rows.push({ kind: 'event', key: `event-${event.rev}`, event })
+      previous = undefined
+    }
+  }
   for (const message of conversation.messages) {
+    addEventsBefore(message.seq)
     let follows = !newDay(message.timestamp) && previous !== undefined && isSameGroup(previous, message)
     if (message.seq === conversation.unreadFrom) {
       rows.push({ kind: 'unread', key: 'unread' })
@@ -36,6 +50,7 @@ export function rowsOf(conversation: Conversation, replies: readonly OutgoingRep
     stored.add(message.id)
     previous = message
   }
+  if (conversation.loaded) addEventsBefore(Infinity)
   for (const outgoing of replies) {
     if (stored.has(outgoing.id)) continue
     newDay(outgoing.createdAt)
