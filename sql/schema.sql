@@ -17,6 +17,38 @@ CREATE TYPE gre.actor AS (
 -- COMMENT: TYPE actor
 COMMENT ON TYPE gre.actor IS 'role: service (a back end, a worker or a direct connection), admin, staff, player or none. player_id is set for players, staff_id for staff and admins.';
 
+-- FUNCTION: after_open(text, timestamp with time zone, numeric)
+CREATE FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_days integer := 2;
+  v_left numeric;
+  v_range tstzrange;
+  v_length numeric;
+begin
+  if p_hours is null then
+    return p_at + p_seconds * interval '1 second';
+  end if;
+  loop
+    v_left := p_seconds;
+    for v_range in
+      select r from unnest(gre.open_ranges(p_hours, p_at, p_at + v_days * interval '1 day')) r order by lower(r)
+    loop
+      v_length := extract(epoch from upper(v_range) - lower(v_range));
+      if v_left < v_length then
+        return lower(v_range) + v_left * interval '1 second';
+      end if;
+      v_left := v_left - v_length;
+    end loop;
+    if v_days > 400 then
+      return null;
+    end if;
+    v_days := v_days * 8;
+  end loop;
+end $$;
+
 -- FUNCTION: broadcast_wakeup(uuid[])
 CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -393,6 +425,75 @@ begin
     '\U000e0000-\U000e0fff]');
 end $$;
 
+-- FUNCTION: hours_check()
+CREATE FUNCTION gre.hours_check() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  -- "at time zone" reads a name that is an abbreviation, too (CET), as a fixed offset.
+  if not exists (select from pg_catalog.pg_timezone_names z where z.name = new.timezone)
+    or new.timezone not in ('UTC', 'GMT')
+      and exists (select from pg_catalog.pg_timezone_abbrevs a where a.abbrev = upper(new.timezone)) then
+    perform gre.raise_http(400, 'timezone_unknown',
+      'timezone must be the name of an IANA time zone, such as Europe/Malta');
+  elsif tg_op = 'UPDATE' and new.timezone <> old.timezone and exists (
+    select from public.gre_hours_week w where w.hours = old.name and w.valid_from <= current_date + 1
+  ) then
+    -- The days that have been counted would move.
+    perform gre.raise_http(409, 'hours_counted', 'the time zone of hours that apply already cannot be changed');
+  end if;
+  new.updated_at := clock_timestamp();
+  return new;
+end $$;
+
+-- FUNCTION: hours_entries_check()
+CREATE FUNCTION gre.hours_entries_check() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_old date;
+  v_new date;
+  v_hours text;
+  v_today date;
+begin
+  if tg_op <> 'INSERT' then
+    v_hours := old.hours;
+    v_old := coalesce(to_jsonb(old) ->> 'valid_from', to_jsonb(old) ->> 'day')::date;
+  end if;
+  if tg_op <> 'DELETE' then
+    v_hours := new.hours;
+    v_new := coalesce(to_jsonb(new) ->> 'valid_from', to_jsonb(new) ->> 'day')::date;
+  end if;
+  select (clock_timestamp() at time zone h.timezone)::date into v_today
+  from public.gre_hours h where h.name = v_hours;
+  -- Not found: the hours themselves are being deleted.
+  if least(v_old, v_new) < v_today then
+    perform gre.raise_http(409, 'hours_in_the_past', 'opening hours of days that are over cannot be changed');
+  end if;
+  return coalesce(new, old);
+end $$;
+
+-- FUNCTION: hours_json(text)
+CREATE FUNCTION gre.hours_json(p_name text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('name', h.name, 'timezone', h.timezone,
+    'week', (
+      select coalesce(jsonb_agg(jsonb_build_object('weekday', w.weekday, 'opens', to_char(w.opens, 'HH24:MI'),
+          'closes', to_char(w.closes, 'HH24:MI'), 'valid_from', w.valid_from)
+        order by w.valid_from, w.weekday, w.opens), '[]')
+      from public.gre_hours_week w where w.hours = h.name),
+    'dates', (
+      select coalesce(jsonb_agg(jsonb_build_object('day', d.day, 'label', d.label, 'opens', to_char(d.opens, 'HH24:MI'),
+          'closes', to_char(d.closes, 'HH24:MI'))
+        order by d.day, d.opens), '[]')
+      from public.gre_hours_dates d where d.hours = h.name))
+  from public.gre_hours h where h.name = p_name
+$$;
+
 -- FUNCTION: insert_receipts(jsonb)
 CREATE FUNCTION gre.insert_receipts(p_receipts jsonb) RETURNS void
     LANGUAGE plpgsql
@@ -458,6 +559,16 @@ begin
   end if;
   return octet_length(p_json::text) <= p_bytes;
 end $_$;
+
+-- FUNCTION: local_range(date, time without time zone, time without time zone, text)
+CREATE FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) RETURNS tstzrange
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select tstzrange(least(x.opens, x.closes), x.closes)
+  from (select (p_day + p_opens) at time zone p_timezone as opens,
+               (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone as closes) x
+$$;
 
 -- FUNCTION: lock_tables()
 CREATE FUNCTION gre.lock_tables() RETURNS void
@@ -913,6 +1024,24 @@ CREATE FUNCTION gre.name_key(p_name text) RETURNS text
     'авеѕікмнорстухјԁɡαεικνορτυχ0', 'abesikmhopctyxjdgaeikvoptuxo')
 $$;
 
+-- FUNCTION: next_open(text, timestamp with time zone)
+CREATE FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_days integer := 8;
+  v_found timestamptz;
+begin
+  loop
+    v_found := lower(gre.open_ranges(p_hours, p_at, p_at + v_days * interval '1 day'));
+    if v_found is not null or v_days > 400 then
+      return v_found;
+    end if;
+    v_days := v_days * 8;
+  end loop;
+end $$;
+
 -- FUNCTION: normalize_sender(text)
 CREATE FUNCTION gre.normalize_sender(p_sender text) RETURNS text
     LANGUAGE sql IMMUTABLE
@@ -931,6 +1060,93 @@ begin
       from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.broadcast_wakeup(p_sessions);
   end if;
+end $$;
+
+-- FUNCTION: open_at(text, timestamp with time zone)
+CREATE FUNCTION gre.open_at(p_hours text, p_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select gre.open_ranges(p_hours, p_at, p_at + interval '1 microsecond') @> p_at
+$$;
+
+-- FUNCTION: open_ranges(text, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.open_ranges(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS tstzmultirange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_timezone text;
+  v_found tstzmultirange;
+begin
+  if p_from >= p_to then
+    return '{}';
+  elsif p_hours is null then
+    return tstzmultirange(tstzrange(p_from, p_to));
+  end if;
+  select h.timezone into v_timezone from public.gre_hours h where h.name = p_hours;
+  if not found then
+    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+  end if;
+  select range_agg(x.open) into v_found
+  from (
+    -- From the day before, whose entries may run into the first day.
+    select generate_series((p_from at time zone v_timezone)::date - 1,
+                           (p_to at time zone v_timezone)::date, interval '1 day')::date as day
+  ) d
+  cross join lateral (
+    select max(w.valid_from) as version from public.gre_hours_week w
+    where w.hours = p_hours and w.valid_from <= d.day
+  ) v
+  cross join lateral (
+    select gre.local_range(d.day, s.opens, s.closes, v_timezone) as open
+    from public.gre_hours_dates s
+    where s.hours = p_hours and s.day = d.day and s.opens is not null
+    union all
+    select gre.local_range(d.day, w.opens, w.closes, v_timezone)
+    from public.gre_hours_week w
+    where w.hours = p_hours and w.valid_from = v.version and w.weekday = extract(isodow from d.day)
+      and w.opens is not null
+      and not exists (select from public.gre_hours_dates s where s.hours = p_hours and s.day = d.day)
+    union all
+    select gre.local_range(d.day, time '00:00', time '24:00', v_timezone)
+    where v.version is null
+      and not exists (select from public.gre_hours_dates s where s.hours = p_hours and s.day = d.day)
+  ) x;
+  return coalesce(v_found, '{}') * tstzmultirange(tstzrange(p_from, p_to));
+end $$;
+
+-- FUNCTION: open_seconds(text, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.open_seconds(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS numeric
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select coalesce(sum(extract(epoch from upper(r) - lower(r))), 0)
+  from unnest(gre.open_ranges(p_hours, p_from, p_to)) r
+$$;
+
+-- FUNCTION: open_until(text, timestamp with time zone)
+CREATE FUNCTION gre.open_until(p_hours text, p_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_days integer := 2;
+  v_found timestamptz;
+begin
+  if p_hours is null or not gre.open_at(p_hours, p_at) then
+    return null;
+  end if;
+  loop
+    select upper(r) into v_found
+    from unnest(gre.open_ranges(p_hours, p_at, p_at + v_days * interval '1 day')) r where r @> p_at;
+    if v_found < p_at + v_days * interval '1 day' then
+      return v_found;
+    elsif v_days > 400 then
+      return null;
+    end if;
+    v_days := v_days * 8;
+  end loop;
 end $$;
 
 -- TABLE: gre_chat_sessions
@@ -1722,6 +1938,102 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: settings_after_update()
+CREATE FUNCTION gre.settings_after_update() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.notify_workers(null);
+  return null;
+end $$;
+
+-- FUNCTION: settings_before_update()
+CREATE FUNCTION gre.settings_before_update() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.updated_at := clock_timestamp();
+  return new;
+end $$;
+
+-- TABLE: gre_chat_settings
+CREATE TABLE public.gre_chat_settings (
+    single boolean DEFAULT true NOT NULL,
+    assignment text DEFAULT 'off'::text NOT NULL,
+    max_sessions smallint,
+    returning_within interval,
+    offline_after interval DEFAULT '00:02:00'::interval NOT NULL,
+    idle_warn_after interval,
+    idle_close_after interval,
+    first_reply_goal interval,
+    reply_goal interval,
+    goals_in_hours boolean DEFAULT true NOT NULL,
+    hours text,
+    rating_enabled boolean DEFAULT false NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT gre_chat_settings_assignment_check CHECK ((assignment = ANY (ARRAY['off'::text, 'round_robin'::text, 'least_busy'::text]))),
+    CONSTRAINT gre_chat_settings_intervals_check CHECK ((((returning_within >= '00:00:01'::interval) AND (returning_within <= '366 days'::interval)) AND ((offline_after >= '00:00:00'::interval) AND (offline_after <= '366 days'::interval)) AND ((idle_warn_after >= '00:00:01'::interval) AND (idle_warn_after <= '366 days'::interval)) AND ((idle_close_after >= '00:00:01'::interval) AND (idle_close_after <= '366 days'::interval)) AND ((first_reply_goal >= '00:00:01'::interval) AND (first_reply_goal <= '366 days'::interval)) AND ((reply_goal >= '00:00:01'::interval) AND (reply_goal <= '366 days'::interval)))),
+    CONSTRAINT gre_chat_settings_max_sessions_check CHECK (((max_sessions >= 1) AND (max_sessions <= 1000))),
+    CONSTRAINT gre_chat_settings_single_check CHECK (single)
+);
+
+-- COMMENT: TABLE gre_chat_settings
+COMMENT ON TABLE public.gre_chat_settings IS 'Settings of the staff''s desk. One row. Admins change it.';
+
+-- COMMENT: COLUMN gre_chat_settings.single
+COMMENT ON COLUMN public.gre_chat_settings.single IS 'Limits the table to one row.';
+
+-- COMMENT: COLUMN gre_chat_settings.assignment
+COMMENT ON COLUMN public.gre_chat_settings.assignment IS 'Automatic assignment. off: none. round_robin: to the eligible person whose last assignment is the oldest. least_busy: to the eligible person with the fewest open sessions.';
+
+-- COMMENT: COLUMN gre_chat_settings.max_sessions
+COMMENT ON COLUMN public.gre_chat_settings.max_sessions IS 'Number of open sessions of a staff member at which automatic assignment stops; null: no limit. gre_staff.max_sessions has precedence.';
+
+-- COMMENT: COLUMN gre_chat_settings.returning_within
+COMMENT ON COLUMN public.gre_chat_settings.returning_within IS 'A player who returns within this time is assigned to the staff member of the last assignment, if eligible; null: no preference.';
+
+-- COMMENT: COLUMN gre_chat_settings.offline_after
+COMMENT ON COLUMN public.gre_chat_settings.offline_after IS 'Time after which the waiting sessions of a staff member who is offline return to the queue. Applies while assignment is not off.';
+
+-- COMMENT: COLUMN gre_chat_settings.idle_warn_after
+COMMENT ON COLUMN public.gre_chat_settings.idle_warn_after IS 'Time without a message after which the player is warned that the session will be closed; null: no warning.';
+
+-- COMMENT: COLUMN gre_chat_settings.idle_close_after
+COMMENT ON COLUMN public.gre_chat_settings.idle_close_after IS 'Time after the warning at which the session is closed; null: never.';
+
+-- COMMENT: COLUMN gre_chat_settings.first_reply_goal
+COMMENT ON COLUMN public.gre_chat_settings.first_reply_goal IS 'Goal for the first reply time; null: none.';
+
+-- COMMENT: COLUMN gre_chat_settings.reply_goal
+COMMENT ON COLUMN public.gre_chat_settings.reply_goal IS 'Goal for the reply time; null: none.';
+
+-- COMMENT: COLUMN gre_chat_settings.goals_in_hours
+COMMENT ON COLUMN public.gre_chat_settings.goals_in_hours IS 'True: goals count open hours only.';
+
+-- COMMENT: COLUMN gre_chat_settings.hours
+COMMENT ON COLUMN public.gre_chat_settings.hours IS 'The opening hours of the desk; null: always open.';
+
+-- COMMENT: COLUMN gre_chat_settings.rating_enabled
+COMMENT ON COLUMN public.gre_chat_settings.rating_enabled IS 'True: players can rate a closed session.';
+
+-- COMMENT: COLUMN gre_chat_settings.updated_at
+COMMENT ON COLUMN public.gre_chat_settings.updated_at IS 'Time of the last change.';
+
+-- FUNCTION: settings_json(public.gre_chat_settings)
+CREATE FUNCTION gre.settings_json(p public.gre_chat_settings) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('assignment', p.assignment, 'max_sessions', p.max_sessions,
+    'returning_within', extract(epoch from p.returning_within), 'offline_after', extract(epoch from p.offline_after),
+    'idle_warn_after', extract(epoch from p.idle_warn_after),
+    'idle_close_after', extract(epoch from p.idle_close_after),
+    'first_reply_goal', extract(epoch from p.first_reply_goal), 'reply_goal', extract(epoch from p.reply_goal),
+    'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+$$;
+
 -- FUNCTION: sinks_before_enable()
 CREATE FUNCTION gre.sinks_before_enable() RETURNS trigger
     LANGUAGE plpgsql
@@ -2059,6 +2371,25 @@ end $$;
 -- COMMENT: FUNCTION gre_dead_letters(p_sink text, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) IS 'Lists dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}], "next": cursor | null}, without the text of messages. For admins.';
 
+-- FUNCTION: gre_delete_hours(text)
+CREATE FUNCTION public.gre_delete_hours(p_name text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+begin
+  perform gre.require_admin();
+  delete from public.gre_hours where name = p_name;
+  if not found then
+    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+  end if;
+exception when foreign_key_violation then
+  perform gre.raise_http(409, 'hours_in_use', 'these opening hours are in use');
+end $$;
+
+-- COMMENT: FUNCTION gre_delete_hours(p_name text)
+COMMENT ON FUNCTION public.gre_delete_hours(p_name text) IS 'Deletes opening hours. 409 hours_in_use while a setting refers to them. For admins.';
+
 -- FUNCTION: gre_enable_all_players()
 CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2159,6 +2490,19 @@ end $$;
 
 -- COMMENT: FUNCTION gre_get_player(p_player_id bigint)
 COMMENT ON FUNCTION public.gre_get_player(p_player_id bigint) IS 'Returns a player: {"player_id", "display_name", "enabled"}. Players without a profile are enabled.';
+
+-- FUNCTION: gre_get_settings()
+CREATE FUNCTION public.gre_get_settings() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.require_staff();
+  return (select gre.settings_json(s) from public.gre_chat_settings s);
+end $$;
+
+-- COMMENT: FUNCTION gre_get_settings()
+COMMENT ON FUNCTION public.gre_get_settings() IS 'Returns the settings of the desk: {"assignment", "max_sessions", "returning_within", "offline_after", "idle_warn_after", "idle_close_after", "first_reply_goal", "reply_goal", "goals_in_hours", "hours", "rating_enabled"}, intervals in seconds. Staff only.';
 
 -- FUNCTION: gre_hub_changes_v1(jsonb, uuid[], timestamp with time zone, timestamp with time zone, bigint[], integer, integer)
 CREATE FUNCTION public.gre_hub_changes_v1(p_positions jsonb DEFAULT '{}'::jsonb, p_sessions uuid[] DEFAULT '{}'::uuid[], p_since timestamp with time zone DEFAULT NULL::timestamp with time zone, p_epoch timestamp with time zone DEFAULT NULL::timestamp with time zone, p_players bigint[] DEFAULT NULL::bigint[], p_limit integer DEFAULT 200, p_bytes integer DEFAULT 1000000) RETURNS jsonb
@@ -2298,6 +2642,19 @@ end $$;
 
 -- COMMENT: FUNCTION gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text)
 COMMENT ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) IS 'Maps a Supabase Auth user to a player or a staff member, for tokens without gre-bridge''s claims. With neither, removes the mapping. For back ends.';
+
+-- FUNCTION: gre_list_hours()
+CREATE FUNCTION public.gre_list_hours() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.require_staff();
+  return (select coalesce(jsonb_agg(gre.hours_json(h.name) order by h.name), '[]') from public.gre_hours h);
+end $$;
+
+-- COMMENT: FUNCTION gre_list_hours()
+COMMENT ON FUNCTION public.gre_list_hours() IS 'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], "dates": [{"day", "label", "opens", "closes"}]}]. Times are local. Staff only.';
 
 -- FUNCTION: gre_list_sessions(text, text, integer, text)
 CREATE FUNCTION public.gre_list_sessions(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
@@ -3504,6 +3861,52 @@ end $_$;
 -- COMMENT: FUNCTION gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that changes between two pages can be listed twice or not at all.';
 
+-- FUNCTION: gre_set_hours(text, text, jsonb, jsonb)
+CREATE FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb DEFAULT '[]'::jsonb, p_dates jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_today date;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_week) is distinct from 'array' or jsonb_typeof(p_dates) is distinct from 'array'
+    or jsonb_array_length(p_week) > 500 or jsonb_array_length(p_dates) > 1000 then
+    perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
+  end if;
+  begin
+    insert into public.gre_hours as h (name, timezone) values (p_name, p_timezone)
+    on conflict (name) do update set timezone = excluded.timezone
+    returning (clock_timestamp() at time zone h.timezone)::date into v_today;
+    -- Entries of days that are over stay; an argument that repeats them is accepted.
+    delete from public.gre_hours_week w where w.hours = p_name and w.valid_from >= v_today;
+    insert into public.gre_hours_week (hours, valid_from, weekday, opens, closes)
+    select p_name, x.valid_from, x.weekday, x.opens, x.closes
+    from (
+      select coalesce(e.valid_from, v_today) as valid_from, e.weekday, e.opens, e.closes
+      from jsonb_to_recordset(p_week) e (weekday smallint, opens time, closes time, valid_from date)) x
+    where not exists (
+      select from public.gre_hours_week w
+      where w.hours = p_name and w.valid_from = x.valid_from and w.weekday = x.weekday
+        and w.opens is not distinct from x.opens and w.closes is not distinct from x.closes and x.valid_from < v_today);
+    delete from public.gre_hours_dates d where d.hours = p_name and d.day >= v_today;
+    insert into public.gre_hours_dates (hours, day, label, opens, closes)
+    select p_name, x.day, x.label, x.opens, x.closes
+    from jsonb_to_recordset(p_dates) x (day date, label text, opens time, closes time)
+    where not exists (
+      select from public.gre_hours_dates d
+      where d.hours = p_name and d.day = x.day and d.opens is not distinct from x.opens
+        and d.closes is not distinct from x.closes and x.day < v_today);
+  exception when data_exception or check_violation or not_null_violation or unique_violation then
+    perform gre.raise_http(400, 'hours_invalid', 'the name or an entry of the opening hours is not valid');
+  end;
+  return gre.hours_json(p_name);
+end $$;
+
+-- COMMENT: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb)
+COMMENT ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) IS 'Creates opening hours, or replaces their entries from today on, and returns them (see gre_list_hours). An entry of the week without valid_from applies from today. Entries of days that are over cannot be changed. For admins.';
+
 -- FUNCTION: gre_set_online_status(text, numeric)
 CREATE FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric DEFAULT NULL::numeric) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3584,6 +3987,52 @@ end $$;
 
 -- COMMENT: FUNCTION gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text)
 COMMENT ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) IS 'Sets a session''s status: assigned (to the caller, or to p_staff_id), active (unassigned; reopens a closed session) or closed. Returns {"session": S}.';
+
+-- FUNCTION: gre_set_settings(jsonb)
+CREATE FUNCTION public.gre_set_settings(p_settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_intervals constant text[] := array['returning_within', 'offline_after', 'idle_warn_after', 'idle_close_after',
+                                       'first_reply_goal', 'reply_goal'];
+  v_settings public.gre_chat_settings;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_settings) is distinct from 'object' then
+    perform gre.raise_http(400, 'settings_invalid', 'settings must be an object');
+  end if;
+  select * into v_settings from public.gre_chat_settings for no key update;
+  if not gre.settings_json(v_settings) ?& array(select jsonb_object_keys(p_settings)) then
+    perform gre.raise_http(400, 'settings_invalid', 'settings has a key that is no setting');
+  elsif exists (select from jsonb_each(p_settings) e
+                where e.key = any (v_intervals) and jsonb_typeof(e.value) not in ('number', 'null')) then
+    perform gre.raise_http(400, 'settings_invalid', 'intervals must be numbers of seconds');
+  end if;
+  begin
+    v_settings := jsonb_populate_record(v_settings, (
+      select coalesce(jsonb_object_agg(e.key, case when e.key = any (v_intervals) and jsonb_typeof(e.value) = 'number'
+          then to_jsonb((e.value #>> '{}') || ' seconds') else e.value end), '{}')
+      from jsonb_each(p_settings) e));
+    update public.gre_chat_settings s set assignment = v_settings.assignment, max_sessions = v_settings.max_sessions,
+      returning_within = v_settings.returning_within, offline_after = v_settings.offline_after,
+      idle_warn_after = v_settings.idle_warn_after, idle_close_after = v_settings.idle_close_after,
+      first_reply_goal = v_settings.first_reply_goal, reply_goal = v_settings.reply_goal,
+      goals_in_hours = v_settings.goals_in_hours, hours = v_settings.hours,
+      rating_enabled = v_settings.rating_enabled
+    returning * into v_settings;
+  exception
+    when foreign_key_violation then
+      perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+    when data_exception or check_violation or not_null_violation then
+      perform gre.raise_http(400, 'settings_invalid', 'a setting has a value that is not allowed');
+  end;
+  return gre.settings_json(v_settings);
+end $$;
+
+-- COMMENT: FUNCTION gre_set_settings(p_settings jsonb)
+COMMENT ON FUNCTION public.gre_set_settings(p_settings jsonb) IS 'Changes the given settings of the desk, and returns all of them (see gre_get_settings). Intervals are numbers of seconds. For admins.';
 
 -- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb)
 CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
@@ -3744,6 +4193,85 @@ COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can
 
 -- COMMENT: COLUMN gre_chat_players.updated_at
 COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'Time of the last change.';
+
+-- TABLE: gre_hours
+CREATE TABLE public.gre_hours (
+    name text NOT NULL,
+    timezone text NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT gre_hours_name_check CHECK ((name ~ '^[a-z0-9][a-z0-9_-]{0,39}$'::text)),
+    CONSTRAINT gre_hours_timezone_size CHECK ((char_length(timezone) <= 64))
+);
+
+-- COMMENT: TABLE gre_hours
+COMMENT ON TABLE public.gre_hours IS 'Opening hours. Rules and goals refer to them by name.';
+
+-- COMMENT: COLUMN gre_hours.name
+COMMENT ON COLUMN public.gre_hours.name IS 'The name: lower case letters, digits, - and _, at most 40.';
+
+-- COMMENT: COLUMN gre_hours.timezone
+COMMENT ON COLUMN public.gre_hours.timezone IS 'Name of the IANA time zone in which the entries are local times, such as Europe/Malta.';
+
+-- COMMENT: COLUMN gre_hours.updated_at
+COMMENT ON COLUMN public.gre_hours.updated_at IS 'Time of the last change.';
+
+-- TABLE: gre_hours_dates
+CREATE TABLE public.gre_hours_dates (
+    hours text NOT NULL,
+    day date NOT NULL,
+    label text,
+    opens time without time zone,
+    closes time without time zone,
+    CONSTRAINT gre_hours_dates_label_size CHECK ((char_length(label) <= 80)),
+    CONSTRAINT gre_hours_dates_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone)))
+);
+
+-- COMMENT: TABLE gre_hours_dates
+COMMENT ON TABLE public.gre_hours_dates IS 'Entries of single days, such as holidays. They replace the entries of the week.';
+
+-- COMMENT: COLUMN gre_hours_dates.hours
+COMMENT ON COLUMN public.gre_hours_dates.hours IS 'The opening hours.';
+
+-- COMMENT: COLUMN gre_hours_dates.day
+COMMENT ON COLUMN public.gre_hours_dates.day IS 'The day. Not in the past.';
+
+-- COMMENT: COLUMN gre_hours_dates.label
+COMMENT ON COLUMN public.gre_hours_dates.label IS 'The reason, for people.';
+
+-- COMMENT: COLUMN gre_hours_dates.opens
+COMMENT ON COLUMN public.gre_hours_dates.opens IS 'Local time of opening, before 24:00. Null: closed all day.';
+
+-- COMMENT: COLUMN gre_hours_dates.closes
+COMMENT ON COLUMN public.gre_hours_dates.closes IS 'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
+
+-- TABLE: gre_hours_week
+CREATE TABLE public.gre_hours_week (
+    hours text NOT NULL,
+    valid_from date NOT NULL,
+    weekday smallint NOT NULL,
+    opens time without time zone,
+    closes time without time zone,
+    CONSTRAINT gre_hours_week_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone))),
+    CONSTRAINT gre_hours_week_weekday_check CHECK (((weekday >= 1) AND (weekday <= 7)))
+);
+
+-- COMMENT: TABLE gre_hours_week
+COMMENT ON TABLE public.gre_hours_week IS 'The weekly entries. All entries with one valid_from are one version of the week; it applies to the days from valid_from on, until the next version. Days before the first version are open all day.';
+
+-- COMMENT: COLUMN gre_hours_week.hours
+COMMENT ON COLUMN public.gre_hours_week.hours IS 'The opening hours.';
+
+-- COMMENT: COLUMN gre_hours_week.valid_from
+COMMENT ON COLUMN public.gre_hours_week.valid_from IS 'First day of this version. Not in the past.';
+
+-- COMMENT: COLUMN gre_hours_week.weekday
+COMMENT ON COLUMN public.gre_hours_week.weekday IS '1 Monday ... 7 Sunday. A day can have several entries.';
+
+-- COMMENT: COLUMN gre_hours_week.opens
+COMMENT ON COLUMN public.gre_hours_week.opens IS 'Local time of opening, before 24:00. Null: this version has no entry on this day.';
+
+-- COMMENT: COLUMN gre_hours_week.closes
+COMMENT ON COLUMN public.gre_hours_week.closes IS 'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
 
 -- TABLE: gre_online_status
 CREATE TABLE public.gre_online_status (
@@ -4049,6 +4577,22 @@ ALTER TABLE ONLY public.gre_chat_players
 ALTER TABLE ONLY public.gre_chat_sessions
     ADD CONSTRAINT gre_chat_sessions_pkey PRIMARY KEY (id);
 
+-- CONSTRAINT: gre_chat_settings gre_chat_settings_pkey
+ALTER TABLE ONLY public.gre_chat_settings
+    ADD CONSTRAINT gre_chat_settings_pkey PRIMARY KEY (single);
+
+-- CONSTRAINT: gre_hours_dates gre_hours_dates_unique
+ALTER TABLE ONLY public.gre_hours_dates
+    ADD CONSTRAINT gre_hours_dates_unique UNIQUE NULLS NOT DISTINCT (hours, day, opens);
+
+-- CONSTRAINT: gre_hours gre_hours_pkey
+ALTER TABLE ONLY public.gre_hours
+    ADD CONSTRAINT gre_hours_pkey PRIMARY KEY (name);
+
+-- CONSTRAINT: gre_hours_week gre_hours_week_unique
+ALTER TABLE ONLY public.gre_hours_week
+    ADD CONSTRAINT gre_hours_week_unique UNIQUE NULLS NOT DISTINCT (hours, valid_from, weekday, opens);
+
 -- CONSTRAINT: gre_online_status gre_online_status_pkey
 ALTER TABLE ONLY public.gre_online_status
     ADD CONSTRAINT gre_online_status_pkey PRIMARY KEY (staff_id);
@@ -4141,6 +4685,9 @@ CREATE INDEX gre_chat_sessions_updated ON public.gre_chat_sessions USING btree (
 -- INDEX: gre_chat_sessions_waiting
 CREATE INDEX gre_chat_sessions_waiting ON public.gre_chat_sessions USING btree (waiting_since, id) WHERE ((status <> 'closed'::text) AND (waiting_since IS NOT NULL));
 
+-- INDEX: gre_chat_settings_hours
+CREATE INDEX gre_chat_settings_hours ON public.gre_chat_settings USING btree (hours);
+
 -- INDEX: gre_online_status_expiring
 CREATE INDEX gre_online_status_expiring ON public.gre_online_status USING btree (expires_at) WHERE (status <> 'offline'::text);
 
@@ -4173,6 +4720,15 @@ CREATE TRIGGER gre_1_check BEFORE INSERT ON public.gre_chat_messages FOR EACH RO
 
 -- TRIGGER: gre_chat_sessions gre_1_check
 CREATE TRIGGER gre_1_check BEFORE INSERT OR UPDATE ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_check();
+
+-- TRIGGER: gre_hours gre_1_check
+CREATE TRIGGER gre_1_check BEFORE INSERT OR UPDATE ON public.gre_hours FOR EACH ROW EXECUTE FUNCTION gre.hours_check();
+
+-- TRIGGER: gre_hours_dates gre_1_check
+CREATE TRIGGER gre_1_check BEFORE INSERT OR DELETE OR UPDATE ON public.gre_hours_dates FOR EACH ROW EXECUTE FUNCTION gre.hours_entries_check();
+
+-- TRIGGER: gre_hours_week gre_1_check
+CREATE TRIGGER gre_1_check BEFORE INSERT OR DELETE OR UPDATE ON public.gre_hours_week FOR EACH ROW EXECUTE FUNCTION gre.hours_entries_check();
 
 -- TRIGGER: gre_online_status gre_1_check
 CREATE TRIGGER gre_1_check BEFORE INSERT OR UPDATE ON public.gre_online_status FOR EACH ROW EXECUTE FUNCTION gre.presence_check();
@@ -4210,11 +4766,17 @@ CREATE TRIGGER gre_6_record_opening AFTER INSERT ON public.gre_chat_sessions FOR
 -- TRIGGER: gre_chat_messages gre_7_enqueue
 CREATE TRIGGER gre_7_enqueue AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_enqueue();
 
+-- TRIGGER: gre_chat_settings gre_after_update
+CREATE TRIGGER gre_after_update AFTER UPDATE ON public.gre_chat_settings FOR EACH ROW EXECUTE FUNCTION gre.settings_after_update();
+
 -- TRIGGER: gre_relay_sinks gre_before_enable
 CREATE TRIGGER gre_before_enable BEFORE UPDATE ON public.gre_relay_sinks FOR EACH ROW WHEN ((new.enabled AND (NOT old.enabled))) EXECUTE FUNCTION gre.sinks_before_enable();
 
 -- TRIGGER: gre_chat_messages gre_before_update
 CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_messages FOR EACH ROW EXECUTE FUNCTION gre.messages_before_update();
+
+-- TRIGGER: gre_chat_settings gre_before_update
+CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_settings FOR EACH ROW EXECUTE FUNCTION gre.settings_before_update();
 
 -- TRIGGER: gre_online_status gre_online_added
 CREATE TRIGGER gre_online_added AFTER INSERT ON public.gre_online_status FOR EACH ROW EXECUTE FUNCTION gre.people_after_change();
@@ -4247,6 +4809,18 @@ CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_session_fk FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
+-- FK CONSTRAINT: gre_chat_settings gre_chat_settings_hours_fkey
+ALTER TABLE ONLY public.gre_chat_settings
+    ADD CONSTRAINT gre_chat_settings_hours_fkey FOREIGN KEY (hours) REFERENCES public.gre_hours(name) ON UPDATE CASCADE;
+
+-- FK CONSTRAINT: gre_hours_dates gre_hours_dates_hours_fkey
+ALTER TABLE ONLY public.gre_hours_dates
+    ADD CONSTRAINT gre_hours_dates_hours_fkey FOREIGN KEY (hours) REFERENCES public.gre_hours(name) ON UPDATE CASCADE ON DELETE CASCADE;
+
+-- FK CONSTRAINT: gre_hours_week gre_hours_week_hours_fkey
+ALTER TABLE ONLY public.gre_hours_week
+    ADD CONSTRAINT gre_hours_week_hours_fkey FOREIGN KEY (hours) REFERENCES public.gre_hours(name) ON UPDATE CASCADE ON DELETE CASCADE;
+
 -- FK CONSTRAINT: gre_relay_deliveries gre_relay_deliveries_message_id_fkey
 ALTER TABLE ONLY public.gre_relay_deliveries
     ADD CONSTRAINT gre_relay_deliveries_message_id_fkey FOREIGN KEY (message_id) REFERENCES public.gre_chat_messages(id) ON DELETE CASCADE;
@@ -4273,8 +4847,20 @@ ALTER TABLE public.gre_chat_players ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: gre_chat_sessions
 ALTER TABLE public.gre_chat_sessions ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: gre_chat_settings
+ALTER TABLE public.gre_chat_settings ENABLE ROW LEVEL SECURITY;
+
 -- POLICY: gre_chat_events gre_events_read
 CREATE POLICY gre_events_read ON public.gre_chat_events FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
+
+-- ROW SECURITY: gre_hours
+ALTER TABLE public.gre_hours ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_hours_dates
+ALTER TABLE public.gre_hours_dates ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_hours_week
+ALTER TABLE public.gre_hours_week ENABLE ROW LEVEL SECURITY;
 
 -- POLICY: gre_chat_messages gre_messages_read
 CREATE POLICY gre_messages_read ON public.gre_chat_messages FOR SELECT TO authenticated USING (((player_id = ( SELECT gre.my_player_id() AS my_player_id)) OR ( SELECT gre.is_staff() AS is_staff)));
@@ -4350,6 +4936,9 @@ GRANT USAGE ON SCHEMA gre TO anon;
 GRANT USAGE ON SCHEMA gre TO authenticated;
 GRANT USAGE ON SCHEMA gre TO service_role;
 
+-- ACL: FUNCTION after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric)
+REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) FROM PUBLIC;
+
 -- ACL: FUNCTION broadcast_wakeup(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) FROM PUBLIC;
 
@@ -4417,6 +5006,15 @@ REVOKE ALL ON FUNCTION gre.has_text(p_text text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.has_text(p_text text) TO authenticated;
 GRANT ALL ON FUNCTION gre.has_text(p_text text) TO service_role;
 
+-- ACL: FUNCTION hours_check()
+REVOKE ALL ON FUNCTION gre.hours_check() FROM PUBLIC;
+
+-- ACL: FUNCTION hours_entries_check()
+REVOKE ALL ON FUNCTION gre.hours_entries_check() FROM PUBLIC;
+
+-- ACL: FUNCTION hours_json(p_name text)
+REVOKE ALL ON FUNCTION gre.hours_json(p_name text) FROM PUBLIC;
+
 -- ACL: FUNCTION insert_receipts(p_receipts jsonb)
 REVOKE ALL ON FUNCTION gre.insert_receipts(p_receipts jsonb) FROM PUBLIC;
 
@@ -4441,6 +5039,9 @@ GRANT ALL ON FUNCTION gre.iso(p_time timestamp with time zone) TO service_role;
 REVOKE ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO authenticated;
 GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO service_role;
+
+-- ACL: FUNCTION local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text)
+REVOKE ALL ON FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) FROM PUBLIC;
 
 -- ACL: FUNCTION lock_tables()
 REVOKE ALL ON FUNCTION gre.lock_tables() FROM PUBLIC;
@@ -4500,6 +5101,9 @@ REVOKE ALL ON FUNCTION gre.name_key(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.name_key(p_name text) TO authenticated;
 GRANT ALL ON FUNCTION gre.name_key(p_name text) TO service_role;
 
+-- ACL: FUNCTION next_open(p_hours text, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION normalize_sender(p_sender text)
 REVOKE ALL ON FUNCTION gre.normalize_sender(p_sender text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO authenticated;
@@ -4507,6 +5111,18 @@ GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
 
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
+
+-- ACL: FUNCTION open_at(p_hours text, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.open_at(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION open_ranges(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.open_ranges(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION open_seconds(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.open_seconds(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION open_until(p_hours text, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.open_until(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
 
 -- ACL: TABLE gre_chat_sessions
 GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
@@ -4636,6 +5252,15 @@ REVOKE ALL ON FUNCTION gre.sessions_record_deletion() FROM PUBLIC;
 -- ACL: FUNCTION sessions_record_opening()
 REVOKE ALL ON FUNCTION gre.sessions_record_opening() FROM PUBLIC;
 
+-- ACL: FUNCTION settings_after_update()
+REVOKE ALL ON FUNCTION gre.settings_after_update() FROM PUBLIC;
+
+-- ACL: FUNCTION settings_before_update()
+REVOKE ALL ON FUNCTION gre.settings_before_update() FROM PUBLIC;
+
+-- ACL: FUNCTION settings_json(p public.gre_chat_settings)
+REVOKE ALL ON FUNCTION gre.settings_json(p public.gre_chat_settings) FROM PUBLIC;
+
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
 
@@ -4667,6 +5292,11 @@ REVOKE ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_c
 GRANT ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) TO service_role;
 
+-- ACL: FUNCTION gre_delete_hours(p_name text)
+REVOKE ALL ON FUNCTION public.gre_delete_hours(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO service_role;
+
 -- ACL: FUNCTION gre_enable_all_players()
 REVOKE ALL ON FUNCTION public.gre_enable_all_players() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_enable_all_players() TO authenticated;
@@ -4687,6 +5317,11 @@ REVOKE ALL ON FUNCTION public.gre_get_player(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_get_player(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_get_player(p_player_id bigint) TO service_role;
 
+-- ACL: FUNCTION gre_get_settings()
+REVOKE ALL ON FUNCTION public.gre_get_settings() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_get_settings() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_get_settings() TO service_role;
+
 -- ACL: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
 REVOKE ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO service_role;
@@ -4700,6 +5335,11 @@ GRANT ALL ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigin
 -- ACL: FUNCTION gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text)
 REVOKE ALL ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) TO service_role;
+
+-- ACL: FUNCTION gre_list_hours()
+REVOKE ALL ON FUNCTION public.gre_list_hours() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_list_hours() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_list_hours() TO service_role;
 
 -- ACL: FUNCTION gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text)
 REVOKE ALL ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text) FROM PUBLIC;
@@ -4835,6 +5475,11 @@ REVOKE ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, 
 GRANT ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) TO service_role;
 
+-- ACL: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb)
+REVOKE ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) TO service_role;
+
 -- ACL: FUNCTION gre_set_online_status(p_status text, p_expires_in numeric)
 REVOKE ALL ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric) TO authenticated;
@@ -4844,6 +5489,11 @@ GRANT ALL ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in n
 REVOKE ALL ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status text, p_staff_id text) TO service_role;
+
+-- ACL: FUNCTION gre_set_settings(p_settings jsonb)
+REVOKE ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) TO service_role;
 
 -- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
 REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) FROM PUBLIC;

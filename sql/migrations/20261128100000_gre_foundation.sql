@@ -13,6 +13,8 @@
 --   desk         functions for the staff's console
 --   hub          functions for the API's sockets
 --   story        what happened to each session: an append-only list of events
+--   hours        opening hours
+--   settings     settings of the staff's desk; functions that change them and the hours
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

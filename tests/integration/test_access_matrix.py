@@ -53,6 +53,22 @@ gre_staff            select     x  0    0    y    y    y  y  y  y  x
 gre_staff            insert     x  x    x    x    x    y  y  y  y  x
 gre_staff            update     x  x    x    x    x    y  y  y  y  x
 gre_staff            delete     x  x    x    x    x    y  y  y  y  x
+gre_hours            select     x  x    x    x    x    x  x  x  x  x
+gre_hours            insert     x  x    x    x    x    x  x  x  x  x
+gre_hours            update     x  x    x    x    x    x  x  x  x  x
+gre_hours            delete     x  x    x    x    x    x  x  x  x  x
+gre_hours_week       select     x  x    x    x    x    x  x  x  x  x
+gre_hours_week       insert     x  x    x    x    x    x  x  x  x  x
+gre_hours_week       update     x  x    x    x    x    x  x  x  x  x
+gre_hours_week       delete     x  x    x    x    x    x  x  x  x  x
+gre_hours_dates      select     x  x    x    x    x    x  x  x  x  x
+gre_hours_dates      insert     x  x    x    x    x    x  x  x  x  x
+gre_hours_dates      update     x  x    x    x    x    x  x  x  x  x
+gre_hours_dates      delete     x  x    x    x    x    x  x  x  x  x
+gre_chat_settings    select     x  x    x    x    x    x  x  x  x  x
+gre_chat_settings    insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_settings    update     x  x    x    x    x    x  x  x  x  x
+gre_chat_settings    delete     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      select     x  x    x    x    x    y  y  y  y  x
 gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      update     x  x    x    x    x    x  x  x  x  x
@@ -101,6 +117,11 @@ gre_get_player                   x staff_only staff_only y y y staff_only y act_
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_get_settings                 x staff_only staff_only y y y staff_only y act_as_required x
+gre_set_settings                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_list_hours                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_set_hours                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_delete_hours                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_hub_changes_v1                  x x x x x y y y y y
 gre_hub_presence_v1                 x x x x x y y y y y
 gre_relay_claim_v1                  x x x x x y y y y y

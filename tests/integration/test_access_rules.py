@@ -64,6 +64,8 @@ HELPERS = {
         "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "opened_data", "sessions_record_opening", "sessions_record_change", "sessions_record_deletion", "people_after_change", "rate_limit_messages",
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
+        "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
+        "settings_before_update", "settings_after_update", "settings_json", "hours_json",
     },
 }  # fmt: skip
 
@@ -84,6 +86,7 @@ DEFINERS = {
         "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
         "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
+        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_set_hours", "gre_delete_hours",
     },
 }  # fmt: skip
 

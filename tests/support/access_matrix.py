@@ -66,6 +66,10 @@ class World:
             setup.execute(
                 "insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff"
             )
+            setup.execute(
+                "insert into gre_hours (name, timezone) values ('pusher', 'UTC'), ('onesignal', 'UTC')"
+            )
+            setup.execute("update gre_chat_settings set assignment = 'round_robin'")
             sessions = {}
             for number in (29, 30):
                 for sender in ("player", "staff"):
@@ -112,6 +116,10 @@ WHERE = {
     "push_notifications": "data ->> 'player_id' = %(player)s::text",
     "gre_chat_players": "player_id = %(player)s",
     "gre_staff": "staff_id = %(staff)s",
+    "gre_hours": "name = %(sink)s",
+    "gre_hours_week": "hours = %(sink)s",
+    "gre_hours_dates": "hours = %(sink)s",
+    "gre_chat_settings": "single",
     "gre_relay_sinks": "name = %(sink)s",
     "gre_relay_lanes": "lane_key = %(session)s::text",
     "gre_relay_deliveries": "lane_key = %(session)s::text",
@@ -125,6 +133,10 @@ UPDATE = {
     "push_notifications": "title = 'changed'",
     "gre_chat_players": "chat_enabled = false",
     "gre_staff": "role = 'admin'",
+    "gre_hours": "timezone = 'UTC'",
+    "gre_hours_week": "weekday = 1",
+    "gre_hours_dates": "label = 'changed'",
+    "gre_chat_settings": "assignment = 'round_robin'",
     "gre_relay_sinks": "enabled = false",
     "gre_relay_lanes": "ready_at = null",
     "gre_relay_deliveries": "state = 'dead'",
@@ -138,6 +150,10 @@ INSERT = {
     "push_notifications": "(audience, recipients, title, data) values ('player', '{player_29}', 'hello', jsonb_build_object('player_id', %(player)s))",
     "gre_chat_players": "(player_id) values (%(player)s)",
     "gre_staff": "(staff_id, role) values (%(staff)s, 'admin')",
+    "gre_hours": "(name, timezone) values (%(sink)s || '2', 'UTC')",
+    "gre_hours_week": "(hours, valid_from, weekday) values (%(sink)s, current_date + 2, 1)",
+    "gre_hours_dates": "(hours, day) values (%(sink)s, current_date + 2)",
+    "gre_chat_settings": "default values",
     "gre_relay_sinks": "(name) values (%(sink)s || '2')",
     "gre_relay_lanes": "(sink, lane_key) values (%(sink)s, %(session)s)",
     "gre_relay_deliveries": "(sink, lane_key, ord, event) values (%(sink)s, %(session)s, 1, 'session')",
@@ -212,6 +228,11 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
     "gre_dead_letters": (lambda _: {}, lambda r, _: r["dead"] == []),
     "gre_retry_dead": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
+    "gre_get_settings": (lambda _: {}, lambda r, _: r["assignment"] == "round_robin"),
+    "gre_set_settings": (lambda _: {"settings": {"assignment": "off"}}, lambda r, _: r["assignment"] == "off"),
+    "gre_list_hours": (lambda _: {}, lambda r, _: len(r) == 2),
+    "gre_set_hours": (lambda s: {"name": s.sink, "timezone": "UTC"}, lambda r, s: r["name"] == s.sink),
+    "gre_delete_hours": (lambda s: {"name": s.sink}, lambda r, _: not r),
     "gre_hub_changes_v1": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),
     "gre_hub_presence_v1": (lambda s: {"staff": [s.staff], "players": [s.player], "expires_in": 10}, lambda r, _: "online" in r),
     "gre_relay_claim_v1": (lambda s: {"sink": s.sink, "token": str(uuid.uuid4())}, lambda r, _: len(r["lanes"]) == 2),

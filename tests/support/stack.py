@@ -242,6 +242,7 @@ class StackProcess:
             found = conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
             tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
             conn.execute(f"truncate {tables}")
+            conn.execute("insert into gre_chat_settings default values")
             conn.execute("update gre_relay_sinks set enabled = true")
             conn.execute("delete from gre.listeners")  # those of killed workers
             seed(conn)

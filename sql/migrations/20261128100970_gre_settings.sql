@@ -1,0 +1,235 @@
+-- Settings of the staff's desk, and the functions with which admins change them and the opening hours.
+-- Depends on gre_foundation, gre_identity, gre_outbox (gre.notify_workers) and gre_hours.
+set local lock_timeout = '300ms';
+set local statement_timeout = 0;
+
+create table public.gre_chat_settings (
+  single boolean primary key default true constraint gre_chat_settings_single_check check (single),
+  assignment text not null default 'off'
+    constraint gre_chat_settings_assignment_check check (assignment in ('off', 'round_robin', 'least_busy')),
+  max_sessions smallint constraint gre_chat_settings_max_sessions_check check (max_sessions between 1 and 1000),
+  returning_within interval,
+  offline_after interval not null default '2 minutes',
+  idle_warn_after interval,
+  idle_close_after interval,
+  first_reply_goal interval,
+  reply_goal interval,
+  goals_in_hours boolean not null default true,
+  hours text references public.gre_hours on update cascade,
+  rating_enabled boolean not null default false,
+  updated_at timestamptz not null default now(),
+  constraint gre_chat_settings_intervals_check check (
+    returning_within between interval '1 second' and interval '366 days'
+    and offline_after between interval '0' and interval '366 days'
+    and idle_warn_after between interval '1 second' and interval '366 days'
+    and idle_close_after between interval '1 second' and interval '366 days'
+    and first_reply_goal between interval '1 second' and interval '366 days'
+    and reply_goal between interval '1 second' and interval '366 days')
+);
+create index gre_chat_settings_hours on public.gre_chat_settings (hours);
+insert into public.gre_chat_settings default values;
+comment on table public.gre_chat_settings is 'Settings of the staff''s desk. One row. Admins change it.';
+comment on column public.gre_chat_settings.single is 'Limits the table to one row.';
+comment on column public.gre_chat_settings.assignment is
+  'Automatic assignment. off: none. round_robin: to the eligible person whose last assignment is the oldest. '
+  'least_busy: to the eligible person with the fewest open sessions.';
+comment on column public.gre_chat_settings.max_sessions is
+  'Number of open sessions of a staff member at which automatic assignment stops; null: no limit. '
+  'gre_staff.max_sessions has precedence.';
+comment on column public.gre_chat_settings.returning_within is
+  'A player who returns within this time is assigned to the staff member of the last assignment, if eligible; null: '
+  'no preference.';
+comment on column public.gre_chat_settings.offline_after is
+  'Time after which the waiting sessions of a staff member who is offline return to the queue. Applies while '
+  'assignment is not off.';
+comment on column public.gre_chat_settings.idle_warn_after is
+  'Time without a message after which the player is warned that the session will be closed; null: no warning.';
+comment on column public.gre_chat_settings.idle_close_after is
+  'Time after the warning at which the session is closed; null: never.';
+comment on column public.gre_chat_settings.first_reply_goal is 'Goal for the first reply time; null: none.';
+comment on column public.gre_chat_settings.reply_goal is 'Goal for the reply time; null: none.';
+comment on column public.gre_chat_settings.goals_in_hours is 'True: goals count open hours only.';
+comment on column public.gre_chat_settings.hours is 'The opening hours of the desk; null: always open.';
+comment on column public.gre_chat_settings.rating_enabled is 'True: players can rate a closed session.';
+comment on column public.gre_chat_settings.updated_at is 'Time of the last change.';
+alter table public.gre_chat_settings enable row level security;
+revoke all on public.gre_chat_settings from public, anon, authenticated, service_role;
+
+create function gre.settings_before_update() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  new.updated_at := clock_timestamp();
+  return new;
+end $$;
+create trigger gre_before_update before update on public.gre_chat_settings
+  for each row execute function gre.settings_before_update();
+
+-- Broadcast a wake-up: a worker applies the new settings at once.
+create function gre.settings_after_update() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  perform gre.notify_workers(null);
+  return null;
+end $$;
+create trigger gre_after_update after update on public.gre_chat_settings
+  for each row execute function gre.settings_after_update();
+
+-- Settings ------------------------------------------------------------------------------------------------
+
+-- Return the settings as the API does: intervals as numbers of seconds.
+create function gre.settings_json(p public.gre_chat_settings) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('assignment', p.assignment, 'max_sessions', p.max_sessions,
+    'returning_within', extract(epoch from p.returning_within), 'offline_after', extract(epoch from p.offline_after),
+    'idle_warn_after', extract(epoch from p.idle_warn_after),
+    'idle_close_after', extract(epoch from p.idle_close_after),
+    'first_reply_goal', extract(epoch from p.first_reply_goal), 'reply_goal', extract(epoch from p.reply_goal),
+    'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+$$;
+
+create function public.gre_get_settings() returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  perform gre.require_staff();
+  return (select gre.settings_json(s) from public.gre_chat_settings s);
+end $$;
+comment on function public.gre_get_settings is
+  'Returns the settings of the desk: {"assignment", "max_sessions", "returning_within", "offline_after", '
+  '"idle_warn_after", "idle_close_after", "first_reply_goal", "reply_goal", "goals_in_hours", "hours", '
+  '"rating_enabled"}, intervals in seconds. Staff only.';
+
+create function public.gre_set_settings(p_settings jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_intervals constant text[] := array['returning_within', 'offline_after', 'idle_warn_after', 'idle_close_after',
+                                       'first_reply_goal', 'reply_goal'];
+  v_settings public.gre_chat_settings;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_settings) is distinct from 'object' then
+    perform gre.raise_http(400, 'settings_invalid', 'settings must be an object');
+  end if;
+  select * into v_settings from public.gre_chat_settings for no key update;
+  if not gre.settings_json(v_settings) ?& array(select jsonb_object_keys(p_settings)) then
+    perform gre.raise_http(400, 'settings_invalid', 'settings has a key that is no setting');
+  elsif exists (select from jsonb_each(p_settings) e
+                where e.key = any (v_intervals) and jsonb_typeof(e.value) not in ('number', 'null')) then
+    perform gre.raise_http(400, 'settings_invalid', 'intervals must be numbers of seconds');
+  end if;
+  begin
+    v_settings := jsonb_populate_record(v_settings, (
+      select coalesce(jsonb_object_agg(e.key, case when e.key = any (v_intervals) and jsonb_typeof(e.value) = 'number'
+          then to_jsonb((e.value #>> '{}') || ' seconds') else e.value end), '{}')
+      from jsonb_each(p_settings) e));
+    update public.gre_chat_settings s set assignment = v_settings.assignment, max_sessions = v_settings.max_sessions,
+      returning_within = v_settings.returning_within, offline_after = v_settings.offline_after,
+      idle_warn_after = v_settings.idle_warn_after, idle_close_after = v_settings.idle_close_after,
+      first_reply_goal = v_settings.first_reply_goal, reply_goal = v_settings.reply_goal,
+      goals_in_hours = v_settings.goals_in_hours, hours = v_settings.hours,
+      rating_enabled = v_settings.rating_enabled
+    returning * into v_settings;
+  exception
+    when foreign_key_violation then
+      perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+    when data_exception or check_violation or not_null_violation then
+      perform gre.raise_http(400, 'settings_invalid', 'a setting has a value that is not allowed');
+  end;
+  return gre.settings_json(v_settings);
+end $$;
+comment on function public.gre_set_settings is
+  'Changes the given settings of the desk, and returns all of them (see gre_get_settings). Intervals are numbers of '
+  'seconds. For admins.';
+
+-- Opening hours -------------------------------------------------------------------------------------------
+
+-- Return opening hours as the API does: times as HH:MM, 24:00 for the end of the day, null for closed.
+create function gre.hours_json(p_name text) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('name', h.name, 'timezone', h.timezone,
+    'week', (
+      select coalesce(jsonb_agg(jsonb_build_object('weekday', w.weekday, 'opens', to_char(w.opens, 'HH24:MI'),
+          'closes', to_char(w.closes, 'HH24:MI'), 'valid_from', w.valid_from)
+        order by w.valid_from, w.weekday, w.opens), '[]')
+      from public.gre_hours_week w where w.hours = h.name),
+    'dates', (
+      select coalesce(jsonb_agg(jsonb_build_object('day', d.day, 'label', d.label, 'opens', to_char(d.opens, 'HH24:MI'),
+          'closes', to_char(d.closes, 'HH24:MI'))
+        order by d.day, d.opens), '[]')
+      from public.gre_hours_dates d where d.hours = h.name))
+  from public.gre_hours h where h.name = p_name
+$$;
+
+create function public.gre_list_hours() returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  perform gre.require_staff();
+  return (select coalesce(jsonb_agg(gre.hours_json(h.name) order by h.name), '[]') from public.gre_hours h);
+end $$;
+comment on function public.gre_list_hours is
+  'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], '
+  '"dates": [{"day", "label", "opens", "closes"}]}]. Times are local. Staff only.';
+
+create function public.gre_set_hours(
+  p_name text, p_timezone text, p_week jsonb default '[]', p_dates jsonb default '[]'
+) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_today date;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_week) is distinct from 'array' or jsonb_typeof(p_dates) is distinct from 'array'
+    or jsonb_array_length(p_week) > 500 or jsonb_array_length(p_dates) > 1000 then
+    perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
+  end if;
+  begin
+    insert into public.gre_hours as h (name, timezone) values (p_name, p_timezone)
+    on conflict (name) do update set timezone = excluded.timezone
+    returning (clock_timestamp() at time zone h.timezone)::date into v_today;
+    -- Entries of days that are over stay; an argument that repeats them is accepted.
+    delete from public.gre_hours_week w where w.hours = p_name and w.valid_from >= v_today;
+    insert into public.gre_hours_week (hours, valid_from, weekday, opens, closes)
+    select p_name, x.valid_from, x.weekday, x.opens, x.closes
+    from (
+      select coalesce(e.valid_from, v_today) as valid_from, e.weekday, e.opens, e.closes
+      from jsonb_to_recordset(p_week) e (weekday smallint, opens time, closes time, valid_from date)) x
+    where not exists (
+      select from public.gre_hours_week w
+      where w.hours = p_name and w.valid_from = x.valid_from and w.weekday = x.weekday
+        and w.opens is not distinct from x.opens and w.closes is not distinct from x.closes and x.valid_from < v_today);
+    delete from public.gre_hours_dates d where d.hours = p_name and d.day >= v_today;
+    insert into public.gre_hours_dates (hours, day, label, opens, closes)
+    select p_name, x.day, x.label, x.opens, x.closes
+    from jsonb_to_recordset(p_dates) x (day date, label text, opens time, closes time)
+    where not exists (
+      select from public.gre_hours_dates d
+      where d.hours = p_name and d.day = x.day and d.opens is not distinct from x.opens
+        and d.closes is not distinct from x.closes and x.day < v_today);
+  exception when data_exception or check_violation or not_null_violation or unique_violation then
+    perform gre.raise_http(400, 'hours_invalid', 'the name or an entry of the opening hours is not valid');
+  end;
+  return gre.hours_json(p_name);
+end $$;
+comment on function public.gre_set_hours is
+  'Creates opening hours, or replaces their entries from today on, and returns them (see gre_list_hours). An entry of '
+  'the week without valid_from applies from today. Entries of days that are over cannot be changed. For admins.';
+
+create function public.gre_delete_hours(p_name text) returns void
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+begin
+  perform gre.require_admin();
+  delete from public.gre_hours where name = p_name;
+  if not found then
+    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+  end if;
+exception when foreign_key_violation then
+  perform gre.raise_http(409, 'hours_in_use', 'these opening hours are in use');
+end $$;
+comment on function public.gre_delete_hours is
+  'Deletes opening hours. 409 hours_in_use while a setting refers to them. For admins.';
+
+revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.settings_json, gre.hours_json
+  from public;
+revoke execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
+  public.gre_set_hours, public.gre_delete_hours from public, anon, authenticated, service_role;
+grant execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
+  public.gre_set_hours, public.gre_delete_hours to authenticated, service_role;

@@ -1,0 +1,152 @@
+"""Settings of the staff's desk and opening hours: admins change them through functions that check every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database
+from tests.support.access import ADMIN, RefusalError, Rest, staff
+
+DEFAULTS = {
+    "assignment": "off", "max_sessions": None, "returning_within": None, "offline_after": 120, "idle_warn_after": None,
+    "idle_close_after": None, "first_reply_goal": None, "reply_goal": None, "goals_in_hours": True, "hours": None,
+    "rating_enabled": False,
+}  # fmt: skip
+
+
+@pytest.fixture
+def admin(db: Database) -> Iterator[Rest]:
+    with Rest(db, ADMIN) as rest:
+        yield rest
+
+
+def set_settings(rest: Rest, settings: Any) -> dict[str, Any]:
+    found: dict[str, Any] = rest.call("gre_set_settings", settings=settings)
+    return found
+
+
+def test_settings_begin_with_everything_off(db: Database) -> None:
+    with Rest(db, staff()) as s1:
+        assert s1.call("gre_get_settings") == DEFAULTS
+
+
+def test_an_admin_changes_the_settings_that_are_given_and_no_other(db: Database, admin: Rest) -> None:
+    changed = {"assignment": "least_busy", "max_sessions": 5, "returning_within": 3600, "reply_goal": 90.5}
+    assert set_settings(admin, changed) == DEFAULTS | changed
+    assert set_settings(admin, {"max_sessions": None, "rating_enabled": True}) == DEFAULTS | changed | {
+        "max_sessions": None, "rating_enabled": True,
+    }  # fmt: skip
+    with Rest(db, staff()) as s1:
+        assert s1.call("gre_get_settings")["assignment"] == "least_busy"
+        with pytest.raises(RefusalError, match="only an admin"):
+            set_settings(s1, {"assignment": "off"})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"assignment": "random"}, {"assignment": None}, {"max_sessions": 0}, {"max_sessions": 1001}, {"max_sessions": "many"},
+        {"max_sessions": 1e300}, {"offline_after": -1}, {"offline_after": None}, {"offline_after": "1 hour"}, {"reply_goal": 0.5},
+        {"reply_goal": 1e300}, {"returning_within": 366 * 86400 + 1}, {"goals_in_hours": "maybe"}, {"goals_in_hours": {"a": 1}},
+        {"single": False}, {"updated_at": None}, {"colour": "red"},
+    ],
+)  # fmt: skip
+def test_a_value_that_is_not_allowed_changes_nothing(admin: Rest, settings: dict[str, Any]) -> None:
+    with pytest.raises(RefusalError) as refused:
+        set_settings(admin, settings | {"rating_enabled": True})
+    assert (refused.value.status, refused.value.code) == (400, "settings_invalid")
+    assert admin.call("gre_get_settings") == DEFAULTS
+
+
+def test_hours_are_saved_listed_and_replaced_from_today_on(db: Database, admin: Rest) -> None:
+    today = admin.sql("select (now() at time zone 'Europe/Malta')::date as day")[0]["day"]
+    next_week = (today + timedelta(days=7)).isoformat()
+    week = [{"weekday": 1, "opens": "09:00", "closes": "18:00"}, {"weekday": 2, "opens": "22:00", "closes": "06:00"},
+            {"weekday": 1, "opens": "19:30", "closes": "24:00"}, {"weekday": 1, "opens": "10:00", "closes": "12:00", "valid_from": next_week}]  # fmt: skip
+    dates = [{"day": next_week, "label": "a holiday", "opens": None, "closes": None}]
+    found = admin.call("gre_set_hours", name="desk", timezone="Europe/Malta", week=week, dates=dates)
+    assert found == {
+        "name": "desk",
+        "timezone": "Europe/Malta",
+        "week": [
+            {"weekday": 1, "opens": "09:00", "closes": "18:00", "valid_from": today.isoformat()},
+            {"weekday": 1, "opens": "19:30", "closes": "24:00", "valid_from": today.isoformat()},
+            {"weekday": 2, "opens": "22:00", "closes": "06:00", "valid_from": today.isoformat()},
+            {"weekday": 1, "opens": "10:00", "closes": "12:00", "valid_from": next_week},
+        ],
+        "dates": dates,
+    }
+    with Rest(db, staff()) as s1:
+        assert s1.call("gre_list_hours") == [found]
+    # A listed object can be saved again, with its entries of days that are over.
+    with db.connect() as conn:
+        conn.execute("alter table gre_hours_week disable trigger gre_1_check")
+        conn.execute(
+            "update gre_hours_week set valid_from = valid_from - 30 where valid_from <> %s", [next_week]
+        )
+        conn.execute("alter table gre_hours_week enable trigger gre_1_check")
+    past = (today - timedelta(days=30)).isoformat()
+    found["week"] = [
+        entry if entry["valid_from"] == next_week else entry | {"valid_from": past} for entry in found["week"]
+    ]
+    assert admin.call("gre_set_hours", **found) == found
+    kept = [entry for entry in found["week"] if entry["valid_from"] == past]
+    assert admin.call("gre_set_hours", name="desk", timezone="Europe/Malta")["week"] == kept
+    with pytest.raises(RefusalError, match="days that are over"):
+        admin.call(
+            "gre_set_hours",
+            **found | {"week": [{"weekday": 3, "opens": "09:00", "closes": "18:00", "valid_from": past}]},
+        )
+    with pytest.raises(RefusalError, match="time zone of hours that apply already"):
+        admin.call("gre_set_hours", name="desk", timezone="UTC")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "No Name"}, {"name": None}, {"week": [{"weekday": 8}]}, {"week": [{"weekday": 1, "opens": "25:00"}]},
+        {"week": [{"weekday": 1, "opens": "09:00"}]}, {"week": [{"weekday": 1, "opens": "09:00", "closes": "10:00"}] * 2},
+        {"dates": [{"label": "no day"}]}, {"dates": [{"day": "tomorrow or so"}]}, {"dates": [{"day": "2999-01-01", "label": "x" * 81}]},
+    ],
+)  # fmt: skip
+def test_hours_that_are_not_valid_change_nothing(admin: Rest, changes: dict[str, Any]) -> None:
+    before = admin.call("gre_set_hours", name="desk", timezone="UTC", week=[{"weekday": 1}])
+    with pytest.raises(RefusalError) as refused:
+        admin.call("gre_set_hours", **{"name": "desk", "timezone": "UTC", **changes})
+    assert (refused.value.status, refused.value.code) == (400, "hours_invalid")
+    assert admin.call("gre_list_hours") == [before]
+
+
+@pytest.mark.parametrize("timezone", ["Mars/Base", "CET", "+03", "", None])
+def test_a_time_zone_that_is_unknown_is_refused(admin: Rest, timezone: str | None) -> None:
+    with pytest.raises(RefusalError) as refused:
+        admin.call("gre_set_hours", name="desk", timezone=timezone)
+    assert (refused.value.status, refused.value.code) == (400, "timezone_unknown")
+
+
+def test_hours_in_use_cannot_be_deleted(admin: Rest) -> None:
+    admin.call("gre_set_hours", name="desk", timezone="UTC")
+    assert set_settings(admin, {"hours": "desk"})["hours"] == "desk"
+    with pytest.raises(RefusalError) as refused:
+        admin.call("gre_delete_hours", name="desk")
+    assert (refused.value.status, refused.value.code) == (409, "hours_in_use")
+    with pytest.raises(RefusalError, match="no such opening hours"):
+        set_settings(admin, {"hours": "other"})
+    set_settings(admin, {"hours": None})
+    admin.call("gre_delete_hours", name="desk")
+    with pytest.raises(RefusalError, match="no such opening hours"):
+        admin.call("gre_delete_hours", name="desk")
+    assert admin.call("gre_list_hours") == []
+
+
+def test_a_day_is_a_date_of_the_hours_time_zone(admin: Rest) -> None:
+    """Kiritimati is 14 hours ahead of UTC, Pago Pago 11 behind."""
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):
+        today: date = admin.sql("select (now() at time zone %s)::date as day", zone)[0]["day"]
+        found = admin.call("gre_set_hours", name="desk-" + zone[8:12].lower(), timezone=zone, week=[{"weekday": 1}],
+                           dates=[{"day": today.isoformat(), "label": "today"}])  # fmt: skip
+        assert found["week"][0]["valid_from"] == found["dates"][0]["day"] == today.isoformat()
