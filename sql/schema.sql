@@ -17,6 +17,72 @@ CREATE TYPE gre.actor AS (
 -- COMMENT: TYPE actor
 COMMENT ON TYPE gre.actor IS 'role: service (a back end, a worker or a direct connection), admin, staff, player or none. player_id is set for players, staff_id for staff and admins.';
 
+-- TABLE: gre_chat_notes
+CREATE TABLE public.gre_chat_notes (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    session_id uuid NOT NULL,
+    n integer NOT NULL,
+    after_seq bigint NOT NULL,
+    staff_id text NOT NULL,
+    staff_name text NOT NULL,
+    text text NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT gre_chat_notes_text_size CHECK (((char_length(text) >= 1) AND (char_length(text) <= 4000)))
+);
+ALTER TABLE ONLY public.gre_chat_notes ALTER COLUMN staff_name SET STATISTICS 0;
+ALTER TABLE ONLY public.gre_chat_notes ALTER COLUMN text SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_notes
+COMMENT ON TABLE public.gre_chat_notes IS 'Private notes of staff. Never sent to players.';
+
+-- COMMENT: COLUMN gre_chat_notes.id
+COMMENT ON COLUMN public.gre_chat_notes.id IS 'The note''s id.';
+
+-- COMMENT: COLUMN gre_chat_notes.session_id
+COMMENT ON COLUMN public.gre_chat_notes.session_id IS 'The session.';
+
+-- COMMENT: COLUMN gre_chat_notes.n
+COMMENT ON COLUMN public.gre_chat_notes.n IS 'Number in the session: 1, 2, 3 ...';
+
+-- COMMENT: COLUMN gre_chat_notes.after_seq
+COMMENT ON COLUMN public.gre_chat_notes.after_seq IS 'seq of the last message before the note; 0 before the first.';
+
+-- COMMENT: COLUMN gre_chat_notes.staff_id
+COMMENT ON COLUMN public.gre_chat_notes.staff_id IS 'The author.';
+
+-- COMMENT: COLUMN gre_chat_notes.staff_name
+COMMENT ON COLUMN public.gre_chat_notes.staff_name IS 'The author''s name at the time of writing.';
+
+-- COMMENT: COLUMN gre_chat_notes.text
+COMMENT ON COLUMN public.gre_chat_notes.text IS 'The text: 1 to 4000 characters, at least one of them visible.';
+
+-- COMMENT: COLUMN gre_chat_notes.created_at
+COMMENT ON COLUMN public.gre_chat_notes.created_at IS 'Time of the insert.';
+
+-- FUNCTION: add_note(uuid, text, text)
+CREATE FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text) RETURNS public.gre_chat_notes
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_note public.gre_chat_notes;
+begin
+  if p_staff_id is null then
+    perform gre.raise_http(403, 'act_as_required', 'only a person can write a note: name one in X-GRE-Act-As');
+  elsif octet_length(p_text) > 16000 or char_length(p_text) > 4000 then
+    perform gre.raise_http(400, 'note_too_long', 'note is longer than 4000 characters');
+  elsif p_text is null or not gre.has_text(p_text) then
+    perform gre.raise_http(400, 'note_empty', 'note is empty');
+  end if;
+  insert into public.gre_chat_notes (session_id, n, after_seq, staff_id, staff_name, text)
+  values (p_session,
+    (select coalesce(max(x.n), 0) + 1 from public.gre_chat_notes x where x.session_id = p_session),
+    (select coalesce(max(m.seq), 0) from public.gre_chat_messages m where m.session_id = p_session),
+    p_staff_id, coalesce(gre.staff_name(p_staff_id, null), p_staff_id), p_text)
+  returning * into v_note;
+  return v_note;
+end $$;
+
 -- FUNCTION: after_open(text, timestamp with time zone, numeric)
 CREATE FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -49,6 +115,30 @@ begin
   end loop;
 end $$;
 
+-- FUNCTION: assign_session(uuid, text)
+CREATE FUNCTION gre.assign_session(p_session uuid, p_staff text) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_chat_sessions;
+  v_over jsonb;
+begin
+  update public.gre_chat_sessions s set assigned_staff_id = p_staff
+  where s.id = p_session and s.assigned_staff_id is distinct from p_staff returning * into v;
+  if not found then
+    select * into v from public.gre_chat_sessions where id = p_session;
+  end if;
+  select jsonb_build_object('over_limit', jsonb_build_object('open_sessions', l.open_sessions, 'max_sessions', x.most))
+  into v_over
+  from public.gre_staff_load l
+  cross join public.gre_chat_settings c
+  left join public.gre_staff t on t.staff_id = l.staff_id
+  cross join lateral (select coalesce(t.max_sessions, c.max_sessions) as most) x
+  where l.staff_id = p_staff and l.open_sessions > x.most;
+  return jsonb_build_object('session', gre.session_json(v)) || coalesce(v_over, '{}');
+end $$;
+
 -- FUNCTION: broadcast_wakeup(uuid[])
 CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -65,6 +155,18 @@ begin
     'wakeup', 'gre:relay', true);
 exception when others then
   null;
+end $$;
+
+-- FUNCTION: change_load(text, integer, timestamp with time zone)
+CREATE FUNCTION gre.change_load(p_staff text, p_change integer, p_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  insert into public.gre_staff_load as l (staff_id, open_sessions, last_assigned_at)
+  values (p_staff, greatest(p_change, 0), case when p_change > 0 then p_at end)
+  on conflict (staff_id) do update set open_sessions = greatest(l.open_sessions + p_change, 0),
+    last_assigned_at = case when p_change > 0 then p_at else l.last_assigned_at end;
 end $$;
 
 -- FUNCTION: check_assignee(text)
@@ -570,6 +672,118 @@ CREATE FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_cl
                (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone as closes) x
 $$;
 
+-- TABLE: gre_chat_sessions
+CREATE TABLE public.gre_chat_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    player_id bigint NOT NULL,
+    player_name text,
+    status text DEFAULT 'active'::text NOT NULL,
+    assigned_staff_id text,
+    last_seq bigint DEFAULT 0 NOT NULL,
+    rev bigint DEFAULT 0 NOT NULL,
+    last_message_at timestamp with time zone,
+    unread_by_staff integer DEFAULT 0 NOT NULL,
+    unread_by_player integer DEFAULT 0 NOT NULL,
+    staff_read_seq bigint DEFAULT 0 NOT NULL,
+    staff_read_at timestamp with time zone,
+    player_read_seq bigint DEFAULT 0 NOT NULL,
+    player_read_at timestamp with time zone,
+    waiting_since timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    closed_by text,
+    cycle integer DEFAULT 1 NOT NULL,
+    changed_xid xid8,
+    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
+    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
+    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
+);
+ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_sessions
+COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
+
+-- COMMENT: COLUMN gre_chat_sessions.id
+COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_id
+COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_name
+COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
+
+-- COMMENT: COLUMN gre_chat_sessions.status
+COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
+
+-- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
+COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_seq
+COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.rev
+COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_message_at
+COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_player
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.waiting_since
+COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.created_at
+COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.updated_at
+COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_at
+COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_by
+COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.cycle
+COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.changed_xid
+COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
+
+-- FUNCTION: lock_session(uuid)
+CREATE FUNCTION gre.lock_session(p_session uuid) RETURNS public.gre_chat_sessions
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_chat_sessions;
+begin
+  select * into v from public.gre_chat_sessions where id = p_session for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  elsif v.status = 'closed' then
+    perform gre.raise_http(409, 'session_closed', 'session is closed');
+  end if;
+  return v;
+end $$;
+
 -- FUNCTION: lock_tables()
 CREATE FUNCTION gre.lock_tables() RETURNS void
     LANGUAGE plpgsql
@@ -1062,6 +1276,43 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: offline_since(text, timestamp with time zone, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.offline_since(p_status text, p_seen timestamp with time zone, p_updated timestamp with time zone, p_expires timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_since timestamptz;
+begin
+  if gre.presence(p_status, p_seen, p_expires) <> 'offline' then
+    return null;
+  end if;
+  v_since := case when p_status is null or p_status = 'offline' then greatest(p_updated, p_seen)
+    when p_expires is not null then p_expires
+    else p_seen + (select s.presence_lasts from gre.settings s) end;
+  -- No time, or one in the future, which a wrong clock has written.
+  return case when v_since <= clock_timestamp() then v_since else '-infinity' end;
+end $$;
+
+-- FUNCTION: offline_staff(interval)
+CREATE FUNCTION gre.offline_staff(p_after interval) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  return array(
+    select l.staff_id
+    from public.gre_staff_load l
+    left join public.gre_staff t on t.staff_id = l.staff_id
+    left join public.gre_online_status o on o.staff_id = l.staff_id
+    where l.open_sessions > 0
+      and (not t.active or gre.offline_since(o.status, o.last_seen_at, o.updated_at, o.expires_at)
+                           <= clock_timestamp() - p_after));
+end $$;
+
 -- FUNCTION: open_at(text, timestamp with time zone)
 CREATE FUNCTION gre.open_at(p_hours text, p_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1148,101 +1399,6 @@ begin
     v_days := v_days * 8;
   end loop;
 end $$;
-
--- TABLE: gre_chat_sessions
-CREATE TABLE public.gre_chat_sessions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    player_id bigint NOT NULL,
-    player_name text,
-    status text DEFAULT 'active'::text NOT NULL,
-    assigned_staff_id text,
-    last_seq bigint DEFAULT 0 NOT NULL,
-    rev bigint DEFAULT 0 NOT NULL,
-    last_message_at timestamp with time zone,
-    unread_by_staff integer DEFAULT 0 NOT NULL,
-    unread_by_player integer DEFAULT 0 NOT NULL,
-    staff_read_seq bigint DEFAULT 0 NOT NULL,
-    staff_read_at timestamp with time zone,
-    player_read_seq bigint DEFAULT 0 NOT NULL,
-    player_read_at timestamp with time zone,
-    waiting_since timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    closed_at timestamp with time zone,
-    closed_by text,
-    cycle integer DEFAULT 1 NOT NULL,
-    changed_xid xid8,
-    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
-    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
-    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
-);
-ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
-
--- COMMENT: TABLE gre_chat_sessions
-COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
-
--- COMMENT: COLUMN gre_chat_sessions.id
-COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_id
-COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_name
-COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
-
--- COMMENT: COLUMN gre_chat_sessions.status
-COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
-
--- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
-COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_seq
-COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.rev
-COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_message_at
-COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_player
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.waiting_since
-COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.created_at
-COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.updated_at
-COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_at
-COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_by
-COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.cycle
-COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.changed_xid
-COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 
 -- FUNCTION: opened_data(public.gre_chat_sessions)
 CREATE FUNCTION gre.opened_data(p_session public.gre_chat_sessions) RETURNS jsonb
@@ -1542,6 +1698,42 @@ CREATE FUNCTION gre.relay_stats() RETURNS jsonb
     from public.gre_relay_lanes k where k.sink = s.name and k.ready_at is not null) l
 $$;
 
+-- FUNCTION: release_waiting(text[], timestamp with time zone, integer)
+CREATE FUNCTION gre.release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_staff text[];
+  v_sessions uuid[];
+begin
+  -- Sessions without waiting for their locks, then load rows in the order of staff_id.
+  select array_agg(x.id), array_agg(x.assigned_staff_id) into v_sessions, v_staff
+  from (
+    select s.id, s.assigned_staff_id
+    from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is not null
+      and s.assigned_staff_id = any (p_staff)
+      -- A subquery: a join would read the open assignments of everybody.
+      and (select a.started_at from public.gre_chat_assignments a
+           where a.session_id = s.id and a.ended_at is null) <= p_before
+    limit p_limit
+    for no key update skip locked) x;
+  if v_sessions is null then
+    return 0;
+  end if;
+  perform from (
+    select from public.gre_staff_load where staff_id = any (v_staff) order by staff_id for no key update) x;
+  perform set_config('gre.release_how', 'offline', true);
+  update public.gre_chat_sessions set assigned_staff_id = null where id = any (v_sessions);
+  perform set_config('gre.release_how', '', true);
+  return cardinality(v_sessions);
+end $$;
+
 -- FUNCTION: require_actor()
 CREATE FUNCTION gre.require_actor() RETURNS gre.actor
     LANGUAGE plpgsql STABLE
@@ -1744,6 +1936,53 @@ CREATE FUNCTION gre.session_name(p_player_id bigint, p_name text) RETURNS text
     gre.safe_player_name(p_player_id, p_name))
 $$;
 
+-- FUNCTION: sessions_assignment()
+CREATE FUNCTION gre.sessions_assignment() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_old text := case when tg_op <> 'INSERT' and old.status <> 'closed' then old.assigned_staff_id end;
+  v_new text := case when tg_op <> 'DELETE' and new.status <> 'closed' then new.assigned_staff_id end;
+  v_now constant timestamptz := clock_timestamp();
+  v_by text;
+begin
+  if v_new is not distinct from v_old then
+    return null;
+  end if;
+  -- In the order of staff_id, so that transfers that cross cannot deadlock.
+  if v_old is not null and (v_new is null or v_old < v_new) then
+    perform gre.change_load(v_old, -1, v_now);
+  end if;
+  if v_new is not null then
+    perform gre.change_load(v_new, 1, v_now);
+  end if;
+  if v_old > v_new then
+    perform gre.change_load(v_old, -1, v_now);
+  end if;
+  if tg_op = 'DELETE' then
+    return null; -- the foreign key deletes its assignments
+  end if;
+  v_by := (gre.current_actor()).staff_id;
+  update public.gre_chat_assignments a set ended_at = v_now,
+    end_how = case when new.status = 'closed' then 'closed' when v_new is not null then 'transferred'
+      else coalesce(nullif(current_setting('gre.release_how', true), ''), 'released') end
+  where a.session_id = new.id and a.ended_at is null;
+  if v_new is not null then
+    insert into public.gre_chat_assignments (session_id, n, staff_id, how, by_staff_id, after_seq, started_at)
+    select new.id, coalesce(max(a.n), 0) + 1, v_new,
+      coalesce(nullif(current_setting('gre.assign_how', true), ''), case
+        when v_by = v_new then 'taken' when v_old is not null then 'transferred' else 'given' end),
+      -- A message of this transaction may not be counted in last_seq yet.
+      v_by, (select greatest(new.last_seq, max(m.seq)) from public.gre_chat_messages m where m.session_id = new.id),
+      v_now
+    from public.gre_chat_assignments a where a.session_id = new.id;
+  end if;
+  return null;
+end $$;
+
 -- FUNCTION: sessions_before_write()
 CREATE FUNCTION gre.sessions_before_write() RETURNS trigger
     LANGUAGE plpgsql
@@ -1938,6 +2177,16 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: sessions_truncated()
+CREATE FUNCTION gre.sessions_truncated() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  update public.gre_staff_load set open_sessions = 0 where open_sessions <> 0;
+  return null;
+end $$;
+
 -- FUNCTION: settings_after_update()
 CREATE FUNCTION gre.settings_after_update() RETURNS trigger
     LANGUAGE plpgsql
@@ -2044,6 +2293,16 @@ begin
   return new;
 end $$;
 
+-- FUNCTION: staff_load_added()
+CREATE FUNCTION gre.staff_load_added() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  insert into public.gre_staff_load (staff_id) values (new.staff_id) on conflict (staff_id) do nothing;
+  return null;
+end $$;
+
 -- FUNCTION: staff_name(text, text)
 CREATE FUNCTION gre.staff_name(p_staff_id text, p_given text) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -2133,6 +2392,145 @@ begin
   end if;
   return v_blocked;
 end $$;
+
+-- FUNCTION: gre_assign_waiting_v1(integer)
+CREATE FUNCTION public.gre_assign_waiting_v1(p_limit integer DEFAULT 20) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 20), 1), 200);
+  v_now constant timestamptz := clock_timestamp();
+  v_answer constant jsonb :=
+    jsonb_build_object('enabled', true, 'busy', false, 'more', false, 'assigned', 0, 'released', 0);
+  v_settings public.gre_chat_settings;
+  v_offline text[];
+  v_online text[] := '{}';
+  v_released integer := 0;
+  v_assigned integer := 0;
+  v_more boolean := false;
+  v_waited integer := 0;
+  v_locked boolean := false;
+  v_next record;
+  v_session public.gre_chat_sessions;
+  v_last text;
+  v_to text;
+begin
+  perform gre.require_worker();
+  select * into v_settings from public.gre_chat_settings;
+  if coalesce(v_settings.assignment, 'off') = 'off' then
+    return v_answer || '{"enabled": false}';
+  end if;
+  -- Look first, and take no lock if there is nothing to do.
+  v_offline := gre.offline_staff(v_settings.offline_after);
+  if exists (
+    select from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
+  ) and gre.open_at(v_settings.hours, v_now) then
+    v_online := array(
+      select t.staff_id
+      from public.gre_staff t
+      join public.gre_online_status o on o.staff_id = t.staff_id
+      join public.gre_staff_load l on l.staff_id = t.staff_id
+      where t.active and t.takes_sessions and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online'
+        and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
+  end if;
+  if v_online = '{}' and not exists (
+    select from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is not null
+      and s.assigned_staff_id = any (v_offline)
+  ) then
+    return v_answer;
+  end if;
+  perform from public.gre_chat_settings for no key update skip locked;
+  if not found then
+    return v_answer || '{"busy": true}';
+  end if;
+  if v_offline <> '{}' then
+    v_released := gre.release_waiting(v_offline, v_now - v_settings.offline_after, v_limit);
+  end if;
+  if v_released > 0 then
+    -- The next call assigns them: this transaction holds rows of gre_staff_load.
+    return v_answer || jsonb_build_object('released', v_released, 'more', true);
+  elsif v_online = '{}' then
+    return v_answer;
+  end if;
+
+  -- At most 1,000 sessions are read: those that nobody here may get again are passed over.
+  for v_next in
+    select s.id, s.waiting_since from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
+    order by s.waiting_since, s.id limit 1000
+  loop
+    -- No session may be assigned before one that waits for longer. Wait for the lock of a session while this
+    -- transaction holds no other, else end the call: the next one begins with this session. Pass over a session whose
+    -- lock another transaction holds for long.
+    if v_locked or v_waited >= 3 then
+      select * into v_session from public.gre_chat_sessions where id = v_next.id for no key update skip locked;
+      v_more := v_locked and not found;
+      exit when v_more;
+    else
+      begin
+        perform set_config('lock_timeout', '100ms', true);
+        select * into v_session from public.gre_chat_sessions where id = v_next.id for no key update;
+        perform set_config('lock_timeout', '2s', true);
+      exception when lock_not_available then -- lock_timeout is 2s again
+        v_waited := v_waited + 1;
+        continue;
+      end;
+    end if;
+    continue when v_session.id is null or v_session.status = 'closed' or v_session.assigned_staff_id is not null
+      or v_session.waiting_since is distinct from v_next.waiting_since;
+    if not v_locked then
+      -- From here on the loads of these people change in this transaction only.
+      perform from (
+        select from public.gre_staff_load where staff_id = any (v_online) order by staff_id for no key update) x;
+      v_locked := true;
+    end if;
+    v_last := case when v_settings.returning_within is not null then (
+      select a.staff_id
+      from (select s.id from public.gre_chat_sessions s where s.player_id = v_session.player_id
+            order by s.created_at desc limit 10) s
+      join public.gre_chat_assignments a on a.session_id = s.id
+      where a.ended_at > v_now - v_settings.returning_within
+      order by a.ended_at desc limit 1) end;
+    select l.staff_id into v_to
+    from public.gre_staff_load l
+    join public.gre_staff t on t.staff_id = l.staff_id
+    where l.staff_id = any (v_online)
+      and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647)
+      -- Not a person who has released this session since the player began to wait.
+      and not exists (
+        select from public.gre_chat_assignments a
+        where a.session_id = v_session.id and a.staff_id = l.staff_id and a.end_how = 'released'
+          and a.ended_at >= v_session.waiting_since)
+    order by coalesce(l.staff_id = v_last, false) desc,
+      case v_settings.assignment when 'least_busy' then l.open_sessions end, l.last_assigned_at nulls first, l.staff_id
+    limit 1;
+    if found then
+      perform set_config('gre.assign_how', case when v_to = v_last then 'returning' else 'auto' end, true);
+      update public.gre_chat_sessions set assigned_staff_id = v_to where id = v_session.id;
+      perform set_config('gre.assign_how', '', true);
+      v_assigned := v_assigned + 1;
+      v_more := v_assigned >= v_limit;
+      exit when v_more;
+    end if;
+    -- Do not lock a session that nobody can get.
+    exit when not exists (
+      select from public.gre_staff_load l
+      join public.gre_staff t on t.staff_id = l.staff_id
+      where l.staff_id = any (v_online)
+        and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
+  end loop;
+  return v_answer || jsonb_build_object('assigned', v_assigned, 'more', v_more);
+end $$;
+
+-- COMMENT: FUNCTION gre_assign_waiting_v1(p_limit integer)
+COMMENT ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) IS 'Assigns at most p_limit waiting sessions to eligible staff, the longest waiting first; before that, returns to the queue what waits for staff who are offline: {"enabled": false if assignment is off, "busy": another worker does it at this moment, "more": call again at once, "assigned", "released"}. For workers.';
 
 -- FUNCTION: gre_catch_up(jsonb, integer, integer)
 CREATE FUNCTION public.gre_catch_up(p_since jsonb DEFAULT NULL::jsonb, p_limit integer DEFAULT 200, p_total integer DEFAULT 2000) RETURNS jsonb
@@ -3598,6 +3996,21 @@ $$;
 -- COMMENT: FUNCTION gre_relay_unlisten_v1(p_listener uuid)
 COMMENT ON FUNCTION public.gre_relay_unlisten_v1(p_listener uuid) IS 'Unregisters a listener.';
 
+-- FUNCTION: gre_release_session(uuid)
+CREATE FUNCTION public.gre_release_session(p_session_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+begin
+  perform gre.require_staff();
+  perform gre.lock_session(p_session_id);
+  return gre.assign_session(p_session_id, null);
+end $$;
+
+-- COMMENT: FUNCTION gre_release_session(p_session_id uuid)
+COMMENT ON FUNCTION public.gre_release_session(p_session_id uuid) IS 'Returns an open session to the queue, at the place of its waiting time: {"session": S}. Automatic assignment does not give it to the same person again while it waits.';
+
 -- FUNCTION: gre_retry_dead(uuid[])
 CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4048,6 +4461,63 @@ end $$;
 -- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
 COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) IS 'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
 
+-- FUNCTION: gre_take_session(uuid, text)
+CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v public.gre_chat_sessions;
+begin
+  if v_actor.staff_id is null then
+    perform gre.raise_http(403, 'act_as_required', 'only a person can take a session: name one in X-GRE-Act-As');
+  end if;
+  v := gre.lock_session(p_session_id);
+  if v.assigned_staff_id not in (v_actor.staff_id, coalesce(p_from_staff, v_actor.staff_id)) then
+    perform gre.raise_http(409, 'session_taken', 'somebody else has this session',
+                           jsonb_build_object('by', v.assigned_staff_id)::text);
+  end if;
+  return gre.assign_session(p_session_id, v_actor.staff_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
+COMMENT ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) IS 'Assigns an open session to the caller, if it is nobody''s, p_from_staff''s or the caller''s: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. If it is somebody else''s: 409 session_taken with {"by"}. The limit of automatic assignment does not apply.';
+
+-- FUNCTION: gre_transfer_session(uuid, text, text, bigint)
+CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v_other record;
+begin
+  if p_to_staff is not null then
+    perform gre.check_assignee(p_to_staff);
+  end if;
+  perform gre.lock_session(p_session_id);
+  if p_after_seq is not null then
+    select m.sender_id, m.seq into v_other from public.gre_chat_messages m
+    where m.session_id = p_session_id and m.seq > p_after_seq and m.sender = 'staff'
+      and m.sender_id is distinct from v_actor.staff_id
+    order by m.seq desc limit 1;
+    if found then
+      perform gre.raise_http(409, 'session_moved', 'a colleague has written meanwhile',
+                             jsonb_build_object('by', v_other.sender_id, 'seq', v_other.seq)::text);
+    end if;
+  end if;
+  if p_note is not null then
+    perform gre.add_note(p_session_id, v_actor.staff_id, p_note);
+  end if;
+  return gre.assign_session(p_session_id, p_to_staff);
+end $$;
+
+-- COMMENT: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
+COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since.';
+
 -- FUNCTION: gre_whoami(boolean)
 CREATE FUNCTION public.gre_whoami(p_required boolean DEFAULT false) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -4125,6 +4595,52 @@ COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time after last_seen_at for wh
 
 -- COMMENT: COLUMN settings.player_external_id
 COMMENT ON COLUMN gre.settings.player_external_id IS 'Template of a player''s OneSignal external id: GRE_PUSH_PLAYER_EXTERNAL_ID of the relay that reported last.';
+
+-- TABLE: gre_chat_assignments
+CREATE TABLE public.gre_chat_assignments (
+    session_id uuid NOT NULL,
+    n integer NOT NULL,
+    staff_id text NOT NULL,
+    how text NOT NULL,
+    by_staff_id text,
+    after_seq bigint NOT NULL,
+    started_at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    end_how text,
+    CONSTRAINT gre_chat_assignments_end_check CHECK (((ended_at IS NULL) = (end_how IS NULL))),
+    CONSTRAINT gre_chat_assignments_end_how_check CHECK ((end_how = ANY (ARRAY['released'::text, 'transferred'::text, 'offline'::text, 'closed'::text]))),
+    CONSTRAINT gre_chat_assignments_how_check CHECK ((how = ANY (ARRAY['auto'::text, 'returning'::text, 'taken'::text, 'given'::text, 'transferred'::text, 'adopted'::text])))
+);
+
+-- COMMENT: TABLE gre_chat_assignments
+COMMENT ON TABLE public.gre_chat_assignments IS 'Who had a session, from when to when. At most one row of a session has no end; it is the open session''s assigned_staff_id. Written by triggers only.';
+
+-- COMMENT: COLUMN gre_chat_assignments.session_id
+COMMENT ON COLUMN public.gre_chat_assignments.session_id IS 'The session.';
+
+-- COMMENT: COLUMN gre_chat_assignments.n
+COMMENT ON COLUMN public.gre_chat_assignments.n IS '1, 2, 3 ... in the session.';
+
+-- COMMENT: COLUMN gre_chat_assignments.staff_id
+COMMENT ON COLUMN public.gre_chat_assignments.staff_id IS 'The staff member.';
+
+-- COMMENT: COLUMN gre_chat_assignments.how
+COMMENT ON COLUMN public.gre_chat_assignments.how IS 'auto and returning: by a worker; taken: by the person; given: by somebody else; transferred: from somebody else; adopted: older than gre-bridge.';
+
+-- COMMENT: COLUMN gre_chat_assignments.by_staff_id
+COMMENT ON COLUMN public.gre_chat_assignments.by_staff_id IS 'The staff member who assigned it; null for a worker or a back end.';
+
+-- COMMENT: COLUMN gre_chat_assignments.after_seq
+COMMENT ON COLUMN public.gre_chat_assignments.after_seq IS 'seq of the last message before the assignment.';
+
+-- COMMENT: COLUMN gre_chat_assignments.started_at
+COMMENT ON COLUMN public.gre_chat_assignments.started_at IS 'Time of the assignment.';
+
+-- COMMENT: COLUMN gre_chat_assignments.ended_at
+COMMENT ON COLUMN public.gre_chat_assignments.ended_at IS 'Time of its end; null while it lasts.';
+
+-- COMMENT: COLUMN gre_chat_assignments.end_how
+COMMENT ON COLUMN public.gre_chat_assignments.end_how IS 'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was offline; closed: with the session.';
 
 -- TABLE: gre_chat_events
 CREATE TABLE public.gre_chat_events (
@@ -4452,6 +4968,9 @@ CREATE TABLE public.gre_staff (
     role text DEFAULT 'staff'::text NOT NULL,
     active boolean DEFAULT true NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    takes_sessions boolean DEFAULT true NOT NULL,
+    max_sessions smallint,
+    CONSTRAINT gre_staff_max_sessions_check CHECK (((max_sessions >= 0) AND (max_sessions <= 1000))),
     CONSTRAINT gre_staff_role_check CHECK ((role = ANY (ARRAY['staff'::text, 'admin'::text])))
 );
 
@@ -4475,6 +4994,33 @@ COMMENT ON COLUMN public.gre_staff.active IS 'False: the staff member has no acc
 
 -- COMMENT: COLUMN gre_staff.updated_at
 COMMENT ON COLUMN public.gre_staff.updated_at IS 'Time of the last change.';
+
+-- COMMENT: COLUMN gre_staff.takes_sessions
+COMMENT ON COLUMN public.gre_staff.takes_sessions IS 'False: automatic assignment gives this person no session.';
+
+-- COMMENT: COLUMN gre_staff.max_sessions
+COMMENT ON COLUMN public.gre_staff.max_sessions IS 'Open sessions at which automatic assignment stops; null: gre_chat_settings.max_sessions.';
+
+-- TABLE: gre_staff_load
+CREATE TABLE public.gre_staff_load (
+    staff_id text NOT NULL,
+    open_sessions integer DEFAULT 0 NOT NULL,
+    last_assigned_at timestamp with time zone,
+    CONSTRAINT gre_staff_load_open_check CHECK ((open_sessions >= 0))
+)
+WITH (fillfactor='50');
+
+-- COMMENT: TABLE gre_staff_load
+COMMENT ON TABLE public.gre_staff_load IS 'Load of each staff member. Written by triggers only.';
+
+-- COMMENT: COLUMN gre_staff_load.staff_id
+COMMENT ON COLUMN public.gre_staff_load.staff_id IS 'The staff member.';
+
+-- COMMENT: COLUMN gre_staff_load.open_sessions
+COMMENT ON COLUMN public.gre_staff_load.open_sessions IS 'Number of open sessions assigned to this person.';
+
+-- COMMENT: COLUMN gre_staff_load.last_assigned_at
+COMMENT ON COLUMN public.gre_staff_load.last_assigned_at IS 'Time of the last assignment.';
 
 -- TABLE: push_notifications
 CREATE TABLE public.push_notifications (
@@ -4549,6 +5095,10 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (single);
 
+-- CONSTRAINT: gre_chat_assignments gre_chat_assignments_pkey
+ALTER TABLE ONLY public.gre_chat_assignments
+    ADD CONSTRAINT gre_chat_assignments_pkey PRIMARY KEY (session_id, n);
+
 -- CONSTRAINT: gre_chat_events gre_chat_events_pkey
 ALTER TABLE ONLY public.gre_chat_events
     ADD CONSTRAINT gre_chat_events_pkey PRIMARY KEY (session_id, rev);
@@ -4560,6 +5110,14 @@ ALTER TABLE ONLY public.gre_chat_messages
 -- CONSTRAINT: gre_chat_messages gre_chat_messages_seq_unique
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_seq_unique UNIQUE (session_id, seq);
+
+-- CONSTRAINT: gre_chat_notes gre_chat_notes_n_unique
+ALTER TABLE ONLY public.gre_chat_notes
+    ADD CONSTRAINT gre_chat_notes_n_unique UNIQUE (session_id, n);
+
+-- CONSTRAINT: gre_chat_notes gre_chat_notes_pkey
+ALTER TABLE ONLY public.gre_chat_notes
+    ADD CONSTRAINT gre_chat_notes_pkey PRIMARY KEY (id);
 
 -- CONSTRAINT: gre_chat_players gre_chat_players_pkey
 ALTER TABLE ONLY public.gre_chat_players
@@ -4613,6 +5171,10 @@ ALTER TABLE ONLY public.gre_relay_sinks
 ALTER TABLE ONLY public.gre_relay_workers
     ADD CONSTRAINT gre_relay_workers_pkey PRIMARY KEY (id);
 
+-- CONSTRAINT: gre_staff_load gre_staff_load_pkey
+ALTER TABLE ONLY public.gre_staff_load
+    ADD CONSTRAINT gre_staff_load_pkey PRIMARY KEY (staff_id);
+
 -- CONSTRAINT: gre_staff gre_staff_pkey
 ALTER TABLE ONLY public.gre_staff
     ADD CONSTRAINT gre_staff_pkey PRIMARY KEY (staff_id);
@@ -4629,11 +5191,20 @@ ALTER TABLE ONLY public.push_notifications
 ALTER TABLE ONLY public.push_notifications
     ADD CONSTRAINT push_notifications_pkey PRIMARY KEY (id);
 
+-- INDEX: gre_chat_assignments_open
+CREATE UNIQUE INDEX gre_chat_assignments_open ON public.gre_chat_assignments USING btree (session_id) WHERE (ended_at IS NULL);
+
+-- INDEX: gre_chat_assignments_staff
+CREATE INDEX gre_chat_assignments_staff ON public.gre_chat_assignments USING btree (staff_id, started_at);
+
 -- INDEX: gre_chat_messages_created
 CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (created_at, id);
 
 -- INDEX: gre_chat_messages_player
 CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (player_id, created_at, id);
+
+-- INDEX: gre_chat_sessions_assigned_waiting
+CREATE INDEX gre_chat_sessions_assigned_waiting ON public.gre_chat_sessions USING btree (assigned_staff_id) WHERE ((status <> 'closed'::text) AND (waiting_since IS NOT NULL) AND (assigned_staff_id IS NOT NULL));
 
 -- INDEX: gre_chat_sessions_changed
 CREATE INDEX gre_chat_sessions_changed ON public.gre_chat_sessions USING btree (changed_xid) WHERE (changed_xid IS NOT NULL);
@@ -4678,6 +5249,9 @@ CREATE INDEX gre_chat_sessions_player ON public.gre_chat_sessions USING btree (p
 
 -- INDEX: gre_chat_sessions_recent
 CREATE INDEX gre_chat_sessions_recent ON public.gre_chat_sessions USING btree (status, last_message_at DESC NULLS LAST, id);
+
+-- INDEX: gre_chat_sessions_unassigned_waiting
+CREATE INDEX gre_chat_sessions_unassigned_waiting ON public.gre_chat_sessions USING btree (waiting_since, id) WHERE ((status <> 'closed'::text) AND (waiting_since IS NOT NULL) AND (assigned_staff_id IS NULL));
 
 -- INDEX: gre_chat_sessions_updated
 CREATE INDEX gre_chat_sessions_updated ON public.gre_chat_sessions USING btree (updated_at);
@@ -4757,6 +5331,18 @@ CREATE TRIGGER gre_4_rate_limit BEFORE INSERT ON public.gre_chat_messages FOR EA
 -- TRIGGER: gre_chat_messages gre_6_after_insert
 CREATE TRIGGER gre_6_after_insert AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_after_insert();
 
+-- TRIGGER: gre_chat_sessions gre_6_assignment
+CREATE TRIGGER gre_6_assignment AFTER INSERT ON public.gre_chat_sessions FOR EACH ROW WHEN ((new.assigned_staff_id IS NOT NULL)) EXECUTE FUNCTION gre.sessions_assignment();
+
+-- TRIGGER: gre_chat_sessions gre_6_assignment_delete
+CREATE TRIGGER gre_6_assignment_delete AFTER DELETE ON public.gre_chat_sessions FOR EACH ROW WHEN ((old.assigned_staff_id IS NOT NULL)) EXECUTE FUNCTION gre.sessions_assignment();
+
+-- TRIGGER: gre_chat_sessions gre_6_assignment_truncate
+CREATE TRIGGER gre_6_assignment_truncate AFTER TRUNCATE ON public.gre_chat_sessions FOR EACH STATEMENT EXECUTE FUNCTION gre.sessions_truncated();
+
+-- TRIGGER: gre_chat_sessions gre_6_assignment_update
+CREATE TRIGGER gre_6_assignment_update AFTER UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) IS DISTINCT FROM (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_assignment();
+
 -- TRIGGER: gre_chat_sessions gre_6_record_deletion
 CREATE TRIGGER gre_6_record_deletion AFTER DELETE ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_record_deletion();
 
@@ -4777,6 +5363,9 @@ CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_messages FOR E
 
 -- TRIGGER: gre_chat_settings gre_before_update
 CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_settings FOR EACH ROW EXECUTE FUNCTION gre.settings_before_update();
+
+-- TRIGGER: gre_staff gre_load
+CREATE TRIGGER gre_load AFTER INSERT OR UPDATE OF staff_id ON public.gre_staff FOR EACH ROW EXECUTE FUNCTION gre.staff_load_added();
 
 -- TRIGGER: gre_online_status gre_online_added
 CREATE TRIGGER gre_online_added AFTER INSERT ON public.gre_online_status FOR EACH ROW EXECUTE FUNCTION gre.people_after_change();
@@ -4799,15 +5388,26 @@ CREATE TRIGGER gre_session_updated AFTER UPDATE ON public.gre_chat_sessions FOR 
 -- TRIGGER: gre_staff gre_staff_changed
 CREATE TRIGGER gre_staff_changed AFTER INSERT OR DELETE OR UPDATE OF staff_id, user_id, role, active ON public.gre_staff FOR EACH STATEMENT EXECUTE FUNCTION gre.people_after_change();
 
+-- TRIGGER: gre_staff gre_staff_takes
+CREATE TRIGGER gre_staff_takes AFTER UPDATE OF takes_sessions, max_sessions ON public.gre_staff FOR EACH STATEMENT EXECUTE FUNCTION gre.people_after_change();
+
 -- TRIGGER: gre_chat_messages zzz_gre_5_assign_seq
 CREATE TRIGGER zzz_gre_5_assign_seq BEFORE INSERT ON public.gre_chat_messages FOR EACH ROW EXECUTE FUNCTION gre.messages_assign_seq();
 
 -- TRIGGER: gre_chat_sessions zzz_gre_5_record_change
 CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) <> (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_record_change();
 
+-- FK CONSTRAINT: gre_chat_assignments gre_chat_assignments_session_id_fkey
+ALTER TABLE ONLY public.gre_chat_assignments
+    ADD CONSTRAINT gre_chat_assignments_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
+
 -- FK CONSTRAINT: gre_chat_messages gre_chat_messages_session_fk
 ALTER TABLE ONLY public.gre_chat_messages
     ADD CONSTRAINT gre_chat_messages_session_fk FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT: gre_chat_notes gre_chat_notes_session_id_fkey
+ALTER TABLE ONLY public.gre_chat_notes
+    ADD CONSTRAINT gre_chat_notes_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
 -- FK CONSTRAINT: gre_chat_settings gre_chat_settings_hours_fkey
 ALTER TABLE ONLY public.gre_chat_settings
@@ -4835,11 +5435,17 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: gre_chat_assignments
+ALTER TABLE public.gre_chat_assignments ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: gre_chat_events
 ALTER TABLE public.gre_chat_events ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_messages
 ALTER TABLE public.gre_chat_messages ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_notes
+ALTER TABLE public.gre_chat_notes ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_players
 ALTER TABLE public.gre_chat_players ENABLE ROW LEVEL SECURITY;
@@ -4916,6 +5522,9 @@ CREATE POLICY gre_sessions_update ON public.gre_chat_sessions FOR UPDATE TO auth
 -- ROW SECURITY: gre_staff
 ALTER TABLE public.gre_staff ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: gre_staff_load
+ALTER TABLE public.gre_staff_load ENABLE ROW LEVEL SECURITY;
+
 -- POLICY: gre_staff gre_staff_read
 CREATE POLICY gre_staff_read ON public.gre_staff FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
 
@@ -4936,11 +5545,20 @@ GRANT USAGE ON SCHEMA gre TO anon;
 GRANT USAGE ON SCHEMA gre TO authenticated;
 GRANT USAGE ON SCHEMA gre TO service_role;
 
+-- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text)
+REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text) FROM PUBLIC;
+
 -- ACL: FUNCTION after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric)
 REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) FROM PUBLIC;
 
+-- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
+REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
+
 -- ACL: FUNCTION broadcast_wakeup(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) FROM PUBLIC;
+
+-- ACL: FUNCTION change_load(p_staff text, p_change integer, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.change_load(p_staff text, p_change integer, p_at timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION check_assignee(p_staff_id text)
 REVOKE ALL ON FUNCTION gre.check_assignee(p_staff_id text) FROM PUBLIC;
@@ -5043,6 +5661,19 @@ GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO service_ro
 -- ACL: FUNCTION local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text)
 REVOKE ALL ON FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) FROM PUBLIC;
 
+-- ACL: TABLE gre_chat_sessions
+GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
+GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.status
+GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.assigned_staff_id
+GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: FUNCTION lock_session(p_session uuid)
+REVOKE ALL ON FUNCTION gre.lock_session(p_session uuid) FROM PUBLIC;
+
 -- ACL: FUNCTION lock_tables()
 REVOKE ALL ON FUNCTION gre.lock_tables() FROM PUBLIC;
 
@@ -5112,6 +5743,12 @@ GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
 
+-- ACL: FUNCTION offline_since(p_status text, p_seen timestamp with time zone, p_updated timestamp with time zone, p_expires timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.offline_since(p_status text, p_seen timestamp with time zone, p_updated timestamp with time zone, p_expires timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION offline_staff(p_after interval)
+REVOKE ALL ON FUNCTION gre.offline_staff(p_after interval) FROM PUBLIC;
+
 -- ACL: FUNCTION open_at(p_hours text, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.open_at(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
 
@@ -5123,16 +5760,6 @@ REVOKE ALL ON FUNCTION gre.open_seconds(p_hours text, p_from timestamp with time
 
 -- ACL: FUNCTION open_until(p_hours text, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.open_until(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
-
--- ACL: TABLE gre_chat_sessions
-GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
-GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.status
-GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.assigned_staff_id
-GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
 
 -- ACL: FUNCTION opened_data(p_session public.gre_chat_sessions)
 REVOKE ALL ON FUNCTION gre.opened_data(p_session public.gre_chat_sessions) FROM PUBLIC;
@@ -5196,6 +5823,9 @@ REVOKE ALL ON FUNCTION gre.reenqueue_messages(p_ids uuid[], p_sinks text[], p_da
 -- ACL: FUNCTION relay_stats()
 REVOKE ALL ON FUNCTION gre.relay_stats() FROM PUBLIC;
 
+-- ACL: FUNCTION release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer)
+REVOKE ALL ON FUNCTION gre.release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer) FROM PUBLIC;
+
 -- ACL: FUNCTION require_actor()
 REVOKE ALL ON FUNCTION gre.require_actor() FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.require_actor() TO authenticated;
@@ -5234,6 +5864,9 @@ REVOKE ALL ON FUNCTION gre.session_name(p_player_id bigint, p_name text) FROM PU
 GRANT ALL ON FUNCTION gre.session_name(p_player_id bigint, p_name text) TO authenticated;
 GRANT ALL ON FUNCTION gre.session_name(p_player_id bigint, p_name text) TO service_role;
 
+-- ACL: FUNCTION sessions_assignment()
+REVOKE ALL ON FUNCTION gre.sessions_assignment() FROM PUBLIC;
+
 -- ACL: FUNCTION sessions_before_write()
 REVOKE ALL ON FUNCTION gre.sessions_before_write() FROM PUBLIC;
 
@@ -5252,6 +5885,9 @@ REVOKE ALL ON FUNCTION gre.sessions_record_deletion() FROM PUBLIC;
 -- ACL: FUNCTION sessions_record_opening()
 REVOKE ALL ON FUNCTION gre.sessions_record_opening() FROM PUBLIC;
 
+-- ACL: FUNCTION sessions_truncated()
+REVOKE ALL ON FUNCTION gre.sessions_truncated() FROM PUBLIC;
+
 -- ACL: FUNCTION settings_after_update()
 REVOKE ALL ON FUNCTION gre.settings_after_update() FROM PUBLIC;
 
@@ -5264,6 +5900,9 @@ REVOKE ALL ON FUNCTION gre.settings_json(p public.gre_chat_settings) FROM PUBLIC
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
 
+-- ACL: FUNCTION staff_load_added()
+REVOKE ALL ON FUNCTION gre.staff_load_added() FROM PUBLIC;
+
 -- ACL: FUNCTION staff_name(p_staff_id text, p_given text)
 REVOKE ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO authenticated;
@@ -5271,6 +5910,11 @@ GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_r
 
 -- ACL: FUNCTION write_receipts(p_results jsonb)
 REVOKE ALL ON FUNCTION gre.write_receipts(p_results jsonb) FROM PUBLIC;
+
+-- ACL: FUNCTION gre_assign_waiting_v1(p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO service_role;
+GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO gre_worker;
 
 -- ACL: FUNCTION gre_catch_up(p_since jsonb, p_limit integer, p_total integer)
 REVOKE ALL ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) FROM PUBLIC;
@@ -5445,6 +6089,11 @@ REVOKE ALL ON FUNCTION public.gre_relay_unlisten_v1(p_listener uuid) FROM PUBLIC
 GRANT ALL ON FUNCTION public.gre_relay_unlisten_v1(p_listener uuid) TO service_role;
 GRANT ALL ON FUNCTION public.gre_relay_unlisten_v1(p_listener uuid) TO gre_worker;
 
+-- ACL: FUNCTION gre_release_session(p_session_id uuid)
+REVOKE ALL ON FUNCTION public.gre_release_session(p_session_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_release_session(p_session_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_release_session(p_session_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_retry_dead(p_ids uuid[])
 REVOKE ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) TO authenticated;
@@ -5499,6 +6148,16 @@ GRANT ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) TO service_role;
 REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO service_role;
+
+-- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
+REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) TO service_role;
+
+-- ACL: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
+REVOKE ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO service_role;
 
 -- ACL: FUNCTION gre_whoami(p_required boolean)
 REVOKE ALL ON FUNCTION public.gre_whoami(p_required boolean) FROM PUBLIC;

@@ -15,6 +15,8 @@
 --   story        what happened to each session: an append-only list of events
 --   hours        opening hours
 --   settings     settings of the staff's desk; functions that change them and the hours
+--   notes        private notes of staff
+--   assignment   who has which session; load; automatic assignment
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

@@ -45,8 +45,8 @@ SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 2.0}
 """The health view shows what the workers report every 15 s."""
 _STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
 _TABLES = (
-    "gre_chat_sessions, gre_chat_messages, gre_chat_events, gre_relay_deliveries, gre_relay_lanes, push_notifications,"
-    " gre_chat_players, gre_staff, gre_online_status"
+    "gre_chat_sessions, gre_chat_messages, gre_chat_events, gre_chat_assignments, gre_chat_notes, gre_staff_load,"
+    " gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players, gre_staff, gre_online_status"
 )
 _WATCH = """
 window.__cspViolations = []

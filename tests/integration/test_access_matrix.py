@@ -69,6 +69,18 @@ gre_chat_settings    select     x  x    x    x    x    x  x  x  x  x
 gre_chat_settings    insert     x  x    x    x    x    x  x  x  x  x
 gre_chat_settings    update     x  x    x    x    x    x  x  x  x  x
 gre_chat_settings    delete     x  x    x    x    x    x  x  x  x  x
+gre_chat_notes       select     x  x    x    x    x    x  x  x  x  x
+gre_chat_notes       insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_notes       update     x  x    x    x    x    x  x  x  x  x
+gre_chat_notes       delete     x  x    x    x    x    x  x  x  x  x
+gre_chat_assignments select     x  x    x    x    x    x  x  x  x  x
+gre_chat_assignments insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_assignments update     x  x    x    x    x    x  x  x  x  x
+gre_chat_assignments delete     x  x    x    x    x    x  x  x  x  x
+gre_staff_load       select     x  x    x    x    x    x  x  x  x  x
+gre_staff_load       insert     x  x    x    x    x    x  x  x  x  x
+gre_staff_load       update     x  x    x    x    x    x  x  x  x  x
+gre_staff_load       delete     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      select     x  x    x    x    x    y  y  y  y  x
 gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      update     x  x    x    x    x    x  x  x  x  x
@@ -117,11 +129,15 @@ gre_get_player                   x staff_only staff_only y y y staff_only y act_
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_take_session                 x staff_only staff_only y y act_as_required staff_only y act_as_required x
+gre_release_session              x staff_only staff_only y y y staff_only y act_as_required x
+gre_transfer_session             x staff_only staff_only y y y staff_only y act_as_required x
 gre_get_settings                 x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_settings                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_list_hours                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_hours                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_delete_hours                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_assign_waiting_v1            x x x x x y y y y y
 gre_hub_changes_v1                  x x x x x y y y y y
 gre_hub_presence_v1                 x x x x x y y y y y
 gre_relay_claim_v1                  x x x x x y y y y y

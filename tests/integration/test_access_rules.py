@@ -65,7 +65,8 @@ HELPERS = {
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
         "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
-        "settings_before_update", "settings_after_update", "settings_json", "hours_json",
+        "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "staff_load_added", "change_load",
+        "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "offline_since", "offline_staff", "release_waiting",
     },
 }  # fmt: skip
 
@@ -77,7 +78,7 @@ DEFINERS = {
         "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_rate_limit", "check_rate_limit", "count_messages", "enqueue_messages",
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
-        "require_worker", "presence", "pushes_check_size", "retry_dead",
+        "require_worker", "presence", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
@@ -86,7 +87,8 @@ DEFINERS = {
         "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
         "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
-        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_set_hours", "gre_delete_hours",
+        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
+        "gre_transfer_session", "gre_assign_waiting_v1",
     },
 }  # fmt: skip
 

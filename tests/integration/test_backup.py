@@ -69,6 +69,7 @@ async def test_a_dump_restored_into_a_fresh_project_loses_nothing_and_goes_on(
         conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
         conn.execute("insert into gre_hours (name, timezone) values ('desk', 'Europe/Malta')")
         conn.execute("update gre_chat_settings set assignment = 'round_robin', hours = 'desk'")
+        conn.execute("update gre_chat_sessions set assigned_staff_id = 's1' where player_id = 3")
     before = await asyncio.to_thread(contents, stack.env["SUPABASE_DB_URL"])
 
     async with Stack(data_dir=tmp_path / "fresh", durable=False) as fresh:
