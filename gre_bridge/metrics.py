@@ -133,6 +133,19 @@ class Metrics:
         self.lanes_blocked = Gauge(
             "gre_lanes_blocked", "Lanes that wait for a retry", ["sink"], registry=registry
         )
+        self.sessions_assigned = Counter(
+            "gre_sessions_assigned_total", "Sessions assigned automatically by this worker", registry=registry
+        )
+        self.sessions_returned = Counter(
+            "gre_sessions_returned_total",
+            "Sessions that this worker returned to the queue since their staff member was offline",
+            registry=registry,
+        )
+        self.assignment_busy = Counter(
+            "gre_assignment_busy_total",
+            "Calls that assigned nothing since another worker did",
+            registry=registry,
+        )
         self.schema_supported = Gauge(
             "gre_schema_supported",
             "1 if this daemon supports the schema of the database",

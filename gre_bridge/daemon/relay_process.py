@@ -18,6 +18,7 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
+from gre_bridge.jobs.assignment import AssignmentJob
 from gre_bridge.polling import Poller
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
@@ -71,6 +72,7 @@ class RelayProcess(DaemonProcess):
         self._dispatchers: list[Dispatcher] = []
         self.metrics.registry.register(BreakerMetrics(self._dispatchers))
         self._poller: Poller | None = None
+        self._assignment: AssignmentJob | None = None
 
     def _make_registration(self, database: DatabaseStatus) -> WorkerRegistration:
         registration = WorkerRegistration(
@@ -162,14 +164,16 @@ class RelayProcess(DaemonProcess):
         self._dispatchers.extend(dispatchers)
         if self._stop.is_set():
             return
-        polling = asyncio.create_task(poller.run())
+        assignment = self._assignment = AssignmentJob(store=store, metrics=self.metrics)
+        beside = {asyncio.create_task(poller.run()), asyncio.create_task(assignment.run())}
         try:
             async with asyncio.TaskGroup() as group:
                 for dispatcher in dispatchers:
                     group.create_task(dispatcher.run())
         finally:
-            polling.cancel()
-            await asyncio.wait({polling})
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
     def on_wakeup(self, sessions: frozenset[str] | None) -> None:
         """See SubscriptionListener."""
@@ -178,11 +182,15 @@ class RelayProcess(DaemonProcess):
             dispatcher.notify(sessions or ())
         if self._poller is not None:
             self._poller.on_wakeup()
+        if self._assignment is not None:
+            self._assignment.notify()
 
     def poll(self) -> None:
-        """See PollTarget."""
+        """See PollTarget. A process that polls gets no wake-ups, so the job is notified too."""
         for dispatcher in self._dispatchers:
             dispatcher.poll()
+        if self._assignment is not None:
+            self._assignment.notify()
 
     def on_missed_wakeup(self) -> None:
         """See PollTarget."""

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.types import Claim, ClaimRequest, Json, LaneResult, Settled
+from gre_bridge.db.types import Assignments, Claim, ClaimRequest, Json, LaneResult, Settled
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.polling import Listening
 
@@ -216,6 +216,10 @@ class RelayDatabase:
             {"p_sink": sink, "p_owner": owner},
             lambda answer: bool(answer["busy"] == 0),
         )
+
+    async def assign_waiting(self) -> Assignments:
+        """Assign waiting sessions to staff."""
+        return await self._call("gre_assign_waiting_v1", {}, Assignments.from_json)
 
     async def stats(self) -> list[Json]:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""

@@ -188,6 +188,32 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Assignments:
+    """The answer of `gre_assign_waiting_v1`.
+
+    `enabled` is False while automatic assignment is off. `busy`: another worker assigns at this moment. `more`: call
+    again at once. `assigned` sessions got a staff member; `returned` ones lost one who is offline.
+    """
+
+    enabled: bool
+    busy: bool = False
+    more: bool = False
+    assigned: int = 0
+    returned: int = 0
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Assignments:
+        """Read the jsonb of `gre_assign_waiting_v1`."""
+        return cls(
+            enabled=bool(answer["enabled"]),
+            busy=bool(answer["busy"]),
+            more=bool(answer["more"]),
+            assigned=int(answer["assigned"]),
+            returned=int(answer["released"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The deliveries (one, or those merged into one record) at which a lane stopped.
 
