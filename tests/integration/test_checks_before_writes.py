@@ -262,5 +262,6 @@ def test_the_first_triggers_of_each_table_are_those_that_look(db: Database) -> N
         ).fetchall()
     found = {r["t"]: r["first"] for r in rows}
     assert {t for t, first in found.items() if first == "gre_1_check"} == {
-        "gre_chat_messages", "gre_chat_sessions", "gre_online_status", "push_notifications"
+        "gre_chat_messages", "gre_chat_sessions", "gre_hours", "gre_hours_dates", "gre_hours_week", "gre_online_status",
+        "push_notifications",
     }  # fmt: skip

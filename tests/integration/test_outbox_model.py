@@ -69,6 +69,7 @@ class Outboxes(RuleBasedStateMachine):
         super().__init__()
         self.conn.execute(
             "truncate gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_relay_lanes, push_notifications"
+            " cascade"
         )
         self.sql = {sink: InDatabase(self.conn, self.worker, self.portal, sink) for sink in SINKS}
         self.memory = {sink: InMemory(sink) for sink in SINKS}
