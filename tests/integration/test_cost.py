@@ -29,7 +29,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
         row = conn.execute("select count(*) as n from gre_relay_deliveries").fetchone()
         assert row is not None
         deliveries = row["n"]
-    with stack.worker() as worker:
+    with stack.worker("relay") as worker:
         stack.drained(90)
         calls = {
             name: worker.metric("gre_database_requests_total", function=f"gre_relay_{name}_v1")

@@ -134,7 +134,7 @@ def test_under_nohup_a_closing_terminal_is_none_of_its_business(stack: StackProc
 
 
 def test_two_workers_share_the_work_without_a_repeat(stack: StackProcess) -> None:
-    with stack.worker() as one, stack.worker() as two:
+    with stack.worker("relay") as one, stack.worker("relay") as two:
         writing = write(stack, 2000, SESSIONS, WRITERS)
         writing.join(120)
         stack.drained(60)
@@ -150,7 +150,7 @@ def test_two_workers_share_the_work_without_a_repeat(stack: StackProcess) -> Non
 
 def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
     stack.fault("realtime", {"refuse": True})
-    with stack.worker() as worker:
+    with stack.worker("relay") as worker:
         writing = write(stack, 1000, SESSIONS, WRITERS)
         writing.join(120)
         stack.drained(60)
@@ -166,7 +166,7 @@ def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
 def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leaves_the_other_alone(
     stack: StackProcess,
 ) -> None:
-    with stack.worker() as worker:
+    with stack.worker("relay") as worker:
         stack.fault("pusher", {"mode": "status", "status": 500})
         for n in range(100):
             assert stack.insert(player_id=1 + n % 20, sender="player", message=f"m{n}").status_code == 201
@@ -188,7 +188,7 @@ def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leave
 
 def test_a_poisoned_event_dies_alone_and_the_rest_of_its_session_follows(stack: StackProcess) -> None:
     stack.fault("pusher", {"mode": "status", "status": 400, "match": "poison"})
-    with stack.worker(GRE_MAX_ATTEMPTS="2"):
+    with stack.worker("relay", GRE_MAX_ATTEMPTS="2"):
         for n, text in enumerate(["a", "poison", "b"] + ["other"] * 20):
             assert (
                 stack.insert(player_id=1 if n < 3 else 2 + n % 5, sender="player", message=text).status_code
@@ -211,7 +211,7 @@ def test_a_poisoned_event_dies_alone_and_the_rest_of_its_session_follows(stack: 
 
 
 def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProcess) -> None:
-    with stack.worker(PUSHER_SECRET="not-the-secret") as wrong:
+    with stack.worker("relay", PUSHER_SECRET="not-the-secret") as wrong:
         stack.insert(player_id=1, sender="player", message="waits")
         wait_until(lambda: any(i["status"] == 401 for i in stack.received("pusher")), what="a refusal")
         told = wait_until(
@@ -223,7 +223,7 @@ def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProces
         assert pusher["error"]
         assert "not-the-secret" not in wrong.log.read_text()
         assert wrong.stop() == 0  # killed in mid-probe it would leave a lease to wait for
-    with stack.worker():
+    with stack.worker("relay"):
         stack.drained()
     assert judge(stack).lost == {"pusher": [], "onesignal": []}
 
@@ -241,7 +241,7 @@ def test_sigterm_under_load_settles_what_is_in_flight(stack: StackProcess) -> No
             ).fetchone()
         assert leased == {"n": 0}
         writing.join(60)
-    with stack.worker():
+    with stack.worker("relay"):
         stack.drained()
     verdict = judge(stack)
     assert verdict.lost == {"pusher": [], "onesignal": []}
