@@ -1,1 +1,1 @@
-"""Measurements of the relay as its users meet it: `make bench`."""
+"""Measurements of the relay from its users' side: `make bench`."""

@@ -1,4 +1,4 @@
-"""`make bench`: the relay as a user meets it, beside what a user would pick instead, in one run on one machine.
+"""`make bench`: the relay and its alternatives, measured in one run on one machine.
 
 Absolute times depend on the machine; the ratios are the result. A whole run takes about a quarter of an hour
 (up to half an hour where the machine's host takes part of its CPU) and writes docs/benchmark.md and
@@ -25,7 +25,7 @@ PARTS = ("latency", "drain", "fault", "cost", "portals", "limits")
 
 
 def main() -> None:
-    """Measure, print the tables, and write the page when all of it was measured."""
+    """Measure, print the tables, and write the page if everything was measured."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=…")
     parser.add_argument(
         "--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)"

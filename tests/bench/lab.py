@@ -1,4 +1,4 @@
-"""The bench's laboratory: one embedded stack, one sink, and designs as processes; how inserts and arrivals are paired."""
+"""The environment of the bench: one embedded stack, one sink, designs as processes, and the pairs of inserts and arrivals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar
 import httpx
 import psutil
 
-from tests.bench.peers import feed
+from tests.bench.peers import install_queue
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import let_pass, wait_until
 
@@ -51,7 +51,7 @@ class Committed:
 
 @dataclass
 class Running:
-    """A design that runs: its processes, and what each observed of its own claims."""
+    """A running design: its processes, and the claims that each recorded."""
 
     processes: list[psutil.Process]
     workers: list[Worker] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Running:
     """By message: when the claim for Pusher that held it was asked for, and answered. Filled when it has ended."""
 
     def all(self) -> list[psutil.Process]:
-        """Every process of it."""
+        """All processes of the design."""
         return [*self.processes, *(process for worker in self.workers for process in worker.all())]
 
     def cpu(self) -> float:
@@ -67,11 +67,11 @@ class Running:
         return sum(sum(process.cpu_times()[:2]) for process in self.all())
 
     def memory(self) -> int:
-        """Bytes of memory, all together: what processes share counts once (in parts, to each of them)."""
+        """Bytes of memory of all processes; shared memory counts once (each has a part of it)."""
         return sum(process.memory_full_info().pss for process in self.all())
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric of gre-bridge, over all workers."""
+        """A metric of gre-bridge, summed over all workers."""
         return sum(worker.metric(name, **labels) for worker in self.workers)
 
 
@@ -82,7 +82,7 @@ ROUNDS = 3
 
 
 class Steal:
-    """What the host takes of this machine's CPU time from now on: other guests, and whatever limit it sets."""
+    """The CPU time that the host takes from this machine from now on, for other guests or by a limit."""
 
     def __init__(self) -> None:
         self._taken, self._all = self._now()
@@ -95,7 +95,7 @@ class Steal:
     @staticmethod
     def _now() -> tuple[float, float]:
         times = psutil.cpu_times()
-        # (Linux counts the guests' time, which comes last, in the user's too.)
+        # Linux counts the guests' time, the last field, in the user's time too.
         return getattr(times, "steal", 0.0), sum(times[:8])
 
 
@@ -104,7 +104,7 @@ Found = TypeVar("Found", bound="Measured")
 
 
 class Measured(Protocol):
-    """What was measured while the host took a share of the CPU time; WRONG are the counts of what may not happen."""
+    """A measurement, with the host's share of the CPU time; WRONG are the counts that must be 0."""
 
     steal: float
     WRONG: ClassVar[tuple[str, ...]]
@@ -113,9 +113,9 @@ class Measured(Protocol):
 def quietest(
     cases: Sequence[Case], measure: Callable[[Sequence[Case]], Iterable[tuple[Case, Found]]]
 ) -> list[Found]:
-    """Measure the cases, and when all had their turn again those that were not QUIET, ROUNDS times in all at most.
+    """Measure all cases, then those that were not QUIET again, at most ROUNDS times in all.
 
-    Which one counts is decided by what the host did, never by what was measured; of what went wrong, the most counts.
+    The host's share alone decides which measurement counts; of the counts in WRONG, the highest counts.
     """
     found: dict[Case, Found] = {}
     for _ in range(ROUNDS):
@@ -124,13 +124,13 @@ def quietest(
             found[case] = min(known, key=lambda x: x.steal)
             for name in one.WRONG:
                 counts = [count for x in known if (count := getattr(x, name)) is not None]
-                if getattr(found[case], name) is not None:  # (of what was broken off, nobody knows)
+                if getattr(found[case], name) is not None:  # unknown for a drain that was broken off
                     setattr(found[case], name, max(counts))
     return [found[case] for case in cases]
 
 
 class ObservedWorker(Worker):
-    """The relay of `gre-bridge run` alone, observed: what it notes stays in its process."""
+    """The relay of `gre-bridge run` alone, with records in its own process."""
 
     module = "tests.bench.observed"
 
@@ -145,7 +145,7 @@ class ObservedWorker(Worker):
 
 
 class Lab:
-    """The stack and the sink. Designs write and are measured here, one after the other."""
+    """The stack and the sink. Designs are measured here, one after the other."""
 
     def __init__(self, stack: StackProcess) -> None:
         self.stack = stack
@@ -170,7 +170,7 @@ class Lab:
         self._sink.wait(10)
 
     def fresh(self, *, sinks: tuple[str, ...], feeding: str | None = None) -> None:
-        """An empty database whose triggers write for `sinks`, and for one of the job queues or none."""
+        """Empty the database; its triggers write for `sinks`, and for one of the job queues or none."""
         self.stack.reset()
         self.sink.delete("/").raise_for_status()
         with self.stack.db() as conn:
@@ -182,7 +182,7 @@ class Lab:
                     conn.execute(row["sql"])
             conn.execute("update gre_relay_sinks set enabled = name = any(%s)", [list(sinks)])
         if feeding is not None:
-            asyncio.run(feed(feeding, self.stack.env["SUPABASE_DB_URL"]))
+            asyncio.run(install_queue(feeding, self.stack.env["SUPABASE_DB_URL"]))
 
     @contextlib.contextmanager
     def running(
@@ -190,7 +190,7 @@ class Lab:
     ) -> Iterator[Running]:
         """Run a design; `push` gives gre-bridge its second sink, `wait` waits until it is ready.
 
-        `observe` fills `hops`, which the observed process keeps in memory until it ends.
+        `observe` fills `hops`, which the process keeps in memory until it ends.
         """
         with contextlib.ExitStack() as stack:
             if design == BRIDGE:
@@ -220,7 +220,7 @@ class Lab:
                     wait_until(
                         lambda w=worker: w.metric("gre_realtime_state", state="live") == 1,
                         30,
-                        what="a live feed",
+                        what="a live subscription",
                     )
             yield running
         finally:
@@ -266,7 +266,7 @@ class Lab:
         def write(part: int) -> None:
             with self.stack.db() as conn:
                 for n in range(count):
-                    # A session has one writer, as in life.
+                    # A session has one writer, as in production.
                     if n % SESSIONS % WRITERS != part:
                         continue
                     if (ahead := began + n / rate - time.monotonic()) > 0:
@@ -288,7 +288,7 @@ class Lab:
         return sorted(committed, key=lambda c: c.at)
 
     def backlog(self, count: int, sessions: int) -> list[Committed]:
-        """Messages of `sessions` sessions that wait already."""
+        """Insert pending messages of `sessions` sessions."""
         with self.stack.db() as conn:
             for start in range(0, count, 10_000):
                 conn.execute(
@@ -301,12 +301,12 @@ class Lab:
         return [Committed(row["id"], row["session_id"], row["seq"], 0.0) for row in rows]
 
     def state(self) -> dict[str, Any]:
-        """What the sink has: items and requests."""
+        """Return what the sink has received: items and requests."""
         found: dict[str, Any] = self.sink.get("/").raise_for_status().json()
         return found
 
     def arrivals(self, committed: list[Committed]) -> dict[str, float]:
-        """First accepted arrival of each message at Pusher. The floor's n-th ring of a session is its n-th message."""
+        """Return the first accepted arrival of each message at Pusher; for the floor, the n-th wake-up of a session is its n-th message."""
         first: dict[str, float] = {}
         order: dict[str, list[str]] = defaultdict(list)
         for message in sorted(committed, key=lambda c: (c.session, c.seq)):
@@ -324,7 +324,7 @@ class Lab:
         return first
 
     def all_arrived(self, committed: list[Committed], within: float, quiet: float = 6.0) -> dict[str, float]:
-        """Wait until everything arrived, or nothing more has for `quiet` seconds."""
+        """Wait until everything has arrived, or nothing has for `quiet` seconds."""
         deadline, changed, known = time.monotonic() + within, time.monotonic(), -1
         wanted = {message.id for message in committed}
         while True:
@@ -338,7 +338,7 @@ class Lab:
 
 
 def disorder(committed: list[Committed], first: dict[str, float]) -> int:
-    """How many messages came for the first time after a later one of their session."""
+    """Return how many messages arrived first after a later one of their session."""
     by_session: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for message in committed:
         if message.id in first:
@@ -353,5 +353,5 @@ def disorder(committed: list[Committed], first: dict[str, float]) -> int:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that `share` of `values` do not exceed."""
+    """Return the value that `share` of `values` do not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]

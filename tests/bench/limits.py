@@ -1,4 +1,4 @@
-"""Realtime's limit of events: the same load with and without it, and beside somebody who uses it up.
+"""Realtime's limit of events: the same load with the limit, without it, and with other traffic that uses it up.
 
 Realtime counts each event that it hands out against the project's limit (100 a second by default) and drops what is above
 the average of a minute. The rates are those at which the real service was measured.
@@ -21,7 +21,7 @@ FILLED = 65.0
 
 
 def limits(stack: StackProcess, say: Callable[[str], None], seconds: float) -> Section:
-    """Measure each for so many seconds."""
+    """Measure each case for this many seconds."""
     rows: list[list[str]] = []
 
     def row(case: str, measure: Callable[[], Pace]) -> None:

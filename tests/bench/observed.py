@@ -1,6 +1,6 @@
-"""`gre-bridge run`, observed: the daemon itself, and for each delivery when its claim was asked for and answered.
+"""`gre-bridge run` that records, for each delivery, when its claim was requested and answered.
 
-What is noted is written to GRE_BENCH_TRACE when the daemon has stopped; nothing else differs.
+It writes the records to GRE_BENCH_TRACE when it stops; nothing else differs from the daemon.
 """
 
 from __future__ import annotations

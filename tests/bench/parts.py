@@ -1,4 +1,4 @@
-"""What is measured: latency, drain, a fault, cost and growth. Each part returns plain values for the report."""
+"""The measurements: latency, drain, a fault, cost and growth. Each returns plain values for the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAULT = 3.0
 
 
 def feeding(design: str) -> dict[str, Any]:
-    """What the database's triggers write for a design: the floor broadcasts a wake-up, but has no outbox."""
+    """Return the sinks and the job queue for which triggers write; the floor gets wake-ups, but has no outbox."""
     sinks = ("pusher", "onesignal") if design == BRIDGE else ()
     return {"sinks": sinks, "feeding": design if design in QUEUES else None}
 
@@ -54,7 +54,7 @@ class Latency:
 
 
 def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
-    """Every design at every rate; a design that runs has all rates, one after the other."""
+    """Measure every design at every rate; a running design has all rates, one after the other."""
     cases = [(design, rate) for design in DESIGNS for rate in rates]
 
     def measure(some: Sequence[tuple[str, float]]) -> Iterator[tuple[tuple[str, float], Latency]]:
@@ -66,15 +66,17 @@ def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
 
 
 def _latency(lab: Lab, say: Say, design: str, rates: dict[float, int]) -> list[Latency]:
-    """One running design at these rates, one after the other."""
+    """Measure one running design at these rates."""
     lab.fresh(**feeding(design))
     measured: list[tuple[float, list[Committed], dict[str, float], float]] = []
     with lab.running(design, observe=True) as running:
-        lab.all_arrived(lab.insert(60, 20), 20)  # sessions are open, connections made, plans cached
+        lab.all_arrived(
+            lab.insert(60, 20), 20
+        )  # afterwards sessions are open, connections established and plans cached
         for rate, count in rates.items():
             say(f"latency: {design}, {count} messages at {rate:g}/s")
             if design == "floor":
-                # Its events are paired by their number, so each rate starts from none.
+                # Its events are paired by their number, so each rate starts at 0.
                 lab.sink.delete("/").raise_for_status()
             steal = Steal()
             committed = lab.insert(count, rate)
@@ -104,7 +106,7 @@ def _hops(
 
 @dataclass
 class Drain:
-    """How fast what waited went out. `pusher` and `supabase` are requests, `cpu` seconds, `memory` bytes at most.
+    """The drain of a backlog. `pusher` and `supabase` are requests, `cpu` is in seconds, `memory` in bytes at most.
 
     `distance` is how long the sink's answers took, in seconds; `steal` as above.
     """
@@ -133,9 +135,9 @@ class Drain:
 
 
 def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
-    """20,000 messages of 500 sessions that wait already, for one and two workers; Pusher alone, as for the peers.
+    """Drain 20,000 messages of 500 sessions with one and two workers, for Pusher only, as the peers do.
 
-    Beside them two workers and one whose sink is as far away as Pusher is: there neither it nor the machine is the bound.
+    Then with two sinks, and with a sink as distant as Pusher, where neither the sink nor the machine is the limit.
     """
     near = [(design, workers, 0.0) for design in (BRIDGE, *QUEUES) for workers in (1, 2)]
     far = [(BRIDGE, workers, DISTANCE) for workers in (1, 2)]
@@ -153,7 +155,7 @@ def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
 def drain_once(
     lab: Lab, design: str, workers: int, waiting: int, patience: float | None = None, distance: float = 0.0
 ) -> Drain:
-    """One drain; a peer's is broken off after PATIENCE."""
+    """Measure one drain; that of a peer is ended after PATIENCE."""
     own = design == BRIDGE
     lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
     committed = lab.backlog(waiting, SESSIONS)
@@ -188,7 +190,7 @@ def drain_once(
 
 
 def _ending(times: list[float]) -> float:
-    """How fast the last quarter of these arrivals came, as a share of the first quarter's rate."""
+    """Return the rate of the last quarter of these arrivals, as a share of the first quarter's rate."""
     quarter = len(times) // 4
     last = times[-1] - times[-quarter] if quarter > 1 else 0.0
     return (times[quarter - 1] - times[0]) / last if last > 0 else 0.0
@@ -208,7 +210,7 @@ def _left(lab: Lab, design: str) -> int:
 
 @dataclass
 class Fault:
-    """What a sink that answers 500 for some seconds costs; milliseconds from commit to arrival, `steal` as above."""
+    """The cost of a sink that answers 500 for some seconds; milliseconds from commit to arrival, `steal` as above."""
 
     WRONG: ClassVar[tuple[str, ...]] = ("lost", "wrong", "repeats")
     design: str
@@ -222,7 +224,7 @@ class Fault:
 
 
 def fault(lab: Lab, say: Say) -> list[Fault]:
-    """The sink fails for three seconds in the midst of 50 messages a second."""
+    """Let the sink fail for three seconds, at 50 messages a second."""
 
     def measure(some: Sequence[str]) -> Iterator[tuple[str, Fault]]:
         for design in some:
@@ -269,7 +271,7 @@ def _later(seconds: float, act: Callable[[], Any]) -> Callable[[], None]:
 
 @dataclass
 class Cost:
-    """What it takes: memory and steadiness by backlog, claim times by delivered rows (ms), idle CPU (share of a core)."""
+    """Memory and rate by backlog, claim times by delivered rows (ms), and idle CPU (share of a core)."""
 
     drains: dict[int, Drain] = field(default_factory=dict)
     claims: dict[int, float] = field(default_factory=dict)
@@ -277,7 +279,7 @@ class Cost:
 
 
 def cost(lab: Lab, say: Say, backlogs: tuple[int, ...], behind: tuple[int, ...]) -> Cost:
-    """Memory while draining growing backlogs, claims with growing history, and an idle worker."""
+    """Measure memory with growing backlogs, claims with growing history, and an idle worker."""
     found = Cost()
     for waiting in backlogs:
         say(f"cost: memory while {waiting} wait")

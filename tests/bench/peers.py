@@ -1,8 +1,8 @@
-"""What gre-bridge is measured beside, each a process: `python -m tests.bench.peers NAME`.
+"""The alternatives to gre-bridge, each a process: `python -m tests.bench.peers NAME`.
 
-`floor`: a wake-up, one RPC, one POST, nothing in between and nothing kept. `obvious`: what one would write first, a
-postgres_changes callback that calls pusher.trigger and OneSignal. `procrastinate` and `pgqueuer`: the job queues
-that one would reach for, fed by a trigger on the same table, posting through the same client as gre-bridge.
+`floor`: a wake-up, one RPC, one POST, and nothing stored. `obvious`: the simplest program, a postgres_changes callback
+that calls pusher.trigger and OneSignal. `procrastinate` and `pgqueuer`: job queues that a trigger on the same table
+fills, with the same Pusher client as gre-bridge.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PARALLEL = 16
 
 
 def sink(concurrency: int) -> PusherSink:
-    """The client that gre-bridge posts through."""
+    """Return the Pusher client of gre-bridge."""
     return PusherSink(
         app_id=os.environ["PUSHER_APP_ID"], key=os.environ["PUSHER_KEY"], secret=os.environ["PUSHER_SECRET"],
         host=os.environ["PUSHER_HOST"], port=int(os.environ["PUSHER_PORT"]), ssl=False, concurrency=concurrency,
@@ -56,7 +56,7 @@ def sink(concurrency: int) -> PusherSink:
 
 
 async def post(client: PusherSink, name: str, data: str) -> None:
-    """Send one event; raises when it was not taken."""
+    """Send one event; raise if it was not accepted."""
     (outcome,) = await client.send(
         [SinkRecord("lane", ("delivery",), (PusherEvent("staff-portal", name, data),))]
     )
@@ -65,14 +65,14 @@ async def post(client: PusherSink, name: str, data: str) -> None:
 
 
 def ready() -> None:
-    """Tell the bench that work may come."""
+    """Report to the bench that work may begin."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
 
 
 @contextlib.asynccontextmanager
 async def channel(name: str, *, private: bool) -> AsyncIterator[Any]:
-    """A channel of the real client; the block subscribes it."""
+    """Yield a channel of the real client, to be subscribed in the block."""
     url, key = os.environ["SUPABASE_URL"], os.environ["SUPABASE_SERVICE_KEY"]
     client = AsyncRealtimeClient(f"{url}/realtime/v1", key, auto_reconnect=False)
     await client.connect()
@@ -87,14 +87,14 @@ async def channel(name: str, *, private: bool) -> AsyncIterator[Any]:
 
 
 async def subscribed(joining: Any) -> None:
-    """Subscribe and return when the server has said so."""
+    """Subscribe, and return when the server has confirmed it."""
     done = asyncio.Event()
     await joining.subscribe(lambda state, _: done.set() if str(state).endswith("SUBSCRIBED") else None)
     await asyncio.wait_for(done.wait(), 20)
 
 
 async def floor(stop: asyncio.Event) -> None:
-    """Bell, RPC, POST."""
+    """Wake-up, RPC, POST."""
     rest = await PostgrestClient.open(url=os.environ["SUPABASE_URL"], key=os.environ["SUPABASE_SERVICE_KEY"])
     client = sink(16)
     jobs: set[asyncio.Task[None]] = set()
@@ -132,7 +132,7 @@ async def obvious(stop: asyncio.Event) -> None:
     def changed(payload: dict[str, Any]) -> None:
         record = payload["data"]["record"]
         event = {key: record[key] for key in ("id", "message", "session_id", "seq")}
-        with contextlib.suppress(Exception):  # which is what the client's own loop does with it
+        with contextlib.suppress(Exception):  # as the client's own loop does
             client.trigger("staff-portal", "new-player-message", event)
         with contextlib.suppress(httpx.HTTPError):
             http.post(
@@ -177,7 +177,7 @@ async def procrastinate(stop: asyncio.Event) -> None:
 
 
 async def pgqueuer(stop: asyncio.Event) -> None:
-    """A job for each message; it knows no lock for a session."""
+    """A job for each message; the library has no lock for a session."""
     from pgqueuer import PgQueuer
     from pgqueuer.db import PsycopgDriver
     from pgqueuer.errors import RetryRequested
@@ -214,8 +214,8 @@ async def _until(stop: asyncio.Event, worker: asyncio.Task[None]) -> None:
         raise SystemExit("the worker ended by itself")
 
 
-async def feed(name: str, database: str) -> None:
-    """Install a job queue and the trigger that feeds it."""
+async def install_queue(name: str, database: str) -> None:
+    """Install a job queue and the trigger that fills it."""
     if name == "procrastinate":
         from procrastinate import App, PsycopgConnector
 

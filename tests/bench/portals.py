@@ -1,4 +1,4 @@
-"""The portals' side of `make bench`: 200 players with open sockets who all send, staff who listen, REST beside it.
+"""The portals' side of `make bench`: 200 players with sockets who send, staff who receive, and REST calls.
 
 Measured at the client, over the embedded stack, all on this machine: connect and authenticate; store (a socket's
 message until its acknowledgement); retrieve 50 messages of a session with 10,000 (REST); from one's send to the
@@ -41,7 +41,7 @@ BOUNDS = {
 
 @dataclass
 class Run:
-    """What was measured, in milliseconds, and the share of the CPU time that the host took."""
+    """The measured milliseconds, and the share of the CPU time that the host took."""
 
     WRONG: ClassVar[tuple[str, ...]] = ()
     times: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in BOUNDS})
@@ -67,7 +67,7 @@ async def enter(url: str, token: str, run: Run, **claims: Any) -> ClientConnecti
 
 
 async def listen(socket: ClientConnection, run: Run) -> None:
-    """Staff: the time of each receipt."""
+    """Record the time at which staff receive each message."""
     async for text in socket:
         frame = json.loads(text)
         if frame["type"] == "chat_message" and (began := run.sent.get(frame["message"]["id"])):
@@ -76,7 +76,7 @@ async def listen(socket: ClientConnection, run: Run) -> None:
 
 
 async def send(socket: ClientConnection, run: Run, until: float) -> None:
-    """One player: a message now and then, each acknowledged before the next."""
+    """Send messages of one player from time to time, each acknowledged before the next."""
     pause = PLAYERS / RATE
     await waiting.pause(random.random() * pause, "players do not start together")
     while time.perf_counter() < until:
@@ -90,7 +90,7 @@ async def send(socket: ClientConnection, run: Run, until: float) -> None:
 
 
 async def retrieve(url: str, token: str, session: str, run: Run, until: float) -> None:
-    """Staff reads a page of the long session, now and then."""
+    """Read a page of the long session as staff, from time to time."""
     async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {token}"}) as http:
         while time.perf_counter() < until:
             began = time.perf_counter()
@@ -102,7 +102,7 @@ async def retrieve(url: str, token: str, session: str, run: Run, until: float) -
 
 
 async def measure(stack: StackProcess, worker: Worker, session: str) -> Run:
-    """The whole run."""
+    """Measure everything."""
     run = Run()
     ws = worker.url.replace("http", "ws", 1) + "/ws"
     staff_token = stack.keys.user_token("staff", staff_id="s1")
@@ -125,7 +125,7 @@ async def measure(stack: StackProcess, worker: Worker, session: str) -> Run:
 
 
 def long_session(stack: StackProcess) -> str:
-    """A session of 10,000 messages, which the relay has nothing to do with."""
+    """Insert a session of 10,000 messages without deliveries."""
     with stack.db() as conn:
         conn.execute("update gre_relay_sinks set enabled = false")
         for _ in range(HISTORY // 1000):
@@ -142,7 +142,7 @@ def long_session(stack: StackProcess) -> str:
 
 
 def portals(stack: StackProcess, say: Callable[[str], None]) -> Section:
-    """Run it; p50 and p99 beside the bounds."""
+    """Measure, and return p50 and p99 with the bounds."""
 
     def once(some: Sequence[str]) -> Iterator[tuple[str, Run]]:
         for case in some:

@@ -15,7 +15,7 @@ Row = list[str]
 
 
 class Section:
-    """One table, with the sentences that belong to it."""
+    """One table, with its text."""
 
     def __init__(self, title: str, columns: Row, rows: list[Row], *notes: str) -> None:
         self.title = title
@@ -24,7 +24,7 @@ class Section:
         self.notes = notes
 
     def rich(self) -> Table:
-        """For the terminal."""
+        """Return the table for the terminal."""
         table = Table(title=self.title, caption=" ".join(self.notes) or None)
         for n, column in enumerate(self.columns):
             table.add_column(column, justify="right" if n else "left")
@@ -33,7 +33,7 @@ class Section:
         return table
 
     def markdown(self) -> str:
-        """For the page."""
+        """Return the table for the page."""
         head = [f"## {self.title}", "", *(f"{note}\n" for note in self.notes)]
         lines = [
             f"| {' | '.join(row)} |"
@@ -43,7 +43,7 @@ class Section:
 
 
 def latency_section(found: list[Latency]) -> Section:
-    """Latencies, the hops of gre-bridge, and the ratios to the floor and to the obvious design."""
+    """Return the section about latencies, with the steps of gre-bridge, and ratios to the floor and the obvious design."""
     p50 = {(f.design, f.rate): f.at(0.5) for f in found}
     rows = []
     for f in found:
@@ -87,7 +87,7 @@ def latency_section(found: list[Latency]) -> Section:
 
 
 def drain_section(found: list[Drain]) -> Section:
-    """Drains."""
+    """Return the section about drains."""
     rows = [
         [_name(f), str(f.workers), str(f.sent), f"{f.rate:.0f}", str(f.wrong), str(f.repeats),
          "stopped" if f.lost is None else str(f.lost), f"{f.pusher / max(f.sent, 1):.3f}",
@@ -111,7 +111,7 @@ def _name(f: Drain) -> str:
 
 
 def fault_section(found: list[Fault]) -> Section:
-    """The fault."""
+    """Return the section about the fault."""
     rows = [
         [
             f.design,
@@ -132,7 +132,7 @@ def fault_section(found: list[Fault]) -> Section:
 
 
 def cost_section(found: Cost) -> Section:
-    """Cost and growth."""
+    """Return the section about cost and growth."""
     rows = []
     for n, drain in found.drains.items():
         rows.append([f"largest resident memory while draining {n:,}", f"{drain.memory / 1e6:.0f} MB"])
@@ -146,7 +146,7 @@ def cost_section(found: Cost) -> Section:
 
 
 def write(sections: list[Section], command: str, load: float, steal: float, plot: bool) -> Path:
-    """docs/benchmark.md; returns its path."""
+    """Write docs/benchmark.md; return its path."""
     path = ROOT / "docs" / "benchmark.md"
     picture = (
         f"![Latency and throughput](benchmark.png)\n\nThe plot shows the same run (`{command}`).\n"
@@ -173,7 +173,7 @@ out-of-order messages it shows the largest count of all rounds.
 
 
 def draw(latencies: list[Latency], drains: list[Drain]) -> Path:
-    """docs/benchmark.png; returns its path."""
+    """Draw docs/benchmark.png; return its path."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,6 +1,6 @@
-"""The sink of the bench: takes what Pusher and OneSignal take, notes when it came, and fails when told to.
+"""The sink of the bench: accepts requests for Pusher and OneSignal, records their times, and fails on request.
 
-A process of its own, so that what receives does not share an interpreter with what is measured.
+It is a process of its own, so that it shares no interpreter with the measured design.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Item = tuple[str, str | None, str | None, int | None, float, int]
 
 
 class Sink:
-    """What has come, and until when everything is answered with 500."""
+    """The received requests, and the time until which every answer is 500."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -71,7 +71,7 @@ class Sink:
 
 
 async def main() -> None:
-    """Serve until SIGTERM; the port is printed."""
+    """Serve until SIGTERM; print the port."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     runner = web.ServerRunner(web.Server(Sink().handle, access_log=None))

@@ -21,7 +21,7 @@ where indrelid = any (%s::regclass[]) and not exists (select from pg_constraint 
 
 @contextmanager
 def without_indexes(admin: psycopg.Connection[dict[str, Any]], *tables: str) -> Iterator[None]:
-    """Take the indexes and keys of these tables away, and make the same ones again at the end."""
+    """Drop the indexes and keys of these tables, and create the same ones at the end."""
     constraints = admin.execute(_CONSTRAINTS, [list(tables)]).fetchall()
     indexes = admin.execute(_INDEXES, [list(tables)]).fetchall()
     assert indexes

@@ -1,8 +1,8 @@
-"""Who may do what, found out by doing it: every caller, table and function that the catalogue knows.
+"""The rights of every caller on every table and function of the catalogue, found by calls.
 
 Cells: `y` done, `0` nothing was there for this caller, `x` refused by grant or policy (42501), else the code of
 the refusal; `own/other` where the two differ. Own is the caller's own row (for callers that are no player,
-player 29's; that are no staff, s1's); other is another's. What is not written here fails the test.
+player 29's; that are no staff, s1's); other is another's. A table or function without a row here fails the test.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def world(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[World]:
 
 
 def expected(text: str) -> dict[str, list[str]]:
-    """Rows of a table above: what stands before the last cells is the row's name."""
+    """Rows of a table above: the text before the last cells is the row's name."""
     lines = [line.split() for line in text.strip().splitlines()]
     return {" ".join(words[: -len(CALLERS)]): words[-len(CALLERS) :] for words in lines}
 

@@ -1,5 +1,7 @@
-"""What the access matrix rests on: columns, helpers, definer functions, roles, the private topic, and that no
-caller can forge what belongs to the server."""
+"""The assumptions of the access matrix: grants on columns, helpers, definer functions, roles and the private topic.
+
+No caller can forge values of the server.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,7 @@ FORGED_SESSION: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shared(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
-    """One database for the tests that only look or roll back."""
+    """One database for the tests that only read or roll back."""
     pg.create_database("access_rules", migrated_template)
     yield Database(pg, "access_rules")
     pg.drop_database("access_rules")
@@ -118,7 +120,7 @@ def rows(db: Database, query: str) -> list[dict[str, Any]]:
         return conn.execute(query.encode()).fetchall()
 
 
-def test_every_columns_grants_are_those_written_here(shared: Database) -> None:
+def test_the_grants_on_columns_are_those_of_this_file(shared: Database) -> None:
     found = {}
     for row in rows(
         shared,
@@ -138,7 +140,7 @@ def test_every_columns_grants_are_those_written_here(shared: Database) -> None:
     assert {key: cells for key, cells in found.items() if cells != ["-"] * 3} == wanted
 
 
-def test_no_user_may_truncate_or_put_triggers(shared: Database) -> None:
+def test_no_user_may_truncate_or_create_triggers(shared: Database) -> None:
     more = rows(
         shared,
         "select c.relname, r.role from pg_class c cross join unnest(array['anon', 'authenticated', 'gre_worker']) r (role)"
@@ -148,7 +150,7 @@ def test_no_user_may_truncate_or_put_triggers(shared: Database) -> None:
     assert more == []
 
 
-def test_helpers_are_callable_by_those_named_here_only(shared: Database) -> None:
+def test_helpers_are_callable_by_the_roles_of_this_file_only(shared: Database) -> None:
     found: dict[str, set[str]] = {}
     for row in rows(
         shared,
@@ -160,7 +162,7 @@ def test_helpers_are_callable_by_those_named_here_only(shared: Database) -> None
     assert found == HELPERS
 
 
-def test_definer_functions_are_these_and_every_function_has_an_empty_search_path(shared: Database) -> None:
+def test_definer_functions_are_those_of_this_file_and_every_search_path_is_empty(shared: Database) -> None:
     functions = rows(
         shared,
         "select pronamespace::regnamespace::text as schema, proname, prosecdef, proconfig, pg_get_userbyid(proowner) as owner"
@@ -173,7 +175,7 @@ def test_definer_functions_are_these_and_every_function_has_an_empty_search_path
     assert loose == set()
 
 
-def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Database) -> None:
+def test_the_api_roles_are_members_of_no_role_and_create_nothing(shared: Database) -> None:
     members = rows(
         shared,
         f"select member::regrole::text from pg_auth_members where member = any (array{list(ROLES)}::regrole[])",
@@ -198,7 +200,7 @@ def test_the_api_roles_are_members_of_nothing_and_create_nothing(shared: Databas
 
 
 @pytest.mark.parametrize("caller", [NOBODY, player(29), staff(), ADMIN])
-def test_nobody_hears_or_rings_the_relays_bell(shared: Database, caller: Caller) -> None:
+def test_no_user_receives_or_sends_wakeups(shared: Database, caller: Caller) -> None:
     with shared.connect("supabase_admin") as admin:
         admin.execute("drop policy if exists open on realtime.messages")
         admin.execute(
@@ -226,10 +228,10 @@ def test_nobody_hears_or_rings_the_relays_bell(shared: Database, caller: Caller)
      (SERVICE.acting_as("staff:s1"), "staff", "s1"), (SERVICE.acting_as("player:29"), "player", "29"),
      (SERVICE, "player", "29"), (SERVICE, "staff", "somebody"), (SERVICE, "system", "somebody")],
 )  # fmt: skip
-def test_what_belongs_to_the_server_cannot_be_inserted(
+def test_values_of_the_server_cannot_be_inserted(
     db: Database, caller: Caller, sender: str, sender_id: str
 ) -> None:
-    """(The service key, speaking for nobody, says for whom staff's message is.)"""
+    """The service key without an actor names the player of a staff message."""
     with db.connect() as setup:
         setup.execute("insert into gre_staff (staff_id, role) values ('s1', 'staff'), ('a1', 'admin')")
     with Rest(db, caller) as rest:
@@ -251,7 +253,7 @@ def test_what_belongs_to_the_server_cannot_be_inserted(
 
 
 @pytest.mark.parametrize("caller", [player(29), staff(), ADMIN, SERVICE, SERVICE.acting_as("player:29")])
-def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: Caller) -> None:
+def test_counters_and_read_marks_of_a_session_cannot_be_inserted(db: Database, caller: Caller) -> None:
     with Rest(db, caller) as rest:
         rest.sql(
             f"insert into gre_chat_sessions (player_id, {', '.join(FORGED_SESSION)}) values (29, {', '.join(['%s'] * len(FORGED_SESSION))})",  # type: ignore[arg-type]
@@ -272,7 +274,7 @@ def test_a_sessions_counters_and_marks_cannot_be_inserted(db: Database, caller: 
     assert found["created_at"].year > 2001
 
 
-def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
+def test_values_of_the_server_cannot_be_updated(db: Database) -> None:
     with Rest(db, player(29)) as a:
         a.call("gre_send_message", message="hello")
     with Rest(db, SERVICE) as service:
@@ -336,7 +338,7 @@ def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
         ),
         (Caller({"role": "authenticated", "sub": "not a uuid"}), "none"),
         (Caller({"role": "anon", "app_metadata": {"gre_role": "admin", "staff_id": "a1"}}), "none"),
-        # The header means something with the service key alone.
+        # The header counts with the service key only.
         (player(29).acting_as("player:30"), "player"),
         (player(29).acting_as("staff:s1"), "player"),
         (NOBODY.acting_as("staff:s1"), "none"),
@@ -358,7 +360,9 @@ def test_what_belongs_to_the_server_cannot_be_updated(db: Database) -> None:
         (SERVICE.acting_as("staff:unlisted"), "none"),
     ],
 )
-def test_who_is_who(shared: Database, caller: Caller, role: str) -> None:
+def test_the_actor_comes_from_the_verified_claims_or_the_mapped_row(
+    shared: Database, caller: Caller, role: str
+) -> None:
     with shared.connect() as setup:
         setup.execute(
             "insert into gre_staff (staff_id, role, active) values ('s1', 'staff', true), ('a1', 'admin', true), ('gone', 'admin', false)"
@@ -374,8 +378,8 @@ def test_who_is_who(shared: Database, caller: Caller, role: str) -> None:
             assert who["staff_id"] in ("s1", "a1")
 
 
-def test_a_request_without_claims_is_nobody(shared: Database) -> None:
-    """(The stack and PostgREST always set claims; this is what would happen if one did not.)"""
+def test_a_request_without_claims_has_no_actor(shared: Database) -> None:
+    """The stack and PostgREST always set claims; this is the case of a program that does not."""
     with shared.connect("authenticator") as conn, conn.transaction(force_rollback=True):
         conn.execute("set local role anon")
         row = conn.execute("select gre_whoami() as w").fetchone()
@@ -383,7 +387,7 @@ def test_a_request_without_claims_is_nobody(shared: Database) -> None:
         assert row["w"]["role"] == "none"
 
 
-# What a portal must give on an insert, as `supabase gen types` reads it from the catalogue: columns that are not null and have
+# Columns that a portal must give on an insert, as `supabase gen types` reads it from the catalogue: columns that are not null and have
 # neither a default nor an expression. docs/portals.md gives these in every insert.
 REQUIRED = {
     "gre_chat_messages": {"sender", "message"},
@@ -393,7 +397,7 @@ REQUIRED = {
 }
 
 
-def test_the_catalogue_asks_of_an_insert_what_the_docs_give_and_no_more(shared: Database) -> None:
+def test_the_columns_that_an_insert_must_give_are_those_of_the_docs(shared: Database) -> None:
     found: dict[str, set[str]] = {table: set() for table in REQUIRED}
     for row in rows(
         shared,
@@ -414,7 +418,7 @@ def test_the_catalogue_asks_of_an_insert_what_the_docs_give_and_no_more(shared: 
 def test_a_refused_function_stays_refused_on_a_connection_that_another_role_has_used(
     shared: Database,
 ) -> None:
-    """An immutable function would be folded into the cached plan of a statement, and its grant not be checked."""
+    """The planner would evaluate an immutable function for the cached plan, and no grant would be checked."""
     query = "select public.gre_schema_version() as version"
     with Rest(shared, SERVICE) as rest:
         for turn in range(12):

@@ -1,4 +1,4 @@
-"""A live project's tables become ours: nothing is lost, nothing old is announced, old portals go on writing."""
+"""Adoption of a live project's tables: no row is lost, no old row is enqueued, and old portals continue to write."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Row = dict[str, Any]
 
 
 def lay_out(db: Database, sql: str, user: str = "postgres") -> None:
-    """Make the tables of a project that has lived without us."""
+    """Create the tables of a project from before the adoption."""
     with db.connect(user) as conn, conn.transaction():
         conn.execute(sql.encode())
 
 
 def layout(name: str) -> str:
-    """The SQL of one layout met in the field."""
+    """The SQL of one layout that exists in the field."""
     return (LAYOUTS / f"{name}.sql").read_text()
 
 
 def adopt(db: Database) -> list[str]:
-    """Migrate as the role that is no superuser; returns what was said."""
+    """Migrate with a role that is no superuser; return the output."""
     said: list[str] = []
     migrate(db.dsn(), on_progress=said.append)
     return said
@@ -45,8 +45,8 @@ def rows(db: Database, query: str) -> list[Row]:
         return conn.execute(query.encode()).fetchall()
 
 
-def announced(db: Database) -> int:
-    """How much would be announced or has rung a bell."""
+def enqueued(db: Database) -> int:
+    """Return the number of deliveries and of wake-ups."""
     (row,) = rows(
         db,
         "select (select count(*) from gre_relay_deliveries) + (select count(*) from gre_relay_lanes)"
@@ -61,7 +61,7 @@ def messages(db: Database) -> list[Row]:
 
 
 @pytest.mark.parametrize("name", ["documented", "lean", "older"])
-def test_every_row_is_kept_in_order_and_unannounced(supabase_db: Database, name: str) -> None:
+def test_every_row_is_kept_in_order_and_none_is_enqueued(supabase_db: Database, name: str) -> None:
     tables = ["gre_chat_sessions", "gre_chat_messages", "gre_online_status", "push_notifications"]
     lay_out(supabase_db, layout(name))
     there = [t["t"] for t in rows(supabase_db, "select relname::text as t from pg_class") if t["t"] in tables]
@@ -75,7 +75,7 @@ def test_every_row_is_kept_in_order_and_unannounced(supabase_db: Database, name:
         (found,) = rows(supabase_db, f"select count(*) filter (where true) as n from {table}")
         assert found["n"] >= count if table == "gre_chat_sessions" else found["n"] == count
     assert rows(supabase_db, f"select {kept} from gre_chat_messages order by 1, 2") == texts
-    assert announced(supabase_db) == 0
+    assert enqueued(supabase_db) == 0
     history = messages(supabase_db)
     assert {m["sender"] for m in history} <= {"player", "staff", "system"}
     assert {m["status"] for m in history} <= {"sent", "delivered", "read"}
@@ -174,7 +174,7 @@ def test_columns_of_a_project_that_are_named_as_ours_become_ours(supabase_db: Da
 
 def test_all_but_the_newest_open_session_are_closed_and_reported(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
-    announced_closes = plan(supabase_db.dsn()).closes
+    planned_closes = plan(supabase_db.dsn()).closes
     said = adopt(supabase_db)
     short = "select right(id::text, 1) as id, player_id, status from gre_chat_sessions where id::text like '0000%' order by id"
     assert [(s["id"], s["status"]) for s in rows(supabase_db, short)] == [
@@ -187,7 +187,7 @@ def test_all_but_the_newest_open_session_are_closed_and_reported(supabase_db: Da
     ]
     closed = [line for line in said if "closing session" in line]
     assert len(closed) == 2
-    assert announced_closes == [
+    assert planned_closes == [
         "00000000-0000-4000-8000-000000000001 of player 29",
         "00000000-0000-4000-8000-000000000006 of player 31",
     ]
@@ -201,7 +201,7 @@ def test_all_but_the_newest_open_session_are_closed_and_reported(supabase_db: Da
     assert [tuple(s.values()) for s in states] == [(32, "Dina", "closed"), (33, "Emil", "active")]
 
 
-def test_open_policies_and_grants_are_listed_beforehand_and_gone_afterwards(supabase_db: Database) -> None:
+def test_open_policies_and_grants_are_listed_by_the_dry_run_and_removed(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
     foreseen = "\n".join(plan(supabase_db.dsn()).lines())
     for line in (
@@ -291,7 +291,7 @@ def test_older_spellings_are_understood(supabase_db: Database) -> None:
     ]
 
 
-def test_a_projects_own_triggers_and_views_live_on_and_hear_nothing_of_the_adoption(
+def test_triggers_and_views_of_the_project_are_kept_and_do_not_fire_for_the_adoption(
     supabase_db: Database,
 ) -> None:
     lay_out(supabase_db, layout("older"))
@@ -332,7 +332,7 @@ create constraint trigger webhook_at_commit after insert or update on gre_chat_s
 """
 
 
-def test_a_webhook_on_sessions_hears_nothing_of_the_adoption_and_stays_as_it_was(
+def test_a_webhook_on_sessions_is_kept_and_does_not_fire_for_the_adoption(
     supabase_db: Database,
 ) -> None:
     lay_out(supabase_db, layout("documented"))
@@ -347,10 +347,10 @@ def test_a_webhook_on_sessions_hears_nothing_of_the_adoption_and_stays_as_it_was
     called = rows(
         supabase_db, "select count(*) as n from webhook_calls where what = 'gre_chat_sessions UPDATE'"
     )
-    assert called == [{"n": 3}], "those that are enabled"
+    assert called == [{"n": 3}], "only the enabled ones fire"
 
 
-def test_deferred_foreign_keys_are_no_obstacle(supabase_db: Database) -> None:
+def test_deferred_foreign_keys_do_not_stop_the_adoption(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented").replace("player_id integer", "player_id bigint"))
     lay_out(
         supabase_db,
@@ -364,9 +364,11 @@ def test_deferred_foreign_keys_are_no_obstacle(supabase_db: Database) -> None:
     assert rows(supabase_db, kept) == [{"n": 2}]
 
 
-def test_what_only_a_trial_finds_is_found_by_the_dry_run_and_changes_nothing(supabase_db: Database) -> None:
+def test_the_dry_run_finds_errors_that_only_an_execution_shows_and_changes_nothing(
+    supabase_db: Database,
+) -> None:
     lay_out(supabase_db, layout("documented"))
-    # A session must be opened for players 32 and 33, who have none, and the project allows one such room.
+    # Players 32 and 33 have no session, so one must be opened for each; the project allows one such room.
     lay_out(supabase_db, "alter table gre_chat_sessions add column room text default 'lobby'")
     lay_out(supabase_db, "update gre_chat_sessions set room = id::text")
     lay_out(
@@ -387,7 +389,7 @@ def test_what_only_a_trial_finds_is_found_by_the_dry_run_and_changes_nothing(sup
     assert rows(supabase_db, everything) == before
 
 
-def test_the_dry_run_says_what_the_migrations_say(supabase_db: Database) -> None:
+def test_the_dry_run_prints_the_notices_of_the_migrations(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
     foreseen = plan(supabase_db.dsn())
     assert any(
@@ -396,7 +398,7 @@ def test_the_dry_run_says_what_the_migrations_say(supabase_db: Database) -> None
     assert not [note for note in foreseen.notes if "dropping policy" in note], "listed with their conditions"
 
 
-def test_who_waits_for_an_answer_after_adoption_has_waited_since_the_first_unanswered_message(
+def test_an_adopted_session_waits_since_its_first_unanswered_message(
     supabase_db: Database,
 ) -> None:
     lay_out(supabase_db, layout("documented"))
@@ -412,7 +414,7 @@ def test_who_waits_for_an_answer_after_adoption_has_waited_since_the_first_unans
     ]
 
 
-def test_old_columns_cannot_tell_a_lie_about_the_writer_nor_hold_megabytes(supabase_db: Database) -> None:
+def test_old_columns_cannot_name_another_sender_or_hold_megabytes(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
     with supabase_db.connect() as conn:
@@ -442,7 +444,9 @@ def test_old_columns_cannot_tell_a_lie_about_the_writer_nor_hold_megabytes(supab
         sent = portal.execute(
             "insert into gre_chat_messages (player_id, sender, message, channel) values (29, 'staff', 'x', 'web') returning *"
         ).fetchone()
-        assert sent is not None and (sent["gre_id"], sent["gre_name"]) == (8, "Gita"), "old readers see who"
+        assert sent is not None and (sent["gre_id"], sent["gre_name"]) == (8, "Gita"), (
+            "old portals read the sender there"
+        )
         row = portal.execute(
             "insert into gre_online_status (gre_id, gre_name, is_online) values (8, 'Greta', true) returning gre_id, gre_name, staff_id"
         ).fetchone()
@@ -453,7 +457,7 @@ def test_old_columns_cannot_tell_a_lie_about_the_writer_nor_hold_megabytes(supab
         assert changed == {"gre_id": 8, "gre_name": "Gita"}
 
 
-def test_staff_may_repeat_their_presence_with_their_own_token_and_nobody_elses(supabase_db: Database) -> None:
+def test_staff_may_insert_their_presence_again_with_their_own_token_only(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
     with supabase_db.connect() as conn:
@@ -480,7 +484,7 @@ def test_staff_may_repeat_their_presence_with_their_own_token_and_nobody_elses(s
         portal.execute("insert into gre_online_status (gre_id, is_online) values (8, true)")
 
 
-def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None:
+def test_inserts_of_old_portals_still_work(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
     with supabase_db.as_caller(SERVICE) as portal:
@@ -495,14 +499,14 @@ def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None
             "Gita",
             2,
         )
-        # And the other way round: what comes in by the new spelling, old readers understand.
+        # The reverse: a row with the new names is readable under the old ones.
         new = portal.execute(
             "insert into gre_chat_messages (player_id, sender, message) values (30, 'staff', 'x') returning *"
         ).fetchone()
         assert new is not None
         assert (new["sender_type"], new["seq"]) == ("gre", 3)
 
-        # Nor can a player pass for staff in the eyes of those who go by sender_type.
+        # A player cannot appear as staff to a portal that reads sender_type.
         forged = portal.execute(
             "insert into gre_chat_messages (player_id, sender, sender_type, message) values (30, 'player', 'gre', 'x') returning *"
         ).fetchone()
@@ -556,7 +560,7 @@ def test_what_old_portals_insert_stays_insertable(supabase_db: Database) -> None
         assert "push:43" in {lane["lane_key"] for lane in claimed["x"]}
 
 
-def test_a_column_default_of_the_old_sender_still_counts(supabase_db: Database) -> None:
+def test_a_column_default_of_the_old_sender_still_applies(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("lean"))
     adopt(supabase_db)
     with supabase_db.as_caller(SERVICE) as portal:
@@ -587,7 +591,7 @@ def test_history_that_breaks_the_new_text_rules_is_kept_and_can_be_read(supabase
             for m in staff.execute("select message from gre_chat_messages where player_id = 30")
         }
     assert texts == {"": 0, "long ": 5000}
-    # What a reader marks as read must not be stopped by an old row that no new one may be like.
+    # An old row that violates a new rule must not stop a reader that marks messages as read.
     with supabase_db.connect() as conn:
         conn.execute("update gre_chat_messages set status = 'read' where status <> 'read'")
 
@@ -607,7 +611,7 @@ def test_a_portal_that_writes_between_two_migrations_is_adopted_too(
     adopt(supabase_db)
     (between,) = [m for m in messages(supabase_db) if m["message"] == "between"]
     assert (between["sender"], between["seq"]) == ("staff", 1)
-    assert announced(supabase_db) == 0
+    assert enqueued(supabase_db) == 0
 
 
 BLOCKED = {
@@ -644,7 +648,7 @@ BLOCKED = {
 
 
 @pytest.mark.parametrize("problem", BLOCKED)
-def test_what_cannot_be_adopted_stops_before_any_change_with_one_clear_line(
+def test_a_project_that_cannot_be_adopted_is_refused_in_one_line_before_any_change(
     supabase_db: Database, problem: str
 ) -> None:
     lay_out(supabase_db, BLOCKED[problem])
@@ -659,7 +663,7 @@ def test_what_cannot_be_adopted_stops_before_any_change_with_one_clear_line(
     assert rows(supabase_db, everything) == before
 
 
-def test_tables_of_a_role_that_we_may_not_act_for_are_left_alone(supabase_db: Database) -> None:
+def test_tables_of_a_role_that_the_migrating_role_may_not_set_are_not_changed(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"), user="supabase_admin")
     with pytest.raises(
         ConfigurationError,
@@ -667,10 +671,10 @@ def test_tables_of_a_role_that_we_may_not_act_for_are_left_alone(supabase_db: Da
     ):
         migrate(supabase_db.dsn())
     migrate(supabase_db.dsn("supabase_admin"))
-    assert announced(supabase_db) == 0
+    assert enqueued(supabase_db) == 0
 
 
-def test_adoption_writes_nothing_that_realtime_would_tell(supabase_db: Database) -> None:
+def test_adoption_writes_no_row_that_realtime_would_send(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
     with supabase_db.connect("supabase_admin") as conn:
         conn.execute("alter publication supabase_realtime add table gre_chat_messages, gre_chat_sessions")
@@ -684,10 +688,10 @@ def test_adoption_writes_nothing_that_realtime_would_tell(supabase_db: Database)
                 "select chr(get_byte(data, 0)) as kind from pg_logical_slot_get_binary_changes('listens', null, null,"
                 " 'proto_version', '1', 'publication_names', 'supabase_realtime')"
             )
-            # Sessions that are opened for messages without one are new; the last three are of the message sent here.
+            # Sessions opened for messages without one are new; the last three changes are those of the message sent here.
             kinds = [t["kind"] for t in told if t["kind"] in "IUDT"]
-            assert kinds[:-2] == ["I", "I"], "old rows are told of"
-            assert kinds[-2:] == ["I", "U"], "the message and its session"
+            assert kinds[:-2] == ["I", "I"], "old rows are sent"
+            assert kinds[-2:] == ["I", "U"], "only the message and its session are sent"
         finally:
             conn.execute("select pg_drop_replication_slot('listens')")
 
@@ -709,5 +713,5 @@ def test_a_large_history_is_adopted_in_seconds(supabase_db: Database) -> None:
     )
     assert counts["n"] == 100010
     assert counts["longest"] >= 200
-    assert announced(supabase_db) == 0
+    assert enqueued(supabase_db) == 0
     assert took < 40, f"took {took:.1f} s"

@@ -27,7 +27,9 @@ def assigned(stack: StackProcess) -> list[int]:
 def test_a_session_that_waits_is_assigned_soon_after_its_message(stack: StackProcess) -> None:
     prepare(stack, "round_robin")
     with stack.worker(only="relay") as one, stack.worker(only="relay"):
-        wait_until(lambda: one.metric("gre_realtime_state", state="live") == 1, 20, what="a live feed")
+        wait_until(
+            lambda: one.metric("gre_realtime_state", state="live") == 1, 20, what="a live subscription"
+        )
         for player in (41, 42, 43):
             stack.insert(player_id=player, sender="player", message="x")
             wait_until(lambda p=player: p in assigned(stack), 4, 0.02, what="an assignment")  # type: ignore[misc]
@@ -61,7 +63,9 @@ def test_a_call_that_hangs_delays_no_delivery(stack: StackProcess) -> None:
     """Another transaction locks the settings, which each call reads first."""
     prepare(stack, "round_robin")
     with stack.worker(only="relay") as worker, stack.db() as holder:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live feed")
+        wait_until(
+            lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live subscription"
+        )
         holder.execute("begin")
         holder.execute("lock table gre_chat_settings in access exclusive mode")
         for n in range(20):

@@ -25,14 +25,14 @@ WAIVED = {"workers": "warn", "Pusher's channels": "warn", "wake-up: postgres_cha
 
 
 def commands() -> list[str]:
-    """What the guide says: how to dump, and how to restore."""
+    """The commands of the guide for a dump and a restore."""
     text = (ROOT / "docs" / "operations.md").read_text()
     section = text.split("### Back up, and try the backup\n")[1].split("\n### ")[0]
     return re.findall(r"```sh\n(.+?)```", section, re.DOTALL)
 
 
 def contents(dsn: str) -> dict[str, list[str]]:
-    """All rows of all tables of the chat and its outbox, as text; but for what workers say of themselves."""
+    """All rows of all tables of the chat and its outbox, as text, without the registrations of workers."""
     with psycopg.connect(dsn) as conn:
         tables = conn.execute(
             "select c.oid::regclass::text from pg_class c where relkind = 'r' and relnamespace in ('public'::regnamespace, 'gre'::regnamespace)"
@@ -61,7 +61,7 @@ async def test_a_dump_restored_into_a_fresh_project_loses_nothing_and_goes_on(
         for n in range(40):
             stack.insert(player_id=1 + n % 5, sender="player", message=f"m{n}")
         stack.drained()
-    # Without a worker: these wait, and so does a push that the back end queued.
+    # Without a worker these stay pending, as does a push that the back end queued.
     for n in range(10):
         stack.insert(player_id=1 + n % 5, sender="player", message=f"waits {n}")
     with stack.db() as conn:
@@ -86,7 +86,7 @@ async def test_a_dump_restored_into_a_fresh_project_loses_nothing_and_goes_on(
         env = {**fresh.env(), "SUPABASE_DB_URL": dsn, "ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""}
         settings = Settings(_env_file=None, **env)  # type: ignore[arg-type]
 
-        async def nothing_wrong() -> bool:  # soon: PostgREST loads the new schema after its notification
+        async def nothing_wrong() -> bool:  # PostgREST loads the new schema after its notification
             report = await examine(settings)
             return all(
                 f.status not in ("warn", "fail") or WAIVED.get(f.check) == f.status for f in report.findings
@@ -94,7 +94,7 @@ async def test_a_dump_restored_into_a_fresh_project_loses_nothing_and_goes_on(
 
         await until(nothing_wrong, 20, 0.5, what="a doctor that finds nothing wrong")
 
-        # What waited is sent from here, and what comes next continues the sessions' order.
+        # Pending deliveries are sent from the new project, and new messages continue the sessions' order.
         def go_on() -> list[dict[str, Any]]:
             with (
                 Worker(env, tmp_path / "worker.log", only="relay"),

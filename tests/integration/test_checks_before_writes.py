@@ -1,7 +1,7 @@
 """The order of checks on an incoming row: first the caller, then the lengths, and only then the tables.
 
-Row-level security judges after BEFORE triggers have run. Whoever it will refuse must not have taken a lock, written a row or
-learned anything by then.
+Row-level security is checked after the BEFORE triggers. A caller that it refuses must not have taken a lock, written a row
+or learned anything by then.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_waits_for_nothing_and_writes_nothing(db: Database, session: str, name: str) -> None:
+def test_a_refused_row_waits_for_no_lock_and_writes_nothing(db: Database, session: str, name: str) -> None:
     caller, query, given = REFUSED[name]
     values = [session if value == "session" else value for value in given]
     with db.connect() as holder, db.connect() as stats, Rest(db, caller) as rest:
         before = written(stats)
         with holder.transaction(force_rollback=True):
-            # Whoever wanted one of these rows would wait for two seconds, and end with 55P03.
+            # A lock on one of these rows would take two seconds, and fail with 55P03.
             for table in TABLES:
                 holder.execute(f"select from {table} for update".encode())
             started = time.monotonic()
@@ -126,7 +126,7 @@ def test_what_is_refused_waits_for_nothing_and_writes_nothing(db: Database, sess
     ["open", "closed", "none", "disabled", "at its pace", "its session", "no session", "an id that is taken"],
 )
 @pytest.mark.parametrize("caller", [NOBODY_HERE, player(29)], ids=["nobody", "another player"])
-def test_a_refusal_tells_nothing_about_another(
+def test_a_refusal_reveals_nothing_about_another_player(
     db: Database, session: str, caller: Caller, state: str
 ) -> None:
     columns: dict[str, Any] = {"player_id": 30, "sender": "player", "message": "x"}
@@ -158,7 +158,7 @@ def test_a_refusal_tells_nothing_about_another(
 
 
 @pytest.mark.parametrize("theirs", [True, False], ids=["another's", "none"])
-def test_naming_a_session_alone_tells_nothing_and_locks_nothing(
+def test_a_session_id_without_rights_reveals_nothing_and_locks_nothing(
     db: Database, session: str, theirs: bool
 ) -> None:
     name = session if theirs else str(uuid.uuid4())
@@ -203,7 +203,7 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(long_values: Databas
     used = ", ".join(copy if f"{{{n}}}" in query else "null" for n, copy in enumerate(copies))
     best = 1e9
     with Rest(long_values, caller) as rest:
-        for _ in range(8):  # one of them: what it costs, not what else the machine does
+        for _ in range(8):  # one of them, without other work of the machine
             with request(rest.conn, caller, keep=False) as c:
                 c.execute(
                     "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"
@@ -224,7 +224,7 @@ def test_eight_megabytes_cost_less_than_twenty_milliseconds(long_values: Databas
     assert best < 20, f"{best:.1f} ms"
 
 
-def test_what_a_player_may_not_send_has_opened_nothing(db: Database, session: str) -> None:
+def test_a_refused_message_opens_no_session(db: Database, session: str) -> None:
     with db.connect() as conn, Rest(db, player(30)) as a:
         conn.execute(
             "insert into gre_chat_messages (player_id, sender, message) select 30, 'player', 'x' from generate_series(1, 120)"
@@ -238,7 +238,7 @@ def test_what_a_player_may_not_send_has_opened_nothing(db: Database, session: st
 
 
 def test_a_trigger_of_the_project_may_write_what_the_caller_may_not(db: Database, session: str) -> None:
-    """(Security definer, so row-level security does not judge it: it is the project's own word.)"""
+    """It is security definer, so row-level security does not apply to it."""
     with db.connect() as conn, Rest(db, user("player", player_id=29)) as a:
         conn.execute("create function welcome() returns trigger language plpgsql security definer as $$ begin if new.seq = 1 then"
                      " insert into public.gre_chat_messages (player_id, sender, message) values (new.player_id, 'system', 'Welcome!');"
@@ -254,7 +254,7 @@ def test_a_trigger_of_the_project_may_write_what_the_caller_may_not(db: Database
     ]  # fmt: skip
 
 
-def test_the_first_triggers_of_each_table_are_those_that_look(db: Database) -> None:
+def test_the_first_trigger_of_each_table_is_the_check(db: Database) -> None:
     with db.connect() as conn:
         rows = conn.execute(
             'select tgrelid::regclass::text as t, min(tgname::text collate "C") as first from pg_trigger'

@@ -1,4 +1,4 @@
-"""What the relay costs, counted and not timed: requests and statements do not depend on the machine or its mood."""
+"""The relay's cost as counts of requests and statements, which do not depend on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
             " select 1 + g %% %s, 'player', 'm' || g from generate_series(1, %s) g",
             [SESSIONS, MESSAGES],
         )
-        # A backlog: younger work would say that more is to come, and be looked for often.
+        # A backlog: recent work would cause frequent polls.
         conn.execute("update gre_relay_deliveries set created_at = created_at - interval '1 minute'")
         row = conn.execute("select count(*) as n from gre_relay_deliveries").fetchone()
         assert row is not None
@@ -40,7 +40,7 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
     assert events == MESSAGES + 2 * SESSIONS  # a session that opens goes to two channels
     assert requests / events <= 0.15
     assert sum(calls.values()) / deliveries <= 0.05
-    # 1,000 rows in a claim at most: nothing is claimed in small pieces, and each row once.
+    # At most 1,000 rows in a claim: no small claims, and each row once.
     assert calls["claim"] + calls["exchange"] <= 2 * deliveries / 1000 + 20
     assert calls["release"] == 0
     verdict = judge(stack)
@@ -53,7 +53,9 @@ def test_a_drain_is_a_tenth_of_a_request_and_a_fiftieth_of_a_call_for_each_event
 def live_worker(stack: StackProcess) -> Iterator[Worker]:
     """A worker that receives wake-ups, and reports every 2.5 s in place of 5; the session of player 1 is open."""
     with stack.worker(constants={"gre_bridge.polling.REPORT_INTERVAL": 2.5}) as worker:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live feed")
+        wait_until(
+            lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live subscription"
+        )
         stack.insert(player_id=1, sender="player", message="opens the session")
         stack.drained()
         yield worker
@@ -65,23 +67,23 @@ def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_for_each_sin
 ) -> None:
     worker, names = live_worker, ("gre_relay_claim_v1", "gre_relay_settle_v1", "gre_relay_exchange_v1")
 
-    def words() -> float:
+    def reports() -> float:
         return worker.metric("gre_database_requests_total", function="gre_relay_listen_v1", process="relay")
 
     before = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
     for _ in range(4):
-        spoken = words()
-        wait_until(lambda n=spoken: words() > n, 30, what="some seconds")  # type: ignore[misc]
+        reported = reports()
+        wait_until(lambda n=reported: reports() > n, 30, what="a report of the worker")  # type: ignore[misc]
         stack.insert(player_id=1, sender="player", message="one")
         stack.drained()
     after = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
-    # And what the worker looks by itself, a second after each and two seconds later; a claim that found its lane just being
-    # written, and answers on both sides of a moment.
+    # The polls of the worker, a second after each message and two seconds later, and a claim that found its lane locked by
+    # the insert.
     assert sum(after.values()) - sum(before.values()) <= 2 * (4 * (2 + 2) + 6)
 
 
 def read(conn: psycopg.Connection[dict[str, Any]]) -> int:
-    """Entries of deliveries, by whatever index, that were read since ever."""
+    """Return the number of index entries of deliveries that have been read."""
     conn.execute("select pg_stat_force_next_flush()")
     conn.execute("select pg_stat_clear_snapshot()")
     row = conn.execute(
@@ -95,7 +97,7 @@ def read(conn: psycopg.Connection[dict[str, Any]]) -> int:
 def test_a_claim_and_its_settle_read_what_they_take_however_much_waits_and_before_any_analyze(
     db: Database,
 ) -> None:
-    """The planner believes a table that it has never analyzed to be empty, where any plan is as good as another."""
+    """The planner assumes that a table that was never analyzed is empty, and any plan is equally cheap there."""
     with db.connect() as conn:
         conn.execute("alter table gre_relay_deliveries set (autovacuum_enabled = false)")
         conn.execute(
@@ -115,7 +117,7 @@ def test_a_claim_and_its_settle_read_what_they_take_however_much_waits_and_befor
 
 
 def test_a_bulk_into_a_table_that_was_emptied_reads_none_of_it_for_each_message(db: Database) -> None:
-    """The planner believes a table that was vacuumed while it was empty to be empty, for as long as a plan is kept."""
+    """The planner assumes that a table that was vacuumed while empty is empty, as long as the plan is cached."""
     with db.connect() as conn:
         conn.execute("alter table gre_chat_messages set (autovacuum_enabled = false)")
         conn.execute("insert into gre_chat_messages (player_id, sender, message) values (1, 'player', 'm')")
@@ -132,4 +134,4 @@ def test_a_bulk_into_a_table_that_was_emptied_reads_none_of_it_for_each_message(
             "select seq_tup_read as n from pg_stat_user_tables where relname = 'gre_chat_messages'"
         ).fetchone()
     assert row is not None
-    assert row["n"] < 100, "2,000 would be one look at all of them"
+    assert row["n"] < 100, "2,000 would be one scan of all of them"

@@ -1,4 +1,4 @@
-"""Dead letters and expiry: what is sent again, what is given up, and that neither disturbs a worker at work."""
+"""Dead letters and expiry: retry, drop and expire, also while a worker holds leases."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tests.support.access import SERVICE, RefusalError, Rest
 
 @pytest.fixture
 def conn(db: Database) -> Iterator[Conn]:
-    """The portals' and the worker's connection."""
+    """The connection of the portals and the worker."""
     with db.connect() as connection:
         yield connection
 
 
 @pytest.fixture
 def ops(db: Database) -> Iterator[Rest]:
-    """The operator's, with the service key."""
+    """The connection of the operator, with the service key."""
     with Rest(db, SERVICE) as rest:
         yield rest
 
 
 def kill(conn: Conn, count: int = 1, sink: str = "pusher", error: str = "413: too large") -> list[str]:
-    """Let the first `count` deliveries of each due lane die; the rest stays. Returns their ids."""
+    """Settle the first `count` deliveries of each due lane as dead; return their ids."""
     got = claim(conn, sink)
     died = []
     results = []
@@ -42,7 +42,7 @@ def kill(conn: Conn, count: int = 1, sink: str = "pusher", error: str = "413: to
 
 
 def drain(conn: Conn, sink: str = "pusher") -> list[str]:
-    """Send all that is due; returns the texts."""
+    """Claim and settle all due lanes; return the texts."""
     sent: list[str] = []
     while (got := claim(conn, sink))["lanes"]:
         sent += messages(got)
@@ -51,7 +51,7 @@ def drain(conn: Conn, sink: str = "pusher") -> list[str]:
 
 
 def resting(conn: Conn) -> bool:
-    """Whether no lane says that it has work."""
+    """Return True if no lane is scheduled."""
     return bool(one(conn, "select count(*) = 0 from gre_relay_lanes where ready_at is not null"))
 
 
@@ -79,7 +79,7 @@ def test_dead_letters_are_listed_newest_first_without_text(conn: Conn, ops: Rest
     assert {f["event"] for f in found} == {"session", "message"}
 
 
-def test_filters_of_dead_letters_narrow_together(conn: Conn, ops: Rest) -> None:
+def test_filters_of_dead_letters_are_combined(conn: Conn, ops: Rest) -> None:
     session = send(conn, 1)["session_id"]
     send(conn, 2)
     kill(conn, 9, error="413: Too Large")
@@ -99,7 +99,7 @@ def test_filters_of_dead_letters_narrow_together(conn: Conn, ops: Rest) -> None:
     assert len(letters(ops, limit=-5)) == 1
 
 
-def test_a_retried_dead_letter_has_its_attempts_back_and_wakes_its_lane(conn: Conn, ops: Rest) -> None:
+def test_a_retried_dead_letter_has_no_attempts_and_its_lane_is_scheduled(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "first")
     (session, message) = kill(conn, 2)
     assert claim(conn, "pusher")["lanes"] == []
@@ -122,7 +122,7 @@ def test_a_dead_letter_whose_lane_was_pruned_gets_a_new_one(conn: Conn, ops: Res
     assert drain(conn) == ["first"]
 
 
-def test_a_dropped_dead_letter_ends(conn: Conn, ops: Rest) -> None:
+def test_a_dropped_dead_letter_is_expired(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "first")
     died = kill(conn, 2)
     assert ops.call("gre_relay_retry", ids=list(map(uuid.UUID, died)), drop=True) == 2
@@ -133,7 +133,7 @@ def test_a_dropped_dead_letter_ends(conn: Conn, ops: Rest) -> None:
     assert one(conn, "select count(*) from gre_chat_messages") == 1
 
 
-def test_only_dead_ones_are_retried_or_dropped(conn: Conn, ops: Rest) -> None:
+def test_only_dead_letters_are_retried_or_dropped(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "waits")
     ids = [r["id"] for r in conn.execute("select id from gre_relay_deliveries").fetchall()]
     for drop in (False, True):
@@ -142,7 +142,7 @@ def test_only_dead_ones_are_retried_or_dropped(conn: Conn, ops: Rest) -> None:
     assert one(conn, "select count(*) from gre_relay_deliveries where state = 'pending'") == 3
 
 
-def test_a_retry_under_a_workers_lease_goes_out_at_the_next_claim(conn: Conn, ops: Rest) -> None:
+def test_a_retry_in_a_leased_lane_is_in_the_next_claim(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "dies")
     died = kill(conn, 2)
     send(conn, 1, "in hand")
@@ -156,7 +156,9 @@ def test_a_retry_under_a_workers_lease_goes_out_at_the_next_claim(conn: Conn, op
     assert resting(conn)
 
 
-def test_a_retry_waits_only_a_moment_for_a_portals_transaction(db: Database, conn: Conn, ops: Rest) -> None:
+def test_a_retry_is_refused_soon_while_a_portals_transaction_holds_the_lane(
+    db: Database, conn: Conn, ops: Rest
+) -> None:
     send(conn, 1, "dies")
     died = kill(conn, 2)
     with db.connect(autocommit=False) as portal:
@@ -179,7 +181,7 @@ def age(conn: Conn, seconds: float, where: str = "true") -> None:
     )
 
 
-def test_expire_gives_up_what_is_older_and_lanes_come_to_rest(conn: Conn, ops: Rest) -> None:
+def test_expire_settles_older_deliveries_and_empty_lanes_rest(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "old")
     send(conn, 2, "old too")
     age(conn, 7200)
@@ -200,9 +202,7 @@ def test_expire_gives_up_what_is_older_and_lanes_come_to_rest(conn: Conn, ops: R
     assert resting(conn)
 
 
-def test_expire_leaves_dead_letters_and_what_a_worker_has_in_hand(
-    db: Database, conn: Conn, ops: Rest
-) -> None:
+def test_expire_leaves_dead_letters_and_leased_deliveries(db: Database, conn: Conn, ops: Rest) -> None:
     for player, text in ((1, "dies"), (2, "in hand"), (3, "being written"), (4, "waits")):
         send(conn, player, text)
     conn.execute("update gre_relay_lanes set ready_at = null where lane_key <> (select id::text from gre_chat_sessions where player_id = 1)")  # fmt: skip
@@ -221,19 +221,19 @@ def test_expire_leaves_dead_letters_and_what_a_worker_has_in_hand(
     assert drain(conn) == ["being written", "another"]
 
 
-def test_expire_takes_a_lease_that_ran_out_or_is_a_trace_of_a_clock(conn: Conn, ops: Rest) -> None:
+def test_expire_ignores_a_lease_that_is_over_or_longer_than_the_longest(conn: Conn, ops: Rest) -> None:
     send(conn, 1)
     send(conn, 2)
     got = claim(conn, "pusher")
     conn.execute("update gre_relay_lanes set lease_until = now() - interval '1 s' where lane_key = %s", [got["lanes"][0]["lane_key"]])  # fmt: skip
     conn.execute("update gre_relay_lanes set lease_until = now() + interval '1 day' where lane_key = %s", [got["lanes"][1]["lane_key"]])  # fmt: skip
     assert ops.call("gre_relay_expire", before="2999-01-01", sink="pusher") == 4
-    # The worker that had them in hand comes back, and changes nothing.
+    # A late settle of the worker that held them changes nothing.
     settle(conn, *all_done(got))
     assert one(conn, "select count(*) from gre_relay_deliveries where state = 'expired'") == 4
 
 
-def test_an_expired_queued_push_says_so_in_its_row(conn: Conn, ops: Rest) -> None:
+def test_the_row_of_an_expired_queued_push_has_the_status_expired(conn: Conn, ops: Rest) -> None:
     conn.execute("insert into push_notifications (audience, title, status) values ('staff', 'a', 'queued')")
     assert ops.call("gre_relay_expire", before="2999-01-01") == 1
     assert conn.execute("select status, error from push_notifications").fetchall() == [{"status": "expired", "error": "expired by an operator"}]  # fmt: skip
@@ -245,16 +245,16 @@ def test_expire_needs_a_time(ops: Rest) -> None:
     assert (refusal.value.status, refusal.value.code) == (400, "time_missing")
 
 
-# The bell ------------------------------------------------------------------------------------------------------
+# Wake-ups ------------------------------------------------------------------------------------------------------
 
 
-def test_ring_rings_and_does_nothing_else(conn: Conn, ops: Rest) -> None:
+def test_notify_sends_a_wakeup_and_does_nothing_else(conn: Conn, ops: Rest) -> None:
     assert ops.call("gre_relay_notify_v1") is True
     rows = conn.execute("select topic, event, payload - 'id' as payload, private from realtime.messages").fetchall()  # fmt: skip
     assert rows == [{"topic": "gre:relay", "event": "wakeup", "payload": {}, "private": True}]
 
 
-def test_ring_says_when_there_is_no_bell(db: Database, ops: Rest) -> None:
+def test_notify_reports_that_the_database_cannot_broadcast(db: Database, ops: Rest) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute("drop function realtime.send(jsonb, text, text, boolean)")
     assert ops.call("gre_relay_notify_v1") is False
@@ -263,7 +263,7 @@ def test_ring_says_when_there_is_no_bell(db: Database, ops: Rest) -> None:
 # Heartbeats ----------------------------------------------------------------------------------------------------
 
 
-def test_a_beat_keeps_a_worker_known_and_old_ones_go(conn: Conn, ops: Rest) -> None:
+def test_a_report_registers_a_worker_and_old_registrations_are_deleted(conn: Conn, ops: Rest) -> None:
     mine, other = uuid.uuid4(), uuid.uuid4()
     answer = ops.call("gre_relay_report_v1", worker=mine, host="h" * 300, version="1", info={"a": 1})
     assert answer == {
@@ -282,7 +282,7 @@ def test_a_beat_keeps_a_worker_known_and_old_ones_go(conn: Conn, ops: Rest) -> N
     assert ops.call("gre_relay_status")["workers"] == []
 
 
-def test_beats_of_many_workers_at_once_do_not_wait_for_each_other(db: Database, ops: Rest) -> None:
+def test_simultaneous_reports_of_many_workers_do_not_wait_for_each_other(db: Database, ops: Rest) -> None:
     old = uuid.uuid4()
     ops.call("gre_relay_report_v1", worker=old, host="o", version="1")
     with db.connect() as conn:
@@ -299,7 +299,7 @@ def test_beats_of_many_workers_at_once_do_not_wait_for_each_other(db: Database, 
 # Status --------------------------------------------------------------------------------------------------------
 
 
-def test_status_tells_what_waits_how_fast_it_goes_and_which_lanes_are_blocked_why(
+def test_status_has_the_backlog_the_rates_and_the_blocked_lanes_with_their_errors(
     conn: Conn, ops: Rest
 ) -> None:
     for player in (1, 2, 3):

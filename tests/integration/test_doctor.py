@@ -1,4 +1,4 @@
-"""`gre-bridge doctor` on the real stack: all is well when it is, and each thing that is broken is found with its fix."""
+"""`gre-bridge doctor` on the real stack: a sound stack has no findings, and each fault is found with its fix."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WAIVED = {"workers": "warn", "Pusher's channels": "warn", "wake-up: postgres_cha
 
 
 async def examined(env: dict[str, str], *, with_db: bool = False, **options: Any) -> Findings:
-    """The findings by check, the worst of each; no secret may be in any."""
+    """Return the worst finding of each check; none may contain a secret."""
     env = env if with_db else {**env, "SUPABASE_DB_URL": ""}
     report = await examine(Settings(_env_file=None, **env), **options)  # type: ignore[arg-type]
     text = json.dumps(report.to_json())
@@ -59,7 +59,7 @@ async def examined(env: dict[str, str], *, with_db: bool = False, **options: Any
 
 
 def bad(found: Findings) -> dict[str, str]:
-    """What is not ok beyond what a sound stack has."""
+    """Return the findings that are not ok and that a sound stack does not have."""
     return {
         name: str(one.status)
         for name, one in found.items()
@@ -68,7 +68,7 @@ def bad(found: Findings) -> dict[str, str]:
 
 
 def doctor(env: dict[str, str], *args: str) -> subprocess.CompletedProcess[str]:
-    """Run the command as a shell would."""
+    """Run the command as a process."""
     ours = ("SUPABASE_", "STAFF_PORTAL_", "PUSHER_", "ONESIGNAL_", "GRE_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return subprocess.run(
@@ -85,7 +85,7 @@ def signed(stack: StackProcess, secret: str | None = None, **claims: Any) -> str
     )
 
 
-# All is well ------------------------------------------------------------------------------------------------------
+# A sound stack ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_sound_stack_is_all_ok(stack: StackProcess) -> None:
@@ -105,7 +105,7 @@ def test_the_command_prints_a_table_and_exits_with_0(stack: StackProcess) -> Non
     assert not [name for name in SECRETS if stack.env[name] in done.stdout]
 
 
-def test_something_broken_exits_with_1_and_programs_get_json(stack: StackProcess) -> None:
+def test_a_fault_exits_with_1_and_json_is_for_programs(stack: StackProcess) -> None:
     done = doctor({**stack.env, "PUSHER_SECRET": "not-the-secret"}, "--json")
     assert done.returncode == 1
     told = json.loads(done.stdout)
@@ -113,7 +113,7 @@ def test_something_broken_exits_with_1_and_programs_get_json(stack: StackProcess
     assert [c["check"] for c in told["checks"] if c["status"] == "fail"] == ["Pusher"]
 
 
-def test_variables_that_are_wrong_are_all_named_and_exit_with_2(stack: StackProcess) -> None:
+def test_all_invalid_variables_are_named_and_exit_with_2(stack: StackProcess) -> None:
     done = doctor({**stack.env, "SUPABASE_URL": "nonsense", "GRE_POLL_INTERVAL": "soon"}, "--json")
     told = [one["found"] for one in json.loads(done.stdout)["checks"]]
     assert done.returncode == 2 and len(told) == 2
@@ -132,7 +132,7 @@ async def test_a_service_key_of_another_secret_is_refused(stack: StackProcess) -
     assert found["Realtime"].status == "skipped"
 
 
-async def test_the_anon_key_as_service_key_is_told_as_that(stack: StackProcess) -> None:
+async def test_the_anon_key_as_service_key_is_recognized(stack: StackProcess) -> None:
     found = await examined({**stack.env, "SUPABASE_SERVICE_KEY": stack.env["SUPABASE_ANON_KEY"]})
     assert found["service key"].status == "fail"
     assert (
@@ -141,13 +141,13 @@ async def test_the_anon_key_as_service_key_is_told_as_that(stack: StackProcess) 
     )
 
 
-async def test_an_expired_service_key_is_told_as_that(stack: StackProcess) -> None:
+async def test_an_expired_service_key_is_recognized(stack: StackProcess) -> None:
     old = signed(stack, role="service_role", exp=int(time.time()) - 3 * 86400)
     found = await examined({**stack.env, "SUPABASE_SERVICE_KEY": old})
     assert found["service key"].status == "fail" and "expired 3 days ago" in found["service key"].found
 
 
-async def test_a_key_that_realtime_will_refuse_is_told(stack: StackProcess) -> None:
+async def test_a_key_that_realtime_refuses_is_recognized(stack: StackProcess) -> None:
     endless = jwt.encode({"role": "service_role"}, stack.keys.jwt_secret, "HS256")
     found = await examined({**stack.env, "SUPABASE_SERVICE_KEY": endless})
     assert bad(found) == {"service key": "fail"} and "exp" in found["service key"].fix
@@ -195,7 +195,7 @@ async def test_a_failed_connection_to_supabase_is_diagnosed(stack: StackProcess)
     ],
     ids=["paused", "database down", "garbage", "hangs up"],
 )  # fmt: skip
-async def test_a_supabase_that_is_not_itself_is_told(
+async def test_a_server_that_is_not_supabase_is_recognized(
     stack: StackProcess, rule: Any, says: str, fix: str
 ) -> None:
     stack.fault("rest", rule)
@@ -231,7 +231,7 @@ def schema_version(number: int) -> str:
 
 
 @pytest.mark.parametrize(("number", "fix"), [(99, "upgrade this worker"), (1, "gre-bridge migrate")])
-async def test_a_schema_of_another_release_says_which_side_to_upgrade(
+async def test_the_fix_for_a_schema_of_another_release_names_the_side_to_upgrade(
     stack: StackProcess, number: int, fix: str
 ) -> None:
     with changed(stack, schema_version(number), schema_version(SCHEMA_VERSIONS[-1])):
@@ -256,7 +256,7 @@ async def test_a_schema_of_another_release_says_which_side_to_upgrade(
     ],
     ids=["row-level security", "trigger", "publication", "migration", "sink"],
 )  # fmt: skip
-async def test_what_is_wrong_in_the_database_is_found(
+async def test_faults_in_the_database_are_found(
     stack: StackProcess, change: str, back: str, wrong: dict[str, str], fix: str
 ) -> None:
     with changed(stack, change, back):
@@ -265,7 +265,7 @@ async def test_what_is_wrong_in_the_database_is_found(
     assert all(fix in found[name].fix for name in wrong)
 
 
-async def test_a_database_address_that_is_wrong_is_told_without_its_password(stack: StackProcess) -> None:
+async def test_an_invalid_database_address_is_reported_without_its_password(stack: StackProcess) -> None:
     with closed_port() as port:
         env = {
             **stack.env,
@@ -361,7 +361,9 @@ async def test_credentials_that_a_sink_refuses_name_the_variable(
     assert fix in found[check].fix
 
 
-async def test_a_sink_without_credentials_is_told_from_both_sides(stack: StackProcess) -> None:
+async def test_a_sink_without_credentials_and_credentials_without_a_sink_are_reported(
+    stack: StackProcess,
+) -> None:
     found = await examined({**stack.env, "ONESIGNAL_APP_ID": "", "ONESIGNAL_API_KEY": ""})
     assert bad(found) == {"sinks": "warn"}
     assert "onesignal is enabled" in found["sinks"].found and found["OneSignal"].status == "skipped"
@@ -380,7 +382,7 @@ def leftovers(stack: StackProcess) -> int:
     return int(row["n"])
 
 
-async def test_live_times_each_hop_and_leaves_nothing_behind(stack: StackProcess) -> None:
+async def test_live_measures_each_step_and_removes_its_rows(stack: StackProcess) -> None:
     with stack.worker():
         found = await examined(stack.env, live=True)
     hops = ["commit", "broadcast", "postgres_changes", "pusher", "onesignal"]
@@ -392,7 +394,7 @@ async def test_live_times_each_hop_and_leaves_nothing_behind(stack: StackProcess
     assert event["data"]["message"] == live.TEXT and event["data"]["player_id"] == live.PLAYER
 
 
-async def test_live_hears_its_wakeup_beside_a_worker_that_is_busy_and_needs_none(stack: StackProcess) -> None:
+async def test_live_receives_its_wakeup_beside_a_busy_worker_that_polls(stack: StackProcess) -> None:
     done = threading.Event()
 
     def keep_busy() -> None:
@@ -413,19 +415,19 @@ async def test_live_hears_its_wakeup_beside_a_worker_that_is_busy_and_needs_none
         load = threading.Thread(target=keep_busy)
         load.start()
         try:
-            wait_until(all_awake, 30, what="the worker to be awake")
+            wait_until(all_awake, 30, what="the worker to poll")
             found = await examined(stack.env, live=True)
-            assert all_awake(), "the worker slept meanwhile, so this tried nothing"
+            assert all_awake(), "the worker stopped polling meanwhile, so this tested nothing"
         finally:
             done.set()
             load.join()
         hops = ["commit", "broadcast", "postgres_changes", "pusher", "onesignal"]
         assert [found[f"live: {hop}"].status for hop in hops] == ["ok"] * 5
         row = conn.execute("select count(*) as n from gre.listeners where polls_until < now()").fetchone()
-        assert row == {"n": 0}, "the doctor's own registration is left"
+        assert row == {"n": 0}, "the registration of doctor is left"
 
 
-async def test_live_says_that_no_worker_runs(stack: StackProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_live_reports_that_no_worker_runs(stack: StackProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "SINK_TIMEOUT_WITHOUT_WORKER", 0.5)
     found = await examined(stack.env, live=True)
     assert found["live: pusher"].status == found["live: onesignal"].status == "fail"
@@ -434,7 +436,7 @@ async def test_live_says_that_no_worker_runs(stack: StackProcess, monkeypatch: p
     assert leftovers(stack) == 0
 
 
-async def test_live_tells_why_a_sink_did_not_take_it(
+async def test_live_reports_the_reason_of_a_sink_that_refused(
     stack: StackProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "SINK_TIMEOUT_WITHOUT_WORKER", 3.0)
@@ -447,7 +449,7 @@ async def test_live_tells_why_a_sink_did_not_take_it(
 
 
 @pytest.mark.parametrize("somebody", ["a conversation", "a profile"])
-async def test_live_refuses_a_player_that_is_somebody(stack: StackProcess, somebody: str) -> None:
+async def test_live_refuses_an_existing_player(stack: StackProcess, somebody: str) -> None:
     if somebody == "a conversation":
         assert (
             stack.insert(player_id=71, sender="player", sender_name="Asha", message="hello").status_code

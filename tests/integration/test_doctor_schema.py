@@ -1,4 +1,4 @@
-"""`gre-bridge doctor` with SUPABASE_DB_URL: whatever of the schema is missing, or open to more than it should be, is named."""
+"""`gre-bridge doctor` with SUPABASE_DB_URL: it names each missing object of the schema, and each right that is too wide."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = {
 
 
 def findings(db: Database) -> dict[str, Finding]:
-    """What the doctor says of the schema: the worst of each check, with all that is as bad."""
+    """Return the findings about the schema: of each check the worst ones."""
     settings = Settings(
         _env_file=None, SUPABASE_URL="http://127.0.0.1:1", SUPABASE_SERVICE_KEY="x", SUPABASE_DB_URL=db.dsn()
     )  # type: ignore[call-arg]
@@ -60,20 +60,20 @@ def execute(db: Database, sql: str, user: str = "supabase_admin") -> None:
 
 
 def bad(db: Database) -> dict[str, Finding]:
-    """What is not ok of the schema."""
+    """Return the findings about the schema that are not ok."""
     return {
         name: one for name, one in findings(db).items() if name in NAMES and one.status in ("warn", "fail")
     }
 
 
-def test_the_list_of_what_must_be_there_is_what_the_migrations_make(supabase_db: Database) -> None:
+def test_the_expected_catalog_is_the_one_that_the_migrations_make(supabase_db: Database) -> None:
     migrate(supabase_db.dsn())
     with connected(supabase_db.dsn(), application="test") as conn:
         found = read_catalog(conn)
     assert found == expected_catalog(), "run `make expected`"
 
 
-def test_a_new_project_and_adopted_ones_are_as_they_must_be(supabase_db: Database, db: Database) -> None:
+def test_new_and_adopted_projects_have_the_expected_catalog(supabase_db: Database, db: Database) -> None:
     assert bad(db) == {}
     lay_out(supabase_db, layout("older"))
     adopt(supabase_db)
@@ -120,7 +120,7 @@ DEFINER = (
     ids=["trigger dropped", "open policy", "policy dropped", "policy changed", "functions to anon", "tables to anon", "table to public", "column",
          "claim withdrawn", "function dropped", "column dropped", "function changed", "own definer function", "send withdrawn"],
 )  # fmt: skip
-def test_what_is_missing_or_open_is_named_with_what_mends_it(
+def test_missing_objects_and_wide_rights_are_named_with_the_fix(
     db: Database, broken: str, check: str, found: str, fix: str
 ) -> None:
     execute(db, broken)
@@ -139,7 +139,7 @@ def test_what_is_missing_or_open_is_named_with_what_mends_it(
         "revoke execute on function realtime.send from public, postgres, supabase_realtime_admin",
     ],
 )
-def test_the_statement_that_it_names_mends_it(db: Database, broken: str) -> None:
+def test_the_statement_of_the_fix_corrects_it(db: Database, broken: str) -> None:
     execute(db, broken)
     for one in bad(db).values():
         execute(db, one.fix)
@@ -177,7 +177,7 @@ def test_a_restored_dump_is_recorded_after_it_was_checked(db: Database) -> None:
     assert record(db.dsn()) == [] == migrate(db.dsn())
 
 
-def test_a_schema_that_is_another_is_not_recorded_and_every_difference_is_named(db: Database) -> None:
+def test_a_different_schema_is_not_recorded_and_every_difference_is_named(db: Database) -> None:
     execute(db, "drop trigger gre_7_enqueue on gre_chat_messages; drop function gre_relay_expire")
     with pytest.raises(
         ConfigurationError, match=r"nothing was recorded: .*gre_relay_expire.*gre_7_enqueue"
@@ -187,7 +187,7 @@ def test_a_schema_that_is_another_is_not_recorded_and_every_difference_is_named(
     assert status(db.dsn()).unrecorded
 
 
-def test_a_schema_that_opens_the_chat_is_not_recorded(db: Database) -> None:
+def test_a_schema_with_wide_rights_is_not_recorded(db: Database) -> None:
     """As a dump of the schema leaves it, restored into a project whose default privileges give everything to anon."""
     execute(
         db,
@@ -201,7 +201,7 @@ def test_a_schema_that_opens_the_chat_is_not_recorded(db: Database) -> None:
     assert status(db.dsn()).unrecorded
 
 
-def test_after_a_repair_of_the_ledger_doctor_and_migrate_advise_the_same(supabase_db: Database) -> None:
+def test_after_a_repair_of_the_ledger_doctor_and_migrate_give_the_same_fix(supabase_db: Database) -> None:
     migrate(supabase_db.dsn())
     # supabase migration repair --status reverted VERSION
     execute(
@@ -213,7 +213,7 @@ def test_after_a_repair_of_the_ledger_doctor_and_migrate_advise_the_same(supabas
     assert status(supabase_db.dsn()).good
 
 
-async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_path: Path) -> None:
+async def test_a_stale_schema_cache_is_recognized_and_migrate_renews_it(tmp_path: Path) -> None:
     async with Stack(data_dir=tmp_path, durable=False) as stack:
         env = {**stack.env(), "SUPABASE_DB_URL": stack.postgres.dsn()}
         with psycopg.connect(stack.postgres.dsn(user="supabase_admin"), autocommit=True) as conn:
@@ -221,7 +221,7 @@ async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_pat
             conn.execute(
                 "alter event trigger pgrst_ddl_watch disable; alter event trigger pgrst_drop_watch disable"
             )
-            await asyncio.to_thread(apply_unheard, stack.postgres.dsn())
+            await asyncio.to_thread(apply_without_notification, stack.postgres.dsn())
         settings = Settings(_env_file=None, **env)  # type: ignore[arg-type]
         told = {one.check: one for one in (await examine(settings)).findings}["schema"]
         assert told.status == "fail" and "schema cache is stale" in told.found
@@ -234,8 +234,8 @@ async def test_a_stale_schema_cache_is_told_as_that_and_migrate_mends_it(tmp_pat
         await until(fresh, every=0.1)
 
 
-def apply_unheard(dsn: str) -> None:
-    """All migrations, with no word to PostgREST."""
+def apply_without_notification(dsn: str) -> None:
+    """Apply all migrations without a notification to PostgREST."""
     with psycopg.connect(dsn, autocommit=True) as conn, conn.transaction():
         for m in shipped():
             conn.execute(m.sql.replace("notify pgrst, 'reload schema';", "").encode())

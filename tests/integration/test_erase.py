@@ -1,4 +1,4 @@
-"""Erasing a player leaves nothing of it anywhere, and no lane that waits for what is gone."""
+"""An erased player leaves no row in any table, and no lane waits for a deleted delivery."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def leftovers(db: Database, *needles: str) -> list[tuple[str, str]]:
         ]
 
 
-def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
-    db: Database, a: Rest, b: Rest, s: Rest
-) -> None:
+def test_an_erased_player_leaves_no_row_and_no_blocked_lane(db: Database, a: Rest, b: Rest, s: Rest) -> None:
     ids = []
     with db.connect() as setup:
         setup.execute("insert into gre_chat_players (player_id, display_name) values (29, %s)", [MARK])
@@ -49,7 +47,7 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
             a.call("gre_mark_read", session_id=ids[-1], up_to_seq=2)
             s.call("gre_close_session", player_id=29)
         ids.append(a.call("gre_send_message", message=MARK)["message"]["session_id"])
-        # A push on its way, one sent before, and one that a back end queued.
+        # A push in flight, one that was sent, and one that a back end queued.
         got = claim(setup, "onesignal", per_lane=1)
         lane = next(lane for lane in got["lanes"] if lane["lane_key"] == ids[0])
         receipt = {"delivery_id": lane["deliveries"][0]["id"], "message_id": lane["deliveries"][0]["message"]["id"], "audience": "staff",
@@ -77,8 +75,8 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
                 "sessions": 0,
                 "pushes": 0,
             }
-        settle(setup, result, sink="onesignal")  # the worker that knew nothing of it
-        lanes = ("public.gre_relay_lanes", "realtime.messages")  # ids alone, of what is no more
+        settle(setup, result, sink="onesignal")  # the worker does not know of the erasure
+        lanes = ("public.gre_relay_lanes", "realtime.messages")  # only ids of deleted rows
         assert [found for found in leftovers(db, MARK, 'player_29"', *ids) if found[0] not in lanes] == []
         assert [found for found in leftovers(db, MARK) if found[0] in lanes] == []
 
@@ -91,7 +89,7 @@ def test_erasing_a_player_leaves_nothing_and_no_lane_gets_stuck(
             settle(setup, *({"lane": la["lane_key"], "token": got["token"], "done": [d["id"] for d in la["deliveries"]]} for la in got["lanes"]), sink=sink)  # fmt: skip
             rest = claim(setup, sink)
             assert (rest["lanes"], rest["emptied_lanes"], rest["next_in"]) == ([], 0, None)
-        # The player may come again, as somebody new.
+        # The player may write again, as a new player.
         fresh = a.call("gre_send_message", message="again")["message"]
         assert (fresh["seq"], fresh["player_name"]) == (1, "Player 29")
         claimed = claim(setup)
@@ -108,9 +106,7 @@ def test_an_admin_may_erase(db: Database, a: Rest, caller: Caller) -> None:
         assert admin.call("gre_erase_player", player_id=None)["messages"] == 0
 
 
-def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is_there(
-    db: Database, a: Rest
-) -> None:
+def test_a_receipt_of_a_push_in_flight_is_written_while_the_delivery_exists(db: Database, a: Rest) -> None:
     a.call("gre_send_message", message="x")
     with db.connect() as worker:
         got = claim(worker, "onesignal")
@@ -129,7 +125,7 @@ def test_a_receipt_of_a_push_that_is_on_its_way_is_written_while_the_delivery_is
         assert one(worker, "select array_agg(delivery_id::text) from push_notifications") == [delivery["id"]]
 
 
-def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: Rest) -> None:
+def test_a_disabled_player_stays_disabled_and_nothing_else_is_kept(db: Database, a: Rest) -> None:
     with db.connect() as conn, Rest(db, SERVICE) as service:
         a.call("gre_send_message", message=MARK)
         conn.execute(
@@ -146,7 +142,7 @@ def test_who_was_turned_off_stays_off_and_nothing_else_is_kept(db: Database, a: 
     assert leftovers(db, MARK) == []
 
 
-def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Database) -> None:
+def test_pushes_are_found_by_each_external_id_of_the_player(db: Database) -> None:
     push = "insert into push_notifications (audience, recipients, title) values ('player', %s, %s)"
     with db.connect() as conn, Rest(db, SERVICE) as service:
         service.call(
@@ -163,7 +159,7 @@ def test_pushes_are_found_by_whatever_name_onesignal_has_for_the_player(db: Data
     assert leftovers(db, MARK) == []
 
 
-def test_nothing_that_was_written_is_in_the_statistics(db: Database, a: Rest) -> None:
+def test_no_erased_text_is_in_the_statistics(db: Database, a: Rest) -> None:
     with db.connect() as conn:
         conn.execute(
             "insert into gre_chat_players (player_id, display_name) values (29, %s), (30, 'B')", [MARK]

@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 
 
 def unsettled(stack: StackProcess) -> set[tuple[str, str]]:
-    """Sink and message of the deliveries that no settle has told of."""
+    """Return sink and message of the deliveries that are not settled."""
     with stack.db() as conn:
         rows = conn.execute(
             "select sink, message_id::text as m from gre_relay_deliveries where state = 'pending' and message_id is not null"
@@ -26,7 +26,7 @@ def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(s
     kills: list[tuple[float, set[tuple[str, str]]]] = []
     try:
         for n in range(5):
-            # In the thick of it: at least so many deliveries later.
+            # Under load: after at least this many deliveries.
             wait_until(lambda n=n: stack.accepted("pusher") > (n + 1) * 600, 60, what="progress")
             killed_at = worker.kill()
             kills.append((killed_at, unsettled(stack)))
@@ -41,7 +41,7 @@ def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(s
     assert verdict.lost == {"pusher": [], "onesignal": []}
     assert verdict.out_of_order == {"pusher": [], "onesignal": []}
     for sink, repeats in verdict.repeats.items():
-        # What is repeated was in flight at a kill: sent and not yet settled, or still in the stack's socket.
+        # Only deliveries in flight at a kill are repeated: sent and not yet settled, or in the stack's socket.
         for message, first, again in repeats:
             gaps = [
                 kill - first

@@ -1,4 +1,4 @@
-"""Reading: pages that join without gap or repeat, lists, and what a reader that comes back has missed."""
+"""Reads: pages without gap or repeat, lists, and the messages that a returning reader has missed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAYER, OTHER = 29, 30
 
 
 class Chat:
-    """A database whose history can be put back to any shape, and doors to it."""
+    """A database whose history can be replaced, and callers of its functions."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -36,7 +36,7 @@ class Chat:
             rest.conn.close()
 
     def lay(self, shape: list[tuple[int, int, list[int]]]) -> list[Json]:
-        """Sessions as (player, status from 0: closed, seconds of each message); returns the messages in order of time."""
+        """Insert sessions as (player, status from 0: closed, seconds of each message); return the messages in order of time."""
         self.admin.execute("set session_replication_role = replica")
         self.admin.execute("delete from gre_chat_messages")
         self.admin.execute("delete from gre_chat_sessions")
@@ -134,7 +134,7 @@ def test_pages_of_a_session_hold_every_message_once(chat: Chat, length: int, lim
     assert page["session"]["last_seq"] == length
 
 
-def test_what_a_page_refuses(chat: Chat) -> None:
+def test_invalid_arguments_of_a_page_are_refused(chat: Chat) -> None:
     mine, theirs = (str(uuid.UUID(int=n)) for n in (1, 2))
     written = chat.lay([(PLAYER, 1, [0, 1]), (OTHER, 1, [0, 1])])
     their_message = next(m["id"] for m in written if m["player_id"] == OTHER)
@@ -244,7 +244,7 @@ def test_a_player_lists_its_own_sessions_and_wrong_arguments_are_refused(chat: C
 def model(
     shape: Any, since: dict[str, int] | None, limit: int, *, own: int | None
 ) -> tuple[set[str], set[tuple[str, int]]]:
-    """Which sessions, and which messages of them, a reader gets (while p_total is not reached)."""
+    """Return the sessions, and the messages of each, that a reader gets while p_total is not reached."""
     sessions = {
         str(uuid.UUID(int=n + 1)): (owner, is_open, sorted(times), n)
         for n, (owner, is_open, times) in enumerate(shape)
@@ -275,7 +275,7 @@ def model(
 
 @quick
 @given(data=st.data())
-def test_what_was_missed_is_what_the_model_says(chat: Chat, data: st.DataObject) -> None:
+def test_the_missed_messages_are_those_of_the_model(chat: Chat, data: st.DataObject) -> None:
     # The n-th session was opened at second n; times of minutes make the newest message named matter.
     shape = data.draw(
         st.lists(
@@ -297,7 +297,7 @@ def test_what_was_missed_is_what_the_model_says(chat: Chat, data: st.DataObject)
         assert own is None or {m["player_id"] for m in found["missed"]} <= {own}
 
 
-def test_catching_up_is_bounded_and_reads_what_it_cannot_use_as_nothing(chat: Chat) -> None:
+def test_catching_up_is_bounded_and_ignores_invalid_positions(chat: Chat) -> None:
     chat.lay([(PLAYER, 1, [0] * 600), (OTHER, 1, [1] * 10)])
     mine, theirs = (str(uuid.UUID(int=n)) for n in (1, 2))
     assert [m["seq"] for m in chat.player.call("gre_catch_up", since={mine: 0})["missed"]] == list(
@@ -309,7 +309,7 @@ def test_catching_up_is_bounded_and_reads_what_it_cannot_use_as_nothing(chat: Ch
     assert [m["seq"] for m in total] == [*range(596, 601), *range(1, 11)]
     found = chat.staff.call("gre_catch_up", since={mine: 7}, total=0)
     assert (found["missed"], found["positions"]) == ([], {mine: 7, theirs: 0}), (
-        "from where on to read, whatever the limits"
+        "the position to read from is independent of the limits"
     )
     assert chat.staff.call("gre_catch_up", since={}, total=0)["positions"] == {mine: 400, theirs: 0}
     assert chat.player.call("gre_catch_up", since=None, total=0)["positions"] == {}
@@ -326,8 +326,8 @@ def test_catching_up_is_bounded_and_reads_what_it_cannot_use_as_nothing(chat: Ch
         admin.sql("select gre_catch_up(p_since => '\"text\"')")
 
 
-def test_naming_anothers_session_changes_nothing_of_what_one_gets(chat: Chat) -> None:
-    """Else a player could find out when another's message was written."""
+def test_the_session_of_another_player_changes_nothing_in_the_answer(chat: Chat) -> None:
+    """Otherwise a player could find out the time of another player's message."""
     chat.lay([(PLAYER, 1, [0]), (OTHER, 1, [200])])
     mine, theirs = (str(uuid.UUID(int=n)) for n in (1, 2))
     for rest in (chat.player, chat.back_end):

@@ -1,4 +1,4 @@
-"""The hub's news: applied again and again they tell every message once and in order, while others write."""
+"""The hub's reads: repeated while others write, they return every message once and in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.access import SERVICE, Rest, player, staff
 
 
 class Hub:
-    """What the daemon keeps: of each session the last seq and rev that it told; and what it told."""
+    """The state of a hub: the last seq and rev that it sent of each session, and the messages that it sent."""
 
     def __init__(self, rest: Rest, *, limit: int = 200, players: list[int] | None = None) -> None:
         self.rest = rest
@@ -30,7 +30,7 @@ class Hub:
         self.epoch: datetime | None = None
 
     def ask(self, *ids: str) -> dict[str, Any]:
-        """One question, applied; answers that a later one could not follow fail here."""
+        """Read once and apply the answer; fail if a later answer could not continue from it."""
         news = self.rest.call("gre_hub_changes_v1", positions=self.known, sessions=[uuid.UUID(i) for i in ids], since=self.since,
                               epoch=self.epoch, players=self.players, limit=self.limit)  # fmt: skip
         for item in news["sessions"]:
@@ -50,7 +50,7 @@ class Hub:
         return dict(news)
 
     def settle(self) -> None:
-        """Ask until nothing is new."""
+        """Read until nothing is new."""
         while self.ask()["sessions"]:
             pass
 
@@ -68,7 +68,7 @@ def write(db: Database, number: int) -> None:
 
 
 @pytest.mark.parametrize(("limit", "only"), [(200, None), (3, None), (2, [2, 3])])
-def test_news_tell_every_message_once_in_order_while_others_write(
+def test_reads_return_every_message_once_and_in_order_while_others_write(
     db: Database, limit: int, only: list[int] | None
 ) -> None:
     with Rest(db, SERVICE) as rest, db.connect() as clock:
@@ -92,7 +92,7 @@ def test_news_tell_every_message_once_in_order_while_others_write(
         }
 
 
-def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
+def test_sessions_beyond_one_answer_are_in_the_next(db: Database) -> None:
     with Rest(db, SERVICE) as rest, db.connect() as setup:
         hub = Hub(rest)
         hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
@@ -105,7 +105,7 @@ def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
             (500, True),
             (300, False),
         ]
-        # All 1,300 changed since then and are known: the newest change is found among them.
+        # All 1,300 have changed since then and have a position: the newest change is found among them.
         setup.execute(
             "insert into gre_chat_messages (player_id, sender, message) values (1300, 'system', 'y')"
         )
@@ -114,7 +114,7 @@ def test_sessions_beyond_one_answer_come_with_the_next(db: Database) -> None:
         assert [m["message"] for m in found["messages"]] == ["y"]
 
 
-def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
+def test_messages_before_the_epoch_are_not_returned(db: Database) -> None:
     with Rest(db, SERVICE) as rest, Rest(db, player(29)) as a, Rest(db, staff()) as s, db.connect() as clock:
         session = a.call("gre_send_message", message="before")["message"]["session_id"]
         hub = Hub(rest)
@@ -141,8 +141,8 @@ def test_what_was_said_before_the_epoch_is_no_news(db: Database) -> None:
         assert rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(session)], players=[30])["sessions"] == []
 
 
-def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is_named(db: Database) -> None:
-    """200 messages of each of 500 sessions would be up to 1.6 GB: no reader can take that, however often it asks."""
+def test_an_answer_is_bounded_and_names_the_sessions_that_it_left_out(db: Database) -> None:
+    """200 messages of each of 500 sessions would be up to 1.6 GB, which no reader can take."""
     with Rest(db, SERVICE) as rest, db.connect() as setup:
         hub = Hub(rest)
         hub.epoch = hub.since = one(setup, "select clock_timestamp() - interval '1 second'")
@@ -160,13 +160,13 @@ def test_an_answer_is_bounded_by_sessions_times_messages_and_what_it_left_out_is
         (little,) = rest.call("gre_hub_changes_v1", sessions=[uuid.UUID(ids[0])], epoch=hub.epoch, bytes=1)[
             "sessions"
         ]
-        assert (len(little["messages"]), little["more"]) == (1, True), "whatever its size, one always comes"
+        assert (len(little["messages"]), little["more"]) == (1, True), "one is returned in any case"
         hub.settle()
         assert [len(told) for told in hub.told.values()] == [30] * 30
 
 
-def test_presence_is_told_by_a_database_that_is_read_only(db: Database) -> None:
-    """A full disk makes it so: sockets that enter wait for this answer."""
+def test_a_read_only_database_answers_reads_of_presence(db: Database) -> None:
+    """A full disk makes a database read-only; new sockets wait for this answer."""
     with Rest(db, staff("s7")) as s, db.connect() as conn:
         assert s.call("gre_set_online_status", status="online", expires_in=60)["status"] == "online"
         conn.execute("begin read only")

@@ -1,4 +1,4 @@
-"""Who a caller is, for as long as that is so: staff are active rows, and what is taken away is noticed."""
+"""The identity of a caller: staff are active rows, and a revoked right is noticed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def role_of(db: Database, caller: Caller) -> str:
 
 
 @pytest.mark.parametrize("name", NOBODYS)
-def test_the_service_key_speaks_for_nobody_who_is_no_active_staff(db: Database, name: str) -> None:
+def test_the_service_key_cannot_act_as_inactive_staff(db: Database, name: str) -> None:
     seed(db)
     caller = SERVICE.acting_as(f"staff:{name}")
     assert role_of(db, caller) == "none"
@@ -36,13 +36,13 @@ def test_the_service_key_speaks_for_nobody_who_is_no_active_staff(db: Database, 
         assert refused(rest, "gre_send_message", message="x", player_id=29) == (403, "act_as_required")
 
 
-def test_the_header_makes_no_staff_of_an_empty_table(db: Database) -> None:
+def test_the_header_names_no_staff_while_the_table_is_empty(db: Database) -> None:
     assert role_of(db, SERVICE.acting_as("staff:s1")) == "none"
     seed(db)
     assert role_of(db, SERVICE.acting_as("staff:s1")) == "staff"
 
 
-def test_a_tokens_claim_counts_alone_only_while_no_staff_are_known(db: Database) -> None:
+def test_the_claim_of_a_token_is_sufficient_only_while_gre_staff_is_empty(db: Database) -> None:
     assert role_of(db, staff("s9")) == "staff"
     assert role_of(db, staff("s9", "admin")) == "admin"
     seed(db)
@@ -59,7 +59,7 @@ def test_a_tokens_claim_counts_alone_only_while_no_staff_are_known(db: Database)
 
 
 @pytest.mark.parametrize("number", [2**53 - 1, 1])
-def test_a_players_id_is_one_that_every_page_can_hold(db: Database, number: int) -> None:
+def test_a_players_id_is_at_most_the_largest_exact_number_of_javascript(db: Database, number: int) -> None:
     for caller in (player(number), SERVICE.acting_as(f"player:{number}")):
         with Rest(db, caller) as rest:
             assert rest.call("gre_whoami")["player_id"] == number
@@ -69,13 +69,13 @@ def test_a_players_id_is_one_that_every_page_can_hold(db: Database, number: int)
 @pytest.mark.parametrize(
     "number", [2**53, 2**53 + 1, 10**17, 10**18, 10**30, 0, -1, "1.5", "\u0967", " 1", "1\n"]
 )
-def test_an_id_that_a_page_would_take_for_anothers_is_nobodys(db: Database, number: Any) -> None:
+def test_a_token_with_an_invalid_player_id_has_no_actor(db: Database, number: Any) -> None:
     assert role_of(db, user("player", player_id=number)) == "none"
     assert role_of(db, SERVICE.acting_as(f"player:{number}")) == "none"
 
 
 @pytest.mark.parametrize("number", [2**53, 2**53 + 1, 2**63 - 1])
-def test_no_door_takes_an_id_that_a_page_would_take_for_anothers(db: Database, number: int) -> None:
+def test_no_interface_accepts_an_id_that_javascript_would_round(db: Database, number: int) -> None:
     seed(db)
     with Rest(db, SERVICE) as service, Rest(db, staff()) as rest:
         for function, given in (
@@ -104,8 +104,8 @@ def lost(service: Rest, *identities: dict[str, Any]) -> list[dict[str, Any]]:
     return list(found["revoked"])
 
 
-def told(rest: Rest) -> dict[str, Any]:
-    """What a daemon keeps of a socket's caller."""
+def claims_of(rest: Rest) -> dict[str, Any]:
+    """Return the claims that a daemon keeps for a socket."""
     who = rest.call("gre_whoami")
     return {
         "sub": who["user_id"],
@@ -115,7 +115,7 @@ def told(rest: Rest) -> dict[str, Any]:
     }
 
 
-def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
+def test_the_hub_reads_whose_identity_has_ended(db: Database) -> None:
     seed(db)
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     with (
@@ -135,7 +135,7 @@ def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
     ):
         service.call("gre_link_user", user_id=first, staff_id="s3")
         service.call("gre_link_user", user_id=second, player_id=29)
-        mapped_staff, mapped_player, claimed = told(a), told(b), told(c)
+        mapped_staff, mapped_player, claimed = claims_of(a), claims_of(b), claims_of(c)
         assert mapped_staff == {"sub": first, "role": "staff", "player_id": None, "staff_id": "s3"}
         assert mapped_player == {"sub": second, "role": "player", "player_id": 29, "staff_id": None}
         assert claimed == {"sub": None, "role": "staff", "player_id": None, "staff_id": "s1"}
@@ -166,11 +166,11 @@ def test_the_hub_hears_who_is_no_longer_who_it_was(db: Database) -> None:
         ) == (400, "identities_invalid")
 
 
-def test_who_lost_its_right_is_not_kept_online_by_its_socket(db: Database) -> None:
+def test_a_socket_does_not_keep_staff_online_who_lost_the_right(db: Database) -> None:
     seed(db)
     with Rest(db, SERVICE) as service, Rest(db, staff()) as s:
         s.call("gre_set_online_status", status="online", expires_in=30)
-        identity = told(s)
+        identity = claims_of(s)
 
         def seen() -> Any:
             (row,) = service.sql("select expires_at from gre_online_status where staff_id = 's1'")
@@ -198,7 +198,7 @@ def test_who_lost_its_right_is_not_kept_online_by_its_socket(db: Database) -> No
         "update gre_chat_players set chat_enabled = false where player_id = 29",
     ],
 )
-def test_the_daemons_are_woken_when_a_right_ends(db: Database, change: str) -> None:
+def test_a_wakeup_is_sent_when_a_right_ends(db: Database, change: str) -> None:
     seed(db)
     with Rest(db, SERVICE) as service:
         service.sql("insert into gre_chat_players (player_id, user_id) values (29, gen_random_uuid())")

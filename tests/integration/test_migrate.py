@@ -28,7 +28,7 @@ LEDGER = "supabase_migrations.schema_migrations"
 
 
 def push_like_the_supabase_cli(db: Database) -> None:
-    """What `supabase db push` sends: each file as one pipeline of single statements, the ledger row its last."""
+    """Apply the files as `supabase db push` does: each as one pipeline of single statements, the ledger row last."""
     with psycopg.connect(db.dsn(), autocommit=True) as conn:
         conn.execute("create schema if not exists supabase_migrations")
         conn.execute(f"create table if not exists {LEDGER} (version text not null primary key)")
@@ -47,7 +47,7 @@ def push_like_the_supabase_cli(db: Database) -> None:
 
 
 def ledger(db: Database) -> list[tuple[str, str, int]]:
-    """Version, name and number of statements of each row."""
+    """Return version, name and number of statements of each row."""
     with db.connect() as conn:
         rows = conn.execute(f"select version, name, cardinality(statements) as n from {LEDGER} order by 1")
         return [(r["version"], r["name"], r["n"]) for r in rows]
@@ -55,7 +55,7 @@ def ledger(db: Database) -> list[tuple[str, str, int]]:
 
 @contextmanager
 def waiting_for(db: Database, condition: str) -> Iterator[None]:
-    """On leaving, wait until some connection of this database is as `condition` says; at most half a minute."""
+    """At the end of the block, wait until `condition` holds for a connection of this database; at most half a minute."""
     yield
     with db.connect("supabase_admin") as conn:
         query = f"select from pg_stat_activity where datname = current_database() and ({condition})"
@@ -77,7 +77,7 @@ def test_applies_all_files_in_order_once(supabase_db: Database) -> None:
     assert plan(supabase_db.dsn()).lines() == ["nothing to do"]
 
 
-def test_what_the_supabase_cli_pushed_counts_as_applied(supabase_db: Database) -> None:
+def test_files_pushed_by_the_supabase_cli_count_as_applied(supabase_db: Database) -> None:
     push_like_the_supabase_cli(supabase_db)
     assert status(supabase_db.dsn()).good
     assert migrate(supabase_db.dsn()) == []
@@ -90,7 +90,7 @@ def test_a_ledger_with_the_projects_own_migrations_is_continued(supabase_db: Dat
         conn.execute(f"insert into {LEDGER} values ('20200101000000'), ('20991231000000')")
     migrate(supabase_db.dsn())
     assert [row[0] for row in ledger(supabase_db)] == ["20200101000000", *VERSIONS, "20991231000000"]
-    # Recorded by an old CLI, which kept no statements: applied, and nothing to compare.
+    # Recorded by an old CLI without statements: applied, and not compared.
     with supabase_db.connect() as conn:
         conn.execute(f"update {LEDGER} set statements = null where version = '{VERSIONS[0]}'".encode())
     assert status(supabase_db.dsn()).good
@@ -126,9 +126,7 @@ def test_two_at_once_apply_each_file_once(supabase_db: Database) -> None:
     assert status(supabase_db.dsn()).good
 
 
-def test_a_second_migration_waits_and_then_says_why_it_gives_up(
-    supabase_db: Database, tmp_path: Path
-) -> None:
+def test_a_second_migration_waits_and_then_fails_with_a_reason(supabase_db: Database, tmp_path: Path) -> None:
     (tmp_path / "1_slow.sql").write_text("select pg_sleep(30)")
     with ThreadPoolExecutor(1) as pool:
         with waiting_for(supabase_db, "query ~ '^select pg_sleep' and state = 'active'"):
@@ -177,14 +175,14 @@ alter table b add column y int;
     ("bad", "reason"),
     [
         ("create table b (x int); select 1 / 0;", "division by zero"),
-        # SQLSTATE 55006: no later attempt ends otherwise.
+        # SQLSTATE 55006: a later attempt would fail too.
         (
             DEFERRED,
             "cannot ALTER TABLE .* because it has pending trigger events",
         ),
     ],
 )
-def test_a_failing_file_leaves_nothing_of_any_file_and_is_not_tried_again(
+def test_a_failing_file_leaves_nothing_of_any_file_and_is_not_retried(
     supabase_db: Database, tmp_path: Path, bad: str, reason: str
 ) -> None:
     (tmp_path / "1_good.sql").write_text("create table a (x int primary key);")
@@ -226,7 +224,7 @@ def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
 
 @contextmanager
 def reading(db: Database, application: str = "a report") -> Iterator[int]:
-    """A transaction that has read the chat's messages and stays open; yields its pid."""
+    """Keep a transaction open that has read the chat's messages; yield its pid."""
     with db.connect(autocommit=False, application_name=application) as conn:
         conn.execute("select count(*) from gre_chat_messages")
         yield conn.info.backend_pid
@@ -241,7 +239,7 @@ insert into gre_chat_messages (player_id, message, sender) values (29, 'old', 'p
 """
 
 
-def test_while_somebody_reads_the_tables_migrate_names_who_and_no_insert_waits_for_long(
+def test_migrate_names_the_reader_of_a_locked_table_and_no_insert_waits_for_long(
     supabase_db: Database,
 ) -> None:
     with supabase_db.connect() as conn:
@@ -270,12 +268,12 @@ def test_while_somebody_reads_the_tables_migrate_names_who_and_no_insert_waits_f
         r" since \d\d:\d\d:\d\d UTC\); trying again",
         said[0],
     )
-    assert len(said) == 1, "told once"
+    assert len(said) == 1, "reported once"
     assert max(waits) < 1.5, "half of the time after which anon's statements are cancelled"
     assert migrate(supabase_db.dsn()) == VERSIONS
 
 
-def test_what_the_supabase_cli_pushes_says_who_is_in_the_way_at_once(supabase_db: Database) -> None:
+def test_a_push_of_the_supabase_cli_names_the_blocking_connection_at_once(supabase_db: Database) -> None:
     with supabase_db.connect() as conn:
         conn.execute(LIVE_PROJECT)
     began = time.monotonic()
@@ -289,7 +287,7 @@ def test_what_the_supabase_cli_pushes_says_who_is_in_the_way_at_once(supabase_db
     assert status(supabase_db.dsn()).good
 
 
-def test_a_dry_run_tries_everything_for_as_long_as_locks_allow_and_takes_it_back(
+def test_a_dry_run_executes_everything_within_the_lock_timeout_and_rolls_back(
     supabase_db: Database,
 ) -> None:
     with supabase_db.connect() as conn:
@@ -313,7 +311,7 @@ def test_a_schema_applied_by_other_means_is_recognised(db: Database) -> None:
     assert not plan(db.dsn()).good
 
 
-def test_a_database_with_the_files_from_before_0_1_0_is_told_so_by_every_command(db: Database) -> None:
+def test_every_command_reports_the_files_from_before_0_1_0(db: Database) -> None:
     with db.connect() as conn:
         conn.execute("create schema supabase_migrations")
         conn.execute(f"create table {LEDGER} (version text primary key, statements text[], name text)")
@@ -327,7 +325,7 @@ def test_a_database_with_the_files_from_before_0_1_0_is_told_so_by_every_command
         )
 
 
-def test_the_supabase_cli_is_told_of_a_gre_bridge_from_before_0_1_0(supabase_db: Database) -> None:
+def test_a_push_of_the_supabase_cli_reports_the_files_from_before_0_1_0(supabase_db: Database) -> None:
     with supabase_db.connect() as conn:
         conn.execute("create function gre_schema_version() returns integer language sql as 'select 2'")
     with pytest.raises(
@@ -350,7 +348,7 @@ def test_a_wrong_address_is_one_clear_line(supabase_db: Database) -> None:
         assert "nobody-knows" not in str(caught.value)
 
 
-def test_a_role_without_rights_is_told_so(supabase_db: Database) -> None:
+def test_a_role_without_rights_is_reported(supabase_db: Database) -> None:
     with supabase_db.connect("supabase_admin") as conn:
         conn.execute("drop role if exists gre_nobody")
         conn.execute("create role gre_nobody login password 'p'")
@@ -398,7 +396,7 @@ def test_passes_supabases_database_linter(db: Database, rule: str) -> None:
         assert [r["x"] for r in conn.execute(LINT[rule].encode())] == []
 
 
-def test_files_hold_what_every_way_of_applying_them_understands() -> None:
+def test_files_contain_only_syntax_that_every_tool_accepts() -> None:
     for m in shipped():
         for statement in m.statements:
             bare = (

@@ -1,4 +1,4 @@
-"""What staff see of the relay, and what an admin does about dead letters."""
+"""The state of the relay for staff, and dead letters for admins."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def admin(db: Database) -> Iterator[Rest]:
         yield rest
 
 
-def beat(conn: Conn, host: str, ago: int, **breakers: str) -> None:
-    """A daemon's heartbeat, so many seconds ago."""
+def report(conn: Conn, host: str, ago: int, **breakers: str) -> None:
+    """Insert the report of a daemon, this many seconds old."""
     sinks = {name: {"sink": name, "breaker": state, "error": f"{state} on {host}"} for name, state in breakers.items()}  # fmt: skip
     conn.execute(
         "insert into gre_relay_workers (id, host, version, seen_at, info) values (gen_random_uuid(), %s, '1', now() - %s * interval '1 s', %s)",
@@ -45,10 +45,10 @@ def beat(conn: Conn, host: str, ago: int, **breakers: str) -> None:
     )
 
 
-def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Rest) -> None:
+def test_pending_and_dead_deliveries_are_counted_by_sink(conn: Conn, s: Rest) -> None:
     for player_id in (1, 2, 3):
         send(conn, player_id, "zebra")
-    kill(conn, 1)  # of each session the event that it was opened
+    kill(conn, 1)  # the event of each opened session
     drain(conn, "onesignal")
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
     found = s.call("gre_operations")
@@ -60,10 +60,10 @@ def test_what_waits_and_what_is_dead_by_sink(conn: Conn, s: Rest) -> None:
     assert "zebra" not in str(found)
 
 
-def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Rest) -> None:
-    beat(conn, "old", 90, pusher="open", onesignal="open")
-    beat(conn, "good", 5, pusher="closed", onesignal="closed")
-    beat(conn, "bad", 10, pusher="half_open")
+def test_each_sink_has_the_worst_state_that_a_live_daemon_reported(conn: Conn, s: Rest) -> None:
+    report(conn, "old", 90, pusher="open", onesignal="open")
+    report(conn, "good", 5, pusher="closed", onesignal="closed")
+    report(conn, "bad", 10, pusher="half_open")
     conn.execute("update gre_relay_workers set info = '[]' where host = 'none'")
     found = s.call("gre_operations")
     assert [(w["host"], w["version"]) for w in found["workers"]] == [
@@ -78,7 +78,7 @@ def test_of_each_sink_the_worst_that_a_live_daemon_says(conn: Conn, s: Rest) -> 
     }
 
 
-def test_the_last_hour_minute_by_minute(conn: Conn, s: Rest) -> None:
+def test_deliveries_of_the_last_hour_are_counted_by_minute(conn: Conn, s: Rest) -> None:
     for player_id in range(1, 6):
         send(conn, player_id, "x")
     kill(conn, 1)
@@ -89,7 +89,7 @@ def test_the_last_hour_minute_by_minute(conn: Conn, s: Rest) -> None:
     assert len(done) == 9
     this_minute = "select date_trunc('minute', now())"
     ages = [(3, 0), (3, 0), (3, 59), (59, 0), (60, 59), *[(0, 0)] * 4]
-    while True:  # (The minute may turn between.)
+    while True:  # The next minute may begin between the two.
         minute = one(conn, this_minute)
         for id_, (minutes, seconds) in zip(done, ages, strict=True):
             at = minute - timedelta(minutes=minutes) + timedelta(seconds=seconds)
@@ -105,7 +105,7 @@ def test_the_last_hour_minute_by_minute(conn: Conn, s: Rest) -> None:
     assert sum(counts) == 8
 
 
-def test_dead_letters_page_by_page_the_latest_first_and_never_text(conn: Conn, admin: Rest) -> None:
+def test_pages_of_dead_letters_are_ordered_from_the_latest_and_have_no_text(conn: Conn, admin: Rest) -> None:
     for number in range(12):
         send(conn, 1 + number, "zebra")
         kill(conn, 2, sink="pusher")
@@ -163,7 +163,7 @@ def test_an_admin_sends_dead_letters_again(conn: Conn, admin: Rest, s: Rest) -> 
 
 @pytest.fixture
 def relaying(stack: StackProcess) -> Iterator[Api]:
-    """A daemon that may log errors, and gives an event up that was refused twice."""
+    """A daemon that may log errors, and gives up an event after two refusals."""
     with (
         stack.worker(GRE_MAX_ATTEMPTS="2") as worker,
         httpx.Client(base_url=worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http,
@@ -176,7 +176,7 @@ def ok(answer: httpx.Response) -> Any:
     return answer.json()
 
 
-def test_a_sink_that_is_away_is_seen_at_once(relaying: Api) -> None:
+def test_an_unreachable_sink_is_shown_at_once(relaying: Api) -> None:
     api = relaying
     api.stack.fault("pusher", {"status": 500})
     try:

@@ -1,4 +1,4 @@
-"""The operator's commands on the embedded stack: as typed, with what they print and their exit status."""
+"""The operator's commands on the embedded stack: arguments, output and exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXT = "zebra crossing"
 
 @pytest.fixture
 def conn(stack: StackProcess) -> Iterator[Conn]:
-    """The portals' and the worker's connection to the stack's database."""
+    """The connection of the portals and the worker to the stack's database."""
     with stack.db() as connection:
         connection.execute("update gre_relay_sinks set reconcile_from = now() - interval '1 day'")
         yield connection
@@ -33,7 +33,7 @@ def conn(stack: StackProcess) -> Iterator[Conn]:
 
 @pytest.fixture
 def run(stack: StackProcess, conn: Conn) -> Run:
-    """Type a command; whatever it does, neither keys nor texts are printed, and JSON is one value."""
+    """Run a command; check that it prints no key and no text, and that JSON is one value."""
 
     def typed(*args: str, **changes: str) -> Result:
         done = cli(*args, env={**stack.env, "COLUMNS": "200", **changes})
@@ -50,7 +50,7 @@ def run(stack: StackProcess, conn: Conn) -> Run:
 
 
 def printed(done: Result, status: int = 0) -> Any:
-    """The JSON of a command."""
+    """Return the JSON that a command prints."""
     assert done.exit_code == status, done.stderr
     return json.loads(done.stdout)
 
@@ -58,7 +58,7 @@ def printed(done: Result, status: int = 0) -> Any:
 # Dead letters -------------------------------------------------------------------------------------------------
 
 
-def test_dead_list_shows_what_died_and_why(conn: Conn, run: Run) -> None:
+def test_dead_list_shows_dead_letters_with_their_errors(conn: Conn, run: Run) -> None:
     done = run("dead", "list")
     assert (done.exit_code, done.stdout) == (0, "no dead letters\n")
     assert printed(run("dead", "list", "--json")) == []
@@ -106,7 +106,7 @@ def test_dead_retry_and_drop_by_id_and_by_filter(conn: Conn, run: Run) -> None:
     assert len(drain(conn)) == 2
 
 
-def test_retry_of_many_pages_ends_also_when_they_die_again_at_once(
+def test_a_retry_of_many_pages_ends_even_if_they_are_dead_again_at_once(
     stack: StackProcess, conn: Conn, run: Run
 ) -> None:
     conn.execute("insert into gre_chat_messages (player_id, sender, message) select 1 + g % 50, 'player', 'x' from generate_series(1, 1200) g")  # fmt: skip
@@ -197,7 +197,7 @@ def test_prune(conn: Conn, run: Run) -> None:
 # Status -------------------------------------------------------------------------------------------------------
 
 
-def test_status_without_a_worker_says_so(conn: Conn, run: Run) -> None:
+def test_status_reports_that_no_worker_runs(conn: Conn, run: Run) -> None:
     send(conn, 1, TEXT)
     done = run("status")
     assert done.exit_code == 1
@@ -226,7 +226,9 @@ def test_status_shows_backlog_rate_and_blocked_sessions(conn: Conn, run: Run) ->
     assert "onesignal: the oldest delivery has been pending for 10 m" in text
 
 
-def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, conn: Conn, run: Run) -> None:
+def test_status_shows_two_workers_until_and_after_their_end(
+    stack: StackProcess, conn: Conn, run: Run
+) -> None:
     def workers() -> list[dict[str, Any]]:
         return list(json.loads(run("status", "--json").stdout)["workers"])
 
@@ -254,7 +256,7 @@ def test_status_shows_two_workers_and_what_became_of_them(stack: StackProcess, c
         assert "! no worker has reported in the last minute" in done.stdout
 
 
-# What is wrong ------------------------------------------------------------------------------------------------
+# Errors ------------------------------------------------------------------------------------------------
 
 
 def test_another_key_is_one_line_and_status_2(stack: StackProcess, run: Run) -> None:
@@ -264,7 +266,9 @@ def test_another_key_is_one_line_and_status_2(stack: StackProcess, run: Run) -> 
         assert "SUPABASE_SERVICE_KEY" in one_line(done.stderr)
 
 
-def test_a_database_without_our_functions_says_what_to_do(stack: StackProcess, conn: Conn, run: Run) -> None:
+def test_the_error_of_an_unmigrated_database_names_the_command(
+    stack: StackProcess, conn: Conn, run: Run
+) -> None:
     conn.execute("alter function gre_relay_status rename to gre_relay_status_away")
     try:
         conn.execute("notify pgrst, 'reload schema'")
@@ -278,8 +282,8 @@ def test_a_database_without_our_functions_says_what_to_do(stack: StackProcess, c
     wait_until(lambda: run("status", "--json").stdout, 30, what="the reload")
 
 
-def test_a_portal_in_the_way_costs_a_moment(stack: StackProcess, conn: Conn, run: Run) -> None:
-    """The page is asked again until the portal's transaction is over."""
+def test_a_page_that_meets_a_portals_lock_is_repeated(stack: StackProcess, conn: Conn, run: Run) -> None:
+    """The page is repeated until the portal's transaction has ended."""
     send(conn, 1, TEXT)
     kill(conn, 9)
     with stack.db() as portal:

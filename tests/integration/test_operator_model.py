@@ -1,4 +1,4 @@
-"""The outbox's model with operators in it: retry, drop, replay, expire, prune and reconcile between everything else."""
+"""The model of the outbox with operators: retry, drop, replay, expire, prune and reconcile between the other operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.relay import Row, now
 
 
 class Operated(Outboxes):
-    """The outbox in memory has no operators: their calls go to the database, and what they did is put into it here."""
+    """The outbox in memory has no operators: their calls go to the database, and their effects are copied into memory."""
 
     root: Any
 
@@ -31,7 +31,7 @@ class Operated(Outboxes):
 
     @rule(player=st.integers(1, 3), count=st.integers(1, 4))
     def talk(self, player: int, count: int) -> None:
-        """(Again, so that there is something to operate on.)"""
+        """Insert more messages, so that there is something to operate on."""
         self.insert(player, count)
 
     @rule(
@@ -40,7 +40,7 @@ class Operated(Outboxes):
         failing=st.sampled_from([None, "dead", "retry", "retry later"]),
     )
     def work(self, worker: int, sends: int, failing: str | None) -> None:
-        """Claim, send some of it, settle."""
+        """Claim, send a part, settle."""
         known = len(self.holds)
         self.claim(worker, 3, 4, 300.0, False)
         mine = self.holds[known:]
@@ -51,7 +51,7 @@ class Operated(Outboxes):
         self.holds = self.holds[:known]
 
     def dead(self) -> list[tuple[Key, Row]]:
-        """Dead letters, in an order that a replay of the test finds again."""
+        """Return the dead letters in an order that is the same in a repetition of the example."""
         return [(key, row) for key, queue in self.lanes.items() for row in queue.rows if row.state == "dead"]
 
     @precondition(lambda self: self.dead())
@@ -66,7 +66,7 @@ class Operated(Outboxes):
                 row.state = "expired"
                 continue
             row.state, row.attempts = "pending", 0
-            # Others of its lane went before it: its own place is no first arrival's any more.
+            # Later ones of its lane were sent before it: it no longer counts for the order of first arrivals.
             if row.id not in self.arrived[key]:
                 order = [r.id for r in self.lanes[key].rows]
                 self.arrived[key] = [name for name in self.arrived[key] if name in order]
@@ -99,7 +99,7 @@ class Operated(Outboxes):
 
     @rule(sink=st.sampled_from([None, "pusher"]), limit=st.integers(1, 50))
     def expire(self, sink: str | None, limit: int) -> None:
-        """What nobody has in hand."""
+        """Expire what no worker holds."""
         at = self.run(now)
         mine = [
             row
@@ -141,11 +141,11 @@ class Operated(Outboxes):
 
     @rule()
     def reconcile(self) -> None:
-        """There is nothing to repair, and nothing that was pruned comes back."""
+        """Reconcile finds nothing to repair, and enqueues nothing that was pruned."""
         assert self._one("select gre_relay_reconcile()") | {"checked": 0} == {"checked": 0, "missing": {}, "lanes": 0, "next": None}  # fmt: skip
 
 
-def test_whatever_operators_do_beside_them_the_outbox_keeps_its_promises(db: Database) -> None:
+def test_the_invariants_hold_for_any_sequence_of_workers_and_operators(db: Database) -> None:
     with on(db, Operated) as machine, db.connect("supabase_admin") as root:
         root.execute("set session_replication_role = replica")
         machine.root = root

@@ -1,6 +1,6 @@
-"""The operator's functions with a hundred thousand rows behind them: none reads more than it has to.
+"""Plans of the operator's functions with a hundred thousand settled rows: none reads more than it needs.
 
-They run statements inside functions, so what they read is asked of PostgreSQL's own counters.
+Their statements run inside functions, so the tests read PostgreSQL's counters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TABLES = ("gre_relay_deliveries", "gre_chat_messages", "gre_chat_sessions")
 
 @pytest.fixture(scope="module")
 def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
-    """60,000 messages, announced to two sinks, settled a day ago; 160 dead ones, and 300 that wait."""
+    """A database with 60,000 messages for two sinks, settled a day ago, 160 dead and 300 pending ones."""
     pg.create_database("operator", migrated_template)
     database = Database(pg, "operator")
     with database.connect("supabase_admin") as admin:
@@ -53,7 +53,7 @@ def ops(full: Database) -> Iterator[Rest]:
 
 
 def reads(conn: Conn) -> dict[str, int]:
-    """Rows and index entries that have been read of each table since ever."""
+    """Return the rows and index entries of each table that have been read."""
     conn.execute("select pg_stat_force_next_flush()")
     conn.execute("select pg_stat_clear_snapshot()")
     rows = conn.execute(
@@ -65,7 +65,7 @@ def reads(conn: Conn) -> dict[str, int]:
 
 
 def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
-    """What some work reads of each table."""
+    """Return how many rows and index entries of each table the work reads."""
     with full.connect("supabase_admin") as conn:
         before = reads(conn)
         work()
@@ -74,7 +74,7 @@ def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
 
 
 def flushed(ops: Rest, work: Callable[[], object]) -> None:
-    """Do it on the operator's connection, and have its counters written."""
+    """Do it on the operator's connection, and flush its counters."""
     work()
     ops.conn.execute("select pg_stat_force_next_flush()")
     ops.conn.execute("select 1")
@@ -98,10 +98,10 @@ def flushed(ops: Rest, work: Callable[[], object]) -> None:
         ("gre_relay_prune", {"keep": "2 days"}, 2_000, 0),
     ],
 )  # fmt: skip
-def test_a_page_reads_about_what_it_is_about(
+def test_a_page_reads_about_as_much_as_it_returns(
     full: Database, ops: Rest, function: str, arguments: dict[str, Any], deliveries: int, messages: int
 ) -> None:
-    """(Seven times: after five PL/pgSQL may use one plan for all arguments.)"""
+    """The call is repeated seven times: after five PL/pgSQL may use a generic plan."""
     for nth in range(7):
         found = cost(full, lambda: flushed(ops, lambda: ops.call(function, **arguments)))
         assert found["gre_relay_deliveries"] <= deliveries, (nth, found)
@@ -128,8 +128,8 @@ def test_a_page_of_prune_reads_what_it_deletes(full: Database, ops: Rest) -> Non
     assert found["gre_chat_sessions"] < 10_000, found
 
 
-def test_no_page_takes_long(full: Database, ops: Rest) -> None:
-    """Seconds would be felt by whoever waits for a lane meanwhile; the bound is generous for a busy machine."""
+def test_each_page_is_short(full: Database, ops: Rest) -> None:
+    """A worker may wait for a lane meanwhile; the bound allows for a busy machine."""
     with full.connect("supabase_admin") as admin:
         admin.execute("set session_replication_role = replica")
         admin.execute(

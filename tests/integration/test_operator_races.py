@@ -1,4 +1,4 @@
-"""Operators at work beside portals, workers and each other: nobody is killed, nothing is lost, order stays."""
+"""Operators beside portals, workers and each other: no deadlock, no loss, and the order is kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SINKS = ("onesignal", "pusher")
 
 @contextmanager
 def beside(*loops: Callable[[threading.Event], None]) -> Iterator[threading.Event]:
-    """Run loops in threads until the block ends; what one raises fails the test."""
+    """Run loops in threads until the block ends; an exception of one fails the test."""
     stop = threading.Event()
     raised: list[BaseException] = []
 
@@ -49,7 +49,7 @@ def beside(*loops: Callable[[threading.Event], None]) -> Iterator[threading.Even
 
 
 def asked(rest: Rest, function: str, **arguments: Any) -> Any:
-    """A page, asked again when it met others' locks, as `operate` does."""
+    """Call a page, again if it met a lock, as `gre_bridge.db.operations` does."""
     while True:
         try:
             return rest.call(function, **arguments)
@@ -59,7 +59,7 @@ def asked(rest: Rest, function: str, **arguments: Any) -> Any:
 
 
 class Arrivals:
-    """What reached the sinks, as the workers sent it."""
+    """The deliveries that workers have sent, in order."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -83,7 +83,7 @@ ERASED = 99
 
 
 class Club:
-    """Everyone who is at work, each as a loop for a thread of its own."""
+    """The participants, each a loop for one thread."""
 
     def __init__(self, db: Database) -> None:
         self.db = db
@@ -106,7 +106,7 @@ class Club:
                 got = claim(conn, sink, lanes=3, per_lane=5)
                 self.arrivals.take(sink, got)
                 results = all_done(got)
-                # Where some die, order is not first arrivals' any more: OneSignal's alone.
+                # Dead letters change the order of first arrivals, so they occur at OneSignal only.
                 for result in results if sink == "onesignal" and mine.random() < 0.3 else ():
                     ids = result["done"]
                     failed = {"ids": ids[-1:], "state": "dead", "error": "413", "spend": True}
@@ -116,7 +116,7 @@ class Club:
                     results = [r for r in results if r["lane"] in busy]
 
     def onesignal(self, stop: threading.Event) -> None:
-        """The other sink's worker."""
+        """Work for the other sink."""
         self.worker(stop, "onesignal")
 
     def retrying(self, stop: threading.Event) -> None:
@@ -134,8 +134,8 @@ class Club:
                 asked(rest, "gre_relay_reconcile", limit=50)
                 stop.wait(0.05)
 
-    def forgetting(self, stop: threading.Event) -> None:
-        """Time passes for what is done: it may go, with the lanes at rest."""
+    def pruning(self, stop: threading.Event) -> None:
+        """Age and prune settled deliveries and resting lanes."""
         with Rest(self.db, SERVICE) as rest, self.db.connect("supabase_admin") as root:
             root.execute("set session_replication_role = replica")
             while not stop.is_set():
@@ -146,7 +146,7 @@ class Club:
                 asked(rest, "gre_relay_prune", keep="1 hour", retention="1 day")
 
     def erasing(self, stop: threading.Event) -> None:
-        """A player who comes and is forgotten."""
+        """Insert and erase a player."""
         with Rest(self.db, SERVICE) as rest, self.db.connect() as conn:
             while not stop.is_set():
                 for _ in range(3):
@@ -155,7 +155,7 @@ class Club:
                 stop.wait(0.02)
 
     def finish(self, sink: str) -> None:
-        """Retry what died and send all that is left."""
+        """Retry dead letters and send all pending deliveries."""
         with self.db.connect() as conn, Rest(self.db, SERVICE) as rest:
             while letters := rest.call("gre_relay_dead", sink=sink):
                 rest.call("gre_relay_retry", ids=[uuid.UUID(letter["id"]) for letter in letters])
@@ -165,13 +165,13 @@ class Club:
             assert got["next_in"] is None
 
 
-def test_operators_beside_portals_and_workers_lose_nothing_and_kill_nobody(db: Database) -> None:
+def test_operators_beside_portals_and_workers_lose_nothing_and_do_not_deadlock(db: Database) -> None:
     club = Club(db)
     with beside(club.portal, club.portal, club.worker, club.worker, club.onesignal,
-                club.retrying, club.repairing, club.forgetting, club.erasing) as stop:  # fmt: skip
+                club.retrying, club.repairing, club.pruning, club.erasing) as stop:  # fmt: skip
         began = time.monotonic()
         stop.wait(4)
-        with db.connect() as watch:  # as long as it takes until all of them have done something
+        with db.connect() as watch:  # until each of them has done something
             written = "select count(*) from gre_chat_messages where player_id <> %s"
             while not stop.is_set() and time.monotonic() < began + 60:
                 if club.arrivals.replayed > 50 and one(watch, written, ERASED) > 50:
@@ -190,8 +190,8 @@ def test_operators_beside_portals_and_workers_lose_nothing_and_kill_nobody(db: D
         assert sink == "onesignal" or seqs == sorted(seqs)
 
 
-def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Database) -> None:
-    """Lanes at rest are deleted and made anew all the time; every message is found exactly once."""
+def test_prune_beside_inserts_deletes_no_lane_that_a_message_needs(db: Database) -> None:
+    """Resting lanes are deleted and created continuously; every message is sent exactly once."""
     arrivals = Arrivals()
     count = [0, 0]
 
@@ -239,8 +239,8 @@ def test_prune_beside_inserts_never_takes_a_lane_from_under_a_message(db: Databa
         assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_reconcile_and_prune_take_turns(db: Database) -> None:
-    """What prune takes away while reconcile looks for it would be announced again."""
+def test_reconcile_and_prune_exclude_each_other(db: Database) -> None:
+    """Reconcile would enqueue a message again whose delivery prune deletes meanwhile."""
     with db.connect(autocommit=False) as first, Rest(db, SERVICE) as rest:
         for mine, other, arguments in (
             ("gre_relay_reconcile()", "gre_relay_prune", {"keep": "1 hour"}),
@@ -254,8 +254,8 @@ def test_reconcile_and_prune_take_turns(db: Database) -> None:
             rest.call(other, **arguments)
 
 
-def test_a_portal_that_takes_lanes_in_another_order_is_not_the_one_to_be_killed(db: Database) -> None:
-    """It holds one lane and wants the other, the operator holds the other and wants the first."""
+def test_a_portal_that_locks_lanes_in_another_order_is_not_the_deadlocks_victim(db: Database) -> None:
+    """The portal holds one lane and waits for the other; the operator holds the other and waits for the first."""
     with db.connect() as conn:
         first, second = (str(send(conn, player)["session_id"]) for player in (1, 2))
         for sink in ("pusher", "onesignal"):
@@ -278,7 +278,7 @@ def test_a_portal_that_takes_lanes_in_another_order_is_not_the_one_to_be_killed(
         thread = threading.Thread(target=operator)
         thread.start()
         deadline = time.monotonic() + 20
-        # (It waits for 300 ms only, which may be over before it is looked at.)
+        # It waits for 300 ms at most, which may end before the check.
         while not answers and not one(
             holder, "select count(*) from pg_locks where not granted and locktype = 'transactionid'"
         ):

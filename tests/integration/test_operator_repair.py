@@ -1,4 +1,4 @@
-"""Replay, reconcile and prune: what is announced again, what is found missing, what is forgotten, and what never is."""
+"""Replay, reconcile and prune: which messages are enqueued again, which are found missing, and which are deleted."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SINKS = ("onesignal", "pusher")
 
 @pytest.fixture
 def conn(db: Database) -> Iterator[Conn]:
-    """The portals' and the worker's connection."""
+    """The connection of the portals and the worker."""
     with db.connect() as connection:
         yield connection
 
 
 @pytest.fixture
 def root(db: Database) -> Iterator[Conn]:
-    """A superuser's, on which triggers do not fire: a restore."""
+    """The connection of a superuser on which triggers do not fire, as in a restore."""
     with db.connect("supabase_admin") as connection:
         connection.execute("set session_replication_role = replica")
         yield connection
@@ -33,13 +33,13 @@ def root(db: Database) -> Iterator[Conn]:
 
 @pytest.fixture
 def ops(db: Database) -> Iterator[Rest]:
-    """The operator's, with the service key."""
+    """The connection of the operator, with the service key."""
     with Rest(db, SERVICE) as rest:
         yield rest
 
 
 def pages(ops: Rest, function: str, **arguments: Any) -> list[dict[str, Any]]:
-    """All pages of a function."""
+    """Return all pages of a function."""
     found = [ops.call(function, **arguments)]
     while found[-1]["next"]:
         assert len(found) < 100
@@ -54,7 +54,7 @@ def deliveries(conn: Conn, columns: str = "sink, state, data") -> list[dict[str,
 
 
 def everything(conn: Conn) -> list[Any]:
-    """What a dry run may not change."""
+    """Return all rows that a dry run must not change."""
     return [
         conn.execute(f"select * from {table} order by 1, 2".encode()).fetchall()
         for table in ("gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "realtime.messages")
@@ -62,7 +62,7 @@ def everything(conn: Conn) -> list[Any]:
 
 
 def sent(conn: Conn, sink: str) -> list[tuple[str, bool]]:
-    """Send all that is due: (text, replayed), in order."""
+    """Claim and settle all due lanes; return (text, replayed) in order."""
     found = []
     while (got := claim(conn, sink))["lanes"]:
         for lane in got["lanes"]:
@@ -75,7 +75,7 @@ def sent(conn: Conn, sink: str) -> list[tuple[str, bool]]:
 # Replay -------------------------------------------------------------------------------------------------------
 
 
-def test_replay_pages_every_message_exactly_once_and_says_that_it_is_one(conn: Conn, ops: Rest) -> None:
+def test_replay_enqueues_every_message_exactly_once_and_marks_it_as_replayed(conn: Conn, ops: Rest) -> None:
     texts = {player: [f"{player}-{n}" for n in range(4)] for player in (1, 2, 3)}
     for n in range(4):
         for player in texts:
@@ -105,7 +105,7 @@ def test_a_page_that_ends_exactly_with_the_last_message_is_followed_by_an_empty_
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
 @pytest.mark.parametrize("style", ["ISO, MDY", "SQL, DMY", "German, DMY"])
-def test_the_cursor_does_not_depend_on_how_the_database_writes_times(
+def test_the_cursor_does_not_depend_on_the_format_of_times(
     db: Database, conn: Conn, zone: str, style: str
 ) -> None:
     conn.execute("insert into gre_chat_messages (player_id, sender, message) select 1, 'player', 'm' || g from generate_series(1, 7) g")  # fmt: skip
@@ -139,7 +139,9 @@ def test_replay_is_bounded_by_times_session_and_sink(conn: Conn, ops: Rest) -> N
         assert sent(conn, "pusher") == []
 
 
-def test_replay_keeps_first_arrivals_in_order_and_what_waits_goes_once(conn: Conn, ops: Rest) -> None:
+def test_replay_keeps_the_order_of_first_arrivals_and_repeats_no_pending_message(
+    conn: Conn, ops: Rest
+) -> None:
     send(conn, 1, "1")
     send(conn, 1, "2")
     drain(conn)
@@ -150,13 +152,13 @@ def test_replay_keeps_first_arrivals_in_order_and_what_waits_goes_once(conn: Con
     assert (first["messages"], last["messages"]) == (2, 0)
     arrived = sent(conn, "pusher")
     assert arrived == [("3", False), ("1", True), ("2", True), ("4", False)]
-    # Asked again before anything went, it adds nothing.
+    # A second call before anything was sent adds nothing.
     for _ in range(2):
         ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
     assert sent(conn, "pusher") == [(str(n), True) for n in (1, 2, 3, 4)]
 
 
-def test_replay_takes_new_messages_of_the_claim_in_flight_along_in_order(conn: Conn, ops: Rest) -> None:
+def test_replay_during_a_claim_in_flight_keeps_the_order_of_its_new_messages(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "1")
     drain(conn)
     send(conn, 1, "2")
@@ -182,7 +184,7 @@ def test_a_dry_replay_changes_nothing(conn: Conn, ops: Rest) -> None:
     [({}, "replay_unbounded"), ({"sink": "pusher"}, "replay_unbounded"), ({"until": "2999-01-01"}, "replay_unbounded"),
      ({"since": "2001-01-01", "sink": "carrier-pigeon"}, "sink_unknown")],
 )  # fmt: skip
-def test_replay_refuses_what_has_no_bounds_or_no_such_sink(
+def test_replay_refuses_a_call_without_bounds_and_an_unknown_sink(
     ops: Rest, arguments: dict[str, Any], code: str
 ) -> None:
     with pytest.raises(RefusalError) as refusal:
@@ -190,7 +192,7 @@ def test_replay_refuses_what_has_no_bounds_or_no_such_sink(
     assert (refusal.value.status, refusal.value.code) == (400, code)
 
 
-def test_a_sink_that_is_off_gets_no_replay(conn: Conn, ops: Rest) -> None:
+def test_a_disabled_sink_gets_no_replay(conn: Conn, ops: Rest) -> None:
     send(conn, 1, "1")
     drain(conn)
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
@@ -215,12 +217,12 @@ def test_a_message_that_was_deleted_meanwhile_is_not_replayed(db: Database, conn
 
 
 def opened(conn: Conn, days: float = 1) -> None:
-    """Let the outbox have been there for some days."""
+    """Set the start of the outbox some days back."""
     conn.execute("update gre_relay_sinks set reconcile_from = now() - %s * interval '1 day'", [days])
 
 
-def smuggle(root: Conn, session: Any, seq: int, text: str, ago: str = "1 hour") -> str:
-    """A row that comes in around the triggers."""
+def insert_without_triggers(root: Conn, session: Any, seq: int, text: str, ago: str = "1 hour") -> str:
+    """Insert a row without its triggers."""
     return str(one(
         root,
         "insert into gre_chat_messages (session_id, seq, player_id, sender, sender_name, message, created_at)"
@@ -229,14 +231,17 @@ def smuggle(root: Conn, session: Any, seq: int, text: str, ago: str = "1 hour") 
     ))  # fmt: skip
 
 
-def test_reconcile_announces_what_came_in_around_the_triggers_once(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_reconcile_enqueues_rows_inserted_without_triggers_once(conn: Conn, root: Conn, ops: Rest) -> None:
     opened(conn)
     session = send(conn, 1, "announced")["session_id"]
     for sink in SINKS:
         drain(conn, sink)
     conn.execute("update gre_chat_sessions set last_seq = 3")
-    second, third = smuggle(root, session, 2, "second"), smuggle(root, session, 3, "third", "50 minutes")
-    # One sink knows of the third.
+    second, third = (
+        insert_without_triggers(root, session, 2, "second"),
+        insert_without_triggers(root, session, 3, "third", "50 minutes"),
+    )
+    # One sink has a delivery of the third.
     root.execute("insert into gre_relay_deliveries (sink, lane_key, ord, event, message_id, state, settled_at) values"
                  " ('onesignal', %s, nextval('gre.delivery_ord'), 'message', %s, 'done', now())", [str(session), third])  # fmt: skip
     before = everything(conn)
@@ -259,7 +264,7 @@ def test_reconcile_pages_through_many(conn: Conn, root: Conn, ops: Rest) -> None
     opened(conn)
     session = send(conn, 1, "x")["session_id"]
     for seq in range(2, 13):
-        smuggle(root, session, seq, f"m{seq:02}", f"{60 - seq} minutes")
+        insert_without_triggers(root, session, seq, f"m{seq:02}", f"{60 - seq} minutes")
     found = pages(ops, "gre_relay_reconcile", limit=4)
     assert [page["checked"] for page in found] == [4, 4, 4, 0]
     assert [page["missing"] for page in found] == [*({"onesignal": n, "pusher": n} for n in (4, 4, 3)), {}]
@@ -267,10 +272,10 @@ def test_reconcile_pages_through_many(conn: Conn, root: Conn, ops: Rest) -> None
 
 
 @pytest.mark.parametrize("state", ["pending", "done", "replayed and pending", "replayed and done"])
-def test_the_first_run_finds_everything_in_any_state_of_the_outbox_however_young(
+def test_the_first_run_finds_everything_however_recent_and_in_any_state_of_the_outbox(
     conn: Conn, root: Conn, ops: Rest, state: str
 ) -> None:
-    """It left out what was younger than a minute: a run right after the accident found nothing, the next one all."""
+    """An earlier version left out messages of the last minute: a run right after a restore found nothing."""
     opened(conn)
     conn.execute("insert into gre_chat_messages (player_id, sender, message) select 1 + n % 40, 'player', 'm' || n"
                  " from generate_series(1, 2000) n")  # fmt: skip
@@ -293,14 +298,16 @@ def test_the_first_run_finds_everything_in_any_state_of_the_outbox_however_young
     assert [page["missing"] for page in again] == [{}] * len(again)
 
 
-def test_reconcile_leaves_history_alone(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_reconcile_ignores_messages_from_before_the_outbox(conn: Conn, root: Conn, ops: Rest) -> None:
     session = send(conn, 1, "x")["session_id"]
-    smuggle(root, session, 2, "from before the outbox")
+    insert_without_triggers(root, session, 2, "from before the outbox")
     assert pages(ops, "gre_relay_reconcile") == [{"checked": 1, "missing": {}, "lanes": 0, "next": None}]
 
 
-def test_history_dated_ahead_is_history(db: Database, supabase_db: Database) -> None:
-    """A portal that wrote its local time left messages some hours in the future."""
+def test_reconcile_ignores_earlier_messages_with_times_in_the_future(
+    db: Database, supabase_db: Database
+) -> None:
+    """A portal that writes local time stores messages some hours in the future."""
     with supabase_db.connect() as conn:
         conn.execute("create table gre_chat_messages (id uuid primary key, session_id uuid, player_id bigint, message text,"
                      " sender text, created_at timestamp)")  # fmt: skip
@@ -322,19 +329,19 @@ def test_history_dated_ahead_is_history(db: Database, supabase_db: Database) -> 
         assert one(conn, "select bool_and(reconcile_from <= now()) from gre_relay_sinks")
 
 
-def test_what_came_while_a_sink_was_off_is_not_announced_to_it_later(
+def test_messages_from_the_time_when_a_sink_was_disabled_are_not_enqueued_for_it(
     conn: Conn, root: Conn, ops: Rest
 ) -> None:
     opened(conn)
     conn.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
     session = send(conn, 1, "while off")["session_id"]
     root.execute("update gre_chat_messages set created_at = created_at - interval '10 minutes'")
-    smuggle(root, session, 2, "smuggled while off")
+    insert_without_triggers(root, session, 2, "smuggled while off")
     conn.execute("update gre_relay_sinks set enabled = true")
     assert pages(ops, "gre_relay_reconcile")[0]["missing"] == {"pusher": 1}
 
 
-def test_reconcile_wakes_lanes_that_have_work_and_do_not_say_so(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_reconcile_schedules_lanes_with_pending_deliveries(conn: Conn, root: Conn, ops: Rest) -> None:
     for player in (1, 2, 3):
         send(conn, player, str(player))
     drain(conn, "onesignal")
@@ -349,7 +356,7 @@ def test_reconcile_wakes_lanes_that_have_work_and_do_not_say_so(conn: Conn, root
     assert ops.call("gre_relay_reconcile")["lanes"] == 0
 
 
-def test_reconcile_announces_nothing_that_was_pruned(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_reconcile_enqueues_nothing_that_was_pruned(conn: Conn, root: Conn, ops: Rest) -> None:
     opened(conn, 30)
     send(conn, 1, "long ago")
     for sink in SINKS:
@@ -364,7 +371,7 @@ def test_reconcile_announces_nothing_that_was_pruned(conn: Conn, root: Conn, ops
 
 
 def long_ago(root: Conn, days: float = 8) -> None:
-    """Make all that is there so many days older."""
+    """Make all rows this many days older."""
     by = f"interval '{days} days'"
     for table, columns in {
         "gre_relay_deliveries": ("created_at", "settled_at"), "gre_chat_messages": ("created_at",),
@@ -375,7 +382,7 @@ def long_ago(root: Conn, days: float = 8) -> None:
 
 
 def prune(ops: Rest, **arguments: Any) -> dict[str, int]:
-    """Prune to the end; what was deleted in all."""
+    """Prune until nothing is left to delete; return the totals."""
     total: dict[str, int] = {}
     while any((page := ops.call("gre_relay_prune", **arguments)).values()):
         for name, count in page.items():
@@ -383,7 +390,7 @@ def prune(ops: Rest, **arguments: Any) -> dict[str, int]:
     return {name: count for name, count in total.items() if count}
 
 
-def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_prune_deletes_old_settled_deliveries_and_nothing_else(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1, "died")
     died = kill(conn, 2)
     drain(conn, "onesignal")
@@ -403,11 +410,11 @@ def test_prune_deletes_what_is_settled_and_old_and_nothing_else(conn: Conn, root
     assert {str(r["id"]) for r in conn.execute("select id from gre_relay_deliveries where state = 'dead'")} == set(died)  # fmt: skip
     assert settle(conn, *all_done(got))["lost"] == []
     assert one(conn, "select count(*) from gre_chat_messages") == 5
-    # What waits with a lane at rest (a repair's case) kept its lane.
+    # A resting lane with a pending delivery, which reconcile repairs, is kept.
     assert one(conn, "select count(*) from gre_relay_lanes where lane_key = (select id::text from gre_chat_sessions where player_id = 2)") == 2  # fmt: skip
 
 
-def test_prune_keeps_an_hour_at_least(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_prune_keeps_at_least_one_hour(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1)
     drain(conn)
     assert prune(ops, keep="0 seconds") == {}
@@ -417,7 +424,7 @@ def test_prune_keeps_an_hour_at_least(conn: Conn, root: Conn, ops: Rest) -> None
         ops.call("gre_relay_prune", keep=None)
 
 
-def test_an_id_whose_deliveries_were_pruned_is_still_announced_only_once(
+def test_a_repeated_id_whose_deliveries_were_pruned_is_not_enqueued_again(
     db: Database, conn: Conn, root: Conn, ops: Rest
 ) -> None:
     name = uuid.uuid4()
@@ -431,14 +438,12 @@ def test_an_id_whose_deliveries_were_pruned_is_still_announced_only_once(
     conn.execute("insert into gre_chat_messages (id, player_id, sender, message) values (%s, 1, 'player', 'once') on conflict do nothing", [name])  # fmt: skip
     assert one(conn, "select count(*) from gre_relay_deliveries") == 0
     assert pages(ops, "gre_relay_reconcile")[0]["missing"] == {}
-    # Its session's lane is made anew by the next message.
+    # The next message creates the lane of its session again.
     send(conn, 1, "next")
     assert drain(conn) == ["next"]
 
 
-def test_a_worker_that_comes_back_after_its_deliveries_were_pruned_does_no_harm(
-    conn: Conn, root: Conn, ops: Rest
-) -> None:
+def test_a_settle_of_pruned_deliveries_changes_nothing(conn: Conn, root: Conn, ops: Rest) -> None:
     session = send(conn, 1, "first")["session_id"]
     late = claim(conn, lease=0.1)
     conn.execute("update gre_relay_lanes set lease_until = now() - interval '1 second'")
@@ -451,7 +456,9 @@ def test_a_worker_that_comes_back_after_its_deliveries_were_pruned_does_no_harm(
     assert drain(conn) == ["second"]
 
 
-def test_prune_deletes_our_pushes_and_no_portals(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_prune_deletes_the_pushes_of_the_bridge_and_none_of_portals(
+    conn: Conn, root: Conn, ops: Rest
+) -> None:
     conn.execute("insert into push_notifications (delivery_id, audience, title, status) values"
                  " (gen_random_uuid(), 'staff', 'ours', 'sent'), (null, 'staff', 'theirs', 'sent'), (null, 'staff', 'queued', 'queued')")  # fmt: skip
     long_ago(root)
@@ -482,14 +489,14 @@ def test_retention_deletes_old_closed_sessions_only(db: Database, conn: Conn, ro
     }  # fmt: skip
     assert prune(ops, keep="60 days", retention="-1 days") == {}
     assert one(conn, "select count(*) from gre_chat_messages") == 3
-    # What waited is sent, and then its session goes too.
+    # After the pending delivery was sent, its session is deleted too.
     drain(conn)
     assert "closed, and it waits" in drain(conn, "onesignal")
     assert prune(ops, keep="60 days", retention="30 days")["messages"] == 1
     assert one(conn, "select count(*) from gre_chat_sessions where player_id = 2") == 1
 
 
-def test_without_retention_no_conversation_is_deleted(conn: Conn, root: Conn, ops: Rest) -> None:
+def test_without_retention_no_session_is_deleted(conn: Conn, root: Conn, ops: Rest) -> None:
     send(conn, 1)
     conn.execute("update gre_chat_sessions set status = 'closed'")
     for sink in SINKS:
@@ -499,7 +506,7 @@ def test_without_retention_no_conversation_is_deleted(conn: Conn, root: Conn, op
     assert one(conn, "select count(*) from gre_chat_messages") == 1
 
 
-# Erasure beside all of it -------------------------------------------------------------------------------------
+# Erasure -------------------------------------------------------------------------------------
 
 
 def test_an_erased_player_is_not_replayed_retried_reconciled_or_kept(

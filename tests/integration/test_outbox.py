@@ -1,4 +1,4 @@
-"""The outbox's rules, as far as they are the database's alone; test_outbox_contract.py has those of claim and settle."""
+"""The rules of the outbox that concern the database only; test_outbox_contract.py has those of claim and settle."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def claim(
     owner: str | None = None,
     held: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Claim as the worker does; the token comes back in the answer."""
+    """Claim as the worker does; return the answer with the token."""
     token = token or str(uuid.uuid4())
     row = conn.execute(
         "select gre_relay_claim_v1(%s, %s, %s, %s, %s::numeric, %s, %s::uuid[]) as c",
@@ -50,7 +50,7 @@ def claim(
     ).fetchone()
     assert row is not None
     for lane in row["c"]["lanes"]:
-        for d in lane["deliveries"]:  # (jsonb travels as text)
+        for d in lane["deliveries"]:  # jsonb is returned as text
             d["data"] = json.loads(d["data"]) if d["data"] else None
     return {"token": token, **row["c"]}
 
@@ -63,7 +63,7 @@ def settle(conn: Conn, *results: dict[str, Any], sink: str = "pusher") -> dict[s
 
 
 def all_done(got: dict[str, Any]) -> list[dict[str, Any]]:
-    """Results that say everything claimed went out."""
+    """Return results with all claimed deliveries done."""
     return [
         {"lane": lane["lane_key"], "token": got["token"], "done": [d["id"] for d in lane["deliveries"]]}
         for lane in got["lanes"]
@@ -71,7 +71,7 @@ def all_done(got: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def messages(got: dict[str, Any]) -> list[str]:
-    """The texts that a claim brought, in order."""
+    """Return the texts of a claim, in order."""
     return [
         d["message"]["message"]
         for lane in got["lanes"]
@@ -81,7 +81,7 @@ def messages(got: dict[str, Any]) -> list[str]:
 
 
 def one(conn: Conn, query: str, *args: Any) -> Any:
-    """The first column of the only row."""
+    """Return the first column of the only row."""
     row = conn.execute(query, list(args)).fetchone()
     assert row is not None
     return next(iter(row.values()))
@@ -89,7 +89,7 @@ def one(conn: Conn, query: str, *args: Any) -> Any:
 
 @pytest.fixture
 def conn(db: Database) -> Any:
-    """The role that migrations run as, which stands for the worker here."""
+    """A connection of the migrating role, used for the worker here."""
     with db.connect() as connection:
         yield connection
 
@@ -128,7 +128,7 @@ def test_a_sink_that_is_disabled_gets_no_deliveries(conn: Conn) -> None:
     assert one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher'") == 2
 
 
-def test_rule_1_a_claim_never_brings_what_was_settled_a_moment_before(db: Database) -> None:
+def test_rule_1_a_claim_returns_no_delivery_that_was_just_settled(db: Database) -> None:
     """Six claimers over few lanes: without two statements some deliveries are claimed twice."""
     with db.connect() as setup:
         setup.execute("update gre_relay_sinks set enabled = false where name = 'onesignal'")
@@ -174,7 +174,7 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
         answer = settle(conn, *all_done(got))
         lane = next(r["lane_key"] for r in got["lanes"] if r["deliveries"][-1]["message"]["player_id"] == 1)
         assert answer["busy"] == [lane]
-        # What went out is recorded at once; only freeing the lane waits.
+        # Sent deliveries are recorded at once; only the lane is freed later.
         assert (
             one(conn, "select count(*) from gre_relay_deliveries where sink = 'pusher' and state = 'pending'")
             == 0
@@ -184,11 +184,11 @@ def test_rule_3_settle_does_not_wait_for_a_portals_open_transaction(db: Database
     assert messages(claim(conn)) == ["still typing"]
 
 
-def test_a_settle_that_a_crash_took_back_is_made_good_by_the_workers_next_claim(conn: Conn) -> None:
+def test_the_workers_next_claim_takes_a_lane_whose_settle_a_crash_reverted(conn: Conn) -> None:
     send(conn, 1)
     owner = str(uuid.uuid4())
     got = claim(conn, owner=owner)
-    with conn.transaction(force_rollback=True):  # all that a crash leaves of it
+    with conn.transaction(force_rollback=True):  # the state after the crash
         settle(conn, *all_done(got))
     assert claim(conn)["lanes"] == []
     again = claim(conn, owner=owner)
@@ -196,7 +196,7 @@ def test_a_settle_that_a_crash_took_back_is_made_good_by_the_workers_next_claim(
     assert settle(conn, *all_done(again))["lost"] == []
 
 
-def test_rule_4_claim_is_one_value_that_no_row_cap_can_cut(conn: Conn) -> None:
+def test_rule_4_a_claim_is_one_value_that_no_row_limit_can_cut(conn: Conn) -> None:
     conn.execute(
         "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 1200) g"
     )
@@ -231,7 +231,7 @@ def test_rule_6_a_repeated_id_after_its_session_was_closed_opens_none(conn: Conn
     assert one(conn, "select count(*) from gre_chat_sessions") == 1
 
 
-def test_rule_7_a_bell_that_waits_does_not_hold_up_the_insert(db: Database, conn: Conn) -> None:
+def test_rule_7_a_wakeup_that_waits_for_a_lock_does_not_delay_the_insert(db: Database, conn: Conn) -> None:
     with db.connect("supabase_admin", autocommit=False) as blocker:
         blocker.execute("lock table realtime.messages in access exclusive mode")
         conn.execute("set statement_timeout = '2s'")
@@ -242,21 +242,21 @@ def test_rule_7_a_bell_that_waits_does_not_hold_up_the_insert(db: Database, conn
     assert one(conn, "select count(*) from gre_chat_messages") == 1
 
 
-def test_rule_7_the_bell_is_skipped_where_realtime_send_does_not_exist(db: Database, conn: Conn) -> None:
+def test_rule_7_no_wakeup_is_sent_where_realtime_send_does_not_exist(db: Database, conn: Conn) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute("drop function realtime.send(jsonb, text, text, boolean)")
     send(conn, 29, "no bell")
     assert messages(claim(conn)) == ["no bell"]
 
 
-def test_rule_7_a_bell_that_raises_does_not_fail_the_insert(db: Database, conn: Conn) -> None:
+def test_rule_7_a_wakeup_that_raises_does_not_fail_the_insert(db: Database, conn: Conn) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute("alter table realtime.messages rename to messages_gone")
     send(conn, 29, "broken bell")
     assert messages(claim(conn)) == ["broken bell"]
 
 
-def test_rule_7_the_bell_rings_for_players_and_carries_ids_only(db: Database) -> None:
+def test_rule_7_a_players_message_sends_a_wakeup_with_ids_only(db: Database) -> None:
     with db.as_caller(PLAYER) as player:
         row = send(player, 29, "secret words")
     with db.connect("supabase_admin") as admin:
@@ -267,7 +267,9 @@ def test_rule_7_the_bell_rings_for_players_and_carries_ids_only(db: Database) ->
     assert "secret" not in str(rings[0]["payload"])
 
 
-def test_rule_7_one_ring_for_a_statement_and_no_ids_over_fifty_sessions(db: Database, conn: Conn) -> None:
+def test_rule_7_one_wakeup_for_each_statement_and_no_ids_above_fifty_sessions(
+    db: Database, conn: Conn
+) -> None:
     conn.execute(
         "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 51) g"
     )
@@ -284,7 +286,9 @@ def test_rule_8_a_players_first_message_can_be_returned(db: Database) -> None:
     assert row["session_id"] is not None
 
 
-def test_rule_9_a_locked_session_times_out_as_a_lock_not_as_a_statement(db: Database, conn: Conn) -> None:
+def test_rule_9_a_locked_session_ends_with_a_lock_timeout_not_a_statement_timeout(
+    db: Database, conn: Conn
+) -> None:
     send(conn, 29)
     with db.connect(autocommit=False) as blocker:
         blocker.execute("select * from gre_chat_sessions for update")
@@ -300,13 +304,13 @@ def test_rule_9_a_locked_session_times_out_as_a_lock_not_as_a_statement(db: Data
     [("message", "rewritten"), ("seq", 99), ("player_id", 30), ("sender", "staff"), ("created_at", "2001-01-01"),
      ("id", "6f0c2b0e-3d0f-4c62-9b5b-0d1a52b7a1c1"), ("session_id", "9a1f6c34-8f55-4e0e-8d0b-7e2f4c1d9b02")],
 )  # fmt: skip
-def test_rule_12_what_was_sent_stays_as_it_was_sent(conn: Conn, column: str, value: Any) -> None:
+def test_rule_12_a_sent_message_cannot_be_changed(conn: Conn, column: str, value: Any) -> None:
     row = send(conn, 29, "original")
     conn.execute(f"update gre_chat_messages set {column} = %s", [value])
     assert conn.execute("select * from gre_chat_messages").fetchone() == row
 
 
-def test_rule_12_a_status_goes_forward_only(conn: Conn) -> None:
+def test_rule_12_a_status_never_goes_back(conn: Conn) -> None:
     send(conn)
     conn.execute("update gre_chat_messages set status = 'read'")
     conn.execute("update gre_chat_messages set status = 'sent'")
@@ -378,7 +382,7 @@ def test_bad_input_is_refused_in_one_clear_line_and_nothing_is_written(
         assert one(conn, f"select count(*) from {table}") == 0
 
 
-def test_a_session_of_another_player_is_refused_and_looks_like_none(conn: Conn) -> None:
+def test_the_session_of_another_player_is_refused_like_one_that_does_not_exist(conn: Conn) -> None:
     theirs = send(conn, 1)
     with pytest.raises(psycopg.Error) as refused:
         send(conn, 2, session_id=theirs["session_id"])
@@ -417,7 +421,7 @@ def test_staff_write_under_their_own_name(db: Database, conn: Conn) -> None:
     assert (row["sender"], row["sender_id"], row["sender_name"]) == ("staff", "s1", "Ravi")
 
 
-def test_nobody_writes_for_others(db: Database, conn: Conn) -> None:
+def test_no_caller_writes_as_another_person(db: Database, conn: Conn) -> None:
     for claims, columns in (
         (PLAYER, {"player": 30}),
         (PLAYER, {"player": 29, "sender": "staff"}),
@@ -433,7 +437,7 @@ def test_nobody_writes_for_others(db: Database, conn: Conn) -> None:
     assert one(conn, "select count(*) from gre_chat_messages") == 0
 
 
-def test_players_see_their_own_and_staff_see_all(db: Database, conn: Conn) -> None:
+def test_players_read_their_own_rows_and_staff_read_all(db: Database, conn: Conn) -> None:
     send(conn, 29)
     send(conn, 30)
     with db.as_caller(PLAYER) as player:
@@ -446,7 +450,7 @@ def test_players_see_their_own_and_staff_see_all(db: Database, conn: Conn) -> No
         assert former.execute("select * from gre_chat_messages").fetchall() == []
 
 
-def test_the_outbox_is_the_workers_alone(db: Database) -> None:
+def test_only_the_worker_has_access_to_the_outbox(db: Database) -> None:
     calls = [
         "select gre_relay_claim_v1('pusher', gen_random_uuid())", "select gre_relay_settle_v1('pusher', '[]')",
         "select gre_relay_exchange_v1('pusher', '[]', gen_random_uuid())", "select gre_relay_extend_v1('pusher', gen_random_uuid(), '{}')", "select gre_relay_release_v1('pusher', gen_random_uuid())",
@@ -470,7 +474,7 @@ def test_a_disabled_players_messages_are_refused(conn: Conn) -> None:
     assert send(conn, 29, "from staff", "staff")["seq"] == 1
 
 
-def test_assigning_and_closing_a_session_is_announced_without_text(conn: Conn) -> None:
+def test_assigning_and_closing_a_session_enqueues_events_without_text(conn: Conn) -> None:
     send(conn, 29, "hidden words")
     settle(conn, *all_done(claim(conn)))
     conn.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
@@ -512,7 +516,7 @@ def test_a_receipt_is_written_once_however_often_it_is_settled(conn: Conn) -> No
     assert rows == [{"status": "sent", "recipients": ["s1"]}]
 
 
-def test_nobody_but_the_worker_hears_or_rings_the_bell(db: Database) -> None:
+def test_only_the_worker_receives_and_sends_wakeups(db: Database) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute(
             "create policy too_open on realtime.messages for all to anon, authenticated using (true) with check (true)"

@@ -1,4 +1,4 @@
-"""The SQL and the outbox in memory side by side: whatever order workers claim, settle, stall and die in, they agree.
+"""The SQL and the outbox in memory agree for any sequence of claims, settles, stalls and crashes of workers.
 
 Hypothesis interleaves inserts, claims, sends, settles of every kind, repeats, lost answers, expired leases and
 crashes by several workers. Each call goes to both, with equal answers; after each step both are in the same state;
@@ -45,7 +45,7 @@ OPEN = ("done", "expired", "dead")
 
 @dataclass(eq=False)
 class Hold:
-    """One lane that a worker has in hand: the claimed ids, and how many of them went out."""
+    """One lane that a worker has in hand: the claimed ids, and how many of them were sent."""
 
     worker: int
     key: Key
@@ -129,7 +129,7 @@ class Outboxes(RuleBasedStateMachine):
 
     @rule(player=st.integers(1, 3), data=st.data())
     def delete_messages_that_wait(self, player: int, data: st.DataObject) -> None:
-        """Its deliveries go with a message; the lane may be left with nothing to do."""
+        """The deliveries of a message are deleted with it; the lane may then have nothing pending."""
         self.conn.execute(
             "delete from gre_chat_messages m where player_id = %s and seq %% 2 = %s",
             [player, data.draw(st.integers(0, 1))],
@@ -162,14 +162,14 @@ class Outboxes(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(sorted(WORKERS)))
     def stop(self, worker: int) -> None:
-        """A worker ends and gives its lanes back; another takes its place."""
+        """A worker releases its lanes and ends; another one replaces it."""
         assert self.both(WORKERS[worker], lambda outbox: outbox.release(self.owners[worker]))
         self.crash(worker)
 
     @precondition(lambda self: self.holds)
     @rule(data=st.data(), count=st.integers(1, 4))
     def send(self, data: st.DataObject, count: int) -> None:
-        """Deliveries go out, in order, while the worker's lease lasts."""
+        """Send deliveries in order, while the worker's lease lasts."""
         hold = self._pick(data)
         if hold.left > 0:
             self.send_some(hold, count)
@@ -199,14 +199,14 @@ class Outboxes(RuleBasedStateMachine):
         together: bool,
         forgotten: bool,
     ) -> None:
-        """Record what went out, by an owner or by one whose lease is long over; now and then a portal holds the lane.
+        """Settle what was sent, by the owner or by a worker whose lease has expired; a portal may have locked the lane.
 
         If it is `forgotten`, a crash of PostgreSQL takes it back after it was answered.
         """
         first = self._pick(data)
         sink = first.key[0]
         others = [h for h in self.holds if h is not first and h.key[0] == sink] if together else []
-        # One call may bring two results of one lane: an heir's and a zombie's.
+        # One call may have two results of one lane: of its owner, and of a former one.
         results = [self.result(h, failing, expired, keep and h is first) for h in (first, *others)]
         if forgotten:
             with self.worker.transaction(force_rollback=True):
@@ -259,7 +259,7 @@ class Outboxes(RuleBasedStateMachine):
         self.holds = [hold for hold in self.holds if hold.worker != worker]
         self.owners[worker] = str(uuid.uuid4())
 
-    # What must hold -----------------------------------------------------------------------------------------
+    # Invariants -----------------------------------------------------------------------------------------
 
     @invariant()
     def agree(self) -> None:
@@ -269,7 +269,9 @@ class Outboxes(RuleBasedStateMachine):
             lanes = self.run(self.memory[sink].lanes)
             assert self.sql[sink].lanes() == {key: lane.about() for key, lane in lanes.items()}
         for key, queue in self.lanes.items():
-            assert queue.ready is not None or not queue.pending, "work, and nobody will ever look"
+            assert queue.ready is not None or not queue.pending, (
+                "a lane with pending deliveries is not scheduled"
+            )
             assert self.in_order(key)
         assert self._one(
             "select count(*) from (select m.seq, lag(m.seq) over (partition by d.sink, d.lane_key order by d.ord) as before "
@@ -278,13 +280,13 @@ class Outboxes(RuleBasedStateMachine):
         ) == 0  # fmt: skip
 
     def in_order(self, key: Key) -> bool:
-        """Whether the first arrivals of a lane, as far as it still has them, came in its order."""
+        """Return True if the first arrivals of a lane, as far as its rows exist, are in its order."""
         order = {row.id: n for n, row in enumerate(self.lanes[key].rows)}
         known = [order[name] for name in self.arrived[key] if name in order]
         return known == sorted(known)
 
     def teardown(self) -> None:
-        """Every worker dies; one more comes and finishes."""
+        """All workers die; a new one sends the rest."""
         self.holds.clear()
         self.time_passes(600.0)
         for sink in SINKS:
@@ -299,14 +301,14 @@ class Outboxes(RuleBasedStateMachine):
                     results.append(self.result(hold, None, False, False))
                 answer = self.both(sink, lambda outbox, results=results: outbox.settle(*results))
                 assert (answer.busy, answer.lost) == (frozenset(), frozenset())
-            assert got.next_in is None, "something waits and cannot be claimed"
+            assert got.next_in is None, "a pending lane cannot be claimed"
         assert self._one("select count(*) from gre_relay_deliveries where state = 'pending'") == 0
         assert self._one(
             "select count(*) from gre_relay_lanes where ready_at is not null or lease_token is not null"
         ) == 0  # fmt: skip
         self.agree()
         for key, queue in self.lanes.items():
-            # What never arrived was given up on purpose.
+            # All others have arrived.
             assert {row.id for row in queue.rows if row.state not in ("dead", "expired")} <= set(
                 self.arrived[key]
             )
@@ -314,7 +316,7 @@ class Outboxes(RuleBasedStateMachine):
     # Helpers ------------------------------------------------------------------------------------------------
 
     def run(self, work: Callable[[], Awaitable[T] | T]) -> T:
-        """Call `work` where the virtual clock is, and await what it returns."""
+        """Call `work` on the loop with the virtual clock, and await its result."""
 
         async def call() -> T:
             found = work()
@@ -323,13 +325,13 @@ class Outboxes(RuleBasedStateMachine):
         return self.runner.run(call())
 
     def both(self, sink: str, call: Callable[[Subject], Awaitable[T]]) -> T:
-        """Have both do the same; returns what both answer."""
+        """Make the same call to both; return their common answer."""
         answer = self.run(lambda: call(self.sql[sink]))
         assert self.run(lambda: call(self.memory[sink])) == answer
         return answer
 
     def claim_both(self, sink: str, **options: Any) -> Claim:
-        """Have both claim the same lanes; returns the database's answer."""
+        """Claim the same lanes from both; return the database's answer."""
         options = {"owner": str(uuid.uuid4()), "token": str(uuid.uuid4()), **options}
         got = self.run(lambda: self.sql[sink].claim(**options))
         self._resolve_ties(sink, [lane.key for lane in got.lanes])
@@ -337,7 +339,7 @@ class Outboxes(RuleBasedStateMachine):
         return got
 
     def _resolve_ties(self, sink: str, taken: Sequence[str]) -> None:
-        """Of lanes that became ready in the same moment in memory, let those be first that are in the database."""
+        """Order lanes that became ready at the same time in memory as the database orders them."""
         stored = self.sql[sink].lanes()
         lanes = self.memory[sink].outbox.lanes
         first = [*taken, *(key for key in lanes if stored[key].ready_in is None)]
@@ -360,7 +362,7 @@ class Outboxes(RuleBasedStateMachine):
         return self.holds[data.draw(st.integers(0, len(self.holds) - 1))]
 
     def result(self, hold: Hold, failing: str | None, expired: bool, keep: bool) -> LaneResult:
-        """The result of a lane: some deliveries went out, the next one expired or failed."""
+        """Return the result of a lane: some deliveries were sent, the next one expired or failed."""
         result = LaneResult(hold.key[1], hold.token, hold.ids[hold.noted : hold.sent], keep=keep)
         rest = hold.ids[hold.sent :]
         if expired and rest and hold.left > 0 and not keep:
@@ -391,7 +393,7 @@ def on(db: Database, machine: type[Outboxes]) -> Iterator[type[Outboxes]]:
         yield type(machine.__name__, (machine,), names)
 
 
-def test_whatever_workers_do_the_outbox_keeps_its_promises(db: Database) -> None:
+def test_the_invariants_hold_for_any_sequence_of_workers(db: Database) -> None:
     with on(db, Outboxes) as machine:
         run_state_machine_as_test(
             machine,

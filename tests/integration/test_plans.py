@@ -1,7 +1,7 @@
-"""Plans do not regress: with 200,000 delivered rows behind, every query of the relay stays on indexes.
+"""Plans: with 200,000 delivered rows, every query of the relay uses an index.
 
-The relay's statements run inside functions, so what they read is asked of PostgreSQL's own counters; the
-portals' documented queries are explained.
+The relay's statements run inside functions, so the tests read PostgreSQL's counters; the portals' documented queries
+are checked with EXPLAIN.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
 
 
 def scans(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, int]:
-    """Rows that sequential scans have read of each table since ever."""
+    """Return the rows of each table that sequential scans have read."""
     conn.execute("select pg_stat_force_next_flush()")
     conn.execute("select pg_stat_clear_snapshot()")
     rows = conn.execute(
@@ -73,7 +73,7 @@ def plan(conn: psycopg.Connection[dict[str, Any]], query: str) -> str:
     return "\n".join(row["QUERY PLAN"] for row in conn.execute(f"explain {query}"))
 
 
-def test_insert_claim_settle_extend_and_release_read_no_table_from_end_to_end(full: Database) -> None:
+def test_insert_claim_settle_extend_and_release_scan_no_table(full: Database) -> None:
     with full.connect() as conn:
         before = scans(conn)
         for player in range(10, 1010, 10):
@@ -95,7 +95,7 @@ def test_insert_claim_settle_extend_and_release_read_no_table_from_end_to_end(fu
         assert scans(conn) == before
 
 
-def test_history_and_session_list_stay_on_indexes(full: Database) -> None:
+def test_history_and_session_list_use_indexes(full: Database) -> None:
     session = "md5('s100')::uuid"
     queries = {
         f"select * from gre_chat_messages where session_id = {session} order by seq desc limit 50": "gre_chat_messages_seq",
@@ -114,7 +114,7 @@ def test_history_and_session_list_stay_on_indexes(full: Database) -> None:
                     assert index in text, f"{query}\n{text}"
 
 
-def test_what_waits_is_counted_on_the_index_of_pending_rows(full: Database) -> None:
+def test_pending_deliveries_are_counted_on_their_index(full: Database) -> None:
     with full.connect() as conn:
         send(conn, 29, "counted")
         before = scans(conn)["gre_relay_deliveries"]

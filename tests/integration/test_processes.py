@@ -1,4 +1,4 @@
-"""One daemon is two processes: what happens to one does not reach the other, and all of it ends when it should."""
+"""The daemon's two processes: a fault of one does not affect the other, and all end together."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = 1.5
 
 @contextlib.contextmanager
 def talking(stack: StackProcess, every: float = 0.1) -> Iterator[dict[str, float]]:
-    """Players write until the block ends; message id to time of its commit."""
+    """Insert players' messages until the block ends; yield the commit time by message id."""
     written: dict[str, float] = {}
     over = threading.Event()
 
@@ -52,7 +52,7 @@ def talking(stack: StackProcess, every: float = 0.1) -> Iterator[dict[str, float
 
 
 def slowest(stack: StackProcess, written: dict[str, float]) -> float:
-    """Seconds that the slowest message took to Pusher; all have arrived."""
+    """Wait until all messages have arrived at Pusher; return the seconds of the slowest."""
     stack.drained()
     first: dict[str, float] = {}
     for item in stack.received("pusher"):
@@ -63,7 +63,7 @@ def slowest(stack: StackProcess, written: dict[str, float]) -> float:
 
 
 def ask(url: str, over: threading.Event, answers: list[str]) -> None:
-    """Ask for /healthz over new connections until `over`; each answer, or what went wrong."""
+    """Request /healthz over new connections until `over`; return each answer or error."""
     while not over.is_set():
         try:
             answers.append(str(HTTP.get(f"{url}/healthz", timeout=10).status_code))
@@ -71,10 +71,10 @@ def ask(url: str, over: threading.Event, answers: list[str]) -> None:
             answers.append(type(error).__name__)
 
 
-# One of the two ---------------------------------------------------------------------------------------------
+# One process ---------------------------------------------------------------------------------------------
 
 
-def test_the_relay_is_killed_and_the_api_answers_throughout(stack: StackProcess) -> None:
+def test_the_api_answers_while_the_relay_is_killed(stack: StackProcess) -> None:
     with stack.worker(GRE_LEASE_SECONDS="2") as worker, ThreadPoolExecutor(1) as pool:
         before, over = worker.pids, threading.Event()
         answers: list[str] = []
@@ -99,24 +99,24 @@ def test_the_relay_is_killed_and_the_api_answers_throughout(stack: StackProcess)
         assert worker.stop() == 0
 
 
-def test_the_api_is_killed_and_no_delivery_waits(stack: StackProcess) -> None:
+def test_no_delivery_waits_while_the_api_is_killed(stack: StackProcess) -> None:
     with stack.worker() as worker:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         before = worker.pids
         with talking(stack) as written:
             for _ in range(2):
                 gone = worker.pids["api"]
                 worker.kill_api()
-                # Its port is the supervisor's: who comes now waits for the new process.
+                # The supervisor keeps the port open: new connections wait for the new process.
                 assert HTTP.get(f"{worker.url}/healthz", timeout=20).status_code == 200
                 wait_until(lambda gone=gone: worker.pids.get("api", gone) != gone, 20, what="a new API")
         assert slowest(stack, written) < QUICK
         assert worker.pids["relay"] == before["relay"]
 
 
-def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) -> None:
+def test_no_delivery_is_lost_while_the_api_gets_no_more_memory(stack: StackProcess) -> None:
     with stack.worker() as worker, ThreadPoolExecutor(16) as pool:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         before = worker.pids
         if sys.platform == "linux":
             assert int(Path(f"/proc/{before['api']}/oom_score_adj").read_text()) >= 500
@@ -131,7 +131,7 @@ def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) 
         with talking(stack) as written:
             list(pool.map(post, range(200)))
         assert slowest(stack, written) < QUICK
-        with contextlib.suppress(ProcessLookupError):  # it may have died of it, and there is another
+        with contextlib.suppress(ProcessLookupError):  # it may have ended, and been replaced
             resource.prlimit(before["api"], resource.RLIMIT_AS, (none, none))
         wait_until(
             lambda: HTTP.get(f"{worker.url}/healthz", timeout=20).status_code == 200, 30, what="the API"
@@ -139,7 +139,7 @@ def test_an_api_that_gets_no_more_memory_costs_no_delivery(stack: StackProcess) 
         assert worker.pids["relay"] == before["relay"]
 
 
-def test_one_half_alone_is_one_process(stack: StackProcess) -> None:
+def test_relay_or_api_alone_is_one_process(stack: StackProcess) -> None:
     with stack.worker("relay") as relay, stack.worker("api") as api:
         assert (len(relay.all()), len(api.all())) == (1, 1)
         assert set(relay.pids) == {"relay"} and set(api.pids) == {"api"}
@@ -155,10 +155,10 @@ def test_one_half_alone_is_one_process(stack: StackProcess) -> None:
         assert (relay.stop(), api.stop()) == (0, 0)
 
 
-# All of it --------------------------------------------------------------------------------------------------
+# The whole daemon --------------------------------------------------------------------------------------------------
 
 
-def test_when_the_supervisor_is_killed_nothing_goes_on(stack: StackProcess) -> None:
+def test_both_processes_end_if_the_supervisor_is_killed(stack: StackProcess) -> None:
     worker = stack.worker().start()
     every = worker.all()
     try:
@@ -167,7 +167,7 @@ def test_when_the_supervisor_is_killed_nothing_goes_on(stack: StackProcess) -> N
         assert worker.process is not None
         worker.process.wait(5)
         wait_until_ended(every, 5)
-        # Nothing holds the ports either.
+        # The ports are free again.
         port = int(worker.url.rpartition(":")[2])
         with socket.create_server(("127.0.0.1", port)):
             pass
@@ -177,7 +177,7 @@ def test_when_the_supervisor_is_killed_nothing_goes_on(stack: StackProcess) -> N
                 process.kill()
 
 
-def test_a_second_signal_ends_it_at_once(stack: StackProcess) -> None:
+def test_a_second_signal_ends_the_daemon_at_once(stack: StackProcess) -> None:
     stack.fault("pusher", {"mode": "hang"})
     with stack.worker() as worker:
         stack.insert(player_id=29, sender="player", message="in flight")
@@ -191,7 +191,7 @@ def test_a_second_signal_ends_it_at_once(stack: StackProcess) -> None:
         wait_until_ended(every, 5)
 
 
-def test_a_terminals_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> None:
+def test_a_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> None:
     stack.fault("pusher", {"delay": 0.5})
     with stack.worker() as worker:
         stack.insert(player_id=29, sender="player", message="in flight")
@@ -208,7 +208,7 @@ def test_a_terminals_signal_to_every_process_is_one_graceful_stop(stack: StackPr
     assert row["n"] == 0
 
 
-def test_who_asks_hears_that_it_stops_before_the_port_closes(stack: StackProcess) -> None:
+def test_readyz_reports_the_stop_before_the_port_closes(stack: StackProcess) -> None:
     with stack.worker(GRE_SHUTDOWN_DELAY="3") as worker:
         worker.signal(signal.SIGTERM)
         stopping = wait_until(
@@ -223,20 +223,20 @@ def test_who_asks_hears_that_it_stops_before_the_port_closes(stack: StackProcess
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal (Linux)."""
+    """Return True if a process has a handler for a signal (Linux)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return bool(int(status.split("SigCgt:")[1].split()[0], 16) >> (number - 1) & 1)
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--no-api"]])
-def test_sigterm_counts_before_the_imports_are_over(stack: StackProcess, arguments: list[str]) -> None:
-    """The kernel drops it where process 1 has no handler, so there has to be one from the start."""
+def test_sigterm_is_handled_before_the_imports_have_ended(stack: StackProcess, arguments: list[str]) -> None:
+    """The kernel ignores a signal for which process 1 has no handler, so it needs one from the start."""
     worker = stack.worker()
     worker._options = arguments[1:]
     worker.start(ready=False)
     try:
         wait_until(lambda: catches(worker.pid, signal.SIGTERM), 20, 0.002, what="a handler")
-        assert "listening" not in worker.log.read_text(), "that was late"
+        assert "listening" not in worker.log.read_text(), "the handler was installed late"
         worker.signal(signal.SIGTERM)
         assert worker.process is not None
         assert worker.process.wait(20) == 0
@@ -256,7 +256,7 @@ os.execv(sys.executable, [sys.executable, "-m", "gre_bridge", "run"])
 """
 
 
-def test_process_1_buries_what_others_left_and_ends_with_its_own_status(stack: StackProcess) -> None:
+def test_process_1_reaps_orphans_and_ends_with_its_own_status(stack: StackProcess) -> None:
     worker = stack.worker()
     with worker.log.open("wb") as out:
         worker._from = 0
@@ -270,8 +270,8 @@ def test_process_1_buries_what_others_left_and_ends_with_its_own_status(stack: S
         def alone() -> bool:
             return {child.pid for child in psutil.Process(worker.pid).children()} == ours
 
-        wait_until(alone, 10, what="the end of what others left")
-        worker.kill_relay()  # nor is what the supervisor itself started left as a zombie
+        wait_until(alone, 10, what="the end of the orphans")
+        worker.kill_relay()  # nor does a process of the supervisor remain as a zombie
         wait_until(lambda: worker.pids.get("relay") not in {None, *ours}, 20, what="another relay")
         states = [child.status() for child in psutil.Process(worker.pid).children(recursive=True)]
         assert psutil.STATUS_ZOMBIE not in states and len(states) == 2
@@ -288,7 +288,7 @@ def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
     try:
         wait_until(lambda: catches(process.pid, signal.SIGTERM), 20, what="a handler")
         wait_until(
-            lambda: psutil.Process(process.pid).net_connections(), 20, 0.02, what="a question to the database"
+            lambda: psutil.Process(process.pid).net_connections(), 20, 0.02, what="a call to the database"
         )
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=10)
@@ -297,11 +297,11 @@ def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
     assert (process.returncode, errors) == (143, b"")
 
 
-# What it says -----------------------------------------------------------------------------------------------
+# Output -----------------------------------------------------------------------------------------------
 
 
 class Muffled(Worker):
-    """A worker whose stderr takes nothing."""
+    """A worker whose stderr accepts nothing."""
 
     def __init__(self, stack: StackProcess, stderr: int | IO[bytes], **changes: str) -> None:
         ports = {"GRE_HTTP_PORT": str(free_port()), "GRE_ADMIN_PORT": str(free_port())}
@@ -332,7 +332,7 @@ class Muffled(Worker):
 
 @contextlib.contextmanager
 def unread_pipe() -> Iterator[int]:
-    """A pipe that is full and that nobody reads."""
+    """A full pipe without a reader."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with contextlib.suppress(BlockingIOError):
@@ -377,14 +377,14 @@ def test_lines_that_cannot_be_written_are_dropped_and_counted(
         for _ in range(20):
             assert stack.insert(player_id=29, sender="player", message="hello").status_code == 201
         stack.drained()
-        if stderr is not unread_pipe:  # there they wait, up to a bound, for somebody to read
+        if stderr is not unread_pipe:  # they wait, up to a limit, for a reader
             assert worker.metric("gre_log_lines_dropped_total", process="relay") > 20
         began = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - began < 10
 
 
-def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) -> None:
+def test_the_daemon_works_with_closed_standard_streams(stack: StackProcess) -> None:
     ports = {"GRE_HTTP_PORT": str(free_port()), "GRE_ADMIN_PORT": str(free_port())}
     worker = Worker(stack.env, stack.directory / "closed.log", **ports)
     shell = f'exec "{sys.executable}" -m gre_bridge run <&- >&- 2>&-'
@@ -405,7 +405,7 @@ def test_closed_standard_streams_are_no_reason_not_to_work(stack: StackProcess) 
         worker.kill()
 
 
-def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(stack: StackProcess) -> None:
+def test_each_delivery_and_each_request_has_a_line_without_text(stack: StackProcess) -> None:
     token = stack.keys.user_token("player", player_id=29)
     with (
         stack.worker(GRE_ACCESS_LOG="1") as worker,
@@ -462,7 +462,7 @@ def test_a_line_for_each_delivery_and_each_request_and_nothing_of_what_was_said(
     assert "whispered" not in text and token not in text
 
 
-def test_at_info_there_is_no_line_for_each(stack: StackProcess) -> None:
+def test_at_level_info_deliveries_and_requests_have_no_lines(stack: StackProcess) -> None:
     with stack.worker() as worker:
         HTTP.get(f"{worker.url}/nowhere")
         stack.insert(player_id=29, sender="player", message="hello")
@@ -477,12 +477,12 @@ def test_at_info_there_is_no_line_for_each(stack: StackProcess) -> None:
         ("PGRST003", 504, "are all taken by other queries", 503),
     ],
 )
-def test_what_the_database_lacks_is_said_in_words(
+def test_the_reason_why_the_database_cannot_work_is_reported(
     stack: StackProcess, code: str, status: int, words: str, ready: int
 ) -> None:
     with stack.worker() as worker:
         body = json.dumps({"code": code, "message": "x", "details": None, "hint": None})
-        # A database that takes no writes answers what only reads.
+        # A read-only database answers calls that only read.
         claims = (
             {"path": "/rest/v1/rpc/gre_relay_", "match": "p_per_lane"}
             if ready == 200
@@ -511,7 +511,7 @@ def test_head_is_answered_like_get_without_a_body(stack_process: StackProcess, h
 
 @pytest.fixture(scope="module")
 def head(stack_process: StackProcess) -> Iterator[str]:
-    """An API's address."""
+    """The address of an API."""
     stack_process.reset()
     with stack_process.worker("api") as worker:
         yield worker.url

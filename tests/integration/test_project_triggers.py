@@ -1,7 +1,7 @@
-"""Triggers of the project's own on the chat's tables: whatever they send or change, and whenever, is announced in order.
+"""Triggers of the project on the chat's tables: their messages and changes are enqueued in order.
 
-A trigger runs while the statement that called it is not at its end: what it sends stands beside rows that have not been
-counted or announced yet.
+A trigger runs before the end of the statement that fired it: it inserts messages while earlier rows have not been
+counted or enqueued yet.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ NAMES = ("a_bot", "gre_message_bot", "y_bot")
 
 
 def check(conn: Conn) -> dict[int, list[str]]:
-    """Hold every session against its messages and its announcements; the events of each player's lane at Pusher."""
+    """Compare every session with its messages and deliveries; return the events of each player's lane at Pusher."""
     lanes: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for row in conn.execute(
         "select d.sink, d.lane_key, d.event, d.message_id, m.seq from gre_relay_deliveries d"
@@ -165,7 +165,7 @@ def install(conn: Conn, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", TRIGGERS)
-def test_whatever_a_projects_trigger_does_is_counted_and_announced_in_order(
+def test_messages_of_the_projects_triggers_are_counted_and_enqueued_in_order(
     db: Database, kind: str, name: str
 ) -> None:
     with db.connect() as conn, Rest(db, player(29)) as a, Rest(db, staff()) as s, Rest(db, SERVICE) as back:
@@ -173,7 +173,7 @@ def test_whatever_a_projects_trigger_does_is_counted_and_announced_in_order(
         first = "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', %s) returning session_id"
         a.sql(first, "hello")
         check(conn)
-        # Many sessions and several messages of each in one statement, as its role and as the owner.
+        # Many sessions and several messages of each in one statement, as its role and as the owner of the tables.
         many: LiteralString = (
             "insert into gre_chat_messages (player_id, sender, message)"
             " select 100 * %s + p, case n when 3 then 'staff' else 'player' end, case n when 5 then 'bye' else 'm' || n end"
@@ -212,7 +212,7 @@ def test_a_greeting_follows_the_message_that_it_greets(db: Database, name: str) 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["closes", "closes by statement"])
-def test_a_session_closed_by_a_message_is_told_after_it(db: Database, kind: str, name: str) -> None:
+def test_the_event_of_a_session_closed_by_a_message_follows_it(db: Database, kind: str, name: str) -> None:
     with db.connect() as conn, Rest(db, player(29)) as a:
         install(conn, kind, name)
         a.call("gre_send_message", message="hello")
@@ -222,8 +222,8 @@ def test_a_session_closed_by_a_message_is_told_after_it(db: Database, kind: str,
         assert check(conn) == {29: ["session", "1", "2", "session", "session", "1"]}
 
 
-def test_a_trigger_that_reads_what_came_in_reads_all_of_it(db: Database) -> None:
-    """A bot that marks as read, as the player whose request it is, what has just been answered."""
+def test_a_trigger_that_reads_new_messages_reads_all_of_them(db: Database) -> None:
+    """A bot marks the answered messages as read, as the player of the request."""
     with db.connect() as conn, Rest(db, player(29)) as a:
         conn.execute(
             "create function seen() returns trigger language plpgsql security definer as $$ begin"
@@ -248,7 +248,7 @@ def test_a_trigger_that_reads_what_came_in_reads_all_of_it(db: Database) -> None
         ]
 
 
-def test_a_project_that_clears_counters_does_not_set_them_back(db: Database) -> None:
+def test_a_trigger_that_clears_counters_does_not_set_them_back(db: Database) -> None:
     with db.connect() as conn, Rest(db, player(29)) as a:
         for _ in range(3):
             a.call("gre_send_message", message="x")

@@ -1,4 +1,4 @@
-"""The daemon reaches PostgREST, Realtime and the sinks through the proxy that the variables name, and only then."""
+"""The daemon reaches PostgREST, Realtime and the sinks through the proxy that the variables name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 
 class Proxy(socketserver.ThreadingTCPServer):
-    """An HTTP proxy: tunnels for CONNECT, and requests with a whole address."""
+    """An HTTP proxy: tunnels for CONNECT, and requests with an absolute URL."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -75,7 +75,7 @@ NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY", "WSS_PROXY", "NO_
 
 
 def relays_one_message(stack: StackProcess, **variables: str) -> None:
-    """Run a worker with these variables alone until it is subscribed and has relayed a message."""
+    """Run a worker with only these variables until it is subscribed and has relayed a message."""
     environment = {spelt: variables.get(name, "") for name in NAMES for spelt in (name, name.lower())}
     with stack.worker("relay", **environment) as worker:
         wait_until(
@@ -101,7 +101,7 @@ def test_realtime_rest_and_sinks_go_through_the_proxy(
     [{"ALL_PROXY": "", "NO_PROXY": "127.0.0.1"}, {"HTTPS_PROXY": ""}],
     ids=["NO_PROXY names the host", "HTTPS_PROXY and a plain http address"],
 )
-def test_a_connection_that_the_variables_leave_out_is_direct(
+def test_a_connection_that_the_variables_exclude_is_direct(
     stack: StackProcess, proxy: Proxy, variables: dict[str, str]
 ) -> None:
     relays_one_message(stack, **{name: value or proxy.address for name, value in variables.items()})

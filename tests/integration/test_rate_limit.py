@@ -1,4 +1,4 @@
-"""How fast a player may send, by all doors together; and that all functions work on an adopted project."""
+"""The rate limit of a player over all interfaces, and the functions on an adopted project."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ def fill(rest: Rest, count: int) -> None:
 
 
 @pytest.mark.parametrize("who", [player(29), SERVICE.acting_as("player:29")])
-def test_a_player_sends_120_messages_a_minute_by_all_doors_together(
-    db: Database, b: Rest, who: Caller
-) -> None:
+def test_a_player_sends_120_messages_a_minute_over_all_interfaces(db: Database, b: Rest, who: Caller) -> None:
     with Rest(db, who) as rest:
         key = uuid.uuid4()
         rest.call("gre_send_message", message="first", id=key)
@@ -41,7 +39,7 @@ def test_a_player_sends_120_messages_a_minute_by_all_doors_together(
             assert 50 <= int(wait) <= 60
         with pytest.raises(RefusalError, match="too_fast"):
             rest.sql("insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')")
-        # What was sent already is a success, not a message too many.
+        # A message that is already stored is a success and does not count.
         assert rest.call("gre_send_message", message="first", id=key)["duplicate"] is True
         assert (
             rest.call("gre_send_messages", messages=[{"message": "first", "id": str(key)}])[0]["duplicate"]
@@ -66,8 +64,8 @@ def test_a_bulk_over_the_limit_writes_nothing(db: Database, a: Rest) -> None:
     fill(a, 120)
 
 
-def test_rows_dated_ahead_do_not_count(db: Database, a: Rest) -> None:
-    """An adopted project's rows have their phones' clocks: 120 of next year would block their player until then."""
+def test_rows_with_times_in_the_future_do_not_count(db: Database, a: Rest) -> None:
+    """Adopted rows have the times of phones: 120 rows of next year would block their player until then."""
     fill(a, 119)
     with db.connect("supabase_admin") as clock:
         clock.execute("set session_replication_role = replica")
@@ -76,7 +74,7 @@ def test_rows_dated_ahead_do_not_count(db: Database, a: Rest) -> None:
     assert refused(a, "gre_send_message", message="x") == (429, "too_fast")
 
 
-def test_imports_with_the_service_key_are_not_paced(db: Database) -> None:
+def test_imports_with_the_service_key_are_not_limited(db: Database) -> None:
     with Rest(db, SERVICE) as service:
         many = [{"message": "x", "player_id": 29, "sender": "player"}] * 200
         assert len(service.call("gre_send_messages", messages=many)) == 200

@@ -1,4 +1,4 @@
-"""The relay under Realtime's limit of events, which drops what is above it without a word.
+"""The relay under Realtime's limit of events, above which Realtime drops events without an error.
 
 The long runs, with the rates that were measured on the real service, are `make bench ARGS="--only limits"`.
 """
@@ -21,7 +21,7 @@ MESSAGE = "insert into gre_chat_messages (player_id, sender, message) values (%s
 
 
 def spent(stack: StackProcess) -> bool:
-    """Whether a wake-up that is sent now is dropped."""
+    """Return True if a wake-up that is sent now is dropped."""
     before = dropped(stack)
     with stack.db() as conn:
         conn.execute("select realtime.send('{}', 'wakeup', 'gre:relay', true)")
@@ -30,14 +30,14 @@ def spent(stack: StackProcess) -> bool:
 
 
 def dropped(stack: StackProcess) -> int:
-    told = stack.http.get("/__stack/health").json()["realtime"]["dropped"]
-    return int(told.get("gre:relay", 0))
+    health = stack.http.get("/__stack/health").json()["realtime"]["dropped"]
+    return int(health.get("gre:relay", 0))
 
 
 def steady(conn: psycopg.Connection[Any], rate: float, seconds: float) -> None:
     for n in range(int(rate * seconds)):
         conn.execute(MESSAGE, [1000 + n % 24])
-        let_pass(1 / rate, "the rate of writing")
+        let_pass(1 / rate, "the rate of messages")
 
 
 def complete(stack: StackProcess) -> None:
@@ -104,7 +104,7 @@ def throttled(stack: StackProcess, worker: Worker) -> Iterator[Worker]:
 
 
 @pytest.mark.quiet
-def test_somebody_elses_broadcasts_use_the_limit_up_and_cost_us_little(
+def test_broadcasts_of_others_that_use_up_the_limit_cost_little(
     stack: StackProcess, throttled: Worker
 ) -> None:
     pace = at_rate(stack, [throttled], 5, 6)
@@ -114,8 +114,8 @@ def test_somebody_elses_broadcasts_use_the_limit_up_and_cost_us_little(
     assert (pace.lost, pace.out_of_order) == (0, 0), pace
 
 
-def test_a_worker_that_is_killed_awake_leaves_its_word_to_run_out(stack: StackProcess) -> None:
-    """Who is left goes on, and is woken again when it sleeps."""
+def test_the_registration_of_a_worker_killed_while_polling_expires(stack: StackProcess) -> None:
+    """The other worker continues, and gets wake-ups again when it stops polling."""
     with (
         stack.worker(GRE_LEASE_SECONDS="2") as one,
         stack.worker(GRE_LEASE_SECONDS="2") as other,
@@ -133,21 +133,23 @@ def test_a_worker_that_is_killed_awake_leaves_its_word_to_run_out(stack: StackPr
             conn.execute(MESSAGE, [1])
             return handed_out(stack) > before
 
-        wait_until(woken, 20, every=1.0, what="a wake-up after the awake time")
+        wait_until(woken, 20, every=1.0, what="a wake-up after the time of polling")
         complete(stack)
 
 
 @pytest.mark.quiet
 @pytest.mark.usefixtures("worker")
-def test_what_commits_long_after_the_awake_time_is_found_soon(stack: StackProcess) -> None:
+def test_a_commit_long_after_the_time_of_polling_is_found_soon(stack: StackProcess) -> None:
     with stack.db() as conn, stack.db() as slow:
         steady(conn, 40, 3)
         sent = wakeups_sent(stack)
         with slow.transaction():
             slow.execute(MESSAGE, [7])
             let_pass(4.0, "the relay falls asleep")
-            assert wakeups_sent(stack) == sent, "it was awake, so nobody is woken for this one"
+            assert wakeups_sent(stack) == sent, (
+                "the worker polled when this was written, so no wake-up is sent"
+            )
         began = time.monotonic()
         stack.drained()
-        assert time.monotonic() - began < 2.5, "an eighth of the time since work was last found"
+        assert time.monotonic() - began < 2.5, "an eighth of the time since the last work"
         complete(stack)

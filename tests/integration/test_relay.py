@@ -1,4 +1,4 @@
-"""The main job on real processes: what a portal inserts reaches both sinks, whatever dies."""
+"""The relay with real processes: each inserted message reaches both sinks, whichever process dies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MESSAGES, SESSIONS, WRITERS = 5000, 200, 4
 
 
 def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threading.Thread:
-    """Insert `count` messages over REST from concurrent writers; returns the running thread."""
+    """Insert `count` messages over REST from concurrent writers; return the running thread."""
 
     def one(writer: int) -> None:
         rng = random.Random(writer)
@@ -75,7 +75,7 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
     )
     assert (event["data"]["status"], event["data"]["seq"]) == ("sent", 1)
     (push,) = stack.received("onesignal")
-    # The stack's staff, nobody of it online; their order means nothing.
+    # The stack's staff, none of them online, in any order.
     assert {name: sorted(ids) for name, ids in push["body"]["include_aliases"].items()} == {
         "external_id": ["a1", "s1"]
     }
@@ -87,7 +87,7 @@ def test_a_message_reaches_both_sinks_as_documented(stack: StackProcess) -> None
 
 @contextlib.contextmanager
 def hangup(action: signal.Handlers) -> Iterator[None]:
-    """Let processes that are started in this block inherit `action` for SIGHUP."""
+    """Processes that are started in this block inherit `action` for SIGHUP."""
     before = signal.signal(signal.SIGHUP, action)
     try:
         yield
@@ -96,7 +96,7 @@ def hangup(action: signal.Handlers) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: signal.Signals) -> None:
+def test_each_signal_that_ends_it_is_a_graceful_stop(stack: StackProcess, number: signal.Signals) -> None:
     """A closing terminal sends SIGHUP: the daemon leaves no lease behind."""
     stack.fault("pusher", {"delay": 0.5})
     with hangup(signal.SIG_DFL):  # also where the tests themselves run under nohup
@@ -105,7 +105,7 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
         stack.insert(player_id=29, sender="player", message="in flight")
         wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), 20, what="a request")
         worker.signal(number)
-        if number is signal.SIGHUP:  # a shell and the kernel, both
+        if number is signal.SIGHUP:  # from the shell and from the kernel
             worker.signal(number)
         assert worker.process is not None
         assert worker.process.wait(20) == 0
@@ -119,7 +119,7 @@ def test_each_signal_to_end_is_a_graceful_stop(stack: StackProcess, number: sign
     assert row["n"] == 0
 
 
-def test_under_nohup_a_closing_terminal_is_none_of_its_business(stack: StackProcess) -> None:
+def test_under_nohup_it_ignores_a_closing_terminal(stack: StackProcess) -> None:
     with hangup(signal.SIG_IGN):
         worker = stack.worker().start()
     try:
@@ -148,7 +148,7 @@ def test_two_workers_share_the_work_without_a_repeat(stack: StackProcess) -> Non
     assert min(shares) > 0
 
 
-def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
+def test_without_realtime_polls_find_all_messages(stack: StackProcess) -> None:
     stack.fault("realtime", {"refuse": True})
     with stack.worker("relay") as worker:
         writing = write(stack, 1000, SESSIONS, WRITERS)
@@ -163,7 +163,7 @@ def test_without_realtime_the_sweeps_do_it_alone(stack: StackProcess) -> None:
     assert verdict.repeats == {"pusher": [], "onesignal": []}
 
 
-def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leaves_the_other_alone(
+def test_a_temporary_outage_of_a_sink_loses_nothing_spends_no_attempt_and_does_not_delay_the_other(
     stack: StackProcess,
 ) -> None:
     with stack.worker("relay") as worker:
@@ -172,7 +172,7 @@ def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leave
             assert stack.insert(player_id=1 + n % 20, sender="player", message=f"m{n}").status_code == 201
         wait_until(lambda: len(stack.received("onesignal")) >= 100, what="pushes")
         refused = [item["status"] for item in stack.received("pusher")]
-        assert refused and set(refused) == {500}, "the other one did not wait for it"
+        assert refused and set(refused) == {500}, "the other sink did not wait for it"
         stack.fault("pusher", None)
         stack.drained()
         worker.stop()
@@ -186,7 +186,7 @@ def test_a_sink_that_fails_for_a_while_loses_nothing_spends_no_attempt_and_leave
     assert spent == {"a": 0, "d": 0}
 
 
-def test_a_poisoned_event_dies_alone_and_the_rest_of_its_session_follows(stack: StackProcess) -> None:
+def test_only_the_refused_event_is_dead_and_the_rest_of_its_session_follows(stack: StackProcess) -> None:
     stack.fault("pusher", {"mode": "status", "status": 400, "match": "poison"})
     with stack.worker("relay", GRE_MAX_ATTEMPTS="2"):
         for n, text in enumerate(["a", "poison", "b"] + ["other"] * 20):
@@ -205,12 +205,12 @@ def test_a_poisoned_event_dies_alone_and_the_rest_of_its_session_follows(stack: 
         dead = conn.execute(
             "select attempts, state, last_error from gre_relay_deliveries where attempts > 0 and event = 'message'"
         ).fetchall()
-    # (The session's own event carries its last message, so it may have been refused once, too.)
+    # The event of the session has its last message, so it may have been refused once, too.
     assert [(d["attempts"], d["state"]) for d in dead] == [(2, "dead")]
     assert "400" in dead[0]["last_error"]
 
 
-def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProcess) -> None:
+def test_with_wrong_credentials_the_deliveries_wait_until_they_are_corrected(stack: StackProcess) -> None:
     with stack.worker("relay", PUSHER_SECRET="not-the-secret") as wrong:
         stack.insert(player_id=1, sender="player", message="waits")
         wait_until(lambda: any(i["status"] == 401 for i in stack.received("pusher")), what="a refusal")
@@ -218,11 +218,11 @@ def test_wrong_credentials_hold_the_work_until_they_are_right(stack: StackProces
             lambda: "401" in (answer := HTTP.get(f"{wrong.admin_url}/readyz")).text and answer,
             what="/readyz to say so",
         )
-        assert told.status_code == 200, "a sink's trouble takes no instance out of service"
+        assert told.status_code == 200, "an outage of a sink makes no instance unready"
         (pusher,) = [one for one in told.json()["sinks"] if one["sink"] == "pusher"]
         assert pusher["error"]
         assert "not-the-secret" not in wrong.log.read_text()
-        assert wrong.stop() == 0  # killed in mid-probe it would leave a lease to wait for
+        assert wrong.stop() == 0  # if it were killed during a probe, its lease would remain
     with stack.worker("relay"):
         stack.drained()
     assert judge(stack).lost == {"pusher": [], "onesignal": []}
@@ -280,34 +280,36 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(
     assert counts == {"m": 1, "s": 1}
 
 
-def test_an_idle_worker_costs_next_to_nothing(stack: StackProcess) -> None:
+def test_an_idle_worker_uses_almost_no_cpu(stack: StackProcess) -> None:
     interval, seconds = 5, 15
     with stack.worker(GRE_POLL_INTERVAL=str(interval)) as worker:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, 15, what="a live feed")
-        # The claims that follow the last bell of the start.
+        wait_until(
+            lambda: worker.metric("gre_realtime_state", state="live") == 1, 15, what="a live subscription"
+        )
+        # The claims after the last wake-up of the start.
         wait_until(lambda: _steady(worker), 15, every=1.0, what="quiet")
         cpu = _cpu(worker)
-        before = _asked(worker)
+        before = _claims(worker)
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began >= seconds, seconds + 5, every=0.5)
         used = _cpu(worker) - cpu
-        requests = _asked(worker) - before
+        requests = _claims(worker) - before
     assert used < 0.01 * seconds + 0.03, f"{used:.2f} s of CPU in {seconds} s"  # two scrapes are in it
     assert requests <= 2 * 2 * (seconds / interval + 1), "of two sinks"
 
 
 def _cpu(worker: Worker) -> float:
-    """Seconds of CPU that its processes have used."""
+    """Return the seconds of CPU that its processes have used."""
     return sum(sum(process.cpu_times()[:2]) for process in worker.all())
 
 
 def _steady(worker: Worker) -> bool:
-    one = _asked(worker)
+    one = _claims(worker)
     let_pass(0.5, "the interval in which no call may happen")
-    return _asked(worker) == one
+    return _claims(worker) == one
 
 
-def _asked(worker: Worker) -> float:
-    """Calls with a claim in them."""
+def _claims(worker: Worker) -> float:
+    """Return the number of calls that claim."""
     names = ("gre_relay_claim_v1", "gre_relay_exchange_v1")
     return sum(worker.metric("gre_database_requests_total", function=name) for name in names)

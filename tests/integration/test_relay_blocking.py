@@ -1,4 +1,4 @@
-"""A call that hangs, a lane at rest, a lock or a long table delays nothing else of the relay."""
+"""A call that hangs, a resting lane, a lock or a large table delays nothing else in the relay."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def test_sigterm_ends_the_worker_while_a_settle_hangs(stack: StackProcess) -> No
         assert time.monotonic() - began < 8
 
 
-def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProcess) -> None:
+def test_retry_after_is_respected_although_requests_in_flight_succeed(stack: StackProcess) -> None:
     stack.fault(
         "onesignal", [{"mode": "status", "status": 429, "retry_after": 20, "times": 1}, {"delay": 0.3}]
     )
     for n in range(100):
         stack.insert(player_id=n + 1, sender="player", message="m")
-    worker = stack.worker("relay").start(ready=False)  # it may meet the refusal before it has been ready
+    worker = stack.worker("relay").start(ready=False)  # it may get the refusal before it is ready
     try:
         refused = wait_until(
             lambda: next((i["at"] for i in stack.received("onesignal") if i["status"] == 429), None), 30
@@ -70,18 +70,18 @@ def test_retry_after_is_kept_though_requests_in_flight_succeed(stack: StackProce
         wait_until(lambda: time.time() > refused + 3, 15)
     finally:
         worker.kill()
-    # What was in flight, or in a chain that had not failed, may still go; no new work may.
+    # Requests in flight, and send tasks without a failure, may continue; no new work may begin.
     assert not [i for i in stack.received("onesignal") if i["at"] > refused + 2]
 
 
-def test_lanes_that_go_to_rest_do_not_hold_up_the_rest_after_an_outage(stack: StackProcess) -> None:
+def test_lanes_without_deliveries_do_not_delay_others_after_an_outage(stack: StackProcess) -> None:
     stack.fault("pusher", {"mode": "refuse"})
     with stack.worker("relay") as worker:
         with stack.db() as conn:
             conn.execute(
                 "insert into gre_chat_messages (player_id, sender, message) select g, 'player', 'm' from generate_series(1, 300) g"
             )
-            # Long enough down for the breaker to stay open while the deliveries go, with no probe on its way.
+            # The outage is long enough that the breaker stays open while the deliveries are deleted, without a probe.
             wait_until(
                 lambda: worker.metric("gre_sink_requests_total", sink="pusher", result="transient") > 25
             )
@@ -108,7 +108,7 @@ def test_rule_3_settle_does_not_wait_for_a_queued_push_that_a_portal_holds(db: D
         settle(conn, "onesignal", done(claimed, receipts=[{"push_id": push, "status": "sent"}]))
 
 
-def test_a_push_that_somebody_holds_does_not_hold_up_the_other_sink(db: Database) -> None:
+def test_a_locked_push_does_not_delay_the_other_sink(db: Database) -> None:
     with db.connect() as conn, db.connect(autocommit=False) as portal:
         conn.execute("insert into gre_chat_messages (player_id, sender, message) values (9, 'player', 'm')")
         claimed = {sink: claim(conn, sink) for sink in ("pusher", "onesignal")}
@@ -152,7 +152,7 @@ def test_rule_3_settle_does_not_wait_for_a_message_that_is_being_deleted(db: Dat
         )  # fmt: skip
 
 
-def test_pushes_sent_long_ago_cost_claim_and_settle_nothing(db: Database) -> None:
+def test_old_pushes_do_not_slow_claim_and_settle(db: Database) -> None:
     with db.connect() as conn, db.connect("supabase_admin") as admin:
         admin.execute("set session_replication_role = replica")
         admin.execute(
@@ -183,7 +183,7 @@ def test_pushes_sent_long_ago_cost_claim_and_settle_nothing(db: Database) -> Non
         assert read() == before
 
 
-def test_a_profile_name_is_cleaned_and_never_refuses_the_message(db: Database) -> None:
+def test_a_profile_name_is_cleaned_and_does_not_cause_a_refusal(db: Database) -> None:
     with db.connect() as conn:
         conn.execute(
             "insert into gre_chat_players (player_id, display_name) values (1, %s), (2, %s), (3, '')",

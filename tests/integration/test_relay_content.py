@@ -1,4 +1,4 @@
-"""On the embedded stack: what one row holds fails that delivery, visibly, and holds up nobody."""
+"""On the embedded stack: the content of one row fails its own delivery, visibly, and blocks no other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.waiting import wait_until
 DEEP = "[" * 3000 + "]" * 3000
 
 
-def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stack: StackProcess) -> None:
-    """A number beyond a double, 3,000 nested arrays, and 70 MB that were there before the bounds."""
+def test_unreadable_queued_pushes_fail_and_everything_else_is_sent(stack: StackProcess) -> None:
+    """A number beyond a double, 3,000 nested arrays, and 70 MB from before the limits."""
     headers = {**stack.headers(), "Content-Type": "application/json"}
     for data in ('{"n": 1e400}', f'{{"deep": {DEEP}}}'):
         body = f'{{"audience": "staff", "recipients": ["s1"], "title": "t", "body": "b", "status": "queued", "data": {data}}}'
@@ -35,7 +35,7 @@ def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stac
             assert stack.insert(
                 "push_notifications", audience="staff", recipients=["s1"], title="good", body="b", data={"a": 1}, status="queued"
             ).status_code == 201  # fmt: skip
-            wait_until(lambda: len(told(stack)) == 20, 20, what="every message at Pusher")
+            wait_until(lambda: len(accepted(stack)) == 20, 20, what="every message at Pusher")
             stack.drained()
         rows = conn.execute(
             "select n.title, n.status, n.error, d.state, d.attempts, d.last_error from gre_relay_deliveries d"
@@ -53,8 +53,8 @@ def test_queued_pushes_that_nobody_can_read_fail_alone_and_all_else_goes_on(stac
     ]
 
 
-def told(stack: StackProcess) -> set[str]:
-    """The texts that Pusher took."""
+def accepted(stack: StackProcess) -> set[str]:
+    """Return the texts that Pusher accepted."""
     return {i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"}
 
 
@@ -71,7 +71,7 @@ create trigger greet after insert on public.gre_chat_messages for each row execu
 """
 
 
-def test_a_projects_own_greeting_is_announced_after_what_it_greets(stack: StackProcess) -> None:
+def test_the_greeting_of_a_projects_trigger_is_relayed_after_its_message(stack: StackProcess) -> None:
     players = range(29, 49)
     with stack.db() as conn:
         conn.execute(GREETING)
@@ -117,7 +117,7 @@ def test_an_assignee_of_12_kilobytes_is_refused_and_the_session_still_closes(
         patch(stack, "gre_chat_sessions", key, status="closed").raise_for_status()
         stack.insert(player_id=29, sender="player", message="second").raise_for_status()
         stack.drained()
-    assert told(stack) == {"first", "second"}
+    assert accepted(stack) == {"first", "second"}
     with stack.db() as conn:
         rows = conn.execute(
             "select status, assigned_staff_id from gre_chat_sessions order by created_at"

@@ -1,4 +1,4 @@
-"""A service that refuses everything is out of order, whatever status and words it uses: nothing dies, and the cause is named."""
+"""A service that refuses everything has an outage, whatever its answer: no delivery is dead, and the reason is shown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 1.0}
 
 
 def reason(worker: Worker, sink: str) -> str:
-    """The line of /metrics that says why the breaker is not closed, empty when it is."""
+    """Return the line of /metrics with the reason why the breaker is not closed, empty if it is closed."""
     lines = HTTP.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
     return next(
         (line for line in lines if line.startswith("gre_breaker_reason{") and f'sink="{sink}"' in line),
@@ -37,7 +37,7 @@ def reason(worker: Worker, sink: str) -> str:
 
 
 @pytest.mark.parametrize(("sink", "status", "body", "told"), CASES)
-def test_a_service_that_refuses_everything_costs_no_attempt_and_names_the_cause(
+def test_a_service_that_refuses_everything_spends_no_attempt_and_the_reason_is_shown(
     stack: StackProcess, sink: str, status: int, body: str, told: str
 ) -> None:
     stack.fault(sink, {"status": status, "body": body})
@@ -74,7 +74,9 @@ def test_a_service_that_refuses_everything_costs_no_attempt_and_names_the_cause(
     assert verdict.out_of_order == {"pusher": [], "onesignal": []}
 
 
-def test_a_key_of_another_cluster_holds_the_work_and_a_lone_bad_event_still_dies(stack: StackProcess) -> None:
+def test_with_a_key_of_another_cluster_deliveries_wait_and_a_single_bad_event_is_dead(
+    stack: StackProcess,
+) -> None:
     """Pusher answers an unknown key with 400; it answers a bad event with 400, too."""
     with stack.worker("relay", PUSHER_KEY="ffffffffffffffffffff") as wrong:
         stack.insert(player_id=1, sender="player", message="waits")
@@ -95,7 +97,7 @@ def test_a_key_of_another_cluster_holds_the_work_and_a_lone_bad_event_still_dies
     ]
 
 
-def test_a_worker_with_nothing_to_send_does_not_go_on_saying_that_the_service_is_down(
+def test_a_worker_without_work_does_not_report_an_outage_that_has_ended(
     stack: StackProcess,
 ) -> None:
     """Three messages in an outage, two workers, and no traffic afterwards."""

@@ -1,4 +1,4 @@
-"""The SQL as files: one definition of each thing, lines that fit, comments for readers, and the whole schema in one file."""
+"""The SQL files: one definition of each object, the length of lines, comments, and the whole schema in one file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT = "\n".join(path.read_text() for path in MIGRATIONS)
 KINDS = "function|table|trigger|policy|index|type|sequence|schema|role"
 
 
-def test_the_schema_file_is_what_the_migrations_make(db: Database) -> None:
+def test_the_schema_file_is_the_schema_of_the_migrations(db: Database) -> None:
     made = dump(bin_dir=db.pg.bin_dir, dsn=db.dsn(SUPERUSER))
     assert made == sql_file("schema.sql").read_text(encoding="utf-8"), "`make expected` writes it"
 
@@ -30,7 +30,7 @@ def test_each_function_table_trigger_and_policy_is_defined_once() -> None:
     assert not re.search(r"create or replace function|alter function (?!gre\.legacy_)", TEXT)
 
 
-def test_lines_of_sql_fit() -> None:
+def test_lines_of_sql_have_at_most_120_columns() -> None:
     files = [
         *MIGRATIONS,
         *(path for path in sql_file("migrations").parent.glob("*.sql") if path.name != "schema.sql"),

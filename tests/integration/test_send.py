@@ -1,4 +1,4 @@
-"""Sending, by every door: what goes through, what is refused and how, and what may be repeated."""
+"""Sends over every interface: accepted messages, refusals and repeats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def s(db: Database) -> Iterator[Rest]:
 
 
 def refused(rest: Rest, function: str, **arguments: Any) -> tuple[int, str]:
-    """Status and code of the refusal; the message must be fit for a status line."""
+    """Return status and code of the refusal; its text must fit a status line."""
     with pytest.raises(RefusalError) as caught:
         rest.call(function, **arguments)
     assert re.fullmatch(r"[\x20-\x7e]{1,120}", caught.value.message), caught.value.message
@@ -55,7 +55,7 @@ def stored(db: Database) -> list[Json]:
         return conn.execute("select * from gre_chat_messages order by created_at, seq").fetchall()
 
 
-def test_a_conversation_by_functions_alone(db: Database, a: Rest, s: Rest) -> None:
+def test_a_conversation_through_functions_only(db: Database, a: Rest, s: Rest) -> None:
     first = a.call("gre_send_message", message="hello <b>there</b>", player_name="Ann\u202e\n")
     assert first["duplicate"] is False
     message = first["message"]
@@ -82,7 +82,7 @@ def test_a_conversation_by_functions_alone(db: Database, a: Rest, s: Rest) -> No
     assert [m["sender_id"] for m in stored(db)] == ["29", "s1", "s1"]
 
 
-def test_staff_open_a_conversation_and_the_service_key_speaks_for_all_three(db: Database, s: Rest) -> None:
+def test_staff_open_a_session_and_the_service_key_acts_as_all_three(db: Database, s: Rest) -> None:
     opened = s.call("gre_staff_reply", message="welcome", player_id=77)["message"]
     assert (opened["seq"], opened["player_id"]) == (1, 77)
     with Rest(db, SERVICE) as service:
@@ -106,7 +106,7 @@ def test_refusals_of_a_player(db: Database, a: Rest, b: Rest) -> None:
     for sender in ("staff", "gre", "admin", "system", "", "PLAYER "):
         assert refused(a, "gre_send_message", message="x", sender=sender) == (403, "sender_forged")
     assert refused(a, "gre_send_message", message="x", player_id=30) == (403, "player_mismatch")
-    # Another's session and none at all answer alike.
+    # The session of another player and an unknown one get the same answer.
     for session in (theirs["session_id"], uuid.uuid4()):
         assert refused(a, "gre_send_message", message="x", session_id=session) == (403, "session_mismatch")
     for empty in ("", " \n\t", "\u00a0\u3000\u200b", None):
@@ -122,7 +122,7 @@ def test_refusals_of_a_player(db: Database, a: Rest, b: Rest) -> None:
     a.call("gre_send_message", message="😀" * 4000, metadata={"k": "v"})
 
 
-def test_refusals_of_staff_and_of_nobody(db: Database, a: Rest, s: Rest) -> None:
+def test_refusals_of_staff_and_of_callers_without_an_actor(db: Database, a: Rest, s: Rest) -> None:
     mine = a.call("gre_send_message", message="x")["message"]
     assert refused(s, "gre_send_message", message="x") == (400, "target_missing")
     assert refused(s, "gre_staff_reply", message="x", session_id=uuid.uuid4()) == (404, "session_unknown")
@@ -156,16 +156,14 @@ def test_refusals_of_staff_and_of_nobody(db: Database, a: Rest, s: Rest) -> None
         "\u202eabc\x01",
     ],
 )
-def test_text_is_text(db: Database, a: Rest, text: str) -> None:
+def test_text_is_stored_unchanged(db: Database, a: Rest, text: str) -> None:
     sent = a.call("gre_send_message", message=text, player_name=text, metadata={"m": text})
     assert sent["message"]["message"] == text
     assert a.call("gre_chat_history")["messages"][0]["message"] == text
     assert len(sent["message"]["player_name"]) <= 80
 
 
-def test_a_repeated_id_changes_nothing_whoever_asks_how_often(
-    db: Database, a: Rest, b: Rest, s: Rest
-) -> None:
+def test_a_repeated_id_changes_nothing_for_any_caller(db: Database, a: Rest, b: Rest, s: Rest) -> None:
     key = str(uuid.uuid4())
     first = a.call("gre_send_message", message="once", id=key, player_name="N" * 99)
     again = a.call("gre_send_message", message="once", id=key, player_name="N" * 99, sender_name="M" * 99)
@@ -191,7 +189,9 @@ def test_a_repeated_id_changes_nothing_whoever_asks_how_often(
     assert (session["last_seq"], session["unread_by_staff"], len(stored(db))) == (1, 1, 1)
 
 
-def test_staffs_id_belongs_to_one_session_and_one_person(db: Database, a: Rest, b: Rest, s: Rest) -> None:
+def test_the_id_of_a_reply_belongs_to_one_session_and_one_person(
+    db: Database, a: Rest, b: Rest, s: Rest
+) -> None:
     one_, two = (rest.call("gre_send_message", message="x")["message"]["session_id"] for rest in (a, b))
     key = str(uuid.uuid4())
     s.call("gre_staff_reply", message="yes", session_id=one_, id=key)
@@ -209,7 +209,7 @@ def test_staffs_id_belongs_to_one_session_and_one_person(db: Database, a: Rest, 
 
 
 @pytest.mark.parametrize("who", [player(29), staff(), ADMIN, SERVICE.acting_as("staff:s1")])
-def test_an_upsert_straight_to_the_table_may_be_repeated_too(db: Database, a: Rest, who: Caller) -> None:
+def test_an_upsert_into_the_table_may_be_repeated_too(db: Database, a: Rest, who: Caller) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     sender = "player" if who == player(29) else "staff"
     with Rest(db, who) as rest:
@@ -241,7 +241,7 @@ def test_closed_sessions(db: Database, a: Rest, s: Rest) -> None:
     assert [row["status"] for row in sessions(db)] == ["closed", "active"]
 
 
-def test_a_player_whose_chat_is_disabled_gets_in_by_no_door(db: Database, a: Rest, s: Rest) -> None:
+def test_a_disabled_player_can_send_over_no_interface(db: Database, a: Rest, s: Rest) -> None:
     s.call("gre_enable_player", player_id=29, enabled=False)
     assert a.call("gre_whoami")["chat_enabled"] is False
     by_function = {
@@ -270,7 +270,7 @@ def test_a_player_whose_chat_is_disabled_gets_in_by_no_door(db: Database, a: Res
     a.call("gre_send_message", message="back")
 
 
-def test_a_bulk_is_all_or_nothing_and_answers_in_the_order_given(db: Database, a: Rest, s: Rest) -> None:
+def test_a_bulk_is_stored_whole_or_not_and_answers_in_the_given_order(db: Database, a: Rest, s: Rest) -> None:
     ids = [str(uuid.uuid4()) for _ in range(5)]
     targets = [31, 29, 30, 29, 31]
     found = s.call("gre_send_messages", messages=[{"id": i, "player_id": p, "message": f"m{n}"} for n, (i, p) in enumerate(zip(ids, targets, strict=True))])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Marks, states and people: read marks, sessions, presence, enabling, linking."""
+"""Read marks, status of sessions, presence, disabled players and linked users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["a", "b", "s"]
 
 
 def events(db: Database, event: str) -> list[dict[str, Any]]:
-    """What waits for Pusher of one kind, in order."""
+    """Return the pending events of one kind for Pusher, in order."""
     with db.connect() as conn:
         found = conn.execute(
             "select data, lane_key from gre_relay_deliveries where sink = 'pusher' and event = %s order by ord",
@@ -28,7 +28,7 @@ def rings(db: Database) -> int:
         return int(one(conn, "select count(*) from realtime.messages where topic = 'gre:relay'"))
 
 
-def test_marks_of_both_sides_go_forward_only(db: Database, a: Rest, s: Rest) -> None:
+def test_marks_of_both_sides_never_go_back(db: Database, a: Rest, s: Rest) -> None:
     for text in "abc":
         session = a.call("gre_send_message", message=text)["message"]["session_id"]
     s.call("gre_staff_reply", message="d", session_id=session)  # 4
@@ -58,12 +58,12 @@ def test_marks_of_both_sides_go_forward_only(db: Database, a: Rest, s: Rest) -> 
         ("player", 4),
     ]
     assert all(set(e["data"]) == {"session_id", "by", "up_to_seq", "timestamp", "player_id"} for e in told)
-    # A message that comes after the mark is unread again.
+    # A message after the mark is unread.
     a.call("gre_send_message", message="f")
     assert sessions(db)[0]["unread_by_staff"] == 1
 
 
-def test_what_a_mark_refuses(db: Database, a: Rest, b: Rest, s: Rest) -> None:
+def test_invalid_marks_are_refused(db: Database, a: Rest, b: Rest, s: Rest) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     for unknown in (session, uuid.uuid4()):
         assert refused(b, "gre_mark_read", session_id=unknown, up_to_seq=1) == (404, "session_unknown")
@@ -126,7 +126,7 @@ def test_a_session_is_assigned_freed_closed_and_reopened(db: Database, a: Rest, 
         assert put("closed", service)["status"] == "closed"
 
 
-def test_closing_twice_is_closing_once(db: Database, a: Rest, s: Rest) -> None:
+def test_closing_a_closed_session_changes_nothing(db: Database, a: Rest, s: Rest) -> None:
     assert s.call("gre_close_session", player_id=29) == {"session": None}
     a.call("gre_send_message", message="x")
     assert s.call("gre_close_session", player_id=29)["session"]["status"] == "closed"
@@ -135,7 +135,7 @@ def test_closing_twice_is_closing_once(db: Database, a: Rest, s: Rest) -> None:
     assert len(events(db, "session")) == 2
 
 
-def test_players_are_disabled_and_enabled_one_by_one_and_all_at_once_with_few_rings(
+def test_players_are_disabled_and_enabled_singly_and_all_at_once_with_few_wakeups(
     db: Database, s: Rest
 ) -> None:
     for player_id in (29, 30):
@@ -178,7 +178,7 @@ def test_presence(db: Database, s: Rest) -> None:
         assert most - 5 < expires() <= most
     before = rings(db)
     s.call("gre_set_online_status", status="away", expires_in=60)
-    assert rings(db) == before  # a heartbeat tells nobody
+    assert rings(db) == before  # a heartbeat causes no event
     s.call("gre_set_online_status", status="offline", expires_in=60)
     assert rings(db) == before + 1
     assert expires() is None
@@ -188,7 +188,7 @@ def test_presence(db: Database, s: Rest) -> None:
         assert refused(service, "gre_set_online_status", status="online") == (403, "act_as_required")
 
 
-def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database) -> None:
+def test_presence_expires_unless_the_daemon_refreshes_it(db: Database) -> None:
     with Rest(db, SERVICE) as hub, db.connect("supabase_admin") as clock:
         for who in ("s1", "s2", "s3"):
             with Rest(db, staff(who)) as rest:
@@ -213,11 +213,14 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         assert online("s1") == ["s1", "s3"]  # s3 never expires
         assert rings(db) == before + 1
         pass_time(70)
-        assert online("s1") == ["s1", "s3"]  # late itself: it is here all the same
-        assert online("s1", "s2") == ["s1", "s2", "s3"]  # it expired, and is here after all
+        assert online("s1") == ["s1", "s3"]  # refreshed late, and still online
+        assert online("s1", "s2") == ["s1", "s2", "s3"]  # expired, and online again
         with Rest(db, staff("s2")) as rest:
             rest.call("gre_set_online_status", status="offline")
-        assert online("s1", "s2") == ["s1", "s3"]  # who went comes back by itself only
+        assert online("s1", "s2") == [
+            "s1",
+            "s3",
+        ]  # a person who went offline comes back only by a status of their own
 
         clock.execute(
             "insert into gre_staff (staff_id, active) values ('s1', false), ('s3', false), ('s4', true)"
@@ -229,7 +232,7 @@ def test_presence_expires_unless_the_daemon_says_that_they_are_here(db: Database
         assert found["disabled"] == [29]
 
 
-def test_a_linked_user_is_who_the_row_says(db: Database, s: Rest) -> None:
+def test_the_row_determines_the_identity_of_a_linked_user(db: Database, s: Rest) -> None:
     who = str(uuid.uuid4())
     linked = Caller({"role": "authenticated", "sub": who})
     with Rest(db, SERVICE) as service, Rest(db, linked) as rest:
@@ -261,6 +264,6 @@ def test_a_linked_user_is_who_the_row_says(db: Database, s: Rest) -> None:
         ]
         for given in wrong:
             assert refused(service, "gre_link_user", **given) == (400, "link_invalid")
-    # Claims of ours come before the row.
+    # Claims in the token take precedence over the row.
     with Rest(db, user("player", player_id=31)) as claimed:
         assert claimed.call("gre_whoami")["player_id"] == 31

@@ -1,4 +1,4 @@
-"""The queue of a desk: since when a session waits, in what order, and found by whom."""
+"""The queue of the desk: waiting times, order and search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database
-from tests.integration.test_adoption import adopt, announced, lay_out, layout
+from tests.integration.test_adoption import adopt, enqueued, lay_out, layout
 from tests.integration.test_send import a, b, refused, s, sessions
 from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 def queue(rest: Rest, **which: Any) -> list[Json]:
-    """One page, which is all there is."""
+    """Return the only page."""
     page = rest.call("gre_session_queue", **which)
     assert page["next"] is None
     return list(page["sessions"])
@@ -55,13 +55,13 @@ def test_a_session_waits_from_the_players_first_message_to_staffs_next(
     assert queue(s)[0]["waiting_since"] is None
     again = a.call("gre_send_message", message="four")["message"]
     assert queue(s)[0]["waiting_since"] == again["created_at"]
-    # A message that is sent again is none.
+    # A repeat of a message does not count.
     s.call("gre_staff_reply", message="five", player_id=29)
     a.call("gre_send_message", message="four", id=again["id"])
     assert waiting(db) == [None]
 
 
-def test_a_bulk_leaves_what_its_last_message_says(db: Database, a: Rest, s: Rest) -> None:
+def test_the_last_message_of_a_bulk_determines_the_waiting_time(db: Database, a: Rest, s: Rest) -> None:
     with Rest(db, SERVICE) as import_:
         talk = [("player", "one"), ("staff", "two"), ("player", "three"), ("player", "four")]
         import_.call("gre_send_messages", messages=[{"player_id": 29, "sender": who, "message": text} for who, text in talk])  # fmt: skip
@@ -70,9 +70,7 @@ def test_a_bulk_leaves_what_its_last_message_says(db: Database, a: Rest, s: Rest
     assert found["waiting_since"] == messages[2]["created_at"]
 
 
-def test_a_closed_session_waits_for_nobody_and_neither_does_a_reopened_one(
-    db: Database, a: Rest, s: Rest
-) -> None:
+def test_closed_and_reopened_sessions_do_not_wait(db: Database, a: Rest, s: Rest) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     s.call("gre_set_session_status", session_id=session, status="closed")
     assert waiting(db) == [None]
@@ -83,7 +81,7 @@ def test_a_closed_session_waits_for_nobody_and_neither_does_a_reopened_one(
 @pytest.mark.parametrize(
     "caller", [player(29), staff(), ADMIN, SERVICE], ids=["player", "staff", "admin", "service"]
 )
-def test_when_it_waits_is_not_the_clients_to_say(db: Database, s: Rest, caller: Any) -> None:
+def test_clients_cannot_set_the_waiting_time(db: Database, s: Rest, caller: Any) -> None:
     with Rest(db, caller) as rest:
         rest.sql(
             "insert into gre_chat_sessions (player_id, waiting_since) values (29, '2001-01-01') returning 1"
@@ -104,7 +102,7 @@ def test_when_it_waits_is_not_the_clients_to_say(db: Database, s: Rest, caller: 
         assert since[0] is None or since[0].year > 2001
 
 
-def test_no_other_answer_shows_it(db: Database, a: Rest, s: Rest) -> None:
+def test_no_other_answer_has_the_waiting_time(db: Database, a: Rest, s: Rest) -> None:
     session = a.call("gre_send_message", message="x")["message"]["session_id"]
     with Rest(db, SERVICE) as service:
         answers = [
@@ -146,20 +144,20 @@ def test_the_longest_waiting_first_then_the_latest_answered_then_the_latest_clos
     assert players(s, assigned="nobody that is") == []
     assert players(s, assigned="none") == [8, 5, 7, 6, 3]
     assert players(s, assigned="none", status="active") == [8, 5]
-    # A status of older days is an open one.
+    # A legacy status counts as open.
     with db.connect() as setup:
         setup.execute("update gre_chat_sessions set status = 'pending' where player_id = 2")
     assert players(s, status="active")[:2] == [1, 2]
 
 
-def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s: Rest) -> None:
+def test_pages_have_each_unchanged_session_once_while_others_move(db: Database, s: Rest) -> None:
     waits, answered, closed = range(1, 13), range(21, 33), range(41, 53)
     writes(db, *waits, *answered, *closed)
     for number in (*answered, *closed):
         s.call("gre_staff_reply", message="yes?", player_id=number)
     for number in closed:
         s.call("gre_close_session", player_id=number)
-    with db.connect() as setup:  # times that are equal are told apart by id
+    with db.connect() as setup:  # equal times are ordered by id
         setup.execute("alter table gre_chat_sessions disable trigger gre_3_before_write")
         setup.execute(
             "update gre_chat_sessions set waiting_since = '2026-01-01' where player_id between 3 and 6"
@@ -199,7 +197,7 @@ def test_pages_hold_each_session_that_stays_once_whatever_moves(db: Database, s:
         assert ages == sorted(ages, reverse=part.start > 20)
 
 
-def test_a_player_is_found_by_id_or_by_how_the_name_begins(db: Database, s: Rest) -> None:
+def test_a_player_is_found_by_id_or_by_the_beginning_of_the_name(db: Database, s: Rest) -> None:
     names = {29: "Asha", 290: "ashok", 31: "100% Real", 32: "1000", 33: "a_b", 34: "axb", 35: "Ärger", 36: "C:\\Temp", 37: "29ers", 38: "O'Hara"}  # fmt: skip
     for number, name in names.items():
         writes(db, number, name=name)
@@ -225,7 +223,7 @@ def test_a_player_is_found_by_id_or_by_how_the_name_begins(db: Database, s: Rest
     assert players(s, player="39") == []
 
 
-def test_what_it_refuses(a: Rest, s: Rest) -> None:
+def test_invalid_arguments_are_refused(a: Rest, s: Rest) -> None:
     assert refused(a, "gre_session_queue") == (403, "staff_only")
     assert refused(s, "gre_session_queue", status="pending") == (400, "status_unknown")
     good = "0_1_00000000-0000-0000-0000-000000000000"
@@ -234,7 +232,7 @@ def test_what_it_refuses(a: Rest, s: Rest) -> None:
     assert queue(s, cursor=good) == []
 
 
-def test_staff_are_listed_with_who_is_there(db: Database, a: Rest, s: Rest) -> None:
+def test_staff_are_listed_with_their_presence(db: Database, a: Rest, s: Rest) -> None:
     with db.connect() as setup:
         setup.execute(
             "insert into gre_staff (staff_id, display_name, role, active) values ('s1', 'Sam', 'staff', true),"
@@ -268,13 +266,13 @@ def test_a_player_is_enabled_until_staff_say_otherwise(db: Database, a: Rest, s:
     assert refused(a, "gre_get_player", player_id=29) == (403, "staff_only")
 
 
-# What was adopted ---------------------------------------------------------------------------------------------------
+# Adopted sessions ---------------------------------------------------------------------------------------------------
 
 
 def test_an_adopted_history_waits_in_the_order_in_which_it_was_written(supabase_db: Database) -> None:
     lay_out(supabase_db, layout("documented"))
     adopt(supabase_db)
-    assert announced(supabase_db) == 0
+    assert enqueued(supabase_db) == 0
     with supabase_db.connect() as conn:
         rows = conn.execute(
             "select s.id::text, s.status, s.waiting_since, (select array_agg(m.sender order by m.seq) from gre_chat_messages m where m.session_id = s.id) as senders"

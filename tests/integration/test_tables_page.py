@@ -1,4 +1,4 @@
-"""docs/tables.md is what the database says of its tables. `GRE_WRITE_TABLES=1` with this file's test writes it."""
+"""docs/tables.md has the comments of the database's tables. `GRE_WRITE_TABLES=1` with this file's test writes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COLUMNS = """
 
 
 def page(db: Database) -> str:
-    """Write the page as the database has it; every table and column must have a comment."""
+    """Return the page of this database; every table and column must have a comment."""
     text = HEAD
     with db.connect() as conn:
         for table in TABLES:
@@ -52,7 +52,7 @@ def page(db: Database) -> str:
     return text
 
 
-def test_the_page_of_the_tables_is_what_the_database_says(db: Database) -> None:
+def test_the_page_of_the_tables_is_up_to_date(db: Database) -> None:
     found = page(db)
     if os.environ.get("GRE_WRITE_TABLES"):
         PAGE.write_text(found)

@@ -1,4 +1,4 @@
-"""Names and texts as people write them, and what of them deceives."""
+"""Names and texts of many scripts are kept, and deceptive characters are removed."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_a_name_is_kept_as_it_is_written(names: Database, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "left"), CHANGED.items())
-def test_what_deceives_goes(names: Database, name: str, left: str) -> None:
+def test_deceptive_characters_are_removed(names: Database, name: str, left: str) -> None:
     assert clean(names, name) == left
 
 
 @pytest.mark.parametrize("name", BLANK)
-def test_a_name_with_nothing_to_see_is_none(names: Database, name: str) -> None:
+def test_a_name_without_visible_characters_is_null(names: Database, name: str) -> None:
     assert clean(names, name) is None
 
 
 @pytest.mark.parametrize("text", BLANK)
-def test_a_message_with_nothing_to_see_is_empty(db: Database, text: str) -> None:
+def test_a_message_without_visible_characters_is_empty(db: Database, text: str) -> None:
     with Rest(db, player(29)) as a:
         with pytest.raises(RefusalError, match="message_empty"):
             a.sql(
@@ -97,7 +97,7 @@ HOUSE = ["Guest relations", "guest  relations", "GUEST-RELATIONS", "G\u200cuest 
 
 
 @pytest.mark.parametrize("name", HOUSE)
-def test_no_player_is_the_house(db: Database, name: str) -> None:
+def test_a_player_cannot_have_the_name_of_the_house(db: Database, name: str) -> None:
     with Rest(db, player(29)) as a, Rest(db, player(30)) as b, Rest(db, player(31)) as c:
         a.sql("insert into gre_chat_sessions (player_id, player_name) values (29, %s)", name)
         a.sql(
@@ -115,7 +115,7 @@ def test_no_player_is_the_house(db: Database, name: str) -> None:
     assert messages == [(n, n) for n in sessions]
 
 
-def test_a_player_with_a_colleagues_name_says_that_it_is_a_player(db: Database) -> None:
+def test_a_player_with_the_name_of_staff_is_marked_as_a_player(db: Database) -> None:
     with db.connect() as conn:
         conn.execute(
             "insert into gre_staff (staff_id, display_name, active) values ('s1', 'Sam Miller', true), ('s2', 'Sue', false)"
@@ -126,7 +126,7 @@ def test_a_player_with_a_colleagues_name_says_that_it_is_a_player(db: Database) 
     assert names_of(db)[0] == ["S\u0430m  miller (player 29)", "Sue"]
 
 
-def test_a_players_name_is_its_profiles_whoever_opens_the_session(db: Database) -> None:
+def test_a_players_name_is_that_of_the_profile_whoever_opens_the_session(db: Database) -> None:
     with db.connect() as conn:
         conn.execute(
             "insert into gre_chat_players (player_id, display_name) values (29, 'Asha'), (30, 'Ben'), (31, 'Cleo')"
@@ -141,7 +141,7 @@ def test_a_players_name_is_its_profiles_whoever_opens_the_session(db: Database) 
     assert names_of(db) == (["Asha", "Ben", "Cleo"], [("Asha", "Asha")])
 
 
-def test_a_player_keeps_the_name_that_its_session_began_with(db: Database) -> None:
+def test_a_player_keeps_the_name_with_which_the_session_was_opened(db: Database) -> None:
     with Rest(db, player(29)) as a, Rest(db, player(30)) as b:
         for name in (None, "Asha", "System", "Sam"):
             a.sql(
@@ -158,7 +158,7 @@ def test_a_player_keeps_the_name_that_its_session_began_with(db: Database) -> No
     assert [m[0] for m in messages] == ["Player 29", "Asha", "Asha", "Asha", "Ben", "Ben"]
 
 
-def test_staff_without_a_name_of_their_own_do_not_take_a_colleagues(db: Database) -> None:
+def test_staff_without_a_name_do_not_get_the_name_of_a_colleague(db: Database) -> None:
     with db.connect() as conn:
         conn.execute("insert into gre_staff (staff_id, display_name) values ('s1', null), ('a1', 'Ann')")
     insert = "insert into gre_chat_messages (player_id, sender, sender_name, message) values (29, 'staff', %s, 'x')"

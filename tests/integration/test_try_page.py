@@ -24,7 +24,7 @@ def test_the_page_and_its_files_are_served_under_a_strict_policy(stack_process: 
         assert stack_process.http.get(name).status_code == 200
 
 
-def test_its_values_are_a_players_and_no_secret(stack_process: StackProcess) -> None:
+def test_its_values_are_those_of_a_player_and_contain_no_secret(stack_process: StackProcess) -> None:
     answer = stack_process.http.get("/try/config.json")
     config = answer.json()
     seen = stack_process.http.post(
@@ -35,7 +35,7 @@ def test_its_values_are_a_players_and_no_secret(stack_process: StackProcess) -> 
     assert not [name for name in secrets if stack_process.env[name] in answer.text]
 
 
-def test_a_name_that_was_made_to_point_here_reads_nothing(stack_process: StackProcess) -> None:
+def test_a_request_with_a_foreign_host_name_reads_nothing(stack_process: StackProcess) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "", "[::1", "localhost:99999"):
         answer = stack_process.http.get("/try/config.json", headers={"Host": host})
         assert answer.status_code in (400, 403) and "token" not in answer.text
@@ -44,7 +44,7 @@ def test_a_name_that_was_made_to_point_here_reads_nothing(stack_process: StackPr
 @pytest.mark.parametrize(
     "path", ["/try/../keys.py", "/try/%2e%2e/keys.py", "/try/..%2fkeys.py", "/try/nothing.js", "/tryst"]
 )
-def test_what_was_not_built_is_not_there(stack_process: StackProcess, path: str) -> None:
+def test_other_paths_are_not_found(stack_process: StackProcess, path: str) -> None:
     answer = HTTP.get(httpx.URL(stack_process.url, raw_path=path.encode()), timeout=10)
     assert answer.status_code in (404, 501)
 

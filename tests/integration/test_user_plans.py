@@ -1,7 +1,7 @@
-"""Plans do not regress: with 45,000 sessions behind, what portals and the hub ask often reads few rows.
+"""Plans: with 45,000 sessions, the frequent calls of portals and the hub read few rows.
 
-The statements run inside functions, so PostgreSQL's own counters are asked how much was read: rows by sequential
-scans, and entries of each index (a page that walks an index from end to end uses an index, too).
+The statements run inside functions, so the tests read PostgreSQL's counters: rows of sequential scans, and entries of
+each index (a scan of a whole index uses an index, too).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def large(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
 
 
 class Meter:
-    """How many rows and index entries one call reads; a context manager."""
+    """A context manager that counts the rows and index entries that one call reads."""
 
     def __init__(self, db: Database, caller: Caller) -> None:
         self.rest = Rest(db, caller)
@@ -82,7 +82,7 @@ class Meter:
         for _ in range(8):
             answer = self.rest.call(function, **arguments)
         rows, entries = (now - then for now, then in zip(self.counts(), before, strict=True))
-        assert rows == 0, f"{function}({sorted(arguments)}) read {rows} rows from end to end"
+        assert rows == 0, f"{function}({sorted(arguments)}) read {rows} rows in sequential scans"
         assert entries <= most * 8, f"{function}({sorted(arguments)}) read {entries // 8} index entries"
         return answer
 
@@ -115,7 +115,7 @@ def test_pages_of_the_session_list(meter: Meter) -> None:
     page = meter.reads("gre_list_sessions", 230, limit=50)
     assert len(page["sessions"]) == (50 if staffs else 1)
     if staffs:
-        # (The first page of closed ones walks past the open ones, which are the latest.)
+        # The first page of closed ones skips the open ones, which are the latest.
         for status, first in ((None, 230), ("active", 230), ("closed", 5300)):
             page = meter.reads("gre_list_sessions", first, limit=50, status=status)
             for _ in range(8):
@@ -128,7 +128,7 @@ def test_pages_of_the_session_list(meter: Meter) -> None:
 
 
 def test_pages_of_the_queue(large: Database) -> None:
-    """(A page of those that are answered may walk past those that wait, and a search among open ones past all of them twice.)"""
+    """A page of answered sessions may skip the waiting ones, and a search among open ones may read all of them twice."""
     with Meter(large, staff()) as meter:
         page = meter.reads("gre_session_queue", 2900, limit=50)
         assert all(one["waiting_since"] for one in page["sessions"])
@@ -196,7 +196,7 @@ def test_sending_and_marking_in_a_session_of_ten_thousand(large: Database) -> No
             meter.reads("gre_mark_read", 60, session_id=row["id"], up_to_seq=seq)
 
 
-def test_the_hubs_news(large: Database) -> None:
+def test_the_hubs_reads(large: Database) -> None:
     with large.connect() as conn:
         found = conn.execute(
             "select id::text, last_seq, rev, updated_at from gre_chat_sessions where status <> 'closed' order by updated_at desc"

@@ -1,4 +1,4 @@
-"""Many at once, over connections of their own: what may happen in any order ends in the same rules."""
+"""Simultaneous calls over many connections: the rules hold in any order."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def connect(db: Database) -> Iterator[Callable[[Caller], Rest]]:
-    """Opens connections, and closes them."""
+    """Open connections, and close them after the test."""
     with ExitStack() as stack:
         yield lambda caller: stack.enter_context(Rest(db, caller))
 
 
 def together(*jobs: Callable[[], Any]) -> list[Any]:
-    """Start all jobs at the same moment; what each returned, or the code with which it was refused."""
+    """Start all jobs at the same moment; return the result of each, or the code of its refusal."""
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
@@ -41,7 +41,7 @@ def together(*jobs: Callable[[], Any]) -> list[Any]:
 
 
 def sound(db: Database) -> None:
-    """What holds at any time: seq without gaps, one open session a player, unread as the marks say."""
+    """Check the invariants: seq without gaps, one open session per player, unread counters equal to the marks."""
     messages = stored(db)
     rows = sessions(db)
     for row in rows:
@@ -57,7 +57,7 @@ def sound(db: Database) -> None:
 
 
 def sending(rest: Rest, **arguments: Any) -> Callable[[], Any]:
-    """A job that sends one message."""
+    """Return a job that sends one message."""
     return lambda: rest.call("gre_send_message", **arguments)
 
 
@@ -77,7 +77,7 @@ def test_one_id_from_many_connections_is_one_message(db: Database, connect: Call
     for _ in range(5):
         sent = together(*(sending(rest, message="x", id=key) for key in [uuid.uuid4()] for rest in same))
         assert sorted(answer["duplicate"] for answer in sent) == [False] + [True] * 7
-        # Of several players with one id, one gets it; the others learn nothing and leave no trace.
+        # Of several players with one id, one gets it; the others are told nothing and store nothing.
         answers = together(*(sending(rest, message="x", id=key) for key in [uuid.uuid4()] for rest in others))
         assert sorted(a if isinstance(a, str) else "sent" for a in answers) == ["id_conflict"] * 3 + ["sent"]
     sound(db)
@@ -125,7 +125,7 @@ def test_bulks_of_one_player_that_name_its_closed_session_do_not_deadlock(
     sound(db)
 
 
-def test_reopening_a_session_while_a_message_opens_another(
+def test_a_session_is_reopened_while_a_message_opens_another(
     db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
     a, s, closer = connect(SERVICE.acting_as("player:29")), connect(staff()), connect(staff())
@@ -173,7 +173,9 @@ def test_marks_while_both_sides_send_leave_the_right_counters(
     assert row["last_seq"] == 101
 
 
-def test_closing_while_messages_come_loses_none(db: Database, connect: Callable[[Caller], Rest]) -> None:
+def test_no_message_is_lost_while_its_session_is_closed(
+    db: Database, connect: Callable[[Caller], Rest]
+) -> None:
     a, s, closer = connect(player(29)), connect(staff()), connect(staff())
 
     def send() -> Any:
@@ -193,7 +195,7 @@ def test_closing_while_messages_come_loses_none(db: Database, connect: Callable[
     sound(db)
 
 
-def test_erasing_while_messages_come_and_a_worker_delivers(
+def test_a_player_is_erased_while_messages_arrive_and_a_worker_sends(
     db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
     a, s, eraser = connect(SERVICE.acting_as("player:29")), connect(staff()), connect(SERVICE)
@@ -238,7 +240,7 @@ def test_erasing_while_messages_come_and_a_worker_delivers(
         assert [claim(conn, sink)["lanes"] for sink in ("pusher", "onesignal")] == [[], []]
 
 
-def test_what_a_player_sends_while_it_is_erased_is_a_new_conversation(
+def test_a_message_during_the_erasure_of_its_player_opens_a_new_session(
     db: Database, connect: Callable[[Caller], Rest]
 ) -> None:
     a, s, eraser = connect(player(29)), connect(staff()), connect(SERVICE)
@@ -261,7 +263,7 @@ def test_what_a_player_sends_while_it_is_erased_is_a_new_conversation(
 
 
 def test_the_same_new_id_in_two_sessions_at_once_leaves_no_gap(db: Database) -> None:
-    """Neither sees the other's row when it numbers its own; the one that is not inserted uses no number."""
+    """Neither reads the other's row when it takes its seq; the row that is not inserted uses no seq."""
     key = str(uuid.uuid4())
     insert = "insert into gre_chat_messages (id, player_id, sender, message) values (%s, %s, 'player', 'm') on conflict do nothing"
     with db.connect(autocommit=False) as first, db.connect() as second, db.connect() as observer:
@@ -287,7 +289,7 @@ def test_the_same_new_id_in_two_sessions_at_once_leaves_no_gap(db: Database) -> 
 
 
 def test_ten_thousand_messages_of_one_session_in_one_statement_take_seconds(db: Database) -> None:
-    """A session's row that is updated for each of them would be found by way of all its versions."""
+    """An update of the session's row for each message would read all earlier versions of the row."""
     with db.connect() as conn:
         conn.execute("set statement_timeout = '60s'")
         conn.execute(

@@ -1,4 +1,4 @@
-"""When the database wakes the workers, and what it answers to those who look by themselves."""
+"""Wake-ups of the workers, and the answers of the database to processes that poll."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_each_message_is_broadcast_without_listeners(admin: Any) -> None:
     assert sent(admin) == 2
 
 
-def test_nothing_is_sent_while_all_who_listen_are_awake(admin: Any, worker: Any) -> None:
+def test_no_wakeup_is_sent_while_all_listeners_poll(admin: Any, worker: Any) -> None:
     one, other = uuid.uuid4(), uuid.uuid4()
     assert listen(worker, one, awake=5) == {
         "listeners": 1, "hubs": 0, "broadcasts": True, "snapshot": None, "sessions": None,
@@ -70,7 +70,7 @@ def test_nothing_is_sent_while_all_who_listen_are_awake(admin: Any, worker: Any)
     assert sent(admin) == 0
     assert listen(worker, other, "hub")["listeners"] == 2
     write(admin)
-    assert sent(admin) == 1  # the other one sleeps
+    assert sent(admin) == 1  # the other one does not poll
     listen(worker, other, "hub", awake=5)
     write(admin)
     admin.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
@@ -86,7 +86,7 @@ def test_an_idle_listener_counts_and_needs_no_wake_up(admin: Any, worker: Any) -
     one, idle = uuid.uuid4(), uuid.uuid4()
     assert listen(worker, idle, "idle")["listeners"] == 1
     write(admin)
-    assert sent(admin) == 1, "nobody else is known"
+    assert sent(admin) == 1, "no other listener is registered"
     assert listen(worker, one, awake=5)["listeners"] == 2
     write(admin)
     assert sent(admin) == 1
@@ -95,7 +95,7 @@ def test_an_idle_listener_counts_and_needs_no_wake_up(admin: Any, worker: Any) -
     assert sent(admin) == 2
 
 
-def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
+def test_the_registration_of_a_dead_listener_expires(admin: Any, worker: Any) -> None:
     listen(worker, uuid.uuid4(), awake=0.3)
     write(admin)
     assert sent(admin) == 0
@@ -105,7 +105,7 @@ def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
         return sent(admin) > 0
 
     wait_until(woken, 5, what="the first wake-up after the listener's time")
-    # It does not count for ever either: who is awake needs no wake-up for its sake.
+    # Later it does not count at all: a listener that polls needs no wake-up because of it.
     admin.execute("update gre.listeners set expires_at = now() - interval '1 second'")
     listen(worker, uuid.uuid4(), awake=5)
     before = sent(admin)
@@ -118,14 +118,14 @@ def test_the_word_of_a_dead_listener_runs_out(admin: Any, worker: Any) -> None:
     assert admin.execute("select count(*) as n from gre.listeners").fetchone()["n"] == 2
 
 
-def test_a_probe_is_sent_to_the_awake_too(admin: Any, worker: Any) -> None:
+def test_a_requested_wakeup_is_sent_while_all_listeners_poll_too(admin: Any, worker: Any) -> None:
     listen(worker, uuid.uuid4(), awake=5)
     worker.execute("select gre_relay_notify_v1()")
     assert sent(admin) == 1
 
 
-def test_a_message_waits_for_no_listener(db: Database, admin: Any) -> None:
-    """The row of a listener is locked by whoever writes it: a message reads it all the same."""
+def test_a_message_does_not_wait_for_a_listeners_row(db: Database, admin: Any) -> None:
+    """A listener's row may be locked by its writer; a message reads it without a lock."""
     listener = uuid.uuid4()
     with db.connect("supabase_admin") as conn, db.connect("supabase_admin", autocommit=False) as holder:
         listen(conn, listener, awake=5)
@@ -135,8 +135,10 @@ def test_a_message_waits_for_no_listener(db: Database, admin: Any) -> None:
         assert sent(admin) == 0
 
 
-def test_a_hub_is_told_what_was_committed_since_its_last_look(db: Database, admin: Any, worker: Any) -> None:
-    """Exactly: also what a transaction wrote before that look and committed after it."""
+def test_a_hub_reads_the_sessions_committed_since_its_last_poll(
+    db: Database, admin: Any, worker: Any
+) -> None:
+    """Exactly those: also rows that a transaction wrote before that poll and committed after it."""
     hub = uuid.uuid4()
     before = write(admin, 1)
     snapshot = listen(worker, hub, "hub", awake=None)["snapshot"]
@@ -151,7 +153,7 @@ def test_a_hub_is_told_what_was_committed_since_its_last_look(db: Database, admi
         slow.commit()
     answer = listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])
     assert answer["sessions"] == [late]
-    # A change inside a savepoint is its transaction's.
+    # A change inside a savepoint has the id of its transaction.
     with admin.transaction(), admin.transaction():
         admin.execute("update gre_chat_sessions set assigned_staff_id = 's1' where id = %s", [before])
     answer = listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])
@@ -162,9 +164,7 @@ def test_a_hub_is_told_what_was_committed_since_its_last_look(db: Database, admi
     assert listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])["sessions"] is None
 
 
-def test_sessions_restored_from_another_cluster_are_not_told_as_changed_at_each_look(
-    worker: Any, admin: Any
-) -> None:
+def test_sessions_restored_from_another_cluster_are_not_changed_at_each_poll(worker: Any, admin: Any) -> None:
     old, new, hub = write(admin, 1), write(admin, 2), uuid.uuid4()
     with admin.transaction():
         admin.execute("set local session_replication_role = replica")
@@ -177,7 +177,7 @@ def test_sessions_restored_from_another_cluster_are_not_told_as_changed_at_each_
     assert set(listen(worker, hub, "hub", awake=None, snapshot=answer["snapshot"])["sessions"]) == {old, new}
 
 
-def test_what_a_session_says_of_its_transaction_is_the_servers(db: Database, admin: Any) -> None:
+def test_clients_cannot_set_the_transaction_id_of_a_session(db: Database, admin: Any) -> None:
     session = write(admin)
     with db.as_caller(SERVICE) as portal:
         portal.execute(
@@ -188,7 +188,7 @@ def test_what_a_session_says_of_its_transaction_is_the_servers(db: Database, adm
 
 
 @pytest.mark.parametrize("claims", [PLAYER, {"role": "anon"}])
-def test_nobody_but_a_worker_may_listen(db: Database, claims: dict[str, Any]) -> None:
+def test_only_a_worker_may_listen(db: Database, claims: dict[str, Any]) -> None:
     with db.as_caller(claims) as conn:
         for call in (
             "gre_relay_listen_v1(gen_random_uuid(), 'relay', 9)",
@@ -200,7 +200,7 @@ def test_nobody_but_a_worker_may_listen(db: Database, claims: dict[str, Any]) ->
             conn.execute("select * from gre.listeners")
 
 
-def test_a_look_at_a_large_project_reads_what_changed_and_no_more(
+def test_a_poll_of_a_large_project_reads_only_the_changed_sessions(
     db: Database, admin: Any, worker: Any
 ) -> None:
     with admin.transaction():  # the triggers would take ten seconds

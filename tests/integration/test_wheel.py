@@ -1,4 +1,4 @@
-"""The wheel as it is installed: it holds the SQL and the pages, and its command migrates, serves and relays."""
+"""The installed wheel: it contains the SQL and the pages, and its command migrates, serves and relays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing in it but the installed wheel."""
+    """A folder with only the installed wheel."""
     wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     options = ["--no-deps", "--no-build-isolation", "--no-index"]
@@ -28,7 +28,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_it_holds_every_file_of_the_package_and_the_sql(installed: Path) -> None:
+def test_it_contains_every_file_of_the_package_and_the_sql(installed: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "gre_bridge", "sql"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

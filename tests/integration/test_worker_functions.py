@@ -1,4 +1,4 @@
-"""Functions that only the worker may call ask for its role themselves, whatever the grants say."""
+"""Functions for the worker check its role themselves, whatever is granted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ CALLS = {
 
 @pytest.fixture
 def granted(db: Database) -> Database:
-    """The project after the snippet that goes round against "permission denied for schema public"."""
+    """A project after the widespread snippet against "permission denied for schema public"."""
     with db.connect() as conn:
         conn.execute("grant usage on schema public to anon, authenticated")
         conn.execute(
@@ -61,7 +61,7 @@ def granted(db: Database) -> Database:
     return db
 
 
-def test_the_list_here_is_of_all_functions_that_are_the_workers(db: Database) -> None:
+def test_the_list_of_this_file_has_all_functions_of_the_worker(db: Database) -> None:
     with db.connect() as conn:
         found = conn.execute(
             "select proname from pg_proc where pronamespace = 'public'::regnamespace "
@@ -73,7 +73,7 @@ def test_the_list_here_is_of_all_functions_that_are_the_workers(db: Database) ->
 @pytest.mark.parametrize(
     "claims", [ANON, NOBODY, FORGED, PLAYER, STAFF], ids=["anon", "nobody", "forged", "player", "staff"]
 )
-def test_nobody_but_the_worker_may_call_them_though_everything_is_granted(
+def test_only_the_worker_may_call_them_although_everything_is_granted(
     granted: Database, claims: dict[str, Any]
 ) -> None:
     status = "PT401" if claims is ANON else "PT403"
@@ -88,7 +88,7 @@ def test_nobody_but_the_worker_may_call_them_though_everything_is_granted(
 
 @contextmanager
 def worker(db: Database, role: str) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-    """A call with a worker's token."""
+    """Calls with a worker's token."""
     with db.connect("supabase_admin") as conn:
         conn.execute("set session authorization authenticator")
         conn.execute("select set_config('request.jwt.claims', %s, false)", [json.dumps({"role": role})])
@@ -97,7 +97,9 @@ def worker(db: Database, role: str) -> Iterator[psycopg.Connection[dict[str, Any
 
 
 @pytest.mark.parametrize("role", WORKERS)
-def test_the_worker_may_and_its_own_role_does_no_operators_work(granted: Database, role: str) -> None:
+def test_the_worker_may_call_them_and_its_own_role_no_operators_functions(
+    granted: Database, role: str
+) -> None:
     with worker(granted, role) as caller:
         for name, call in CALLS.items():
             if role == "gre_worker" and name in OPERATORS:
@@ -107,7 +109,7 @@ def test_the_worker_may_and_its_own_role_does_no_operators_work(granted: Databas
                 caller.execute(call)
 
 
-def test_a_direct_connection_is_the_owners_or_nobodys(granted: Database) -> None:
+def test_a_direct_connection_needs_the_owners_role(granted: Database) -> None:
     with granted.connect("supabase_admin") as conn:
         conn.execute("create role reporting")
         conn.execute("grant execute on all functions in schema public to reporting")
@@ -119,7 +121,7 @@ def test_a_direct_connection_is_the_owners_or_nobodys(granted: Database) -> None
         conn.execute("drop role reporting")
 
 
-def test_asking_costs_microseconds(granted: Database) -> None:
+def test_the_check_takes_microseconds(granted: Database) -> None:
     with granted.as_caller({"role": "service_role"}) as caller:
         caller.execute("reset role")
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The worker's own role: a daemon relays with a token of it, and the token is good for nothing else."""
+"""The worker's own role: a daemon relays with a token of it, and the token has no other rights."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.support.waiting import wait_until
 
 
 def token(stack: StackProcess, role: str = "gre_worker", lasts: float = 3600) -> str:
-    """As docs/operations.md says to make it."""
+    """The token that docs/operations.md describes."""
     now = int(time.time())
     claims = {"role": role, "iss": "gre-bridge", "iat": now, "exp": int(now + lasts)}
     return jwt.encode(claims, stack.keys.jwt_secret, "HS256")
 
 
 def rest(stack: StackProcess, method: str, path: str, **options: Any) -> httpx.Response:
-    """A call with the worker's token."""
+    """Calls with the worker's token."""
     return stack.http.request(method, f"/rest/v1/{path}", headers=stack.headers(token(stack)), **options)
 
 
-def test_a_daemon_relays_with_the_workers_token_and_hears_wake_ups(stack: StackProcess) -> None:
+def test_a_daemon_relays_and_receives_wakeups_with_the_workers_token(stack: StackProcess) -> None:
     with stack.worker(SUPABASE_SERVICE_KEY=token(stack)) as worker:
-        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="the feed")
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         assert "no broadcast" not in worker.log.read_text()
         assert "no postgres_changes" not in worker.log.read_text()
         rung = worker.metric("gre_wakeups_total")
@@ -72,7 +72,7 @@ def test_it_reads_no_table_over_rest(stack: StackProcess, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "42501")
 
 
-def test_of_messages_it_reads_the_two_keys_that_the_second_bell_needs(stack: StackProcess) -> None:
+def test_of_messages_it_reads_the_two_keys_that_row_changes_need(stack: StackProcess) -> None:
     row = stack.http.post(
         "/rest/v1/gre_chat_messages", json={"player_id": 29, "sender": "player", "message": "zebra"},
         headers={**stack.headers(), "Prefer": "return=representation"},
@@ -85,7 +85,7 @@ def test_of_messages_it_reads_the_two_keys_that_the_second_bell_needs(stack: Sta
 
 
 def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
-    """Every function of every schema that a portal's database has and that is not PostgreSQL's own."""
+    """All functions of all schemas of a portal's database, without PostgreSQL's own."""
     with db.connect() as conn:
         rows = conn.execute(
             "select p.pronamespace::regnamespace || '.' || p.proname as f from pg_proc p"
@@ -123,7 +123,7 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
 
 
 def joins(stack: StackProcess, topic: str) -> bool:
-    """Whether the worker's token may join a private topic of Realtime."""
+    """Return True if the worker's token may join a private topic of Realtime."""
     url = f"{stack.url.replace('http', 'ws')}/realtime/v1/websocket?vsn=1.0.0&apikey={stack.env['SUPABASE_ANON_KEY']}"
     payload = {"config": {"private": True}, "access_token": token(stack)}
     with connect(url, open_timeout=20) as socket:
@@ -140,7 +140,7 @@ def test_it_joins_the_relays_topics_and_no_other(stack: StackProcess) -> None:
     assert dict(zip(topics, found, strict=True)) == topics
 
 
-def test_a_token_that_ran_out_or_of_another_role_does_not_relay(stack: StackProcess) -> None:
+def test_an_expired_token_or_one_of_another_role_does_not_relay(stack: StackProcess) -> None:
     headers = {"apikey": stack.env["SUPABASE_ANON_KEY"]}
     for bad in (token(stack, lasts=-120), token(stack, role="gre_nobody")):
         answer = stack.http.post("/rest/v1/rpc/gre_relay_stats_v1", json={}, headers={**headers, "Authorization": f"Bearer {bad}"})  # fmt: skip

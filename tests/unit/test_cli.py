@@ -27,13 +27,13 @@ PUSHER = {"PUSHER_APP_ID": "1", "PUSHER_KEY": "k", "PUSHER_SECRET": "s-hunter2",
 
 
 def cli(*args: str, env: dict[str, str] | None = None) -> Result:
-    """Run a command in this process, with only `env` of our variables."""
+    """Run a command in this process; `env` has all variables of gre-bridge."""
     hidden = dict.fromkeys(name for name in os.environ if name.startswith(OURS))
     return CliRunner().invoke(app, list(args), env={**hidden, **(env or {})})
 
 
 def process(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command as a shell would."""
+    """Run the command as a process."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     return subprocess.run(
         [sys.executable, "-m", "gre_bridge", *args],
@@ -53,7 +53,7 @@ def logging_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def one_line(text: str) -> str:
-    """The only line of an error."""
+    """Return the only line of an error."""
     assert text.count("\n") == 1, text
     assert "Traceback" not in text
     assert "hunter2" not in text
@@ -130,7 +130,7 @@ def test_an_env_file_that_is_not_there_is_named(command: str, tmp_path: Path) ->
     assert "--env-file" in one_line(done.stderr) and "nothing" in done.stderr
 
 
-def test_no_sink_at_all_is_a_matter_of_configuration() -> None:
+def test_no_sink_is_a_configuration_error() -> None:
     done = cli("run", env=SUPABASE)
     assert done.exit_code == 2
     assert "PUSHER_APP_ID" in one_line(done.stderr) and "ONESIGNAL_APP_ID" in done.stderr
@@ -142,7 +142,7 @@ def test_nothing_to_run_is_one_line() -> None:
     assert one_line(done.stderr) == "gre-bridge: --no-api and --no-relay: nothing is left to run"
 
 
-def test_half_a_set_of_credentials_is_one_line() -> None:
+def test_an_incomplete_set_of_credentials_is_one_line() -> None:
     done = cli("run", env={**SUPABASE, **PUSHER, "PUSHER_SECRET": ""})
     assert done.exit_code == 2
     assert one_line(done.stderr) == "gre-bridge: PUSHER_SECRET: is missing, though PUSHER_APP_ID is set"
@@ -181,7 +181,7 @@ def test_the_env_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=["configuration", "transient", "permanent", "deep in groups", "in a group"],
 )
-def test_what_ends_the_daemon_is_one_line(
+def test_the_error_that_ends_the_daemon_is_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
 ) -> None:
     def run(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""What is in deploy/ fits what the program is: metrics, variables, files, commands, limits."""
+"""The files in deploy/ agree with the program: metrics, variables, files, commands, limits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def expressions() -> list[str]:
 
 
 @pytest.mark.parametrize("expression", expressions())
-def test_every_metric_and_label_that_is_asked_for_is_exported(expression: str) -> None:
+def test_every_metric_and_label_in_a_query_is_exported(expression: str) -> None:
     known = series()
     names = re.findall(
         r"\b(?:(?:gre|process)_\w+|up)\b(?!=)", re.sub(r"\{[^}]*\}|\b(?:by|on) \([^)]*\)", "", expression)
@@ -89,13 +89,13 @@ def test_every_metric_and_label_that_is_asked_for_is_exported(expression: str) -
     assert expression.count("(") == expression.count(")")
 
 
-def test_what_is_only_ever_counted_up_is_asked_for_as_a_rate() -> None:
+def test_counters_are_queried_as_rates() -> None:
     for expression in expressions():
         for name in re.findall(r"\bgre_\w+_(?:total|bucket)\b", expression):
             assert re.search(rf"(?:rate|increase)\({name}", expression), expression
 
 
-def test_every_alert_that_was_promised_is_there_and_is_explained() -> None:
+def test_every_alert_exists_and_is_explained_in_the_guide() -> None:
     alerts = re.findall(r"^ +- alert: (\w+)$", ALERTS, re.MULTILINE)
     assert {
         "GreOldestPending",
@@ -131,7 +131,7 @@ def test_the_dashboard_has_its_variables_and_no_panel_over_another() -> None:
 # Variables and commands -----------------------------------------------------------------------------------------
 
 
-def test_every_variable_that_is_named_exists() -> None:
+def test_every_named_variable_exists() -> None:
     known = {name for field in Settings.model_fields for name in variables(field)}
     known |= {f"{names[0]}_FILE" for names in secret_names()}
     for text in (DOCKERFILE, UNIT, COMPOSE, OPERATIONS):
@@ -157,7 +157,7 @@ def test_every_command_that_the_guide_names_exists() -> None:
 # Docker -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_source_that_is_copied_exists_and_is_not_ignored() -> None:
+def test_every_copied_source_exists_and_is_not_ignored() -> None:
     kept = {
         line[1:]
         for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
@@ -176,7 +176,7 @@ def test_every_source_that_is_copied_exists_and_is_not_ignored() -> None:
     assert "uvloop" in project["project"]["optional-dependencies"]
 
 
-def test_the_image_is_not_roots_and_takes_only_what_is_locked() -> None:
+def test_the_image_runs_as_a_user_and_installs_only_locked_packages() -> None:
     final = DOCKERFILE.rsplit("\nFROM ", 1)[1]
     assert re.findall(r"^USER (.+)$", final, re.MULTILINE) == ["10001:10001"]
     assert "--require-hashes" in DOCKERFILE and "pip install --quiet --no-index" in DOCKERFILE
@@ -216,7 +216,7 @@ def locked(name: str) -> dict[str, set[str]]:
 
 
 def needed(name: str, extras: set[str], found: set[str]) -> set[str]:
-    """What an installed distribution requires here, with what that requires."""
+    """Return the requirements of an installed distribution on this platform, with theirs."""
     for line in metadata.requires(name) or []:
         one = Requirement(line)
         if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras | {""}):
@@ -240,7 +240,7 @@ def test_the_images_lock_has_all_that_the_daemon_needs_and_no_test_tools() -> No
     assert "-r requirements-runtime.lock -d /wheels" in DOCKERFILE
 
 
-def test_the_image_says_which_release_it_is() -> None:
+def test_the_version_of_the_image_is_that_of_the_release() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.findall(r"^ARG VERSION=(.+)$", DOCKERFILE, re.MULTILINE) == [version]
     assert re.findall(r"image: (\S+)", COMPOSE) == [f"gre-bridge:{version}"]
@@ -249,7 +249,7 @@ def test_the_image_says_which_release_it_is() -> None:
 
 
 @pytest.mark.parametrize(("status", "exit_status"), [(200, 0), (503, 1), (None, 1)])
-async def test_the_health_check_of_the_image_says_what_healthz_says(
+async def test_the_health_check_of_the_image_agrees_with_healthz(
     status: int | None, exit_status: int
 ) -> None:
     found = re.search(r"^HEALTHCHECK .*?\bCMD (\[.+\])$", re.sub(r"\\\n", " ", DOCKERFILE), re.MULTILINE)
@@ -290,7 +290,7 @@ def unit(name: str, text: str = UNIT) -> list[str]:
 
 
 @pytest.mark.parametrize("text", [UNIT, PRUNE])
-def test_the_unit_hands_over_each_credential_that_it_names(text: str) -> None:
+def test_the_unit_passes_each_credential_that_it_names(text: str) -> None:
     loaded = {one.partition(":")[0] for one in unit("LoadCredential", text)}
     used = {
         m[2]: m[1] for one in unit("Environment", text) if (m := re.fullmatch(r"(\w+)_FILE=%d/(\w+)", one))
@@ -299,7 +299,7 @@ def test_the_unit_hands_over_each_credential_that_it_names(text: str) -> None:
     assert set(used.values()) <= {names[0] for names in secret_names()}
 
 
-def test_the_units_limits_leave_the_daemon_its_time_and_its_sockets() -> None:
+def test_the_limits_of_the_unit_are_sufficient_for_the_daemon() -> None:
     fields = Settings.model_fields
     [stop] = unit("TimeoutStopSec")
     assert int(stop) > fields["drain_seconds"].default + RELEASE_TIMEOUT
@@ -325,7 +325,7 @@ def test_pruning_is_started_once_a_day_with_a_command_that_exists() -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [("gre-bridge", UNIT), ("gre-bridge-prune", PRUNE)])
-def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(
+def test_systemd_verifies_the_unit_and_rates_its_exposure_as_low(
     tmp_path: Path, name: str, text: str
 ) -> None:
     need("systemd-analyze", "systemd")
@@ -349,7 +349,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit_and_little_exposed(
 # The guide ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_token_that_the_guide_signs_is_one_that_the_doctor_takes() -> None:
+def test_doctor_accepts_the_token_that_the_guide_signs() -> None:
     found = re.search(
         r'^SUPABASE_JWT_SECRET=… /opt/gre-bridge/bin/python -c "\n(.+?)"$',
         OPERATIONS,
@@ -374,7 +374,7 @@ def test_the_table_of_versions_ends_with_this_release() -> None:
     assert int(made) == SCHEMA_VERSIONS[-1]
 
 
-def test_every_link_of_the_guide_leads_somewhere() -> None:
+def test_every_link_of_the_guide_has_a_target() -> None:
     headings = {
         re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
         for line in re.findall(r"^#+ (.+)$", OPERATIONS, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The doctor's judgement, without a server: keys, clocks, sinks, the database's facts, and what it says."""
+"""The judgements of doctor, without a server: keys, clocks, sinks, facts of the database, and the report."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PUSHER: dict[str, Any] = {
         ("a.b.c", Status.FAIL, "neither a JWT"),
     ],
 )
-def test_a_service_key_is_told_from_what_is_none(key: str, status: Status, says: str) -> None:
+def test_other_values_than_a_service_key_are_recognized(key: str, status: Status, says: str) -> None:
     found = judge_service_key(key, url=URL, now=NOW)
     assert found.status is status
     assert says in found.found
@@ -117,7 +117,7 @@ def test_the_database_of_another_project_is_found(db_url: str, other: bool) -> N
     assert (other_project(db_url, URL) is not None) is other
 
 
-def test_the_password_of_an_address_is_known_so_that_it_can_be_hidden() -> None:
+def test_the_password_of_an_address_is_a_secret_of_the_report() -> None:
     assert password_of("postgresql://u:p%40ss@h/db") == "p@ss"
     assert password_of("postgresql://h/db") == password_of("postgresql://[oops") == ""
 
@@ -126,7 +126,7 @@ def test_the_password_of_an_address_is_known_so_that_it_can_be_hidden() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "status"), [(0.3, "ok"), (-29, "ok"), (31, "warn"), (-4000, "warn")])
-def test_a_clock_that_is_off_is_told_by_how_much(ahead: float, status: str) -> None:
+def test_the_deviation_of_a_clock_is_reported(ahead: float, status: str) -> None:
     found = judge_clock(ahead)
     assert found.status == status
     if status == "warn":
@@ -148,7 +148,7 @@ async def pusher_of(handler: Any, **values: Any) -> list[Finding]:
         (-30, 401, "fail", "fail"),
     ],
 )
-async def test_pushers_date_shows_how_far_the_clock_is_off(
+async def test_the_deviation_of_the_clock_is_read_from_pushers_date(
     minutes: int, status: int, pusher: str, clock: str
 ) -> None:
     from datetime import UTC, datetime, timedelta
@@ -183,7 +183,7 @@ async def test_pushers_date_shows_how_far_the_clock_is_off(
         (302, "PUSHER_CLUSTER"),
     ],
 )
-async def test_each_refusal_of_pusher_names_what_to_look_at(status: int, names: str) -> None:
+async def test_each_refusal_of_pusher_names_its_cause(status: int, names: str) -> None:
     found = (await pusher_of(lambda _: json_reply({}, status)))[0]
     assert (found.check, found.status) == (sinks.PUSHER, Status.FAIL)
     assert f"HTTP {status}" in found.found and names in found.fix
@@ -194,7 +194,7 @@ async def test_each_refusal_of_pusher_names_what_to_look_at(status: int, names: 
     [(200, "ok", ""), (400, "fail", "ONESIGNAL_API_KEY"), (403, "fail", "ONESIGNAL_API_KEY"), (404, "fail", "ONESIGNAL_APP_ID"),
      (429, "warn", "again"), (502, "fail", "ONESIGNAL_API_URL")],
 )  # fmt: skip
-async def test_each_answer_of_onesignal_is_told(status: int, verdict: str, names: str) -> None:
+async def test_each_answer_of_onesignal_is_reported(status: int, verdict: str, names: str) -> None:
     seen: list[Any] = []
 
     def answer(request: Any) -> Reply:
@@ -233,7 +233,7 @@ async def test_sinks_without_credentials_are_skipped() -> None:
         ("presence-staff", ""),
     ],
 )
-def test_a_public_channel_is_told_with_the_way_to_a_private_one(given: str, way: str) -> None:
+def test_a_public_channel_is_reported_with_the_setting_for_a_private_one(given: str, way: str) -> None:
     [found] = sinks.check_channels(settings(GRE_PUSHER_PLAYER_CHANNELS=given))
     assert found.status is (Status.WARN if way else Status.OK)
     assert found.fix.endswith(way)
@@ -246,12 +246,12 @@ def rows(**enabled: bool) -> list[dict[str, Any]]:
     return [{"sink": name, "enabled": on, "pending": 12} for name, on in enabled.items()]
 
 
-def test_sinks_and_credentials_that_agree_are_well() -> None:
+def test_sinks_with_credentials_are_ok() -> None:
     [found] = judge_sinks(rows(pusher=True, onesignal=False), settings(**PUSHER))
     assert (found.status, found.found) == ("ok", "pusher")
 
 
-def test_a_sink_that_is_enabled_without_credentials_is_told_with_what_waits() -> None:
+def test_an_enabled_sink_without_credentials_is_reported_with_its_backlog() -> None:
     [found] = judge_sinks(rows(pusher=True, onesignal=True), settings(**PUSHER))
     assert found.status is Status.WARN
     assert "onesignal" in found.found and "12 deliveries" in found.found
@@ -259,7 +259,7 @@ def test_a_sink_that_is_enabled_without_credentials_is_told_with_what_waits() ->
 
 
 @pytest.mark.parametrize("known", [rows(pusher=False), []])
-def test_credentials_for_a_sink_that_is_not_enabled_are_told(known: list[dict[str, Any]]) -> None:
+def test_credentials_for_a_disabled_sink_are_reported(known: list[dict[str, Any]]) -> None:
     [found] = judge_sinks(known, settings(**PUSHER))
     assert found.status is Status.WARN and "enabled = true where name = 'pusher'" in found.fix
 
@@ -269,7 +269,7 @@ def test_no_credentials_at_all_is_a_failure() -> None:
     assert found.status is Status.FAIL
 
 
-def test_a_worker_that_was_not_heard_of_lately_does_not_count() -> None:
+def test_a_worker_without_a_recent_report_does_not_count() -> None:
     row = {"host": "a", "version": "1.0", "seen": 3.0, "info": {"process": "relay"}}
     api = {**row, "info": {"process": "api"}}
     assert judge_workers([row, api]).found == "2: a (relay, 1.0, 3 s ago), a (api, 1.0, 3 s ago)"
@@ -288,7 +288,7 @@ SLOT = {"name": "old", "active": False, "kept": 5 * 1024**3}
 OLD = {"pid": 77, "user": "bi", "state": "idle in transaction", "application": "", "age": 660}
 
 
-def test_a_sound_database_is_all_well() -> None:
+def test_a_sound_database_is_ok() -> None:
     assert {f.status for f in judge(FACTS)} == {Status.OK}
 
 
@@ -313,9 +313,7 @@ def test_a_sound_database_is_all_well() -> None:
         ({"connections": 90}, "connections", "warn", "pooler"),
     ],
 )  # fmt: skip
-def test_each_fact_that_is_wrong_names_its_fix(
-    facts: dict[str, Any], check: str, status: str, fix: str
-) -> None:
+def test_each_wrong_fact_has_a_fix(facts: dict[str, Any], check: str, status: str, fix: str) -> None:
     found = {f.check: f for f in judge({**FACTS, **facts})}
     assert found[check].status == status
     assert fix in found[check].fix
@@ -351,7 +349,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_older_names_and_unknown_names_are_told(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_older_and_unknown_names_are_reported(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text(
         "GRE_POLL_INTERVALL=3\nGRE_DEV_STACK=x\nGRE_METRICS_TOKEN_FILE=/run/x\nSTAFF_PORTAL_SUPABASE_SERVICE_KEY=old-key\n"
@@ -367,7 +365,9 @@ def test_older_names_and_unknown_names_are_told(clean: pytest.MonkeyPatch, tmp_p
     }
 
 
-def test_a_file_of_secrets_that_everybody_may_read_is_told(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_of_secrets_with_open_permissions_is_reported(
+    clean: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     file = tmp_path / "env"
     file.write_text("")
     file.chmod(0o644)
@@ -377,7 +377,7 @@ def test_a_file_of_secrets_that_everybody_may_read_is_told(clean: pytest.MonkeyP
     assert [f.status for f in local.check_variables(file)] == ["ok"]
 
 
-def test_too_few_open_files_for_the_sockets_are_told_with_the_number() -> None:
+def test_a_low_limit_of_open_files_is_reported_with_the_needed_number() -> None:
     [found] = local.check_open_files(settings(GRE_MAX_SOCKETS=2000), limit=1024)
     assert found.status is Status.WARN and "4300" in found.fix
     assert [
@@ -387,7 +387,7 @@ def test_too_few_open_files_for_the_sockets_are_told_with_the_number() -> None:
     assert [f.status for f in local.check_open_files(settings(), limit=-1)] == ["ok"]
 
 
-def test_what_the_daemon_would_refuse_to_start_with_is_told() -> None:
+def test_settings_that_the_daemon_refuses_are_reported() -> None:
     assert sink_problems(settings(**PUSHER)) == []
     [told] = sink_problems(settings(**PUSHER, GRE_PUSHER_PLAYER_CHANNELS="no such channel!"))
     assert told.startswith("GRE_PUSHER_…_CHANNELS: ")
@@ -396,14 +396,14 @@ def test_what_the_daemon_would_refuse_to_start_with_is_told() -> None:
 # The report -------------------------------------------------------------------------------------------------------------
 
 
-def test_secrets_never_leave_the_report() -> None:
+def test_the_report_contains_no_secret() -> None:
     report = Report(("hunter2hunter2", "", "abc"))
     report.add([failed("x", "the key hunter2hunter2\nwas refused", "replace hunter2hunter2, abc")])
     assert report.findings == [Finding("x", Status.FAIL, "the key *** was refused", "replace ***, abc")]
     assert "hunter2" not in json.dumps(report.to_json())
 
 
-def test_only_a_failure_makes_a_report_bad() -> None:
+def test_a_report_is_good_unless_a_check_failed() -> None:
     report = Report()
     report.add([ok("a", "fine", seconds=0.01), warn("b", "hm", "do it"), skipped("c", "not now")])
     assert report.good and report.summary() == "1 ok, 1 warn, 1 skipped"
@@ -434,6 +434,6 @@ def test_only_a_failure_makes_a_report_bad() -> None:
         ("connect: timed out", "let WebSockets through"),
     ],
 )
-def test_what_realtime_said_names_what_mends_it(detail: str, fix: str) -> None:
+def test_each_error_of_realtime_has_a_fix(detail: str, fix: str) -> None:
     assert fix in suggest_fix(detail)
     assert "GRE_REALTIME_PRIVATE" not in suggest_fix(detail, joined=True)

@@ -130,7 +130,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-# Alive and ready --------------------------------------------------------------------------------------------
+# Liveness and readiness --------------------------------------------------------------------------------------------
 
 
 async def test_healthz_covers_this_process_only() -> None:
@@ -211,7 +211,7 @@ async def test_a_process_that_does_not_answer_is_reported_and_not_waited_for() -
                 assert (await api.ask("/readyz")).status_code == 200
             async with asyncio.timeout(4):
                 again = await api.ask("/readyz")
-            # It is being started again, and whom the API serves need not go elsewhere.
+            # It is being restarted, so clients of the API need no other instance.
             assert (again.status_code, again.json()["warnings"]) == (
                 200,
                 ["relay: the process does not answer"],
@@ -417,10 +417,10 @@ async def test_the_api_port_reports_only_ok_or_not(docs: bool) -> None:
             assert (await http.get(path)).status_code == (200 if docs else 404)
 
 
-# Patience ---------------------------------------------------------------------------------------------------
+# Limits of stalls ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("timeout", [0.5, 10, 120])
-def test_the_patience_for_a_loop_covers_the_time_limits_of_its_calls(timeout: float) -> None:
+def test_the_limit_of_a_stall_covers_the_time_limits_of_the_calls_of_a_loop(timeout: float) -> None:
     patience = iteration_patience(settings(request_timeout=timeout, lease_seconds=300, poll_interval=300))
     assert patience > 300 + 2 * timeout

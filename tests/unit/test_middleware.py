@@ -1,4 +1,4 @@
-"""The envelope of every HTTP answer, and what Pusher's signatures are given for, without a database."""
+"""The middleware of every HTTP answer, and signatures for Pusher, without a database."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_what_breaks_is_noted_without_its_text(http: httpx.AsyncClient) -> None:
+async def test_an_exception_is_logged_without_its_text(http: httpx.AsyncClient) -> None:
     with structlog.testing.capture_logs() as logs:
         answer = await http.get("/breaks", headers={"X-Request-Id": "r1"})
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "r1")
@@ -71,7 +71,7 @@ async def test_what_breaks_is_noted_without_its_text(http: httpx.AsyncClient) ->
     assert "secret" not in line["event"]
 
 
-async def test_bodies_are_whole_and_bounded(http: httpx.AsyncClient) -> None:
+async def test_bodies_are_complete_and_limited(http: httpx.AsyncClient) -> None:
     async def parts(count: int) -> AsyncIterator[bytes]:
         for _ in range(count):
             yield b"x" * 1024
@@ -82,7 +82,7 @@ async def test_bodies_are_whole_and_bounded(http: httpx.AsyncClient) -> None:
     assert (await http.post("/echo", content=b"x" * 5_000_000)).status_code == 413
 
 
-async def test_a_body_has_its_time(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_has_a_time_limit(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.05)
 
     async def receive() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""docs/openapi.json is what the daemon serves. `python -m tests.unit.test_openapi_document` writes it."""
+"""docs/openapi.json is the document that the daemon serves. `python -m tests.unit.test_openapi_document` writes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retry, breaker and lease: values without a clock, so every rule is a line."""
+"""Rate, retry, breaker and lease: values without a clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WRONG_KEY = ConfigurationError("PUSHER_SECRET was refused")
 
 
 def never() -> float:
-    """No jitter: the whole ceiling."""
+    """No jitter: the full backoff."""
     return 0.0
 
 
@@ -48,7 +48,7 @@ def test_no_window_of_a_second_holds_more_requests_than_the_rate_allows(
         assert wait >= 0
         sent.append(now + wait)
     assert all(later - earlier >= 1 / rate - 1e-9 for earlier, later in itertools.pairwise(sent))
-    assert sent[0] == gaps[0], "the first one waits for nothing"
+    assert sent[0] == gaps[0], "the first one does not wait"
 
 
 def test_no_rate_is_no_limit() -> None:
@@ -59,7 +59,7 @@ def test_no_rate_is_no_limit() -> None:
 # Retry ------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_dies_at_the_last_allowed_refusal_and_not_before() -> None:
+def test_an_event_is_dead_at_the_last_allowed_refusal_and_not_before() -> None:
     policy = RetryPolicy(max_attempts=5)
     assert [policy.gives_up(n) for n in range(1, 7)] == [False, False, False, False, True, True]
     assert RetryPolicy(max_attempts=1).gives_up(1)
@@ -82,19 +82,19 @@ def test_backoff_has_full_jitter(attempts: int, share: float) -> None:
 # Breaker: opening -------------------------------------------------------------------------------------------
 
 
-def test_a_new_breaker_lets_work_through() -> None:
+def test_a_new_breaker_is_closed() -> None:
     assert breaker().state(0.0) is BreakerState.CLOSED
     assert breaker().wait(0.0) == 0.0
 
 
-def test_the_third_failure_in_a_row_opens_it_and_only_that_one_says_so() -> None:
+def test_only_the_third_failure_in_a_row_opens_it() -> None:
     found = breaker()
     assert [found.failure(0.0, DOWN) for _ in range(5)] == [False, False, True, False, False]
     assert found.state(0.0) is BreakerState.OPEN
     assert found.reason == "no connection"
 
 
-def test_a_success_between_failures_starts_the_count_again() -> None:
+def test_a_success_between_failures_resets_the_count() -> None:
     found = breaker()
     found.failure(0.0, DOWN)
     found.failure(0.0, DOWN)
@@ -112,12 +112,12 @@ def test_refused_credentials_open_it_at_once() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 7.0, 300.0])
-def test_retry_after_opens_it_at_once_for_at_least_so_long(seconds: float) -> None:
+def test_retry_after_opens_it_at_once_for_at_least_that_time(seconds: float) -> None:
     found = opened(error=TransientError("429", retry_after=seconds))
     assert found.wait(0.0) == max(seconds, found.base)
 
 
-def test_retry_after_is_believed_up_to_a_limit() -> None:
+def test_retry_after_has_a_limit() -> None:
     found = opened(error=TransientError("429", retry_after=86_400.0), retry_after_cap=120.0)
     assert found.wait(0.0) == 120.0
 
@@ -128,7 +128,7 @@ def test_a_failure_that_was_still_in_flight_does_not_shorten_the_wait() -> None:
     assert found.wait(1.0) == pytest.approx(29.0)
 
 
-# Breaker: how long ------------------------------------------------------------------------------------------
+# Breaker: time until the probe ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_wait_is_a_tenth_of_the_outage_between_a_floor_and_a_cap(outage: flo
 
 
 @given(outage=st.floats(0.0, 1e6), share=st.floats(0.0, 1.0, exclude_max=True))
-def test_jitter_takes_up_to_a_half_off_the_wait(outage: float, share: float) -> None:
+def test_jitter_shortens_the_wait_by_up_to_a_half(outage: float, share: float) -> None:
     full, some = Breaker(jitter=never, since=0.0), Breaker(jitter=lambda: share, since=0.0)
     assert full.delay(outage) / 2 <= some.delay(outage) <= full.delay(outage) <= 15.0
 
@@ -178,7 +178,7 @@ def test_no_history_makes_it_wait_beyond_its_caps(history: list[tuple[int, str]]
 # Breaker: half open -----------------------------------------------------------------------------------------
 
 
-def test_when_the_wait_is_over_one_probe_goes_and_everything_else_waits_for_it() -> None:
+def test_after_the_wait_one_probe_is_sent_and_everything_else_waits_for_it() -> None:
     found = opened(at=0.0)
     assert found.state(0.09) is BreakerState.OPEN
     assert found.wait(0.04) == pytest.approx(0.06)
@@ -190,7 +190,7 @@ def test_when_the_wait_is_over_one_probe_goes_and_everything_else_waits_for_it()
     assert found.wait(1e6) > 0.0
 
 
-def test_a_probe_that_gets_through_closes_it() -> None:
+def test_a_successful_probe_closes_it() -> None:
     found = opened(at=0.0)
     found.begin_probe()
     assert found.success(0.2) is True
@@ -207,7 +207,7 @@ def test_a_success_from_before_it_opened_does_not_close_it() -> None:
     assert found.wait(5.0) == pytest.approx(15.0)
 
 
-def test_a_probe_that_fails_opens_it_again_without_a_second_alarm() -> None:
+def test_a_failed_probe_opens_it_again_without_a_second_report() -> None:
     found = opened(at=0.0)
     found.begin_probe()
     assert found.failure(20.0, DOWN) is False
@@ -216,7 +216,7 @@ def test_a_probe_that_fails_opens_it_again_without_a_second_alarm() -> None:
     assert found.state(22.0) is BreakerState.HALF_OPEN
 
 
-def test_a_probe_that_had_nothing_to_send_leaves_the_place_to_the_next() -> None:
+def test_a_probe_without_anything_to_send_allows_the_next_one() -> None:
     found = opened(at=0.0)
     found.begin_probe()
     found.cancel_probe()
@@ -224,7 +224,7 @@ def test_a_probe_that_had_nothing_to_send_leaves_the_place_to_the_next() -> None
     assert found.wait(1.0) == 0.0
 
 
-def test_cancelling_a_probe_that_already_failed_does_not_let_work_through() -> None:
+def test_a_cancelled_probe_that_had_failed_does_not_close_it() -> None:
     found = opened(at=0.0)
     found.begin_probe()
     found.failure(20.0, DOWN)
@@ -242,7 +242,7 @@ def test_a_lane_may_be_sent_until_the_deadline_and_not_at_it() -> None:
     assert not lease.holds("b", 0.0)
 
 
-def test_each_lane_is_prolonged_for_itself() -> None:
+def test_each_lane_is_extended_separately() -> None:
     lease = Lease("t", ["a", "b"], 10.0)
     lease.extend(["a", "never-ours"], 20.0)
     assert lease.holds("a", 15.0)
@@ -252,7 +252,7 @@ def test_each_lane_is_prolonged_for_itself() -> None:
     assert len(lease) == 2
 
 
-def test_what_was_dropped_is_neither_held_nor_prolonged() -> None:
+def test_a_dropped_lane_is_neither_held_nor_extended() -> None:
     lease = Lease("t", ["a", "b"], 10.0)
     assert lease.drop(["a", "a", "c"]) == 1
     lease.extend(["a"], 20.0)
@@ -262,7 +262,7 @@ def test_what_was_dropped_is_neither_held_nor_prolonged() -> None:
     assert len(lease) == 0
 
 
-def test_a_half_open_breaker_closes_when_nothing_waits_and_remembers_that_it_failed() -> None:
+def test_a_half_open_breaker_closes_without_work_and_opens_at_the_next_failure() -> None:
     one = opened(error=DOWN, threshold=1)
     assert not one.nothing_due(0.05, waiting=False), "open: the outage may last"
     later = 1.0
@@ -275,13 +275,13 @@ def test_a_half_open_breaker_closes_when_nothing_waits_and_remembers_that_it_fai
     assert one.failure(later, DOWN), "one failure, not three, opens it again"
 
 
-def test_a_half_open_breaker_waits_half_a_minute_for_work_in_others_hands() -> None:
+def test_a_half_open_breaker_waits_half_a_minute_for_work_of_other_workers() -> None:
     one = opened(error=WRONG_KEY)
     assert not one.nothing_due(29.0, waiting=True)
     assert one.nothing_due(31.0, waiting=True)
 
 
-def test_a_probe_under_way_is_not_called_off() -> None:
+def test_a_probe_in_flight_is_not_cancelled() -> None:
     one = opened(error=WRONG_KEY)
     one.begin_probe()
     assert not one.nothing_due(60.0, waiting=False)

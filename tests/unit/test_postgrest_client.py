@@ -1,4 +1,4 @@
-"""The transport to PostgREST: whose call it is, what comes back, and what an error says."""
+"""The transport to PostgREST: headers of callers, results and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SERVICE, ANON, JWT = "sb_secret_service", "sb_publishable_anon", "aaa.bbb.ccc"
 
 
 class Server:
-    """Keeps what it was asked and answers as it is told."""
+    """Records requests, and returns the given answers."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -62,7 +62,7 @@ async def refusal(reply: Reply) -> PostgrestError:
 
 
 def signed(role: str) -> str:
-    """A JWT of this role; nobody here checks who signed it."""
+    """Return a JWT of this role; its signature is not verified here."""
     claims = base64.urlsafe_b64encode(json.dumps({"role": role}).encode()).decode().rstrip("=")
     return f"eyJhbGciOiJIUzI1NiJ9.{claims}.c2ln"
 
@@ -78,8 +78,8 @@ def signed(role: str) -> str:
     ],
     ids=["secret", "service_role", "gre_worker", "no anon key", "unknown"],
 )
-async def test_the_gateway_is_shown_a_key_of_the_project(key: str, anon: str | None, shown: str) -> None:
-    """Supabase's gateway lets in its own keys; a token that somebody else signed goes behind the anon key."""
+async def test_the_gateway_gets_a_key_of_the_project(key: str, anon: str | None, shown: str) -> None:
+    """Supabase's gateway accepts only its own keys; a token of another issuer is sent with the anon key."""
     server = Server(json_reply(1))
     async with serving(server) as port:
         rest = await PostgrestClient.open(url=f"http://127.0.0.1:{port}/", key=key, apikey=anon)
@@ -92,7 +92,7 @@ async def test_the_gateway_is_shown_a_key_of_the_project(key: str, anon: str | N
     assert request.headers["Authorization"] == f"Bearer {key}"
 
 
-async def test_a_call_of_the_service_shows_its_key_twice_and_acts_for_nobody() -> None:
+async def test_a_call_of_the_service_has_its_key_twice_and_no_actor() -> None:
     async with talking(json_reply({"a": "é"})) as (rest, server):
         assert await rest.rpc("gre_f", {"p_text": "Žofie"}) == {"a": "é"}
     (request,) = server.requests
@@ -130,7 +130,7 @@ async def test_a_callers_token_is_passed_through(
 
 
 @pytest.mark.parametrize("caller", [Caller("a\r\nX: 1"), Caller(""), Caller("ž"), Caller(JWT, "s1\r\nX: 1")])
-async def test_what_no_header_can_hold_is_refused_and_never_sent(caller: Caller) -> None:
+async def test_a_value_that_no_header_can_contain_is_refused_and_not_sent(caller: Caller) -> None:
     async with talking(json_reply(1)) as (rest, server):
         with pytest.raises(PostgrestError) as caught:
             await rest.rpc("f", {}, caller=caller)
@@ -142,7 +142,7 @@ async def test_what_no_header_can_hold_is_refused_and_never_sent(caller: Caller)
     ("reply", "value"),
     [(Reply(204), None), (Reply(200), None), (json_reply(None), None), (json_reply([]), []), (json_reply(7, 201), 7)],
 )  # fmt: skip
-async def test_no_body_is_no_result(reply: Reply, value: Any) -> None:
+async def test_an_empty_body_is_no_result(reply: Reply, value: Any) -> None:
     async with talking(reply) as (rest, _):
         assert await rest.rpc("f", {}) == value
 
@@ -241,7 +241,7 @@ async def test_a_proxy_is_taken_from_the_environment(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A key and a certificate for 127.0.0.1 that it signed itself, in one file."""
+    """Write a key and a self-signed certificate for 127.0.0.1 into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gre-bridge test")])
     now = dt.datetime.now(dt.UTC)

@@ -1,4 +1,4 @@
-"""Frames of any content and bursts of frames: the reader goes on, other tasks run, and nothing reaches a log."""
+"""Frames of any content and bursts of frames: the reader continues, other tasks run, and nothing reaches a log."""
 
 from __future__ import annotations
 

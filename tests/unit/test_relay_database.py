@@ -1,4 +1,4 @@
-"""The store: each failure is sorted once, and no argument gets into its text."""
+"""The relay's database client: each failure is classified once, and its text contains no argument."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ KEY = "sb_secret_0123456789"
 
 
 def api(code: str, message: str = "some words", details: str | None = None) -> PostgrestError:
-    """What an answer with this body is raised as."""
+    """Return the error of a response with this body."""
     return PostgrestError(status=400, code=code, message=message, details=details)
 
 
-# Sorting ----------------------------------------------------------------------------------------------------
+# Classification ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_outage_is_transient(code: str) -> None:
     assert "gre_relay_claim_v1" in str(found)
 
 
-def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
+def test_the_error_of_an_exhausted_pool_names_the_cause() -> None:
     found = classify_error(
         api("PGRST003", "Timed out acquiring connection from connection pool."), "gre_relay_claim_v1"
     )
@@ -74,20 +74,20 @@ def test_a_pool_that_others_queries_have_taken_is_said_in_words() -> None:
 
 
 @pytest.mark.parametrize("code", ["54000", "54001", "22P02", "23514"])
-def test_a_callers_value_beyond_a_limit_is_its_mistake_and_no_outage(code: str) -> None:
-    """An index that cannot take a value (54000) was told as 503: clients repeated it for ever."""
+def test_a_value_beyond_a_limit_is_permanent_and_no_outage(code: str) -> None:
+    """An index that cannot store a value (54000) was once a 503, which clients repeated without end."""
     found = refusal(api(code), "gre_close_session")
     assert isinstance(found, Refused)
     assert (found.status, found.code) == (400, "value_invalid")
 
 
-def test_what_is_sorted_already_stays_so() -> None:
+def test_a_classified_error_is_not_classified_again() -> None:
     error = TransientError("gre_relay_claim_v1: no answer in time", code="timeout")
     assert classify_error(error, "gre_relay_claim_v1") is error
 
 
-def test_a_clock_that_runs_behind_is_waited_for() -> None:
-    """Supabase's own stumble (supabase/supabase#50651): the service key was not refused."""
+def test_a_token_from_the_future_is_transient() -> None:
+    """An error of Supabase (supabase/supabase#50651): the service key is valid."""
     for message in ("JWT issued at future", "JWT not yet valid"):
         error = PostgrestError(status=401, code="PGRST303", message=message)
         assert type(classify_error(error, "gre_relay_claim_v1")) is TransientError
@@ -106,7 +106,7 @@ def test_a_clock_that_runs_behind_is_waited_for() -> None:
         ("42501", "SUPABASE_SERVICE_KEY"),
     ],
 )
-def test_what_a_person_must_mend_says_what_to_do(code: str, words: str) -> None:
+def test_a_configuration_error_names_the_fix(code: str, words: str) -> None:
     found = classify_error(api(code), "gre_relay_claim_v1")
     assert type(found) is ConfigurationError
     assert words in str(found)
@@ -126,7 +126,7 @@ def test_a_refused_request_is_permanent(code: str) -> None:
 
 
 @pytest.mark.parametrize("error", [TypeError("Decimal hunter2"), ValueError("NaN hunter2")])
-def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
+def test_an_argument_that_cannot_be_sent_is_permanent(error: Exception) -> None:
     found = classify_error(error, "gre_relay_settle_v1")
     assert type(found) is PermanentError
     assert "hunter2" not in str(found)
@@ -148,7 +148,7 @@ def test_what_cannot_be_sent_is_permanent(error: Exception) -> None:
         ("XX000", "hunter2-free", "parameters: $1 = 'hunter2'"),
     ],
 )
-def test_no_argument_gets_into_the_text(code: str, message: str, details: str | None) -> None:
+def test_the_text_contains_no_argument(code: str, message: str, details: str | None) -> None:
     found = str(
         classify_error(
             api(code, message.replace("hunter2-free", "internal error"), details), "gre_relay_settle_v1"
@@ -162,7 +162,7 @@ def test_the_text_is_one_line() -> None:
     assert str(classify_error(api("P0001", "two\nlines\r\nof it"), "f")) == "f: P0001 two lines of it"
 
 
-# Over the wire ----------------------------------------------------------------------------------------------
+# Requests ----------------------------------------------------------------------------------------------
 
 
 REQUEST = ClaimRequest(
@@ -171,7 +171,7 @@ REQUEST = ClaimRequest(
 
 
 class Observed:
-    """Records what a store reports to its observer."""
+    """Records the reports to the observer."""
 
     def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
         self.called: list[str] = []
@@ -202,7 +202,7 @@ async def store_at(
 async def opened(
     handler: Callable[[Request], Reply], observer: Observed | None = None
 ) -> AsyncIterator[RelayDatabase]:
-    """A store whose requests `handler` answers."""
+    """A client whose requests `handler` answers."""
     async with serving(handler) as port, store_at(port, observer=observer) as store:
         yield store
 
@@ -299,13 +299,13 @@ async def test_an_exchange_sends_results_and_a_claim_and_has_both_answers() -> N
     }  # fmt: skip
 
 
-async def test_an_exchange_whose_claim_is_missing_is_an_error_like_any_other() -> None:
+async def test_an_exchange_without_a_claim_in_its_answer_is_transient() -> None:
     async with opened(lambda _: json_reply({"settled": {"busy": [], "lost": [], "waiting": 0}})) as store:
         with pytest.raises(TransientError, match="gre_relay_exchange_v1"):
             await store.exchange([LaneResult("x", "t")], REQUEST)
 
 
-async def test_extend_and_release_say_what_was_not_theirs() -> None:
+async def test_extend_and_release_return_lost_and_locked_lanes() -> None:
     def answer(request: Request) -> Reply:
         if request.path.endswith("extend_v1"):
             return json_reply({"extended": ["a"], "busy": ["b"]})
@@ -337,14 +337,14 @@ async def test_extend_and_release_say_what_was_not_theirs() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-async def test_what_the_wire_brings_is_sorted(response: Reply, kind: str, code: str | None) -> None:
+async def test_each_response_is_classified(response: Reply, kind: str, code: str | None) -> None:
     found = await failure(lambda _: response)
     assert found.kind == kind
     assert code is None or found.code == code
 
 
-async def test_it_tells_when_the_database_is_back() -> None:
-    """Realtime was away with it, and nobody should rely on a bell yet."""
+async def test_the_observer_is_told_of_the_recovery() -> None:
+    """Realtime was unavailable too, so wake-ups are unreliable for a while."""
     away = json_reply({"code": "", "details": None, "hint": None, "message": ""}, 400)
     busy = json_reply({"code": "57014", "details": None, "hint": None, "message": ""}, 500)
     fine = json_reply({"lanes": [], "next_in": None})
@@ -359,15 +359,13 @@ async def test_it_tells_when_the_database_is_back() -> None:
             for now in range(len(replies)):  # noqa: B007 - what the server answers by
                 with contextlib.suppress(TransientError):
                     await store.claim(REQUEST)
-            assert observer.recovered == [5, 8, 9.1], (
-                "not for each call that succeeds among others that fail, but later"
-            )
+            assert observer.recovered == [5, 8, 9.1], "at most once in RECOVERY_DEBOUNCE seconds"
         finally:
             await store.aclose()
 
 
-async def test_a_function_is_unknown_for_a_minute_before_somebody_has_to_mend_it() -> None:
-    """After a migration PostgREST reads the schema anew, and says meanwhile that it knows no such function."""
+async def test_an_unknown_function_is_transient_for_a_minute() -> None:
+    """After a migration PostgREST reloads the schema; meanwhile it reports unknown functions."""
     unknown = json_reply({"code": "PGRST202", "details": None, "hint": None, "message": "unknown"}, 404)
     now, reply = [0.0], unknown
     async with serving(lambda _: reply) as port:
@@ -430,20 +428,20 @@ async def test_a_name_that_is_not_known_is_transient() -> None:
 
 
 @pytest.mark.parametrize("body", ["null", "[]", '"ok"', "{}", "<html>maintenance</html>"])
-async def test_an_answer_that_is_none_of_ours_is_an_error_like_any_other(body: str) -> None:
+async def test_a_foreign_answer_is_transient(body: str) -> None:
     """A proxy's maintenance page with status 200 must not end the daemon."""
     found = await failure(lambda _: Reply(200, body.encode(), {"content-type": "application/json"}))
-    assert found.kind == "transient"  # a settle that is given up as permanent is sent again
+    assert found.kind == "transient"  # a settle with a permanent error would be sent again
 
 
-async def test_cancelling_a_call_is_no_failure_of_the_database() -> None:
+async def test_a_cancelled_call_is_no_failure_of_the_database() -> None:
     async with opened(lambda _: HANG) as store:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await store.schema_version()
 
 
-async def test_what_the_client_will_not_take_is_a_matter_of_configuration() -> None:
+async def test_invalid_settings_of_the_client_are_configuration_errors() -> None:
     with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_KEY"):
         await PostgrestClient.open(url="https://p.supabase.co", key="")
     with pytest.raises(ConfigurationError, match="SUPABASE_URL"):

@@ -1,4 +1,4 @@
-"""The operator's commands without a database: what they read, what they refuse, and what they show."""
+"""The operator's commands without a database: arguments, refusals and output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMANDS = [
 ]  # fmt: skip
 
 
-# What is read -------------------------------------------------------------------------------------------------
+# Arguments -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "value"), [("90s", 90), ("15m", 900), ("2h", 7200), ("3d", 259200), ("1.5h", 5400), (" 0s ", 0)])  # fmt: skip
@@ -34,7 +34,7 @@ def test_durations(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "h", "-2h", "2 h", "2w", "1e3s", "nan", "9" * 400 + "d", "99999999d", "2h30m"])  # fmt: skip
-def test_durations_that_are_none(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--keep: must be a duration"):
         desk.seconds(text, "--keep")
 
@@ -52,18 +52,18 @@ def test_times(text: str, iso: str) -> None:
     assert desk.moment(text, "--since") == iso
 
 
-def test_a_duration_is_so_long_ago() -> None:
+def test_a_duration_counts_back_from_now() -> None:
     found = datetime.fromisoformat(desk.moment("2h", "--since"))
     assert abs(datetime.now(UTC) - timedelta(hours=2) - found) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "22.11.2026", "10:00", "99999999d", "-2h", "2026-11-22T10:00Q"])  # fmt: skip
-def test_times_that_are_none(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--since: must be a time like"):
         desk.moment(text, "--since")
 
 
-# What is refused ----------------------------------------------------------------------------------------------
+# Refusals ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
@@ -75,7 +75,7 @@ def test_each_missing_variable_is_one_line_and_status_2(args: list[str]) -> None
 
 
 @pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
-def test_a_database_that_is_away_is_one_line_and_status_1(args: list[str]) -> None:
+def test_an_unreachable_database_is_one_line_and_status_1(args: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for extra in ([], ["--json"]):
@@ -102,7 +102,7 @@ def test_a_database_that_is_away_is_one_line_and_status_1(args: list[str]) -> No
         (["status", "--env-file", "/nothing/there"], "--env-file: cannot read /nothing/there"),
     ],
 )
-def test_what_is_wrong_on_the_command_line_is_one_line_and_status_2(args: list[str], words: str) -> None:
+def test_an_error_on_the_command_line_is_one_line_and_status_2(args: list[str], words: str) -> None:
     done = cli(*args, env=SUPABASE)
     assert (done.exit_code, done.stdout) == (2, "")
     assert one_line(done.stderr).startswith(f"gre-bridge: {words}")
@@ -135,13 +135,13 @@ def test_every_command_takes_an_env_file_and_prints_json(args: list[str]) -> Non
     assert "--json" in text
 
 
-def test_the_command_line_does_not_load_what_it_does_not_need() -> None:
+def test_the_command_line_imports_only_what_it_needs() -> None:
     code = "import sys, gre_bridge.cli.app; print([m for m in ('aiohttp', 'rich.live', 'realtime', 'uvicorn', 'psycopg') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 
-# What is shown ------------------------------------------------------------------------------------------------
+# Output ------------------------------------------------------------------------------------------------
 
 
 def worker(**changes: Any) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def shown(status: dict[str, Any]) -> str:
     return out.getvalue()
 
 
-def test_nothing_to_look_at() -> None:
+def test_a_sound_status_has_no_problems() -> None:
     assert render.problems(found()) == []
     assert "!" not in shown(found())
 
@@ -194,7 +194,7 @@ def test_nothing_to_look_at() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_needs_a_look(status: dict[str, Any], problem: str) -> None:
+def test_each_problem_is_shown(status: dict[str, Any], problem: str) -> None:
     assert render.problems(status) == [problem]
     assert f"! {problem}" in shown(status)
 
@@ -218,12 +218,12 @@ def test_a_worker_that_has_just_started_may_still_be_joining() -> None:
     ]
 
 
-def test_a_sink_that_is_off_needs_no_worker() -> None:
+def test_a_disabled_sink_needs_no_worker() -> None:
     only = worker(info={"sinks": {"pusher": {"breaker": "closed"}}, "realtime": {"healthy": True}})
     assert render.problems(found(sinks=[sink(), sink("onesignal", enabled=False)], workers=[only])) == []
 
 
-def test_the_status_tells_how_long_a_backlog_takes() -> None:
+def test_the_status_shows_the_time_that_a_backlog_takes() -> None:
     text = shown(
         found(sinks=[sink(pending=6000, oldest_age=90.0, rate=10.0, lanes_waiting=7, lanes_blocked=1)])
     )
@@ -231,7 +231,7 @@ def test_the_status_tells_how_long_a_backlog_takes() -> None:
     assert line.split() == ["pusher", "6000", "90.0", "s", "10/s", "10", "m", "7", "1", "0"]
 
 
-def test_blocked_sessions_say_why_whatever_the_service_answered() -> None:
+def test_blocked_sessions_show_the_error_for_any_answer() -> None:
     lane = {"sink": "pusher", "lane_key": ID, "retry_in": 12.3, "attempts": 2, "error": "400: [/red] data[name]\x07 :smile:",
             "event": "message", "since": "x"}  # fmt: skip
     text = shown(found(blocked=[lane]))

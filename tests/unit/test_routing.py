@@ -1,4 +1,4 @@
-"""Routing: what goes where, in which words, and how large."""
+"""Routing: channels and recipients, formats and sizes of events and pushes."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def pushed(record: SinkRecord) -> Push:
     return push
 
 
-def announced(one: Delivery, routes: PusherRoutes | None = None) -> dict[str, Any]:
-    """What the (one or several equal) events of a delivery say."""
+def event_data(one: Delivery, routes: PusherRoutes | None = None) -> dict[str, Any]:
+    """Return the data of a delivery's events, which are equal."""
     (record,) = route_pusher(lane(one), routes or PusherRoutes())
     (data,) = {event.data for event in events(record)}
     assert data.isascii()
@@ -90,7 +90,7 @@ def test_a_players_message_has_the_portals_format() -> None:
 
 
 @pytest.mark.parametrize("sender", ["staff", "system"])
-def test_what_staff_or_system_say_goes_to_private_channels_only(sender: str) -> None:
+def test_messages_of_staff_and_system_are_sent_to_private_channels_only(sender: str) -> None:
     (record,) = route_pusher(lane(said(1, sender)), PusherRoutes())
     assert [(e.channel, e.name) for e in events(record)] == [
         ("private-staff-portal", "new-staff-message"),
@@ -98,13 +98,13 @@ def test_what_staff_or_system_say_goes_to_private_channels_only(sender: str) -> 
     ]
 
 
-def test_the_status_is_always_sent_and_nothing_else_of_the_row_gets_out() -> None:
-    data = announced(said(1, status="read", metadata={"hush": 1}))
+def test_the_status_is_always_sent_and_no_other_column_of_the_row() -> None:
+    data = event_data(said(1, status="read", metadata={"hush": 1}))
     assert data["status"] == "sent"
     assert "hush" not in json.dumps(data)
 
 
-def test_a_session_goes_out_as_it_is() -> None:
+def test_a_session_is_sent_unchanged() -> None:
     session = {"id": SESSION, "player_id": 29, "status": "active", "last_message": None, "rev": 3}
     (record,) = route_pusher(lane(delivery(event="session", session=session)), PusherRoutes())
     assert [e.channel for e in events(record)] == ["private-staff-portal", "private-player-29"]
@@ -114,7 +114,7 @@ def test_a_session_goes_out_as_it_is() -> None:
 
 def test_a_sessions_last_message_is_cut_to_fit() -> None:
     session = {"id": SESSION, "player_id": 29, "last_message": "😀" * 4000}
-    data = announced(delivery(event="session", session=session))
+    data = event_data(delivery(event="session", session=session))
     assert data.keys() == {"session"}
     assert 800 < len(data["session"]["last_message"]) < 4000
     assert session["last_message"] == "😀" * 4000, "the claim is not changed"
@@ -148,13 +148,13 @@ def test_channels_that_pusher_refuses_are_refused_at_start(channel: str) -> None
         PusherRoutes(staff_channels=("private-staff-portal", channel))
 
 
-def test_late_and_replayed_are_said_only_where_true() -> None:
-    assert "late" not in announced(said(1, age=30.0))
-    assert announced(said(1, age=30.1))["late"] is True
+def test_late_and_replayed_are_sent_only_if_true() -> None:
+    assert "late" not in event_data(said(1, age=30.0))
+    assert event_data(said(1, age=30.1))["late"] is True
     replay = delivery(message=message(), data={"replayed": True})
-    assert announced(replay)["replayed"] is True
+    assert event_data(replay)["replayed"] is True
     assert (
-        announced(delivery(message=message(), data={"replayed": False}))
+        event_data(delivery(message=message(), data={"replayed": False}))
         .keys()
         .isdisjoint({"replayed", "late", "truncated"})
     )
@@ -169,10 +169,10 @@ def test_late_and_replayed_are_said_only_where_true() -> None:
 @example(text='"\\' * 2000)
 @example(text="a" + "😀" * 830)
 @example(text="ab" + "é" * 1700 + "😀" * 100)
-def test_any_text_fits_as_the_longest_prefix_that_does(text: str) -> None:
-    full = announced(said(1, message="")) | {"message": text}
+def test_a_long_text_is_cut_to_the_longest_prefix_that_fits(text: str) -> None:
+    full = event_data(said(1, message="")) | {"message": text}
     size = len(json.dumps(full, separators=(",", ":")))
-    data = announced(said(1, message=text))
+    data = event_data(said(1, message=text))
     if size <= PUSHER_LIMIT:
         assert data == full
         return
@@ -184,20 +184,20 @@ def test_any_text_fits_as_the_longest_prefix_that_does(text: str) -> None:
 
 
 def test_a_text_that_just_fits_is_whole_and_one_more_letter_is_cut() -> None:
-    room = PUSHER_LIMIT - len(json.dumps(announced(said(1, message="")), separators=(",", ":")))
-    assert announced(said(1, message="x" * room))["message"] == "x" * room
-    cut = announced(said(1, message="x" * (room + 1)))
+    room = PUSHER_LIMIT - len(json.dumps(event_data(said(1, message="")), separators=(",", ":")))
+    assert event_data(said(1, message="x" * room))["message"] == "x" * room
+    cut = event_data(said(1, message="x" * (room + 1)))
     assert cut["truncated"] is True
     assert len(cut["message"]) == room - len(',"truncated":true')
 
 
-def test_what_no_cut_can_save_is_an_error_and_no_silence() -> None:
+def test_an_event_that_no_cut_makes_fit_is_an_error() -> None:
     (record,) = route_pusher(lane(said(1, sender_name="😀" * 1000)), PusherRoutes())
     assert isinstance(record.error, PermanentError)
     assert "😀" not in str(record.error)
 
 
-def test_order_is_kept_and_one_bad_delivery_spoils_no_other() -> None:
+def test_the_order_is_kept_and_a_bad_delivery_affects_no_other() -> None:
     gone, foreign = delivery(2), delivery(3, event="typing", data={"message": "hush"})
     broken = delivery(4, event="read", data={"player_id": 29})
     records = route_pusher(lane(said(1), gone, foreign, broken, said(5)), PusherRoutes())
@@ -239,13 +239,13 @@ def test_a_players_message_is_pushed_to_the_staff_that_are_online() -> None:
     }
 
 
-def test_with_nobody_online_all_active_staff_are_called() -> None:
+def test_all_active_staff_get_a_push_if_none_is_online() -> None:
     routes = PushRoutes(staff_external_id="staff-{staff_id}")
     (record,) = route_onesignal(lane(said(1)), routes, (("s1", False), ("s2", False)))
     assert pushed(record).row["recipients"] == ["staff-s1", "staff-s2"]
 
 
-def test_without_staff_nothing_is_sent_but_a_row_says_so() -> None:
+def test_without_staff_nothing_is_sent_and_a_row_records_it() -> None:
     (record,) = route_onesignal(lane(said(1)), PushRoutes(), ())
     assert record.payloads == ()
     assert record.error is None
@@ -263,14 +263,14 @@ def test_a_staff_message_is_pushed_to_its_player(sender: str) -> None:
     assert push.row["audience"] == "player"
 
 
-def test_a_player_that_is_reading_is_left_in_peace() -> None:
+def test_a_player_that_is_reading_gets_no_push() -> None:
     (record,) = route_onesignal(lane(said(1, "staff", status="read")), PushRoutes(), STAFF)
     assert (record.payloads, record.receipts, record.error) == ((), (), None)
     assert pushed(route_onesignal(lane(said(1, "staff", status="delivered")), PushRoutes(), STAFF)[0])
     assert pushed(route_onesignal(lane(said(1, "player", status="read")), PushRoutes(), STAFF)[0])
 
 
-def test_the_text_is_shown_only_as_far_as_asked() -> None:
+def test_the_shown_text_follows_the_setting() -> None:
     secret = said(1, message="the PIN is 1234")
     (record,) = route_onesignal(lane(secret), PushRoutes(), STAFF)
     assert "PIN" not in json.dumps([pushed(record).body, pushed(record).row])
@@ -281,7 +281,7 @@ def test_the_text_is_shown_only_as_far_as_asked() -> None:
     assert pushed(record).body["contents"] == {"en": "the PIN is 1234"}
 
 
-def test_a_sender_without_a_name_is_not_an_empty_title() -> None:
+def test_a_sender_without_a_name_gets_a_default_title() -> None:
     def title(one: Delivery) -> str:
         heading: str = pushed(route_onesignal(lane(one), PushRoutes(), STAFF)[0]).body["headings"]["en"]
         return heading
@@ -296,7 +296,7 @@ def test_fresh_messages_are_pushed_one_by_one() -> None:
     assert [pushed(p).body["idempotency_key"] for p in records] == ["d1", "d2", "d3"]
 
 
-def test_a_late_lane_merges_into_one_push_with_the_newest_words() -> None:
+def test_a_late_lane_is_merged_into_one_push_with_the_newest_text() -> None:
     late = lane(said(1, age=40), said(2, age=35), said(3, age=1, sender_name="Anna"))
     (record,) = route_onesignal(late, PushRoutes(), STAFF)
     assert record.deliveries == ("d1", "d2", "d3")
@@ -309,7 +309,7 @@ def test_a_late_lane_merges_into_one_push_with_the_newest_words() -> None:
     assert pushed(record).body["contents"] == {"en": "3 new messages: Hel…"}
 
 
-def test_a_late_conversation_rings_each_side_once_and_in_order() -> None:
+def test_a_late_conversation_is_one_push_for_each_side_in_order() -> None:
     late = lane(
         said(1, age=50),
         said(2, "staff", age=49, status="read"),
@@ -324,13 +324,13 @@ def test_a_late_conversation_rings_each_side_once_and_in_order() -> None:
     assert [pushed(p).row["audience"] for p in (records[1], records[3])] == ["player", "staff"]
 
 
-def test_a_replay_merges_too_lest_it_floods_the_phones() -> None:
+def test_a_replay_is_merged_too() -> None:
     replay = [delivery(n, message=message(n), data={"replayed": True}) for n in range(1, 200)]
     (record,) = route_onesignal(lane(*replay), PushRoutes(), STAFF)
     assert len(record.deliveries) == 199
 
 
-def test_what_is_too_old_expires_with_a_row_and_the_rest_is_sent() -> None:
+def test_too_old_messages_expire_with_a_row_and_the_rest_is_sent() -> None:
     old = lane(said(1, age=900), said(2, age=700), said(3, age=500))
     expired, fresh = route_onesignal(old, PushRoutes(max_age=600), STAFF)
     assert (expired.expired, expired.deliveries, expired.payloads) == (True, ("d1", "d2"), ())
@@ -339,7 +339,7 @@ def test_what_is_too_old_expires_with_a_row_and_the_rest_is_sent() -> None:
     assert (fresh.expired, fresh.deliveries) == (False, ("d3",))
 
 
-def test_an_expired_message_that_was_read_is_simply_done() -> None:
+def test_an_expired_message_that_was_read_is_done() -> None:
     (record,) = route_onesignal(lane(said(1, "staff", age=9999, status="read")), PushRoutes(), STAFF)
     assert (record.expired, record.receipts) == (False, ())
 
@@ -352,7 +352,7 @@ def queued(age: float = 0.1, **row: Any) -> Lane:
     return Lane("push:7", (delivery(event="push", age=age, push=push),))
 
 
-def test_a_queued_push_goes_to_whom_it_names() -> None:
+def test_a_queued_push_is_sent_to_its_recipients() -> None:
     (record,) = route_onesignal(queued(recipients=["player_1", "player_2", "player_1"]), PushRoutes(), STAFF)
     push = pushed(record)
     assert push.body == {
@@ -367,7 +367,7 @@ def test_a_queued_push_goes_to_whom_it_names() -> None:
     assert push.row == {"push_id": 7}
 
 
-def test_a_queued_push_without_names_goes_to_its_audience() -> None:
+def test_a_queued_push_without_recipients_is_sent_to_its_audience() -> None:
     (record,) = route_onesignal(queued(audience="staff"), PushRoutes(), STAFF)
     assert pushed(record).body["include_aliases"] == {"external_id": ["s2", "s3"]}
 
@@ -375,7 +375,7 @@ def test_a_queued_push_without_names_goes_to_its_audience() -> None:
 @pytest.mark.parametrize(
     "row", [{"audience": "player"}, {"audience": "staff", "recipients": []}, {"audience": None}]
 )
-def test_a_queued_push_for_nobody_is_recorded_as_such(row: dict[str, Any]) -> None:
+def test_a_queued_push_without_any_recipient_is_recorded(row: dict[str, Any]) -> None:
     (record,) = route_onesignal(queued(**row), PushRoutes(), STAFF)
     assert record.payloads == ()
     assert record.receipts == ({"push_id": 7, "status": "no_recipients", "provider_id": None, "error": None},)
@@ -390,7 +390,7 @@ def test_a_queued_push_may_lack_title_text_and_data() -> None:
     assert body.keys().isdisjoint({"headings", "data"})
 
 
-def test_a_queued_push_that_is_too_old_or_too_wide_says_so_in_its_row() -> None:
+def test_a_queued_push_that_is_too_old_or_has_too_many_recipients_is_recorded() -> None:
     (old,) = route_onesignal(queued(age=601, audience="staff"), PushRoutes(max_age=600), STAFF)
     assert old.expired
     assert old.receipts[0]["status"] == "expired"
@@ -402,7 +402,7 @@ def test_a_queued_push_that_is_too_old_or_too_wide_says_so_in_its_row() -> None:
     assert len(pushed(full).body["include_aliases"]["external_id"]) == MAX_RECIPIENTS
 
 
-def test_what_is_no_push_is_done_and_what_is_unknown_is_an_error() -> None:
+def test_events_without_a_push_are_done_and_unknown_events_are_errors() -> None:
     records = route_onesignal(
         lane(
             delivery(1, event="session", session={"player_id": 29}),
@@ -472,7 +472,7 @@ LIQUID = [
 
 
 @pytest.mark.parametrize("text", LIQUID)
-def test_what_a_guest_calls_itself_or_writes_is_no_template_at_onesignal(text: str) -> None:
+def test_names_and_texts_are_no_templates_at_onesignal(text: str) -> None:
     """OneSignal renders headings and contents as Liquid: the phone must show what was typed."""
     one = said(1, sender_name=text, message=text)
     row = queued(title=text, body=text, audience="staff")
@@ -482,12 +482,12 @@ def test_what_a_guest_calls_itself_or_writes_is_no_template_at_onesignal(text: s
         push = pushed(record)
         for shown in (push.body["headings"]["en"], push.body["contents"]["en"]):
             assert "{{" not in shown and "{%" not in shown
-            assert shown.replace("\u2060", "").endswith(text), "and it reads the same"
+            assert shown.replace("\u2060", "").endswith(text), "it is displayed unchanged"
     (record,) = route_onesignal(lane(one), PushRoutes(preview=200), STAFF)
-    assert pushed(record).row["title"] == text, "the record has it as it was typed"
+    assert pushed(record).row["title"] == text, "the receipt has the typed text"
 
 
 @pytest.mark.parametrize("text", ["{ x }", "100 % {}", "}} %}", "{ {", "plain"])
-def test_a_text_without_a_tag_is_left_as_it_is(text: str) -> None:
+def test_a_text_without_a_tag_is_not_changed(text: str) -> None:
     (record,) = route_onesignal(lane(said(1, sender_name=text)), PushRoutes(), STAFF)
     assert pushed(record).body["headings"]["en"] == text

@@ -1,4 +1,4 @@
-"""Settings: every variable is written down, and a wrong one is one clear line."""
+"""Settings: every variable is documented, and an invalid one is refused with one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ONESIGNAL = {
 
 
 def variables() -> dict[str, tuple[str, ...]]:
-    """For each field: its variable, then its older names."""
+    """Return for each field its variable and its older names."""
     found = {}
     for name, field in Settings.model_fields.items():
         assert isinstance(field.validation_alias, AliasChoices), name
@@ -64,7 +64,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def complaint(env_file: Path | None = None) -> str:
-    """The one line that refuses the settings."""
+    """Return the line that refuses the settings."""
     with pytest.raises(ConfigurationError) as caught:
         load_settings(env_file)
     text = str(caught.value)
@@ -72,10 +72,10 @@ def complaint(env_file: Path | None = None) -> str:
     return text
 
 
-# What is written down ---------------------------------------------------------------------------------------
+# The example file ---------------------------------------------------------------------------------------
 
 
-def test_the_example_lists_exactly_the_variables_that_exist() -> None:
+def test_the_example_has_exactly_the_existing_variables() -> None:
     by_dev_alone = {"GRE_DEV_PAGES"}
     assert set(example()) == {names[0] for names in variables().values()} - by_dev_alone
 
@@ -87,13 +87,13 @@ def test_the_example_names_the_older_names_beside_the_new() -> None:
             assert older in text
 
 
-def test_what_the_example_says_is_the_default(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_values_of_the_example_are_the_defaults(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = tmp_path / "env"
     shown.write_text("".join(f"{name}={value}\n" for name, value in example().items() if name not in NEEDED))
     assert load_settings(shown) == load_settings()
 
 
-def test_the_example_as_it_is_lacks_only_the_service_key(given: pytest.MonkeyPatch) -> None:
+def test_the_unchanged_example_lacks_only_the_service_key(given: pytest.MonkeyPatch) -> None:
     given.delenv("SUPABASE_SERVICE_KEY")
     given.delenv("SUPABASE_URL")
     assert "SUPABASE_SERVICE_KEY" in complaint(EXAMPLE)
@@ -114,7 +114,7 @@ def test_the_defaults_are_those_of_the_contract(given: pytest.MonkeyPatch) -> No
     assert settings.docs is False
 
 
-# What is missing or wrong -----------------------------------------------------------------------------------
+# Missing and invalid values -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(NEEDED))
@@ -125,7 +125,7 @@ def test_a_missing_variable_is_named(given: pytest.MonkeyPatch, name: str) -> No
 
 @pytest.mark.parametrize("name", list(NEEDED))
 @pytest.mark.parametrize("blank", ["", "   "])
-def test_a_blank_variable_is_no_value(given: pytest.MonkeyPatch, name: str, blank: str) -> None:
+def test_a_blank_variable_counts_as_missing(given: pytest.MonkeyPatch, name: str, blank: str) -> None:
     given.setenv(name, blank)
     assert complaint().startswith(f"{name}: ")
 
@@ -182,14 +182,16 @@ def test_an_address_without_a_host_is_refused(given: pytest.MonkeyPatch) -> None
     assert complaint().startswith("SUPABASE_URL: ")
 
 
-def test_an_older_name_that_is_wrong_is_a_clear_line_too(given: pytest.MonkeyPatch) -> None:
+def test_an_invalid_value_of_an_older_name_is_one_line_too(given: pytest.MonkeyPatch) -> None:
     given.delenv("SUPABASE_URL")
     given.setenv("STAFF_PORTAL_SUPABASE_URL", "nonsense")
     assert "SUPABASE_URL: must be an address" in complaint()
 
 
 @pytest.mark.parametrize("group", [PUSHER, ONESIGNAL], ids=["pusher", "onesignal"])
-def test_a_whole_set_of_credentials_turns_a_sink_on(given: pytest.MonkeyPatch, group: dict[str, str]) -> None:
+def test_a_complete_set_of_credentials_enables_a_sink(
+    given: pytest.MonkeyPatch, group: dict[str, str]
+) -> None:
     for name, value in group.items():
         given.setenv(name, value)
     settings = load_settings()
@@ -200,7 +202,7 @@ def test_a_whole_set_of_credentials_turns_a_sink_on(given: pytest.MonkeyPatch, g
     ("group", "without"),
     [(PUSHER, name) for name in PUSHER] + [(ONESIGNAL, name) for name in ONESIGNAL],
 )
-def test_half_a_set_of_credentials_is_a_mistake_that_names_what_is_missing(
+def test_an_incomplete_set_of_credentials_is_refused_with_the_missing_names(
     given: pytest.MonkeyPatch, group: dict[str, str], without: str
 ) -> None:
     for name, value in group.items():
@@ -210,7 +212,7 @@ def test_half_a_set_of_credentials_is_a_mistake_that_names_what_is_missing(
     assert "secret" not in text
 
 
-def test_another_host_does_without_a_cluster(given: pytest.MonkeyPatch) -> None:
+def test_a_pusher_host_needs_no_cluster(given: pytest.MonkeyPatch) -> None:
     for name, value in PUSHER.items():
         given.setenv(name, value)
     given.delenv("PUSHER_CLUSTER")
@@ -218,7 +220,7 @@ def test_another_host_does_without_a_cluster(given: pytest.MonkeyPatch) -> None:
     assert load_settings().has_pusher
 
 
-# Where values come from -------------------------------------------------------------------------------------
+# Sources of values -------------------------------------------------------------------------------------
 
 
 def test_older_names_are_read(given: pytest.MonkeyPatch) -> None:
@@ -231,12 +233,12 @@ def test_older_names_are_read(given: pytest.MonkeyPatch) -> None:
     assert settings.supabase_service_key.get_secret_value() == "old-key"
 
 
-def test_the_new_name_wins_over_the_older(given: pytest.MonkeyPatch) -> None:
+def test_the_new_name_takes_precedence_over_the_older_one(given: pytest.MonkeyPatch) -> None:
     given.setenv("STAFF_PORTAL_SUPABASE_URL", "https://old.supabase.co")
     assert load_settings().supabase_url == "https://p.supabase.co"
 
 
-def test_the_environment_wins_over_the_file(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_takes_precedence_over_the_file(given: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "env"
     file.write_text("SUPABASE_URL=https://file.supabase.co\nGRE_HTTP_PORT=5001\nGRE_LOG_LEVEL=debug\n")
     given.setenv("GRE_HTTP_PORT", "5002")
@@ -248,7 +250,7 @@ def test_the_environment_wins_over_the_file(given: pytest.MonkeyPatch, tmp_path:
     )
 
 
-def test_the_environment_wins_over_the_file_by_its_older_name_too(
+def test_the_environment_takes_precedence_over_the_file_with_an_older_name_too(
     given: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "env"
@@ -287,7 +289,9 @@ def test_proxies_are_addresses_or_networks(given: pytest.MonkeyPatch) -> None:
     assert load_settings().trusted_proxies == ("10.0.0.0/8", "192.0.2.7", "2001:db8::1", "10.0.0.0/8")
 
 
-def test_the_address_that_kubernetes_puts_into_a_port_is_explained(given: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_address_that_kubernetes_sets_as_a_port_explains_it(
+    given: pytest.MonkeyPatch,
+) -> None:
     given.setenv("PUSHER_PORT", "tcp://10.0.0.1:6001")
     assert "Kubernetes" in complaint() and "10.0.0.1" not in complaint()
 
@@ -320,7 +324,7 @@ def test_certificates_that_cannot_be_read_are_named(
     ],
     ids=["none", "all", "https", "wss", "http", "only https", "bypassed", "one port bypassed"],
 )
-def test_realtime_goes_through_the_proxy_of_all_else(
+def test_realtime_uses_the_proxy_of_the_other_connections(
     given: pytest.MonkeyPatch, variables: dict[str, str], secure: str | None, plain: str | None
 ) -> None:
     for name in [n for n in os.environ if n.lower().endswith("_proxy")]:
@@ -396,7 +400,7 @@ def test_a_secret_is_read_from_its_file(
 
 
 @pytest.mark.parametrize("other", ["SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY"])
-def test_a_secret_that_is_given_twice_is_refused(
+def test_a_secret_in_a_variable_and_a_file_is_refused(
     given: pytest.MonkeyPatch, tmp_path: Path, other: str
 ) -> None:
     given.delenv("SUPABASE_SERVICE_KEY")
@@ -447,7 +451,7 @@ def test_a_retention_of_less_than_a_day_is_refused(given: pytest.MonkeyPatch) ->
     assert complaint() == "GRE_RETENTION_DAYS: must be 0 (off) or at least 1"
 
 
-def test_all_complaints_are_told_to_who_asks_for_them(given: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_returned_to_a_caller_that_collects_them(given: pytest.MonkeyPatch) -> None:
     given.setenv("SUPABASE_URL", "nonsense")
     given.setenv("GRE_HTTP_PORT", "http")
     complaints = read_settings()
@@ -492,8 +496,8 @@ def test_no_secret_is_in_a_repr(given: pytest.MonkeyPatch) -> None:
     assert set(settings.secrets()) == {*secrets.values(), "pusher-secret", "onesignal-secret"}
 
 
-def test_what_sounds_secret_is_typed_secret(given: pytest.MonkeyPatch) -> None:
-    """`PUSHER_KEY` is public: every page carries it."""
+def test_fields_with_the_name_of_a_secret_have_a_secret_type(given: pytest.MonkeyPatch) -> None:
+    """`PUSHER_KEY` is public: every page contains it."""
     for name, value in {**PUSHER, **ONESIGNAL, "GRE_METRICS_TOKEN": "t", "SUPABASE_DB_URL": "d"}.items():
         given.setenv(name, value)
     given.setenv("SUPABASE_ANON_KEY", "a")
@@ -557,7 +561,7 @@ def test_nothing_is_expanded_in_a_file(given: pytest.MonkeyPatch, tmp_path: Path
     ],
     ids=["unclosed quote", "words", "no value"],
 )
-def test_a_line_that_cannot_be_read_stops_and_is_named(
+def test_an_unreadable_line_is_refused_with_its_number(
     given: pytest.MonkeyPatch, tmp_path: Path, text: str, line: int
 ) -> None:
     file = tmp_path / "env"
@@ -565,7 +569,7 @@ def test_a_line_that_cannot_be_read_stops_and_is_named(
     assert complaint(file).startswith(f"--env-file: {file}, line {line}: ")
 
 
-def test_all_that_is_wrong_is_said_at_once(given: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(given: pytest.MonkeyPatch) -> None:
     given.setenv("GRE_HTTP_PORT", "http")
     given.setenv("GRE_DOCS", "perhaps")
     with pytest.raises(SettingsError) as caught:
@@ -573,7 +577,7 @@ def test_all_that_is_wrong_is_said_at_once(given: pytest.MonkeyPatch) -> None:
     assert [line.split(":")[0] for line in caught.value.problems] == ["GRE_HTTP_PORT", "GRE_DOCS"]
 
 
-def test_names_that_nobody_reads_are_told_with_the_nearest() -> None:
+def test_unknown_names_are_reported_with_the_nearest_known_one() -> None:
     names = ["GRE_POLL_INTERVALL", "GRE_SWEEP_INTERVAL", "PUSHER_SECERT", "GRE_DEV_STACK", "SUPABASE_JWT_SECRET", "PUSHER_SERVICE_HOST", "PUSHER_PORT_6001_TCP",
              "PUSHER_KEY", "PATH", "SUPABASE_DB_URL_FILE"]  # fmt: skip
     assert unknown_names(names, known_names()) == [
@@ -607,7 +611,7 @@ def test_a_path_and_a_key_in_clear_over_the_internet_are_refused(given: pytest.M
         "http://[::1]:1",
     ],
 )
-def test_clear_text_to_this_machine_or_network_is_taken(given: pytest.MonkeyPatch, url: str) -> None:
+def test_clear_text_to_this_machine_or_network_is_accepted(given: pytest.MonkeyPatch, url: str) -> None:
     given.setenv("SUPABASE_URL", url)
     assert load_settings().supabase_url == url.rstrip("/")
 
@@ -618,7 +622,7 @@ def test_clear_text_to_this_machine_or_network_is_taken(given: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "password", ["Secr3t@w0rd", "Secr3t/w0rd", "Secr3t#w0rd", "Secr3t?w0rd", "Secr3t%w0rd"]
 )
-def test_a_password_that_is_not_encoded_is_told_without_a_word_of_it(
+def test_an_unencoded_password_is_reported_without_any_part_of_it(
     given: pytest.MonkeyPatch, password: str
 ) -> None:
     given.setenv("SUPABASE_DB_URL", f"postgresql://postgres:{password}@db.example.com:5432/postgres")
@@ -645,7 +649,7 @@ connection to server at "10.1.1.1", port 5432 failed: FATAL:  no pg_hba.conf ent
         ("", "no reason was given"),
     ],
 )  # fmt: skip
-def test_why_the_database_cannot_be_reached_is_said_without_its_address(text: str, told: str) -> None:
+def test_the_reason_of_a_failed_connection_is_reported_without_the_address(text: str, told: str) -> None:
     url = "postgresql://postgres.secretref:Secr3t@w0rd@db.example.com:5432/postgres"
     found = connect_error(text, url)
     assert not [part for part in ("w0rd", "Secr3t", "example", "secretref") if part in found]

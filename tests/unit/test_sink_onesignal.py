@@ -1,4 +1,4 @@
-"""The OneSignal sink: every documented answer told apart, and a receipt for every push that was decided."""
+"""The OneSignal sink: the outcome of every documented answer, and a receipt for every decided push."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ NOBODY = json_reply({"id": "", "errors": ["All included players are not subscrib
 
 
 class Service:
-    """OneSignal's side: answers as it is told, the last answer again and again."""
+    """A stand-in for OneSignal: returns the given answers, and repeats the last one."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -98,7 +98,7 @@ async def test_a_push_is_one_post_as_documented(sink: OneSignalSink, api: Servic
     )
 
 
-async def test_the_address_may_be_another(api: Service) -> None:
+async def test_the_address_is_a_setting(api: Service) -> None:
     sink = OneSignalSink(app_id=APP, api_key=API_KEY, api_url=f"{api.url}/onesignal/")
     assert (await one(sink)).result is ACCEPTED
     assert [request.path for request in api.requests] == ["/onesignal/notifications"]
@@ -125,7 +125,7 @@ async def test_a_success_without_an_id_reached_nobody(
     assert row["provider_id"] is None
 
 
-async def test_a_push_to_some_of_the_recipients_is_sent_and_says_so(
+async def test_a_push_to_some_of_the_recipients_is_sent_with_an_error_in_its_receipt(
     sink: OneSignalSink, api: Service
 ) -> None:
     api.respond(json_reply({"id": "n-1", "errors": {"invalid_aliases": {"external_id": ["s2"]}}}))
@@ -160,7 +160,7 @@ async def test_a_queued_row_gets_its_status_by_its_own_id(sink: OneSignalSink, a
         (b"", None),
     ],
 )
-async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
+async def test_a_400_is_permanent_and_its_echo_is_not_quoted(
     sink: OneSignalSink, api: Service, body: bytes, told: str | None
 ) -> None:
     api.respond(Reply(400, body), *([] if told else [NOBODY]))
@@ -192,7 +192,7 @@ async def test_a_400_is_permanent_and_never_quotes_what_it_may_echo(
         (204, b"", TransientError),
     ],
 )
-async def test_what_is_not_the_pushs_fault_spends_nothing_and_writes_no_receipt(
+async def test_an_outage_spends_no_attempt_and_writes_no_receipt(
     sink: OneSignalSink, api: Service, status: int, content: bytes, kind: type[BridgeError]
 ) -> None:
     api.respond(Reply(status, content, {"Retry-After": "9"}))
@@ -253,10 +253,10 @@ OWN = b'{"errors": ["Notification content must not be null for any languages."]}
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad Request</html>", b'{"errors": ["no"]}', b"", OWN])
-async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_says(
+async def test_a_service_that_refuses_everything_has_an_outage_whatever_its_answer(
     sink: OneSignalSink, api: Service, body: bytes
 ) -> None:
-    """A lone refusal in OneSignal's own words about the push is believed; a second lane's is not."""
+    """A single refusal with OneSignal's error about the push counts; that of a second lane does not."""
     api.respond(Reply(400, body))
     first, second, third = [(await sink.send([record(lane)]))[0] for lane in ("a", "b", "a")]
     assert first.result is (REJECTED if body == OWN else FAILED)
@@ -299,7 +299,7 @@ async def test_receipts_without_a_push_are_written_without_a_post(sink: OneSigna
     assert api.requests == []
 
 
-async def test_an_event_for_pusher_is_a_mistake_of_ours(sink: OneSignalSink) -> None:
+async def test_an_event_for_pusher_is_an_error_of_the_program(sink: OneSignalSink) -> None:
     with pytest.raises(TypeError):
         await sink.send([SinkRecord("a", ("d",), (PusherEvent("c", "n", "{}"),))])
 

@@ -1,4 +1,4 @@
-"""The Pusher sink against a Pusher that checks signatures, sizes and batches as the documentation says."""
+"""The Pusher sink with a server that checks signatures, sizes and batches as documented."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ACCEPTED, REJECTED, FAILED, UNSENT = Result.ACCEPTED, Result.REJECTED, Result.FA
 
 
 class Pusher:
-    """Pusher's side of batch_events: refuses a whole batch for one bad event, keeps what it accepted."""
+    """A stand-in for batch_events of Pusher: refuses a whole batch for one bad event, and stores accepted events."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -120,7 +120,7 @@ def pusher_at(port: int, **options: Any) -> PusherSink:
 
 @asynccontextmanager
 async def against(handler: Callable[[Request], Reply]) -> AsyncIterator[PusherSink]:
-    """A sink whose Pusher is `handler`."""
+    """Yield a sink whose requests `handler` answers."""
     async with serving(handler) as port:
         sink = pusher_at(port, timeout=5)
         try:
@@ -145,7 +145,7 @@ async def sink(service: Pusher) -> AsyncIterator[PusherSink]:
         yield sink
 
 
-async def test_events_go_out_signed_in_batches_of_ten_in_order(service: Pusher, sink: PusherSink) -> None:
+async def test_events_are_sent_signed_in_order_in_batches_of_ten(service: Pusher, sink: PusherSink) -> None:
     outcomes = await sink.send([record(str(n), lane=str(n % 3)) for n in range(25)])
     assert results(outcomes) == [ACCEPTED] * 25
     assert [len(batch) for batch in service.batches] == [10, 10, 5]
@@ -177,7 +177,7 @@ async def test_an_event_of_exactly_the_limit_is_not_refused_by_the_package(
     assert service.accepted == ["1"]
 
 
-async def test_a_guilty_event_costs_its_lane_and_no_other(service: Pusher, sink: PusherSink) -> None:
+async def test_a_refused_event_stops_its_lane_and_no_other(service: Pusher, sink: PusherSink) -> None:
     service.guilty = {"3": 413}
     lanes = "abababab"
     outcomes = await sink.send([record(str(n), lane=lane) for n, lane in enumerate(lanes)])
@@ -189,7 +189,7 @@ async def test_a_guilty_event_costs_its_lane_and_no_other(service: Pusher, sink:
     assert service.accepted == ["0", "1", "2", "4", "6"]
 
 
-async def test_a_service_that_fails_in_mid_split_leaves_the_rest_unsent(
+async def test_a_service_that_fails_during_a_split_leaves_the_rest_unsent(
     service: Pusher, sink: PusherSink
 ) -> None:
     service.guilty, service.break_at = {"7": 400}, 3
@@ -204,7 +204,7 @@ async def test_a_service_that_fails_in_mid_split_leaves_the_rest_unsent(
     assert len(service.batches) == 2
 
 
-async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: PusherSink) -> None:
+async def test_nothing_is_sent_after_the_service_failed(service: Pusher, sink: PusherSink) -> None:
     service.break_at = 2
     records = [record(str(n), lane=str(n)) for n in range(30)] + [SinkRecord("x", ("d",))]
     outcomes = await sink.send(records)
@@ -221,7 +221,7 @@ async def test_nothing_is_tried_after_the_service_failed(service: Pusher, sink: 
     shape=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), min_size=1, max_size=16),
     data=st.data(),
 )
-def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
+def test_splits_find_every_refused_event_and_lose_no_other(
     shape: list[tuple[str, int]], data: st.DataObject
 ) -> None:
     records = [record(f"p{i}", lane, count) for i, (lane, count) in enumerate(shape)]
@@ -256,7 +256,7 @@ def test_splitting_finds_every_guilty_event_and_loses_no_innocent(
         assert [n for n in service.accepted if owner[n] == lane] == innocent
 
 
-async def test_what_needs_no_request_makes_none(service: Pusher, sink: PusherSink) -> None:
+async def test_records_without_events_make_no_request(service: Pusher, sink: PusherSink) -> None:
     unknown = SinkRecord("b", ("d2",), error=PermanentError("unknown event 'x'"))
     outcomes = await sink.send(
         [SinkRecord("a", ("d1",)), unknown, record("1", lane="b"), SinkRecord("b", ("d4",))]
@@ -298,10 +298,10 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "body", "kind", "told"), REFUSALS)
-async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_says(
+async def test_a_service_that_refuses_everything_has_an_outage_whatever_its_answer(
     status: int, body: bytes, kind: type[BridgeError], told: str
 ) -> None:
-    """An unknown key, a proxy, plain HTTP to an HTTPS port: nothing was learnt about any one event."""
+    """An unknown key, a proxy, plain HTTP to an HTTPS port: the answer is about no single event."""
     outcomes = await send_to(Reply(status, body), *(record(str(n), lane=str(n)) for n in range(10)))
     assert REJECTED not in results(outcomes)[1:]
     assert FAILED in results(outcomes)
@@ -311,7 +311,7 @@ async def test_a_service_that_refuses_everything_is_out_of_order_whatever_it_say
     assert "3f2a" not in str(error)
 
 
-async def test_a_lone_event_is_not_blamed_for_a_service_that_refuses_everything() -> None:
+async def test_a_single_event_is_not_rejected_by_a_service_that_refuses_everything() -> None:
     async with against(lambda _: Reply(400, b"<html>Bad Request</html>")) as sink:
         for _ in range(3):
             (outcome,) = await sink.send([record("1")])
@@ -319,7 +319,7 @@ async def test_a_lone_event_is_not_blamed_for_a_service_that_refuses_everything(
 
 
 @pytest.mark.parametrize("words", [b"The data content of this event is bad", b"<html>blocked</html>", b"no"])
-async def test_a_lone_event_that_is_refused_while_a_control_is_not_is_the_guilty_one(
+async def test_a_single_event_is_rejected_if_the_control_is_accepted(
     service: Pusher, sink: PusherSink, words: bytes
 ) -> None:
     service.guilty, service.words = {"1": 400}, words
@@ -327,7 +327,7 @@ async def test_a_lone_event_that_is_refused_while_a_control_is_not_is_the_guilty
         bad = SinkRecord("a", ("d",), (event("1", text=text),))
         (outcome,) = await sink.send([bad])
         assert outcome.result is REJECTED
-        if words != b"The data content of this event is bad":  # Pusher's own words about this event
+        if words != b"The data content of this event is bad":  # errors of Pusher about this event
             assert len(service.controls.pop()) == min(len(event("1", text=text).data), CONTROL_SIZE)
     assert service.controls == []
     assert service.accepted == []
@@ -336,7 +336,7 @@ async def test_a_lone_event_that_is_refused_while_a_control_is_not_is_the_guilty
 @pytest.mark.parametrize(
     "body", [b"", b"<html>log in</html>", b"{", b"[]", b'"ok"', b"\xff\xfe", b"[" * 100_000]
 )
-async def test_a_success_that_is_not_pushers_own_is_no_success(body: bytes) -> None:
+async def test_a_foreign_answer_with_status_200_is_no_success(body: bytes) -> None:
     (outcome,) = await send_to(Reply(200, body))
     assert outcome.result is FAILED
     assert isinstance(outcome.error, TransientError)
@@ -355,7 +355,7 @@ async def test_broken_connections_are_transient(answer: bytes) -> None:
     assert isinstance(outcome.error, TransientError)
 
 
-async def test_a_request_is_not_sent_again_by_itself() -> None:
+async def test_a_request_is_not_repeated_by_the_transport() -> None:
     asked = 0
 
     def gone(_: Request) -> Reply:
@@ -375,7 +375,7 @@ async def test_a_service_that_does_not_answer_is_given_up_in_time(
     with port() as number:
         sink = pusher_at(number, timeout=0.2, concurrency=1)
         started = time.monotonic()
-        # With one connection the second waits for the pool, which is bounded too.
+        # With one connection the second request waits for the pool, which has a time limit too.
         outcomes = await asyncio.gather(sink.send([record("1")]), sink.send([record("2")]))
         await sink.aclose()
     assert time.monotonic() - started < 3
@@ -413,7 +413,7 @@ async def test_retry_after_reaches_the_error() -> None:
 
 
 async def at_local_port(serve: Bytes, sends: int = 1, bound: float = 5.0) -> list[Outcome]:
-    """Send `sends` times, one after the other, to a real server."""
+    """Send `sends` times to a real server."""
     async with serving_bytes(serve) as port:
         sink = pusher_at(port, timeout=bound)
         try:
@@ -437,7 +437,7 @@ async def test_one_connection_serves_many_requests() -> None:
     assert connections == 1
 
 
-async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
+async def test_a_server_that_answers_byte_by_byte_does_not_block_the_worker() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         while not reader.at_eof():
@@ -453,7 +453,7 @@ async def test_a_server_that_drips_does_not_hold_the_worker() -> None:
     assert time.monotonic() - started < 3
 
 
-async def test_a_closed_port_is_transient_and_says_so() -> None:
+async def test_a_closed_port_is_transient_and_named_in_the_error() -> None:
     with closed_port() as port:
         sink = pusher_at(port)
         first, second = await sink.send([record("1", "a"), record("2", "b")])

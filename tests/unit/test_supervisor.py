@@ -1,4 +1,4 @@
-"""The supervisor over children that are a few lines: who is started again, who is killed, and how it ends."""
+"""The supervisor with scripts as children: restarts, kills, and the exit status."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ sys.exit(Supervisor(children=children, stop_within=1.0, silence=0.7).run())
 
 
 class Run:
-    """The script, and what it printed."""
+    """A running script and its output."""
 
     def __init__(self, other: str, directory: Path, **environment: str) -> None:
         self.out, self.log = directory / "out", directory / "log"
@@ -126,7 +126,7 @@ def test_both_are_started_and_a_stop_reaches_both(start: Callable[..., Run]) -> 
 
 
 @pytest.mark.parametrize("other", ["silent", "stalled"])
-def test_one_that_is_stuck_is_killed_and_started_again_and_the_other_is_left_alone(
+def test_a_stalled_process_is_killed_and_restarted_without_the_other(
     start: Callable[..., Run], other: str
 ) -> None:
     run = start(other)
@@ -137,7 +137,7 @@ def test_one_that_is_stuck_is_killed_and_started_again_and_the_other_is_left_alo
     assert run.process.wait(10) in (0, 1)
 
 
-def test_one_that_dies_over_and_over_is_started_after_ever_longer_pauses(start: Callable[..., Run]) -> None:
+def test_a_process_that_dies_repeatedly_is_restarted_with_growing_pauses(start: Callable[..., Run]) -> None:
     run = start("dies")
     run.until(lambda: len(run.said(started="other")) == 5)
     at = [line["at"] for line in run.said(started="other")]
@@ -146,14 +146,14 @@ def test_one_that_dies_over_and_over_is_started_after_ever_longer_pauses(start: 
     assert len(run.said(started="well")) == 1
 
 
-def test_a_mistake_in_the_settings_ends_all_with_one_line(start: Callable[..., Run]) -> None:
+def test_an_error_in_the_settings_ends_everything_with_one_line(start: Callable[..., Run]) -> None:
     run = start("misconfigured")
     assert run.process.wait(20) == 2
     plain = [line for line in run.log.read_text().splitlines() if not line.startswith("{")]
     assert plain == ["gre-bridge: PUSHER_SECRET: was refused"]
 
 
-def test_one_that_does_not_stop_is_killed_in_the_end(start: Callable[..., Run]) -> None:
+def test_a_process_that_does_not_stop_is_killed(start: Callable[..., Run]) -> None:
     run = start("ignores_sigterm")
     run.until(lambda: run.said(started="other") and run.said(started="well"))
     began = time.monotonic()
@@ -163,7 +163,7 @@ def test_one_that_does_not_stop_is_killed_in_the_end(start: Callable[..., Run]) 
     assert run.said(stopped="well")
 
 
-def test_a_pause_of_the_whole_machine_is_no_reason_to_kill_anybody(start: Callable[..., Run]) -> None:
+def test_no_process_is_killed_after_a_pause_of_the_whole_machine(start: Callable[..., Run]) -> None:
     run = start("well")
     run.until(lambda: run.said(started="well") and run.said(started="other"))
     every = [*psutil.Process(run.process.pid).children(), psutil.Process(run.process.pid)]
@@ -171,7 +171,7 @@ def test_a_pause_of_the_whole_machine_is_no_reason_to_kill_anybody(start: Callab
         process.suspend()
     until = time.monotonic() + 7.0
     run.until(lambda: time.monotonic() > until)
-    every[-1].resume()  # the supervisor first: it has heard nobody for longer than its patience
+    every[-1].resume()  # the supervisor first: no report has arrived for longer than its limit
     for process in every[:-1]:
         process.resume()
     run.process.send_signal(signal.SIGTERM)
@@ -180,7 +180,9 @@ def test_a_pause_of_the_whole_machine_is_no_reason_to_kill_anybody(start: Callab
     assert len(run.said(started="well")) == 1
 
 
-def test_systemd_hears_that_it_is_ready_alive_and_stopping(start: Callable[..., Run], tmp_path: Path) -> None:
+def test_systemd_is_notified_of_ready_watchdog_and_stopping(
+    start: Callable[..., Run], tmp_path: Path
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)

@@ -1,4 +1,4 @@
-"""What systemd is told, over a real datagram socket."""
+"""Notifications to systemd, over a real datagram socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gre_bridge.systemd import Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """A socket like the service manager's, and its address as NOTIFY_SOCKET has it."""
+    """A socket in place of the service manager's, and its address in NOTIFY_SOCKET."""
     name = str(tmp_path / "notify") if request.param == "path" else f"@gre-bridge-{uuid.uuid4()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taken:
         taken.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
@@ -48,12 +48,12 @@ def test_without_a_socket_nothing_happens() -> None:
     assert notifier.watchdog is None
 
 
-def test_a_manager_that_went_away_or_does_not_read_harms_nobody(tmp_path: Path) -> None:
+def test_a_manager_that_is_gone_or_does_not_read_has_no_effect(tmp_path: Path) -> None:
     Notifier(address=str(tmp_path / "gone")).ready()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
         deaf.bind(str(tmp_path / "deaf"))
         notifier = Notifier(address=str(tmp_path / "deaf"))
-        for _ in range(10_000):  # its queue is full long before: a send that waited would never end
+        for _ in range(10_000):  # its queue is full: a blocking send would never end
             notifier.alive()
 
 

@@ -1,4 +1,4 @@
-"""Logs and metrics: readable, at the level asked for, and without a secret or chat text in any line."""
+"""Logs and metrics: formats, levels, and no secret or chat text in any line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
-    """What was logged since the last look; the process's logging is as before afterwards."""
+    """Return the lines since the last call; the logging of the process is restored afterwards."""
     root = logging.getLogger()
     before = root.level, list(root.handlers)
     levels = {
@@ -87,7 +87,7 @@ def test_a_line_is_one_write_so_that_processes_may_share_a_stream(lines: Lines, 
     assert all(text.endswith("\n") and text.count("\n") == 1 for text in written)
 
 
-def test_auto_is_json_when_nobody_watches(lines: Lines) -> None:
+def test_auto_is_json_without_a_terminal(lines: Lines) -> None:
     configure_logging(level="info", style="auto")
     structlog.get_logger("gre.test").info("x")
     assert json.loads(lines()[0])["event"] == "x"
@@ -112,7 +112,7 @@ class Thing:
     ],
     ids=["text", "inside", "list", "nested", "object", "exception", "bytes"],
 )
-def test_a_known_secret_is_blanked_wherever_it_stands(lines: Lines, style: str, value: Any) -> None:
+def test_a_known_secret_is_redacted_in_every_field(lines: Lines, style: str, value: Any) -> None:
     configure_logging(level="info", style=style, secrets=[SECRET])
     structlog.get_logger("gre.test").info(f"event {value}", value=value)
     logging.getLogger("library").warning("their %s", value)
@@ -123,9 +123,7 @@ def test_a_known_secret_is_blanked_wherever_it_stands(lines: Lines, style: str, 
 
 @pytest.mark.parametrize("style", ["json", "console"])
 @pytest.mark.parametrize("secret", ['pass"word', "back\\slash", "pässwörter"])
-def test_a_secret_is_blanked_although_json_would_write_it_otherwise(
-    lines: Lines, style: str, secret: str
-) -> None:
+def test_a_secret_is_redacted_in_its_json_form_too(lines: Lines, style: str, secret: str) -> None:
     configure_logging(level="info", style=style, secrets=[secret])
     structlog.get_logger("gre.test").info("x", value=f"a{secret}b")
     logging.getLogger("library").warning("their %s", f"a{secret}b")
@@ -135,7 +133,7 @@ def test_a_secret_is_blanked_although_json_would_write_it_otherwise(
     assert found.count("[redacted]") == 2
 
 
-def test_an_empty_secret_blanks_nothing(lines: Lines) -> None:
+def test_an_empty_secret_redacts_nothing(lines: Lines) -> None:
     configure_logging(level="info", style="json", secrets=["", "ab"])
     structlog.get_logger("gre.test").info("about")
     assert json.loads(lines()[0])["event"] == "about"
@@ -147,7 +145,7 @@ def fails(message: str) -> None:
 
 
 @pytest.mark.parametrize("style", ["json", "console"])
-def test_a_stack_trace_shows_where_and_neither_chat_text_nor_locals(lines: Lines, style: str) -> None:
+def test_a_stack_trace_has_places_and_no_chat_text_or_locals(lines: Lines, style: str) -> None:
     configure_logging(level="info", style=style)
     try:
         fails("is table 4 open?")
@@ -162,7 +160,7 @@ def test_a_stack_trace_shows_where_and_neither_chat_text_nor_locals(lines: Lines
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-def test_libraries_that_print_addresses_and_payloads_are_held_back(lines: Lines, level: str) -> None:
+def test_libraries_that_log_addresses_and_payloads_are_silenced(lines: Lines, level: str) -> None:
     configure_logging(level=level, style="json")
     for name in (
         "httpx",
@@ -188,7 +186,7 @@ def test_logging_can_be_set_up_again(lines: Lines) -> None:
 # Metrics ----------------------------------------------------------------------------------------------------
 
 
-def test_every_metric_is_ours_has_help_and_base_units() -> None:
+def test_every_metric_has_the_prefix_a_help_text_and_a_base_unit() -> None:
     families = list(Metrics(LogWriter()).registry.collect())
     assert len(families) > 10
     for family in families:

@@ -20,7 +20,7 @@ TEXT = "zebra crossing"
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExportTraceServiceRequest]]:
-    """What a collector was sent."""
+    """The requests that a collector received."""
     taken: list[ExportTraceServiceRequest] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -78,8 +78,8 @@ def test_a_delivery_is_a_span_from_commit_to_answer_with_its_ids_and_without_its
 
 
 @pytest.fixture(autouse=True)
-def nothing_goes_on() -> Iterator[None]:
-    """What the exporter still tries in a thread of its own would disturb others (hypothesis, by its use of `random`)."""
+def exporter_has_ended() -> Iterator[None]:
+    """Wait for the exporter's thread, whose use of `random` would disturb hypothesis."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -87,7 +87,7 @@ def nothing_goes_on() -> Iterator[None]:
         assert not thread.is_alive(), thread
 
 
-def test_a_collector_that_takes_and_never_answers_does_not_hold_up_the_stop(
+def test_a_collector_that_never_answers_does_not_delay_the_stop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:

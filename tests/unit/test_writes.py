@@ -1,4 +1,4 @@
-"""The callers' writes through Supabase's client: whose token a request carries, and what each answer becomes."""
+"""The callers' writes through Supabase's client: the token of each request, and the result of each answer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ WRITES: dict[str, Callable[[UserDatabase], Awaitable[Any]]] = {
 
 @pytest.fixture
 def database() -> respx.MockRouter:
-    """Answers in PostgREST's place."""
+    """Answers in place of PostgREST."""
     return respx.MockRouter(assert_all_called=False, base_url=f"{URL}/rest/v1/rpc/")
 
 
@@ -168,7 +168,7 @@ async def test_a_cookie_that_one_caller_was_given_is_not_sent_for_the_next(
 
 
 @pytest.mark.parametrize("caller", [Caller("a\r\nX: 1"), Caller(""), Caller("ž"), Caller(JWT, "s1\r\nX: 1")])
-async def test_a_value_that_no_header_can_hold_is_refused_and_never_sent(
+async def test_a_value_that_no_header_can_contain_is_refused_and_not_sent(
     database: respx.MockRouter, writes: Writes, caller: Caller
 ) -> None:
     with pytest.raises(PostgrestError) as caught:
@@ -245,7 +245,7 @@ async def outcome(call: Awaitable[Any]) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("reply", ANSWERS.values(), ids=ANSWERS)
-async def test_an_answer_means_to_a_write_what_it_means_to_a_read_and_nothing_is_sent_twice(
+async def test_each_answer_has_the_same_result_for_a_write_and_a_read_and_nothing_is_repeated(
     reply: Reply,
 ) -> None:
     requests: list[Request] = []
@@ -274,7 +274,7 @@ async def test_an_answer_that_is_no_http_is_a_lost_connection(answer: bytes) -> 
     assert caught.value.code == "connection"
 
 
-async def test_a_refused_connection_says_where() -> None:
+async def test_the_error_of_a_refused_connection_names_the_address() -> None:
     with closed_port() as port:
         async with over_a_pool(port) as writes:
             with pytest.raises(
@@ -339,7 +339,7 @@ REFUSALS: list[tuple[Reply, type[BridgeError], str, int | None]] = [
 
 @pytest.mark.parametrize("function", WRITES)
 @pytest.mark.parametrize(("reply", "kind", "code", "status"), REFUSALS)
-async def test_a_write_that_fails_says_why_and_wakes_nobody(
+async def test_a_failed_write_has_a_reason_and_causes_no_wakeup(
     database: respx.MockRouter, portal: UserDatabase, observed: Observed, function: str,
     reply: Reply, kind: type[BridgeError], code: str, status: int | None,
 ) -> None:  # fmt: skip
@@ -368,7 +368,9 @@ async def test_a_write_that_succeeds_names_its_session(
     assert orjson.loads(database.calls[0].request.content) == {"p_message": "hello"}
 
 
-async def test_a_limit_says_when_to_try_again(database: respx.MockRouter, portal: UserDatabase) -> None:
+async def test_a_refusal_by_the_rate_limit_has_retry_after(
+    database: respx.MockRouter, portal: UserDatabase
+) -> None:
     reply = ANSWERS["too many"]
     database.post("gre_send_message").respond(reply.status, content=reply.body)
     with pytest.raises(Refused) as caught:
