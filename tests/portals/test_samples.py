@@ -215,6 +215,12 @@ class SampleStack:
         )
         assert self.shown() == self.stored()
 
+    def wait_until_no_fault(self) -> None:
+        """Wait until the faults of PostgREST have occurred as often as they were set."""
+        wait_for(
+            lambda: self.stack.http.get("/__stack/faults").json()["rest"] == [], "the faults did not occur"
+        )
+
     def assert_live(self) -> None:
         """Assert that the page shows new messages, each once."""
         self.write("staff", "player", "staff")
@@ -322,10 +328,11 @@ def test_the_pusher_page_reads_a_truncated_text(samples: SampleStack) -> None:
 
 def test_a_sent_message_is_stored_once_and_shown_in_order(samples: SampleStack) -> None:
     page = samples.open(ORDER, PUSHER, SEND)
-    fault = {"mode": "lose_answer", "path": "/gre_chat_messages", "match": "mine", "times": 1}
+    fault = {"mode": "lose_answer", "path": "/rest/v1/gre_chat_messages", "match": "mine", "times": 1}
     samples.stack.fault("rest", fault)
     page.call("send", send="mine 1")
     wait_for(lambda: "mine 1" in str(samples.stored()), "the message was not stored")
+    samples.wait_until_no_fault()
     samples.write("staff")
     page.call("send", send="mine 2")
     wait_for(lambda: "mine 2" in str(samples.stored()), "the message was not stored")
@@ -335,11 +342,12 @@ def test_a_sent_message_is_stored_once_and_shown_in_order(samples: SampleStack) 
 
 def test_messages_are_stored_in_the_order_in_which_they_were_sent(samples: SampleStack) -> None:
     page = samples.open(ORDER, PUSHER, SEND)
-    fault = {"status": 503, "path": "/gre_chat_messages", "match": "mine 1", "times": 2}
+    fault = {"status": 503, "path": "/rest/v1/gre_chat_messages", "match": "mine 1", "times": 2}
     samples.stack.fault("rest", fault)
     for n in (1, 2, 3):
         page.call("send", send=f"mine {n}")
     wait_for(lambda: len(samples.sent_by_page()) == 3, "the messages were not stored")
+    samples.wait_until_no_fault()
     assert samples.sent_by_page() == ["mine 1", "mine 2", "mine 3"]
     samples.wait_until_all_shown()
 
