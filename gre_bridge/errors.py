@@ -8,6 +8,8 @@ never carry secrets or chat text.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class BridgeError(Exception):
     """Base class of the errors that gre-bridge raises."""
@@ -47,7 +49,16 @@ class Refused(PermanentError):  # noqa: N818 - a response to the caller
 
     kind = "refused"
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after: float | None = None) -> None:
-        """`status` is the HTTP status, `code` an identifier for programs."""
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        """`status` is the HTTP status, `code` an identifier for programs, `details` more for them, as JSON."""
         super().__init__(message, code=code, retry_after=retry_after)
         self.status = status
+        self.details = details

@@ -139,6 +139,30 @@ begin
   return jsonb_build_object('session', gre.session_json(v)) || coalesce(v_over, '{}');
 end $$;
 
+-- FUNCTION: available_staff()
+CREATE FUNCTION gre.available_staff() RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_settings public.gre_chat_settings;
+begin
+  select * into v_settings from public.gre_chat_settings;
+  if coalesce(v_settings.assignment, 'off') = 'off' or not gre.open_at(v_settings.hours, clock_timestamp()) then
+    return '{}';
+  end if;
+  return array(
+    select t.staff_id
+    from public.gre_staff t
+    join public.gre_online_status o on o.staff_id = t.staff_id
+    join public.gre_staff_load l on l.staff_id = t.staff_id
+    where t.active and t.takes_sessions and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online'
+      and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
+end $$;
+
 -- FUNCTION: broadcast_wakeup(uuid[])
 CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1774,6 +1798,18 @@ begin
   return v_actor;
 end $$;
 
+-- FUNCTION: require_holder(public.gre_chat_sessions, text)
+CREATE FUNCTION gre.require_holder(p_session public.gre_chat_sessions, p_staff text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_session.assigned_staff_id <> p_staff then
+    perform gre.raise_http(409, 'session_taken', 'somebody else has this session',
+                           jsonb_build_object('by', p_session.assigned_staff_id)::text);
+  end if;
+end $$;
+
 -- FUNCTION: require_staff()
 CREATE FUNCTION gre.require_staff() RETURNS gre.actor
     LANGUAGE plpgsql STABLE
@@ -2276,11 +2312,11 @@ CREATE FUNCTION gre.settings_json(p public.gre_chat_settings) RETURNS jsonb
     SET search_path TO ''
     AS $$
   select jsonb_build_object('assignment', p.assignment, 'max_sessions', p.max_sessions,
-    'returning_within', extract(epoch from p.returning_within), 'offline_after', extract(epoch from p.offline_after),
-    'idle_warn_after', extract(epoch from p.idle_warn_after),
-    'idle_close_after', extract(epoch from p.idle_close_after),
-    'first_reply_goal', extract(epoch from p.first_reply_goal), 'reply_goal', extract(epoch from p.reply_goal),
-    'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+      'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+    || jsonb_object_agg(i.name, trim_scale(extract(epoch from i.value)))
+  from (values ('returning_within', p.returning_within), ('offline_after', p.offline_after),
+    ('idle_warn_after', p.idle_warn_after), ('idle_close_after', p.idle_close_after),
+    ('first_reply_goal', p.first_reply_goal), ('reply_goal', p.reply_goal)) i (name, value)
 $$;
 
 -- FUNCTION: sinks_before_enable()
@@ -2292,6 +2328,21 @@ begin
   new.reconcile_from := clock_timestamp();
   return new;
 end $$;
+
+-- FUNCTION: staff_json(text)
+CREATE FUNCTION gre.staff_json(p_staff_id text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
+      'status', gre.presence(o.status, o.last_seen_at, o.expires_at), 'open_sessions', coalesce(l.open_sessions, 0),
+      'takes_sessions', s.takes_sessions, 'max_sessions', s.max_sessions)
+    order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
+  from public.gre_staff s
+  left join public.gre_online_status o on o.staff_id = s.staff_id
+  left join public.gre_staff_load l on l.staff_id = s.staff_id
+  where s.active and (p_staff_id is null or s.staff_id = p_staff_id)
+$$;
 
 -- FUNCTION: staff_load_added()
 CREATE FUNCTION gre.staff_load_added() RETURNS trigger
@@ -2430,14 +2481,8 @@ begin
   if exists (
     select from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
-  ) and gre.open_at(v_settings.hours, v_now) then
-    v_online := array(
-      select t.staff_id
-      from public.gre_staff t
-      join public.gre_online_status o on o.staff_id = t.staff_id
-      join public.gre_staff_load l on l.staff_id = t.staff_id
-      where t.active and t.takes_sessions and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online'
-        and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
+  ) then
+    v_online := gre.available_staff();
   end if;
   if v_online = '{}' and not exists (
     select from public.gre_chat_sessions s
@@ -2770,23 +2815,63 @@ end $$;
 COMMENT ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) IS 'Lists dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}], "next": cursor | null}, without the text of messages. For admins.';
 
 -- FUNCTION: gre_delete_hours(text)
-CREATE FUNCTION public.gre_delete_hours(p_name text) RETURNS void
+CREATE FUNCTION public.gre_delete_hours(p_name text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET lock_timeout TO '2s'
     AS $$
+declare
+  v_hours jsonb;
 begin
   perform gre.require_admin();
+  v_hours := public.gre_get_hours(p_name);
   delete from public.gre_hours where name = p_name;
-  if not found then
-    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
-  end if;
+  return v_hours;
 exception when foreign_key_violation then
   perform gre.raise_http(409, 'hours_in_use', 'these opening hours are in use');
 end $$;
 
 -- COMMENT: FUNCTION gre_delete_hours(p_name text)
-COMMENT ON FUNCTION public.gre_delete_hours(p_name text) IS 'Deletes opening hours. 409 hours_in_use while a setting refers to them. For admins.';
+COMMENT ON FUNCTION public.gre_delete_hours(p_name text) IS 'Deletes opening hours, and returns what they were. 409 hours_in_use while a setting refers to them. For admins.';
+
+-- FUNCTION: gre_desk_stats_v1()
+CREATE FUNCTION public.gre_desk_stats_v1() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings public.gre_chat_settings;
+  v_oldest timestamptz;
+begin
+  perform gre.require_worker();
+  select * into v_settings from public.gre_chat_settings;
+  select s.waiting_since into v_oldest from public.gre_chat_sessions s
+  where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
+  order by s.waiting_since, s.id limit 1;
+  return jsonb_build_object(
+    'assignment', coalesce(v_settings.assignment, 'off'),
+    'unassigned', (
+      select count(*) from (
+        select from public.gre_chat_sessions s
+        where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null limit 10000) x),
+    'assigned', (
+      select count(*) from (
+        select from public.gre_chat_sessions s
+        where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is not null limit 10000) x),
+    'oldest_age', case when v_oldest is not null then round(
+      gre.open_seconds(v_settings.hours, greatest(v_oldest, v_now - interval '30 days'), v_now), 3) end,
+    'available_staff', cardinality(gre.available_staff()),
+    'staff', (select count(*) from public.gre_staff t where t.active and t.takes_sessions),
+    'opens', gre.next_open(v_settings.hours, v_now) is not null);
+end $$;
+
+-- COMMENT: FUNCTION gre_desk_stats_v1()
+COMMENT ON FUNCTION public.gre_desk_stats_v1() IS 'Returns the state of the desk: {"assignment": as in gre_chat_settings, "unassigned", "assigned": numbers of open sessions that wait for an answer (at most 10,000 are counted), "oldest_age": open seconds for which the longest waiting session of nobody has waited (of the last 30 days; null without one), "available_staff": number of staff to whom automatic assignment could give a session now, "staff": number of active staff who take sessions, "opens": false if the opening hours have no open time within 400 days}. For workers.';
 
 -- FUNCTION: gre_enable_all_players()
 CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
@@ -2870,6 +2955,25 @@ end $$;
 
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
 COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
+
+-- FUNCTION: gre_get_hours(text)
+CREATE FUNCTION public.gre_get_hours(p_name text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_hours jsonb;
+begin
+  perform gre.require_staff();
+  v_hours := gre.hours_json(p_name);
+  if v_hours is null then
+    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+  end if;
+  return v_hours;
+end $$;
+
+-- COMMENT: FUNCTION gre_get_hours(p_name text)
+COMMENT ON FUNCTION public.gre_get_hours(p_name text) IS 'Returns opening hours by name, as gre_list_hours does. Staff only.';
 
 -- FUNCTION: gre_get_player(bigint)
 CREATE FUNCTION public.gre_get_player(p_player_id bigint) RETURNS jsonb
@@ -3101,20 +3205,16 @@ COMMENT ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p_l
 
 -- FUNCTION: gre_list_staff()
 CREATE FUNCTION public.gre_list_staff() RETURNS jsonb
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
 begin
   perform gre.require_staff();
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
-        'status', gre.presence(o.status, o.last_seen_at, o.expires_at))
-      order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
-    from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id where s.active);
+  return gre.staff_json();
 end $$;
 
 -- COMMENT: FUNCTION gre_list_staff()
-COMMENT ON FUNCTION public.gre_list_staff() IS 'Lists active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
+COMMENT ON FUNCTION public.gre_list_staff() IS 'Lists active staff with their presence and load: [{"staff_id", "display_name", "role", "status", "open_sessions", "takes_sessions", "max_sessions"}]. Staff only.';
 
 -- FUNCTION: gre_mark_read(uuid, bigint)
 CREATE FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) RETURNS jsonb
@@ -4002,14 +4102,15 @@ CREATE FUNCTION public.gre_release_session(p_session_id uuid) RETURNS jsonb
     SET search_path TO ''
     SET lock_timeout TO '2s'
     AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
 begin
-  perform gre.require_staff();
-  perform gre.lock_session(p_session_id);
+  perform gre.require_holder(gre.lock_session(p_session_id), v_actor.staff_id);
   return gre.assign_session(p_session_id, null);
 end $$;
 
 -- COMMENT: FUNCTION gre_release_session(p_session_id uuid)
-COMMENT ON FUNCTION public.gre_release_session(p_session_id uuid) IS 'Returns an open session to the queue, at the place of its waiting time: {"session": S}. Automatic assignment does not give it to the same person again while it waits.';
+COMMENT ON FUNCTION public.gre_release_session(p_session_id uuid) IS 'Returns an open session of the caller to the queue, at the place of its waiting time: {"session": S}. Automatic assignment does not give it to the same person again while it waits. If it is somebody else''s: 409 session_taken with {"by"}; gre_transfer_session returns the session of a colleague. A session of nobody is no error.';
 
 -- FUNCTION: gre_retry_dead(uuid[])
 CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
@@ -4274,8 +4375,8 @@ end $_$;
 -- COMMENT: FUNCTION gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that changes between two pages can be listed twice or not at all.';
 
--- FUNCTION: gre_set_hours(text, text, jsonb, jsonb)
-CREATE FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb DEFAULT '[]'::jsonb, p_dates jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
+-- FUNCTION: gre_set_hours(text, text, jsonb, jsonb, boolean)
+CREATE FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb DEFAULT '[]'::jsonb, p_dates jsonb DEFAULT '[]'::jsonb, p_new boolean DEFAULT NULL::boolean) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET lock_timeout TO '2s'
@@ -4289,6 +4390,14 @@ begin
     perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
   end if;
   begin
+    if p_new then
+      insert into public.gre_hours (name, timezone) values (p_name, p_timezone) on conflict (name) do nothing;
+      if not found then
+        perform gre.raise_http(409, 'hours_exist', 'there are opening hours with this name');
+      end if;
+    elsif not p_new and not exists (select from public.gre_hours where name = p_name for no key update) then
+      perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+    end if;
     insert into public.gre_hours as h (name, timezone) values (p_name, p_timezone)
     on conflict (name) do update set timezone = excluded.timezone
     returning (clock_timestamp() at time zone h.timezone)::date into v_today;
@@ -4317,8 +4426,8 @@ begin
   return gre.hours_json(p_name);
 end $$;
 
--- COMMENT: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb)
-COMMENT ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) IS 'Creates opening hours, or replaces their entries from today on, and returns them (see gre_list_hours). An entry of the week without valid_from applies from today. Entries of days that are over cannot be changed. For admins.';
+-- COMMENT: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean)
+COMMENT ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean) IS 'Creates opening hours, or replaces their entries from today on, and returns them (see gre_list_hours). An entry of the week without valid_from applies from today. Entries of days that are over cannot be changed. p_new: true only creates, false only replaces (409 hours_exist, 404 hours_unknown). For admins.';
 
 -- FUNCTION: gre_set_online_status(text, numeric)
 CREATE FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric DEFAULT NULL::numeric) RETURNS jsonb
@@ -4447,6 +4556,37 @@ end $$;
 -- COMMENT: FUNCTION gre_set_settings(p_settings jsonb)
 COMMENT ON FUNCTION public.gre_set_settings(p_settings jsonb) IS 'Changes the given settings of the desk, and returns all of them (see gre_get_settings). Intervals are numbers of seconds. For admins.';
 
+-- FUNCTION: gre_set_staff(text, jsonb)
+CREATE FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_staff public.gre_staff;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_settings) is distinct from 'object'
+    or p_settings - array['takes_sessions', 'max_sessions'] <> '{}' then
+    perform gre.raise_http(400, 'settings_invalid', 'settings must be an object with takes_sessions and max_sessions');
+  end if;
+  select * into v_staff from public.gre_staff where staff_id = p_staff_id and active for no key update;
+  if not found then
+    perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+  end if;
+  begin
+    v_staff := jsonb_populate_record(v_staff, p_settings);
+    update public.gre_staff set takes_sessions = v_staff.takes_sessions, max_sessions = v_staff.max_sessions
+    where staff_id = p_staff_id;
+  exception when data_exception or check_violation or not_null_violation then
+    perform gre.raise_http(400, 'settings_invalid', 'a setting has a value that is not allowed');
+  end;
+  return gre.staff_json(p_staff_id) -> 0;
+end $$;
+
+-- COMMENT: FUNCTION gre_set_staff(p_staff_id text, p_settings jsonb)
+COMMENT ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) IS 'Changes the given settings of a staff member for automatic assignment (takes_sessions, max_sessions; see gre_staff), and returns the staff member as gre_list_staff does. For admins.';
+
 -- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb)
 CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
     LANGUAGE plpgsql
@@ -4475,9 +4615,8 @@ begin
     perform gre.raise_http(403, 'act_as_required', 'only a person can take a session: name one in X-GRE-Act-As');
   end if;
   v := gre.lock_session(p_session_id);
-  if v.assigned_staff_id not in (v_actor.staff_id, coalesce(p_from_staff, v_actor.staff_id)) then
-    perform gre.raise_http(409, 'session_taken', 'somebody else has this session',
-                           jsonb_build_object('by', v.assigned_staff_id)::text);
+  if v.assigned_staff_id is distinct from p_from_staff then
+    perform gre.require_holder(v, v_actor.staff_id);
   end if;
   return gre.assign_session(p_session_id, v_actor.staff_id);
 end $$;
@@ -4486,7 +4625,7 @@ end $$;
 COMMENT ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) IS 'Assigns an open session to the caller, if it is nobody''s, p_from_staff''s or the caller''s: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. If it is somebody else''s: 409 session_taken with {"by"}. The limit of automatic assignment does not apply.';
 
 -- FUNCTION: gre_transfer_session(uuid, text, text, bigint)
-CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
+CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text DEFAULT NULL::text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET lock_timeout TO '2s'
@@ -4738,8 +4877,9 @@ CREATE TABLE public.gre_hours_dates (
     label text,
     opens time without time zone,
     closes time without time zone,
+    CONSTRAINT gre_hours_dates_day_check CHECK (isfinite(day)),
     CONSTRAINT gre_hours_dates_label_size CHECK ((char_length(label) <= 80)),
-    CONSTRAINT gre_hours_dates_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone)))
+    CONSTRAINT gre_hours_dates_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone) AND (EXTRACT(second FROM opens) = (0)::numeric) AND (EXTRACT(second FROM closes) = (0)::numeric)))
 );
 
 -- COMMENT: TABLE gre_hours_dates
@@ -4755,7 +4895,7 @@ COMMENT ON COLUMN public.gre_hours_dates.day IS 'The day. Not in the past.';
 COMMENT ON COLUMN public.gre_hours_dates.label IS 'The reason, for people.';
 
 -- COMMENT: COLUMN gre_hours_dates.opens
-COMMENT ON COLUMN public.gre_hours_dates.opens IS 'Local time of opening, before 24:00. Null: closed all day.';
+COMMENT ON COLUMN public.gre_hours_dates.opens IS 'Local time of opening: whole minutes, before 24:00. Null: closed all day.';
 
 -- COMMENT: COLUMN gre_hours_dates.closes
 COMMENT ON COLUMN public.gre_hours_dates.closes IS 'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
@@ -4767,7 +4907,8 @@ CREATE TABLE public.gre_hours_week (
     weekday smallint NOT NULL,
     opens time without time zone,
     closes time without time zone,
-    CONSTRAINT gre_hours_week_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone))),
+    CONSTRAINT gre_hours_week_times_check CHECK ((((opens IS NULL) = (closes IS NULL)) AND (opens < '24:00:00'::time without time zone) AND (EXTRACT(second FROM opens) = (0)::numeric) AND (EXTRACT(second FROM closes) = (0)::numeric))),
+    CONSTRAINT gre_hours_week_valid_from_check CHECK (isfinite(valid_from)),
     CONSTRAINT gre_hours_week_weekday_check CHECK (((weekday >= 1) AND (weekday <= 7)))
 );
 
@@ -4784,7 +4925,7 @@ COMMENT ON COLUMN public.gre_hours_week.valid_from IS 'First day of this version
 COMMENT ON COLUMN public.gre_hours_week.weekday IS '1 Monday ... 7 Sunday. A day can have several entries.';
 
 -- COMMENT: COLUMN gre_hours_week.opens
-COMMENT ON COLUMN public.gre_hours_week.opens IS 'Local time of opening, before 24:00. Null: this version has no entry on this day.';
+COMMENT ON COLUMN public.gre_hours_week.opens IS 'Local time of opening: whole minutes, before 24:00. Null: no entry on this day.';
 
 -- COMMENT: COLUMN gre_hours_week.closes
 COMMENT ON COLUMN public.gre_hours_week.closes IS 'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
@@ -5554,6 +5695,9 @@ REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zon
 -- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
 REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
 
+-- ACL: FUNCTION available_staff()
+REVOKE ALL ON FUNCTION gre.available_staff() FROM PUBLIC;
+
 -- ACL: FUNCTION broadcast_wakeup(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) FROM PUBLIC;
 
@@ -5834,6 +5978,9 @@ GRANT ALL ON FUNCTION gre.require_actor() TO service_role;
 -- ACL: FUNCTION require_admin()
 REVOKE ALL ON FUNCTION gre.require_admin() FROM PUBLIC;
 
+-- ACL: FUNCTION require_holder(p_session public.gre_chat_sessions, p_staff text)
+REVOKE ALL ON FUNCTION gre.require_holder(p_session public.gre_chat_sessions, p_staff text) FROM PUBLIC;
+
 -- ACL: FUNCTION require_staff()
 REVOKE ALL ON FUNCTION gre.require_staff() FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.require_staff() TO authenticated;
@@ -5900,6 +6047,9 @@ REVOKE ALL ON FUNCTION gre.settings_json(p public.gre_chat_settings) FROM PUBLIC
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
 
+-- ACL: FUNCTION staff_json(p_staff_id text)
+REVOKE ALL ON FUNCTION gre.staff_json(p_staff_id text) FROM PUBLIC;
+
 -- ACL: FUNCTION staff_load_added()
 REVOKE ALL ON FUNCTION gre.staff_load_added() FROM PUBLIC;
 
@@ -5941,6 +6091,11 @@ REVOKE ALL ON FUNCTION public.gre_delete_hours(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO service_role;
 
+-- ACL: FUNCTION gre_desk_stats_v1()
+REVOKE ALL ON FUNCTION public.gre_desk_stats_v1() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_desk_stats_v1() TO service_role;
+GRANT ALL ON FUNCTION public.gre_desk_stats_v1() TO gre_worker;
+
 -- ACL: FUNCTION gre_enable_all_players()
 REVOKE ALL ON FUNCTION public.gre_enable_all_players() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_enable_all_players() TO authenticated;
@@ -5955,6 +6110,11 @@ GRANT ALL ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boo
 REVOKE ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO service_role;
+
+-- ACL: FUNCTION gre_get_hours(p_name text)
+REVOKE ALL ON FUNCTION public.gre_get_hours(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_get_hours(p_name text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_get_hours(p_name text) TO service_role;
 
 -- ACL: FUNCTION gre_get_player(p_player_id bigint)
 REVOKE ALL ON FUNCTION public.gre_get_player(p_player_id bigint) FROM PUBLIC;
@@ -6124,10 +6284,10 @@ REVOKE ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, 
 GRANT ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) TO service_role;
 
--- ACL: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb)
-REVOKE ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb) TO service_role;
+-- ACL: FUNCTION gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean)
+REVOKE ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb, p_dates jsonb, p_new boolean) TO service_role;
 
 -- ACL: FUNCTION gre_set_online_status(p_status text, p_expires_in numeric)
 REVOKE ALL ON FUNCTION public.gre_set_online_status(p_status text, p_expires_in numeric) FROM PUBLIC;
@@ -6143,6 +6303,11 @@ GRANT ALL ON FUNCTION public.gre_set_session_status(p_session_id uuid, p_status 
 REVOKE ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_set_settings(p_settings jsonb) TO service_role;
+
+-- ACL: FUNCTION gre_set_staff(p_staff_id text, p_settings jsonb)
+REVOKE ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO service_role;
 
 -- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
 REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) FROM PUBLIC;

@@ -26,7 +26,7 @@ from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
-from gre_bridge.api.rest import chat, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, desk, operations, pusher_auth, staff
 from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
@@ -45,6 +45,7 @@ Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}
 _TAGS = [
     {"name": "Chat", "description": "Send and read."},
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
+    {"name": "Desk", "description": "The queue, assignment, staff, settings, opening hours."},
     {"name": "Operations", "description": "How the relay does, and its dead letters."},
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
@@ -60,6 +61,7 @@ _OPERATION_IDS = {
     "mark_read": "markRead", "me": "getMe",
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
     "session_messages": "listSessionMessages", "session_events": "listSessionEvents", "set_status": "setSessionStatus", "operations": "getOperations",
+    "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip
@@ -117,7 +119,14 @@ def create_app(
     app.state.signer = Signer(settings)
     app.state.pusher_users = pusher_users
     app.state.health = health
-    for router in (chat.router, staff.router, operations.router, pusher_auth.router, health_router):
+    for router in (
+        chat.router,
+        staff.router,
+        desk.router,
+        operations.router,
+        pusher_auth.router,
+        health_router,
+    ):
         app.include_router(router)
     if settings.docs:
         app.include_router(reference.router())

@@ -86,7 +86,8 @@ async def handle_refused(request: Request, error: Exception) -> Response:
     wait = error.retry_after
     if wait is None and error.status in (429, 503):
         wait = RETRY_AFTER
-    return problem(request.scope, error.status, error.code, str(error), retry_after=wait)
+    extra = {} if error.details is None else {"details": error.details}
+    return problem(request.scope, error.status, error.code, str(error), retry_after=wait, extra=extra)
 
 
 async def handle_unavailable(request: Request, error: Exception) -> Response:
@@ -102,7 +103,7 @@ class Cors(CORSMiddleware):
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         """`origins` may read answers. Tokens come in a header, so cookies are never allowed."""
         super().__init__(
-            app, allow_origins=("*",) if origins.allows("*") else (), allow_methods=("GET", "POST", "PUT"), expose_headers=EXPOSED_HEADERS,
+            app, allow_origins=("*",) if origins.allows("*") else (), allow_methods=("GET", "POST", "PUT", "DELETE"), expose_headers=EXPOSED_HEADERS,
             allow_headers=("Authorization", "Content-Type", "If-None-Match", "X-Request-Id", *_TRACING_HEADERS),
         )  # fmt: skip
         self._origins = origins

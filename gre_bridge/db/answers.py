@@ -163,9 +163,62 @@ class OnlineStaff(TypedDict):
 
 
 class StaffMember(OnlineStaff):
-    """One entry of `gre_list_staff`."""
+    """One entry of `gre_list_staff`; answer of `gre_set_staff`."""
 
     role: StaffRole
+    open_sessions: int
+    takes_sessions: bool
+    max_sessions: int | None
+
+
+class AssignedSession(ChangedSession, total=False):
+    """Answer of `gre_take_session`, `gre_release_session` and `gre_transfer_session`."""
+
+    over_limit: dict[Literal["open_sessions", "max_sessions"], int]
+    """Present if the staff member has more open sessions than automatic assignment gives."""
+
+
+class DeskSettings(TypedDict):
+    """Answer of `gre_get_settings` and `gre_set_settings`; times are in seconds."""
+
+    assignment: Literal["off", "round_robin", "least_busy"]
+    max_sessions: int | None
+    returning_within: float | None
+    offline_after: float
+    idle_warn_after: float | None
+    idle_close_after: float | None
+    first_reply_goal: float | None
+    reply_goal: float | None
+    goals_in_hours: bool
+    hours: str | None
+    rating_enabled: bool
+
+
+class WeekEntry(TypedDict):
+    """A weekly entry of opening hours: local times as HH:MM, null for a day without an entry."""
+
+    weekday: int
+    opens: str | None
+    closes: str | None
+    valid_from: str
+
+
+class DateEntry(TypedDict):
+    """An entry of a single day of opening hours."""
+
+    day: str
+    label: str | None
+    opens: str | None
+    closes: str | None
+
+
+class Hours(TypedDict):
+    """One entry of `gre_list_hours`; answer of `gre_get_hours` and `gre_set_hours`."""
+
+    name: str
+    timezone: str
+    week: list[WeekEntry]
+    dates: list[DateEntry]
 
 
 class DeadLetter(TypedDict):

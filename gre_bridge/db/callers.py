@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
+import orjson
+
 from gre_bridge.db.answers import ActorClaim
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError, unreadable
 from gre_bridge.db.relay import CallObserver, classify_error, clocks_differ
@@ -55,8 +57,13 @@ def refusal(error: PostgrestError, what: str) -> BridgeError:
     code = error.code
     if code.startswith("PT") and len(code) == 5 and code[2:].isdigit():
         wait = (error.details or "").partition("retry_after=")[2]
-        retry_after = float(wait) if wait.isdigit() else None
-        return Refused(int(code[2:]), error.hint or "refused", error.message, retry_after=retry_after)
+        return Refused(
+            int(code[2:]),
+            error.hint or "refused",
+            error.message,
+            retry_after=float(wait) if wait.isdigit() else None,
+            details=_details(error.details),
+        )
     if error.message == "JWT expired":
         return Refused(401, "token_expired", "the token has expired")
     if clocks_differ(error):
@@ -73,6 +80,17 @@ def refusal(error: PostgrestError, what: str) -> BridgeError:
         return Refused(400, "value_invalid", "a value is not valid")
     found = classify_error(error, what)
     return found if isinstance(found, TransientError) else TransientError(str(found), code=found.code)
+
+
+def _details(text: str | None) -> Json | None:
+    """Return the JSON object that a function gave as the detail of its refusal; None for any other detail."""
+    if not text or not text.startswith("{"):
+        return None
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 class Functions(Protocol):

@@ -15,27 +15,22 @@ from gre_bridge.db.answers import (
     CatchUp,
     ChangedSession,
     ClosedSession,
-    DeadLetterPage,
     HistoryPage,
     HubChanges,
     OnlineStaff,
     PlayerEnabled,
-    PlayerState,
     Presence,
-    QueuePage,
     ReadMark,
-    SessionEventPage,
     SessionPage,
-    StaffMember,
     StoredMessage,
 )
-from gre_bridge.db.callers import CallerDatabase, Identity
+from gre_bridge.db.callers import Identity
+from gre_bridge.db.desk import DeskDatabase
 from gre_bridge.db.postgrest import Caller, unreadable
-from gre_bridge.db.types import Json
 from gre_bridge.polling import Listening
 
 
-class UserDatabase(CallerDatabase):
+class UserDatabase(DeskDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
@@ -199,54 +194,6 @@ class UserDatabase(CallerDatabase):
         return await self._write(
             OnlineStaff, "gre_set_online_status", {"p_status": status, "p_expires_in": expires_in}, caller
         )
-
-    # What a desk works with.
-
-    async def queue(
-        self,
-        caller: Caller,
-        *,
-        status: str | None = None,
-        assigned: str | None = None,
-        player: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> QueuePage:
-        """List sessions in the order of work: {"sessions": [S with "waiting_since", …], "next": cursor | None}."""
-        arguments = {
-            "p_status": status, "p_assigned": assigned, "p_player": player, "p_limit": limit, "p_cursor": cursor,
-        }  # fmt: skip
-        return await self._read(QueuePage, "gre_session_queue", arguments, caller)
-
-    async def session_events(
-        self, caller: Caller, session_id: str, *, after_rev: int | None = None
-    ) -> SessionEventPage:
-        """Read a session's story after an event: {"events": […], "has_more"}."""
-        arguments = {"p_session_id": session_id, "p_after_rev": after_rev}
-        return await self._read(SessionEventPage, "gre_session_events", arguments, caller)
-
-    async def staff(self, caller: Caller) -> list[StaffMember]:
-        """List active staff: [{"staff_id", "display_name", "role", "status"}, …]."""
-        return await self._read_list(StaffMember, "gre_list_staff", {}, caller)
-
-    async def player(self, caller: Caller, player_id: int) -> PlayerState:
-        """Read what is known of a player: {"player_id", "display_name", "enabled"}."""
-        return await self._read(PlayerState, "gre_get_player", {"p_player_id": player_id}, caller)
-
-    async def operations(self, caller: Caller) -> Json:
-        """Read how the relay does: backlog, sinks, workers, events per minute (`gre_operations`)."""
-        return await self._read(dict[str, Any], "gre_operations", {}, caller)
-
-    async def dead(
-        self, caller: Caller, *, sink: str | None = None, limit: int = 50, cursor: str | None = None
-    ) -> DeadLetterPage:
-        """List dead letters, the latest first: {"dead": […], "next": cursor | None}. They hold ids, never text."""
-        arguments = {"p_sink": sink, "p_limit": limit, "p_cursor": cursor}
-        return await self._read(DeadLetterPage, "gre_dead_letters", arguments, caller)
-
-    async def retry_dead(self, caller: Caller, ids: Sequence[str]) -> int:
-        """Send dead letters again; returns how many of them were dead."""
-        return await self._count("gre_retry_dead", {"p_ids": list(ids)}, caller)
 
     # The hub's own reading, with the service key.
 

@@ -16,7 +16,7 @@
 --   hours        opening hours
 --   settings     settings of the staff's desk; functions that change them and the hours
 --   notes        private notes of staff
---   assignment   who has which session; load; automatic assignment
+--   assignment   who has which session; staff and their load; automatic assignment
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

@@ -1,5 +1,5 @@
--- Functions for the staff's console: the queue, staff, players, operations, dead letters.
--- Depends on gre_foundation, gre_tables, gre_identity, gre_messages (gre.presence), gre_outbox and gre_operations.
+-- Functions for the staff's console: the queue, players, operations, dead letters.
+-- Depends on gre_foundation, gre_tables, gre_identity, gre_outbox and gre_operations.
 set local lock_timeout = '300ms';
 
 -- Security definer: with row-level security, the search by name could not use an index.
@@ -88,19 +88,6 @@ comment on function public.gre_session_queue is
   'sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed '
   'sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or '
   'the start of its name. A session that changes between two pages can be listed twice or not at all.';
-
-create function public.gre_list_staff() returns jsonb
-language plpgsql stable set search_path = '' as $$
-begin
-  perform gre.require_staff();
-  return (
-    select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
-        'status', gre.presence(o.status, o.last_seen_at, o.expires_at))
-      order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
-    from public.gre_staff s left join public.gre_online_status o on o.staff_id = s.staff_id where s.active);
-end $$;
-comment on function public.gre_list_staff is
-  'Lists active staff with their presence: [{"staff_id", "display_name", "role", "status"}].';
 
 create function public.gre_get_player(p_player_id bigint) returns jsonb
 language plpgsql stable set search_path = '' as $$
@@ -211,8 +198,8 @@ end $$;
 comment on function public.gre_retry_dead is
   'Retries at most 100 dead letters. Returns their number. Deliveries that are not dead are not changed. For admins.';
 
-revoke execute on function public.gre_session_queue, public.gre_list_staff, public.gre_get_player,
-  public.gre_operations, public.gre_dead_letters, public.gre_retry_dead
+revoke execute on function public.gre_session_queue, public.gre_get_player, public.gre_operations,
+  public.gre_dead_letters, public.gre_retry_dead
   from public, anon, authenticated, service_role;
-grant execute on function public.gre_session_queue, public.gre_list_staff, public.gre_get_player,
-  public.gre_operations, public.gre_dead_letters, public.gre_retry_dead to authenticated, service_role;
+grant execute on function public.gre_session_queue, public.gre_get_player, public.gre_operations,
+  public.gre_dead_letters, public.gre_retry_dead to authenticated, service_role;

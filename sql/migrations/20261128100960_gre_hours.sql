@@ -25,7 +25,9 @@ create table public.gre_hours_week (
   opens time,
   closes time,
   constraint gre_hours_week_unique unique nulls not distinct (hours, valid_from, weekday, opens),
-  constraint gre_hours_week_times_check check ((opens is null) = (closes is null) and opens < time '24:00')
+  constraint gre_hours_week_valid_from_check check (isfinite(valid_from)),
+  constraint gre_hours_week_times_check check ((opens is null) = (closes is null) and opens < time '24:00'
+    and extract(second from opens) = 0 and extract(second from closes) = 0)
 );
 comment on table public.gre_hours_week is
   'The weekly entries. All entries with one valid_from are one version of the week; it applies to the days from '
@@ -34,7 +36,7 @@ comment on column public.gre_hours_week.hours is 'The opening hours.';
 comment on column public.gre_hours_week.valid_from is 'First day of this version. Not in the past.';
 comment on column public.gre_hours_week.weekday is '1 Monday ... 7 Sunday. A day can have several entries.';
 comment on column public.gre_hours_week.opens is
-  'Local time of opening, before 24:00. Null: this version has no entry on this day.';
+  'Local time of opening: whole minutes, before 24:00. Null: no entry on this day.';
 comment on column public.gre_hours_week.closes is
   'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
 
@@ -45,14 +47,17 @@ create table public.gre_hours_dates (
   opens time,
   closes time,
   constraint gre_hours_dates_unique unique nulls not distinct (hours, day, opens),
-  constraint gre_hours_dates_times_check check ((opens is null) = (closes is null) and opens < time '24:00')
+  constraint gre_hours_dates_day_check check (isfinite(day)),
+  constraint gre_hours_dates_times_check check ((opens is null) = (closes is null) and opens < time '24:00'
+    and extract(second from opens) = 0 and extract(second from closes) = 0)
 );
 comment on table public.gre_hours_dates is
   'Entries of single days, such as holidays. They replace the entries of the week.';
 comment on column public.gre_hours_dates.hours is 'The opening hours.';
 comment on column public.gre_hours_dates.day is 'The day. Not in the past.';
 comment on column public.gre_hours_dates.label is 'The reason, for people.';
-comment on column public.gre_hours_dates.opens is 'Local time of opening, before 24:00. Null: closed all day.';
+comment on column public.gre_hours_dates.opens is
+  'Local time of opening: whole minutes, before 24:00. Null: closed all day.';
 comment on column public.gre_hours_dates.closes is
   'Local time of closing. Not later than opens: on the next day. 24:00 is the end of the day.';
 

@@ -80,11 +80,11 @@ create trigger gre_after_update after update on public.gre_chat_settings
 create function gre.settings_json(p public.gre_chat_settings) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object('assignment', p.assignment, 'max_sessions', p.max_sessions,
-    'returning_within', extract(epoch from p.returning_within), 'offline_after', extract(epoch from p.offline_after),
-    'idle_warn_after', extract(epoch from p.idle_warn_after),
-    'idle_close_after', extract(epoch from p.idle_close_after),
-    'first_reply_goal', extract(epoch from p.first_reply_goal), 'reply_goal', extract(epoch from p.reply_goal),
-    'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+      'goals_in_hours', p.goals_in_hours, 'hours', p.hours, 'rating_enabled', p.rating_enabled)
+    || jsonb_object_agg(i.name, trim_scale(extract(epoch from i.value)))
+  from (values ('returning_within', p.returning_within), ('offline_after', p.offline_after),
+    ('idle_warn_after', p.idle_warn_after), ('idle_close_after', p.idle_close_after),
+    ('first_reply_goal', p.first_reply_goal), ('reply_goal', p.reply_goal)) i (name, value)
 $$;
 
 create function public.gre_get_settings() returns jsonb
@@ -169,8 +169,22 @@ comment on function public.gre_list_hours is
   'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], '
   '"dates": [{"day", "label", "opens", "closes"}]}]. Times are local. Staff only.';
 
+create function public.gre_get_hours(p_name text) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  v_hours jsonb;
+begin
+  perform gre.require_staff();
+  v_hours := gre.hours_json(p_name);
+  if v_hours is null then
+    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+  end if;
+  return v_hours;
+end $$;
+comment on function public.gre_get_hours is 'Returns opening hours by name, as gre_list_hours does. Staff only.';
+
 create function public.gre_set_hours(
-  p_name text, p_timezone text, p_week jsonb default '[]', p_dates jsonb default '[]'
+  p_name text, p_timezone text, p_week jsonb default '[]', p_dates jsonb default '[]', p_new boolean default null
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -182,6 +196,14 @@ begin
     perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
   end if;
   begin
+    if p_new then
+      insert into public.gre_hours (name, timezone) values (p_name, p_timezone) on conflict (name) do nothing;
+      if not found then
+        perform gre.raise_http(409, 'hours_exist', 'there are opening hours with this name');
+      end if;
+    elsif not p_new and not exists (select from public.gre_hours where name = p_name for no key update) then
+      perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+    end if;
     insert into public.gre_hours as h (name, timezone) values (p_name, p_timezone)
     on conflict (name) do update set timezone = excluded.timezone
     returning (clock_timestamp() at time zone h.timezone)::date into v_today;
@@ -211,25 +233,27 @@ begin
 end $$;
 comment on function public.gre_set_hours is
   'Creates opening hours, or replaces their entries from today on, and returns them (see gre_list_hours). An entry of '
-  'the week without valid_from applies from today. Entries of days that are over cannot be changed. For admins.';
+  'the week without valid_from applies from today. Entries of days that are over cannot be changed. p_new: true only '
+  'creates, false only replaces (409 hours_exist, 404 hours_unknown). For admins.';
 
-create function public.gre_delete_hours(p_name text) returns void
+create function public.gre_delete_hours(p_name text) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_hours jsonb;
 begin
   perform gre.require_admin();
+  v_hours := public.gre_get_hours(p_name);
   delete from public.gre_hours where name = p_name;
-  if not found then
-    perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
-  end if;
+  return v_hours;
 exception when foreign_key_violation then
   perform gre.raise_http(409, 'hours_in_use', 'these opening hours are in use');
 end $$;
 comment on function public.gre_delete_hours is
-  'Deletes opening hours. 409 hours_in_use while a setting refers to them. For admins.';
+  'Deletes opening hours, and returns what they were. 409 hours_in_use while a setting refers to them. For admins.';
 
 revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.settings_json, gre.hours_json
   from public;
 revoke execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
-  public.gre_set_hours, public.gre_delete_hours from public, anon, authenticated, service_role;
+  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours from public, anon, authenticated, service_role;
 grant execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
-  public.gre_set_hours, public.gre_delete_hours to authenticated, service_role;
+  public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours to authenticated, service_role;

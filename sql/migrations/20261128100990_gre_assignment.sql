@@ -1,4 +1,4 @@
--- Assignment: who has which session, by whom and how; load; automatic assignment by a worker.
+-- Assignment: who has which session, by whom and how; load; staff with their limits; automatic assignment by a worker.
 -- Depends on gre_foundation, gre_tables, gre_identity, gre_messages, gre_outbox, gre_hours, gre_settings and gre_notes.
 --
 -- Locks are taken in this order: the row of gre_chat_settings, the session, rows of gre_staff_load in the order of
@@ -188,6 +188,16 @@ begin
   return v;
 end $$;
 
+-- Raise 409 if the session is assigned to somebody else; p_staff is null for a back end, which is nobody.
+create function gre.require_holder(p_session public.gre_chat_sessions, p_staff text) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if p_session.assigned_staff_id <> p_staff then
+    perform gre.raise_http(409, 'session_taken', 'somebody else has this session',
+                           jsonb_build_object('by', p_session.assigned_staff_id)::text);
+  end if;
+end $$;
+
 -- Assign a session that the caller has locked, and return it for the answer. "over_limit" is there if the person now
 -- has more open sessions than automatic assignment would give.
 create function gre.assign_session(p_session uuid, p_staff text) returns jsonb
@@ -221,9 +231,8 @@ begin
     perform gre.raise_http(403, 'act_as_required', 'only a person can take a session: name one in X-GRE-Act-As');
   end if;
   v := gre.lock_session(p_session_id);
-  if v.assigned_staff_id not in (v_actor.staff_id, coalesce(p_from_staff, v_actor.staff_id)) then
-    perform gre.raise_http(409, 'session_taken', 'somebody else has this session',
-                           jsonb_build_object('by', v.assigned_staff_id)::text);
+  if v.assigned_staff_id is distinct from p_from_staff then
+    perform gre.require_holder(v, v_actor.staff_id);
   end if;
   return gre.assign_session(p_session_id, v_actor.staff_id);
 end $$;
@@ -234,17 +243,19 @@ comment on function public.gre_take_session is
 
 create function public.gre_release_session(p_session_id uuid) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
 begin
-  perform gre.require_staff();
-  perform gre.lock_session(p_session_id);
+  perform gre.require_holder(gre.lock_session(p_session_id), v_actor.staff_id);
   return gre.assign_session(p_session_id, null);
 end $$;
 comment on function public.gre_release_session is
-  'Returns an open session to the queue, at the place of its waiting time: {"session": S}. Automatic assignment does '
-  'not give it to the same person again while it waits.';
+  'Returns an open session of the caller to the queue, at the place of its waiting time: {"session": S}. Automatic '
+  'assignment does not give it to the same person again while it waits. If it is somebody else''s: 409 session_taken '
+  'with {"by"}; gre_transfer_session returns the session of a colleague. A session of nobody is no error.';
 
 create function public.gre_transfer_session(
-  p_session_id uuid, p_to_staff text, p_note text default null, p_after_seq bigint default null
+  p_session_id uuid, p_to_staff text default null, p_note text default null, p_after_seq bigint default null
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
@@ -274,6 +285,58 @@ comment on function public.gre_transfer_session is
   'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: '
   '{"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} '
   'if another staff member has written since.';
+
+-- Staff ---------------------------------------------------------------------------------------------------
+
+-- Return a staff member, or all of them, as the API does: active ones only, by name.
+create function gre.staff_json(p_staff_id text default null) returns jsonb
+language sql stable set search_path = '' as $$
+  select coalesce(jsonb_agg(jsonb_build_object('staff_id', s.staff_id, 'display_name', s.display_name, 'role', s.role,
+      'status', gre.presence(o.status, o.last_seen_at, o.expires_at), 'open_sessions', coalesce(l.open_sessions, 0),
+      'takes_sessions', s.takes_sessions, 'max_sessions', s.max_sessions)
+    order by lower(coalesce(s.display_name, s.staff_id)), s.staff_id), '[]')
+  from public.gre_staff s
+  left join public.gre_online_status o on o.staff_id = s.staff_id
+  left join public.gre_staff_load l on l.staff_id = s.staff_id
+  where s.active and (p_staff_id is null or s.staff_id = p_staff_id)
+$$;
+
+create function public.gre_list_staff() returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+begin
+  perform gre.require_staff();
+  return gre.staff_json();
+end $$;
+comment on function public.gre_list_staff is
+  'Lists active staff with their presence and load: [{"staff_id", "display_name", "role", "status", "open_sessions", '
+  '"takes_sessions", "max_sessions"}]. Staff only.';
+
+create function public.gre_set_staff(p_staff_id text, p_settings jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_staff public.gre_staff;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_settings) is distinct from 'object'
+    or p_settings - array['takes_sessions', 'max_sessions'] <> '{}' then
+    perform gre.raise_http(400, 'settings_invalid', 'settings must be an object with takes_sessions and max_sessions');
+  end if;
+  select * into v_staff from public.gre_staff where staff_id = p_staff_id and active for no key update;
+  if not found then
+    perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+  end if;
+  begin
+    v_staff := jsonb_populate_record(v_staff, p_settings);
+    update public.gre_staff set takes_sessions = v_staff.takes_sessions, max_sessions = v_staff.max_sessions
+    where staff_id = p_staff_id;
+  exception when data_exception or check_violation or not_null_violation then
+    perform gre.raise_http(400, 'settings_invalid', 'a setting has a value that is not allowed');
+  end;
+  return gre.staff_json(p_staff_id) -> 0;
+end $$;
+comment on function public.gre_set_staff is
+  'Changes the given settings of a staff member for automatic assignment (takes_sessions, max_sessions; see '
+  'gre_staff), and returns the staff member as gre_list_staff does. For admins.';
 
 -- By a worker ---------------------------------------------------------------------------------------------
 
@@ -308,6 +371,26 @@ begin
     where l.open_sessions > 0
       and (not t.active or gre.offline_since(o.status, o.last_seen_at, o.updated_at, o.expires_at)
                            <= clock_timestamp() - p_after));
+end $$;
+
+-- Return the staff to whom automatic assignment could give a session now.
+create function gre.available_staff() returns text[]
+language plpgsql stable
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_settings public.gre_chat_settings;
+begin
+  select * into v_settings from public.gre_chat_settings;
+  if coalesce(v_settings.assignment, 'off') = 'off' or not gre.open_at(v_settings.hours, clock_timestamp()) then
+    return '{}';
+  end if;
+  return array(
+    select t.staff_id
+    from public.gre_staff t
+    join public.gre_online_status o on o.staff_id = t.staff_id
+    join public.gre_staff_load l on l.staff_id = t.staff_id
+    where t.active and t.takes_sessions and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online'
+      and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
 end $$;
 
 -- Return to the queue the sessions that wait for these people and were assigned before p_before. Returns their number.
@@ -374,14 +457,8 @@ begin
   if exists (
     select from public.gre_chat_sessions s
     where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
-  ) and gre.open_at(v_settings.hours, v_now) then
-    v_online := array(
-      select t.staff_id
-      from public.gre_staff t
-      join public.gre_online_status o on o.staff_id = t.staff_id
-      join public.gre_staff_load l on l.staff_id = t.staff_id
-      where t.active and t.takes_sessions and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online'
-        and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
+  ) then
+    v_online := gre.available_staff();
   end if;
   if v_online = '{}' and not exists (
     select from public.gre_chat_sessions s
@@ -477,11 +554,50 @@ comment on function public.gre_assign_waiting_v1 is
   'queue what waits for staff who are offline: {"enabled": false if assignment is off, "busy": another worker does it '
   'at this moment, "more": call again at once, "assigned", "released"}. For workers.';
 
+create function public.gre_desk_stats_v1() returns jsonb
+language plpgsql stable security definer
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_bitmapscan = off
+set jit = off as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings public.gre_chat_settings;
+  v_oldest timestamptz;
+begin
+  perform gre.require_worker();
+  select * into v_settings from public.gre_chat_settings;
+  select s.waiting_since into v_oldest from public.gre_chat_sessions s
+  where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null
+  order by s.waiting_since, s.id limit 1;
+  return jsonb_build_object(
+    'assignment', coalesce(v_settings.assignment, 'off'),
+    'unassigned', (
+      select count(*) from (
+        select from public.gre_chat_sessions s
+        where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is null limit 10000) x),
+    'assigned', (
+      select count(*) from (
+        select from public.gre_chat_sessions s
+        where s.status <> 'closed' and s.waiting_since is not null and s.assigned_staff_id is not null limit 10000) x),
+    'oldest_age', case when v_oldest is not null then round(
+      gre.open_seconds(v_settings.hours, greatest(v_oldest, v_now - interval '30 days'), v_now), 3) end,
+    'available_staff', cardinality(gre.available_staff()),
+    'staff', (select count(*) from public.gre_staff t where t.active and t.takes_sessions),
+    'opens', gre.next_open(v_settings.hours, v_now) is not null);
+end $$;
+comment on function public.gre_desk_stats_v1 is
+  'Returns the state of the desk: {"assignment": as in gre_chat_settings, "unassigned", "assigned": numbers of open '
+  'sessions that wait for an answer (at most 10,000 are counted), "oldest_age": open seconds for which the longest '
+  'waiting session of nobody has waited (of the last 30 days; null without one), "available_staff": number of staff to '
+  'whom automatic assignment could give a session now, "staff": number of active staff who take sessions, "opens": '
+  'false if the opening hours have no open time within 400 days}. For workers.';
+
 revoke execute on function gre.staff_load_added, gre.change_load, gre.sessions_assignment, gre.sessions_truncated,
-  gre.lock_session, gre.assign_session, gre.offline_since, gre.offline_staff, gre.release_waiting
+  gre.lock_session, gre.require_holder, gre.assign_session, gre.offline_since, gre.offline_staff, gre.available_staff,
+  gre.release_waiting, gre.staff_json
   from public;
 revoke execute on function public.gre_take_session, public.gre_release_session, public.gre_transfer_session,
-  public.gre_assign_waiting_v1 from public, anon, authenticated, service_role;
-grant execute on function public.gre_take_session, public.gre_release_session, public.gre_transfer_session
-  to authenticated, service_role;
-grant execute on function public.gre_assign_waiting_v1 to service_role;
+  public.gre_list_staff, public.gre_set_staff, public.gre_assign_waiting_v1, public.gre_desk_stats_v1
+  from public, anon, authenticated, service_role;
+grant execute on function public.gre_take_session, public.gre_release_session, public.gre_transfer_session,
+  public.gre_list_staff, public.gre_set_staff to authenticated, service_role;
+grant execute on function public.gre_assign_waiting_v1, public.gre_desk_stats_v1 to service_role;

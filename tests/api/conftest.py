@@ -19,7 +19,7 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api.rest import chat, health, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, desk, health, operations, pusher_auth, staff
 from gre_bridge.api.schemas.responses import Error
 from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess, Worker
@@ -29,7 +29,7 @@ ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, staff, operations, pusher_auth, health)
+    for module in (chat, staff, desk, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods

@@ -118,7 +118,8 @@ def test_the_story_is_for_staff_and_of_a_session_that_is_there(api: Api, player_
 
 def test_staff_and_players_are_listed(api: Api, player_id: int) -> None:
     found = {one["staffId"]: one for one in ok(api.staff().get("/api/gre-admin/staff"))["staff"]}
-    assert found["s7"] == {"staffId": "s7", "displayName": "Sam", "role": "staff", "status": "offline", "active": True}  # fmt: skip
+    assert found["s7"] == {"staffId": "s7", "displayName": "Sam", "role": "staff", "status": "offline", "active": True,
+                           "openSessions": 0, "takesSessions": True, "maxSessions": None}  # fmt: skip
     path = f"/api/gre-admin/player/{player_id}"
     assert ok(api.staff().get(path))["player"] == {
         "playerId": player_id,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -48,19 +49,27 @@ def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
         case "integer":
             numbers = st.sampled_from([1, *(one for one in known if isinstance(one, int))])
             return numbers | st.integers(schema.get("minimum"), schema.get("maximum"))
-        case "string" if schema.get("format") == "uuid":
-            ids = st.sampled_from([one for one in known if isinstance(one, str)])
-            return ids | st.uuids().map(str)
-        case "string" if "pattern" in schema:
-            return st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
+        case "number":
+            return st.floats(schema.get("minimum"), schema.get("maximum"))
         case "string":
-            words = st.sampled_from(["player", "staff", "s1", "me", "Hello"])
-            return words | st.text(min_size=schema.get("minLength", 0), max_size=200)
+            return fitting_text(schema, known)
         case "boolean":
             return st.booleans()
         case "null":
             return st.none()
     return JUNK
+
+
+def fitting_text(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[str]:
+    """Texts that a schema allows, often its examples."""
+    if schema.get("format") == "uuid":
+        return st.sampled_from([one for one in known if isinstance(one, str)]) | st.uuids().map(str)
+    if "pattern" in schema:
+        texts = st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
+    else:
+        words = st.sampled_from(["player", "staff", "s1", "me", "Hello"])
+        texts = words | st.text(min_size=schema.get("minLength", 0), max_size=200)
+    return st.sampled_from(schema["examples"]) | texts if "examples" in schema else texts
 
 
 def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStrategy[dict[str, Any]]]:
@@ -116,6 +125,17 @@ def written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+@pytest.fixture
+def desk(api: Api) -> Iterator[None]:
+    """Undo what the requests set for the whole desk."""
+    yield
+    api.sql("delete from gre_chat_settings")
+    api.sql("insert into gre_chat_settings default values")
+    api.sql("delete from gre_hours")
+    api.sql("update gre_staff set takes_sessions = true, max_sessions = null")
+
+
+@pytest.mark.usefixtures("desk")
 def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
     document = api.http.get("/openapi.json").json()
     sent = api.player(player_id).send()
@@ -183,6 +203,17 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/gre-admin/sessions",
         "GET /api/gre-admin/queue",
         "GET /api/gre-admin/staff",
+        "PUT /api/gre-admin/staff/{staff_id}",
+        "POST /api/gre-admin/take",
+        "POST /api/gre-admin/release",
+        "POST /api/gre-admin/transfer",
+        "GET /api/gre-admin/settings",
+        "PUT /api/gre-admin/settings",
+        "GET /api/gre-admin/hours",
+        "POST /api/gre-admin/hours",
+        "GET /api/gre-admin/hours/{name}",
+        "PUT /api/gre-admin/hours/{name}",
+        "DELETE /api/gre-admin/hours/{name}",
         "GET /api/gre-admin/player/{player_id}",
         "GET /api/gre-admin/operations",
         "GET /api/gre-admin/dead",

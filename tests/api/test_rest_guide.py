@@ -15,7 +15,7 @@ EXAMPLES = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 def test_the_examples_work_one_after_the_other(api: Api) -> None:
     need("curl", "curl")
-    assert len(EXAMPLES) == 14
+    assert len(EXAMPLES) == 18
     env = {
         "PATH": "/usr/bin:/bin:/usr/local/bin",
         "NO_PROXY": "127.0.0.1",
@@ -34,4 +34,4 @@ def test_the_examples_work_one_after_the_other(api: Api) -> None:
 
 def test_every_path_is_named(api: Api) -> None:
     for path in api.http.get("/openapi.json").json()["paths"]:
-        assert path.replace("player_id", "playerId").replace("session_id", "sessionId") in GUIDE
+        assert re.sub(r"_i(?=d\})", "I", path) in GUIDE

@@ -125,6 +125,7 @@ gre_link_user                    x x x x x y service_only service_only act_as_re
 gre_session_queue                x staff_only staff_only y y y staff_only y act_as_required x
 gre_session_events               x staff_only staff_only y y y staff_only y act_as_required x
 gre_list_staff                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_set_staff                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_get_player                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
@@ -135,9 +136,11 @@ gre_transfer_session             x staff_only staff_only y y y staff_only y act_
 gre_get_settings                 x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_settings                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_list_hours                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_get_hours                    x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_hours                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_delete_hours                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_assign_waiting_v1            x x x x x y y y y y
+gre_desk_stats_v1                x x x x x y y y y y
 gre_hub_changes_v1                  x x x x x y y y y y
 gre_hub_presence_v1                 x x x x x y y y y y
 gre_relay_claim_v1                  x x x x x y y y y y

@@ -68,7 +68,7 @@ HELPERS = {
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
         "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
         "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "staff_load_added", "change_load",
-        "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "offline_since", "offline_staff", "release_waiting",
+        "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
     },
 }  # fmt: skip
 
@@ -89,8 +89,8 @@ DEFINERS = {
         "gre_relay_report_v1", "gre_relay_leave_v1", "gre_relay_listen_v1", "gre_relay_unlisten_v1", "gre_relay_status", "gre_relay_notify_v1",
         "gre_relay_dead", "gre_relay_retry", "gre_relay_replay", "gre_relay_reconcile", "gre_relay_expire", "gre_relay_prune", "gre_session_queue",
         "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
-        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
-        "gre_transfer_session", "gre_assign_waiting_v1",
+        "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_get_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
+        "gre_transfer_session", "gre_list_staff", "gre_set_staff", "gre_assign_waiting_v1", "gre_desk_stats_v1",
     },
 }  # fmt: skip
 

@@ -192,6 +192,24 @@ def test_taking_compares_with_the_person_from_whom_it_is_taken(db: Database, con
     assert [end for _, _, end in ends(conn, session)] == ["transferred", "released", "closed"]
 
 
+def test_a_person_releases_only_sessions_of_its_own(db: Database, conn: Conn) -> None:
+    people(conn, 2)
+    (session,) = waiting(conn, 31)
+    with Rest(db, staff("s1")) as s1, Rest(db, staff("s2")) as s2, Rest(db, SERVICE) as service:
+        s1.call("gre_take_session", session_id=session)
+        with pytest.raises(RefusalError, match="somebody else") as refused:
+            s2.call("gre_release_session", session_id=session)
+        assert json.loads(refused.value.detail) == {"by": "s1"}
+        assert assigned(conn)[31] == "s1"
+        for rest in (s1, s2):  # a repeat is no error
+            assert (
+                rest.call("gre_release_session", session_id=session)["session"]["assigned_staff_id"] is None
+            )
+        s1.call("gre_take_session", session_id=session)
+        service.call("gre_release_session", session_id=session)
+    assert assigned(conn)[31] is None
+
+
 def test_a_transfer_and_its_note_are_one_transaction(db: Database, conn: Conn) -> None:
     people(conn, 2)
     (session,) = waiting(conn, 31)
@@ -254,7 +272,7 @@ def test_work_by_hand_may_exceed_the_limit_and_says_so(db: Database, conn: Conn)
         conn.execute("update gre_staff set max_sessions = 0 where staff_id = 's2'")
         found = s1.call("gre_transfer_session", session_id=second, to_staff="s2")
         assert found["over_limit"] == {"open_sessions": 1, "max_sessions": 0}
-        assert "over_limit" not in s1.call("gre_release_session", session_id=second)
+        assert "over_limit" not in s1.call("gre_transfer_session", session_id=second, to_staff=None)
 
 
 # Automatic assignment ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 import pytest
@@ -80,13 +80,15 @@ class Meter:
         assert row is not None
         return row["rows"], row["entries"]
 
-    def reads(self, most: int, limit: int) -> dict[str, Any]:
+    def reads(
+        self, most: int, limit: int = 0, call: LiteralString = "gre_assign_waiting_v1(%(limit)s)"
+    ) -> dict[str, Any]:
         """Call eight times (also once plans are cached) within `most` index entries each; return the last answer."""
         before = self.counts()
         found: dict[str, Any] = {}
         for _ in range(8):
             with request(self.worker, WORKER) as conn:
-                row = conn.execute("select gre_assign_waiting_v1(%s) as found", [limit]).fetchone()
+                row = conn.execute(f"select {call} as found", {"limit": limit}).fetchone()
             assert row is not None
             found = row["found"]
         rows, entries = (now - then for now, then in zip(self.counts(), before, strict=True))
@@ -123,6 +125,14 @@ def test_returning_what_waits_for_who_is_offline_reads_only_that(large: Database
         conn.execute("update gre_chat_settings set offline_after = '0'")
         found = meter.reads(1_200, limit=20)
         assert (found["released"], found["more"]) == (20, True)
+
+
+def test_the_state_of_the_desk_is_read_from_10000_entries_of_each_index_at_most(large: Database) -> None:
+    with Meter(large) as meter:
+        found = meter.reads(16_000, call="gre_desk_stats_v1()")
+        assert found["unassigned"] == 10_000
+        assert 4_000 < found["assigned"] < 6_000
+        assert found["oldest_age"] > 90_000
 
 
 def timed(conn: psycopg.Connection[dict[str, Any]], player: int) -> float:

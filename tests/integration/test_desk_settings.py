@@ -110,7 +110,8 @@ def test_hours_are_saved_listed_and_replaced_from_today_on(db: Database, admin: 
     [
         {"name": "No Name"}, {"name": None}, {"week": [{"weekday": 8}]}, {"week": [{"weekday": 1, "opens": "25:00"}]},
         {"week": [{"weekday": 1, "opens": "09:00"}]}, {"week": [{"weekday": 1, "opens": "09:00", "closes": "10:00"}] * 2},
-        {"dates": [{"label": "no day"}]}, {"dates": [{"day": "tomorrow or so"}]}, {"dates": [{"day": "2999-01-01", "label": "x" * 81}]},
+        {"week": [{"weekday": 1, "opens": "09:00:30", "closes": "10:00"}]}, {"week": [{"weekday": 1, "valid_from": "infinity"}]},
+        {"dates": [{"day": "infinity"}]}, {"dates": [{"label": "no day"}]}, {"dates": [{"day": "tomorrow or so"}]}, {"dates": [{"day": "2999-01-01", "label": "x" * 81}]},
     ],
 )  # fmt: skip
 def test_hours_that_are_not_valid_change_nothing(admin: Rest, changes: dict[str, Any]) -> None:
@@ -119,6 +120,43 @@ def test_hours_that_are_not_valid_change_nothing(admin: Rest, changes: dict[str,
         admin.call("gre_set_hours", **{"name": "desk", "timezone": "UTC", **changes})
     assert (refused.value.status, refused.value.code) == (400, "hours_invalid")
     assert admin.call("gre_list_hours") == [before]
+
+
+def test_hours_are_created_once_and_replaced_by_name(db: Database, admin: Rest) -> None:
+    created = admin.call("gre_set_hours", name="desk", timezone="UTC", week=[{"weekday": 1}], new=True)
+    for arguments, refusal in (
+        ({"name": "desk", "new": True}, (409, "hours_exist")),
+        ({"name": "other", "new": False}, (404, "hours_unknown")),
+    ):
+        with pytest.raises(RefusalError) as refused:
+            admin.call("gre_set_hours", timezone="Europe/Malta", **arguments)
+        assert (refused.value.status, refused.value.code) == refusal
+    with Rest(db, staff()) as s1:
+        assert s1.call("gre_get_hours", name="desk") == created
+        with pytest.raises(RefusalError, match="no such opening hours"):
+            s1.call("gre_get_hours", name="other")
+    assert admin.call("gre_set_hours", name="desk", timezone="UTC", new=False)["week"] == []
+    assert admin.call("gre_delete_hours", name="desk")["name"] == "desk"
+
+
+def test_an_admin_sets_how_many_sessions_a_staff_member_gets(db: Database, admin: Rest) -> None:
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_staff (staff_id, active) values ('a1', true), ('s1', true), ('s4', false)"
+        )
+    found = admin.call("gre_set_staff", staff_id="s1", settings={"takes_sessions": False, "max_sessions": 3})
+    assert (found["staff_id"], found["takes_sessions"], found["max_sessions"]) == ("s1", False, 3)
+    assert admin.call("gre_set_staff", staff_id="s1", settings={"max_sessions": None}) == found | {"max_sessions": None}  # fmt: skip
+    refusals: list[tuple[str, Any, str]] = [
+        ("s4", {"max_sessions": 1}, "staff_unknown"), ("s9", {}, "staff_unknown"), ("s1", {"active": False}, "settings_invalid"),
+        ("s1", {"max_sessions": -1}, "settings_invalid"), ("s1", {"max_sessions": 1e300}, "settings_invalid"),
+        ("s1", {"max_sessions": "many"}, "settings_invalid"), ("s1", {"takes_sessions": None}, "settings_invalid"),
+    ]  # fmt: skip
+    for staff_id, settings, code in refusals:
+        with pytest.raises(RefusalError) as refused:
+            admin.call("gre_set_staff", staff_id=staff_id, settings=settings)
+        assert refused.value.code == code
+    assert admin.call("gre_set_staff", staff_id="s1", settings={}) == found | {"max_sessions": None}
 
 
 @pytest.mark.parametrize("timezone", ["Mars/Base", "CET", "+03", "", None])

@@ -243,10 +243,11 @@ def test_staff_are_listed_with_their_presence(db: Database, a: Rest, s: Rest) ->
             " ('s4', 'online', null)"
         )
     s.call("gre_set_online_status", status="away", expires_in=60)
+    load = {"open_sessions": 0, "takes_sessions": True, "max_sessions": None}
     assert s.call("gre_list_staff") == [
-        {"staff_id": "s2", "display_name": "ann", "role": "admin", "status": "offline"},
-        {"staff_id": "s3", "display_name": None, "role": "staff", "status": "offline"},
-        {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "away"},
+        {"staff_id": "s2", "display_name": "ann", "role": "admin", "status": "offline", **load},
+        {"staff_id": "s3", "display_name": None, "role": "staff", "status": "offline", **load},
+        {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "away", **load},
     ]
     assert refused(a, "gre_list_staff") == (403, "staff_only")
 

@@ -114,7 +114,7 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
         "listen_v1", "unlisten_v1",
     }  # fmt: skip
     assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
-        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1",
+        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1", "public.gre_desk_stats_v1",
     }  # fmt: skip
     assert {r["t"] for r in tables} == {"gre_chat_messages", "realtime.messages"}
     assert role is not None

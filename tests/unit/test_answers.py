@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gre_bridge.api.schemas import responses, story
+from gre_bridge.api.schemas import desk, responses, story
 from gre_bridge.db import answers
-from gre_bridge.db.postgrest import Caller, PostgrestClient
+from gre_bridge.db.callers import refusal
+from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
 from gre_bridge.db.users import UserDatabase
-from gre_bridge.errors import TransientError
+from gre_bridge.errors import Refused, TransientError
 from tests.support.loopback import json_reply, serving
 
-MEMBER = {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "online"}
+MEMBER = {
+    "staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "online",
+    "open_sessions": 1, "takes_sessions": True, "max_sessions": None,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -26,11 +30,17 @@ MEMBER = {"staff_id": "s1", "display_name": "Sam", "role": "staff", "status": "o
         (answers.Session, responses.Session),
         (answers.QueuedSession, responses.Waiting),
         (answers.SessionEvent, story.SessionEvent),
+        (answers.DeskSettings, desk.Settings),
+        (answers.Hours, desk.Hours),
     ],
 )
 def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) -> None:
     documented = {field.alias or name for name, field in model.model_fields.items()}
     assert set(shape.__annotations__) | set(getattr(shape, "__required_keys__", ())) == documented
+
+
+def test_each_setting_of_the_desk_can_be_changed() -> None:
+    assert desk.DeskSettings.model_fields.keys() == answers.DeskSettings.__annotations__.keys()
 
 
 async def list_staff(answer: Any) -> list[answers.StaffMember]:
@@ -47,6 +57,28 @@ async def list_staff(answer: Any) -> list[answers.StaffMember]:
 async def test_a_list_of_its_shape_is_returned() -> None:
     assert await list_staff([]) == []
     assert await list_staff([MEMBER]) == [MEMBER]
+
+
+@pytest.mark.parametrize(
+    ("detail", "details", "retry_after"),
+    [
+        ('{"by": "s2"}', {"by": "s2"}, None), ("retry_after=5", None, 5.0), (None, None, None), ("", None, None), ("[1]", None, None),
+        ("Key (id)=(1) exists.", None, None), ('{"by": ', None, None), ('{"by": 1e400}', None, None),
+    ],
+)  # fmt: skip
+def test_a_detail_that_is_an_object_is_passed_on(
+    detail: str | None, details: Any, retry_after: float | None
+) -> None:
+    error = PostgrestError(
+        status=409,
+        code="PT409",
+        message="somebody else has this session",
+        hint="session_taken",
+        details=detail,
+    )
+    found = refusal(error, "gre_take_session")
+    assert isinstance(found, Refused)
+    assert (found.status, found.code, found.details, found.retry_after) == (409, "session_taken", details, retry_after)  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", [None, {}, "x", [None], [MEMBER, {"staff_id": "s2"}]])

@@ -15,7 +15,6 @@ from gre_bridge.api.schemas.requests import (
     SendReply,
     SessionHistory,
     SessionList,
-    SessionQueue,
     SessionStatus,
     SessionStory,
     Uuid,
@@ -24,13 +23,11 @@ from gre_bridge.api.schemas.responses import (
     AllEnabled,
     PlayerEnabled,
     PlayerKnown,
-    Queue,
     Sent,
     SessionChanged,
     SessionClosed,
     SessionMessages,
     Sessions,
-    StaffList,
     errors,
 )
 from gre_bridge.api.schemas.story import SessionEvents
@@ -75,51 +72,6 @@ async def sessions(query: Annotated[SessionList, Query()], call: Authenticated) 
         )
     )
     return JsonResponse({"success": True, "sessions": page["sessions"], "next": page["next"]})
-
-
-@router.get(
-    "/api/gre-admin/queue",
-    summary="List sessions as a desk works on them",
-    response_model=Queue,
-    responses=errors(),
-)
-async def queue(query: Annotated[SessionQueue, Query()], call: Authenticated) -> Response:
-    """Those that wait for an answer, the longest waiting first, then those that are answered, then closed ones.
-
-    Of the last two the latest first. A session that moves while one is paging may be met twice or not at all.
-    """
-    page = await call(
-        lambda users, caller: users.queue(
-            caller,
-            status=query.status,
-            assigned=query.assigned,
-            player=query.player,
-            limit=query.limit,
-            cursor=query.cursor,
-        )
-    )
-    return JsonResponse({"success": True, "sessions": page["sessions"], "next": page["next"]})
-
-
-@router.get("/api/gre-admin/staff", summary="List the staff", response_model=StaffList, responses=errors())
-async def staff(call: Authenticated) -> Response:
-    """Active staff by name, and who of them is there."""
-    found = await call(lambda users, caller: users.staff(caller))
-    return JsonResponse(
-        {
-            "success": True,
-            "staff": [
-                {
-                    "staffId": item["staff_id"],
-                    "displayName": item["display_name"],
-                    "role": item["role"],
-                    "status": item["status"],
-                    "active": True,
-                }
-                for item in found
-            ],
-        }
-    )
 
 
 @router.get(

@@ -25,7 +25,7 @@ EXAMPLE_MESSAGE = "6f1c2a34-9b1d-4f7e-8a55-0d6f3c1b2a90"
 EXAMPLE_SESSION = "0b7e8f52-3c1a-4a6d-9d1e-5f2b7c8d9e01"
 
 
-def _whole(low: int, high: int) -> BeforeValidator:
+def whole(low: int, high: int) -> BeforeValidator:
     """Take a whole number, or its digits, from `low` to `high`."""
 
     def read(value: Any) -> Any:
@@ -80,11 +80,11 @@ def _number(low: int, high: int) -> dict[str, Any]:
 
 
 PlayerId = Annotated[
-    int, _whole(1, BIGINT), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXACT})
+    int, whole(1, BIGINT), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": EXACT})
 ]
-Seq = Annotated[int, _whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": EXACT})]
+Seq = Annotated[int, whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": EXACT})]
 Limit = Annotated[
-    int, _whole(1, MAX_PAGE), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE})
+    int, whole(1, MAX_PAGE), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PAGE})
 ]
 Uuid = Annotated[str, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})]
 Text = Annotated[str, BeforeValidator(_text)]

@@ -61,11 +61,13 @@ class Session(BaseModel):
     cycle: int = Field(1, ge=1, description="One more with each reopening; absent before the first.")
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """The field of every answer."""
+
     success: Literal[True]
 
 
-class Sent(_Answer):
+class Sent(Answer):
     """The message as it was stored."""
 
     message_id: UUID = Field(alias="messageId")
@@ -74,7 +76,7 @@ class Sent(_Answer):
     data: Message = Field(description="The same as `message`, for older portals.", deprecated=True)
 
 
-class Marked(_Answer):
+class Marked(Answer):
     """Up to where one side has read the other's messages."""
 
     session_id: UUID = Field(alias="sessionId")
@@ -84,7 +86,7 @@ class Marked(_Answer):
     changed: bool = Field(description="False where the mark was there already, or further.")
 
 
-class Me(_Answer):
+class Me(Answer):
     """Who the caller is."""
 
     role: Literal["player", "staff", "admin"]
@@ -107,7 +109,7 @@ class Conversation(Session):
     chat_messages: list[Message]
 
 
-class ChatHistory(_Answer):
+class ChatHistory(Answer):
     """One page of a player's history."""
 
     messages: list[Message]
@@ -115,7 +117,7 @@ class ChatHistory(_Answer):
     next: UUID | None = Field(description="`before` of the page before this one.")
 
 
-class Sessions(_Answer):
+class Sessions(Answer):
     """One page of sessions, the latest activity first."""
 
     sessions: list[Session]
@@ -131,27 +133,11 @@ class Waiting(Session):
     )
 
 
-class Queue(_Answer):
+class Queue(Answer):
     """One page of sessions, in the order that a desk works in."""
 
     sessions: list[Waiting]
     next: str | None = Field(description="`cursor` of the next page.")
-
-
-class StaffMember(BaseModel):
-    """Somebody of the staff."""
-
-    staff_id: str = Field(alias="staffId", examples=["s1"])
-    display_name: str | None = Field(alias="displayName", examples=["Sam"])
-    role: Literal["staff", "admin"]
-    status: Literal["online", "away", "offline"]
-    active: Literal[True]
-
-
-class StaffList(_Answer):
-    """Active staff, by name."""
-
-    staff: list[StaffMember]
 
 
 class Player(BaseModel):
@@ -162,13 +148,13 @@ class Player(BaseModel):
     enabled: bool = Field(description="Whether it may chat.")
 
 
-class PlayerKnown(_Answer):
+class PlayerKnown(Answer):
     """What is known of the player."""
 
     player: Player
 
 
-class SessionMessages(_Answer):
+class SessionMessages(Answer):
     """A session and one page of its messages."""
 
     session: Session
@@ -176,27 +162,27 @@ class SessionMessages(_Answer):
     has_more: bool
 
 
-class SessionChanged(_Answer):
+class SessionChanged(Answer):
     """The session after the change."""
 
     session: Session
 
 
-class SessionClosed(_Answer):
+class SessionClosed(Answer):
     """The session that was open, if one was."""
 
     message: Literal["Chat session closed"]
     session: Session | None
 
 
-class PlayerEnabled(_Answer):
+class PlayerEnabled(Answer):
     """What holds for the player now."""
 
     player_id: int = Field(alias="playerId", examples=[29])
     enabled: bool
 
 
-class AllEnabled(_Answer):
+class AllEnabled(Answer):
     """How many players had been disabled."""
 
     count: int = Field(examples=[12])
@@ -214,7 +200,7 @@ class Sockets(BaseModel):
     connections: int
 
 
-class ChatHealth(_Answer):
+class ChatHealth(Answer):
     """How the chat is; what only staff see is left out for others."""
 
     status: Literal["ok", "degraded", "down"]
@@ -256,7 +242,7 @@ class Minute(BaseModel):
     count: int
 
 
-class Operations(_Answer):
+class Operations(Answer):
     """How the relay does."""
 
     backlog: int = Field(description="Events that wait to be relayed.")
@@ -285,14 +271,14 @@ class DeadLetter(BaseModel):
     created_at: datetime
 
 
-class DeadLetters(_Answer):
+class DeadLetters(Answer):
     """One page of dead letters, the latest first."""
 
     dead: list[DeadLetter]
     next: str | None = Field(description="`cursor` of the next page.")
 
 
-class Retried(_Answer):
+class Retried(Answer):
     """How many of them were dead, and are sent again."""
 
     count: int = Field(examples=[1])
@@ -325,6 +311,9 @@ class Error(BaseModel):
         examples=["chat_disabled"],
         description="For programs. A trigger of the project's own may refuse with another one.",
     )
+    details: dict[str, Any] | None = Field(
+        None, examples=[{"by": "s2"}], description="For programs; present with some codes only."
+    )
     request_id: str = Field(examples=["8c5c4c1f0c9e4d53a4f4f5b0f7f6a1d2"])
 
 
@@ -333,7 +322,7 @@ _SAID = {
     401: "No valid token",
     403: "Not allowed; `chat_disabled` says that the player's chat is off",
     404: "Not there, or not the caller's",
-    409: "In conflict with what is stored: `id_conflict`, `session_closed`, `session_open`",
+    409: "In conflict with what is stored: `id_conflict`, `session_closed`, `session_open`, `session_taken`, `session_moved` …",
     413: "The body is longer than 64 KB",
     422: "A field is not what it must be; `error` names it",
     429: "Too fast; `Retry-After` says for how long to wait",

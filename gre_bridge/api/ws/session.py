@@ -151,7 +151,9 @@ class ClientSession:
                 await self._serve(request)
             except (Refused, TransientError) as error:
                 refusal = error if isinstance(error, Refused) else as_refusal(error)
-                transport.send_error(refusal.code, str(refusal), request.client_id, refusal.retry_after)
+                transport.send_error(
+                    refusal.code, str(refusal), request.client_id, refusal.retry_after, refusal.details
+                )
 
     async def _enter(self, request: Authenticate) -> None:
         """Subscribe first, then read what was missed: news that commit in between are not sent twice."""

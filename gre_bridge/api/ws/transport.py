@@ -10,7 +10,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
@@ -87,12 +87,19 @@ class ClientTransport:
             await self._drained.wait()
 
     def send_error(
-        self, code: str, text: str, client_id: str | None = None, retry_after: float | None = None
+        self,
+        code: str,
+        text: str,
+        client_id: str | None = None,
+        retry_after: float | None = None,
+        details: Mapping[str, object] | None = None,
     ) -> None:
-        """Queue an error frame; `retry_after` is in seconds."""
+        """Queue an error frame; `retry_after` is in seconds, `details` are for programs."""
         extra: Json = {} if client_id is None else {"clientId": client_id}
         if retry_after is not None:
             extra["retryAfter"] = retry_after
+        if details is not None:
+            extra["details"] = details
         self.put(frame("error", code=code, error=text, **extra))
 
     async def run_writer(self) -> None:
