@@ -133,6 +133,22 @@ class Metrics:
         self.lanes_blocked = Gauge(
             "gre_lanes_blocked", "Lanes that wait for a retry", ["sink"], registry=registry
         )
+        self.sessions_waiting = Gauge(
+            "gre_sessions_waiting", "Sessions that wait for an answer of staff, up to 10,000",
+            ["assigned"], registry=registry,
+        )  # fmt: skip
+        self.queue_age = Gauge(
+            "gre_queue_oldest_age_seconds",
+            "Time within opening hours for which the longest waiting session of nobody has waited",
+            ["assignment"],
+            registry=registry,
+        )
+        self.staff_available = Gauge(
+            "gre_staff_available",
+            "Staff to whom automatic assignment could give a session now",
+            ["assignment"],
+            registry=registry,
+        )
         self.sessions_assigned = Counter(
             "gre_sessions_assigned_total", "Sessions assigned automatically by this worker", registry=registry
         )

@@ -16,7 +16,7 @@ from gre_bridge.db.http import Pool
 from gre_bridge.db.names import MESSAGES, PUBLICATION
 from gre_bridge.db.operations import OperatorDatabase
 from gre_bridge.db.postgrest import Caller, PostgrestClient
-from gre_bridge.db.types import Json
+from gre_bridge.db.types import DeskStats, Json
 from gre_bridge.errors import TransientError
 
 PUBLISH_MESSAGES = f"alter publication {PUBLICATION} add table public.{MESSAGES}"
@@ -77,6 +77,10 @@ class InspectionDatabase:
     async def status(self) -> Json:
         """Return the clock, the sinks and the workers. Raises a BridgeError only."""
         return await OperatorDatabase(self._rest).status(blocked=0)
+
+    async def desk_stats(self) -> DeskStats:
+        """Return which sessions wait for the staff, and who could get them."""
+        return DeskStats.from_json(await self._rest.rpc("gre_desk_stats_v1", {}))
 
     async def notify_workers(self) -> bool:
         """Let the database send a wake-up. Returns False if this project's Realtime cannot send broadcasts from SQL."""

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.types import Assignments, Claim, ClaimRequest, Json, LaneResult, Settled
+from gre_bridge.db.types import Assignments, Claim, ClaimRequest, DeskStats, Json, LaneResult, Settled
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.polling import Listening
 
@@ -224,6 +224,10 @@ class RelayDatabase:
     async def stats(self) -> list[Json]:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""
         return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
+
+    async def desk_stats(self) -> DeskStats:
+        """Read which sessions wait for the staff, and for how long."""
+        return await self._call("gre_desk_stats_v1", {}, DeskStats.from_json)
 
     async def listen(self, listener: str, polls_for: float, *, idle: bool = False) -> Listening:
         """Register this process as a listener that needs no wake-up for `polls_for` seconds, or none (`idle`)."""

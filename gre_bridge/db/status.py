@@ -1,4 +1,4 @@
-"""Availability and backlog of the database, read on request.
+"""Availability and backlog of the database, and the desk's queue, read on request.
 
 An idle daemon makes no request for them. Results are cached for seconds, so frequent readers cost little.
 """
@@ -22,10 +22,10 @@ WITHIN = 1.0
 
 
 class DatabaseStatus:
-    """Cached availability and backlog, for one process."""
+    """Cached availability, backlog and queue, for one process."""
 
     def __init__(self, database: RelayDatabase, metrics: Metrics) -> None:
-        """`metrics` export the backlog."""
+        """`metrics` export the backlog and the queue."""
         self._database = database
         self._metrics = metrics
         self._asking = asyncio.Lock()
@@ -57,7 +57,7 @@ class DatabaseStatus:
         )
 
     async def refresh(self) -> None:
-        """Read the backlog unless it is cached; keep the old one while the database is unavailable."""
+        """Read backlog and queue unless they are cached; keep the old ones while the database is unavailable."""
         now = time.monotonic()
         if now - self._read_at < STATS_AGE:
             return
@@ -65,6 +65,7 @@ class DatabaseStatus:
         try:
             async with asyncio.timeout(WITHIN):
                 rows = await self._database.stats()
+                desk = await self._database.desk_stats()
         except TimeoutError:
             self._metrics.database_errors.labels("transient").inc()
             return
@@ -79,10 +80,21 @@ class DatabaseStatus:
             self._metrics.dead.labels(sink).set(row["dead"])
             self._metrics.lanes_blocked.labels(sink).set(row["lanes_blocked"])
 
+        metrics = self._metrics
+        metrics.sessions_waiting.labels("no").set(desk.unassigned)
+        metrics.sessions_waiting.labels("yes").set(desk.assigned)
+        for gauge, value in (
+            (metrics.queue_age, desk.oldest_age), (metrics.staff_available, desk.available_staff)
+        ):  # fmt: skip
+            gauge.clear()  # the mode of assignment may have changed
+            gauge.labels(desk.assignment).set(value)
+
     def clear(self) -> None:
-        """Remove the backlog from the metrics: the other process exports it."""
+        """Remove backlog and queue from the metrics: the other process exports them."""
         self._read_at = -STATS_AGE
+        metrics = self._metrics
         for gauge in (
-            self._metrics.backlog, self._metrics.oldest_age, self._metrics.dead, self._metrics.lanes_blocked
+            metrics.backlog, metrics.oldest_age, metrics.dead, metrics.lanes_blocked,
+            metrics.sessions_waiting, metrics.queue_age, metrics.staff_available,
         ):  # fmt: skip
             gauge.clear()

@@ -214,6 +214,37 @@ class Assignments:
 
 
 @dataclass(frozen=True, slots=True)
+class DeskStats:
+    """The answer of `gre_desk_stats_v1`.
+
+    `unassigned` and `assigned` sessions wait for an answer. `oldest_age` is in open seconds, 0 if no session of nobody
+    waits. Automatic assignment could give a session to `available_staff` now; `staff` take sessions at all.
+    `opens` is False for opening hours without any open time.
+    """
+
+    assignment: str
+    unassigned: int
+    assigned: int
+    oldest_age: float
+    available_staff: int
+    staff: int
+    opens: bool
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> DeskStats:
+        """Read the jsonb of `gre_desk_stats_v1`."""
+        return cls(
+            assignment=str(answer["assignment"]),
+            unassigned=int(answer["unassigned"]),
+            assigned=int(answer["assigned"]),
+            oldest_age=float(answer["oldest_age"] or 0),
+            available_staff=int(answer["available_staff"]),
+            staff=int(answer["staff"]),
+            opens=bool(answer["opens"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """The deliveries (one, or those merged into one record) at which a lane stopped.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from rich.console import Console
 
 from gre_bridge.config.settings import Settings
+from gre_bridge.db.types import DeskStats
 from gre_bridge.doctor import sink_problems
 from gre_bridge.doctor.probes import local, sinks
 from gre_bridge.doctor.probes.database import judge, judge_migrations, other_project, password_of
 from gre_bridge.doctor.probes.keys import judge_anon_key, judge_service_key, project_of
 from gre_bridge.doctor.probes.realtime import suggest_fix
-from gre_bridge.doctor.probes.supabase import judge_clock, judge_sinks, judge_workers
+from gre_bridge.doctor.probes.supabase import judge_clock, judge_desk, judge_sinks, judge_workers
 from gre_bridge.doctor.report import Finding, Report, Status, failed, ok, skipped, warn
 from gre_bridge.migrations.files import Entry
 from gre_bridge.migrations.files import Status as Migrations
@@ -275,6 +277,28 @@ def test_a_worker_without_a_recent_report_does_not_count() -> None:
     assert judge_workers([row, api]).found == "2: a (relay, 1.0, 3 s ago), a (api, 1.0, 3 s ago)"
     for nobody in ([], [{**row, "seen": 600.0}], [api]):
         assert judge_workers(nobody).fix == "start one: gre-bridge run"
+
+
+DESK = DeskStats(
+    "least_busy", unassigned=2, assigned=1, oldest_age=30, available_staff=1, staff=3, opens=True
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "word"),
+    [
+        ({}, Status.OK, "2 sessions in the queue, 1 of 3 staff available"),
+        ({"assignment": "off", "staff": 0, "opens": False, "oldest_age": 9999}, Status.OK, "is off"),
+        ({"staff": 0, "available_staff": 0}, Status.WARN, "no active staff member takes sessions"),
+        ({"opens": False, "available_staff": 0}, Status.WARN, "no open time"),
+        ({"oldest_age": 61}, Status.WARN, "has waited for 61 s although 1"),
+        ({"oldest_age": 9999, "available_staff": 0}, Status.OK, "0 of 3 staff available"),
+    ],
+)
+def test_assignment_that_assigns_nothing_is_a_warning(changes: Any, status: Status, word: str) -> None:
+    found = judge_desk(replace(DESK, **changes))
+    assert found.status is status
+    assert word in found.found
 
 
 # The database's facts ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -22,12 +23,16 @@ from gre_bridge.daemon.api_process import ApiHealth
 from gre_bridge.daemon.health import ProcessHealth, ProcessName, iteration_patience
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
+from gre_bridge.db.types import DeskStats
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.metrics import Metrics
 from tests.support.waiting import pause
 
 LOCAL, REMOTE = ("127.0.0.1", 40000), ("203.0.113.9", 40000)
 ROW = {"sink": "pusher", "enabled": True, "pending": 7, "oldest_age": 12.5, "dead": 2, "lanes_blocked": 1}
+DESK = DeskStats(
+    "least_busy", unassigned=3, assigned=2, oldest_age=61.5, available_staff=1, staff=4, opens=True
+)
 
 
 def settings(**more: Any) -> Settings:
@@ -39,6 +44,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = [ROW]
+        self.desk = DESK
         self.asked = 0
         self.error: BridgeError | None = None
         self.hangs = False
@@ -52,6 +58,10 @@ class Figures:
         self.asked += 1
         await self._answer()
         return self.rows
+
+    async def desk_stats(self) -> DeskStats:
+        await self._answer()
+        return self.desk
 
     async def schema_version(self) -> int:
         await self._answer()
@@ -306,6 +316,23 @@ async def test_an_empty_backlog_is_exported_as_zero() -> None:
     text = (await operator.ask("/metrics")).text
     assert 'gre_backlog{process="relay",sink="pusher"} 0.0' in text
     assert 'gre_backlog_oldest_age_seconds{process="relay",sink="pusher"} 0.0' in text
+
+
+async def test_the_queue_is_exported_with_the_mode_of_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = Operator()
+    text = (await operator.ask("/metrics")).text
+    for line in (
+        'gre_sessions_waiting{assigned="no",process="relay"} 3.0',
+        'gre_sessions_waiting{assigned="yes",process="relay"} 2.0',
+        'gre_queue_oldest_age_seconds{assignment="least_busy",process="relay"} 61.5',
+        'gre_staff_available{assignment="least_busy",process="relay"} 1.0',
+    ):
+        assert line in text
+    operator.figures.desk = dataclasses.replace(DESK, assignment="off", oldest_age=0, available_staff=0)
+    monkeypatch.setattr("gre_bridge.db.status.STATS_AGE", 0.0)
+    text = (await operator.ask("/metrics")).text
+    assert 'gre_queue_oldest_age_seconds{assignment="off",process="relay"} 0.0' in text
+    assert "least_busy" not in text
 
 
 async def test_metrics_are_served_while_the_database_is_down() -> None:

@@ -1,4 +1,4 @@
-"""Probes Supabase over HTTP: the address, the keys, the version of the schema, the clock, the sinks and the workers.
+"""Probes Supabase over HTTP: the address, the keys, the version of the schema, the clock, the sinks, the workers and the desk.
 
 Each probe makes one call, bounded in time, and changes nothing.
 """
@@ -17,14 +17,16 @@ from gre_bridge.config.settings import Settings
 from gre_bridge.db.inspection import InspectionDatabase, sink_statement
 from gre_bridge.db.postgrest import PostgrestError
 from gre_bridge.db.relay import SCHEMA_VERSIONS, classify_error, clocks_differ
-from gre_bridge.db.types import Json
+from gre_bridge.db.types import DeskStats, Json
 from gre_bridge.doctor.probes.keys import ANON_KEY, SERVICE_KEY, judge_anon_key, judge_service_key
 from gre_bridge.doctor.report import Finding, Status, failed, ms, ok, skipped, warn
 from gre_bridge.errors import BridgeError, TransientError
 
-ADDRESS, SCHEMA, CLOCK, SINKS, WORKERS = "Supabase", "schema", "clock", "sinks", "workers"
+ADDRESS, SCHEMA, CLOCK, SINKS, WORKERS, DESK = "Supabase", "schema", "clock", "sinks", "workers", "desk"
 CONNECT_TIMEOUT = 5.0
 """Seconds for each step of `diagnose_connectivity`."""
+MAX_QUEUE_AGE = 60.0
+"""Seconds for which a session may wait while automatic assignment could give it to somebody."""
 MAX_CLOCK_SKEW = 30.0
 """Seconds. PostgREST rejects a token whose times differ from its clock by more (its documentation)."""
 WORKER_TIMEOUT = 90.0
@@ -79,7 +81,7 @@ async def probe_supabase(settings: Settings, database: InspectionDatabase) -> Su
         await _status(probe, settings, database)
     elif probe.reached:
         probe.findings += [
-            skipped(name, "needs a working service key and the schema") for name in (SINKS, WORKERS)
+            skipped(name, "needs a working service key and the schema") for name in (SINKS, WORKERS, DESK)
         ]
     return probe
 
@@ -232,6 +234,11 @@ async def _status(probe: SupabaseProbe, settings: Settings, database: Inspection
     probe.findings.append(judge_clock(ahead))
     probe.findings += judge_sinks(probe.status["sinks"], settings)
     probe.findings.append(judge_workers(probe.status["workers"]))
+    try:
+        probe.findings.append(judge_desk(await database.desk_stats()))
+    except (BridgeError, PostgrestError) as error:
+        text = str(classify_error(error, "gre_desk_stats_v1"))
+        probe.findings.append(failed(DESK, text, "try again; then gre-bridge migrate --status"))
 
 
 def judge_clock(ahead: float) -> Finding:
@@ -274,6 +281,22 @@ def judge_workers(rows: list[Json]) -> Finding:
         f"{row['host']} ({_process_of(row)}, {row['version']}, {row['seen']:.0f} s ago)" for row in live
     )
     return ok(WORKERS, f"{len(live)}: {names}")
+
+
+def judge_desk(stats: DeskStats) -> Finding:
+    """Warn about settings with which automatic assignment assigns nothing, and about sessions that it leaves waiting."""
+    if stats.assignment == "off":
+        return ok(DESK, "automatic assignment is off")
+    if stats.staff == 0:
+        return warn(DESK, f"assignment is {stats.assignment}, but no active staff member takes sessions",
+                    "set takes_sessions of staff (docs/desk.md)")  # fmt: skip
+    if not stats.opens:
+        return warn(DESK, "the opening hours of the desk have no open time: nothing is assigned",
+                    "correct the hours, or set hours to null (docs/desk.md)")  # fmt: skip
+    if stats.available_staff and stats.oldest_age > MAX_QUEUE_AGE:
+        return warn(DESK, f"a session has waited for {stats.oldest_age:.0f} s although {stats.available_staff} of the staff could get it",
+                    "docs/operations.md, GreAssignmentStalled")  # fmt: skip
+    return ok(DESK, f"assignment is {stats.assignment}: {stats.unassigned} sessions in the queue, {stats.available_staff} of {stats.staff} staff available")  # fmt: skip
 
 
 def is_relaying(worker: Json) -> bool:
