@@ -611,13 +611,18 @@ CREATE FUNCTION gre.hours_json(p_name text) RETURNS jsonb
       select coalesce(jsonb_agg(jsonb_build_object('weekday', w.weekday, 'opens', to_char(w.opens, 'HH24:MI'),
           'closes', to_char(w.closes, 'HH24:MI'), 'valid_from', w.valid_from)
         order by w.valid_from, w.weekday, w.opens), '[]')
-      from public.gre_hours_week w where w.hours = h.name),
+      from public.gre_hours_week w
+      where w.hours = h.name and w.valid_from >= coalesce((
+        select max(v.valid_from) from public.gre_hours_week v where v.hours = h.name and v.valid_from <= t.today),
+        t.today)),
     'dates', (
       select coalesce(jsonb_agg(jsonb_build_object('day', d.day, 'label', d.label, 'opens', to_char(d.opens, 'HH24:MI'),
           'closes', to_char(d.closes, 'HH24:MI'))
         order by d.day, d.opens), '[]')
-      from public.gre_hours_dates d where d.hours = h.name))
-  from public.gre_hours h where h.name = p_name
+      from public.gre_hours_dates d where d.hours = h.name and d.day >= t.today))
+  from public.gre_hours h
+  cross join lateral (select (clock_timestamp() at time zone h.timezone)::date as today) t
+  where h.name = p_name
 $$;
 
 -- FUNCTION: insert_receipts(jsonb)
@@ -3156,7 +3161,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_list_hours()
-COMMENT ON FUNCTION public.gre_list_hours() IS 'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], "dates": [{"day", "label", "opens", "closes"}]}]. Times are local. Staff only.';
+COMMENT ON FUNCTION public.gre_list_hours() IS 'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], "dates": [{"day", "label", "opens", "closes"}]}]. Times are local. "week" has the version that applies today and later ones, "dates" the days from today on. Staff only.';
 
 -- FUNCTION: gre_list_sessions(text, text, integer, text)
 CREATE FUNCTION public.gre_list_sessions(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
@@ -4388,6 +4393,10 @@ begin
   if jsonb_typeof(p_week) is distinct from 'array' or jsonb_typeof(p_dates) is distinct from 'array'
     or jsonb_array_length(p_week) > 500 or jsonb_array_length(p_dates) > 1000 then
     perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
+  end if;
+  if not exists (select from public.gre_hours where name = p_name)
+    and (select count(*) from public.gre_hours) >= 100 then
+    perform gre.raise_http(400, 'hours_invalid', 'there can be at most 100 opening hours');
   end if;
   begin
     if p_new then

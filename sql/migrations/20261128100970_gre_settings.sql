@@ -142,7 +142,8 @@ comment on function public.gre_set_settings is
 
 -- Opening hours -------------------------------------------------------------------------------------------
 
--- Return opening hours as the API does: times as HH:MM, 24:00 for the end of the day, null for closed.
+-- Return opening hours as the API does: times as HH:MM, 24:00 for the end of the day, null for closed. Without what is
+-- over: the version of the week that applies today and later ones, and days from today on.
 create function gre.hours_json(p_name text) returns jsonb
 language sql stable set search_path = '' as $$
   select jsonb_build_object('name', h.name, 'timezone', h.timezone,
@@ -150,13 +151,18 @@ language sql stable set search_path = '' as $$
       select coalesce(jsonb_agg(jsonb_build_object('weekday', w.weekday, 'opens', to_char(w.opens, 'HH24:MI'),
           'closes', to_char(w.closes, 'HH24:MI'), 'valid_from', w.valid_from)
         order by w.valid_from, w.weekday, w.opens), '[]')
-      from public.gre_hours_week w where w.hours = h.name),
+      from public.gre_hours_week w
+      where w.hours = h.name and w.valid_from >= coalesce((
+        select max(v.valid_from) from public.gre_hours_week v where v.hours = h.name and v.valid_from <= t.today),
+        t.today)),
     'dates', (
       select coalesce(jsonb_agg(jsonb_build_object('day', d.day, 'label', d.label, 'opens', to_char(d.opens, 'HH24:MI'),
           'closes', to_char(d.closes, 'HH24:MI'))
         order by d.day, d.opens), '[]')
-      from public.gre_hours_dates d where d.hours = h.name))
-  from public.gre_hours h where h.name = p_name
+      from public.gre_hours_dates d where d.hours = h.name and d.day >= t.today))
+  from public.gre_hours h
+  cross join lateral (select (clock_timestamp() at time zone h.timezone)::date as today) t
+  where h.name = p_name
 $$;
 
 create function public.gre_list_hours() returns jsonb
@@ -167,7 +173,8 @@ begin
 end $$;
 comment on function public.gre_list_hours is
   'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], '
-  '"dates": [{"day", "label", "opens", "closes"}]}]. Times are local. Staff only.';
+  '"dates": [{"day", "label", "opens", "closes"}]}]. Times are local. "week" has the version that applies today and '
+  'later ones, "dates" the days from today on. Staff only.';
 
 create function public.gre_get_hours(p_name text) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
@@ -194,6 +201,10 @@ begin
   if jsonb_typeof(p_week) is distinct from 'array' or jsonb_typeof(p_dates) is distinct from 'array'
     or jsonb_array_length(p_week) > 500 or jsonb_array_length(p_dates) > 1000 then
     perform gre.raise_http(400, 'hours_invalid', 'week and dates must be arrays of at most 500 and 1000 entries');
+  end if;
+  if not exists (select from public.gre_hours where name = p_name)
+    and (select count(*) from public.gre_hours) >= 100 then
+    perform gre.raise_http(400, 'hours_invalid', 'there can be at most 100 opening hours');
   end if;
   begin
     if p_new then

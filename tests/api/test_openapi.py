@@ -53,6 +53,8 @@ def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
             return st.floats(schema.get("minimum"), schema.get("maximum"))
         case "string":
             return fitting_text(schema, known)
+        case "array":
+            return st.just([])
         case "boolean":
             return st.booleans()
         case "null":

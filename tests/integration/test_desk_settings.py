@@ -139,6 +139,36 @@ def test_hours_are_created_once_and_replaced_by_name(db: Database, admin: Rest) 
     assert admin.call("gre_delete_hours", name="desk")["name"] == "desk"
 
 
+def test_what_is_over_is_kept_and_not_listed(db: Database, admin: Rest) -> None:
+    entry = {"weekday": 1, "opens": "09:00", "closes": "18:00"}
+    admin.call("gre_set_hours", name="desk", timezone="UTC", week=[entry], dates=[{"day": "2999-01-01"}])
+    with db.connect() as conn:
+        for table, column in (("gre_hours_week", "valid_from"), ("gre_hours_dates", "day")):
+            conn.execute(f"alter table {table} disable trigger gre_1_check".encode())
+            conn.execute(f"insert into {table} (hours, {column}{', weekday' if column != 'day' else ''})"
+                         f" select 'desk', current_date - n{', 1' if column != 'day' else ''} from generate_series(1, 3) n".encode())  # fmt: skip
+            conn.execute(f"alter table {table} enable trigger gre_1_check".encode())
+        found = admin.call("gre_get_hours", name="desk")
+        assert [e["opens"] for e in found["week"]] == ["09:00"]
+        assert [e["day"] for e in found["dates"]] == ["2999-01-01"]
+        assert len(admin.call("gre_set_hours", name="desk", timezone="UTC")["week"]) == 1, (
+            "yesterday's applies again"
+        )
+        for table in ("gre_hours_week", "gre_hours_dates"):
+            (row,) = conn.execute(f"select count(*) as n from {table}".encode()).fetchall()
+            assert row["n"] >= 3
+
+
+def test_the_number_of_opening_hours_is_bounded(db: Database, admin: Rest) -> None:
+    with db.connect() as conn:
+        conn.execute(
+            "insert into gre_hours (name, timezone) select 'h' || n, 'UTC' from generate_series(1, 100) n"
+        )
+    with pytest.raises(RefusalError, match="at most 100"):
+        admin.call("gre_set_hours", name="desk", timezone="UTC")
+    admin.call("gre_set_hours", name="h7", timezone="UTC", week=[{"weekday": 1}])
+
+
 def test_an_admin_sets_how_many_sessions_a_staff_member_gets(db: Database, admin: Rest) -> None:
     with db.connect() as conn:
         conn.execute(

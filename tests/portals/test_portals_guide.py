@@ -284,12 +284,16 @@ def test_staff_assign_and_close(world: World, start: Start, send: Any, rest: Any
 
 
 @by(("js", "page: set up", "staff: take and transfer"))
-def test_staff_take_and_transfer(world: World, start: Start, send: Any, rest: Any, program: Program) -> None:
-    free, taken = (send(world.new_player(), "Hello")["session_id"] for _ in range(2))
-    rest("POST", "gre_staff", {"staff_id": "s2"})
-    rest("PATCH", f"gre_chat_sessions?id=eq.{taken}", {"assigned_staff_id": "s2"})
-    assert shown(start(program, role="staff", SESSION_ID=free), 2) == [["s1"], ["s2", None]]
-    assert shown(start(program, role="staff", SESSION_ID=taken), 2) == [["taken by", "s2"], ["s2", None]]
+@pytest.mark.parametrize("owner", [None, "s2"])
+def test_staff_take_and_transfer(
+    world: World, start: Start, send: Any, rest: Any, owner: str | None, program: Program
+) -> None:
+    session = send(world.new_player(), "Hello")["session_id"]
+    if not rest("GET", "gre_staff?staff_id=eq.s2"):
+        rest("POST", "gre_staff", {"staff_id": "s2"})
+    rest("PATCH", f"gre_chat_sessions?id=eq.{session}", {"assigned_staff_id": owner})
+    taken = ["s1"] if owner is None else ["taken by", "s2"]
+    assert shown(start(program, role="staff", SESSION_ID=session), 2) == [taken, ["s2", None]]
 
 
 @by(("js", "page: set up", "player or staff: mark as read"))
