@@ -87,6 +87,7 @@ class Settings(BaseSettings):
     pusher_read_channels: Names = _env(
         "GRE_PUSHER_READ_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
     )
+    pusher_desk_channels: Names = _env("GRE_PUSHER_DESK_CHANNELS", default=("private-staff-portal",))
     pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=8, ge=1, le=64)
     pusher_rate: float = _env("GRE_PUSHER_RATE", default=0, ge=0, le=10_000)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
-EventKind = Literal["message", "session", "read", "push"]
+EventKind = Literal["message", "session", "transfer", "read", "push"]
 Json = dict[str, Any]
 
 
@@ -22,7 +22,8 @@ class Delivery:
 
     `message`: the chat message (event `message`); `session`: the session as it is now (event
     `session`); `push`: a queued row of push_notifications (event `push`); `data`: what the trigger
-    kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; `replayed` for a replay).
+    kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; event `transfer`: session_id, from, to, by;
+    `replayed` for a replay).
     `fault`: why this delivery cannot be sent, found while it was read; empty when it can.
     """
 

@@ -49,6 +49,7 @@ def build_sinks(settings: Settings) -> list[SinkBinding]:
                 staff_channels=settings.pusher_staff_channels,
                 session_channels=settings.pusher_session_channels,
                 read_channels=settings.pusher_read_channels,
+                desk_channels=settings.pusher_desk_channels,
                 late_after=settings.late_after,
             )
         pusher = PusherSink(

@@ -70,7 +70,7 @@ comment on column public.gre_relay_deliveries.id is 'The delivery''s id; OneSign
 comment on column public.gre_relay_deliveries.sink is 'The sink.';
 comment on column public.gre_relay_deliveries.lane_key is 'The lane.';
 comment on column public.gre_relay_deliveries.ord is 'Order within the lane.';
-comment on column public.gre_relay_deliveries.event is 'message, session, read or push.';
+comment on column public.gre_relay_deliveries.event is 'message, session, transfer, read or push.';
 comment on column public.gre_relay_deliveries.message_id is 'The message, for event message.';
 comment on column public.gre_relay_deliveries.data is 'Arguments of other events; {"replayed": true} for a replay.';
 comment on column public.gre_relay_deliveries.state is 'pending, done, dead or expired.';
@@ -223,7 +223,7 @@ create trigger gre_online_added after insert on public.gre_online_status
 
 -- Enqueue -------------------------------------------------------------------------------------------------
 
--- Enqueue an event other than message: session, read or push. The caller has locked the row of the event, so that the
+-- Enqueue an event other than message: session, transfer, read or push. The caller has locked the row of the event, so that the
 -- order in the lane is the order of the row's changes.
 create function gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
@@ -340,6 +340,11 @@ begin
     return null; -- gre.enqueue_messages has enqueued it
   end if;
   perform gre.enqueue_event(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
+  if tg_op = 'UPDATE' and old.assigned_staff_id <> new.assigned_staff_id then
+    perform gre.enqueue_event(array['pusher'], new.id::text, 'transfer', jsonb_build_object('session_id', new.id,
+      'from', left(old.assigned_staff_id, 200), 'to', left(new.assigned_staff_id, 200),
+      'by', (gre.current_actor()).staff_id));
+  end if;
   -- For a session that a message opens, the trigger of the message notifies.
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.notify_workers(array[new.id]);

@@ -74,6 +74,24 @@ def test_a_session_is_taken_transferred_with_a_note_and_released(api: Api, sessi
     assert [(row["staff_id"], row["text"]) for row in notes] == [("s1", "asks for a refund"), ("s2", "and back")]  # fmt: skip
 
 
+def test_pusher_tells_staff_alone_of_a_transfer(api: Api, player_id: int, session: str) -> None:
+    ok(take(api.staff(), session))
+    ok(api.staff().post("/api/gre-admin/transfer", sessionId=session, toStaffId="s2"))
+    ok(take(api.staff(), session, fromStaffId="s2"))
+    ok(api.staff().post("/api/gre-admin/release", sessionId=session))
+    last = api.player(player_id).send()["messageId"]
+    api.wait_received("pusher", id=last)  # sent in order
+    found = [
+        item
+        for item in api.stack.received("pusher")
+        if session in str(item) and "from" in item.get("data", {})
+    ]
+    assert [(item["channel"], item["name"], item["data"]) for item in found] == [
+        ("private-staff-portal", "session-transferred", {"session_id": session, "from": before, "to": after, "by": "s1"})
+        for before, after in (("s1", "s2"), ("s2", "s1"))
+    ]  # fmt: skip
+
+
 def test_of_two_who_take_at_once_one_is_told_who_has_it(api: Api, session: str) -> None:
     people = {"s1": api.staff(), "s2": api.staff("s2")}
     with ThreadPoolExecutor(2) as pool:

@@ -134,6 +134,25 @@ def test_read_events_carry_four_keys() -> None:
     assert json.loads(events(record)[0].data) == kept
 
 
+def test_a_transfer_goes_to_channels_of_staff_alone_and_to_no_phone() -> None:
+    kept = {"session_id": SESSION, "from": "s1", "to": "s2", "by": "s1"}
+    one = lane(delivery(event="transfer", data=kept))
+    (record,) = route_pusher(one, PusherRoutes(desk_channels=("private-desk", "presence-staff")))
+    assert [(e.channel, e.name) for e in events(record)] == [
+        ("private-desk", "session-transferred"),
+        ("presence-staff", "session-transferred"),
+    ]
+    assert json.loads(events(record)[0].data) == kept
+    (push,) = route_onesignal(one, PushRoutes(), STAFF)
+    assert (push.payloads, push.error) == ((), None)
+
+
+@pytest.mark.parametrize("channel", ["staff-portal", "private-player-{player_id}", "private-player-29", ""])
+def test_a_channel_that_others_than_staff_may_hear_is_refused_at_start(channel: str) -> None:
+    with pytest.raises(ConfigurationError):
+        PusherRoutes(desk_channels=("private-staff-portal", channel))
+
+
 def test_channels_are_configurable_and_may_be_several() -> None:
     routes = PusherRoutes(player_channels=("staff-portal", "private-staff-portal", "p-{player_id}"))
     (record,) = route_pusher(lane(said(1)), routes)

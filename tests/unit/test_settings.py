@@ -667,4 +667,5 @@ def test_the_channels_of_every_event_are_listed_for_signing_and_for_doctor() -> 
         "GRE_PUSHER_STAFF_CHANNELS": ("private-staff-portal", "private-player-{player_id}"),
         "GRE_PUSHER_SESSION_CHANNELS": ("private-staff-portal", "private-player-{player_id}"),
         "GRE_PUSHER_READ_CHANNELS": ("private-reads",),
+        "GRE_PUSHER_DESK_CHANNELS": ("private-staff-portal",),
     }

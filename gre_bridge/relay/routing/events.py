@@ -11,6 +11,7 @@ PLAYER_MESSAGE = "new-player-message"
 STAFF_MESSAGE = "new-staff-message"
 SESSION_UPDATED = "session-updated"
 MESSAGES_READ = "messages-read"
+SESSION_TRANSFERRED = "session-transferred"
 
 
 def unknown_event(delivery: Delivery) -> PermanentError:

@@ -19,6 +19,7 @@ from gre_bridge.errors import ConfigurationError, PermanentError
 from gre_bridge.relay.routing.events import (
     MESSAGES_READ,
     PLAYER_MESSAGE,
+    SESSION_TRANSFERRED,
     SESSION_UPDATED,
     STAFF_MESSAGE,
     fill_template,
@@ -30,7 +31,8 @@ from gre_bridge.sinks.base import PusherEvent, SinkRecord
 PUSHER_LIMIT = 10_240
 """Bytes of one event's data (Pusher's documentation)."""
 
-_PRIVATE = ("private-staff-portal", "private-player-{player_id}")
+_STAFF = "private-staff-portal"
+_PRIVATE = (_STAFF, "private-player-{player_id}")
 _CHANNEL = re.compile(r"(?!private-encrypted-)[-a-zA-Z0-9_=@,.;]{1,164}")
 _encode_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), check_circular=False).encode
 
@@ -43,13 +45,29 @@ class PusherRoutes:
     staff_channels: tuple[str, ...] = _PRIVATE
     session_channels: tuple[str, ...] = _PRIVATE
     read_channels: tuple[str, ...] = _PRIVATE
+    desk_channels: tuple[str, ...] = (_STAFF,)
+    """For events that only staff may receive."""
     late_after: float = 30.0
 
     def __post_init__(self) -> None:
-        """Raise ConfigurationError for a name that Pusher would refuse, or could only send in clear text."""
-        for name in self.player_channels + self.staff_channels + self.session_channels + self.read_channels:
+        """Raise ConfigurationError for a name that Pusher would refuse, could only send in clear text, or that is not private."""
+        shared = self.player_channels + self.staff_channels + self.session_channels + self.read_channels
+        of_players = [name for name in shared if "{player_id}" in name]
+        for name in self.desk_channels:
+            if not name.startswith(("private-", "presence-")) or "{" in name:
+                raise ConfigurationError(f"{name!r} is not a private channel of staff alone")
+            if any(_filled(template, name) for template in of_players):
+                raise ConfigurationError(
+                    f"{name!r} is a player's channel, and would carry what only staff may receive"
+                )
+        for name in shared + self.desk_channels:
             if not _CHANNEL.fullmatch(fill_template(name, player_id=2**63)):
                 raise ConfigurationError(f"{name!r} cannot be used as a Pusher channel")
+
+
+def _filled(template: str, name: str) -> bool:
+    """Return True if `name` is the template's channel of some player."""
+    return re.fullmatch(re.escape(template).replace(re.escape("{player_id}"), "[0-9]+"), name) is not None
 
 
 def route_pusher(lane: Lane, routes: PusherRoutes) -> list[SinkRecord]:
@@ -91,6 +109,9 @@ def _pusher_events(delivery: Delivery, routes: PusherRoutes) -> tuple[PusherEven
             name, channels = SESSION_UPDATED, routes.session_channels
             session = dict(source)
             data = _fitted({"session": session}, session, "last_message")
+        case "transfer":
+            data = _encode({key: delivery.data[key] for key in ("session_id", "from", "to", "by")})
+            return tuple(PusherEvent(channel, SESSION_TRANSFERRED, data) for channel in routes.desk_channels)
         case "read":
             source = delivery.data
             name, channels = MESSAGES_READ, routes.read_channels
