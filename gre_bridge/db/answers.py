@@ -251,6 +251,8 @@ class SessionNews(TypedDict):
     reads: dict[Literal["staff", "player"], tuple[int, str | None]]
     messages: list[Message]
     more: bool
+    events: NotRequired[list[SessionEvent]]
+    """Present in a read for staff, if there are new ones."""
 
 
 class HubChanges(TypedDict):

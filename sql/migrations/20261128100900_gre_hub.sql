@@ -1,5 +1,6 @@
 -- Functions for the hub, the part of the API process that reads for all its sockets. Only workers may call them.
--- Depends on gre_foundation, gre_tables, gre_identity, gre_messages (gre.presence) and gre_outbox (JSON).
+-- Depends on gre_foundation, gre_tables, gre_identity, gre_messages (gre.presence), gre_outbox (JSON) and gre_story (at
+-- run time).
 set local lock_timeout = '300ms';
 
 create function public.gre_hub_changes_v1(
@@ -45,6 +46,9 @@ begin
                                     'player', jsonb_build_array((v.s).player_read_seq, gre.iso((v.s).player_read_at))),
         'messages', coalesce(jsonb_agg(gre.message_json(x.m) order by (x.m).seq) filter (where x.fits), '[]'),
         'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
+      -- A position with a negative rev is that of one connection, which catches up.
+      || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
+           then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
@@ -64,8 +68,8 @@ begin
 end $$;
 comment on function public.gre_hub_changes_v1 is
   'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
-  '[seq, at], "player": [seq, at]}, "messages": [M], "more"}], "more", "skipped": [ids], "other_sessions": [ids]}. '
-  'Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: '
+  '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; not for p_players)}], '
+  '"more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: '
   '[seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: '
   'only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '
   'messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries '

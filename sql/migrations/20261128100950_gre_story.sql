@@ -115,6 +115,28 @@ select s.id, s.rev, clock_timestamp(), s.last_seq, 'opened', s.assigned_staff_id
   '{"adopted": true}' || gre.opened_data(s)
 from public.gre_chat_sessions s;
 
+-- Return an event as the API does.
+create function gre.event_json(e public.gre_chat_events) returns jsonb
+language sql stable set search_path = '' as $$
+  select jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
+    'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
+$$;
+
+-- Return {"events": [...]} of a session: those after a rev, or those since p_epoch if p_after is null. At most 50; {}
+-- without events.
+create function gre.new_events(p_session uuid, p_after bigint, p_epoch timestamptz) returns jsonb
+language plpgsql stable
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_events jsonb;
+begin
+  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev) into v_events
+  from (select v as e from public.gre_chat_events v
+        where v.session_id = p_session and v.rev > coalesce(p_after, 0) and (p_after is not null or v.at > p_epoch)
+        order by v.rev limit 50) x;
+  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end;
+end $$;
+
 create function public.gre_session_events(
   p_session_id uuid, p_after_rev bigint default 0, p_limit integer default 200
 ) returns jsonb
@@ -130,14 +152,12 @@ begin
   end if;
   return (
     select jsonb_build_object(
-      'events', coalesce(jsonb_agg(jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq,
-        'kind', e.kind, 'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
-        order by e.rev) filter (where e.n <= v_limit), '[]'),
+      'events', coalesce(jsonb_agg(gre.event_json(x.e) order by (x.e).rev) filter (where x.n <= v_limit), '[]'),
       'has_more', count(*) > v_limit)
     from (
-      select v.*, row_number() over (order by v.rev) as n from public.gre_chat_events v
+      select v as e, row_number() over (order by v.rev) as n from public.gre_chat_events v
       where v.session_id = p_session_id and v.rev > v_after
-      order by v.rev limit v_limit + 1) e);
+      order by v.rev limit v_limit + 1) x);
 end $$;
 comment on function public.gre_session_events is
   'Returns a page of the story of a session, in order: {"events": [{"rev", "at", "after_seq", "kind", "staff_id", '
@@ -146,4 +166,5 @@ comment on function public.gre_session_events is
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_session_events from public, anon, authenticated, service_role;
+grant execute on function gre.event_json to authenticated, service_role;
 grant execute on function public.gre_session_events to authenticated, service_role;

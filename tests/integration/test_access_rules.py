@@ -57,7 +57,7 @@ gre_chat_messages     gre_worker     id,session_id,seq  -  -
 HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "normalize_sender", "find_duplicate",
+        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "normalize_sender", "find_duplicate",
         "presence",
     },
     "": {
@@ -66,7 +66,7 @@ HELPERS = {
         "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "opened_data", "sessions_record_opening", "sessions_record_change", "sessions_record_deletion", "people_after_change", "rate_limit_messages",
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
-        "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
+        "new_events", "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
         "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "staff_load_added", "change_load",
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
     },

@@ -26,6 +26,7 @@ class Hub:
         self.known: dict[str, list[int]] = {}
         self.told: dict[str, list[str]] = {}
         self.reads: dict[str, Any] = {}
+        self.events: dict[str, list[Any]] = {}
         self.since: datetime | None = None
         self.epoch: datetime | None = None
 
@@ -43,6 +44,9 @@ class Hub:
                 self.told.setdefault(key, []).append(message["id"])
             assert len(item["messages"]) <= self.limit
             assert item["more"] or seq == item["session"]["last_seq"]
+            if not item["more"]:
+                self.events.setdefault(key, []).extend(item.get("events", []))
+            assert self.players is None or "events" not in item
             self.known[key] = [seq, rev if item["more"] else item["session"]["rev"]]
             self.reads[key] = item["reads"]
         if not news["more"]:
@@ -87,6 +91,12 @@ def test_reads_return_every_message_once_and_in_order_while_others_write(
             wanted.get(str(message["session_id"]), []).append(str(message["id"]))
         assert hub.told == wanted
         assert hub.known == {key: [row["last_seq"], row["rev"]] for key, row in rows.items()}
+        if only is None:
+            for key in rows:
+                story = rest.sql("select rev, kind from gre_chat_events where session_id = %s order by rev", uuid.UUID(key))  # fmt: skip
+                assert [(e["rev"], e["kind"]) for e in hub.events[key]] == [
+                    (e["rev"], e["kind"]) for e in story
+                ]
         assert {k: r["staff"][0] for k, r in hub.reads.items()} == {
             k: row["staff_read_seq"] for k, row in rows.items()
         }

@@ -119,7 +119,7 @@ class FanOut:
         log.error("session_changes_skipped", session=session["id"], error=type(error).__name__)
 
     async def _publish(self, entry: SessionNews, pacer: Pacer) -> list[str]:
-        """Send one session's news: opened, messages, read marks, updated. Returns the messages' times of creation."""
+        """Send one session's news: opened, messages, read marks, events, updated. Returns the messages' times of creation."""
         session, messages = entry["session"], entry["messages"]
         session_id, player_id = session["id"], session["player_id"]
         first = session_id not in self._positions
@@ -149,9 +149,18 @@ class FanOut:
                 text = frame("messages_read", sessionId=session_id, by=side, upToSeq=up_to, timestamp=read_at)
                 self._send_change(player_id, session_id, position.seq, READ_BY[side], text)
             position.reads[side] = up_to
+        self._send_events(entry, position.seq)
         if not first:
             self._send_change(player_id, session_id, position.seq, SessionChange.UPDATED, updated)
         return created
+
+    def _send_events(self, entry: SessionNews, seq: int) -> None:
+        """Send the session's new events to staff. A subscriber that is behind gets `session_updated` instead."""
+        session_id = entry["session"]["id"]
+        for event in entry.get("events", ()):
+            text = frame("session_event", sessionId=session_id, event=event)
+            for subscriber in self._registry.staff():
+                subscriber.send_change(session_id, seq, SessionChange.UPDATED, text)
 
     def _send_change(
         self, player_id: int, session_id: str, seq: int, change: SessionChange, text: str | None

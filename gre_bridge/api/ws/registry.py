@@ -56,6 +56,10 @@ class ConnectionRegistry:
         """List the connections that may receive this player's sessions."""
         return (*self._staff, *self._players.get(player_id, ()))
 
+    def staff(self) -> tuple[Subscriber, ...]:
+        """List the connections of staff."""
+        return tuple(self._staff)
+
     def players(self) -> list[int] | None:
         """List the players whose sessions are needed here; None for all players."""
         return None if self._staff else list(self._players)
