@@ -426,6 +426,55 @@ begin
     ) o;
 end $$;
 
+-- TABLE: gre_chat_events
+CREATE TABLE public.gre_chat_events (
+    session_id uuid NOT NULL,
+    rev bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    after_seq bigint NOT NULL,
+    kind text NOT NULL,
+    staff_id text,
+    by_staff_id text,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'deleted'::text])))
+);
+
+-- COMMENT: TABLE gre_chat_events
+COMMENT ON TABLE public.gre_chat_events IS 'The story of each session. Applied in the order of rev, the events of a session give its status, assigned_staff_id, cycle, closed_at and closed_by. Written by triggers, and never changed. When a session is deleted, its events are kept under a new session_id, so that they no longer lead to the player.';
+
+-- COMMENT: COLUMN gre_chat_events.session_id
+COMMENT ON COLUMN public.gre_chat_events.session_id IS 'The session. No foreign key: the events of a deleted session are kept.';
+
+-- COMMENT: COLUMN gre_chat_events.rev
+COMMENT ON COLUMN public.gre_chat_events.rev IS 'The session''s rev after the event.';
+
+-- COMMENT: COLUMN gre_chat_events.at
+COMMENT ON COLUMN public.gre_chat_events.at IS 'Time of the event.';
+
+-- COMMENT: COLUMN gre_chat_events.after_seq
+COMMENT ON COLUMN public.gre_chat_events.after_seq IS 'seq of the last message before the event; 0 before the first.';
+
+-- COMMENT: COLUMN gre_chat_events.kind
+COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred or deleted.';
+
+-- COMMENT: COLUMN gre_chat_events.staff_id
+COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
+
+-- COMMENT: COLUMN gre_chat_events.by_staff_id
+COMMENT ON COLUMN public.gre_chat_events.by_staff_id IS 'The staff member who caused the event; null for a player, a back end or the server.';
+
+-- COMMENT: COLUMN gre_chat_events.data
+COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
+
+-- FUNCTION: event_json(public.gre_chat_events)
+CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
+    'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
+$$;
+
 -- TABLE: gre_chat_messages
 CREATE TABLE public.gre_chat_messages (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -1266,6 +1315,24 @@ CREATE FUNCTION gre.name_key(p_name text) RETURNS text
       '\u2000-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]', '', 'g'),
     'авеѕікмнорстухјԁɡαεικνορτυχ0', 'abesikmhopctyxjdgaeikvoptuxo')
 $$;
+
+-- FUNCTION: new_events(uuid, bigint, timestamp with time zone)
+CREATE FUNCTION gre.new_events(p_session uuid, p_after bigint, p_epoch timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_events jsonb;
+begin
+  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev) into v_events
+  from (select v as e from public.gre_chat_events v
+        where v.session_id = p_session and v.rev > coalesce(p_after, 0) and (p_after is not null or v.at > p_epoch)
+        order by v.rev limit 50) x;
+  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end;
+end $$;
 
 -- FUNCTION: next_open(text, timestamp with time zone)
 CREATE FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) RETURNS timestamp with time zone
@@ -2150,6 +2217,11 @@ begin
     return null; -- gre.enqueue_messages has enqueued it
   end if;
   perform gre.enqueue_event(array['pusher'], new.id::text, 'session', jsonb_build_object('session_id', new.id));
+  if tg_op = 'UPDATE' and old.assigned_staff_id <> new.assigned_staff_id then
+    perform gre.enqueue_event(array['pusher'], new.id::text, 'transfer', jsonb_build_object('session_id', new.id,
+      'from', left(old.assigned_staff_id, 200), 'to', left(new.assigned_staff_id, 200),
+      'by', (gre.current_actor()).staff_id));
+  end if;
   -- For a session that a message opens, the trigger of the message notifies.
   if tg_op = 'UPDATE' or pg_trigger_depth() = 1 then
     perform gre.notify_workers(array[new.id]);
@@ -3055,6 +3127,9 @@ begin
                                     'player', jsonb_build_array((v.s).player_read_seq, gre.iso((v.s).player_read_at))),
         'messages', coalesce(jsonb_agg(gre.message_json(x.m) order by (x.m).seq) filter (where x.fits), '[]'),
         'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
+      -- A position with a negative rev is that of one connection, which catches up.
+      || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
+           then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
@@ -3074,7 +3149,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more"}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
+COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; not for p_players)}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- FUNCTION: gre_hub_presence_v1(text[], bigint[], numeric, jsonb)
 CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
@@ -4281,14 +4356,12 @@ begin
   end if;
   return (
     select jsonb_build_object(
-      'events', coalesce(jsonb_agg(jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq,
-        'kind', e.kind, 'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
-        order by e.rev) filter (where e.n <= v_limit), '[]'),
+      'events', coalesce(jsonb_agg(gre.event_json(x.e) order by (x.e).rev) filter (where x.n <= v_limit), '[]'),
       'has_more', count(*) > v_limit)
     from (
-      select v.*, row_number() over (order by v.rev) as n from public.gre_chat_events v
+      select v as e, row_number() over (order by v.rev) as n from public.gre_chat_events v
       where v.session_id = p_session_id and v.rev > v_after
-      order by v.rev limit v_limit + 1) e);
+      order by v.rev limit v_limit + 1) x);
 end $$;
 
 -- COMMENT: FUNCTION gre_session_events(p_session_id uuid, p_after_rev bigint, p_limit integer)
@@ -4790,46 +4863,6 @@ COMMENT ON COLUMN public.gre_chat_assignments.ended_at IS 'Time of its end; null
 -- COMMENT: COLUMN gre_chat_assignments.end_how
 COMMENT ON COLUMN public.gre_chat_assignments.end_how IS 'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was offline; closed: with the session.';
 
--- TABLE: gre_chat_events
-CREATE TABLE public.gre_chat_events (
-    session_id uuid NOT NULL,
-    rev bigint NOT NULL,
-    at timestamp with time zone NOT NULL,
-    after_seq bigint NOT NULL,
-    kind text NOT NULL,
-    staff_id text,
-    by_staff_id text,
-    data jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'deleted'::text])))
-);
-
--- COMMENT: TABLE gre_chat_events
-COMMENT ON TABLE public.gre_chat_events IS 'The story of each session. Applied in the order of rev, the events of a session give its status, assigned_staff_id, cycle, closed_at and closed_by. Written by triggers, and never changed. When a session is deleted, its events are kept under a new session_id, so that they no longer lead to the player.';
-
--- COMMENT: COLUMN gre_chat_events.session_id
-COMMENT ON COLUMN public.gre_chat_events.session_id IS 'The session. No foreign key: the events of a deleted session are kept.';
-
--- COMMENT: COLUMN gre_chat_events.rev
-COMMENT ON COLUMN public.gre_chat_events.rev IS 'The session''s rev after the event.';
-
--- COMMENT: COLUMN gre_chat_events.at
-COMMENT ON COLUMN public.gre_chat_events.at IS 'Time of the event.';
-
--- COMMENT: COLUMN gre_chat_events.after_seq
-COMMENT ON COLUMN public.gre_chat_events.after_seq IS 'seq of the last message before the event; 0 before the first.';
-
--- COMMENT: COLUMN gre_chat_events.kind
-COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred or deleted.';
-
--- COMMENT: COLUMN gre_chat_events.staff_id
-COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
-
--- COMMENT: COLUMN gre_chat_events.by_staff_id
-COMMENT ON COLUMN public.gre_chat_events.by_staff_id IS 'The staff member who caused the event; null for a player, a back end or the server.';
-
--- COMMENT: COLUMN gre_chat_events.data
-COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
-
 -- TABLE: gre_chat_players
 CREATE TABLE public.gre_chat_players (
     player_id bigint NOT NULL,
@@ -5005,7 +5038,7 @@ COMMENT ON COLUMN public.gre_relay_deliveries.lane_key IS 'The lane.';
 COMMENT ON COLUMN public.gre_relay_deliveries.ord IS 'Order within the lane.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.event
-COMMENT ON COLUMN public.gre_relay_deliveries.event IS 'message, session, read or push.';
+COMMENT ON COLUMN public.gre_relay_deliveries.event IS 'message, session, transfer, read or push.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.message_id
 COMMENT ON COLUMN public.gre_relay_deliveries.message_id IS 'The message, for event message.';
@@ -5746,6 +5779,15 @@ REVOKE ALL ON FUNCTION gre.enqueue_event(p_sinks text[], p_lane text, p_event te
 -- ACL: FUNCTION enqueue_messages(p_sessions uuid[], p_ids uuid[])
 REVOKE ALL ON FUNCTION gre.enqueue_messages(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
 
+-- ACL: TABLE gre_chat_events
+GRANT SELECT ON TABLE public.gre_chat_events TO authenticated;
+GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
+
+-- ACL: FUNCTION event_json(e public.gre_chat_events)
+REVOKE ALL ON FUNCTION gre.event_json(e public.gre_chat_events) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO authenticated;
+GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO service_role;
+
 -- ACL: TABLE gre_chat_messages
 GRANT ALL ON TABLE public.gre_chat_messages TO service_role;
 GRANT SELECT,INSERT ON TABLE public.gre_chat_messages TO authenticated;
@@ -5884,6 +5926,9 @@ GRANT ALL ON FUNCTION gre.my_staff_id() TO service_role;
 REVOKE ALL ON FUNCTION gre.name_key(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.name_key(p_name text) TO authenticated;
 GRANT ALL ON FUNCTION gre.name_key(p_name text) TO service_role;
+
+-- ACL: FUNCTION new_events(p_session uuid, p_after bigint, p_epoch timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.new_events(p_session uuid, p_after bigint, p_epoch timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION next_open(p_hours text, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
@@ -6338,10 +6383,6 @@ REVOKE ALL ON FUNCTION public.gre_whoami(p_required boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO anon;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO service_role;
-
--- ACL: TABLE gre_chat_events
-GRANT SELECT ON TABLE public.gre_chat_events TO authenticated;
-GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
 
 -- ACL: TABLE gre_chat_players
 GRANT ALL ON TABLE public.gre_chat_players TO service_role;

@@ -223,8 +223,8 @@ create trigger gre_online_added after insert on public.gre_online_status
 
 -- Enqueue -------------------------------------------------------------------------------------------------
 
--- Enqueue an event other than message: session, transfer, read or push. The caller has locked the row of the event, so that the
--- order in the lane is the order of the row's changes.
+-- Enqueue an event other than message: session, transfer, read or push. The caller has locked the row of the event, so
+-- that the order in the lane is the order of the row's changes.
 create function gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
 declare

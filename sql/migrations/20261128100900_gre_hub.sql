@@ -69,11 +69,11 @@ end $$;
 comment on function public.gre_hub_changes_v1 is
   'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
   '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; not for p_players)}], '
-  '"more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: '
-  '[seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: '
-  'only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '
-  'messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries '
-  'use one snapshot, and seq and rev are consistent.';
+  '"more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
+  'p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without '
+  'a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the '
+  'sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" '
+  'are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- Return the elements of p_identities that are no longer valid: [{"sub", "role", "player_id", "staff_id"}], from
 -- gre_whoami. sub is its user_id: null if the token itself, or X-GRE-Act-As, carries the identity.

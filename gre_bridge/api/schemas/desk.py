@@ -59,7 +59,7 @@ Day = Annotated[str, BeforeValidator(_day), WithJsonSchema({"type": "string", "f
 MaxSessions = Annotated[
     int, whole(0, 1000), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 1000})
 ]
-Name = Annotated[Text, WithJsonSchema({"type": "string", "pattern": _NAME})]
+Name = Annotated[Text, WithJsonSchema({"type": "string", "pattern": _NAME, "examples": ["desk"]})]
 
 
 # Assignment
