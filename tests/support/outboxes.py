@@ -262,13 +262,20 @@ class InDatabase(Subject):
         return {row["id"]: (row["state"], row["attempts"], row["error"]) for row in rows}
 
     def lanes(self) -> dict[str, LaneState]:
-        rows = self._owner.execute(
-            "select lane_key, extract(epoch from ready_at - clock_timestamp())::float as ready_in, "
-            "extract(epoch from lease_until - clock_timestamp())::float as lease_left, "
-            "lease_token::text as token, lease_owner::text as owner from gre_relay_lanes where sink = %s",
-            [self.sink],
-        ).fetchall()
-        return {row.pop("lane_key"): LaneState(**row) for row in rows}
+        return lanes_by_sink(self._owner).get(self.sink, {})
+
+
+def lanes_by_sink(conn: Conn) -> dict[str, dict[str, LaneState]]:
+    """The lanes of each sink that has any, by key."""
+    found: dict[str, dict[str, LaneState]] = {}
+    for row in conn.execute(
+        "select sink, lane_key, extract(epoch from ready_at - clock_timestamp())::float as ready_in, "
+        "extract(epoch from lease_until - clock_timestamp())::float as lease_left, "
+        "lease_token::text as token, lease_owner::text as owner from gre_relay_lanes"
+    ):
+        sink, key = row.pop("sink"), row.pop("lane_key")
+        found.setdefault(sink, {})[key] = LaneState(**row)
+    return found
 
 
 def about(seconds: float | None) -> Any:
