@@ -117,7 +117,7 @@ def test_a_page_of_a_known_origin_may_call(api: Api, player_id: int) -> None:
     answer = api.http.options(SEND, headers=preflight)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
-    assert {"GET", "POST", "PUT"} == set(answer.headers["access-control-allow-methods"].split(", "))
+    assert {"DELETE", "GET", "POST", "PUT"} == set(answer.headers["access-control-allow-methods"].split(", "))
     assert "access-control-allow-credentials" not in answer.headers
     for answer in (
         api.player(player_id).get(f"/api/gre-chat/messages/{player_id}", headers={"Origin": ORIGIN}),

@@ -90,6 +90,7 @@ def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
     assert said.endswith(b"ok\n")
 
 
+@pytest.mark.quiet
 def test_the_first_answers_of_a_connection_are_not_delayed(api: Api) -> None:
     """Answers do not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
     with httpx.Client(base_url=api.worker.url, trust_env=False, verify=NO_TLS) as http:
@@ -233,7 +234,7 @@ def test_refused_requests_are_logged_with_their_id_and_a_flood_is_sampled(small:
 
     before = len(lines())
     for _ in range(120):
-        assert small.with_token(None).ask("GET", "/api/gre-admin/staff/none?x=secret").status_code in (
+        assert small.with_token(None).ask("GET", "/api/gre-admin/nothing/none?x=secret").status_code in (
             401,
             404,
             429,

@@ -86,7 +86,7 @@ def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStra
         good = fitting(schema, known)
         return st.one_of(good, good, JUNK) if junk else good
 
-    def body(operation: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    def body(operation: dict[str, Any], *, junk: bool) -> st.SearchStrategy[bytes]:
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
         if content is None:
             return st.just(b"{}")
@@ -95,10 +95,12 @@ def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStra
             schema = next((c for c in schema.get("anyOf", []) if "$ref" in c), schema)
             schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
         bodies = []
-        for junk in (False, True):
-            fields = {name: value(field, junk=junk) for name, field in schema["properties"].items()}
+        for some_junk in (False, True):
+            fields = {name: value(field, junk=some_junk) for name, field in schema["properties"].items()}
             wanted = {name: fields.pop(name) for name in schema.get("required", [])}
             bodies.append(st.fixed_dictionaries(wanted, optional=fields))
+        if not junk:
+            return bodies[0].map(lambda body: json.dumps(body).encode())
         broken = st.binary(max_size=30) | JUNK.map(lambda junk: json.dumps(junk).encode())
         return st.one_of(
             *[whole.map(lambda body: json.dumps(body).encode()) for whole in (*bodies, *bodies, bodies[0])],
@@ -118,7 +120,7 @@ def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStra
                         "template": st.just(path),
                         "path": st.fixed_dictionaries(places["path"]),
                         "query": st.fixed_dictionaries({}, optional=places["query"]),
-                        "body": body(operation) if method != "get" else st.none(),
+                        "body": body(operation, junk=junk) if method != "get" else st.none(),
                     }
                 )
             )

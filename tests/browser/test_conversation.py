@@ -17,6 +17,7 @@ from tests.browser.world import Player, Staff, World
 from tests.support.waiting import wait_until
 
 
+@pytest.mark.quiet
 def test_a_message_appears_on_the_other_page_within_a_second(sam: Staff, asha: Player) -> None:
     for first in range(0, 15, 5):  # the best of three times, since other processes use the machine
         there, back = [], []
@@ -38,7 +39,8 @@ def test_a_message_appears_on_the_other_page_within_a_second(sam: Staff, asha: P
                 f"{what}: {', '.join(f'{1000 * seconds:.0f}' for seconds in durations)} ms (from the key to the screen; median {1000 * statistics.median(durations):.0f} ms)"
             )
         expect(asha.at("try-message")).to_have_count(2 * first + 10)
-        expect(sam.at("message")).to_have_count(2 * first + 10)
+        # Only the rows in view are there.
+        expect(sam.at("messages")).to_have_attribute("data-loaded", str(2 * first + 10))
         if slowest < 1.0:
             return
     pytest.fail("a message took over a second, three times")

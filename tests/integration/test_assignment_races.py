@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -185,6 +185,7 @@ def test_ten_workers_assign_no_session_twice_exceed_no_limit_and_overtake_nobody
                 let_pass(0.003, "a snapshot every few milliseconds")
         finally:
             stop.set()
+            wait(helpers, 30)  # the last step can start a process
             workers.close()
         for helper in helpers:
             helper.result(30)
