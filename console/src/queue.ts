@@ -216,7 +216,12 @@ export class Queue {
   private async fetchPlayer(player: PlayerId): Promise<void> {
     try {
       const page = await this.api.queue({ player: String(player), limit: 10 })
-      for (const session of page.sessions) this.applySession(session)
+      for (const session of page.sessions) {
+        const known = this.sessions.get(session.id)
+        // Read before a message that is known by now: read again, for the rest of the state.
+        if (known && known.rev <= session.rev && known.last_seq > session.last_seq) this.requestPlayer(player)
+        else this.applySession(session)
+      }
       this.onChange()
     } catch {
       this.scope.schedule(RETRY_DELAY, () => this.requestPlayer(player))

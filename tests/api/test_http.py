@@ -129,7 +129,7 @@ def test_a_page_of_a_known_origin_may_call(api: Api, player_id: int) -> None:
         assert exposed == {"X-Next-Before", "X-Request-Id", "ETag", "Retry-After"}
     for change in (
         {"Origin": "https://elsewhere.example"},
-        {"Access-Control-Request-Method": "DELETE"},
+        {"Access-Control-Request-Method": "PATCH"},
         {"Access-Control-Request-Headers": "x-gre-act-as"},
     ):
         refused = check(api.http.options(SEND, headers={**preflight, **change}))

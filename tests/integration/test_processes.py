@@ -167,10 +167,15 @@ def test_both_processes_end_if_the_supervisor_is_killed(stack: StackProcess) -> 
         assert worker.process is not None
         worker.process.wait(5)
         wait_until_ended(every, 5)
-        # The ports are free again.
         port = int(worker.url.rpartition(":")[2])
-        with socket.create_server(("127.0.0.1", port)):
-            pass
+
+        def is_free() -> bool:
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return True
+            return False
+
+        # A killed process counts as ended some moments before its last thread closes its sockets.
+        wait_until(is_free, 5, what="a free port")
     finally:
         for process in every:
             with contextlib.suppress(psutil.NoSuchProcess):
