@@ -215,6 +215,6 @@ def test_the_hubs_reads(large: Database) -> None:
         news = meter.reads("gre_hub_changes_v1", 1000, positions=behind, since=since, epoch=since)
         assert [len(item["messages"]) for item in news["sessions"]] == [2] * 100
         named = meter.reads(
-            "gre_hub_changes_v1", 60, positions=behind, sessions=[uuid.UUID(row["id"]) for row in found[:5]]
+            "gre_hub_changes_v1", 75, positions=behind, sessions=[uuid.UUID(row["id"]) for row in found[:5]]
         )
         assert len(named["sessions"]) == 5
