@@ -134,6 +134,7 @@ def test_the_channels_are_those_of_the_settings(who: Identity, channel: str, may
     named = signer(
         pusher_player_channels=("desk", "private-encrypted-desk"), pusher_staff_channels=("private-desk",),
         pusher_session_channels=("presence-guest-{player_id}",), pusher_read_channels=(),
+        pusher_desk_channels=(),
     )  # fmt: skip
     assert named.may_subscribe(who, channel) is may
 
