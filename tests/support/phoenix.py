@@ -74,6 +74,8 @@ class PhoenixServer:
         self.joins: list[Json] = []
         self.channels: list[Channel] = []
         self.sockets: set[ServerConnection] = set()
+        self.most_sockets = 0
+        """The largest number of sockets that were open at the same time."""
         self._server: Server | None = None
         self._port = 0
 
@@ -158,6 +160,7 @@ class PhoenixServer:
         if self.handshake == "close":
             return
         self.sockets.add(socket)
+        self.most_sockets = max(self.most_sockets, len(self.sockets))
         try:
             async for text in socket:
                 await self._answer(socket, json.loads(text))
