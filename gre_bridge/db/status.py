@@ -9,7 +9,7 @@ import asyncio
 import time
 
 from gre_bridge.db.relay import RelayDatabase
-from gre_bridge.db.types import Json
+from gre_bridge.db.types import DeskStats, Json
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
 
@@ -64,14 +64,15 @@ class DatabaseStatus:
         self._read_at = now
         try:
             async with asyncio.timeout(WITHIN):
-                rows = await self._database.stats()
-                desk = await self._database.desk_stats()
+                # Each is exported as soon as it is read: an error of the second does not hide the first.
+                self._export_backlog(await self._database.stats())
+                self._export_queue(await self._database.desk_stats())
         except TimeoutError:
             self._metrics.database_errors.labels("transient").inc()
-            return
         except BridgeError as error:
             self._metrics.database_errors.labels(error.kind).inc()
-            return
+
+    def _export_backlog(self, rows: list[Json]) -> None:
         self._rows = rows
         for row in rows:
             sink = row["sink"]
@@ -80,6 +81,7 @@ class DatabaseStatus:
             self._metrics.dead.labels(sink).set(row["dead"])
             self._metrics.lanes_blocked.labels(sink).set(row["lanes_blocked"])
 
+    def _export_queue(self, desk: DeskStats) -> None:
         metrics = self._metrics
         metrics.sessions_waiting.labels("no").set(desk.unassigned)
         metrics.sessions_waiting.labels("yes").set(desk.assigned)

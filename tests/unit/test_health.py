@@ -47,6 +47,7 @@ class Figures:
         self.desk = DESK
         self.asked = 0
         self.error: BridgeError | None = None
+        self.desk_error: BridgeError | None = None
         self.hangs = False
 
     async def _answer(self) -> None:
@@ -61,6 +62,8 @@ class Figures:
 
     async def desk_stats(self) -> DeskStats:
         await self._answer()
+        if self.desk_error is not None:
+            raise self.desk_error
         return self.desk
 
     async def schema_version(self) -> int:
@@ -308,6 +311,12 @@ async def test_the_backlog_is_read_when_scraped_and_cached_between() -> None:
     assert operator.figures.asked == 0
     await asyncio.gather(*(operator.ask("/metrics") for _ in range(5)))
     assert operator.figures.asked == 1
+
+
+async def test_an_error_of_the_queue_does_not_hide_the_backlog() -> None:
+    operator = Operator()
+    operator.figures.desk_error = TransientError("the queue cannot be read")
+    assert 'gre_backlog{process="relay",sink="pusher"} 7.0' in (await operator.ask("/metrics")).text
 
 
 async def test_an_empty_backlog_is_exported_as_zero() -> None:
