@@ -15,8 +15,7 @@ from gre_bridge.config.keys import gateway_key
 from gre_bridge.db.http import Pool
 from gre_bridge.db.names import MESSAGES, PUBLICATION
 from gre_bridge.db.operations import OperatorDatabase
-from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
-from gre_bridge.db.relay import classify_error
+from gre_bridge.db.postgrest import Caller, PostgrestClient
 from gre_bridge.db.types import DeskStats, Json
 from gre_bridge.errors import TransientError
 
@@ -81,10 +80,7 @@ class InspectionDatabase:
 
     async def desk_stats(self) -> DeskStats:
         """Return which sessions wait for the staff, and who could get them. Raises a BridgeError only."""
-        try:
-            return DeskStats.from_json(await self._rest.rpc("gre_desk_stats_v1", {}))
-        except PostgrestError as error:
-            raise classify_error(error, "gre_desk_stats_v1") from None
+        return await OperatorDatabase(self._rest).desk_stats()
 
     async def notify_workers(self) -> bool:
         """Let the database send a wake-up. Returns False if this project's Realtime cannot send broadcasts from SQL."""

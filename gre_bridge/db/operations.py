@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_r
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
 from gre_bridge.db.relay import classify_error
-from gre_bridge.db.types import Json
+from gre_bridge.db.types import DeskStats, Json
 from gre_bridge.errors import TransientError
 
 PAGE = 500
@@ -105,6 +105,10 @@ class OperatorDatabase:
         if not isinstance(answer, shape):
             raise TransientError(f"{function}: the answer is not the database's", code="unreadable")
         return answer
+
+    async def desk_stats(self) -> DeskStats:
+        """Return which sessions wait for the staff, and who could get them."""
+        return DeskStats.from_json(await self._call("gre_desk_stats_v1", {}, dict))
 
     async def status(self, *, blocked: int = 10) -> Json:
         """Return {"now", "sinks", "blocked", "workers"}; `blocked` is the most blocked lanes to return."""
