@@ -166,7 +166,10 @@ class RequestContext:
 
 
 class ErrorBoundary:
-    """Turns an exception into 500: its text must not be printed, because it may contain chat text."""
+    """Turns an exception into 500: its text must not be printed, because it may contain chat text.
+
+    A request that is still in work when the server stops is cancelled, and is answered with 503: it may be repeated.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
@@ -186,6 +189,12 @@ class ErrorBoundary:
 
         try:
             await self._app(scope, receive, send_observed)
+        except asyncio.CancelledError:
+            if started:
+                raise
+            # uvicorn's own answer would be a 500, which clients do not repeat.
+            text = "the server is stopping, try again in a moment"
+            await problem(scope, 503, "unavailable", text, retry_after=RETRY_AFTER)(scope, receive, send)
         except Exception as error:
             log.error("request_failed", exc_info=error, request_id=scope["state"]["request_id"])
             if not started:

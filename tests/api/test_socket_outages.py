@@ -374,3 +374,34 @@ async def test_sigterm_closes_with_1012(stack_process: StackProcess, workers: li
         assert await asyncio.to_thread(worker.process.wait, 15) == 0  # type: ignore[union-attr]
     finally:
         worker.kill()
+
+
+async def test_a_request_that_a_stop_overtakes_is_refused_as_unavailable(stack_process: StackProcess) -> None:
+    staff = stack_process.headers(stack_process.keys.user_token("staff", staff_id="s1"))
+    body = {"playerId": next(_players), "message": "Hello", "id": str(uuid.uuid4())}
+    worker = stack_process.worker(**SETTINGS).start()
+    try:
+        async with httpx.AsyncClient(timeout=20, trust_env=False, verify=NO_TLS) as http:
+            reply = f"{worker.url}/api/gre-admin/reply"
+            first = (await http.post(reply, json={**body, "id": str(uuid.uuid4())}, headers=staff)).json()
+            with stack_process.db() as holder, stack_process.db() as observer:
+                holder.autocommit = False
+                holder.execute(
+                    "select from gre_chat_sessions where id = %s for update", [first["message"]["session_id"]]
+                )
+                waiting = asyncio.create_task(http.post(reply, json=body, headers=staff))
+                await until(
+                    lambda: observer.execute(
+                        "select 1 from pg_stat_activity where pg_blocking_pids(pid) @> array[%s]::int[]",
+                        [holder.info.backend_pid],
+                    ).fetchone()
+                )
+                worker.signal(signal.SIGTERM)
+                answer = await waiting
+                holder.rollback()
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+        assert await asyncio.to_thread(worker.process.wait, 15) == 0  # type: ignore[union-attr]
+        assert "Traceback" not in worker.log.read_text()
+    finally:
+        worker.kill()
