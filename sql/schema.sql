@@ -59,10 +59,12 @@ COMMENT ON COLUMN public.gre_chat_notes.text IS 'The text: 1 to 4000 characters,
 -- COMMENT: COLUMN gre_chat_notes.created_at
 COMMENT ON COLUMN public.gre_chat_notes.created_at IS 'Time of the insert.';
 
--- FUNCTION: add_note(uuid, text, text)
-CREATE FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text) RETURNS public.gre_chat_notes
+-- FUNCTION: add_note(uuid, text, text, uuid)
+CREATE FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid DEFAULT NULL::uuid) RETURNS public.gre_chat_notes
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   v_note public.gre_chat_notes;
@@ -74,12 +76,14 @@ begin
   elsif p_text is null or not gre.has_text(p_text) then
     perform gre.raise_http(400, 'note_empty', 'note is empty');
   end if;
-  insert into public.gre_chat_notes (session_id, n, after_seq, staff_id, staff_name, text)
-  values (p_session,
+  insert into public.gre_chat_notes (id, session_id, n, after_seq, staff_id, staff_name, text)
+  values (coalesce(p_id, gen_random_uuid()), p_session,
     (select coalesce(max(x.n), 0) + 1 from public.gre_chat_notes x where x.session_id = p_session),
     (select coalesce(max(m.seq), 0) from public.gre_chat_messages m where m.session_id = p_session),
     p_staff_id, coalesce(gre.staff_name(p_staff_id, null), p_staff_id), p_text)
   returning * into v_note;
+  -- The hub reads sessions whose rev has grown.
+  update public.gre_chat_sessions set rev = rev + 1 where id = p_session;
   return v_note;
 end $$;
 
@@ -113,6 +117,16 @@ begin
     end if;
     v_days := v_days * 8;
   end loop;
+end $$;
+
+-- FUNCTION: announce_note(public.gre_chat_notes)
+CREATE FUNCTION gre.announce_note(p_note public.gre_chat_notes) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.enqueue_event(array['pusher'], p_note.session_id::text, 'note', jsonb_build_object('note_id', p_note.id));
+  perform gre.notify_workers(array[p_note.session_id]);
 end $$;
 
 -- FUNCTION: assign_session(uuid, text)
@@ -205,6 +219,27 @@ begin
     or v_actor.role <> 'service' and p_staff_id is distinct from v_actor.staff_id
       and not exists (select from public.gre_staff where staff_id = p_staff_id and active) then
     perform gre.raise_http(404, 'staff_unknown', 'there is no such active staff member');
+  end if;
+end $$;
+
+-- FUNCTION: check_not_moved(uuid, bigint, bigint)
+CREATE FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint DEFAULT NULL::bigint) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_staff constant text := (gre.current_actor()).staff_id;
+  v record;
+begin
+  select m.sender_id, m.seq into v from public.gre_chat_messages m
+  where m.session_id = p_session_id and m.seq > p_after_seq and (p_before_seq is null or m.seq < p_before_seq)
+    and m.sender = 'staff' and m.sender_id is distinct from v_staff
+  order by m.seq desc limit 1;
+  if found then
+    perform gre.raise_http(409, 'session_moved', 'a colleague has written meanwhile',
+                           jsonb_build_object('by', v.sender_id, 'seq', v.seq)::text);
   end if;
 end $$;
 
@@ -436,7 +471,7 @@ CREATE TABLE public.gre_chat_events (
     staff_id text,
     by_staff_id text,
     data jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'deleted'::text])))
+    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'blocked'::text, 'unblocked'::text, 'deleted'::text])))
 );
 
 -- COMMENT: TABLE gre_chat_events
@@ -455,7 +490,7 @@ COMMENT ON COLUMN public.gre_chat_events.at IS 'Time of the event.';
 COMMENT ON COLUMN public.gre_chat_events.after_seq IS 'seq of the last message before the event; 0 before the first.';
 
 -- COMMENT: COLUMN gre_chat_events.kind
-COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred or deleted.';
+COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred, blocked and unblocked (the player), or deleted.';
 
 -- COMMENT: COLUMN gre_chat_events.staff_id
 COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
@@ -464,7 +499,7 @@ COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom t
 COMMENT ON COLUMN public.gre_chat_events.by_staff_id IS 'The staff member who caused the event; null for a player, a back end or the server.';
 
 -- COMMENT: COLUMN gre_chat_events.data
-COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
+COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. blocked: {"until"} if the block has an end. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
 
 -- FUNCTION: event_json(public.gre_chat_events)
 CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
@@ -1066,8 +1101,11 @@ begin
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
-  if new.sender = 'player' and not v_profile.chat_enabled then
-    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
+  if new.sender = 'player' and not v_profile.chat_enabled
+    and not coalesce(v_profile.blocked_until <= clock_timestamp(), false) then
+    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
+      when v_profile.blocked_until is not null
+      then jsonb_build_object('until', gre.iso(v_profile.blocked_until))::text end);
   end if;
 
   loop
@@ -1334,6 +1372,30 @@ begin
   return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end;
 end $$;
 
+-- FUNCTION: new_notes(uuid, integer, timestamp with time zone)
+CREATE FUNCTION gre.new_notes(p_session uuid, p_after integer, p_epoch timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_last constant integer := coalesce((select max(n) from public.gre_chat_notes where session_id = p_session), 0);
+begin
+  if v_last <= coalesce(p_after, 0) then
+    return jsonb_build_object('last_note', v_last);
+  end if;
+  return (
+    select jsonb_build_object('last_note', v_last,
+        'notes', coalesce(jsonb_agg(gre.note_json(x.note) order by x.n), '[]'))
+      || case when max(x.n) < v_last then '{"more": true}'::jsonb else '{}' end
+    from (select q as note, q.n from public.gre_chat_notes q
+          where q.session_id = p_session and q.n > coalesce(p_after, 0)
+            and (p_after is not null or q.created_at > p_epoch)
+          order by q.n limit 50) x);
+end $$;
+
 -- FUNCTION: next_open(text, timestamp with time zone)
 CREATE FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -1358,6 +1420,16 @@ CREATE FUNCTION gre.normalize_sender(p_sender text) RETURNS text
     SET search_path TO ''
     AS $$
   select case when lower(p_sender) in ('gre', 'gre_staff', 'admin') then 'staff' else lower(p_sender) end
+$$;
+
+-- FUNCTION: note_json(public.gre_chat_notes)
+CREATE FUNCTION gre.note_json(p_note public.gre_chat_notes) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('id', p_note.id, 'session_id', p_note.session_id, 'n', p_note.n,
+    'after_seq', p_note.after_seq, 'staff_id', p_note.staff_id, 'staff_name', p_note.staff_name, 'text', p_note.text,
+    'created_at', gre.iso(p_note.created_at))
 $$;
 
 -- FUNCTION: notify_workers(uuid[])
@@ -1550,6 +1622,25 @@ begin
     perform gre.broadcast_wakeup(null);
   end if;
   return null;
+end $$;
+
+-- FUNCTION: player_json(bigint)
+CREATE FUNCTION gre.player_json(p_player_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_chat_players;
+  v_blocked boolean;
+begin
+  select * into v from public.gre_chat_players where player_id = p_player_id;
+  v_blocked := coalesce(not v.chat_enabled and not coalesce(v.blocked_until <= clock_timestamp(), false), false);
+  return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name, 'enabled', not v_blocked)
+    || coalesce((
+      select jsonb_build_object('block', jsonb_build_object('until', gre.iso(v.blocked_until), 'reason', b.reason,
+        'by', b.by_staff_id, 'at', gre.iso(coalesce(b.created_at, v.updated_at))))
+      from (select) x left join public.gre_chat_blocks b on b.player_id = p_player_id
+      where v_blocked and (b.player_id is not null or v.blocked_until is not null)), '{}');
 end $$;
 
 -- FUNCTION: presence(text, timestamp with time zone, timestamp with time zone)
@@ -2007,6 +2098,57 @@ CREATE FUNCTION gre.schedule_lanes(p_keys text[]) RETURNS void
     on conflict (sink, lane_key) do update set ready_at = excluded.ready_at where l.ready_at is null
 $$;
 
+-- FUNCTION: search_index(text[], tsquery, timestamp with time zone, timestamp with time zone, uuid, integer)
+CREATE FUNCTION gre.search_index(p_patterns text[], p_words tsquery, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_most integer) RETURNS uuid[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_indexscan TO 'off'
+    SET enable_indexonlyscan TO 'off'
+    AS $_$
+declare
+  v_ids uuid[];
+begin
+  execute 'select array(select m.id from public.gre_chat_messages m where '
+    || case when p_words is null
+            then (select string_agg(format('m.message ilike %L', p), ' and ') from unnest(p_patterns) p)
+            else format('to_tsvector(''pg_catalog.simple'', left(m.message, 4000)) @@ %L::tsquery', p_words) end
+    || ' and (m.created_at, m.id) < ($2, $3) and m.created_at <= $2 and ($1 is null or m.created_at >= $1) limit $4)'
+    into v_ids using p_from, p_at, p_id, p_most;
+  return v_ids;
+end $_$;
+
+-- FUNCTION: search_scan(text[], tsquery, bigint, text, timestamp with time zone, timestamp with time zone, uuid, integer, integer)
+CREATE FUNCTION gre.search_scan(p_patterns text[], p_words tsquery, p_player bigint, p_staff text, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_rows integer, p_limit integer, OUT ids uuid[], OUT seen integer, OUT last_at timestamp with time zone, OUT last_id uuid) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$ -- read in index order
+begin
+  with candidate as materialized (
+    select m.*, row_number() over (order by m.created_at desc, m.id desc) as n
+    from (
+      select q.id, q.created_at, q.message, q.sender, q.sender_id from public.gre_chat_messages q
+      where (p_player is null or q.player_id = p_player) and (p_from is null or q.created_at >= p_from)
+        and (q.created_at, q.id) < (p_at, p_id)
+      order by q.created_at desc, q.id desc limit p_rows) m
+  )
+  select array(
+      select c.id from candidate c
+      where case when p_words is null then c.message ilike all (p_patterns)
+                 else to_tsvector('pg_catalog.simple', left(c.message, 4000)) @@ p_words end
+        and (p_staff is null or c.sender = 'staff' and c.sender_id = p_staff)
+      order by c.n limit p_limit),
+    (select count(*) from candidate), l.created_at, l.id
+    into ids, seen, last_at, last_id
+  from (select) x left join lateral (select * from candidate c order by c.n desc limit 1) l on true;
+end $$;
+
 -- FUNCTION: session_json(public.gre_chat_sessions, integer)
 CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer DEFAULT NULL::integer) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -2106,7 +2248,8 @@ begin
   if tg_op = 'INSERT' then
     perform gre.check_player_id(new.player_id);
     if v_portal and new.player_id = gre.my_player_id() and exists (
-      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
+      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled
+        and not coalesce(p.blocked_until <= clock_timestamp(), false)) then
       perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
     end if;
     new.last_seq := 0;
@@ -2298,6 +2441,53 @@ CREATE FUNCTION gre.sessions_truncated() RETURNS trigger
 begin
   update public.gre_staff_load set open_sessions = 0 where open_sessions <> 0;
   return null;
+end $$;
+
+-- FUNCTION: set_block(bigint, boolean, timestamp with time zone, text, boolean)
+CREATE FUNCTION gre.set_block(p_player_id bigint, p_blocked boolean, p_until timestamp with time zone, p_reason text, p_switch boolean DEFAULT false) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_staff constant text := (gre.current_actor()).staff_id;
+  v_session public.gre_chat_sessions;
+  v_reason text := p_reason;
+  v_old record;
+begin
+  perform gre.check_player_id(p_player_id);
+  select * into v_session from public.gre_chat_sessions
+  where player_id = p_player_id and status <> 'closed' for no key update;
+  -- Locks the row also if it exists already: an erase may delete it at this moment.
+  insert into public.gre_chat_players as p (player_id) values (p_player_id)
+  on conflict (player_id) do update set updated_at = p.updated_at;
+  select p.chat_enabled, p.blocked_until, b.reason, b.player_id is not null as recorded into v_old
+  from public.gre_chat_players p left join public.gre_chat_blocks b on b.player_id = p.player_id
+  where p.player_id = p_player_id;
+  if p_switch and p_blocked then
+    v_reason := v_old.reason;
+  end if;
+  if row(v_old.chat_enabled, v_old.blocked_until, v_old.reason)
+    is not distinct from row(not p_blocked, p_until, v_reason) and (v_old.recorded or p_switch or not p_blocked) then
+    return;
+  end if;
+  update public.gre_chat_players set chat_enabled = not p_blocked, blocked_until = p_until,
+    updated_at = clock_timestamp()
+  where player_id = p_player_id;
+  delete from public.gre_chat_blocks where player_id = p_player_id;
+  if p_blocked and (v_old.recorded or not p_switch) then
+    insert into public.gre_chat_blocks (player_id, reason, by_staff_id) values (p_player_id, v_reason, v_staff);
+  end if;
+  if v_session.id is not null then
+    update public.gre_chat_sessions set rev = rev + 1 where id = v_session.id returning * into v_session;
+    insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id, data)
+    values (v_session.id, v_session.rev, v_session.updated_at,
+      (select greatest(v_session.last_seq, max(m.seq)) from public.gre_chat_messages m
+       where m.session_id = v_session.id),
+      case when p_blocked then 'blocked' else 'unblocked' end, v_staff,
+      case when p_until is not null then jsonb_build_object('until', gre.iso(p_until)) else '{}' end);
+  end if;
 end $$;
 
 -- FUNCTION: settings_after_update()
@@ -2521,6 +2711,36 @@ begin
   return v_blocked;
 end $$;
 
+-- FUNCTION: gre_add_note(uuid, text, uuid)
+CREATE FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v_note public.gre_chat_notes;
+begin
+  perform from public.gre_chat_sessions where id = p_session_id for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  select * into v_note from public.gre_chat_notes where id = p_id;
+  if found then
+    if row(v_note.session_id, v_note.staff_id, v_note.text)
+      is distinct from row(p_session_id, v_actor.staff_id, p_text) then
+      perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+    end if;
+    return jsonb_build_object('note', gre.note_json(v_note), 'duplicate', true);
+  end if;
+  v_note := gre.add_note(p_session_id, v_actor.staff_id, p_text, p_id);
+  perform gre.announce_note(v_note);
+  return jsonb_build_object('note', gre.note_json(v_note), 'duplicate', false);
+end $$;
+
+-- COMMENT: FUNCTION gre_add_note(p_session_id uuid, p_text text, p_id uuid)
+COMMENT ON FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id uuid) IS 'Adds a private note of the caller to a session: {"note": N, "duplicate": boolean}. With p_id the call can be repeated. For staff.';
+
 -- FUNCTION: gre_assign_waiting_v1(integer)
 CREATE FUNCTION public.gre_assign_waiting_v1(p_limit integer DEFAULT 20) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2653,6 +2873,28 @@ end $$;
 
 -- COMMENT: FUNCTION gre_assign_waiting_v1(p_limit integer)
 COMMENT ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) IS 'Assigns at most p_limit waiting sessions to eligible staff, the longest waiting first; before that, returns to the queue what waits for staff who are offline: {"enabled": false if assignment is off, "busy": another worker does it at this moment, "more": call again at once, "assigned", "released"}. For workers.';
+
+-- FUNCTION: gre_block_player(bigint, timestamp with time zone, text)
+CREATE FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_reason text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_reason constant text := case when gre.has_text(p_reason) then btrim(p_reason) end;
+begin
+  perform gre.require_staff();
+  if p_until <= clock_timestamp() or not isfinite(p_until) then
+    perform gre.raise_http(400, 'until_invalid', 'until must be a time in the future');
+  elsif char_length(v_reason) > 500 then
+    perform gre.raise_http(400, 'reason_too_long', 'reason is longer than 500 characters');
+  end if;
+  perform gre.set_block(p_player_id, true, p_until, v_reason);
+  return gre.player_json(p_player_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text)
+COMMENT ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text) IS 'Disables a player''s chat until a time, or until it is enabled again: {"player_id", "display_name", "enabled", "block": {"until", "reason", "by", "at"}}. p_reason is for staff; the player sees only blocked_until. For staff.';
 
 -- FUNCTION: gre_catch_up(jsonb, integer, integer)
 CREATE FUNCTION public.gre_catch_up(p_since jsonb DEFAULT NULL::jsonb, p_limit integer DEFAULT 200, p_total integer DEFAULT 2000) RETURNS jsonb
@@ -2960,7 +3202,9 @@ declare
   v_count integer;
 begin
   perform gre.require_staff();
-  update public.gre_chat_players set chat_enabled = true, updated_at = clock_timestamp() where not chat_enabled;
+  delete from public.gre_chat_blocks where player_id > 0;
+  update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
+  where not chat_enabled and not coalesce(blocked_until <= clock_timestamp(), false);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -2980,9 +3224,7 @@ begin
   if p_enabled is null then
     perform gre.raise_http(400, 'enabled_invalid', 'enabled must be true or false');
   end if;
-  insert into public.gre_chat_players as p (player_id, chat_enabled) values (p_player_id, p_enabled)
-  on conflict (player_id) do update set chat_enabled = excluded.chat_enabled, updated_at = clock_timestamp()
-    where p.chat_enabled is distinct from excluded.chat_enabled;
+  perform gre.set_block(p_player_id, not p_enabled, null, null, true);
   return jsonb_build_object('player_id', p_player_id, 'enabled', p_enabled);
 end $$;
 
@@ -3023,10 +3265,11 @@ begin
   delete from public.gre_chat_messages where session_id = any (v_sessions);
   get diagnostics v_messages = row_count;
   delete from public.gre_chat_sessions where id = any (v_sessions);
-  -- A disabled player stays disabled: only chat_enabled is kept.
+  -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
+  delete from public.gre_chat_blocks where player_id = p_player_id;
   return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
 end $$;
 
@@ -3057,18 +3300,14 @@ CREATE FUNCTION public.gre_get_player(p_player_id bigint) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v public.gre_chat_players;
 begin
   perform gre.require_staff();
   perform gre.check_player_id(p_player_id);
-  select * into v from public.gre_chat_players where player_id = p_player_id;
-  return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name,
-    'enabled', coalesce(v.chat_enabled, true));
+  return gre.player_json(p_player_id);
 end $$;
 
 -- COMMENT: FUNCTION gre_get_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_get_player(p_player_id bigint) IS 'Returns a player: {"player_id", "display_name", "enabled"}. Players without a profile are enabled.';
+COMMENT ON FUNCTION public.gre_get_player(p_player_id bigint) IS 'Returns a player: {"player_id", "display_name", "enabled", "block"?: {"until", "reason", "by", "at"}}. Players without a profile are enabled. "block" is there while a block lasts (gre_block_player).';
 
 -- FUNCTION: gre_get_settings()
 CREATE FUNCTION public.gre_get_settings() RETURNS jsonb
@@ -3130,6 +3369,7 @@ begin
       -- A position with a negative rev is that of one connection, which catches up.
       || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
            then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
+      || case when p_players is null then gre.new_notes((v.s).id, (v.position ->> 2)::integer, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
@@ -3149,7 +3389,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; not for p_players)}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
+COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": [N]}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- FUNCTION: gre_hub_presence_v1(text[], bigint[], numeric, jsonb)
 CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
@@ -3191,7 +3431,8 @@ begin
                                          order by o.staff_id), '[]') from public.gre_online_status o
                where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
-                 where p.player_id = any (p_players) and not p.chat_enabled),
+                 where p.player_id = any (p_players) and not p.chat_enabled
+                   and not coalesce(p.blocked_until <= v_now, false)),
     'revoked', v_revoked);
 end $$;
 
@@ -3237,6 +3478,35 @@ end $$;
 
 -- COMMENT: FUNCTION gre_list_hours()
 COMMENT ON FUNCTION public.gre_list_hours() IS 'Lists the opening hours: [{"name", "timezone", "week": [{"weekday": 1..7, "opens", "closes", "valid_from"}], "dates": [{"day", "label", "opens", "closes"}]}]. Times are local. "week" has the version that applies today and later ones, "dates" the days from today on. Staff only.';
+
+-- FUNCTION: gre_list_notes(uuid, integer, integer)
+CREATE FUNCTION public.gre_list_notes(p_session_id uuid, p_after_n integer DEFAULT 0, p_limit integer DEFAULT 200) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 500);
+begin
+  perform gre.require_staff();
+  if not exists (select from public.gre_chat_sessions where id = p_session_id) then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  return (
+    select jsonb_build_object(
+      'notes', coalesce(jsonb_agg(gre.note_json(s.note) order by s.n) filter (where s.fits), '[]'),
+      'has_more', count(*) > count(*) filter (where s.fits))
+    from (
+      select x.note, x.n, row_number() over w <= v_limit
+        and (row_number() over w = 1 or sum(octet_length((x.note).text) + 300) over w <= 1048576) as fits -- 1 MB
+      from (select q as note, q.n from public.gre_chat_notes q
+            where q.session_id = p_session_id and q.n > coalesce(p_after_n, 0) order by q.n limit v_limit + 1) x
+      window w as (order by x.n)) s);
+end $$;
+
+-- COMMENT: FUNCTION gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer)
+COMMENT ON FUNCTION public.gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer) IS 'Returns a page of the private notes of a session, in order: {"notes": [N = {"id", "session_id", "n", "after_seq", "staff_id", "staff_name", "text", "created_at"}], "has_more"}. p_after_n: "n" of the last note of the page before. For staff.';
 
 -- FUNCTION: gre_list_sessions(text, text, integer, text)
 CREATE FUNCTION public.gre_list_sessions(p_status text DEFAULT NULL::text, p_assigned text DEFAULT NULL::text, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
@@ -3499,6 +3769,9 @@ begin
                 and d.data ->> 'session_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (
               select gre.session_json(s, 200)
               from public.gre_chat_sessions s where s.id = (d.data ->> 'session_id')::uuid) end,
+            'note', case when d.event = 'note'
+                and d.data ->> 'note_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (
+              select gre.note_json(x) from public.gre_chat_notes x where x.id = (d.data ->> 'note_id')::uuid) end,
             'push', case when d.event = 'push' then gre.push_json(d.data ->> 'push_id') end
           ) order by d.ord) as deliveries
         from (
@@ -4217,8 +4490,97 @@ CREATE FUNCTION public.gre_schema_version() RETURNS integer
 -- COMMENT: FUNCTION gre_schema_version()
 COMMENT ON FUNCTION public.gre_schema_version() IS 'Version of the contract between the database and the workers.';
 
--- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb)
-CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+-- FUNCTION: gre_search_messages(text, timestamp with time zone, timestamp with time zone, text, bigint, integer, text)
+CREATE FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_staff text DEFAULT NULL::text, p_player bigint DEFAULT NULL::bigint, p_limit integer DEFAULT 50, p_cursor text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 50), 1), 50);
+  v_rows constant integer := 5000;
+  v_most constant integer := 2000;
+  v_stop constant timestamptz := clock_timestamp() + interval '1 second';
+  v_patterns text[];
+  v_words tsquery;
+  v_index text := pg_get_indexdef(to_regclass('public.gre_chat_messages_search'));
+  v_place record;
+  v_scan record;
+  v_found uuid[];
+  v_ids uuid[] := '{}';
+  v_end boolean := false;
+begin
+  perform gre.require_staff();
+  v_place := gre.parse_cursor(p_cursor);
+  if char_length(p_query) > 100 or p_query is null or not gre.has_text(p_query) or char_length(btrim(p_query)) < 2 then
+    perform gre.raise_http(400, 'query_invalid', 'the search needs 2 to 100 characters');
+  end if;
+  v_patterns := array(
+    select '%' || replace(replace(replace(w, '\', '\\'), '%', '\%'), '_', '\_') || '%'
+    from regexp_split_to_table(btrim(p_query), '\s+') w group by w order by char_length(w) desc limit 8);
+  if v_index like '%to_tsvector%' then
+    v_words := to_tsquery('pg_catalog.simple', (
+      select string_agg(quote_literal(replace(w, '\', ' ')) || ':*', ' & ')
+      from regexp_split_to_table(btrim(p_query), '\s+') w));
+  end if;
+  if p_player is not null or v_words is null and v_patterns[1] !~ '[[:alnum:]]{3}' then
+    v_index := null; -- a player's messages are few; a word without three letters has no trigram
+  end if;
+  if p_cursor is null then
+    v_place.at := coalesce(p_to, 'infinity');
+    v_place.id := case when p_to is null then 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+                       else '00000000-0000-0000-0000-000000000000' end;
+  end if;
+
+  -- The latest messages are read without the index: enough for a page of a frequent word. Then the index is asked once.
+  -- A word that it finds more than v_most times is frequent: reading on in the order of time soon fills the page.
+  loop
+    v_scan := gre.search_scan(v_patterns, v_words, p_player, p_staff, p_from, v_place.at, v_place.id, v_rows,
+                              v_limit + 1 - cardinality(v_ids));
+    v_ids := v_ids || v_scan.ids;
+    v_end := v_scan.seen < v_rows;
+    if not v_end then
+      v_place.at := v_scan.last_at;
+      v_place.id := v_scan.last_id;
+    end if;
+    exit when v_end or cardinality(v_ids) > v_limit or clock_timestamp() > v_stop;
+    if v_index is not null then
+      v_found := gre.search_index(v_patterns, v_words, p_from, v_place.at, v_place.id, v_most + 1);
+      v_end := cardinality(v_found) <= v_most;
+      if v_end then
+        v_ids := v_ids || array(
+          select x.id from (
+            select m.id, m.created_at from public.gre_chat_messages m
+            where m.id = any (v_found) and (p_staff is null or m.sender = 'staff' and m.sender_id = p_staff)
+            offset 0) x -- by id, not in the order of time
+          order by x.created_at desc, x.id desc limit v_limit + 1 - cardinality(v_ids));
+      end if;
+      exit when v_end;
+      v_index := null;
+    end if;
+  end loop;
+
+  if cardinality(v_ids) > v_limit then
+    v_end := false;
+    v_ids := v_ids[1:v_limit];
+    select m.created_at, m.id into v_place.at, v_place.id from public.gre_chat_messages m where m.id = v_ids[v_limit];
+  end if;
+  return jsonb_build_object(
+    'messages', (
+      select coalesce(jsonb_agg(gre.message_json(m) || jsonb_build_object('session', gre.session_json(s, 200))
+                                order by i.n), '[]')
+      from unnest(v_ids) with ordinality i (id, n)
+      join public.gre_chat_messages m on m.id = i.id
+      join public.gre_chat_sessions s on s.id = m.session_id),
+    'next', case when not v_end then gre.format_cursor(v_place.at, v_place.id) end);
+end $$;
+
+-- COMMENT: FUNCTION gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text)
+COMMENT ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) IS 'Searches messages, newest first: {"messages": [M with "session": S], "next": cursor | null}. Each of at most 8 words of p_query (2 to 100 characters) must be in the text, in either case; the beginnings of words, where the extension pg_trgm is not available. p_from, p_to: times; p_staff: written by this staff member; p_player: in this player''s sessions. A search that takes longer than about a second ends with what it has found and "next". For staff.';
+
+-- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb, bigint)
+CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -4248,6 +4610,9 @@ begin
       perform gre.raise_http(404, 'session_unknown', 'there is no such session');
     end if;
   end if;
+  if v_sender = 'staff' and p_after_seq is not null and p_session_id is null then
+    perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
+  end if;
   insert into public.gre_chat_messages
     (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
   values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata)
@@ -4256,18 +4621,20 @@ begin
   if not found then
     v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
     v_duplicate := true;
+  elsif v_sender = 'staff' and p_after_seq is not null then
+    perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
   end if;
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
 
--- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb)
-COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true.';
+-- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint)
+COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with {"by", "seq"} if another staff member has written in the session after this seq.';
 
 -- FUNCTION: gre_send_messages(jsonb)
 CREATE FUNCTION public.gre_send_messages(p_messages jsonb) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
-    AS $$
+    AS $_$
 declare
   v_actor gre.actor := gre.require_actor();
   v_rows jsonb;
@@ -4290,7 +4657,7 @@ begin
         then g.session_id end as session_id,
       k.player_id, k.sender,
       x ->> 'player_name' as player_name, x ->> 'sender_name' as sender_name, x ->> 'message' as message,
-      x -> 'metadata' as metadata
+      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq
     from given g
     left join lateral (
       select q.id, q.player_id, q.status from public.gre_chat_sessions q where q.id = g.session_id limit 1) s on true
@@ -4309,6 +4676,9 @@ begin
     and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'staff') then
     perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
   end if;
+  if jsonb_path_exists(v_rows, '$[*] ? (@.sender == "staff" && @.after_seq != null && @.session_id == null)') then
+    perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
+  end if;
   with inserted as (
     insert into public.gre_chat_messages
       (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
@@ -4322,6 +4692,14 @@ begin
     returning id
   )
   select coalesce(array_agg(id), '{}') into v_inserted from inserted;
+  if jsonb_path_exists(v_rows, '$[*] ? (@.sender == "staff" && @.after_seq != null)') then
+    perform gre.check_not_moved(m.session_id, r.after_seq, m.seq)
+    from jsonb_to_recordset(v_rows) r (n bigint, id uuid, sender text, after_seq bigint)
+    cross join lateral (
+      select i.session_id, i.seq from public.gre_chat_messages i
+      where i.id = r.id and i.id = any (v_inserted) limit 1) m
+    where r.sender = 'staff' and r.after_seq is not null;
+  end if;
   select coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'session_id', m.session_id, 'seq', m.seq,
                                                'duplicate', not r.id = any (v_inserted) or r.nth > 1)
                             order by r.n), '[]')
@@ -4332,10 +4710,10 @@ begin
   ) r
   cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
   return v_result;
-end $$;
+end $_$;
 
 -- COMMENT: FUNCTION gre_send_messages(p_messages jsonb)
-COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?}]. They are inserted in the order of players, so that two calls cannot deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
+COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?, "after_seq"?}]. They are inserted in the order of players, so that two calls cannot deadlock; after_seq is that of gre_send_message. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
 
 -- FUNCTION: gre_session_events(uuid, bigint, integer)
 CREATE FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint DEFAULT 0, p_limit integer DEFAULT 200) RETURNS jsonb
@@ -4669,19 +5047,20 @@ end $$;
 -- COMMENT: FUNCTION gre_set_staff(p_staff_id text, p_settings jsonb)
 COMMENT ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) IS 'Changes the given settings of a staff member for automatic assignment (takes_sessions, max_sessions; see gre_staff), and returns the staff member as gre_list_staff does. For admins.';
 
--- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb)
-CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+-- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb, bigint)
+CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
-                                 p_id => p_id, p_sender => 'staff', p_metadata => p_metadata);
+                                 p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
+                                 p_after_seq => p_after_seq);
 end $$;
 
--- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
-COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) IS 'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
+-- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint)
+COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
 
 -- FUNCTION: gre_take_session(uuid, text)
 CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
@@ -4714,30 +5093,41 @@ CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text D
     AS $$
 declare
   v_actor constant gre.actor := gre.require_staff();
-  v_other record;
+  v_note public.gre_chat_notes;
+  v_answer jsonb;
 begin
   if p_to_staff is not null then
     perform gre.check_assignee(p_to_staff);
   end if;
   perform gre.lock_session(p_session_id);
-  if p_after_seq is not null then
-    select m.sender_id, m.seq into v_other from public.gre_chat_messages m
-    where m.session_id = p_session_id and m.seq > p_after_seq and m.sender = 'staff'
-      and m.sender_id is distinct from v_actor.staff_id
-    order by m.seq desc limit 1;
-    if found then
-      perform gre.raise_http(409, 'session_moved', 'a colleague has written meanwhile',
-                             jsonb_build_object('by', v_other.sender_id, 'seq', v_other.seq)::text);
-    end if;
-  end if;
+  perform gre.check_not_moved(p_session_id, p_after_seq);
   if p_note is not null then
-    perform gre.add_note(p_session_id, v_actor.staff_id, p_note);
+    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note);
   end if;
-  return gre.assign_session(p_session_id, p_to_staff);
+  v_answer := gre.assign_session(p_session_id, p_to_staff);
+  if p_note is not null then
+    perform gre.announce_note(v_note); -- the lane is locked after the loads
+  end if;
+  return v_answer;
 end $$;
 
 -- COMMENT: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
 COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since.';
+
+-- FUNCTION: gre_unblock_player(bigint)
+CREATE FUNCTION public.gre_unblock_player(p_player_id bigint) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+begin
+  perform gre.require_staff();
+  perform gre.set_block(p_player_id, false, null, null);
+  return gre.player_json(p_player_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_unblock_player(p_player_id bigint)
+COMMENT ON FUNCTION public.gre_unblock_player(p_player_id bigint) IS 'Enables a player''s chat. Returns what gre_get_player returns. For staff.';
 
 -- FUNCTION: gre_whoami(boolean)
 CREATE FUNCTION public.gre_whoami(p_required boolean DEFAULT false) RETURNS jsonb
@@ -4751,7 +5141,8 @@ begin
   return (
     select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
       'display_name', coalesce(p.display_name, s.display_name),
-      'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
+      'chat_enabled', case when a.role = 'player' then
+        coalesce(p.chat_enabled, true) or coalesce(p.blocked_until <= clock_timestamp(), false) end,
       'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
           and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
         then c.claims ->> 'sub' end,
@@ -4863,12 +5254,38 @@ COMMENT ON COLUMN public.gre_chat_assignments.ended_at IS 'Time of its end; null
 -- COMMENT: COLUMN gre_chat_assignments.end_how
 COMMENT ON COLUMN public.gre_chat_assignments.end_how IS 'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was offline; closed: with the session.';
 
+-- TABLE: gre_chat_blocks
+CREATE TABLE public.gre_chat_blocks (
+    player_id bigint NOT NULL,
+    reason text,
+    by_staff_id text,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT gre_chat_blocks_reason_size CHECK (((char_length(reason) >= 1) AND (char_length(reason) <= 500)))
+);
+ALTER TABLE ONLY public.gre_chat_blocks ALTER COLUMN reason SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_blocks
+COMMENT ON TABLE public.gre_chat_blocks IS 'Why, by whom and since when a player is blocked. Not readable for players. Written by functions.';
+
+-- COMMENT: COLUMN gre_chat_blocks.player_id
+COMMENT ON COLUMN public.gre_chat_blocks.player_id IS 'The player.';
+
+-- COMMENT: COLUMN gre_chat_blocks.reason
+COMMENT ON COLUMN public.gre_chat_blocks.reason IS 'The reason, for staff: at most 500 characters, or null.';
+
+-- COMMENT: COLUMN gre_chat_blocks.by_staff_id
+COMMENT ON COLUMN public.gre_chat_blocks.by_staff_id IS 'The staff member who blocked the player; null for a back end.';
+
+-- COMMENT: COLUMN gre_chat_blocks.created_at
+COMMENT ON COLUMN public.gre_chat_blocks.created_at IS 'Time of the block.';
+
 -- TABLE: gre_chat_players
 CREATE TABLE public.gre_chat_players (
     player_id bigint NOT NULL,
     user_id uuid,
     display_name text,
     chat_enabled boolean DEFAULT true NOT NULL,
+    blocked_until timestamp with time zone,
     updated_at timestamp with time zone DEFAULT now() NOT NULL
 );
 ALTER TABLE ONLY public.gre_chat_players ALTER COLUMN display_name SET STATISTICS 0;
@@ -4886,7 +5303,10 @@ COMMENT ON COLUMN public.gre_chat_players.user_id IS 'The player''s Supabase Aut
 COMMENT ON COLUMN public.gre_chat_players.display_name IS 'The player''s name. It replaces the name that a portal sends.';
 
 -- COMMENT: COLUMN gre_chat_players.chat_enabled
-COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can read but not send (error chat_disabled).';
+COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can read but not send (error chat_disabled), until blocked_until if that is given.';
+
+-- COMMENT: COLUMN gre_chat_players.blocked_until
+COMMENT ON COLUMN public.gre_chat_players.blocked_until IS 'Time at which chat_enabled = false ends by itself; null: not by itself.';
 
 -- COMMENT: COLUMN gre_chat_players.updated_at
 COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'Time of the last change.';
@@ -5038,7 +5458,7 @@ COMMENT ON COLUMN public.gre_relay_deliveries.lane_key IS 'The lane.';
 COMMENT ON COLUMN public.gre_relay_deliveries.ord IS 'Order within the lane.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.event
-COMMENT ON COLUMN public.gre_relay_deliveries.event IS 'message, session, transfer, read or push.';
+COMMENT ON COLUMN public.gre_relay_deliveries.event IS 'message, session, transfer, read, note or push.';
 
 -- COMMENT: COLUMN gre_relay_deliveries.message_id
 COMMENT ON COLUMN public.gre_relay_deliveries.message_id IS 'The message, for event message.';
@@ -5282,6 +5702,10 @@ ALTER TABLE ONLY gre.settings
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_pkey PRIMARY KEY (session_id, n);
 
+-- CONSTRAINT: gre_chat_blocks gre_chat_blocks_pkey
+ALTER TABLE ONLY public.gre_chat_blocks
+    ADD CONSTRAINT gre_chat_blocks_pkey PRIMARY KEY (player_id);
+
 -- CONSTRAINT: gre_chat_events gre_chat_events_pkey
 ALTER TABLE ONLY public.gre_chat_events
     ADD CONSTRAINT gre_chat_events_pkey PRIMARY KEY (session_id, rev);
@@ -5385,6 +5809,9 @@ CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (
 
 -- INDEX: gre_chat_messages_player
 CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (player_id, created_at, id);
+
+-- INDEX: gre_chat_messages_search
+CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
 
 -- INDEX: gre_chat_sessions_assigned_waiting
 CREATE INDEX gre_chat_sessions_assigned_waiting ON public.gre_chat_sessions USING btree (assigned_staff_id) WHERE ((status <> 'closed'::text) AND (waiting_since IS NOT NULL) AND (assigned_staff_id IS NOT NULL));
@@ -5557,7 +5984,7 @@ CREATE TRIGGER gre_online_added AFTER INSERT ON public.gre_online_status FOR EAC
 CREATE TRIGGER gre_online_changed AFTER UPDATE ON public.gre_online_status FOR EACH ROW WHEN ((old.status IS DISTINCT FROM new.status)) EXECUTE FUNCTION gre.people_after_change();
 
 -- TRIGGER: gre_chat_players gre_players_changed
-CREATE TRIGGER gre_players_changed AFTER INSERT OR DELETE OR UPDATE OF player_id, user_id, chat_enabled ON public.gre_chat_players FOR EACH STATEMENT EXECUTE FUNCTION gre.people_after_change();
+CREATE TRIGGER gre_players_changed AFTER INSERT OR DELETE OR UPDATE OF player_id, user_id, chat_enabled, blocked_until ON public.gre_chat_players FOR EACH STATEMENT EXECUTE FUNCTION gre.people_after_change();
 
 -- TRIGGER: push_notifications gre_push_queued
 CREATE TRIGGER gre_push_queued AFTER INSERT ON public.push_notifications FOR EACH ROW WHEN ((new.status = 'queued'::text)) EXECUTE FUNCTION gre.pushes_enqueue();
@@ -5583,6 +6010,10 @@ CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions
 -- FK CONSTRAINT: gre_chat_assignments gre_chat_assignments_session_id_fkey
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
+
+-- FK CONSTRAINT: gre_chat_blocks gre_chat_blocks_player_id_fkey
+ALTER TABLE ONLY public.gre_chat_blocks
+    ADD CONSTRAINT gre_chat_blocks_player_id_fkey FOREIGN KEY (player_id) REFERENCES public.gre_chat_players(player_id) ON DELETE CASCADE;
 
 -- FK CONSTRAINT: gre_chat_messages gre_chat_messages_session_fk
 ALTER TABLE ONLY public.gre_chat_messages
@@ -5618,8 +6049,14 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
 
+-- POLICY: gre_chat_blocks gre_blocks_read
+CREATE POLICY gre_blocks_read ON public.gre_chat_blocks FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
+
 -- ROW SECURITY: gre_chat_assignments
 ALTER TABLE public.gre_chat_assignments ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_blocks
+ALTER TABLE public.gre_chat_blocks ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_events
 ALTER TABLE public.gre_chat_events ENABLE ROW LEVEL SECURITY;
@@ -5728,11 +6165,14 @@ GRANT USAGE ON SCHEMA gre TO anon;
 GRANT USAGE ON SCHEMA gre TO authenticated;
 GRANT USAGE ON SCHEMA gre TO service_role;
 
--- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text)
-REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text) FROM PUBLIC;
+-- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid)
+REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid) FROM PUBLIC;
 
 -- ACL: FUNCTION after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric)
 REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) FROM PUBLIC;
+
+-- ACL: FUNCTION announce_note(p_note public.gre_chat_notes)
+REVOKE ALL ON FUNCTION gre.announce_note(p_note public.gre_chat_notes) FROM PUBLIC;
 
 -- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
 REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
@@ -5750,6 +6190,11 @@ REVOKE ALL ON FUNCTION gre.change_load(p_staff text, p_change integer, p_at time
 REVOKE ALL ON FUNCTION gre.check_assignee(p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO authenticated;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO service_role;
+
+-- ACL: FUNCTION check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint)
+REVOKE ALL ON FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint) TO authenticated;
+GRANT ALL ON FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint) TO service_role;
 
 -- ACL: FUNCTION check_player_id(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.check_player_id(p_player_id bigint) FROM PUBLIC;
@@ -5930,6 +6375,9 @@ GRANT ALL ON FUNCTION gre.name_key(p_name text) TO service_role;
 -- ACL: FUNCTION new_events(p_session uuid, p_after bigint, p_epoch timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.new_events(p_session uuid, p_after bigint, p_epoch timestamp with time zone) FROM PUBLIC;
 
+-- ACL: FUNCTION new_notes(p_session uuid, p_after integer, p_epoch timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.new_notes(p_session uuid, p_after integer, p_epoch timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION next_open(p_hours text, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone) FROM PUBLIC;
 
@@ -5937,6 +6385,9 @@ REVOKE ALL ON FUNCTION gre.next_open(p_hours text, p_at timestamp with time zone
 REVOKE ALL ON FUNCTION gre.normalize_sender(p_sender text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO authenticated;
 GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
+
+-- ACL: FUNCTION note_json(p_note public.gre_chat_notes)
+REVOKE ALL ON FUNCTION gre.note_json(p_note public.gre_chat_notes) FROM PUBLIC;
 
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
@@ -5972,6 +6423,11 @@ REVOKE ALL ON FUNCTION gre.parse_player_id(p_text text) FROM PUBLIC;
 
 -- ACL: FUNCTION people_after_change()
 REVOKE ALL ON FUNCTION gre.people_after_change() FROM PUBLIC;
+
+-- ACL: FUNCTION player_json(p_player_id bigint)
+REVOKE ALL ON FUNCTION gre.player_json(p_player_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.player_json(p_player_id bigint) TO authenticated;
+GRANT ALL ON FUNCTION gre.player_json(p_player_id bigint) TO service_role;
 
 -- ACL: FUNCTION presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone) FROM PUBLIC;
@@ -6055,6 +6511,12 @@ REVOKE ALL ON FUNCTION gre.safe_player_name(p_player_id bigint, p_name text) FRO
 -- ACL: FUNCTION schedule_lanes(p_keys text[])
 REVOKE ALL ON FUNCTION gre.schedule_lanes(p_keys text[]) FROM PUBLIC;
 
+-- ACL: FUNCTION search_index(p_patterns text[], p_words tsquery, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_most integer)
+REVOKE ALL ON FUNCTION gre.search_index(p_patterns text[], p_words tsquery, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_most integer) FROM PUBLIC;
+
+-- ACL: FUNCTION search_scan(p_patterns text[], p_words tsquery, p_player bigint, p_staff text, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_rows integer, p_limit integer, OUT ids uuid[], OUT seen integer, OUT last_at timestamp with time zone, OUT last_id uuid)
+REVOKE ALL ON FUNCTION gre.search_scan(p_patterns text[], p_words tsquery, p_player bigint, p_staff text, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_rows integer, p_limit integer, OUT ids uuid[], OUT seen integer, OUT last_at timestamp with time zone, OUT last_id uuid) FROM PUBLIC;
+
 -- ACL: FUNCTION session_json(p_session public.gre_chat_sessions, p_max_length integer)
 REVOKE ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO authenticated;
@@ -6089,6 +6551,9 @@ REVOKE ALL ON FUNCTION gre.sessions_record_opening() FROM PUBLIC;
 -- ACL: FUNCTION sessions_truncated()
 REVOKE ALL ON FUNCTION gre.sessions_truncated() FROM PUBLIC;
 
+-- ACL: FUNCTION set_block(p_player_id bigint, p_blocked boolean, p_until timestamp with time zone, p_reason text, p_switch boolean)
+REVOKE ALL ON FUNCTION gre.set_block(p_player_id bigint, p_blocked boolean, p_until timestamp with time zone, p_reason text, p_switch boolean) FROM PUBLIC;
+
 -- ACL: FUNCTION settings_after_update()
 REVOKE ALL ON FUNCTION gre.settings_after_update() FROM PUBLIC;
 
@@ -6115,10 +6580,20 @@ GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_r
 -- ACL: FUNCTION write_receipts(p_results jsonb)
 REVOKE ALL ON FUNCTION gre.write_receipts(p_results jsonb) FROM PUBLIC;
 
+-- ACL: FUNCTION gre_add_note(p_session_id uuid, p_text text, p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_assign_waiting_v1(p_limit integer)
 REVOKE ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO service_role;
 GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO gre_worker;
+
+-- ACL: FUNCTION gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text)
+REVOKE ALL ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text) TO service_role;
 
 -- ACL: FUNCTION gre_catch_up(p_since jsonb, p_limit integer, p_total integer)
 REVOKE ALL ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) FROM PUBLIC;
@@ -6198,6 +6673,11 @@ GRANT ALL ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p
 REVOKE ALL ON FUNCTION public.gre_list_hours() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_list_hours() TO authenticated;
 GRANT ALL ON FUNCTION public.gre_list_hours() TO service_role;
+
+-- ACL: FUNCTION gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_list_notes(p_session_id uuid, p_after_n integer, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text)
 REVOKE ALL ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p_limit integer, p_cursor text) FROM PUBLIC;
@@ -6318,10 +6798,15 @@ REVOKE ALL ON FUNCTION public.gre_schema_version() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_schema_version() TO service_role;
 GRANT ALL ON FUNCTION public.gre_schema_version() TO gre_worker;
 
--- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb)
-REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb) TO service_role;
+-- ACL: FUNCTION gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text)
+REVOKE ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO service_role;
+
+-- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint)
+REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) TO service_role;
 
 -- ACL: FUNCTION gre_send_messages(p_messages jsonb)
 REVOKE ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) FROM PUBLIC;
@@ -6363,10 +6848,10 @@ REVOKE ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) F
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO service_role;
 
--- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb)
-REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb) TO service_role;
+-- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint)
+REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) TO service_role;
 
 -- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;
@@ -6378,11 +6863,20 @@ REVOKE ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff
 GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO service_role;
 
+-- ACL: FUNCTION gre_unblock_player(p_player_id bigint)
+REVOKE ALL ON FUNCTION public.gre_unblock_player(p_player_id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_unblock_player(p_player_id bigint) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_unblock_player(p_player_id bigint) TO service_role;
+
 -- ACL: FUNCTION gre_whoami(p_required boolean)
 REVOKE ALL ON FUNCTION public.gre_whoami(p_required boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO anon;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO service_role;
+
+-- ACL: TABLE gre_chat_blocks
+GRANT SELECT ON TABLE public.gre_chat_blocks TO authenticated;
+GRANT SELECT ON TABLE public.gre_chat_blocks TO service_role;
 
 -- ACL: TABLE gre_chat_players
 GRANT ALL ON TABLE public.gre_chat_players TO service_role;

@@ -385,6 +385,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-admin/notes/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["listNotes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/notes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["addNote"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/player/{player_id}/block": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put: operations["blockPlayer"];
+        post?: never;
+        delete: operations["unblockPlayer"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["searchMessages"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/operations": {
         parameters: {
             query?: never;
@@ -485,10 +549,27 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        AddNote: {
+            /** Format: uuid */
+            sessionId: string;
+            text: string;
+            id?: string | null;
+        };
         AllEnabled: {
             /** @constant */
             success: true;
             count: number;
+        };
+        Block: {
+            until: string | null;
+            reason: string | null;
+            by: string | null;
+            /** Format: date-time */
+            at: string;
+        };
+        BlockPlayer: {
+            until?: string | null;
+            reason?: string | null;
         };
         ChatHealth: {
             /** @constant */
@@ -602,11 +683,39 @@ export interface components {
             success: false;
             error: string;
             /** @enum {string} */
-            code: "act_as_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "player_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "timezone_unknown" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_only" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "too_fast" | "too_many_failures" | "too_many_reads" | "api_off" | "busy" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_only" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "too_fast" | "too_many_failures" | "too_many_reads" | "api_off" | "busy" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
             } | null;
             request_id: string;
+        };
+        Found: {
+            /** @constant */
+            success: true;
+            messages: components["schemas"]["FoundMessage"][];
+            next: string | null;
+        };
+        FoundMessage: {
+            /** Format: uuid */
+            id: string;
+            seq: number;
+            /** Format: uuid */
+            session_id: string;
+            player_id: number;
+            player_name: string | null;
+            message: string;
+            /** @enum {string} */
+            sender: "player" | "staff" | "system";
+            sender_name: string | null;
+            /** @enum {string} */
+            status: "sent" | "delivered" | "read";
+            /** Format: date-time */
+            timestamp: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @default false */
+            auto: boolean;
+            session: components["schemas"]["Session"];
         };
         Hours: {
             name: string;
@@ -686,6 +795,30 @@ export interface components {
             minute: string;
             count: number;
         };
+        Note: {
+            /** Format: uuid */
+            id: string;
+            /** Format: uuid */
+            session_id: string;
+            n: number;
+            after_seq: number;
+            staff_id: string;
+            staff_name: string;
+            text: string;
+            /** Format: date-time */
+            created_at: string;
+        };
+        NoteStored: {
+            /** @constant */
+            success: true;
+            note: components["schemas"]["Note"];
+        };
+        Notes: {
+            /** @constant */
+            success: true;
+            notes: components["schemas"]["Note"][];
+            has_more: boolean;
+        };
         Operations: {
             /** @constant */
             success: true;
@@ -705,6 +838,7 @@ export interface components {
             playerId: number;
             displayName: string | null;
             enabled: boolean;
+            block?: components["schemas"]["Block"] | null;
         };
         PlayerEnabled: {
             /** @constant */
@@ -760,6 +894,7 @@ export interface components {
             playerName?: string | null;
             id?: string | null;
             sessionId?: string | null;
+            afterSeq?: number | null;
             sender?: string | null;
             senderType?: string | null;
             timestamp?: unknown;
@@ -769,6 +904,7 @@ export interface components {
             playerId?: number | string | null;
             message: string;
             id?: string | null;
+            afterSeq?: number | null;
         };
         Sent: {
             /** @constant */
@@ -826,7 +962,7 @@ export interface components {
             at: string;
             after_seq: number;
             /** @enum {string} */
-            kind: "opened" | "closed" | "reopened" | "assigned" | "released" | "transferred" | "deleted";
+            kind: "opened" | "closed" | "reopened" | "assigned" | "released" | "transferred" | "blocked" | "unblocked" | "deleted";
             staff_id: string | null;
             by_staff_id: string | null;
             data: {
@@ -3345,6 +3481,430 @@ export interface operations {
                 };
             };
             409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    listNotes: {
+        parameters: {
+            query?: {
+                after_n?: number | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Notes"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    addNote: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AddNote"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NoteStored"];
+                };
+            };
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NoteStored"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    blockPlayer: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                player_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["BlockPlayer"] | null;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlayerKnown"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    unblockPlayer: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                player_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlayerKnown"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    searchMessages: {
+        parameters: {
+            query: {
+                q: string;
+                from?: string | null;
+                to?: string | null;
+                staff?: string | null;
+                player?: number | string | null;
+                cursor?: string | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -26,7 +26,7 @@ from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
-from gre_bridge.api.rest import chat, desk, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, colleagues, desk, operations, pusher_auth, staff
 from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
@@ -62,6 +62,7 @@ _OPERATION_IDS = {
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
     "session_messages": "listSessionMessages", "session_events": "listSessionEvents", "set_status": "setSessionStatus", "operations": "getOperations",
     "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
+    "notes": "listNotes", "search": "searchMessages",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip
@@ -123,6 +124,7 @@ def create_app(
         chat.router,
         staff.router,
         desk.router,
+        colleagues.router,
         operations.router,
         pusher_auth.router,
         health_router,

@@ -11,7 +11,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 SenderKind = Literal["player", "staff", "system"]
 StaffRole = Literal["staff", "admin"]
-SessionEventKind = Literal["opened", "closed", "reopened", "assigned", "released", "transferred", "deleted"]
+SessionEventKind = Literal[
+    "opened", "closed", "reopened", "assigned", "released", "transferred", "blocked", "unblocked", "deleted"
+]
 OnlineState = Literal["online", "away", "offline"]
 
 
@@ -100,6 +102,19 @@ class CatchUp(TypedDict):
     missed: list[Message]
 
 
+class FoundMessage(Message):
+    """A message as `gre_search_messages` lists it."""
+
+    session: Session
+
+
+class SearchPage(TypedDict):
+    """Answer of `gre_search_messages`; `next` is a cursor."""
+
+    messages: list[FoundMessage]
+    next: str | None
+
+
 class ReadMark(TypedDict):
     """Answer of `gre_mark_read`; `timestamp` is null while nothing was read."""
 
@@ -141,6 +156,33 @@ class SessionEventPage(TypedDict):
     has_more: bool
 
 
+class Note(TypedDict):
+    """N: a private note of staff (`gre.note_json`)."""
+
+    id: str
+    session_id: str
+    n: int
+    after_seq: int
+    staff_id: str
+    staff_name: str
+    text: str
+    created_at: str
+
+
+class NotePage(TypedDict):
+    """Answer of `gre_list_notes`: in the order of `n`."""
+
+    notes: list[Note]
+    has_more: bool
+
+
+class StoredNote(TypedDict):
+    """Answer of `gre_add_note`."""
+
+    note: Note
+    duplicate: bool
+
+
 class PlayerEnabled(TypedDict):
     """Answer of `gre_enable_player`."""
 
@@ -148,8 +190,23 @@ class PlayerEnabled(TypedDict):
     enabled: bool
 
 
-class PlayerState(PlayerEnabled):
-    """Answer of `gre_get_player`."""
+class Block(TypedDict):
+    """Why a player's chat is disabled, by whom and since when, and when that ends by itself."""
+
+    until: str | None
+    reason: str | None
+    by: str | None
+    at: str
+
+
+class Blocked(TypedDict, total=False):
+    """Present in the state of a player whose chat is disabled."""
+
+    block: Block
+
+
+class PlayerState(PlayerEnabled, Blocked):
+    """Answer of `gre_get_player`, `gre_block_player` and `gre_unblock_player`."""
 
     display_name: str | None
 
@@ -253,6 +310,9 @@ class SessionNews(TypedDict):
     more: bool
     events: NotRequired[list[SessionEvent]]
     """Present in a read for staff, if there are new ones."""
+    last_note: NotRequired[int]
+    """`n` of the last note, 0 without notes. Absent from a read for players."""
+    notes: NotRequired[list[Note]]
 
 
 class HubChanges(TypedDict):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import orjson
 
-EventKind = Literal["message", "session", "transfer", "read", "push"]
+EventKind = Literal["message", "session", "transfer", "read", "note", "push"]
 Json = dict[str, Any]
 
 
@@ -21,9 +21,9 @@ class Delivery:
     """One pending row of the outbox, joined with what it announces.
 
     `message`: the chat message (event `message`); `session`: the session as it is now (event
-    `session`); `push`: a queued row of push_notifications (event `push`); `data`: what the trigger
-    kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; event `transfer`: session_id, from, to, by;
-    `replayed` for a replay).
+    `session`); `note`: a note of staff (event `note`); `push`: a queued row of push_notifications (event `push`);
+    `data`: what the trigger kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; event `transfer`:
+    session_id, from, to, by; `replayed` for a replay).
     `fault`: why this delivery cannot be sent, found while it was read; empty when it can.
     """
 
@@ -34,6 +34,7 @@ class Delivery:
     age: float
     message: Json | None = None
     session: Json | None = None
+    note: Json | None = None
     push: Json | None = None
     data: Json = field(default_factory=dict)
     fault: str = ""
@@ -65,6 +66,7 @@ class Delivery:
             age=row["age"],
             message=row.get("message"),
             session=row.get("session"),
+            note=row.get("note"),
             push=push,
             data=data,
             fault=fault,

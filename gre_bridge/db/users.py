@@ -25,12 +25,13 @@ from gre_bridge.db.answers import (
     StoredMessage,
 )
 from gre_bridge.db.callers import Identity
+from gre_bridge.db.colleagues import ColleagueDatabase
 from gre_bridge.db.desk import DeskDatabase
 from gre_bridge.db.postgrest import Caller, unreadable
 from gre_bridge.polling import Listening
 
 
-class UserDatabase(DeskDatabase):
+class UserDatabase(DeskDatabase, ColleagueDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
@@ -60,8 +61,12 @@ class UserDatabase(DeskDatabase):
         message_id: str | None = None,
         sender: str | None = None,
         player_name: str | None = None,
+        after_seq: int | None = None,
     ) -> StoredMessage:
-        """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`."""
+        """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`.
+
+        `after_seq`: refuse staff's message (409 `session_moved`) if another staff member has written after it.
+        """
         answer = await self._write(
             StoredMessage,
             "gre_send_message",
@@ -72,6 +77,7 @@ class UserDatabase(DeskDatabase):
                 "p_id": message_id,
                 "p_sender": sender,
                 "p_player_name": player_name,
+                "p_after_seq": after_seq,
             },
             caller,
         )
@@ -86,12 +92,19 @@ class UserDatabase(DeskDatabase):
         session_id: str | None = None,
         player_id: int | None = None,
         message_id: str | None = None,
+        after_seq: int | None = None,
     ) -> StoredMessage:
         """Send staff's answer, as `send`."""
         answer = await self._write(
             StoredMessage,
             "gre_staff_reply",
-            {"p_message": message, "p_session_id": session_id, "p_player_id": player_id, "p_id": message_id},
+            {
+                "p_message": message,
+                "p_session_id": session_id,
+                "p_player_id": player_id,
+                "p_id": message_id,
+                "p_after_seq": after_seq,
+            },
             caller,
         )
         self._observer.session_written(answer["message"]["session_id"])
@@ -200,7 +213,7 @@ class UserDatabase(DeskDatabase):
     async def news(
         self,
         *,
-        known: Mapping[str, tuple[int, int]],
+        known: Mapping[str, tuple[int, int, int | None]],
         sessions: Sequence[str] = (),
         since: str | None = None,
         epoch: str | None = None,
@@ -208,7 +221,7 @@ class UserDatabase(DeskDatabase):
         limit: int = 200,
         size: int = 1_000_000,
     ) -> HubChanges:
-        """Read what is newer than `known` ({session id: (seq, rev)}), see `gre_hub_changes_v1`.
+        """Read what is newer than `known` ({session id: (seq, rev, n of the last note)}), see `gre_hub_changes_v1`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.

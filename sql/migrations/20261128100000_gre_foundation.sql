@@ -16,6 +16,8 @@
 --   hours        opening hours
 --   settings     settings of the staff's desk; functions that change them and the hours
 --   notes        private notes of staff
+--   blocks       blocks of players: reason, author, end
+--   search       search of messages
 --   assignment   who has which session; staff and their load; automatic assignment
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --

@@ -222,7 +222,7 @@ begin
   for v in
     select w.relation, w.name from (
       select 'gre_chat_players' as relation,
-        unnest(array['player_id', 'user_id', 'display_name', 'chat_enabled', 'updated_at']) as name
+        unnest(array['player_id', 'user_id', 'display_name', 'chat_enabled', 'blocked_until', 'updated_at']) as name
       union all select 'gre_staff',
         unnest(array['staff_id', 'user_id', 'display_name', 'role', 'active', 'updated_at'])) w
     where to_regclass('public.' || w.relation) is not null and not exists (

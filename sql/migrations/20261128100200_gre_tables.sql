@@ -10,6 +10,7 @@ create table if not exists public.gre_chat_players (
   user_id uuid unique,
   display_name text,
   chat_enabled boolean not null default true,
+  blocked_until timestamptz,
   updated_at timestamptz not null default now()
 );
 alter table public.gre_chat_players
@@ -21,7 +22,9 @@ comment on column public.gre_chat_players.user_id is
 comment on column public.gre_chat_players.display_name is
   'The player''s name. It replaces the name that a portal sends.';
 comment on column public.gre_chat_players.chat_enabled is
-  'False: the player can read but not send (error chat_disabled).';
+  'False: the player can read but not send (error chat_disabled), until blocked_until if that is given.';
+comment on column public.gre_chat_players.blocked_until is
+  'Time at which chat_enabled = false ends by itself; null: not by itself.';
 comment on column public.gre_chat_players.updated_at is 'Time of the last change.';
 
 create table if not exists public.gre_staff (

@@ -183,7 +183,8 @@ begin
   return (
     select jsonb_build_object('role', a.role, 'player_id', a.player_id, 'staff_id', a.staff_id,
       'display_name', coalesce(p.display_name, s.display_name),
-      'chat_enabled', case when a.role = 'player' then coalesce(p.chat_enabled, true) end,
+      'chat_enabled', case when a.role = 'player' then
+        coalesce(p.chat_enabled, true) or coalesce(p.blocked_until <= clock_timestamp(), false) end,
       'user_id', case when c.claims ->> 'role' = 'authenticated' and a.role <> 'none'
           and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
         then c.claims ->> 'sub' end,

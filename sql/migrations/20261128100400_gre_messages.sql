@@ -189,8 +189,11 @@ begin
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
-  if new.sender = 'player' and not v_profile.chat_enabled then
-    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
+  if new.sender = 'player' and not v_profile.chat_enabled
+    and not coalesce(v_profile.blocked_until <= clock_timestamp(), false) then
+    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
+      when v_profile.blocked_until is not null
+      then jsonb_build_object('until', gre.iso(v_profile.blocked_until))::text end);
   end if;
 
   loop
@@ -463,7 +466,8 @@ begin
   if tg_op = 'INSERT' then
     perform gre.check_player_id(new.player_id);
     if v_portal and new.player_id = gre.my_player_id() and exists (
-      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled) then
+      select from public.gre_chat_players p where p.player_id = new.player_id and not p.chat_enabled
+        and not coalesce(p.blocked_until <= clock_timestamp(), false)) then
       perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player');
     end if;
     new.last_seq := 0;

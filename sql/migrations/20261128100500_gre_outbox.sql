@@ -70,7 +70,7 @@ comment on column public.gre_relay_deliveries.id is 'The delivery''s id; OneSign
 comment on column public.gre_relay_deliveries.sink is 'The sink.';
 comment on column public.gre_relay_deliveries.lane_key is 'The lane.';
 comment on column public.gre_relay_deliveries.ord is 'Order within the lane.';
-comment on column public.gre_relay_deliveries.event is 'message, session, transfer, read or push.';
+comment on column public.gre_relay_deliveries.event is 'message, session, transfer, read, note or push.';
 comment on column public.gre_relay_deliveries.message_id is 'The message, for event message.';
 comment on column public.gre_relay_deliveries.data is 'Arguments of other events; {"replayed": true} for a replay.';
 comment on column public.gre_relay_deliveries.state is 'pending, done, dead or expired.';
@@ -212,7 +212,7 @@ begin
   return null;
 end $$;
 create trigger gre_players_changed
-  after insert or delete or update of player_id, user_id, chat_enabled on public.gre_chat_players
+  after insert or delete or update of player_id, user_id, chat_enabled, blocked_until on public.gre_chat_players
   for each statement execute function gre.people_after_change(); -- one wake-up for gre_enable_all_players
 create trigger gre_staff_changed after insert or delete or update of staff_id, user_id, role, active on public.gre_staff
   for each statement execute function gre.people_after_change();
@@ -223,8 +223,8 @@ create trigger gre_online_added after insert on public.gre_online_status
 
 -- Enqueue -------------------------------------------------------------------------------------------------
 
--- Enqueue an event other than message: session, transfer, read or push. The caller has locked the row of the event, so
--- that the order in the lane is the order of the row's changes.
+-- Enqueue an event other than message: session, transfer, read, note or push. The caller has locked the row of the
+-- event, so that the order in the lane is the order of the row's changes.
 create function gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) returns void
 language plpgsql security definer set search_path = '' as $$
 declare
@@ -543,6 +543,9 @@ begin
                 and d.data ->> 'session_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (
               select gre.session_json(s, 200)
               from public.gre_chat_sessions s where s.id = (d.data ->> 'session_id')::uuid) end,
+            'note', case when d.event = 'note'
+                and d.data ->> 'note_id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then (
+              select gre.note_json(x) from public.gre_chat_notes x where x.id = (d.data ->> 'note_id')::uuid) end,
             'push', case when d.event = 'push' then gre.push_json(d.data ->> 'push_id') end
           ) order by d.ord) as deliveries
         from (

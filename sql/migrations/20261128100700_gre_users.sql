@@ -32,10 +32,29 @@ begin
   return v;
 end $$;
 
+-- Raise 409 session_moved if another staff member has written in the session after p_after_seq and before p_before_seq.
+-- The caller holds the session's lock: for a message it calls this after the insert, whose trigger takes the lock.
+create function gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint default null)
+returns void
+language plpgsql stable security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+declare
+  v_staff constant text := (gre.current_actor()).staff_id;
+  v record;
+begin
+  select m.sender_id, m.seq into v from public.gre_chat_messages m
+  where m.session_id = p_session_id and m.seq > p_after_seq and (p_before_seq is null or m.seq < p_before_seq)
+    and m.sender = 'staff' and m.sender_id is distinct from v_staff
+  order by m.seq desc limit 1;
+  if found then
+    perform gre.raise_http(409, 'session_moved', 'a colleague has written meanwhile',
+                           jsonb_build_object('by', v.sender_id, 'seq', v.seq)::text);
+  end if;
+end $$;
+
 create function public.gre_send_message(
   p_message text, p_player_id bigint default null, p_session_id uuid default null, p_id uuid default null,
   p_sender text default null, p_player_name text default null, p_sender_name text default null,
-  p_metadata jsonb default null
+  p_metadata jsonb default null, p_after_seq bigint default null
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -64,6 +83,9 @@ begin
       perform gre.raise_http(404, 'session_unknown', 'there is no such session');
     end if;
   end if;
+  if v_sender = 'staff' and p_after_seq is not null and p_session_id is null then
+    perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
+  end if;
   insert into public.gre_chat_messages
     (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
   values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata)
@@ -72,26 +94,30 @@ begin
   if not found then
     v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
     v_duplicate := true;
+  elsif v_sender = 'staff' and p_after_seq is not null then
+    perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
   end if;
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
 comment on function public.gre_send_message is
   'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open '
   'session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a '
-  'repeat changes nothing and returns "duplicate": true.';
+  'repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with '
+  '{"by", "seq"} if another staff member has written in the session after this seq.';
 
 create function public.gre_staff_reply(
   p_message text, p_session_id uuid default null, p_player_id bigint default null, p_id uuid default null,
-  p_metadata jsonb default null
+  p_metadata jsonb default null, p_after_seq bigint default null
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
-                                 p_id => p_id, p_sender => 'staff', p_metadata => p_metadata);
+                                 p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
+                                 p_after_seq => p_after_seq);
 end $$;
 comment on function public.gre_staff_reply is
-  'Sends a message of staff to a session or a player. Returns what gre_send_message returns.';
+  'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
 
 create function public.gre_send_messages(p_messages jsonb) returns jsonb
 language plpgsql volatile set search_path = '' as $$
@@ -117,7 +143,7 @@ begin
         then g.session_id end as session_id,
       k.player_id, k.sender,
       x ->> 'player_name' as player_name, x ->> 'sender_name' as sender_name, x ->> 'message' as message,
-      x -> 'metadata' as metadata
+      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq
     from given g
     left join lateral (
       select q.id, q.player_id, q.status from public.gre_chat_sessions q where q.id = g.session_id limit 1) s on true
@@ -136,6 +162,9 @@ begin
     and exists (select from jsonb_array_elements(v_rows) r where r ->> 'sender' <> 'staff') then
     perform gre.raise_http(403, 'sender_forged', 'staff send as staff');
   end if;
+  if jsonb_path_exists(v_rows, '$[*] ? (@.sender == "staff" && @.after_seq != null && @.session_id == null)') then
+    perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
+  end if;
   with inserted as (
     insert into public.gre_chat_messages
       (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
@@ -149,6 +178,14 @@ begin
     returning id
   )
   select coalesce(array_agg(id), '{}') into v_inserted from inserted;
+  if jsonb_path_exists(v_rows, '$[*] ? (@.sender == "staff" && @.after_seq != null)') then
+    perform gre.check_not_moved(m.session_id, r.after_seq, m.seq)
+    from jsonb_to_recordset(v_rows) r (n bigint, id uuid, sender text, after_seq bigint)
+    cross join lateral (
+      select i.session_id, i.seq from public.gre_chat_messages i
+      where i.id = r.id and i.id = any (v_inserted) limit 1) m
+    where r.sender = 'staff' and r.after_seq is not null;
+  end if;
   select coalesce(jsonb_agg(jsonb_build_object('id', m.id, 'session_id', m.session_id, 'seq', m.seq,
                                                'duplicate', not r.id = any (v_inserted) or r.nth > 1)
                             order by r.n), '[]')
@@ -162,8 +199,9 @@ begin
 end $$;
 comment on function public.gre_send_messages is
   'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, '
-  '"player_name"?, "sender_name"?, "metadata"?}]. They are inserted in the order of players, so that two calls cannot '
-  'deadlock. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
+  '"player_name"?, "sender_name"?, "metadata"?, "after_seq"?}]. They are inserted in the order of players, so that two '
+  'calls cannot deadlock; after_seq is that of gre_send_message. Returns [{"id", "session_id", "seq", "duplicate"}] in '
+  'the order of the argument.';
 
 -- Reading -------------------------------------------------------------------------------------------------
 
@@ -517,9 +555,7 @@ begin
   if p_enabled is null then
     perform gre.raise_http(400, 'enabled_invalid', 'enabled must be true or false');
   end if;
-  insert into public.gre_chat_players as p (player_id, chat_enabled) values (p_player_id, p_enabled)
-  on conflict (player_id) do update set chat_enabled = excluded.chat_enabled, updated_at = clock_timestamp()
-    where p.chat_enabled is distinct from excluded.chat_enabled;
+  perform gre.set_block(p_player_id, not p_enabled, null, null, true);
   return jsonb_build_object('player_id', p_player_id, 'enabled', p_enabled);
 end $$;
 comment on function public.gre_enable_player is 'Enables or disables a player''s chat: {"player_id", "enabled"}.';
@@ -530,7 +566,9 @@ declare
   v_count integer;
 begin
   perform gre.require_staff();
-  update public.gre_chat_players set chat_enabled = true, updated_at = clock_timestamp() where not chat_enabled;
+  delete from public.gre_chat_blocks where player_id > 0;
+  update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
+  where not chat_enabled and not coalesce(blocked_until <= clock_timestamp(), false);
   get diagnostics v_count = row_count;
   return v_count;
 end $$;
@@ -596,10 +634,11 @@ begin
   delete from public.gre_chat_messages where session_id = any (v_sessions);
   get diagnostics v_messages = row_count;
   delete from public.gre_chat_sessions where id = any (v_sessions);
-  -- A disabled player stays disabled: only chat_enabled is kept.
+  -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
+  delete from public.gre_chat_blocks where player_id = p_player_id;
   return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
 end $$;
 comment on function public.gre_erase_player is
@@ -634,7 +673,7 @@ comment on function public.gre_link_user is
   'removes the mapping. For back ends.';
 
 revoke execute on all functions in schema gre from public;
-grant execute on function gre.normalize_sender, gre.find_duplicate to authenticated, service_role;
+grant execute on function gre.normalize_sender, gre.find_duplicate, gre.check_not_moved to authenticated, service_role;
 revoke execute on function public.gre_send_message, public.gre_staff_reply, public.gre_send_messages,
   public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_mark_read,
   public.gre_set_session_status, public.gre_close_session, public.gre_enable_player, public.gre_enable_all_players,

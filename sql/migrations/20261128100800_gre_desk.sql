@@ -91,17 +91,14 @@ comment on function public.gre_session_queue is
 
 create function public.gre_get_player(p_player_id bigint) returns jsonb
 language plpgsql stable set search_path = '' as $$
-declare
-  v public.gre_chat_players;
 begin
   perform gre.require_staff();
   perform gre.check_player_id(p_player_id);
-  select * into v from public.gre_chat_players where player_id = p_player_id;
-  return jsonb_build_object('player_id', p_player_id, 'display_name', v.display_name,
-    'enabled', coalesce(v.chat_enabled, true));
+  return gre.player_json(p_player_id);
 end $$;
 comment on function public.gre_get_player is
-  'Returns a player: {"player_id", "display_name", "enabled"}. Players without a profile are enabled.';
+  'Returns a player: {"player_id", "display_name", "enabled", "block"?: {"until", "reason", "by", "at"}}. '
+  'Players without a profile are enabled. "block" is there while a block lasts (gre_block_player).';
 
 create function public.gre_operations() returns jsonb
 language plpgsql stable security definer

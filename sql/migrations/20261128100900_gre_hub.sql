@@ -3,6 +3,27 @@
 -- run time).
 set local lock_timeout = '300ms';
 
+-- Return {"last_note": n, 0 without notes, "notes": [N]} of a session: the notes after p_after, or those created after
+-- p_epoch if p_after is null. At most 50, and {"more": true} if there are more.
+create function gre.new_notes(p_session uuid, p_after integer, p_epoch timestamptz) returns jsonb
+language plpgsql stable
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_last constant integer := coalesce((select max(n) from public.gre_chat_notes where session_id = p_session), 0);
+begin
+  if v_last <= coalesce(p_after, 0) then
+    return jsonb_build_object('last_note', v_last);
+  end if;
+  return (
+    select jsonb_build_object('last_note', v_last,
+        'notes', coalesce(jsonb_agg(gre.note_json(x.note) order by x.n), '[]'))
+      || case when max(x.n) < v_last then '{"more": true}'::jsonb else '{}' end
+    from (select q as note, q.n from public.gre_chat_notes q
+          where q.session_id = p_session and q.n > coalesce(p_after, 0)
+            and (p_after is not null or q.created_at > p_epoch)
+          order by q.n limit 50) x);
+end $$;
+
 create function public.gre_hub_changes_v1(
   p_positions jsonb default '{}', p_sessions uuid[] default '{}', p_since timestamptz default null,
   p_epoch timestamptz default null,
@@ -49,6 +70,7 @@ begin
       -- A position with a negative rev is that of one connection, which catches up.
       || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
            then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
+      || case when p_players is null then gre.new_notes((v.s).id, (v.position ->> 2)::integer, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
@@ -68,12 +90,13 @@ begin
 end $$;
 comment on function public.gre_hub_changes_v1 is
   'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
-  '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; not for p_players)}], '
-  '"more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
-  'p_since, if their rev is greater than in p_positions ({id: [seq, rev]}), and their messages after that seq; without '
-  'a position, the messages created after p_epoch. p_players: only sessions of these players; "other_sessions" are the '
-  'sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" '
-  'are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
+  '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": '
+  '[N]}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
+  'p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and '
+  'notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, '
+  'without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '
+  'messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries '
+  'use one snapshot, and seq and rev are consistent.';
 
 -- Return the elements of p_identities that are no longer valid: [{"sub", "role", "player_id", "staff_id"}], from
 -- gre_whoami. sub is its user_id: null if the token itself, or X-GRE-Act-As, carries the identity.
@@ -136,7 +159,8 @@ begin
                                          order by o.staff_id), '[]') from public.gre_online_status o
                where gre.presence(o.status, o.last_seen_at, o.expires_at) <> 'offline' and o.staff_id is not null),
     'disabled', (select coalesce(jsonb_agg(p.player_id), '[]') from public.gre_chat_players p
-                 where p.player_id = any (p_players) and not p.chat_enabled),
+                 where p.player_id = any (p_players) and not p.chat_enabled
+                   and not coalesce(p.blocked_until <= v_now, false)),
     'revoked', v_revoked);
 end $$;
 comment on function public.gre_hub_presence_v1 is

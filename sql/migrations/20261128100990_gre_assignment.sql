@@ -260,26 +260,22 @@ create function public.gre_transfer_session(
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
   v_actor constant gre.actor := gre.require_staff();
-  v_other record;
+  v_note public.gre_chat_notes;
+  v_answer jsonb;
 begin
   if p_to_staff is not null then
     perform gre.check_assignee(p_to_staff);
   end if;
   perform gre.lock_session(p_session_id);
-  if p_after_seq is not null then
-    select m.sender_id, m.seq into v_other from public.gre_chat_messages m
-    where m.session_id = p_session_id and m.seq > p_after_seq and m.sender = 'staff'
-      and m.sender_id is distinct from v_actor.staff_id
-    order by m.seq desc limit 1;
-    if found then
-      perform gre.raise_http(409, 'session_moved', 'a colleague has written meanwhile',
-                             jsonb_build_object('by', v_other.sender_id, 'seq', v_other.seq)::text);
-    end if;
-  end if;
+  perform gre.check_not_moved(p_session_id, p_after_seq);
   if p_note is not null then
-    perform gre.add_note(p_session_id, v_actor.staff_id, p_note);
+    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note);
   end if;
-  return gre.assign_session(p_session_id, p_to_staff);
+  v_answer := gre.assign_session(p_session_id, p_to_staff);
+  if p_note is not null then
+    perform gre.announce_note(v_note); -- the lane is locked after the loads
+  end if;
+  return v_answer;
 end $$;
 comment on function public.gre_transfer_session is
   'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: '

@@ -114,6 +114,11 @@ grant select on public.gre_chat_events to authenticated, service_role;
 create policy gre_events_read on public.gre_chat_events for select to authenticated
   using ((select gre.is_staff()));
 
+-- Blocks of players: staff read them.
+grant select on public.gre_chat_blocks to authenticated, service_role;
+create policy gre_blocks_read on public.gre_chat_blocks for select to authenticated
+  using ((select gre.is_staff()));
+
 -- Profiles and staff: players read their own profile, staff read all. Functions and back ends change them.
 grant select on public.gre_chat_players, public.gre_staff to authenticated;
 create policy gre_players_read on public.gre_chat_players for select to authenticated

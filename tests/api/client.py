@@ -16,6 +16,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.support.canary import check_reader
 from tests.support.waiting import pause
 
 Json = dict[str, Any]
@@ -38,6 +39,7 @@ class Client:
     def __init__(self, ws: ClientConnection) -> None:
         self.ws = ws
         self.frames: list[Json] = []
+        self.role = "nobody"
         self._from = 0
         self._changed = asyncio.Event()
         self.closed = asyncio.Event()
@@ -47,6 +49,9 @@ class Client:
         with contextlib.suppress(ConnectionClosed):
             async for text in self.ws:
                 self.frames.append(json.loads(text))
+                if self.frames[-1]["type"] == "authenticated":
+                    self.role = self.frames[-1]["role"]
+                check_reader(self.role, str(text))
                 self._changed.set()
         self.closed.set()
         self._changed.set()

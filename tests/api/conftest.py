@@ -19,8 +19,9 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api.rest import chat, desk, health, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, colleagues, desk, health, operations, pusher_auth, staff
 from gre_bridge.api.schemas.responses import Error
+from tests.support.canary import check_reader
 from tests.support.loopback import NO_TLS
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
@@ -29,7 +30,7 @@ ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, staff, desk, operations, pusher_auth, health)
+    for module in (chat, staff, desk, colleagues, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods
@@ -60,15 +61,20 @@ def check(answer: httpx.Response) -> httpx.Response:
 class Person:
     """A person with a token; each answer is checked."""
 
-    def __init__(self, http: httpx.Client, token: str | None, act_as: str | None = None) -> None:
+    def __init__(
+        self, http: httpx.Client, token: str | None, act_as: str | None = None, role: str = "nobody"
+    ) -> None:
         self.http = http
+        self.role = role
         self.headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         if act_as is not None:
             self.headers["X-GRE-Act-As"] = act_as
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         headers = {**self.headers, **options.pop("headers", {})}
-        return check(self.http.request(method, path, headers=headers, **options))
+        answer = check(self.http.request(method, path, headers=headers, **options))
+        check_reader(self.role, answer.text)
+        return answer
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.ask("GET", path, **options)
@@ -95,16 +101,17 @@ class Api:
     http: httpx.Client
 
     def player(self, player_id: int) -> Person:
-        return Person(self.http, self.stack.keys.user_token("player", player_id=player_id))
+        return Person(self.http, self.stack.keys.user_token("player", player_id=player_id), role="player")
 
     def staff(self, staff_id: str = "s1") -> Person:
-        return Person(self.http, self.stack.keys.user_token("staff", staff_id=staff_id))
+        return Person(self.http, self.stack.keys.user_token("staff", staff_id=staff_id), role="staff")
 
     def admin(self, staff_id: str = "a1") -> Person:
-        return Person(self.http, self.stack.keys.user_token("admin", staff_id=staff_id))
+        return Person(self.http, self.stack.keys.user_token("admin", staff_id=staff_id), role="admin")
 
     def backend(self, act_as: str | None = None) -> Person:
-        return Person(self.http, self.stack.env["SUPABASE_SERVICE_KEY"], act_as)
+        role = "player" if (act_as or "").startswith("player") else "service"
+        return Person(self.http, self.stack.env["SUPABASE_SERVICE_KEY"], act_as, role)
 
     def with_token(self, token: str | None) -> Person:
         return Person(self.http, token)

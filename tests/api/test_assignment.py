@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.api.conftest import Api, Person
+from tests.support.canary import note
 from tests.support.waiting import wait_until
 
 ADMINS_ONLY = (
@@ -63,15 +64,15 @@ def test_a_session_is_taken_transferred_with_a_note_and_released(api: Api, sessi
     s1, s2 = api.staff(), api.staff("s2")
     assert ok(take(s1, session))["session"]["assigned_staff_id"] == "s1"
     assert ok(take(s1, session))["session"]["assigned_staff_id"] == "s1", "a repeat is no error"
-    moved = s1.post("/api/gre-admin/transfer", sessionId=session, toStaffId="s2", note="asks for a refund", afterSeq=1)  # fmt: skip
+    moved = s1.post("/api/gre-admin/transfer", sessionId=session, toStaffId="s2", note=note("asks for a refund"), afterSeq=1)  # fmt: skip
     assert ok(moved)["session"]["assigned_staff_id"] == "s2"
     assert ok(take(s1, session, fromStaffId="s2"))["session"]["assigned_staff_id"] == "s1"
     released = s1.post("/api/gre-admin/release", session_id=session)
     assert ok(released)["session"]["assigned_staff_id"] is None
-    kept = ok(s2.post("/api/gre-admin/transfer", sessionId=session, toStaffId=None, note="and back"))
-    assert kept["session"]["rev"] == released.json()["session"]["rev"]
+    kept = ok(s2.post("/api/gre-admin/transfer", sessionId=session, toStaffId=None, note=note("and back")))
+    assert kept["session"]["rev"] == released.json()["session"]["rev"] + 1, "the note"
     notes = api.sql("select staff_id, text from gre_chat_notes where session_id = %s order by n", session)
-    assert [(row["staff_id"], row["text"]) for row in notes] == [("s1", "asks for a refund"), ("s2", "and back")]  # fmt: skip
+    assert [(row["staff_id"], row["text"]) for row in notes] == [("s1", note("asks for a refund")), ("s2", note("and back"))]  # fmt: skip
 
 
 def test_pusher_tells_staff_alone_of_a_transfer(api: Api, player_id: int, session: str) -> None:

@@ -43,6 +43,7 @@ class Chat:
     def __init__(self) -> None:
         self.sessions: dict[str, Json] = {}
         self.messages: dict[str, list[Json]] = defaultdict(list)
+        self.notes: dict[str, list[Json]] = defaultdict(list)
         self.log: list[str] = []
         """Sessions in the order in which they changed."""
         self.listener: str | None = None
@@ -97,6 +98,30 @@ class Chat:
         self.messages[session["id"]].append(message)
         self.log.append(session["id"])
         return {"message": message, "duplicate": False}
+
+    def add(self, player: int) -> str | None:
+        """Add a note to the player's latest session, if there is one."""
+        found = [s for s in self.sessions.values() if s["player_id"] == player]
+        if not found:
+            return None
+        key = found[-1]["id"]
+        found[-1].update(rev=found[-1]["rev"] + 1, updated=self.now())
+        self.notes[key].append(
+            {"id": str(uuid.uuid4()), "session_id": key, "n": len(self.notes[key]) + 1, "created": self.now()}
+        )
+        self.log.append(key)
+        return str(key)
+
+    def _new_notes(self, key: str, after: int | None, edge: datetime | None) -> Json:
+        """See gre.new_notes: at most two here."""
+        notes = self.notes[key]
+        new = [
+            note
+            for note in notes
+            if note["n"] > (after or 0) and (after is not None or (edge and note["created"] > edge))
+        ]
+        cut = {"more": True} if len(new) > 2 else {}
+        return {"last_note": len(notes), "notes": [self._shown(note) for note in new[:2]], **cut}
 
     @staticmethod
     def _shown(row: Json) -> Json:
@@ -187,8 +212,12 @@ class Chat:
                 for m in self.messages[key]
                 if m["seq"] > known.get(key, (0, 0))[0] and (key in known or (edge and m["created"] > edge))
             ]
+            notes = (
+                self._new_notes(key, known[key][2] if key in known else None, edge) if players is None else {}
+            )
             found.append({
                 "session": self._shown(session), "reads": {}, "messages": [self._shown(m) for m in after[:limit]], "more": len(after[:limit]) >= limit,
+                **notes,
             })  # fmt: skip
         few, left = found[:2], [item["session"]["id"] for item in found[2:]]
         others = [
@@ -236,8 +265,13 @@ class Wire:
 class Page:
     """A page that reconnects with what it has seen."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, chat: Chat) -> None:
         self.token = token
+        self.chat = chat
+        self.notes: dict[str, list[int]] = defaultdict(list)
+        """The notes that this connection has received, by session."""
+        self.notes_before: dict[str, int] = {}
+        """The number of notes when this connection had entered."""
         self.wire: Wire | None = None
         self.task: asyncio.Task[None] | None = None
         self.entered = False
@@ -259,11 +293,15 @@ class Page:
         if wire is not self.wire:
             return  # bytes in flight on a dead connection
         if frame["type"] == "authenticated":
+            if not self.entered:
+                self.notes_before = {key: len(notes) for key, notes in self.chat.notes.items()}
             self.entered = True
             if self.base is None:
                 self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
         elif frame["type"] == "chat_message":
             self.received[frame["message"]["session_id"]].append(frame["message"]["seq"])
+        elif frame["type"] == "session_note":
+            self.notes[frame["note"]["session_id"]].append(frame["note"]["n"])
         elif frame["type"] == "message_ack":
             self.acked[frame["sessionId"]].add(frame["seq"])
 
@@ -285,6 +323,7 @@ class Page:
 
     def come(self, hub: Hub, chat: Chat, metrics: Metrics) -> None:
         self.wire = Wire(self)
+        self.notes.clear()
         endpoint: Any = SimpleNamespace(
             admits=lambda _: True, remove_pending=lambda _: None, spend=lambda _: 0.0
         )
@@ -301,6 +340,7 @@ STEPS = st.one_of(
     st.tuples(st.just("commit"), st.sampled_from(PLAYERS), st.booleans()),
     st.tuples(st.just("commit"), st.sampled_from(PLAYERS), st.booleans()),
     st.tuples(st.just("burst"), st.sampled_from(PLAYERS), st.booleans()),
+    st.tuples(st.just("note"), st.tuples(st.sampled_from(PLAYERS), st.integers(1, 4)), st.booleans()),
     st.tuples(st.just("send"), st.integers(0, 3), st.booleans()),
     st.tuples(st.just("hop"), st.tuples(st.integers(0, 3), st.integers(0, 12)), st.booleans()),
     st.tuples(st.just("hop"), st.tuples(st.integers(0, 3), st.integers(0, 12)), st.booleans()),
@@ -348,7 +388,8 @@ class Play:
             users=users, metrics=self.metrics, poll_interval=0.004, fast_poll_interval=0.004, realtime=self.realtime,
             clock=self.chat.clock,
         )  # fmt: skip
-        self.pages = [Page("staff:s1"), Page("player:1"), Page("player:1"), Page("player:2")]
+        tokens = ("staff:s1", "player:1", "player:1", "player:2")
+        self.pages = [Page(token, self.chat) for token in tokens]
 
     async def step(self, kind: str, what: Any, wakeup: bool) -> None:
         await getattr(self, f"_{kind}")(what, wakeup)
@@ -364,6 +405,12 @@ class Play:
     async def _burst(self, player: int, wakeup: bool) -> None:
         for _ in range(7):
             self._committed(player, wakeup)
+
+    async def _note(self, what: tuple[int, int], wakeup: bool) -> None:
+        for _ in range(what[1]):
+            session = self.chat.add(what[0])
+            if wakeup and session is not None:
+                self.hub.notify(frozenset((session,)))
 
     async def _close(self, player: int, wakeup: bool) -> None:
         for session in self.chat.sessions.values():
@@ -424,9 +471,22 @@ class Play:
                     page.leave()
                     page.come(self.hub, self.chat, self.metrics)
             await pause(0.01, "before the next check of the pages")
-            if all(page.entered and not self.missing(page) for page in self.pages):
+            if (
+                all(page.entered and not self.missing(page) for page in self.pages)
+                and not self.missing_notes()
+            ):
                 return
             assert time.monotonic() < deadline, [self.missing(page) for page in self.pages]
+
+    def missing_notes(self) -> list[tuple[str, int]]:
+        """Return the notes since the staff's connection that it has not received."""
+        page = self.pages[0]
+        return [
+            (key, n)
+            for key, notes in self.chat.notes.items()
+            for n in range(page.notes_before.get(key, 0) + 1, len(notes) + 1)
+            if n not in page.notes[key]
+        ]
 
     def missing(self, page: Page) -> list[tuple[str, int]]:
         role, _, who = page.token.partition(":")
@@ -450,6 +510,9 @@ class Play:
             await self.settle()
             for page in self.pages:
                 role, _, who = page.token.partition(":")
+                assert role == "staff" or not page.notes, "a player was sent a note"
+                for numbers in page.notes.values():
+                    assert numbers == sorted(set(numbers)), "a note twice or out of order"
                 for key, seqs in page.received.items():
                     assert seqs == sorted(set(seqs)), "repeated or out of order"
                     assert not [s for s in seqs if s <= (page.base or {}).get(key, 0)], (
@@ -472,7 +535,7 @@ class Play:
     steps=st.lists(STEPS, max_size=40),
     delays=st.lists(st.sampled_from([0, 0, 0, 1, 4, 60]), min_size=1, max_size=7),
 )
-def test_each_page_receives_each_message_once_and_in_order(
+def test_each_page_receives_each_message_and_staff_each_note_once_and_in_order(
     steps: list[tuple[str, Any, bool]], delays: list[int]
 ) -> None:
     # With these limits a page that does not read is soon behind.
@@ -639,7 +702,8 @@ async def test_a_connection_by_the_service_key_verifies_key_and_person(
     error: Exception | None, code: int | None
 ) -> None:
     """The key does not expire, or only in ten years, but it can be revoked."""
-    play, page = Play([0]), Page("sb_secret_key")
+    play = Play([0])
+    page = Page("sb_secret_key", play.chat)
     asked = asyncio.Event()
     closed: list[int] = []
 

@@ -37,22 +37,28 @@ class Scene:
     def __init__(self, *, alone: bool = False) -> None:
         self.now = 0.0
         self.sent: list[float] = []
+        self.events: list[str] = []
+        self.typed: list[Any] = []
         self.desk, self.phone = Subscriber(STAFF), Subscriber(PLAYER)
-        registry: Any = SimpleNamespace(subscribers_of=lambda _: (self.desk, self.phone))
+        registry: Any = SimpleNamespace(
+            subscribers_of=lambda _: (self.desk, self.phone), staff=lambda: (self.desk,)
+        )
         realtime: Any = SimpleNamespace(broadcast=self._broadcast)
         self.signals = TypingSignals(
-            registry=registry, realtime=realtime, peers=SimpleNamespace(alone=alone), clock=lambda: self.now
-        )
+            registry=registry, realtime=realtime, peers=SimpleNamespace(alone=alone),
+            viewers=SimpleNamespace(typed=self.typed.append), clock=lambda: self.now,
+        )  # fmt: skip
 
     async def _broadcast(self, event: str, body: Any) -> None:
-        assert (event, body["playerId"]) == ("typing", 29)
+        assert body["playerId"] == 29
+        self.events.append(event)
         self.sent.append(self.now)
 
-    async def types(self, who: Identity, session: str, typing: bool = True) -> bool:
-        if not self.signals.accept(who, session, typing=typing):
+    async def types(self, who: Identity, session: str, typing: bool = True, *, note: bool = False) -> bool:
+        if not self.signals.accept(who, session, typing=typing, note=note):
             return False
         origin: Any = self.desk if who == STAFF else self.phone
-        await self.signals.publish(origin, session_id=session, player_id=29, typing=typing)
+        await self.signals.publish(origin, session_id=session, player_id=29, typing=typing, note=note)
         return True
 
 
@@ -107,6 +113,18 @@ async def test_the_name_of_the_typing_staff_member_is_sent_to_staff_only() -> No
     assert '"staffId":"s2"' in scene.desk.frames[1]
     assert "staffId" not in scene.desk.frames[2] and "html" not in scene.desk.frames[2]
     assert not [text for text in scene.phone.frames if "staffId" in text]
+
+
+async def test_typing_of_a_note_is_sent_to_staff_only() -> None:
+    scene = Scene()
+    assert await scene.types(STAFF, ONE)
+    assert await scene.types(STAFF, ONE, note=True), "not the same as typing a reply"
+    assert len(scene.phone.frames) == 1 and '"for"' not in scene.phone.frames[0]
+    assert scene.events == ["typing", "typing_note"], "an instance that knows no notes shows nothing"
+    payload = {"sessionId": ONE, "playerId": 29, "by": "staff", "typing": True, "staffId": "s2"}
+    scene.signals.receive("typing_note", payload, lambda _: 29)
+    assert '"for":"note"' in scene.desk.frames[-1] and len(scene.phone.frames) == 1
+    assert [body.get("for") for body in scene.typed] == [None, "note", "note"]
 
 
 def test_the_stored_state_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,10 @@ gre_chat_notes       select     x  x    x    x    x    x  x  x  x  x
 gre_chat_notes       insert     x  x    x    x    x    x  x  x  x  x
 gre_chat_notes       update     x  x    x    x    x    x  x  x  x  x
 gre_chat_notes       delete     x  x    x    x    x    x  x  x  x  x
+gre_chat_blocks      select     x  0    0    y    y    y  y  y  y  x
+gre_chat_blocks      insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_blocks      update     x  x    x    x    x    x  x  x  x  x
+gre_chat_blocks      delete     x  x    x    x    x    x  x  x  x  x
 gre_chat_assignments select     x  x    x    x    x    x  x  x  x  x
 gre_chat_assignments insert     x  x    x    x    x    x  x  x  x  x
 gre_chat_assignments update     x  x    x    x    x    x  x  x  x  x
@@ -133,6 +137,11 @@ gre_retry_dead                   x admin_only admin_only admin_only y y admin_on
 gre_take_session                 x staff_only staff_only y y act_as_required staff_only y act_as_required x
 gre_release_session              x staff_only staff_only y y y staff_only y act_as_required x
 gre_transfer_session             x staff_only staff_only y y y staff_only y act_as_required x
+gre_add_note                     x staff_only staff_only y y act_as_required staff_only y act_as_required x
+gre_list_notes                   x staff_only staff_only y y y staff_only y act_as_required x
+gre_search_messages              x staff_only staff_only y y y staff_only y act_as_required x
+gre_block_player                 x staff_only staff_only y y y staff_only y act_as_required x
+gre_unblock_player               x staff_only staff_only y y y staff_only y act_as_required x
 gre_get_settings                 x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_settings                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_list_hours                   x staff_only staff_only y y y staff_only y act_as_required x

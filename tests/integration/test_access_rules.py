@@ -39,6 +39,7 @@ push_notifications    authenticated  *  *  -
 gre_chat_players      authenticated  *  -  -
 gre_staff             authenticated  *  -  -
 gre_chat_events       authenticated  *  -  -
+gre_chat_blocks       authenticated  *  -  -
 gre_chat_sessions     service_role   *  *  *
 gre_chat_messages     service_role   *  *  *
 gre_online_status     service_role   *  *  *
@@ -46,6 +47,7 @@ push_notifications    service_role   *  *  *
 gre_chat_players      service_role   *  *  *
 gre_staff             service_role   *  *  *
 gre_chat_events       service_role   *  -  -
+gre_chat_blocks       service_role   *  -  -
 gre_relay_sinks       service_role   *  -  -
 gre_relay_lanes       service_role   *  -  -
 gre_relay_deliveries  service_role   *  -  -
@@ -57,7 +59,7 @@ gre_chat_messages     gre_worker     id,session_id,seq  -  -
 HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "normalize_sender", "find_duplicate",
+        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
         "presence",
     },
     "": {
@@ -67,7 +69,7 @@ HELPERS = {
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
         "new_events", "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
-        "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "staff_load_added", "change_load",
+        "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "announce_note", "note_json", "new_notes", "set_block", "search_scan", "search_index", "staff_load_added", "change_load",
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
     },
 }  # fmt: skip
@@ -80,7 +82,7 @@ DEFINERS = {
         "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_rate_limit", "check_rate_limit", "count_messages", "enqueue_messages",
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
-        "require_worker", "presence", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
+        "require_worker", "presence", "check_not_moved", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
@@ -91,6 +93,7 @@ DEFINERS = {
         "gre_operations", "gre_dead_letters", "gre_retry_dead", "gre_relay_exchange_v1",
         "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_get_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
         "gre_transfer_session", "gre_list_staff", "gre_set_staff", "gre_assign_waiting_v1", "gre_desk_stats_v1",
+        "gre_add_note", "gre_list_notes", "gre_block_player", "gre_unblock_player", "gre_search_messages",
     },
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import MIGRATIONS, Database
+from tests.support import canary
 from tests.support.access import ADMIN, SERVICE, WORKER, Caller, Conn, RefusalError, Rest, staff
 from tests.support.desk import (
     assign,
@@ -224,7 +225,7 @@ def test_a_transfer_and_its_note_are_one_transaction(db: Database, conn: Conn) -
             assert assigned(conn)[31] is None
             assert conn.execute("select * from gre_chat_notes").fetchall() == []
         for n, (to, note) in enumerate(
-            [("s2", "knows the case"), ("s2", "again"), (None, "back to the queue")]
+            [("s2", canary.note("Yours")), ("s2", canary.note("again")), (None, canary.note("queue"))]
         ):
             s1.call("gre_transfer_session", session_id=session, to_staff=to, note=note)
             assert assigned(conn)[31] == to

@@ -63,7 +63,7 @@ def test_a_daemon_relays_and_receives_wakeups_with_the_workers_token(stack: Stac
     [
         "gre_chat_messages?select=message", "gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "gre_staff", "gre_online_status",
         "push_notifications", "gre_chat_events", "gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "gre_relay_workers",
-        "gre_chat_notes", "gre_chat_assignments", "gre_chat_settings", "gre_staff_load",
+        "gre_chat_notes", "gre_chat_blocks", "gre_chat_assignments", "gre_chat_settings", "gre_staff_load",
     ],
 )  # fmt: skip
 def test_it_reads_no_table_over_rest(stack: StackProcess, path: str) -> None:

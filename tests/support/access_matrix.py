@@ -27,6 +27,7 @@ from tests.support.access import (
     request,
     staff,
 )
+from tests.support.canary import note
 
 CALLERS: dict[str, Caller] = {
     "no token": NOBODY,
@@ -62,6 +63,7 @@ class World:
             setup.execute(
                 "insert into gre_chat_players (player_id, display_name) values (29, 'A'), (30, 'B')"
             )
+            setup.execute("insert into gre_chat_blocks (player_id, reason) values (29, 'r'), (30, 'r')")
             setup.execute("insert into gre_online_status (staff_id) select staff_id from gre_staff")
             setup.execute(
                 "insert into gre_relay_workers (id, host, version) select gen_random_uuid(), staff_id, '1' from gre_staff"
@@ -121,6 +123,7 @@ WHERE = {
     "gre_hours_dates": "hours = %(sink)s",
     "gre_chat_settings": "single",
     "gre_chat_notes": "session_id = %(session)s",
+    "gre_chat_blocks": "player_id = %(player)s",
     "gre_chat_assignments": "session_id = %(session)s",
     "gre_staff_load": "staff_id = %(staff)s",
     "gre_relay_sinks": "name = %(sink)s",
@@ -141,6 +144,7 @@ UPDATE = {
     "gre_hours_dates": "label = 'changed'",
     "gre_chat_settings": "assignment = 'round_robin'",
     "gre_chat_notes": "text = 'changed'",
+    "gre_chat_blocks": "reason = 'changed'",
     "gre_chat_assignments": "how = 'taken'",
     "gre_staff_load": "open_sessions = 0",
     "gre_relay_sinks": "enabled = false",
@@ -160,6 +164,7 @@ INSERT = {
     "gre_hours_week": "(hours, valid_from, weekday) values (%(sink)s, current_date + 2, 1)",
     "gre_hours_dates": "(hours, day) values (%(sink)s, current_date + 2)",
     "gre_chat_settings": "default values",
+    "gre_chat_blocks": "(player_id, reason) values (%(player)s, 'forged?')",
     "gre_chat_notes": "(session_id, n, after_seq, staff_id, staff_name, text) values (%(session)s, 1, 0, %(staff)s, 'x', 'forged?')",
     "gre_chat_assignments": "(session_id, n, staff_id, how, after_seq, started_at) values (%(session)s, 9, %(staff)s, 'taken', 0, now())",
     "gre_staff_load": "(staff_id) values (%(staff)s || '2')",
@@ -241,6 +246,11 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_take_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
     "gre_release_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
     "gre_transfer_session": (lambda s: {"session_id": s.session, "to_staff": "s2"}, lambda r, _: r["session"]["assigned_staff_id"] == "s2"),
+    "gre_add_note": (lambda s: {"session_id": s.session, "text": note()}, lambda r, s: has(s, [r["note"]])),
+    "gre_list_notes": (lambda s: {"session_id": s.session}, lambda r, _: r["notes"] == []),
+    "gre_search_messages": (lambda s: {"query": "hello", "player": s.player}, lambda r, s: has(s, r["messages"])),
+    "gre_block_player": (lambda s: {"player_id": s.player, "reason": "r"}, lambda r, _: r["block"]["reason"] == "r"),
+    "gre_unblock_player": (lambda s: {"player_id": s.player}, lambda r, _: r["enabled"]),
     "gre_get_settings": (lambda _: {}, lambda r, _: r["assignment"] == "round_robin"),
     "gre_set_settings": (lambda _: {"settings": {"assignment": "off"}}, lambda r, _: r["assignment"] == "off"),
     "gre_list_hours": (lambda _: {}, lambda r, _: len(r) == 2),

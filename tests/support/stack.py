@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.dev import seed
 from gre_bridge.devstack.keys import Keys
+from tests.support.canary import check_sinks, check_tables
 from tests.support.loopback import HTTP, NO_TLS
 from tests.support.template import Forked, Template
 from tests.support.waiting import wait_until
@@ -230,14 +231,19 @@ class StackProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.http.close()
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+        try:
+            if kind is None:
+                self.check_notes()
+        finally:
+            self.http.close()
+            assert self.process is not None
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(60)
 
     def reset(self) -> None:
         """Delete everything but the seeds: rows, faults, received requests."""
         self.http.delete("/__stack/faults").raise_for_status()
+        self.check_notes()
         with self.db() as conn:
             found = conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
             tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
@@ -247,6 +253,12 @@ class StackProcess:
             conn.execute("delete from gre.listeners")  # those of killed workers
             seed(conn)
         self.http.delete("/__stack/received").raise_for_status()
+
+    def check_notes(self) -> None:
+        """Check that no note was sent to a player, a public channel or OneSignal."""
+        with self.db() as conn:
+            if check_tables(conn):
+                check_sinks({sink: self.received(sink) for sink in ("pusher", "onesignal")})
 
     def db(self) -> psycopg.Connection[dict[str, Any]]:
         """The database as role postgres, autocommit, rows as dicts."""

@@ -45,6 +45,8 @@ def replay(events: list[Event]) -> dict[str, Any] | None:
                 assert state["status"] == "closed"
                 assert data["cycle"] == state["cycle"] + 1
                 state |= {"status": "active", "closed_by": None, "closed_at": None, "cycle": data["cycle"]}
+            case "blocked" | "unblocked":
+                assert (staff, data.keys() <= {"until"}) == (None, True)
             case "deleted":
                 assert event is events[-1]
                 return None

@@ -227,6 +227,42 @@ def test_the_order_is_kept_and_a_bad_delivery_affects_no_other() -> None:
     assert "hush" not in str(records[2].error)
 
 
+def noted(text: str = "Has asked twice. kakapo") -> Delivery:
+    note = {
+        "id": "n1",
+        "session_id": SESSION,
+        "n": 1,
+        "after_seq": 3,
+        "staff_id": "s1",
+        "staff_name": "Marek",
+        "text": text,
+    }
+    return delivery(1, "note", note=note, data={"note_id": "n1"})
+
+
+def test_a_note_goes_to_the_channels_of_staff_alone() -> None:
+    (record,) = route_pusher(lane(noted()), PusherRoutes(desk_channels=("private-desk", "presence-desk")))
+    assert [(e.channel, e.name) for e in events(record)] == [
+        ("private-desk", "session-note"),
+        ("presence-desk", "session-note"),
+    ]
+    assert event_data(noted()) == {"note": noted().note}
+    long = event_data(noted("ü" * 4000))
+    assert long["truncated"] is True and long["note"]["text"] == "ü" * len(long["note"]["text"])
+    (record,) = route_pusher(lane(delivery(1, "note", data={"note_id": "n1"})), PusherRoutes())
+    assert (record.payloads, record.error) == ((), None), "erased meanwhile"
+    (push,) = route_onesignal(lane(noted()), PushRoutes(), STAFF)
+    assert (push.payloads, push.receipts, push.error) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    "name", ["staff-portal", "private-player-{player_id}", "private-player-29", "presence-{player_id}"]
+)
+def test_a_channel_that_others_may_hear_is_refused_for_what_only_staff_may_receive(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="staff"):
+        PusherRoutes(desk_channels=("private-staff-portal", name))
+
+
 # OneSignal
 
 

@@ -53,6 +53,7 @@ async def _send(body: SendMessage, call: AuthenticatedCall) -> Response:
             message_id=message_id,
             sender=body.sender or body.sender_type,
             player_name=body.player_name,
+            after_seq=body.after_seq,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})

@@ -31,10 +31,24 @@ from gre_bridge.api.schemas.responses import (
     errors,
 )
 from gre_bridge.api.schemas.story import SessionEvents
+from gre_bridge.db.answers import PlayerState
+from gre_bridge.db.types import Json
 
 router = APIRouter(tags=["Staff"], dependencies=STAFF_PATHS)
 
 SessionId = Annotated[Uuid, Path()]
+
+
+def player_known(found: PlayerState) -> Response:
+    """Answer with what is known of a player."""
+    player: Json = {
+        "playerId": found["player_id"],
+        "displayName": found["display_name"],
+        "enabled": found["enabled"],
+    }
+    if "block" in found:
+        player["block"] = found["block"]
+    return JsonResponse({"success": True, "player": player})
 
 
 @router.post(
@@ -54,6 +68,7 @@ async def reply(body: SendReply, call: Authenticated) -> Response:
             session_id=body.session_id,
             player_id=body.player_id,
             message_id=message_id,
+            after_seq=body.after_seq,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})
@@ -76,23 +91,13 @@ async def sessions(query: Annotated[SessionList, Query()], call: Authenticated) 
 
 @router.get(
     "/api/gre-admin/player/{player_id}",
-    summary="Whether a player may chat",
+    summary="Whether a player may chat, and why not",
     response_model=PlayerKnown,
     responses=errors(),
 )
 async def player(player_id: Player, call: Authenticated) -> Response:
     """A player that is not known may."""
-    found = await call(lambda users, caller: users.player(caller, player_id))
-    return JsonResponse(
-        {
-            "success": True,
-            "player": {
-                "playerId": found["player_id"],
-                "displayName": found["display_name"],
-                "enabled": found["enabled"],
-            },
-        }
-    )
+    return player_known(await call(lambda users, caller: users.player(caller, player_id)))
 
 
 @router.get(

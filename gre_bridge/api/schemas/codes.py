@@ -11,8 +11,8 @@ Code = Literal[
     # 400
     "act_as_invalid", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "hours_invalid", "ids_invalid",
     "malformed", "message_empty", "message_too_long", "messages_invalid", "metadata_too_large", "note_empty", "note_too_long",
-    "player_invalid", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid", "since_invalid", "staff_missing",
-    "status_unknown", "target_missing", "timezone_unknown", "value_invalid",
+    "player_invalid", "query_invalid", "reason_too_long", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid",
+    "since_invalid", "staff_missing", "status_unknown", "target_missing", "timezone_unknown", "until_invalid", "value_invalid",
     # 401
     "not_authenticated", "token_expired", "token_invalid",
     # 403

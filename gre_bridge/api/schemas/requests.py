@@ -65,7 +65,7 @@ def _chat(value: Any) -> Any:
     return text
 
 
-def _blank(value: Any) -> Any:
+def blank_as_none(value: Any) -> Any:
     """Take an empty parameter for an absent one."""
     return None if value == "" else value
 
@@ -97,12 +97,20 @@ Chat = Annotated[
 # A missing value and a blank one are the same.
 AnyPlayer = Annotated[
     PlayerId | None,
-    BeforeValidator(_blank),
+    BeforeValidator(blank_as_none),
     WithJsonSchema({"anyOf": [*_number(1, EXACT)["anyOf"], {"type": "null"}]}),
 ]
-AnySeq = Annotated[Seq | None, BeforeValidator(_blank)]
-AnyUuid = Annotated[Uuid | None, BeforeValidator(_blank)]
-AnyText = Annotated[Text | None, BeforeValidator(_blank)]
+AnySeq = Annotated[Seq | None, BeforeValidator(blank_as_none)]
+AfterSeq = Annotated[
+    AnySeq,
+    Field(
+        examples=[12],
+        description="The last `seq` that the writer has seen, for staff's messages, with `sessionId`: 409 `session_moved` if"
+        " another staff member has written after it.",
+    ),
+]
+AnyUuid = Annotated[Uuid | None, BeforeValidator(blank_as_none)]
+AnyText = Annotated[Text | None, BeforeValidator(blank_as_none)]
 
 
 class Input(BaseModel):
@@ -127,6 +135,7 @@ class SendMessage(Input):
         description="Chosen by the client, once per message: makes it safe to send again.",
     )
     session_id: AnyUuid = Field(None, examples=[EXAMPLE_SESSION])
+    after_seq: AfterSeq = None
     sender: AnyText = Field(
         None,
         examples=["player"],
@@ -145,6 +154,7 @@ class SendReply(Input):
     id: AnyUuid = Field(
         None, description="Chosen by the client, once per message: makes it safe to send again."
     )
+    after_seq: AfterSeq = None
 
 
 class ReadMark(Input):
@@ -219,7 +229,7 @@ class SessionStory(BaseModel):
 class SessionList(BaseModel):
     """Which sessions."""
 
-    status: Annotated[Literal["active", "closed"] | None, BeforeValidator(_blank)] = None
+    status: Annotated[Literal["active", "closed"] | None, BeforeValidator(blank_as_none)] = None
     assigned: AnyText = Field(
         None, examples=["me"], description="`me`, `none`, or the id of somebody of the staff."
     )

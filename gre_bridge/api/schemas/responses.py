@@ -140,12 +140,22 @@ class Queue(Answer):
     next: str | None = Field(description="`cursor` of the next page.")
 
 
+class Block(BaseModel):
+    """Why a player's chat is disabled."""
+
+    until: datetime | None = Field(description="The time at which it ends by itself; null: it does not.")
+    reason: str | None = Field(examples=["Insulted a dealer."])
+    by: str | None = Field(examples=["s1"], description="Id of the staff member; null for a back end.")
+    at: datetime
+
+
 class Player(BaseModel):
     """A player's profile."""
 
     player_id: int = Field(alias="playerId", examples=[29])
     display_name: str | None = Field(alias="displayName", examples=["Asha"])
     enabled: bool = Field(description="Whether it may chat.")
+    block: Block | None = Field(None, description="Present while a block lasts.")
 
 
 class PlayerKnown(Answer):

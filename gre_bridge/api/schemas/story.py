@@ -16,7 +16,17 @@ class SessionEvent(BaseModel):
     after_seq: int = Field(
         ge=0, examples=[12], description="`seq` of the last message before the event; 0 before the first."
     )
-    kind: Literal["opened", "closed", "reopened", "assigned", "released", "transferred", "deleted"]
+    kind: Literal[
+        "opened",
+        "closed",
+        "reopened",
+        "assigned",
+        "released",
+        "transferred",
+        "blocked",
+        "unblocked",
+        "deleted",
+    ]
     staff_id: str | None = Field(
         examples=["s1"],
         description="The staff member to whom the session is assigned by the event, or was until `released`.",
@@ -27,7 +37,7 @@ class SessionEvent(BaseModel):
     )
     data: dict[str, Any] = Field(
         examples=[{"from": "s2"}],
-        description="`closed`: `by` (`staff`, `player`, `idle` or `system`). `reopened`: `cycle`. `transferred`: `from`. `opened`: empty, or"
+        description="`closed`: `by` (`staff`, `player`, `idle` or `system`). `reopened`: `cycle`. `transferred`: `from`. `blocked`: `until`, if the block has an end. `opened`: empty, or"
         " `adopted` and the state at that time for a session that is older than gre-bridge.",
     )
 

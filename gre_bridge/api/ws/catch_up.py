@@ -23,8 +23,10 @@ class CatchUpReads:
         self._size = ReadSize(sessions=50, messages=100, size=256 * 1024)
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
-        """Read what is newer than these seqs, in the shape of `gre_hub_changes_v1`.
+    async def missed(
+        self, positions: Mapping[str, tuple[int, int | None]], player_id: int | None
+    ) -> HubChanges:
+        """Read what is newer than these seqs, and notes after these numbers (None: no notes), in the shape of `gre_hub_changes_v1`.
 
         Only this player's sessions unless `player_id` is None. Raises BridgeError.
         """
@@ -33,7 +35,7 @@ class CatchUpReads:
             requested = dict(itertools.islice(positions.items(), size.sessions))
             try:
                 found = await self._users.news(
-                    known={session_id: (seq, -1) for session_id, seq in requested.items()},
+                    known={session_id: (seq, -1, note) for session_id, (seq, note) in requested.items()},
                     sessions=list(requested),
                     players=None if player_id is None else [player_id],
                     limit=size.messages,

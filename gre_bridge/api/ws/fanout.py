@@ -31,6 +31,8 @@ class _Position:
     player_id: int
     seq: int = 0
     rev: int = 0
+    note: int | None = None
+    """`n` of the last note; None if not known, because only players were connected."""
     state: tuple[str, str | None] | None = None
     """The session's status and the staff member it is assigned to."""
     reads: dict[str, int] = field(default_factory=dict)
@@ -71,17 +73,17 @@ class FanOut:
         now = self._clock()
         return {key for key, position in self._positions.items() if now - position.touched_at < seconds}
 
-    def positions(self, session_ids: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Return (seq, rev) of those of the sessions that have a position."""
+    def positions(self, session_ids: Iterable[str]) -> dict[str, tuple[int, int, int | None]]:
+        """Return (seq, rev, note) of those of the sessions that have a position."""
         found = ((key, self._positions.get(key)) for key in session_ids)
-        return {key: (position.seq, position.rev) for key, position in found if position}
+        return {key: (position.seq, position.rev, position.note) for key, position in found if position}
 
     def record(self, entries: Iterable[SessionNews]) -> None:
         """Take over the positions of these sessions without sending anything."""
         for entry in entries:
             session = entry["session"]
             self._positions[session["id"]] = _Position(
-                session["player_id"], session["last_seq"], session["rev"], _state(session),
+                session["player_id"], session["last_seq"], session["rev"], entry.get("last_note"), _state(session),
                 {side: seq for side, (seq, _) in entry["reads"].items()}, self._clock(),
             )  # fmt: skip
 
@@ -119,7 +121,7 @@ class FanOut:
         log.error("session_changes_skipped", session=session["id"], error=type(error).__name__)
 
     async def _publish(self, entry: SessionNews, pacer: Pacer) -> list[str]:
-        """Send one session's news: opened, messages, read marks, events, updated. Returns the messages' times of creation."""
+        """Send one session's news: opened, messages, notes, read marks, events, updated. Returns the messages' times of creation."""
         session, messages = entry["session"], entry["messages"]
         session_id, player_id = session["id"], session["player_id"]
         first = session_id not in self._positions
@@ -140,6 +142,7 @@ class FanOut:
                     subscriber.send_message(message, text)
                 # Subscribers that enter meanwhile have read this message, or will.
                 await pacer.after(len(text), lambda: self._registry.subscribers_of(player_id))
+        self._publish_notes(entry, position)
         if entry["more"]:
             return created  # `rev` stays behind, so that the rest is read
         position.seq, position.rev, position.state = session["last_seq"], session["rev"], state
@@ -161,6 +164,16 @@ class FanOut:
             text = frame("session_event", sessionId=session_id, event=event)
             for subscriber in self._registry.staff():
                 subscriber.send_change(session_id, seq, SessionChange.UPDATED, text)
+
+    def _publish_notes(self, entry: SessionNews, position: _Position) -> None:
+        for note in entry.get("notes", ()):
+            if note["n"] > (position.note or 0):
+                text = frame("session_note", note=note)
+                for subscriber in self._registry.staff():
+                    subscriber.send_note(position.seq, note, text)
+                position.note = note["n"]
+        if not entry["more"]:
+            position.note = entry.get("last_note", position.note)
 
     def _send_change(
         self, player_id: int, session_id: str, seq: int, change: SessionChange, text: str | None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
-from gre_bridge.api.schemas.requests import AnyPlayer, AnyText, AnyUuid, Chat, Input, Seq, Text, Uuid
+from gre_bridge.api.schemas.requests import AnyPlayer, AnySeq, AnyText, AnyUuid, Chat, Input, Seq, Text, Uuid
 
 
 def _as_text(value: Any) -> Any:
@@ -43,13 +43,30 @@ class SendMessage(Frame):
     player_id: AnyPlayer = None
     session_id: AnyUuid = None
     id: AnyUuid = None
+    after_seq: AnySeq = None
 
 
 class Typing(Frame):
-    """Says that the client types, or has stopped."""
+    """Says that the client types, or has stopped; with `"for": "note"` a note of staff."""
 
     session_id: AnyUuid = None
     typing: bool = True
+    purpose: Literal["note"] | None = Field(None, alias="for")
+
+
+class AddNote(Frame):
+    """Adds a private note of staff; `id` makes it idempotent."""
+
+    session_id: Uuid
+    text: Text
+    id: AnyUuid = None
+
+
+class Viewing(Frame):
+    """Says that a staff member looks at a session, or has left it."""
+
+    session_id: Uuid
+    viewing: bool = True
 
 
 class MarkRead(Frame):
@@ -69,11 +86,13 @@ class Ping(Frame):
     """Asks for a pong."""
 
 
-ClientFrame = Authenticate | SendMessage | Typing | MarkRead | SetStatus | Ping
+ClientFrame = Authenticate | SendMessage | AddNote | Typing | Viewing | MarkRead | SetStatus | Ping
 _TYPES: dict[str, type[ClientFrame]] = {
     "authenticate": Authenticate,
     "send_message": SendMessage,
+    "add_note": AddNote,
     "typing": Typing,
+    "viewing": Viewing,
     "mark_read": MarkRead,
     "set_status": SetStatus,
     "ping": Ping,

@@ -25,6 +25,7 @@ from gre_bridge.api.ws.interfaces import ExternalConnections, Realtime, Subscrib
 from gre_bridge.api.ws.presence import PresenceTracker
 from gre_bridge.api.ws.registry import ConnectionRegistry
 from gre_bridge.api.ws.typing import TypingSignals
+from gre_bridge.api.ws.viewing import Viewers
 from gre_bridge.db.types import NewRow
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError
@@ -82,8 +83,9 @@ class Hub:
             users=users, metrics=metrics, wakeups=realtime, slow=poll_interval, fast=fast_poll_interval,
             wakeup=self._wakeup, clock=clock,
         )  # fmt: skip
+        self.viewers = Viewers(registry=self.registry, realtime=realtime, peers=self._changes, clock=clock)
         self.typing = TypingSignals(
-            registry=self.registry, realtime=realtime, peers=self._changes, clock=clock
+            registry=self.registry, realtime=realtime, peers=self._changes, viewers=self.viewers, clock=clock
         )
 
     # Connections
@@ -141,7 +143,10 @@ class Hub:
 
     def on_event(self, event: str, payload: object) -> None:
         """Take an event that another instance broadcast."""
-        self.typing.receive(event, payload, self.player_of)
+        if event == "viewers":
+            self.viewers.receive(payload)
+        else:
+            self.typing.receive(event, payload, self.player_of)
 
     def needs(self, row: NewRow) -> bool:
         """Return True if a connection here may still need this row."""
@@ -158,6 +163,7 @@ class Hub:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._run_reads())
             group.create_task(self.presence.run())
+            group.create_task(self.viewers.run())
             group.create_task(self._changes.poller.run())
 
     async def _run_reads(self) -> None:

@@ -1,4 +1,4 @@
-"""The collaborators of the hub, as the hub sees them: subscribers, other ways of listening, and Realtime."""
+"""The collaborators of the hub, as the hub sees them: subscribers and what they read, other connections, and Realtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from typing import Protocol
 
-from gre_bridge.db.answers import Message
+from gre_bridge.db.answers import HubChanges, Message, Note
 from gre_bridge.db.callers import Identity
 from gre_bridge.db.types import Json
 from gre_bridge.polling import Wakeups
@@ -20,6 +20,8 @@ class SessionChange(IntFlag):
     UPDATED = 2
     READ_BY_STAFF = 4
     READ_BY_PLAYER = 8
+    NOTED = 16
+    """There is a new note of staff; only staff are told."""
 
 
 NO_CHANGE = SessionChange(0)
@@ -42,6 +44,9 @@ class Subscriber(Protocol):
     def send_change(self, session_id: str, seq: int, change: SessionChange, text: str) -> None:
         """Send the frame of a change; messages of the session were sent up to `seq`."""
 
+    def send_note(self, seq: int, note: Note, text: str) -> None:
+        """Send the frame of a note, to staff only; messages of its session were sent up to `seq`."""
+
     def send_staff_status(self, staff_id: str, text: str) -> None:
         """Send the frame of a staff member's presence."""
 
@@ -53,6 +58,15 @@ class Subscriber(Protocol):
 
     def close(self, code: int, reason: str, error: str) -> None:
         """Close the connection with this close code, after an error frame."""
+
+
+class MessageSource(Protocol):
+    """Reads what a connection was not sent."""
+
+    async def missed(
+        self, positions: Mapping[str, tuple[int, int | None]], player_id: int | None
+    ) -> HubChanges:
+        """Read what is newer than these seqs and notes, in the shape of `gre_hub_changes_v1`. Raises BridgeError."""
 
 
 class ExternalConnections(Protocol):

@@ -19,12 +19,14 @@ from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.outages import as_refusal
 from gre_bridge.api.ws.credentials import Credentials
 from gre_bridge.api.ws.frames import (
+    AddNote,
     Authenticate,
     ClientFrame,
     MarkRead,
     SendMessage,
     SetStatus,
     Typing,
+    Viewing,
     frame,
 )
 from gre_bridge.api.ws.handshake import authenticated_frame
@@ -34,6 +36,7 @@ from gre_bridge.api.ws.subscriber import SocketSubscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
 from gre_bridge.db.answers import Session, StoredMessage
 from gre_bridge.db.callers import Identity
+from gre_bridge.db.types import Json
 from gre_bridge.db.users import UserDatabase
 from gre_bridge.errors import BridgeError, Refused, TransientError
 from gre_bridge.metrics import Metrics
@@ -185,8 +188,8 @@ class ClientSession:
     async def _serve(self, request: ClientFrame) -> None:
         if self._subscriber.muted and not isinstance(request, Authenticate):
             raise Refused(401, "token_expired", "the token has expired, authenticate again")
-        if isinstance(request, Typing):  # has a budget of its own, and is dropped beyond it
-            await self._type(request)
+        if isinstance(request, Typing | Viewing):  # have budgets of their own, and are dropped beyond them
+            await self._serve_hint(request)
             return
         if (wait := self._endpoint.spend(self.identity)) > 0:
             raise Refused(
@@ -195,6 +198,8 @@ class ClientSession:
         match request:
             case SendMessage():
                 await self._send(request)
+            case AddNote():
+                await self._add_note(request)
             case MarkRead():
                 await self._users.mark_read(
                     self._credentials.caller, session_id=request.session_id, up_to_seq=request.up_to_seq
@@ -207,6 +212,15 @@ class ClientSession:
             case Authenticate():
                 await self._credentials.renew(request)
                 self._confirm([])
+
+    async def _serve_hint(self, request: Typing | Viewing) -> None:
+        of_staff = isinstance(request, Viewing) or request.purpose == "note"
+        if of_staff and not self.identity.is_staff:
+            raise Refused(403, "staff_only", "only staff may do this")
+        if isinstance(request, Typing):
+            await self._type(request)
+        else:
+            self._hub.viewers.view(self._subscriber, request.session_id, viewing=request.viewing)
 
     async def _set_presence(self, status: str) -> None:
         row = await self._users.set_online_status(
@@ -242,6 +256,15 @@ class ClientSession:
         finally:
             subscriber.release()
 
+    async def _add_note(self, request: AddNote) -> None:
+        note_id = request.id or str(uuid.uuid4())
+        self._subscriber.expect(note_id)
+        answer = await self._users.add_note(
+            self._credentials.caller, session_id=request.session_id, text=request.text, note_id=note_id
+        )
+        extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
+        self._transport.put(frame("session_note", note=answer["note"], **extra))
+
     async def _store(self, request: SendMessage, message_id: str) -> StoredMessage:
         """Store a message; retried for SEND_TIMEOUT seconds, which its id makes safe."""
         deadline, pause = time.monotonic() + SEND_TIMEOUT, SEND_RETRY
@@ -249,7 +272,7 @@ class ClientSession:
             try:
                 return await self._users.send(
                     self._credentials.caller, message=request.message, player_id=request.player_id,
-                    message_id=message_id, session_id=request.session_id,
+                    message_id=message_id, session_id=request.session_id, after_seq=request.after_seq,
                 )  # fmt: skip
             except TransientError:
                 if time.monotonic() + pause > deadline or self._subscriber.received is not None:
@@ -263,7 +286,8 @@ class ClientSession:
             session_id = self._subscriber.current
         if session_id is None:
             raise Refused(400, "session_missing", "a session is required")
-        if not self._hub.typing.accept(self.identity, session_id, typing=request.typing):
+        note = request.purpose == "note"
+        if not self._hub.typing.accept(self.identity, session_id, typing=request.typing, note=note):
             return
         player_id = self._players.get(session_id) or self._hub.player_of(session_id)
         if player_id is None:
@@ -275,7 +299,7 @@ class ClientSession:
             raise Refused(404, "session_unknown", "there is no such session")
         self._remember(session_id, player_id)
         await self._hub.typing.publish(
-            self._subscriber, session_id=session_id, player_id=player_id, typing=request.typing
+            self._subscriber, session_id=session_id, player_id=player_id, typing=request.typing, note=note
         )
 
     def _remember(self, session_id: str, player_id: int) -> None:

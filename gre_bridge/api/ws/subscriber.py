@@ -12,12 +12,12 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 from gre_bridge.api.ws.frames import frame
-from gre_bridge.api.ws.interfaces import NO_CHANGE, READ_BY, SessionChange
+from gre_bridge.api.ws.interfaces import NO_CHANGE, READ_BY, MessageSource, SessionChange
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
-from gre_bridge.db.answers import CatchUp, HubChanges, Message, SessionNews
+from gre_bridge.db.answers import CatchUp, Message, Note, SessionNews
 from gre_bridge.db.callers import Identity
 from gre_bridge.errors import BridgeError
 from gre_bridge.metrics import Metrics
@@ -28,18 +28,11 @@ MAX_BEHIND = 10_000
 MAX_STAFF = 1_000
 """Staff members whose status may wait."""
 MAX_OWN = 500
-"""Own messages that a connection remembers, so as not to receive them twice."""
+"""Own messages and notes, and sessions with notes, that a connection remembers, so as to receive nothing twice."""
 FIRST_MESSAGES = 2_000
 """Messages replayed to a client that has seen nothing at all."""
 RETRY, RETRY_MAX = 0.25, 2.0
 """Seconds between tries while the database is unavailable."""
-
-
-class MessageSource(Protocol):
-    """Reads what a connection was not sent."""
-
-    async def missed(self, positions: Mapping[str, int], player_id: int | None) -> HubChanges:
-        """Read what is newer than these seqs, in the shape of `gre_hub_changes_v1`. Raises BridgeError."""
 
 
 @dataclass(slots=True)
@@ -53,6 +46,8 @@ class _Behind:
     last: int = 0
     """The newest message that the hub sent meanwhile."""
     changes: SessionChange = NO_CHANGE
+    note: int | None = None
+    """`n` of the note up to which notes were sent, if there are later ones."""
     held: bool = False
     """Nothing is sent until the client's own message, which comes next, is acknowledged."""
 
@@ -85,6 +80,8 @@ class SocketSubscriber:
         self._muted = True
         self._ahead: dict[str, int] = {}
         """Seqs that this connection has read ahead of the hub: the hub's messages up to there are dropped."""
+        self._notes_ahead: dict[str, int] = {}
+        """Notes that this connection has read ahead of the hub, by session."""
         self._behind: dict[str, _Behind] = {}
         self._staff: dict[str, str] = {}
         self._changed = asyncio.Event()
@@ -136,6 +133,19 @@ class SocketSubscriber:
             self._fall_behind(session_id, seq, change)
         else:
             self._transport.put(text)
+
+    def send_note(self, seq: int, note: Note, text: str) -> None:
+        """See Subscriber."""
+        session_id = note["session_id"]
+        if note["n"] <= self._notes_ahead.get(session_id, 0):
+            return
+        if self._muted or session_id in self._behind or self._transport.full:
+            self._fall_behind(session_id, seq, SessionChange.NOTED)
+            if (behind := self._behind.get(session_id)) is not None and behind.note is None:
+                behind.note = note["n"] - 1
+        else:
+            self._notes_ahead.pop(session_id, None)
+            self._put_note(note, text)
 
     def send_staff_status(self, staff_id: str, text: str) -> None:
         """See Subscriber."""
@@ -193,9 +203,11 @@ class SocketSubscriber:
         if behind is not None and behind.held and behind.last <= message["seq"] and not behind.changes:
             del self._behind[session_id]  # nothing came after it
         elif self.received is None or behind is not None:
-            self._own[message["id"]] = None
-            if len(self._own) > MAX_OWN:
-                del self._own[next(iter(self._own))]
+            self.expect(message["id"])
+
+    def expect(self, own_id: str) -> None:
+        """Drop the hub's copy of the client's own message or note: the client gets it as an answer."""
+        _remember(self._own, own_id, None)
 
     def release(self) -> None:
         """Send what came after the message that was being stored, whether it was stored or not."""
@@ -212,6 +224,12 @@ class SocketSubscriber:
         self._metrics.socket_messages.labels(direction).inc()
         self._transport.put(text)
 
+    def _put_note(self, note: Note, text: str) -> None:
+        if note["id"] in self._own:
+            del self._own[note["id"]]
+        else:
+            self._transport.put(text)
+
     # Catching up
 
     def enter(self, found: CatchUp, since: Mapping[str, int] | None) -> None:
@@ -226,7 +244,7 @@ class SocketSubscriber:
                 left -= last - seq
             behind = self._behind.pop(session_id, None) or _Behind(seq)
             if seq < max(last, behind.last) or behind.changes:
-                self._behind[session_id] = _Behind(seq, last, behind.last, behind.changes)
+                self._behind[session_id] = _Behind(seq, last, behind.last, behind.changes, behind.note)
             else:
                 self._ahead[session_id] = last
         active = (item["id"] for item in found["sessions"] if item["status"] == "active")
@@ -266,7 +284,8 @@ class SocketSubscriber:
             changes[key], behind.changes, behind.last = behind.changes, NO_CHANGE, 0
         try:
             found = await self._source.missed(
-                {key: self._behind[key].seq for key in requested}, self.identity.player_id
+                {key: (self._behind[key].seq, self._behind[key].note) for key in requested},
+                self.identity.player_id,
             )
             entries = {entry["session"]["id"]: entry for entry in found["sessions"]}
             skipped = set(found["skipped"])
@@ -299,6 +318,7 @@ class SocketSubscriber:
                 replay = behind.seq <= behind.replay
                 text = frame("chat_message", message=message, replay=replay)
                 self._put(message, text, "replayed" if replay else "out")
+        self._send_notes(entry, behind)
         if not entry["more"]:
             behind.seq = max(behind.seq, session["last_seq"])
         self._ahead[session["id"]] = behind.seq
@@ -312,3 +332,19 @@ class SocketSubscriber:
         if changes & SessionChange.UPDATED:
             self._transport.put(frame("session_updated", session=session))
         return behind.last > behind.seq or bool(behind.changes)
+
+    def _send_notes(self, entry: SessionNews, behind: _Behind) -> None:
+        for note in entry.get("notes", ()):
+            if behind.note is not None and note["n"] > behind.note:
+                behind.note = note["n"]
+                _remember(self._notes_ahead, note["session_id"], note["n"])
+                self._put_note(note, frame("session_note", note=note))
+        if not entry["more"] and not behind.changes & SessionChange.NOTED:
+            behind.note = None
+
+
+def _remember(table: dict[str, Any], key: str, value: object) -> None:
+    table.pop(key, None)
+    table[key] = value
+    if len(table) > MAX_OWN:
+        del table[next(iter(table))]

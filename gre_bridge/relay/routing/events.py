@@ -12,6 +12,7 @@ STAFF_MESSAGE = "new-staff-message"
 SESSION_UPDATED = "session-updated"
 MESSAGES_READ = "messages-read"
 SESSION_TRANSFERRED = "session-transferred"
+SESSION_NOTE = "session-note"
 
 
 def unknown_event(delivery: Delivery) -> PermanentError:

@@ -94,7 +94,7 @@ def _need(delivery: Delivery) -> str:
             return "" if message.get("status") == "read" else "player"
         case "push":
             return "push" if delivery.push else ""
-        case "session" | "transfer" | "read":
+        case "session" | "transfer" | "read" | "note":
             return ""
         case _:
             return "unknown"

@@ -19,6 +19,7 @@ from gre_bridge.errors import ConfigurationError, PermanentError
 from gre_bridge.relay.routing.events import (
     MESSAGES_READ,
     PLAYER_MESSAGE,
+    SESSION_NOTE,
     SESSION_TRANSFERRED,
     SESSION_UPDATED,
     STAFF_MESSAGE,
@@ -109,9 +110,8 @@ def _pusher_events(delivery: Delivery, routes: PusherRoutes) -> tuple[PusherEven
             name, channels = SESSION_UPDATED, routes.session_channels
             session = dict(source)
             data = _fitted({"session": session}, session, "last_message")
-        case "transfer":
-            data = _encode({key: delivery.data[key] for key in ("session_id", "from", "to", "by")})
-            return tuple(PusherEvent(channel, SESSION_TRANSFERRED, data) for channel in routes.desk_channels)
+        case "transfer" | "note":
+            return _desk_events(delivery, routes.desk_channels)
         case "read":
             source = delivery.data
             name, channels = MESSAGES_READ, routes.read_channels
@@ -122,6 +122,19 @@ def _pusher_events(delivery: Delivery, routes: PusherRoutes) -> tuple[PusherEven
             raise unknown_event(delivery)
     player_id = source["player_id"]
     return tuple(PusherEvent(channel.format(player_id=player_id), name, data) for channel in channels)
+
+
+def _desk_events(delivery: Delivery, channels: tuple[str, ...]) -> tuple[PusherEvent, ...]:
+    """The events that only staff may receive."""
+    if delivery.event == "transfer":
+        name = SESSION_TRANSFERRED
+        data = _encode({key: delivery.data[key] for key in ("session_id", "from", "to", "by")})
+    elif delivery.note is None:
+        return ()
+    else:
+        name, note = SESSION_NOTE, dict(delivery.note)
+        data = _fitted({"note": note}, note, "text", truncated={"truncated": True})
+    return tuple(PusherEvent(channel, name, data) for channel in channels)
 
 
 def _message_data(source: Json, delivery: Delivery, late_after: float) -> str:
