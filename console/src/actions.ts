@@ -1,13 +1,23 @@
-/** Staff's actions on a session (assign, hand over, release, close, reopen) and its player (enable or disable the chat). */
+/** Staff's actions on a session (take, release, hand over, close, reopen) and its player (block, unblock). */
 
-import { type Api, ApiError, type SessionStatus } from './api'
-import type { UnsentReplies } from './unsent-replies'
+import { type Api, ApiError } from './api'
 import type { Queue } from './queue'
-import type { PlayerId } from './types'
+import type { Player, PlayerId, Session, SessionAssigned } from './types'
+
+/** Reports to the user. */
+export interface Reporter {
+  showError(text: string): void
+  showNews(text: string): void
+  /** An error in a sentence. */
+  describe(error: unknown): string
+}
+
+/** The sessions that *Take next* asks for: some may be taken by colleagues meanwhile. */
+const CANDIDATES = 20
 
 export class Actions {
-  /** By player id: true if the player may write. Only loaded players are in it. */
-  readonly chatEnabled = new Map<PlayerId, boolean>()
+  /** By player id. Only loaded players are in it. */
+  private readonly players = new Map<PlayerId, Player>()
   /** Ids of the sessions with a pending request. */
   private readonly changing = new Set<string>()
   private readonly closedByMe = new Set<string>()
@@ -15,51 +25,109 @@ export class Actions {
   constructor(
     private readonly api: Api,
     private readonly queue: Queue,
-    private readonly unsentReplies: UnsentReplies,
-    private readonly onError: (message: string) => void,
+    private readonly reporter: Reporter,
     private readonly onChange: () => void,
   ) {}
 
-  /** Set a session's status: `assigned` (to `staffId`, by default the user), `active` (unassigned) or `closed`. */
-  setStatus(id: string, status: SessionStatus, staffId?: string): Promise<void> {
-    return this.attempt(async () => {
-      this.changing.add(id)
-      if (status === 'closed') this.closedByMe.add(id)
-      let done = false
-      try {
-        this.queue.applySession((await this.api.setStatus(id, status, staffId)).session)
-        done = true
-      } finally {
-        this.changing.delete(id)
-        if (done !== (status === 'closed')) this.closedByMe.delete(id)
-      }
-    })
+  /** Close a session, or reopen it (`active`). Returns true if that succeeded. */
+  async setStatus(id: string, status: 'active' | 'closed'): Promise<boolean> {
+    if (status === 'closed') this.closedByMe.add(id)
+    const done = await this.attempt(async () => this.queue.applySession((await this.api.setStatus(id, status)).session))
+    if (done !== (status === 'closed')) this.closedByMe.delete(id)
+    return done
   }
 
-  /** Reopen a closed session and send a reply; `onSent` is called when the reply is queued. */
-  reopenAndSend(id: string, text: string, playerName: string, onSent: () => void): Promise<void> {
-    return this.attempt(async () => {
-      this.queue.applySession((await this.api.setStatus(id, 'active')).session)
-      this.unsentReplies.send(id, text, playerName)
-      onSent()
-    })
+  /** Assign a session to the user; refused if its owner has changed since it was shown. */
+  async take({ id, assigned_staff_id: owner }: Session): Promise<void> {
+    await this.attempt(() => this.assign(id, () => this.api.take(id, owner)))
   }
 
-  /** Enable or disable a player's chat. */
-  setChatEnabled(player: PlayerId, enabled: boolean): Promise<void> {
-    return this.attempt(async () => {
-      this.chatEnabled.set(player, (await this.api.enablePlayer(player, enabled)).enabled)
-      this.onChange()
-    })
+  async release(id: string): Promise<void> {
+    await this.attempt(() => this.assign(id, () => this.api.release(id)))
   }
 
-  /** Load `chatEnabled` of a player, unless it is loaded. */
-  async loadPlayer(player: PlayerId): Promise<void> {
-    if (this.chatEnabled.has(player)) return
+  /**
+   * Hand a session over to a colleague, or with null back to the queue. Returns the reason why it was refused; empty if
+   * it succeeded.
+   */
+  async handOver(id: string, toStaffId: string | null, note: string, afterSeq: number | undefined): Promise<string> {
+    try {
+      await this.assign(id, () => this.api.transfer(id, toStaffId, note.trim() ? note : undefined, afterSeq))
+      return ''
+    } catch (error) {
+      return this.reporter.describe(error)
+    }
+  }
+
+  /** Take the session that has waited longest and is nobody's; returns its id, undefined if there is none. */
+  async takeNext(): Promise<string | undefined> {
+    let taken: string | undefined
     await this.attempt(async () => {
-      this.chatEnabled.set(player, (await this.api.player(player)).player.enabled)
-      this.onChange()
+      const { sessions } = await this.api.queue({ status: 'active', assigned: 'none', limit: CANDIDATES })
+      for (const session of sessions) {
+        if (!session.waiting_since || taken !== undefined) break
+        this.queue.applySession(session)
+        try {
+          await this.assign(session.id, () => this.api.take(session.id, null))
+          taken = session.id
+        } catch (error) {
+          // Somebody was faster: the next one.
+          if (!(error instanceof ApiError) || !['session_taken', 'session_closed'].includes(error.code)) throw error
+        }
+      }
+      if (taken === undefined) this.reporter.showNews('Nobody waits unassigned.')
     })
+    return taken
+  }
+
+  private async assign(id: string, request: () => Promise<SessionAssigned>): Promise<void> {
+    this.changing.add(id)
+    try {
+      const { session, over_limit: over } = await request()
+      this.queue.applySession(session)
+      if (over) this.reporter.showNews(`${over.open_sessions} conversations are assigned now; the limit is ${over.max_sessions}.`)
+    } finally {
+      this.changing.delete(id)
+    }
+  }
+
+  /** True if the player may write; undefined while the player is not loaded. */
+  mayWrite(player: PlayerId): boolean | undefined {
+    const known = this.players.get(player)
+    return known && (known.enabled || this.hasEnded(known))
+  }
+
+  /** The player's block, while it lasts. */
+  blockOf(player: PlayerId): Player['block'] {
+    const known = this.players.get(player)
+    return known && !known.enabled && !this.hasEnded(known) ? known.block : undefined
+  }
+
+  /** Block a player. Returns the reason why it was refused; empty if it succeeded. */
+  async block(player: PlayerId, until: string | undefined, reason: string | undefined): Promise<string> {
+    try {
+      this.applyPlayer(player, (await this.api.block(player, until, reason)).player)
+      return ''
+    } catch (error) {
+      return this.reporter.describe(error)
+    }
+  }
+
+  async unblock(player: PlayerId): Promise<void> {
+    await this.attempt(async () => this.applyPlayer(player, (await this.api.unblock(player)).player))
+  }
+
+  async loadPlayer(player: PlayerId): Promise<void> {
+    await this.attempt(async () => this.applyPlayer(player, (await this.api.player(player)).player))
+  }
+
+  private applyPlayer(id: PlayerId, player: Player): void {
+    this.players.set(id, player)
+    this.onChange()
+  }
+
+  private hasEnded({ block }: Player): boolean {
+    return block?.until != null && Date.parse(block.until) <= this.api.now()
   }
 
   /** True while a request of this page changes the session. */
@@ -72,12 +140,14 @@ export class Actions {
     return this.closedByMe.has(id)
   }
 
-  /** Run an action, and report its error to the user. */
-  async attempt(action: () => Promise<void>): Promise<void> {
+  /** Run an action, and report its error to the user; returns true if it succeeded. */
+  async attempt(action: () => Promise<void>): Promise<boolean> {
     try {
       await action()
+      return true
     } catch (error) {
-      this.onError(error instanceof ApiError ? error.message : 'That did not work.')
+      this.reporter.showError(this.reporter.describe(error))
+      return false
     }
   }
 }

@@ -1,10 +1,11 @@
-/** Alerts for the user: a player's new message, a session that was handed over, a reply that failed. */
+/** Alerts for the user: a player's new message, a session that was handed over, a reply or note that failed. */
 
 import type { Notices } from './notices'
 import type { Notifier } from './notifier'
-import type { OutgoingReply } from './unsent-replies'
+import type { TextKind } from './outgoing'
 import { currentRoute, sessionHref } from './route'
 import type { Message } from './types'
+import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds after which a message is too old for a notification. */
 const LATE_AFTER = 30_000
@@ -33,9 +34,10 @@ export class Alerts {
     this.notify(line, session)
   }
 
-  /** Announce a failed reply; show a toast unless its session is open on the page. */
-  announceFailedReply(session: string, player: string, reply: OutgoingReply): void {
-    const line = `Your reply was not sent to ${player || reply.playerName || 'a player'}`
+  /** Announce a failed reply or note; show a toast unless its session is open on the page. */
+  announceFailed(kind: TextKind, session: string, player: string, reply: OutgoingReply): void {
+    const name = player || reply.playerName || 'a player'
+    const line = kind === 'reply' ? `Your reply was not sent to ${name}` : `Your note about ${name} was not stored`
     this.notices.announce(`${line}: ${reply.error}`)
     const current = currentRoute()
     if (current.view === 'desk' && current.session === session) return
@@ -43,8 +45,8 @@ export class Alerts {
     this.notify(line, session)
   }
 
-  /** Dismiss the toast about a failed reply if its session has no failed reply any more. */
-  dismissFailedReply(hasFailed: (session: string) => boolean): void {
+  /** Dismiss the toast about a failed reply or note if its session has none any more. */
+  dismissFailed(hasFailed: (session: string) => boolean): void {
     const { toast } = this.notices
     if (toast?.kind === 'unsent' && !hasFailed(toast.session ?? '')) this.notices.dismiss()
   }

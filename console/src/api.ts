@@ -1,7 +1,8 @@
 /** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
 import type { TaskScope } from './scope'
-import type { Answer, Body, PlayerId, Query } from './types'
+import type { Answer, Body, Hours, Note, Player, PlayerId, Query, SessionAssigned, Settings } from './types'
+import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds. */
 const TIMEOUT = 15_000
@@ -13,6 +14,8 @@ export class ApiError extends Error {
     readonly code: string,
     text: string,
     readonly retryAfter = 0,
+    /** For programs: who took the session, which seq. */
+    readonly details: Record<string, unknown> = {},
   ) {
     super(text)
   }
@@ -21,6 +24,12 @@ export class ApiError extends Error {
   get transient(): boolean {
     return this.status === 0 || this.status === 401 || this.status === 429 || this.status >= 500
   }
+}
+
+interface Refusal {
+  code?: string
+  error?: string
+  details?: Record<string, unknown>
 }
 
 export type QueueQuery = Query<'listQueue'>
@@ -54,28 +63,76 @@ export class Api {
     return this.call('GET', `/api/gre-admin/events/${encodeURIComponent(session)}${queryString(query)}`)
   }
 
-  reply(session: string, id: string, message: string): Promise<Answer<'sendReply'>> {
-    const body: Body<'sendReply'> = { sessionId: session, id, message }
-    return this.call('POST', '/api/gre-admin/reply', body)
+  /** Refused (`session_moved`) if a colleague has written after the seq `afterSeq`, the last that the author has seen. */
+  reply(session: string, { id, text, afterSeq }: OutgoingReply): Promise<Answer<'sendReply'>> {
+    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq })
   }
 
-  /** Set `assigned` (to `staffId`, by default the caller), `active` (unassigned, or reopened) or `closed`. */
-  setStatus(session: string, status: SessionStatus, staffId?: string): Promise<Answer<'setSessionStatus'>> {
-    const body: Body<'setSessionStatus'> = staffId === undefined ? { status } : { status, staffId }
+  /** Close a session, or reopen it (`active`). */
+  setStatus(session: string, status: SessionStatus): Promise<Answer<'setSessionStatus'>> {
+    const body: Body<'setSessionStatus'> = { status }
     return this.call('PUT', `/api/gre-admin/session/${encodeURIComponent(session)}/status`, body)
+  }
+
+  /** Assign a session to the caller, if it is nobody's or `fromStaffId`'s; else refused (`session_taken`). */
+  take(session: string, fromStaffId: string | null): Promise<SessionAssigned> {
+    return this.call('POST', '/api/gre-admin/take', { sessionId: session, fromStaffId })
+  }
+
+  release(session: string): Promise<SessionAssigned> {
+    return this.call('POST', '/api/gre-admin/release', { sessionId: session })
+  }
+
+  /** Assign a session to a colleague, or with null to nobody, together with a note. */
+  transfer(session: string, toStaffId: string | null, note: string | undefined, afterSeq: number | undefined): Promise<SessionAssigned> {
+    return this.call('POST', '/api/gre-admin/transfer', { sessionId: session, toStaffId, note, afterSeq })
+  }
+
+  notes(session: string, afterN: number): Promise<{ notes: Note[]; has_more: boolean }> {
+    return this.call('GET', `/api/gre-admin/notes/${encodeURIComponent(session)}${queryString({ after_n: afterN })}`)
+  }
+
+  addNote(session: string, id: string, text: string): Promise<{ note: Note }> {
+    return this.call('POST', '/api/gre-admin/notes', { sessionId: session, id, text })
+  }
+
+  settings(): Promise<{ settings: Settings }> {
+    return this.call('GET', '/api/gre-admin/settings')
+  }
+
+  /** Change the given settings; the others stay. */
+  changeSettings(changes: Partial<Settings>): Promise<{ settings: Settings }> {
+    return this.call('PUT', '/api/gre-admin/settings', changes)
+  }
+
+  hours(): Promise<{ hours: Hours[] }> {
+    return this.call('GET', '/api/gre-admin/hours')
+  }
+
+  /** Create opening hours, or replace the entries of those with this name. */
+  saveHours(hours: Hours, isNew: boolean): Promise<{ hours: Hours }> {
+    return isNew ? this.call('POST', '/api/gre-admin/hours', hours) : this.call('PUT', `/api/gre-admin/hours/${encodeURIComponent(hours.name)}`, hours)
+  }
+
+  deleteHours(name: string): Promise<unknown> {
+    return this.call('DELETE', `/api/gre-admin/hours/${encodeURIComponent(name)}`)
   }
 
   staff(): Promise<Answer<'listStaff'>> {
     return this.call('GET', '/api/gre-admin/staff')
   }
 
-  player(id: PlayerId): Promise<Answer<'getPlayer'>> {
+  player(id: PlayerId): Promise<{ player: Player }> {
     return this.call('GET', `/api/gre-admin/player/${id}`)
   }
 
-  enablePlayer(id: PlayerId, enabled: boolean): Promise<Answer<'enablePlayer'>> {
-    const body: Body<'enablePlayer'> = { enabled }
-    return this.call('POST', `/api/gre-chat/enable-player/${id}`, body)
+  /** Disable a player's chat: `until` a time, or until `unblock`. */
+  block(id: PlayerId, until: string | undefined, reason: string | undefined): Promise<{ player: Player }> {
+    return this.call('PUT', `/api/gre-admin/player/${id}/block`, { until, reason })
+  }
+
+  unblock(id: PlayerId): Promise<{ player: Player }> {
+    return this.call('DELETE', `/api/gre-admin/player/${id}/block`)
   }
 
   operations(): Promise<Answer<'getOperations'>> {
@@ -114,9 +171,9 @@ export class Api {
     // The header has whole seconds: half a second more is the expected value.
     if (!Number.isNaN(date)) this.clockSkew = date + 500 - Date.now()
     if (response.ok) return content as T
-    const { code = 'unknown', error = 'The server refused.' } = (content ?? {}) as { code?: string; error?: string }
+    const { code = 'unknown', error = 'The server refused.', details } = (content ?? {}) as Refusal
     if (response.status === 401 && !this.scope.closed) this.onUnauthorized()
-    throw new ApiError(response.status, code, asSentence(error), Number(response.headers.get('Retry-After')) || 0)
+    throw new ApiError(response.status, code, asSentence(error), Number(response.headers.get('Retry-After')) || 0, details ?? {})
   }
 }
 

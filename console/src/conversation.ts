@@ -1,12 +1,15 @@
-/** The messages and events of one session: pages from REST, new messages from the socket; gaps are filled from REST. */
+/** The messages, events and notes of one session: pages from REST, new ones from the socket; gaps are filled from REST. */
 
 import { type Api, ApiError } from './api'
 import type { TaskScope } from './scope'
+import { Notes } from './notes'
 import { Story } from './story'
 import type { Message, MessageStatus, Session } from './types'
 
 /** Messages per page. */
 const PAGE = 100
+/** Older pages that are loaded to reach the first unread message. */
+const MAX_PAGES_TO_UNREAD = 10
 const STATUS_ORDER: MessageStatus[] = ['sent', 'delivered', 'read']
 /** Milliseconds in which a missing message may still arrive by the socket. */
 const GAP_DELAY = 1000
@@ -21,7 +24,8 @@ export class Conversation {
   /** Ascending by seq. */
   messages: Message[] = []
   readonly story: Story
-  /** Incremented by each change of `messages` and of the story. */
+  readonly notes: Notes
+  /** Incremented by each change of `messages`, of the story and of the notes. */
   version = 0
   loaded = false
   hasOlder = false
@@ -43,10 +47,12 @@ export class Conversation {
     private readonly onChange: () => void,
     private readonly onSession: (session: Session) => void,
   ) {
-    this.story = new Story(id, api, () => {
+    const onAsideChange = (): void => {
       this.version += 1
       this.onChange()
-    })
+    }
+    this.story = new Story(id, api, onAsideChange)
+    this.notes = new Notes(id, api, onAsideChange)
   }
 
   get loading(): boolean {
@@ -65,6 +71,7 @@ export class Conversation {
 
   /** Load the newest page: initially, and after a reconnection, when statuses may have changed. */
   async refresh(): Promise<void> {
+    void this.notes.load()
     await this.pendingLoad
     await this.load({ limit: PAGE }, (more) => {
       if (!this.loaded) this.hasOlder = more
@@ -78,6 +85,20 @@ export class Conversation {
     const first = this.messages[0]
     if (!this.hasOlder || !first) return
     await this.load({ limit: PAGE, before_seq: first.seq }, (more) => (this.hasOlder = more))
+  }
+
+  /** Load older pages until the first of `unread` messages is loaded, and set `unreadFrom`, while `isOpen` returns true. */
+  async findUnread(unread: number, isOpen: () => boolean): Promise<void> {
+    const playerMessages = (): Message[] => this.messages.filter((message) => message.sender === 'player')
+    for (let pages = 0; pages < MAX_PAGES_TO_UNREAD && this.hasOlder && !this.error; pages += 1) {
+      if (!isOpen() || playerMessages().length >= unread) break
+      await this.loadOlder()
+    }
+    // A reconnection may have called this a second time while pages were being loaded.
+    if (!isOpen() || this.unreadKnown) return
+    this.unreadFrom = unread ? (playerMessages().at(-unread)?.seq ?? playerMessages()[0]?.seq ?? 0) : 0
+    this.unreadKnown = this.loaded
+    this.onChange()
   }
 
   /** Insert messages; of a loaded one only the status changes, and never backwards. */

@@ -13,18 +13,18 @@ import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
 import { Notices } from './notices'
 import { Notifier } from './notifier'
-import { UnsentReplies } from './unsent-replies'
+import { Outgoing } from './outgoing'
 import { Queue } from './queue'
+import { describeRefusal } from './refusals'
 import { TaskScope } from './scope'
 import { type ConnectionState, LiveSocket } from './socket'
 import { getItem, setItem } from './storage'
 import { TypingIndicators } from './typing'
-import type { Frame, Message, Presence, Role, Session, StaffMember } from './types'
+import type { Frame, Message, Note, Presence, QueuedSession, Role, Session, StaffMember } from './types'
+import { Viewers } from './viewers'
 
 /** Sessions in `since` after a reconnection; the server finds changes of other sessions by the newest of these. */
 const MAX_SINCE_SESSIONS = 200
-/** Older pages that are loaded to reach the first unread message. */
-const MAX_PAGES_TO_UNREAD = 10
 
 let deskCount = 0
 
@@ -47,14 +47,17 @@ export class Desk extends Emitter {
   readonly drafts: Drafts
   readonly api: Api
   readonly queue: Queue
-  readonly unsentReplies: UnsentReplies
+  readonly outgoing: Outgoing
   readonly actions: Actions
   readonly notifier: Notifier
   readonly typing: TypingIndicators
+  readonly viewers: Viewers
   private readonly alerts: Alerts
   private readonly socket: LiveSocket
   /** The last seq that was sent as read for the open conversation. */
   private markedSeq = 0
+  /** The open session, once its player is requested. */
+  private playerLoadedFor: string | undefined
   /** Since when the player of the open session was waiting when it was opened. */
   private waitingSinceAtOpen: string | null = null
 
@@ -66,15 +69,22 @@ export class Desk extends Emitter {
     this.drafts = new Drafts(auth.staffId)
     this.api = new Api(() => auth.token, () => this.renewToken(), scope)
     this.queue = new Queue(this.api, scope, () => this.me?.staffId ?? '', this.emitChange, () => this.conversation?.id)
-    this.unsentReplies = new UnsentReplies(this.api, scope, auth.staffId, {
-      onStored: (message) => this.applyMessage(message),
-      onFailed: (session, reply) => this.alerts.announceFailedReply(session, this.playerName(session), reply),
+    this.outgoing = new Outgoing(this.api, scope, auth.staffId, this.drafts, {
+      onMessage: (message) => this.applyMessage(message),
+      onNote: (note) => this.applyNote(note),
+      onFailed: (kind, session, text) => this.alerts.announceFailed(kind, session, this.playerName(session), text),
       onChange: () => {
-        this.alerts.dismissFailedReply((session) => this.unsentReplies.hasFailed(session))
+        this.alerts.dismissFailed((session) => this.outgoing.hasFailed(session))
         this.emitChange()
       },
+      describe: this.describe,
     })
-    this.actions = new Actions(this.api, this.queue, this.unsentReplies, (message) => this.showError(message), this.emitChange)
+    this.actions = new Actions(this.api, this.queue, {
+      showError: (text) => this.showError(text),
+      showNews: (text) => this.notices.show('news', text),
+      describe: this.describe,
+    }, this.emitChange)
+    this.viewers = new Viewers(scope, (frame) => this.socket.send(frame), this.emitChange)
     this.typing = new TypingIndicators(scope, (typing) => {
       if (this.conversation) this.socket.send({ type: 'typing', sessionId: this.conversation.id, typing })
     }, this.emitChange)
@@ -129,7 +139,7 @@ export class Desk extends Emitter {
   }
 
   /** The open conversation's session; undefined while it is not loaded. */
-  get session(): Session | undefined {
+  get session(): QueuedSession | undefined {
     return this.conversation && this.queue.sessions.get(this.conversation.id)
   }
 
@@ -147,10 +157,11 @@ export class Desk extends Emitter {
 
   /** Open a session by its id; undefined closes the open one. */
   openSession(id: string | undefined): void {
+    this.viewers.open(id)
     if (id === this.conversation?.id) return
     this.typing.stopTyping()
     this.markedSeq = 0
-    this.conversation = undefined
+    this.playerLoadedFor = this.conversation = undefined
     this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
     if (id) {
       const applySession = (session: Session): void => this.applyLoadedSession(session)
@@ -164,13 +175,28 @@ export class Desk extends Emitter {
   async refresh(): Promise<void> {
     const { conversation } = this
     await conversation?.refresh()
-    if (conversation && !conversation.unreadKnown) await this.findUnread(conversation)
+    if (!conversation || conversation.unreadKnown) return
+    await conversation.findUnread(this.session?.unread_by_staff ?? 0, () => conversation === this.conversation)
+    if (conversation === this.conversation) this.waitingSinceAtOpen ??= this.session?.waiting_since ?? null
   }
 
   send(text: string): void {
     if (!this.conversation) return
     this.typing.stopTyping()
-    this.unsentReplies.send(this.conversation.id, text, this.playerName(this.conversation.id))
+    const { id, contiguousSeq: afterSeq } = this.conversation
+    this.outgoing.replies.send(id, text, this.playerName(id), { afterSeq })
+  }
+
+  sendNote(text: string): void {
+    if (this.conversation) this.outgoing.notes.send(this.conversation.id, text, this.playerName(this.conversation.id))
+  }
+
+  /** Reopen the open session and send a reply; `onSent` is called when the reply is queued. */
+  async reopenAndSend(text: string, onSent: () => void): Promise<void> {
+    const { conversation } = this
+    if (!conversation || !(await this.actions.setStatus(conversation.id, 'active'))) return
+    this.outgoing.replies.send(conversation.id, text, this.playerName(conversation.id), { afterSeq: conversation.contiguousSeq })
+    onSent()
   }
 
   /** The session that `j` (1) or `k` (-1) opens. */
@@ -190,6 +216,9 @@ export class Desk extends Emitter {
     setItem(STATUS_KEY, status)
     if (!this.socket.send({ type: 'set_status', status })) this.showError('Not connected: your status was not changed.')
   }
+
+  /** An error in a sentence for the user. */
+  readonly describe = (error: unknown): string => describeRefusal(error, (id) => this.staffName(id))
 
   showError(text: string): void {
     if (!this.scope.closed) this.notices.show('refusal', text)
@@ -212,6 +241,14 @@ export class Desk extends Emitter {
         return this.emitChange()
       case 'session_updated':
         return this.applySession(frame.session)
+      case 'session_event':
+        if (frame.sessionId !== this.conversation?.id) return
+        if (/^(un)?blocked$/.test(frame.event.kind) && this.session) void this.actions.loadPlayer(this.session.player_id)
+        return this.conversation.story.notify(frame.event.rev)
+      case 'session_note':
+        return this.applyNote(frame.note)
+      case 'session_viewers':
+        return this.viewers.apply(frame.sessionId, frame.viewers)
       case 'staff_status': {
         const known = this.staff.get(frame.staffId)
         if (!known) void this.loadStaff()
@@ -239,19 +276,26 @@ export class Desk extends Emitter {
     const chosenStatus = getItem(STATUS_KEY)
     if (reconnected && chosenStatus && chosenStatus !== 'online') this.socket.send({ type: 'set_status', status: chosenStatus })
     this.markedSeq = 0
+    this.playerLoadedFor = undefined
     void this.queue.reload()
     void this.refresh()
     void this.loadStaff()
-    this.unsentReplies.resume(staffId)
+    this.outgoing.resume(staffId)
+    this.viewers.reset()
     this.emitChange()
   }
 
   private applyMessage(message: Message): void {
     this.queue.applyMessage(message)
     if (message.session_id === this.conversation?.id && this.conversation.loaded) this.conversation.addMessages([message])
-    if (message.sender === 'staff') this.unsentReplies.remove(message.session_id, message.id)
+    if (message.sender === 'staff') this.outgoing.replies.remove(message.session_id, message.id)
     else this.typing.applyTyping(message.session_id, 'player', false)
     this.emitChange()
+  }
+
+  private applyNote(note: Note): void {
+    this.outgoing.notes.remove(note.session_id, note.id)
+    if (note.session_id === this.conversation?.id) this.conversation.notes.add(note)
   }
 
   /** Store a session, and alert the user if a colleague has just handed it over to them. */
@@ -270,24 +314,10 @@ export class Desk extends Emitter {
     return frame.displayName || (frame.staffId ? this.staffName(frame.staffId) : '')
   }
 
-  /** Load older pages until the first unread message is loaded, and set `unreadFrom`. */
-  private async findUnread(conversation: Conversation): Promise<void> {
-    const unread = this.session?.unread_by_staff ?? 0
-    const playerMessages = (): Message[] => conversation.messages.filter((message) => message.sender === 'player')
-    for (let pages = 0; pages < MAX_PAGES_TO_UNREAD && conversation.hasOlder && !conversation.error; pages += 1) {
-      if (conversation !== this.conversation || playerMessages().length >= unread) break
-      await conversation.loadOlder()
-    }
-    // A reconnection may have called this a second time while pages were being loaded.
-    if (conversation !== this.conversation || conversation.unreadKnown) return
-    conversation.unreadFrom = unread ? (playerMessages().at(-unread)?.seq ?? playerMessages()[0]?.seq ?? 0) : 0
-    conversation.unreadKnown = conversation.loaded
-    this.waitingSinceAtOpen ??= this.queue.sessions.get(conversation.id)?.waiting_since ?? null
-    this.emitChange()
-  }
-
   private applyLoadedSession(session: Session): void {
     if (!this.queue.sessions.has(session.id) || session.status === 'closed') this.queue.applySession(session)
+    if (this.playerLoadedFor === session.id) return
+    this.playerLoadedFor = session.id
     void this.actions.loadPlayer(session.player_id)
   }
 
@@ -312,8 +342,7 @@ export class Desk extends Emitter {
 
   private since(): Record<string, number> | undefined {
     if (!this.queue.sessions.size) return undefined
-    const sessions = [...this.queue.sessions.values()].sort((a, b) => ((a.last_message_at ?? '') < (b.last_message_at ?? '') ? 1 : -1))
-    const since = Object.fromEntries(sessions.slice(0, MAX_SINCE_SESSIONS).map((session) => [session.id, session.last_seq]))
+    const since = this.queue.positions(MAX_SINCE_SESSIONS)
     if (this.conversation?.loaded) since[this.conversation.id] = this.conversation.contiguousSeq
     return since
   }

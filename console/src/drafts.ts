@@ -1,33 +1,46 @@
 /**
- * Drafts of replies, by session. A draft is stored in this tab under its author's staff id, and is shown to nobody else
- * who signs in here.
+ * Drafts of replies, notes and forms. A draft is stored in this tab under its author's staff id, and is shown to nobody
+ * else who signs in here. A session's drafts of different kinds are separate: a note is never shown in the reply box.
  */
 
 import { getItem, itemNames, parseJson, setItem } from './storage'
 
 const DRAFT_PREFIX = 'gre.draft.'
 const REPLIES_PREFIX = 'gre.replies.'
+const NOTES_PREFIX = 'gre.notes.'
+
+export type DraftKind = 'reply' | 'note' | 'hand-over' | 'block' | 'form'
 
 export class Drafts {
+  /** Incremented when a draft is changed by another component than its field. */
+  revision = 0
   /** Drafts from before the server reported the user's staff id; in memory only. */
   private readonly unowned = new Map<string, string>()
 
   /** `owner` is the author's staff id, empty while it is unknown. */
   constructor(public owner: string) {}
 
-  get(session: string): string {
-    return (this.owner ? getItem(this.prefix + session) : this.unowned.get(session)) ?? ''
+  /** The draft for a session's id, or of a form for its name. */
+  get(subject: string, kind: DraftKind = 'reply'): string {
+    const key = keyOf(subject, kind)
+    return (this.owner ? getItem(this.prefix + key) : this.unowned.get(key)) ?? ''
   }
 
-  set(session: string, text: string): void {
-    if (this.owner) setItem(this.prefix + session, text || null)
-    else this.unowned.set(session, text)
+  set(subject: string, text: string, kind: DraftKind = 'reply'): void {
+    this.store(keyOf(subject, kind), text)
+  }
+
+  /** Add a text to a draft, on a line of its own. */
+  append(subject: string, text: string, kind: DraftKind = 'reply'): void {
+    const existing = this.get(subject, kind)
+    this.set(subject, existing ? `${existing}\n${text}` : text, kind)
+    this.revision += 1
   }
 
   /** Store the drafts under the staff id that the server reported. */
   setOwner(owner: string): void {
     this.owner = owner
-    for (const [session, text] of this.unowned) if (text) this.set(session, text)
+    for (const [key, text] of this.unowned) if (text) this.store(key, text)
     this.unowned.clear()
   }
 
@@ -41,9 +54,18 @@ export class Drafts {
     if (this.owner) for (const name of itemNames(this.prefix)) setItem(name, null)
   }
 
+  private store(key: string, text: string): void {
+    if (this.owner) setItem(this.prefix + key, text || null)
+    else this.unowned.set(key, text)
+  }
+
   private get prefix(): string {
     return `${DRAFT_PREFIX}${encodeURIComponent(this.owner)}/`
   }
+}
+
+function keyOf(subject: string, kind: DraftKind): string {
+  return kind === 'reply' ? subject : `${subject}/${kind}`
 }
 
 /** The storage key of a person's unsent replies (see unsent-replies.ts). */
@@ -51,26 +73,35 @@ export function unsentRepliesKey(owner: string): string {
   return REPLIES_PREFIX + encodeURIComponent(owner)
 }
 
-/** The number of another person's replies and drafts in this tab. */
+/** The storage key of a person's unsent notes. */
+export function unsentNotesKey(owner: string): string {
+  return NOTES_PREFIX + encodeURIComponent(owner)
+}
+
+/** The number of another person's replies, notes and drafts in this tab. */
 export interface StoredForOther {
   staffId: string
   replies: number
+  notes: number
   drafts: number
 }
 
-/** Count the drafts and unsent replies in this tab of people other than `myId`. */
+/** Count the drafts, unsent replies and unsent notes in this tab of people other than `myId`. */
 export function storedForOthers(myId: string): StoredForOther[] {
   const byOwner = new Map<string, StoredForOther>()
   const entryOf = (owner: string): StoredForOther => {
     const staffId = decodeURIComponent(owner)
-    if (!byOwner.has(staffId)) byOwner.set(staffId, { staffId, replies: 0, drafts: 0 })
+    if (!byOwner.has(staffId)) byOwner.set(staffId, { staffId, replies: 0, notes: 0, drafts: 0 })
     return byOwner.get(staffId)!
   }
   for (const name of itemNames(DRAFT_PREFIX)) entryOf(name.slice(DRAFT_PREFIX.length).split('/')[0]!).drafts += 1
-  for (const name of itemNames(REPLIES_PREFIX)) {
-    const replies = Object.values(parseJson<Record<string, unknown[]>>(getItem(name)) ?? {}).flat().length
-    entryOf(name.slice(REPLIES_PREFIX.length)).replies += replies
+  for (const [prefix, field] of [[REPLIES_PREFIX, 'replies'], [NOTES_PREFIX, 'notes']] as const) {
+    for (const name of itemNames(prefix)) entryOf(name.slice(prefix.length))[field] += storedTexts(name)
   }
   byOwner.delete(myId)
   return [...byOwner.values()]
+}
+
+function storedTexts(name: string): number {
+  return Object.values(parseJson<Record<string, unknown[]>>(getItem(name)) ?? {}).flat().length
 }

@@ -10,6 +10,7 @@ export interface KeyActions {
   step(by: 1 | -1): void
   search(): void
   reply(): void
+  note(): void
   /** Leave the field, or go back to the list. */
   leave(): void
   help(): void
@@ -94,6 +95,7 @@ export function listenForKeys(keyActions: KeyActions): () => void {
     const actions: Record<string, () => void> = {
       ...(canStep && { j: () => keyActions.step(1), k: () => keyActions.step(-1) }),
       '/': keyActions.search,
+      n: keyActions.note,
       '?': keyActions.help,
       // A focused button or link handles Enter itself.
       ...(target?.closest('button, a:not([aria-current="true"])') ? {} : { Enter: keyActions.reply }),

@@ -10,7 +10,7 @@ import { sessionMatcher } from './search'
 import type { TaskScope } from './scope'
 import type { Message, PlayerId, QueuedSession, Session } from './types'
 
-export type Filter = 'open' | 'mine' | 'closed'
+export type Filter = 'open' | 'mine' | 'unassigned' | 'closed'
 
 /** Sessions per page. */
 const FIRST_PAGE = 60
@@ -195,6 +195,12 @@ export class Queue {
     if (known) this.store({ ...known, unread_by_staff: Math.min(known.unread_by_staff, Math.max(0, known.last_seq - upTo)) })
   }
 
+  /** By id, the last seq of the `limit` sessions with the newest messages. */
+  positions(limit: number): Record<string, number> {
+    const sessions = [...this.sessions.values()].sort((a, b) => compare(b.last_message_at ?? '', a.last_message_at ?? ''))
+    return Object.fromEntries(sessions.slice(0, limit).map((session) => [session.id, session.last_seq]))
+  }
+
   /** The open session of a player, if it is loaded. */
   openSessionOf(player: PlayerId): QueuedSession | undefined {
     for (const session of this.sessions.values()) if (session.player_id === player && session.status === 'active') return session
@@ -243,6 +249,7 @@ export class Queue {
     return {
       status: this.filter === 'closed' ? 'closed' : 'active',
       ...(this.filter === 'mine' && { assigned: 'me' }),
+      ...(this.filter === 'unassigned' && { assigned: 'none' }),
       // The list shows a player's id as "#5000".
       ...(this.search && { player: this.search.replace(/^#(?=\d)/, '') }),
     }
@@ -251,6 +258,7 @@ export class Queue {
   private isVisible(session: QueuedSession): boolean {
     if ((session.status === 'closed') !== (this.filter === 'closed')) return false
     if (this.filter === 'mine' && session.assigned_staff_id !== this.myId()) return false
+    if (this.filter === 'unassigned' && session.assigned_staff_id !== null) return false
     return this.matches(session)
   }
 

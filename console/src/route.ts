@@ -1,11 +1,12 @@
-/** Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#health` the health view. */
+/** Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#health` and `#settings` those views. */
 
-export type Route = { view: 'desk'; session: string | undefined } | { view: 'health' }
+export type Route = { view: 'desk'; session: string | undefined } | { view: 'health' | 'settings' }
 
 const SESSION = /^#s=([0-9a-f-]{36})$/
 
 export function currentRoute(): Route {
   if (location.hash === '#health') return { view: 'health' }
+  if (location.hash === '#settings') return { view: 'settings' }
   return { view: 'desk', session: SESSION.exec(location.hash)?.[1] }
 }
 

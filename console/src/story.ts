@@ -9,6 +9,10 @@ export class Story {
   private state = ''
   /** The revision of the session that had this state. */
   private rev = 0
+  /** The newest event that the socket reported. */
+  private notifiedRev = -1
+  /** Incremented by each reason to load. */
+  private requests = 0
   private loading = false
 
   constructor(
@@ -25,14 +29,25 @@ export class Story {
     const state = [session.status, session.assigned_staff_id, session.cycle].join()
     if (state === this.state) return
     this.state = state
+    if (session.rev > this.notifiedRev) this.request()
+  }
+
+  /** An event with this rev happened: load it, with those before it that no frame reported. */
+  notify(rev: number): void {
+    this.notifiedRev = Math.max(this.notifiedRev, rev)
+    if (rev > (this.events.at(-1)?.rev ?? 0)) this.request()
+  }
+
+  private request(): void {
+    this.requests += 1
     if (!this.loading) void this.load()
   }
 
   private async load(): Promise<void> {
     this.loading = true
     try {
-      for (let more = true, state = ''; more || state !== this.state; ) {
-        state = this.state
+      for (let more = true, answered = 0; more || answered !== this.requests; ) {
+        answered = this.requests
         const page = await this.api.events(this.id, { after_rev: this.events.at(-1)?.rev ?? 0 })
         more = page.has_more
         this.events = [...this.events, ...page.events]
@@ -64,6 +79,10 @@ export function describeEvent(event: SessionEvent, staffName: (id: string) => st
       return data.by === 'player' ? 'Closed by the player' : data.by === 'idle' ? 'Closed: no answer from the player' : `Closed${by}`
     case 'reopened':
       return `Reopened${by}`
+    case 'blocked':
+      return `Player blocked${by}`
+    case 'unblocked':
+      return `Player unblocked${by}`
     default:
       return ''
   }

@@ -31,10 +31,22 @@ export type Session = Schema<'Session'>
 /** A session with `waiting_since`: since when its player waits for an answer. */
 export type QueuedSession = Schema<'Waiting'> & Session
 export type SessionEvent = Schema<'SessionEvent'>
+export type Note = Schema<'Note'>
+export type Player = Schema<'Player'>
+export type Hours = Schema<'Hours'>
+export type Settings = Schema<'Settings'>
+export type SessionAssigned = Schema<'SessionAssigned'>
 export type StaffMember = Schema<'StaffMember'>
 export type SinkState = Schema<'SinkState'>
 export type Operations = Schema<'Operations'>
 export type DeadLetter = Schema<'DeadLetter'>
+
+/** A staff member who looks at a session. */
+export interface Viewer {
+  staffId: string
+  displayName: string | null
+  typing: boolean
+}
 
 export type Presence = StaffMember['status']
 export type Role = StaffMember['role']
@@ -49,4 +61,7 @@ export type Frame =
   | { type: 'session_updated'; session: Session }
   | { type: 'staff_status'; staffId: string; displayName: string | null; status: Presence }
   | { type: 'error'; code: string; error: string }
+  | { type: 'session_event'; sessionId: string; event: SessionEvent }
+  | { type: 'session_note'; note: Note }
+  | { type: 'session_viewers'; sessionId: string; viewers: Viewer[] }
   | { type: 'pong' }

@@ -1,16 +1,15 @@
 /**
  * Replies that are not stored by the server yet; each session's are sent in order. No reply is sent while an earlier one
- * will be retried automatically; one that the server refused does not hold up the next.
+ * will be retried automatically; one that the server refused does not hold up the next. Notes are sent in the same way, by
+ * an object of their own with separate storage.
  *
  * A reply keeps its id through all attempts, so a retry never stores it twice. It is kept in the tab's storage for its
  * author, and is sent only while its author is signed in.
  */
 
-import { type Api, ApiError } from './api'
-import { unsentRepliesKey } from './drafts'
+import { ApiError } from './api'
 import type { TaskScope } from './scope'
 import { getItem, parseJson, setItem } from './storage'
-import type { Message } from './types'
 
 export interface OutgoingReply {
   id: string
@@ -23,12 +22,25 @@ export interface OutgoingReply {
   error: string
   /** True if the failure may pass: the reply is retried automatically. */
   transient: boolean
+  /** The last seq that the author has seen; notes have none. */
+  afterSeq?: number
 }
 
-export interface UnsentRepliesListener {
-  onStored(message: Message): void
+/** The server's side: replies and notes have different paths. */
+export interface Delivery<Stored> {
+  /** The server's time in milliseconds since 1970. */
+  now(): number
+  store(session: string, reply: OutgoingReply): Promise<Stored>
+  /** The name under which an author's replies are kept in the tab's storage. */
+  storageKey(owner: string): string
+}
+
+export interface UnsentRepliesListener<Stored> {
+  onStored(stored: Stored): void
   onFailed(session: string, reply: OutgoingReply): void
   onChange(): void
+  /** The reason of a failure, for the user. */
+  describe(error: unknown): string
 }
 
 /** One constant list, so that a component sees that it did not change. */
@@ -38,7 +50,7 @@ const RETRY_DELAYS = [1000, 3000, 6000]
 /** Milliseconds between attempts to send a failed reply. */
 const SLOW_RETRY_DELAY = 15_000
 
-export class UnsentReplies {
+export class UnsentReplies<Stored> {
   /** By session id, in the order in which they were written. */
   private readonly bySession = new Map<string, OutgoingReply[]>()
   /** The sessions whose replies are being sent. */
@@ -48,10 +60,10 @@ export class UnsentReplies {
 
   /** `owner` is the author's staff id, empty until the server reports it. */
   constructor(
-    private readonly api: Api,
+    private readonly delivery: Delivery<Stored>,
     private readonly scope: TaskScope,
     private owner: string,
-    private readonly listener: UnsentRepliesListener,
+    private readonly listener: UnsentRepliesListener<Stored>,
   ) {
     this.load()
   }
@@ -82,17 +94,19 @@ export class UnsentReplies {
     return this.repliesOf(session).some(isFailed)
   }
 
-  send(session: string, text: string, playerName: string): void {
+  send(session: string, text: string, playerName: string, details: Pick<OutgoingReply, 'afterSeq'> = {}): void {
     const reply: OutgoingReply = {
-      id: uuid(), text, playerName, createdAt: this.api.now(), state: 'sending', error: '', transient: false,
+      id: uuid(), text, playerName, createdAt: this.delivery.now(), state: 'sending', error: '', transient: false,
+      ...details,
     }
     this.bySession.set(session, [...this.repliesOf(session), reply])
     this.save()
     void this.sendPending(session)
   }
 
-  retry(session: string, id: string): void {
-    this.updateReply(session, id, { state: 'sending', error: '' })
+  /** Send a failed reply again; `afterSeq` is the last seq that its author has seen by now. */
+  retry(session: string, id: string, afterSeq?: number): void {
+    this.updateReply(session, id, { state: 'sending', error: '', ...(afterSeq !== undefined && { afterSeq }) })
     void this.sendPending(session)
   }
 
@@ -144,8 +158,7 @@ export class UnsentReplies {
     const isSlowRetry = this.dueRetries.delete(reply.id)
     for (let attempt = isSlowRetry ? RETRY_DELAYS.length : 0; ; attempt += 1) {
       try {
-        const { message } = await this.api.reply(session, reply.id, reply.text)
-        this.listener.onStored(message)
+        this.listener.onStored(await this.delivery.store(session, reply))
         return this.remove(session, reply.id)
       } catch (error) {
         if (this.scope.closed) return
@@ -163,8 +176,7 @@ export class UnsentReplies {
   private markFailed(session: string, id: string, error: unknown, transient: boolean): void {
     const reply = this.repliesOf(session).find((item) => item.id === id)
     if (!reply) return
-    const text = error instanceof ApiError ? error.message : 'It could not be sent.'
-    const failed: OutgoingReply = { ...reply, state: 'failed', error: text, transient }
+    const failed: OutgoingReply = { ...reply, state: 'failed', error: this.listener.describe(error), transient }
     this.updateReply(session, id, failed)
     if (reply.state === 'sending') this.listener.onFailed(session, failed)
     if (!transient) return
@@ -183,7 +195,7 @@ export class UnsentReplies {
 
   private load(): void {
     if (!this.owner) return
-    const stored = parseJson<Record<string, OutgoingReply[]>>(getItem(unsentRepliesKey(this.owner))) ?? {}
+    const stored = parseJson<Record<string, OutgoingReply[]>>(getItem(this.delivery.storageKey(this.owner))) ?? {}
     for (const [session, replies] of Object.entries(stored)) {
       this.bySession.set(session, [...replies, ...this.repliesOf(session)])
     }
@@ -193,7 +205,7 @@ export class UnsentReplies {
   private save(): void {
     if (this.owner && !this.scope.closed) {
       const stored = this.bySession.size ? JSON.stringify(Object.fromEntries(this.bySession)) : null
-      setItem(unsentRepliesKey(this.owner), stored)
+      setItem(this.delivery.storageKey(this.owner), stored)
     }
     this.listener.onChange()
   }

@@ -30,14 +30,18 @@ test('a missing message that does not arrive is requested', async () => {
   expect(conversation.contiguousSeq).toBe(3)
 })
 
-function unsentReplies(reply: (session: string, id: string, text: string) => Promise<unknown>) {
+function unsentReplies(reply: (session: string, id: string, text: string, afterSeq?: number) => Promise<unknown>) {
   const failed: OutgoingReply[] = []
-  const api = { now: () => 0, reply } as unknown as Api
+  const delivery = {
+    now: () => 0, storageKey: (owner: string) => `test.${owner}`,
+    store: (session: string, { id, text, afterSeq }: OutgoingReply) => reply(session, id, text, afterSeq),
+  }
   const scope = new TaskScope()
   const listener = {
     onStored: () => {}, onFailed: (_: string, reply: OutgoingReply) => void failed.push(reply), onChange: () => {},
+    describe: (error: unknown) => (error as Error).message,
   }
-  return { replies: new UnsentReplies(api, scope, '', listener), failed, scope }
+  return { replies: new UnsentReplies(delivery, scope, '', listener), failed, scope }
 }
 
 test('a reply without a response is sent again after 1, 3 and 6 s with the same id, before the next reply', async () => {

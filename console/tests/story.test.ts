@@ -44,6 +44,22 @@ test('a response that a frame has overtaken hides no later event', async () => {
   expect(story.events.map(({ rev }) => rev)).toEqual([1, 2, 3])
 })
 
+test('an event that the socket reports is loaded once, and the frame of its session loads nothing more', async () => {
+  const stored = [event(1, 'opened')]
+  const events = vi.fn(async (_: string, { after_rev: after = 0 }) => ({ events: stored.filter(({ rev }) => rev > after), has_more: false }))
+  const story = new Story('s', { events } as unknown as Api, () => {})
+  story.follow(session({ rev: 1 }))
+  await vi.waitFor(() => expect(story.events.length).toBe(1))
+  stored.push(event(2, 'assigned'), event(3, 'released'))
+  story.notify(3)
+  story.follow(session({ rev: 3, assigned_staff_id: 's1' }))
+  await vi.waitFor(() => expect(story.events.map(({ rev }) => rev)).toEqual([1, 2, 3]))
+  story.notify(2)
+  expect(events).toHaveBeenCalledTimes(2)
+  story.follow(session({ rev: 4 }))
+  await vi.waitFor(() => expect(events).toHaveBeenCalledTimes(3))
+})
+
 test('all pages are loaded, and a change meanwhile causes another request', async () => {
   const story: Story = new Story('s', {
     events: async (_: string, { after_rev: after = 0 }: { after_rev?: number }) => {
@@ -96,6 +112,8 @@ test.each([
   [event(1, 'closed', { data: { by: 'player' } }), 'Closed by the player'],
   [event(1, 'closed', { data: { by: 'idle' } }), 'Closed: no answer from the player'],
   [event(1, 'reopened', { by_staff_id: 's9' }), 'Reopened by s9'],
+  [event(1, 'blocked', { by_staff_id: 's1' }), 'Player blocked by Sam'],
+  [event(1, 'unblocked'), 'Player unblocked'],
   [event(1, 'opened'), ''],
 ])('%o', (told, text) => {
   expect(describeEvent(told, (id) => ({ s1: 'Sam', s2: 'Sue' })[id] ?? id)).toBe(text)

@@ -16,6 +16,8 @@ class PlayerSocket:
     """The authenticated WebSocket of a player; a context manager."""
 
     def __init__(self, world: World, player: int) -> None:
+        self.received: list[dict[str, Any]] = []
+        """All frames so far."""
         self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=30)
         self.send(type="authenticate", token=world.token(f"player:{player}"))
         self.receive("authenticated")
@@ -36,5 +38,6 @@ class PlayerSocket:
         deadline = time.monotonic() + within
         while True:
             frame: dict[str, Any] = json.loads(self._socket.recv(timeout=deadline - time.monotonic()))
+            self.received.append(frame)
             if frame["type"] == kind:
                 return frame

@@ -61,7 +61,7 @@ def test_two_staff_see_each_others_assignments(world: World, sam: Staff, sue: St
     expect(sam.row(31).get_by_test_id("assignee")).to_have_text("you")
     expect(sue.row(31).get_by_test_id("assignee")).to_have_text("Sam")
     sue.open(31)
-    sam.at("hand-over").select_option("s2")
+    sam.hand_over("s2")
     expect(sue.row(31).get_by_test_id("assignee")).to_have_text("you")
     expect(sam.row(31).get_by_test_id("assignee")).to_have_text("Sue")
     sue.at("filter-mine").click()
@@ -111,7 +111,7 @@ def test_changes_of_a_session_are_lines_between_its_messages(world: World, sam: 
     expect_lines("Taken by Sam")
     world.reply(31, "Yes?")
     expect(sam.message("Yes?")).to_be_visible()
-    sam.at("hand-over").select_option("s2")
+    sam.hand_over("s2")
     expect_lines("Handed over to Sue by Sam")
     sue.at("close-session").click()
     expect_lines("Closed by Sue")
@@ -131,16 +131,37 @@ def test_changes_of_a_session_are_lines_between_its_messages(world: World, sam: 
     assert shown == ["1", "assigned", "2", "transferred", "closed", "reopened", "released", "3"]
 
 
-def test_a_players_chat_is_disabled_and_enabled(world: World, sam: Staff, asha: Player) -> None:
+def test_a_player_is_blocked_with_a_reason_and_an_end_and_unblocked(
+    world: World, sam: Staff, sue: Staff, asha: Player
+) -> None:
     asha.type("Hello")
     sam.open(29)
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
     sam.at("player-chat").click()
+    sam.at("block-end").select_option(label="For an hour")
+    sam.at("block-reason").fill("Insulted a dealer")
+    sam.page.keyboard.press("Escape")
+    expect(sam.at("block-dialog")).to_have_count(0)
+    expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
+    sam.at("player-chat").click()
+    expect(sam.at("block-reason")).to_have_value("Insulted a dealer")
+    sam.at("block-end").select_option(label="For an hour")
+    sam.at("block-dialog").get_by_role("button", name="Block").click()
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "false")
+    sue.open(29)
+    for staff in (sam, sue):
+        expect(staff.at("blocked")).to_contain_text(re.compile("blocked until .* by Sam: Insulted a dealer"))
+    (stored,) = world.sql(
+        "select blocked_until - clock_timestamp() between interval '50 minutes' and interval '1 hour' as in_an_hour"
+        " from gre_chat_players"
+    )
+    assert stored["in_an_hour"]
     asha.type("May I?")
     expect(asha.at("try-state")).to_contain_text("disabled")
     expect(asha.at("try-input")).to_have_value("May I?")
+    assert "Insulted" not in asha.page.content()
     sam.at("player-chat").click()
+    expect(sam.at("blocked")).to_have_count(0)
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "true")
     asha.type("May I?")
     expect(sam.message("May I?")).to_be_visible()

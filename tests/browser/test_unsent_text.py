@@ -235,10 +235,11 @@ def test_a_stored_reply_is_sent_only_by_its_author(world: World, sam: Staff) -> 
     sam.sign_in("staff:s2").open(4104)
     expect(sam.at("kept-for-others")).to_contain_text("1 reply and 1 draft of s1")
     expect(sam.message("On its way")).to_have_count(0)
-    sam.answer("This is Sue")
-    wait_until(lambda: _stored_replies(world) == [(4104, "s2", "This is Sue")], 30)
     sam.open(1300)
     expect(sam.at("reply")).to_have_value("")
+    # In another conversation: Sam's reply would be refused after one of Sue's (session_moved).
+    sam.answer("This is Sue")
+    wait_until(lambda: _stored_replies(world) == [(1300, "s2", "This is Sue")], 30)
     sam.at("sign-out").click()
     expect(sam.at("sign-in")).to_be_visible()
     sent: list[Any] = []

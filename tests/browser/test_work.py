@@ -225,19 +225,21 @@ def test_players_with_ids_beyond_2_53_are_not_mixed_up(world: World, sam: Staff)
         route.fulfill(response=answer, body=re.sub(r'"player_id": ?31\b', '"player_id":9007199254740993', answer.text()))  # fmt: skip
 
     def player(route: Route) -> None:
-        requested.append(route.request.url.rsplit("/", 1)[1])
-        enabled = {"player": {"playerId": 1, "displayName": None, "enabled": True}, "enabled": False}
-        route.fulfill(json={"success": True, **enabled})
+        address = route.request.url
+        requested.append(address.removesuffix("/block").rsplit("/", 1)[1])
+        state = {"playerId": 1, "displayName": None, "enabled": not address.endswith("/block")}
+        route.fulfill(json={"success": True, "player": state})
 
     for path in ("queue*", "messages/*"):
         sam.page.route(f"**/api/gre-admin/{path}", number)
     sam.page.route("**/api/gre-admin/player/*", player)
-    sam.page.route("**/api/gre-chat/enable-player/*", player)
+    sam.page.route("**/api/gre-admin/player/*/block", player)
     sam.page.reload()
     sam.wait_until_live()
     expect(sam.at("session-row")).to_contain_text("#9007199254740993")
     sam.at("session-row").click()
     sam.at("player-chat").click()
+    sam.at("block-dialog").get_by_role("button", name="Block").click()
     expect(sam.at("player-chat")).to_have_attribute("aria-pressed", "false")
     assert requested == ["9007199254740993"] * 2
 

@@ -44,10 +44,18 @@ WITHIN = 30_000
 SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 2.0}
 """The health view shows what the workers report every 15 s."""
 _STAFF = [("s1", "Sam", "staff"), ("s2", "Sue", "staff"), ("a1", "Ann", "admin")]
-_TABLES = (
-    "gre_chat_sessions, gre_chat_messages, gre_chat_events, gre_chat_assignments, gre_chat_notes, gre_staff_load,"
-    " gre_relay_deliveries, gre_relay_lanes, push_notifications, gre_chat_players, gre_staff, gre_online_status"
-)
+_TABLES = """
+select string_agg(quote_ident(tablename), ', ') as names from pg_tables
+where schemaname = 'public' and (tablename like 'gre\\_%' and tablename not in (
+  'gre_relay_sinks', 'gre_relay_workers', 'gre_chat_settings', 'gre_hours', 'gre_hours_week', 'gre_hours_dates')
+  or tablename = 'push_notifications')
+"""
+"""The tables that `reset` empties with one statement. A truncate of gre_hours would empty the settings, too."""
+_RESET_SETTINGS = """
+update gre_chat_settings set assignment = default, max_sessions = default, returning_within = default,
+  offline_after = default, idle_warn_after = default, idle_close_after = default, hours = default;
+delete from gre_hours;
+"""
 _WATCH = """
 window.__cspViolations = []
 addEventListener('securitypolicyviolation', (event) =>
@@ -121,14 +129,16 @@ class World:
         """Delete all data and faults, and insert three staff members."""
         self.http.delete("/__stack/faults").raise_for_status()
         with self.db() as conn:
+            (tables,) = conn.execute(_TABLES.encode()).fetchall()
             # The daemon reads these tables in another order, so PostgreSQL may end a truncate as a deadlock.
             for attempt in range(3):
                 try:
-                    conn.execute(f"truncate {_TABLES}".encode())
+                    conn.execute(f"truncate {tables['names']}".encode())
                     break
                 except psycopg.errors.DeadlockDetected:
                     if attempt == 2:
                         raise
+            conn.execute(_RESET_SETTINGS.encode())
             for row in _STAFF:
                 conn.execute("insert into gre_staff (staff_id, display_name, role) values (%s, %s, %s)", row)
 
@@ -279,6 +289,21 @@ class Staff(Person):
         """Write a reply and press Enter."""
         self.at("reply").fill(text)
         self.at("reply").press("Enter")
+
+    def hand_over(self, to: str, note: str = "") -> None:
+        """Hand the open conversation over to a staff member ("" is the queue), with a private note."""
+        self.at("hand-over").click()
+        self.at("hand-over-to").select_option(to)
+        if note:
+            self.at("hand-over-note").fill(note)
+        self.page.get_by_role("dialog").get_by_role("button", name="Hand over").click()
+        expect(self.page.get_by_role("dialog")).to_have_count(0)
+
+    def note(self, text: str) -> None:
+        """Write a private note and press Enter."""
+        self.at("kind-note").click()
+        self.at("note-field").fill(text)
+        self.at("note-field").press("Enter")
 
     def message(self, text: str) -> Locator:
         """Find the message with this text."""

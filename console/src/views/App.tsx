@@ -7,11 +7,13 @@ import { useChanges } from '../emitter'
 import { focusedElement, listenForKeys } from '../keys'
 import { currentRoute, isSignIn, navigate, sessionHref } from '../route'
 import { Banners } from './Banners'
+import type { ComposerHandle } from './Composer'
 import { ConversationView } from './Conversation'
 import { Header } from './Header'
 import { HealthView } from './Health'
 import { Help } from './Help'
 import { QueueView } from './Queue'
+import { SettingsView } from './Settings'
 import { SignIn } from './SignIn'
 import { SignOutDialog } from './SignOutDialog'
 import { Toast } from './Toast'
@@ -61,7 +63,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
   const [helpOpen, setHelpOpen] = useState(false)
   const [signOutOpen, setSignOutOpen] = useState(false)
   const search = useRef<HTMLInputElement>(null)
-  const reply = useRef<HTMLTextAreaElement>(null)
+  const composer = useRef<ComposerHandle>(null)
   const session = currentView.view === 'desk' ? currentView.session : undefined
 
   useEffect(() => {
@@ -70,7 +72,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     }
     // Unsent replies survive a reload, but not the closing of the tab.
     const onBeforeUnload = (event: Event): void => {
-      if (desk.unsentReplies.count) event.preventDefault()
+      if (desk.outgoing.count) event.preventDefault()
     }
     addEventListener('hashchange', onHashChange)
     addEventListener('beforeunload', onBeforeUnload)
@@ -87,6 +89,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
 
   useEffect(() => {
     if (currentView.view === 'desk') desk.openSession(currentView.session)
+    else desk.viewers.open(undefined)
   }, [desk, currentView])
 
   const step = (direction: 1 | -1): void => {
@@ -98,7 +101,8 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
       listenForKeys({
         step,
         search: () => search.current?.focus(),
-        reply: () => reply.current?.focus(),
+        reply: () => composer.current?.focus('reply'),
+        note: () => composer.current?.focus('note'),
         help: () => setHelpOpen(true),
         leave() {
           const field = focusedElement()
@@ -113,16 +117,16 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
   const skipToContent = (event: Event): void => {
     // The fragment is the route: the skip link must not change it.
     event.preventDefault()
-    const target = reply.current ?? search.current ?? document.getElementById('main')
-    target?.focus()
+    if (composer.current) composer.current.focus('reply')
+    else (search.current ?? document.getElementById('main'))?.focus()
   }
   const { waitingCount } = desk.queue
-  const failedCount = desk.unsentReplies.failedCount
+  const failedCount = desk.outgoing.failedCount
   useEffect(() => {
     document.title = `${failedCount ? `${failedCount} not sent · ` : ''}${waitingCount ? `(${waitingCount}) ` : ''}Staff console`
   }, [waitingCount, failedCount])
   const requestSignOut = (): void => {
-    if (desk.unsentReplies.count || desk.drafts.count) setSignOutOpen(true)
+    if (desk.outgoing.count || desk.drafts.count) setSignOutOpen(true)
     else onSignOut()
   }
 
@@ -131,13 +135,13 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
       <a class="skip" href="#main" onClick={skipToContent}>Skip to the content</a>
       <Header desk={desk} view={currentView.view} onSignOut={requestSignOut} onHelp={() => setHelpOpen(true)} />
       <Banners desk={desk} onAccept={onAccept} />
-      {currentView.view === 'health' ? (
-        <HealthView desk={desk} />
-      ) : (
+      {currentView.view === 'health' && <HealthView desk={desk} />}
+      {currentView.view === 'settings' && <SettingsView desk={desk} />}
+      {currentView.view === 'desk' && (
         <main class="desk" id="main">
           <h1 class="visually-hidden">Conversations</h1>
           <QueueView desk={desk} searchRef={search} />
-          <ConversationView desk={desk} replyRef={reply} onNext={() => step(1)} />
+          <ConversationView desk={desk} composer={composer} onNext={() => step(1)} />
         </main>
       )}
       <Help open={helpOpen} onClose={() => setHelpOpen(false)} />

@@ -51,8 +51,8 @@ export function Banners({ desk, onAccept }: { desk: Desk; onAccept: () => void }
   )
 }
 
-function summary({ staffId, replies, drafts }: StoredForOther): string {
+function summary({ staffId, replies, notes, drafts }: StoredForOther): string {
   const counted = (count: number, singular: string, plural: string): string => (count === 1 ? `1 ${singular}` : `${count} ${plural}`)
-  const parts = [replies > 0 && counted(replies, 'reply', 'replies'), drafts > 0 && counted(drafts, 'draft', 'drafts')]
+  const parts = [replies > 0 && counted(replies, 'reply', 'replies'), notes > 0 && counted(notes, 'note', 'notes'), drafts > 0 && counted(drafts, 'draft', 'drafts')]
   return `${parts.filter(Boolean).join(' and ')} of ${staffId}`
 }

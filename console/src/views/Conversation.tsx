@@ -4,17 +4,18 @@ import type { RefObject } from 'preact'
 import type { Desk } from '../desk'
 import { sessionHref } from '../route'
 import { ActionBar } from './ActionBar'
+import { BlockBanner } from './Block'
+import { Composer, type ComposerHandle } from './Composer'
 import { Icon } from './icons'
 import { Messages } from './Messages'
-import { Reply } from './Reply'
 
 interface Props {
   desk: Desk
-  replyRef: RefObject<HTMLTextAreaElement | null>
+  composer: RefObject<ComposerHandle | null>
   onNext: () => void
 }
 
-export function ConversationView({ desk, replyRef, onNext }: Props) {
+export function ConversationView({ desk, composer, onNext }: Props) {
   const { conversation, session } = desk
   if (!conversation) {
     return (
@@ -42,14 +43,22 @@ export function ConversationView({ desk, replyRef, onNext }: Props) {
           <h2 id="with" dir="auto">{name}</h2>
           <p class="quiet">
             {session && <>#{session.player_id} · {session.status === 'closed' ? 'closed' : assignment(desk, session.assigned_staff_id)}</>}
+            <ViewerNames desk={desk} />
           </p>
         </div>
-        {session && <ActionBar desk={desk} session={session} />}
+        {session && <ActionBar key={session.id} desk={desk} session={session} name={name} />}
       </div>
+      {session && <BlockBanner desk={desk} session={session} />}
       {openSession && (
         <div class="banner">
           <span>This conversation is closed; the player has written again.</span>
           <a class="button" href={sessionHref(openSession.id)} data-testid="newer-session">Open the new one</a>
+        </div>
+      )}
+      {conversation.notes.failed && (
+        <div class="banner banner-warn" role="alert" data-testid="notes-failed">
+          <span>The private notes could not be loaded.</span>
+          <button type="button" onClick={() => void conversation.notes.load()}>Try again</button>
         </div>
       )}
       {conversation.error !== '' && (
@@ -65,7 +74,7 @@ export function ConversationView({ desk, replyRef, onNext }: Props) {
         {typing && <><TypingDots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.colleagueIn(conversation.id)} is typing …`}</>}
       </p>
       {(!conversation.notFound || desk.drafts.get(conversation.id) !== '') && (
-        <Reply key={conversation.id} desk={desk} id={conversation.id} session={session} name={name} openSession={openSession} field={replyRef} onNext={onNext} />
+        <Composer key={conversation.id} desk={desk} id={conversation.id} session={session} name={name} openSession={openSession} handle={composer} onNext={onNext} />
       )}
     </section>
   )
@@ -74,6 +83,14 @@ export function ConversationView({ desk, replyRef, onNext }: Props) {
 function assignment(desk: Desk, id: string | null): string {
   if (id === null) return 'unassigned'
   return id === desk.me?.staffId ? 'assigned to you' : `assigned to ${desk.staffName(id)}`
+}
+
+/** The colleagues who look at the open conversation, too. */
+function ViewerNames({ desk }: { desk: Desk }) {
+  const viewers = desk.connection === 'live' ? desk.viewers.others(desk.me?.staffId) : []
+  if (!viewers.length) return null
+  const names = viewers.map((viewer) => `${desk.staffName(viewer.staffId)}${viewer.typing ? ' (typing)' : ''}`)
+  return <span class="viewers" data-testid="viewers" data-count={viewers.length}> · also here: {names.join(', ')}</span>
 }
 
 function TypingDots() {

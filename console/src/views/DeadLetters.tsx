@@ -14,7 +14,7 @@ export function DeadLetters({ desk, count }: { desk: Desk; count: number }) {
   const [busy, setBusy] = useState(false)
   const [result, setResult] = useState('')
 
-  const load = (cursor?: string): Promise<void> =>
+  const load = (cursor?: string): Promise<boolean> =>
     desk.actions.attempt(async () => {
       const page = await desk.api.dead(cursor)
       setDeadLetters((old) => (cursor ? [...old, ...page.dead] : page.dead))

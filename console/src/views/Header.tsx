@@ -4,7 +4,7 @@ import { useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { initials } from '../format'
 import type { ConnectionState } from '../socket'
-import { sessionHref } from '../route'
+import { type Route, sessionHref } from '../route'
 import { currentTheme, cycleTheme } from '../theme'
 import type { StaffMember, Presence } from '../types'
 import { Icon } from './icons'
@@ -22,7 +22,7 @@ const MAX_COLLEAGUES = 5
 
 interface Props {
   desk: Desk
-  view: 'desk' | 'health'
+  view: Route['view']
   onSignOut: () => void
   onHelp: () => void
 }
@@ -70,6 +70,11 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
       >
         <Icon name={theme === 'auto' ? 'auto' : theme === 'light' ? 'sun' : 'moon'} />
       </button>
+      {me?.role === 'admin' && (
+        <a class="tool" href="#settings" data-testid="nav-settings" aria-label="Settings" title="Settings" aria-current={view === 'settings' ? 'page' : undefined}>
+          <Icon name="settings" />
+        </a>
+      )}
       <button type="button" class="tool wide-only" data-testid="help" onClick={onHelp} aria-label="Keyboard" title="Keyboard (?)">
         <Icon name="help" />
       </button>
@@ -85,9 +90,9 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
 
 /** The number of failed replies, as a link to the first one's session. */
 function FailedReplies({ desk }: { desk: Desk }) {
-  const [session] = desk.unsentReplies.failedSessions
+  const [session] = desk.outgoing.failedSessions
   if (session === undefined) return null
-  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.unsentReplies.failedCount} not sent</a>
+  return <a class="link link-offline" href={sessionHref(session)} data-testid="unsent-count">{desk.outgoing.failedCount} not sent</a>
 }
 
 function myPresence(desk: Desk): Presence {

@@ -5,6 +5,7 @@ import { useEffect, useRef } from 'preact/hooks'
 const KEYS: [string, string][] = [
   ['j / k', 'next, previous conversation'],
   ['Enter', 'write a reply; in the reply: send'],
+  ['n', 'write a private note'],
   ['Ctrl + Enter', 'send, and open the next that waits'],
   ['Shift + Enter', 'a new line'],
   ['/', 'search a player'],

@@ -1,5 +1,6 @@
 /** One row of a conversation. Message text is rendered as text, never as HTML. */
 
+import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
 import { describeEvent } from '../story'
@@ -7,7 +8,7 @@ import { MessageStatusIcon } from './icons'
 import { LinkedText } from './LinkedText'
 import type { Row } from './rows'
 
-export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; session: string }) {
+export function MessageRow({ desk, row, conversation }: { desk: Desk; row: Row; conversation: Conversation }) {
   switch (row.kind) {
     case 'day':
       return <div class="day" data-testid="day"><span>{day(row.at, desk.api.now())}</span></div>
@@ -38,13 +39,27 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
         </article>
       )
     }
+    case 'note':
+      return (
+        <article class="message note" data-testid="note" data-note-id={row.note.id} data-staff-id={row.note.staff_id}>
+          <p class="sender" dir="auto">Private note of {row.note.staff_name}</p>
+          <div class="bubble">
+            <p class="text" dir="auto" data-testid="note-text"><LinkedText text={row.note.text} /></p>
+            <p class="meta"><time dateTime={row.note.created_at} title={full(row.note.created_at)}>{clock(row.note.created_at)}</time></p>
+          </div>
+        </article>
+      )
     case 'outgoing': {
-      const { outgoing } = row
+      const { outgoing, text } = row
       const failed = outgoing.state === 'failed'
       return (
-        <article class={`message from-staff ${failed ? 'is-failed' : ''}`} data-testid="message" data-message-id={outgoing.id} data-sender="staff" data-state={outgoing.state}>
+        <article
+          class={`message ${text === 'note' ? 'note' : 'from-staff'} ${failed ? 'is-failed' : ''}`} data-testid={text === 'note' ? 'note' : 'message'}
+          data-message-id={outgoing.id} data-sender="staff" data-state={outgoing.state}
+        >
+          {text === 'note' && <p class="sender">Private note, not stored yet</p>}
           <div class="bubble">
-            <p class="text" dir="auto" data-testid="message-text">{outgoing.text}</p>
+            <p class="text" dir="auto" data-testid={`${text === 'note' ? 'note' : 'message'}-text`}>{outgoing.text}</p>
             <p class="meta">
               <time>{clock(outgoing.createdAt)}</time>
               {!failed && <MessageStatusIcon state="sending" />}
@@ -52,9 +67,10 @@ export function MessageRow({ desk, row, session }: { desk: Desk; row: Row; sessi
           </div>
           {failed && (
             <p class="failure" role="alert">
-              <span>Not sent. {outgoing.error}{outgoing.transient && ' Your reply is kept and is tried again by itself.'}</span>
-              <button type="button" data-testid="retry" onClick={() => desk.unsentReplies.retry(session, outgoing.id)}>Retry</button>
-              <button type="button" class="plain" data-testid="discard" onClick={() => desk.unsentReplies.remove(session, outgoing.id)}>Discard</button>
+              <span>Not sent. {outgoing.error}{outgoing.transient && ` Your ${text} is kept and is tried again by itself.`}</span>
+              <button type="button" data-testid="retry" onClick={() => desk.outgoing.retry(text, conversation, outgoing)}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
+              {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => desk.outgoing.edit(text, conversation.id, outgoing)}>Edit</button>}
+              <button type="button" class="plain" data-testid="discard" onClick={() => desk.outgoing.of(text).remove(conversation.id, outgoing.id)}>Discard</button>
             </p>
           )}
         </article>

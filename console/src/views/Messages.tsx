@@ -51,13 +51,14 @@ export function Messages({ desk, conversation, name }: Props) {
   const [width, setWidth] = useState(0)
   const rerender = (): void => setRevision((n) => n + 1)
 
-  const outgoing = desk.unsentReplies.repliesOf(conversation.id)
-  // Scroll to the end when the user sends a reply.
-  const outgoingCount = useRef(outgoing.length)
-  if (outgoing.length > outgoingCount.current) anchor.current = undefined
-  outgoingCount.current = outgoing.length
+  const replies = desk.outgoing.replies.repliesOf(conversation.id)
+  const notes = desk.outgoing.notes.repliesOf(conversation.id)
+  // Scroll to the end when the user sends a reply or a note.
+  const outgoingCount = useRef(replies.length + notes.length)
+  if (replies.length + notes.length > outgoingCount.current) anchor.current = undefined
+  outgoingCount.current = replies.length + notes.length
   const today = new Date(desk.api.now()).toDateString()
-  const rows = useMemo(() => rowsOf(conversation, outgoing), [conversation, conversation.version, conversation.unreadFrom, outgoing, today])
+  const rows = useMemo(() => rowsOf(conversation, replies, notes), [conversation, conversation.version, conversation.unreadFrom, replies, notes, today])
   const keys = useMemo(() => rows.map((row) => row.key), [rows])
   const indexByKey = useMemo(() => new Map(keys.map((key, n) => [key, n])), [keys])
   // Recomputed when rows are added or removed; measured heights are applied to it in place.
@@ -155,7 +156,7 @@ export function Messages({ desk, conversation, name }: Props) {
         <div ref={list} style={{ paddingTop: `${offsets[first] ?? 0}px`, paddingBottom: `${total - (offsets[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
             <div class="slot" key={row.key}>
-              <MessageRow desk={desk} row={row} session={conversation.id} />
+              <MessageRow desk={desk} row={row} conversation={conversation} />
             </div>
           ))}
         </div>

@@ -5,6 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { number } from '../format'
 import type { Filter } from '../queue'
+import { navigate, sessionHref } from '../route'
 import { Icon } from './icons'
 import { SessionRow } from './SessionRow'
 
@@ -13,7 +14,7 @@ const ROW_HEIGHT = 64
 /** Rows rendered above and below the visible ones, and the step by which the rendered range moves. */
 const EXTRA_ROWS = 8
 const STEP = 4
-const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['closed', 'Closed']]
+const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['unassigned', 'Unassigned'], ['closed', 'Closed']]
 /** Milliseconds after the last input. */
 const SEARCH_DELAY = 200
 
@@ -22,6 +23,7 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
   const scroller = useRef<HTMLDivElement>(null)
   const [range, setRange] = useState<[number, number]>([0, 20])
   const [text, setText] = useState(queue.search)
+  const [taking, setTaking] = useState(false)
   const visible = queue.visible
   const openId = desk.conversation?.id
 
@@ -74,6 +76,14 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
     else if ((index + 1) * ROW_HEIGHT > box.scrollTop + box.clientHeight) box.scrollTop = (index + 1) * ROW_HEIGHT - box.clientHeight
   }, [openId])
 
+  const takeNext = async (): Promise<void> => {
+    if (taking) return
+    setTaking(true)
+    const taken = await desk.actions.takeNext()
+    setTaking(false)
+    if (taken !== undefined) navigate(sessionHref(taken))
+  }
+
   const first = Math.min(range[0], Math.max(0, visible.length - 1))
   const end = Math.min(range[1], visible.length)
   const waiting = queue.waitingCount
@@ -98,6 +108,9 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
               {label}{value === 'mine' && queue.mineCount > 0 && <> <b class="badge" data-testid="mine-count">{number(queue.mineCount)}</b></>}
             </button>
           ))}
+        </div>
+        <div class="row spread">
+          <button type="button" class="primary" data-testid="take-next" aria-disabled={taking} onClick={() => void takeNext()}>Take next</button>
           <span class="tally" data-testid="tally">
             {queue.filter === 'open' && queue.search === '' && waiting > 0 && <><b>{number(waiting)}</b> waiting · </>}
             {number(visible.length)}{queue.complete ? '' : '+'}
@@ -131,7 +144,7 @@ function EmptyQueue({ desk }: { desk: Desk }) {
   return (
     <div class="empty" data-testid="queue-empty">
       <p>
-        {queue.search ? <>No {otherFilter === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
+        {queue.search ? <>No {otherFilter === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'unassigned' ? 'Every open conversation is assigned.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
       {queue.search !== '' && <button type="button" onClick={() => queue.setFilter(otherFilter, queue.search)}>Look in {otherFilter} ones</button>}
     </div>

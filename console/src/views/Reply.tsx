@@ -55,6 +55,12 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   }
 
   useEffect(() => () => clearTimeout(typingTimer.current), [])
+  const shownRevision = useRef(drafts.revision)
+  useEffect(() => {
+    // A failed reply was put back into the draft.
+    if (shownRevision.current !== drafts.revision) setText(drafts.get(id))
+    shownRevision.current = drafts.revision
+  }, [drafts.revision])
   useEffect(() => {
     // The owner may become known after the box is rendered; another owner's draft must not be shown.
     if (!text || draftOwner.current) setText(drafts.get(id))
@@ -153,7 +159,7 @@ function ClosedReply({ desk, session, openSession, text, field, onClear }: Close
             ) : (
               <>
                 <button type="button" data-testid="reopen" onClick={() => void desk.actions.setStatus(session.id, 'active')}>Reopen</button>
-                <button type="button" data-testid="reopen-send" disabled={!sendable} onClick={() => void desk.actions.reopenAndSend(session.id, text, desk.playerName(session.id), onClear)}>Reopen and send</button>
+                <button type="button" data-testid="reopen-send" disabled={!sendable} onClick={() => void desk.reopenAndSend(text, onClear)}>Reopen and send</button>
               </>
             )}
             <button type="button" data-testid="reply-copy" onClick={() => void copy()}>{copied ? 'Copied' : 'Copy'}</button>

@@ -49,7 +49,7 @@ export function SessionRow({ desk, session, position, total, isOpen }: Props) {
         </span>
         <span class="tags">
           {owner && <span class={`owner ${owner === desk.me?.staffId ? 'owner-me' : ''}`} data-testid="assignee" dir="auto">{owner === desk.me?.staffId ? 'you' : desk.staffName(owner)}</span>}
-          {desk.unsentReplies.hasFailed(session.id) && <span class="unsent" data-testid="unsent">not sent</span>}
+          {desk.outgoing.hasFailed(session.id) && <span class="unsent" data-testid="unsent">not sent</span>}
           {unread > 0 && <span class="unread" data-testid="unread">{unread > 99 ? '99+' : unread}<span class="visually-hidden"> unread</span></span>}
         </span>
       </a>

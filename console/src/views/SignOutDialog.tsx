@@ -12,14 +12,16 @@ interface Props {
 export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
   const dialog = useRef<HTMLDialogElement>(null)
   const [waiting, setWaiting] = useState(false)
-  const { unsentReplies, drafts } = desk
-  const replies = unsentReplies.count
+  const { outgoing, drafts } = desk
+  const unsent = outgoing.count
+  const replies = outgoing.replies.count
+  const notes = outgoing.notes.count
   useEffect(() => dialog.current?.showModal(), [])
   useEffect(() => {
-    if (waiting && replies === 0) onSignOut()
-  }, [waiting, replies])
+    if (waiting && unsent === 0) onSignOut()
+  }, [waiting, unsent])
   const discard = (): void => {
-    unsentReplies.discard()
+    outgoing.discard()
     drafts.discard()
     onSignOut()
   }
@@ -28,6 +30,7 @@ export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
       <h2 id="leaving-title">Sign out?</h2>
       <p>
         {replies > 0 && <>{replies === 1 ? 'One reply is' : `${replies} replies are`} not sent yet. </>}
+        {notes > 0 && <>{notes === 1 ? 'One note is' : `${notes} notes are`} not stored yet. </>}
         {drafts.count > 0 && <>{drafts.count} {drafts.count === 1 ? 'draft is' : 'drafts are'} not finished.</>}
       </p>
       <p class="quiet">
@@ -36,7 +39,7 @@ export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
       {waiting && <p role="status">You are signed out as soon as it is stored.</p>}
       <div class="row choices">
         <button type="button" class="primary" onClick={() => dialog.current?.close()}>Stay</button>
-        {unsentReplies.canStillSend && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
+        {outgoing.canStillSend && !waiting && <button type="button" onClick={() => setWaiting(true)}>Wait, then sign out</button>}
         <button type="button" onClick={onSignOut}>Keep and sign out</button>
         <button type="button" onClick={discard}>Discard and sign out</button>
       </div>

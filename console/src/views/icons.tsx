@@ -12,6 +12,7 @@ const PATHS = {
   send: 'M4 12 20 4l-5 16-3-7z',
   search: 'M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l4 4',
   down: 'M6 9l6 6 6-6',
+  settings: 'M4 7h9M18 7h2M15.500 4.500v5M4 12h2M11 12h9M8.500 9.500v5M4 17h9M18 17h2M15.500 14.500v5',
   warn: 'M12 4 2.500 20h19zM12 10v4M12 17v.1',
 } as const
 

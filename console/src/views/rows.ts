@@ -1,22 +1,31 @@
-/** The rows of a conversation: days, the line above unread messages, messages, events and outgoing replies. A pure function. */
+/** The rows of a conversation: days, the line above unread messages, messages, events, notes and unsent texts. A pure function. */
 
 import type { Conversation } from '../conversation'
 import { dayKey } from '../format'
-import type { OutgoingReply } from '../unsent-replies'
+import type { TextKind } from '../outgoing'
 import { describeEvent } from '../story'
-import type { Message, SessionEvent } from '../types'
+import type { Message, Note, SessionEvent } from '../types'
+import type { OutgoingReply } from '../unsent-replies'
 
 export type Row =
   | { kind: 'day'; key: string; at: string | number }
   | { kind: 'unread'; key: string }
   | { kind: 'message'; key: string; message: Message; follows: boolean }
   | { kind: 'event'; key: string; event: SessionEvent }
-  | { kind: 'outgoing'; key: string; outgoing: OutgoingReply }
+  | { kind: 'note'; key: string; note: Note }
+  | { kind: 'outgoing'; key: string; outgoing: OutgoingReply; text: TextKind }
+
+/** An event or a note: its place is after a message. */
+interface Aside {
+  afterSeq: number
+  at: string
+  row: Row
+}
 
 /** Milliseconds between two messages of one sender that are shown as a group. */
 const GROUP_INTERVAL = 3 * 60_000
 
-export function rowsOf(conversation: Conversation, replies: readonly OutgoingReply[]): Row[] {
+export function rowsOf(conversation: Conversation, replies: readonly OutgoingReply[], notes: readonly OutgoingReply[] = []): Row[] {
   const rows: Row[] = []
   const stored = new Set<string>()
   let previous: Message | undefined
@@ -28,19 +37,17 @@ export function rowsOf(conversation: Conversation, replies: readonly OutgoingRep
     rows.push({ kind: 'day', key: `day-${key}`, at })
     return true
   }
-  // Of events before the loaded messages, those directly before the first one are shown.
-  const firstSeq = conversation.messages[0]?.seq ?? 0
-  const events = conversation.story.events.filter((event) => event.after_seq >= firstSeq - 1 && describeEvent(event, String) !== '')
-  const addEventsBefore = (seq: number): void => {
-    while (events[0] && events[0].after_seq < seq) {
-      const event = events.shift()!
-      newDay(event.at)
-      rows.push({ kind: 'event', key: `event-${event.rev}`, event })
+  const asides = asidesOf(conversation)
+  const addAsidesBefore = (seq: number): void => {
+    while (asides[0] && asides[0].afterSeq < seq) {
+      const { at, row } = asides.shift()!
+      newDay(at)
+      rows.push(row)
       previous = undefined
     }
   }
   for (const message of conversation.messages) {
-    addEventsBefore(message.seq)
+    addAsidesBefore(message.seq)
     let follows = !newDay(message.timestamp) && previous !== undefined && isSameGroup(previous, message)
     if (message.seq === conversation.unreadFrom) {
       rows.push({ kind: 'unread', key: 'unread' })
@@ -50,13 +57,31 @@ export function rowsOf(conversation: Conversation, replies: readonly OutgoingRep
     stored.add(message.id)
     previous = message
   }
-  if (conversation.loaded) addEventsBefore(Infinity)
-  for (const outgoing of replies) {
-    if (stored.has(outgoing.id)) continue
-    newDay(outgoing.createdAt)
-    rows.push({ kind: 'outgoing', key: outgoing.id, outgoing })
+  if (conversation.loaded) addAsidesBefore(Infinity)
+  for (const note of conversation.notes.list) stored.add(note.id)
+  const outgoing = [
+    ...replies.map((reply) => ({ text: 'reply', outgoing: reply }) as const),
+    ...notes.map((note) => ({ text: 'note', outgoing: note }) as const),
+  ].sort((a, b) => a.outgoing.createdAt - b.outgoing.createdAt)
+  for (const item of outgoing) {
+    if (stored.has(item.outgoing.id)) continue
+    newDay(item.outgoing.createdAt)
+    rows.push({ kind: 'outgoing', key: item.outgoing.id, ...item })
   }
   return rows
+}
+
+/** The events and notes to show, in order. Of those before the loaded messages, the ones directly before the first. */
+function asidesOf({ messages, hasOlder, story, notes }: Conversation): Aside[] {
+  const firstSeq = messages[0]?.seq ?? 0
+  const events = story.events
+    .filter((event) => event.after_seq >= firstSeq - 1 && describeEvent(event, String) !== '')
+    .map((event): Aside => ({ afterSeq: event.after_seq, at: event.at, row: { kind: 'event', key: `event-${event.rev}`, event } }))
+  const written = notes.list
+    .filter((note) => !hasOlder || note.after_seq >= firstSeq - 1)
+    .map((note): Aside => ({ afterSeq: note.after_seq, at: note.created_at, row: { kind: 'note', key: note.id, note } }))
+  // Events stay in the order of rev, notes in that of n; a note of a transfer has nearly the same time as its event.
+  return [...events, ...written].sort((a, b) => a.afterSeq - b.afterSeq || Date.parse(a.at) - Date.parse(b.at))
 }
 
 function isSameGroup(a: Message, b: Message): boolean {

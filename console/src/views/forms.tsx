@@ -1,0 +1,106 @@
+/** Parts of the settings' forms: values that are kept as a draft, and saving. */
+
+import { useEffect, useState } from 'preact/hooks'
+import type { Desk } from '../desk'
+import { parseJson } from '../storage'
+
+export interface Form<T> {
+  values: T
+  /** True if the values differ from the stored ones. */
+  changed: boolean
+  change(fields: Partial<T>): void
+  reset(): void
+}
+
+/** The values of a form: those that are stored on the server until the user changes one; then a draft in the tab. */
+export function useForm<T extends object>(desk: Desk, name: string, stored: T): Form<T> {
+  const [draft, setDraft] = useState<T | undefined>(() => parseJson<T>(desk.drafts.get(name, 'form') || null))
+  const values = draft ?? stored
+  return {
+    values,
+    changed: draft !== undefined,
+    change(fields) {
+      const next = { ...values, ...fields }
+      setDraft(next)
+      desk.drafts.set(name, JSON.stringify(next), 'form')
+    },
+    reset() {
+      setDraft(undefined)
+      desk.drafts.set(name, '', 'form')
+    },
+  }
+}
+
+export interface Saving {
+  busy: boolean
+  /** The reason why the last attempt was refused; empty without one. */
+  error: string
+  /** Run a request; show its refusal. Returns true if it succeeded. */
+  run(request: () => Promise<unknown>): Promise<boolean>
+  /** Show a reason why nothing is sent. */
+  refuse(reason: string): void
+}
+
+export function useSaving(desk: Desk): Saving {
+  const [busy, setBusy] = useState(false)
+  const [error, setError] = useState('')
+  return {
+    busy,
+    error,
+    refuse: setError,
+    async run(request) {
+      setBusy(true)
+      setError('')
+      try {
+        await request()
+        return true
+      } catch (caught) {
+        setError(desk.describe(caught))
+        return false
+      } finally {
+        setBusy(false)
+      }
+    },
+  }
+}
+
+/** Data of the server that a section shows; undefined until it is loaded. */
+export function useLoaded<T>(desk: Desk, load: () => Promise<T>): { data: T | undefined; error: string; reload: () => Promise<void> } {
+  const [data, setData] = useState<T>()
+  const [error, setError] = useState('')
+  const reload = async (): Promise<void> => {
+    try {
+      setData(await load())
+      setError('')
+    } catch (caught) {
+      setError(desk.describe(caught))
+    }
+  }
+  useEffect(() => void reload(), [desk])
+  return { data, error, reload }
+}
+
+interface FormButtonsProps {
+  saving: Saving
+  testId: string
+  /** True if nothing is stored yet. */
+  isNew: boolean
+  changed: boolean
+  onReset: () => void
+  /** Deletes what the form shows; undefined if that is not possible. */
+  onDelete?: (() => void) | undefined
+}
+
+/** The end of a form: the refusal, *Save*, *Undo changes* and *Delete*. */
+export function FormButtons({ saving, testId, isNew, changed, onReset, onDelete }: FormButtonsProps) {
+  return (
+    <>
+      {saving.error !== '' && <p class="error" role="alert" data-testid={`${testId}-error`}>{saving.error}</p>}
+      <div class="row choices">
+        <button type="submit" class="primary" data-testid={`${testId}-save`} disabled={saving.busy || !(changed || isNew)}>Save</button>
+        {changed && <button type="button" data-testid={`${testId}-reset`} onClick={onReset}>Undo changes</button>}
+        {onDelete && <button type="button" class="plain" data-testid={`${testId}-delete`} disabled={saving.busy} onClick={onDelete}>Delete</button>}
+      </div>
+    </>
+  )
+}
