@@ -48,9 +48,10 @@ class Client:
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for text in self.ws:
-                self.frames.append(json.loads(text))
-                if self.frames[-1]["type"] == "authenticated":
-                    self.role = self.frames[-1]["role"]
+                frame = json.loads(text)
+                self.frames.append(frame)
+                if frame.get("type") == "authenticated":  # a frame of Realtime has no type
+                    self.role = frame["role"]
                 check_reader(self.role, str(text))
                 self._changed.set()
         self.closed.set()
