@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +72,8 @@ def fitting_text(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[
     if schema.get("format") == "uuid":
         ids = st.sampled_from([one for one in known if isinstance(one, str)])
         return st.one_of(ids, ids, st.uuids().map(str))
+    if schema.get("format") == "date-time":
+        return st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
     if "pattern" in schema:
         texts = st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
     else:
@@ -110,17 +113,20 @@ def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStra
 
     def request(path: str, method: str, operation: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
         requests = []
+        parameters = operation.get("parameters", [])
+        wanted = [each["name"] for each in parameters if each["in"] == "query" and each["required"]]
         for junk in (False, True):
             places: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
-            for parameter in operation.get("parameters", []):
+            for parameter in parameters:
                 places[parameter["in"]][parameter["name"]] = value(parameter["schema"], junk=junk)
+            required = {} if junk else {name: places["query"].pop(name) for name in wanted}
             requests.append(
                 st.fixed_dictionaries(
                     {
                         "method": st.just(method.upper()),
                         "template": st.just(path),
                         "path": st.fixed_dictionaries(places["path"]),
-                        "query": st.fixed_dictionaries({}, optional=places["query"]),
+                        "query": st.fixed_dictionaries(required, optional=places["query"]),
                         "body": body(operation, junk=junk) if method != "get" else st.none(),
                     }
                 )
