@@ -79,7 +79,8 @@ def test_an_isolated_message_is_one_call_to_claim_and_one_to_settle_for_each_sin
     after = {name: worker.metric("gre_database_requests_total", function=name) for name in names}
     # The polls of the worker, a second after each message and two seconds later, and a claim that found its lane locked by
     # the insert.
-    assert sum(after.values()) - sum(before.values()) <= 2 * (4 * (2 + 2) + 6)
+    heard = {name: worker.metric(f"gre_wakeups_{name}") for name in ("total", "missed_total")}
+    assert sum(after.values()) - sum(before.values()) <= 2 * (4 * (2 + 2) + 6), (before, after, heard)
 
 
 def read(conn: psycopg.Connection[dict[str, Any]]) -> int:
