@@ -162,6 +162,22 @@ class Metrics:
             "Calls that assigned nothing since another worker did",
             registry=registry,
         )
+        self.timed_replies = Counter(
+            "gre_timed_replies_total",
+            "Auto-replies of timers: sent, skipped (too late, or a value was missing), failed (refused)",
+            ["result"],
+            registry=registry,
+        )
+        self.sessions_closed_idle = Counter(
+            "gre_sessions_closed_idle_total",
+            "Sessions that this worker closed since they were idle",
+            registry=registry,
+        )
+        self.timers_overdue = Gauge(
+            "gre_timers_overdue_seconds",
+            "Time for which the oldest timer is due and not fired",
+            registry=registry,
+        )
         self.schema_supported = Gauge(
             "gre_schema_supported",
             "1 if this daemon supports the schema of the database",

@@ -129,6 +129,177 @@ begin
   perform gre.notify_workers(array[p_note.session_id]);
 end $$;
 
+-- TABLE: gre_chat_sessions
+CREATE TABLE public.gre_chat_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    player_id bigint NOT NULL,
+    player_name text,
+    status text DEFAULT 'active'::text NOT NULL,
+    assigned_staff_id text,
+    last_seq bigint DEFAULT 0 NOT NULL,
+    rev bigint DEFAULT 0 NOT NULL,
+    last_message_at timestamp with time zone,
+    unread_by_staff integer DEFAULT 0 NOT NULL,
+    unread_by_player integer DEFAULT 0 NOT NULL,
+    staff_read_seq bigint DEFAULT 0 NOT NULL,
+    staff_read_at timestamp with time zone,
+    player_read_seq bigint DEFAULT 0 NOT NULL,
+    player_read_at timestamp with time zone,
+    waiting_since timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    closed_by text,
+    cycle integer DEFAULT 1 NOT NULL,
+    changed_xid xid8,
+    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
+    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
+    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
+);
+ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_sessions
+COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
+
+-- COMMENT: COLUMN gre_chat_sessions.id
+COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_id
+COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_name
+COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
+
+-- COMMENT: COLUMN gre_chat_sessions.status
+COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
+
+-- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
+COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_seq
+COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.rev
+COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_message_at
+COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_player
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.waiting_since
+COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.created_at
+COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.updated_at
+COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_at
+COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_by
+COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.cycle
+COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.changed_xid
+COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
+
+-- TABLE: gre_chat_settings
+CREATE TABLE public.gre_chat_settings (
+    single boolean DEFAULT true NOT NULL,
+    assignment text DEFAULT 'off'::text NOT NULL,
+    max_sessions smallint,
+    returning_within interval,
+    offline_after interval DEFAULT '00:02:00'::interval NOT NULL,
+    idle_warn_after interval,
+    idle_close_after interval,
+    first_reply_goal interval,
+    reply_goal interval,
+    goals_in_hours boolean DEFAULT true NOT NULL,
+    hours text,
+    rating_enabled boolean DEFAULT false NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT gre_chat_settings_assignment_check CHECK ((assignment = ANY (ARRAY['off'::text, 'round_robin'::text, 'least_busy'::text]))),
+    CONSTRAINT gre_chat_settings_intervals_check CHECK ((((returning_within >= '00:00:01'::interval) AND (returning_within <= '366 days'::interval)) AND ((offline_after >= '00:00:00'::interval) AND (offline_after <= '366 days'::interval)) AND ((idle_warn_after >= '00:00:01'::interval) AND (idle_warn_after <= '366 days'::interval)) AND ((idle_close_after >= '00:00:01'::interval) AND (idle_close_after <= '366 days'::interval)) AND ((first_reply_goal >= '00:00:01'::interval) AND (first_reply_goal <= '366 days'::interval)) AND ((reply_goal >= '00:00:01'::interval) AND (reply_goal <= '366 days'::interval)))),
+    CONSTRAINT gre_chat_settings_max_sessions_check CHECK (((max_sessions >= 1) AND (max_sessions <= 1000))),
+    CONSTRAINT gre_chat_settings_single_check CHECK (single)
+);
+
+-- COMMENT: TABLE gre_chat_settings
+COMMENT ON TABLE public.gre_chat_settings IS 'Settings of the staff''s desk. One row. Admins change it.';
+
+-- COMMENT: COLUMN gre_chat_settings.single
+COMMENT ON COLUMN public.gre_chat_settings.single IS 'Limits the table to one row.';
+
+-- COMMENT: COLUMN gre_chat_settings.assignment
+COMMENT ON COLUMN public.gre_chat_settings.assignment IS 'Automatic assignment. off: none. round_robin: to the eligible person whose last assignment is the oldest. least_busy: to the eligible person with the fewest open sessions.';
+
+-- COMMENT: COLUMN gre_chat_settings.max_sessions
+COMMENT ON COLUMN public.gre_chat_settings.max_sessions IS 'Number of open sessions of a staff member at which automatic assignment stops; null: no limit. gre_staff.max_sessions has precedence.';
+
+-- COMMENT: COLUMN gre_chat_settings.returning_within
+COMMENT ON COLUMN public.gre_chat_settings.returning_within IS 'A player who returns within this time is assigned to the staff member of the last assignment, if eligible; null: no preference.';
+
+-- COMMENT: COLUMN gre_chat_settings.offline_after
+COMMENT ON COLUMN public.gre_chat_settings.offline_after IS 'Time after which the waiting sessions of a staff member who is offline return to the queue. Applies while assignment is not off.';
+
+-- COMMENT: COLUMN gre_chat_settings.idle_warn_after
+COMMENT ON COLUMN public.gre_chat_settings.idle_warn_after IS 'Time without a message after which the player is warned that the session will be closed; null: no warning.';
+
+-- COMMENT: COLUMN gre_chat_settings.idle_close_after
+COMMENT ON COLUMN public.gre_chat_settings.idle_close_after IS 'Time after the warning at which the session is closed; null: never.';
+
+-- COMMENT: COLUMN gre_chat_settings.first_reply_goal
+COMMENT ON COLUMN public.gre_chat_settings.first_reply_goal IS 'Goal for the first reply time; null: none.';
+
+-- COMMENT: COLUMN gre_chat_settings.reply_goal
+COMMENT ON COLUMN public.gre_chat_settings.reply_goal IS 'Goal for the reply time; null: none.';
+
+-- COMMENT: COLUMN gre_chat_settings.goals_in_hours
+COMMENT ON COLUMN public.gre_chat_settings.goals_in_hours IS 'True: goals count open hours only.';
+
+-- COMMENT: COLUMN gre_chat_settings.hours
+COMMENT ON COLUMN public.gre_chat_settings.hours IS 'The opening hours of the desk; null: always open.';
+
+-- COMMENT: COLUMN gre_chat_settings.rating_enabled
+COMMENT ON COLUMN public.gre_chat_settings.rating_enabled IS 'True: players can rate a closed session.';
+
+-- COMMENT: COLUMN gre_chat_settings.updated_at
+COMMENT ON COLUMN public.gre_chat_settings.updated_at IS 'Time of the last change.';
+
+-- FUNCTION: arm_idle(public.gre_chat_sessions, public.gre_chat_settings)
+CREATE FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  insert into public.gre_timers as t (session_id, kind, due_at, seq)
+  select p_session.id, case when p_settings.idle_warn_after is null then 'idle_close' else 'idle_warning' end,
+    p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after), p_session.last_seq
+  where p_session.last_message_at is not null
+    and (p_settings.idle_warn_after is not null or p_settings.idle_close_after is not null)
+  on conflict (session_id, rule_id) do update set kind = excluded.kind, due_at = excluded.due_at, seq = excluded.seq
+$$;
+
 -- FUNCTION: assign_session(uuid, text)
 CREATE FUNCTION gre.assign_session(p_session uuid, p_staff text) RETURNS jsonb
     LANGUAGE plpgsql
@@ -152,6 +323,102 @@ begin
   where l.staff_id = p_staff and l.open_sessions > x.most;
   return jsonb_build_object('session', gre.session_json(v)) || coalesce(v_over, '{}');
 end $$;
+
+-- TABLE: gre_auto_replies
+CREATE TABLE public.gre_auto_replies (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    occasion text NOT NULL,
+    wait interval,
+    once text DEFAULT 'cycle'::text NOT NULL,
+    hours text,
+    texts jsonb NOT NULL,
+    priority integer DEFAULT 0 NOT NULL,
+    push boolean DEFAULT false NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    valid_from timestamp with time zone,
+    valid_to timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT gre_auto_replies_from_check CHECK (isfinite(valid_from)),
+    CONSTRAINT gre_auto_replies_name_size CHECK (((char_length(name) >= 1) AND (char_length(name) <= 120))),
+    CONSTRAINT gre_auto_replies_occasion_check CHECK ((occasion = ANY (ARRAY['opened'::text, 'reopened'::text, 'closed_hours'::text, 'nobody_online'::text, 'waiting'::text, 'idle_warning'::text, 'idle_close'::text]))),
+    CONSTRAINT gre_auto_replies_once_check CHECK ((once = ANY (ARRAY['cycle'::text, 'day'::text, 'question'::text]))),
+    CONSTRAINT gre_auto_replies_priority_check CHECK (((priority >= '-1000000'::integer) AND (priority <= 1000000))),
+    CONSTRAINT gre_auto_replies_to_check CHECK (isfinite(valid_to)),
+    CONSTRAINT gre_auto_replies_wait_check CHECK (
+CASE occasion
+    WHEN 'waiting'::text THEN COALESCE(((wait >= '00:00:01'::interval) AND (wait <= '30 days'::interval)), false)
+    ELSE (wait IS NULL)
+END)
+);
+
+-- COMMENT: TABLE gre_auto_replies
+COMMENT ON TABLE public.gre_auto_replies IS 'Rules for messages that the server writes by itself.';
+
+-- COMMENT: COLUMN gre_auto_replies.id
+COMMENT ON COLUMN public.gre_auto_replies.id IS 'The rule''s id.';
+
+-- COMMENT: COLUMN gre_auto_replies.name
+COMMENT ON COLUMN public.gre_auto_replies.name IS 'The name, for staff.';
+
+-- COMMENT: COLUMN gre_auto_replies.occasion
+COMMENT ON COLUMN public.gre_auto_replies.occasion IS 'opened, reopened: the player''s message is the first one of the session, or after its reopening. closed_hours: a player''s message outside the hours. nobody_online: a player''s message while no staff member is online. waiting: the player waits for an answer since "wait". idle_warning, idle_close: before the session is closed, see gre_chat_settings.idle_warn_after.';
+
+-- COMMENT: COLUMN gre_auto_replies.wait
+COMMENT ON COLUMN public.gre_auto_replies.wait IS 'For waiting: the time in open hours since the question.';
+
+-- COMMENT: COLUMN gre_auto_replies.once
+COMMENT ON COLUMN public.gre_auto_replies.once IS 'The rule applies once per cycle of a session, per day of the hours'' time zone, or per question. For idle_warning and idle_close, question means: once after each answer of staff.';
+
+-- COMMENT: COLUMN gre_auto_replies.hours
+COMMENT ON COLUMN public.gre_auto_replies.hours IS 'The opening hours. closed_hours applies outside them, and waiting counts its time in them; null: those of the desk. Other occasions apply within them; null: at any time.';
+
+-- COMMENT: COLUMN gre_auto_replies.texts
+COMMENT ON COLUMN public.gre_auto_replies.texts IS 'The text in each language: {"en": text with placeholders}, see gre_render_template.';
+
+-- COMMENT: COLUMN gre_auto_replies.priority
+COMMENT ON COLUMN public.gre_auto_replies.priority IS 'Of all rules that apply to a player''s message only the one with the highest priority answers.';
+
+-- COMMENT: COLUMN gre_auto_replies.push
+COMMENT ON COLUMN public.gre_auto_replies.push IS 'True: the player also gets a push.';
+
+-- COMMENT: COLUMN gre_auto_replies.active
+COMMENT ON COLUMN public.gre_auto_replies.active IS 'False: the rule does not apply.';
+
+-- COMMENT: COLUMN gre_auto_replies.valid_from
+COMMENT ON COLUMN public.gre_auto_replies.valid_from IS 'Time from which the rule applies; null: always.';
+
+-- COMMENT: COLUMN gre_auto_replies.valid_to
+COMMENT ON COLUMN public.gre_auto_replies.valid_to IS 'Time until which the rule applies; null: always.';
+
+-- COMMENT: COLUMN gre_auto_replies.updated_at
+COMMENT ON COLUMN public.gre_auto_replies.updated_at IS 'Time of the last change.';
+
+-- FUNCTION: auto_key(public.gre_auto_replies, public.gre_chat_sessions, bigint)
+CREATE FUNCTION gre.auto_key(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_rule.once = 'cycle' then
+    return 'cycle:' || p_session.cycle;
+  elsif p_rule.once = 'question' then
+    return 'question:' || p_question;
+  end if;
+  return 'day:' || (clock_timestamp() at time zone coalesce((
+    select h.timezone from public.gre_hours h
+    where h.name = coalesce(p_rule.hours, (select s.hours from public.gre_chat_settings s))), 'UTC'))::date;
+end $$;
+
+-- FUNCTION: auto_reply_json(public.gre_auto_replies)
+CREATE FUNCTION gre.auto_reply_json(r public.gre_auto_replies) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('id', r.id, 'name', r.name, 'occasion', r.occasion, 'wait', extract(epoch from r.wait),
+    'once', r.once, 'hours', r.hours, 'texts', r.texts, 'priority', r.priority, 'push', r.push, 'active', r.active,
+    'valid_from', gre.iso(r.valid_from), 'valid_to', gre.iso(r.valid_to))
+$$;
 
 -- FUNCTION: available_staff()
 CREATE FUNCTION gre.available_staff() RETURNS text[]
@@ -276,6 +543,80 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: check_texts(jsonb, boolean)
+CREATE FUNCTION gre.check_texts(p_texts jsonb, p_blanks boolean) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_known constant text[] := array['player_name', 'staff_name', 'open_until', 'next_open'];
+  v_unknown text[];
+begin
+  if jsonb_typeof(p_texts) is distinct from 'object' or p_texts = '{}' or pg_column_size(p_texts) > 400000
+    or (select count(*) from jsonb_object_keys(p_texts)) > 20
+    or exists (
+      select from jsonb_each(p_texts) t
+      where t.key !~ '^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$' or jsonb_typeof(t.value) <> 'string'
+        or char_length(t.value #>> '{}') > 4000 or not gre.has_text(t.value #>> '{}')) then
+    perform gre.raise_http(400, 'texts_invalid',
+      'texts must be an object of languages, such as {"en": "text"}, with texts of 1 to 4000 characters');
+  end if;
+  select array_agg(distinct coalesce(m[1], '') || m[2]) into v_unknown
+  from jsonb_each_text(p_texts) t, regexp_matches(t.value, gre.placeholder_pattern(), 'g') m
+  where case when m[1] is null then m[2] <> all (v_known) else not p_blanks or m[3] is not null end;
+  if v_unknown is not null then
+    perform gre.raise_http(400, 'placeholder_unknown', 'a text has a placeholder that is not known here',
+                           jsonb_build_object('unknown', v_unknown)::text);
+  elsif exists (select from jsonb_each_text(p_texts) t
+                where regexp_replace(t.value, gre.placeholder_pattern(), ' ', 'g') ~ '\{\{|\}\}') then
+    perform gre.raise_http(400, 'placeholder_invalid',
+      'a text has {{ or }} that belongs to no placeholder, such as {{player_name}} or {{player_name|there}}');
+  end if;
+end $_$;
+
+-- FUNCTION: choose_auto_reply(text[], timestamp with time zone)
+CREATE FUNCTION gre.choose_auto_reply(p_occasions text[], p_at timestamp with time zone) RETURNS public.gre_auto_replies
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_auto_replies;
+  v_hours text;
+  v_open jsonb := '{}';
+  v_online boolean;
+begin
+  for v in
+    select * from public.gre_auto_replies r
+    where r.active and r.occasion = any (p_occasions)
+      and coalesce(r.valid_from <= p_at, true) and coalesce(r.valid_to > p_at, true)
+    order by r.priority desc, r.occasion in ('opened', 'reopened'), r.id
+  loop
+    v_hours := v.hours;
+    if v.occasion = 'closed_hours' and v_hours is null then
+      select s.hours into v_hours from public.gre_chat_settings s;
+    end if;
+    if v_hours is not null and not v_open ? v_hours then
+      v_open := v_open || jsonb_build_object(v_hours, gre.open_at(v_hours, p_at));
+    end if;
+    continue when coalesce((v_open -> v_hours)::boolean, true) = (v.occasion = 'closed_hours');
+    if v.occasion = 'nobody_online' then
+      v_online := coalesce(v_online, gre.somebody_online());
+      continue when v_online;
+    end if;
+    return v;
+  end loop;
+  return null;
+end $$;
+
+-- FUNCTION: choose_text(jsonb, text)
+CREATE FUNCTION gre.choose_text(p_texts jsonb, p_language text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select coalesce(p_texts ->> p_language, p_texts ->> split_part(p_language, '-', 1), p_texts ->> 'en',
+                  (select t.value from jsonb_each_text(p_texts) t order by t.key limit 1))
+$$;
+
 -- FUNCTION: clean_name(text)
 CREATE FUNCTION gre.clean_name(p_name text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -342,6 +683,15 @@ begin
   left join public.gre_chat_players p on p.player_id = n.player_id
   where s.id = n.session_id;
 end $$;
+
+-- FUNCTION: count_template(uuid)
+CREATE FUNCTION gre.count_template(p_id uuid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+  update public.gre_templates set uses = uses + 1
+  where id = (select t.id from public.gre_templates t where t.id = p_id for no key update skip locked)
+$$;
 
 -- FUNCTION: current_actor()
 CREATE FUNCTION gre.current_actor() RETURNS gre.actor
@@ -603,6 +953,143 @@ begin
   return v;
 end $$;
 
+-- TABLE: gre_templates
+CREATE TABLE public.gre_templates (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    shortcut text NOT NULL,
+    title text NOT NULL,
+    texts jsonb NOT NULL,
+    staff_id text,
+    uses bigint DEFAULT 0 NOT NULL,
+    active boolean DEFAULT true NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT gre_templates_shortcut_check CHECK ((shortcut ~ '^[a-z0-9][a-z0-9_-]{0,39}$'::text)),
+    CONSTRAINT gre_templates_staff_size CHECK (((char_length(staff_id) >= 1) AND (char_length(staff_id) <= 128))),
+    CONSTRAINT gre_templates_title_size CHECK (((char_length(title) >= 1) AND (char_length(title) <= 120)))
+);
+
+-- COMMENT: TABLE gre_templates
+COMMENT ON TABLE public.gre_templates IS 'Texts that staff send often.';
+
+-- COMMENT: COLUMN gre_templates.id
+COMMENT ON COLUMN public.gre_templates.id IS 'The template''s id.';
+
+-- COMMENT: COLUMN gre_templates.shortcut
+COMMENT ON COLUMN public.gre_templates.shortcut IS 'The name that staff type: lower case letters, digits, - and _, at most 40.';
+
+-- COMMENT: COLUMN gre_templates.title
+COMMENT ON COLUMN public.gre_templates.title IS 'The title in lists.';
+
+-- COMMENT: COLUMN gre_templates.texts
+COMMENT ON COLUMN public.gre_templates.texts IS 'The text in each language: {"en": text with placeholders}, see gre_render_template.';
+
+-- COMMENT: COLUMN gre_templates.staff_id
+COMMENT ON COLUMN public.gre_templates.staff_id IS 'The staff member whose own template it is, who alone sees it; null: everybody''s.';
+
+-- COMMENT: COLUMN gre_templates.uses
+COMMENT ON COLUMN public.gre_templates.uses IS 'Number of messages sent from it; a message that is sent at the same time as another may not be counted.';
+
+-- COMMENT: COLUMN gre_templates.active
+COMMENT ON COLUMN public.gre_templates.active IS 'False: staff do not find it.';
+
+-- COMMENT: COLUMN gre_templates.updated_at
+COMMENT ON COLUMN public.gre_templates.updated_at IS 'Time of the last change by a person.';
+
+-- FUNCTION: find_template(uuid, text)
+CREATE FUNCTION gre.find_template(p_id uuid, p_staff_id text) RETURNS public.gre_templates
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_templates;
+begin
+  select * into v from public.gre_templates t where t.id = p_id and (t.staff_id is null or t.staff_id = p_staff_id);
+  if not found then
+    perform gre.raise_http(404, 'template_unknown', 'there is no such template');
+  end if;
+  return v;
+end $$;
+
+-- TABLE: gre_timers
+CREATE TABLE public.gre_timers (
+    session_id uuid NOT NULL,
+    rule_id uuid,
+    kind text NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    seq bigint NOT NULL,
+    CONSTRAINT gre_timers_kind_check CHECK ((kind = ANY (ARRAY['waiting'::text, 'idle_warning'::text, 'idle_close'::text])))
+)
+WITH (autovacuum_vacuum_scale_factor='0.05');
+
+-- COMMENT: TABLE gre_timers
+COMMENT ON TABLE public.gre_timers IS 'What a worker does with a session at a later time: one timer for each rule of occasion waiting, and one for idleness. When it is due and the session has changed, it has no effect.';
+
+-- COMMENT: COLUMN gre_timers.session_id
+COMMENT ON COLUMN public.gre_timers.session_id IS 'The session.';
+
+-- COMMENT: COLUMN gre_timers.rule_id
+COMMENT ON COLUMN public.gre_timers.rule_id IS 'The rule (gre_auto_replies), without a foreign key; null for idleness.';
+
+-- COMMENT: COLUMN gre_timers.kind
+COMMENT ON COLUMN public.gre_timers.kind IS 'waiting: send the rule''s message if the player still waits. idle_warning: warn that the session will be closed. idle_close: close it.';
+
+-- COMMENT: COLUMN gre_timers.due_at
+COMMENT ON COLUMN public.gre_timers.due_at IS 'Time from which it fires.';
+
+-- COMMENT: COLUMN gre_timers.seq
+COMMENT ON COLUMN public.gre_timers.seq IS 'waiting: seq of the question. Otherwise: seq of the last message; a later one makes the timer void.';
+
+-- FUNCTION: fire_timer(public.gre_timers, boolean)
+CREATE FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late boolean) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v_rule public.gre_auto_replies;
+  v_done text;
+begin
+  delete from public.gre_timers t
+  where t.session_id = p_timer.session_id and t.rule_id is not distinct from p_timer.rule_id;
+  select * into v_session from public.gre_chat_sessions s where s.id = p_timer.session_id;
+  if v_session.status = 'closed' then
+    return '{}';
+  elsif p_timer.kind = 'waiting' then
+    select * into v_rule from public.gre_auto_replies r
+    where r.id = p_timer.rule_id and r.active and r.occasion = 'waiting'
+      and coalesce(r.valid_from <= v_now, true) and coalesce(r.valid_to > v_now, true);
+    if found and v_session.waiting_since is not null and gre.question_seq(v_session) = p_timer.seq then
+      v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+    end if;
+    return array_remove(array[v_done], null);
+  elsif v_session.waiting_since is not null then
+    return '{}'; -- the next answer starts it again
+  end if;
+  select * into v_settings from public.gre_chat_settings;
+  if v_session.last_seq <> p_timer.seq
+    or p_timer.kind = 'idle_warning'
+      and coalesce(v_session.last_message_at + v_settings.idle_warn_after > v_now, true)
+    or p_timer.kind = 'idle_close' and v_settings.idle_close_after is null then
+    perform gre.arm_idle(v_session, v_settings);
+    return '{}';
+  end if;
+  v_rule := gre.choose_auto_reply(array[p_timer.kind], v_now);
+  if v_rule.id is not null then
+    v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+  end if;
+  if p_timer.kind = 'idle_close' then
+    update public.gre_chat_sessions set status = 'closed', closed_by = 'idle' where id = v_session.id;
+    return array_remove(array[v_done, 'closed'], null);
+  elsif v_settings.idle_close_after is not null then
+    insert into public.gre_timers (session_id, kind, due_at, seq)
+    select s.id, 'idle_close', clock_timestamp() + v_settings.idle_close_after, s.last_seq
+    from public.gre_chat_sessions s where s.id = v_session.id;
+  end if;
+  return array_remove(array[v_done], null);
+end $$;
+
 -- FUNCTION: flush_session(uuid)
 CREATE FUNCTION gre.flush_session(p_session uuid) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -741,6 +1228,16 @@ CREATE FUNCTION gre.is_admin() RETURNS boolean
   select (gre.current_actor()).role = 'admin'
 $$;
 
+-- FUNCTION: is_nested()
+CREATE FUNCTION gre.is_nested() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return current_setting('gre.nested', true) = 'on'
+    or pg_trigger_depth() > 1 and pg_trigger_depth()::text is distinct from current_setting('gre.auto_depth', true);
+end $$;
+
 -- FUNCTION: is_staff()
 CREATE FUNCTION gre.is_staff() RETURNS boolean
     LANGUAGE sql STABLE
@@ -777,108 +1274,28 @@ end $_$;
 
 -- FUNCTION: local_range(date, time without time zone, time without time zone, text)
 CREATE FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) RETURNS tstzrange
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
-  select tstzrange(least(x.opens, x.closes), x.closes)
-  from (select (p_day + p_opens) at time zone p_timezone as opens,
-               (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone as closes) x
+declare
+  v_opens constant timestamptz := (p_day + p_opens) at time zone p_timezone;
+  v_closes constant timestamptz :=
+    (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone;
+begin
+  return tstzrange(least(v_opens, v_closes), v_closes);
+end $$;
+
+-- FUNCTION: local_time(text, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI' else 'YYYY-MM-DD HH24:MI' end)
+  from (
+    select p_at at time zone z.name as at, p_now at time zone z.name as now
+    from (select coalesce((select h.timezone from public.gre_hours h where h.name = p_hours), 'UTC') as name) z) x
+  where p_at is not null
 $$;
-
--- TABLE: gre_chat_sessions
-CREATE TABLE public.gre_chat_sessions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    player_id bigint NOT NULL,
-    player_name text,
-    status text DEFAULT 'active'::text NOT NULL,
-    assigned_staff_id text,
-    last_seq bigint DEFAULT 0 NOT NULL,
-    rev bigint DEFAULT 0 NOT NULL,
-    last_message_at timestamp with time zone,
-    unread_by_staff integer DEFAULT 0 NOT NULL,
-    unread_by_player integer DEFAULT 0 NOT NULL,
-    staff_read_seq bigint DEFAULT 0 NOT NULL,
-    staff_read_at timestamp with time zone,
-    player_read_seq bigint DEFAULT 0 NOT NULL,
-    player_read_at timestamp with time zone,
-    waiting_since timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    closed_at timestamp with time zone,
-    closed_by text,
-    cycle integer DEFAULT 1 NOT NULL,
-    changed_xid xid8,
-    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
-    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
-    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
-);
-ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
-
--- COMMENT: TABLE gre_chat_sessions
-COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
-
--- COMMENT: COLUMN gre_chat_sessions.id
-COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_id
-COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_name
-COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
-
--- COMMENT: COLUMN gre_chat_sessions.status
-COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
-
--- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
-COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_seq
-COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.rev
-COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_message_at
-COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_player
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.waiting_since
-COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.created_at
-COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.updated_at
-COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_at
-COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_by
-COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.cycle
-COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.changed_xid
-COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 
 -- FUNCTION: lock_session(uuid)
 CREATE FUNCTION gre.lock_session(p_session uuid) RETURNS public.gre_chat_sessions
@@ -1010,7 +1427,7 @@ CREATE FUNCTION gre.messages_after_insert() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-  if pg_trigger_depth() > 1 or current_setting('gre.nested', true) = 'on' then
+  if gre.is_nested() then
     if not exists (select from inserted) then
       return null;
     end if;
@@ -1060,6 +1477,51 @@ begin
     into new.seq
   from public.gre_chat_sessions s where s.id = new.session_id;
   return new;
+end $$;
+
+-- FUNCTION: messages_auto_reply()
+CREATE FUNCTION gre.messages_auto_reply() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v record;
+begin
+  if current_setting('gre.auto_depth', true) <> '' then
+    return null; -- caused by an auto-reply
+  elsif exists (select from inserted where sender = 'staff') then
+    select * into v_settings from public.gre_chat_settings;
+    if v_settings.idle_warn_after is not null or v_settings.idle_close_after is not null then
+      perform gre.arm_idle(s, v_settings) from public.gre_chat_sessions s
+      where s.id in (select session_id from inserted where sender = 'staff')
+        and s.status <> 'closed' and s.waiting_since is null;
+    end if;
+  end if;
+  if not exists (select from public.gre_auto_replies r
+                 where r.active and r.occasion not in ('idle_warning', 'idle_close')) then
+    return null;
+  end if;
+  perform set_config('gre.auto_depth', (pg_trigger_depth() + 1)::text, true);
+  for v in
+    select i.session_id, min(i.seq) as seq, min(i.created_at) as at from inserted i
+    where i.sender = 'player'
+      and not (i.metadata @> '{"quiet": true}' and (gre.current_actor()).role = 'service')
+    group by i.session_id order by i.session_id
+  loop
+    -- An error must not refuse the player's message.
+    begin
+      select * into v_session from public.gre_chat_sessions s where s.id = v.session_id;
+      if v_session.status <> 'closed' then -- a trigger of the project can close it
+        perform gre.start_auto_replies(v_session, v.seq, v.at);
+      end if;
+    exception when others then
+      raise warning 'gre-bridge: the auto-replies of session % failed (%)', v.session_id, sqlstate;
+    end;
+  end loop;
+  perform set_config('gre.auto_depth', '', true);
+  return null;
 end $$;
 
 -- FUNCTION: messages_before_insert()
@@ -1251,6 +1713,12 @@ begin
     if new.origin is null or current_user in ('anon', 'authenticated', 'service_role')
       and (new.origin <> 'template' or (gre.current_actor()).role not in ('staff', 'admin', 'service')) then
       new.origin := 'typed';
+    elsif new.origin = 'template' and new.message like '%{{%' then
+      perform gre.raise_http(400, 'template_incomplete', 'the text has placeholders that are not filled in',
+        jsonb_build_object('missing', array(
+          select distinct m[1]
+          from regexp_matches(left(new.message, 4000), '\{\{\??([a-z_]+)[^{}]*\}\}', 'g') m
+          order by 1))::text);
     end if;
   end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
@@ -1276,10 +1744,8 @@ begin
   if v_sessions = '{}' then
     return null;
   end if;
-  if pg_trigger_depth() > 1 then
+  if gre.is_nested() then
     perform set_config('gre.nested', 'on', true); -- until the end of the transaction
-  end if;
-  if current_setting('gre.nested', true) = 'on' then
     perform gre.enqueue_messages(v_sessions, array(select id from inserted));
     perform gre.notify_workers(v_sessions);
     return null;
@@ -1301,7 +1767,9 @@ begin
       where s.enabled
       order by i.session_id, i.seq, s.name
     ) o;
-  perform gre.notify_workers(v_sessions);
+  if pg_trigger_depth() = 1 then -- the wake-up for the player's message is enough for its auto-reply
+    perform gre.notify_workers(v_sessions);
+  end if;
   return null;
 end $$;
 
@@ -1483,16 +1951,20 @@ end $$;
 
 -- FUNCTION: open_at(text, timestamp with time zone)
 CREATE FUNCTION gre.open_at(p_hours text, p_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
-  select gre.open_ranges(p_hours, p_at, p_at + interval '1 microsecond') @> p_at
-$$;
+begin
+  return gre.open_ranges(p_hours, p_at, p_at + interval '1 microsecond') @> p_at;
+end $$;
 
 -- FUNCTION: open_ranges(text, timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.open_ranges(p_hours text, p_from timestamp with time zone, p_to timestamp with time zone) RETURNS tstzmultirange
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   v_timezone text;
@@ -1623,6 +2095,14 @@ begin
   end if;
   return null;
 end $$;
+
+-- FUNCTION: placeholder_pattern()
+CREATE FUNCTION gre.placeholder_pattern() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select '\{\{(\?)?([a-z_]{1,40})(\|[^{}]*)?\}\}'
+$$;
 
 -- FUNCTION: player_json(bigint)
 CREATE FUNCTION gre.player_json(p_player_id bigint) RETURNS jsonb
@@ -1800,6 +2280,18 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: question_seq(public.gre_chat_sessions)
+CREATE FUNCTION gre.question_seq(p_session public.gre_chat_sessions) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select coalesce(min(m.seq), 0) from public.gre_chat_messages m
+  where m.player_id = p_session.player_id and m.created_at = p_session.waiting_since
+    and m.session_id = p_session.id and m.sender = 'player'
+$$;
+
 -- FUNCTION: raise_http(integer, text, text, text)
 CREATE FUNCTION gre.raise_http(p_status integer, p_code text, p_message text, p_detail text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
@@ -1919,6 +2411,45 @@ begin
   update public.gre_chat_sessions set assigned_staff_id = null where id = any (v_sessions);
   perform set_config('gre.release_how', '', true);
   return cardinality(v_sessions);
+end $$;
+
+-- FUNCTION: render_text(text, public.gre_chat_sessions, text)
+CREATE FUNCTION gre.render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_hours text;
+  v_value text;
+  v record;
+begin
+  text := p_text;
+  missing := '{}';
+  if p_text not like '%{{%' then
+    return;
+  end if;
+  select s.hours into v_hours from public.gre_chat_settings s;
+  for v in
+    select distinct m[1] is not null as blank, m[2] as name, m[3] as fallback
+    from regexp_matches(p_text, gre.placeholder_pattern(), 'g') m order by 2, 3
+  loop
+    v_value := case when v.blank then null else case v.name
+      when 'player_name' then nullif(p_session.player_name, 'Player ' || p_session.player_id)
+      when 'staff_name' then p_staff_name
+      when 'open_until' then gre.local_time(v_hours, gre.open_until(v_hours, v_now), v_now)
+      when 'next_open' then
+        case when not gre.open_at(v_hours, v_now) then gre.local_time(v_hours, gre.next_open(v_hours, v_now), v_now) end
+    end end;
+    v_value := coalesce(translate(v_value, '{}', '()'), substr(v.fallback, 2));
+    if v_value is null then
+      missing := missing || v.name;
+    else
+      text := replace(text, '{{' || v.name || coalesce(v.fallback, '') || '}}', v_value);
+    end if;
+  end loop;
 end $$;
 
 -- FUNCTION: require_actor()
@@ -2149,6 +2680,48 @@ begin
   from (select) x left join lateral (select * from candidate c order by c.n desc limit 1) l on true;
 end $$;
 
+-- FUNCTION: send_auto_reply(public.gre_auto_replies, public.gre_chat_sessions, bigint, boolean)
+CREATE FUNCTION gre.send_auto_reply(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint, p_late boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_key constant text := gre.auto_key(p_rule, p_session, p_question);
+  -- The same for the same rule, session and key.
+  v_id constant uuid := md5('gre auto-reply ' || p_session.id || ' ' || p_rule.id || ' ' || v_key)::uuid;
+  v_text record;
+  v_skipped text := case when p_late then 'late' end;
+begin
+  if exists (select from public.gre_auto_sent a
+             where a.session_id = p_session.id and a.rule_id = p_rule.id and a.key = v_key) then
+    return null;
+  end if;
+  if not p_late then
+    select * into v_text from gre.render_text(
+      gre.choose_text(p_rule.texts, gre.session_language(p_session.id)), p_session,
+      case when p_session.assigned_staff_id is not null then gre.staff_name(p_session.assigned_staff_id, null) end);
+    v_skipped := case when v_text.missing <> '{}' or char_length(v_text.text) > 4000 then 'text' end;
+  end if;
+  insert into public.gre_auto_sent (session_id, rule_id, key, message_id, skipped)
+  values (p_session.id, p_rule.id, v_key, case when v_skipped is null then v_id end, v_skipped)
+  on conflict do nothing;
+  if not found then
+    return null;
+  elsif v_skipped is not null then
+    return 'skipped';
+  end if;
+  insert into public.gre_chat_messages (id, session_id, player_id, sender, message, origin)
+  values (v_id, p_session.id, p_session.player_id, 'system', v_text.text, 'auto')
+  on conflict (id) do nothing;
+  if p_rule.push then
+    update public.gre_relay_deliveries d set data = '{"push": true}'
+    where d.message_id = v_id and d.sink || '' = 'onesignal';
+  end if;
+  return 'sent';
+end $$;
+
 -- FUNCTION: session_json(public.gre_chat_sessions, integer)
 CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer DEFAULT NULL::integer) RETURNS jsonb
     LANGUAGE plpgsql STABLE
@@ -2175,6 +2748,15 @@ begin
   end if;
   return v_json;
 end $$;
+
+-- FUNCTION: session_language(uuid)
+CREATE FUNCTION gre.session_language(p_session uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select m.metadata ->> 'language' from public.gre_chat_messages m
+  where m.session_id = p_session and m.sender = 'player' order by m.seq desc limit 1
+$$;
 
 -- FUNCTION: session_name(bigint, text)
 CREATE FUNCTION gre.session_name(p_player_id bigint, p_name text) RETURNS text
@@ -2500,6 +3082,17 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: settings_arm_idle()
+CREATE FUNCTION gre.settings_arm_idle() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.arm_idle(s, new) from public.gre_chat_sessions s
+  where s.status <> 'closed' and s.waiting_since is null;
+  return null;
+end $$;
+
 -- FUNCTION: settings_before_update()
 CREATE FUNCTION gre.settings_before_update() RETURNS trigger
     LANGUAGE plpgsql
@@ -2509,69 +3102,6 @@ begin
   new.updated_at := clock_timestamp();
   return new;
 end $$;
-
--- TABLE: gre_chat_settings
-CREATE TABLE public.gre_chat_settings (
-    single boolean DEFAULT true NOT NULL,
-    assignment text DEFAULT 'off'::text NOT NULL,
-    max_sessions smallint,
-    returning_within interval,
-    offline_after interval DEFAULT '00:02:00'::interval NOT NULL,
-    idle_warn_after interval,
-    idle_close_after interval,
-    first_reply_goal interval,
-    reply_goal interval,
-    goals_in_hours boolean DEFAULT true NOT NULL,
-    hours text,
-    rating_enabled boolean DEFAULT false NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT gre_chat_settings_assignment_check CHECK ((assignment = ANY (ARRAY['off'::text, 'round_robin'::text, 'least_busy'::text]))),
-    CONSTRAINT gre_chat_settings_intervals_check CHECK ((((returning_within >= '00:00:01'::interval) AND (returning_within <= '366 days'::interval)) AND ((offline_after >= '00:00:00'::interval) AND (offline_after <= '366 days'::interval)) AND ((idle_warn_after >= '00:00:01'::interval) AND (idle_warn_after <= '366 days'::interval)) AND ((idle_close_after >= '00:00:01'::interval) AND (idle_close_after <= '366 days'::interval)) AND ((first_reply_goal >= '00:00:01'::interval) AND (first_reply_goal <= '366 days'::interval)) AND ((reply_goal >= '00:00:01'::interval) AND (reply_goal <= '366 days'::interval)))),
-    CONSTRAINT gre_chat_settings_max_sessions_check CHECK (((max_sessions >= 1) AND (max_sessions <= 1000))),
-    CONSTRAINT gre_chat_settings_single_check CHECK (single)
-);
-
--- COMMENT: TABLE gre_chat_settings
-COMMENT ON TABLE public.gre_chat_settings IS 'Settings of the staff''s desk. One row. Admins change it.';
-
--- COMMENT: COLUMN gre_chat_settings.single
-COMMENT ON COLUMN public.gre_chat_settings.single IS 'Limits the table to one row.';
-
--- COMMENT: COLUMN gre_chat_settings.assignment
-COMMENT ON COLUMN public.gre_chat_settings.assignment IS 'Automatic assignment. off: none. round_robin: to the eligible person whose last assignment is the oldest. least_busy: to the eligible person with the fewest open sessions.';
-
--- COMMENT: COLUMN gre_chat_settings.max_sessions
-COMMENT ON COLUMN public.gre_chat_settings.max_sessions IS 'Number of open sessions of a staff member at which automatic assignment stops; null: no limit. gre_staff.max_sessions has precedence.';
-
--- COMMENT: COLUMN gre_chat_settings.returning_within
-COMMENT ON COLUMN public.gre_chat_settings.returning_within IS 'A player who returns within this time is assigned to the staff member of the last assignment, if eligible; null: no preference.';
-
--- COMMENT: COLUMN gre_chat_settings.offline_after
-COMMENT ON COLUMN public.gre_chat_settings.offline_after IS 'Time after which the waiting sessions of a staff member who is offline return to the queue. Applies while assignment is not off.';
-
--- COMMENT: COLUMN gre_chat_settings.idle_warn_after
-COMMENT ON COLUMN public.gre_chat_settings.idle_warn_after IS 'Time without a message after which the player is warned that the session will be closed; null: no warning.';
-
--- COMMENT: COLUMN gre_chat_settings.idle_close_after
-COMMENT ON COLUMN public.gre_chat_settings.idle_close_after IS 'Time after the warning at which the session is closed; null: never.';
-
--- COMMENT: COLUMN gre_chat_settings.first_reply_goal
-COMMENT ON COLUMN public.gre_chat_settings.first_reply_goal IS 'Goal for the first reply time; null: none.';
-
--- COMMENT: COLUMN gre_chat_settings.reply_goal
-COMMENT ON COLUMN public.gre_chat_settings.reply_goal IS 'Goal for the reply time; null: none.';
-
--- COMMENT: COLUMN gre_chat_settings.goals_in_hours
-COMMENT ON COLUMN public.gre_chat_settings.goals_in_hours IS 'True: goals count open hours only.';
-
--- COMMENT: COLUMN gre_chat_settings.hours
-COMMENT ON COLUMN public.gre_chat_settings.hours IS 'The opening hours of the desk; null: always open.';
-
--- COMMENT: COLUMN gre_chat_settings.rating_enabled
-COMMENT ON COLUMN public.gre_chat_settings.rating_enabled IS 'True: players can rate a closed session.';
-
--- COMMENT: COLUMN gre_chat_settings.updated_at
-COMMENT ON COLUMN public.gre_chat_settings.updated_at IS 'Time of the last change.';
 
 -- FUNCTION: settings_json(public.gre_chat_settings)
 CREATE FUNCTION gre.settings_json(p public.gre_chat_settings) RETURNS jsonb
@@ -2595,6 +3125,16 @@ begin
   new.reconcile_from := clock_timestamp();
   return new;
 end $$;
+
+-- FUNCTION: somebody_online()
+CREATE FUNCTION gre.somebody_online() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select exists (
+    select from public.gre_online_status o left join public.gre_staff t on t.staff_id = o.staff_id
+    where coalesce(t.active, true) and gre.presence(o.status, o.last_seen_at, o.expires_at) = 'online')
+$$;
 
 -- FUNCTION: staff_json(text)
 CREATE FUNCTION gre.staff_json(p_staff_id text DEFAULT NULL::text) RETURNS jsonb
@@ -2631,6 +3171,54 @@ CREATE FUNCTION gre.staff_name(p_staff_id text, p_given text) RETURNS text
     case when not exists (
       select from public.gre_staff where active and gre.name_key(display_name) = gre.name_key(p_given)
     ) then gre.clean_name(p_given) end)
+$$;
+
+-- FUNCTION: start_auto_replies(public.gre_chat_sessions, bigint, timestamp with time zone)
+CREATE FUNCTION gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_occasions text[] := array['closed_hours', 'nobody_online'];
+  v_rule public.gre_auto_replies;
+  v_question bigint;
+  v_asked constant boolean := coalesce(p_session.waiting_since >= p_at, false);
+begin
+  if p_session.cycle = 1 then
+    if p_seq = 1 then
+      v_occasions := v_occasions || 'opened'::text;
+    end if;
+  elsif p_seq = 1 + (select e.after_seq from public.gre_chat_events e
+                     where e.session_id = p_session.id and e.kind = 'reopened' order by e.rev desc limit 1) then
+    v_occasions := v_occasions || 'reopened'::text;
+  end if;
+  v_rule := gre.choose_auto_reply(v_occasions, clock_timestamp());
+  if v_asked or v_rule.id is not null then
+    v_question := gre.question_seq(p_session);
+  end if;
+  if v_asked then
+    insert into public.gre_timers as t (session_id, rule_id, kind, due_at, seq)
+    select p_session.id, r.id, 'waiting', d.due_at, v_question
+    from public.gre_auto_replies r
+    cross join public.gre_chat_settings s
+    cross join lateral gre.after_open(
+      coalesce(r.hours, s.hours), p_session.waiting_since, extract(epoch from r.wait)) d (due_at)
+    where r.active and r.occasion = 'waiting' and d.due_at is not null
+      and coalesce(r.valid_from <= d.due_at, true) and coalesce(r.valid_to > d.due_at, true)
+    on conflict (session_id, rule_id) do update set due_at = excluded.due_at, seq = excluded.seq;
+  end if;
+  if v_rule.id is not null then
+    perform gre.send_auto_reply(v_rule, p_session, v_question);
+  end if;
+end $$;
+
+-- FUNCTION: template_json(public.gre_templates)
+CREATE FUNCTION gre.template_json(t public.gre_templates) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select jsonb_build_object('id', t.id, 'shortcut', t.shortcut, 'title', t.title, 'texts', t.texts,
+    'staff_id', t.staff_id, 'uses', t.uses, 'active', t.active)
 $$;
 
 -- FUNCTION: write_receipts(jsonb)
@@ -3133,6 +3721,26 @@ end $$;
 -- COMMENT: FUNCTION gre_dead_letters(p_sink text, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) IS 'Lists dead letters, newest first: {"dead": [{"id", "sink", "event", "session_id", "message_id", "attempts", "error", "created_at"}], "next": cursor | null}, without the text of messages. For admins.';
 
+-- FUNCTION: gre_delete_auto_reply(uuid)
+CREATE FUNCTION public.gre_delete_auto_reply(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v public.gre_auto_replies;
+begin
+  perform gre.require_admin();
+  delete from public.gre_auto_replies where id = p_id returning * into v;
+  if not found then
+    perform gre.raise_http(404, 'auto_reply_unknown', 'there is no such auto-reply');
+  end if;
+  return gre.auto_reply_json(v);
+end $$;
+
+-- COMMENT: FUNCTION gre_delete_auto_reply(p_id uuid)
+COMMENT ON FUNCTION public.gre_delete_auto_reply(p_id uuid) IS 'Deletes a rule, and returns it. For admins.';
+
 -- FUNCTION: gre_delete_hours(text)
 CREATE FUNCTION public.gre_delete_hours(p_name text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3152,6 +3760,26 @@ end $$;
 
 -- COMMENT: FUNCTION gre_delete_hours(p_name text)
 COMMENT ON FUNCTION public.gre_delete_hours(p_name text) IS 'Deletes opening hours, and returns what they were. 409 hours_in_use while a setting refers to them. For admins.';
+
+-- FUNCTION: gre_delete_template(uuid)
+CREATE FUNCTION public.gre_delete_template(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v_old constant public.gre_templates := gre.find_template(p_id, v_actor.staff_id);
+begin
+  if v_actor.role = 'staff' and v_old.staff_id is null then
+    perform gre.raise_http(403, 'admin_only', 'only an admin may change everybody''s templates');
+  end if;
+  delete from public.gre_templates where id = p_id;
+  return gre.template_json(v_old);
+end $$;
+
+-- COMMENT: FUNCTION gre_delete_template(p_id uuid)
+COMMENT ON FUNCTION public.gre_delete_template(p_id uuid) IS 'Deletes a template, and returns it. Admins delete everybody''s, staff their own.';
 
 -- FUNCTION: gre_desk_stats_v1()
 CREATE FUNCTION public.gre_desk_stats_v1() RETURNS jsonb
@@ -3276,6 +3904,25 @@ end $$;
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
 COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
 
+-- FUNCTION: gre_get_auto_reply(uuid)
+CREATE FUNCTION public.gre_get_auto_reply(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_auto_replies;
+begin
+  perform gre.require_staff();
+  select * into v from public.gre_auto_replies where id = p_id;
+  if not found then
+    perform gre.raise_http(404, 'auto_reply_unknown', 'there is no such auto-reply');
+  end if;
+  return gre.auto_reply_json(v);
+end $$;
+
+-- COMMENT: FUNCTION gre_get_auto_reply(p_id uuid)
+COMMENT ON FUNCTION public.gre_get_auto_reply(p_id uuid) IS 'Returns a rule (see gre_list_auto_replies). Staff only.';
+
 -- FUNCTION: gre_get_hours(text)
 CREATE FUNCTION public.gre_get_hours(p_name text) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3321,6 +3968,20 @@ end $$;
 
 -- COMMENT: FUNCTION gre_get_settings()
 COMMENT ON FUNCTION public.gre_get_settings() IS 'Returns the settings of the desk: {"assignment", "max_sessions", "returning_within", "offline_after", "idle_warn_after", "idle_close_after", "first_reply_goal", "reply_goal", "goals_in_hours", "hours", "rating_enabled"}, intervals in seconds. Staff only.';
+
+-- FUNCTION: gre_get_template(uuid)
+CREATE FUNCTION public.gre_get_template(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+begin
+  return gre.template_json(gre.find_template(p_id, v_actor.staff_id));
+end $$;
+
+-- COMMENT: FUNCTION gre_get_template(p_id uuid)
+COMMENT ON FUNCTION public.gre_get_template(p_id uuid) IS 'Returns a template (see gre_list_templates). Staff only.';
 
 -- FUNCTION: gre_hub_changes_v1(jsonb, uuid[], timestamp with time zone, timestamp with time zone, bigint[], integer, integer)
 CREATE FUNCTION public.gre_hub_changes_v1(p_positions jsonb DEFAULT '{}'::jsonb, p_sessions uuid[] DEFAULT '{}'::uuid[], p_since timestamp with time zone DEFAULT NULL::timestamp with time zone, p_epoch timestamp with time zone DEFAULT NULL::timestamp with time zone, p_players bigint[] DEFAULT NULL::bigint[], p_limit integer DEFAULT 200, p_bytes integer DEFAULT 1000000) RETURNS jsonb
@@ -3466,6 +4127,28 @@ end $$;
 -- COMMENT: FUNCTION gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text)
 COMMENT ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) IS 'Maps a Supabase Auth user to a player or a staff member, for tokens without gre-bridge''s claims. With neither, removes the mapping. For back ends.';
 
+-- FUNCTION: gre_list_auto_replies()
+CREATE FUNCTION public.gre_list_auto_replies() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_now public.gre_auto_replies;
+begin
+  perform gre.require_staff();
+  v_now := gre.choose_auto_reply(array['opened', 'closed_hours', 'nobody_online'], clock_timestamp());
+  return jsonb_build_object(
+    'auto_replies', (
+      select coalesce(jsonb_agg(gre.auto_reply_json(r) order by r.priority desc, r.name, r.id), '[]')
+      from public.gre_auto_replies r),
+    'now', case when v_now.id is not null then (
+      select jsonb_build_object('id', v_now.id, 'text', t.text, 'missing', t.missing)
+      from gre.render_text(gre.choose_text(v_now.texts, null), null, null) t) end);
+end $$;
+
+-- COMMENT: FUNCTION gre_list_auto_replies()
+COMMENT ON FUNCTION public.gre_list_auto_replies() IS 'Lists the rules: {"auto_replies": [{"id", "name", "occasion", "wait" (seconds), "once", "hours", "texts": {"en": text}, "priority", "push", "active", "valid_from", "valid_to"}], "now": {"id", "text", "missing"} | null}. "now" is the answer that a new session''s first message would get at this moment. See gre_auto_replies. Staff only.';
+
 -- FUNCTION: gre_list_hours()
 CREATE FUNCTION public.gre_list_hours() RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3565,6 +4248,21 @@ end $$;
 
 -- COMMENT: FUNCTION gre_list_staff()
 COMMENT ON FUNCTION public.gre_list_staff() IS 'Lists active staff with their presence and load: [{"staff_id", "display_name", "role", "status", "open_sessions", "takes_sessions", "max_sessions"}]. Staff only.';
+
+-- FUNCTION: gre_list_templates()
+CREATE FUNCTION public.gre_list_templates() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+begin
+  return (select coalesce(jsonb_agg(gre.template_json(t) order by t.shortcut, t.staff_id nulls last), '[]')
+          from public.gre_templates t where t.staff_id is null or t.staff_id = v_actor.staff_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_list_templates()
+COMMENT ON FUNCTION public.gre_list_templates() IS 'Lists everybody''s templates and the caller''s own: [{"id", "shortcut", "title", "texts": {"en": text}, "staff_id": null for everybody''s, "uses", "active"}]. Staff only.';
 
 -- FUNCTION: gre_mark_read(uuid, bigint)
 CREATE FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) RETURNS jsonb
@@ -3762,7 +4460,7 @@ begin
               'id', m.id, 'session_id', m.session_id, 'seq', m.seq, 'player_id', m.player_id,
               'player_name', left(m.player_name, 200), 'message', left(m.message, gre.max_text_length()),
               'sender', m.sender,
-              'sender_name', left(m.sender_name, 200), 'status', m.status,
+              'sender_name', left(m.sender_name, 200), 'status', m.status, 'auto', m.origin = 'auto',
               -- as gre.iso, without the cost of a call per row
               'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
             'session', case when d.event = 'session'
@@ -4465,6 +5163,28 @@ end $$;
 -- COMMENT: FUNCTION gre_release_session(p_session_id uuid)
 COMMENT ON FUNCTION public.gre_release_session(p_session_id uuid) IS 'Returns an open session of the caller to the queue, at the place of its waiting time: {"session": S}. Automatic assignment does not give it to the same person again while it waits. If it is somebody else''s: 409 session_taken with {"by"}; gre_transfer_session returns the session of a colleague. A session of nobody is no error.';
 
+-- FUNCTION: gre_render_template(uuid, uuid)
+CREATE FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v_template constant public.gre_templates := gre.find_template(p_template_id, v_actor.staff_id);
+  v_session public.gre_chat_sessions;
+begin
+  select * into v_session from public.gre_chat_sessions where id = p_session_id;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  end if;
+  return (select to_jsonb(r) from gre.render_text(
+    gre.choose_text(v_template.texts, gre.session_language(p_session_id)), v_session,
+    gre.staff_name(v_actor.staff_id, null)) r);
+end $$;
+
+-- COMMENT: FUNCTION gre_render_template(p_template_id uuid, p_session_id uuid)
+COMMENT ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) IS 'Returns the text of a template for a session: {"text", "missing": [names]}. Placeholders: {{player_name}}, {{staff_name}} (the caller''s), {{open_until}} and {{next_open}} (local times of the desk''s opening hours), with a fallback {{player_name|there}}, and blanks {{?amount}}. "missing" are blanks, and names without a value and fallback: their placeholders are left in "text", and a message with them is refused. The language is "language" in the metadata of the player''s last message, else English. Staff only.';
+
 -- FUNCTION: gre_retry_dead(uuid[])
 CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -4480,6 +5200,118 @@ end $$;
 
 -- COMMENT: FUNCTION gre_retry_dead(p_ids uuid[])
 COMMENT ON FUNCTION public.gre_retry_dead(p_ids uuid[]) IS 'Retries at most 100 dead letters. Returns their number. Deliveries that are not dead are not changed. For admins.';
+
+-- FUNCTION: gre_save_auto_reply(jsonb, uuid)
+CREATE FUNCTION public.gre_save_auto_reply(p_auto_reply jsonb, p_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v public.gre_auto_replies;
+begin
+  perform gre.require_admin();
+  if jsonb_typeof(p_auto_reply) is distinct from 'object'
+    or jsonb_typeof(p_auto_reply -> 'wait') not in ('number', 'null') then
+    perform gre.raise_http(400, 'auto_reply_invalid', 'an auto-reply must be an object, and wait a number of seconds');
+  elsif p_id is null then
+    v.once := case when p_auto_reply ->> 'occasion' in ('idle_warning', 'idle_close') then 'question' else 'cycle' end;
+    v.priority := 0;
+    v.push := false;
+    v.active := true;
+  else
+    select * into v from public.gre_auto_replies where id = p_id for no key update;
+    if not found then
+      perform gre.raise_http(404, 'auto_reply_unknown', 'there is no such auto-reply');
+    end if;
+  end if;
+  begin
+    v := jsonb_populate_record(v, p_auto_reply - array['id', 'updated_at']
+      || case when jsonb_typeof(p_auto_reply -> 'wait') = 'number'
+           then jsonb_build_object('wait', (p_auto_reply ->> 'wait') || ' seconds') else '{}' end);
+  exception when data_exception then
+    perform gre.raise_http(400, 'auto_reply_invalid', 'a field of the auto-reply has a value that is not allowed');
+  end;
+  perform gre.check_texts(v.texts, false);
+  if p_id is null and (select count(*) from public.gre_auto_replies) >= 100 then
+    perform gre.raise_http(409, 'too_many', 'there are 100 auto-replies already');
+  end if;
+  begin
+    insert into public.gre_auto_replies as r
+      (id, name, occasion, wait, once, hours, texts, priority, push, active, valid_from, valid_to)
+    values (coalesce(p_id, gen_random_uuid()), v.name, v.occasion, v.wait, v.once, v.hours, v.texts, v.priority, v.push,
+            v.active, v.valid_from, v.valid_to)
+    on conflict (id) do update set name = excluded.name, occasion = excluded.occasion, wait = excluded.wait,
+      once = excluded.once, hours = excluded.hours, texts = excluded.texts, priority = excluded.priority,
+      push = excluded.push, active = excluded.active, valid_from = excluded.valid_from, valid_to = excluded.valid_to,
+      updated_at = clock_timestamp()
+    returning * into v;
+  exception
+    when foreign_key_violation then
+      perform gre.raise_http(404, 'hours_unknown', 'there are no such opening hours');
+    when check_violation or not_null_violation then
+      perform gre.raise_http(400, 'auto_reply_invalid', 'a field of the auto-reply has a value that is not allowed');
+  end;
+  return gre.auto_reply_json(v);
+end $$;
+
+-- COMMENT: FUNCTION gre_save_auto_reply(p_auto_reply jsonb, p_id uuid)
+COMMENT ON FUNCTION public.gre_save_auto_reply(p_auto_reply jsonb, p_id uuid) IS 'Creates a rule, or with p_id changes the given fields of one, and returns it (see gre_list_auto_replies). For admins.';
+
+-- FUNCTION: gre_save_template(jsonb, uuid)
+CREATE FUNCTION public.gre_save_template(p_template jsonb, p_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_staff();
+  v_new public.gre_templates;
+  v_old public.gre_templates;
+begin
+  if jsonb_typeof(p_template) is distinct from 'object' then
+    perform gre.raise_http(400, 'template_invalid', 'a template must be an object');
+  elsif p_id is null then
+    v_new.active := true;
+    v_new.staff_id := case v_actor.role when 'staff' then v_actor.staff_id end;
+  else
+    perform from public.gre_templates where id = p_id for no key update;
+    v_old := gre.find_template(p_id, v_actor.staff_id);
+    v_new := v_old;
+  end if;
+  begin
+    v_new := jsonb_populate_record(v_new, p_template - array['id', 'uses', 'updated_at']);
+  exception when data_exception then
+    perform gre.raise_http(400, 'template_invalid', 'a field of the template has a value that is not allowed');
+  end;
+  -- A template that becomes or is everybody's needs an admin. Nobody writes for somebody else, but a back end.
+  if v_actor.role = 'staff' and (v_new.staff_id is null or p_id is not null and v_old.staff_id is null) then
+    perform gre.raise_http(403, 'admin_only', 'only an admin may change everybody''s templates');
+  elsif v_actor.role <> 'service' and v_new.staff_id <> v_actor.staff_id then
+    perform gre.raise_http(403, 'staff_mismatch', 'staff_id must be null or the caller''s');
+  end if;
+  perform gre.check_texts(v_new.texts, true);
+  if (select count(*) from public.gre_templates t
+      where t.staff_id is not distinct from v_new.staff_id and t.id is distinct from p_id) >= 500 then
+    perform gre.raise_http(409, 'too_many', 'there are 500 templates already');
+  end if;
+  begin
+    insert into public.gre_templates as t (id, shortcut, title, texts, staff_id, active)
+    values (coalesce(p_id, gen_random_uuid()), v_new.shortcut, v_new.title, v_new.texts, v_new.staff_id, v_new.active)
+    on conflict (id) do update set shortcut = excluded.shortcut, title = excluded.title, texts = excluded.texts,
+      staff_id = excluded.staff_id, active = excluded.active, updated_at = clock_timestamp()
+    returning * into v_new;
+  exception
+    when unique_violation then
+      perform gre.raise_http(409, 'shortcut_taken', 'another template has this shortcut');
+    when check_violation or not_null_violation then
+      perform gre.raise_http(400, 'template_invalid', 'a field of the template has a value that is not allowed');
+  end;
+  return gre.template_json(v_new);
+end $$;
+
+-- COMMENT: FUNCTION gre_save_template(p_template jsonb, p_id uuid)
+COMMENT ON FUNCTION public.gre_save_template(p_template jsonb, p_id uuid) IS 'Creates a template, or with p_id changes the given fields of one, and returns it (see gre_list_templates). Admins write everybody''s ("staff_id": null, their default), staff their own.';
 
 -- FUNCTION: gre_schema_version()
 CREATE FUNCTION public.gre_schema_version() RETURNS integer
@@ -4579,8 +5411,8 @@ end $$;
 -- COMMENT: FUNCTION gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) IS 'Searches messages, newest first: {"messages": [M with "session": S], "next": cursor | null}. Each of at most 8 words of p_query (2 to 100 characters) must be in the text, in either case; the beginnings of words, where the extension pg_trgm is not available. p_from, p_to: times; p_staff: written by this staff member; p_player: in this player''s sessions. A search that takes longer than about a second ends with what it has found and "next". For staff.';
 
--- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb, bigint)
-CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
+-- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb, bigint, uuid)
+CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -4614,21 +5446,27 @@ begin
     perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
   end if;
   insert into public.gre_chat_messages
-    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
-  values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata)
+    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin)
+  values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata,
+          case when p_template_id is null then 'typed' else 'template' end)
   on conflict (id) do nothing
   returning * into v;
   if not found then
     v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
     v_duplicate := true;
-  elsif v_sender = 'staff' and p_after_seq is not null then
-    perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
+  elsif v_sender = 'staff' then
+    if p_after_seq is not null then
+      perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
+    end if;
+    if p_template_id is not null then
+      perform gre.count_template(p_template_id);
+    end if;
   end if;
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
 
--- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint)
-COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with {"by", "seq"} if another staff member has written in the session after this seq.';
+-- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
+COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with {"by", "seq"} if another staff member has written in the session after this seq. p_template_id: the template from which staff took the text.';
 
 -- FUNCTION: gre_send_messages(jsonb)
 CREATE FUNCTION public.gre_send_messages(p_messages jsonb) RETURNS jsonb
@@ -5047,8 +5885,8 @@ end $$;
 -- COMMENT: FUNCTION gre_set_staff(p_staff_id text, p_settings jsonb)
 COMMENT ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) IS 'Changes the given settings of a staff member for automatic assignment (takes_sessions, max_sessions; see gre_staff), and returns the staff member as gre_list_staff does. For admins.';
 
--- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb, bigint)
-CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
+-- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb, bigint, uuid)
+CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -5056,11 +5894,11 @@ begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
-                                 p_after_seq => p_after_seq);
+                                 p_after_seq => p_after_seq, p_template_id => p_template_id);
 end $$;
 
--- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint)
-COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
+-- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
+COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
 
 -- FUNCTION: gre_take_session(uuid, text)
 CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
@@ -5084,6 +5922,73 @@ end $$;
 
 -- COMMENT: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 COMMENT ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) IS 'Assigns an open session to the caller, if it is nobody''s, p_from_staff''s or the caller''s: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. If it is somebody else''s: 409 session_taken with {"by"}. The limit of automatic assignment does not apply.';
+
+-- FUNCTION: gre_tick_v1(integer, numeric)
+CREATE FUNCTION public.gre_tick_v1(p_limit integer DEFAULT 50, p_late_after numeric DEFAULT 300) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_limit constant integer := least(greatest(coalesce(p_limit, 50), 1), 200);
+  v_late constant timestamptz :=
+    v_now - least(greatest(coalesce(p_late_after, 300), 0), 86400) * interval '1 second';
+  v_due uuid[];
+  v_sessions uuid[];
+  v_staff text[];
+  v_done text[] := '{}';
+  v_handled integer := 0;
+  v_timer public.gre_timers;
+begin
+  perform gre.require_worker();
+  v_due := array(select t.session_id from public.gre_timers t where t.due_at <= v_now order by t.due_at limit v_limit);
+  if v_due <> '{}' then
+    select coalesce(array_agg(x.id), '{}'), array_agg(x.assigned_staff_id) into v_sessions, v_staff
+    from (
+      select s.id, s.assigned_staff_id from public.gre_chat_sessions s
+      where s.id = any (v_due) for no key update skip locked) x;
+    if exists (select from public.gre_timers t
+               where t.session_id = any (v_sessions) and t.due_at <= v_now and t.kind = 'idle_close') then
+      perform from (
+        select from public.gre_staff_load where staff_id = any (v_staff) order by staff_id for no key update) x;
+    end if;
+    for v_timer in
+      select * from public.gre_timers t where t.session_id = any (v_sessions) and t.due_at <= v_now
+      order by t.due_at, t.session_id
+    loop
+      -- An error of one timer must not end the call.
+      begin
+        v_done := v_done || gre.fire_timer(v_timer, v_timer.due_at < v_late);
+        v_handled := v_handled + 1;
+      exception
+        when lock_not_available or deadlock_detected then
+          null; -- the next call fires it
+        when others then
+          raise warning 'gre-bridge: a timer of session % failed (%)', v_timer.session_id, sqlstate;
+          delete from public.gre_timers t
+          where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          v_done := v_done || 'failed'::text;
+          v_handled := v_handled + 1;
+      end;
+    end loop;
+  end if;
+  return jsonb_build_object(
+    'enabled', exists (select from public.gre_timers) or exists (
+        select from public.gre_chat_settings s where s.idle_warn_after is not null or s.idle_close_after is not null)
+      or exists (select from public.gre_auto_replies r where r.active and r.occasion = 'waiting'),
+    'next_in', (select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t),
+    'handled', v_handled,
+    'sent', cardinality(array_positions(v_done, 'sent')), 'skipped', cardinality(array_positions(v_done, 'skipped')),
+    'closed', cardinality(array_positions(v_done, 'closed')),
+    'failed', cardinality(array_positions(v_done, 'failed')));
+end $$;
+
+-- COMMENT: FUNCTION gre_tick_v1(p_limit integer, p_late_after numeric)
+COMMENT ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) IS 'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, "next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, "sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is skipped. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. For workers.';
 
 -- FUNCTION: gre_transfer_session(uuid, text, text, bigint)
 CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text DEFAULT NULL::text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
@@ -5207,6 +6112,38 @@ COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time after last_seen_at for wh
 
 -- COMMENT: COLUMN settings.player_external_id
 COMMENT ON COLUMN gre.settings.player_external_id IS 'Template of a player''s OneSignal external id: GRE_PUSH_PLAYER_EXTERNAL_ID of the relay that reported last.';
+
+-- TABLE: gre_auto_sent
+CREATE TABLE public.gre_auto_sent (
+    session_id uuid NOT NULL,
+    rule_id uuid NOT NULL,
+    key text NOT NULL,
+    message_id uuid,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    skipped text,
+    CONSTRAINT gre_auto_sent_skipped_check CHECK ((skipped = ANY (ARRAY['late'::text, 'text'::text])))
+);
+
+-- COMMENT: TABLE gre_auto_sent
+COMMENT ON TABLE public.gre_auto_sent IS 'The auto-replies of each session. The primary key makes each of them at most one message.';
+
+-- COMMENT: COLUMN gre_auto_sent.session_id
+COMMENT ON COLUMN public.gre_auto_sent.session_id IS 'The session.';
+
+-- COMMENT: COLUMN gre_auto_sent.rule_id
+COMMENT ON COLUMN public.gre_auto_sent.rule_id IS 'The rule. No foreign key: the rows of a deleted rule are kept, and a deletion never makes a message fail.';
+
+-- COMMENT: COLUMN gre_auto_sent.key
+COMMENT ON COLUMN public.gre_auto_sent.key IS 'cycle:<n>, day:<date> or question:<seq>, see gre_auto_replies.once.';
+
+-- COMMENT: COLUMN gre_auto_sent.message_id
+COMMENT ON COLUMN public.gre_auto_sent.message_id IS 'The message; null if it was skipped.';
+
+-- COMMENT: COLUMN gre_auto_sent.at
+COMMENT ON COLUMN public.gre_auto_sent.at IS 'Time of the entry.';
+
+-- COMMENT: COLUMN gre_auto_sent.skipped
+COMMENT ON COLUMN public.gre_auto_sent.skipped IS 'The reason for which no message was sent. late: a worker found it too late. text: a value was missing, or the text was too long.';
 
 -- TABLE: gre_chat_assignments
 CREATE TABLE public.gre_chat_assignments (
@@ -5698,6 +6635,14 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (single);
 
+-- CONSTRAINT: gre_auto_replies gre_auto_replies_pkey
+ALTER TABLE ONLY public.gre_auto_replies
+    ADD CONSTRAINT gre_auto_replies_pkey PRIMARY KEY (id);
+
+-- CONSTRAINT: gre_auto_sent gre_auto_sent_pkey
+ALTER TABLE ONLY public.gre_auto_sent
+    ADD CONSTRAINT gre_auto_sent_pkey PRIMARY KEY (session_id, rule_id, key);
+
 -- CONSTRAINT: gre_chat_assignments gre_chat_assignments_pkey
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_pkey PRIMARY KEY (session_id, n);
@@ -5790,6 +6735,18 @@ ALTER TABLE ONLY public.gre_staff
 ALTER TABLE ONLY public.gre_staff
     ADD CONSTRAINT gre_staff_user_id_key UNIQUE (user_id);
 
+-- CONSTRAINT: gre_templates gre_templates_pkey
+ALTER TABLE ONLY public.gre_templates
+    ADD CONSTRAINT gre_templates_pkey PRIMARY KEY (id);
+
+-- CONSTRAINT: gre_templates gre_templates_shortcut_unique
+ALTER TABLE ONLY public.gre_templates
+    ADD CONSTRAINT gre_templates_shortcut_unique UNIQUE NULLS NOT DISTINCT (staff_id, shortcut);
+
+-- CONSTRAINT: gre_timers gre_timers_unique
+ALTER TABLE ONLY public.gre_timers
+    ADD CONSTRAINT gre_timers_unique UNIQUE NULLS NOT DISTINCT (session_id, rule_id);
+
 -- CONSTRAINT: push_notifications push_notifications_delivery_unique
 ALTER TABLE ONLY public.push_notifications
     ADD CONSTRAINT push_notifications_delivery_unique UNIQUE (delivery_id);
@@ -5797,6 +6754,9 @@ ALTER TABLE ONLY public.push_notifications
 -- CONSTRAINT: push_notifications push_notifications_pkey
 ALTER TABLE ONLY public.push_notifications
     ADD CONSTRAINT push_notifications_pkey PRIMARY KEY (id);
+
+-- INDEX: gre_auto_replies_hours
+CREATE INDEX gre_auto_replies_hours ON public.gre_auto_replies USING btree (hours);
 
 -- INDEX: gre_chat_assignments_open
 CREATE UNIQUE INDEX gre_chat_assignments_open ON public.gre_chat_assignments USING btree (session_id) WHERE (ended_at IS NULL);
@@ -5893,6 +6853,9 @@ CREATE INDEX gre_relay_lanes_ready ON public.gre_relay_lanes USING btree (sink, 
 -- INDEX: gre_staff_name_key
 CREATE INDEX gre_staff_name_key ON public.gre_staff USING btree (gre.name_key(display_name)) WHERE active;
 
+-- INDEX: gre_timers_due
+CREATE INDEX gre_timers_due ON public.gre_timers USING btree (due_at);
+
 -- INDEX: push_notifications_id_text
 CREATE INDEX push_notifications_id_text ON public.push_notifications USING btree (((id)::text));
 
@@ -5962,8 +6925,14 @@ CREATE TRIGGER gre_6_record_opening AFTER INSERT ON public.gre_chat_sessions FOR
 -- TRIGGER: gre_chat_messages gre_7_enqueue
 CREATE TRIGGER gre_7_enqueue AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_enqueue();
 
+-- TRIGGER: gre_chat_messages gre_8_auto_reply
+CREATE TRIGGER gre_8_auto_reply AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_auto_reply();
+
 -- TRIGGER: gre_chat_settings gre_after_update
 CREATE TRIGGER gre_after_update AFTER UPDATE ON public.gre_chat_settings FOR EACH ROW EXECUTE FUNCTION gre.settings_after_update();
+
+-- TRIGGER: gre_chat_settings gre_arm_idle
+CREATE TRIGGER gre_arm_idle AFTER UPDATE ON public.gre_chat_settings FOR EACH ROW WHEN (((new.idle_warn_after IS DISTINCT FROM old.idle_warn_after) OR (new.idle_close_after IS DISTINCT FROM old.idle_close_after))) EXECUTE FUNCTION gre.settings_arm_idle();
 
 -- TRIGGER: gre_relay_sinks gre_before_enable
 CREATE TRIGGER gre_before_enable BEFORE UPDATE ON public.gre_relay_sinks FOR EACH ROW WHEN ((new.enabled AND (NOT old.enabled))) EXECUTE FUNCTION gre.sinks_before_enable();
@@ -6007,6 +6976,14 @@ CREATE TRIGGER zzz_gre_5_assign_seq BEFORE INSERT ON public.gre_chat_messages FO
 -- TRIGGER: gre_chat_sessions zzz_gre_5_record_change
 CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) <> (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_record_change();
 
+-- FK CONSTRAINT: gre_auto_replies gre_auto_replies_hours_fkey
+ALTER TABLE ONLY public.gre_auto_replies
+    ADD CONSTRAINT gre_auto_replies_hours_fkey FOREIGN KEY (hours) REFERENCES public.gre_hours(name) ON UPDATE CASCADE;
+
+-- FK CONSTRAINT: gre_auto_sent gre_auto_sent_session_id_fkey
+ALTER TABLE ONLY public.gre_auto_sent
+    ADD CONSTRAINT gre_auto_sent_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
+
 -- FK CONSTRAINT: gre_chat_assignments gre_chat_assignments_session_id_fkey
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
@@ -6043,11 +7020,21 @@ ALTER TABLE ONLY public.gre_relay_deliveries
 ALTER TABLE ONLY public.gre_relay_lanes
     ADD CONSTRAINT gre_relay_lanes_sink_fkey FOREIGN KEY (sink) REFERENCES public.gre_relay_sinks(name);
 
+-- FK CONSTRAINT: gre_timers gre_timers_session_id_fkey
+ALTER TABLE ONLY public.gre_timers
+    ADD CONSTRAINT gre_timers_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
+
 -- ROW SECURITY: listeners
 ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_auto_replies
+ALTER TABLE public.gre_auto_replies ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_auto_sent
+ALTER TABLE public.gre_auto_sent ENABLE ROW LEVEL SECURITY;
 
 -- POLICY: gre_chat_blocks gre_blocks_read
 CREATE POLICY gre_blocks_read ON public.gre_chat_blocks FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
@@ -6148,6 +7135,12 @@ ALTER TABLE public.gre_staff_load ENABLE ROW LEVEL SECURITY;
 -- POLICY: gre_staff gre_staff_read
 CREATE POLICY gre_staff_read ON public.gre_staff FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
 
+-- ROW SECURITY: gre_templates
+ALTER TABLE public.gre_templates ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_timers
+ALTER TABLE public.gre_timers ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: push_notifications
 ALTER TABLE public.push_notifications ENABLE ROW LEVEL SECURITY;
 
@@ -6174,8 +7167,27 @@ REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zon
 -- ACL: FUNCTION announce_note(p_note public.gre_chat_notes)
 REVOKE ALL ON FUNCTION gre.announce_note(p_note public.gre_chat_notes) FROM PUBLIC;
 
+-- ACL: TABLE gre_chat_sessions
+GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
+GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.status
+GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.assigned_staff_id
+GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: FUNCTION arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings)
+REVOKE ALL ON FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) FROM PUBLIC;
+
 -- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
 REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
+
+-- ACL: FUNCTION auto_key(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint)
+REVOKE ALL ON FUNCTION gre.auto_key(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint) FROM PUBLIC;
+
+-- ACL: FUNCTION auto_reply_json(r public.gre_auto_replies)
+REVOKE ALL ON FUNCTION gre.auto_reply_json(r public.gre_auto_replies) FROM PUBLIC;
 
 -- ACL: FUNCTION available_staff()
 REVOKE ALL ON FUNCTION gre.available_staff() FROM PUBLIC;
@@ -6204,6 +7216,15 @@ GRANT ALL ON FUNCTION gre.check_player_id(p_player_id bigint) TO service_role;
 -- ACL: FUNCTION check_rate_limit(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.check_rate_limit(p_player_id bigint) FROM PUBLIC;
 
+-- ACL: FUNCTION check_texts(p_texts jsonb, p_blanks boolean)
+REVOKE ALL ON FUNCTION gre.check_texts(p_texts jsonb, p_blanks boolean) FROM PUBLIC;
+
+-- ACL: FUNCTION choose_auto_reply(p_occasions text[], p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.choose_auto_reply(p_occasions text[], p_at timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION choose_text(p_texts jsonb, p_language text)
+REVOKE ALL ON FUNCTION gre.choose_text(p_texts jsonb, p_language text) FROM PUBLIC;
+
 -- ACL: FUNCTION clean_name(p_name text)
 REVOKE ALL ON FUNCTION gre.clean_name(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.clean_name(p_name text) TO authenticated;
@@ -6211,6 +7232,11 @@ GRANT ALL ON FUNCTION gre.clean_name(p_name text) TO service_role;
 
 -- ACL: FUNCTION count_messages(p_sessions uuid[], p_ids uuid[])
 REVOKE ALL ON FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
+
+-- ACL: FUNCTION count_template(p_id uuid)
+REVOKE ALL ON FUNCTION gre.count_template(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.count_template(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION gre.count_template(p_id uuid) TO service_role;
 
 -- ACL: FUNCTION current_actor()
 REVOKE ALL ON FUNCTION gre.current_actor() FROM PUBLIC;
@@ -6251,6 +7277,12 @@ REVOKE ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id 
 GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) TO authenticated;
 GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) TO service_role;
 
+-- ACL: FUNCTION find_template(p_id uuid, p_staff_id text)
+REVOKE ALL ON FUNCTION gre.find_template(p_id uuid, p_staff_id text) FROM PUBLIC;
+
+-- ACL: FUNCTION fire_timer(p_timer public.gre_timers, p_late boolean)
+REVOKE ALL ON FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late boolean) FROM PUBLIC;
+
 -- ACL: FUNCTION flush_session(p_session uuid)
 REVOKE ALL ON FUNCTION gre.flush_session(p_session uuid) FROM PUBLIC;
 
@@ -6282,6 +7314,9 @@ GRANT ALL ON FUNCTION gre.is_admin() TO anon;
 GRANT ALL ON FUNCTION gre.is_admin() TO authenticated;
 GRANT ALL ON FUNCTION gre.is_admin() TO service_role;
 
+-- ACL: FUNCTION is_nested()
+REVOKE ALL ON FUNCTION gre.is_nested() FROM PUBLIC;
+
 -- ACL: FUNCTION is_staff()
 REVOKE ALL ON FUNCTION gre.is_staff() FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.is_staff() TO anon;
@@ -6301,15 +7336,8 @@ GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO service_ro
 -- ACL: FUNCTION local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text)
 REVOKE ALL ON FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) FROM PUBLIC;
 
--- ACL: TABLE gre_chat_sessions
-GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
-GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.status
-GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.assigned_staff_id
-GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
+-- ACL: FUNCTION local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION lock_session(p_session uuid)
 REVOKE ALL ON FUNCTION gre.lock_session(p_session uuid) FROM PUBLIC;
@@ -6339,6 +7367,9 @@ REVOKE ALL ON FUNCTION gre.messages_after_insert() FROM PUBLIC;
 
 -- ACL: FUNCTION messages_assign_seq()
 REVOKE ALL ON FUNCTION gre.messages_assign_seq() FROM PUBLIC;
+
+-- ACL: FUNCTION messages_auto_reply()
+REVOKE ALL ON FUNCTION gre.messages_auto_reply() FROM PUBLIC;
 
 -- ACL: FUNCTION messages_before_insert()
 REVOKE ALL ON FUNCTION gre.messages_before_insert() FROM PUBLIC;
@@ -6424,6 +7455,9 @@ REVOKE ALL ON FUNCTION gre.parse_player_id(p_text text) FROM PUBLIC;
 -- ACL: FUNCTION people_after_change()
 REVOKE ALL ON FUNCTION gre.people_after_change() FROM PUBLIC;
 
+-- ACL: FUNCTION placeholder_pattern()
+REVOKE ALL ON FUNCTION gre.placeholder_pattern() FROM PUBLIC;
+
 -- ACL: FUNCTION player_json(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.player_json(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.player_json(p_player_id bigint) TO authenticated;
@@ -6455,6 +7489,9 @@ REVOKE ALL ON FUNCTION gre.pushes_check_size() FROM PUBLIC;
 -- ACL: FUNCTION pushes_enqueue()
 REVOKE ALL ON FUNCTION gre.pushes_enqueue() FROM PUBLIC;
 
+-- ACL: FUNCTION question_seq(p_session public.gre_chat_sessions)
+REVOKE ALL ON FUNCTION gre.question_seq(p_session public.gre_chat_sessions) FROM PUBLIC;
+
 -- ACL: FUNCTION raise_http(p_status integer, p_code text, p_message text, p_detail text)
 REVOKE ALL ON FUNCTION gre.raise_http(p_status integer, p_code text, p_message text, p_detail text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.raise_http(p_status integer, p_code text, p_message text, p_detail text) TO authenticated;
@@ -6479,6 +7516,9 @@ REVOKE ALL ON FUNCTION gre.relay_stats() FROM PUBLIC;
 
 -- ACL: FUNCTION release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer)
 REVOKE ALL ON FUNCTION gre.release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer) FROM PUBLIC;
+
+-- ACL: FUNCTION render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[])
+REVOKE ALL ON FUNCTION gre.render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) FROM PUBLIC;
 
 -- ACL: FUNCTION require_actor()
 REVOKE ALL ON FUNCTION gre.require_actor() FROM PUBLIC;
@@ -6517,10 +7557,16 @@ REVOKE ALL ON FUNCTION gre.search_index(p_patterns text[], p_words tsquery, p_fr
 -- ACL: FUNCTION search_scan(p_patterns text[], p_words tsquery, p_player bigint, p_staff text, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_rows integer, p_limit integer, OUT ids uuid[], OUT seen integer, OUT last_at timestamp with time zone, OUT last_id uuid)
 REVOKE ALL ON FUNCTION gre.search_scan(p_patterns text[], p_words tsquery, p_player bigint, p_staff text, p_from timestamp with time zone, p_at timestamp with time zone, p_id uuid, p_rows integer, p_limit integer, OUT ids uuid[], OUT seen integer, OUT last_at timestamp with time zone, OUT last_id uuid) FROM PUBLIC;
 
+-- ACL: FUNCTION send_auto_reply(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint, p_late boolean)
+REVOKE ALL ON FUNCTION gre.send_auto_reply(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint, p_late boolean) FROM PUBLIC;
+
 -- ACL: FUNCTION session_json(p_session public.gre_chat_sessions, p_max_length integer)
 REVOKE ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO authenticated;
 GRANT ALL ON FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_length integer) TO service_role;
+
+-- ACL: FUNCTION session_language(p_session uuid)
+REVOKE ALL ON FUNCTION gre.session_language(p_session uuid) FROM PUBLIC;
 
 -- ACL: FUNCTION session_name(p_player_id bigint, p_name text)
 REVOKE ALL ON FUNCTION gre.session_name(p_player_id bigint, p_name text) FROM PUBLIC;
@@ -6557,6 +7603,9 @@ REVOKE ALL ON FUNCTION gre.set_block(p_player_id bigint, p_blocked boolean, p_un
 -- ACL: FUNCTION settings_after_update()
 REVOKE ALL ON FUNCTION gre.settings_after_update() FROM PUBLIC;
 
+-- ACL: FUNCTION settings_arm_idle()
+REVOKE ALL ON FUNCTION gre.settings_arm_idle() FROM PUBLIC;
+
 -- ACL: FUNCTION settings_before_update()
 REVOKE ALL ON FUNCTION gre.settings_before_update() FROM PUBLIC;
 
@@ -6565,6 +7614,9 @@ REVOKE ALL ON FUNCTION gre.settings_json(p public.gre_chat_settings) FROM PUBLIC
 
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
+
+-- ACL: FUNCTION somebody_online()
+REVOKE ALL ON FUNCTION gre.somebody_online() FROM PUBLIC;
 
 -- ACL: FUNCTION staff_json(p_staff_id text)
 REVOKE ALL ON FUNCTION gre.staff_json(p_staff_id text) FROM PUBLIC;
@@ -6576,6 +7628,12 @@ REVOKE ALL ON FUNCTION gre.staff_load_added() FROM PUBLIC;
 REVOKE ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO authenticated;
 GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_role;
+
+-- ACL: FUNCTION start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION template_json(t public.gre_templates)
+REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;
 
 -- ACL: FUNCTION write_receipts(p_results jsonb)
 REVOKE ALL ON FUNCTION gre.write_receipts(p_results jsonb) FROM PUBLIC;
@@ -6615,10 +7673,20 @@ REVOKE ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_c
 GRANT ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_dead_letters(p_sink text, p_limit integer, p_cursor text) TO service_role;
 
+-- ACL: FUNCTION gre_delete_auto_reply(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_delete_auto_reply(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_delete_auto_reply(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_delete_auto_reply(p_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_delete_hours(p_name text)
 REVOKE ALL ON FUNCTION public.gre_delete_hours(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_delete_hours(p_name text) TO service_role;
+
+-- ACL: FUNCTION gre_delete_template(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_delete_template(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_delete_template(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_delete_template(p_id uuid) TO service_role;
 
 -- ACL: FUNCTION gre_desk_stats_v1()
 REVOKE ALL ON FUNCTION public.gre_desk_stats_v1() FROM PUBLIC;
@@ -6640,6 +7708,11 @@ REVOKE ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO service_role;
 
+-- ACL: FUNCTION gre_get_auto_reply(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_get_hours(p_name text)
 REVOKE ALL ON FUNCTION public.gre_get_hours(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_get_hours(p_name text) TO authenticated;
@@ -6655,6 +7728,11 @@ REVOKE ALL ON FUNCTION public.gre_get_settings() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_get_settings() TO authenticated;
 GRANT ALL ON FUNCTION public.gre_get_settings() TO service_role;
 
+-- ACL: FUNCTION gre_get_template(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_get_template(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_get_template(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_get_template(p_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
 REVOKE ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) TO service_role;
@@ -6668,6 +7746,11 @@ GRANT ALL ON FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigin
 -- ACL: FUNCTION gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text)
 REVOKE ALL ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_link_user(p_user_id uuid, p_player_id bigint, p_staff_id text) TO service_role;
+
+-- ACL: FUNCTION gre_list_auto_replies()
+REVOKE ALL ON FUNCTION public.gre_list_auto_replies() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_list_auto_replies() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_list_auto_replies() TO service_role;
 
 -- ACL: FUNCTION gre_list_hours()
 REVOKE ALL ON FUNCTION public.gre_list_hours() FROM PUBLIC;
@@ -6688,6 +7771,11 @@ GRANT ALL ON FUNCTION public.gre_list_sessions(p_status text, p_assigned text, p
 REVOKE ALL ON FUNCTION public.gre_list_staff() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_list_staff() TO authenticated;
 GRANT ALL ON FUNCTION public.gre_list_staff() TO service_role;
+
+-- ACL: FUNCTION gre_list_templates()
+REVOKE ALL ON FUNCTION public.gre_list_templates() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_list_templates() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_list_templates() TO service_role;
 
 -- ACL: FUNCTION gre_mark_read(p_session_id uuid, p_up_to_seq bigint)
 REVOKE ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) FROM PUBLIC;
@@ -6788,10 +7876,25 @@ REVOKE ALL ON FUNCTION public.gre_release_session(p_session_id uuid) FROM PUBLIC
 GRANT ALL ON FUNCTION public.gre_release_session(p_session_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_release_session(p_session_id uuid) TO service_role;
 
+-- ACL: FUNCTION gre_render_template(p_template_id uuid, p_session_id uuid)
+REVOKE ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO service_role;
+
 -- ACL: FUNCTION gre_retry_dead(p_ids uuid[])
 REVOKE ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) TO service_role;
+
+-- ACL: FUNCTION gre_save_auto_reply(p_auto_reply jsonb, p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_save_auto_reply(p_auto_reply jsonb, p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_save_auto_reply(p_auto_reply jsonb, p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_save_auto_reply(p_auto_reply jsonb, p_id uuid) TO service_role;
+
+-- ACL: FUNCTION gre_save_template(p_template jsonb, p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_save_template(p_template jsonb, p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_save_template(p_template jsonb, p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_save_template(p_template jsonb, p_id uuid) TO service_role;
 
 -- ACL: FUNCTION gre_schema_version()
 REVOKE ALL ON FUNCTION public.gre_schema_version() FROM PUBLIC;
@@ -6803,10 +7906,10 @@ REVOKE ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp
 GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO service_role;
 
--- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint)
-REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint) TO service_role;
+-- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
+REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO service_role;
 
 -- ACL: FUNCTION gre_send_messages(p_messages jsonb)
 REVOKE ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) FROM PUBLIC;
@@ -6848,15 +7951,20 @@ REVOKE ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) F
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO service_role;
 
--- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint)
-REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint) TO service_role;
+-- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
+REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO service_role;
 
 -- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) TO service_role;
+
+-- ACL: FUNCTION gre_tick_v1(p_limit integer, p_late_after numeric)
+REVOKE ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) TO service_role;
+GRANT ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) TO gre_worker;
 
 -- ACL: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
 REVOKE ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) FROM PUBLIC;

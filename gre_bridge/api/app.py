@@ -26,7 +26,7 @@ from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
-from gre_bridge.api.rest import chat, colleagues, desk, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, colleagues, desk, operations, pusher_auth, replies, staff
 from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
@@ -46,6 +46,7 @@ _TAGS = [
     {"name": "Chat", "description": "Send and read."},
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
     {"name": "Desk", "description": "The queue, assignment, staff, settings, opening hours."},
+    {"name": "Replies", "description": "Templates and auto-replies."},
     {"name": "Operations", "description": "How the relay does, and its dead letters."},
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
@@ -63,6 +64,7 @@ _OPERATION_IDS = {
     "session_messages": "listSessionMessages", "session_events": "listSessionEvents", "set_status": "setSessionStatus", "operations": "getOperations",
     "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
     "notes": "listNotes", "search": "searchMessages",
+    "templates": "listTemplates", "template": "getTemplate", "auto_replies": "listAutoReplies", "auto_reply": "getAutoReply",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip
@@ -125,6 +127,7 @@ def create_app(
         staff.router,
         desk.router,
         colleagues.router,
+        replies.router,
         operations.router,
         pusher_auth.router,
         health_router,

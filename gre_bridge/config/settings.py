@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     lease_seconds: float = _env("GRE_LEASE_SECONDS", default=30.0, ge=1, le=300)
     max_attempts: int = _env("GRE_MAX_ATTEMPTS", default=5, ge=1, le=100)
     late_after: float = _env("GRE_LATE_AFTER", default=30.0, ge=0)
+    auto_late: float = _env("GRE_AUTO_LATE", default=300.0, ge=0, le=86_400)
     send_timeout: float = _env("GRE_SEND_TIMEOUT", default=10.0, ge=0.5, le=120)
     request_timeout: float = _env("GRE_REQUEST_TIMEOUT", default=12.0, ge=0.5, le=120)
     """PostgREST waits 10 s for one of its own connections before it answers with an error."""

@@ -19,6 +19,7 @@ from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.jobs.assignment import AssignmentJob
+from gre_bridge.jobs.timers import TimerJob
 from gre_bridge.polling import Poller
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
@@ -165,7 +166,8 @@ class RelayProcess(DaemonProcess):
         if self._stop.is_set():
             return
         assignment = self._assignment = AssignmentJob(store=store, metrics=self.metrics)
-        beside = {asyncio.create_task(poller.run()), asyncio.create_task(assignment.run())}
+        timers = TimerJob(store=store, metrics=self.metrics, late_after=settings.auto_late)
+        beside = {asyncio.create_task(run()) for run in (poller.run, assignment.run, timers.run)}
         try:
             async with asyncio.TaskGroup() as group:
                 for dispatcher in dispatchers:

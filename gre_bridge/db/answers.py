@@ -278,6 +278,55 @@ class Hours(TypedDict):
     dates: list[DateEntry]
 
 
+class Template(TypedDict):
+    """A text that staff send often; `staff_id` is null for everybody's."""
+
+    id: str
+    shortcut: str
+    title: str
+    texts: dict[str, str]
+    staff_id: str | None
+    uses: int
+    active: bool
+
+
+class Rendered(TypedDict):
+    """Answer of `gre_render_template`: `missing` are the names of placeholders that are left in `text`."""
+
+    text: str
+    missing: list[str]
+
+
+class AutoReply(TypedDict):
+    """A rule for a message that the server writes by itself (`gre_auto_replies`); `wait` is in seconds."""
+
+    id: str
+    name: str
+    occasion: str
+    wait: float | None
+    once: Literal["cycle", "day", "question"]
+    hours: str | None
+    texts: dict[str, str]
+    priority: int
+    push: bool
+    active: bool
+    valid_from: str | None
+    valid_to: str | None
+
+
+class AutoReplyNow(Rendered):
+    """The auto-reply that a new session's first message would get at this moment."""
+
+    id: str
+
+
+class AutoReplyList(TypedDict):
+    """Answer of `gre_list_auto_replies`."""
+
+    auto_replies: list[AutoReply]
+    now: AutoReplyNow | None
+
+
 class DeadLetter(TypedDict):
     """A delivery that its service rejected for good: ids, never text."""
 

@@ -23,7 +23,7 @@ class Delivery:
     `message`: the chat message (event `message`); `session`: the session as it is now (event
     `session`); `note`: a note of staff (event `note`); `push`: a queued row of push_notifications (event `push`);
     `data`: what the trigger kept (event `read`: by, up_to_seq, timestamp, session_id, player_id; event `transfer`:
-    session_id, from, to, by; `replayed` for a replay).
+    session_id, from, to, by; `replayed` for a replay; `push` for an auto-reply that is also sent to phones).
     `fault`: why this delivery cannot be sent, found while it was read; empty when it can.
     """
 
@@ -244,6 +244,38 @@ class DeskStats:
             available_staff=int(answer["available_staff"]),
             staff=int(answer["staff"]),
             opens=bool(answer["opens"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The answer of `gre_tick_v1`.
+
+    `enabled` is False while nothing can start a timer. `next_in` is the time in seconds until the next timer is due
+    (not positive if it is due and was left), None without timers. `handled` is the number of timers that were due and
+    are gone; of these `sent` and `skipped` auto-replies, `closed` sessions, and `failed` are dropped after an error.
+    """
+
+    enabled: bool
+    next_in: float | None = None
+    handled: int = 0
+    sent: int = 0
+    skipped: int = 0
+    closed: int = 0
+    failed: int = 0
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Tick:
+        """Read the jsonb of `gre_tick_v1`."""
+        next_in = answer["next_in"]
+        return cls(
+            enabled=bool(answer["enabled"]),
+            next_in=None if next_in is None else float(next_in),
+            handled=int(answer["handled"]),
+            sent=int(answer["sent"]),
+            skipped=int(answer["skipped"]),
+            closed=int(answer["closed"]),
+            failed=int(answer["failed"]),
         )
 
 

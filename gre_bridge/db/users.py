@@ -28,10 +28,11 @@ from gre_bridge.db.callers import Identity
 from gre_bridge.db.colleagues import ColleagueDatabase
 from gre_bridge.db.desk import DeskDatabase
 from gre_bridge.db.postgrest import Caller, unreadable
+from gre_bridge.db.replies import RepliesDatabase
 from gre_bridge.polling import Listening
 
 
-class UserDatabase(DeskDatabase, ColleagueDatabase):
+class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
@@ -62,6 +63,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase):
         sender: str | None = None,
         player_name: str | None = None,
         after_seq: int | None = None,
+        template_id: str | None = None,
     ) -> StoredMessage:
         """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`.
 
@@ -78,6 +80,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase):
                 "p_sender": sender,
                 "p_player_name": player_name,
                 "p_after_seq": after_seq,
+                "p_template_id": template_id,
             },
             caller,
         )
@@ -93,6 +96,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase):
         player_id: int | None = None,
         message_id: str | None = None,
         after_seq: int | None = None,
+        template_id: str | None = None,
     ) -> StoredMessage:
         """Send staff's answer, as `send`."""
         answer = await self._write(
@@ -104,6 +108,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase):
                 "p_player_id": player_id,
                 "p_id": message_id,
                 "p_after_seq": after_seq,
+                "p_template_id": template_id,
             },
             caller,
         )

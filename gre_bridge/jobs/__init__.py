@@ -1,1 +1,1 @@
-"""What a worker does beside relaying: small loops with the same face (`run`, `notify`), one class for each job."""
+"""What a worker does beside relaying: small loops with the same face (`jobs.loop`), one class for each job."""

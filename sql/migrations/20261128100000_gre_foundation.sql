@@ -19,6 +19,9 @@
 --   blocks       blocks of players: reason, author, end
 --   search       search of messages
 --   assignment   who has which session; staff and their load; automatic assignment
+--   templates    texts that staff send often; the renderer of placeholders
+--   auto_replies rules for messages that the server writes by itself
+--   timers       what a worker does with a session at a later time
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

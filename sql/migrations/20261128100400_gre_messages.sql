@@ -9,6 +9,7 @@
 --   zzz_gre_5_assign_seq  seq; after all BEFORE triggers of the project
 --   gre_6_after_insert    counters of the session
 --   gre_7_enqueue         deliveries (gre_outbox)
+--   gre_8_auto_reply      auto-replies and timers (gre_timers)
 -- Policies are checked after all BEFORE triggers. gre_1_check refuses a row that they would refuse, so that such a row
 -- cannot lock another player's session or reveal through other errors which rows exist.
 set local lock_timeout = '300ms';
@@ -138,6 +139,12 @@ begin
     if new.origin is null or current_user in ('anon', 'authenticated', 'service_role')
       and (new.origin <> 'template' or (gre.current_actor()).role not in ('staff', 'admin', 'service')) then
       new.origin := 'typed';
+    elsif new.origin = 'template' and new.message like '%{{%' then
+      perform gre.raise_http(400, 'template_incomplete', 'the text has placeholders that are not filled in',
+        jsonb_build_object('missing', array(
+          select distinct m[1]
+          from regexp_matches(left(new.message, 4000), '\{\{\??([a-z_]+)[^{}]*\}\}', 'g') m
+          order by 1))::text);
     end if;
   end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
@@ -345,11 +352,21 @@ begin
   where s.id = n.session_id;
 end $$;
 
+-- Return true within a trigger, and in the rest of a transaction in which one inserted messages: earlier messages may
+-- not be counted and enqueued yet. gre.messages_auto_reply inserts after its statement was counted and enqueued, and
+-- says so by the depth of the triggers that it causes.
+create function gre.is_nested() returns boolean
+language plpgsql stable set search_path = '' as $$
+begin
+  return current_setting('gre.nested', true) = 'on'
+    or pg_trigger_depth() > 1 and pg_trigger_depth()::text is distinct from current_setting('gre.auto_depth', true);
+end $$;
+
 -- Add the messages of a statement to the counters of their sessions.
 create function gre.messages_after_insert() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  if pg_trigger_depth() > 1 or current_setting('gre.nested', true) = 'on' then
+  if gre.is_nested() then
     if not exists (select from inserted) then
       return null;
     end if;

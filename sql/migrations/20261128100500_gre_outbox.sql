@@ -290,10 +290,8 @@ begin
   if v_sessions = '{}' then
     return null;
   end if;
-  if pg_trigger_depth() > 1 then
+  if gre.is_nested() then
     perform set_config('gre.nested', 'on', true); -- until the end of the transaction
-  end if;
-  if current_setting('gre.nested', true) = 'on' then
     perform gre.enqueue_messages(v_sessions, array(select id from inserted));
     perform gre.notify_workers(v_sessions);
     return null;
@@ -315,7 +313,9 @@ begin
       where s.enabled
       order by i.session_id, i.seq, s.name
     ) o;
-  perform gre.notify_workers(v_sessions);
+  if pg_trigger_depth() = 1 then -- the wake-up for the player's message is enough for its auto-reply
+    perform gre.notify_workers(v_sessions);
+  end if;
   return null;
 end $$;
 create trigger gre_7_enqueue after insert on public.gre_chat_messages
@@ -536,7 +536,7 @@ begin
               'id', m.id, 'session_id', m.session_id, 'seq', m.seq, 'player_id', m.player_id,
               'player_name', left(m.player_name, 200), 'message', left(m.message, gre.max_text_length()),
               'sender', m.sender,
-              'sender_name', left(m.sender_name, 200), 'status', m.status,
+              'sender_name', left(m.sender_name, 200), 'status', m.status, 'auto', m.origin = 'auto',
               -- as gre.iso, without the cost of a call per row
               'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
             'session', case when d.event = 'session'

@@ -54,7 +54,7 @@ end $$;
 create function public.gre_send_message(
   p_message text, p_player_id bigint default null, p_session_id uuid default null, p_id uuid default null,
   p_sender text default null, p_player_name text default null, p_sender_name text default null,
-  p_metadata jsonb default null, p_after_seq bigint default null
+  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -87,15 +87,21 @@ begin
     perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
   end if;
   insert into public.gre_chat_messages
-    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
-  values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata)
+    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin)
+  values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata,
+          case when p_template_id is null then 'typed' else 'template' end)
   on conflict (id) do nothing
   returning * into v;
   if not found then
     v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
     v_duplicate := true;
-  elsif v_sender = 'staff' and p_after_seq is not null then
-    perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
+  elsif v_sender = 'staff' then
+    if p_after_seq is not null then
+      perform gre.check_not_moved(v.session_id, p_after_seq, v.seq);
+    end if;
+    if p_template_id is not null then
+      perform gre.count_template(p_template_id);
+    end if;
   end if;
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
@@ -103,18 +109,19 @@ comment on function public.gre_send_message is
   'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open '
   'session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a '
   'repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with '
-  '{"by", "seq"} if another staff member has written in the session after this seq.';
+  '{"by", "seq"} if another staff member has written in the session after this seq. p_template_id: the template from '
+  'which staff took the text.';
 
 create function public.gre_staff_reply(
   p_message text, p_session_id uuid default null, p_player_id bigint default null, p_id uuid default null,
-  p_metadata jsonb default null, p_after_seq bigint default null
+  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
-                                 p_after_seq => p_after_seq);
+                                 p_after_seq => p_after_seq, p_template_id => p_template_id);
 end $$;
 comment on function public.gre_staff_reply is
   'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';

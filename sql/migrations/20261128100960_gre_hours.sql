@@ -123,17 +123,22 @@ create trigger gre_1_check before insert or update or delete on public.gre_hours
 -- Ranges --------------------------------------------------------------------------------------------------
 
 -- Return the range from a local time of a day to another, which is on the next day unless it is later.
--- Empty where a change of clocks leaves nothing between them.
+-- Empty where a change of clocks leaves nothing between them. PL/pgSQL, see gre.iso: a message can ask for open hours.
 create function gre.local_range(p_day date, p_opens time, p_closes time, p_timezone text) returns tstzrange
-language sql stable parallel safe set search_path = '' as $$
-  select tstzrange(least(x.opens, x.closes), x.closes)
-  from (select (p_day + p_opens) at time zone p_timezone as opens,
-               (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone as closes) x
-$$;
+language plpgsql stable parallel safe set search_path = '' as $$
+declare
+  v_opens constant timestamptz := (p_day + p_opens) at time zone p_timezone;
+  v_closes constant timestamptz :=
+    (p_day + case when p_closes > p_opens then 0 else 1 end + p_closes) at time zone p_timezone;
+begin
+  return tstzrange(least(v_opens, v_closes), v_closes);
+end $$;
 
 -- Return the open ranges between two times.
 create function gre.open_ranges(p_hours text, p_from timestamptz, p_to timestamptz) returns tstzmultirange
-language plpgsql stable parallel safe set search_path = '' as $$
+language plpgsql stable parallel safe
+-- A custom plan would be made in each call: its estimate of the number of days is always better than a generic one's.
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_timezone text;
   v_found tstzmultirange;
@@ -184,9 +189,10 @@ $$;
 
 -- Return true if the hours are open at this time.
 create function gre.open_at(p_hours text, p_at timestamptz) returns boolean
-language sql stable parallel safe set search_path = '' as $$
-  select gre.open_ranges(p_hours, p_at, p_at + interval '1 microsecond') @> p_at
-$$;
+language plpgsql stable parallel safe set search_path = '' as $$
+begin
+  return gre.open_ranges(p_hours, p_at, p_at + interval '1 microsecond') @> p_at;
+end $$;
 
 -- Return the first open time from p_at on; null if there is none within 400 days.
 create function gre.next_open(p_hours text, p_at timestamptz) returns timestamptz

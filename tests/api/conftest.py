@@ -19,7 +19,7 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api.rest import chat, colleagues, desk, health, operations, pusher_auth, staff
+from gre_bridge.api.rest import chat, colleagues, desk, health, operations, pusher_auth, replies, staff
 from gre_bridge.api.schemas.responses import Error
 from tests.support.canary import check_reader
 from tests.support.loopback import NO_TLS
@@ -30,7 +30,7 @@ ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, staff, desk, colleagues, operations, pusher_auth, health)
+    for module in (chat, staff, desk, colleagues, replies, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods

@@ -58,6 +58,8 @@ def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
             return st.floats(schema.get("minimum"), schema.get("maximum"))
         case "string":
             return fitting_text(schema, known)
+        case "object" if "examples" in schema:
+            return st.sampled_from(schema["examples"])
         case "array":
             return st.just([])
         case "boolean":
@@ -83,11 +85,13 @@ def fitting_text(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[
     return st.one_of(examples, examples, texts)
 
 
-def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStrategy[dict[str, Any]]]:
-    """Requests to each path: parameters and bodies, each value fitting or not."""
+def operations(
+    document: dict[str, Any], known: list[Any], ids: list[Any]
+) -> list[st.SearchStrategy[dict[str, Any]]]:
+    """Requests to each path: parameters and bodies, each value fitting or not; `ids` are for `{id}` in a path."""
 
-    def value(schema: dict[str, Any], *, junk: bool) -> st.SearchStrategy[Any]:
-        good = fitting(schema, known)
+    def value(schema: dict[str, Any], *, junk: bool, name: str = "") -> st.SearchStrategy[Any]:
+        good = fitting(schema, ids if name == "id" else known)
         return st.one_of(good, good, JUNK) if junk else good
 
     def body(operation: dict[str, Any], *, junk: bool) -> st.SearchStrategy[bytes]:
@@ -118,7 +122,8 @@ def operations(document: dict[str, Any], known: list[Any]) -> list[st.SearchStra
         for junk in (False, True):
             places: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
             for parameter in parameters:
-                places[parameter["in"]][parameter["name"]] = value(parameter["schema"], junk=junk)
+                name = parameter["name"]
+                places[parameter["in"]][name] = value(parameter["schema"], junk=junk, name=name)
             required = {} if junk else {name: places["query"].pop(name) for name in wanted}
             requests.append(
                 st.fixed_dictionaries(
@@ -151,6 +156,16 @@ def desk(api: Api) -> Iterator[None]:
     api.sql("update gre_staff set takes_sessions = true, max_sessions = null")
     # The texts that are drawn are no notes of the suite, which contain the canary word.
     api.sql("delete from gre_chat_notes where text not like %s", f"%{CANARY}%")
+    api.sql("delete from gre_auto_replies")
+    api.sql("delete from gre_templates")
+
+
+def prepared(api: Api) -> list[str]:
+    """Create a template and an auto-reply, and return their ids."""
+    texts = {"en": "Hello"}
+    template = api.admin().post("/api/gre-admin/templates", shortcut="known", title="Known", texts=texts)
+    rule = api.admin().post("/api/gre-admin/auto-replies", name="Known", occasion="reopened", texts=texts)
+    return [template.json()["template"]["id"], rule.json()["auto_reply"]["id"]]
 
 
 @pytest.mark.usefixtures("desk")
@@ -191,7 +206,7 @@ def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     with ThreadPoolExecutor(6) as pool:
-        for requests in operations(document, known):
+        for requests in operations(document, known, prepared(api)):
 
             @patient
             @given(st.lists(st.tuples(st.sampled_from(people), requests), min_size=10, max_size=20))
@@ -249,6 +264,17 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "POST /api/gre-admin/dead/retry",
         "GET /api/gre-admin/messages/{session_id}",
         "GET /api/gre-admin/events/{session_id}",
+        "GET /api/gre-admin/templates",
+        "POST /api/gre-admin/templates",
+        "GET /api/gre-admin/templates/{id}",
+        "PUT /api/gre-admin/templates/{id}",
+        "DELETE /api/gre-admin/templates/{id}",
+        "POST /api/gre-admin/templates/{id}/render",
+        "GET /api/gre-admin/auto-replies",
+        "POST /api/gre-admin/auto-replies",
+        "GET /api/gre-admin/auto-replies/{id}",
+        "PUT /api/gre-admin/auto-replies/{id}",
+        "DELETE /api/gre-admin/auto-replies/{id}",
         "PUT /api/gre-admin/session/{session_id}/status",
         "POST /api/gre-chat/close-session/{player_id}",
         "POST /api/gre-chat/enable-player/{player_id}",

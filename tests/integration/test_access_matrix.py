@@ -85,6 +85,22 @@ gre_staff_load       select     x  x    x    x    x    x  x  x  x  x
 gre_staff_load       insert     x  x    x    x    x    x  x  x  x  x
 gre_staff_load       update     x  x    x    x    x    x  x  x  x  x
 gre_staff_load       delete     x  x    x    x    x    x  x  x  x  x
+gre_templates        select     x  x    x    x    x    x  x  x  x  x
+gre_templates        insert     x  x    x    x    x    x  x  x  x  x
+gre_templates        update     x  x    x    x    x    x  x  x  x  x
+gre_templates        delete     x  x    x    x    x    x  x  x  x  x
+gre_auto_replies     select     x  x    x    x    x    x  x  x  x  x
+gre_auto_replies     insert     x  x    x    x    x    x  x  x  x  x
+gre_auto_replies     update     x  x    x    x    x    x  x  x  x  x
+gre_auto_replies     delete     x  x    x    x    x    x  x  x  x  x
+gre_auto_sent        select     x  x    x    x    x    x  x  x  x  x
+gre_auto_sent        insert     x  x    x    x    x    x  x  x  x  x
+gre_auto_sent        update     x  x    x    x    x    x  x  x  x  x
+gre_auto_sent        delete     x  x    x    x    x    x  x  x  x  x
+gre_timers           select     x  x    x    x    x    x  x  x  x  x
+gre_timers           insert     x  x    x    x    x    x  x  x  x  x
+gre_timers           update     x  x    x    x    x    x  x  x  x  x
+gre_timers           delete     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      select     x  x    x    x    x    y  y  y  y  x
 gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      update     x  x    x    x    x    x  x  x  x  x
@@ -148,6 +164,17 @@ gre_list_hours                   x staff_only staff_only y y y staff_only y act_
 gre_get_hours                    x staff_only staff_only y y y staff_only y act_as_required x
 gre_set_hours                    x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_delete_hours                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_list_templates               x staff_only staff_only y y y staff_only y act_as_required x
+gre_get_template                 x staff_only staff_only y y y staff_only y act_as_required x
+gre_save_template                x staff_only staff_only y y y staff_only y act_as_required x
+gre_save_template of everybody   x staff_only staff_only admin_only y y staff_only admin_only act_as_required x
+gre_delete_template              x staff_only staff_only admin_only y y staff_only admin_only act_as_required x
+gre_render_template              x staff_only staff_only y y y staff_only y act_as_required x
+gre_list_auto_replies            x staff_only staff_only y y y staff_only y act_as_required x
+gre_get_auto_reply               x staff_only staff_only y y y staff_only y act_as_required x
+gre_save_auto_reply              x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_delete_auto_reply            x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_tick_v1                      x x x x x y y y y y
 gre_assign_waiting_v1            x x x x x y y y y y
 gre_desk_stats_v1                x x x x x y y y y y
 gre_hub_changes_v1                  x x x x x y y y y y

@@ -60,17 +60,20 @@ HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
         "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
-        "presence",
+        "presence", "count_template",
     },
     "": {
         "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
-        "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
+        "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "is_nested", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
         "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "opened_data", "sessions_record_opening", "sessions_record_change", "sessions_record_deletion", "people_after_change", "rate_limit_messages",
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
         "new_events", "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
         "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "announce_note", "note_json", "new_notes", "set_block", "search_scan", "search_index", "staff_load_added", "change_load",
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
+        "placeholder_pattern", "check_texts", "choose_text", "session_language", "local_time", "render_text", "template_json", "find_template",
+        "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
+        "arm_idle", "settings_arm_idle", "start_auto_replies", "messages_auto_reply", "fire_timer",
     },
 }  # fmt: skip
 
@@ -83,6 +86,7 @@ DEFINERS = {
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
         "require_worker", "presence", "check_not_moved", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
+        "count_template", "settings_arm_idle", "messages_auto_reply",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
@@ -94,6 +98,8 @@ DEFINERS = {
         "gre_get_settings", "gre_set_settings", "gre_list_hours", "gre_get_hours", "gre_set_hours", "gre_delete_hours", "gre_take_session", "gre_release_session",
         "gre_transfer_session", "gre_list_staff", "gre_set_staff", "gre_assign_waiting_v1", "gre_desk_stats_v1",
         "gre_add_note", "gre_list_notes", "gre_block_player", "gre_unblock_player", "gre_search_messages",
+        "gre_list_templates", "gre_get_template", "gre_save_template", "gre_delete_template", "gre_render_template", "gre_list_auto_replies",
+        "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
     },
 }  # fmt: skip
 

@@ -101,7 +101,7 @@ DEFINER = (
         ("alter policy gre_messages_read on gre_chat_messages using (true)", "policies",
          "gre_messages_read on gre_chat_messages: permissive for select to authenticated using (true)", "drop policy"),
         ("grant all privileges on all functions in schema public to anon", "privileges", "anon may execute public.gre_", "revoke execute on function public.gre_"),
-        ("grant all on all tables in schema public to anon, authenticated", "privileges", "anon may delete gre_chat_messages", "revoke delete on public.gre_chat_assignments"),
+        ("grant all on all tables in schema public to anon, authenticated", "privileges", "anon may delete gre_auto_replies", "revoke delete on public.gre_auto_replies"),
         ("grant select on gre_relay_deliveries to public", "privileges", "anon may select gre_relay_deliveries",
          "revoke select on public.gre_relay_deliveries from public, anon"),
         ("grant update (message) on gre_chat_messages to authenticated", "privileges", "authenticated may update (message) of gre_chat_messages",

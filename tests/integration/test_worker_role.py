@@ -64,6 +64,7 @@ def test_a_daemon_relays_and_receives_wakeups_with_the_workers_token(stack: Stac
         "gre_chat_messages?select=message", "gre_chat_messages", "gre_chat_sessions", "gre_chat_players", "gre_staff", "gre_online_status",
         "push_notifications", "gre_chat_events", "gre_relay_deliveries", "gre_relay_lanes", "gre_relay_sinks", "gre_relay_workers",
         "gre_chat_notes", "gre_chat_blocks", "gre_chat_assignments", "gre_chat_settings", "gre_staff_load",
+        "gre_templates", "gre_auto_replies", "gre_auto_sent", "gre_timers",
     ],
 )  # fmt: skip
 def test_it_reads_no_table_over_rest(stack: StackProcess, path: str) -> None:
@@ -114,7 +115,7 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
         "listen_v1", "unlisten_v1",
     }  # fmt: skip
     assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
-        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1", "public.gre_desk_stats_v1",
+        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1", "public.gre_desk_stats_v1", "public.gre_tick_v1",
     }  # fmt: skip
     assert {r["t"] for r in tables} == {"gre_chat_messages", "realtime.messages"}
     assert role is not None

@@ -43,6 +43,10 @@ CALLERS: dict[str, Caller] = {
 }
 
 
+TEMPLATE = "00000000-0000-4000-8000-0000000000e1"
+RULE = "00000000-0000-4000-8000-0000000000e2"
+
+
 @dataclass(frozen=True)
 class Subject:
     """The owner of a row."""
@@ -72,6 +76,14 @@ class World:
                 "insert into gre_hours (name, timezone) values ('pusher', 'UTC'), ('onesignal', 'UTC')"
             )
             setup.execute("update gre_chat_settings set assignment = 'round_robin'")
+            setup.execute(
+                "insert into gre_templates (id, shortcut, title, texts) values (%s, 'hi', 'hi', '{\"en\": \"hello\"}')",
+                [TEMPLATE],
+            )
+            setup.execute(
+                "insert into gre_auto_replies (id, name, occasion, texts, active) values (%s, 'a', 'opened', '{\"en\": \"hello\"}', false)",
+                [RULE],
+            )
             sessions = {}
             for number in (29, 30):
                 for sender in ("player", "staff"):
@@ -126,6 +138,10 @@ WHERE = {
     "gre_chat_blocks": "player_id = %(player)s",
     "gre_chat_assignments": "session_id = %(session)s",
     "gre_staff_load": "staff_id = %(staff)s",
+    "gre_templates": "shortcut = 'hi'",
+    "gre_auto_replies": "name = 'a'",
+    "gre_auto_sent": "session_id = %(session)s",
+    "gre_timers": "session_id = %(session)s",
     "gre_relay_sinks": "name = %(sink)s",
     "gre_relay_lanes": "lane_key = %(session)s::text",
     "gre_relay_deliveries": "lane_key = %(session)s::text",
@@ -147,6 +163,10 @@ UPDATE = {
     "gre_chat_blocks": "reason = 'changed'",
     "gre_chat_assignments": "how = 'taken'",
     "gre_staff_load": "open_sessions = 0",
+    "gre_templates": "title = 'changed'",
+    "gre_auto_replies": "active = true",
+    "gre_auto_sent": "skipped = 'late'",
+    "gre_timers": "due_at = now()",
     "gre_relay_sinks": "enabled = false",
     "gre_relay_lanes": "ready_at = null",
     "gre_relay_deliveries": "state = 'dead'",
@@ -168,6 +188,10 @@ INSERT = {
     "gre_chat_notes": "(session_id, n, after_seq, staff_id, staff_name, text) values (%(session)s, 1, 0, %(staff)s, 'x', 'forged?')",
     "gre_chat_assignments": "(session_id, n, staff_id, how, after_seq, started_at) values (%(session)s, 9, %(staff)s, 'taken', 0, now())",
     "gre_staff_load": "(staff_id) values (%(staff)s || '2')",
+    "gre_templates": "(shortcut, title, texts) values ('x', 'x', '{}')",
+    "gre_auto_replies": "(name, occasion, texts) values ('x', 'opened', '{}')",
+    "gre_auto_sent": "(session_id, rule_id, key) values (%(session)s, gen_random_uuid(), 'x')",
+    "gre_timers": "(session_id, kind, due_at, seq) values (%(session)s, 'idle_close', now(), 1)",
     "gre_relay_sinks": "(name) values (%(sink)s || '2')",
     "gre_relay_lanes": "(sink, lane_key) values (%(sink)s, %(session)s)",
     "gre_relay_deliveries": "(sink, lane_key, ord, event) values (%(sink)s, %(session)s, 1, 'session')",
@@ -257,6 +281,17 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_get_hours": (lambda s: {"name": s.sink}, lambda r, s: r["name"] == s.sink),
     "gre_set_hours": (lambda s: {"name": s.sink, "timezone": "UTC"}, lambda r, s: r["name"] == s.sink),
     "gre_delete_hours": (lambda s: {"name": s.sink}, lambda r, s: r["name"] == s.sink),
+    "gre_list_templates": (lambda _: {}, lambda r, _: [one["id"] for one in r] == [TEMPLATE]),
+    "gre_get_template": (lambda _: {"id": TEMPLATE}, lambda r, _: r["shortcut"] == "hi"),
+    "gre_save_template": (lambda _: {"template": {"shortcut": "x", "title": "x", "texts": {"en": "x"}}}, lambda r, _: r["title"] == "x"),
+    "gre_save_template of everybody": (lambda _: {"template": {"title": "x"}, "id": TEMPLATE}, lambda r, _: r["title"] == "x"),
+    "gre_delete_template": (lambda _: {"id": TEMPLATE}, lambda r, _: r["id"] == TEMPLATE),
+    "gre_render_template": (lambda s: {"template_id": TEMPLATE, "session_id": s.session}, lambda r, _: r == {"text": "hello", "missing": []}),
+    "gre_list_auto_replies": (lambda _: {}, lambda r, _: len(r["auto_replies"]) == 1),
+    "gre_get_auto_reply": (lambda _: {"id": RULE}, lambda r, _: r["name"] == "a"),
+    "gre_save_auto_reply": (lambda _: {"auto_reply": {"name": "x"}, "id": RULE}, lambda r, _: r["name"] == "x"),
+    "gre_delete_auto_reply": (lambda _: {"id": RULE}, lambda r, _: r["id"] == RULE),
+    "gre_tick_v1": (lambda _: {}, lambda r, _: r["handled"] == 0),
     "gre_assign_waiting_v1": (lambda _: {}, lambda r, _: r["enabled"]),
     "gre_desk_stats_v1": (lambda _: {}, lambda r, _: r["assignment"] == "round_robin"),
     "gre_hub_changes_v1": (lambda s: {"sessions": [uuid.UUID(s.session)]}, lambda r, s: has(s, [x["session"] for x in r["sessions"]])),

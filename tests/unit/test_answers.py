@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gre_bridge.api.schemas import desk, responses, story
+from gre_bridge.api.schemas import desk, replies, responses, story
 from gre_bridge.db import answers
 from gre_bridge.db.callers import refusal
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
@@ -32,6 +32,9 @@ MEMBER = {
         (answers.SessionEvent, story.SessionEvent),
         (answers.DeskSettings, desk.Settings),
         (answers.Hours, desk.Hours),
+        (answers.Template, replies.Template),
+        (answers.AutoReply, replies.AutoReply),
+        (answers.AutoReplyNow, replies.AutoReplyNow),
     ],
 )
 def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) -> None:

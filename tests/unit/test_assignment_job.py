@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 
 from gre_bridge.db.types import Assignments
-from gre_bridge.jobs.assignment import (
-    DEBOUNCE,
-    FIRST_BACKOFF,
-    INTERVAL,
-    LONGEST_BACKOFF,
-    LONGEST_BUSY_PAUSE,
-    OFF_INTERVAL,
-    AssignmentJob,
-)
+from gre_bridge.jobs.assignment import DEBOUNCE, INTERVAL, LONGEST_BUSY_PAUSE, OFF_INTERVAL, AssignmentJob
+from gre_bridge.jobs.loop import FIRST_BACKOFF, LONGEST_BACKOFF
 from gre_bridge.metrics import Metrics
 from tests.support.relay import DOWN, START, elapse, now, until, virtual
 from tests.support.waiting import pause

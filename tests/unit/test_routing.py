@@ -318,6 +318,18 @@ def test_a_staff_message_is_pushed_to_its_player(sender: str) -> None:
     assert push.row["audience"] == "player"
 
 
+def test_an_auto_reply_says_so_and_is_pushed_only_if_its_rule_says_so() -> None:
+    quiet = delivery(1, message=message(1, "system", auto=True))
+    pushing = delivery(2, message=message(2, "system", auto=True), data={"push": True})
+    replayed = delivery(3, message=message(3, "system", auto=True), data={"replayed": True})
+    assert event_data(quiet)["auto"] is True
+    assert "auto" not in event_data(said(4, auto=False))
+    records = route_onesignal(lane(quiet, pushing, replayed), PushRoutes(), STAFF)
+    assert [(record.deliveries, len(record.payloads), record.error) for record in records] == [
+        (("d1",), 0, None), (("d2",), 1, None), (("d3",), 0, None),
+    ]  # fmt: skip
+
+
 def test_a_player_that_is_reading_gets_no_push() -> None:
     (record,) = route_onesignal(lane(said(1, "staff", status="read")), PushRoutes(), STAFF)
     assert (record.payloads, record.receipts, record.error) == ((), (), None)

@@ -54,6 +54,7 @@ async def _send(body: SendMessage, call: AuthenticatedCall) -> Response:
             sender=body.sender or body.sender_type,
             player_name=body.player_name,
             after_seq=body.after_seq,
+            template_id=body.template_id,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})

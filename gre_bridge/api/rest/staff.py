@@ -69,6 +69,7 @@ async def reply(body: SendReply, call: Authenticated) -> Response:
             player_id=body.player_id,
             message_id=message_id,
             after_seq=body.after_seq,
+            template_id=body.template_id,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})

@@ -111,6 +111,12 @@ AfterSeq = Annotated[
 ]
 AnyUuid = Annotated[Uuid | None, BeforeValidator(blank_as_none)]
 AnyText = Annotated[Text | None, BeforeValidator(blank_as_none)]
+TemplateId = Annotated[
+    AnyUuid,
+    Field(
+        description="For staff's messages: the template from which the text was taken; blanks must be filled in."
+    ),
+]
 
 
 class Input(BaseModel):
@@ -142,6 +148,7 @@ class SendMessage(Input):
         description="`player` or `staff` (also `gre`, `gre_staff`); must be what the token is.",
     )
     sender_type: AnyText = Field(None, description="The same as `sender`.")
+    template_id: TemplateId = None
     timestamp: Any = Field(None, description="Ignored: the server's clock counts.")
 
 
@@ -155,6 +162,7 @@ class SendReply(Input):
         None, description="Chosen by the client, once per message: makes it safe to send again."
     )
     after_seq: AfterSeq = None
+    template_id: TemplateId = None
 
 
 class ReadMark(Input):

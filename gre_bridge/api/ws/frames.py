@@ -44,6 +44,7 @@ class SendMessage(Frame):
     session_id: AnyUuid = None
     id: AnyUuid = None
     after_seq: AnySeq = None
+    template_id: AnyUuid = None
 
 
 class Typing(Frame):

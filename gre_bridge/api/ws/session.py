@@ -273,6 +273,7 @@ class ClientSession:
                 return await self._users.send(
                     self._credentials.caller, message=request.message, player_id=request.player_id,
                     message_id=message_id, session_id=request.session_id, after_seq=request.after_seq,
+                    template_id=request.template_id,
                 )  # fmt: skip
             except TransientError:
                 if time.monotonic() + pause > deadline or self._subscriber.received is not None:

@@ -62,8 +62,8 @@ def route_onesignal(lane: Lane, routes: PushRoutes, staff: Sequence[tuple[str, b
     When the head of the lane is late, or replayed, the lane's messages to the same audience merge into
     one push, even if messages to the other audience are between them: else a conversation during an outage
     would cause a push for each line. Sink records are in the order of their last deliveries, so pushes of a session
-    still arrive in order. Session and read events, a message that is gone, and a message the player has
-    read need no push.
+    still arrive in order. Session and read events, a message that is gone, one the player has read, and an auto-reply
+    without `push` need no push.
     """
     chosen = [entry for entry in staff if entry[1]] or staff
     on_duty = _distinct(routes.staff_external_id.format(staff_id=staff_id) for staff_id, _ in chosen)
@@ -91,6 +91,8 @@ def _need(delivery: Delivery) -> str:
                 return ""
             if message.get("sender") == "player":
                 return "staff"
+            if message.get("auto") and delivery.data.get("push") is not True:
+                return ""  # an auto-reply, whose rule asks for no push
             return "" if message.get("status") == "read" else "player"
         case "push":
             return "push" if delivery.push else ""

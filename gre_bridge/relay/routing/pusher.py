@@ -149,6 +149,8 @@ def _message_data(source: Json, delivery: Delivery, late_after: float) -> str:
         "session_id": source["session_id"],
         "seq": source["seq"],
     }
+    if source.get("auto"):
+        payload["auto"] = True
     if delivery.age > late_after:
         payload["late"] = True
     if delivery.data.get("replayed") is True:

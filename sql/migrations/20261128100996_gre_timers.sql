@@ -1,0 +1,263 @@
+-- Timers, and the triggers that start auto-replies. A worker fires due timers with gre_tick_v1.
+-- Depends on gre_tables, gre_identity, gre_messages, gre_outbox, gre_hours, gre_settings, gre_assignment
+-- (gre_staff_load) and gre_auto_replies.
+--
+-- A timer is written under the lock of its session, and fired under it by a transaction that looks at the session
+-- again. Locks are taken in the order of gre_assignment: sessions (never waiting, with skip locked), timers, rows of
+-- gre_staff_load in the order of staff_id, lanes, deliveries. An answer does not delete the timers of its question:
+-- that would cost each answer an update. They are deleted when they are due.
+set local lock_timeout = '300ms';
+set local statement_timeout = 0;
+
+create table public.gre_timers (
+  session_id uuid not null references public.gre_chat_sessions on delete cascade,
+  rule_id uuid,
+  kind text not null constraint gre_timers_kind_check check (kind in ('waiting', 'idle_warning', 'idle_close')),
+  due_at timestamptz not null,
+  seq bigint not null,
+  constraint gre_timers_unique unique nulls not distinct (session_id, rule_id)
+) with (autovacuum_vacuum_scale_factor = 0.05);
+create index gre_timers_due on public.gre_timers (due_at);
+comment on table public.gre_timers is
+  'What a worker does with a session at a later time: one timer for each rule of occasion waiting, and one for '
+  'idleness. When it is due and the session has changed, it has no effect.';
+comment on column public.gre_timers.session_id is 'The session.';
+comment on column public.gre_timers.rule_id is 'The rule (gre_auto_replies), without a foreign key; null for idleness.';
+comment on column public.gre_timers.kind is
+  'waiting: send the rule''s message if the player still waits. idle_warning: warn that the session will be closed. '
+  'idle_close: close it.';
+comment on column public.gre_timers.due_at is 'Time from which it fires.';
+comment on column public.gre_timers.seq is
+  'waiting: seq of the question. Otherwise: seq of the last message; a later one makes the timer void.';
+alter table public.gre_timers enable row level security;
+revoke all on public.gre_timers from public, anon, authenticated, service_role;
+
+-- Start the timer for idleness of a session from its last message, if the settings want one.
+create function gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) returns void
+language sql volatile set search_path = '' as $$
+  insert into public.gre_timers as t (session_id, kind, due_at, seq)
+  select p_session.id, case when p_settings.idle_warn_after is null then 'idle_close' else 'idle_warning' end,
+    p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after), p_session.last_seq
+  where p_session.last_message_at is not null
+    and (p_settings.idle_warn_after is not null or p_settings.idle_close_after is not null)
+  on conflict (session_id, rule_id) do update set kind = excluded.kind, due_at = excluded.due_at, seq = excluded.seq
+$$;
+
+-- After a change of the settings, start the timers of all open sessions that are answered.
+create function gre.settings_arm_idle() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  perform gre.arm_idle(s, new) from public.gre_chat_sessions s
+  where s.status <> 'closed' and s.waiting_since is null;
+  return null;
+end $$;
+create trigger gre_arm_idle after update on public.gre_chat_settings
+  for each row when (new.idle_warn_after is distinct from old.idle_warn_after
+                     or new.idle_close_after is distinct from old.idle_close_after)
+  execute function gre.settings_arm_idle();
+
+-- Start the rules for messages of a player in one session: p_seq and p_at are seq and time of the first one.
+create function gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamptz) returns void
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_occasions text[] := array['closed_hours', 'nobody_online'];
+  v_rule public.gre_auto_replies;
+  v_question bigint;
+  v_asked constant boolean := coalesce(p_session.waiting_since >= p_at, false);
+begin
+  if p_session.cycle = 1 then
+    if p_seq = 1 then
+      v_occasions := v_occasions || 'opened'::text;
+    end if;
+  elsif p_seq = 1 + (select e.after_seq from public.gre_chat_events e
+                     where e.session_id = p_session.id and e.kind = 'reopened' order by e.rev desc limit 1) then
+    v_occasions := v_occasions || 'reopened'::text;
+  end if;
+  v_rule := gre.choose_auto_reply(v_occasions, clock_timestamp());
+  if v_asked or v_rule.id is not null then
+    v_question := gre.question_seq(p_session);
+  end if;
+  if v_asked then
+    insert into public.gre_timers as t (session_id, rule_id, kind, due_at, seq)
+    select p_session.id, r.id, 'waiting', d.due_at, v_question
+    from public.gre_auto_replies r
+    cross join public.gre_chat_settings s
+    cross join lateral gre.after_open(
+      coalesce(r.hours, s.hours), p_session.waiting_since, extract(epoch from r.wait)) d (due_at)
+    where r.active and r.occasion = 'waiting' and d.due_at is not null
+      and coalesce(r.valid_from <= d.due_at, true) and coalesce(r.valid_to > d.due_at, true)
+    on conflict (session_id, rule_id) do update set due_at = excluded.due_at, seq = excluded.seq;
+  end if;
+  if v_rule.id is not null then
+    perform gre.send_auto_reply(v_rule, p_session, v_question);
+  end if;
+end $$;
+
+-- Start rules for messages of players, and the timer for idleness for messages of staff. A back end that imports
+-- messages can set "quiet" in their metadata. Most statements find no rule and return at once.
+create function gre.messages_auto_reply() returns trigger
+language plpgsql security definer set search_path = '' as $$
+declare
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v record;
+begin
+  if current_setting('gre.auto_depth', true) <> '' then
+    return null; -- caused by an auto-reply
+  elsif exists (select from inserted where sender = 'staff') then
+    select * into v_settings from public.gre_chat_settings;
+    if v_settings.idle_warn_after is not null or v_settings.idle_close_after is not null then
+      perform gre.arm_idle(s, v_settings) from public.gre_chat_sessions s
+      where s.id in (select session_id from inserted where sender = 'staff')
+        and s.status <> 'closed' and s.waiting_since is null;
+    end if;
+  end if;
+  if not exists (select from public.gre_auto_replies r
+                 where r.active and r.occasion not in ('idle_warning', 'idle_close')) then
+    return null;
+  end if;
+  perform set_config('gre.auto_depth', (pg_trigger_depth() + 1)::text, true);
+  for v in
+    select i.session_id, min(i.seq) as seq, min(i.created_at) as at from inserted i
+    where i.sender = 'player'
+      and not (i.metadata @> '{"quiet": true}' and (gre.current_actor()).role = 'service')
+    group by i.session_id order by i.session_id
+  loop
+    -- An error must not refuse the player's message.
+    begin
+      select * into v_session from public.gre_chat_sessions s where s.id = v.session_id;
+      if v_session.status <> 'closed' then -- a trigger of the project can close it
+        perform gre.start_auto_replies(v_session, v.seq, v.at);
+      end if;
+    exception when others then
+      raise warning 'gre-bridge: the auto-replies of session % failed (%)', v.session_id, sqlstate;
+    end;
+  end loop;
+  perform set_config('gre.auto_depth', '', true);
+  return null;
+end $$;
+
+select gre.lock_tables();
+create trigger gre_8_auto_reply after insert on public.gre_chat_messages
+  referencing new table as inserted for each statement execute function gre.messages_auto_reply();
+
+-- By a worker ---------------------------------------------------------------------------------------------
+
+-- Fire or drop a due timer of a session that the caller has locked. Returns what was done: sent, skipped, closed.
+create function gre.fire_timer(p_timer public.gre_timers, p_late boolean) returns text[]
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v_rule public.gre_auto_replies;
+  v_done text;
+begin
+  delete from public.gre_timers t
+  where t.session_id = p_timer.session_id and t.rule_id is not distinct from p_timer.rule_id;
+  select * into v_session from public.gre_chat_sessions s where s.id = p_timer.session_id;
+  if v_session.status = 'closed' then
+    return '{}';
+  elsif p_timer.kind = 'waiting' then
+    select * into v_rule from public.gre_auto_replies r
+    where r.id = p_timer.rule_id and r.active and r.occasion = 'waiting'
+      and coalesce(r.valid_from <= v_now, true) and coalesce(r.valid_to > v_now, true);
+    if found and v_session.waiting_since is not null and gre.question_seq(v_session) = p_timer.seq then
+      v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+    end if;
+    return array_remove(array[v_done], null);
+  elsif v_session.waiting_since is not null then
+    return '{}'; -- the next answer starts it again
+  end if;
+  select * into v_settings from public.gre_chat_settings;
+  if v_session.last_seq <> p_timer.seq
+    or p_timer.kind = 'idle_warning'
+      and coalesce(v_session.last_message_at + v_settings.idle_warn_after > v_now, true)
+    or p_timer.kind = 'idle_close' and v_settings.idle_close_after is null then
+    perform gre.arm_idle(v_session, v_settings);
+    return '{}';
+  end if;
+  v_rule := gre.choose_auto_reply(array[p_timer.kind], v_now);
+  if v_rule.id is not null then
+    v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+  end if;
+  if p_timer.kind = 'idle_close' then
+    update public.gre_chat_sessions set status = 'closed', closed_by = 'idle' where id = v_session.id;
+    return array_remove(array[v_done, 'closed'], null);
+  elsif v_settings.idle_close_after is not null then
+    insert into public.gre_timers (session_id, kind, due_at, seq)
+    select s.id, 'idle_close', clock_timestamp() + v_settings.idle_close_after, s.last_seq
+    from public.gre_chat_sessions s where s.id = v_session.id;
+  end if;
+  return array_remove(array[v_done], null);
+end $$;
+
+create function public.gre_tick_v1(p_limit integer default 50, p_late_after numeric default 300) returns jsonb
+language plpgsql volatile security definer
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off
+set lock_timeout = '2s' as $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_limit constant integer := least(greatest(coalesce(p_limit, 50), 1), 200);
+  v_late constant timestamptz :=
+    v_now - least(greatest(coalesce(p_late_after, 300), 0), 86400) * interval '1 second';
+  v_due uuid[];
+  v_sessions uuid[];
+  v_staff text[];
+  v_done text[] := '{}';
+  v_handled integer := 0;
+  v_timer public.gre_timers;
+begin
+  perform gre.require_worker();
+  v_due := array(select t.session_id from public.gre_timers t where t.due_at <= v_now order by t.due_at limit v_limit);
+  if v_due <> '{}' then
+    select coalesce(array_agg(x.id), '{}'), array_agg(x.assigned_staff_id) into v_sessions, v_staff
+    from (
+      select s.id, s.assigned_staff_id from public.gre_chat_sessions s
+      where s.id = any (v_due) for no key update skip locked) x;
+    if exists (select from public.gre_timers t
+               where t.session_id = any (v_sessions) and t.due_at <= v_now and t.kind = 'idle_close') then
+      perform from (
+        select from public.gre_staff_load where staff_id = any (v_staff) order by staff_id for no key update) x;
+    end if;
+    for v_timer in
+      select * from public.gre_timers t where t.session_id = any (v_sessions) and t.due_at <= v_now
+      order by t.due_at, t.session_id
+    loop
+      -- An error of one timer must not end the call.
+      begin
+        v_done := v_done || gre.fire_timer(v_timer, v_timer.due_at < v_late);
+        v_handled := v_handled + 1;
+      exception
+        when lock_not_available or deadlock_detected then
+          null; -- the next call fires it
+        when others then
+          raise warning 'gre-bridge: a timer of session % failed (%)', v_timer.session_id, sqlstate;
+          delete from public.gre_timers t
+          where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          v_done := v_done || 'failed'::text;
+          v_handled := v_handled + 1;
+      end;
+    end loop;
+  end if;
+  return jsonb_build_object(
+    'enabled', exists (select from public.gre_timers) or exists (
+        select from public.gre_chat_settings s where s.idle_warn_after is not null or s.idle_close_after is not null)
+      or exists (select from public.gre_auto_replies r where r.active and r.occasion = 'waiting'),
+    'next_in', (select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t),
+    'handled', v_handled,
+    'sent', cardinality(array_positions(v_done, 'sent')), 'skipped', cardinality(array_positions(v_done, 'skipped')),
+    'closed', cardinality(array_positions(v_done, 'closed')),
+    'failed', cardinality(array_positions(v_done, 'failed')));
+end $$;
+comment on function public.gre_tick_v1 is
+  'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, '
+  '"next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, '
+  '"sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is '
+  'skipped. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. '
+  'For workers.';
+
+revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.start_auto_replies, gre.messages_auto_reply,
+  gre.fire_timer from public;
+revoke execute on function public.gre_tick_v1 from public, anon, authenticated, service_role;
+grant execute on function public.gre_tick_v1 to service_role;
