@@ -1,7 +1,9 @@
 /** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
 import type { TaskScope } from './scope'
-import type { Answer, Body, Hours, Note, Player, PlayerId, Query, SessionAssigned, Settings } from './types'
+import type {
+  Answer, AutoReply, Body, Hours, Note, Player, PlayerId, Query, Rendered, SessionAssigned, Settings, Template,
+} from './types'
 import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds. */
@@ -64,8 +66,8 @@ export class Api {
   }
 
   /** Refused (`session_moved`) if a colleague has written after the seq `afterSeq`, the last that the author has seen. */
-  reply(session: string, { id, text, afterSeq }: OutgoingReply): Promise<Answer<'sendReply'>> {
-    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq })
+  reply(session: string, { id, text, afterSeq, templateId }: OutgoingReply): Promise<Answer<'sendReply'>> {
+    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq, templateId })
   }
 
   /** Close a session, or reopen it (`active`). */
@@ -116,6 +118,38 @@ export class Api {
 
   deleteHours(name: string): Promise<unknown> {
     return this.call('DELETE', `/api/gre-admin/hours/${encodeURIComponent(name)}`)
+  }
+
+  templates(): Promise<{ templates: Template[] }> {
+    return this.call('GET', '/api/gre-admin/templates')
+  }
+
+  /** Create a template, or with an id change one. */
+  saveTemplate(template: Partial<Template>, id: string | undefined): Promise<{ template: Template }> {
+    return id === undefined ? this.call('POST', '/api/gre-admin/templates', template) : this.call('PUT', `/api/gre-admin/templates/${id}`, template)
+  }
+
+  deleteTemplate(id: string): Promise<unknown> {
+    return this.call('DELETE', `/api/gre-admin/templates/${id}`)
+  }
+
+  /** The text of a template for a session. */
+  renderTemplate(id: string, session: string): Promise<Rendered> {
+    return this.call('POST', `/api/gre-admin/templates/${id}/render`, { sessionId: session })
+  }
+
+  /** `now` is the answer that a new session's first message would get at this moment. */
+  autoReplies(): Promise<{ auto_replies: AutoReply[]; now: (Rendered & { id: string }) | null }> {
+    return this.call('GET', '/api/gre-admin/auto-replies')
+  }
+
+  /** Create an auto-reply, or with an id change one. */
+  saveAutoReply(rule: Partial<AutoReply>, id: string | undefined): Promise<{ auto_reply: AutoReply }> {
+    return id === undefined ? this.call('POST', '/api/gre-admin/auto-replies', rule) : this.call('PUT', `/api/gre-admin/auto-replies/${id}`, rule)
+  }
+
+  deleteAutoReply(id: string): Promise<unknown> {
+    return this.call('DELETE', `/api/gre-admin/auto-replies/${id}`)
   }
 
   staff(): Promise<Answer<'listStaff'>> {

@@ -19,6 +19,7 @@ import { describeRefusal } from './refusals'
 import { TaskScope } from './scope'
 import { type ConnectionState, LiveSocket } from './socket'
 import { getItem, setItem } from './storage'
+import { TemplateList } from './templates'
 import { TypingIndicators } from './typing'
 import type { Frame, Message, Note, Presence, QueuedSession, Role, Session, StaffMember } from './types'
 import { Viewers } from './viewers'
@@ -48,6 +49,7 @@ export class Desk extends Emitter {
   readonly api: Api
   readonly queue: Queue
   readonly outgoing: Outgoing
+  readonly templates: TemplateList
   readonly actions: Actions
   readonly notifier: Notifier
   readonly typing: TypingIndicators
@@ -84,6 +86,7 @@ export class Desk extends Emitter {
       showNews: (text) => this.notices.show('news', text),
       describe: this.describe,
     }, this.emitChange)
+    this.templates = new TemplateList(this.api, this.emitChange)
     this.viewers = new Viewers(scope, (frame) => this.socket.send(frame), this.emitChange)
     this.typing = new TypingIndicators(scope, (typing) => {
       if (this.conversation) this.socket.send({ type: 'typing', sessionId: this.conversation.id, typing })
@@ -180,11 +183,12 @@ export class Desk extends Emitter {
     if (conversation === this.conversation) this.waitingSinceAtOpen ??= this.session?.waiting_since ?? null
   }
 
-  send(text: string): void {
+  /** Send a reply; `templateId` is the template from which its text was made. */
+  send(text: string, templateId?: string): void {
     if (!this.conversation) return
     this.typing.stopTyping()
     const { id, contiguousSeq: afterSeq } = this.conversation
-    this.outgoing.replies.send(id, text, this.playerName(id), { afterSeq })
+    this.outgoing.replies.send(id, text, this.playerName(id), { afterSeq, ...(templateId !== undefined && { templateId }) })
   }
 
   sendNote(text: string): void {

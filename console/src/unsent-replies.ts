@@ -24,6 +24,8 @@ export interface OutgoingReply {
   transient: boolean
   /** The last seq that the author has seen; notes have none. */
   afterSeq?: number
+  /** The template from which the text was made. */
+  templateId?: string
 }
 
 /** The server's side: replies and notes have different paths. */
@@ -94,7 +96,7 @@ export class UnsentReplies<Stored> {
     return this.repliesOf(session).some(isFailed)
   }
 
-  send(session: string, text: string, playerName: string, details: Pick<OutgoingReply, 'afterSeq'> = {}): void {
+  send(session: string, text: string, playerName: string, details: Pick<OutgoingReply, 'afterSeq' | 'templateId'> = {}): void {
     const reply: OutgoingReply = {
       id: uuid(), text, playerName, createdAt: this.delivery.now(), state: 'sending', error: '', transient: false,
       ...details,

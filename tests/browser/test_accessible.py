@@ -54,7 +54,7 @@ def test_every_view_is_accessible(world: World, join: Join, colours: str, width:
     expect(ann.at("health")).to_have_attribute("data-loaded", "true")
     assert_accessible(ann.page, "health")
     ann.page.evaluate("location.hash = '#settings'")
-    for section in ("assignment", "hours"):
+    for section in ("template", "assignment", "hours", "auto-reply"):
         expect(ann.at(f"{section}-settings")).to_have_attribute("data-loaded", "true")
     assert_accessible(ann.page, "settings")
     if width == "wide":

@@ -1,14 +1,15 @@
-"""The settings of admins: opening hours with their preview, and assignment."""
+"""The settings: opening hours with their preview, assignment, templates and auto-replies; templates in the reply box."""
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
-from tests.browser.world import Staff, World
+from tests.browser.world import Player, Staff, World
 
 DASH = "\u2013"
 
@@ -22,7 +23,7 @@ def ann(world: World, join: Join) -> Staff:
 
 def _open(staff: Staff) -> Staff:
     staff.at("nav-settings").click()
-    expect(staff.at("hours-settings")).to_have_attribute("data-loaded", "true")
+    expect(staff.at("template-settings")).to_have_attribute("data-loaded", "true")
     return staff
 
 
@@ -96,9 +97,84 @@ def test_assignment_is_switched_on_and_a_waiting_session_is_assigned(
     expect(sam.at("event")).to_contain_text("Assigned to Sam")
 
 
-def test_staff_who_are_no_admins_have_no_settings(sam: Staff) -> None:
-    expect(sam.at("nav-settings")).to_have_count(0)
-    sam.page.evaluate("location.hash = '#settings'")
-    expect(sam.at("settings")).to_contain_text("Only admins")
-    for name in ("assignment-settings", "hours-settings"):
+def test_staff_who_are_no_admins_see_templates_only(sam: Staff) -> None:
+    _open(sam)
+    for name in ("assignment-settings", "hours-settings", "auto-reply-settings"):
         expect(sam.at(name)).to_have_count(0)
+
+
+def test_a_template_is_inserted_by_its_shortcut_with_its_blanks_filled_in(
+    world: World, ann: Staff, sam: Staff, asha: Player
+) -> None:
+    ann.at("template-shortcut").fill("refund")
+    ann.at("template-title").fill("Money comes back")
+    ann.at("template-settings").get_by_test_id("text-en").fill(
+        "Hello {{player_name|there}}, we return {{?amount}} to you."
+    )
+    ann.at("template-save").click()
+    expect(ann.at("template-choice")).to_contain_text("/refund")
+    asha.type("Where is my money?")
+    sam.open(29)
+    keys = sam.page.keyboard
+    sam.at("reply").focus()
+    keys.type("Good news: /mon")
+    expect(sam.at("template-option", shortcut="refund")).to_have_attribute("aria-selected", "true")
+    expect(sam.at("template-preview")).to_contain_text("{{?amount}}")
+    keys.press("Enter")
+    expect(sam.at("blank-amount")).to_be_focused()
+    keys.type("20 euros")
+    expect(sam.at("blanks-preview")).to_have_text("Hello Asha, we return 20 euros to you.")
+    keys.press("Enter")
+    expect(sam.at("reply")).to_have_value("Good news: Hello Asha, we return 20 euros to you.")
+    expect(sam.at("reply")).to_be_focused()
+    assert world.texts(str(sam.at("conversation").get_attribute("data-session-id"))) == ["Where is my money?"]
+    keys.press("Enter")
+    expect(asha.at("try-message").last).to_contain_text("Good news: Hello Asha, we return 20 euros to you.")
+    # Without a match, and after Escape, Enter sends.
+    keys.type("/nothing")
+    expect(sam.at("template-menu")).to_have_count(0)
+    keys.press("Enter")
+    expect(asha.at("try-message").last).to_contain_text("/nothing")
+    keys.type("/refund")
+    expect(sam.at("template-menu")).to_be_visible()
+    keys.press("Escape")
+    expect(sam.at("template-menu")).to_have_count(0)
+    expect(sam.at("reply")).to_be_focused()
+    keys.press("Enter")
+    expect(asha.at("try-message").last).to_contain_text("/refund")
+
+
+def test_an_own_template_is_seen_by_its_author_only(world: World, sam: Staff, sue: Staff) -> None:
+    _open(sam)
+    sam.at("template-shortcut").fill("bye")
+    sam.at("template-title").fill("Goodbye")
+    sam.at("text-en").fill("{{unknown}}")
+    sam.at("template-save").click()
+    expect(sam.at("template-error")).to_contain_text("placeholder")
+    sam.at("text-en").fill("Goodbye!")
+    sam.at("template-save").click()
+    expect(sam.at("template-choice")).to_contain_text("/bye")
+    world.write(31, "Hello", "Ravi")
+    sam.at("nav-conversations").click()
+    for staff, shown in ((sam, 1), (sue, 0)):
+        staff.open(31)
+        with (
+            staff.page.expect_response("**/api/gre-admin/templates")
+            if staff is sue
+            else contextlib.nullcontext()
+        ):
+            staff.at("reply").press_sequentially("/bye")
+        expect(staff.at("template-option")).to_have_count(shown)
+
+
+def test_the_auto_reply_that_would_be_sent_now_is_shown(world: World, ann: Staff, asha: Player) -> None:
+    expect(ann.at("auto-reply-now")).to_contain_text("no auto-reply now")
+    ann.at("auto-reply-name").fill("Greeting")
+    ann.at("auto-reply-settings").get_by_test_id("text-en").fill("Welcome, {{player_name|there}}!")
+    ann.at("auto-reply-save").click()
+    expect(ann.at("auto-reply-now")).to_contain_text("Welcome, there!")
+    asha.type("Hello")
+    expect(asha.at("try-message").last).to_contain_text("Welcome, Asha!")
+    ann.at("auto-reply-active").uncheck()
+    ann.at("auto-reply-save").click()
+    expect(ann.at("auto-reply-now")).to_contain_text("no auto-reply now")

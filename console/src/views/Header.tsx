@@ -70,11 +70,9 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
       >
         <Icon name={theme === 'auto' ? 'auto' : theme === 'light' ? 'sun' : 'moon'} />
       </button>
-      {me?.role === 'admin' && (
-        <a class="tool" href="#settings" data-testid="nav-settings" aria-label="Settings" title="Settings" aria-current={view === 'settings' ? 'page' : undefined}>
-          <Icon name="settings" />
-        </a>
-      )}
+      <a class="tool" href="#settings" data-testid="nav-settings" aria-label="Settings" title="Settings" aria-current={view === 'settings' ? 'page' : undefined}>
+        <Icon name="settings" />
+      </a>
       <button type="button" class="tool wide-only" data-testid="help" onClick={onHelp} aria-label="Keyboard" title="Keyboard (?)">
         <Icon name="help" />
       </button>

@@ -8,7 +8,7 @@ const KEYS: [string, string][] = [
   ['n', 'write a private note'],
   ['Ctrl + Enter', 'send, and open the next that waits'],
   ['Shift + Enter', 'a new line'],
-  ['/', 'search a player'],
+  ['/', 'search a player; in the reply: insert a template'],
   ['Esc', 'leave the field; then close the conversation'],
   ['?', 'this list'],
 ]

@@ -10,6 +10,7 @@ import type { Desk } from '../desk'
 import { navigate, sessionHref } from '../route'
 import type { Session } from '../types'
 import { Icon } from './icons'
+import { useTemplateMenu } from './TemplateMenu'
 
 /** Characters, as the database limits them. */
 const MAX_LENGTH = 4000
@@ -35,24 +36,33 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   const [text, setText] = useState(drafts.get(id))
   const typingTimer = useRef<number>(undefined)
   const draftOwner = useRef('')
+  /** The template that was inserted last; none once the text was deleted. */
+  const template = useRef<string>(undefined)
   const closed = session?.status === 'closed'
 
   const updateText = (value: string): void => {
     setText(value)
     drafts.set(id, value)
+    if (!value.trim()) template.current = undefined
     clearTimeout(typingTimer.current)
     if (value.trim()) {
       desk.typing.keystroke()
       typingTimer.current = setTimeout(() => desk.typing.stopTyping(), TYPING_PAUSE)
     } else desk.typing.stopTyping()
   }
+  const insertTemplate = (value: string, templateId: string): void => {
+    updateText(value)
+    template.current = templateId
+  }
   const send = (): boolean => {
     if (closed || !text.trim() || [...text].length > MAX_LENGTH) return false
-    desk.send(text)
+    desk.send(text, template.current)
     updateText('')
     field.current?.focus()
     return true
   }
+
+  const menu = useTemplateMenu({ desk, id, field, onInsert: insertTemplate })
 
   useEffect(() => () => clearTimeout(typingTimer.current), [])
   const shownRevision = useRef(drafts.revision)
@@ -95,9 +105,13 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
       <textarea
         ref={field} id="reply" data-testid="reply" rows={1} dir="auto" value={text} placeholder={closed ? '' : 'Write a reply …'} readOnly={closed}
         aria-label={`Reply to ${name}`} aria-describedby="reply-hint" enterkeyhint="send"
-        onInput={(event) => updateText(event.currentTarget.value)}
+        onInput={(event) => {
+          updateText(event.currentTarget.value)
+          menu.update(event.currentTarget.value, event.currentTarget.selectionStart)
+        }}
+        onBlur={menu.close} {...menu.fieldAttributes}
         onKeyDown={(event) => {
-          if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return
+          if (menu.handleKey(event) || event.key !== 'Enter' || event.shiftKey || event.isComposing) return
           event.preventDefault()
           if (send() && (event.ctrlKey || event.metaKey)) onNext()
         }}
@@ -107,8 +121,9 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
           <Icon name="send" />
         </button>
       )}
+      {!closed && menu.view}
       <p id="reply-hint" class={length > MAX_LENGTH ? 'hint error' : 'hint'}>
-        {length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line</span>}
+        {length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line, / inserts a template</span>}
       </p>
     </form>
   )

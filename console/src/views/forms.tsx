@@ -1,8 +1,9 @@
-/** Parts of the settings' forms: values that are kept as a draft, and saving. */
+/** Parts of the settings' forms: values that are kept as a draft, saving, and texts in several languages. */
 
 import { useEffect, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { parseJson } from '../storage'
+import type { Texts } from '../types'
 
 export interface Form<T> {
   values: T
@@ -102,5 +103,42 @@ export function FormButtons({ saving, testId, isNew, changed, onReset, onDelete 
         {onDelete && <button type="button" class="plain" data-testid={`${testId}-delete`} disabled={saving.busy} onClick={onDelete}>Delete</button>}
       </div>
     </>
+  )
+}
+
+/** Fields for a text in each language. */
+export function TextsField({ texts, hint, onChange }: { texts: Texts; hint: string; onChange: (texts: Texts) => void }) {
+  const [language, setLanguage] = useState('')
+  const languages = Object.keys(texts)
+  const add = (): void => {
+    const name = language.trim()
+    if (!/^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,2}$/.test(name) || languages.includes(name)) return
+    onChange({ ...texts, [name]: '' })
+    setLanguage('')
+  }
+  return (
+    <fieldset>
+      <legend>Text</legend>
+      {languages.map((name) => (
+        <div class="row" key={name}>
+          <label class="wide">{name}
+            <textarea
+              rows={3} maxLength={4000} dir="auto" data-testid={`text-${name}`} value={texts[name]} required
+              onInput={(event) => onChange({ ...texts, [name]: event.currentTarget.value })}
+            />
+          </label>
+          {languages.length > 1 && (
+            <button type="button" class="plain" onClick={() => onChange(Object.fromEntries(Object.entries(texts).filter(([key]) => key !== name)))}>Remove {name}</button>
+          )}
+        </div>
+      ))}
+      <div class="row">
+        <label>Another language
+          <input value={language} placeholder="de" size={6} autocomplete="off" spellcheck={false} onInput={(event) => setLanguage(event.currentTarget.value)} />
+        </label>
+        <button type="button" onClick={add}>Add language</button>
+      </div>
+      <p class="quiet">{hint}</p>
+    </fieldset>
   )
 }
