@@ -91,6 +91,11 @@ def main() -> int:
     parser.add_argument(
         "--write", action="store_true", help="write the rows into the tables of docs/reliability.md"
     )
+    parser.add_argument(
+        "--desk",
+        action="store_true",
+        help="with automatic assignment and auto-replies on (the attacks and simulated cases have none)",
+    )
     options = parser.parse_args()
     cases = {case.name: case for case in CASES}
     attacks = {attack.name: attack for attack in ATTACKS}
@@ -110,7 +115,9 @@ def main() -> int:
                 attacked.append(run_attack(stack, attacks[name]))
                 print_line(attacked[-1].line())
                 continue
-            report = run(stack, cases[name]) if name in cases else SIMULATED[name].run()
+            report = (
+                run(stack, cases[name], with_desk=options.desk) if name in cases else SIMULATED[name].run()
+            )
             reports.append(report)
             print_line(line(report))
     if options.write:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.chaos import desk
 from tests.chaos.cases import Case
 from tests.chaos.load import MARK, TEXT
 from tests.chaos.scene import Scene
@@ -53,15 +54,17 @@ class Report:
         return not self.problems and not self.slow
 
 
-def run(stack: StackProcess, case: Case) -> Report:
-    """Run one case on the stack, which is emptied first."""
+def run(stack: StackProcess, case: Case, *, with_desk: bool = False) -> Report:
+    """Run one case on the stack, which is emptied first; `with_desk`: with automatic assignment and auto-replies."""
     stack.reset()
+    if with_desk:
+        desk.switch_on(stack)
     report = Report(case.name, case.description, case.recovers)
     try:
         with Scene(
             stack, workers=case.workers, env=dict(case.env), proxied=case.proxied, marked=case.marked
         ) as scene:
-            _play(scene, case, report)
+            _play(scene, case, report, with_desk)
             _judge(scene, case, report)
             report.problems += scene.problems + scene.load.problems
     except AssertionError as error:
@@ -69,7 +72,7 @@ def run(stack: StackProcess, case: Case) -> Report:
     return report
 
 
-def _play(scene: Scene, case: Case, report: Report) -> None:
+def _play(scene: Scene, case: Case, report: Report, with_desk: bool) -> None:
     scene.load.start()
     wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
     scene.broken_at = time.time()
@@ -86,6 +89,11 @@ def _play(scene: Scene, case: Case, report: Report) -> None:
     except AssertionError as error:
         report.slow.append(str(error).partition("\n")[0])
     scene.load.stop()
+    if with_desk:
+        wait_until(
+            lambda: desk.is_idle(scene.stack), GRACE, 0.05, what="all sessions assigned, no timer left"
+        )
+        scene.problems += desk.find_problems(scene.stack)
     scene.stack.drained(GRACE)
     scene.watch.read()
     if case.reports:
@@ -124,8 +132,8 @@ def _hold_fault(scene: Scene, case: Case, seconds: float) -> bool:
 def _judge(scene: Scene, case: Case, report: Report) -> None:
     with scene.stack.db() as conn:
         rows = conn.execute(
-            "select id::text, session_id::text as session, seq, extract(epoch from created_at)::float8 as at"
-            " from gre_chat_messages"
+            "select id::text, session_id::text as session, seq, extract(epoch from created_at)::float8 as at,"
+            " origin = 'auto' as auto from gre_chat_messages"
         ).fetchall()
         deliveries = conn.execute(
             "select message_id::text as message, sink, state, attempts from gre_relay_deliveries where event = 'message'"
@@ -134,6 +142,7 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         (row["id"], sink): scene.watch.arrival(sink, row["id"], row["session"], row["seq"])
         for row in rows
         for sink in SINKS
+        if not (row["auto"] and sink == "onesignal")  # an auto-reply causes no push
     }
     dead = {(d["message"], d["sink"]) for d in deliveries if d["state"] == "dead"}
     missed = {key for key, at in arrivals.items() if at is None}
@@ -142,7 +151,7 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         for row in rows
         for sink in SINKS
         if row["at"] < (scene.over_at if row["session"] in scene.affected else scene.healed_at)
-        and (at := arrivals[row["id"], sink])
+        and (at := arrivals.get((row["id"], sink)))
         and at - row["at"] > QUICK
     ]
     last, which = max([*late, (scene.no_wakeups_until, "wake-ups of Realtime")])
@@ -150,7 +159,7 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
         at - row["at"]
         for row in rows
         for sink in case.bystanders
-        if _bystander(scene, row) and (at := arrivals[row["id"], sink])
+        if _bystander(scene, row) and (at := arrivals.get((row["id"], sink)))
     ]
     report.sent = len(rows)
     report.delivered = len(rows) - len({message for message, _ in missed})
@@ -160,10 +169,11 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
     report.repeats = {sink: len(seen.repeats) for sink, seen in scene.watch.seen.items()}
     report.recovery = max(0.0, last - scene.healed_at)
     report.bystanders = sorted(during)[int(len(during) * 0.99)] if during else None
+    typed = sum(not row["auto"] for row in rows)
     wrong = sum(not _ended_well(case, row) for row in deliveries)
     for bad, problem in (
         (report.lost, f"lost {report.lost}"),
-        (len(rows) != len(scene.load.sent), f"{len(scene.load.sent)} written, {len(rows)} are there"),
+        (typed != len(scene.load.sent), f"{len(scene.load.sent)} written, {typed} are there"),
         (report.out_of_order, f"out of order {report.out_of_order}"),
         (case.bystanders and not during, "no bystander's message was committed during the fault"),
         (wrong, f"{wrong} deliveries spent attempts or ended otherwise than done"),
