@@ -2,7 +2,7 @@
 
 import type { TaskScope } from './scope'
 import type {
-  Answer, AutoReply, Body, Hours, Note, Player, PlayerId, Query, Rendered, SessionAssigned, Settings, Template,
+  Answer, AutoReply, Body, Hours, Note, Player, PlayerId, Query, SessionAssigned, Settings, Template,
 } from './types'
 import type { OutgoingReply } from './unsent-replies'
 
@@ -120,35 +120,35 @@ export class Api {
     return this.call('DELETE', `/api/gre-admin/hours/${encodeURIComponent(name)}`)
   }
 
-  templates(): Promise<{ templates: Template[] }> {
+  templates(): Promise<Answer<'listTemplates'>> {
     return this.call('GET', '/api/gre-admin/templates')
   }
 
   /** Create a template, or with an id change one. */
-  saveTemplate(template: Partial<Template>, id: string | undefined): Promise<{ template: Template }> {
+  saveTemplate(template: Partial<Template>, id: string | undefined): Promise<Answer<'changeTemplate'>> {
     return id === undefined ? this.call('POST', '/api/gre-admin/templates', template) : this.call('PUT', `/api/gre-admin/templates/${id}`, template)
   }
 
-  deleteTemplate(id: string): Promise<unknown> {
+  deleteTemplate(id: string): Promise<Answer<'deleteTemplate'>> {
     return this.call('DELETE', `/api/gre-admin/templates/${id}`)
   }
 
   /** The text of a template for a session. */
-  renderTemplate(id: string, session: string): Promise<Rendered> {
+  renderTemplate(id: string, session: string): Promise<Answer<'renderTemplate'>> {
     return this.call('POST', `/api/gre-admin/templates/${id}/render`, { sessionId: session })
   }
 
   /** `now` is the answer that a new session's first message would get at this moment. */
-  autoReplies(): Promise<{ auto_replies: AutoReply[]; now: (Rendered & { id: string }) | null }> {
+  autoReplies(): Promise<Answer<'listAutoReplies'>> {
     return this.call('GET', '/api/gre-admin/auto-replies')
   }
 
   /** Create an auto-reply, or with an id change one. */
-  saveAutoReply(rule: Partial<AutoReply>, id: string | undefined): Promise<{ auto_reply: AutoReply }> {
+  saveAutoReply(rule: Partial<AutoReply>, id: string | undefined): Promise<Answer<'changeAutoReply'>> {
     return id === undefined ? this.call('POST', '/api/gre-admin/auto-replies', rule) : this.call('PUT', `/api/gre-admin/auto-replies/${id}`, rule)
   }
 
-  deleteAutoReply(id: string): Promise<unknown> {
+  deleteAutoReply(id: string): Promise<Answer<'deleteAutoReply'>> {
     return this.call('DELETE', `/api/gre-admin/auto-replies/${id}`)
   }
 

@@ -449,6 +449,86 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-admin/templates": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["listTemplates"];
+        put?: never;
+        post: operations["createTemplate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/templates/{id}/render": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["renderTemplate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/templates/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["getTemplate"];
+        put: operations["changeTemplate"];
+        post?: never;
+        delete: operations["deleteTemplate"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/auto-replies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["listAutoReplies"];
+        put?: never;
+        post: operations["createAutoReply"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/auto-replies/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["getAutoReply"];
+        put: operations["changeAutoReply"];
+        post?: never;
+        delete: operations["deleteAutoReply"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/operations": {
         parameters: {
             query?: never;
@@ -560,6 +640,42 @@ export interface components {
             success: true;
             count: number;
         };
+        AutoReplies: {
+            /** @constant */
+            success: true;
+            auto_replies: components["schemas"]["AutoReply"][];
+            now: components["schemas"]["AutoReplyNow"] | null;
+        };
+        AutoReply: {
+            /** Format: uuid */
+            id: string;
+            name: string;
+            /** @enum {string} */
+            occasion: "opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close";
+            wait: number | null;
+            /** @enum {string} */
+            once: "cycle" | "day" | "question";
+            hours: string | null;
+            texts: {
+                [key: string]: string;
+            };
+            priority: number;
+            push: boolean;
+            active: boolean;
+            valid_from: string | null;
+            valid_to: string | null;
+        };
+        AutoReplyNow: {
+            /** Format: uuid */
+            id: string;
+            text: string;
+            missing: string[];
+        };
+        AutoReplyRead: {
+            /** @constant */
+            success: true;
+            auto_reply: components["schemas"]["AutoReply"];
+        };
         Block: {
             until: string | null;
             reason: string | null;
@@ -612,6 +728,24 @@ export interface components {
             cycle: number;
             chat_messages: components["schemas"]["Message"][];
         };
+        CreateAutoReply: {
+            name: string;
+            /** @enum {string} */
+            occasion: "opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close";
+            wait?: number | null;
+            once?: ("cycle" | "day" | "question") | null;
+            hours?: string | null;
+            texts: {
+                [key: string]: string;
+            };
+            priority?: number | null;
+            /** @default false */
+            push: boolean | null;
+            /** @default true */
+            active: boolean | null;
+            validFrom?: string | null;
+            validTo?: string | null;
+        };
         CreateHours: {
             timezone: string;
             /** @default [] */
@@ -619,6 +753,16 @@ export interface components {
             /** @default [] */
             dates: components["schemas"]["DateEntry"][];
             name: string;
+        };
+        CreateTemplate: {
+            shortcut: string;
+            title: string;
+            texts: {
+                [key: string]: string;
+            };
+            staffId?: string | null;
+            /** @default true */
+            active: boolean | null;
         };
         Database: {
             connected: boolean;
@@ -683,7 +827,7 @@ export interface components {
             success: false;
             error: string;
             /** @enum {string} */
-            code: "act_as_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_only" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "too_fast" | "too_many_failures" | "too_many_reads" | "api_off" | "busy" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "too_fast" | "too_many_failures" | "too_many_reads" | "api_off" | "busy" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
             } | null;
@@ -872,6 +1016,20 @@ export interface components {
             /** Format: uuid */
             sessionId: string;
         };
+        Removed: {
+            /** @constant */
+            success: true;
+        };
+        RenderTemplate: {
+            /** Format: uuid */
+            sessionId: string;
+        };
+        Rendered: {
+            /** @constant */
+            success: true;
+            text: string;
+            missing: string[];
+        };
         ReplaceHours: {
             timezone: string;
             /** @default [] */
@@ -888,6 +1046,33 @@ export interface components {
         RetryDead: {
             ids: string[];
         };
+        SaveAutoReply: {
+            name?: string | null;
+            occasion?: ("opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close") | null;
+            wait?: number | null;
+            once?: ("cycle" | "day" | "question") | null;
+            hours?: string | null;
+            texts?: {
+                [key: string]: string;
+            } | null;
+            priority?: number | null;
+            /** @default false */
+            push: boolean | null;
+            /** @default true */
+            active: boolean | null;
+            validFrom?: string | null;
+            validTo?: string | null;
+        };
+        SaveTemplate: {
+            shortcut?: string | null;
+            title?: string | null;
+            texts?: {
+                [key: string]: string;
+            } | null;
+            staffId?: string | null;
+            /** @default true */
+            active: boolean | null;
+        };
         SendMessage: {
             playerId?: number | string | null;
             message: string;
@@ -897,6 +1082,7 @@ export interface components {
             afterSeq?: number | null;
             sender?: string | null;
             senderType?: string | null;
+            templateId?: string | null;
             timestamp?: unknown;
         };
         SendReply: {
@@ -905,6 +1091,7 @@ export interface components {
             message: string;
             id?: string | null;
             afterSeq?: number | null;
+            templateId?: string | null;
         };
         Sent: {
             /** @constant */
@@ -1059,6 +1246,28 @@ export interface components {
             /** Format: uuid */
             sessionId: string;
             fromStaffId?: string | null;
+        };
+        Template: {
+            /** Format: uuid */
+            id: string;
+            shortcut: string;
+            title: string;
+            texts: {
+                [key: string]: string;
+            };
+            staff_id: string | null;
+            uses: number;
+            active: boolean;
+        };
+        TemplateRead: {
+            /** @constant */
+            success: true;
+            template: components["schemas"]["Template"];
+        };
+        Templates: {
+            /** @constant */
+            success: true;
+            templates: components["schemas"]["Template"][];
         };
         TransferSession: {
             /** Format: uuid */
@@ -3905,6 +4114,935 @@ export interface operations {
                 };
             };
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    listTemplates: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Templates"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    createTemplate: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateTemplate"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    renderTemplate: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RenderTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Rendered"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getTemplate: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    changeTemplate: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveTemplate"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TemplateRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    deleteTemplate: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Removed"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    listAutoReplies: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AutoReplies"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    createAutoReply: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateAutoReply"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AutoReplyRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getAutoReply: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AutoReplyRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    changeAutoReply: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SaveAutoReply"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AutoReplyRead"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    deleteAutoReply: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Removed"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };

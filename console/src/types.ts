@@ -35,37 +35,14 @@ export type Note = Schema<'Note'>
 export type Player = Schema<'Player'>
 export type Hours = Schema<'Hours'>
 export type Settings = Schema<'Settings'>
+export type Template = Schema<'Template'>
 /** A text in each language: {"en": "…"}. */
-export type Texts = Record<string, string>
-export interface Template {
-  id: string
-  shortcut: string
-  title: string
-  texts: Texts
-  /** Null: everybody's. */
-  staff_id: string | null
-  uses: number
-  active: boolean
-}
-export interface AutoReply {
-  id: string
-  name: string
-  occasion: 'opened' | 'reopened' | 'closed_hours' | 'nobody_online' | 'waiting' | 'idle_warning' | 'idle_close'
-  wait: number | null
-  once: 'cycle' | 'day' | 'question'
-  hours: string | null
-  texts: Texts
-  priority: number
-  push: boolean
-  active: boolean
-  valid_from: string | null
-  valid_to: string | null
-}
+export type Texts = Template['texts']
+export type AutoReply = Schema<'AutoReply'>
+/** What a new session's first message would get at this moment. */
+export type AutoReplyNow = Schema<'AutoReplyNow'>
 /** A text for a session; `missing` are the placeholders that have no value. */
-export interface Rendered {
-  text: string
-  missing: string[]
-}
+export type Rendered = Schema<'Rendered'>
 export type SessionAssigned = Schema<'SessionAssigned'>
 export type StaffMember = Schema<'StaffMember'>
 export type SinkState = Schema<'SinkState'>

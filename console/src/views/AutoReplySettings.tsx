@@ -2,7 +2,7 @@
 
 import { useState } from 'preact/hooks'
 import type { Desk } from '../desk'
-import type { AutoReply, Rendered, Texts } from '../types'
+import type { AutoReply, AutoReplyNow, Texts } from '../types'
 import { FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
 
 const NEW = '(new)'
@@ -51,7 +51,7 @@ export function AutoReplySettings({ desk }: { desk: Desk }) {
 }
 
 /** What would be sent now. */
-function Now({ rules, now }: { rules: AutoReply[]; now: (Rendered & { id: string }) | null }) {
+function Now({ rules, now }: { rules: AutoReply[]; now: AutoReplyNow | null }) {
   if (!now) return <p class="quiet" data-testid="auto-reply-now">A new conversation would get no auto-reply now.</p>
   const name = rules.find(({ id }) => id === now.id)?.name ?? ''
   return (
