@@ -733,16 +733,18 @@ export interface components {
             /** @enum {string} */
             occasion: "opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close";
             wait?: number | null;
-            once?: ("cycle" | "day" | "question") | null;
+            /** @enum {string} */
+            once?: "cycle" | "day" | "question";
             hours?: string | null;
             texts: {
                 [key: string]: string;
             };
-            priority?: number | null;
+            /** @default 0 */
+            priority: number;
             /** @default false */
-            push: boolean | null;
+            push: boolean;
             /** @default true */
-            active: boolean | null;
+            active: boolean;
             validFrom?: string | null;
             validTo?: string | null;
         };
@@ -762,7 +764,7 @@ export interface components {
             };
             staffId?: string | null;
             /** @default true */
-            active: boolean | null;
+            active: boolean;
         };
         Database: {
             connected: boolean;
@@ -1047,31 +1049,34 @@ export interface components {
             ids: string[];
         };
         SaveAutoReply: {
-            name?: string | null;
-            occasion?: ("opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close") | null;
+            name?: string;
+            /** @enum {string} */
+            occasion?: "opened" | "reopened" | "closed_hours" | "nobody_online" | "waiting" | "idle_warning" | "idle_close";
             wait?: number | null;
-            once?: ("cycle" | "day" | "question") | null;
+            /** @enum {string} */
+            once?: "cycle" | "day" | "question";
             hours?: string | null;
             texts?: {
                 [key: string]: string;
-            } | null;
-            priority?: number | null;
+            };
+            /** @default 0 */
+            priority: number;
             /** @default false */
-            push: boolean | null;
+            push: boolean;
             /** @default true */
-            active: boolean | null;
+            active: boolean;
             validFrom?: string | null;
             validTo?: string | null;
         };
         SaveTemplate: {
-            shortcut?: string | null;
-            title?: string | null;
+            shortcut?: string;
+            title?: string;
             texts?: {
                 [key: string]: string;
-            } | null;
+            };
             staffId?: string | null;
             /** @default true */
-            active: boolean | null;
+            active: boolean;
         };
         SendMessage: {
             playerId?: number | string | null;

@@ -47,7 +47,8 @@ GENERAL = {400, 404, 405, 415}
 def fitting(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[Any]:
     """Values that a schema allows; ids are often `known` ones."""
     if "anyOf" in schema:
-        return st.one_of(*(fitting(choice, known) for choice in schema["anyOf"]))
+        examples = [st.sampled_from(schema["examples"])] if "examples" in schema else []
+        return st.one_of(*examples, *(fitting(choice, known) for choice in schema["anyOf"]))
     if "enum" in schema or "const" in schema:
         return st.sampled_from(schema.get("enum") or [schema["const"]])
     match schema.get("type"):
@@ -86,12 +87,12 @@ def fitting_text(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[
 
 
 def operations(
-    document: dict[str, Any], known: list[Any], ids: list[Any]
+    document: dict[str, Any], known: list[Any], ids: dict[str, str]
 ) -> list[st.SearchStrategy[dict[str, Any]]]:
-    """Requests to each path: parameters and bodies, each value fitting or not; `ids` are for `{id}` in a path."""
+    """Requests to each path: parameters and bodies, each value fitting or not; `ids` are for `{id}` after a path."""
 
-    def value(schema: dict[str, Any], *, junk: bool, name: str = "") -> st.SearchStrategy[Any]:
-        good = fitting(schema, ids if name == "id" else known)
+    def value(schema: dict[str, Any], *, junk: bool, before: str = "") -> st.SearchStrategy[Any]:
+        good = fitting(schema, [ids[before]] if before in ids else known)
         return st.one_of(good, good, JUNK) if junk else good
 
     def body(operation: dict[str, Any], *, junk: bool) -> st.SearchStrategy[bytes]:
@@ -123,7 +124,8 @@ def operations(
             places: dict[str, dict[str, Any]] = {"path": {}, "query": {}, "header": {}}
             for parameter in parameters:
                 name = parameter["name"]
-                places[parameter["in"]][name] = value(parameter["schema"], junk=junk, name=name)
+                before = path.partition(f"/{{{name}}}")[0]
+                places[parameter["in"]][name] = value(parameter["schema"], junk=junk, before=before)
             required = {} if junk else {name: places["query"].pop(name) for name in wanted}
             requests.append(
                 st.fixed_dictionaries(
@@ -160,12 +162,12 @@ def desk(api: Api) -> Iterator[None]:
     api.sql("delete from gre_templates")
 
 
-def prepared(api: Api) -> list[str]:
-    """Create a template and an auto-reply, and return their ids."""
-    texts = {"en": "Hello"}
-    template = api.admin().post("/api/gre-admin/templates", shortcut="known", title="Known", texts=texts)
-    rule = api.admin().post("/api/gre-admin/auto-replies", name="Known", occasion="reopened", texts=texts)
-    return [template.json()["template"]["id"], rule.json()["auto_reply"]["id"]]
+def prepared(api: Api) -> dict[str, str]:
+    """Create a template and an auto-reply, and return the id at each path."""
+    templates, rules, texts = "/api/gre-admin/templates", "/api/gre-admin/auto-replies", {"en": "Hello"}
+    template = api.admin().post(templates, shortcut="known", title="Known", texts=texts)
+    rule = api.admin().post(rules, name="Known", occasion="reopened", texts=texts)
+    return {templates: template.json()["template"]["id"], rules: rule.json()["auto_reply"]["id"]}
 
 
 @pytest.mark.usefixtures("desk")

@@ -150,7 +150,7 @@ def test_who_may_not_is_refused_and_nothing_is_changed(api: Api, player_id: int)
         ("auto-replies", GREETING | {"priority": 2**63}, 422, "invalid", None),
         ("auto-replies", GREETING | {"validFrom": "tomorrow"}, 422, "invalid", None),
         ("auto-replies", GREETING | {"validFrom": "2026-01-01T00:00:00"}, 422, "invalid", None),
-        ("auto-replies", GREETING | {"active": None}, 400, "auto_reply_invalid", None),
+        ("auto-replies", GREETING | {"active": None}, 422, "invalid", None),
         ("auto-replies", GREETING | {"hours": "nowhere"}, 404, "hours_unknown", None),
     ],
 )  # fmt: skip

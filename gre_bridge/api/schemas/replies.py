@@ -33,16 +33,18 @@ Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000, strict=True)]
 
 
 class SaveTemplate(Input):
-    """The fields of a template to change."""
+    """The fields of a template to change. A field that is absent stays as it is."""
 
-    shortcut: Shortcut | None = Field(None, description="What staff type to find it.")
-    title: AnyText = Field(None, examples=["A greeting"])
-    texts: Texts | None = Field(None, description=f"{_TEXTS} `{{{{?amount}}}}` is a blank for the writer.")
+    shortcut: Shortcut = Field(default_factory=str, description="What staff type to find it.")
+    title: Text = Field(default_factory=str, examples=["A greeting"])
+    texts: Texts = Field(
+        default_factory=dict, description=f"{_TEXTS} `{{{{?amount}}}}` is a blank for the writer."
+    )
     staff_id: AnyText = Field(
         None,
         description="Null: everybody's, which admins write. Otherwise the caller's. Absent: everybody's for an admin.",
     )
-    active: bool | None = Field(True, description="False: staff do not find it.")
+    active: bool = Field(True, description="False: staff do not find it.")
 
 
 class CreateTemplate(SaveTemplate):
@@ -60,17 +62,17 @@ class RenderTemplate(Input):
 
 
 class SaveAutoReply(Input):
-    """The fields of a rule to change."""
+    """The fields of a rule to change. A field that is absent stays as it is."""
 
-    name: AnyText = Field(None, examples=["Greeting"])
-    occasion: Occasion | None = Field(None, examples=["opened"])
+    name: Text = Field(default_factory=str, examples=["Greeting"])
+    occasion: Occasion = Field(default_factory=lambda: "opened", examples=["opened"])
     wait: Wait | None = Field(None, description="For `waiting`: seconds in open hours since the question.")
-    once: Once | None = Field(None, examples=["cycle"])
-    hours: AnyText = Field(None, description="A name of opening hours.")
-    texts: Texts | None = Field(None, description=_TEXTS)
-    priority: Priority | None = Field(None, examples=[0])
-    push: bool | None = Field(False, description="Whether the player also gets a push.")
-    active: bool | None = True
+    once: Once = Field(default_factory=lambda: "cycle", examples=["cycle"])
+    hours: AnyText = Field(None, description="A name of opening hours.", examples=["desk"])
+    texts: Texts = Field(default_factory=dict, description=_TEXTS)
+    priority: Priority = 0
+    push: bool = Field(False, description="Whether the player also gets a push.")
+    active: bool = True
     valid_from: AwareDatetime | None = None
     valid_to: AwareDatetime | None = None
 
