@@ -57,20 +57,20 @@ test('notes that could not be loaded are reported', async () => {
   expect([list.failed, list.list.length]).toEqual([false, 1])
 })
 
-test('a note is shown after the message that it follows, with events in the order of time', () => {
+test('a note is shown after the message that it follows, with events in the order of time; at one time the note is first', () => {
   const conversation = new Conversation('s', {} as Api, new TaskScope(), () => {}, () => {})
   conversation.story.events = [
     { rev: 4, kind: 'transferred', at: '2026-11-22T17:08:15Z', after_seq: 6, staff_id: 's2', by_staff_id: 's1', data: { from: 's1' } } as SessionEvent,
   ]
-  conversation.notes.list = [note(1, 3), note(2, 5), note(3, 6), note(4, 6, '2026-11-22T17:08:16Z')]
+  conversation.notes.list = [note(1, 3), note(2, 5), note(3, 6), note(4, 6, '2026-11-22T17:08:15Z'), note(5, 6, '2026-11-22T17:08:16Z')]
   conversation.addMessages([message(5), message(6)])
   conversation.loaded = true
   const keys = (): string[] => rowsOf(conversation, []).map(({ key }) => key).filter((key) => !key.startsWith('day'))
   conversation.hasOlder = true
-  expect(keys()).toEqual(['m5', 'n2', 'm6', 'n3', 'event-4', 'n4'])
+  expect(keys()).toEqual(['m5', 'n2', 'm6', 'n3', 'n4', 'event-4', 'n5'])
   // Older messages were deleted: their notes are still shown.
   conversation.hasOlder = false
-  expect(keys()).toEqual(['n1', 'm5', 'n2', 'm6', 'n3', 'event-4', 'n4'])
+  expect(keys()).toEqual(['n1', 'm5', 'n2', 'm6', 'n3', 'n4', 'event-4', 'n5'])
 })
 
 test('a note goes to the notes and a reply to the replies, each with its own storage', async () => {

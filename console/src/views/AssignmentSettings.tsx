@@ -23,16 +23,20 @@ const ASSIGNMENTS: [Settings['assignment'], string][] = [
   ['least_busy', 'Least busy: to the person with the fewest open ones'],
 ]
 
-export function AssignmentSettings({ desk }: { desk: Desk }) {
+export function AssignmentSettings({ desk, revision, onChanged }: { desk: Desk; revision: number; onChanged: () => void }) {
   const { data, error, reload } = useLoaded(desk, async () => {
     const [{ settings }, { hours }] = await Promise.all([desk.api.settings(), desk.api.hours()])
     return { settings, hours }
-  })
+  }, revision)
+  const onSaved = async (): Promise<void> => {
+    await reload()
+    onChanged()
+  }
   return (
     <section aria-labelledby="assignment" data-testid="assignment-settings" data-loaded={data !== undefined}>
       <h2 id="assignment">Assignment</h2>
       {error !== '' && <p class="error" role="alert">{error}</p>}
-      {data && <AssignmentForm desk={desk} settings={data.settings} hours={data.hours.map(({ name }) => name)} onSaved={reload} />}
+      {data && <AssignmentForm desk={desk} settings={data.settings} hours={data.hours.map(({ name }) => name)} onSaved={onSaved} />}
     </section>
   )
 }

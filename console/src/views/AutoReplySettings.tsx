@@ -19,11 +19,11 @@ const OCCASIONS: [AutoReply['occasion'], string][] = [
 ]
 const FREQUENCIES: [AutoReply['once'], string][] = [['cycle', 'once in a conversation'], ['day', 'once a day'], ['question', 'once for each question']]
 
-export function AutoReplySettings({ desk }: { desk: Desk }) {
+export function AutoReplySettings({ desk, revision }: { desk: Desk; revision: number }) {
   const { data, error, reload } = useLoaded(desk, async () => {
     const [{ auto_replies: rules, now }, { hours }] = await Promise.all([desk.api.autoReplies(), desk.api.hours()])
     return { rules, now, hours: hours.map(({ name }) => name) }
-  })
+  }, revision)
   const [chosen, setChosen] = useState(NEW)
   const stored = data?.rules.find(({ id }) => id === chosen)
   const onSaved = async (id: string | undefined): Promise<void> => {

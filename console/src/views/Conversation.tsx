@@ -69,7 +69,7 @@ export function ConversationView({ desk, composer, onNext }: Props) {
           )}
         </div>
       )}
-      <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} />
+      <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} onEdit={(kind) => composer.current?.focus(kind)} />
       <p class="typing" data-testid="typing" dir="auto">
         {typing && <><TypingDots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.colleagueIn(conversation.id)} is typing …`}</>}
       </p>

@@ -12,7 +12,7 @@ const NEW = '(new)'
 const TIME_ZONES = Intl.supportedValuesOf('timeZone')
 const PREVIEW_DAY = new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 'numeric', month: 'short', timeZone: 'UTC' })
 
-export function HoursSettings({ desk }: { desk: Desk }) {
+export function HoursSettings({ desk, onChanged }: { desk: Desk; onChanged: () => void }) {
   const { data, error, reload } = useLoaded(desk, async () => (await desk.api.hours()).hours)
   const [chosen, setChosen] = useState<string>()
   const name = chosen ?? data?.[0]?.name ?? NEW
@@ -31,7 +31,7 @@ export function HoursSettings({ desk }: { desk: Desk }) {
           </label>
           <HoursForm
             key={`${name} ${stored ? 'stored' : ''}`} desk={desk} draftName={`hours ${name}`} stored={stored}
-            onSaved={async (saved) => { await reload(); setChosen(saved) }}
+            onSaved={async (saved) => { await reload(); setChosen(saved); onChanged() }}
           />
         </>
       )}

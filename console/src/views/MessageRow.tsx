@@ -3,12 +3,21 @@
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
+import type { TextKind } from '../outgoing'
 import { describeEvent } from '../story'
 import { MessageStatusIcon } from './icons'
 import { LinkedText } from './LinkedText'
 import type { Row } from './rows'
 
-export function MessageRow({ desk, row, conversation }: { desk: Desk; row: Row; conversation: Conversation }) {
+interface Props {
+  desk: Desk
+  row: Row
+  conversation: Conversation
+  /** The user wants to edit a failed text: it is in its draft. */
+  onEdit: (kind: TextKind) => void
+}
+
+export function MessageRow({ desk, row, conversation, onEdit }: Props) {
   switch (row.kind) {
     case 'day':
       return <div class="day" data-testid="day"><span>{day(row.at, desk.api.now())}</span></div>
@@ -69,7 +78,7 @@ export function MessageRow({ desk, row, conversation }: { desk: Desk; row: Row; 
             <p class="failure" role="alert">
               <span>Not sent. {outgoing.error}{outgoing.transient && ` Your ${text} is kept and is tried again by itself.`}</span>
               <button type="button" data-testid="retry" onClick={() => desk.outgoing.retry(text, conversation, outgoing)}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
-              {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => desk.outgoing.edit(text, conversation.id, outgoing)}>Edit</button>}
+              {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => { desk.outgoing.edit(text, conversation.id, outgoing); onEdit(text) }}>Edit</button>}
               <button type="button" class="plain" data-testid="discard" onClick={() => desk.outgoing.of(text).remove(conversation.id, outgoing.id)}>Discard</button>
             </p>
           )}

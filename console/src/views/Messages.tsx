@@ -8,6 +8,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
+import type { TextKind } from '../outgoing'
 import { applyHeights, rowAt, rowOffsets, rowsBetween } from '../virtual-list'
 import { Icon } from './icons'
 import { MessageRow } from './MessageRow'
@@ -30,9 +31,11 @@ interface Props {
   desk: Desk
   conversation: Conversation
   name: string
+  /** The user wants to edit a failed text: it is in its draft. */
+  onEdit: (kind: TextKind) => void
 }
 
-export function Messages({ desk, conversation, name }: Props) {
+export function Messages({ desk, conversation, name, onEdit }: Props) {
   const box = useRef<HTMLDivElement>(null)
   const list = useRef<HTMLDivElement>(null)
   const heights = useRef(new Map<string, number>()).current
@@ -156,7 +159,7 @@ export function Messages({ desk, conversation, name }: Props) {
         <div ref={list} style={{ paddingTop: `${offsets[first] ?? 0}px`, paddingBottom: `${total - (offsets[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
             <div class="slot" key={row.key}>
-              <MessageRow desk={desk} row={row} conversation={conversation} />
+              <MessageRow desk={desk} row={row} conversation={conversation} onEdit={onEdit} />
             </div>
           ))}
         </div>

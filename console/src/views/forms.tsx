@@ -65,8 +65,8 @@ export function useSaving(desk: Desk): Saving {
   }
 }
 
-/** Data of the server that a section shows; undefined until it is loaded. */
-export function useLoaded<T>(desk: Desk, load: () => Promise<T>): { data: T | undefined; error: string; reload: () => Promise<void> } {
+/** Data of the server that a section shows; undefined until it is loaded. Loaded again when `revision` changes. */
+export function useLoaded<T>(desk: Desk, load: () => Promise<T>, revision = 0): { data: T | undefined; error: string; reload: () => Promise<void> } {
   const [data, setData] = useState<T>()
   const [error, setError] = useState('')
   const reload = async (): Promise<void> => {
@@ -77,7 +77,7 @@ export function useLoaded<T>(desk: Desk, load: () => Promise<T>): { data: T | un
       setError(desk.describe(caught))
     }
   }
-  useEffect(() => void reload(), [desk])
+  useEffect(() => void reload(), [desk, revision])
   return { data, error, reload }
 }
 

@@ -80,8 +80,9 @@ function asidesOf({ messages, hasOlder, story, notes }: Conversation): Aside[] {
   const written = notes.list
     .filter((note) => !hasOlder || note.after_seq >= firstSeq - 1)
     .map((note): Aside => ({ afterSeq: note.after_seq, at: note.created_at, row: { kind: 'note', key: note.id, note } }))
-  // Events stay in the order of rev, notes in that of n; a note of a transfer has nearly the same time as its event.
-  return [...events, ...written].sort((a, b) => a.afterSeq - b.afterSeq || Date.parse(a.at) - Date.parse(b.at))
+  // Events stay in the order of rev, notes in that of n. The note of a transfer is stored before its event, often in the
+  // same millisecond.
+  return [...written, ...events].sort((a, b) => a.afterSeq - b.afterSeq || Date.parse(a.at) - Date.parse(b.at))
 }
 
 function isSameGroup(a: Message, b: Message): boolean {
