@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Locator, Route, expect, sync_playwright
 
 from tests.browser.sockets import PlayerSocket
 from tests.browser.world import FLAGS, PHONE, WIDE, Staff, World, chromium, dev, new_person
+from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 _TALK = {
@@ -29,6 +32,13 @@ insert into gre_relay_deliveries (sink, lane_key, ord, event, state, created_at,
 update gre_relay_deliveries set state = 'dead', attempts = 5, last_error = 'Pusher refused it: HTTP 413'
   where id = (select id from gre_relay_deliveries where event = 'message' and state = 'done' and message_id is not null and sink = 'pusher' limit 1);
 """
+TALL = {"width": 1000, "height": 1700}
+"""The settings: a section is not cut off."""
+_TEMPLATES = [
+    ("refund", "A refund", "Hello {{player_name|there}}, we return {{?amount}} to your account today."),
+    ("reserve", "A reserved seat", "Your seat at {{?table}} is reserved. We look forward to seeing you."),
+    ("bye", "Goodbye", "Thank you for your visit, {{player_name|dear guest}}!"),
+]
 
 
 def _people(world: World) -> None:
@@ -50,9 +60,10 @@ def _session(world: World, player: int) -> str:
     return str(rows[0]["id"])
 
 
-def _picture(staff: Staff, name: str) -> None:
+def _picture(staff: Staff, name: str, part: Locator | None = None) -> None:
+    """Take a picture of the page, or of a part of it."""
     staff.page.evaluate("document.fonts.ready")
-    staff.page.screenshot(path=DOCS / f"console-{name}.png", animations="disabled", caret="hide")
+    (part or staff.page).screenshot(path=DOCS / f"console-{name}.png", animations="disabled", caret="hide")
     sys.stdout.write(f"docs/console-{name}.png\n")
 
 
@@ -64,6 +75,95 @@ def _conversation(staff: Staff) -> Staff:
         staff.answer("Noted: table 4, at eight, two seats. There is parking behind the house.")
         expect(staff.at("message", sender="staff")).to_have_count(2)
     return staff
+
+
+def _dismiss(staff: Staff) -> None:
+    """Close the question about notifications, if the page asks it."""
+    button = staff.page.get_by_role("button", name="Not now")
+    if button.count():
+        button.click()
+
+
+def _colleagues(world: World, ann: Staff, sue: Staff) -> None:
+    """Sue hands a conversation over; then both answer."""
+    session = _session(world, 31)
+    world.call("POST", "/api/gre-admin/take", "staff:s2", sessionId=session)
+    world.reply(31, "Good evening Ravi, I look into it.")
+    world.call("POST", "/api/gre-admin/notes", "staff:s2", sessionId=session, text="The weekend bonus was switched off on Friday. He played for it on Saturday.")  # fmt: skip
+    sue.open(31)
+    sue.at("hand-over").click()
+    sue.at("hand-over-to").select_option("a1")
+    sue.at("hand-over-note").fill("It needs an admin: 20 euros, please.")
+    _picture(sue, "hand-over", sue.at("hand-over-dialog"))
+    sue.page.get_by_role("dialog").get_by_role("button", name="Hand over").click()
+    expect(ann.at("toast")).to_contain_text("Ravi")
+    ann.at("toast").get_by_role("button", name="Dismiss").click()
+    ann.open(31)
+    expect(ann.at("note")).to_have_count(2)
+    expect(ann.at("event")).to_have_count(2)
+    sue.at("reply").press_sequentially("And")
+    expect(ann.at("viewers")).to_contain_text("typing")
+    _picture(ann, "colleagues", ann.at("conversation"))
+    sue.at("reply").fill("")
+    ann.at("reply").press_sequentially("/re")
+    expect(ann.at("template-option")).to_have_count(2)
+    _picture(ann, "template", ann.page.locator(".composer"))
+    ann.at("reply").press("Enter")
+    expect(ann.at("blank-amount")).to_be_focused()
+    ann.page.keyboard.type("20 euros")
+    _picture(ann, "blanks", ann.at("blanks"))
+    ann.page.keyboard.press("Enter")
+    expect(ann.at("reply")).to_have_value("Hello Ravi Menon, we return 20 euros to your account today.")
+    _collision(world, ann)
+
+
+def _collision(world: World, ann: Staff) -> None:
+    """Ann's reply reaches the server after Sue's."""
+    held: list[Route] = []
+    ann.page.route("**/api/gre-admin/reply", lambda route: held.extend([route]))
+    ann.at("reply").press("Enter")
+    wait_until(lambda: ann.page.evaluate("true") and held, what="the reply")
+    world.reply(31, "Ravi, the bonus is booked: 15 euros.")
+    expect(ann.message("Ravi, the bonus is booked: 15 euros.")).to_be_visible()
+    held[0].continue_()
+    expect(ann.at("retry")).to_have_text("Send again")
+    ann.page.unroute("**/api/gre-admin/reply")
+    _picture(ann, "collision", ann.at("conversation"))
+    ann.at("discard").click()
+
+
+def _rules(world: World) -> None:
+    """Templates, opening hours and auto-replies. The desk is closed today, at whatever hour the pictures are taken."""
+
+    def save(path: str, method: str = "POST", **body: Any) -> None:
+        world.call(method, f"/api/gre-admin/{path}", "admin:a1", **body)
+
+    for shortcut, title, text in _TEMPLATES:
+        save("templates", shortcut=shortcut, title=title, texts={"en": text})
+    today = datetime.now(UTC).date()
+    ranges = {day: [("10:00", "18:00")] for day in range(1, 6)} | {
+        6: [("12:00", "15:00"), ("18:00", "24:00")]
+    }
+    week = [{"weekday": day, "opens": a, "closes": b} for day, times in ranges.items() for a, b in times]
+    dates = [{"day": str(today), "label": "Staff training"}, {"day": str(today + timedelta(days=9)), "label": "Holiday"}]  # fmt: skip
+    save("hours", name="desk", timezone="UTC", week=week, dates=dates)
+    save("settings", "PUT", hours="desk", assignment="least_busy", max_sessions=5, returning_within=86_400)
+    save("auto-replies", name="Greeting", occasion="opened", texts={"en": "Welcome, {{player_name|dear guest}}! Ann or Sue will answer in a moment."})  # fmt: skip
+    save("auto-replies", name="Outside the hours", occasion="closed_hours", once="day", priority=10, texts={"en": "Thank you for your message, {{player_name|dear guest}}. We open again on {{next_open}}."})  # fmt: skip
+
+
+def _settings(ann: Staff) -> None:
+    """Each section of the settings."""
+    ann.page.set_viewport_size(TALL)
+    ann.at("nav-settings").click()
+    for section in ("assignment", "hours", "auto-reply"):
+        expect(ann.at(f"{section}-settings")).to_have_attribute("data-loaded", "true")
+    expect(ann.at("setting-hours")).to_have_value("desk")
+    ann.at("auto-reply-choice").select_option(label="Outside the hours")
+    expect(ann.at("auto-reply-name")).to_have_value("Outside the hours")
+    for section, name in (("assignment", "assignment"), ("hours", "hours"), ("auto-reply", "auto-replies")):
+        _picture(ann, name, ann.at(f"{section}-settings"))
+    ann.page.set_viewport_size(WIDE)
 
 
 def main() -> int:
@@ -83,11 +183,9 @@ def main() -> int:
         world.reset()
         _people(world)
         options = {"color_scheme": "light", "viewport": WIDE, "timezone_id": "UTC", "locale": "en-GB"}
-        sue = new_person(Staff, world, browser).enter("staff:s2")
+        sue = new_person(Staff, world, browser, **options).enter("staff:s2")
         ann = new_person(Staff, world, browser, **options).enter("admin:a1")
-        dismiss = ann.page.get_by_role("button", name="Not now")
-        if dismiss.count():
-            dismiss.click()
+        _dismiss(ann)
         expect(ann.at("session-row")).to_have_count(7)
         expect(ann.at("colleague", staff_id="s2")).to_be_visible()
         _picture(ann, "list")
@@ -109,12 +207,18 @@ def main() -> int:
         phone = new_person(
             Staff, world, browser, **{**options, "viewport": PHONE}, device_scale_factor=2
         ).enter("admin:a1")
-        dismiss = phone.page.get_by_role("button", name="Not now")
-        if dismiss.count():
-            dismiss.click()
+        _dismiss(phone)
         _conversation(phone)
         _picture(phone, "phone")
-        sue.context.close()
+        _rules(world)
+        ann.at("nav-conversations").click()
+        _colleagues(world, ann, sue)
+        _settings(ann)
+        phone.at("toast").get_by_role("button", name="Dismiss").click()
+        phone.page.get_by_label("Back to the list").click()
+        phone.open(31)
+        expect(phone.at("note")).to_have_count(2)
+        _picture(phone, "phone-note")
     return 0
 
 
