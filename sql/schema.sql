@@ -5600,6 +5600,7 @@ declare
   v_unassigned boolean := p_assigned = 'none';
   v_group integer := -1; -- group in which the page before ended: 0 waiting, 1 answered, 2 closed
   v_after record;
+  v_first_goal boolean := exists (select from public.gre_chat_settings where first_reply_goal is not null);
   v_result jsonb;
 begin
   if p_status not in ('active', 'closed') then
@@ -5651,7 +5652,15 @@ begin
     from page
   ), converted as (
     select n, group_no, at, (s).id as id,
-      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since)) as json
+      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since))
+        || case when v_first_goal and group_no < 2 and (
+          -- From the end: of a session that waits, only the messages since staff's last one are read.
+          select m.seq from public.gre_chat_messages m
+          where m.session_id = (s).id and m.sender = 'staff' order by m.seq desc limit 1
+        ) > case when (s).cycle = 1 then 0 else coalesce((
+          select e.after_seq from public.gre_chat_events e
+          where e.session_id = (s).id and e.kind = 'reopened' order by e.rev desc limit 1), 0) end
+        then jsonb_build_object('replied', true) else '{}' end as json
     from numbered where n <= v_limit + 1
   ), sized as ( -- 1 MB at most
     select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
@@ -5667,7 +5676,7 @@ begin
 end $_$;
 
 -- COMMENT: FUNCTION gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text)
-COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that changes between two pages can be listed twice or not at all.';
+COMMENT ON FUNCTION public.gre_session_queue(p_status text, p_assigned text, p_player text, p_limit integer, p_cursor text) IS 'Lists sessions in the order of work: {"sessions": [S with "waiting_since"], "next": cursor | null}. First open sessions that wait for an answer, longest waiting first; then answered open sessions, latest first; then closed sessions, latest first. p_status: active | closed; p_assigned: me | none | a staff id; p_player: a player''s id, or the start of its name. A session that changes between two pages can be listed twice or not at all. "replied": true is added where staff have written since an open session was opened or reopened, while first_reply_goal is set.';
 
 -- FUNCTION: gre_set_hours(text, text, jsonb, jsonb, boolean)
 CREATE FUNCTION public.gre_set_hours(p_name text, p_timezone text, p_week jsonb DEFAULT '[]'::jsonb, p_dates jsonb DEFAULT '[]'::jsonb, p_new boolean DEFAULT NULL::boolean) RETURNS jsonb

@@ -1302,6 +1302,8 @@ export interface components {
             /** @default 1 */
             cycle: number;
             waiting_since: string | null;
+            /** @default false */
+            replied: boolean;
         };
         WeekEntry: {
             weekday: number;

@@ -61,6 +61,8 @@ class QueuedSession(Session):
     """A session as `gre_session_queue` lists it; `waiting_since` is null while nobody waits for an answer."""
 
     waiting_since: str | None
+    replied: NotRequired[bool]
+    """Present if staff have written in this cycle, and the settings have a first_reply_goal."""
 
 
 class StoredMessage(TypedDict):

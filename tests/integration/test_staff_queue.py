@@ -78,6 +78,37 @@ def test_closed_and_reopened_sessions_do_not_wait(db: Database, a: Rest, s: Rest
     assert (waiting(db), players(s)) == ([None], [29])
 
 
+def test_the_queue_tells_where_staff_have_replied_in_the_cycle_while_there_is_a_first_goal(
+    db: Database, a: Rest, s: Rest
+) -> None:
+    def told() -> Any:
+        (found,) = queue(s)
+        return found.get("replied")
+
+    def goal(seconds: float | None) -> None:
+        with Rest(db, ADMIN) as admin:
+            admin.call("gre_set_settings", settings={"first_reply_goal": seconds, "reply_goal": 60})
+
+    session = a.call("gre_send_message", message="one")["message"]["session_id"]
+    with Rest(db, SERVICE) as system:
+        system.call("gre_send_message", message="somebody will come", player_id=29, sender="system")
+    goal(60)
+    assert told() is None
+    s.call("gre_staff_reply", message="two", player_id=29)
+    assert told() is True
+    a.call("gre_send_message", message="three")
+    assert told() is True
+    for status in ("closed", "active"):
+        s.call("gre_set_session_status", session_id=session, status=status)
+        assert told() is None
+    a.call("gre_send_message", message="four")
+    assert told() is None
+    s.call("gre_staff_reply", message="five", player_id=29)
+    assert told() is True
+    goal(None)
+    assert told() is None
+
+
 @pytest.mark.parametrize(
     "caller", [player(29), staff(), ADMIN, SERVICE], ids=["player", "staff", "admin", "service"]
 )

@@ -155,6 +155,21 @@ def test_pages_of_the_queue(large: Database) -> None:
             assert count is None or len(found) == count, which
 
 
+def test_pages_of_the_queue_with_a_goal_for_the_first_reply(large: Database) -> None:
+    """For each open session two entries more: staff's last message, and none beyond the first page's 50 sessions."""
+    with large.connect() as conn:
+        conn.execute("update gre_chat_settings set first_reply_goal = '1 min'")
+    try:
+        with Meter(large, staff()) as meter:
+            page = meter.reads("gre_session_queue", 3200, limit=50)
+            assert all(one["replied"] and one["waiting_since"] for one in page["sessions"])
+            page = meter.reads("gre_session_queue", 230, limit=50, status="closed")
+            assert not any("replied" in one for one in page["sessions"])
+    finally:
+        with large.connect() as conn:
+            conn.execute("update gre_chat_settings set first_reply_goal = null")
+
+
 def test_pages_of_a_story(large: Database) -> None:
     """Session 1 has 10,000 events; the planner must read a page of them in the order of the key."""
     session = uuid.UUID(hashlib.md5(b"s1").hexdigest())

@@ -131,6 +131,10 @@ class Waiting(Session):
         examples=["2026-11-22T17:08:14.171Z"],
         description="Time of the player's first message since staff's last one; null when answered or closed.",
     )
+    replied: bool = Field(
+        False,
+        description="True if staff have written since the session was opened or reopened; only while `first_reply_goal` is set.",
+    )
 
 
 class Queue(Answer):
