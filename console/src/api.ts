@@ -65,6 +65,11 @@ export class Api {
     return this.call('GET', `/api/gre-admin/events/${encodeURIComponent(session)}${queryString(query)}`)
   }
 
+  /** Messages of all sessions, the newest first. */
+  search(query: Query<'searchMessages'>): Promise<Answer<'searchMessages'>> {
+    return this.call('GET', `/api/gre-admin/search${queryString(query)}`)
+  }
+
   /** Refused (`session_moved`) if a colleague has written after the seq `afterSeq`, the last that the author has seen. */
   reply(session: string, { id, text, afterSeq, templateId }: OutgoingReply): Promise<Answer<'sendReply'>> {
     return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq, templateId })

@@ -8,6 +8,8 @@ import type { Message, MessageStatus, Session } from './types'
 
 /** Messages per page. */
 const PAGE = 100
+/** Messages per page while an old message is looked for: the server's limit. */
+const SEEK_PAGE = 500
 /** Older pages that are loaded to reach the first unread message. */
 const MAX_PAGES_TO_UNREAD = 10
 const STATUS_ORDER: MessageStatus[] = ['sent', 'delivered', 'read']
@@ -36,6 +38,8 @@ export class Conversation {
   unreadKnown = false
   /** The first seq that was unread when the conversation was opened; 0 without unread messages. */
   unreadFrom = 0
+  /** The message at which the view is to be positioned, once it is loaded: a new object for each time. */
+  target: { message: Message } | undefined
   private gapTimer: number | undefined
   /** The latest request, while it is running. */
   private pendingLoad: Promise<void> | undefined
@@ -46,6 +50,8 @@ export class Conversation {
     private readonly scope: TaskScope,
     private readonly onChange: () => void,
     private readonly onSession: (session: Session) => void,
+    /** The seq of a message that is looked for; undefined once it is the target. */
+    private targetSeq?: number,
   ) {
     const onAsideChange = (): void => {
       this.version += 1
@@ -80,11 +86,30 @@ export class Conversation {
   }
 
   /** Load the page before the first loaded message; if a request is running, only wait for it. */
-  async loadOlder(): Promise<void> {
+  async loadOlder(limit = PAGE): Promise<void> {
     if (this.pendingLoad) return this.pendingLoad
     const first = this.messages[0]
     if (!this.hasOlder || !first) return
-    await this.load({ limit: PAGE, before_seq: first.seq }, (more) => (this.hasOlder = more))
+    await this.load({ limit, before_seq: first.seq }, (more) => (this.hasOlder = more))
+  }
+
+  /** Make the message with a seq the target, while `isOpen` returns true. If that fails, a refresh tries it again. */
+  seek(seq: number, isOpen: () => boolean): Promise<void> {
+    this.targetSeq = seq
+    return this.findTarget(isOpen)
+  }
+
+  /** Load older pages until the message that is looked for is loaded, while `isOpen` returns true. */
+  async findTarget(isOpen: () => boolean): Promise<void> {
+    const seq = this.targetSeq
+    if (seq === undefined || !this.loaded) return
+    while (isOpen() && this.hasOlder && !this.error && this.messages[0] && this.messages[0].seq > seq) await this.loadOlder(SEEK_PAGE)
+    if (!isOpen() || this.error || seq !== this.targetSeq) return
+    this.targetSeq = undefined
+    // If the message was deleted: the next one.
+    const message = this.messages.find((candidate) => candidate.seq >= seq)
+    this.target = message && { message }
+    this.onChange()
   }
 
   /** Load older pages until the first of `unread` messages is loaded, and set `unreadFrom`, while `isOpen` returns true. */

@@ -11,6 +11,8 @@ import { type Auth, STATUS_KEY } from './auth'
 import { Conversation } from './conversation'
 import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
+import { Goals } from './goals'
+import { MessageSearch } from './message-search'
 import { Notices } from './notices'
 import { Notifier } from './notifier'
 import { Outgoing } from './outgoing'
@@ -18,14 +20,12 @@ import { Queue } from './queue'
 import { describeRefusal } from './refusals'
 import { TaskScope } from './scope'
 import { type ConnectionState, LiveSocket } from './socket'
+import { StaffList } from './staff-list'
 import { getItem, setItem } from './storage'
 import { TemplateList } from './templates'
 import { TypingIndicators } from './typing'
 import type { Frame, Message, Note, Presence, QueuedSession, Role, Session, StaffMember } from './types'
 import { Viewers } from './viewers'
-
-/** Sessions in `since` after a reconnection; the server finds changes of other sessions by the newest of these. */
-const MAX_SINCE_SESSIONS = 200
 
 let deskCount = 0
 
@@ -42,7 +42,6 @@ export class Desk extends Emitter {
   conversation: Conversation | undefined
   /** Other people's drafts and replies that are stored in this tab. */
   storedForOthers: StoredForOther[] = []
-  readonly staff = new Map<string, StaffMember>()
   readonly scope = new TaskScope()
   readonly notices = new Notices(this.scope, this.emitChange)
   readonly drafts: Drafts
@@ -51,9 +50,12 @@ export class Desk extends Emitter {
   readonly outgoing: Outgoing
   readonly templates: TemplateList
   readonly actions: Actions
+  readonly messageSearch: MessageSearch
+  readonly goals: Goals
   readonly notifier: Notifier
   readonly typing: TypingIndicators
   readonly viewers: Viewers
+  private readonly staffList: StaffList
   private readonly alerts: Alerts
   private readonly socket: LiveSocket
   /** The last seq that was sent as read for the open conversation. */
@@ -86,6 +88,9 @@ export class Desk extends Emitter {
       showNews: (text) => this.notices.show('news', text),
       describe: this.describe,
     }, this.emitChange)
+    this.staffList = new StaffList(this.api, (action) => this.actions.attempt(action), this.emitChange)
+    this.messageSearch = new MessageSearch(this.api, this.describe, this.emitChange)
+    this.goals = new Goals(this.api, scope, this.emitChange, () => void this.queue.reload())
     this.templates = new TemplateList(this.api, this.emitChange)
     this.viewers = new Viewers(scope, (frame) => this.socket.send(frame), this.emitChange)
     this.typing = new TypingIndicators(scope, (typing) => {
@@ -94,7 +99,7 @@ export class Desk extends Emitter {
     const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.host}/ws`
     this.socket = new LiveSocket(url, {
       token: () => auth.token,
-      since: () => this.since(),
+      since: () => this.queue.since(this.conversation),
       onFrame: (frame) => this.handleFrame(frame),
       onState: (state) => this.handleState(state),
       onTokenRejected: () => this.renewToken(),
@@ -152,34 +157,46 @@ export class Desk extends Emitter {
     return session ? session.player_name || `Player ${session.player_id}` : ''
   }
 
+  /** The staff by id. */
+  get staff(): ReadonlyMap<string, StaffMember> {
+    return this.staffList.members
+  }
+
   staffName(staffId: string): string {
-    return this.staff.get(staffId)?.displayName || staffId
+    return this.staffList.nameOf(staffId)
   }
 
   // The user's actions
 
-  /** Open a session by its id; undefined closes the open one. */
-  openSession(id: string | undefined): void {
+  /** Open a session by its id, at the message with the seq `seq`; an undefined id closes the open one. */
+  openSession(id: string | undefined, seq?: number): void {
     this.viewers.open(id)
-    if (id === this.conversation?.id) return
+    if (id === this.conversation?.id) return seq === undefined ? undefined : this.seek(seq)
     this.typing.stopTyping()
     this.markedSeq = 0
     this.playerLoadedFor = this.conversation = undefined
     this.waitingSinceAtOpen = (id && this.queue.sessions.get(id)?.waiting_since) || null
     if (id) {
       const applySession = (session: Session): void => this.applyLoadedSession(session)
-      this.conversation = new Conversation(id, this.api, this.scope, this.emitChange, applySession)
+      this.conversation = new Conversation(id, this.api, this.scope, this.emitChange, applySession, seq)
       void this.refresh()
     }
     this.emitChange()
   }
 
+  private seek(seq: number): void {
+    const { conversation } = this
+    void conversation?.seek(seq, () => conversation === this.conversation)
+  }
+
   /** Load the open session's latest messages. */
   async refresh(): Promise<void> {
     const { conversation } = this
+    const isOpen = (): boolean => conversation === this.conversation
     await conversation?.refresh()
+    await conversation?.findTarget(isOpen)
     if (!conversation || conversation.unreadKnown) return
-    await conversation.findUnread(this.session?.unread_by_staff ?? 0, () => conversation === this.conversation)
+    await conversation.findUnread(this.session?.unread_by_staff ?? 0, isOpen)
     if (conversation === this.conversation) this.waitingSinceAtOpen ??= this.session?.waiting_since ?? null
   }
 
@@ -238,7 +255,7 @@ export class Desk extends Emitter {
         this.applyMessage(frame.message)
         return this.alerts.announceMessage(frame.message, frame.replay, frame.message.session_id === this.conversation?.id)
       case 'typing':
-        return this.typing.applyTyping(frame.sessionId, frame.by, frame.typing, this.typistName(frame))
+        return this.typing.applyTyping(frame.sessionId, frame.by, frame.typing, frame.displayName || this.staffName(frame.staffId ?? ''))
       case 'messages_read':
         if (frame.by === 'staff') this.queue.applyRead(frame.sessionId, frame.upToSeq)
         else if (frame.sessionId === this.conversation?.id) this.conversation.applyRead(frame.upToSeq)
@@ -253,12 +270,8 @@ export class Desk extends Emitter {
         return this.applyNote(frame.note)
       case 'session_viewers':
         return this.viewers.apply(frame.sessionId, frame.viewers)
-      case 'staff_status': {
-        const known = this.staff.get(frame.staffId)
-        if (!known) void this.loadStaff()
-        else this.staff.set(frame.staffId, { ...known, displayName: frame.displayName, status: frame.status })
-        return this.emitChange()
-      }
+      case 'staff_status':
+        return this.staffList.applyStatus(frame.staffId, frame.displayName, frame.status)
       case 'error':
         if (frame.code === 'token_expired') return this.renewToken()
         if (frame.code === 'no_identity') this.stopReason = 'You are no longer active staff.'
@@ -283,7 +296,8 @@ export class Desk extends Emitter {
     this.playerLoadedFor = undefined
     void this.queue.reload()
     void this.refresh()
-    void this.loadStaff()
+    void this.staffList.load()
+    void this.goals.load()
     this.outgoing.resume(staffId)
     this.viewers.reset()
     this.emitChange()
@@ -313,23 +327,11 @@ export class Desk extends Emitter {
     this.alerts.announceHandOver(session.id, this.playerName(session.id))
   }
 
-  private typistName(frame: Extract<Frame, { type: 'typing' }>): string {
-    if (frame.by !== 'staff') return ''
-    return frame.displayName || (frame.staffId ? this.staffName(frame.staffId) : '')
-  }
-
   private applyLoadedSession(session: Session): void {
     if (!this.queue.sessions.has(session.id) || session.status === 'closed') this.queue.applySession(session)
     if (this.playerLoadedFor === session.id) return
     this.playerLoadedFor = session.id
     void this.actions.loadPlayer(session.player_id)
-  }
-
-  private async loadStaff(): Promise<void> {
-    await this.actions.attempt(async () => {
-      for (const member of (await this.api.staff()).staff) this.staff.set(member.staffId, member)
-    })
-    this.emitChange()
   }
 
   // The connection
@@ -342,12 +344,5 @@ export class Desk extends Emitter {
 
   private renewToken(): void {
     if (!this.scope.closed) void this.auth.renew()
-  }
-
-  private since(): Record<string, number> | undefined {
-    if (!this.queue.sessions.size) return undefined
-    const since = this.queue.positions(MAX_SINCE_SESSIONS)
-    if (this.conversation?.loaded) since[this.conversation.id] = this.conversation.contiguousSeq
-    return since
   }
 }

@@ -9,6 +9,7 @@ export interface KeyActions {
   /** Open the next (1) or previous (-1) session. */
   step(by: 1 | -1): void
   search(): void
+  searchMessages(): void
   reply(): void
   note(): void
   /** Leave the field, or go back to the list. */
@@ -95,6 +96,7 @@ export function listenForKeys(keyActions: KeyActions): () => void {
     const actions: Record<string, () => void> = {
       ...(canStep && { j: () => keyActions.step(1), k: () => keyActions.step(-1) }),
       '/': keyActions.search,
+      s: keyActions.searchMessages,
       n: keyActions.note,
       '?': keyActions.help,
       // A focused button or link handles Enter itself.

@@ -6,6 +6,7 @@ import './style/base.css'
 import './style/desk.css'
 import './style/conversation.css'
 import './style/health.css'
+import './style/find.css'
 import { applyTheme } from './theme'
 import { App } from './views/App'
 

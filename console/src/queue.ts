@@ -21,6 +21,8 @@ const EAGER_LIMIT = 10_000
 const PAGE_DELAY = 60
 /** More players than this are read as a list, not one by one. */
 const MAX_SINGLE_FETCHES = 20
+/** Sessions in `since`; the server finds changes of other sessions by the newest of these. */
+const MAX_SINCE_SESSIONS = 200
 /** Milliseconds. */
 const RETRY_DELAY = 5000
 
@@ -164,9 +166,9 @@ export class Queue {
     const known = this.sessions.get(session.id)
     if (known && (known.rev > session.rev || known.last_seq > session.last_seq)) return
     if ('waiting_since' in session) this.store(session)
-    else if (session.status === 'closed') this.store({ ...session, waiting_since: null })
+    else if (session.status === 'closed') this.store({ ...session, waiting_since: null, replied: false })
     // Only REST tells since when the player of a reopened session waits.
-    else if (known?.status === 'active') this.store({ ...session, waiting_since: known.waiting_since })
+    else if (known?.status === 'active') this.store({ ...session, waiting_since: known.waiting_since, replied: known.replied && known.cycle === session.cycle })
     else this.requestPlayer(session.player_id)
   }
 
@@ -176,9 +178,11 @@ export class Queue {
     if (!known) return this.requestPlayer(message.player_id)
     const fromPlayer = message.sender === 'player'
     const newer = message.seq > known.last_seq
-    const waitingSince = message.sender === 'staff' && message.seq >= known.last_seq ? null : known.waiting_since
+    const answered = message.sender === 'staff' && message.seq >= known.last_seq
+    const waitingSince = answered ? null : known.waiting_since
     this.store({
       ...known,
+      replied: known.replied || answered,
       waiting_since: fromPlayer && newer && known.status === 'active' ? (waitingSince ?? message.timestamp) : waitingSince,
       ...(newer && {
         last_seq: message.seq,
@@ -195,10 +199,16 @@ export class Queue {
     if (known) this.store({ ...known, unread_by_staff: Math.min(known.unread_by_staff, Math.max(0, known.last_seq - upTo)) })
   }
 
-  /** By id, the last seq of the `limit` sessions with the newest messages. */
-  positions(limit: number): Record<string, number> {
+  /**
+   * By id, the last seq of the sessions with the newest messages, and of the open conversation the seq up to which it is
+   * complete; undefined without sessions.
+   */
+  since(open: { id: string; loaded: boolean; contiguousSeq: number } | undefined): Record<string, number> | undefined {
+    if (!this.sessions.size) return undefined
     const sessions = [...this.sessions.values()].sort((a, b) => compare(b.last_message_at ?? '', a.last_message_at ?? ''))
-    return Object.fromEntries(sessions.slice(0, limit).map((session) => [session.id, session.last_seq]))
+    const since = Object.fromEntries(sessions.slice(0, MAX_SINCE_SESSIONS).map((session) => [session.id, session.last_seq]))
+    if (open?.loaded) since[open.id] = open.contiguousSeq
+    return since
   }
 
   /** The open session of a player, if it is loaded. */

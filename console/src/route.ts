@@ -1,22 +1,32 @@
-/** Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#health` and `#settings` those views. */
+/**
+ * Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#s=ID&seq=N` at that message;
+ * `#search`, `#health` and `#settings` are the other views. The words of a search are never in it.
+ */
 
-export type Route = { view: 'desk'; session: string | undefined } | { view: 'health' | 'settings' }
+export type Route =
+  | { view: 'desk'; session: string | undefined; seq: number | undefined }
+  | { view: 'search' | 'health' | 'settings' }
 
-const SESSION = /^#s=([0-9a-f-]{36})$/
+const SESSION = /^#s=([0-9a-f-]{36})(?:&seq=(\d{1,15}))?$/
+const VIEWS = ['search', 'health', 'settings'] as const
 
 export function currentRoute(): Route {
-  if (location.hash === '#health') return { view: 'health' }
-  if (location.hash === '#settings') return { view: 'settings' }
-  return { view: 'desk', session: SESSION.exec(location.hash)?.[1] }
+  const view = VIEWS.find((name) => location.hash === `#${name}`)
+  if (view) return { view }
+  const [, session, seq] = SESSION.exec(location.hash) ?? []
+  return { view: 'desk', session, seq: seq === undefined ? undefined : Number(seq) }
 }
+
+export const SEARCH_HREF = '#search'
 
 /** True if the fragment carries a token or an error of a sign-in, and so is no route. */
 export function isSignIn(hash: string): boolean {
   return /[#&](access_token|token|error_description)=/.test(hash)
 }
 
-export function sessionHref(id: string): string {
-  return `#s=${id}`
+/** The address of a conversation, at a message if `seq` is given. */
+export function sessionHref(id: string, seq?: number): string {
+  return seq === undefined ? `#s=${id}` : `#s=${id}&seq=${seq}`
 }
 
 /** Go to a fragment; with `replace` no history entry is added. */

@@ -30,6 +30,8 @@ export type Message = Schema<'Message'>
 export type Session = Schema<'Session'>
 /** A session with `waiting_since`: since when its player waits for an answer. */
 export type QueuedSession = Schema<'Waiting'> & Session
+/** A message that a search has found, with its session. */
+export type FoundMessage = Schema<'FoundMessage'>
 export type SessionEvent = Schema<'SessionEvent'>
 export type Note = Schema<'Note'>
 export type Player = Schema<'Player'>

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from tests.browser.conftest import Join
 from tests.browser.world import PHONE, Player, Staff, World
@@ -52,6 +52,97 @@ def test_a_player_is_found_by_name_and_number(world: World, sam: Staff) -> None:
     wait_until(lambda: sam.listed_players() == [32], 30)
     sam.at("search").press("Escape")
     expect(sam.at("search")).to_have_value("")
+
+
+def _wait_since(world: World, player: int, ago: str) -> None:
+    """Set since when the player waits, as an interval before now."""
+    world.sql(
+        "update gre_chat_sessions set waiting_since = now() - %s::interval where player_id = %s", ago, player
+    )
+
+
+def _colour(ring: Locator) -> str:
+    return str(ring.evaluate("element => getComputedStyle(element).color"))
+
+
+def test_without_a_goal_a_row_has_no_ring(world: World, sam: Staff) -> None:
+    world.write(31, "Hello", "Ravi")
+    expect(sam.row(31).get_by_test_id("waiting")).to_be_visible()
+    expect(sam.at("goal")).to_have_count(0)
+
+
+def test_a_ring_shows_the_goal_of_the_first_reply_and_of_the_later_ones(world: World, join: Join) -> None:
+    world.call("PUT", "/api/gre-admin/settings", "admin:a1", first_reply_goal=300, reply_goal=900)
+    for player, ago in ((31, "3 min 10 s"), (32, "7 min 10 s"), (33, "0 s")):
+        world.write(player, "Hello", f"Player {player}")
+        _wait_since(world, player, ago)
+    sam = join(Staff).enter("staff:s1")
+    rings = {player: sam.row(player).get_by_test_id("goal") for player in (31, 32, 33)}
+    expect(sam.row(31).get_by_role("img", name="3 of 5 minutes", exact=True)).to_be_visible()
+    expect(rings[31]).to_have_attribute("data-step", "25")
+    expect(sam.row(32).get_by_role("img", name="2 minutes over the goal", exact=True)).to_be_visible()
+    # Over: another colour, and another shape.
+    assert [rings[n].get_attribute("data-state") for n in (31, 32, 33)] == ["running", "over", "running"]
+    assert len({_colour(rings[n]) for n in (31, 32, 33)}) >= 2 and _colour(rings[32]) != _colour(rings[33])
+    assert [rings[n].locator("path").count() for n in (31, 32, 33)] == [0, 1, 0]
+    # A row's link says it, too.
+    expect(sam.page.get_by_role("link", name=re.compile("2 minutes over the goal"))).to_have_count(1)
+    # The goal of the next answer is another one: at once, and after a reload, when only the server knows it.
+    world.reply(32, "Yes?")
+    expect(rings[32]).to_have_count(0)
+    world.write(32, "A question", "Player 32")
+    for _ in range(2):
+        expect(sam.row(32).get_by_role("img", name="0 of 15 minutes")).to_be_visible()
+        sam.page.reload()
+        sam.wait_until_live()
+    # After a reopening the next answer is the first one.
+    session = str(sam.row(32).get_attribute("data-session-id"))
+    for status in ("closed", "active"):
+        world.call("PUT", f"/api/gre-admin/session/{session}/status", "staff:s2", status=status)
+    world.write(32, "One more thing", "Player 32")
+    expect(sam.row(32).get_by_role("img", name="0 of 5 minutes")).to_be_visible()
+
+
+def test_a_ring_fills_while_the_player_waits(world: World, sam: Staff, join: Join) -> None:
+    ann = join(Staff).enter("admin:a1")
+    world.write(31, "Hello", "Ravi")
+    expect(ann.row(31)).to_be_visible()
+    ann.at("nav-settings").click()
+    ann.at("setting-firstReplyGoal").fill("0.25")
+    ann.at("assignment-save").click()
+    expect(ann.at("assignment-save")).to_be_disabled()
+    assert world.call("GET", "/api/gre-admin/settings", "staff:s1")["settings"]["first_reply_goal"] == 15
+    # The admin's page knows the goal at once; Sam's asks for it again from time to time, and at a reload.
+    world.write(32, "Hello", "Mei")
+    ann.at("nav-conversations").click()
+    ring = ann.row(32).get_by_test_id("goal")
+    expect(ring).to_have_attribute("data-state", "running")
+    first = int(ring.get_attribute("data-step") or 0)
+    wait_until(lambda: int(ring.get_attribute("data-step") or 0) > first, 30)
+    expect(ring).to_have_attribute("data-state", "over")
+    expect(ring).to_have_attribute(
+        "aria-label", re.compile("^[0-9]+ seconds? over the goal|less than a second")
+    )
+    expect(sam.at("goal")).to_have_count(0)
+    sam.page.reload()
+    expect(sam.at("goal")).to_have_count(2)
+
+
+def test_a_goal_that_counts_open_hours_is_paused_while_the_desk_is_closed(world: World, join: Join) -> None:
+    week = [{"weekday": 1, "opens": None, "closes": None}]
+    world.call(
+        "POST", "/api/gre-admin/hours", "admin:a1", name="desk", timezone="Europe/Malta", week=week, dates=[]
+    )
+    world.call("PUT", "/api/gre-admin/settings", "admin:a1", reply_goal=300, hours="desk")
+    world.write(31, "Hello", "Ravi")
+    sam = join(Staff).enter("staff:s1")
+    name = "0 of 5 minutes, paused while the desk is closed"
+    expect(sam.row(31).get_by_role("img", name=name, exact=True)).to_be_visible()
+    expect(sam.row(31).get_by_test_id("goal").locator("path")).to_have_count(1)
+    world.call("PUT", "/api/gre-admin/settings", "admin:a1", goals_in_hours=False)
+    _wait_since(world, 31, "7 min 10 s")
+    sam.page.reload()
+    expect(sam.row(31).get_by_role("img", name="2 minutes over the goal", exact=True)).to_be_visible()
 
 
 def test_two_staff_see_each_others_assignments(world: World, sam: Staff, sue: Staff) -> None:

@@ -53,7 +53,8 @@ where schemaname = 'public' and (tablename like 'gre\\_%' and tablename not in (
 """The tables that `reset` empties with one statement. A truncate of gre_hours would empty the settings, too."""
 _RESET_SETTINGS = """
 update gre_chat_settings set assignment = default, max_sessions = default, returning_within = default,
-  offline_after = default, idle_warn_after = default, idle_close_after = default, hours = default;
+  offline_after = default, idle_warn_after = default, idle_close_after = default, hours = default,
+  first_reply_goal = default, reply_goal = default, goals_in_hours = default;
 delete from gre_hours;
 """
 _WATCH = """

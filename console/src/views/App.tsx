@@ -5,7 +5,7 @@ import type { Auth } from '../auth'
 import { Desk } from '../desk'
 import { useChanges } from '../emitter'
 import { focusedElement, listenForKeys } from '../keys'
-import { currentRoute, isSignIn, navigate, sessionHref } from '../route'
+import { currentRoute, isSignIn, navigate, SEARCH_HREF, sessionHref } from '../route'
 import { Banners } from './Banners'
 import type { ComposerHandle } from './Composer'
 import { ConversationView } from './Conversation'
@@ -13,6 +13,7 @@ import { Header } from './Header'
 import { HealthView } from './Health'
 import { Help } from './Help'
 import { QueueView } from './Queue'
+import { SearchView } from './Search'
 import { SettingsView } from './Settings'
 import { SignIn } from './SignIn'
 import { SignOutDialog } from './SignOutDialog'
@@ -63,6 +64,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
   const [helpOpen, setHelpOpen] = useState(false)
   const [signOutOpen, setSignOutOpen] = useState(false)
   const search = useRef<HTMLInputElement>(null)
+  const messageSearch = useRef<HTMLInputElement>(null)
   const composer = useRef<ComposerHandle>(null)
   const session = currentView.view === 'desk' ? currentView.session : undefined
 
@@ -88,7 +90,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
   }, [desk])
 
   useEffect(() => {
-    if (currentView.view === 'desk') desk.openSession(currentView.session)
+    if (currentView.view === 'desk') desk.openSession(currentView.session, currentView.seq)
     else desk.viewers.open(undefined)
   }, [desk, currentView])
 
@@ -100,14 +102,16 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     () =>
       listenForKeys({
         step,
-        search: () => search.current?.focus(),
+        search: () => (search.current ?? messageSearch.current)?.focus(),
+        searchMessages: () => (messageSearch.current ? messageSearch.current.focus() : navigate(SEARCH_HREF)),
         reply: () => composer.current?.focus('reply'),
         note: () => composer.current?.focus('note'),
         help: () => setHelpOpen(true),
         leave() {
           const field = focusedElement()
           if (field && field === search.current && desk.queue.search) desk.queue.setFilter(desk.queue.filter, '')
-          else if (field) field.blur()
+          // The focus on the whole view is no field to leave.
+          else if (field && field.id !== 'main') field.blur()
           else if (location.hash) navigate('', true)
         },
       }),
@@ -135,6 +139,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
       <a class="skip" href="#main" onClick={skipToContent}>Skip to the content</a>
       <Header desk={desk} view={currentView.view} onSignOut={requestSignOut} onHelp={() => setHelpOpen(true)} />
       <Banners desk={desk} onAccept={onAccept} />
+      {currentView.view === 'search' && <SearchView desk={desk} fieldRef={messageSearch} />}
       {currentView.view === 'health' && <HealthView desk={desk} />}
       {currentView.view === 'settings' && <SettingsView desk={desk} />}
       {currentView.view === 'desk' && (

@@ -1,10 +1,10 @@
-/** Automatic assignment, and the closing of idle conversations. For admins. */
+/** Automatic assignment, the closing of idle conversations, and the goals for replies. For admins. */
 
 import type { Desk } from '../desk'
 import type { Settings } from '../types'
 import { FormButtons, useForm, useLoaded, useSaving } from './forms'
 
-/** The fields of the form, as text. */
+/** The fields of the form; numbers as text. */
 interface Values {
   assignment: Settings['assignment']
   hours: string
@@ -13,6 +13,9 @@ interface Values {
   offlineAfter: string
   idleWarnAfter: string
   idleCloseAfter: string
+  firstReplyGoal: string
+  replyGoal: string
+  goalsInHours: boolean
 }
 
 const HOUR = 3600
@@ -59,10 +62,10 @@ function AssignmentForm({ desk, settings, hours, onSaved }: Props) {
     const changes = Object.fromEntries(Object.entries(next).filter(([name, value]) => value !== settings[name as keyof Settings]))
     if (Object.values(next).some((value) => typeof value === 'number' && Number.isNaN(value))) return saving.refuse('A field is not a number.')
     if (!(await saving.run(() => desk.api.changeSettings(changes)))) return
-    await onSaved()
+    await Promise.all([onSaved(), desk.goals.load()])
     form.reset()
   }
-  const number = (field: keyof Values, label: string, hint: string) => (
+  const number = (field: Exclude<keyof Values, 'goalsInHours'>, label: string, hint: string) => (
     <label>{label}
       <input inputMode="decimal" data-testid={`setting-${field}`} value={values[field]} placeholder={hint} onInput={(event) => form.change({ [field]: event.currentTarget.value })} />
     </label>
@@ -86,7 +89,10 @@ function AssignmentForm({ desk, settings, hours, onSaved }: Props) {
         {number('offlineAfter', 'Waiting conversations of staff who are offline return after (minutes)', '2')}
         {number('idleWarnAfter', 'Warn an idle player after (minutes)', 'no warning')}
         {number('idleCloseAfter', 'Close an idle conversation after the warning, after (minutes)', 'never')}
+        {number('firstReplyGoal', 'Goal for the first reply (minutes)', 'no goal')}
+        {number('replyGoal', 'Goal for each reply (minutes)', 'no goal')}
       </div>
+      <label class="check"><input type="checkbox" data-testid="setting-goalsInHours" checked={values.goalsInHours} onChange={(event) => form.change({ goalsInHours: event.currentTarget.checked })} /> Goals count opening hours only</label>
       <FormButtons saving={saving} testId="assignment" isNew={false} changed={form.changed} onReset={form.reset} />
     </form>
   )
@@ -102,6 +108,9 @@ function valuesOf(settings: Settings): Values {
     offlineAfter: text(settings.offline_after, MINUTE),
     idleWarnAfter: text(settings.idle_warn_after, MINUTE),
     idleCloseAfter: text(settings.idle_close_after, MINUTE),
+    firstReplyGoal: text(settings.first_reply_goal, MINUTE),
+    replyGoal: text(settings.reply_goal, MINUTE),
+    goalsInHours: settings.goals_in_hours,
   }
 }
 
@@ -115,5 +124,8 @@ function settingsOf(values: Values): Partial<Settings> {
     offline_after: seconds(values.offlineAfter, MINUTE) ?? 2 * MINUTE,
     idle_warn_after: seconds(values.idleWarnAfter, MINUTE),
     idle_close_after: seconds(values.idleCloseAfter, MINUTE),
+    first_reply_goal: seconds(values.firstReplyGoal, MINUTE),
+    reply_goal: seconds(values.replyGoal, MINUTE),
+    goals_in_hours: values.goalsInHours,
   }
 }

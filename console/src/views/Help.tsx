@@ -9,6 +9,7 @@ const KEYS: [string, string][] = [
   ['Ctrl + Enter', 'send, and open the next that waits'],
   ['Shift + Enter', 'a new line'],
   ['/', 'search a player; in the reply: insert a template'],
+  ['s', 'search all messages; in the search of players: Enter'],
   ['Esc', 'leave the field; then close the conversation'],
   ['?', 'this list'],
 ]

@@ -31,7 +31,7 @@ export function HoursSettings({ desk, onChanged }: { desk: Desk; onChanged: () =
           </label>
           <HoursForm
             key={`${name} ${stored ? 'stored' : ''}`} desk={desk} draftName={`hours ${name}`} stored={stored}
-            onSaved={async (saved) => { await reload(); setChosen(saved); onChanged() }}
+            onSaved={async (saved) => { await Promise.all([reload(), desk.goals.load()]); setChosen(saved); onChanged() }}
           />
         </>
       )}

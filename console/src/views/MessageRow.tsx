@@ -32,9 +32,11 @@ export function MessageRow({ desk, row, conversation, onEdit }: Props) {
     case 'message': {
       const { message, follows } = row
       const fromUs = message.sender !== 'player'
+      const isTarget = message.id === conversation.target?.message.id
       return (
         <article
-          class={`message from-${message.sender} ${follows ? 'follows' : ''}`} data-testid="message" data-message-id={message.id}
+          class={`message from-${message.sender} ${follows ? 'follows' : ''} ${isTarget ? 'is-target' : ''}`} aria-current={isTarget || undefined}
+          data-testid="message" data-message-id={message.id}
           data-seq={message.seq} data-sender={message.sender} data-state={message.status}
         >
           {!follows && <p class="sender" dir="auto">{message.sender_name || (message.sender === 'player' ? `Player ${message.player_id}` : message.sender)}</p>}

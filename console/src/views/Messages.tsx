@@ -24,7 +24,7 @@ const RERENDER_MARGIN = 300
 const LOAD_MARGIN = 2500
 /** Within this distance, the view counts as scrolled to the end. */
 const END_MARGIN = 48
-/** Space above the first unread message when a conversation is opened. */
+/** Space above the message at which a conversation is opened. */
 const UNREAD_MARGIN = 40
 
 interface Props {
@@ -40,15 +40,16 @@ export function Messages({ desk, conversation, name, onEdit }: Props) {
   const list = useRef<HTMLDivElement>(null)
   const heights = useRef(new Map<string, number>()).current
   const anchor = useRef<{ key: string; above: number } | undefined>(undefined)
-  // Set once `unreadFrom` is known: the view then scrolls to the first unread message.
-  const positioned = useRef(false)
+  /** For what the view was positioned: the target, or the first unread message once it is known. */
+  const positioned = useRef<object | undefined>(undefined)
   /** True if the visible rows are at their final position. */
   const inPlace = useRef(false)
   // The value of this rendering: before it is true, the end is visible.
-  const { unreadKnown } = conversation
-  if (unreadKnown && !positioned.current) {
-    positioned.current = true
-    if (conversation.unreadFrom) anchor.current = { key: 'unread', above: UNREAD_MARGIN }
+  const { unreadKnown, target } = conversation
+  if (unreadKnown && positioned.current !== (target ?? conversation)) {
+    positioned.current = target ?? conversation
+    const key = target?.message.id ?? (conversation.unreadFrom ? 'unread' : undefined)
+    if (key !== undefined) anchor.current = { key, above: UNREAD_MARGIN }
   }
   const [, setRevision] = useState(0)
   const [width, setWidth] = useState(0)

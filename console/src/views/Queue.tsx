@@ -5,7 +5,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { number } from '../format'
 import type { Filter } from '../queue'
-import { navigate, sessionHref } from '../route'
+import { navigate, SEARCH_HREF, sessionHref } from '../route'
 import { Icon } from './icons'
 import { SessionRow } from './SessionRow'
 
@@ -84,6 +84,12 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
     if (taken !== undefined) navigate(sessionHref(taken))
   }
 
+  const searched = text.trim()
+  const searchMessages = (): void => {
+    void desk.messageSearch.startWith(searched)
+    navigate(SEARCH_HREF)
+  }
+
   const first = Math.min(range[0], Math.max(0, visible.length - 1))
   const end = Math.min(range[1], visible.length)
   const waiting = queue.waitingCount
@@ -96,6 +102,9 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
           <input
             ref={searchRef} type="search" data-testid="search" placeholder="Player's name or number" value={text}
             autocomplete="off" spellcheck={false} dir="auto" onInput={(event) => setText(event.currentTarget.value)}
+            onKeyDown={(event) => {
+              if (event.key === 'Enter' && !event.isComposing && searched) searchMessages()
+            }}
           />
           <kbd aria-hidden="true" class="wide-only">/</kbd>
         </label>
@@ -133,6 +142,11 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
         )}
         {visible.length === 0 && !queue.error && <EmptyQueue desk={desk} />}
       </div>
+      {searched !== '' && (
+        <button type="button" class="search-all" data-testid="search-messages" onClick={searchMessages}>
+          <span>Search all messages for “<b dir="auto">{searched}</b>”</span> <kbd aria-hidden="true" class="wide-only">Enter</kbd>
+        </button>
+      )}
     </section>
   )
 }

@@ -1,13 +1,10 @@
 /** One session in the list. It is a link, so that the browser's keys and menus work on it. */
 
 import type { Desk } from '../desk'
-import { brief, full, initials, span } from '../format'
+import { brief, full, initials } from '../format'
 import { sessionHref } from '../route'
 import type { QueuedSession } from '../types'
-
-/** Milliseconds after which the waiting time is shown as a warning, and as too long. */
-const WAIT_WARN = 2 * 60_000
-const WAIT_BAD = 10 * 60_000
+import { WaitingTime } from './WaitingTime'
 
 interface Props {
   desk: Desk
@@ -20,7 +17,6 @@ interface Props {
 export function SessionRow({ desk, session, position, total, isOpen }: Props) {
   const now = desk.api.now()
   const unread = session.unread_by_staff
-  const waitingFor = session.waiting_since ? now - Date.parse(session.waiting_since) : 0
   const name = session.player_name || `Player ${session.player_id}`
   const at = session.last_message_at ?? session.created_at
   const typing = desk.typing.typistIn(session.id)
@@ -38,9 +34,7 @@ export function SessionRow({ desk, session, position, total, isOpen }: Props) {
           <span class="number">#{session.player_id}</span>
         </span>
         {session.waiting_since ? (
-          <span class={`waits ${waitingFor > WAIT_BAD ? 'waits-bad' : waitingFor > WAIT_WARN ? 'waits-warn' : ''}`} data-testid="waiting" title={`Waits since ${full(session.waiting_since)}`}>
-            <span class="visually-hidden">waits for </span>{span(waitingFor)}
-          </span>
+          <WaitingTime desk={desk} session={session} since={session.waiting_since} />
         ) : (
           <time class="when" dateTime={at} title={full(at)}>{brief(at, now)}</time>
         )}

@@ -16,7 +16,8 @@ export interface Form<T> {
 /** The values of a form: those that are stored on the server until the user changes one; then a draft in the tab. */
 export function useForm<T extends object>(desk: Desk, name: string, stored: T): Form<T> {
   const [draft, setDraft] = useState<T | undefined>(() => parseJson<T>(desk.drafts.get(name, 'form') || null))
-  const values = draft ?? stored
+  // A draft of an earlier version of the page may lack a field.
+  const values = draft ? { ...stored, ...draft } : stored
   return {
     values,
     changed: draft !== undefined,
