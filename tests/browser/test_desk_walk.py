@@ -113,8 +113,9 @@ def _hand_over(asha: ObservedPlayer, sam: KeyboardStaff, ann: KeyboardStaff) -> 
     for keyboard in (ann, sam):
         expect(keyboard.at("event").last).to_have_text(re.compile("^Handed over to Ann by Sam "))
         expect(keyboard.at("note-text")).to_have_text([asked, settled])
-        asides = keyboard.page.locator("[data-testid=event], [data-testid=note]").evaluate_all(_KINDS)
-        assert asides == ["assigned", "s1", "transferred", "a1"]
+        asides = keyboard.page.locator("[data-testid=event], [data-testid=note]")
+        # A note that is not stored yet has no author.
+        wait_until(lambda a=asides: a.evaluate_all(_KINDS) == ["assigned", "s1", "transferred", "a1"])  # type: ignore[misc]
     _check_pages("handed over", ann, sam)
     asha.expect_nothing_more()
     assert asha.frames("typing") == []
