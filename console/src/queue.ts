@@ -164,7 +164,12 @@ export class Queue {
   /** Store a session from the server, unless a newer revision is stored. */
   applySession(session: Session | QueuedSession): void {
     const known = this.sessions.get(session.id)
-    if (known && (known.rev > session.rev || known.last_seq > session.last_seq)) return
+    if (known && known.last_seq > session.last_seq) {
+      // A change that was read before a message that is known by now: read again, for both.
+      if (known.rev < session.rev) this.requestPlayer(session.player_id)
+      return
+    }
+    if (known && known.rev > session.rev) return
     if ('waiting_since' in session) this.store(session)
     else if (session.status === 'closed') this.store({ ...session, waiting_since: null, replied: false })
     // Only REST tells since when the player of a reopened session waits.

@@ -23,3 +23,16 @@ test('the state of a session that was read before its last message is read again
   await expect.poll(() => queue.sessions.get('s')?.status).toBe('active')
   scope.close()
 })
+
+test('a change of a session that the socket reports after a later message is read again', async () => {
+  const api = { queue: async () => ({ sessions: [session({ rev: 9, last_seq: 3, cycle: 2, waiting_since: 'now' })], next: null }) } as unknown as Api
+  const scope = new TaskScope()
+  const queue = new Queue(api, scope, () => 's1', () => {}, () => undefined)
+  queue.applySession(session({ rev: 5, last_seq: 2, cycle: 1, waiting_since: 'before', replied: true }))
+  queue.applyMessage({ id: 'm', seq: 3, session_id: 's', player_id: 29, sender: 'player', message: 'Hello', timestamp: '' } as Message)
+  const { waiting_since: _, ...reopened } = session({ rev: 8, last_seq: 2, cycle: 2 })
+  queue.applySession(reopened)
+  await expect.poll(() => queue.sessions.get('s')).toMatchObject({ cycle: 2, waiting_since: 'now' })
+  expect(queue.sessions.get('s')?.replied ?? false).toBe(false)
+  scope.close()
+})

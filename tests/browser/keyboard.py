@@ -106,6 +106,7 @@ class KeyboardStaff:
     def return_to_conversation(self) -> None:
         """Go from the settings to the only conversation in the list."""
         self.push(self.at("nav-conversations"))
+        expect(self.at("session-row")).to_be_visible()
         self.press("Escape", "j")
         expect(self.at("messages")).to_have_attribute("aria-busy", "false")
 
