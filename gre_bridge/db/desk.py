@@ -8,17 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gre_bridge.db.answers import (
-    AssignedSession,
-    DeadLetterPage,
-    DeskSettings,
-    Hours,
-    PlayerState,
-    QueuePage,
-    SessionEventPage,
-    StaffMember,
-)
+from gre_bridge.db.answers import DeadLetterPage, QueuePage, StaffMember
 from gre_bridge.db.callers import CallerDatabase
+from gre_bridge.db.desk_answers import AssignedSession, DeskSettings, Hours, PlayerState, SessionEventPage
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gre_bridge.db.answers import AutoReply, AutoReplyList, Rendered, Template
 from gre_bridge.db.callers import CallerDatabase
+from gre_bridge.db.desk_answers import AutoReply, AutoReplyList, Rendered, Template
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
 

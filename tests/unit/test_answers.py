@@ -1,4 +1,4 @@
-"""The typed dictionaries of `gre_bridge.db.answers` are the shapes that the API documents; other answers are refused."""
+"""The typed dictionaries of `gre_bridge.db` are the shapes that the API documents; other answers are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from gre_bridge.api.schemas import desk, replies, responses, story
-from gre_bridge.db import answers
+from gre_bridge.db import answers, desk_answers
 from gre_bridge.db.callers import refusal
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
 from gre_bridge.db.users import UserDatabase
@@ -30,11 +30,11 @@ MEMBER = {
         (answers.Session, responses.Session),
         (answers.QueuedSession, responses.Waiting),
         (answers.SessionEvent, story.SessionEvent),
-        (answers.DeskSettings, desk.Settings),
-        (answers.Hours, desk.Hours),
-        (answers.Template, replies.Template),
-        (answers.AutoReply, replies.AutoReply),
-        (answers.AutoReplyNow, replies.AutoReplyNow),
+        (desk_answers.DeskSettings, desk.Settings),
+        (desk_answers.Hours, desk.Hours),
+        (desk_answers.Template, replies.Template),
+        (desk_answers.AutoReply, replies.AutoReply),
+        (desk_answers.AutoReplyNow, replies.AutoReplyNow),
     ],
 )
 def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) -> None:
@@ -43,7 +43,7 @@ def test_a_shape_has_the_keys_of_its_model(shape: type, model: type[BaseModel]) 
 
 
 def test_each_setting_of_the_desk_can_be_changed() -> None:
-    assert desk.DeskSettings.model_fields.keys() == answers.DeskSettings.__annotations__.keys()
+    assert desk.DeskSettings.model_fields.keys() == desk_answers.DeskSettings.__annotations__.keys()
 
 
 async def list_staff(answer: Any) -> list[answers.StaffMember]:

@@ -29,7 +29,8 @@ from gre_bridge.api.schemas.desk import (
 )
 from gre_bridge.api.schemas.requests import SessionQueue, Text
 from gre_bridge.api.schemas.responses import Queue, errors
-from gre_bridge.db.answers import AssignedSession, Hours, StaffMember
+from gre_bridge.db.answers import StaffMember
+from gre_bridge.db.desk_answers import AssignedSession, Hours
 from gre_bridge.errors import Refused
 
 router = APIRouter(tags=["Desk"], dependencies=STAFF_PATHS)

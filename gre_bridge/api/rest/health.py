@@ -12,7 +12,8 @@ from fastapi.responses import PlainTextResponse
 
 from gre_bridge.api.auth import Authenticator, call_of
 from gre_bridge.api.middleware import JsonResponse, problem
-from gre_bridge.api.schemas.responses import ChatHealth, errors
+from gre_bridge.api.schemas.operations import ChatHealth
+from gre_bridge.api.schemas.responses import errors
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json
 

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Query, Request, Response
 from gre_bridge.api.auth import STAFF_PATHS, Authenticated
 from gre_bridge.api.middleware import JsonResponse
 from gre_bridge.api.rest.health import ServiceHealth
+from gre_bridge.api.schemas.operations import DeadLetters, Operations, Retried
 from gre_bridge.api.schemas.requests import DeadList, RetryDead
-from gre_bridge.api.schemas.responses import DeadLetters, Operations, Retried, errors
+from gre_bridge.api.schemas.responses import errors
 from gre_bridge.db.types import Json
 
 _IDS = {"session_id": "sessionId", "message_id": "messageId"}

@@ -23,7 +23,7 @@ from gre_bridge.api.schemas.replies import (
 )
 from gre_bridge.api.schemas.requests import Input, Uuid
 from gre_bridge.api.schemas.responses import errors
-from gre_bridge.db.answers import AutoReply, Template
+from gre_bridge.db.desk_answers import AutoReply, Template
 
 router = APIRouter(tags=["Replies"], dependencies=STAFF_PATHS)
 

@@ -31,7 +31,7 @@ from gre_bridge.api.schemas.responses import (
     errors,
 )
 from gre_bridge.api.schemas.story import SessionEvents
-from gre_bridge.db.answers import PlayerState
+from gre_bridge.db.desk_answers import PlayerState
 from gre_bridge.db.types import Json
 
 router = APIRouter(tags=["Staff"], dependencies=STAFF_PATHS)
