@@ -160,6 +160,17 @@ end $$;
 create trigger gre_1_check before insert on public.gre_chat_messages
   for each row execute function gre.messages_check();
 
+-- Raise 403 if a player's chat is disabled. Disabled is a state of the profile: chat_enabled, until blocked_until.
+create function gre.check_chat_enabled(p_player public.gre_chat_players) returns void
+language plpgsql volatile set search_path = '' as $$
+begin
+  if not p_player.chat_enabled and not coalesce(p_player.blocked_until <= clock_timestamp(), false) then
+    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
+      when p_player.blocked_until is not null
+      then jsonb_build_object('until', gre.iso(p_player.blocked_until))::text end);
+  end if;
+end $$;
+
 -- Find or open the session, lock its row, and set the columns of the server. Sequential scans are off, since a plan
 -- that is made while a table is empty stays cached.
 create function gre.messages_before_insert() returns trigger
@@ -196,11 +207,8 @@ begin
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
-  if new.sender = 'player' and not v_profile.chat_enabled
-    and not coalesce(v_profile.blocked_until <= clock_timestamp(), false) then
-    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
-      when v_profile.blocked_until is not null
-      then jsonb_build_object('until', gre.iso(v_profile.blocked_until))::text end);
+  if new.sender = 'player' and not v_profile.chat_enabled then
+    perform gre.check_chat_enabled(v_profile);
   end if;
 
   loop
@@ -245,6 +253,15 @@ begin
     new.session_id := v_existing.session_id;
     new.seq := -v_existing.seq;
     return new;
+  end if;
+
+  -- Again, under the session's lock: gre.set_block may have committed while this message waited for that lock.
+  if new.sender = 'player' then
+    select p.chat_enabled, p.blocked_until into v_profile.chat_enabled, v_profile.blocked_until
+    from public.gre_chat_players p where p.player_id = new.player_id;
+    if not v_profile.chat_enabled then
+      perform gre.check_chat_enabled(v_profile);
+    end if;
   end if;
 
   v_now := clock_timestamp();

@@ -14,6 +14,7 @@ from tests.conftest import Database
 from tests.support.access import SERVICE, Conn, RefusalError, Rest, player, request, staff
 from tests.support.desk import people, waiting
 from tests.support.story import check_stories, iso
+from tests.support.waiting import wait_until
 
 HOUR = timedelta(hours=1)
 ENDED = "update gre_chat_players set blocked_until = now() - interval '1 second' where player_id = 29"
@@ -170,6 +171,21 @@ def test_a_block_that_cannot_be_is_refused_and_changes_nothing(
         desk.call("gre_block_player", **{"player_id": 29, **arguments})
     assert (refused.value.status, refused.value.code) == (400, code)
     assert conn.execute("select * from gre_chat_players").fetchall() == []
+
+
+def test_a_message_that_waits_for_its_session_is_refused_by_a_block(db: Database, conn: Conn) -> None:
+    """No message of the player comes after event `blocked`, not even one that was sent before it."""
+    waiting(conn, 29)
+    locked = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
+    with Rest(db, player(29)) as phone, ThreadPoolExecutor(1) as pool:
+        with db.connect(autocommit=False) as portal:
+            portal.execute("select gre_block_player(29)")
+            sending = pool.submit(phone.call, "gre_send_message", message="x")
+            wait_until(lambda: (conn.execute(locked).fetchone() or {"n": 0})["n"], every=0.002)
+        with pytest.raises(RefusalError) as refused:
+            sending.result()
+    assert (refused.value.status, refused.value.code) == (403, "chat_disabled")
+    assert conn.execute("select count(*) as n from gre_chat_messages").fetchone() == {"n": 1}
 
 
 def test_blocks_erasures_and_messages_at_once_do_not_deadlock(db: Database, conn: Conn) -> None:
