@@ -463,9 +463,12 @@ begin
   ) then
     return v_answer;
   end if;
-  perform from public.gre_chat_settings for no key update skip locked;
+  -- Read again under the lock: a change that committed before it applies.
+  select * into v_settings from public.gre_chat_settings for no key update skip locked;
   if not found then
     return v_answer || '{"busy": true}';
+  elsif v_settings.assignment = 'off' then
+    return v_answer || '{"enabled": false}';
   end if;
   if v_offline <> '{}' then
     v_released := gre.release_waiting(v_offline, v_now - v_settings.offline_after, v_limit);
@@ -507,6 +510,9 @@ begin
       perform from (
         select from public.gre_staff_load where staff_id = any (v_online) order by staff_id for no key update) x;
       v_locked := true;
+      -- Without people who went away, or became inactive, while this transaction waited for locks.
+      v_online := array(select unnest(v_online) intersect select unnest(gre.available_staff()));
+      exit when v_online = '{}';
     end if;
     v_last := case when v_settings.returning_within is not null then (
       select a.staff_id

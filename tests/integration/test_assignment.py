@@ -308,6 +308,48 @@ def test_automatic_assignment_never_exceeds_a_limit(conn: Conn, worker: Conn) ->
     check(conn)
 
 
+WAITS: LiteralString = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
+
+
+@pytest.mark.parametrize(("change", "number"), [("max_sessions = 1", 1), ("assignment = 'off'", 0)])
+def test_settings_that_change_while_a_worker_begins_apply_to_it(
+    db: Database, conn: Conn, worker: Conn, change: LiteralString, number: int
+) -> None:
+    people(conn, 1)
+    configure(conn, max_sessions=10)
+    waiting(conn, 31, 32, 33)
+    with ThreadPoolExecutor(1) as pool:
+        with db.connect(autocommit=False) as admin:
+            admin.execute("lock table gre_online_status")  # the worker has read the settings when it waits
+            working = pool.submit(assign, worker)
+            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
+            admin.execute(f"update gre_chat_settings set {change}".encode())
+        found = working.result(10)
+    assert (found["enabled"], found["assigned"]) == (number > 0, number)
+
+
+@pytest.mark.parametrize("gone", ["away", "inactive", "takes none"])
+def test_who_goes_away_while_a_worker_waits_gets_nothing(
+    db: Database, conn: Conn, worker: Conn, gone: str
+) -> None:
+    people(conn, 1)
+    configure(conn)
+    waiting(conn, 31, 32)
+    with ThreadPoolExecutor(1) as pool:
+        with db.connect(autocommit=False) as portal:
+            portal.execute("select from gre_staff_load where staff_id = 's1' for no key update")
+            working = pool.submit(assign, worker)
+            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
+            if gone == "away":
+                set_presence(conn, "s1", "away")
+            elif gone == "inactive":
+                conn.execute("update gre_staff set active = false")
+            else:
+                conn.execute("update gre_staff set takes_sessions = false")
+        assert working.result(10)["assigned"] == 0
+    assert assigned(conn) == {31: None, 32: None}
+
+
 def test_round_robin_and_least_busy_choose_differently(conn: Conn, worker: Conn) -> None:
     people(conn, 3)
     configure(conn, "round_robin")
