@@ -32,14 +32,21 @@ comment on column public.gre_timers.seq is
 alter table public.gre_timers enable row level security;
 revoke all on public.gre_timers from public, anon, authenticated, service_role;
 
--- Start the timer for idleness of a session from its last message, if the settings want one.
-create function gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) returns void
+-- Start the timer for idleness of a session from its last message, if the settings want one. p_changed: the settings
+-- have changed. Then a session whose warning would be more than 5 minutes old is closed without one.
+create function gre.arm_idle(
+  p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean default false
+) returns void
 language sql volatile set search_path = '' as $$
   insert into public.gre_timers as t (session_id, kind, due_at, seq)
-  select p_session.id, case when p_settings.idle_warn_after is null then 'idle_close' else 'idle_warning' end,
-    p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after), p_session.last_seq
+  select p_session.id, case when p_settings.idle_warn_after is null or x.silent then 'idle_close' else 'idle_warning' end,
+    case when x.silent then clock_timestamp() + p_settings.idle_close_after
+      else p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after) end,
+    p_session.last_seq
+  from (select p_changed and coalesce(p_session.last_message_at + p_settings.idle_warn_after
+                                      < clock_timestamp() - interval '5 minutes', false) as silent) x
   where p_session.last_message_at is not null
-    and (p_settings.idle_warn_after is not null or p_settings.idle_close_after is not null)
+    and (p_settings.idle_warn_after is not null and not x.silent or p_settings.idle_close_after is not null)
   on conflict (session_id, rule_id) do update set kind = excluded.kind, due_at = excluded.due_at, seq = excluded.seq
 $$;
 
@@ -47,7 +54,7 @@ $$;
 create function gre.settings_arm_idle() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  perform gre.arm_idle(s, new) from public.gre_chat_sessions s
+  perform gre.arm_idle(s, new, true) from public.gre_chat_sessions s
   where s.status <> 'closed' and s.waiting_since is null;
   return null;
 end $$;
@@ -179,7 +186,12 @@ begin
   end if;
   v_rule := gre.choose_auto_reply(array[p_timer.kind], v_now);
   if v_rule.id is not null then
-    v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+    -- A warning is never too late: the time until the closing begins with it. The key is the last message that is no
+    -- auto-reply: a warning that is followed by a change of the settings is not repeated.
+    v_done := gre.send_auto_reply(v_rule, v_session, coalesce((
+      select m.seq from public.gre_chat_messages m
+      where m.session_id = v_session.id and m.origin <> 'auto' order by m.seq desc limit 1), p_timer.seq),
+      p_late and p_timer.kind <> 'idle_warning');
   end if;
   if p_timer.kind = 'idle_close' then
     update public.gre_chat_sessions set status = 'closed', closed_by = 'idle' where id = v_session.id;
@@ -254,7 +266,7 @@ comment on function public.gre_tick_v1 is
   'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, '
   '"next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, '
   '"sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is '
-  'skipped. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. '
+  'skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. '
   'For workers.';
 
 revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.start_auto_replies, gre.messages_auto_reply,

@@ -261,6 +261,35 @@ def test_idleness_without_a_warning_or_without_a_text(conn: Conn, worker: Conn) 
     assert (conversation(conn), conversation(conn, 30)) == (["P", "S"], ["P", "S"])
 
 
+def test_after_an_outage_of_the_workers_a_session_is_warned_before_it_is_closed(
+    conn: Conn, worker: Conn
+) -> None:
+    settings(conn, idle_warn_after=timedelta(minutes=10), idle_close_after=timedelta(minutes=5))
+    rule(conn, "idle_warning", "w", once="question")
+    say(conn)
+    say(conn, sender="staff")
+    elapse(conn, 3_600)
+    assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "next_in": pytest.approx(300, abs=2)}
+    elapse(conn, 301)
+    assert tick(worker)["closed"] == 1
+    assert conversation(conn) == ["P", "S", "w"]
+
+
+def test_a_change_of_the_settings_repeats_no_warning(conn: Conn, worker: Conn) -> None:
+    settings(conn, idle_warn_after=timedelta(minutes=10), idle_close_after=timedelta(minutes=5))
+    rule(conn, "idle_warning", "w", once="question")
+    say(conn)
+    say(conn, sender="staff")
+    elapse(conn, 601)
+    assert tick(worker)["sent"] == 1
+    settings(conn, idle_close_after=timedelta(minutes=8))
+    elapse(conn, 601)
+    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(480, abs=2)}
+    elapse(conn, 481)
+    assert tick(worker)["closed"] == 1
+    assert conversation(conn) == ["P", "S", "w"]
+
+
 def test_a_warning_only(conn: Conn, worker: Conn) -> None:
     settings(conn, idle_warn_after=timedelta(minutes=10))
     rule(conn, "idle_warning", "w")
@@ -280,8 +309,8 @@ def test_a_change_of_the_settings_applies_to_the_sessions_that_are_open(conn: Co
     conn.execute("update gre_chat_sessions set status = 'closed' where player_id = 30")
     elapse(conn, 86_400)
     settings(conn, idle_warn_after=timedelta(minutes=10), idle_close_after=timedelta(minutes=5))
-    assert timers(conn) == [("idle_warning", 2)]
-    assert tick(worker)["skipped"] == 1
+    assert timers(conn) == [("idle_close", 2)]
+    assert tick(worker) == IDLE | {"next_in": pytest.approx(300, abs=2)}
     settings(conn, idle_warn_after=timedelta(days=2))
     elapse(conn, 301)
     assert tick(worker)["handled"] == 0, "counted anew"
