@@ -65,7 +65,7 @@ begin
     perform gre.raise_http(400, 'placeholder_unknown', 'a text has a placeholder that is not known here',
                            jsonb_build_object('unknown', v_unknown)::text);
   elsif exists (select from jsonb_each_text(p_texts) t
-                where regexp_replace(t.value, gre.placeholder_pattern(), ' ', 'g') ~ '\{\{|\}\}') then
+                where regexp_replace(t.value, gre.placeholder_pattern(), '', 'g') ~ '\{\{|\}\}') then
     perform gre.raise_http(400, 'placeholder_invalid',
       'a text has {{ or }} that belongs to no placeholder, such as {{player_name}} or {{player_name|there}}');
   end if;

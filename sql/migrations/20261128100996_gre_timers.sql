@@ -39,7 +39,8 @@ create function gre.arm_idle(
 ) returns void
 language sql volatile set search_path = '' as $$
   insert into public.gre_timers as t (session_id, kind, due_at, seq)
-  select p_session.id, case when p_settings.idle_warn_after is null or x.silent then 'idle_close' else 'idle_warning' end,
+  select p_session.id,
+    case when p_settings.idle_warn_after is null or x.silent then 'idle_close' else 'idle_warning' end,
     case when x.silent then clock_timestamp() + p_settings.idle_close_after
       else p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after) end,
     p_session.last_seq
@@ -158,6 +159,7 @@ declare
   v_settings public.gre_chat_settings;
   v_session public.gre_chat_sessions;
   v_rule public.gre_auto_replies;
+  v_due timestamptz;
   v_done text;
 begin
   delete from public.gre_timers t
@@ -170,7 +172,15 @@ begin
     where r.id = p_timer.rule_id and r.active and r.occasion = 'waiting'
       and coalesce(r.valid_from <= v_now, true) and coalesce(r.valid_to > v_now, true);
     if found and v_session.waiting_since is not null and gre.question_seq(v_session) = p_timer.seq then
-      v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+      -- The rule, or the opening hours, may have changed since the timer was started.
+      v_due := gre.after_open(coalesce(v_rule.hours, (select s.hours from public.gre_chat_settings s)),
+                              v_session.waiting_since, extract(epoch from v_rule.wait));
+      if v_due <= v_now then
+        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+      elsif v_due is not null then
+        insert into public.gre_timers (session_id, rule_id, kind, due_at, seq)
+        values (p_timer.session_id, p_timer.rule_id, 'waiting', v_due, p_timer.seq);
+      end if;
     end if;
     return array_remove(array[v_done], null);
   elsif v_session.waiting_since is not null then
@@ -266,7 +276,8 @@ comment on function public.gre_tick_v1 is
   'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, '
   '"next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, '
   '"sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is '
-  'skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. '
+  'skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then '
+  '"next_in" is not positive. '
   'For workers.';
 
 revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.start_auto_replies, gre.messages_auto_reply,

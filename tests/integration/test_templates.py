@@ -103,6 +103,7 @@ def test_admins_write_everybodys_templates_and_staff_their_own(db: Database, adm
         ("Hi {{player_name", "placeholder_invalid", None), ("Hi {{ player_name }}", "placeholder_invalid", None),
         ("Hi player_name}}", "placeholder_invalid", None), ("{{player_name|{{staff_name}}}}", "placeholder_invalid", None),
         ("{{{{player_name}}", "placeholder_invalid", None), ("{{}}", "placeholder_invalid", None), ("{{PLAYER_NAME}}", "placeholder_invalid", None),
+        ("{{{player_name|}}{", "placeholder_invalid", None), ("{{{player_name|}}{staff_name}}", "placeholder_invalid", None),
         (" \u200b ", "texts_invalid", None), ("x" * 4001, "texts_invalid", None), ("", "texts_invalid", None),
     ],
 )  # fmt: skip

@@ -155,6 +155,30 @@ def test_a_wait_counts_open_hours(db: Database, conn: Conn) -> None:
     assert conn.execute("select count(*) as n from gre_timers").fetchone() == {"n": 1}
 
 
+def test_a_longer_wait_or_shorter_hours_apply_to_players_who_wait_already(
+    db: Database, conn: Conn, worker: Conn
+) -> None:
+    longer = rule(conn, "waiting", "Soon", wait=timedelta(minutes=5))
+    say(conn)
+    conn.execute("update gre_auto_replies set wait = '60 minutes' where id = %s", [longer])
+    elapse(conn, 301)
+    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(3_299, abs=2)}
+    elapse(conn, 3_300)
+    assert tick(worker)["sent"] == 1
+    assert conversation(conn) == ["P", "Soon"]
+
+    say(conn, 30)
+    with Rest(db, SERVICE) as back_end:  # closed until tomorrow
+        back_end.call("gre_set_hours", name="desk", timezone="UTC", week=[{"weekday": 1}],
+                      dates=[{"day": (datetime.now(UTC) + timedelta(days=1)).date().isoformat(), "opens": "12:00", "closes": "24:00"}])  # fmt: skip
+    settings(conn, hours="desk")
+    elapse(conn, 3_601)
+    found = tick(worker)
+    assert (found["handled"], found["sent"]) == (1, 0)
+    assert found["next_in"] > 3_600
+    assert conversation(conn, 30) == ["P"]
+
+
 def test_a_timer_of_a_rule_that_is_gone_has_no_effect(conn: Conn, worker: Conn) -> None:
     gone, off = rule(conn, "waiting", "gone"), rule(conn, "waiting", "off")
     say(conn)
