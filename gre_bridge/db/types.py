@@ -252,8 +252,8 @@ class Tick:
     """The answer of `gre_tick_v1`.
 
     `enabled` is False while nothing can start a timer. `next_in` is the time in seconds until the next timer is due
-    (not positive if it is due and was left), None without timers. `handled` is the number of timers that were due and
-    are gone; of these `sent` and `skipped` auto-replies, `closed` sessions, and `failed` are dropped after an error.
+    (not positive if it is due and was left), None without timers. `handled` is the number of timers that fired or
+    failed; `sent`, `skipped`, `closed` and `failed` count their effects. A session can be closed though its text failed.
     """
 
     enabled: bool

@@ -97,7 +97,12 @@ begin
     on conflict (session_id, rule_id) do update set due_at = excluded.due_at, seq = excluded.seq;
   end if;
   if v_rule.id is not null then
-    perform gre.send_auto_reply(v_rule, p_session, v_question);
+    -- An error of this rule must not drop the timers of the others.
+    begin
+      perform gre.send_auto_reply(v_rule, p_session, v_question);
+    exception when others then
+      raise warning 'gre-bridge: the auto-reply of session % failed (%)', p_session.id, sqlstate;
+    end;
   end if;
 end $$;
 
@@ -151,7 +156,8 @@ create trigger gre_8_auto_reply after insert on public.gre_chat_messages
 
 -- By a worker ---------------------------------------------------------------------------------------------
 
--- Fire or drop a due timer of a session that the caller has locked. Returns what was done: sent, skipped, closed.
+-- Fire or drop a due timer of a session that the caller has locked. Returns what was done: sent, skipped, failed,
+-- closed.
 create function gre.fire_timer(p_timer public.gre_timers, p_late boolean) returns text[]
 language plpgsql volatile set search_path = '' as $$
 declare
@@ -160,6 +166,7 @@ declare
   v_session public.gre_chat_sessions;
   v_rule public.gre_auto_replies;
   v_due timestamptz;
+  v_key bigint;
   v_done text;
 begin
   delete from public.gre_timers t
@@ -198,10 +205,19 @@ begin
   if v_rule.id is not null then
     -- A warning is never too late: the time until the closing begins with it. The key is the last message that is no
     -- auto-reply: a warning that is followed by a change of the settings is not repeated.
-    v_done := gre.send_auto_reply(v_rule, v_session, coalesce((
-      select m.seq from public.gre_chat_messages m
-      where m.session_id = v_session.id and m.origin <> 'auto' order by m.seq desc limit 1), p_timer.seq),
-      p_late and p_timer.kind <> 'idle_warning');
+    select m.seq into v_key from public.gre_chat_messages m
+    where m.session_id = v_session.id and m.origin <> 'auto' order by m.seq desc limit 1;
+    -- An error of the text must not keep the session open.
+    begin
+      v_done := gre.send_auto_reply(v_rule, v_session, coalesce(v_key, p_timer.seq),
+                                    p_late and p_timer.kind <> 'idle_warning');
+    exception
+      when lock_not_available or deadlock_detected then
+        raise;
+      when others then
+        raise warning 'gre-bridge: the auto-reply of session % failed (%)', v_session.id, sqlstate;
+        v_done := 'failed';
+    end;
   end if;
   if p_timer.kind = 'idle_close' then
     update public.gre_chat_sessions set status = 'closed', closed_by = 'idle' where id = v_session.id;
@@ -255,8 +271,14 @@ begin
           null; -- the next call fires it
         when others then
           raise warning 'gre-bridge: a timer of session % failed (%)', v_timer.session_id, sqlstate;
-          delete from public.gre_timers t
-          where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          -- A session that could not be closed is tried again: else it would be open until staff write.
+          if v_timer.rule_id is null then
+            update public.gre_timers t set due_at = v_now + interval '1 hour'
+            where t.session_id = v_timer.session_id and t.rule_id is null;
+          else
+            delete from public.gre_timers t
+            where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          end if;
           v_done := v_done || 'failed'::text;
           v_handled := v_handled + 1;
       end;
@@ -274,11 +296,10 @@ begin
 end $$;
 comment on function public.gre_tick_v1 is
   'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, '
-  '"next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, '
-  '"sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is '
-  'skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then '
-  '"next_in" is not positive. '
-  'For workers.';
+  '"next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that fired or '
+  'failed, "sent", "skipped", "closed", "failed": numbers of their effects}. A message that is due for longer than '
+  'p_late_after seconds is skipped, unless it is a warning. Sessions that another transaction has locked are left to '
+  'the next call: then "next_in" is not positive. For workers.';
 
 revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.start_auto_replies, gre.messages_auto_reply,
   gre.fire_timer from public;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 
@@ -390,6 +390,49 @@ def test_a_timer_that_fails_is_dropped_and_ends_nothing(conn: Conn, worker: Conn
     elapse(conn, 301)
     assert tick(worker) == IDLE | {"handled": 2, "sent": 1, "failed": 1}
     assert (conversation(conn), conversation(conn, 30)) == (["P"], ["P", "Soon"])
+
+
+REFUSE: LiteralString = "create function no() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$"
+
+
+def test_a_session_is_closed_though_its_text_fails(conn: Conn, worker: Conn) -> None:
+    settings(conn, idle_close_after=timedelta(minutes=5))
+    rule(conn, "idle_close", "Bye")
+    say(conn)
+    say(conn, sender="staff")
+    conn.execute(REFUSE)
+    conn.execute(
+        "create trigger no before insert on gre_chat_messages for each row when (new.origin = 'auto') execute function no()"
+    )
+    elapse(conn, 301)
+    assert tick(worker) == IDLE | {"handled": 1, "failed": 1, "closed": 1}
+    assert (status(conn), conversation(conn)) == (("closed", "idle"), ["P", "S"])
+
+
+def test_a_closing_that_fails_is_tried_again(conn: Conn, worker: Conn) -> None:
+    settings(conn, idle_close_after=timedelta(minutes=5))
+    say(conn)
+    say(conn, sender="staff")
+    conn.execute(REFUSE)
+    conn.execute("create trigger no before update of status on gre_chat_sessions for each row execute function no()")
+    elapse(conn, 301)
+    assert tick(worker) == IDLE | {"handled": 1, "failed": 1, "next_in": pytest.approx(3_600, abs=2)}
+    conn.execute("drop trigger no on gre_chat_sessions")
+    elapse(conn, 3_601)
+    assert tick(worker)["closed"] == 1
+
+
+def test_a_greeting_that_fails_leaves_the_timers_of_other_rules(conn: Conn, worker: Conn) -> None:
+    rule(conn, "opened", "Hello")
+    rule(conn, "waiting", "Soon")
+    conn.execute(REFUSE)
+    conn.execute("create trigger no before insert on gre_chat_messages for each row"
+                 " when (new.message = 'Hello') execute function no()")  # fmt: skip
+    say(conn)
+    assert timers(conn) == [("waiting", 1)]
+    elapse(conn, 301)
+    assert tick(worker)["sent"] == 1
+    assert conversation(conn) == ["P", "Soon"]
 
 
 @pytest.mark.parametrize("limit", [-5, 0, 1, 7, 10**9])
