@@ -31,7 +31,7 @@ declare
   v_staff constant text := (gre.current_actor()).staff_id;
   v_session public.gre_chat_sessions;
   v_reason text := p_reason;
-  v_old record;
+  v_old record; -- reason and recorded: of a block that lasts
 begin
   perform gre.check_player_id(p_player_id);
   select * into v_session from public.gre_chat_sessions
@@ -40,7 +40,9 @@ begin
   insert into public.gre_chat_players as p (player_id) values (p_player_id)
   on conflict (player_id) do update set updated_at = p.updated_at;
   select p.chat_enabled, p.blocked_until, b.reason, b.player_id is not null as recorded into v_old
-  from public.gre_chat_players p left join public.gre_chat_blocks b on b.player_id = p.player_id
+  from public.gre_chat_players p
+  left join public.gre_chat_blocks b on b.player_id = p.player_id
+    and not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
   where p.player_id = p_player_id;
   if p_switch and p_blocked then
     v_reason := v_old.reason;

@@ -173,6 +173,29 @@ def test_a_block_that_cannot_be_is_refused_and_changes_nothing(
     assert conn.execute("select * from gre_chat_players").fetchall() == []
 
 
+def test_the_switch_of_older_portals_keeps_no_reason_of_a_block_that_has_ended(
+    desk: Rest, conn: Conn
+) -> None:
+    desk.call("gre_block_player", player_id=29, until=datetime.now(UTC) + HOUR, reason="of last year")
+    conn.execute(ENDED)
+    desk.call("gre_enable_player", player_id=29, enabled=False)
+    assert desk.call("gre_get_player", player_id=29) == {
+        "player_id": 29, "display_name": None, "enabled": False,
+    }  # fmt: skip
+
+
+def test_enabling_all_players_is_an_event_of_their_open_sessions(desk: Rest, conn: Conn) -> None:
+    session, _ = waiting(conn, 29, 30)
+    for number in (29, 31):  # 30 is not blocked, and 31 has no session
+        desk.call("gre_block_player", player_id=number, reason="r")
+    assert desk.call("gre_enable_all_players") == 2
+    events = conn.execute("select session_id, by_staff_id from gre_chat_events where kind = 'unblocked'").fetchall()
+    assert events == [{"session_id": session, "by_staff_id": "s1"}]
+    assert conn.execute("select * from gre_chat_blocks").fetchall() == []
+    assert desk.call("gre_enable_all_players") == 0
+    check_stories(conn)
+
+
 def test_a_message_that_waits_for_its_session_is_refused_by_a_block(db: Database, conn: Conn) -> None:
     """No message of the player comes after event `blocked`, not even one that was sent before it."""
     waiting(conn, 29)
@@ -191,14 +214,16 @@ def test_a_message_that_waits_for_its_session_is_refused_by_a_block(db: Database
 def test_blocks_erasures_and_messages_at_once_do_not_deadlock(db: Database, conn: Conn) -> None:
     def work(number: int) -> set[str]:
         codes = set()
-        caller = (staff("s1"), SERVICE, player(29))[number % 3]
+        caller = (staff("s1"), SERVICE, player(29), staff("s2"))[number % 4]
         with Rest(db, caller) as rest:
             for n in range(60):
-                match number % 3:
+                match number % 4:
                     case 0:
                         rest.call("gre_block_player" if n % 2 else "gre_unblock_player", player_id=29)
                     case 1:
                         rest.call("gre_erase_player", player_id=29)
+                    case 3:
+                        rest.call("gre_enable_all_players")
                     case _:
                         try:
                             rest.call("gre_send_message", message="x")
@@ -206,8 +231,8 @@ def test_blocks_erasures_and_messages_at_once_do_not_deadlock(db: Database, conn
                             codes.add(error.code)
         return codes
 
-    with ThreadPoolExecutor(6) as pool:
-        assert set().union(*pool.map(work, range(6))) <= {"chat_disabled", "too_fast"}
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(work, range(8))) <= {"chat_disabled", "too_fast"}
     check_stories(conn)
 
 
