@@ -571,8 +571,8 @@ create function public.gre_enable_all_players() returns integer
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
   v_count integer := 0;
-  v_more integer;
   v_player bigint;
+  v_players bigint[];
 begin
   perform gre.require_staff();
   -- Players with an open session, whose story gets an event. In the order of locks of gre.set_block: session, player.
@@ -585,20 +585,16 @@ begin
     perform gre.set_block(v_player, false, null, null);
     v_count := v_count + 1;
   end loop;
-  -- The others at once. A player before its block, as in gre.set_block.
-  with locked as (
+  -- The others at once. A player before its block, as in gre.set_block; the second statement sees the blocks that other
+  -- transactions committed while the first one waited for players.
+  select coalesce(array_agg(x.player_id), '{}') into v_players from (
     select p.player_id from public.gre_chat_players p
     where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
-    order by p.player_id for no key update
-  ), enabled as (
-    update public.gre_chat_players p set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
-    from locked l where p.player_id = l.player_id
-    returning p.player_id
-  ), deleted as (
-    delete from public.gre_chat_blocks b using enabled e where b.player_id = e.player_id
-  )
-  select count(*) into v_more from enabled;
-  return v_count + v_more;
+    order by p.player_id for no key update) x;
+  delete from public.gre_chat_blocks where player_id = any (v_players);
+  update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
+  where player_id = any (v_players);
+  return v_count + cardinality(v_players);
 end $$;
 comment on function public.gre_enable_all_players is
   'Enables the chat of all players. Returns the number of players that were disabled.';
