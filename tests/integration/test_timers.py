@@ -44,11 +44,18 @@ def worker(db: Database) -> Iterator[Conn]:
         yield found
 
 
-def settings(conn: Conn, **columns: Any) -> None:
+def change(conn: Conn, **columns: Any) -> None:
     conn.execute(
         f"update gre_chat_settings set {', '.join(f'{name} = %({name})s' for name in columns)}".encode(),
         columns,
     )
+
+
+def settings(conn: Conn, **columns: Any) -> None:
+    """Change the settings, and apply them to all sessions as ticks do."""
+    change(conn, **columns)
+    applied = "select gre.sweep_idle() as next"
+    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 10, 0.01, "the sweep ends")
 
 
 def sent(conn: Conn) -> list[tuple[str, str | None]]:
@@ -314,7 +321,6 @@ def test_a_change_of_the_settings_repeats_no_warning(conn: Conn, worker: Conn) -
     elapse(conn, 601)
     assert tick(worker)["sent"] == 1
     settings(conn, idle_close_after=timedelta(minutes=8))
-    sweep(conn, worker)
     elapse(conn, 601)
     assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(480, abs=2)}
     elapse(conn, 481)
@@ -341,14 +347,11 @@ def test_a_change_of_the_settings_applies_to_the_sessions_that_are_open(conn: Co
     conn.execute("update gre_chat_sessions set status = 'closed' where player_id = 30")
     elapse(conn, 86_400)
     settings(conn, idle_warn_after=timedelta(minutes=10), idle_close_after=timedelta(minutes=5))
-    sweep(conn, worker)
     assert timers(conn) == [("idle_close", 2)]
     settings(conn, idle_warn_after=timedelta(days=2))
-    sweep(conn, worker)
     elapse(conn, 301)
     assert tick(worker)["handled"] == 0, "counted anew"
     settings(conn, idle_warn_after=None)
-    sweep(conn, worker)
     assert tick(worker)["closed"] == 1
     assert conversation(conn) == ["P", "S"]
     settings(conn, idle_close_after=None)
@@ -364,14 +367,14 @@ def test_an_answer_during_a_change_of_the_settings_gets_its_timer(
     """The answer reads the older settings; the change sees the session as waiting."""
     say(conn)
     with db.connect(autocommit=False) as admin:
-        settings(admin, idle_close_after=timedelta(minutes=5))
+        change(admin, idle_close_after=timedelta(minutes=5))
         conn.execute("set lock_timeout = '200ms'")
         say(conn, sender="staff")
         assert timers(conn) == []
     sweep(conn, worker)
     assert timers(conn) == [("idle_close", 2)]
     with db.connect(autocommit=False) as admin:  # nor does an answer wait for the change if there is a timer
-        settings(admin, idle_close_after=timedelta(minutes=6))
+        change(admin, idle_close_after=timedelta(minutes=6))
         say(conn, sender="staff")
     sweep(conn, worker)
     elapse(conn, 361)
@@ -383,7 +386,7 @@ def test_a_session_that_opens_during_a_change_of_the_settings_gets_its_timer(
 ) -> None:
     with db.connect(autocommit=False) as slow:
         say(slow, 30, "staff")  # reads the older settings
-        settings(conn, idle_close_after=timedelta(minutes=5))
+        change(conn, idle_close_after=timedelta(minutes=5))
         for _ in range(3):
             found = tick(worker)
             assert (found["enabled"], 0 < found["next_in"] <= 1) == (True, True)
@@ -398,7 +401,7 @@ def test_a_locked_session_gets_its_timer_later_and_the_others_at_once(
     for number in (29, 30, 31):
         say(conn, number)
         say(conn, number, "staff")
-    settings(conn, idle_close_after=timedelta(minutes=5))
+    change(conn, idle_close_after=timedelta(minutes=5))
     with db.connect(autocommit=False) as holder:
         holder.execute("select from gre_chat_sessions where player_id = 30 for update")
         wait_until(lambda: tick(worker) and len(timers(conn)) == 2, 10, 0.01)
@@ -409,7 +412,7 @@ def test_a_locked_session_gets_its_timer_later_and_the_others_at_once(
 def test_a_change_of_the_settings_is_applied_to_1200_sessions_in_parts(conn: Conn, worker: Conn) -> None:
     conn.execute("insert into gre_chat_messages (player_id, sender, message)"
                  " select 1000 + g, 'staff', 'x' from generate_series(1, 1200) g")  # fmt: skip
-    settings(conn, idle_close_after=timedelta(minutes=5))
+    change(conn, idle_close_after=timedelta(minutes=5))
     assert timers(conn) == []
     sweep(conn, worker)
     assert len(timers(conn)) == 1_200
