@@ -287,16 +287,21 @@ COMMENT ON COLUMN public.gre_chat_settings.rating_enabled IS 'True: players can 
 -- COMMENT: COLUMN gre_chat_settings.updated_at
 COMMENT ON COLUMN public.gre_chat_settings.updated_at IS 'Time of the last change.';
 
--- FUNCTION: arm_idle(public.gre_chat_sessions, public.gre_chat_settings)
-CREATE FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) RETURNS void
+-- FUNCTION: arm_idle(public.gre_chat_sessions, public.gre_chat_settings, boolean)
+CREATE FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean DEFAULT false) RETURNS void
     LANGUAGE sql
     SET search_path TO ''
     AS $$
   insert into public.gre_timers as t (session_id, kind, due_at, seq)
-  select p_session.id, case when p_settings.idle_warn_after is null then 'idle_close' else 'idle_warning' end,
-    p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after), p_session.last_seq
+  select p_session.id,
+    case when p_settings.idle_warn_after is null or x.silent then 'idle_close' else 'idle_warning' end,
+    case when x.silent then clock_timestamp() + p_settings.idle_close_after
+      else p_session.last_message_at + coalesce(p_settings.idle_warn_after, p_settings.idle_close_after) end,
+    p_session.last_seq
+  from (select p_changed and coalesce(p_session.last_message_at + p_settings.idle_warn_after
+                                      < clock_timestamp() - interval '5 minutes', false) as silent) x
   where p_session.last_message_at is not null
-    and (p_settings.idle_warn_after is not null or p_settings.idle_close_after is not null)
+    and (p_settings.idle_warn_after is not null and not x.silent or p_settings.idle_close_after is not null)
   on conflict (session_id, rule_id) do update set kind = excluded.kind, due_at = excluded.due_at, seq = excluded.seq
 $$;
 
@@ -489,6 +494,51 @@ begin
   end if;
 end $$;
 
+-- TABLE: gre_chat_players
+CREATE TABLE public.gre_chat_players (
+    player_id bigint NOT NULL,
+    user_id uuid,
+    display_name text,
+    chat_enabled boolean DEFAULT true NOT NULL,
+    blocked_until timestamp with time zone,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
+ALTER TABLE ONLY public.gre_chat_players ALTER COLUMN display_name SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_players
+COMMENT ON TABLE public.gre_chat_players IS 'Profiles of players. A player without a row can chat.';
+
+-- COMMENT: COLUMN gre_chat_players.player_id
+COMMENT ON COLUMN public.gre_chat_players.player_id IS 'The player''s id, 1 to 9007199254740991.';
+
+-- COMMENT: COLUMN gre_chat_players.user_id
+COMMENT ON COLUMN public.gre_chat_players.user_id IS 'The player''s Supabase Auth user, for tokens without gre-bridge''s claims (gre_link_user).';
+
+-- COMMENT: COLUMN gre_chat_players.display_name
+COMMENT ON COLUMN public.gre_chat_players.display_name IS 'The player''s name. It replaces the name that a portal sends.';
+
+-- COMMENT: COLUMN gre_chat_players.chat_enabled
+COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can read but not send (error chat_disabled), until blocked_until if that is given.';
+
+-- COMMENT: COLUMN gre_chat_players.blocked_until
+COMMENT ON COLUMN public.gre_chat_players.blocked_until IS 'Time at which chat_enabled = false ends by itself; null: not by itself.';
+
+-- COMMENT: COLUMN gre_chat_players.updated_at
+COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'Time of the last change.';
+
+-- FUNCTION: check_chat_enabled(public.gre_chat_players)
+CREATE FUNCTION gre.check_chat_enabled(p_player public.gre_chat_players) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if not p_player.chat_enabled and not coalesce(p_player.blocked_until <= clock_timestamp(), false) then
+    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
+      when p_player.blocked_until is not null
+      then jsonb_build_object('until', gre.iso(p_player.blocked_until))::text end);
+  end if;
+end $$;
+
 -- FUNCTION: check_not_moved(uuid, bigint, bigint)
 CREATE FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint DEFAULT NULL::bigint) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -568,7 +618,7 @@ begin
     perform gre.raise_http(400, 'placeholder_unknown', 'a text has a placeholder that is not known here',
                            jsonb_build_object('unknown', v_unknown)::text);
   elsif exists (select from jsonb_each_text(p_texts) t
-                where regexp_replace(t.value, gre.placeholder_pattern(), ' ', 'g') ~ '\{\{|\}\}') then
+                where regexp_replace(t.value, gre.placeholder_pattern(), '', 'g') ~ '\{\{|\}\}') then
     perform gre.raise_http(400, 'placeholder_invalid',
       'a text has {{ or }} that belongs to no placeholder, such as {{player_name}} or {{player_name|there}}');
   end if;
@@ -1049,6 +1099,8 @@ declare
   v_settings public.gre_chat_settings;
   v_session public.gre_chat_sessions;
   v_rule public.gre_auto_replies;
+  v_due timestamptz;
+  v_key bigint;
   v_done text;
 begin
   delete from public.gre_timers t
@@ -1061,7 +1113,15 @@ begin
     where r.id = p_timer.rule_id and r.active and r.occasion = 'waiting'
       and coalesce(r.valid_from <= v_now, true) and coalesce(r.valid_to > v_now, true);
     if found and v_session.waiting_since is not null and gre.question_seq(v_session) = p_timer.seq then
-      v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+      -- The rule, or the opening hours, may have changed since the timer was started.
+      v_due := gre.after_open(coalesce(v_rule.hours, (select s.hours from public.gre_chat_settings s)),
+                              v_session.waiting_since, extract(epoch from v_rule.wait));
+      if v_due <= v_now then
+        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+      elsif v_due is not null then
+        insert into public.gre_timers (session_id, rule_id, kind, due_at, seq)
+        values (p_timer.session_id, p_timer.rule_id, 'waiting', v_due, p_timer.seq);
+      end if;
     end if;
     return array_remove(array[v_done], null);
   elsif v_session.waiting_since is not null then
@@ -1071,13 +1131,28 @@ begin
   if v_session.last_seq <> p_timer.seq
     or p_timer.kind = 'idle_warning'
       and coalesce(v_session.last_message_at + v_settings.idle_warn_after > v_now, true)
-    or p_timer.kind = 'idle_close' and v_settings.idle_close_after is null then
+    or p_timer.kind = 'idle_close'
+      and coalesce(v_session.last_message_at + v_settings.idle_close_after > v_now, true) then
     perform gre.arm_idle(v_session, v_settings);
     return '{}';
   end if;
   v_rule := gre.choose_auto_reply(array[p_timer.kind], v_now);
   if v_rule.id is not null then
-    v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+    -- A warning is never too late: the time until the closing begins with it. The key is the last message that is no
+    -- auto-reply: a warning that is followed by a change of the settings is not repeated.
+    select m.seq into v_key from public.gre_chat_messages m
+    where m.session_id = v_session.id and m.origin <> 'auto' order by m.seq desc limit 1;
+    -- An error of the text must not keep the session open.
+    begin
+      v_done := gre.send_auto_reply(v_rule, v_session, coalesce(v_key, p_timer.seq),
+                                    p_late and p_timer.kind <> 'idle_warning');
+    exception
+      when lock_not_available or deadlock_detected then
+        raise;
+      when others then
+        raise warning 'gre-bridge: the auto-reply of session % failed (%)', v_session.id, sqlstate;
+        v_done := 'failed';
+    end;
   end if;
   if p_timer.kind = 'idle_close' then
     update public.gre_chat_sessions set status = 'closed', closed_by = 'idle' where id = v_session.id;
@@ -1563,11 +1638,8 @@ begin
 
   select * into v_profile from public.gre_chat_players where player_id = new.player_id;
   v_profile.display_name := gre.clean_name(v_profile.display_name);
-  if new.sender = 'player' and not v_profile.chat_enabled
-    and not coalesce(v_profile.blocked_until <= clock_timestamp(), false) then
-    perform gre.raise_http(403, 'chat_disabled', 'chat is disabled for this player', case
-      when v_profile.blocked_until is not null
-      then jsonb_build_object('until', gre.iso(v_profile.blocked_until))::text end);
+  if new.sender = 'player' and not v_profile.chat_enabled then
+    perform gre.check_chat_enabled(v_profile);
   end if;
 
   loop
@@ -1612,6 +1684,15 @@ begin
     new.session_id := v_existing.session_id;
     new.seq := -v_existing.seq;
     return new;
+  end if;
+
+  -- Again, under the session's lock: gre.set_block may have committed while this message waited for that lock.
+  if new.sender = 'player' then
+    select p.chat_enabled, p.blocked_until into v_profile.chat_enabled, v_profile.blocked_until
+    from public.gre_chat_players p where p.player_id = new.player_id;
+    if not v_profile.chat_enabled then
+      perform gre.check_chat_enabled(v_profile);
+    end if;
   end if;
 
   v_now := clock_timestamp();
@@ -3036,7 +3117,7 @@ declare
   v_staff constant text := (gre.current_actor()).staff_id;
   v_session public.gre_chat_sessions;
   v_reason text := p_reason;
-  v_old record;
+  v_old record; -- reason and recorded: of a block that lasts
 begin
   perform gre.check_player_id(p_player_id);
   select * into v_session from public.gre_chat_sessions
@@ -3045,7 +3126,9 @@ begin
   insert into public.gre_chat_players as p (player_id) values (p_player_id)
   on conflict (player_id) do update set updated_at = p.updated_at;
   select p.chat_enabled, p.blocked_until, b.reason, b.player_id is not null as recorded into v_old
-  from public.gre_chat_players p left join public.gre_chat_blocks b on b.player_id = p.player_id
+  from public.gre_chat_players p
+  left join public.gre_chat_blocks b on b.player_id = p.player_id
+    and not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
   where p.player_id = p_player_id;
   if p_switch and p_blocked then
     v_reason := v_old.reason;
@@ -3088,8 +3171,7 @@ CREATE FUNCTION gre.settings_arm_idle() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-  perform gre.arm_idle(s, new) from public.gre_chat_sessions s
-  where s.status <> 'closed' and s.waiting_since is null;
+  insert into gre.idle_sweep default values on conflict (single) do update set after_player_id = 0, since = null;
   return null;
 end $$;
 
@@ -3208,8 +3290,58 @@ begin
     on conflict (session_id, rule_id) do update set due_at = excluded.due_at, seq = excluded.seq;
   end if;
   if v_rule.id is not null then
-    perform gre.send_auto_reply(v_rule, p_session, v_question);
+    -- An error of this rule must not drop the timers of the others.
+    begin
+      perform gre.send_auto_reply(v_rule, p_session, v_question);
+    exception when others then
+      raise warning 'gre-bridge: the auto-reply of session % failed (%)', p_session.id, sqlstate;
+    end;
   end if;
+end $$;
+
+-- FUNCTION: sweep_idle()
+CREATE FUNCTION gre.sweep_idle() RETURNS numeric
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_sweep gre.idle_sweep;
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v_players bigint[];
+  v_locked bigint[] := '{}';
+  v_left bigint;
+begin
+  select * into v_sweep from gre.idle_sweep for update skip locked;
+  if not found then
+    return case when exists (select from gre.idle_sweep) then 1 end;
+  end if;
+  v_sweep.since := coalesce(v_sweep.since, pg_snapshot_xmax(pg_current_snapshot()));
+  if v_sweep.since > pg_snapshot_xmin(pg_current_snapshot()) then
+    update gre.idle_sweep set since = v_sweep.since;
+    return 1;
+  end if;
+  select * into v_settings from public.gre_chat_settings;
+  v_players := array(
+    select s.player_id from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.player_id > v_sweep.after_player_id order by s.player_id limit 500);
+  for v_session in
+    select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
+    for no key update skip locked
+  loop
+    v_locked := v_locked || v_session.player_id;
+    if v_session.waiting_since is null then
+      perform gre.arm_idle(v_session, v_settings, true);
+    end if;
+  end loop;
+  select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
+  if v_left is null and cardinality(v_players) < 500 then
+    delete from gre.idle_sweep;
+    return null;
+  end if;
+  update gre.idle_sweep set since = v_sweep.since,
+    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)]);
+  return case when v_left is null then 0.1 else 1 end;
 end $$;
 
 -- FUNCTION: template_json(public.gre_templates)
@@ -3376,9 +3508,12 @@ begin
   ) then
     return v_answer;
   end if;
-  perform from public.gre_chat_settings for no key update skip locked;
+  -- Read again under the lock: a change that committed before it applies.
+  select * into v_settings from public.gre_chat_settings for no key update skip locked;
   if not found then
     return v_answer || '{"busy": true}';
+  elsif v_settings.assignment = 'off' then
+    return v_answer || '{"enabled": false}';
   end if;
   if v_offline <> '{}' then
     v_released := gre.release_waiting(v_offline, v_now - v_settings.offline_after, v_limit);
@@ -3420,6 +3555,9 @@ begin
       perform from (
         select from public.gre_staff_load where staff_id = any (v_online) order by staff_id for no key update) x;
       v_locked := true;
+      -- Without people who went away, or became inactive, while this transaction waited for locks.
+      v_online := array(select unnest(v_online) intersect select unnest(gre.available_staff()));
+      exit when v_online = '{}';
     end if;
     v_last := case when v_settings.returning_within is not null then (
       select a.staff_id
@@ -3827,14 +3965,31 @@ CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
     SET lock_timeout TO '2s'
     AS $$
 declare
-  v_count integer;
+  v_count integer := 0;
+  v_player bigint;
+  v_players bigint[];
 begin
   perform gre.require_staff();
-  delete from public.gre_chat_blocks where player_id > 0;
+  -- Players with an open session, whose story gets an event. In the order of locks of gre.set_block: session, player.
+  for v_player in
+    select p.player_id from public.gre_chat_players p
+    join public.gre_chat_sessions s on s.player_id = p.player_id and s.status <> 'closed'
+    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
+    order by p.player_id
+  loop
+    perform gre.set_block(v_player, false, null, null);
+    v_count := v_count + 1;
+  end loop;
+  -- The others at once. A player before its block, as in gre.set_block; the second statement sees the blocks that other
+  -- transactions committed while the first one waited for players.
+  select coalesce(array_agg(x.player_id), '{}') into v_players from (
+    select p.player_id from public.gre_chat_players p
+    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
+    order by p.player_id for no key update) x;
+  delete from public.gre_chat_blocks where player_id = any (v_players);
   update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
-  where not chat_enabled and not coalesce(blocked_until <= clock_timestamp(), false);
-  get diagnostics v_count = row_count;
-  return v_count;
+  where player_id = any (v_players);
+  return v_count + cardinality(v_players);
 end $$;
 
 -- COMMENT: FUNCTION gre_enable_all_players()
@@ -5952,6 +6107,7 @@ declare
   v_done text[] := '{}';
   v_handled integer := 0;
   v_timer public.gre_timers;
+  v_sweep_in numeric;
 begin
   perform gre.require_worker();
   v_due := array(select t.session_id from public.gre_timers t where t.due_at <= v_now order by t.due_at limit v_limit);
@@ -5978,18 +6134,26 @@ begin
           null; -- the next call fires it
         when others then
           raise warning 'gre-bridge: a timer of session % failed (%)', v_timer.session_id, sqlstate;
-          delete from public.gre_timers t
-          where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          -- A session that could not be closed is tried again: else it would be open until staff write.
+          if v_timer.rule_id is null then
+            update public.gre_timers t set due_at = v_now + interval '1 hour'
+            where t.session_id = v_timer.session_id and t.rule_id is null;
+          else
+            delete from public.gre_timers t
+            where t.session_id = v_timer.session_id and t.rule_id is not distinct from v_timer.rule_id;
+          end if;
           v_done := v_done || 'failed'::text;
           v_handled := v_handled + 1;
       end;
     end loop;
   end if;
+  v_sweep_in := gre.sweep_idle(); -- last, since it locks many sessions
   return jsonb_build_object(
-    'enabled', exists (select from public.gre_timers) or exists (
+    'enabled', v_sweep_in is not null or exists (select from public.gre_timers) or exists (
         select from public.gre_chat_settings s where s.idle_warn_after is not null or s.idle_close_after is not null)
       or exists (select from public.gre_auto_replies r where r.active and r.occasion = 'waiting'),
-    'next_in', (select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t),
+    'next_in', least(v_sweep_in, (
+      select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t)),
     'handled', v_handled,
     'sent', cardinality(array_positions(v_done, 'sent')), 'skipped', cardinality(array_positions(v_done, 'skipped')),
     'closed', cardinality(array_positions(v_done, 'closed')),
@@ -5997,7 +6161,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_tick_v1(p_limit integer, p_late_after numeric)
-COMMENT ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) IS 'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, "next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that are gone, "sent", "skipped", "closed", "failed": of these}. A message that is due for longer than p_late_after seconds is skipped. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. For workers.';
+COMMENT ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) IS 'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, "next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that fired or failed, "sent", "skipped", "closed", "failed": numbers of their effects}. A message that is due for longer than p_late_after seconds is skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. For workers.';
 
 -- FUNCTION: gre_transfer_session(uuid, text, text, bigint)
 CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text DEFAULT NULL::text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
@@ -6077,6 +6241,26 @@ CREATE SEQUENCE gre.delivery_ord
     NO MINVALUE
     NO MAXVALUE
     CACHE 1;
+
+-- TABLE: idle_sweep
+CREATE TABLE gre.idle_sweep (
+    single boolean DEFAULT true NOT NULL,
+    after_player_id bigint DEFAULT 0 NOT NULL,
+    since xid8,
+    CONSTRAINT idle_sweep_single_check CHECK (single)
+);
+
+-- COMMENT: TABLE idle_sweep
+COMMENT ON TABLE gre.idle_sweep IS 'A change of idle_warn_after or idle_close_after that workers have not applied to all open sessions yet. At most one row.';
+
+-- COMMENT: COLUMN idle_sweep.single
+COMMENT ON COLUMN gre.idle_sweep.single IS 'Limits the table to one row.';
+
+-- COMMENT: COLUMN idle_sweep.after_player_id
+COMMENT ON COLUMN gre.idle_sweep.after_player_id IS 'The sessions of players up to this one have their timers.';
+
+-- COMMENT: COLUMN idle_sweep.since
+COMMENT ON COLUMN gre.idle_sweep.since IS 'A transaction below it can have read the older settings; null while no worker has seen the change.';
 
 -- TABLE: listeners
 CREATE UNLOGGED TABLE gre.listeners (
@@ -6224,38 +6408,6 @@ COMMENT ON COLUMN public.gre_chat_blocks.by_staff_id IS 'The staff member who bl
 
 -- COMMENT: COLUMN gre_chat_blocks.created_at
 COMMENT ON COLUMN public.gre_chat_blocks.created_at IS 'Time of the block.';
-
--- TABLE: gre_chat_players
-CREATE TABLE public.gre_chat_players (
-    player_id bigint NOT NULL,
-    user_id uuid,
-    display_name text,
-    chat_enabled boolean DEFAULT true NOT NULL,
-    blocked_until timestamp with time zone,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-);
-ALTER TABLE ONLY public.gre_chat_players ALTER COLUMN display_name SET STATISTICS 0;
-
--- COMMENT: TABLE gre_chat_players
-COMMENT ON TABLE public.gre_chat_players IS 'Profiles of players. A player without a row can chat.';
-
--- COMMENT: COLUMN gre_chat_players.player_id
-COMMENT ON COLUMN public.gre_chat_players.player_id IS 'The player''s id, 1 to 9007199254740991.';
-
--- COMMENT: COLUMN gre_chat_players.user_id
-COMMENT ON COLUMN public.gre_chat_players.user_id IS 'The player''s Supabase Auth user, for tokens without gre-bridge''s claims (gre_link_user).';
-
--- COMMENT: COLUMN gre_chat_players.display_name
-COMMENT ON COLUMN public.gre_chat_players.display_name IS 'The player''s name. It replaces the name that a portal sends.';
-
--- COMMENT: COLUMN gre_chat_players.chat_enabled
-COMMENT ON COLUMN public.gre_chat_players.chat_enabled IS 'False: the player can read but not send (error chat_disabled), until blocked_until if that is given.';
-
--- COMMENT: COLUMN gre_chat_players.blocked_until
-COMMENT ON COLUMN public.gre_chat_players.blocked_until IS 'Time at which chat_enabled = false ends by itself; null: not by itself.';
-
--- COMMENT: COLUMN gre_chat_players.updated_at
-COMMENT ON COLUMN public.gre_chat_players.updated_at IS 'Time of the last change.';
 
 -- TABLE: gre_hours
 CREATE TABLE public.gre_hours (
@@ -6635,6 +6787,10 @@ COMMENT ON COLUMN public.push_notifications.created_at IS 'Time of the insert.';
 
 -- COMMENT: COLUMN push_notifications.sent_at
 COMMENT ON COLUMN public.push_notifications.sent_at IS 'Time at which OneSignal accepted it.';
+
+-- CONSTRAINT: idle_sweep idle_sweep_pkey
+ALTER TABLE ONLY gre.idle_sweep
+    ADD CONSTRAINT idle_sweep_pkey PRIMARY KEY (single);
 
 -- CONSTRAINT: listeners listeners_pkey
 ALTER TABLE ONLY gre.listeners
@@ -7033,6 +7189,9 @@ ALTER TABLE ONLY public.gre_relay_lanes
 ALTER TABLE ONLY public.gre_timers
     ADD CONSTRAINT gre_timers_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
+-- ROW SECURITY: idle_sweep
+ALTER TABLE gre.idle_sweep ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: listeners
 ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 
@@ -7186,8 +7345,8 @@ GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
 -- ACL: COLUMN gre_chat_sessions.assigned_staff_id
 GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
 
--- ACL: FUNCTION arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings)
-REVOKE ALL ON FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings) FROM PUBLIC;
+-- ACL: FUNCTION arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean)
+REVOKE ALL ON FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean) FROM PUBLIC;
 
 -- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
 REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
@@ -7211,6 +7370,13 @@ REVOKE ALL ON FUNCTION gre.change_load(p_staff text, p_change integer, p_at time
 REVOKE ALL ON FUNCTION gre.check_assignee(p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO authenticated;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO service_role;
+
+-- ACL: TABLE gre_chat_players
+GRANT ALL ON TABLE public.gre_chat_players TO service_role;
+GRANT SELECT ON TABLE public.gre_chat_players TO authenticated;
+
+-- ACL: FUNCTION check_chat_enabled(p_player public.gre_chat_players)
+REVOKE ALL ON FUNCTION gre.check_chat_enabled(p_player public.gre_chat_players) FROM PUBLIC;
 
 -- ACL: FUNCTION check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint)
 REVOKE ALL ON FUNCTION gre.check_not_moved(p_session_id uuid, p_after_seq bigint, p_before_seq bigint) FROM PUBLIC;
@@ -7641,6 +7807,9 @@ GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_r
 -- ACL: FUNCTION start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone) FROM PUBLIC;
 
+-- ACL: FUNCTION sweep_idle()
+REVOKE ALL ON FUNCTION gre.sweep_idle() FROM PUBLIC;
+
 -- ACL: FUNCTION template_json(t public.gre_templates)
 REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;
 
@@ -7994,10 +8163,6 @@ GRANT ALL ON FUNCTION public.gre_whoami(p_required boolean) TO service_role;
 -- ACL: TABLE gre_chat_blocks
 GRANT SELECT ON TABLE public.gre_chat_blocks TO authenticated;
 GRANT SELECT ON TABLE public.gre_chat_blocks TO service_role;
-
--- ACL: TABLE gre_chat_players
-GRANT ALL ON TABLE public.gre_chat_players TO service_role;
-GRANT SELECT ON TABLE public.gre_chat_players TO authenticated;
 
 -- ACL: TABLE gre_online_status
 GRANT ALL ON TABLE public.gre_online_status TO service_role;

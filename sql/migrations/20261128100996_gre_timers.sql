@@ -96,7 +96,8 @@ begin
   if not found then
     return case when exists (select from gre.idle_sweep) then 1 end;
   end if;
-  v_sweep.since := coalesce(v_sweep.since, pg_snapshot_xmax(pg_current_snapshot()));
+  -- least() ignores null, and a restored dump can have the larger xid of another server.
+  v_sweep.since := least(v_sweep.since, pg_snapshot_xmax(pg_current_snapshot()));
   if v_sweep.since > pg_snapshot_xmin(pg_current_snapshot()) then
     update gre.idle_sweep set since = v_sweep.since;
     return 1;

@@ -189,7 +189,9 @@ def test_enabling_all_players_is_an_event_of_their_open_sessions(desk: Rest, con
     for number in (29, 31):  # 30 is not blocked, and 31 has no session
         desk.call("gre_block_player", player_id=number, reason="r")
     assert desk.call("gre_enable_all_players") == 2
-    events = conn.execute("select session_id, by_staff_id from gre_chat_events where kind = 'unblocked'").fetchall()
+    events = conn.execute(
+        "select session_id, by_staff_id from gre_chat_events where kind = 'unblocked'"
+    ).fetchall()
     assert events == [{"session_id": session, "by_staff_id": "s1"}]
     assert conn.execute("select * from gre_chat_blocks").fetchall() == []
     assert desk.call("gre_enable_all_players") == 0

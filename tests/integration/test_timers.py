@@ -462,7 +462,9 @@ def test_a_timer_that_fails_is_dropped_and_ends_nothing(conn: Conn, worker: Conn
     assert (conversation(conn), conversation(conn, 30)) == (["P"], ["P", "Soon"])
 
 
-REFUSE: LiteralString = "create function no() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$"
+REFUSE: LiteralString = (
+    "create function no() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$"
+)
 
 
 def test_a_session_is_closed_though_its_text_fails(conn: Conn, worker: Conn) -> None:
@@ -484,7 +486,9 @@ def test_a_closing_that_fails_is_tried_again(conn: Conn, worker: Conn) -> None:
     say(conn)
     say(conn, sender="staff")
     conn.execute(REFUSE)
-    conn.execute("create trigger no before update of status on gre_chat_sessions for each row execute function no()")
+    conn.execute(
+        "create trigger no before update of status on gre_chat_sessions for each row execute function no()"
+    )
     elapse(conn, 301)
     assert tick(worker) == IDLE | {"handled": 1, "failed": 1, "next_in": pytest.approx(3_600, abs=2)}
     conn.execute("drop trigger no on gre_chat_sessions")
