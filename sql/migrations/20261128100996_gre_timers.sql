@@ -51,26 +51,26 @@ language sql volatile set search_path = '' as $$
   on conflict (session_id, rule_id) do update set kind = excluded.kind, due_at = excluded.due_at, seq = excluded.seq
 $$;
 
-create table gre.idle_sweep (
+create table gre.idle_change (
   single boolean primary key default true check (single),
   after_player_id bigint not null default 0,
   since xid8
 );
-comment on table gre.idle_sweep is
+comment on table gre.idle_change is
   'A change of idle_warn_after or idle_close_after that workers have not applied to all open sessions yet. At most one '
   'row.';
-comment on column gre.idle_sweep.single is 'Limits the table to one row.';
-comment on column gre.idle_sweep.after_player_id is 'The sessions of players up to this one have their timers.';
-comment on column gre.idle_sweep.since is
+comment on column gre.idle_change.single is 'Limits the table to one row.';
+comment on column gre.idle_change.after_player_id is 'The sessions of players up to this one have their timers.';
+comment on column gre.idle_change.since is
   'A transaction below it can have read the older settings; null while no worker has seen the change.';
-alter table gre.idle_sweep enable row level security;
-revoke all on gre.idle_sweep from public, anon, authenticated, service_role;
+alter table gre.idle_change enable row level security;
+revoke all on gre.idle_change from public, anon, authenticated, service_role;
 
 -- Note a change of the settings.
 create function gre.settings_arm_idle() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  insert into gre.idle_sweep default values on conflict (single) do update set after_player_id = 0, since = null;
+  insert into gre.idle_change default values on conflict (single) do update set after_player_id = 0, since = null;
   return null;
 end $$;
 create trigger gre_arm_idle after update on public.gre_chat_settings
@@ -82,30 +82,30 @@ create trigger gre_arm_idle after update on public.gre_chat_settings
 -- at most 500 of them, each under its lock. Begins when no transaction is left that can have read the older settings:
 -- such a transaction may answer a session without a timer. Ends before a session that another transaction has locked.
 -- Returns the time in seconds after which to call it again; null if nothing is left.
-create function gre.sweep_idle() returns numeric
+create function gre.apply_idle_change() returns numeric
 language plpgsql volatile set search_path = '' as $$
 declare
-  v_sweep gre.idle_sweep;
+  v_change gre.idle_change;
   v_settings public.gre_chat_settings;
   v_session public.gre_chat_sessions;
   v_players bigint[];
   v_locked bigint[] := '{}';
   v_left bigint;
 begin
-  select * into v_sweep from gre.idle_sweep for update skip locked;
+  select * into v_change from gre.idle_change for update skip locked;
   if not found then
-    return case when exists (select from gre.idle_sweep) then 1 end;
+    return case when exists (select from gre.idle_change) then 1 end;
   end if;
-  -- least() ignores null, and a restored dump can have the larger xid of another server.
-  v_sweep.since := least(v_sweep.since, pg_snapshot_xmax(pg_current_snapshot()));
-  if v_sweep.since > pg_snapshot_xmin(pg_current_snapshot()) then
-    update gre.idle_sweep set since = v_sweep.since;
+  -- least() ignores null. A restored dump can have the larger xid of another server.
+  v_change.since := least(v_change.since, pg_snapshot_xmax(pg_current_snapshot()));
+  if v_change.since > pg_snapshot_xmin(pg_current_snapshot()) then
+    update gre.idle_change set since = v_change.since;
     return 1;
   end if;
   select * into v_settings from public.gre_chat_settings;
   v_players := array(
     select s.player_id from public.gre_chat_sessions s
-    where s.status <> 'closed' and s.player_id > v_sweep.after_player_id order by s.player_id limit 500);
+    where s.status <> 'closed' and s.player_id > v_change.after_player_id order by s.player_id limit 500);
   for v_session in
     select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
     for no key update skip locked
@@ -117,10 +117,10 @@ begin
   end loop;
   select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
   if v_left is null and cardinality(v_players) < 500 then
-    delete from gre.idle_sweep;
+    delete from gre.idle_change;
     return null;
   end if;
-  update gre.idle_sweep set since = v_sweep.since,
+  update gre.idle_change set since = v_change.since,
     after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)]);
   return case when v_left is null then 0.1 else 1 end;
 end $$;
@@ -307,7 +307,7 @@ declare
   v_done text[] := '{}';
   v_handled integer := 0;
   v_timer public.gre_timers;
-  v_sweep_in numeric;
+  v_apply_in numeric;
 begin
   perform gre.require_worker();
   v_due := array(select t.session_id from public.gre_timers t where t.due_at <= v_now order by t.due_at limit v_limit);
@@ -347,12 +347,12 @@ begin
       end;
     end loop;
   end if;
-  v_sweep_in := gre.sweep_idle(); -- last, since it locks many sessions
+  v_apply_in := gre.apply_idle_change(); -- last, since it locks many sessions
   return jsonb_build_object(
-    'enabled', v_sweep_in is not null or exists (select from public.gre_timers) or exists (
+    'enabled', v_apply_in is not null or exists (select from public.gre_timers) or exists (
         select from public.gre_chat_settings s where s.idle_warn_after is not null or s.idle_close_after is not null)
       or exists (select from public.gre_auto_replies r where r.active and r.occasion = 'waiting'),
-    'next_in', least(v_sweep_in, (
+    'next_in', least(v_apply_in, (
       select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t)),
     'handled', v_handled,
     'sent', cardinality(array_positions(v_done, 'sent')), 'skipped', cardinality(array_positions(v_done, 'skipped')),
@@ -366,7 +366,7 @@ comment on function public.gre_tick_v1 is
   'p_late_after seconds is skipped, unless it is a warning. Sessions that another transaction has locked are left to '
   'the next call: then "next_in" is not positive. For workers.';
 
-revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.sweep_idle, gre.start_auto_replies,
+revoke execute on function gre.arm_idle, gre.settings_arm_idle, gre.apply_idle_change, gre.start_auto_replies,
   gre.messages_auto_reply, gre.fire_timer from public;
 revoke execute on function public.gre_tick_v1 from public, anon, authenticated, service_role;
 grant execute on function public.gre_tick_v1 to service_role;

@@ -54,8 +54,8 @@ def change(conn: Conn, **columns: Any) -> None:
 def settings(conn: Conn, **columns: Any) -> None:
     """Change the settings, and apply them to all sessions as ticks do."""
     change(conn, **columns)
-    applied = "select gre.sweep_idle() as next"
-    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 10, 0.01, "the sweep ends")
+    applied = "select gre.apply_idle_change() as next"
+    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 10, 0.01, "the change is applied")
 
 
 def sent(conn: Conn) -> list[tuple[str, str | None]]:
@@ -68,10 +68,10 @@ def timers(conn: Conn) -> list[tuple[str, int]]:
     return [(row["kind"], row["seq"]) for row in rows]
 
 
-def sweep(conn: Conn, worker: Conn) -> None:
+def apply(conn: Conn, worker: Conn) -> None:
     """Tick until a change of the settings is applied to all sessions."""
-    left = "select count(*) as n from gre.idle_sweep"
-    wait_until(lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 10, 0.01, "the sweep ends")
+    left = "select count(*) as n from gre.idle_change"
+    wait_until(lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 10, 0.01, "the change is applied")
 
 
 def status(conn: Conn) -> tuple[str, str | None]:
@@ -371,12 +371,12 @@ def test_an_answer_during_a_change_of_the_settings_gets_its_timer(
         conn.execute("set lock_timeout = '200ms'")
         say(conn, sender="staff")
         assert timers(conn) == []
-    sweep(conn, worker)
+    apply(conn, worker)
     assert timers(conn) == [("idle_close", 2)]
     with db.connect(autocommit=False) as admin:  # nor does an answer wait for the change if there is a timer
         change(admin, idle_close_after=timedelta(minutes=6))
         say(conn, sender="staff")
-    sweep(conn, worker)
+    apply(conn, worker)
     elapse(conn, 361)
     assert tick(worker)["closed"] == 1
 
@@ -391,7 +391,7 @@ def test_a_session_that_opens_during_a_change_of_the_settings_gets_its_timer(
             found = tick(worker)
             assert (found["enabled"], 0 < found["next_in"] <= 1) == (True, True)
     assert timers(conn) == []
-    sweep(conn, worker)
+    apply(conn, worker)
     assert timers(conn) == [("idle_close", 1)]
 
 
@@ -405,7 +405,7 @@ def test_a_locked_session_gets_its_timer_later_and_the_others_at_once(
     with db.connect(autocommit=False) as holder:
         holder.execute("select from gre_chat_sessions where player_id = 30 for update")
         wait_until(lambda: tick(worker) and len(timers(conn)) == 2, 10, 0.01)
-    sweep(conn, worker)
+    apply(conn, worker)
     assert len(timers(conn)) == 3
 
 
@@ -414,7 +414,7 @@ def test_a_change_of_the_settings_is_applied_to_1200_sessions_in_parts(conn: Con
                  " select 1000 + g, 'staff', 'x' from generate_series(1, 1200) g")  # fmt: skip
     change(conn, idle_close_after=timedelta(minutes=5))
     assert timers(conn) == []
-    sweep(conn, worker)
+    apply(conn, worker)
     assert len(timers(conn)) == 1_200
 
 
