@@ -99,7 +99,7 @@ begin
   -- least() ignores null. A restored dump can have the larger xid of another server.
   v_change.since := least(v_change.since, pg_snapshot_xmax(pg_current_snapshot()));
   if v_change.since > pg_snapshot_xmin(pg_current_snapshot()) then
-    update gre.idle_change set since = v_change.since;
+    update gre.idle_change set since = v_change.since where single;
     return 1;
   end if;
   select * into v_settings from public.gre_chat_settings;
@@ -117,11 +117,12 @@ begin
   end loop;
   select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
   if v_left is null and cardinality(v_players) < 500 then
-    delete from gre.idle_change;
+    delete from gre.idle_change where single;
     return null;
   end if;
   update gre.idle_change set since = v_change.since,
-    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)]);
+    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)])
+  where single;
   return case when v_left is null then 0.1 else 1 end;
 end $$;
 
