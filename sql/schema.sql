@@ -129,6 +129,53 @@ begin
   perform gre.notify_workers(array[p_note.session_id]);
 end $$;
 
+-- FUNCTION: apply_idle_change()
+CREATE FUNCTION gre.apply_idle_change() RETURNS numeric
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_change gre.idle_change;
+  v_settings public.gre_chat_settings;
+  v_session public.gre_chat_sessions;
+  v_players bigint[];
+  v_locked bigint[] := '{}';
+  v_left bigint;
+begin
+  select * into v_change from gre.idle_change for update skip locked;
+  if not found then
+    return case when exists (select from gre.idle_change) then 1 end;
+  end if;
+  -- least() ignores null. A restored dump can have the larger xid of another server.
+  v_change.since := least(v_change.since, pg_snapshot_xmax(pg_current_snapshot()));
+  if v_change.since > pg_snapshot_xmin(pg_current_snapshot()) then
+    update gre.idle_change set since = v_change.since where single;
+    return 1;
+  end if;
+  select * into v_settings from public.gre_chat_settings;
+  v_players := array(
+    select s.player_id from public.gre_chat_sessions s
+    where s.status <> 'closed' and s.player_id > v_change.after_player_id order by s.player_id limit 500);
+  for v_session in
+    select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
+    for no key update skip locked
+  loop
+    v_locked := v_locked || v_session.player_id;
+    if v_session.waiting_since is null then
+      perform gre.arm_idle(v_session, v_settings, true);
+    end if;
+  end loop;
+  select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
+  if v_left is null and cardinality(v_players) < 500 then
+    delete from gre.idle_change where single;
+    return null;
+  end if;
+  update gre.idle_change set since = v_change.since,
+    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)])
+  where single;
+  return case when v_left is null then 0.1 else 1 end;
+end $$;
+
 -- TABLE: gre_chat_sessions
 CREATE TABLE public.gre_chat_sessions (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -3171,7 +3218,7 @@ CREATE FUNCTION gre.settings_arm_idle() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-  insert into gre.idle_sweep default values on conflict (single) do update set after_player_id = 0, since = null;
+  insert into gre.idle_change default values on conflict (single) do update set after_player_id = 0, since = null;
   return null;
 end $$;
 
@@ -3297,51 +3344,6 @@ begin
       raise warning 'gre-bridge: the auto-reply of session % failed (%)', p_session.id, sqlstate;
     end;
   end if;
-end $$;
-
--- FUNCTION: sweep_idle()
-CREATE FUNCTION gre.sweep_idle() RETURNS numeric
-    LANGUAGE plpgsql
-    SET search_path TO ''
-    AS $$
-declare
-  v_sweep gre.idle_sweep;
-  v_settings public.gre_chat_settings;
-  v_session public.gre_chat_sessions;
-  v_players bigint[];
-  v_locked bigint[] := '{}';
-  v_left bigint;
-begin
-  select * into v_sweep from gre.idle_sweep for update skip locked;
-  if not found then
-    return case when exists (select from gre.idle_sweep) then 1 end;
-  end if;
-  v_sweep.since := coalesce(v_sweep.since, pg_snapshot_xmax(pg_current_snapshot()));
-  if v_sweep.since > pg_snapshot_xmin(pg_current_snapshot()) then
-    update gre.idle_sweep set since = v_sweep.since;
-    return 1;
-  end if;
-  select * into v_settings from public.gre_chat_settings;
-  v_players := array(
-    select s.player_id from public.gre_chat_sessions s
-    where s.status <> 'closed' and s.player_id > v_sweep.after_player_id order by s.player_id limit 500);
-  for v_session in
-    select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
-    for no key update skip locked
-  loop
-    v_locked := v_locked || v_session.player_id;
-    if v_session.waiting_since is null then
-      perform gre.arm_idle(v_session, v_settings, true);
-    end if;
-  end loop;
-  select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
-  if v_left is null and cardinality(v_players) < 500 then
-    delete from gre.idle_sweep;
-    return null;
-  end if;
-  update gre.idle_sweep set since = v_sweep.since,
-    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)]);
-  return case when v_left is null then 0.1 else 1 end;
 end $$;
 
 -- FUNCTION: template_json(public.gre_templates)
@@ -6107,7 +6109,7 @@ declare
   v_done text[] := '{}';
   v_handled integer := 0;
   v_timer public.gre_timers;
-  v_sweep_in numeric;
+  v_apply_in numeric;
 begin
   perform gre.require_worker();
   v_due := array(select t.session_id from public.gre_timers t where t.due_at <= v_now order by t.due_at limit v_limit);
@@ -6147,12 +6149,12 @@ begin
       end;
     end loop;
   end if;
-  v_sweep_in := gre.sweep_idle(); -- last, since it locks many sessions
+  v_apply_in := gre.apply_idle_change(); -- last, since it locks many sessions
   return jsonb_build_object(
-    'enabled', v_sweep_in is not null or exists (select from public.gre_timers) or exists (
+    'enabled', v_apply_in is not null or exists (select from public.gre_timers) or exists (
         select from public.gre_chat_settings s where s.idle_warn_after is not null or s.idle_close_after is not null)
       or exists (select from public.gre_auto_replies r where r.active and r.occasion = 'waiting'),
-    'next_in', least(v_sweep_in, (
+    'next_in', least(v_apply_in, (
       select round(extract(epoch from min(t.due_at) - clock_timestamp()), 3) from public.gre_timers t)),
     'handled', v_handled,
     'sent', cardinality(array_positions(v_done, 'sent')), 'skipped', cardinality(array_positions(v_done, 'skipped')),
@@ -6242,25 +6244,25 @@ CREATE SEQUENCE gre.delivery_ord
     NO MAXVALUE
     CACHE 1;
 
--- TABLE: idle_sweep
-CREATE TABLE gre.idle_sweep (
+-- TABLE: idle_change
+CREATE TABLE gre.idle_change (
     single boolean DEFAULT true NOT NULL,
     after_player_id bigint DEFAULT 0 NOT NULL,
     since xid8,
-    CONSTRAINT idle_sweep_single_check CHECK (single)
+    CONSTRAINT idle_change_single_check CHECK (single)
 );
 
--- COMMENT: TABLE idle_sweep
-COMMENT ON TABLE gre.idle_sweep IS 'A change of idle_warn_after or idle_close_after that workers have not applied to all open sessions yet. At most one row.';
+-- COMMENT: TABLE idle_change
+COMMENT ON TABLE gre.idle_change IS 'A change of idle_warn_after or idle_close_after that workers have not applied to all open sessions yet. At most one row.';
 
--- COMMENT: COLUMN idle_sweep.single
-COMMENT ON COLUMN gre.idle_sweep.single IS 'Limits the table to one row.';
+-- COMMENT: COLUMN idle_change.single
+COMMENT ON COLUMN gre.idle_change.single IS 'Limits the table to one row.';
 
--- COMMENT: COLUMN idle_sweep.after_player_id
-COMMENT ON COLUMN gre.idle_sweep.after_player_id IS 'The sessions of players up to this one have their timers.';
+-- COMMENT: COLUMN idle_change.after_player_id
+COMMENT ON COLUMN gre.idle_change.after_player_id IS 'The sessions of players up to this one have their timers.';
 
--- COMMENT: COLUMN idle_sweep.since
-COMMENT ON COLUMN gre.idle_sweep.since IS 'A transaction below it can have read the older settings; null while no worker has seen the change.';
+-- COMMENT: COLUMN idle_change.since
+COMMENT ON COLUMN gre.idle_change.since IS 'A transaction below it can have read the older settings; null while no worker has seen the change.';
 
 -- TABLE: listeners
 CREATE UNLOGGED TABLE gre.listeners (
@@ -6788,9 +6790,9 @@ COMMENT ON COLUMN public.push_notifications.created_at IS 'Time of the insert.';
 -- COMMENT: COLUMN push_notifications.sent_at
 COMMENT ON COLUMN public.push_notifications.sent_at IS 'Time at which OneSignal accepted it.';
 
--- CONSTRAINT: idle_sweep idle_sweep_pkey
-ALTER TABLE ONLY gre.idle_sweep
-    ADD CONSTRAINT idle_sweep_pkey PRIMARY KEY (single);
+-- CONSTRAINT: idle_change idle_change_pkey
+ALTER TABLE ONLY gre.idle_change
+    ADD CONSTRAINT idle_change_pkey PRIMARY KEY (single);
 
 -- CONSTRAINT: listeners listeners_pkey
 ALTER TABLE ONLY gre.listeners
@@ -7189,8 +7191,8 @@ ALTER TABLE ONLY public.gre_relay_lanes
 ALTER TABLE ONLY public.gre_timers
     ADD CONSTRAINT gre_timers_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
--- ROW SECURITY: idle_sweep
-ALTER TABLE gre.idle_sweep ENABLE ROW LEVEL SECURITY;
+-- ROW SECURITY: idle_change
+ALTER TABLE gre.idle_change ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: listeners
 ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
@@ -7334,6 +7336,9 @@ REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zon
 
 -- ACL: FUNCTION announce_note(p_note public.gre_chat_notes)
 REVOKE ALL ON FUNCTION gre.announce_note(p_note public.gre_chat_notes) FROM PUBLIC;
+
+-- ACL: FUNCTION apply_idle_change()
+REVOKE ALL ON FUNCTION gre.apply_idle_change() FROM PUBLIC;
 
 -- ACL: TABLE gre_chat_sessions
 GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
@@ -7806,9 +7811,6 @@ GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_r
 
 -- ACL: FUNCTION start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone) FROM PUBLIC;
-
--- ACL: FUNCTION sweep_idle()
-REVOKE ALL ON FUNCTION gre.sweep_idle() FROM PUBLIC;
 
 -- ACL: FUNCTION template_json(t public.gre_templates)
 REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;

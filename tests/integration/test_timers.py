@@ -71,7 +71,9 @@ def timers(conn: Conn) -> list[tuple[str, int]]:
 def apply(conn: Conn, worker: Conn) -> None:
     """Tick until a change of the settings is applied to all sessions."""
     left = "select count(*) as n from gre.idle_change"
-    wait_until(lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 10, 0.01, "the change is applied")
+    wait_until(
+        lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 10, 0.01, "the change is applied"
+    )
 
 
 def status(conn: Conn) -> tuple[str, str | None]:
