@@ -54,6 +54,8 @@ def test_an_answer_and_the_timer_of_its_question_1000_times_at_once(db: Database
             "insert into gre_chat_messages (player_id, sender, message) select n, 'player', 'x' from generate_series(1, %s) n",
             [RACES],
         )
+        elapse(conn, 3_601)
+        conn.execute("update gre_timers set due_at = clock_timestamp() + interval '1 hour'")
         for player_id in range(1, RACES + 1):
             conn.execute(
                 "update gre_timers set due_at = clock_timestamp() where session_id ="
