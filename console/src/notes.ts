@@ -7,6 +7,8 @@ export class Notes {
   list: Note[] = []
   /** True if the notes could not be loaded. */
   failed = false
+  /** Incremented by each reason to load. */
+  private requests = 0
   private loading: Promise<void> | undefined
 
   constructor(
@@ -15,8 +17,9 @@ export class Notes {
     private readonly onChange: () => void,
   ) {}
 
-  /** Load the notes after those that are loaded. */
+  /** Load the notes after those that are loaded; a request that is running may be too early for them, so another follows. */
   load(): Promise<void> {
+    this.requests += 1
     this.loading ??= this.loadPages().finally(() => (this.loading = undefined))
     return this.loading
   }
@@ -35,7 +38,8 @@ export class Notes {
 
   private async loadPages(): Promise<void> {
     try {
-      for (let more = true; more; ) {
+      for (let more = true, answered = 0; more || answered !== this.requests; ) {
+        answered = this.requests
         const page = await this.api.notes(this.session, this.lastNumber)
         more = page.has_more
         this.list = [...this.list, ...page.notes.filter(({ n }) => n > this.lastNumber)]

@@ -42,6 +42,25 @@ test('all pages are loaded, a known note is ignored, and a gap is loaded', async
   await vi.waitFor(() => expect(list.list.map(({ n }) => n)).toEqual([1, 2, 3, 4, 5, 6]))
 })
 
+test('a note that arrives while notes are loaded is loaded too', async () => {
+  const stored = [note(1), note(2), note(3)]
+  const answers: (() => void)[] = []
+  const notes = (_: string, afterN: number) => {
+    const page = { notes: stored.filter(({ n }) => n > afterN), has_more: false }
+    return new Promise<typeof page>((resolve) => answers.push(() => resolve(page)))
+  }
+  const list = new Notes('s', { notes } as unknown as Api, () => {})
+  void list.load()
+  // The server has read 1 to 3 before note 4 was stored; its frame overtakes that answer.
+  stored.push(note(4))
+  list.add(note(4))
+  answers[0]!()
+  await vi.waitFor(() => expect(answers.length).toBe(2))
+  answers[1]!()
+  await vi.waitFor(() => expect(list.list.map(({ n }) => n)).toEqual([1, 2, 3, 4]))
+  expect(answers.length).toBe(2)
+})
+
 test('notes that could not be loaded are reported', async () => {
   let down = true
   const list = new Notes('s', {
