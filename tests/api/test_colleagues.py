@@ -119,6 +119,23 @@ async def test_a_note_reaches_the_sockets_and_the_private_channel_of_staff_and_n
     assert CANARY not in str(api.stack.received("onesignal"))
 
 
+async def test_a_note_whose_answer_is_lost_reaches_its_author(api: Api, player_id: int) -> None:
+    session = api.player(player_id).send()["sessionId"]
+    async with entered(api.worker.url, api.stack.keys.user_token("staff", staff_id="s1")) as one:
+        lost = {"mode": "lose_answer", "times": 1, "path": "/rest/v1/rpc/gre_add_note"}
+        api.stack.fault("rest", lost)
+        try:
+            await one.send("add_note", sessionId=session, text=note(), clientId="n1")
+            # From the hub after the error, or in place of the answer if the hub was faster.
+            await one.wait("session_note", note={"session_id": session, "n": 1, "text": note()})
+        finally:
+            api.stack.http.delete("/__stack/faults").raise_for_status()
+        await one.send("add_note", sessionId=session, text=note("Next"), clientId="n2")
+        await one.wait("session_note", clientId="n2")
+        await one.settled()
+        assert [frame["note"]["n"] for frame in one.all("session_note")] == [1, 2]
+
+
 async def test_typing_a_note_is_shown_to_staff_only(api: Api, player_id: int) -> None:
     session = api.player(player_id).send()["sessionId"]
     tokens = [api.stack.keys.user_token("staff", staff_id=name) for name in ("s1", "s2")]

@@ -258,12 +258,23 @@ class ClientSession:
 
     async def _add_note(self, request: AddNote) -> None:
         note_id = request.id or str(uuid.uuid4())
-        self._subscriber.expect(note_id)
-        answer = await self._users.add_note(
-            self._credentials.caller, session_id=request.session_id, text=request.text, note_id=note_id
-        )
+        subscriber = self._subscriber
+        subscriber.adding, subscriber.added = note_id, None
+        try:
+            answer = await self._users.add_note(
+                self._credentials.caller, session_id=request.session_id, text=request.text, note_id=note_id
+            )
+            note = answer["note"]
+            if subscriber.added is None:
+                subscriber.expect(note_id)
+        except TransientError:
+            if subscriber.added is None:
+                raise  # if it was stored nevertheless, the client gets it from the hub
+            note = subscriber.added  # the answer was lost, the note was not
+        finally:
+            subscriber.adding = None
         extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
-        self._transport.put(frame("session_note", note=answer["note"], **extra))
+        self._transport.put(frame("session_note", note=note, **extra))
 
     async def _store(self, request: SendMessage, message_id: str) -> StoredMessage:
         """Store a message; retried for SEND_TIMEOUT seconds, which its id makes safe."""

@@ -76,6 +76,10 @@ class SocketSubscriber:
         """The id of the client's own message that is being stored: it arrives by acknowledgement, not from the hub."""
         self.received: Message | None = None
         """That message, if the hub has sent it before the acknowledgement."""
+        self.adding: str | None = None
+        """The id of the client's own note that is being stored: it arrives as an answer, not from the hub."""
+        self.added: Note | None = None
+        """That note, if the hub has sent it before the answer."""
         self._own: dict[str, None] = {}
         self._muted = True
         self._ahead: dict[str, int] = {}
@@ -225,7 +229,9 @@ class SocketSubscriber:
         self._transport.put(text)
 
     def _put_note(self, note: Note, text: str) -> None:
-        if note["id"] in self._own:
+        if note["id"] == self.adding:
+            self.added = note
+        elif note["id"] in self._own:
             del self._own[note["id"]]
         else:
             self._transport.put(text)
