@@ -1,6 +1,6 @@
 /** Staff's actions on a session (take, release, hand over, close, reopen) and its player (block, unblock). */
 
-import { type Api, ApiError } from './api'
+import { type Api, ApiError, type Transfer } from './api'
 import type { Queue } from './queue'
 import type { Player, PlayerId, Session, SessionAssigned } from './types'
 
@@ -46,17 +46,9 @@ export class Actions {
     await this.attempt(() => this.assign(id, () => this.api.release(id)))
   }
 
-  /**
-   * Hand a session over to a colleague, or with null back to the queue. Returns the reason why it was refused; empty if
-   * it succeeded.
-   */
-  async handOver(id: string, toStaffId: string | null, note: string, afterSeq: number | undefined): Promise<string> {
-    try {
-      await this.assign(id, () => this.api.transfer(id, toStaffId, note.trim() ? note : undefined, afterSeq))
-      return ''
-    } catch (error) {
-      return this.reporter.describe(error)
-    }
+  /** Hand a session over to a colleague or back to the queue. The caller reports a refusal. */
+  handOver(id: string, transfer: Transfer): Promise<void> {
+    return this.assign(id, () => this.api.transfer(id, transfer))
   }
 
   /** Take the session that has waited longest and is nobody's; returns its id, undefined if there is none. */

@@ -35,6 +35,7 @@ interface Refusal {
 }
 
 export type QueueQuery = Query<'listQueue'>
+export type Transfer = Omit<Body<'transferSession'>, 'sessionId'>
 export type SessionStatus = Body<'setSessionStatus'>['status']
 
 export class Api {
@@ -91,8 +92,8 @@ export class Api {
   }
 
   /** Assign a session to a colleague, or with null to nobody, together with a note. */
-  transfer(session: string, toStaffId: string | null, note: string | undefined, afterSeq: number | undefined): Promise<SessionAssigned> {
-    return this.call('POST', '/api/gre-admin/transfer', { sessionId: session, toStaffId, note, afterSeq })
+  transfer(session: string, transfer: Transfer): Promise<SessionAssigned> {
+    return this.call('POST', '/api/gre-admin/transfer', { sessionId: session, ...transfer })
   }
 
   notes(session: string, afterN: number): Promise<{ notes: Note[]; has_more: boolean }> {

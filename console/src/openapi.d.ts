@@ -1279,6 +1279,8 @@ export interface components {
             sessionId: string;
             toStaffId: string | null;
             note?: string | null;
+            noteId?: string | null;
+            fromStaffId?: string | null;
             afterSeq?: number | null;
         };
         Waiting: {

@@ -218,7 +218,7 @@ function isFailed(reply: OutgoingReply): boolean {
 }
 
 /** A random UUID (version 4). `crypto.randomUUID` is missing on pages that come over plain HTTP. */
-function uuid(): string {
+export function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16))
   bytes[6] = (bytes[6]! & 0x0f) | 0x40
   bytes[8] = (bytes[8]! & 0x3f) | 0x80

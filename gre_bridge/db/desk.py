@@ -73,10 +73,17 @@ class DeskDatabase(CallerDatabase):
         to_staff: str | None,
         note: str | None = None,
         after_seq: int | None = None,
+        from_staff: str | None = None,
+        note_id: str | None = None,
     ) -> AssignedSession:
-        """Assign a session to somebody else (None: nobody), with a note. Not safe to repeat with a note."""
+        """Assign a session to somebody else (None: nobody), with a note.
+
+        `from_staff` is the person who has it as far as the caller knows (empty: nobody; None: not compared). A call with
+        a note is safe to repeat only with `note_id`.
+        """
         arguments = {
             "p_session_id": session_id, "p_to_staff": to_staff, "p_note": note, "p_after_seq": after_seq,
+            "p_from_staff": from_staff, "p_note_id": note_id,
         }  # fmt: skip
         return await self._assign("gre_transfer_session", arguments, caller)
 

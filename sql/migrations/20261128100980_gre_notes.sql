@@ -63,6 +63,22 @@ begin
   return v_note;
 end $$;
 
+-- Return the note with this id, which a repeated call adds again; null if there is none. Raises 409 if it is another.
+-- The caller has locked the session's row.
+create function gre.added_note(p_id uuid, p_session uuid, p_staff_id text, p_text text)
+returns public.gre_chat_notes
+language plpgsql volatile set search_path = '' as $$
+declare
+  v_note public.gre_chat_notes;
+begin
+  select * into v_note from public.gre_chat_notes where id = p_id;
+  if found and row(v_note.session_id, v_note.staff_id, v_note.text)
+    is distinct from row(p_session, p_staff_id, p_text) then
+    perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+  end if;
+  return v_note;
+end $$;
+
 -- Announce a note: to Pusher only, whose route sends it to channels of staff.
 create function gre.announce_note(p_note public.gre_chat_notes) returns void
 language plpgsql volatile set search_path = '' as $$
@@ -81,12 +97,8 @@ begin
   if not found then
     perform gre.raise_http(404, 'session_unknown', 'there is no such session');
   end if;
-  select * into v_note from public.gre_chat_notes where id = p_id;
-  if found then
-    if row(v_note.session_id, v_note.staff_id, v_note.text)
-      is distinct from row(p_session_id, v_actor.staff_id, p_text) then
-      perform gre.raise_http(409, 'id_conflict', 'this id is taken');
-    end if;
+  v_note := gre.added_note(p_id, p_session_id, v_actor.staff_id, p_text);
+  if v_note.id is not null then
     return jsonb_build_object('note', gre.note_json(v_note), 'duplicate', true);
   end if;
   v_note := gre.add_note(p_session_id, v_actor.staff_id, p_text, p_id);
@@ -124,6 +136,6 @@ comment on function public.gre_list_notes is
   '"staff_id", "staff_name", "text", "created_at"}], "has_more"}. p_after_n: "n" of the last note of the page before. '
   'For staff.';
 
-revoke execute on function gre.note_json, gre.add_note, gre.announce_note from public;
+revoke execute on function gre.note_json, gre.add_note, gre.added_note, gre.announce_note from public;
 revoke execute on function public.gre_add_note, public.gre_list_notes from public, anon, authenticated, service_role;
 grant execute on function public.gre_add_note, public.gre_list_notes to authenticated, service_role;

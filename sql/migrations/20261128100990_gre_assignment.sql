@@ -255,21 +255,31 @@ comment on function public.gre_release_session is
   'with {"by"}; gre_transfer_session returns the session of a colleague. A session of nobody is no error.';
 
 create function public.gre_transfer_session(
-  p_session_id uuid, p_to_staff text default null, p_note text default null, p_after_seq bigint default null
+  p_session_id uuid, p_to_staff text default null, p_note text default null, p_after_seq bigint default null,
+  p_from_staff text default null, p_note_id uuid default null
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
   v_actor constant gre.actor := gre.require_staff();
+  v public.gre_chat_sessions;
   v_note public.gre_chat_notes;
   v_answer jsonb;
 begin
   if p_to_staff is not null then
     perform gre.check_assignee(p_to_staff);
   end if;
-  perform gre.lock_session(p_session_id);
+  v := gre.lock_session(p_session_id);
+  v_note := gre.added_note(p_note_id, p_session_id, v_actor.staff_id, p_note);
+  if v_note.id is not null then
+    return jsonb_build_object('session', gre.session_json(v)); -- a repeat
+  end if;
   perform gre.check_not_moved(p_session_id, p_after_seq);
+  if p_from_staff is not null and v.assigned_staff_id is distinct from p_from_staff
+    and v.assigned_staff_id is distinct from p_to_staff then
+    perform gre.require_holder(v, coalesce(v_actor.staff_id, ''));
+  end if;
   if p_note is not null then
-    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note);
+    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note, p_note_id);
   end if;
   v_answer := gre.assign_session(p_session_id, p_to_staff);
   if p_note is not null then
@@ -280,7 +290,8 @@ end $$;
 comment on function public.gre_transfer_session is
   'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: '
   '{"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} '
-  'if another staff member has written since.';
+  'if another staff member has written since. p_from_staff (empty: nobody): 409 session_taken with {"by"} if the '
+  'session is neither this person''s nor the caller''s nor nobody''s. With p_note_id a call with a note can be repeated.';
 
 -- Staff ---------------------------------------------------------------------------------------------------
 

@@ -151,6 +151,46 @@ def test_a_hand_over_that_is_refused_keeps_its_note(world: World, sam: Staff) ->
     expect(sam.at("hand-over-note")).to_have_value("")
 
 
+def test_a_hand_over_of_a_session_that_a_colleague_has_taken_is_refused(
+    world: World, sam: Staff, sue: Staff
+) -> None:
+    world.write(31, "Hello", "Ravi")
+    sam.open(31)
+    sue.open(31)
+    sam.at("hand-over").click()
+    sam.at("hand-over-to").select_option("a1")
+    sue.at("assign-me").click()
+    expect(sue.at("release")).to_be_visible()
+    submit = sam.page.get_by_role("dialog").get_by_role("button", name="Hand over")
+    submit.click()
+    expect(sam.at("hand-over-dialog-error")).to_contain_text("Sue has this conversation now.")
+    assert world.sql("select assigned_staff_id from gre_chat_sessions") == [{"assigned_staff_id": "s2"}]
+    # Sam knows it by now: to hand it over all the same is a decision.
+    submit.click()
+    expect(sam.page.get_by_role("dialog")).to_have_count(0)
+    assert world.sql("select assigned_staff_id from gre_chat_sessions") == [{"assigned_staff_id": "a1"}]
+
+
+def test_a_hand_over_whose_answer_is_lost_stores_its_note_once(world: World, sam: Staff) -> None:
+    world.write(31, "Hello", "Ravi")
+    sam.open(31)
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        route.abort()
+
+    sam.page.route("**/api/gre-admin/transfer", lose, times=1)
+    sam.at("hand-over").click()
+    sam.at("hand-over-to").select_option("s2")
+    sam.at("hand-over-note").fill(CANARY)
+    submit = sam.page.get_by_role("dialog").get_by_role("button", name="Hand over")
+    submit.click()
+    expect(sam.at("hand-over-dialog-error")).not_to_be_empty()
+    submit.click()
+    expect(sam.page.get_by_role("dialog")).to_have_count(0)
+    assert world.sql("select text from gre_chat_notes") == [{"text": CANARY}]
+
+
 def test_a_reply_over_a_colleagues_head_is_refused_and_kept(world: World, sam: Staff, sue: Staff) -> None:
     session = world.write(31, "May I?", "Ravi")
     sam.open(31)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, LiteralString
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -260,6 +260,51 @@ def test_a_transfer_is_refused_when_a_colleague_has_written_meanwhile(db: Databa
         assert json.loads(refused.value.detail) == {"by": "s1", "seq": 2}
         s2.call("gre_transfer_session", session_id=session, to_staff="s2", after_seq=2)  # nor do the player's
     assert assigned(conn)[31] == "s2"
+
+
+def test_a_transfer_is_refused_when_a_colleague_has_taken_the_session_meanwhile(
+    db: Database, conn: Conn
+) -> None:
+    people(conn, 3)
+    (session,) = waiting(conn, 31)
+    with Rest(db, staff("s1")) as s1, Rest(db, staff("s2")) as s2, Rest(db, SERVICE) as service:
+        s2.call("gre_take_session", session_id=session)
+        for rest, seen in ((s1, ""), (s1, "s3"), (s1, "s1"), (service, "")):
+            with pytest.raises(RefusalError) as refused:
+                rest.call(
+                    "gre_transfer_session", session_id=session, to_staff="s3", note="n", from_staff=seen
+                )
+            assert (refused.value.status, refused.value.code) == (409, "session_taken")
+            assert json.loads(refused.value.detail) == {"by": "s2"}
+        assert assigned(conn)[31] == "s2"
+        s1.call("gre_transfer_session", session_id=session, to_staff="s3", from_staff="s2")
+        s1.call("gre_transfer_session", session_id=session, to_staff="s3", from_staff="s2")  # a repeat
+        s3_has_it = assigned(conn)[31]
+        s1.call("gre_transfer_session", session_id=session, from_staff="s3")
+        s1.call("gre_transfer_session", session_id=session, to_staff="s2", from_staff="s3")  # nobody's by now
+        s2.call("gre_transfer_session", session_id=session, to_staff="s1", from_staff="")  # the caller's own
+    assert (s3_has_it, assigned(conn)[31]) == ("s3", "s1")
+    assert conn.execute("select * from gre_chat_notes").fetchall() == []
+    check(conn)
+
+
+def test_a_repeated_transfer_stores_its_note_once(db: Database, conn: Conn) -> None:
+    people(conn, 3)
+    (session,) = waiting(conn, 31)
+    key = str(uuid4())
+    own = {"session_id": session, "to_staff": "s2", "note": canary.note(), "from_staff": "", "note_id": key}
+    with Rest(db, staff("s1")) as s1, Rest(db, staff("s2")) as s2:
+        s1.call("gre_transfer_session", **own)
+        s2.call("gre_staff_reply", session_id=session, message="y")
+        s2.call("gre_transfer_session", session_id=session, to_staff="s3")
+        again = s1.call("gre_transfer_session", **own, after_seq=1)
+        assert again["session"]["assigned_staff_id"] == "s3", "a repeat changes nothing"
+        with pytest.raises(RefusalError) as refused:
+            s1.call("gre_transfer_session", **{**own, "note": canary.note("Not the same")})
+        assert (refused.value.status, refused.value.code) == (409, "id_conflict")
+    (row,) = conn.execute("select id, text from gre_chat_notes").fetchall()
+    assert (str(row["id"]), row["text"]) == (key, canary.note())
+    check(conn)
 
 
 def test_work_by_hand_may_exceed_the_limit_and_says_so(db: Database, conn: Conn) -> None:

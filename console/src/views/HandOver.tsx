@@ -1,8 +1,11 @@
 /** The dialog that hands a conversation over: to a colleague or back to the queue, with a private note. */
 
-import { useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
+import { ApiError } from '../api'
 import type { Desk } from '../desk'
 import type { Session, StaffMember } from '../types'
+import { uuid } from '../unsent-replies'
+import { useSaving } from './forms'
 import { Modal } from './Modal'
 
 /** The value of the option that returns the conversation to the queue; no staff id is empty. */
@@ -13,23 +16,36 @@ export function HandOver({ desk, session, onClose }: { desk: Desk; session: Sess
   const others = colleagues(desk, session)
   const [to, setTo] = useState(others[0]?.staffId ?? QUEUE)
   const [note, setNote] = useState(desk.drafts.get(session.id, 'hand-over'))
-  const [busy, setBusy] = useState(false)
-  const [error, setError] = useState('')
+  const saving = useSaving(desk)
+  /** Who had the session when the user last saw it: when the dialog was opened, or when the server said so. */
+  const owner = useRef(session.assigned_staff_id)
+  /** The id of the note with this text: it is stored once, also if an answer is lost. */
+  const noteId = useRef(uuid())
   const updateNote = (text: string): void => {
     setNote(text)
+    noteId.current = uuid()
     desk.drafts.set(session.id, text, 'hand-over')
   }
   const submit = async (): Promise<void> => {
-    setBusy(true)
-    const refusal = await desk.actions.handOver(session.id, to === QUEUE ? null : to, note, desk.conversation?.contiguousSeq)
-    setBusy(false)
-    setError(refusal)
-    if (refusal) return
+    const request = async (): Promise<void> => {
+      try {
+        await desk.actions.handOver(session.id, {
+          toStaffId: to === QUEUE ? null : to,
+          fromStaffId: owner.current,
+          ...(desk.conversation && { afterSeq: desk.conversation.contiguousSeq }),
+          ...(note.trim() && { note, noteId: noteId.current }),
+        })
+      } catch (error) {
+        if (error instanceof ApiError && error.code === 'session_taken') owner.current = String(error.details.by)
+        throw error
+      }
+    }
+    if (!(await saving.run(request))) return
     desk.drafts.set(session.id, '', 'hand-over')
     onClose()
   }
   return (
-    <Modal title="Hand over" testId="hand-over-dialog" submitLabel="Hand over" busy={busy} error={error} onSubmit={() => void submit()} onClose={onClose}>
+    <Modal title="Hand over" testId="hand-over-dialog" submitLabel="Hand over" busy={saving.busy} error={saving.error} onSubmit={() => void submit()} onClose={onClose}>
       <label>To
         <select data-testid="hand-over-to" value={to} onChange={(event) => setTo(event.currentTarget.value)}>
           {others.map((member) => (

@@ -119,12 +119,14 @@ async def release(body: ReleaseSession, call: Authenticated) -> Response:
 )
 async def transfer(body: TransferSession, call: Authenticated) -> Response:
     """Assign it to a colleague, or to nobody, together with a note."""
-    # Not retried: the note would be stored twice, and a colleague may have taken the session in between.
+    # Not retried: without an id the note would be stored twice, and a colleague may have taken the session in between.
+    given = "from_staff_id" in body.model_fields_set
     return _assigned(
         await call(
             lambda users, caller: users.transfer_session(
-                caller, body.session_id, to_staff=body.to_staff_id, note=body.note, after_seq=body.after_seq
-            ),
+                caller, body.session_id, to_staff=body.to_staff_id, note=body.note, after_seq=body.after_seq,
+                from_staff=body.from_staff_id or "" if given else None, note_id=body.note_id,
+            ),  # fmt: skip
             repeat=False,
         )
     )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gre_bridge.api.schemas.requests import EXAMPLE_SESSION, AnySeq, AnyText, Input, Text, Uuid, whole
+from gre_bridge.api.schemas.requests import EXAMPLE_SESSION, AnySeq, AnyText, AnyUuid, Input, Text, Uuid, whole
 from gre_bridge.api.schemas.responses import Answer, SessionChanged
 
 MAX_SECONDS = 366 * 86_400
@@ -91,6 +91,14 @@ class TransferSession(Input):
         None,
         examples=["Asks for a refund of table 4."],
         description="A private note, stored with the transfer.",
+    )
+    note_id: AnyUuid = Field(
+        None, description="Chosen by the client, once per note: makes it safe to send again."
+    )
+    from_staff_id: AnyText = Field(
+        None,
+        examples=["s1"],
+        description="Who has the session as far as the caller knows (null: nobody): refused (`session_taken`) if a colleague has it by now. Without this field, anybody may have it.",
     )
     after_seq: AnySeq = Field(
         None,
