@@ -71,6 +71,15 @@ begin
   end if;
 end $$;
 
+-- Raise 409 if texts that are listed together would have more than p_limit bytes: p_used are those of the others.
+create function gre.check_room(p_used bigint, p_texts jsonb, p_limit integer) returns void
+language plpgsql stable set search_path = '' as $$
+begin
+  if coalesce(p_used, 0) + octet_length(p_texts::text) > p_limit then
+    perform gre.raise_http(409, 'too_many', format('the texts together have more than %s bytes', p_limit));
+  end if;
+end $$;
+
 -- Return the text in a language, such as de-AT: else in its first part (de), else in English, else in the first one.
 create function gre.choose_text(p_texts jsonb, p_language text) returns text
 language sql immutable parallel safe set search_path = '' as $$
@@ -208,6 +217,10 @@ begin
       where t.staff_id is not distinct from v_new.staff_id and t.id is distinct from p_id) >= 500 then
     perform gre.raise_http(409, 'too_many', 'there are 500 templates already');
   end if;
+  perform gre.check_room(
+    (select sum(octet_length(t.texts::text)) from public.gre_templates t
+     where t.staff_id is not distinct from v_new.staff_id and t.id is distinct from p_id),
+    v_new.texts, case when v_new.staff_id is null then 4194304 else 1048576 end); -- 4 MB and 1 MB
   begin
     insert into public.gre_templates as t (id, shortcut, title, texts, staff_id, active)
     values (coalesce(p_id, gen_random_uuid()), v_new.shortcut, v_new.title, v_new.texts, v_new.staff_id, v_new.active)
@@ -270,7 +283,7 @@ language sql volatile security definer set search_path = '' as $$
   where id = (select t.id from public.gre_templates t where t.id = p_id for no key update skip locked)
 $$;
 
-revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.choose_text, gre.session_language,
+revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.check_room, gre.choose_text, gre.session_language,
   gre.local_time, gre.render_text, gre.template_json, gre.find_template, gre.count_template from public;
 grant execute on function gre.count_template to authenticated, service_role;
 revoke execute on function public.gre_list_templates, public.gre_get_template, public.gre_save_template,

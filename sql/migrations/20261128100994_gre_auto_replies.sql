@@ -261,6 +261,9 @@ begin
   if p_id is null and (select count(*) from public.gre_auto_replies) >= 100 then
     perform gre.raise_http(409, 'too_many', 'there are 100 auto-replies already');
   end if;
+  perform gre.check_room(
+    (select sum(octet_length(r.texts::text)) from public.gre_auto_replies r where r.id is distinct from p_id),
+    v.texts, 4194304); -- 4 MB
   begin
     insert into public.gre_auto_replies as r
       (id, name, occasion, wait, once, hours, texts, priority, push, active, valid_from, valid_to)

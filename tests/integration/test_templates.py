@@ -175,6 +175,23 @@ def test_a_player_named_like_a_placeholder_is_no_template(db: Database, s1: Rest
     send(s1, found["text"], session)
 
 
+def test_the_texts_of_one_owner_are_bounded_in_bytes(admin: Rest, s1: Rest, db: Database) -> None:
+    large = {f"a{chr(97 + n)}": "\N{HEDGEHOG}" * 4000 for n in range(20)}  # some 320 KB
+    kept = [save(s1, {"shortcut": f"s{n}", "title": "x", "texts": large}) for n in range(3)]
+    for rest in (s1, admin):
+        count = 0
+        with pytest.raises(RefusalError) as refused:
+            for count in range(20):
+                save(rest, {"shortcut": f"n{count}", "title": "x", "texts": large})
+        assert (refused.value.status, refused.value.code) == (409, "too_many")
+        assert count == (0 if rest is s1 else 13), "each owner has room of its own"
+    save(s1, {"texts": large, "title": "changed"}, kept[0]["id"])
+    s1.call("gre_delete_template", id=kept[1]["id"])
+    save(s1, {"shortcut": "again", "title": "x", "texts": large})
+    with Rest(db, staff("s2")) as s2:
+        assert len(json.dumps(s2.call("gre_list_templates"), ensure_ascii=False).encode()) < 5_000_000
+
+
 def test_times_are_local_times_of_the_desks_hours(db: Database, admin: Rest, s1: Rest) -> None:
     template = save(admin, texts("{{open_until|-}} {{next_open|-}}"))
     session = session_of(db)
