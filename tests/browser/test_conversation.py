@@ -219,6 +219,7 @@ def test_a_rejected_reply_shows_the_reason_and_can_be_retried(world: World, sam:
     sam.page.unroute("**/api/gre-admin/reply")
     sam.at("reopen").click()
     sam.at("retry").click()
+    expect(sam.at("messages")).to_be_focused()
     expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))
     assert len(ids) == 2
     assert uuid.UUID(ids[0]) == uuid.UUID(ids[1])

@@ -144,6 +144,29 @@ def test_a_template_is_inserted_by_its_shortcut_with_its_blanks_filled_in(
     expect(asha.at("try-message").last).to_contain_text("/refund")
 
 
+def test_the_focus_stays_at_the_form_after_save_undo_and_delete(ann: Staff) -> None:
+    ann.at("template-shortcut").fill("hi")
+    ann.at("template-title").fill("Hello")
+    ann.at("template-settings").get_by_test_id("text-en").fill("Hello!")
+    ann.at("template-save").click()
+    expect(ann.at("template-choice")).to_contain_text("/hi")
+    expect(ann.at("template-choice")).to_be_focused()
+    ann.at("template-title").fill("Welcome")
+    ann.at("template-reset").click()
+    expect(ann.at("template-title")).to_have_value("Hello")
+    expect(ann.at("template-save")).to_be_disabled()
+    expect(ann.at("template-save")).to_be_focused()
+    ann.at("template-title").fill("Welcome")
+    ann.at("template-save").click()
+    expect(ann.at("template-save")).to_be_disabled()
+    expect(ann.at("template-save")).to_be_focused()
+    ann.page.keyboard.press("Enter")
+    expect(ann.at("template-choice")).to_contain_text("Welcome")
+    ann.at("template-delete").click()
+    expect(ann.at("template-choice")).not_to_contain_text("/hi")
+    expect(ann.at("template-choice")).to_be_focused()
+
+
 def test_an_own_template_is_seen_by_its_author_only(world: World, sam: Staff, sue: Staff) -> None:
     _open(sam)
     sam.at("template-shortcut").fill("bye")

@@ -1,6 +1,6 @@
 /** Auto-replies, and the one that a new conversation would get at this moment. For admins. */
 
-import { useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import type { AutoReply, AutoReplyNow, Texts } from '../types'
 import { FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
@@ -25,10 +25,13 @@ export function AutoReplySettings({ desk, revision }: { desk: Desk; revision: nu
     return { rules, now, hours: hours.map(({ name }) => name) }
   }, revision)
   const [chosen, setChosen] = useState(NEW)
+  const choice = useRef<HTMLSelectElement>(null)
   const stored = data?.rules.find(({ id }) => id === chosen)
   const onSaved = async (id: string | undefined): Promise<void> => {
     await reload()
     setChosen(id ?? NEW)
+    // Another form is shown, without the button that had the focus.
+    if (id !== stored?.id) choice.current?.focus()
   }
   return (
     <section aria-labelledby="auto-replies" data-testid="auto-reply-settings" data-loaded={data !== undefined}>
@@ -38,7 +41,7 @@ export function AutoReplySettings({ desk, revision }: { desk: Desk; revision: nu
         <>
           <Now rules={data.rules} now={data.now} />
           <label class="fields">Auto-reply
-            <select data-testid="auto-reply-choice" value={stored?.id ?? NEW} onChange={(event) => setChosen(event.currentTarget.value)}>
+            <select ref={choice} data-testid="auto-reply-choice" value={stored?.id ?? NEW} onChange={(event) => setChosen(event.currentTarget.value)}>
               <option value={NEW}>New auto-reply …</option>
               {data.rules.map((rule) => <option key={rule.id} value={rule.id}>{rule.name}{rule.active ? '' : ' (not active)'}</option>)}
             </select>

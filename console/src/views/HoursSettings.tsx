@@ -1,6 +1,6 @@
 /** Opening hours, with a preview of the next 14 days. For admins. */
 
-import { useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { formatRanges, formOf, type HoursForm, hoursOf, newForm, previewDays, todayIn, WEEKDAYS, type WeekVersion } from '../hours'
 import type { Hours } from '../types'
@@ -15,8 +15,16 @@ const PREVIEW_DAY = new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 
 export function HoursSettings({ desk, onChanged }: { desk: Desk; onChanged: () => void }) {
   const { data, error, reload } = useLoaded(desk, async () => (await desk.api.hours()).hours)
   const [chosen, setChosen] = useState<string>()
+  const choice = useRef<HTMLSelectElement>(null)
   const name = chosen ?? data?.[0]?.name ?? NEW
   const stored = data?.find((hours) => hours.name === name)
+  const onSaved = async (saved: string | undefined): Promise<void> => {
+    await Promise.all([reload(), desk.goals.load()])
+    setChosen(saved)
+    // Another form is shown, without the button that had the focus.
+    if (saved !== stored?.name) choice.current?.focus()
+    onChanged()
+  }
   return (
     <section aria-labelledby="hours" data-testid="hours-settings" data-loaded={data !== undefined}>
       <h2 id="hours">Opening hours</h2>
@@ -24,15 +32,12 @@ export function HoursSettings({ desk, onChanged }: { desk: Desk; onChanged: () =
       {data && (
         <>
           <label class="fields">Hours
-            <select data-testid="hours-choice" value={name} onChange={(event) => setChosen(event.currentTarget.value)}>
+            <select ref={choice} data-testid="hours-choice" value={name} onChange={(event) => setChosen(event.currentTarget.value)}>
               {data.map((hours) => <option key={hours.name} value={hours.name}>{hours.name}</option>)}
               <option value={NEW}>New hours …</option>
             </select>
           </label>
-          <HoursForm
-            key={`${name} ${stored ? 'stored' : ''}`} desk={desk} draftName={`hours ${name}`} stored={stored}
-            onSaved={async (saved) => { await Promise.all([reload(), desk.goals.load()]); setChosen(saved); onChanged() }}
-          />
+          <HoursForm key={`${name} ${stored ? 'stored' : ''}`} desk={desk} draftName={`hours ${name}`} stored={stored} onSaved={onSaved} />
         </>
       )}
     </section>

@@ -79,13 +79,18 @@ export function MessageRow({ desk, row, conversation, onEdit }: Props) {
           {failed && (
             <p class="failure" role="alert">
               <span>Not sent. {outgoing.error}{outgoing.transient && ` Your ${text} is kept and is tried again by itself.`}</span>
-              <button type="button" data-testid="retry" onClick={() => desk.outgoing.retry(text, conversation, outgoing)}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
+              <button type="button" data-testid="retry" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.retry(text, conversation, outgoing) }}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
               {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => { desk.outgoing.edit(text, conversation.id, outgoing); onEdit(text) }}>Edit</button>}
-              <button type="button" class="plain" data-testid="discard" onClick={() => desk.outgoing.of(text).remove(conversation.id, outgoing.id)}>Discard</button>
+              <button type="button" class="plain" data-testid="discard" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.of(text).remove(conversation.id, outgoing.id) }}>Discard</button>
             </p>
           )}
         </article>
       )
     }
   }
+}
+
+/** Move the focus from a button that will be removed to the messages. */
+function keepFocus(button: HTMLElement): void {
+  button.closest<HTMLElement>('[role=log]')?.focus({ preventScroll: true })
 }

@@ -40,7 +40,7 @@ export function Modal({ title, testId, submitLabel, busy, error, onSubmit, onClo
         {children}
         {error !== '' && <p class="error" role="alert" data-testid={`${testId}-error`}>{error}</p>}
         <div class="row choices">
-          <button type="submit" class="primary" disabled={busy}>{submitLabel}</button>
+          <button type="submit" class="primary" aria-disabled={busy}>{submitLabel}</button>
           <button type="button" onClick={() => dialog.current?.close()}>Cancel</button>
         </div>
       </form>

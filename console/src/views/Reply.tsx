@@ -178,7 +178,7 @@ function ClosedReply({ desk, session, openSession, text, field, onClear }: Close
               </>
             )}
             <button type="button" data-testid="reply-copy" onClick={() => void copy()}>{copied ? 'Copied' : 'Copy'}</button>
-            <button type="button" class="plain" data-testid="reply-discard" onClick={onClear}>Discard</button>
+            <button type="button" class="plain" data-testid="reply-discard" onClick={() => { field.current?.focus(); onClear() }}>Discard</button>
           </>
         )}
       </div>

@@ -1,6 +1,6 @@
 /** Templates: everybody's, which admins write, and the user's own. */
 
-import { useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import type { Template, Texts } from '../types'
 import { FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
@@ -11,12 +11,15 @@ const HINT = 'Placeholders: {{player_name|there}}, {{staff_name}}, {{open_until}
 export function TemplateSettings({ desk }: { desk: Desk }) {
   const { data, error, reload } = useLoaded(desk, async () => (await desk.api.templates()).templates)
   const [chosen, setChosen] = useState(NEW)
+  const choice = useRef<HTMLSelectElement>(null)
   const isAdmin = desk.me?.role === 'admin'
   const stored = data?.find(({ id }) => id === chosen)
   const editable = data?.filter(({ staff_id: owner }) => isAdmin || owner !== null) ?? []
   const onSaved = async (id: string | undefined): Promise<void> => {
     await Promise.all([reload(), desk.templates.reload()])
     setChosen(id ?? NEW)
+    // Another form is shown, without the button that had the focus.
+    if (id !== stored?.id) choice.current?.focus()
   }
   return (
     <section aria-labelledby="templates" data-testid="template-settings" data-loaded={data !== undefined}>
@@ -26,7 +29,7 @@ export function TemplateSettings({ desk }: { desk: Desk }) {
       {data && (
         <>
           <label class="fields">Template
-            <select data-testid="template-choice" value={stored?.id ?? NEW} onChange={(event) => setChosen(event.currentTarget.value)}>
+            <select ref={choice} data-testid="template-choice" value={stored?.id ?? NEW} onChange={(event) => setChosen(event.currentTarget.value)}>
               <option value={NEW}>New template …</option>
               {editable.map((item) => <option key={item.id} value={item.id}>/{item.shortcut} · {item.title}{item.staff_id === null ? '' : ' (mine)'}{item.active ? '' : ' (not active)'}</option>)}
             </select>

@@ -1,6 +1,6 @@
 /** Parts of the settings' forms: values that are kept as a draft, saving, and texts in several languages. */
 
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { parseJson } from '../storage'
 import type { Texts } from '../types'
@@ -95,13 +95,21 @@ interface FormButtonsProps {
 
 /** The end of a form: the refusal, *Save*, *Undo changes* and *Delete*. */
 export function FormButtons({ saving, testId, isNew, changed, onReset, onDelete }: FormButtonsProps) {
+  const save = useRef<HTMLButtonElement>(null)
+  // Buttons that are disabled or removed lose the focus.
+  const idle = saving.busy || !(changed || isNew)
   return (
     <>
       {saving.error !== '' && <p class="error" role="alert" data-testid={`${testId}-error`}>{saving.error}</p>}
       <div class="row choices">
-        <button type="submit" class="primary" data-testid={`${testId}-save`} disabled={saving.busy || !(changed || isNew)}>Save</button>
-        {changed && <button type="button" data-testid={`${testId}-reset`} onClick={onReset}>Undo changes</button>}
-        {onDelete && <button type="button" class="plain" data-testid={`${testId}-delete`} disabled={saving.busy} onClick={onDelete}>Delete</button>}
+        <button
+          ref={save} type="submit" class="primary" data-testid={`${testId}-save`} aria-disabled={idle}
+          onClick={(event) => { if (idle) event.preventDefault() }}
+        >
+          Save
+        </button>
+        {changed && <button type="button" data-testid={`${testId}-reset`} onClick={() => { save.current?.focus(); onReset() }}>Undo changes</button>}
+        {onDelete && <button type="button" class="plain" data-testid={`${testId}-delete`} aria-disabled={saving.busy} onClick={() => { if (!saving.busy) onDelete() }}>Delete</button>}
       </div>
     </>
   )
