@@ -97,6 +97,7 @@ def test_a_conversation_is_handed_over_with_a_note_that_the_player_never_gets(
         expect(sam.at("release")).to_be_visible()
         sam.hand_over("s2", CANARY)
         expect(sue.at("toast")).to_contain_text("Asha was handed over to you")
+        expect(sue.at("toast").get_by_role("link")).to_have_count(0)  # she looks at it
         for staff in (sam, sue):
             expect(staff.at("note")).to_have_attribute("data-staff-id", "s1")
             expect(staff.at("note-text")).to_have_text(CANARY)

@@ -152,7 +152,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
       <Help open={helpOpen} onClose={() => setHelpOpen(false)} />
       {signOutOpen && <SignOutDialog desk={desk} onStay={() => setSignOutOpen(false)} onSignOut={onSignOut} />}
       <div class="visually-hidden" aria-live="polite" data-testid="announcer">{desk.notices.announcement}</div>
-      <Toast notices={desk.notices} />
+      <Toast notices={desk.notices} open={session} />
     </div>
   )
 }

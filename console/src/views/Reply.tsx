@@ -100,32 +100,35 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   }
   const length = [...text].length
   return (
-    <form class={closed ? 'reply is-held' : 'reply'} onSubmit={(event) => { event.preventDefault(); send() }}>
-      {closed && <ClosedReply desk={desk} session={session} openSession={openSession} text={text} field={field} onClear={() => updateText('')} />}
-      <textarea
-        ref={field} id="reply" data-testid="reply" rows={1} dir="auto" value={text} placeholder={closed ? '' : 'Write a reply …'} readOnly={closed}
-        aria-label={`Reply to ${name}`} aria-describedby="reply-hint" enterkeyhint="send"
-        onInput={(event) => {
-          updateText(event.currentTarget.value)
-          menu.update(event.currentTarget.value, event.currentTarget.selectionStart)
-        }}
-        onBlur={menu.close} {...menu.fieldAttributes}
-        onKeyDown={(event) => {
-          if (menu.handleKey(event) || event.key !== 'Enter' || event.shiftKey || event.isComposing) return
-          event.preventDefault()
-          if (send() && (event.ctrlKey || event.metaKey)) onNext()
-        }}
-      />
-      {!closed && (
-        <button class="primary" type="submit" data-testid="send" disabled={!text.trim() || length > MAX_LENGTH} aria-label="Send" title="Send (Enter)">
-          <Icon name="send" />
-        </button>
-      )}
-      {!closed && menu.view}
-      <p id="reply-hint" class={length > MAX_LENGTH ? 'hint error' : 'hint'}>
-        {length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line, / inserts a template</span>}
-      </p>
-    </form>
+    <>
+      <form class={closed ? 'reply is-held' : 'reply'} onSubmit={(event) => { event.preventDefault(); send() }}>
+        {closed && <ClosedReply desk={desk} session={session} openSession={openSession} text={text} field={field} onClear={() => updateText('')} />}
+        <textarea
+          ref={field} id="reply" data-testid="reply" rows={1} dir="auto" value={text} placeholder={closed ? '' : 'Write a reply …'} readOnly={closed}
+          aria-label={`Reply to ${name}`} aria-describedby="reply-hint" enterkeyhint="send"
+          onInput={(event) => {
+            updateText(event.currentTarget.value)
+            menu.update(event.currentTarget.value, event.currentTarget.selectionStart)
+          }}
+          onBlur={menu.close} {...menu.fieldAttributes}
+          onKeyDown={(event) => {
+            if (menu.handleKey(event) || event.key !== 'Enter' || event.shiftKey || event.isComposing) return
+            event.preventDefault()
+            if (send() && (event.ctrlKey || event.metaKey)) onNext()
+          }}
+        />
+        {!closed && (
+          <button class="primary" type="submit" data-testid="send" disabled={!text.trim() || length > MAX_LENGTH} aria-label="Send" title="Send (Enter)">
+            <Icon name="send" />
+          </button>
+        )}
+        {!closed && menu.view}
+        <p id="reply-hint" class={length > MAX_LENGTH ? 'hint error' : 'hint'}>
+          {length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line, / inserts a template</span>}
+        </p>
+      </form>
+      {!closed && menu.dialog}
+    </>
   )
 }
 

@@ -97,14 +97,15 @@ export function useTemplateMenu({ desk, id, field, onInsert }: Options) {
             <p class="text" dir="auto" data-testid="template-preview">{textOf(chosen)}</p>
           </div>
         )}
-        {incomplete && (
-          <Blanks
-            rendered={incomplete.rendered} onClose={() => setIncomplete(undefined)}
-            onInsert={(text) => { setIncomplete(undefined); insert(incomplete.templateId, text, incomplete.at, incomplete.replaced) }}
-          />
-        )}
         <span class="visually-hidden" role="status">{chosen ? `${matches.length} templates; /${chosen.shortcut}: ${textOf(chosen)}` : ''}</span>
       </>
+    ),
+    /** The dialog for blanks. It has a form, so it must be outside of the reply box's. */
+    dialog: incomplete && (
+      <Blanks
+        rendered={incomplete.rendered} onClose={() => setIncomplete(undefined)}
+        onInsert={(text) => { setIncomplete(undefined); insert(incomplete.templateId, text, incomplete.at, incomplete.replaced) }}
+      />
     ),
   }
 }
