@@ -80,11 +80,14 @@ begin
   end if;
 end $$;
 
--- Return the text in a language, such as de-AT: else in its first part (de), else in English, else in the first one.
-create function gre.choose_text(p_texts jsonb, p_language text) returns text
+-- Return the language of the texts for a language, such as de-AT: else its first part (de), else English, else the
+-- first one.
+create function gre.choose_language(p_texts jsonb, p_language text) returns text
 language sql immutable parallel safe set search_path = '' as $$
-  select coalesce(p_texts ->> p_language, p_texts ->> split_part(p_language, '-', 1), p_texts ->> 'en',
-                  (select t.value from jsonb_each_text(p_texts) t order by t.key limit 1))
+  select t.key from jsonb_object_keys(p_texts) t (key)
+  order by t.key = p_language desc nulls last, t.key = split_part(p_language, '-', 1) desc nulls last,
+    t.key = 'en' desc, t.key
+  limit 1
 $$;
 
 -- Return the language of a session: "language" in the metadata of the player's last message; null if it has none.
@@ -94,44 +97,51 @@ language sql stable set search_path = '' as $$
   where m.session_id = p_session and m.sender = 'player' order by m.seq desc limit 1
 $$;
 
--- Return a time in the time zone of opening hours: HH24:MI, on another day than p_now with the date. Null for null.
-create function gre.local_time(p_hours text, p_at timestamptz, p_now timestamptz) returns text
+-- Return a time in the time zone of opening hours: HH24:MI, on another day than p_now with the day: its name and date in
+-- English, in other languages YYYY-MM-DD. Null for null.
+create function gre.local_time(p_hours text, p_at timestamptz, p_now timestamptz, p_language text) returns text
 language sql stable set search_path = '' as $$
-  select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI' else 'YYYY-MM-DD HH24:MI' end)
+  select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI'
+                            when split_part(p_language, '-', 1) = 'en' then 'FMDay, FMDD FMMonth, HH24:MI'
+                            else 'YYYY-MM-DD HH24:MI' end)
   from (
     select p_at at time zone z.name as at, p_now at time zone z.name as now
     from (select coalesce((select h.timezone from public.gre_hours h where h.name = p_hours), 'UTC') as name) z) x
   where p_at is not null
 $$;
 
--- Return the text with the values of its placeholders, and the names of those that have neither a value nor a
+-- Return the text for a language with the values of its placeholders, and the names of those that have neither a value nor a
 -- fallback, whose placeholders stay. Blanks are always missing. Only values that the text names are computed.
 create function gre.render_text(
-  p_text text, p_session public.gre_chat_sessions, p_staff_name text, out text text, out missing text[]
+  p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text,
+  out text text, out missing text[]
 )
 language plpgsql stable set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_now constant timestamptz := clock_timestamp();
+  v_language constant text := gre.choose_language(p_texts, p_language);
+  v_text constant text := p_texts ->> v_language;
   v_hours text;
   v_value text;
   v record;
 begin
-  text := p_text;
+  text := v_text;
   missing := '{}';
-  if p_text not like '%{{%' then
+  if v_text not like '%{{%' then
     return;
   end if;
   select s.hours into v_hours from public.gre_chat_settings s;
   for v in
     select distinct m[1] is not null as blank, m[2] as name, m[3] as fallback
-    from regexp_matches(p_text, gre.placeholder_pattern(), 'g') m order by 2, 3
+    from regexp_matches(v_text, gre.placeholder_pattern(), 'g') m order by 2, 3
   loop
     v_value := case when v.blank then null else case v.name
       when 'player_name' then nullif(p_session.player_name, 'Player ' || p_session.player_id)
       when 'staff_name' then p_staff_name
-      when 'open_until' then gre.local_time(v_hours, gre.open_until(v_hours, v_now), v_now)
+      when 'open_until' then gre.local_time(v_hours, gre.open_until(v_hours, v_now), v_now, v_language)
       when 'next_open' then
-        case when not gre.open_at(v_hours, v_now) then gre.local_time(v_hours, gre.next_open(v_hours, v_now), v_now) end
+        case when not gre.open_at(v_hours, v_now)
+          then gre.local_time(v_hours, gre.next_open(v_hours, v_now), v_now, v_language) end
     end end;
     v_value := coalesce(translate(v_value, '{}', '()'), substr(v.fallback, 2));
     if v_value is null then
@@ -266,7 +276,7 @@ begin
     perform gre.raise_http(404, 'session_unknown', 'there is no such session');
   end if;
   return (select to_jsonb(r) from gre.render_text(
-    gre.choose_text(v_template.texts, gre.session_language(p_session_id)), v_session,
+    v_template.texts, gre.session_language(p_session_id), v_session,
     gre.staff_name(v_actor.staff_id, null)) r);
 end $$;
 comment on function public.gre_render_template is
@@ -283,7 +293,7 @@ language sql volatile security definer set search_path = '' as $$
   where id = (select t.id from public.gre_templates t where t.id = p_id for no key update skip locked)
 $$;
 
-revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.check_room, gre.choose_text, gre.session_language,
+revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.check_room, gre.choose_language, gre.session_language,
   gre.local_time, gre.render_text, gre.template_json, gre.find_template, gre.count_template from public;
 grant execute on function gre.count_template to authenticated, service_role;
 revoke execute on function public.gre_list_templates, public.gre_get_template, public.gre_save_template,

@@ -165,7 +165,7 @@ begin
   end if;
   if not p_late then
     select * into v_text from gre.render_text(
-      gre.choose_text(p_rule.texts, gre.session_language(p_session.id)), p_session,
+      p_rule.texts, gre.session_language(p_session.id), p_session,
       case when p_session.assigned_staff_id is not null then gre.staff_name(p_session.assigned_staff_id, null) end);
     v_skipped := case when v_text.missing <> '{}' or char_length(v_text.text) > 4000 then 'text' end;
   end if;
@@ -209,7 +209,7 @@ begin
       from public.gre_auto_replies r),
     'now', case when v_now.id is not null then (
       select jsonb_build_object('id', v_now.id, 'text', t.text, 'missing', t.missing)
-      from gre.render_text(gre.choose_text(v_now.texts, null), null, null) t) end);
+      from gre.render_text(v_now.texts, null, null, null) t) end);
 end $$;
 comment on function public.gre_list_auto_replies is
   'Lists the rules: {"auto_replies": [{"id", "name", "occasion", "wait" (seconds), "once", "hours", "texts": {"en": '

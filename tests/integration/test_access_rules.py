@@ -71,7 +71,7 @@ HELPERS = {
         "new_events", "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
         "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "added_note", "announce_note", "note_json", "new_notes", "set_block", "search_scan", "search_index", "staff_load_added", "change_load",
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
-        "placeholder_pattern", "check_texts", "check_room", "choose_text", "session_language", "local_time", "render_text", "template_json", "find_template",
+        "placeholder_pattern", "check_texts", "check_room", "choose_language", "session_language", "local_time", "render_text", "template_json", "find_template",
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
         "arm_idle", "settings_arm_idle", "start_auto_replies", "messages_auto_reply", "fire_timer",
     },

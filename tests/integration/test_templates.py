@@ -193,7 +193,9 @@ def test_the_texts_of_one_owner_are_bounded_in_bytes(admin: Rest, s1: Rest, db: 
 
 
 def test_times_are_local_times_of_the_desks_hours(db: Database, admin: Rest, s1: Rest) -> None:
-    template = save(admin, texts("{{open_until|-}} {{next_open|-}}"))
+    times = "{{open_until|-}} {{next_open|-}}"
+    template = save(admin, texts(times))
+    foreign = save(admin, {"shortcut": "y", "title": "y", "texts": {"de": times}})
     session = session_of(db)
     day = {"opens": "00:00", "closes": "24:00"}
     now = datetime.now(UTC)
@@ -204,18 +206,21 @@ def test_times_are_local_times_of_the_desks_hours(db: Database, admin: Rest, s1:
         text: str = render(s1, template, session)["text"]
         return text
 
-    days = [(now + timedelta(days=n)).date().isoformat() for n in range(3)]
+    dates = [(now + timedelta(days=n)).date() for n in range(3)]
+    days = [date.isoformat() for date in dates]
+    tomorrow, later = (f"{date:%A}, {date.day} {date:%B}" for date in dates[1:])
     assert (
         shown([{"day": days[0]} | day, {"day": days[1], "opens": "00:00", "closes": "17:30"}])
-        == f"{days[1]} 17:30 -"
+        == f"{tomorrow}, 17:30 -"
     )
     assert (
         shown([{"day": days[0]}, {"day": days[1]}, {"day": days[2], "opens": "09:05", "closes": "10:00"}])
-        == f"- {days[2]} 09:05"
+        == f"- {later}, 09:05"
     )
+    assert render(s1, foreign, session)["text"] == f"- {days[2]} 09:05"
     assert shown(
         [{"day": days[0], "opens": "00:00", "closes": "23:59"}, {"day": days[1]}, {"day": days[2]}]
-    ) in ("23:59 -", f"{days[0]} 23:59 -", "- -")
+    ) in ("23:59 -", "- -")
 
 
 def test_the_language_is_that_of_the_players_last_message(db: Database, s1: Rest) -> None:
