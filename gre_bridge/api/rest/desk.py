@@ -120,13 +120,18 @@ async def release(body: ReleaseSession, call: Authenticated) -> Response:
 async def transfer(body: TransferSession, call: Authenticated) -> Response:
     """Assign it to a colleague, or to nobody, together with a note."""
     # Not retried: without an id the note would be stored twice, and a colleague may have taken the session in between.
-    given = "from_staff_id" in body.model_fields_set
+    from_staff = (body.from_staff_id or "") if "from_staff_id" in body.model_fields_set else None
     return _assigned(
         await call(
             lambda users, caller: users.transfer_session(
-                caller, body.session_id, to_staff=body.to_staff_id, note=body.note, after_seq=body.after_seq,
-                from_staff=body.from_staff_id or "" if given else None, note_id=body.note_id,
-            ),  # fmt: skip
+                caller,
+                body.session_id,
+                to_staff=body.to_staff_id,
+                note=body.note,
+                after_seq=body.after_seq,
+                from_staff=from_staff,
+                note_id=body.note_id,
+            ),
             repeat=False,
         )
     )
