@@ -118,6 +118,22 @@ def test_a_colleagues_session_is_not_released_and_not_transferred_over_its_reply
     assert row["assigned_staff_id"] == "s1"
 
 
+def test_a_transfer_takes_no_session_from_a_colleague_who_has_taken_it_meanwhile(
+    api: Api, session: str
+) -> None:
+    s1, s2 = api.staff(), api.staff("s2")
+    own = {"sessionId": session, "toStaffId": "s9", "note": note("for you"), "noteId": str(uuid.uuid4())}
+    ok(take(s2, session))
+    for seen in (None, "s9"):
+        refused = s1.post("/api/gre-admin/transfer", **own, fromStaffId=seen)
+        assert refusal(refused) == (409, "session_taken", {"by": "s2"})
+    for _ in range(2):  # the second one is a repeat: its first answer was lost
+        moved = ok(s1.post("/api/gre-admin/transfer", **own, fromStaffId="s2"))
+        assert moved["session"]["assigned_staff_id"] == "s9"
+    assert len(api.sql("select id from gre_chat_notes where session_id = %s", session)) == 1
+    ok(s1.post("/api/gre-admin/transfer", sessionId=session, toStaffId=None))  # without the field: anybody's
+
+
 def test_work_beyond_the_limit_is_done_and_said(api: Api, session: str) -> None:
     ok(api.admin().put("/api/gre-admin/staff/s9", maxSessions=0))
     moved = ok(api.staff().post("/api/gre-admin/transfer", sessionId=session, toStaffId="s9"))
