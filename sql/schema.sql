@@ -33,7 +33,7 @@ ALTER TABLE ONLY public.gre_chat_notes ALTER COLUMN staff_name SET STATISTICS 0;
 ALTER TABLE ONLY public.gre_chat_notes ALTER COLUMN text SET STATISTICS 0;
 
 -- COMMENT: TABLE gre_chat_notes
-COMMENT ON TABLE public.gre_chat_notes IS 'Private notes of staff. Never sent to players.';
+COMMENT ON TABLE public.gre_chat_notes IS 'Private notes of staff. Never sent to players; a note raises rev of its session, which its player can read.';
 
 -- COMMENT: COLUMN gre_chat_notes.id
 COMMENT ON COLUMN public.gre_chat_notes.id IS 'The note''s id.';
@@ -84,6 +84,22 @@ begin
   returning * into v_note;
   -- The hub reads sessions whose rev has grown.
   update public.gre_chat_sessions set rev = rev + 1 where id = p_session;
+  return v_note;
+end $$;
+
+-- FUNCTION: added_note(uuid, uuid, text, text)
+CREATE FUNCTION gre.added_note(p_id uuid, p_session uuid, p_staff_id text, p_text text) RETURNS public.gre_chat_notes
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_note public.gre_chat_notes;
+begin
+  select * into v_note from public.gre_chat_notes where id = p_id;
+  if found and row(v_note.session_id, v_note.staff_id, v_note.text)
+    is distinct from row(p_session, p_staff_id, p_text) then
+    perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+  end if;
   return v_note;
 end $$;
 
@@ -640,6 +656,17 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: check_room(bigint, jsonb, integer)
+CREATE FUNCTION gre.check_room(p_used bigint, p_texts jsonb, p_limit integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if coalesce(p_used, 0) + octet_length(p_texts::text) > p_limit then
+    perform gre.raise_http(409, 'too_many', format('the texts together have more than %s bytes', p_limit));
+  end if;
+end $$;
+
 -- FUNCTION: check_texts(jsonb, boolean)
 CREATE FUNCTION gre.check_texts(p_texts jsonb, p_blanks boolean) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -705,13 +732,15 @@ begin
   return null;
 end $$;
 
--- FUNCTION: choose_text(jsonb, text)
-CREATE FUNCTION gre.choose_text(p_texts jsonb, p_language text) RETURNS text
+-- FUNCTION: choose_language(jsonb, text)
+CREATE FUNCTION gre.choose_language(p_texts jsonb, p_language text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$
-  select coalesce(p_texts ->> p_language, p_texts ->> split_part(p_language, '-', 1), p_texts ->> 'en',
-                  (select t.value from jsonb_each_text(p_texts) t order by t.key limit 1))
+  select t.key from jsonb_object_keys(p_texts) t (key)
+  order by t.key = p_language desc nulls last, t.key = split_part(p_language, '-', 1) desc nulls last,
+    t.key = 'en' desc, t.key
+  limit 1
 $$;
 
 -- FUNCTION: clean_name(text)
@@ -1407,12 +1436,14 @@ begin
   return tstzrange(least(v_opens, v_closes), v_closes);
 end $$;
 
--- FUNCTION: local_time(text, timestamp with time zone, timestamp with time zone)
-CREATE FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone) RETURNS text
+-- FUNCTION: local_time(text, timestamp with time zone, timestamp with time zone, text)
+CREATE FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone, p_language text) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO ''
     AS $$
-  select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI' else 'YYYY-MM-DD HH24:MI' end)
+  select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI'
+                            when split_part(p_language, '-', 1) = 'en' then 'FMDay, FMDD FMMonth, HH24:MI'
+                            else 'YYYY-MM-DD HH24:MI' end)
   from (
     select p_at at time zone z.name as at, p_now at time zone z.name as now
     from (select coalesce((select h.timezone from public.gre_hours h where h.name = p_hours), 'UTC') as name) z) x
@@ -2541,8 +2572,8 @@ begin
   return cardinality(v_sessions);
 end $$;
 
--- FUNCTION: render_text(text, public.gre_chat_sessions, text)
-CREATE FUNCTION gre.render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) RETURNS record
+-- FUNCTION: render_text(jsonb, text, public.gre_chat_sessions, text)
+CREATE FUNCTION gre.render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -2550,26 +2581,29 @@ CREATE FUNCTION gre.render_text(p_text text, p_session public.gre_chat_sessions,
     AS $$
 declare
   v_now constant timestamptz := clock_timestamp();
+  v_language constant text := gre.choose_language(p_texts, p_language);
+  v_text constant text := p_texts ->> v_language;
   v_hours text;
   v_value text;
   v record;
 begin
-  text := p_text;
+  text := v_text;
   missing := '{}';
-  if p_text not like '%{{%' then
+  if v_text not like '%{{%' then
     return;
   end if;
   select s.hours into v_hours from public.gre_chat_settings s;
   for v in
     select distinct m[1] is not null as blank, m[2] as name, m[3] as fallback
-    from regexp_matches(p_text, gre.placeholder_pattern(), 'g') m order by 2, 3
+    from regexp_matches(v_text, gre.placeholder_pattern(), 'g') m order by 2, 3
   loop
     v_value := case when v.blank then null else case v.name
       when 'player_name' then nullif(p_session.player_name, 'Player ' || p_session.player_id)
       when 'staff_name' then p_staff_name
-      when 'open_until' then gre.local_time(v_hours, gre.open_until(v_hours, v_now), v_now)
+      when 'open_until' then gre.local_time(v_hours, gre.open_until(v_hours, v_now), v_now, v_language)
       when 'next_open' then
-        case when not gre.open_at(v_hours, v_now) then gre.local_time(v_hours, gre.next_open(v_hours, v_now), v_now) end
+        case when not gre.open_at(v_hours, v_now)
+          then gre.local_time(v_hours, gre.next_open(v_hours, v_now), v_now, v_language) end
     end end;
     v_value := coalesce(translate(v_value, '{}', '()'), substr(v.fallback, 2));
     if v_value is null then
@@ -2828,7 +2862,7 @@ begin
   end if;
   if not p_late then
     select * into v_text from gre.render_text(
-      gre.choose_text(p_rule.texts, gre.session_language(p_session.id)), p_session,
+      p_rule.texts, gre.session_language(p_session.id), p_session,
       case when p_session.assigned_staff_id is not null then gre.staff_name(p_session.assigned_staff_id, null) end);
     v_skipped := case when v_text.missing <> '{}' or char_length(v_text.text) > 4000 then 'text' end;
   end if;
@@ -3447,12 +3481,8 @@ begin
   if not found then
     perform gre.raise_http(404, 'session_unknown', 'there is no such session');
   end if;
-  select * into v_note from public.gre_chat_notes where id = p_id;
-  if found then
-    if row(v_note.session_id, v_note.staff_id, v_note.text)
-      is distinct from row(p_session_id, v_actor.staff_id, p_text) then
-      perform gre.raise_http(409, 'id_conflict', 'this id is taken');
-    end if;
+  v_note := gre.added_note(p_id, p_session_id, v_actor.staff_id, p_text);
+  if v_note.id is not null then
     return jsonb_build_object('note', gre.note_json(v_note), 'duplicate', true);
   end if;
   v_note := gre.add_note(p_session_id, v_actor.staff_id, p_text, p_id);
@@ -4300,7 +4330,7 @@ begin
       from public.gre_auto_replies r),
     'now', case when v_now.id is not null then (
       select jsonb_build_object('id', v_now.id, 'text', t.text, 'missing', t.missing)
-      from gre.render_text(gre.choose_text(v_now.texts, null), null, null) t) end);
+      from gre.render_text(v_now.texts, null, null, null) t) end);
 end $$;
 
 -- COMMENT: FUNCTION gre_list_auto_replies()
@@ -5335,7 +5365,7 @@ begin
     perform gre.raise_http(404, 'session_unknown', 'there is no such session');
   end if;
   return (select to_jsonb(r) from gre.render_text(
-    gre.choose_text(v_template.texts, gre.session_language(p_session_id)), v_session,
+    v_template.texts, gre.session_language(p_session_id), v_session,
     gre.staff_name(v_actor.staff_id, null)) r);
 end $$;
 
@@ -5393,6 +5423,9 @@ begin
   if p_id is null and (select count(*) from public.gre_auto_replies) >= 100 then
     perform gre.raise_http(409, 'too_many', 'there are 100 auto-replies already');
   end if;
+  perform gre.check_room(
+    (select sum(octet_length(r.texts::text)) from public.gre_auto_replies r where r.id is distinct from p_id),
+    v.texts, 4194304); -- 4 MB
   begin
     insert into public.gre_auto_replies as r
       (id, name, occasion, wait, once, hours, texts, priority, push, active, valid_from, valid_to)
@@ -5452,6 +5485,10 @@ begin
       where t.staff_id is not distinct from v_new.staff_id and t.id is distinct from p_id) >= 500 then
     perform gre.raise_http(409, 'too_many', 'there are 500 templates already');
   end if;
+  perform gre.check_room(
+    (select sum(octet_length(t.texts::text)) from public.gre_templates t
+     where t.staff_id is not distinct from v_new.staff_id and t.id is distinct from p_id),
+    v_new.texts, case when v_new.staff_id is null then 4194304 else 1048576 end); -- 4 MB and 1 MB
   begin
     insert into public.gre_templates as t (id, shortcut, title, texts, staff_id, active)
     values (coalesce(p_id, gen_random_uuid()), v_new.shortcut, v_new.title, v_new.texts, v_new.staff_id, v_new.active)
@@ -6165,24 +6202,33 @@ end $$;
 -- COMMENT: FUNCTION gre_tick_v1(p_limit integer, p_late_after numeric)
 COMMENT ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) IS 'Fires the due timers of at most p_limit sessions, the oldest first: {"enabled": false if nothing can start a timer, "next_in": seconds until the next one is due, null if there is none, "handled": number of due timers that fired or failed, "sent", "skipped", "closed", "failed": numbers of their effects}. A message that is due for longer than p_late_after seconds is skipped, unless it is a warning. Sessions that another transaction has locked are left to the next call: then "next_in" is not positive. For workers.';
 
--- FUNCTION: gre_transfer_session(uuid, text, text, bigint)
-CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text DEFAULT NULL::text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint) RETURNS jsonb
+-- FUNCTION: gre_transfer_session(uuid, text, text, bigint, text, uuid)
+CREATE FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text DEFAULT NULL::text, p_note text DEFAULT NULL::text, p_after_seq bigint DEFAULT NULL::bigint, p_from_staff text DEFAULT NULL::text, p_note_id uuid DEFAULT NULL::uuid) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET lock_timeout TO '2s'
     AS $$
 declare
   v_actor constant gre.actor := gre.require_staff();
+  v public.gre_chat_sessions;
   v_note public.gre_chat_notes;
   v_answer jsonb;
 begin
   if p_to_staff is not null then
     perform gre.check_assignee(p_to_staff);
   end if;
-  perform gre.lock_session(p_session_id);
+  v := gre.lock_session(p_session_id);
+  v_note := gre.added_note(p_note_id, p_session_id, v_actor.staff_id, p_note);
+  if v_note.id is not null then
+    return jsonb_build_object('session', gre.session_json(v)); -- a repeat
+  end if;
   perform gre.check_not_moved(p_session_id, p_after_seq);
+  if p_from_staff is not null and v.assigned_staff_id is distinct from p_from_staff
+    and v.assigned_staff_id is distinct from p_to_staff then
+    perform gre.require_holder(v, coalesce(v_actor.staff_id, ''));
+  end if;
   if p_note is not null then
-    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note);
+    v_note := gre.add_note(p_session_id, v_actor.staff_id, p_note, p_note_id);
   end if;
   v_answer := gre.assign_session(p_session_id, p_to_staff);
   if p_note is not null then
@@ -6191,8 +6237,8 @@ begin
   return v_answer;
 end $$;
 
--- COMMENT: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
-COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since.';
+-- COMMENT: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid)
+COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since. p_from_staff (empty: nobody): 409 session_taken with {"by"} if the session is neither this person''s nor the caller''s nor nobody''s. With p_note_id a call with a note can be repeated.';
 
 -- FUNCTION: gre_unblock_player(bigint)
 CREATE FUNCTION public.gre_unblock_player(p_player_id bigint) RETURNS jsonb
@@ -7331,6 +7377,9 @@ GRANT USAGE ON SCHEMA gre TO service_role;
 -- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid)
 REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid) FROM PUBLIC;
 
+-- ACL: FUNCTION added_note(p_id uuid, p_session uuid, p_staff_id text, p_text text)
+REVOKE ALL ON FUNCTION gre.added_note(p_id uuid, p_session uuid, p_staff_id text, p_text text) FROM PUBLIC;
+
 -- ACL: FUNCTION after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric)
 REVOKE ALL ON FUNCTION gre.after_open(p_hours text, p_at timestamp with time zone, p_seconds numeric) FROM PUBLIC;
 
@@ -7396,14 +7445,17 @@ GRANT ALL ON FUNCTION gre.check_player_id(p_player_id bigint) TO service_role;
 -- ACL: FUNCTION check_rate_limit(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.check_rate_limit(p_player_id bigint) FROM PUBLIC;
 
+-- ACL: FUNCTION check_room(p_used bigint, p_texts jsonb, p_limit integer)
+REVOKE ALL ON FUNCTION gre.check_room(p_used bigint, p_texts jsonb, p_limit integer) FROM PUBLIC;
+
 -- ACL: FUNCTION check_texts(p_texts jsonb, p_blanks boolean)
 REVOKE ALL ON FUNCTION gre.check_texts(p_texts jsonb, p_blanks boolean) FROM PUBLIC;
 
 -- ACL: FUNCTION choose_auto_reply(p_occasions text[], p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.choose_auto_reply(p_occasions text[], p_at timestamp with time zone) FROM PUBLIC;
 
--- ACL: FUNCTION choose_text(p_texts jsonb, p_language text)
-REVOKE ALL ON FUNCTION gre.choose_text(p_texts jsonb, p_language text) FROM PUBLIC;
+-- ACL: FUNCTION choose_language(p_texts jsonb, p_language text)
+REVOKE ALL ON FUNCTION gre.choose_language(p_texts jsonb, p_language text) FROM PUBLIC;
 
 -- ACL: FUNCTION clean_name(p_name text)
 REVOKE ALL ON FUNCTION gre.clean_name(p_name text) FROM PUBLIC;
@@ -7516,8 +7568,8 @@ GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO service_ro
 -- ACL: FUNCTION local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text)
 REVOKE ALL ON FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) FROM PUBLIC;
 
--- ACL: FUNCTION local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone)
-REVOKE ALL ON FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone) FROM PUBLIC;
+-- ACL: FUNCTION local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone, p_language text)
+REVOKE ALL ON FUNCTION gre.local_time(p_hours text, p_at timestamp with time zone, p_now timestamp with time zone, p_language text) FROM PUBLIC;
 
 -- ACL: FUNCTION lock_session(p_session uuid)
 REVOKE ALL ON FUNCTION gre.lock_session(p_session uuid) FROM PUBLIC;
@@ -7697,8 +7749,8 @@ REVOKE ALL ON FUNCTION gre.relay_stats() FROM PUBLIC;
 -- ACL: FUNCTION release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer)
 REVOKE ALL ON FUNCTION gre.release_waiting(p_staff text[], p_before timestamp with time zone, p_limit integer) FROM PUBLIC;
 
--- ACL: FUNCTION render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[])
-REVOKE ALL ON FUNCTION gre.render_text(p_text text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) FROM PUBLIC;
+-- ACL: FUNCTION render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[])
+REVOKE ALL ON FUNCTION gre.render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) FROM PUBLIC;
 
 -- ACL: FUNCTION require_actor()
 REVOKE ALL ON FUNCTION gre.require_actor() FROM PUBLIC;
@@ -8146,10 +8198,10 @@ REVOKE ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric)
 GRANT ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) TO service_role;
 GRANT ALL ON FUNCTION public.gre_tick_v1(p_limit integer, p_late_after numeric) TO gre_worker;
 
--- ACL: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint)
-REVOKE ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint) TO service_role;
+-- ACL: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid)
+REVOKE ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) TO service_role;
 
 -- ACL: FUNCTION gre_unblock_player(p_player_id bigint)
 REVOKE ALL ON FUNCTION public.gre_unblock_player(p_player_id bigint) FROM PUBLIC;
