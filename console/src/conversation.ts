@@ -40,6 +40,8 @@ export class Conversation {
   unreadFrom = 0
   /** The message at which the view is to be positioned, once it is loaded: a new object for each time. */
   target: { message: Message } | undefined
+  /** Messages that arrived before the first page, which may have been read before they were stored. */
+  private early: Message[] = []
   private gapTimer: number | undefined
   /** The latest request, while it is running. */
   private pendingLoad: Promise<void> | undefined
@@ -126,6 +128,12 @@ export class Conversation {
     this.onChange()
   }
 
+  /** Insert a message from the socket or of a response; before the first page is loaded, it waits for it. */
+  receive(message: Message): void {
+    if (this.loaded) this.addMessages([message])
+    else this.early.push(message)
+  }
+
   /** Insert messages; of a loaded one only the status changes, and never backwards. */
   addMessages(messages: Message[]): void {
     for (const message of messages) this.addMessage(message)
@@ -173,7 +181,7 @@ export class Conversation {
       this.error = ''
       this.notFound = false
       onPage(page.has_more)
-      this.addMessages(page.messages)
+      this.addMessages([...page.messages, ...this.early.splice(0)])
       this.story.follow(page.session)
       this.onSession(page.session)
     } catch (error) {

@@ -305,7 +305,7 @@ export class Desk extends Emitter {
 
   private applyMessage(message: Message): void {
     this.queue.applyMessage(message)
-    if (message.session_id === this.conversation?.id && this.conversation.loaded) this.conversation.addMessages([message])
+    if (message.session_id === this.conversation?.id) this.conversation.receive(message)
     if (message.sender === 'staff') this.outgoing.replies.remove(message.session_id, message.id)
     else this.typing.applyTyping(message.session_id, 'player', false)
     this.emitChange()

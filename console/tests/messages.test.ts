@@ -30,6 +30,23 @@ test('a missing message that does not arrive is requested', async () => {
   expect(conversation.contiguousSeq).toBe(3)
 })
 
+test('a message that arrives before the first page is shown with it', async () => {
+  let answer = (): void => {}
+  const request = () => new Promise((resolve) => (answer = () => resolve({ session: {}, messages: [message(1), message(2)], has_more: false })))
+  const api = { messages: request, notes: async () => ({ notes: [], has_more: false }), events: async () => ({ events: [], has_more: false }) }
+  const conversation = new Conversation('s', api as unknown as Api, new TaskScope(), () => {}, () => {})
+  const loading = conversation.refresh()
+  await vi.advanceTimersByTimeAsync(0)
+  // The server has read the page before message 3 was stored; its frame overtakes the answer.
+  conversation.receive(message(3))
+  expect(conversation.messages).toEqual([])
+  answer()
+  await loading
+  expect(conversation.messages.map(({ seq }) => seq)).toEqual([1, 2, 3])
+  conversation.receive(message(4))
+  expect(conversation.contiguousSeq).toBe(4)
+})
+
 function unsentReplies(reply: (session: string, id: string, text: string, afterSeq?: number) => Promise<unknown>) {
   const failed: OutgoingReply[] = []
   const delivery = {
