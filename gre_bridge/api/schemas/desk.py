@@ -13,7 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from gre_bridge.api.schemas.requests import EXAMPLE_SESSION, AnySeq, AnyText, AnyUuid, Input, Text, Uuid, whole
+from gre_bridge.api.schemas.requests import (
+    EXAMPLE_SESSION,
+    AnySeq,
+    AnyText,
+    AnyUuid,
+    Input,
+    Text,
+    Uuid,
+    whole,
+)
 from gre_bridge.api.schemas.responses import Answer, SessionChanged
 
 MAX_SECONDS = 366 * 86_400
