@@ -3,7 +3,7 @@
 import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import type { AutoReply, AutoReplyNow, Texts } from '../types'
-import { FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
+import { focusChoice, FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
 
 const NEW = '(new)'
 const MINUTE = 60
@@ -30,8 +30,7 @@ export function AutoReplySettings({ desk, revision }: { desk: Desk; revision: nu
   const onSaved = async (id: string | undefined): Promise<void> => {
     await reload()
     setChosen(id ?? NEW)
-    // Another form is shown, without the button that had the focus.
-    if (id !== stored?.id) choice.current?.focus()
+    if (id !== stored?.id) focusChoice(choice.current)
   }
   return (
     <section aria-labelledby="auto-replies" data-testid="auto-reply-settings" data-loaded={data !== undefined}>

@@ -4,7 +4,7 @@ import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import { formatRanges, formOf, type HoursForm, hoursOf, newForm, previewDays, todayIn, WEEKDAYS, type WeekVersion } from '../hours'
 import type { Hours } from '../types'
-import { FormButtons, useForm, useLoaded, useSaving } from './forms'
+import { focusChoice, FormButtons, useForm, useLoaded, useSaving } from './forms'
 
 const PREVIEW_DAYS = 14
 /** The choice for hours that are not stored yet. */
@@ -21,8 +21,7 @@ export function HoursSettings({ desk, onChanged }: { desk: Desk; onChanged: () =
   const onSaved = async (saved: string | undefined): Promise<void> => {
     await Promise.all([reload(), desk.goals.load()])
     setChosen(saved)
-    // Another form is shown, without the button that had the focus.
-    if (saved !== stored?.name) choice.current?.focus()
+    if (saved !== stored?.name) focusChoice(choice.current)
     onChanged()
   }
   return (

@@ -3,7 +3,7 @@
 import { useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
 import type { Template, Texts } from '../types'
-import { FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
+import { focusChoice, FormButtons, TextsField, useForm, useLoaded, useSaving } from './forms'
 
 const NEW = '(new)'
 const HINT = 'Placeholders: {{player_name|there}}, {{staff_name}}, {{open_until}}, {{next_open}}; {{?amount}} is a blank that is filled in when the template is used.'
@@ -18,8 +18,7 @@ export function TemplateSettings({ desk }: { desk: Desk }) {
   const onSaved = async (id: string | undefined): Promise<void> => {
     await Promise.all([reload(), desk.templates.reload()])
     setChosen(id ?? NEW)
-    // Another form is shown, without the button that had the focus.
-    if (id !== stored?.id) choice.current?.focus()
+    if (id !== stored?.id) focusChoice(choice.current)
   }
   return (
     <section aria-labelledby="templates" data-testid="template-settings" data-loaded={data !== undefined}>

@@ -82,6 +82,13 @@ export function useLoaded<T>(desk: Desk, load: () => Promise<T>, revision = 0): 
   return { data, error, reload }
 }
 
+/** Focus the choice of a section where another form is shown now, unless the user is in another section by now. */
+export function focusChoice(choice: HTMLElement | null): void {
+  const { activeElement, body } = document
+  // The form that had the focus is removed.
+  if (activeElement === body || choice?.closest('section')?.contains(activeElement)) choice?.focus()
+}
+
 interface FormButtonsProps {
   saving: Saving
   testId: string
