@@ -6238,7 +6238,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid)
-COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since. p_from_staff (empty: nobody): 409 session_taken with {"by"} if the session is neither this person''s nor the caller''s nor nobody''s. With p_note_id a call with a note can be repeated.';
+COMMENT ON FUNCTION public.gre_transfer_session(p_session_id uuid, p_to_staff text, p_note text, p_after_seq bigint, p_from_staff text, p_note_id uuid) IS 'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: {"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} if another staff member has written since. p_from_staff (empty: nobody): 409 session_taken with {"by"} if the session is neither this person''s nor the caller''s nor nobody''s. With p_note_id, a call with a note can be repeated.';
 
 -- FUNCTION: gre_unblock_player(bigint)
 CREATE FUNCTION public.gre_unblock_player(p_player_id bigint) RETURNS jsonb

@@ -18,7 +18,8 @@ create table public.gre_chat_notes (
 );
 -- Statistics contain samples of the values and outlive an erase.
 alter table public.gre_chat_notes alter column text set statistics 0, alter column staff_name set statistics 0;
-comment on table public.gre_chat_notes is 'Private notes of staff. Never sent to players; a note raises rev of its session, which its player can read.';
+comment on table public.gre_chat_notes is
+  'Private notes of staff. Never sent to players; a note raises rev of its session, which its player can read.';
 comment on column public.gre_chat_notes.id is 'The note''s id.';
 comment on column public.gre_chat_notes.session_id is 'The session.';
 comment on column public.gre_chat_notes.n is 'Number in the session: 1, 2, 3 ...';

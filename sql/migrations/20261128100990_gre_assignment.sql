@@ -291,7 +291,8 @@ comment on function public.gre_transfer_session is
   'Assigns an open session to another staff member, or to nobody (null: back to the queue), together with a note: '
   '{"session": S, "over_limit"?: {"open_sessions", "max_sessions"}}. p_after_seq: 409 session_moved with {"by", "seq"} '
   'if another staff member has written since. p_from_staff (empty: nobody): 409 session_taken with {"by"} if the '
-  'session is neither this person''s nor the caller''s nor nobody''s. With p_note_id a call with a note can be repeated.';
+  'session is neither this person''s nor the caller''s nor nobody''s. With p_note_id, a call with a note can be '
+  'repeated.';
 
 -- Staff ---------------------------------------------------------------------------------------------------
 

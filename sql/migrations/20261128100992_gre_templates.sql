@@ -97,8 +97,8 @@ language sql stable set search_path = '' as $$
   where m.session_id = p_session and m.sender = 'player' order by m.seq desc limit 1
 $$;
 
--- Return a time in the time zone of opening hours: HH24:MI, on another day than p_now with the day: its name and date in
--- English, in other languages YYYY-MM-DD. Null for null.
+-- Return a time in the time zone of opening hours: HH24:MI, on another day than p_now with the day: its name and date
+-- in English, in other languages YYYY-MM-DD. Null for null.
 create function gre.local_time(p_hours text, p_at timestamptz, p_now timestamptz, p_language text) returns text
 language sql stable set search_path = '' as $$
   select to_char(x.at, case when x.at::date = x.now::date then 'HH24:MI'
@@ -110,8 +110,8 @@ language sql stable set search_path = '' as $$
   where p_at is not null
 $$;
 
--- Return the text for a language with the values of its placeholders, and the names of those that have neither a value nor a
--- fallback, whose placeholders stay. Blanks are always missing. Only values that the text names are computed.
+-- Return the text for a language with the values of its placeholders, and the names of those that have neither a value
+-- nor a fallback, whose placeholders stay. Blanks are always missing. Only values that the text names are computed.
 create function gre.render_text(
   p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text,
   out text text, out missing text[]
@@ -293,8 +293,9 @@ language sql volatile security definer set search_path = '' as $$
   where id = (select t.id from public.gre_templates t where t.id = p_id for no key update skip locked)
 $$;
 
-revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.check_room, gre.choose_language, gre.session_language,
-  gre.local_time, gre.render_text, gre.template_json, gre.find_template, gre.count_template from public;
+revoke execute on function gre.placeholder_pattern, gre.check_texts, gre.check_room, gre.choose_language,
+  gre.session_language, gre.local_time, gre.render_text, gre.template_json, gre.find_template, gre.count_template
+  from public;
 grant execute on function gre.count_template to authenticated, service_role;
 revoke execute on function public.gre_list_templates, public.gre_get_template, public.gre_save_template,
   public.gre_delete_template, public.gre_render_template from public, anon, authenticated, service_role;

@@ -12,7 +12,6 @@ from playwright.sync_api import Locator, Route, expect, sync_playwright
 
 from tests.browser.sockets import PlayerSocket
 from tests.browser.world import FLAGS, PHONE, WIDE, Staff, World, chromium, dev, new_person
-from tests.support.waiting import wait_until
 
 DOCS = Path(__file__).parents[2] / "docs"
 _TALK = {
@@ -122,7 +121,7 @@ def _collision(world: World, ann: Staff) -> None:
     held: list[Route] = []
     ann.page.route("**/api/gre-admin/reply", lambda route: held.extend([route]))
     ann.at("reply").press("Enter")
-    wait_until(lambda: ann.page.evaluate("true") and held, what="the reply")
+    ann.wait_until(lambda: held, what="the reply")
     world.reply(31, "Ravi, the bonus is booked: 15 euros.")
     expect(ann.message("Ravi, the bonus is booked: 15 euros.")).to_be_visible()
     held[0].continue_()

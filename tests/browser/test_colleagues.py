@@ -28,7 +28,7 @@ def _hold(staff: Staff, pattern: str) -> list[Route]:
 
 def _wait_for(held: list[Route], staff: Staff, count: int = 1) -> None:
     """Wait for the requests that a page holds; Playwright reports them during its own calls."""
-    wait_until(lambda: staff.page.evaluate("true") and len(held) >= count, 30, what="requests")
+    staff.wait_until(lambda: len(held) >= count, 30, what="requests")
 
 
 def test_of_two_who_take_a_conversation_the_second_is_told_who_has_it(

@@ -46,7 +46,7 @@ def test_a_failed_subscription_is_retried(world: World, asha: Player, status: in
 
     asha.page.route(AUTH, refuse)
     world.fault("pusher", {"action": "drop_sockets"})
-    wait_until(lambda: asha.page.evaluate("1") and not failures, 30, what="two refusals")
+    asha.wait_until(lambda: not failures, 30, what="two refusals")
     world.reply(29, "Are you there?")
     wait_until(lambda: _shown(asha) == _stored(world), 30)
     expect(asha.at("try-state")).to_have_attribute("data-state", "live")
@@ -67,7 +67,7 @@ def test_messages_during_a_slow_subscription_are_shown(world: World, asha: Playe
 
     asha.page.route(AUTH, slow)
     world.fault("pusher", {"action": "drop_sockets"})
-    wait_until(lambda: asha.page.evaluate("1") and requests, 30, what="a new subscription")
+    asha.wait_until(lambda: requests, 30, what="a new subscription")
     wait_until(lambda: len(_shown(asha)) == 3 and _shown(asha) == _stored(world), 30)
     asha.type("Thank you")
     wait_until(lambda: _shown(asha) == _stored(world) and len(_stored(world)) == 4, 30)
@@ -88,7 +88,7 @@ def test_a_message_without_a_response_is_sent_again_with_the_same_id(world: Worl
 
     _on_send(asha, drop_first_response)
     asha.type("Is anybody there?")
-    wait_until(lambda: asha.page.evaluate("1") and len(ids) == 2, 30)
+    asha.wait_until(lambda: len(ids) == 2, 30)
     wait_until(lambda: _shown(asha) == ["Is anybody there?", "An answer meanwhile"], 30)
     assert len(set(ids)) == 1
     assert _stored(world) == _shown(asha)
@@ -113,7 +113,7 @@ def test_messages_are_stored_in_the_order_in_which_they_were_typed(
     _on_send(asha, hold_first)
     for text in ("one", "two", "three"):
         asha.type(text)
-    wait_until(lambda: asha.page.evaluate("1") and held, 30)
+    asha.wait_until(lambda: held, 30)
     world.reply(29, "Hello")
     wait_until(lambda: _shown(asha) == ["Hello", "one", "two", "three"], 30)
     assert requests == ["one"]
@@ -121,7 +121,7 @@ def test_messages_are_stored_in_the_order_in_which_they_were_typed(
         held[0].fulfill(status=failures.pop(), json={"message": "not now"})
     else:
         held[0].continue_()
-    wait_until(lambda: asha.page.evaluate("1") and len(_stored(world)) == 4, 30)
+    asha.wait_until(lambda: len(_stored(world)) == 4, 30)
     assert _stored(world) == ["Hello", "one", "two", "three"]
     wait_until(lambda: _shown(asha) == _stored(world), 30)
 
@@ -141,14 +141,14 @@ def test_a_refused_text_is_kept_and_stops_no_other(world: World, asha: Player) -
     _on_send(asha, refuse)
     for text in ("one", "two", "three"):
         asha.type(text)
-    wait_until(lambda: asha.page.evaluate("1") and held, 30)
+    asha.wait_until(lambda: held, 30)
     asha.at("try-input").fill("four")
     held[0].fulfill(status=403, json={"message": "not allowed"})
-    wait_until(lambda: asha.page.evaluate("1") and _stored(world) == ["three"], 30)
+    asha.wait_until(lambda: _stored(world) == ["three"], 30)
     expect(asha.at("try-input")).to_have_value("four")
     wait_until(lambda: sorted(_shown(asha)) == ["one", "three", "two"], 30)
     refused.clear()
     for text in ("one", "two"):
         asha.at("try-message").filter(has_text=text).get_by_role("button", name="Send again").click()
-        wait_until(lambda text=text: asha.page.evaluate("1") and _stored(world)[-1] == text, 30)
+        asha.wait_until(lambda text=text: _stored(world)[-1] == text, 30)
     wait_until(lambda: _shown(asha) == _stored(world) == ["three", "one", "two"], 30)

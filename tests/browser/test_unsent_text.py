@@ -83,7 +83,9 @@ def test_a_conversation_closed_by_a_colleague_keeps_the_draft_and_ignores_other_
     assert _stored_replies(world) == []
     sam.at("reopen-send").click()
     expect(sam.message(DRAFT.strip())).to_be_visible()
-    wait_until(lambda: [(p, m.strip()) for p, _, m in _stored_replies(world)] == [(4104, DRAFT.strip())], 30)
+    sam.wait_until(
+        lambda: [(p, m.strip()) for p, _, m in _stored_replies(world)] == [(4104, DRAFT.strip())], 30
+    )
     expect(sam.at("reply")).to_have_value("")
     expect(sam.at("reply")).to_be_editable()
 
@@ -98,7 +100,7 @@ def test_a_conversation_that_a_colleague_reopens_can_be_written_in_again(world: 
     expect(sam.at("reply")).to_be_focused()
     sam.page.keyboard.type("welcome")
     sam.page.keyboard.press("Enter")
-    wait_until(lambda: [m for _, _, m in _stored_replies(world)] == [DRAFT + "welcome"], 30)
+    sam.wait_until(lambda: [m for _, _, m in _stored_replies(world)] == [DRAFT + "welcome"], 30)
 
 
 def test_the_draft_of_a_closed_conversation_can_be_copied_or_moved_to_the_new_one(
@@ -164,7 +166,7 @@ def test_a_link_with_another_persons_token_asks_first(world: World, sam: Staff, 
     if not accepted:
         sam.page.keyboard.type("it is yours")
         sam.page.keyboard.press("Enter")
-        wait_until(lambda: _stored_replies(world) == [(4104, "s1", DRAFT + "it is yours")], 30)
+        sam.wait_until(lambda: _stored_replies(world) == [(4104, "s1", DRAFT + "it is yours")], 30)
         sam.at("other-sign-in").get_by_role("button", name="Stay").click()
         expect(sam.at("other-sign-in")).to_have_count(0)
         return
@@ -239,13 +241,13 @@ def test_a_stored_reply_is_sent_only_by_its_author(world: World, sam: Staff) -> 
     expect(sam.at("reply")).to_have_value("")
     # In another conversation: Sam's reply would be refused after one of Sue's (session_moved).
     sam.answer("This is Sue")
-    wait_until(lambda: _stored_replies(world) == [(1300, "s2", "This is Sue")], 30)
+    sam.wait_until(lambda: _stored_replies(world) == [(1300, "s2", "This is Sue")], 30)
     sam.at("sign-out").click()
     expect(sam.at("sign-in")).to_be_visible()
     sent: list[Any] = []
     sam.page.on("request", lambda r: sent.append(r.post_data_json) if r.url.endswith("/reply") else None)
     sam.sign_in("staff:s1")
-    wait_until(lambda: (4104, "s1", "On its way") in _stored_replies(world), 30)
+    sam.wait_until(lambda: (4104, "s1", "On its way") in _stored_replies(world), 30)
     assert [reply["id"] for reply in sent] == [attempts[0]["id"]]
     assert len(_stored_replies(world)) == 2
     sam.open(1300)
@@ -290,7 +292,7 @@ def test_a_pending_reply_survives_the_page(
 
     sam.page.on("dialog", leave)
     sam.answer("On its way")
-    wait_until(lambda: attempts, 30)
+    sam.wait_until(lambda: attempts, 30)
     sam.page.unroute(REPLY)
     # No reply is sent before the page is closed.
     sam.context.route(REPLY, lambda route: route.abort())
@@ -299,7 +301,7 @@ def test_a_pending_reply_survives_the_page(
     interrupt(sam, world)
     sam.context.unroute(REPLY)
     sam.open(4104)
-    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 60)
+    sam.wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 60)
     expect(sam.message("On its way")).to_have_count(1)
     assert {reply["id"] for reply in sent} == {attempts[0]["id"]}
     wait_until(lambda: "On its way" not in sam.page.evaluate("JSON.stringify(sessionStorage)"), 30)
@@ -333,7 +335,7 @@ def test_a_failed_reply_in_another_conversation_is_reported(world: World, sam: S
     held: list[Route] = []
     sam.page.route(REPLY, lambda route: held.extend([route]))
     sam.answer("On its way")
-    wait_until(lambda: held, 30)
+    sam.wait_until(lambda: held, 30)
     sam.open(1300)
     sam.at("reply").fill("Another")
     held[0].fulfill(status=403, json={"code": "not_allowed", "error": "you may not"})
@@ -347,7 +349,7 @@ def test_a_failed_reply_in_another_conversation_is_reported(world: World, sam: S
     expect(sam.message("On its way")).to_have_attribute("data-state", "failed")
     sam.page.unroute(REPLY)
     sam.at("retry").click()
-    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)
+    sam.wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)
     expect(sam.at("unsent-count")).to_have_count(0)
     assert "not sent" not in sam.page.title()
     stored = json.loads(sam.page.evaluate("JSON.stringify(sessionStorage)"))
@@ -369,4 +371,4 @@ def test_a_reply_without_a_response_is_reattempts_automatically(world: World, jo
     expect(sam.message("On its way")).to_contain_text("kept")
     sam.page.unroute(REPLY)
     sam.page.clock.run_for(31_000)
-    wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)
+    sam.wait_until(lambda: _stored_replies(world) == [(4104, "s1", "On its way")], 30)

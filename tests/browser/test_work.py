@@ -207,7 +207,7 @@ def test_no_button_moves_when_the_players_chat_setting_is_loaded(world: World, s
     held: list[Route] = []
     sam.page.route("**/api/gre-admin/player/31", lambda route: held.extend([route]))
     sam.open(31)
-    wait_until(lambda: held, 30)
+    sam.wait_until(lambda: held, 30)
     expect(sam.at("player-chat")).to_be_disabled()
     before = sam.at("close-session").bounding_box()
     held[0].continue_()

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tests.support.loopback import HTTP, NO_TLS, free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
+from tests.support.waiting import wait_until
 
 FLAGS = [
     *(["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
@@ -241,6 +242,13 @@ class Person:
         """The element with this test id and these data attributes (`session_id=…`)."""
         more = "".join(f'[data-{key.replace("_", "-")}="{value}"]' for key, value in attributes.items())
         return self.page.locator(f'[data-testid="{name}"]{more}')
+
+    def wait_until(self, condition: Callable[[], Any], within: float = 30.0, what: str = "") -> Any:
+        """Wait like `support.waiting.wait_until`, and meanwhile run the handlers of routes and events.
+
+        Playwright runs them only inside its own calls: a handler whose request comes during a plain wait never runs.
+        """
+        return wait_until(condition, within, what=what, wait=lambda s: self.page.wait_for_timeout(s * 1000))
 
     def watch_for(self, text: str) -> None:
         """Record the time at which this text appears on the page."""

@@ -73,7 +73,7 @@ HELPERS = {
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
         "placeholder_pattern", "check_texts", "check_room", "choose_language", "session_language", "local_time", "render_text", "template_json", "find_template",
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
-        "arm_idle", "settings_arm_idle", "start_auto_replies", "messages_auto_reply", "fire_timer",
+        "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
     },
 }  # fmt: skip
 

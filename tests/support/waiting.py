@@ -14,14 +14,21 @@ from typing import Any
 
 
 def wait_until(
-    condition: Callable[[], Any], within: float = 30.0, every: float = 0.05, what: str = ""
+    condition: Callable[[], Any],
+    within: float = 30.0,
+    every: float = 0.05,
+    what: str = "",
+    wait: Callable[[float], None] = time.sleep,
 ) -> Any:
-    """Return the first true result of `condition`; raise AssertionError after `within` seconds."""
+    """Return the first true result of `condition`; raise AssertionError after `within` seconds.
+
+    `wait` is called between two looks, with `every` seconds.
+    """
     deadline = time.monotonic() + within
     while not (found := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within} s: {what or condition}")
-        time.sleep(every)
+        wait(every)
     return found
 
 
