@@ -139,6 +139,21 @@ def test_keys_meant_for_a_conversation_that_was_switched_away_are_ignored(world:
     expect(sam.at("reply")).to_have_value(DRAFT)
 
 
+def test_after_discarding_a_text_the_focus_is_in_the_conversation(world: World, sam: Staff) -> None:
+    session = _three_players(world)
+    _start_reply(sam)
+    _close(world, session)
+    expect(sam.at("reply-closed")).to_contain_text("Your text is kept")
+    sam.at("reply-discard").focus()
+    sam.page.keyboard.press("Enter")
+    expect(sam.at("reply")).to_have_value("")
+    expect(sam.at("reply")).to_be_focused()
+    sam.page.reload()
+    sam.wait_until_live()
+    expect(sam.at("reopen")).to_be_visible()
+    expect(sam.at("reply")).to_have_count(0)  # no draft is left
+
+
 def test_keys_typed_after_the_sign_in_has_ended_are_ignored(world: World, sam: Staff) -> None:
     _three_players(world)
     _start_reply(sam)

@@ -481,6 +481,28 @@ def test_a_rule_that_is_not_valid_changes_nothing(db: Database, changes: dict[st
         assert admin.call("gre_list_auto_replies")["auto_replies"] == [before]
 
 
+def test_the_texts_of_all_rules_are_bounded_in_bytes(db: Database) -> None:
+    large = {f"a{chr(97 + n)}": "\N{HEDGEHOG}" * 4000 for n in range(20)}  # some 320 KB
+
+    def save(admin: Rest, name: str, rule_id: str | None = None) -> dict[str, Any]:
+        rule = {"name": name, "occasion": "opened", "texts": large}
+        saved: dict[str, Any] = admin.call("gre_save_auto_reply", id=rule_id, auto_reply=rule)
+        return saved
+
+    with Rest(db, ADMIN) as admin:
+        kept: list[dict[str, Any]] = []
+        with pytest.raises(RefusalError) as refused:
+            while len(kept) < 20:
+                kept.append(save(admin, f"rule {len(kept)}"))
+        assert (refused.value.status, refused.value.code) == (409, "too_many")
+        assert len(kept) == 13
+        assert save(admin, "changed", kept[0]["id"])["name"] == "changed"
+        admin.call("gre_delete_auto_reply", id=kept[1]["id"])
+        save(admin, "again")
+        with pytest.raises(RefusalError, match="too_many"):
+            save(admin, "one more")
+
+
 def test_hours_that_a_rule_uses_cannot_be_deleted(db: Database, conn: Conn) -> None:
     hours(conn, opened=True, name="other")
     conn.execute("update gre_chat_settings set hours = null")
