@@ -17,6 +17,24 @@ CREATE TYPE gre.actor AS (
 -- COMMENT: TYPE actor
 COMMENT ON TYPE gre.actor IS 'role: service (a back end, a worker or a direct connection), admin, staff, player or none. player_id is set for players, staff_id for staff and admins.';
 
+-- FUNCTION: add_block_events(uuid[], boolean, timestamp with time zone)
+CREATE FUNCTION gre.add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  with changed as (
+    update public.gre_chat_sessions set rev = rev + 1 where id = any (p_sessions)
+    returning id, rev, updated_at, last_seq)
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id, data)
+  select c.id, c.rev, c.updated_at,
+    (select greatest(c.last_seq, max(m.seq)) from public.gre_chat_messages m where m.session_id = c.id),
+    case when p_blocked then 'blocked' else 'unblocked' end, (gre.current_actor()).staff_id,
+    case when p_until is not null then jsonb_build_object('until', gre.iso(p_until)) else '{}' end
+  from changed c
+$$;
+
 -- TABLE: gre_chat_notes
 CREATE TABLE public.gre_chat_notes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -154,42 +172,52 @@ declare
   v_change gre.idle_change;
   v_settings public.gre_chat_settings;
   v_session public.gre_chat_sessions;
-  v_players bigint[];
-  v_locked bigint[] := '{}';
-  v_left bigint;
+  v_writers text[];
+  v_page bigint[];
+  v_done bigint[] := '{}';
 begin
   select * into v_change from gre.idle_change for update skip locked;
   if not found then
     return case when exists (select from gre.idle_change) then 1 end;
   end if;
-  -- least() ignores null. A restored dump can have the larger xid of another server.
-  v_change.since := least(v_change.since, pg_snapshot_xmax(pg_current_snapshot()));
-  if v_change.since > pg_snapshot_xmin(pg_current_snapshot()) then
-    update gre.idle_change set since = v_change.since where single;
+  v_writers := array(
+    select distinct l.virtualtransaction from pg_locks l
+    where l.locktype = 'relation' and l.relation = 'public.gre_chat_messages'::regclass
+      and l.mode = 'RowExclusiveLock' and l.granted and l.pid is distinct from pg_backend_pid()
+      and l.database = (select d.oid from pg_database d where d.datname = current_database()));
+  if v_change.waits_for is null then
+    v_change.waits_for := v_writers;
+  end if;
+  if v_change.waits_for && v_writers then
+    update gre.idle_change set waits_for = v_change.waits_for where single;
     return 1;
   end if;
   select * into v_settings from public.gre_chat_settings;
-  v_players := array(
+  v_page := array(
     select s.player_id from public.gre_chat_sessions s
-    where s.status <> 'closed' and s.player_id > v_change.after_player_id order by s.player_id limit 500);
+    where s.status <> 'closed' and s.player_id > v_change.after_player_id
+    order by s.player_id limit 500 - cardinality(v_change.skipped));
   for v_session in
-    select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
-    for no key update skip locked
+    select * from public.gre_chat_sessions s
+    where s.player_id = any (v_page || v_change.skipped) and s.status <> 'closed' for no key update skip locked
   loop
-    v_locked := v_locked || v_session.player_id;
+    v_done := v_done || v_session.player_id;
+    delete from public.gre_timers t where t.session_id = v_session.id and t.rule_id is null;
     if v_session.waiting_since is null then
       perform gre.arm_idle(v_session, v_settings, true);
     end if;
   end loop;
-  select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
-  if v_left is null and cardinality(v_players) < 500 then
+  v_change.skipped := array(
+    select s.player_id from public.gre_chat_sessions s
+    where s.player_id = any (v_page || v_change.skipped) and s.player_id <> all (v_done) and s.status <> 'closed');
+  if v_page = '{}' and v_change.skipped = '{}' then
     delete from gre.idle_change where single;
     return null;
   end if;
-  update gre.idle_change set since = v_change.since,
-    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)])
+  update gre.idle_change set waits_for = v_change.waits_for, skipped = v_change.skipped,
+    after_player_id = coalesce(v_page[cardinality(v_page)], v_change.after_player_id)
   where single;
-  return case when v_left is null then 0.1 else 1 end;
+  return case when v_page = '{}' then 1 else 0.1 end;
 end $$;
 
 -- TABLE: gre_chat_sessions
@@ -1165,8 +1193,8 @@ COMMENT ON COLUMN public.gre_timers.due_at IS 'Time from which it fires.';
 -- COMMENT: COLUMN gre_timers.seq
 COMMENT ON COLUMN public.gre_timers.seq IS 'waiting: seq of the question. Otherwise: seq of the last message; a later one makes the timer void.';
 
--- FUNCTION: fire_timer(public.gre_timers, boolean)
-CREATE FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late boolean) RETURNS text[]
+-- FUNCTION: fire_timer(public.gre_timers, timestamp with time zone)
+CREATE FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late_before timestamp with time zone) RETURNS text[]
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -1193,7 +1221,7 @@ begin
       v_due := gre.after_open(coalesce(v_rule.hours, (select s.hours from public.gre_chat_settings s)),
                               v_session.waiting_since, extract(epoch from v_rule.wait));
       if v_due <= v_now then
-        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, v_due < p_late_before);
       elsif v_due is not null then
         insert into public.gre_timers (session_id, rule_id, kind, due_at, seq)
         values (p_timer.session_id, p_timer.rule_id, 'waiting', v_due, p_timer.seq);
@@ -1204,7 +1232,12 @@ begin
     return '{}'; -- the next answer starts it again
   end if;
   select * into v_settings from public.gre_chat_settings;
-  if v_session.last_seq <> p_timer.seq
+  if p_timer.kind = 'idle_close' and v_settings.idle_warn_after is not null
+    and exists (select from gre.idle_change) then
+    -- The timer may be one of the older settings, without a warning.
+    perform gre.arm_idle(v_session, v_settings, true);
+    return '{}';
+  elsif v_session.last_seq <> p_timer.seq
     or p_timer.kind = 'idle_warning'
       and coalesce(v_session.last_message_at + v_settings.idle_warn_after > v_now, true)
     or p_timer.kind = 'idle_close'
@@ -1221,7 +1254,7 @@ begin
     -- An error of the text must not keep the session open.
     begin
       v_done := gre.send_auto_reply(v_rule, v_session, coalesce(v_key, p_timer.seq),
-                                    p_late and p_timer.kind <> 'idle_warning');
+                                    p_timer.due_at < p_late_before and p_timer.kind <> 'idle_warning');
     exception
       when lock_not_available or deadlock_detected then
         raise;
@@ -3226,13 +3259,7 @@ begin
     insert into public.gre_chat_blocks (player_id, reason, by_staff_id) values (p_player_id, v_reason, v_staff);
   end if;
   if v_session.id is not null then
-    update public.gre_chat_sessions set rev = rev + 1 where id = v_session.id returning * into v_session;
-    insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id, data)
-    values (v_session.id, v_session.rev, v_session.updated_at,
-      (select greatest(v_session.last_seq, max(m.seq)) from public.gre_chat_messages m
-       where m.session_id = v_session.id),
-      case when p_blocked then 'blocked' else 'unblocked' end, v_staff,
-      case when p_until is not null then jsonb_build_object('until', gre.iso(p_until)) else '{}' end);
+    perform gre.add_block_events(array[v_session.id], p_blocked, p_until);
   end if;
 end $$;
 
@@ -3252,7 +3279,8 @@ CREATE FUNCTION gre.settings_arm_idle() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-  insert into gre.idle_change default values on conflict (single) do update set after_player_id = 0, since = null;
+  insert into gre.idle_change default values
+  on conflict (single) do update set waits_for = null, after_player_id = 0, skipped = '{}';
   return null;
 end $$;
 
@@ -3998,30 +4026,38 @@ CREATE FUNCTION public.gre_enable_all_players() RETURNS integer
     AS $$
 declare
   v_count integer := 0;
-  v_player bigint;
+  v_sessions uuid[];
   v_players bigint[];
+  v_blocked bigint[];
 begin
   perform gre.require_staff();
-  -- Players with an open session, whose story gets an event. In the order of locks of gre.set_block: session, player.
-  for v_player in
-    select p.player_id from public.gre_chat_players p
-    join public.gre_chat_sessions s on s.player_id = p.player_id and s.status <> 'closed'
-    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
-    order by p.player_id
-  loop
-    perform gre.set_block(v_player, false, null, null);
-    v_count := v_count + 1;
+  lock table public.gre_chat_blocks in share update exclusive mode; -- one call at a time; blocks do not wait for it
+  -- Again for those whom other transactions block meanwhile, each time in the order of locks of gre.set_block:
+  -- sessions, players, blocks.
+  for n in 1 .. 10 loop
+    select coalesce(array_agg(x.id), '{}'), coalesce(array_agg(x.player_id), '{}') into v_sessions, v_players from (
+      select s.id, s.player_id from public.gre_chat_sessions s
+      join public.gre_chat_players p on p.player_id = s.player_id and not p.chat_enabled
+      where s.status <> 'closed' order by s.player_id for no key update of s) x;
+    select coalesce(array_agg(x.player_id), '{}'),
+      coalesce(array_agg(x.player_id) filter (where not coalesce(x.blocked_until <= clock_timestamp(), false)), '{}')
+    into v_players, v_blocked
+    from (
+      select p.player_id, p.blocked_until from public.gre_chat_players p
+      where not p.chat_enabled and (p.player_id = any (v_players) or not exists (
+        select from public.gre_chat_sessions s where s.player_id = p.player_id and s.status <> 'closed'))
+      order by p.player_id for no key update) x;
+    delete from public.gre_chat_blocks where player_id = any (v_players);
+    update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
+    where player_id = any (v_players);
+    perform gre.add_block_events(
+      array(select s.id from public.gre_chat_sessions s
+            where s.id = any (v_sessions) and s.player_id = any (v_blocked)),
+      false, null);
+    v_count := v_count + cardinality(v_blocked);
+    exit when not exists (select from public.gre_chat_players p where not p.chat_enabled);
   end loop;
-  -- The others at once. A player before its block, as in gre.set_block; the second statement sees the blocks that other
-  -- transactions committed while the first one waited for players.
-  select coalesce(array_agg(x.player_id), '{}') into v_players from (
-    select p.player_id from public.gre_chat_players p
-    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
-    order by p.player_id for no key update) x;
-  delete from public.gre_chat_blocks where player_id = any (v_players);
-  update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
-  where player_id = any (v_players);
-  return v_count + cardinality(v_players);
+  return v_count;
 end $$;
 
 -- COMMENT: FUNCTION gre_enable_all_players()
@@ -6166,7 +6202,7 @@ begin
     loop
       -- An error of one timer must not end the call.
       begin
-        v_done := v_done || gre.fire_timer(v_timer, v_timer.due_at < v_late);
+        v_done := v_done || gre.fire_timer(v_timer, v_late);
         v_handled := v_handled + 1;
       exception
         when lock_not_available or deadlock_detected then
@@ -6220,7 +6256,13 @@ begin
   v := gre.lock_session(p_session_id);
   v_note := gre.added_note(p_note_id, p_session_id, v_actor.staff_id, p_note);
   if v_note.id is not null then
-    return jsonb_build_object('session', gre.session_json(v)); -- a repeat
+    -- A repeat, also if somebody has assigned the session again since.
+    if p_to_staff is not null and not exists (
+      select from public.gre_chat_assignments a where a.session_id = p_session_id and a.staff_id = p_to_staff
+        and (a.ended_at is null or a.ended_at > v_note.created_at)) then
+      perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+    end if;
+    return jsonb_build_object('session', gre.session_json(v));
   end if;
   perform gre.check_not_moved(p_session_id, p_after_seq);
   if p_from_staff is not null and v.assigned_staff_id is distinct from p_from_staff
@@ -6293,8 +6335,9 @@ CREATE SEQUENCE gre.delivery_ord
 -- TABLE: idle_change
 CREATE TABLE gre.idle_change (
     single boolean DEFAULT true NOT NULL,
+    waits_for text[],
     after_player_id bigint DEFAULT 0 NOT NULL,
-    since xid8,
+    skipped bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     CONSTRAINT idle_change_single_check CHECK (single)
 );
 
@@ -6304,11 +6347,14 @@ COMMENT ON TABLE gre.idle_change IS 'A change of idle_warn_after or idle_close_a
 -- COMMENT: COLUMN idle_change.single
 COMMENT ON COLUMN gre.idle_change.single IS 'Limits the table to one row.';
 
--- COMMENT: COLUMN idle_change.after_player_id
-COMMENT ON COLUMN gre.idle_change.after_player_id IS 'The sessions of players up to this one have their timers.';
+-- COMMENT: COLUMN idle_change.waits_for
+COMMENT ON COLUMN gre.idle_change.waits_for IS 'Virtual ids of the transactions that wrote messages when a worker first saw the change: they can have read the older settings. Null while no worker has seen it.';
 
--- COMMENT: COLUMN idle_change.since
-COMMENT ON COLUMN gre.idle_change.since IS 'A transaction below it can have read the older settings; null while no worker has seen the change.';
+-- COMMENT: COLUMN idle_change.after_player_id
+COMMENT ON COLUMN gre.idle_change.after_player_id IS 'The change is applied to the sessions of players up to this one.';
+
+-- COMMENT: COLUMN idle_change.skipped
+COMMENT ON COLUMN gre.idle_change.skipped IS 'Except the sessions of these players, which were locked.';
 
 -- TABLE: listeners
 CREATE UNLOGGED TABLE gre.listeners (
@@ -7374,6 +7420,9 @@ GRANT USAGE ON SCHEMA gre TO anon;
 GRANT USAGE ON SCHEMA gre TO authenticated;
 GRANT USAGE ON SCHEMA gre TO service_role;
 
+-- ACL: FUNCTION add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid)
 REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid) FROM PUBLIC;
 
@@ -7512,8 +7561,8 @@ GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id b
 -- ACL: FUNCTION find_template(p_id uuid, p_staff_id text)
 REVOKE ALL ON FUNCTION gre.find_template(p_id uuid, p_staff_id text) FROM PUBLIC;
 
--- ACL: FUNCTION fire_timer(p_timer public.gre_timers, p_late boolean)
-REVOKE ALL ON FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late boolean) FROM PUBLIC;
+-- ACL: FUNCTION fire_timer(p_timer public.gre_timers, p_late_before timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.fire_timer(p_timer public.gre_timers, p_late_before timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION flush_session(p_session uuid)
 REVOKE ALL ON FUNCTION gre.flush_session(p_session uuid) FROM PUBLIC;

@@ -3,6 +3,7 @@
 import { type Api, ApiError, type Transfer } from './api'
 import type { Queue } from './queue'
 import type { Player, PlayerId, Session, SessionAssigned } from './types'
+import { uuid } from './unsent-replies'
 
 /** Reports to the user. */
 export interface Reporter {
@@ -21,6 +22,8 @@ export class Actions {
   /** Ids of the sessions with a pending request. */
   private readonly changing = new Set<string>()
   private readonly closedByMe = new Set<string>()
+  /** Notes of hand-overs whose answer has not come, by session id. */
+  private readonly pendingNotes = new Map<string, { id: string; text: string; to: string | null }>()
 
   constructor(
     private readonly api: Api,
@@ -46,9 +49,19 @@ export class Actions {
     await this.attempt(() => this.assign(id, () => this.api.release(id)))
   }
 
-  /** Hand a session over to a colleague or back to the queue. The caller reports a refusal. */
-  handOver(id: string, transfer: Transfer): Promise<void> {
-    return this.assign(id, () => this.api.transfer(id, transfer))
+  /**
+   * Hand a session over to a colleague or back to the queue. The caller reports a refusal. The note has the same id in
+   * each attempt with the same text and person: it is stored once, also if an answer is lost.
+   */
+  async handOver(id: string, transfer: Omit<Transfer, 'noteId'>): Promise<void> {
+    const { note: text, toStaffId: to } = transfer
+    if (text == null) return this.assign(id, () => this.api.transfer(id, transfer))
+    let note = this.pendingNotes.get(id)
+    if (note?.text !== text || note.to !== to) note = { id: uuid(), text, to }
+    this.pendingNotes.set(id, note)
+    const noteId = note.id
+    await this.assign(id, () => this.api.transfer(id, { ...transfer, noteId }))
+    this.pendingNotes.delete(id)
   }
 
   /** Take the session that has waited longest and is nobody's; returns its id, undefined if there is none. */

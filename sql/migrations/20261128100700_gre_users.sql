@@ -571,30 +571,38 @@ create function public.gre_enable_all_players() returns integer
 language plpgsql volatile security definer set search_path = '' set lock_timeout = '2s' as $$
 declare
   v_count integer := 0;
-  v_player bigint;
+  v_sessions uuid[];
   v_players bigint[];
+  v_blocked bigint[];
 begin
   perform gre.require_staff();
-  -- Players with an open session, whose story gets an event. In the order of locks of gre.set_block: session, player.
-  for v_player in
-    select p.player_id from public.gre_chat_players p
-    join public.gre_chat_sessions s on s.player_id = p.player_id and s.status <> 'closed'
-    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
-    order by p.player_id
-  loop
-    perform gre.set_block(v_player, false, null, null);
-    v_count := v_count + 1;
+  lock table public.gre_chat_blocks in share update exclusive mode; -- one call at a time; blocks do not wait for it
+  -- Again for those whom other transactions block meanwhile, each time in the order of locks of gre.set_block:
+  -- sessions, players, blocks.
+  for n in 1 .. 10 loop
+    select coalesce(array_agg(x.id), '{}'), coalesce(array_agg(x.player_id), '{}') into v_sessions, v_players from (
+      select s.id, s.player_id from public.gre_chat_sessions s
+      join public.gre_chat_players p on p.player_id = s.player_id and not p.chat_enabled
+      where s.status <> 'closed' order by s.player_id for no key update of s) x;
+    select coalesce(array_agg(x.player_id), '{}'),
+      coalesce(array_agg(x.player_id) filter (where not coalesce(x.blocked_until <= clock_timestamp(), false)), '{}')
+    into v_players, v_blocked
+    from (
+      select p.player_id, p.blocked_until from public.gre_chat_players p
+      where not p.chat_enabled and (p.player_id = any (v_players) or not exists (
+        select from public.gre_chat_sessions s where s.player_id = p.player_id and s.status <> 'closed'))
+      order by p.player_id for no key update) x;
+    delete from public.gre_chat_blocks where player_id = any (v_players);
+    update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
+    where player_id = any (v_players);
+    perform gre.add_block_events(
+      array(select s.id from public.gre_chat_sessions s
+            where s.id = any (v_sessions) and s.player_id = any (v_blocked)),
+      false, null);
+    v_count := v_count + cardinality(v_blocked);
+    exit when not exists (select from public.gre_chat_players p where not p.chat_enabled);
   end loop;
-  -- The others at once. A player before its block, as in gre.set_block; the second statement sees the blocks that other
-  -- transactions committed while the first one waited for players.
-  select coalesce(array_agg(x.player_id), '{}') into v_players from (
-    select p.player_id from public.gre_chat_players p
-    where not p.chat_enabled and not coalesce(p.blocked_until <= clock_timestamp(), false)
-    order by p.player_id for no key update) x;
-  delete from public.gre_chat_blocks where player_id = any (v_players);
-  update public.gre_chat_players set chat_enabled = true, blocked_until = null, updated_at = clock_timestamp()
-  where player_id = any (v_players);
-  return v_count + cardinality(v_players);
+  return v_count;
 end $$;
 comment on function public.gre_enable_all_players is
   'Enables the chat of all players. Returns the number of players that were disabled.';

@@ -20,6 +20,20 @@ comment on column public.gre_chat_blocks.created_at is 'Time of the block.';
 alter table public.gre_chat_blocks enable row level security;
 revoke all on public.gre_chat_blocks from public, anon, authenticated, service_role;
 
+-- Add the event of a block, or of its end, to the story of sessions that the caller has locked.
+create function gre.add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamptz) returns void
+language sql volatile set search_path = '' set enable_seqscan = off set jit = off as $$
+  with changed as (
+    update public.gre_chat_sessions set rev = rev + 1 where id = any (p_sessions)
+    returning id, rev, updated_at, last_seq)
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id, data)
+  select c.id, c.rev, c.updated_at,
+    (select greatest(c.last_seq, max(m.seq)) from public.gre_chat_messages m where m.session_id = c.id),
+    case when p_blocked then 'blocked' else 'unblocked' end, (gre.current_actor()).staff_id,
+    case when p_until is not null then jsonb_build_object('until', gre.iso(p_until)) else '{}' end
+  from changed c
+$$;
+
 -- Block a player, or unblock it, and add an event to the story of its open session if that changes anything. Locks the
 -- session before the player, as an erase does. p_switch: the call is the switch of older portals, which keeps the
 -- reason of a block and records none of its own.
@@ -59,13 +73,7 @@ begin
     insert into public.gre_chat_blocks (player_id, reason, by_staff_id) values (p_player_id, v_reason, v_staff);
   end if;
   if v_session.id is not null then
-    update public.gre_chat_sessions set rev = rev + 1 where id = v_session.id returning * into v_session;
-    insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id, data)
-    values (v_session.id, v_session.rev, v_session.updated_at,
-      (select greatest(v_session.last_seq, max(m.seq)) from public.gre_chat_messages m
-       where m.session_id = v_session.id),
-      case when p_blocked then 'blocked' else 'unblocked' end, v_staff,
-      case when p_until is not null then jsonb_build_object('until', gre.iso(p_until)) else '{}' end);
+    perform gre.add_block_events(array[v_session.id], p_blocked, p_until);
   end if;
 end $$;
 
@@ -118,7 +126,7 @@ end $$;
 comment on function public.gre_unblock_player is
   'Enables a player''s chat. Returns what gre_get_player returns. For staff.';
 
-revoke execute on function gre.set_block, gre.player_json from public;
+revoke execute on function gre.add_block_events, gre.set_block, gre.player_json from public;
 grant execute on function gre.player_json to authenticated, service_role;
 revoke execute on function public.gre_block_player, public.gre_unblock_player
   from public, anon, authenticated, service_role;

@@ -271,7 +271,13 @@ begin
   v := gre.lock_session(p_session_id);
   v_note := gre.added_note(p_note_id, p_session_id, v_actor.staff_id, p_note);
   if v_note.id is not null then
-    return jsonb_build_object('session', gre.session_json(v)); -- a repeat
+    -- A repeat, also if somebody has assigned the session again since.
+    if p_to_staff is not null and not exists (
+      select from public.gre_chat_assignments a where a.session_id = p_session_id and a.staff_id = p_to_staff
+        and (a.ended_at is null or a.ended_at > v_note.created_at)) then
+      perform gre.raise_http(409, 'id_conflict', 'this id is taken');
+    end if;
+    return jsonb_build_object('session', gre.session_json(v));
   end if;
   perform gre.check_not_moved(p_session_id, p_after_seq);
   if p_from_staff is not null and v.assigned_staff_id is distinct from p_from_staff

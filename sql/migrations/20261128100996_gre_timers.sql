@@ -53,16 +53,19 @@ $$;
 
 create table gre.idle_change (
   single boolean primary key default true check (single),
+  waits_for text[],
   after_player_id bigint not null default 0,
-  since xid8
+  skipped bigint[] not null default '{}'
 );
 comment on table gre.idle_change is
   'A change of idle_warn_after or idle_close_after that workers have not applied to all open sessions yet. At most one '
   'row.';
 comment on column gre.idle_change.single is 'Limits the table to one row.';
-comment on column gre.idle_change.after_player_id is 'The sessions of players up to this one have their timers.';
-comment on column gre.idle_change.since is
-  'A transaction below it can have read the older settings; null while no worker has seen the change.';
+comment on column gre.idle_change.waits_for is
+  'Virtual ids of the transactions that wrote messages when a worker first saw the change: they can have read the '
+  'older settings. Null while no worker has seen it.';
+comment on column gre.idle_change.after_player_id is 'The change is applied to the sessions of players up to this one.';
+comment on column gre.idle_change.skipped is 'Except the sessions of these players, which were locked.';
 alter table gre.idle_change enable row level security;
 revoke all on gre.idle_change from public, anon, authenticated, service_role;
 
@@ -70,7 +73,8 @@ revoke all on gre.idle_change from public, anon, authenticated, service_role;
 create function gre.settings_arm_idle() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  insert into gre.idle_change default values on conflict (single) do update set after_player_id = 0, since = null;
+  insert into gre.idle_change default values
+  on conflict (single) do update set waits_for = null, after_player_id = 0, skipped = '{}';
   return null;
 end $$;
 create trigger gre_arm_idle after update on public.gre_chat_settings
@@ -79,51 +83,61 @@ create trigger gre_arm_idle after update on public.gre_chat_settings
   execute function gre.settings_arm_idle();
 
 -- After a change of the settings, start the timers of open sessions that are answered, in the order of their players:
--- at most 500 of them, each under its lock. Begins when no transaction is left that can have read the older settings:
--- such a transaction may answer a session without a timer. Ends before a session that another transaction has locked.
--- Returns the time in seconds after which to call it again; null if nothing is left.
+-- at most 500 of them, each under its lock. Begins when the transactions have ended that wrote messages at the time of
+-- the change: such a transaction may answer a session without a timer. Sessions that another transaction has locked are
+-- tried again. Returns the time in seconds after which to call it again; null if nothing is left.
 create function gre.apply_idle_change() returns numeric
 language plpgsql volatile set search_path = '' as $$
 declare
   v_change gre.idle_change;
   v_settings public.gre_chat_settings;
   v_session public.gre_chat_sessions;
-  v_players bigint[];
-  v_locked bigint[] := '{}';
-  v_left bigint;
+  v_writers text[];
+  v_page bigint[];
+  v_done bigint[] := '{}';
 begin
   select * into v_change from gre.idle_change for update skip locked;
   if not found then
     return case when exists (select from gre.idle_change) then 1 end;
   end if;
-  -- least() ignores null. A restored dump can have the larger xid of another server.
-  v_change.since := least(v_change.since, pg_snapshot_xmax(pg_current_snapshot()));
-  if v_change.since > pg_snapshot_xmin(pg_current_snapshot()) then
-    update gre.idle_change set since = v_change.since where single;
+  v_writers := array(
+    select distinct l.virtualtransaction from pg_locks l
+    where l.locktype = 'relation' and l.relation = 'public.gre_chat_messages'::regclass
+      and l.mode = 'RowExclusiveLock' and l.granted and l.pid is distinct from pg_backend_pid()
+      and l.database = (select d.oid from pg_database d where d.datname = current_database()));
+  if v_change.waits_for is null then
+    v_change.waits_for := v_writers;
+  end if;
+  if v_change.waits_for && v_writers then
+    update gre.idle_change set waits_for = v_change.waits_for where single;
     return 1;
   end if;
   select * into v_settings from public.gre_chat_settings;
-  v_players := array(
+  v_page := array(
     select s.player_id from public.gre_chat_sessions s
-    where s.status <> 'closed' and s.player_id > v_change.after_player_id order by s.player_id limit 500);
+    where s.status <> 'closed' and s.player_id > v_change.after_player_id
+    order by s.player_id limit 500 - cardinality(v_change.skipped));
   for v_session in
-    select * from public.gre_chat_sessions s where s.player_id = any (v_players) and s.status <> 'closed'
-    for no key update skip locked
+    select * from public.gre_chat_sessions s
+    where s.player_id = any (v_page || v_change.skipped) and s.status <> 'closed' for no key update skip locked
   loop
-    v_locked := v_locked || v_session.player_id;
+    v_done := v_done || v_session.player_id;
+    delete from public.gre_timers t where t.session_id = v_session.id and t.rule_id is null;
     if v_session.waiting_since is null then
       perform gre.arm_idle(v_session, v_settings, true);
     end if;
   end loop;
-  select min(p) into v_left from unnest(v_players) p where p <> all (v_locked);
-  if v_left is null and cardinality(v_players) < 500 then
+  v_change.skipped := array(
+    select s.player_id from public.gre_chat_sessions s
+    where s.player_id = any (v_page || v_change.skipped) and s.player_id <> all (v_done) and s.status <> 'closed');
+  if v_page = '{}' and v_change.skipped = '{}' then
     delete from gre.idle_change where single;
     return null;
   end if;
-  update gre.idle_change set since = v_change.since,
-    after_player_id = coalesce(v_left - 1, v_players[cardinality(v_players)])
+  update gre.idle_change set waits_for = v_change.waits_for, skipped = v_change.skipped,
+    after_player_id = coalesce(v_page[cardinality(v_page)], v_change.after_player_id)
   where single;
-  return case when v_left is null then 0.1 else 1 end;
+  return case when v_page = '{}' then 1 else 0.1 end;
 end $$;
 
 -- Start the rules for messages of a player in one session: p_seq and p_at are seq and time of the first one.
@@ -218,9 +232,9 @@ create trigger gre_8_auto_reply after insert on public.gre_chat_messages
 
 -- By a worker ---------------------------------------------------------------------------------------------
 
--- Fire or drop a due timer of a session that the caller has locked. Returns what was done: sent, skipped, failed,
--- closed.
-create function gre.fire_timer(p_timer public.gre_timers, p_late boolean) returns text[]
+-- Fire or drop a due timer of a session that the caller has locked. A message that was due before p_late_before is
+-- skipped. Returns what was done: sent, skipped, failed, closed.
+create function gre.fire_timer(p_timer public.gre_timers, p_late_before timestamptz) returns text[]
 language plpgsql volatile set search_path = '' as $$
 declare
   v_now constant timestamptz := clock_timestamp();
@@ -245,7 +259,7 @@ begin
       v_due := gre.after_open(coalesce(v_rule.hours, (select s.hours from public.gre_chat_settings s)),
                               v_session.waiting_since, extract(epoch from v_rule.wait));
       if v_due <= v_now then
-        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, p_late);
+        v_done := gre.send_auto_reply(v_rule, v_session, p_timer.seq, v_due < p_late_before);
       elsif v_due is not null then
         insert into public.gre_timers (session_id, rule_id, kind, due_at, seq)
         values (p_timer.session_id, p_timer.rule_id, 'waiting', v_due, p_timer.seq);
@@ -256,7 +270,12 @@ begin
     return '{}'; -- the next answer starts it again
   end if;
   select * into v_settings from public.gre_chat_settings;
-  if v_session.last_seq <> p_timer.seq
+  if p_timer.kind = 'idle_close' and v_settings.idle_warn_after is not null
+    and exists (select from gre.idle_change) then
+    -- The timer may be one of the older settings, without a warning.
+    perform gre.arm_idle(v_session, v_settings, true);
+    return '{}';
+  elsif v_session.last_seq <> p_timer.seq
     or p_timer.kind = 'idle_warning'
       and coalesce(v_session.last_message_at + v_settings.idle_warn_after > v_now, true)
     or p_timer.kind = 'idle_close'
@@ -273,7 +292,7 @@ begin
     -- An error of the text must not keep the session open.
     begin
       v_done := gre.send_auto_reply(v_rule, v_session, coalesce(v_key, p_timer.seq),
-                                    p_late and p_timer.kind <> 'idle_warning');
+                                    p_timer.due_at < p_late_before and p_timer.kind <> 'idle_warning');
     exception
       when lock_not_available or deadlock_detected then
         raise;
@@ -328,7 +347,7 @@ begin
     loop
       -- An error of one timer must not end the call.
       begin
-        v_done := v_done || gre.fire_timer(v_timer, v_timer.due_at < v_late);
+        v_done := v_done || gre.fire_timer(v_timer, v_late);
         v_handled := v_handled + 1;
       exception
         when lock_not_available or deadlock_detected then

@@ -187,9 +187,20 @@ def test_a_hand_over_whose_answer_is_lost_stores_its_note_once(world: World, sam
     submit = sam.page.get_by_role("dialog").get_by_role("button", name="Hand over")
     submit.click()
     expect(sam.at("hand-over-dialog-error")).not_to_be_empty()
+    expect(sam.at("assignee").first).to_contain_text("Sue")
+    # Another person is another hand-over, not a repeat: Sam is told who has the conversation now.
+    sam.at("hand-over-to").select_option("a1")
+    submit.click()
+    expect(sam.at("hand-over-dialog-error")).to_contain_text("Sue has this conversation now.")
+    # The same hand-over in a dialog that was opened again is a repeat.
+    sam.page.keyboard.press("Escape")
+    sam.at("hand-over").click()
+    expect(sam.at("hand-over-note")).to_have_value(CANARY)
+    sam.at("hand-over-to").select_option("a1")
     submit.click()
     expect(sam.page.get_by_role("dialog")).to_have_count(0)
-    assert world.sql("select text from gre_chat_notes") == [{"text": CANARY}]
+    assert world.sql("select text from gre_chat_notes order by n") == [{"text": CANARY}] * 2
+    assert world.sql("select assigned_staff_id from gre_chat_sessions") == [{"assigned_staff_id": "a1"}]
 
 
 def test_a_reply_over_a_colleagues_head_is_refused_and_kept(world: World, sam: Staff, sue: Staff) -> None:

@@ -126,7 +126,7 @@ def _collide(asha: ObservedPlayer, sam: KeyboardStaff, ann: KeyboardStaff) -> No
     with _held_reply(ann) as held:
         ann.type("No, it has ended.")
         ann.press("Enter")
-        ann.wait_until(lambda: held, 30, what="a reply")
+        ann.staff.wait_until(lambda: held, 30, what="a reply")
         sam.focus_conversation("reply")
         sam.type("Yes, we credit it today.")
         sam.press("Enter")

@@ -69,7 +69,7 @@ HELPERS = {
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
         "require_worker", "relay_stats", "retry_dead", "max_text_length", "push_error", "pushes_check_size", "push_json", "insert_receipts", "presence_before_update", "lock_tables",
         "new_events", "hours_check", "hours_entries_check", "local_range", "open_ranges", "open_seconds", "open_at", "next_open", "open_until", "after_open",
-        "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "added_note", "announce_note", "note_json", "new_notes", "set_block", "search_scan", "search_index", "staff_load_added", "change_load",
+        "settings_before_update", "settings_after_update", "settings_json", "hours_json", "add_note", "added_note", "announce_note", "note_json", "new_notes", "add_block_events", "set_block", "search_scan", "search_index", "staff_load_added", "change_load",
         "sessions_assignment", "sessions_truncated", "lock_session", "assign_session", "require_holder", "available_staff", "staff_json", "offline_since", "offline_staff", "release_waiting",
         "placeholder_pattern", "check_texts", "check_room", "choose_language", "session_language", "local_time", "render_text", "template_json", "find_template",
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",

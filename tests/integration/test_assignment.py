@@ -302,6 +302,9 @@ def test_a_repeated_transfer_stores_its_note_once(db: Database, conn: Conn) -> N
         with pytest.raises(RefusalError) as refused:
             s1.call("gre_transfer_session", **{**own, "note": canary.note("Not the same")})
         assert (refused.value.status, refused.value.code) == (409, "id_conflict")
+        with pytest.raises(RefusalError) as refused:  # s1 never had it: this was not done
+            s1.call("gre_transfer_session", **{**own, "to_staff": "s1"})
+        assert (refused.value.status, refused.value.code) == (409, "id_conflict")
     (row,) = conn.execute("select id, text from gre_chat_notes").fetchall()
     assert (str(row["id"]), row["text"]) == (key, canary.note())
     check(conn)
@@ -353,7 +356,7 @@ def test_automatic_assignment_never_exceeds_a_limit(conn: Conn, worker: Conn) ->
     check(conn)
 
 
-WAITS: LiteralString = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
+WAITS: LiteralString = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 def test_a_limit_that_is_lowered_while_a_worker_begins_applies_to_it(
@@ -499,7 +502,7 @@ def test_of_two_sessions_the_longer_waiting_one_is_never_assigned_later(
     with db.connect(autocommit=False) as portal, ThreadPoolExecutor(1) as pool:
         portal.execute(lock, [first])
         waited = pool.submit(assign, worker)
-        blocked = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
+        blocked = WAITS
         wait_until(lambda: conn.execute(blocked).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
         portal.rollback()
         assert waited.result(10)["assigned"] == 1

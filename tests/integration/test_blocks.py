@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.support.story import check_stories, iso
 from tests.support.waiting import wait_until
 
 HOUR = timedelta(hours=1)
+WAITS: LiteralString = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 ENDED = "update gre_chat_players set blocked_until = now() - interval '1 second' where player_id = 29"
 
 
@@ -31,6 +32,16 @@ def conn(db: Database) -> Iterator[Conn]:
 def desk(db: Database, conn: Conn) -> Iterator[Rest]:
     with Rest(db, staff("s1")) as rest:
         yield rest
+
+
+def kinds(conn: Conn, player_id: int) -> list[str]:
+    """Return the kinds of the events of a player's sessions."""
+    rows = conn.execute(
+        "select e.kind from gre_chat_events e join gre_chat_sessions s on s.id = e.session_id"
+        " where s.player_id = %s order by s.created_at, e.rev",
+        [player_id],
+    )
+    return [row["kind"] for row in rows]
 
 
 def refusal(rest: Rest, **arguments: Any) -> RefusalError:
@@ -201,16 +212,56 @@ def test_enabling_all_players_is_an_event_of_their_open_sessions(desk: Rest, con
 def test_a_message_that_waits_for_its_session_is_refused_by_a_block(db: Database, conn: Conn) -> None:
     """No message of the player comes after event `blocked`, not even one that was sent before it."""
     waiting(conn, 29)
-    locked = "select count(*) as n from pg_stat_activity where wait_event_type = 'Lock'"
     with Rest(db, player(29)) as phone, ThreadPoolExecutor(1) as pool:
         with db.connect(autocommit=False) as portal:
             portal.execute("select gre_block_player(29)")
             sending = pool.submit(phone.call, "gre_send_message", message="x")
-            wait_until(lambda: (conn.execute(locked).fetchone() or {"n": 0})["n"], every=0.002)
+            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, every=0.002)
         with pytest.raises(RefusalError) as refused:
             sending.result()
     assert (refused.value.status, refused.value.code) == (403, "chat_disabled")
     assert conn.execute("select count(*) as n from gre_chat_messages").fetchone() == {"n": 1}
+
+
+def test_a_block_that_commits_while_all_are_enabled_ends_with_an_event(
+    db: Database, desk: Rest, conn: Conn
+) -> None:
+    waiting(conn, 29, 30)
+    desk.call("gre_block_player", player_id=29)
+    with Rest(db, staff("s2")) as other, ThreadPoolExecutor(1) as pool:
+        with db.connect(autocommit=False) as portal:
+            portal.execute("select from gre_chat_sessions where player_id = 29 for update")
+            enabling = pool.submit(other.call, "gre_enable_all_players")
+            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, every=0.002)
+            desk.call("gre_block_player", player_id=30, reason="r")
+        assert enabling.result() == 2
+    assert kinds(conn, 30) == ["opened", "blocked", "unblocked"]
+    assert conn.execute("select * from gre_chat_blocks").fetchall() == []
+    check_stories(conn)
+
+
+def test_enabling_all_players_forgets_the_blocks_that_have_ended(desk: Rest, conn: Conn) -> None:
+    desk.call("gre_block_player", player_id=29, until=datetime.now(UTC) + HOUR, reason="r")
+    conn.execute(ENDED.encode())
+    assert desk.call("gre_enable_all_players") == 0, "it had ended"
+    conn.execute("update gre_chat_players set chat_enabled = false")  # as a back end does
+    assert "block" not in desk.call("gre_get_player", player_id=29)
+
+
+def test_players_are_enabled_and_blocked_at_once_without_a_deadlock(db: Database, conn: Conn) -> None:
+    waiting(conn, 29, 30, 31)
+
+    def work(number: int) -> None:
+        with Rest(db, staff(f"s{1 + number % 2}")) as rest:
+            for n in range(40):
+                if number < 2:
+                    rest.call("gre_enable_all_players")
+                else:
+                    rest.call("gre_block_player", player_id=(29, 30, 31)[(n + number) % 3])
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(work, range(5)))
+    check_stories(conn)
 
 
 def test_blocks_erasures_and_messages_at_once_do_not_deadlock(db: Database, conn: Conn) -> None:

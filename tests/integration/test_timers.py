@@ -55,7 +55,7 @@ def settings(conn: Conn, **columns: Any) -> None:
     """Change the settings, and apply them to all sessions as ticks do."""
     change(conn, **columns)
     applied = "select gre.apply_idle_change() as next"
-    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 10, 0.01, "the change is applied")
+    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 60, 0.01, "the change is applied")
 
 
 def sent(conn: Conn) -> list[tuple[str, str | None]]:
@@ -72,7 +72,7 @@ def apply(conn: Conn, worker: Conn) -> None:
     """Tick until a change of the settings is applied to all sessions."""
     left = "select count(*) as n from gre.idle_change"
     wait_until(
-        lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 10, 0.01, "the change is applied"
+        lambda: tick(worker) and conn.execute(left).fetchone() == {"n": 0}, 60, 0.01, "the change is applied"
     )
 
 
@@ -383,12 +383,17 @@ def test_an_answer_during_a_change_of_the_settings_gets_its_timer(
     assert tick(worker)["closed"] == 1
 
 
+@pytest.mark.parametrize("first", ["message", "change"])
 def test_a_session_that_opens_during_a_change_of_the_settings_gets_its_timer(
-    db: Database, conn: Conn, worker: Conn
+    db: Database, conn: Conn, worker: Conn, first: str
 ) -> None:
     with db.connect(autocommit=False) as slow:
-        say(slow, 30, "staff")  # reads the older settings
-        change(conn, idle_close_after=timedelta(minutes=5))
+        with db.connect(autocommit=False) as admin:
+            if first == "message":
+                say(slow, 30, "staff")
+            change(admin, idle_close_after=timedelta(minutes=5))
+            if first == "change":
+                say(slow, 30, "staff")  # its transaction is younger, and reads the older settings, too
         for _ in range(3):
             found = tick(worker)
             assert (found["enabled"], 0 < found["next_in"] <= 1) == (True, True)
@@ -406,9 +411,47 @@ def test_a_locked_session_gets_its_timer_later_and_the_others_at_once(
     change(conn, idle_close_after=timedelta(minutes=5))
     with db.connect(autocommit=False) as holder:
         holder.execute("select from gre_chat_sessions where player_id = 30 for update")
-        wait_until(lambda: tick(worker) and len(timers(conn)) == 2, 10, 0.01)
+        wait_until(lambda: tick(worker) and len(timers(conn)) == 2, 30, 0.01)
+        before = conn.execute("select session_id, due_at from gre_timers order by 1").fetchall()
+        for _ in range(3):
+            assert 0 < tick(worker)["next_in"] <= 1
+        assert conn.execute("select session_id, due_at from gre_timers order by 1").fetchall() == before
     apply(conn, worker)
     assert len(timers(conn)) == 3
+
+
+def test_no_session_is_closed_unwarned_while_a_change_of_the_settings_is_applied(
+    db: Database, conn: Conn, worker: Conn
+) -> None:
+    settings(conn, idle_close_after=timedelta(minutes=30))
+    rule(conn, "idle_warning", "w", once="question")
+    say(conn)
+    say(conn, sender="staff")
+    elapse(conn, 1_801)
+    with db.connect(autocommit=False) as writer:
+        say(writer, 30)  # no change is applied while this transaction is open
+        change(conn, idle_warn_after=timedelta(minutes=30), idle_close_after=timedelta(minutes=5))
+        for _ in range(3):
+            assert tick(worker)["closed"] == 0
+        assert conversation(conn) == ["P", "S", "w"]
+    apply(conn, worker)
+    elapse(conn, 1_801)
+    assert tick(worker)["sent"] == 0, "the warning is due again, and not repeated"
+    elapse(conn, 301)
+    tick(worker)
+    assert conversation(conn) == ["P", "S", "w"]
+    assert status(conn) == ("active", None), "of player 30, who waits"
+    assert conn.execute("select closed_by from gre_chat_sessions where player_id = 29").fetchone() == {
+        "closed_by": "idle"
+    }
+
+
+def test_a_timer_is_late_by_what_its_rule_says_when_it_fires(conn: Conn, worker: Conn) -> None:
+    rule(conn, "waiting", "Soon", wait="5 minutes")
+    say(conn)
+    conn.execute("update gre_auto_replies set wait = '1 hour'")
+    elapse(conn, 3_660)  # the timer was due 56 minutes ago, the message a minute ago
+    assert tick(worker) == IDLE | {"handled": 1, "sent": 1}
 
 
 def test_a_change_of_the_settings_is_applied_to_1200_sessions_in_parts(conn: Conn, worker: Conn) -> None:

@@ -4,7 +4,6 @@ import { useRef, useState } from 'preact/hooks'
 import { ApiError } from '../api'
 import type { Desk } from '../desk'
 import type { Session, StaffMember } from '../types'
-import { uuid } from '../unsent-replies'
 import { useSaving } from './forms'
 import { Modal } from './Modal'
 
@@ -13,17 +12,15 @@ const QUEUE = ''
 const PRESENCE_ORDER = { online: 0, away: 1, offline: 2 }
 
 export function HandOver({ desk, session, onClose }: { desk: Desk; session: Session; onClose: () => void }) {
-  const others = colleagues(desk, session)
-  const [to, setTo] = useState(others[0]?.staffId ?? QUEUE)
+  const [to, setTo] = useState(() => colleagues(desk, session)[0]?.staffId ?? QUEUE)
+  // The chosen person stays, also when the session is handed over to them: the answer may be lost.
+  const others = colleagues(desk, session, to)
   const [note, setNote] = useState(desk.drafts.get(session.id, 'hand-over'))
   const saving = useSaving(desk)
   /** Who had the session when the user last saw it: when the dialog was opened, or when the server said so. */
   const owner = useRef(session.assigned_staff_id)
-  /** The id of the note with this text: it is stored once, also if an answer is lost. */
-  const noteId = useRef(uuid())
   const updateNote = (text: string): void => {
     setNote(text)
-    noteId.current = uuid()
     desk.drafts.set(session.id, text, 'hand-over')
   }
   const submit = async (): Promise<void> => {
@@ -33,7 +30,7 @@ export function HandOver({ desk, session, onClose }: { desk: Desk; session: Sess
           toStaffId: to === QUEUE ? null : to,
           fromStaffId: owner.current,
           ...(desk.conversation && { afterSeq: desk.conversation.contiguousSeq }),
-          ...(note.trim() && { note, noteId: noteId.current }),
+          ...(note.trim() && { note }),
         })
       } catch (error) {
         if (error instanceof ApiError && error.code === 'session_taken') owner.current = String(error.details.by)
@@ -64,9 +61,9 @@ export function HandOver({ desk, session, onClose }: { desk: Desk; session: Sess
   )
 }
 
-/** The staff to whom the session can be handed over: those who are here first. */
-function colleagues(desk: Desk, session: Session): StaffMember[] {
+/** The staff to whom the session can be handed over, and the chosen one: those who are here first. */
+function colleagues(desk: Desk, session: Session, chosen?: string): StaffMember[] {
   return [...desk.staff.values()]
-    .filter((member) => member.staffId !== desk.me?.staffId && member.staffId !== session.assigned_staff_id)
+    .filter(({ staffId }) => staffId === chosen || (staffId !== desk.me?.staffId && staffId !== session.assigned_staff_id))
     .sort((a, b) => PRESENCE_ORDER[a.status] - PRESENCE_ORDER[b.status] || a.staffId.localeCompare(b.staffId))
 }

@@ -271,6 +271,10 @@ class ClientSession:
             if subscriber.added is None:
                 raise  # if it was stored nevertheless, the client gets it from the hub
             note = subscriber.added  # the answer was lost, the note was not
+        except Refused:
+            if subscriber.added is not None:  # a note of this id by an earlier request
+                self._transport.put(frame("session_note", note=subscriber.added))
+            raise
         finally:
             subscriber.adding = None
         extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
