@@ -231,16 +231,16 @@ class ClientSession:
     async def _send(self, request: SendMessage) -> None:
         message_id = request.id or str(uuid.uuid4())
         # The subscriber must know the id before the message is stored: the wake-up may be faster than the answer.
-        subscriber = self._subscriber
-        subscriber.sending, subscriber.received = message_id, None
+        subscriber, own = self._subscriber, self._subscriber.own
+        own.sending, own.received = message_id, None
         try:
             try:
                 answer = await self._store(request, message_id)
             except TransientError:
-                if subscriber.received is None:
+                if own.received is None:
                     raise
                 # The answer was lost, the message was not.
-                answer = {"message": subscriber.received, "duplicate": False}
+                answer = {"message": own.received, "duplicate": False}
             message = answer["message"]
             session_id = message["session_id"]
             self._metrics.socket_messages.labels("in").inc()
@@ -258,25 +258,25 @@ class ClientSession:
 
     async def _add_note(self, request: AddNote) -> None:
         note_id = request.id or str(uuid.uuid4())
-        subscriber = self._subscriber
-        subscriber.adding, subscriber.added = note_id, None
+        own = self._subscriber.own
+        own.adding, own.added = note_id, None
         try:
             answer = await self._users.add_note(
                 self._credentials.caller, session_id=request.session_id, text=request.text, note_id=note_id
             )
             note = answer["note"]
-            if subscriber.added is None:
-                subscriber.expect(note_id)
+            if own.added is None:
+                own.expect(note_id)
         except TransientError:
-            if subscriber.added is None:
+            if own.added is None:
                 raise  # if it was stored nevertheless, the client gets it from the hub
-            note = subscriber.added  # the answer was lost, the note was not
+            note = own.added  # the answer was lost, the note was not
         except Refused:
-            if subscriber.added is not None:  # a note of this id by an earlier request
-                self._transport.put(frame("session_note", note=subscriber.added))
+            if own.added is not None:  # a note of this id by an earlier request
+                self._transport.put(frame("session_note", note=own.added))
             raise
         finally:
-            subscriber.adding = None
+            own.adding = None
         extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
         self._transport.put(frame("session_note", note=note, **extra))
 
@@ -291,7 +291,7 @@ class ClientSession:
                     template_id=request.template_id,
                 )  # fmt: skip
             except TransientError:
-                if time.monotonic() + pause > deadline or self._subscriber.received is not None:
+                if time.monotonic() + pause > deadline or self._subscriber.own.received is not None:
                     raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, SEND_RETRY_MAX)

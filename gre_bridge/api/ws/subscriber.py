@@ -11,11 +11,11 @@ import asyncio
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
+from gre_bridge.api.ws.backlog import Behind, LatestFrames
 from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.interfaces import NO_CHANGE, READ_BY, MessageSource, SessionChange
+from gre_bridge.api.ws.own import OwnItems, remember
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
 from gre_bridge.db.answers import CatchUp, Message, Note, SessionNews
 from gre_bridge.db.callers import Identity
@@ -27,29 +27,10 @@ MAX_BEHIND = 10_000
 """Sessions in which a connection may be behind (some 2 MB). With more it is closed, and comes back by `since`."""
 MAX_STAFF = 1_000
 """Staff members whose status may wait."""
-MAX_OWN = 500
-"""Own messages and notes, and sessions with notes, that a connection remembers, so as to receive nothing twice."""
 FIRST_MESSAGES = 2_000
 """Messages replayed to a client that has seen nothing at all."""
 RETRY, RETRY_MAX = 0.25, 2.0
 """Seconds between tries while the database is unavailable."""
-
-
-@dataclass(slots=True)
-class _Behind:
-    """A session of which not everything was sent."""
-
-    seq: int
-    """Sent up to this message."""
-    replay: int = 0
-    """Messages up to this one are from before the client connected."""
-    last: int = 0
-    """The newest message that the hub sent meanwhile."""
-    changes: SessionChange = NO_CHANGE
-    note: int | None = None
-    """`n` of the note up to which notes were sent, if there are later ones."""
-    held: bool = False
-    """Nothing is sent until the client's own message, which comes next, is acknowledged."""
 
 
 class SocketSubscriber:
@@ -72,22 +53,15 @@ class SocketSubscriber:
         self.identity = Identity("none")
         self.current: str | None = None
         """The session of the latest message."""
-        self.sending: str | None = None
-        """The id of the client's own message that is being stored: it arrives by acknowledgement, not from the hub."""
-        self.received: Message | None = None
-        """That message, if the hub has sent it before the acknowledgement."""
-        self.adding: str | None = None
-        """The id of the client's own note that is being stored: it arrives as an answer, not from the hub."""
-        self.added: Note | None = None
-        """That note, if the hub has sent it before the answer."""
-        self._own: dict[str, None] = {}
+        self.own = OwnItems()
+        """The client's own messages and notes."""
         self._muted = True
         self._ahead: dict[str, int] = {}
         """Seqs that this connection has read ahead of the hub: the hub's messages up to there are dropped."""
         self._notes_ahead: dict[str, int] = {}
         """Notes that this connection has read ahead of the hub, by session."""
-        self._behind: dict[str, _Behind] = {}
-        self._staff: dict[str, str] = {}
+        self._behind: dict[str, Behind] = {}
+        self._staff = LatestFrames(MAX_STAFF)
         self._changed = asyncio.Event()
 
     @property
@@ -116,9 +90,9 @@ class SocketSubscriber:
         session_id, seq = message["session_id"], message["seq"]
         if seq <= self._ahead.get(session_id, 0):
             return
-        own = message["id"] == self.sending
+        own = message["id"] == self.own.sending
         if own:
-            self.received = message
+            self.own.received = message
         behind = self._behind.get(session_id)
         if behind is not None:
             behind.last = max(behind.last, seq)
@@ -154,8 +128,7 @@ class SocketSubscriber:
     def send_staff_status(self, staff_id: str, text: str) -> None:
         """See Subscriber."""
         if self._muted or self._transport.full:
-            if len(self._staff) < MAX_STAFF or staff_id in self._staff:
-                self._staff[staff_id] = text
+            if self._staff.put(staff_id, text):
                 self._changed.set()
         else:
             self._transport.put(text)
@@ -192,7 +165,7 @@ class SocketSubscriber:
             if len(self._behind) >= MAX_BEHIND:
                 self.close(1013, "too slow")
                 return
-            behind = self._behind[session_id] = _Behind(max(seq, self._ahead.get(session_id, 0)), held=held)
+            behind = self._behind[session_id] = Behind(max(seq, self._ahead.get(session_id, 0)), held=held)
             self._changed.set()
         behind.changes |= change
         behind.last = max(behind.last, last)
@@ -206,34 +179,25 @@ class SocketSubscriber:
         behind = self._behind.get(session_id)
         if behind is not None and behind.held and behind.last <= message["seq"] and not behind.changes:
             del self._behind[session_id]  # nothing came after it
-        elif self.received is None or behind is not None:
-            self.expect(message["id"])
-
-    def expect(self, own_id: str) -> None:
-        """Drop the hub's copy of the client's own message or note: the client gets it as an answer."""
-        _remember(self._own, own_id, None)
+        elif self.own.received is None or behind is not None:
+            self.own.expect(message["id"])
 
     def release(self) -> None:
         """Send what came after the message that was being stored, whether it was stored or not."""
-        self.sending = None
+        self.own.sending = None
         for behind in self._behind.values():
             behind.held = False
         self._changed.set()
 
     def _put(self, message: Message, text: str, direction: str) -> None:
         self.current = message["session_id"]
-        if message["id"] in self._own:
-            del self._own[message["id"]]
+        if self.own.drops_message(message):
             return
         self._metrics.socket_messages.labels(direction).inc()
         self._transport.put(text)
 
     def _put_note(self, note: Note, text: str) -> None:
-        if note["id"] == self.adding:
-            self.added = note
-        elif note["id"] in self._own:
-            del self._own[note["id"]]
-        else:
+        if not self.own.drops_note(note):
             self._transport.put(text)
 
     # Catching up
@@ -248,9 +212,9 @@ class SocketSubscriber:
             if since == {}:
                 seq = max(seq, last - left)
                 left -= last - seq
-            behind = self._behind.pop(session_id, None) or _Behind(seq)
+            behind = self._behind.pop(session_id, None) or Behind(seq)
             if seq < max(last, behind.last) or behind.changes:
-                self._behind[session_id] = _Behind(seq, last, behind.last, behind.changes, behind.note)
+                self._behind[session_id] = Behind(seq, last, behind.last, behind.changes, behind.note)
             else:
                 self._ahead[session_id] = last
         active = (item["id"] for item in found["sessions"] if item["status"] == "active")
@@ -267,8 +231,7 @@ class SocketSubscriber:
             await self._transport.wait_drained()
             if self._muted:
                 continue
-            while self._staff and not self._transport.busy:
-                self._transport.put(self._staff.pop(next(iter(self._staff))))
+            self._staff.send(self._transport)
             try:
                 await self._read()
                 failures = 0
@@ -307,14 +270,14 @@ class SocketSubscriber:
             elif key in entries and self._send(entries[key], behind, changes[key]):
                 self._behind[key] = behind  # at the end: other sessions come first
 
-    def _send(self, entry: SessionNews, behind: _Behind, changes: SessionChange) -> bool:
+    def _send(self, entry: SessionNews, behind: Behind, changes: SessionChange) -> bool:
         """Send one session's page. Returns True if there is more to read."""
         session = entry["session"]
         if changes & SessionChange.OPENED:
             self._transport.put(frame("session_updated", session=session))
         for message in entry["messages"]:
-            if message["id"] == self.sending:
-                self.received, behind.held = message, True
+            if message["id"] == self.own.sending:
+                self.own.received, behind.held = message, True
                 behind.last = max(behind.last, session["last_seq"])
                 behind.changes |= changes & ~SessionChange.OPENED
                 self._ahead[session["id"]] = behind.seq
@@ -339,18 +302,11 @@ class SocketSubscriber:
             self._transport.put(frame("session_updated", session=session))
         return behind.last > behind.seq or bool(behind.changes)
 
-    def _send_notes(self, entry: SessionNews, behind: _Behind) -> None:
+    def _send_notes(self, entry: SessionNews, behind: Behind) -> None:
         for note in entry.get("notes", ()):
             if behind.note is not None and note["n"] > behind.note:
                 behind.note = note["n"]
-                _remember(self._notes_ahead, note["session_id"], note["n"])
+                remember(self._notes_ahead, note["session_id"], note["n"])
                 self._put_note(note, frame("session_note", note=note))
         if not entry["more"] and not behind.changes & SessionChange.NOTED:
             behind.note = None
-
-
-def _remember(table: dict[str, Any], key: str, value: object) -> None:
-    table.pop(key, None)
-    table[key] = value
-    if len(table) > MAX_OWN:
-        del table[next(iter(table))]
