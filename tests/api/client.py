@@ -29,7 +29,7 @@ def like(value: Any, wanted: Any) -> bool:
     return bool(value == wanted)
 
 
-WITHIN = 20.0
+WITHIN = 60.0
 """Seconds that anything may take on a loaded machine."""
 
 

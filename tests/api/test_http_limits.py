@@ -16,7 +16,7 @@ import pytest
 
 from tests.api.conftest import Api, start
 from tests.support.hostile import UPGRADE, answer, closes, endless, established, memory, raw, send_all
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -93,7 +93,7 @@ def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
 @pytest.mark.quiet
 def test_the_first_answers_of_a_connection_are_not_delayed(api: Api) -> None:
     """Answers do not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
-    with httpx.Client(base_url=api.worker.url, trust_env=False, verify=NO_TLS) as http:
+    with httpx.Client(base_url=api.worker.url, trust_env=False, verify=NO_TLS, timeout=PATIENT) as http:
         took = []
         for _ in range(60):
             began = time.monotonic()

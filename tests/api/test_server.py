@@ -25,7 +25,7 @@ from gre_bridge.api.server import websocket_protocol
 from gre_bridge.config.settings import Settings
 from gre_bridge.daemon import listeners
 from gre_bridge.errors import ConfigurationError
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.waiting import pause, until
 
 Endpoint = Callable[[WebSocket], Awaitable[None]]
@@ -59,7 +59,7 @@ async def served() -> AsyncIterator[Serve]:
             asyncio.create_task(server.serve(Starlette(routes=routes), settings=settings, sock=sock))
         )
         serve.task = tasks[-1]  # type: ignore[attr-defined]
-        async with asyncio.timeout(10), httpx.AsyncClient(verify=NO_TLS) as http:
+        async with asyncio.timeout(10), httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
             while True:
                 with contextlib.suppress(httpx.TransportError):
                     await http.get(f"http://{address}/")
@@ -165,7 +165,7 @@ async def test_a_flood_of_frames_that_are_no_messages_ends_its_connection(
     reader, writer = await raw_client(address)
     flood = flood if len(flood) > 6 else 300_000 * flood
     worst = 0.0
-    async with asyncio.timeout(20), httpx.AsyncClient(verify=NO_TLS) as http:
+    async with asyncio.timeout(20), httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
         writer.write(flood)
         for _ in range(20):
             began = time.monotonic()
@@ -335,7 +335,7 @@ async def test_a_stop_closes_with_1012_and_lets_requests_finish(served: Serve) -
 
 async def test_the_clients_address_is_the_one_that_trusted_proxies_report(served: Serve) -> None:
     async def ask(address: str, **headers: str) -> Any:
-        async with httpx.AsyncClient(verify=NO_TLS) as http:
+        async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
             return (await http.get(f"http://{address}/", headers=headers)).json()
 
     forwarded = {"X-Forwarded-For": "198.51.100.9, 203.0.113.7", "X-Forwarded-Proto": "https"}
@@ -352,7 +352,7 @@ async def test_the_clients_address_is_the_one_that_trusted_proxies_report(served
 async def test_a_proxy_is_recognised_in_either_spelling_of_its_address(served: Serve) -> None:
     """On `::` an IPv4 proxy has the address ::ffff:127.0.0.1."""
     port = (await served(http_host="::", trusted_proxies=("127.0.0.1", "198.51.100.0/24"))).rpartition(":")[2]
-    async with httpx.AsyncClient(verify=NO_TLS) as http:
+    async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
 
         async def ask(chain: str) -> Any:
             return (await http.get(f"http://127.0.0.1:{port}/", headers={"X-Forwarded-For": chain})).json()[0]

@@ -16,7 +16,7 @@ import pytest
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import deaf
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.waiting import pause, wait_until
 
 BASE = 7_000_000_000
@@ -30,7 +30,7 @@ async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
     async def ask() -> None:
         nonlocal worst
         async with httpx.AsyncClient(
-            base_url=api.worker.url, timeout=30, trust_env=False, verify=NO_TLS
+            base_url=api.worker.url, timeout=PATIENT, trust_env=False, verify=NO_TLS
         ) as http:
             while True:
                 began = time.monotonic()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.api.client import WITHIN, Client, entered, opened
 from tests.api.conftest import Api
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import next_turn, pause, wait_until
 
@@ -439,7 +439,7 @@ async def test_a_staff_message_by_function_opens_a_session_on_the_players_socket
     """Sent over PostgREST, received on a socket that was open before the player's first session."""
     async with entered(api.worker.url, player_token(api, player_id)) as phone:
         headers = stack_process.headers(staff_token(api))
-        async with httpx.AsyncClient(base_url=stack_process.url, verify=NO_TLS) as http:
+        async with httpx.AsyncClient(base_url=stack_process.url, verify=NO_TLS, timeout=PATIENT) as http:
             body = {"p_message": "Welcome", "p_player_id": player_id}
             assert (
                 await http.post("/rest/v1/rpc/gre_staff_reply", json=body, headers=headers)

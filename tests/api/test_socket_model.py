@@ -609,7 +609,7 @@ async def test_a_new_subscriber_gets_nothing_from_before_and_everything_after() 
         assert not play.hub.needs(NewRow("x", old[0], 8))
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)
 
 
 async def test_nothing_is_sent_again_after_the_machine_has_slept_between_two_reads() -> None:
@@ -636,7 +636,7 @@ async def test_nothing_is_sent_again_after_the_machine_has_slept_between_two_rea
         assert sorted(recorder.received) == sorted((key, seq) for key in sessions for seq in (1, 2))
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)
 
 
 async def test_a_hub_without_wakeups_polls_and_reports_the_missed_ones() -> None:
@@ -665,7 +665,7 @@ async def test_a_hub_without_wakeups_polls_and_reports_the_missed_ones() -> None
             await until(lambda: play.chat.listener is None, every=0.001)
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)
 
 
 async def test_a_session_is_foreign_only_if_the_database_says_so() -> None:
@@ -687,7 +687,7 @@ async def test_a_session_is_foreign_only_if_the_database_says_so() -> None:
             await until(lambda: recorder.received == [(mine, committed["seq"])], every=0)
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -738,7 +738,7 @@ async def test_a_connection_by_the_service_key_verifies_key_and_person(
     assert closed == ([code] if code else [])
     page.leave()
     running.cancel()
-    await asyncio.wait([running, page.task], timeout=5)
+    await asyncio.wait([running, page.task], timeout=60)
 
 
 async def test_a_read_that_is_too_large_is_halved_until_it_succeeds() -> None:
@@ -765,7 +765,7 @@ async def test_a_read_that_is_too_large_is_halved_until_it_succeeds() -> None:
                 await until(lambda: len(recorder.received) >= 5, every=0.001)
         finally:
             running.cancel()
-            await asyncio.wait([running], timeout=5)
+            await asyncio.wait([running], timeout=60)
     assert [seq for _, seq in recorder.received] == [1, 2, 3, 4, 5]
     assert asked[0] == (200, 1_000_000) and (12, 62_500) in asked, asked
 
@@ -801,7 +801,7 @@ async def test_unreadable_news_of_one_session_do_not_delay_the_others() -> None:
             await until(lambda: recorder.received[-1] == (sessions[0], 2), every=0.001)
     finally:
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)
 
 
 async def test_messages_after_the_clients_own_wait_for_its_acknowledgement() -> None:
@@ -846,4 +846,4 @@ async def test_messages_after_the_clients_own_wait_for_its_acknowledgement() -> 
         for item in (page, play.pages[2]):
             item.leave()
         running.cancel()
-        await asyncio.wait([running], timeout=5)
+        await asyncio.wait([running], timeout=60)

@@ -23,7 +23,7 @@ from psycopg.rows import dict_row
 
 from gre_bridge.devstack.keys import Keys
 from tests.support.dev import dev_process
-from tests.support.loopback import HTTP, NO_TLS, free_port
+from tests.support.loopback import HTTP, NO_TLS, PATIENT, free_port
 from tests.support.memory import cluster_directory
 from tests.support.stack import StackProcess, Worker
 from tests.support.template import Template
@@ -40,7 +40,7 @@ FLAGS = [
 ]
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
-WITHIN = 30_000
+WITHIN = 60_000
 """Milliseconds: the bound for everything on a page, on a loaded machine."""
 SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 2.0}
 """The health view shows what the workers report every 15 s."""
@@ -204,7 +204,7 @@ def dev(folder: Path) -> Iterator[World]:
     with (
         dev_process(folder) as started,
         httpx.Client(
-            base_url=started.env["SUPABASE_URL"], timeout=30, trust_env=False, verify=NO_TLS
+            base_url=started.env["SUPABASE_URL"], timeout=PATIENT, trust_env=False, verify=NO_TLS
         ) as http,
     ):
         yield World(started.daemon, started.env, started.keys, http)

@@ -19,7 +19,7 @@ from gre_bridge.devstack.faults import Faults, Received
 from gre_bridge.devstack.pusher import Pusher
 from gre_bridge.devstack.pusher_socket import sign
 from gre_bridge.devstack.server import listen, serve
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 
 APP, KEY, SECRET = "4242", "278d425bdf160c739803", "7ad3773142a6692b25b8"
 
@@ -158,7 +158,7 @@ async def test_an_unknown_app_is_404(server: Server) -> None:
 
 async def test_a_clock_off_by_more_than_600_s_a_wrong_body_or_version_is_401(server: Server) -> None:
     path, body = f"/apps/{APP}/events", b'{"name":"e","data":"{}","channel":"c"}'
-    async with httpx.AsyncClient(verify=NO_TLS) as http:
+    async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
 
         async def post(url: str) -> tuple[int, str]:
             response = await http.post(url, content=body)
@@ -195,7 +195,7 @@ async def test_a_clock_off_by_more_than_600_s_a_wrong_body_or_version_is_401(ser
 async def test_the_limits_of_the_api(server: Server, status: int, content: Any) -> None:
     body = json.dumps(content, ensure_ascii=False).encode()
     path = f"/apps/{APP}/{'batch_events' if 'batch' in content else 'events'}"
-    async with httpx.AsyncClient(verify=NO_TLS) as http:
+    async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
         assert (await http.post(server.signed(path, body), content=body)).status_code == status
     assert {item["status"] for item in server.received()} == {status}
 
@@ -320,7 +320,7 @@ async def test_a_fault_happens_as_often_as_asked_and_is_recorded(
 async def test_a_hanging_answer_ends_when_the_client_gives_up(server: Server) -> None:
     server.faults.set({"mode": "hang", "times": 1})
     path, body = f"/apps/{APP}/events", b'{"name":"e","data":"{}","channel":"c"}'
-    async with httpx.AsyncClient(verify=NO_TLS) as http:
+    async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
         with pytest.raises(httpx.ReadTimeout):
             await http.post(server.signed(path, body), content=body, timeout=0.2)
         assert (await http.post(server.signed(path, body), content=body)).status_code == 200
@@ -354,7 +354,7 @@ async def test_a_user_signs_in_and_its_connections_are_terminated(server: Server
         assert (await subscribe(none, "#server-to-user-staff_s1"))["event"] == "pusher:error"
         # (The package's method, 3.3.4, leaves /apps/{id} out of the path.)
         path = f"/apps/{APP}/users/staff_s1/terminate_connections"
-        async with httpx.AsyncClient(verify=NO_TLS) as http:
+        async with httpx.AsyncClient(verify=NO_TLS, timeout=PATIENT) as http:
             answer = await http.post(server.signed(path, b"{}"), content=b"{}")
         assert (answer.status_code, answer.json()) == (200, {})
         for socket in (one, two):

@@ -27,7 +27,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.realtime.limits import BUCKETS, IDLE, TICK, Limits, RateCounter
 from tests.portals.harness import node_modules
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.memory import cluster_directory
 from tests.support.waiting import pause, until
 
@@ -714,7 +714,7 @@ async def test_a_client_that_floods_is_not_stopped_but_its_hearers_are(
         await until(lambda: tenant.dropped["gre:relay"] == 1)
         await other.quiet(0.05)
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS
+            base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS, timeout=PATIENT
         ) as http:
             body = {"messages": [{"topic": "room", "event": "typing", "payload": {}}]}
             answer = await http.post("broadcast", json=body, headers={"apikey": SERVICE})
@@ -865,7 +865,7 @@ async def test_clients_broadcast_to_each_other_and_over_http(served: Served) -> 
     assert await sender.read() == expected
     await other.quiet(0.05)
     async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS
+        base_url=f"http://127.0.0.1:{served.port}/realtime/v1/api/", verify=NO_TLS, timeout=PATIENT
     ) as http:
         body = {"messages": [{"topic": "room", "event": "typing", "payload": {"who": "x"}}]}
         assert (await http.post("broadcast", json=body, headers={"apikey": SERVICE})).status_code == 202

@@ -95,7 +95,7 @@ def test_the_api_answers_while_the_relay_is_killed(stack: StackProcess) -> None:
         assert set(answers) == {"200"}
         after = worker.pids
         assert (after["api"], after["relay"] != before["relay"]) == (before["api"], True)
-        assert HTTP.get(f"{worker.admin_url}/readyz", timeout=5).status_code == 200
+        assert HTTP.get(f"{worker.admin_url}/readyz").status_code == 200
         assert worker.stop() == 0
 
 
@@ -496,7 +496,7 @@ def test_the_reason_why_the_database_cannot_work_is_reported(
         stack.fault("rest", {"mode": "status", "status": status, "body": body, **claims})
         stack.insert(player_id=29, sender="player", message="hello")
         told = wait_until(
-            lambda: words in (answer := HTTP.get(f"{worker.admin_url}/readyz", timeout=5)).text and answer,
+            lambda: words in (answer := HTTP.get(f"{worker.admin_url}/readyz")).text and answer,
             what="/readyz to say so",
         )
         assert told.status_code == ready

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.loopback import HTTP, NO_TLS
+from tests.support.loopback import HTTP, NO_TLS, PATIENT
 from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import let_pass, wait_until
 
@@ -27,7 +27,7 @@ def write(stack: StackProcess, count: int, sessions: int, writers: int) -> threa
     def one(writer: int) -> None:
         rng = random.Random(writer)
         with httpx.Client(
-            base_url=stack.url, timeout=30, trust_env=False, headers=stack.headers(), verify=NO_TLS
+            base_url=stack.url, timeout=PATIENT, trust_env=False, headers=stack.headers(), verify=NO_TLS
         ) as http:
             for n in range(count // writers):
                 row = {

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.loopback import HTTP, NO_TLS
+from tests.support.loopback import HTTP, NO_TLS, PATIENT
 from tests.support.waiting import wait_until
 
 
@@ -74,7 +74,7 @@ def test_its_command_migrates_serves_the_console_and_relays(installed: Path, tmp
         key = env["SUPABASE_SERVICE_KEY"]
         headers = {"apikey": key, "Authorization": f"Bearer {key}"}
         with httpx.Client(
-            base_url=env["SUPABASE_URL"], headers=headers, timeout=30, trust_env=False, verify=NO_TLS
+            base_url=env["SUPABASE_URL"], headers=headers, timeout=PATIENT, trust_env=False, verify=NO_TLS
         ) as stack:
             row = {"player_id": 29, "sender": "player", "message": "from a wheel"}
             assert stack.post("/rest/v1/gre_chat_messages", json=row).status_code == 201

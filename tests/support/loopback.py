@@ -20,7 +20,11 @@ FIXED_PORTS = range(20_000, 32_000)
 
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For each client of httpx: this context trusts nobody. httpx's own reads all certificates, for 50 ms of CPU."""
-HTTP = httpx.Client(trust_env=False, verify=NO_TLS, limits=httpx.Limits(max_keepalive_connections=0))
+PATIENT = httpx.Timeout(60)
+"""Seconds for each step of a request: a bound on hanging, not on slowness. httpx's own five pass on a busy machine."""
+HTTP = httpx.Client(
+    trust_env=False, verify=NO_TLS, timeout=PATIENT, limits=httpx.Limits(max_keepalive_connections=0)
+)
 """For single requests to this machine, each over a connection of its own: `httpx.get` would make a client for each."""
 
 Bytes = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -15,7 +15,7 @@ from typing import Any
 
 def wait_until(
     condition: Callable[[], Any],
-    within: float = 30.0,
+    within: float = 60.0,
     every: float = 0.05,
     what: str = "",
     wait: Callable[[float], None] = time.sleep,
@@ -33,7 +33,7 @@ def wait_until(
 
 
 async def until(
-    condition: Callable[[], Any], within: float = 20.0, every: float = 0.005, what: str = ""
+    condition: Callable[[], Any], within: float = 60.0, every: float = 0.005, what: str = ""
 ) -> Any:
     """Return the first true result of `condition`, a function or a coroutine function.
 
