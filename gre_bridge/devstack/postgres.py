@@ -179,7 +179,7 @@ class EmbeddedPostgres:
         """Give a database the roles, schemas and functions of a Supabase project; may be done again."""
         with self.connect(dbname) as conn, conn.transaction():
             conn.execute("select set_config('gre_dev.password', %s, true)", [self.password])
-            for name in ("supabase.sql", "realtime.sql"):
+            for name in ("supabase.sql", "realtime.sql", "storage.sql"):
                 conn.execute((_SQL / name).read_bytes())
 
     @functools.cached_property

@@ -61,4 +61,6 @@ def _is_ours(name: str, kind: str, schema: str) -> bool:
         return "gre_" in name
     if kind in ("DEFAULT ACL", "EVENT TRIGGER", "PUBLICATION"):
         return False
+    if schema == "storage":
+        return "gre_" in name
     return schema in ("gre", "public") or (schema == "-" and re.search(r"\bgre\b", name) is not None)

@@ -1,6 +1,6 @@
 -- What a hosted Supabase project has before anybody's first migration, as far as the bridge and the portals
 -- can notice it: roles, schemas, default privileges, helper functions, PostgREST's reload. Schema realtime and the
--- publication are realtime.sql's.
+-- publication are realtime.sql's, schema storage is storage.sql's.
 -- Facts are those of the public supabase/postgres image (its migrations and expected role listings).
 -- Run by the superuser supabase_admin in each database, in one transaction, with `gre_dev.password` set.
 -- May be run again: roles belong to the cluster and outlive a database.
@@ -136,7 +136,7 @@ create or replace function extensions.pgrst_ddl_watch() returns event_trigger la
 begin
   perform pg_notify('pgrst', 'reload schema')
     from pg_event_trigger_ddl_commands()
-   where coalesce(schema_name, '') not in ('pg_temp', 'auth', 'realtime')
+   where coalesce(schema_name, '') not in ('pg_temp', 'auth', 'realtime', 'storage')
      and command_tag ~ '^(CREATE|ALTER) (SCHEMA|TABLE|FOREIGN TABLE|VIEW|MATERIALIZED VIEW|FUNCTION|TYPE)|^CREATE (RULE|TRIGGER)|^SELECT INTO|^COMMENT'
    limit 1;
 end $$;
@@ -146,7 +146,7 @@ begin
   perform pg_notify('pgrst', 'reload schema')
     from pg_event_trigger_dropped_objects()
    where not is_temporary
-     and coalesce(schema_name, '') not in ('auth', 'realtime')
+     and coalesce(schema_name, '') not in ('auth', 'realtime', 'storage')
      and object_type in ('schema', 'table', 'foreign table', 'view', 'materialized view', 'function', 'type', 'trigger', 'rule')
    limit 1;
 end $$;
