@@ -7,10 +7,12 @@ request's or an answer's text: both may hold chat text or keys.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import io
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +27,8 @@ CONNECT = 5.0
 """Seconds that opening one connection may take, within the time of the request."""
 KEEP_ALIVE = 50.0
 """Seconds an idle connection is kept: load balancers commonly hang up after 60."""
+LARGE = 2**19
+"""Bytes above which a body is sent in pieces."""
 
 _Distrusted = aiohttp.ClientConnectorCertificateError
 
@@ -88,9 +92,43 @@ class Pool:
         timeout: float | None = None,
     ) -> Answer:
         """See Transport."""
-        try:
+        with self._classified():
             async with asyncio.timeout(self._timeout if timeout is None else timeout):
                 return await self._once(method, url, headers, content)
+
+    async def stream(
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        take: Callable[[bytes], Awaitable[None]],
+        *,
+        chunk: int,
+        timeout: float,
+    ) -> Answer | None:
+        """Send once; give the body of an answer with status 200 to `take` in pieces of about `chunk` bytes, and return None.
+
+        Another answer is returned. `timeout` in seconds bounds the whole. Raises as `request`, and what `take` raises.
+        """
+        with self._classified():
+            async with asyncio.timeout(timeout), self._sent(method, url, headers, b"") as response:
+                if response.status != 200:
+                    return await self._read(response)
+                piece = bytearray()
+                while part := await response.content.readany():
+                    piece += part
+                    if len(piece) >= chunk:
+                        await take(bytes(piece))
+                        piece.clear()
+                if piece:
+                    await take(bytes(piece))
+                return None
+
+    @contextlib.contextmanager
+    def _classified(self) -> Generator[None]:
+        """Raise the failures of a request as errors of ours."""
+        try:
+            yield
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as exc:
             raise ConfigurationError(f"{self._service}: the address is no http(s) URL") from exc
         except TimeoutError as exc:
@@ -111,24 +149,33 @@ class Pool:
             await session.close()
 
     async def _once(self, method: str, url: str | URL, headers: Mapping[str, str], content: bytes) -> Answer:
+        async with self._sent(method, url, headers, content) as response:
+            return await self._read(response)
+
+    def _sent(
+        self, method: str, url: str | URL, headers: Mapping[str, str], content: bytes
+    ) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
         target = url if isinstance(url, URL) else _parsed(url)
-        async with self._opened().request(
+        return self._opened().request(
             method,
             target,
             headers=headers,
-            data=content or None,
+            # In one piece a large body would block the loop.
+            data=io.BytesIO(content) if len(content) > LARGE else content or None,
             allow_redirects=False,
             ssl=_tls() if target.scheme == "https" else True,
             proxy=self._proxy(target),
-        ) as response:
-            body = bytearray()
-            while chunk := await response.content.readany():
-                body += chunk
-                if len(body) > self._limit:
-                    raise TransientError(
-                        f"{self._service}: the answer is too long to be its own", code="oversize"
-                    )
-            return Answer(response.status, response.headers, bytes(body))
+        )
+
+    async def _read(self, response: aiohttp.ClientResponse) -> Answer:
+        body = bytearray()
+        while chunk := await response.content.readany():
+            body += chunk
+            if len(body) > self._limit:
+                raise TransientError(
+                    f"{self._service}: the answer is too long to be its own", code="oversize"
+                )
+        return Answer(response.status, response.headers, bytes(body))
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

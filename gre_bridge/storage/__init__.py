@@ -1,0 +1,1 @@
+"""Supabase Storage: the objects of files in the chat."""
