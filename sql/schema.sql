@@ -420,6 +420,20 @@ begin
   return jsonb_build_object('session', gre.session_json(v)) || coalesce(v_over, '{}');
 end $$;
 
+-- FUNCTION: attachments_json(uuid[])
+CREATE FUNCTION gre.attachments_json(p_ids uuid[]) RETURNS jsonb
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select coalesce(jsonb_agg(jsonb_build_object('id', a.id, 'kind', a.kind, 'type', a.type, 'name', a.name, 'alt', a.alt,
+      'bytes', a.bytes, 'width', a.width, 'height', a.height, 'preview', a.preview, 'place', a.place, 'state', a.state)
+    || case when a.refused is null then '{}' else jsonb_build_object('refused', a.refused) end
+    order by a.place, a.id), '[]')
+  from public.gre_chat_attachments a where a.id = any (p_ids)
+$$;
+
 -- TABLE: gre_auto_replies
 CREATE TABLE public.gre_auto_replies (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -903,6 +917,25 @@ begin
   return v_none;
 end $_$;
 
+-- FUNCTION: delete_attachments(uuid[])
+CREATE FUNCTION gre.delete_attachments(p_ids uuid[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  insert into gre.attachment_tombstones (id) select unnest(p_ids) on conflict (id) do nothing;
+  insert into public.gre_storage_deletions (name, attachment_id)
+    select gre.object_name(a.player_id, a.id, v.variant), a.id
+    from public.gre_chat_attachments a
+    cross join unnest(array['original', 'view', 'thumb']) v (variant)
+    where a.id = any (p_ids) and (v.variant = 'original' or a.state <> 'awaited')
+    on conflict (name) do nothing;
+  delete from gre.media_jobs where attachment_id = any (p_ids);
+  delete from public.gre_chat_attachments where id = any (p_ids);
+end $$;
+
 -- FUNCTION: enqueue_event(text[], text, text, jsonb)
 CREATE FUNCTION gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1013,6 +1046,180 @@ CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
   select jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
 $$;
+
+-- FUNCTION: file_name(text)
+CREATE FUNCTION gre.file_name(p_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_name text := right(p_name, 1000);
+  v_end text;
+begin
+  v_name := regexp_replace(v_name,
+    '[\u0001-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb'
+    '\U000e0000-\U000e007f]', '', 'g');
+  v_name := btrim(regexp_replace(v_name, '^.*[/\\]', ''), ' .');
+  if v_name is null or not gre.has_text(v_name) then
+    return 'file';
+  elsif char_length(v_name) > 200 then
+    v_end := coalesce(substring(v_name from '\.[^.]{1,20}$'), '');
+    v_name := left(v_name, 200 - char_length(v_end)) || v_end;
+  end if;
+  return v_name;
+end $_$;
+
+-- FUNCTION: file_types()
+CREATE FUNCTION gre.file_types() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select array['image/jpeg', 'image/png', 'image/webp', 'image/gif', 'image/heic', 'image/heif', 'image/avif',
+    'application/pdf', 'text/plain', 'text/csv', 'application/zip', 'application/msword', 'application/vnd.ms-excel',
+    'application/vnd.ms-powerpoint', 'application/vnd.openxmlformats-officedocument.wordprocessingml.document',
+    'application/vnd.openxmlformats-officedocument.spreadsheetml.sheet',
+    'application/vnd.openxmlformats-officedocument.presentationml.presentation',
+    'application/vnd.oasis.opendocument.text', 'application/vnd.oasis.opendocument.spreadsheet',
+    'application/vnd.oasis.opendocument.presentation', 'audio/mp4', 'audio/mpeg', 'audio/webm', 'audio/ogg',
+    'video/mp4', 'video/mpeg', 'video/webm', 'video/ogg', 'application/octet-stream']
+$$;
+
+-- TABLE: gre_chat_attachments
+CREATE TABLE public.gre_chat_attachments (
+    id uuid NOT NULL,
+    player_id bigint NOT NULL,
+    session_id uuid,
+    message_id uuid,
+    place smallint,
+    by text NOT NULL,
+    staff_id text,
+    name text NOT NULL,
+    alt text,
+    kind text NOT NULL,
+    type text NOT NULL,
+    bytes bigint NOT NULL,
+    width integer,
+    height integer,
+    preview text,
+    state text DEFAULT 'awaited'::text NOT NULL,
+    refused text,
+    announced_bytes bigint NOT NULL,
+    object_id uuid,
+    object_version text,
+    object_type text NOT NULL,
+    rev bigint,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    stored_at timestamp with time zone,
+    ready_at timestamp with time zone,
+    changed_at timestamp with time zone,
+    CONSTRAINT gre_chat_attachments_alt_size CHECK ((char_length(alt) <= 1000)),
+    CONSTRAINT gre_chat_attachments_bound_check CHECK ((((message_id IS NULL) = (session_id IS NULL)) AND ((message_id IS NULL) = (place IS NULL)))),
+    CONSTRAINT gre_chat_attachments_by_check CHECK ((by = ANY (ARRAY['player'::text, 'staff'::text]))),
+    CONSTRAINT gre_chat_attachments_kind_check CHECK ((kind = ANY (ARRAY['image'::text, 'file'::text]))),
+    CONSTRAINT gre_chat_attachments_name_size CHECK (((char_length(name) >= 1) AND (char_length(name) <= 200))),
+    CONSTRAINT gre_chat_attachments_preview_size CHECK ((char_length(preview) <= 64)),
+    CONSTRAINT gre_chat_attachments_staff_check CHECK (((by = 'staff'::text) = (staff_id IS NOT NULL))),
+    CONSTRAINT gre_chat_attachments_state_check CHECK ((state = ANY (ARRAY['awaited'::text, 'stored'::text, 'ready'::text, 'refused'::text, 'gone'::text])))
+);
+ALTER TABLE ONLY public.gre_chat_attachments ALTER COLUMN name SET STATISTICS 0;
+ALTER TABLE ONLY public.gre_chat_attachments ALTER COLUMN alt SET STATISTICS 0;
+ALTER TABLE ONLY public.gre_chat_attachments ALTER COLUMN preview SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_attachments
+COMMENT ON TABLE public.gre_chat_attachments IS 'Files of the chat: what is known of them. Their bytes are in Supabase Storage. Written by functions only.';
+
+-- COMMENT: COLUMN gre_chat_attachments.id
+COMMENT ON COLUMN public.gre_chat_attachments.id IS 'The file''s id, chosen by the client. Never used again.';
+
+-- COMMENT: COLUMN gre_chat_attachments.player_id
+COMMENT ON COLUMN public.gre_chat_attachments.player_id IS 'The player to whose chat the file belongs.';
+
+-- COMMENT: COLUMN gre_chat_attachments.session_id
+COMMENT ON COLUMN public.gre_chat_attachments.session_id IS 'The session of its message; null if it is not sent.';
+
+-- COMMENT: COLUMN gre_chat_attachments.message_id
+COMMENT ON COLUMN public.gre_chat_attachments.message_id IS 'The message with which it was sent, or null.';
+
+-- COMMENT: COLUMN gre_chat_attachments.place
+COMMENT ON COLUMN public.gre_chat_attachments.place IS 'Its place in the message: 0 to 4.';
+
+-- COMMENT: COLUMN gre_chat_attachments.by
+COMMENT ON COLUMN public.gre_chat_attachments.by IS 'player or staff: who began it.';
+
+-- COMMENT: COLUMN gre_chat_attachments.staff_id
+COMMENT ON COLUMN public.gre_chat_attachments.staff_id IS 'The staff member who began it, or null.';
+
+-- COMMENT: COLUMN gre_chat_attachments.name
+COMMENT ON COLUMN public.gre_chat_attachments.name IS 'The name to show and to save it by: 1 to 200 characters.';
+
+-- COMMENT: COLUMN gre_chat_attachments.alt
+COMMENT ON COLUMN public.gre_chat_attachments.alt IS 'Description of a picture for those who cannot see it, or null.';
+
+-- COMMENT: COLUMN gre_chat_attachments.kind
+COMMENT ON COLUMN public.gre_chat_attachments.kind IS 'image (has a view and a thumbnail once it is ready) or file (a download). At first by the announced type.';
+
+-- COMMENT: COLUMN gre_chat_attachments.type
+COMMENT ON COLUMN public.gre_chat_attachments.type IS 'The media type: the announced one, then the one that the examination found.';
+
+-- COMMENT: COLUMN gre_chat_attachments.bytes
+COMMENT ON COLUMN public.gre_chat_attachments.bytes IS 'Size: the announced one, then the one that was stored.';
+
+-- COMMENT: COLUMN gre_chat_attachments.width
+COMMENT ON COLUMN public.gre_chat_attachments.width IS 'Width of a picture in pixels, upright.';
+
+-- COMMENT: COLUMN gre_chat_attachments.height
+COMMENT ON COLUMN public.gre_chat_attachments.height IS 'Height of a picture in pixels, upright.';
+
+-- COMMENT: COLUMN gre_chat_attachments.preview
+COMMENT ON COLUMN public.gre_chat_attachments.preview IS 'A few characters from which a page can draw a preview.';
+
+-- COMMENT: COLUMN gre_chat_attachments.state
+COMMENT ON COLUMN public.gre_chat_attachments.state IS 'awaited (announced), stored, ready (examined: the other side can fetch it), refused (only its sender can fetch it) or gone.';
+
+-- COMMENT: COLUMN gre_chat_attachments.refused
+COMMENT ON COLUMN public.gre_chat_attachments.refused IS 'Why it was refused: a code.';
+
+-- COMMENT: COLUMN gre_chat_attachments.announced_bytes
+COMMENT ON COLUMN public.gre_chat_attachments.announced_bytes IS 'The announced size: the largest that can be uploaded.';
+
+-- COMMENT: COLUMN gre_chat_attachments.object_id
+COMMENT ON COLUMN public.gre_chat_attachments.object_id IS 'Id of the object in Storage.';
+
+-- COMMENT: COLUMN gre_chat_attachments.object_version
+COMMENT ON COLUMN public.gre_chat_attachments.object_version IS 'Version of that object.';
+
+-- COMMENT: COLUMN gre_chat_attachments.object_type
+COMMENT ON COLUMN public.gre_chat_attachments.object_type IS 'The media type with which it has to be uploaded.';
+
+-- COMMENT: COLUMN gre_chat_attachments.rev
+COMMENT ON COLUMN public.gre_chat_attachments.rev IS 'rev of its session at the last change after it was sent; null if there was none.';
+
+-- COMMENT: COLUMN gre_chat_attachments.created_at
+COMMENT ON COLUMN public.gre_chat_attachments.created_at IS 'Time at which it was announced.';
+
+-- COMMENT: COLUMN gre_chat_attachments.stored_at
+COMMENT ON COLUMN public.gre_chat_attachments.stored_at IS 'Time at which it was stored.';
+
+-- COMMENT: COLUMN gre_chat_attachments.ready_at
+COMMENT ON COLUMN public.gre_chat_attachments.ready_at IS 'Time at which it became ready.';
+
+-- COMMENT: COLUMN gre_chat_attachments.changed_at
+COMMENT ON COLUMN public.gre_chat_attachments.changed_at IS 'Time of the last change after it was sent.';
+
+-- FUNCTION: find_attachment(uuid, gre.actor)
+CREATE FUNCTION gre.find_attachment(p_id uuid, p_actor gre.actor) RETURNS public.gre_chat_attachments
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_file public.gre_chat_attachments;
+begin
+  select * into v_file from public.gre_chat_attachments where id = p_id;
+  if v_file.id is null or not gre.may_see(v_file, p_actor) then
+    perform gre.raise_http(404, 'attachment_not_found', 'there is no such file');
+  end if;
+  return v_file;
+end $$;
 
 -- TABLE: gre_chat_messages
 CREATE TABLE public.gre_chat_messages (
@@ -1412,6 +1619,15 @@ CREATE FUNCTION gre.is_admin() RETURNS boolean
   select (gre.current_actor()).role = 'admin'
 $$;
 
+-- FUNCTION: is_author(public.gre_chat_attachments, gre.actor)
+CREATE FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.actor) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(p_file.by = 'player' and p_actor.role = 'player' and p_file.player_id = p_actor.player_id
+    or p_file.by = 'staff' and p_actor.role in ('staff', 'admin') and p_file.staff_id = p_actor.staff_id, false)
+$$;
+
 -- FUNCTION: is_nested()
 CREATE FUNCTION gre.is_nested() RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1580,6 +1796,12 @@ CREATE FUNCTION gre.max_backoff() RETURNS interval
     SET search_path TO ''
     AS $$ select interval '10 minutes' $$;
 
+-- FUNCTION: max_file_bytes()
+CREATE FUNCTION gre.max_file_bytes() RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$ select 26214400::bigint $$;
+
 -- FUNCTION: max_lease()
 CREATE FUNCTION gre.max_lease() RETURNS interval
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1591,6 +1813,56 @@ CREATE FUNCTION gre.max_text_length() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path TO ''
     AS $$ select 10300 $$;
+
+-- FUNCTION: may_fetch(public.gre_chat_attachments, gre.actor, text)
+CREATE FUNCTION gre.may_fetch(p_file public.gre_chat_attachments, p_actor gre.actor, p_variant text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(p_file.state in ('stored', 'ready', 'refused') and gre.may_see(p_file, p_actor) and case
+    when p_variant = 'original' then p_actor.role = 'service' or gre.is_author(p_file, p_actor)
+      or p_file.state = 'ready' and p_file.kind = 'file'
+    else p_file.state = 'ready' and p_file.kind = 'image' end, false)
+$$;
+
+-- FUNCTION: may_fetch_object(text)
+CREATE FUNCTION gre.may_fetch_object(p_name text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  v := gre.object_file(p_name);
+  return coalesce(gre.may_fetch(v.file, gre.current_actor(), v.variant), false);
+end $$;
+
+-- FUNCTION: may_see(public.gre_chat_attachments, gre.actor)
+CREATE FUNCTION gre.may_see(p_file public.gre_chat_attachments, p_actor gre.actor) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(p_actor.role = 'service' or gre.is_author(p_file, p_actor)
+    or p_file.message_id is not null
+      and (p_actor.role in ('staff', 'admin')
+        or p_actor.role = 'player' and p_file.player_id = p_actor.player_id), false)
+$$;
+
+-- FUNCTION: may_upload_object(text)
+CREATE FUNCTION gre.may_upload_object(p_name text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor constant gre.actor := gre.current_actor();
+  v record;
+begin
+  if v_actor.role not in ('player', 'staff', 'admin') then
+    return false;
+  end if;
+  v := gre.object_file(p_name);
+  return v.variant = 'original' and (v.file).state = 'awaited' and gre.is_author(v.file, v_actor);
+end $$;
 
 -- FUNCTION: message_json(public.gre_chat_messages)
 CREATE FUNCTION gre.message_json(m public.gre_chat_messages) RETURNS jsonb
@@ -2102,6 +2374,104 @@ begin
       from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.broadcast_wakeup(p_sessions);
   end if;
+end $$;
+
+-- FUNCTION: object_file(text)
+CREATE FUNCTION gre.object_file(p_name text, OUT file public.gre_chat_attachments, OUT variant text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_parts constant text[] := regexp_match(left(p_name, 200),
+    '^([1-9][0-9]{0,15})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/(original|view|thumb)$');
+begin
+  if v_parts is not null then
+    variant := v_parts[3];
+    select * into file from public.gre_chat_attachments
+    where id = v_parts[2]::uuid and player_id = v_parts[1]::bigint;
+  end if;
+end $_$;
+
+-- FUNCTION: object_name(bigint, uuid, text)
+CREATE FUNCTION gre.object_name(p_player_id bigint, p_id uuid, p_variant text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select p_player_id || '/' || p_id || '/' || p_variant
+$$;
+
+-- FUNCTION: objects_check()
+CREATE FUNCTION gre.objects_check() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $_$
+declare
+  v_service constant boolean := current_setting('role') = 'service_role';
+  v record;
+  v_file public.gre_chat_attachments;
+begin
+  v := gre.object_file(new.name);
+  v_file := v.file;
+  if v.variant is null or v_file.id is null
+    or v.variant = 'original' and v_file.state <> 'awaited' or v.variant <> 'original' and v_file.state <> 'stored'
+    or not v_service and not coalesce(gre.may_upload_object(new.name), false) then
+    perform gre.raise_row_denied('objects');
+  end if;
+  if not v_service or new.version is not distinct from '1' then
+    return new; -- rolled back; or a row without bytes, which counts for nothing
+  end if;
+  -- Under its lock the file is neither deleted nor stored a second time.
+  if v.variant <> 'original' then
+    perform from public.gre_chat_attachments a where a.id = v_file.id and a.state = 'stored' for share;
+  else
+    select * into v_file from public.gre_chat_attachments a
+    where a.id = v_file.id and a.state = 'awaited' for update;
+  end if;
+  if not found then
+    perform gre.raise_row_denied('objects');
+  elsif v.variant = 'original' and (case when new.metadata ->> 'size' ~ '^[0-9]{1,15}$'
+      then (new.metadata ->> 'size')::bigint <= v_file.announced_bytes end) is not true then
+    raise exception using errcode = '42501', message = 'the file is larger than announced';
+  elsif v.variant = 'original'
+    and lower(btrim(split_part(new.metadata ->> 'mimetype', ';', 1))) is distinct from v_file.object_type then
+    raise exception using errcode = '42501', message = 'the file has another type than announced';
+  end if;
+  return new;
+end $_$;
+
+-- FUNCTION: objects_pinned()
+CREATE FUNCTION gre.objects_pinned() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  raise exception using errcode = '42501', message = 'an object of this bucket cannot be replaced or moved';
+end $$;
+
+-- FUNCTION: objects_stored()
+CREATE FUNCTION gre.objects_stored() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_id uuid;
+begin
+  if current_setting('role') = 'service_role' and new.version is distinct from '1' and new.name like '%/original' then
+    update public.gre_chat_attachments set state = 'stored', object_id = new.id, object_version = new.version,
+      bytes = (new.metadata ->> 'size')::bigint, stored_at = clock_timestamp()
+    where id = split_part(new.name, '/', 2)::uuid and state = 'awaited'
+    returning id into v_id;
+    insert into gre.media_jobs (attachment_id, player_id)
+      select v_id, split_part(new.name, '/', 1)::bigint where v_id is not null;
+  end if;
+  return null;
 end $$;
 
 -- FUNCTION: offline_since(text, timestamp with time zone, timestamp with time zone, timestamp with time zone)
@@ -3408,6 +3778,15 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: storage_on()
+CREATE FUNCTION gre.storage_on() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select exists (select from pg_catalog.pg_trigger t
+                 where t.tgrelid = to_regclass('storage.objects') and t.tgname = 'gre_2_stored')
+$$;
+
 -- FUNCTION: template_json(public.gre_templates)
 CREATE FUNCTION gre.template_json(t public.gre_templates) RETURNS jsonb
     LANGUAGE sql STABLE
@@ -3415,6 +3794,16 @@ CREATE FUNCTION gre.template_json(t public.gre_templates) RETURNS jsonb
     AS $$
   select jsonb_build_object('id', t.id, 'shortcut', t.shortcut, 'title', t.title, 'texts', t.texts,
     'staff_id', t.staff_id, 'uses', t.uses, 'active', t.active)
+$$;
+
+-- FUNCTION: upload_type(text)
+CREATE FUNCTION gre.upload_type(p_type text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select coalesce((
+    select t from unnest(gre.file_types()) t where t = lower(btrim(split_part(left(p_type, 255), ';', 1)))),
+    'application/octet-stream')
 $$;
 
 -- FUNCTION: write_receipts(jsonb)
@@ -3659,6 +4048,175 @@ end $$;
 
 -- COMMENT: FUNCTION gre_assign_waiting_v1(p_limit integer)
 COMMENT ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) IS 'Assigns at most p_limit waiting sessions to eligible staff, the longest waiting first; before that, returns to the queue what waits for staff who are offline: {"enabled": false if assignment is off, "busy": another worker does it at this moment, "more": call again at once, "assigned", "released"}. For workers.';
+
+-- FUNCTION: gre_attachment_begin(uuid, bigint, uuid, text, text, bigint, text)
+CREATE FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_name text DEFAULT NULL::text, p_type text DEFAULT NULL::text, p_bytes bigint DEFAULT NULL::bigint, p_alt text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_actor();
+  v_by constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
+  v_player bigint := coalesce(p_player_id, v_actor.player_id);
+  v_profile public.gre_chat_players;
+  v_name text;
+  v_type text;
+  v_alt text;
+  v_quota gre.attachment_quotas;
+  v_file public.gre_chat_attachments;
+  v_new boolean;
+begin
+  if v_actor.role = 'service' then
+    perform gre.raise_http(403, 'act_as_required', 'only a person can send a file: name one in X-GRE-Act-As');
+  elsif v_actor.role = 'player' and v_player <> v_actor.player_id then
+    perform gre.raise_http(403, 'player_mismatch', 'player_id is not the caller''s');
+  elsif v_player is null and p_session_id is null then
+    perform gre.raise_http(400, 'target_missing', 'a session or a player is required');
+  elsif p_id is null then
+    perform gre.raise_http(400, 'attachment_invalid', 'an id is required');
+  elsif octet_length(p_name) > 4000 or octet_length(p_alt) > 4000 or char_length(p_alt) > 1000 then
+    perform gre.raise_http(400, 'attachment_invalid', 'name or alt is longer than 1000 characters');
+  elsif p_bytes is null or p_bytes < 0 then
+    perform gre.raise_http(400, 'attachment_invalid', 'bytes must be a whole number from 0');
+  elsif p_bytes > gre.max_file_bytes() then
+    perform gre.raise_http(413, 'file_too_large', 'the file is larger than 25 MB',
+                           jsonb_build_object('max_bytes', gre.max_file_bytes())::text);
+  elsif not gre.storage_on() then
+    perform gre.raise_http(503, 'files_off', 'this chat takes no files');
+  end if;
+  if p_session_id is not null then
+    select s.player_id into v_player from public.gre_chat_sessions s
+    where s.id = p_session_id and s.player_id = coalesce(v_player, s.player_id);
+    if not found then
+      perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+    end if;
+  end if;
+  perform gre.check_player_id(v_player);
+  if v_actor.role = 'player' then
+    select * into v_profile from public.gre_chat_players where player_id = v_player;
+    if not v_profile.chat_enabled then
+      perform gre.check_chat_enabled(v_profile);
+    end if;
+  end if;
+  v_name := gre.file_name(p_name);
+  v_type := gre.upload_type(p_type);
+  v_alt := case when gre.has_text(p_alt) then p_alt end;
+
+  -- Before any lock. Whose it is is not said.
+  select * into v_file from public.gre_chat_attachments where id = p_id;
+  v_new := not found;
+  if not v_new and (not gre.is_author(v_file, v_actor) or v_file.player_id <> v_player
+      or v_file.announced_bytes <> p_bytes or v_file.object_type <> v_type or v_file.name <> v_name) then
+    perform gre.raise_http(409, 'id_taken', 'this id is taken');
+  elsif v_new and exists (select from gre.attachment_tombstones where id = p_id) then
+    perform gre.raise_http(409, 'attachment_gone', 'this file was deleted: announce it again with another id');
+  end if;
+
+  -- The row's lock makes a person's calls wait for each other. A repeated call counts, too.
+  insert into gre.attachment_quotas as q (who, day, begins, bytes)
+  values (v_by || ':' || coalesce(v_actor.staff_id, v_player::text), (clock_timestamp() at time zone 'UTC')::date, 1,
+          case when v_new then p_bytes else 0 end)
+  on conflict (who, day) do update set begins = q.begins + 1, bytes = q.bytes + excluded.bytes
+  returning * into v_quota;
+  if v_quota.begins > (case v_by when 'player' then 100 else 500 end)
+    or v_by = 'player' and v_quota.bytes > 209715200 then
+    perform gre.raise_http(429, 'file_quota', 'too many files today', 'retry_after=' || ceil(extract(epoch from
+      (v_quota.day + 1)::timestamp at time zone 'UTC' - clock_timestamp())));
+  end if;
+  if v_new then
+    if (select count(*) from public.gre_chat_attachments a where a.player_id = v_player and a.message_id is null
+        and a.by = v_by and a.staff_id is not distinct from v_actor.staff_id and a.state <> 'gone') >= 20 then
+      perform gre.raise_http(429, 'too_many_files', 'too many files that are not sent: send or delete some first');
+    end if;
+    insert into public.gre_chat_attachments
+      (id, player_id, by, staff_id, name, alt, kind, type, bytes, announced_bytes, object_type)
+    values (p_id, v_player, v_by, v_actor.staff_id, v_name, v_alt,
+            case when v_type like 'image/%' then 'image' else 'file' end, v_type, p_bytes, p_bytes, v_type)
+    on conflict (id) do nothing
+    returning * into v_file;
+    if not found then -- meanwhile
+      perform gre.raise_http(409, 'id_taken', 'this id is taken');
+    end if;
+  end if;
+  return gre.attachments_json(array[p_id]) -> 0
+    || jsonb_build_object('object', gre.object_name(v_player, p_id, 'original'), 'object_type', v_file.object_type);
+end $$;
+
+-- COMMENT: FUNCTION gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text)
+COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. 503 files_off: the project has no Storage.';
+
+-- FUNCTION: gre_attachment_drop(uuid)
+CREATE FUNCTION public.gre_attachment_drop(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_actor();
+  v_file public.gre_chat_attachments := gre.find_attachment(p_id, v_actor);
+begin
+  -- Who knows of a file that another began knows it from a message.
+  select * into v_file from public.gre_chat_attachments where id = p_id for update;
+  if not found then
+    perform gre.raise_http(404, 'attachment_not_found', 'there is no such file');
+  elsif v_file.message_id is not null then
+    perform gre.raise_http(409, 'attachment_used', 'the file was sent');
+  end if;
+  perform gre.delete_attachments(array[p_id]);
+  return jsonb_build_object('id', p_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_attachment_drop(p_id uuid)
+COMMENT ON FUNCTION public.gre_attachment_drop(p_id uuid) IS 'Deletes a file of the caller that was not sent: {"id"}. A worker deletes its bytes. 409 attachment_used if it was sent.';
+
+-- FUNCTION: gre_attachment_get(uuid)
+CREATE FUNCTION public.gre_attachment_get(p_id uuid) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_file constant public.gre_chat_attachments := gre.find_attachment(p_id, gre.require_actor());
+begin
+  return gre.attachments_json(array[v_file.id]) -> 0
+    || jsonb_build_object('player_id', v_file.player_id, 'session_id', v_file.session_id,
+                          'message_id', v_file.message_id);
+end $$;
+
+-- COMMENT: FUNCTION gre_attachment_get(p_id uuid)
+COMMENT ON FUNCTION public.gre_attachment_get(p_id uuid) IS 'Returns a file that the caller began or that was sent in a conversation that the caller can read: A = {"id", "kind": image | file, "type", "name", "alt", "bytes", "width", "height", "preview", "place", "state", "refused"?} with "player_id", "session_id" and "message_id".';
+
+-- FUNCTION: gre_attachment_names(uuid[], text)
+CREATE FUNCTION public.gre_attachment_names(p_ids uuid[], p_variant text) RETURNS TABLE(id uuid, object text, name text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_actor();
+begin
+  if p_variant is null or p_variant not in ('thumb', 'view', 'file') then
+    perform gre.raise_http(400, 'variant_unknown', 'variant must be thumb, view or file');
+  elsif p_ids is null or cardinality(p_ids) > 100 then
+    perform gre.raise_http(400, 'ids_invalid', 'ids must be at most 100 ids of files');
+  end if;
+  return query
+    select a.id, gre.object_name(a.player_id, a.id, v.variant), a.name
+    from public.gre_chat_attachments a
+    cross join lateral (
+      -- Where the original is not for the caller, the file of a picture is its view.
+      select case when p_variant <> 'file' then p_variant
+        when gre.may_fetch(a, v_actor, 'original') then 'original' else 'view' end as variant) v
+    where a.id = any (p_ids) and gre.may_fetch(a, v_actor, v.variant);
+end $$;
+
+-- COMMENT: FUNCTION gre_attachment_names(p_ids uuid[], p_variant text)
+COMMENT ON FUNCTION public.gre_attachment_names(p_ids uuid[], p_variant text) IS 'Returns the names of those objects that the caller may fetch: rows of id, object (in bucket gre-chat) and name (to save it by). p_variant: thumb and view of pictures, or file. At most 100 ids; what is missing or not for the caller is left out.';
 
 -- FUNCTION: gre_block_player(bigint, timestamp with time zone, text)
 CREATE FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_reason text DEFAULT NULL::text) RETURNS jsonb
@@ -6139,6 +6697,50 @@ end $$;
 -- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
 COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
 
+-- FUNCTION: gre_storage_adopt()
+CREATE FUNCTION public.gre_storage_adopt() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if to_regclass('storage.objects') is null or to_regclass('storage.buckets') is null then
+    return false;
+  end if;
+  insert into storage.buckets as b (id, name, public, file_size_limit, allowed_mime_types)
+  values ('gre-chat', 'gre-chat', false, gre.max_file_bytes(), gre.file_types())
+  on conflict (id) do update set public = false, file_size_limit = excluded.file_size_limit,
+    allowed_mime_types = excluded.allowed_mime_types
+  where (b.public, b.file_size_limit, b.allowed_mime_types)
+    is distinct from (false, excluded.file_size_limit, excluded.allowed_mime_types);
+  -- The bucket first in each condition: other buckets pay nothing. Then the folder, as text: of others' objects no
+  -- function is called.
+  if not exists (select from pg_catalog.pg_policy p
+                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_upload') then
+    execute 'create policy gre_chat_upload on storage.objects for insert to authenticated '
+      'with check (bucket_id = ''gre-chat'' and gre.may_upload_object(name))';
+  end if;
+  if not exists (select from pg_catalog.pg_policy p
+                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_fetch') then
+    execute 'create policy gre_chat_fetch on storage.objects for select to authenticated '
+      'using (bucket_id = ''gre-chat'' and (split_part(name, ''/'', 1) = (select gre.my_player_id()::text) '
+      'or (select gre.is_staff())) and gre.may_fetch_object(name))';
+  end if;
+  if not gre.storage_on() then
+    execute 'create trigger gre_1_check before insert on storage.objects for each row '
+      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_check()';
+    execute 'create trigger gre_1_pinned before update on storage.objects for each row '
+      'when ((old.bucket_id = ''gre-chat'' or new.bucket_id = ''gre-chat'') and (old.bucket_id, old.name, old.id, '
+      'old.version) is distinct from (new.bucket_id, new.name, new.id, new.version)) '
+      'execute function gre.objects_pinned()';
+    execute 'create trigger gre_2_stored after insert on storage.objects for each row '
+      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_stored()';
+  end if;
+  return true;
+end $$;
+
+-- COMMENT: FUNCTION gre_storage_adopt()
+COMMENT ON FUNCTION public.gre_storage_adopt() IS 'Makes the bucket gre-chat with its policies and triggers in a project whose Storage was set up after gre-bridge. Returns false if the project has no Storage. `gre-bridge migrate` calls it.';
+
 -- FUNCTION: gre_take_session(uuid, text)
 CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6324,6 +6926,26 @@ end $$;
 -- COMMENT: FUNCTION gre_whoami(p_required boolean)
 COMMENT ON FUNCTION public.gre_whoami(p_required boolean) IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds)}. p_required: refuses a caller that is nobody.';
 
+-- TABLE: attachment_quotas
+CREATE TABLE gre.attachment_quotas (
+    who text NOT NULL,
+    day date NOT NULL,
+    begins integer DEFAULT 0 NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
+);
+
+-- COMMENT: TABLE attachment_quotas
+COMMENT ON TABLE gre.attachment_quotas IS 'What a person (player:29, staff:s1) has announced on a day (UTC).';
+
+-- TABLE: attachment_tombstones
+CREATE TABLE gre.attachment_tombstones (
+    id uuid NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+-- COMMENT: TABLE attachment_tombstones
+COMMENT ON TABLE gre.attachment_tombstones IS 'Ids of deleted files: never free while an object of theirs can exist. at: time of the last deletion.';
+
 -- SEQUENCE: delivery_ord
 CREATE SEQUENCE gre.delivery_ord
     START WITH 1
@@ -6377,6 +6999,29 @@ COMMENT ON COLUMN gre.listeners.polls_until IS 'Time until which the process pol
 
 -- COMMENT: COLUMN listeners.expires_at
 COMMENT ON COLUMN gre.listeners.expires_at IS 'Time from which the row is ignored.';
+
+-- TABLE: media_jobs
+CREATE TABLE gre.media_jobs (
+    attachment_id uuid NOT NULL,
+    player_id bigint NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    own_failures integer DEFAULT 0 NOT NULL,
+    crashes integer DEFAULT 0 NOT NULL,
+    crashed_at timestamp with time zone,
+    claimed_by uuid,
+    lease_until timestamp with time zone,
+    last_error text
+);
+
+-- COMMENT: TABLE media_jobs
+COMMENT ON TABLE gre.media_jobs IS 'Stored files that a worker has to examine.';
+
+-- COMMENT: COLUMN media_jobs.own_failures
+COMMENT ON COLUMN gre.media_jobs.own_failures IS 'Attempts that failed for a reason that is not the file''s.';
+
+-- COMMENT: COLUMN media_jobs.crashes
+COMMENT ON COLUMN gre.media_jobs.crashes IS 'Attempts in which the decoder crashed; crashed_at: the first one.';
 
 -- TABLE: settings
 CREATE TABLE gre.settings (
@@ -6817,6 +7462,45 @@ COMMENT ON COLUMN public.gre_staff_load.open_sessions IS 'Number of open session
 -- COMMENT: COLUMN gre_staff_load.last_assigned_at
 COMMENT ON COLUMN public.gre_staff_load.last_assigned_at IS 'Time of the last assignment.';
 
+-- TABLE: gre_storage_deletions
+CREATE TABLE public.gre_storage_deletions (
+    name text NOT NULL COLLATE pg_catalog."C",
+    attachment_id uuid NOT NULL,
+    requested_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    claimed_by uuid,
+    lease_until timestamp with time zone,
+    last_error text
+);
+
+-- COMMENT: TABLE gre_storage_deletions
+COMMENT ON TABLE public.gre_storage_deletions IS 'Objects that workers have to delete over the Storage API: SQL cannot delete their bytes.';
+
+-- COMMENT: COLUMN gre_storage_deletions.name
+COMMENT ON COLUMN public.gre_storage_deletions.name IS 'Name of the object in bucket gre-chat.';
+
+-- COMMENT: COLUMN gre_storage_deletions.attachment_id
+COMMENT ON COLUMN public.gre_storage_deletions.attachment_id IS 'The file to which it belonged.';
+
+-- COMMENT: COLUMN gre_storage_deletions.requested_at
+COMMENT ON COLUMN public.gre_storage_deletions.requested_at IS 'Time at which the file was deleted.';
+
+-- COMMENT: COLUMN gre_storage_deletions.due_at
+COMMENT ON COLUMN public.gre_storage_deletions.due_at IS 'Time of the next attempt.';
+
+-- COMMENT: COLUMN gre_storage_deletions.attempt
+COMMENT ON COLUMN public.gre_storage_deletions.attempt IS 'Number of attempts that failed.';
+
+-- COMMENT: COLUMN gre_storage_deletions.claimed_by
+COMMENT ON COLUMN public.gre_storage_deletions.claimed_by IS 'The worker that has it, or null.';
+
+-- COMMENT: COLUMN gre_storage_deletions.lease_until
+COMMENT ON COLUMN public.gre_storage_deletions.lease_until IS 'End of the lease, or null.';
+
+-- COMMENT: COLUMN gre_storage_deletions.last_error
+COMMENT ON COLUMN public.gre_storage_deletions.last_error IS 'Code of the last failure.';
+
 -- TABLE: push_notifications
 CREATE TABLE public.push_notifications (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -6882,6 +7566,14 @@ COMMENT ON COLUMN public.push_notifications.created_at IS 'Time of the insert.';
 -- COMMENT: COLUMN push_notifications.sent_at
 COMMENT ON COLUMN public.push_notifications.sent_at IS 'Time at which OneSignal accepted it.';
 
+-- CONSTRAINT: attachment_quotas attachment_quotas_pkey
+ALTER TABLE ONLY gre.attachment_quotas
+    ADD CONSTRAINT attachment_quotas_pkey PRIMARY KEY (who, day);
+
+-- CONSTRAINT: attachment_tombstones attachment_tombstones_pkey
+ALTER TABLE ONLY gre.attachment_tombstones
+    ADD CONSTRAINT attachment_tombstones_pkey PRIMARY KEY (id);
+
 -- CONSTRAINT: idle_change idle_change_pkey
 ALTER TABLE ONLY gre.idle_change
     ADD CONSTRAINT idle_change_pkey PRIMARY KEY (single);
@@ -6889,6 +7581,10 @@ ALTER TABLE ONLY gre.idle_change
 -- CONSTRAINT: listeners listeners_pkey
 ALTER TABLE ONLY gre.listeners
     ADD CONSTRAINT listeners_pkey PRIMARY KEY (id);
+
+-- CONSTRAINT: media_jobs media_jobs_pkey
+ALTER TABLE ONLY gre.media_jobs
+    ADD CONSTRAINT media_jobs_pkey PRIMARY KEY (attachment_id);
 
 -- CONSTRAINT: settings settings_pkey
 ALTER TABLE ONLY gre.settings
@@ -6905,6 +7601,10 @@ ALTER TABLE ONLY public.gre_auto_sent
 -- CONSTRAINT: gre_chat_assignments gre_chat_assignments_pkey
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_pkey PRIMARY KEY (session_id, n);
+
+-- CONSTRAINT: gre_chat_attachments gre_chat_attachments_pkey
+ALTER TABLE ONLY public.gre_chat_attachments
+    ADD CONSTRAINT gre_chat_attachments_pkey PRIMARY KEY (id);
 
 -- CONSTRAINT: gre_chat_blocks gre_chat_blocks_pkey
 ALTER TABLE ONLY public.gre_chat_blocks
@@ -6994,6 +7694,10 @@ ALTER TABLE ONLY public.gre_staff
 ALTER TABLE ONLY public.gre_staff
     ADD CONSTRAINT gre_staff_user_id_key UNIQUE (user_id);
 
+-- CONSTRAINT: gre_storage_deletions gre_storage_deletions_pkey
+ALTER TABLE ONLY public.gre_storage_deletions
+    ADD CONSTRAINT gre_storage_deletions_pkey PRIMARY KEY (name);
+
 -- CONSTRAINT: gre_templates gre_templates_pkey
 ALTER TABLE ONLY public.gre_templates
     ADD CONSTRAINT gre_templates_pkey PRIMARY KEY (id);
@@ -7014,6 +7718,15 @@ ALTER TABLE ONLY public.push_notifications
 ALTER TABLE ONLY public.push_notifications
     ADD CONSTRAINT push_notifications_pkey PRIMARY KEY (id);
 
+-- INDEX: attachment_tombstones_at
+CREATE INDEX attachment_tombstones_at ON gre.attachment_tombstones USING btree (at);
+
+-- INDEX: media_jobs_due
+CREATE INDEX media_jobs_due ON gre.media_jobs USING btree (due_at);
+
+-- INDEX: media_jobs_player
+CREATE INDEX media_jobs_player ON gre.media_jobs USING btree (player_id, due_at, attachment_id);
+
 -- INDEX: gre_auto_replies_hours
 CREATE INDEX gre_auto_replies_hours ON public.gre_auto_replies USING btree (hours);
 
@@ -7022,6 +7735,24 @@ CREATE UNIQUE INDEX gre_chat_assignments_open ON public.gre_chat_assignments USI
 
 -- INDEX: gre_chat_assignments_staff
 CREATE INDEX gre_chat_assignments_staff ON public.gre_chat_assignments USING btree (staff_id, started_at);
+
+-- INDEX: gre_chat_attachments_old
+CREATE INDEX gre_chat_attachments_old ON public.gre_chat_attachments USING btree (created_at) WHERE (message_id IS NULL);
+
+-- INDEX: gre_chat_attachments_player
+CREATE INDEX gre_chat_attachments_player ON public.gre_chat_attachments USING btree (player_id, created_at);
+
+-- INDEX: gre_chat_attachments_ready
+CREATE INDEX gre_chat_attachments_ready ON public.gre_chat_attachments USING btree (ready_at) WHERE (ready_at IS NOT NULL);
+
+-- INDEX: gre_chat_attachments_session
+CREATE INDEX gre_chat_attachments_session ON public.gre_chat_attachments USING btree (session_id, rev) WHERE (session_id IS NOT NULL);
+
+-- INDEX: gre_chat_attachments_state
+CREATE INDEX gre_chat_attachments_state ON public.gre_chat_attachments USING btree (state) WHERE (state <> 'ready'::text);
+
+-- INDEX: gre_chat_attachments_unbound
+CREATE INDEX gre_chat_attachments_unbound ON public.gre_chat_attachments USING btree (player_id) WHERE (message_id IS NULL);
 
 -- INDEX: gre_chat_messages_created
 CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (created_at, id);
@@ -7111,6 +7842,12 @@ CREATE INDEX gre_relay_lanes_ready ON public.gre_relay_lanes USING btree (sink, 
 
 -- INDEX: gre_staff_name_key
 CREATE INDEX gre_staff_name_key ON public.gre_staff USING btree (gre.name_key(display_name)) WHERE active;
+
+-- INDEX: gre_storage_deletions_attachment
+CREATE INDEX gre_storage_deletions_attachment ON public.gre_storage_deletions USING btree (attachment_id);
+
+-- INDEX: gre_storage_deletions_due
+CREATE INDEX gre_storage_deletions_due ON public.gre_storage_deletions USING btree (due_at);
 
 -- INDEX: gre_timers_due
 CREATE INDEX gre_timers_due ON public.gre_timers USING btree (due_at);
@@ -7235,6 +7972,15 @@ CREATE TRIGGER zzz_gre_5_assign_seq BEFORE INSERT ON public.gre_chat_messages FO
 -- TRIGGER: gre_chat_sessions zzz_gre_5_record_change
 CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) <> (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_record_change();
 
+-- TRIGGER: objects gre_1_check
+CREATE TRIGGER gre_1_check BEFORE INSERT ON storage.objects FOR EACH ROW WHEN ((new.bucket_id = 'gre-chat'::text)) EXECUTE FUNCTION gre.objects_check();
+
+-- TRIGGER: objects gre_1_pinned
+CREATE TRIGGER gre_1_pinned BEFORE UPDATE ON storage.objects FOR EACH ROW WHEN ((((old.bucket_id = 'gre-chat'::text) OR (new.bucket_id = 'gre-chat'::text)) AND ((((old.bucket_id IS DISTINCT FROM new.bucket_id) OR (old.name IS DISTINCT FROM new.name)) OR (old.id IS DISTINCT FROM new.id)) OR (old.version IS DISTINCT FROM new.version)))) EXECUTE FUNCTION gre.objects_pinned();
+
+-- TRIGGER: objects gre_2_stored
+CREATE TRIGGER gre_2_stored AFTER INSERT ON storage.objects FOR EACH ROW WHEN ((new.bucket_id = 'gre-chat'::text)) EXECUTE FUNCTION gre.objects_stored();
+
 -- FK CONSTRAINT: gre_auto_replies gre_auto_replies_hours_fkey
 ALTER TABLE ONLY public.gre_auto_replies
     ADD CONSTRAINT gre_auto_replies_hours_fkey FOREIGN KEY (hours) REFERENCES public.gre_hours(name) ON UPDATE CASCADE;
@@ -7283,14 +8029,26 @@ ALTER TABLE ONLY public.gre_relay_lanes
 ALTER TABLE ONLY public.gre_timers
     ADD CONSTRAINT gre_timers_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
+-- ROW SECURITY: attachment_quotas
+ALTER TABLE gre.attachment_quotas ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: attachment_tombstones
+ALTER TABLE gre.attachment_tombstones ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: idle_change
 ALTER TABLE gre.idle_change ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: listeners
 ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: media_jobs
+ALTER TABLE gre.media_jobs ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
+
+-- POLICY: gre_chat_attachments gre_attachments_read
+CREATE POLICY gre_attachments_read ON public.gre_chat_attachments FOR SELECT TO authenticated USING ((((player_id = ( SELECT gre.my_player_id() AS my_player_id)) AND ((by = 'player'::text) OR (message_id IS NOT NULL))) OR (( SELECT gre.is_staff() AS is_staff) AND ((message_id IS NOT NULL) OR (staff_id = ( SELECT gre.my_staff_id() AS my_staff_id))))));
 
 -- ROW SECURITY: gre_auto_replies
 ALTER TABLE public.gre_auto_replies ENABLE ROW LEVEL SECURITY;
@@ -7303,6 +8061,9 @@ CREATE POLICY gre_blocks_read ON public.gre_chat_blocks FOR SELECT TO authentica
 
 -- ROW SECURITY: gre_chat_assignments
 ALTER TABLE public.gre_chat_assignments ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_attachments
+ALTER TABLE public.gre_chat_attachments ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_blocks
 ALTER TABLE public.gre_chat_blocks ENABLE ROW LEVEL SECURITY;
@@ -7397,6 +8158,9 @@ ALTER TABLE public.gre_staff_load ENABLE ROW LEVEL SECURITY;
 -- POLICY: gre_staff gre_staff_read
 CREATE POLICY gre_staff_read ON public.gre_staff FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
 
+-- ROW SECURITY: gre_storage_deletions
+ALTER TABLE public.gre_storage_deletions ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: gre_templates
 ALTER TABLE public.gre_templates ENABLE ROW LEVEL SECURITY;
 
@@ -7411,6 +8175,12 @@ CREATE POLICY gre_relay_for_workers ON realtime.messages TO gre_worker USING ((r
 
 -- POLICY: messages gre_relay_is_private
 CREATE POLICY gre_relay_is_private ON realtime.messages AS RESTRICTIVE TO anon, authenticated USING (((realtime.topic() IS DISTINCT FROM 'gre:relay'::text) AND (topic IS DISTINCT FROM 'gre:relay'::text))) WITH CHECK (((realtime.topic() IS DISTINCT FROM 'gre:relay'::text) AND (topic IS DISTINCT FROM 'gre:relay'::text)));
+
+-- POLICY: objects gre_chat_fetch
+CREATE POLICY gre_chat_fetch ON storage.objects FOR SELECT TO authenticated USING (((bucket_id = 'gre-chat'::text) AND ((split_part(name, '/'::text, 1) = ( SELECT (gre.my_player_id())::text AS my_player_id)) OR ( SELECT gre.is_staff() AS is_staff)) AND gre.may_fetch_object(name)));
+
+-- POLICY: objects gre_chat_upload
+CREATE POLICY gre_chat_upload ON storage.objects FOR INSERT TO authenticated WITH CHECK (((bucket_id = 'gre-chat'::text) AND gre.may_upload_object(name)));
 
 -- PUBLICATION TABLE: supabase_realtime gre_chat_messages
 ALTER PUBLICATION supabase_realtime ADD TABLE ONLY public.gre_chat_messages;
@@ -7453,6 +8223,11 @@ REVOKE ALL ON FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settin
 
 -- ACL: FUNCTION assign_session(p_session uuid, p_staff text)
 REVOKE ALL ON FUNCTION gre.assign_session(p_session uuid, p_staff text) FROM PUBLIC;
+
+-- ACL: FUNCTION attachments_json(p_ids uuid[])
+REVOKE ALL ON FUNCTION gre.attachments_json(p_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.attachments_json(p_ids uuid[]) TO authenticated;
+GRANT ALL ON FUNCTION gre.attachments_json(p_ids uuid[]) TO service_role;
 
 -- ACL: FUNCTION auto_key(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint)
 REVOKE ALL ON FUNCTION gre.auto_key(p_rule public.gre_auto_replies, p_session public.gre_chat_sessions, p_question bigint) FROM PUBLIC;
@@ -7525,6 +8300,9 @@ GRANT ALL ON FUNCTION gre.current_actor() TO anon;
 GRANT ALL ON FUNCTION gre.current_actor() TO authenticated;
 GRANT ALL ON FUNCTION gre.current_actor() TO service_role;
 
+-- ACL: FUNCTION delete_attachments(p_ids uuid[])
+REVOKE ALL ON FUNCTION gre.delete_attachments(p_ids uuid[]) FROM PUBLIC;
+
 -- ACL: FUNCTION enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb)
 REVOKE ALL ON FUNCTION gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) FROM PUBLIC;
 
@@ -7539,6 +8317,84 @@ GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
 REVOKE ALL ON FUNCTION gre.event_json(e public.gre_chat_events) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO authenticated;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO service_role;
+
+-- ACL: FUNCTION file_name(p_name text)
+REVOKE ALL ON FUNCTION gre.file_name(p_name text) FROM PUBLIC;
+
+-- ACL: FUNCTION file_types()
+REVOKE ALL ON FUNCTION gre.file_types() FROM PUBLIC;
+
+-- ACL: TABLE gre_chat_attachments
+GRANT SELECT ON TABLE public.gre_chat_attachments TO service_role;
+
+-- ACL: COLUMN gre_chat_attachments.id
+GRANT SELECT(id) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.player_id
+GRANT SELECT(player_id) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.session_id
+GRANT SELECT(session_id) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.message_id
+GRANT SELECT(message_id) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.place
+GRANT SELECT(place) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.by
+GRANT SELECT(by) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.staff_id
+GRANT SELECT(staff_id) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.name
+GRANT SELECT(name) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.alt
+GRANT SELECT(alt) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.kind
+GRANT SELECT(kind) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.type
+GRANT SELECT(type) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.bytes
+GRANT SELECT(bytes) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.width
+GRANT SELECT(width) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.height
+GRANT SELECT(height) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.preview
+GRANT SELECT(preview) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.state
+GRANT SELECT(state) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.refused
+GRANT SELECT(refused) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.rev
+GRANT SELECT(rev) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.created_at
+GRANT SELECT(created_at) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.stored_at
+GRANT SELECT(stored_at) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.ready_at
+GRANT SELECT(ready_at) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: COLUMN gre_chat_attachments.changed_at
+GRANT SELECT(changed_at) ON TABLE public.gre_chat_attachments TO authenticated;
+
+-- ACL: FUNCTION find_attachment(p_id uuid, p_actor gre.actor)
+REVOKE ALL ON FUNCTION gre.find_attachment(p_id uuid, p_actor gre.actor) FROM PUBLIC;
 
 -- ACL: TABLE gre_chat_messages
 GRANT ALL ON TABLE public.gre_chat_messages TO service_role;
@@ -7595,6 +8451,9 @@ GRANT ALL ON FUNCTION gre.is_admin() TO anon;
 GRANT ALL ON FUNCTION gre.is_admin() TO authenticated;
 GRANT ALL ON FUNCTION gre.is_admin() TO service_role;
 
+-- ACL: FUNCTION is_author(p_file public.gre_chat_attachments, p_actor gre.actor)
+REVOKE ALL ON FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.actor) FROM PUBLIC;
+
 -- ACL: FUNCTION is_nested()
 REVOKE ALL ON FUNCTION gre.is_nested() FROM PUBLIC;
 
@@ -7632,11 +8491,30 @@ REVOKE ALL ON FUNCTION gre.mapped_actor(p_user uuid) FROM PUBLIC;
 -- ACL: FUNCTION max_backoff()
 REVOKE ALL ON FUNCTION gre.max_backoff() FROM PUBLIC;
 
+-- ACL: FUNCTION max_file_bytes()
+REVOKE ALL ON FUNCTION gre.max_file_bytes() FROM PUBLIC;
+
 -- ACL: FUNCTION max_lease()
 REVOKE ALL ON FUNCTION gre.max_lease() FROM PUBLIC;
 
 -- ACL: FUNCTION max_text_length()
 REVOKE ALL ON FUNCTION gre.max_text_length() FROM PUBLIC;
+
+-- ACL: FUNCTION may_fetch(p_file public.gre_chat_attachments, p_actor gre.actor, p_variant text)
+REVOKE ALL ON FUNCTION gre.may_fetch(p_file public.gre_chat_attachments, p_actor gre.actor, p_variant text) FROM PUBLIC;
+
+-- ACL: FUNCTION may_fetch_object(p_name text)
+REVOKE ALL ON FUNCTION gre.may_fetch_object(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.may_fetch_object(p_name text) TO authenticated;
+GRANT ALL ON FUNCTION gre.may_fetch_object(p_name text) TO service_role;
+
+-- ACL: FUNCTION may_see(p_file public.gre_chat_attachments, p_actor gre.actor)
+REVOKE ALL ON FUNCTION gre.may_see(p_file public.gre_chat_attachments, p_actor gre.actor) FROM PUBLIC;
+
+-- ACL: FUNCTION may_upload_object(p_name text)
+REVOKE ALL ON FUNCTION gre.may_upload_object(p_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.may_upload_object(p_name text) TO authenticated;
+GRANT ALL ON FUNCTION gre.may_upload_object(p_name text) TO service_role;
 
 -- ACL: FUNCTION message_json(m public.gre_chat_messages)
 REVOKE ALL ON FUNCTION gre.message_json(m public.gre_chat_messages) FROM PUBLIC;
@@ -7703,6 +8581,21 @@ REVOKE ALL ON FUNCTION gre.note_json(p_note public.gre_chat_notes) FROM PUBLIC;
 
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;
+
+-- ACL: FUNCTION object_file(p_name text, OUT file public.gre_chat_attachments, OUT variant text)
+REVOKE ALL ON FUNCTION gre.object_file(p_name text, OUT file public.gre_chat_attachments, OUT variant text) FROM PUBLIC;
+
+-- ACL: FUNCTION object_name(p_player_id bigint, p_id uuid, p_variant text)
+REVOKE ALL ON FUNCTION gre.object_name(p_player_id bigint, p_id uuid, p_variant text) FROM PUBLIC;
+
+-- ACL: FUNCTION objects_check()
+REVOKE ALL ON FUNCTION gre.objects_check() FROM PUBLIC;
+
+-- ACL: FUNCTION objects_pinned()
+REVOKE ALL ON FUNCTION gre.objects_pinned() FROM PUBLIC;
+
+-- ACL: FUNCTION objects_stored()
+REVOKE ALL ON FUNCTION gre.objects_stored() FROM PUBLIC;
 
 -- ACL: FUNCTION offline_since(p_status text, p_seen timestamp with time zone, p_updated timestamp with time zone, p_expires timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.offline_since(p_status text, p_seen timestamp with time zone, p_updated timestamp with time zone, p_expires timestamp with time zone) FROM PUBLIC;
@@ -7913,8 +8806,14 @@ GRANT ALL ON FUNCTION gre.staff_name(p_staff_id text, p_given text) TO service_r
 -- ACL: FUNCTION start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.start_auto_replies(p_session public.gre_chat_sessions, p_seq bigint, p_at timestamp with time zone) FROM PUBLIC;
 
+-- ACL: FUNCTION storage_on()
+REVOKE ALL ON FUNCTION gre.storage_on() FROM PUBLIC;
+
 -- ACL: FUNCTION template_json(t public.gre_templates)
 REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;
+
+-- ACL: FUNCTION upload_type(p_type text)
+REVOKE ALL ON FUNCTION gre.upload_type(p_type text) FROM PUBLIC;
 
 -- ACL: FUNCTION write_receipts(p_results jsonb)
 REVOKE ALL ON FUNCTION gre.write_receipts(p_results jsonb) FROM PUBLIC;
@@ -7928,6 +8827,26 @@ GRANT ALL ON FUNCTION public.gre_add_note(p_session_id uuid, p_text text, p_id u
 REVOKE ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO service_role;
 GRANT ALL ON FUNCTION public.gre_assign_waiting_v1(p_limit integer) TO gre_worker;
+
+-- ACL: FUNCTION gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text)
+REVOKE ALL ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) TO service_role;
+
+-- ACL: FUNCTION gre_attachment_drop(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_attachment_drop(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_attachment_drop(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_attachment_drop(p_id uuid) TO service_role;
+
+-- ACL: FUNCTION gre_attachment_get(p_id uuid)
+REVOKE ALL ON FUNCTION public.gre_attachment_get(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_attachment_get(p_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_attachment_get(p_id uuid) TO service_role;
+
+-- ACL: FUNCTION gre_attachment_names(p_ids uuid[], p_variant text)
+REVOKE ALL ON FUNCTION public.gre_attachment_names(p_ids uuid[], p_variant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_attachment_names(p_ids uuid[], p_variant text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_attachment_names(p_ids uuid[], p_variant text) TO service_role;
 
 -- ACL: FUNCTION gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text)
 REVOKE ALL ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestamp with time zone, p_reason text) FROM PUBLIC;
@@ -8237,6 +9156,9 @@ REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid,
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO service_role;
 
+-- ACL: FUNCTION gre_storage_adopt()
+REVOKE ALL ON FUNCTION public.gre_storage_adopt() FROM PUBLIC;
+
 -- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) TO authenticated;
@@ -8286,6 +9208,9 @@ GRANT SELECT ON TABLE public.gre_relay_workers TO service_role;
 -- ACL: TABLE gre_staff
 GRANT ALL ON TABLE public.gre_staff TO service_role;
 GRANT SELECT ON TABLE public.gre_staff TO authenticated;
+
+-- ACL: TABLE gre_storage_deletions
+GRANT SELECT ON TABLE public.gre_storage_deletions TO service_role;
 
 -- ACL: TABLE push_notifications
 GRANT ALL ON TABLE public.push_notifications TO service_role;

@@ -74,8 +74,24 @@ def migrate(
         applied = retry_locks(work, lock_timeout=lock_timeout, report=report)
         for migration in applied:
             report(f"applied {migration.version}_{migration.name}")
+        adopt_storage(connection, report)
         connection.execute("notify pgrst, 'reload schema'")
     return [migration.version for migration in applied]
+
+
+def adopt_storage(connection: psycopg.Connection, report: Progress) -> None:
+    """Set up the chat's bucket in a project whose Storage is newer than the schema; done again, it changes nothing.
+
+    A refusal is reported and raises nothing: the chat works without files.
+    """
+    row = connection.execute("select to_regprocedure('public.gre_storage_adopt()') is not null").fetchone()
+    if row and row[0]:
+        try:
+            connection.execute("select public.gre_storage_adopt()")
+        except psycopg.Error as error:
+            report(
+                f"warning: could not set up Storage, so the chat takes no files: {error.diag.message_primary}"
+            )
 
 
 def record(db_url: str, *, wait: float = 60.0, directory: Path | None = None) -> list[str]:

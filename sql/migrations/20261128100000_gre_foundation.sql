@@ -22,6 +22,8 @@
 --   templates    texts that staff send often; the renderer of placeholders
 --   auto_replies rules for messages that the server writes by itself
 --   timers       what a worker does with a session at a later time
+--   files        files in the chat: announced, stored, bound to a message, deleted
+--   storage      bucket, policies and triggers of Supabase Storage
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

@@ -101,6 +101,14 @@ gre_timers           select     x  x    x    x    x    x  x  x  x  x
 gre_timers           insert     x  x    x    x    x    x  x  x  x  x
 gre_timers           update     x  x    x    x    x    x  x  x  x  x
 gre_timers           delete     x  x    x    x    x    x  x  x  x  x
+gre_chat_attachments select     x  y/0  y/0  y    y    y  y  y  y  x
+gre_chat_attachments insert     x  x    x    x    x    x  x  x  x  x
+gre_chat_attachments update     x  x    x    x    x    x  x  x  x  x
+gre_chat_attachments delete     x  x    x    x    x    x  x  x  x  x
+gre_storage_deletions select    x  x    x    x    x    y  y  y  y  x
+gre_storage_deletions insert    x  x    x    x    x    x  x  x  x  x
+gre_storage_deletions update    x  x    x    x    x    x  x  x  x  x
+gre_storage_deletions delete    x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      select     x  x    x    x    x    y  y  y  y  x
 gre_relay_sinks      insert     x  x    x    x    x    x  x  x  x  x
 gre_relay_sinks      update     x  x    x    x    x    x  x  x  x  x
@@ -174,6 +182,13 @@ gre_list_auto_replies            x staff_only staff_only y y y staff_only y act_
 gre_get_auto_reply               x staff_only staff_only y y y staff_only y act_as_required x
 gre_save_auto_reply              x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_delete_auto_reply            x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_attachment_begin             x y/player_mismatch y/player_mismatch y y act_as_required y/player_mismatch y act_as_required x
+gre_attachment_get               x y/attachment_not_found y/attachment_not_found attachment_not_found attachment_not_found y y/attachment_not_found attachment_not_found act_as_required x
+gre_attachment_get a sent one    x y/attachment_not_found y/attachment_not_found y y y y/attachment_not_found y act_as_required x
+gre_attachment_drop              x y/attachment_not_found y/attachment_not_found attachment_not_found attachment_not_found y y/attachment_not_found attachment_not_found act_as_required x
+gre_attachment_drop a sent one   x attachment_used/attachment_not_found attachment_used/attachment_not_found attachment_used attachment_used attachment_used attachment_used/attachment_not_found attachment_used act_as_required x
+gre_attachment_names             x y/0 y/0 y y y y/0 y act_as_required x
+gre_storage_adopt                x x x x x x x x x x
 gre_tick_v1                      x x x x x y y y y y
 gre_assign_waiting_v1            x x x x x y y y y y
 gre_desk_stats_v1                x x x x x y y y y y

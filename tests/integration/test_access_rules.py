@@ -52,6 +52,9 @@ gre_relay_sinks       service_role   *  -  -
 gre_relay_lanes       service_role   *  -  -
 gre_relay_deliveries  service_role   *  -  -
 gre_relay_workers     service_role   *  -  -
+gre_chat_attachments  authenticated  id,player_id,session_id,message_id,place,by,staff_id,name,alt,kind,type,bytes,width,height,preview,state,refused,rev,created_at,stored_at,ready_at,changed_at  -  -
+gre_chat_attachments  service_role   *  -  -
+gre_storage_deletions  service_role  *  -  -
 gre_chat_messages     gre_worker     id,session_id,seq  -  -
 """
 
@@ -60,7 +63,7 @@ HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
         "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
-        "presence", "count_template",
+        "presence", "count_template", "attachments_json", "may_upload_object", "may_fetch_object",
     },
     "": {
         "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
@@ -74,6 +77,8 @@ HELPERS = {
         "placeholder_pattern", "check_texts", "check_room", "choose_language", "session_language", "local_time", "render_text", "template_json", "find_template",
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
+        "max_file_bytes", "file_types", "upload_type", "file_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
+        "find_attachment", "object_file", "objects_check", "objects_pinned", "objects_stored",
     },
 }  # fmt: skip
 
@@ -86,7 +91,7 @@ DEFINERS = {
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
         "require_worker", "presence", "check_not_moved", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
-        "count_template", "settings_arm_idle", "messages_auto_reply",
+        "count_template", "settings_arm_idle", "messages_auto_reply", "may_upload_object", "may_fetch_object", "objects_check", "objects_stored",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
@@ -100,6 +105,7 @@ DEFINERS = {
         "gre_add_note", "gre_list_notes", "gre_block_player", "gre_unblock_player", "gre_search_messages",
         "gre_list_templates", "gre_get_template", "gre_save_template", "gre_delete_template", "gre_render_template", "gre_list_auto_replies",
         "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
+        "gre_attachment_begin", "gre_attachment_get", "gre_attachment_drop", "gre_attachment_names",
     },
 }  # fmt: skip
 
@@ -195,7 +201,7 @@ def test_the_api_roles_are_members_of_no_role_and_create_nothing(shared: Databas
         "select distinct member::regrole::text as m from pg_auth_members"
         " where roleid = any (array['service_role', 'gre_worker']::regrole[])",
     )
-    assert {h["m"] for h in holders} == {"authenticator", "postgres"}
+    assert {h["m"] for h in holders} == {"authenticator", "postgres", "supabase_storage_admin"}
     create = "select has_schema_privilege(r, s, 'create') as x from unnest(array['anon', 'authenticated', 'service_role', 'gre_worker', 'authenticator']) r,"
     assert {r["x"] for r in rows(shared, create + " unnest(array['gre', 'public']) s")} == {False}
     for caller in (NOBODY, player(29), staff()):

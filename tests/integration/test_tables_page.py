@@ -11,6 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "tables.md"
 TABLES = (
     "gre_chat_sessions",
     "gre_chat_messages",
+    "gre_chat_attachments",
     "gre_chat_events",
     "gre_online_status",
     "gre_chat_players",

@@ -251,6 +251,8 @@ class StackProcess:
             conn.execute("insert into gre_chat_settings default values")
             conn.execute("update gre_relay_sinks set enabled = true")
             conn.execute("delete from gre.listeners")  # those of killed workers
+            conn.execute("delete from gre.attachment_quotas")
+            conn.execute("delete from gre.media_jobs")
             seed(conn)
         self.http.delete("/__stack/received").raise_for_status()
 
