@@ -158,6 +158,33 @@ def test_older_messages_are_loaded_while_scrolling_up(world: World, sam: Staff) 
     assert len(world.texts(session)) == 401
 
 
+def test_the_view_stays_where_the_user_has_scrolled_when_a_message_arrives_in_that_moment(
+    world: World, sam: Staff
+) -> None:
+    for number in range(40):
+        world.write(29, f"line {number}")
+    sam.open(29)
+    sam.at("jump-latest").click()
+    expect(sam.message("line 39")).to_be_visible()
+    expect(sam.at("jump-latest")).to_have_count(0)
+    # A frame is read, and its change rendered, before the browser tells the page of the scrolling.
+    sam.page.evaluate(
+        """() => {
+          const { parse } = JSON
+          JSON.parse = (text, ...more) => {
+            if (text.includes('the next line')) document.querySelector('[data-testid="messages"]').scrollTop = 0
+            return parse(text, ...more)
+          }
+        }"""
+    )
+    world.write(29, "the next line")
+    expect(sam.at("jump-latest")).to_be_visible()
+    expect(sam.at("message").first).to_contain_text("line 0")
+    assert sam.at("messages").evaluate("box => box.scrollTop") < 10
+    sam.at("jump-latest").click()
+    expect(sam.at("message").last).to_contain_text("the next line")
+
+
 def test_enter_sends_shift_enter_breaks_the_line_and_drafts_are_stored_by_session(
     world: World, sam: Staff
 ) -> None:
@@ -218,6 +245,8 @@ def test_a_rejected_reply_shows_the_reason_and_can_be_retried(world: World, sam:
     expect(sam.message("Are you there?")).to_contain_text("closed")
     sam.page.unroute("**/api/gre-admin/reply")
     sam.at("reopen").click()
+    status = "select status from gre_chat_sessions where id = %s"
+    sam.wait_until(lambda: world.sql(status, session)[0]["status"] != "closed", what="the session to be open")
     sam.at("retry").click()
     expect(sam.at("messages")).to_be_focused()
     expect(sam.message("Are you there?")).to_have_attribute("data-state", re.compile("sent|delivered"))

@@ -44,6 +44,25 @@ export function Messages({ desk, conversation, name, onEdit }: Props) {
   const positioned = useRef<object | undefined>(undefined)
   /** True if the visible rows are at their final position. */
   const inPlace = useRef(false)
+  /** The scroll position for which `anchor` was determined; another one is the user's, whose event has not come yet. */
+  const knownTop = useRef(0)
+  const rendered = useRef({ offsets: new Float64Array(1) as Float64Array, keys: [] as string[], first: 0, end: 0 })
+
+  const readAnchor = (element: HTMLDivElement): void => {
+    const { offsets: current, keys: currentKeys } = rendered.current
+    const { scrollTop, clientHeight, scrollHeight } = element
+    knownTop.current = scrollTop
+    if (scrollHeight - scrollTop - clientHeight < END_MARGIN) anchor.current = undefined
+    else {
+      // A day's row moves up when older messages of that day are loaded: it cannot be the anchor.
+      let row = rowAt(current, scrollTop)
+      while (currentKeys[row]?.startsWith('day-')) row += 1
+      const key = currentKeys[row]
+      anchor.current = key === undefined ? undefined : { key, above: current[row]! - scrollTop }
+    }
+  }
+  // Events of scrolling come with the next frame: a rendering before it would put the view back.
+  if (box.current && Math.abs(box.current.scrollTop - knownTop.current) >= 1) readAnchor(box.current)
   // The value of this rendering: before it is true, the end is visible.
   const { unreadKnown, target } = conversation
   if (unreadKnown && positioned.current !== (target ?? conversation)) {
@@ -73,23 +92,15 @@ export function Messages({ desk, conversation, name, onEdit }: Props) {
   // Without an anchor, or if its row was removed: the end.
   const top = anchorIndex < 0 ? total - viewHeight : offsets[anchorIndex]! - anchor.current!.above
   const [first, end] = rowsBetween(offsets, top - RENDER_MARGIN, top + viewHeight + RENDER_MARGIN)
-  const rendered = useRef({ offsets, keys, first, end })
   rendered.current = { offsets, keys, first, end }
 
   const onScroll = (): void => {
     const { current: element } = box
     if (!element) return
-    const { offsets: current, keys: currentKeys, first: renderedFirst, end: renderedEnd } = rendered.current
-    const { scrollTop, clientHeight, scrollHeight } = element
+    const { offsets: current, first: renderedFirst, end: renderedEnd } = rendered.current
+    const { scrollTop, clientHeight } = element
     const wasAtEnd = anchor.current === undefined
-    if (scrollHeight - scrollTop - clientHeight < END_MARGIN) anchor.current = undefined
-    else {
-      // A day's row moves up when older messages of that day are loaded: it cannot be the anchor.
-      let row = rowAt(current, scrollTop)
-      while (currentKeys[row]?.startsWith('day-')) row += 1
-      const key = currentKeys[row]
-      anchor.current = key === undefined ? undefined : { key, above: current[row]! - scrollTop }
-    }
+    readAnchor(element)
     const [needFrom, needTo] = rowsBetween(current, scrollTop - RERENDER_MARGIN, scrollTop + clientHeight + RERENDER_MARGIN)
     if (needFrom < renderedFirst || needTo > renderedEnd || wasAtEnd !== (anchor.current === undefined)) rerender()
     if (scrollTop < LOAD_MARGIN) void conversation.loadOlder()
@@ -106,6 +117,7 @@ export function Messages({ desk, conversation, name, onEdit }: Props) {
     inPlace.current = !changed
     if (changed) rerender()
     else if (Math.abs(current.scrollTop - target) >= 1) current.scrollTop = target
+    knownTop.current = current.scrollTop
   })
 
   useEffect(() => {
