@@ -88,10 +88,10 @@ expected: setup ## Write sql/expected.json and sql/schema.sql anew: after each c
 
 .PHONY: lock
 lock: ## Renew the locks: of a checkout, of the image, of the benchmark (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra uvloop --extra tracing --group test --group check --group build \
+	uv pip compile pyproject.toml --extra dev --extra heic --extra uvloop --extra tracing --group test --group check --group build \
 	  --generate-hashes --universal --python-version 3.11 --no-annotate --no-header \
 	  --upgrade --quiet -o requirements.lock
-	uv pip compile pyproject.toml --extra uvloop --group build --constraint requirements.lock --generate-hashes \
+	uv pip compile pyproject.toml --extra heic --extra uvloop --group build --constraint requirements.lock --generate-hashes \
 	  --universal --python-version 3.11 --no-annotate --no-header --upgrade --quiet -o requirements-runtime.lock
 	uv pip compile --group bench --constraint requirements.lock --generate-hashes --universal --python-version 3.11 \
 	  --no-annotate --no-header --upgrade --quiet -o requirements-bench.lock

@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 resolution=$1
 venv=.venv-$resolution
-uv pip compile pyproject.toml --extra dev --extra uvloop --extra tracing --group test --group build --quiet \
+uv pip compile pyproject.toml --extra dev --extra heic --extra uvloop --extra tracing --group test --group build --quiet \
   --resolution "$resolution" --python-version 3.11 --no-header -o "$venv.txt"
 uv venv --quiet --clear --python "$(sh scripts/python.sh)" "$venv"
 uv pip sync --quiet --python "$venv/bin/python" "$venv.txt"

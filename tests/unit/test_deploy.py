@@ -231,7 +231,7 @@ def test_the_images_lock_has_all_that_the_daemon_needs_and_no_test_tools() -> No
     runtime, all_of_it = locked("requirements-runtime.lock"), locked("requirements.lock")
     assert runtime.items() <= all_of_it.items(), "the same versions as those that are tested: make lock"
     names = {pin.partition("==")[0] for pin in runtime}
-    assert needed("gre-bridge", {"uvloop"}, {"hatchling"}) <= names
+    assert needed("gre-bridge", {"heic", "uvloop"}, {"hatchling"}) <= names
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     tools = project["dependency-groups"]["test"] + project["dependency-groups"]["check"]
     tools += project["project"]["optional-dependencies"]["dev"]

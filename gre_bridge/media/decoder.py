@@ -1,0 +1,107 @@
+"""The decoder's process: `python -I -m gre_bridge.media.decoder TYPE MAX_PIXELS CPU_SECONDS MEMORY_BYTES`.
+
+It reads one untrusted picture from standard input and writes to standard output one line of JSON, then the bytes of the view
+and of the thumb:
+
+    {"width": 4032, "height": 3024, "preview": "…", "pictures": [["image/jpeg", 2048, 1536, 312345], …]}
+    {"refused": CODE}          the content of the file
+    {"unavailable": REASON}    ours
+
+Its limits are set before Pillow is imported. Before the file is read it loses the right to open anything (files, sockets,
+pipes), and to start processes; started as root it becomes nobody. Anything but such a line, and each end by a signal, is
+judged by the parent (`decoding`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from typing import IO, Any, Final
+
+NICENESS: Final = 10
+NOBODY: Final = 65534
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.EPIPE, errno.ENOSPC, errno.EFBIG})
+
+Render = Callable[[IO[bytes], str, int], tuple[int, int, str, list[Any]]]
+
+
+def bound(cpu: int, memory: int) -> None:
+    """Limit CPU seconds (a second more before SIGKILL) and the bytes of address space; no file may be written."""
+    for what, soft, hard in (
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_AS, memory, memory),
+        (resource.RLIMIT_CPU, cpu, cpu + 5),
+    ):
+        resource.setrlimit(what, (soft, hard))
+    os.nice(NICENESS)
+
+
+def confine(*, threads: bool) -> None:
+    """Give up opening anything and, unless the decoder starts `threads`, starting any. Import everything before."""
+    if not threads:  # the limit counts the threads of the same user in all processes, so zero is the only number that is known
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    if os.geteuid() == 0:  # whom no limit of processes holds
+        with contextlib.suppress(OSError):  # a container whose root may not: the other limits hold
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+
+
+def answer(line: dict[str, Any], pictures: Sequence[bytes] = ()) -> None:
+    """Write the one answer."""
+    out = sys.stdout.buffer
+    out.write(json.dumps(line).encode() + b"\n")
+    for data in pictures:
+        out.write(data)
+    out.flush()
+
+
+def examine(type_: str, max_pixels: int, render: Render) -> None:
+    """Decode standard input and answer. What a file can cause is the file's; what only we can cause is ours."""
+    try:
+        width, height, preview, pictures = render(sys.stdin.buffer, type_, max_pixels)
+    except MemoryError:
+        answer({"refused": "too_large_to_decode"})
+    except ImportError:
+        answer({"unavailable": "limits"})  # a module that should have been imported before `confine`
+    except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for files that it cannot read
+        if isinstance(error, OSError) and error.errno in _OURS:
+            answer({"unavailable": "limits"})
+        elif type(error).__name__ == "TooManyPixels":
+            answer({"refused": "too_many_pixels"})
+        else:
+            answer({"refused": "undecodable"})
+    else:
+        sizes = [[one.type, one.width, one.height, len(one.data)] for one in pictures]
+        found = {"width": width, "height": height, "preview": preview, "pictures": sizes}
+        answer(found, [one.data for one in pictures])
+
+
+def main(arguments: Sequence[str], render: Render | None = None) -> None:
+    """Run with the four arguments. Tests replace `render`."""
+    type_, max_pixels, cpu, memory = arguments
+    bound(int(cpu), int(memory))
+    try:
+        from gre_bridge.media import pictures  # noqa: PLC0415 - after the limits
+
+        reason = pictures.load_plugins(type_)
+    except ModuleNotFoundError:
+        reason = "not_installed"
+    except (ImportError, OSError, MemoryError):
+        reason = "start"
+    if reason:
+        answer({"unavailable": reason})
+        return
+    confine(threads=type_ == "image/heic")  # libde265 decodes in a thread, whatever it is told
+    examine(type_, int(max_pixels), render or pictures.render)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

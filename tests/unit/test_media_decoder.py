@@ -1,0 +1,286 @@
+"""The decoder's process: what it may not do, and whose fault each of its ends is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from gre_bridge.media import decoding
+from gre_bridge.media.decoding import DECODABLE, Limits, available, decode
+from gre_bridge.media.pictures import FORMATS
+from gre_bridge.media.results import Examined, MediaUnavailable, Refused
+from tests.support import corpus
+from tests.support.waiting import until
+
+ROOT = str(Path(__file__).parents[2])
+LIMITS = ["image/jpeg", "1000000", "20", str(1 << 30)]
+
+# Runs in the decoder's place when a file would have been decoded: each attempt says how it ended.
+ATTEMPTS = """
+import ctypes, json, os, resource, socket, subprocess, sys, threading
+from gre_bridge.media import decoder
+
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+
+def write():
+    os.write(0, b"changed")
+
+def attempts(source, type_, pixels):
+    port = int(sys.argv[-1])
+    for name, what in {
+        "read": lambda: open("/etc/passwd"),
+        "create": lambda: open("made", "w"),
+        "list": lambda: os.listdir("."),
+        "write": write,
+        "connect": lambda: socket.create_connection(("127.0.0.1", port)),
+        "socketpair": socket.socketpair,
+        "pipe": os.pipe,
+        "dup": lambda: os.dup(0),
+        "fork": fork,
+        "run": lambda: subprocess.run(["/bin/true"]),
+        "thread": lambda: threading.Thread(target=print).start(),
+        "raise the limit of files": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        "raise the limit of memory": lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40)),
+        "much memory": lambda: bytearray(1 << 30),
+        "be root": lambda: os.setuid(0),
+    }.items():
+        try:
+            what()
+            print(name, "done", flush=True)
+        except BaseException as error:
+            print(name, type(error).__name__, flush=True)
+    print("environment", dict(os.environ), flush=True)
+    print("descriptors", [fd for fd in range(256) if decoder.os.path and alive(fd)], flush=True)
+    print("user", os.geteuid(), os.getgroups(), flush=True)
+    raise ValueError("that was all")
+
+def alive(fd):
+    try:
+        os.fstat(fd)
+        return True
+    except OSError:
+        return False
+
+decoder.main(sys.argv[1:5], attempts)
+"""
+
+
+@pytest.fixture
+def file() -> Iterator[IO[bytes]]:
+    with tempfile.TemporaryFile() as made:
+        made.write(corpus.photo())
+        made.flush()
+        yield made
+
+
+def hooked(body: str) -> list[str]:
+    """A decoder whose rendering is replaced by some lines."""
+    lines = "\n".join(f"    {line}" for line in body.splitlines())
+    program = f"import os, signal, sys, time\nfrom gre_bridge.media import decoder\ndef render(source, type_, pixels):\n{lines}\ndecoder.main(sys.argv[1:], render)"
+    return [sys.executable, "-I", "-c", program]
+
+
+async def ours(file: IO[bytes], body: str, limits: Limits | None = None) -> str:
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", limits=limits, command=hooked(body))
+    return raised.value.reason
+
+
+def test_the_decoder_can_open_nothing_start_nothing_and_keep_nothing(file: IO[bytes], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-I", "-c", ATTEMPTS, *LIMITS, str(server.getsockname()[1])]
+        file.seek(0)
+        done = subprocess.run(
+            command, stdin=file, capture_output=True, cwd=tmp_path, env={}, timeout=60, check=False
+        )
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    *lines, answer = done.stdout.decode().splitlines()
+    ends = dict(line.rsplit(" ", 1) for line in lines[:-3])
+    assert len(ends) == 15 and "done" not in ends.values(), ends
+    assert json.loads(answer) == {"refused": "undecodable"}
+    assert lines[-3:-1] == ["environment {'LC_CTYPE': 'C.UTF-8'}", "descriptors [0, 1, 2]"]
+    if os.geteuid() == 0:
+        assert lines[-1] == "user 65534 []"
+    assert not list(tmp_path.iterdir())
+    file.seek(0)
+    assert file.read() == corpus.photo()
+
+
+def test_no_other_program_runs_in_the_decoders_place(file: IO[bytes]) -> None:
+    command = [*hooked("os.execv('/bin/echo', ['/bin/echo', 'another'])"), *LIMITS]
+    done = subprocess.run(command, stdin=file, capture_output=True, env={}, timeout=60, check=False)
+    assert b"another" not in done.stdout
+
+
+@pytest.mark.parametrize("type_", sorted(DECODABLE))
+def test_only_the_plugins_of_the_listed_formats_are_there(type_: str) -> None:
+    program = (
+        "import sys; from gre_bridge.media import pictures; assert not pictures.load_plugins(sys.argv[1])\n"
+        "print(*(n for n in sys.modules if n.endswith('Plugin')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, type_], capture_output=True, text=True, check=True
+    )
+    expected = {
+        f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Ppm", "Tiff", "WebP")
+    }
+    expected |= {"PIL.AvifImagePlugin"} if type_ == "image/avif" else set()
+    assert {name for name in done.stdout.split() if name.startswith("PIL.")} == expected
+    assert FORMATS.keys() == DECODABLE
+
+
+async def test_memory_and_content_are_the_files_fault(file: IO[bytes]) -> None:
+    for body, code in (
+        ("bytearray(1 << 31)", "too_large_to_decode"),
+        ("raise RecursionError", "undecodable"),
+        ("raise OSError('broken data stream when reading image file')", "undecodable"),
+    ):
+        assert await decode(file, "image/jpeg", command=hooked(body)) == Refused(code)
+
+
+async def test_cpu_time_is_the_files_fault_and_the_clock_on_the_wall_is_ours(file: IO[bytes]) -> None:
+    spin = hooked("while True: pass")
+    assert await decode(file, "image/jpeg", limits=Limits(cpu=1), command=spin) == Refused(
+        "too_slow_to_decode"
+    )
+    assert await ours(file, "time.sleep(600)", Limits(wall=0.5)) == "wall_clock"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "killed"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed"),
+        ("os.abort()", "crashed"),
+        ("os._exit(3)", "crashed"),
+        ("os._exit(0)", "crashed"),
+        ("import antigravity", "limits"),
+        ("open('/etc/passwd')", "limits"),
+    ],
+)
+async def test_what_is_ours(file: IO[bytes], body: str, reason: str) -> None:
+    assert await ours(file, body) == reason
+
+
+FOUND = {
+    "width": 9,
+    "height": 9,
+    "preview": "0" * 36,
+    "pictures": [["image/jpeg", 9, 9, 4], ["image/jpeg", 9, 9, 4]],
+}
+JPEG = "ffd8ffe0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 0},
+        {"height": "9"},
+        {"height": True},
+        {"preview": "<script>"},
+        {"pictures": []},
+        {"pictures": [["image/jpeg", 9, 9, 4]]},
+        {"pictures": [["image/svg+xml", 9, 9, 4], ["image/jpeg", 9, 9, 4]]},
+        {"pictures": [["image/webp", 9, 9, 4], ["image/jpeg", 9, 9, 4]]},
+        {"pictures": [["image/jpeg", 2049, 9, 4], ["image/jpeg", 9, 9, 4]]},
+        {"pictures": [["image/jpeg", 9, 9, 4], ["image/jpeg", 9, 9, 3]]},
+        {"pictures": [["image/jpeg", 9, 9, -1], ["image/jpeg", 9, 9, 9]]},
+        {"pictures": None},
+        {"refused": "virus"},
+        {"unavailable": "nonsense"},
+        {"unavailable": []},
+    ],
+)
+async def test_an_answer_that_the_decoder_must_not_give_is_not_believed(
+    file: IO[bytes], change: dict[str, object]
+) -> None:
+    def says(line: dict[str, object]) -> list[str]:
+        return hooked(f"decoder.answer({line!r}, [bytes.fromhex('{JPEG * 2}')])\nos._exit(0)")
+
+    assert isinstance(await decode(file, "image/jpeg", command=says(FOUND)), Examined)
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", command=says(FOUND | change))
+    assert raised.value.reason == "crashed"
+
+
+async def test_output_without_end_is_cut_off(file: IO[bytes]) -> None:
+    assert await ours(file, "while True: os.write(1, bytes(1 << 16))") == "crashed"
+
+
+async def test_a_decoder_that_is_cancelled_ends_and_leaves_no_folder(
+    file: IO[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def children() -> list[psutil.Process]:
+        return [one for one in psutil.Process().children() if "time.sleep(598)" in " ".join(one.cmdline())]
+
+    def folders() -> list[str]:
+        return [str(one) for one in tmp_path.iterdir()]
+
+    task = asyncio.create_task(decode(file, "image/jpeg", command=hooked("time.sleep(598)")))
+    await until(children, 30)
+    [process] = children()
+    assert os.getpgid(process.pid) == process.pid and folders() == [process.cwd()]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not process.is_running() and not folders()
+
+
+async def test_without_pillow_or_a_process_nothing_is_the_files_fault(
+    file: IO[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert available()
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", command=["/nowhere/python"])
+    assert raised.value.reason == "start"
+    bare = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({ROOT!r}); from gre_bridge.media import decoder; decoder.main(sys.argv[1:])",
+    ]
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", command=bare)
+    assert raised.value.reason == "not_installed"
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", limits=Limits(memory=16_000_000))
+    assert raised.value.reason in {"start", "crashed"}, "Python alone needs more"
+    monkeypatch.setattr(decoding.importlib.util, "find_spec", lambda _name: None)
+    assert not available()
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg")
+    assert raised.value.reason == "not_installed" and "gre-bridge[media]" in str(raised.value)
+    assert await decode(file, "image/tiff") == Refused("unsupported"), "no installation decodes it"
+
+
+async def test_heic_without_its_decoder_waits(file: IO[bytes]) -> None:
+    hide = "import sys; sys.modules['pillow_heif'] = None; from gre_bridge.media import decoder; decoder.main(sys.argv[1:])"
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/heic", command=[sys.executable, "-I", "-c", hide])
+    assert raised.value.reason == "heic_not_installed"
+
+
+def test_every_reason_of_the_decoder_has_words_for_the_operator() -> None:
+    assert decoding._CRASHES.isdisjoint({signal.SIGKILL, signal.SIGXCPU, signal.SIGTERM})
+    for reason in ("not_installed", "heic_not_installed", "avif_not_installed", "start", "limits"):
+        assert str(decoding._unavailable(reason))
