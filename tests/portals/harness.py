@@ -45,9 +45,9 @@ def node_modules() -> Path:
     return npm.node_modules(HERE, NODE)
 
 
-def wait_for(condition: Callable[[], Any], message: str, within: float = WITHIN) -> Any:
+def wait_for(condition: Callable[[], Any], message: str, within: float = WITHIN, every: float = 0.05) -> Any:
     """Call `condition` until its result is true, and return that; fail with `message` after `within` seconds."""
-    return wait_until(condition, within, 0.01, message)
+    return wait_until(condition, within, every, message)
 
 
 class Portal:
@@ -88,7 +88,7 @@ class Portal:
             assert lines or self._process.poll() is None, f"{self.name} ended: {''.join(self._errors)}"
             return lines
 
-        return wait_for(found, f"{self.name} did not print {key!r}")[0]
+        return wait_for(found, f"{self.name} did not print {key!r}", every=0.01)[0]
 
     def call(self, step: str, **options: Any) -> Any:
         """Execute a step; return its result."""
