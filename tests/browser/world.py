@@ -243,7 +243,7 @@ class Person:
         more = "".join(f'[data-{key.replace("_", "-")}="{value}"]' for key, value in attributes.items())
         return self.page.locator(f'[data-testid="{name}"]{more}')
 
-    def wait_until(self, condition: Callable[[], Any], within: float = 30.0, what: str = "") -> Any:
+    def wait_until(self, condition: Callable[[], Any], within: float = 60.0, what: str = "") -> Any:
         """Wait like `support.waiting.wait_until`, and meanwhile run the handlers of routes and events.
 
         Playwright runs them only inside its own calls: a handler whose request comes during a plain wait never runs.
