@@ -35,6 +35,8 @@ from gre_bridge.devstack.postgrest.app import PostgREST, open_pool
 from gre_bridge.devstack.pusher import Pusher
 from gre_bridge.devstack.realtime.app import Realtime
 from gre_bridge.devstack.server import listen, serve
+from gre_bridge.devstack.storage.app import Storage
+from gre_bridge.devstack.storage.faults import StorageFaults
 from gre_bridge.devstack.try_page import TryPage
 
 
@@ -114,10 +116,16 @@ class Stack:
         """Stop everything, PostgreSQL last."""
         await self._exit.aclose()
 
-    def _supabase(self, pool: AsyncConnectionPool) -> tuple[PostgREST, Realtime]:
+    def _supabase(self, pool: AsyncConnectionPool) -> tuple[PostgREST, Realtime, Storage]:
         rest = PostgREST(pool=pool, jwt_secret=self.keys.jwt_secret, require_apikey=True)
         self.realtime = Realtime(dsn=self.postgres.dsn(user=SUPERUSER), jwt_secret=self.keys.jwt_secret)
+        storage = Storage(
+            dsn=self.postgres.dsn(user="supabase_storage_admin"),
+            jwt_secret=self.keys.jwt_secret,
+            directory=self.data_dir / "storage",
+        )
         self.faults["rest"] = Faults(_mounted(rest, "/rest/v1"))
+        self.faults["storage"] = StorageFaults(_mounted(storage, "/storage/v1"))
         control_api = ControlApi(
             faults=self.faults,
             received=self.received,
@@ -128,6 +136,7 @@ class Stack:
         )
         self._routes = (
             ("/rest/v1/", "http", self.faults["rest"]),
+            ("/storage/v1/", "http", self.faults["storage"]),
             ("/apps/", "http", self.faults["pusher"]),
             ("/onesignal/", "http", self.faults["onesignal"]),
             ("/realtime/v1/", "http", self.realtime),
@@ -136,7 +145,7 @@ class Stack:
             ("/__stack/", "http", control_api),
             ("/try", "http", self.try_page),
         )
-        return rest, self.realtime
+        return rest, self.realtime, storage
 
     def env(self) -> dict[str, str]:
         """Return the variables with which the bridge and the portals connect to this stack."""
