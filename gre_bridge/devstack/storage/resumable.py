@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import uuid
 from typing import Any, Final
 
 from gre_bridge.devstack.faults import Send, answer
@@ -89,10 +90,10 @@ class Resumable:
             key = base64.urlsafe_b64decode(number + "=" * (-len(number) % 4)).decode()
             bucket, _, rest = key.partition("/")
             name, _, version = rest.rpartition("/")
-        except ValueError:
-            raise TusError(404, "The file for this url was not found") from None
-        target = Target(bucket, name, version)
-        note = self._files.note(target) if name and version and "." not in version else None
+            target = Target(bucket, name, str(uuid.UUID(version)))
+            note = self._files.note(target)
+        except (ValueError, StorageError):
+            note = None
         if note is None:
             raise TusError(404, "The file for this url was not found")
         return target, note
