@@ -584,6 +584,26 @@ begin
     last_assigned_at = case when p_change > 0 then p_at else l.last_assigned_at end;
 end $$;
 
+-- FUNCTION: changed_attachments(uuid, bigint, timestamp with time zone)
+CREATE FUNCTION gre.changed_attachments(p_session uuid, p_after bigint, p_epoch timestamp with time zone) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_changed jsonb;
+begin
+  select jsonb_agg((gre.attachments_json(array[x.id]) -> 0) || jsonb_build_object('message_id', x.message_id)
+                   order by x.rev, x.place) into v_changed
+  from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
+        where a.session_id = p_session and a.rev > coalesce(p_after, 0)
+          and (p_after is not null or a.changed_at > p_epoch)
+        order by a.rev desc limit 100) x;
+  return case when v_changed is null then '{}' else jsonb_build_object('attachments', v_changed) end;
+end $$;
+
 -- FUNCTION: check_assignee(text)
 CREATE FUNCTION gre.check_assignee(p_staff_id text) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1084,6 +1104,19 @@ CREATE FUNCTION gre.file_types() RETURNS text[]
     'video/mp4', 'video/mpeg', 'video/webm', 'video/ogg', 'application/octet-stream']
 $$;
 
+-- FUNCTION: files_text(uuid[])
+CREATE FUNCTION gre.files_text(p_ids uuid[]) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select case when coalesce(bool_and(a.kind = 'image'), false)
+      then case when cardinality(p_ids) = 1 then '📷 Photo' else '📷 ' || cardinality(p_ids) || ' photos' end
+    when cardinality(p_ids) = 1 then '📎 File' else '📎 ' || cardinality(p_ids) || ' files' end
+  from public.gre_chat_attachments a where a.id = any (p_ids)
+$$;
+
 -- TABLE: gre_chat_attachments
 CREATE TABLE public.gre_chat_attachments (
     id uuid NOT NULL,
@@ -1235,8 +1268,10 @@ CREATE TABLE public.gre_chat_messages (
     status text DEFAULT 'sent'::text NOT NULL,
     origin text DEFAULT 'typed'::text NOT NULL,
     metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    attachment_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     "timestamp" timestamp with time zone DEFAULT now(),
+    CONSTRAINT gre_chat_messages_attachments_size CHECK ((cardinality(attachment_ids) <= 5)),
     CONSTRAINT gre_chat_messages_metadata_size CHECK ((octet_length((metadata)::text) <= 4096)),
     CONSTRAINT gre_chat_messages_name_size CHECK ((char_length(sender_name) <= 80)),
     CONSTRAINT gre_chat_messages_origin_check CHECK ((origin = ANY (ARRAY['typed'::text, 'template'::text, 'auto'::text]))),
@@ -1288,14 +1323,17 @@ COMMENT ON COLUMN public.gre_chat_messages.origin IS 'typed, template (a text th
 -- COMMENT: COLUMN gre_chat_messages.metadata
 COMMENT ON COLUMN public.gre_chat_messages.metadata IS 'JSON of the portal, at most 4 KB. Not relayed.';
 
+-- COMMENT: COLUMN gre_chat_messages.attachment_ids
+COMMENT ON COLUMN public.gre_chat_messages.attachment_ids IS 'The files of the message (gre_chat_attachments), in order: at most 5, stored before, each sent once. A message with files and no text gets a short text.';
+
 -- COMMENT: COLUMN gre_chat_messages.created_at
 COMMENT ON COLUMN public.gre_chat_messages.created_at IS 'Time of the insert. Set by the server.';
 
 -- COMMENT: COLUMN gre_chat_messages."timestamp"
 COMMENT ON COLUMN public.gre_chat_messages."timestamp" IS 'Equal to created_at, except for messages that the service key imports with a time.';
 
--- FUNCTION: find_duplicate(uuid, text, bigint, uuid, text)
-CREATE FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) RETURNS public.gre_chat_messages
+-- FUNCTION: find_duplicate(uuid, text, bigint, uuid, text, uuid[])
+CREATE FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS public.gre_chat_messages
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -1304,7 +1342,9 @@ declare
   v public.gre_chat_messages;
 begin
   select * into v from public.gre_chat_messages m
-  where m.id = p_id and m.sender = p_sender and m.message = p_message
+  where m.id = p_id and m.sender = p_sender and m.attachment_ids = p_attachment_ids
+    and (m.message = p_message or p_attachment_ids <> '{}' and not coalesce(gre.has_text(p_message), false)
+                                  and gre.is_files_text(m.message))
     and (p_player_id is null or m.player_id = p_player_id)
     and (p_sender = 'player' or p_session_id is null or m.session_id = p_session_id)
     and (v_actor.role = 'service' or m.sender_id = coalesce(v_actor.staff_id, v_actor.player_id::text));
@@ -1628,6 +1668,14 @@ CREATE FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.ac
     or p_file.by = 'staff' and p_actor.role in ('staff', 'admin') and p_file.staff_id = p_actor.staff_id, false)
 $$;
 
+-- FUNCTION: is_files_text(text)
+CREATE FUNCTION gre.is_files_text(p_text text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+  select p_text ~ '^(📷 Photo|📷 [2-5] photos|📎 File|📎 [2-5] files)$'
+$_$;
+
 -- FUNCTION: is_nested()
 CREATE FUNCTION gre.is_nested() RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1876,6 +1924,9 @@ begin
   v_json := jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
     'player_name', m.player_name, 'message', m.message, 'sender', m.sender, 'sender_name', m.sender_name,
     'status', m.status, 'timestamp', v_at, 'created_at', v_at);
+  if m.attachment_ids <> '{}' then
+    v_json := v_json || jsonb_build_object('attachments', gre.attachments_json(m.attachment_ids));
+  end if;
   return case m.origin when 'auto' then v_json || '{"auto": true}' else v_json end;
 end $$;
 
@@ -2121,12 +2172,53 @@ begin
   new.sender_id := old.sender_id;
   new.message := old.message;
   new.origin := old.origin;
+  new.attachment_ids := old.attachment_ids;
   new.created_at := old.created_at;
   if array_position(array['sent', 'delivered', 'read'], new.status)
     < array_position(array['sent', 'delivered', 'read'], old.status) then
     new.status := old.status;
   end if;
   return new;
+end $$;
+
+-- FUNCTION: messages_bind_files()
+CREATE FUNCTION gre.messages_bind_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_file public.gre_chat_attachments;
+  v_found integer := 0;
+begin
+  if (select count(*) from public.gre_chat_attachments a
+      where a.id = any (new.attachment_ids) and a.player_id = new.player_id and a.by = new.sender
+        and (a.by = 'player' or a.staff_id = new.sender_id)) < cardinality(new.attachment_ids) then
+    perform gre.raise_http(404, 'attachment_not_found', 'there is no such file');
+  end if;
+  for v_file in
+    select * from public.gre_chat_attachments a where a.id = any (new.attachment_ids) order by a.id for update
+  loop
+    v_found := v_found + 1;
+    if v_file.message_id is not null then
+      perform gre.raise_http(409, 'attachment_used', 'the file was sent');
+    elsif v_file.state = 'awaited' then
+      perform gre.raise_http(409, 'attachment_not_stored', 'the file was not uploaded');
+    elsif v_file.state = 'refused' then
+      perform gre.raise_http(409, 'attachment_refused', 'the file was refused',
+                             jsonb_build_object('refused', v_file.refused)::text);
+    elsif v_file.state = 'gone' then
+      perform gre.raise_http(409, 'attachment_gone', 'the file was deleted');
+    end if;
+  end loop;
+  if v_found < cardinality(new.attachment_ids) then -- deleted meanwhile
+    perform gre.raise_http(409, 'attachment_gone', 'the file was deleted');
+  end if;
+  update public.gre_chat_attachments a set message_id = new.id, session_id = new.session_id, place = x.n - 1
+  from unnest(new.attachment_ids) with ordinality x (id, n) where a.id = x.id;
+  return null;
 end $$;
 
 -- FUNCTION: messages_check()
@@ -2187,13 +2279,35 @@ begin
   end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
     perform gre.raise_http(400, 'message_too_long', 'message is longer than 4000 characters');
-  elsif new.message is null or not gre.has_text(new.message) then
+  elsif (new.message is null or not gre.has_text(new.message)) and coalesce(new.attachment_ids = '{}', true) then
     perform gre.raise_http(400, 'message_empty', 'message is empty');
   elsif not gre.json_fits(new.metadata, 4096) then
     perform gre.raise_http(400, 'metadata_too_large',
       'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
+  elsif new.attachment_ids is distinct from '{}' then
+    new.attachment_ids := coalesce(new.attachment_ids, '{}');
+    if cardinality(new.attachment_ids) > 5 or array_ndims(new.attachment_ids) > 1
+      or (select count(distinct x) from unnest(new.attachment_ids) x) < cardinality(new.attachment_ids) then
+      perform gre.raise_http(400, 'attachments_invalid', 'attachment_ids must be at most 5 different ids of files');
+    elsif new.message is null or not gre.has_text(new.message) then
+      new.message := ''; -- gre.messages_files_text
+    end if;
   end if;
   return new;
+end $$;
+
+-- FUNCTION: messages_delete_files()
+CREATE FUNCTION gre.messages_delete_files() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  perform gre.delete_attachments(array(
+    select a.id from public.gre_chat_attachments a
+    where a.id = any (old.attachment_ids) and a.message_id = old.id order by a.id for update));
+  return old;
 end $$;
 
 -- FUNCTION: messages_enqueue()
@@ -2235,6 +2349,16 @@ begin
     perform gre.notify_workers(v_sessions);
   end if;
   return null;
+end $$;
+
+-- FUNCTION: messages_files_text()
+CREATE FUNCTION gre.messages_files_text() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  new.message := gre.files_text(new.attachment_ids);
+  return new;
 end $$;
 
 -- FUNCTION: messages_rate_limit()
@@ -4812,11 +4936,14 @@ begin
       || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
            then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
       || case when p_players is null then gre.new_notes((v.s).id, (v.position ->> 2)::integer, p_epoch) else '{}' end
+      || case when coalesce((v.position ->> 1)::bigint, 0) >= 0
+           then gre.changed_attachments((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
-        select m, octet_length(m.message) + 400 as size from public.gre_chat_messages m
+        select m, octet_length(m.message) + 400 + 2000 * cardinality(m.attachment_ids) as size
+        from public.gre_chat_messages m
         where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;
     v_changes := v_changes || v_entry;
@@ -4831,7 +4958,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": [N]}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
+COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": [N], "attachments"? (files that changed after they were sent: [A with "message_id"])}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- FUNCTION: gre_hub_presence_v1(text[], bigint[], numeric, jsonb)
 CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb DEFAULT '[]'::jsonb) RETURNS jsonb
@@ -5242,6 +5369,9 @@ begin
               'player_name', left(m.player_name, 200), 'message', left(m.message, gre.max_text_length()),
               'sender', m.sender,
               'sender_name', left(m.sender_name, 200), 'status', m.status, 'auto', m.origin = 'auto',
+              'attachments', case when m.attachment_ids <> '{}' then (
+                select json_agg(json_build_object('id', a.id, 'kind', a.kind) order by a.place)
+                from public.gre_chat_attachments a where a.id = any (m.attachment_ids)) end,
               -- as gre.iso, without the cost of a call per row
               'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
             'session', case when d.event = 'session'
@@ -6199,13 +6329,14 @@ end $$;
 -- COMMENT: FUNCTION gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text)
 COMMENT ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) IS 'Searches messages, newest first: {"messages": [M with "session": S], "next": cursor | null}. Each of at most 8 words of p_query (2 to 100 characters) must be in the text, in either case; the beginnings of words, where the extension pg_trgm is not available. p_from, p_to: times; p_staff: written by this staff member; p_player: in this player''s sessions. A search that takes longer than about a second ends with what it has found and "next". For staff.';
 
--- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb, bigint, uuid)
-CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+-- FUNCTION: gre_send_message(text, bigint, uuid, uuid, text, text, text, jsonb, bigint, uuid, uuid[])
+CREATE FUNCTION public.gre_send_message(p_message text, p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_id uuid DEFAULT NULL::uuid, p_sender text DEFAULT NULL::text, p_player_name text DEFAULT NULL::text, p_sender_name text DEFAULT NULL::text, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid, p_attachment_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 declare
   v_actor gre.actor := gre.require_actor();
+  v_files constant uuid[] := coalesce(p_attachment_ids, '{}');
   v_sender text := coalesce(gre.normalize_sender(p_sender),
                             case v_actor.role when 'player' then 'player' when 'service' then null else 'staff' end);
   v_player bigint := p_player_id;
@@ -6234,13 +6365,13 @@ begin
     perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
   end if;
   insert into public.gre_chat_messages
-    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin)
+    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin, attachment_ids)
   values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata,
-          case when p_template_id is null then 'typed' else 'template' end)
+          case when p_template_id is null then 'typed' else 'template' end, v_files)
   on conflict (id) do nothing
   returning * into v;
   if not found then
-    v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
+    v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message, v_files);
     v_duplicate := true;
   elsif v_sender = 'staff' then
     if p_after_seq is not null then
@@ -6253,8 +6384,8 @@ begin
   return jsonb_build_object('message', gre.message_json(v), 'duplicate', v_duplicate);
 end $$;
 
--- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
-COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with {"by", "seq"} if another staff member has written in the session after this seq. p_template_id: the template from which staff took the text.';
+-- COMMENT: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[])
+COMMENT ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) IS 'Sends one message as the caller. Returns {"message": M, "duplicate": boolean}. A player''s message goes to its open session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with {"by", "seq"} if another staff member has written in the session after this seq. p_template_id: the template from which staff took the text. p_attachment_ids: at most 5 files that the caller has announced and uploaded; then the text may be empty. 404 attachment_not_found, 409 attachment_not_stored, attachment_used, attachment_refused or attachment_gone.';
 
 -- FUNCTION: gre_send_messages(jsonb)
 CREATE FUNCTION public.gre_send_messages(p_messages jsonb) RETURNS jsonb
@@ -6283,7 +6414,8 @@ begin
         then g.session_id end as session_id,
       k.player_id, k.sender,
       x ->> 'player_name' as player_name, x ->> 'sender_name' as sender_name, x ->> 'message' as message,
-      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq
+      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq,
+      coalesce(nullif(x -> 'attachment_ids', 'null'), '[]') as attachment_ids
     from given g
     left join lateral (
       select q.id, q.player_id, q.status from public.gre_chat_sessions q where q.id = g.session_id limit 1) s on true
@@ -6307,12 +6439,12 @@ begin
   end if;
   with inserted as (
     insert into public.gre_chat_messages
-      (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
+      (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, attachment_ids)
     select r.id, r.session_id, r.player_id, r.player_name, r.sender, v_actor.staff_id, r.sender_name, r.message,
-      r.metadata
+      r.metadata, r.attachment_ids
     from jsonb_to_recordset(v_rows) r (n bigint, id uuid, session_id uuid, player_id bigint, sender text,
                                        player_name text,
-                                       sender_name text, message text, metadata jsonb)
+                                       sender_name text, message text, metadata jsonb, attachment_ids uuid[])
     order by r.player_id, r.n
     on conflict (id) do nothing
     returning id
@@ -6332,14 +6464,15 @@ begin
     into v_result
   from (
     select q.*, row_number() over (partition by q.id order by q.n) as nth
-    from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text)
+    from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text,
+                                       attachment_ids uuid[])
   ) r
-  cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
+  cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message, r.attachment_ids) m;
   return v_result;
 end $_$;
 
 -- COMMENT: FUNCTION gre_send_messages(p_messages jsonb)
-COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?, "after_seq"?}]. They are inserted in the order of players, so that two calls cannot deadlock; after_seq is that of gre_send_message. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
+COMMENT ON FUNCTION public.gre_send_messages(p_messages jsonb) IS 'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, "player_name"?, "sender_name"?, "metadata"?, "after_seq"?, "attachment_ids"?}]. They are inserted in the order of players, so that two calls cannot deadlock; after_seq and attachment_ids are those of gre_send_message. Returns [{"id", "session_id", "seq", "duplicate"}] in the order of the argument.';
 
 -- FUNCTION: gre_session_events(uuid, bigint, integer)
 CREATE FUNCTION public.gre_session_events(p_session_id uuid, p_after_rev bigint DEFAULT 0, p_limit integer DEFAULT 200) RETURNS jsonb
@@ -6682,8 +6815,8 @@ end $$;
 -- COMMENT: FUNCTION gre_set_staff(p_staff_id text, p_settings jsonb)
 COMMENT ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) IS 'Changes the given settings of a staff member for automatic assignment (takes_sessions, max_sessions; see gre_staff), and returns the staff member as gre_list_staff does. For admins.';
 
--- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb, bigint, uuid)
-CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid) RETURNS jsonb
+-- FUNCTION: gre_staff_reply(text, uuid, bigint, uuid, jsonb, bigint, uuid, uuid[])
+CREATE FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid DEFAULT NULL::uuid, p_player_id bigint DEFAULT NULL::bigint, p_id uuid DEFAULT NULL::uuid, p_metadata jsonb DEFAULT NULL::jsonb, p_after_seq bigint DEFAULT NULL::bigint, p_template_id uuid DEFAULT NULL::uuid, p_attachment_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -6691,11 +6824,12 @@ begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
-                                 p_after_seq => p_after_seq, p_template_id => p_template_id);
+                                 p_after_seq => p_after_seq, p_template_id => p_template_id,
+                                 p_attachment_ids => p_attachment_ids);
 end $$;
 
--- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
-COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
+-- COMMENT: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[])
+COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) IS 'Sends a message of staff to a session or a player. Takes p_after_seq and p_attachment_ids and returns what gre_send_message does.';
 
 -- FUNCTION: gre_storage_adopt()
 CREATE FUNCTION public.gre_storage_adopt() RETURNS boolean
@@ -7894,8 +8028,14 @@ CREATE TRIGGER gre_3_check_size BEFORE INSERT ON public.push_notifications FOR E
 -- TRIGGER: push_notifications gre_3_check_size_update
 CREATE TRIGGER gre_3_check_size_update BEFORE UPDATE OF title, body, recipients, data ON public.push_notifications FOR EACH ROW WHEN ((new.status = 'queued'::text)) EXECUTE FUNCTION gre.pushes_check_size();
 
+-- TRIGGER: gre_chat_messages gre_3_files_text
+CREATE TRIGGER gre_3_files_text BEFORE INSERT ON public.gre_chat_messages FOR EACH ROW WHEN ((new.message = ''::text)) EXECUTE FUNCTION gre.messages_files_text();
+
 -- TRIGGER: gre_chat_messages gre_4_rate_limit
 CREATE TRIGGER gre_4_rate_limit BEFORE INSERT ON public.gre_chat_messages FOR EACH ROW EXECUTE FUNCTION gre.messages_rate_limit();
+
+-- TRIGGER: gre_chat_messages gre_5_bind
+CREATE TRIGGER gre_5_bind AFTER INSERT ON public.gre_chat_messages FOR EACH ROW WHEN ((new.attachment_ids <> '{}'::uuid[])) EXECUTE FUNCTION gre.messages_bind_files();
 
 -- TRIGGER: gre_chat_messages gre_6_after_insert
 CREATE TRIGGER gre_6_after_insert AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_after_insert();
@@ -7938,6 +8078,9 @@ CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_messages FOR E
 
 -- TRIGGER: gre_chat_settings gre_before_update
 CREATE TRIGGER gre_before_update BEFORE UPDATE ON public.gre_chat_settings FOR EACH ROW EXECUTE FUNCTION gre.settings_before_update();
+
+-- TRIGGER: gre_chat_messages gre_delete_files
+CREATE TRIGGER gre_delete_files BEFORE DELETE ON public.gre_chat_messages FOR EACH ROW WHEN ((old.attachment_ids <> '{}'::uuid[])) EXECUTE FUNCTION gre.messages_delete_files();
 
 -- TRIGGER: gre_staff gre_load
 CREATE TRIGGER gre_load AFTER INSERT OR UPDATE OF staff_id ON public.gre_staff FOR EACH ROW EXECUTE FUNCTION gre.staff_load_added();
@@ -8244,6 +8387,9 @@ REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) FROM PUBLIC;
 -- ACL: FUNCTION change_load(p_staff text, p_change integer, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.change_load(p_staff text, p_change integer, p_at timestamp with time zone) FROM PUBLIC;
 
+-- ACL: FUNCTION changed_attachments(p_session uuid, p_after bigint, p_epoch timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.changed_attachments(p_session uuid, p_after bigint, p_epoch timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION check_assignee(p_staff_id text)
 REVOKE ALL ON FUNCTION gre.check_assignee(p_staff_id text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.check_assignee(p_staff_id text) TO authenticated;
@@ -8323,6 +8469,9 @@ REVOKE ALL ON FUNCTION gre.file_name(p_name text) FROM PUBLIC;
 
 -- ACL: FUNCTION file_types()
 REVOKE ALL ON FUNCTION gre.file_types() FROM PUBLIC;
+
+-- ACL: FUNCTION files_text(p_ids uuid[])
+REVOKE ALL ON FUNCTION gre.files_text(p_ids uuid[]) FROM PUBLIC;
 
 -- ACL: TABLE gre_chat_attachments
 GRANT SELECT ON TABLE public.gre_chat_attachments TO service_role;
@@ -8409,10 +8558,10 @@ GRANT SELECT(session_id) ON TABLE public.gre_chat_messages TO gre_worker;
 -- ACL: COLUMN gre_chat_messages.seq
 GRANT SELECT(seq) ON TABLE public.gre_chat_messages TO gre_worker;
 
--- ACL: FUNCTION find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text)
-REVOKE ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) FROM PUBLIC;
-GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) TO authenticated;
-GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text) TO service_role;
+-- ACL: FUNCTION find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[])
+REVOKE ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[]) TO authenticated;
+GRANT ALL ON FUNCTION gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[]) TO service_role;
 
 -- ACL: FUNCTION find_template(p_id uuid, p_staff_id text)
 REVOKE ALL ON FUNCTION gre.find_template(p_id uuid, p_staff_id text) FROM PUBLIC;
@@ -8453,6 +8602,9 @@ GRANT ALL ON FUNCTION gre.is_admin() TO service_role;
 
 -- ACL: FUNCTION is_author(p_file public.gre_chat_attachments, p_actor gre.actor)
 REVOKE ALL ON FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.actor) FROM PUBLIC;
+
+-- ACL: FUNCTION is_files_text(p_text text)
+REVOKE ALL ON FUNCTION gre.is_files_text(p_text text) FROM PUBLIC;
 
 -- ACL: FUNCTION is_nested()
 REVOKE ALL ON FUNCTION gre.is_nested() FROM PUBLIC;
@@ -8536,11 +8688,20 @@ REVOKE ALL ON FUNCTION gre.messages_before_insert() FROM PUBLIC;
 -- ACL: FUNCTION messages_before_update()
 REVOKE ALL ON FUNCTION gre.messages_before_update() FROM PUBLIC;
 
+-- ACL: FUNCTION messages_bind_files()
+REVOKE ALL ON FUNCTION gre.messages_bind_files() FROM PUBLIC;
+
 -- ACL: FUNCTION messages_check()
 REVOKE ALL ON FUNCTION gre.messages_check() FROM PUBLIC;
 
+-- ACL: FUNCTION messages_delete_files()
+REVOKE ALL ON FUNCTION gre.messages_delete_files() FROM PUBLIC;
+
 -- ACL: FUNCTION messages_enqueue()
 REVOKE ALL ON FUNCTION gre.messages_enqueue() FROM PUBLIC;
+
+-- ACL: FUNCTION messages_files_text()
+REVOKE ALL ON FUNCTION gre.messages_files_text() FROM PUBLIC;
 
 -- ACL: FUNCTION messages_rate_limit()
 REVOKE ALL ON FUNCTION gre.messages_rate_limit() FROM PUBLIC;
@@ -9106,10 +9267,10 @@ REVOKE ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp
 GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_search_messages(p_query text, p_from timestamp with time zone, p_to timestamp with time zone, p_staff text, p_player bigint, p_limit integer, p_cursor text) TO service_role;
 
--- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
-REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO service_role;
+-- ACL: FUNCTION gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[])
+REVOKE ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_send_message(p_message text, p_player_id bigint, p_session_id uuid, p_id uuid, p_sender text, p_player_name text, p_sender_name text, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) TO service_role;
 
 -- ACL: FUNCTION gre_send_messages(p_messages jsonb)
 REVOKE ALL ON FUNCTION public.gre_send_messages(p_messages jsonb) FROM PUBLIC;
@@ -9151,10 +9312,10 @@ REVOKE ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) F
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_set_staff(p_staff_id text, p_settings jsonb) TO service_role;
 
--- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid)
-REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO authenticated;
-GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid) TO service_role;
+-- ACL: FUNCTION gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[])
+REVOKE ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_player_id bigint, p_id uuid, p_metadata jsonb, p_after_seq bigint, p_template_id uuid, p_attachment_ids uuid[]) TO service_role;
 
 -- ACL: FUNCTION gre_storage_adopt()
 REVOKE ALL ON FUNCTION public.gre_storage_adopt() FROM PUBLIC;

@@ -65,6 +65,7 @@ begin
       union all select 'push_notifications', 'recipients', 'text[]'
       union all select 'push_notifications', 'data', 'jsonb'
       union all select 'gre_chat_messages', 'metadata', 'jsonb'
+      union all select 'gre_chat_messages', 'attachment_ids', 'uuid[]'
       union all select unnest(array['gre_chat_sessions', 'gre_chat_messages']), 'player_id', 'bigint'
       union all select 'gre_chat_sessions', 'id', 'uuid'
       union all select 'gre_chat_messages', unnest(array['id', 'session_id']), 'uuid'
@@ -827,6 +828,7 @@ begin
                         gre.adopt_cast('gre_chat_messages', 'created_at'), v_lookup),
     'message', 'coalesce(message::text, '''')',
     'origin', '''typed''',
+    'attachment_ids', format('coalesce(%s, ''{}'')', gre.adopt_cast('gre_chat_messages', 'attachment_ids')),
     'metadata', format('coalesce(%s, ''{}'')', gre.adopt_cast('gre_chat_messages', 'metadata')));
   if exists (select from gre.adopt_messages where is_assigned) then
     -- Look up the session only for messages without one, unless a message names a session that does not exist.

@@ -156,6 +156,7 @@ create table gre_chat_messages (
   status text not null default 'sent',
   origin text not null default 'typed',
   metadata jsonb not null default '{}',
+  attachment_ids uuid[] not null default '{}',
   created_at timestamptz not null default now(),
   "timestamp" timestamptz default now(),
   constraint gre_chat_messages_seq_unique unique (session_id, seq),
@@ -164,7 +165,8 @@ create table gre_chat_messages (
   constraint gre_chat_messages_origin_check check (origin in ('typed', 'template', 'auto')),
   constraint gre_chat_messages_text_size check (char_length(message) between 1 and 4000),
   constraint gre_chat_messages_name_size check (char_length(sender_name) <= 80),
-  constraint gre_chat_messages_metadata_size check (octet_length(metadata::text) <= 4096)
+  constraint gre_chat_messages_metadata_size check (octet_length(metadata::text) <= 4096),
+  constraint gre_chat_messages_attachments_size check (cardinality(attachment_ids) <= 5)
 );
 create index gre_chat_messages_player on gre_chat_messages (player_id, created_at, id);
 -- For replay and reconcile, which read the messages of all sessions by time.
@@ -193,6 +195,9 @@ comment on column gre_chat_messages.origin is
   'typed, template (a text that staff took from a template) or auto (written by the server). Portals can set template '
   'on messages of staff; any other value is stored as typed.';
 comment on column gre_chat_messages.metadata is 'JSON of the portal, at most 4 KB. Not relayed.';
+comment on column gre_chat_messages.attachment_ids is
+  'The files of the message (gre_chat_attachments), in order: at most 5, stored before, each sent once. A message with '
+  'files and no text gets a short text.';
 comment on column gre_chat_messages.created_at is 'Time of the insert. Set by the server.';
 comment on column gre_chat_messages."timestamp" is
   'Equal to created_at, except for messages that the service key imports with a time.';

@@ -5,8 +5,10 @@
 --   gre_1_check           permission and size limits: before any lock, query or costly expression
 --   gre_2_legacy          legacy columns and values (only on adopted tables)
 --   gre_3_before_insert   session, sender, names, times
+--   gre_3_files_text      text of a message that has files only (gre_files)
 --   gre_4_rate_limit      messages per minute of a player
 --   zzz_gre_5_assign_seq  seq; after all BEFORE triggers of the project
+--   gre_5_bind            files of the message, under the session's lock (gre_files)
 --   gre_6_after_insert    counters of the session
 --   gre_7_enqueue         deliveries (gre_outbox)
 --   gre_8_auto_reply      auto-replies and timers (gre_timers)
@@ -149,11 +151,19 @@ begin
   end if;
   if octet_length(new.message) > 16000 or char_length(new.message) > 4000 then
     perform gre.raise_http(400, 'message_too_long', 'message is longer than 4000 characters');
-  elsif new.message is null or not gre.has_text(new.message) then
+  elsif (new.message is null or not gre.has_text(new.message)) and coalesce(new.attachment_ids = '{}', true) then
     perform gre.raise_http(400, 'message_empty', 'message is empty');
   elsif not gre.json_fits(new.metadata, 4096) then
     perform gre.raise_http(400, 'metadata_too_large',
       'metadata is larger than 4 KB, deeper than 32 levels, or holds a number beyond a double');
+  elsif new.attachment_ids is distinct from '{}' then
+    new.attachment_ids := coalesce(new.attachment_ids, '{}');
+    if cardinality(new.attachment_ids) > 5 or array_ndims(new.attachment_ids) > 1
+      or (select count(distinct x) from unnest(new.attachment_ids) x) < cardinality(new.attachment_ids) then
+      perform gre.raise_http(400, 'attachments_invalid', 'attachment_ids must be at most 5 different ids of files');
+    elsif new.message is null or not gre.has_text(new.message) then
+      new.message := ''; -- gre.messages_files_text
+    end if;
   end if;
   return new;
 end $$;
@@ -431,6 +441,7 @@ begin
   new.sender_id := old.sender_id;
   new.message := old.message;
   new.origin := old.origin;
+  new.attachment_ids := old.attachment_ids;
   new.created_at := old.created_at;
   if array_position(array['sent', 'delivered', 'read'], new.status)
     < array_position(array['sent', 'delivered', 'read'], old.status) then

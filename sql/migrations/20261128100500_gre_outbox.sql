@@ -406,6 +406,9 @@ begin
   v_json := jsonb_build_object('id', m.id, 'seq', m.seq, 'session_id', m.session_id, 'player_id', m.player_id,
     'player_name', m.player_name, 'message', m.message, 'sender', m.sender, 'sender_name', m.sender_name,
     'status', m.status, 'timestamp', v_at, 'created_at', v_at);
+  if m.attachment_ids <> '{}' then
+    v_json := v_json || jsonb_build_object('attachments', gre.attachments_json(m.attachment_ids));
+  end if;
   return case m.origin when 'auto' then v_json || '{"auto": true}' else v_json end;
 end $$;
 
@@ -537,6 +540,9 @@ begin
               'player_name', left(m.player_name, 200), 'message', left(m.message, gre.max_text_length()),
               'sender', m.sender,
               'sender_name', left(m.sender_name, 200), 'status', m.status, 'auto', m.origin = 'auto',
+              'attachments', case when m.attachment_ids <> '{}' then (
+                select json_agg(json_build_object('id', a.id, 'kind', a.kind) order by a.place)
+                from public.gre_chat_attachments a where a.id = any (m.attachment_ids)) end,
               -- as gre.iso, without the cost of a call per row
               'timestamp', to_char(m.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')) end,
             'session', case when d.event = 'session'

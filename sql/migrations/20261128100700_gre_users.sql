@@ -14,15 +14,18 @@ $$;
 
 -- Return the message with this id if the caller sent it with the same arguments. Otherwise raise 409, which does not
 -- reveal the message.
-create function gre.find_duplicate(p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text)
-returns public.gre_chat_messages
+create function gre.find_duplicate(
+  p_id uuid, p_sender text, p_player_id bigint, p_session_id uuid, p_message text, p_attachment_ids uuid[] default '{}'
+) returns public.gre_chat_messages
 language plpgsql stable security definer set search_path = '' as $$
 declare
   v_actor gre.actor := gre.current_actor();
   v public.gre_chat_messages;
 begin
   select * into v from public.gre_chat_messages m
-  where m.id = p_id and m.sender = p_sender and m.message = p_message
+  where m.id = p_id and m.sender = p_sender and m.attachment_ids = p_attachment_ids
+    and (m.message = p_message or p_attachment_ids <> '{}' and not coalesce(gre.has_text(p_message), false)
+                                  and gre.is_files_text(m.message))
     and (p_player_id is null or m.player_id = p_player_id)
     and (p_sender = 'player' or p_session_id is null or m.session_id = p_session_id)
     and (v_actor.role = 'service' or m.sender_id = coalesce(v_actor.staff_id, v_actor.player_id::text));
@@ -54,11 +57,13 @@ end $$;
 create function public.gre_send_message(
   p_message text, p_player_id bigint default null, p_session_id uuid default null, p_id uuid default null,
   p_sender text default null, p_player_name text default null, p_sender_name text default null,
-  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null
+  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null,
+  p_attachment_ids uuid[] default '{}'
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 declare
   v_actor gre.actor := gre.require_actor();
+  v_files constant uuid[] := coalesce(p_attachment_ids, '{}');
   v_sender text := coalesce(gre.normalize_sender(p_sender),
                             case v_actor.role when 'player' then 'player' when 'service' then null else 'staff' end);
   v_player bigint := p_player_id;
@@ -87,13 +92,13 @@ begin
     perform gre.raise_http(400, 'session_missing', 'after_seq needs a session');
   end if;
   insert into public.gre_chat_messages
-    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin)
+    (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, origin, attachment_ids)
   values (v_id, p_session_id, v_player, p_player_name, v_sender, v_actor.staff_id, p_sender_name, p_message, p_metadata,
-          case when p_template_id is null then 'typed' else 'template' end)
+          case when p_template_id is null then 'typed' else 'template' end, v_files)
   on conflict (id) do nothing
   returning * into v;
   if not found then
-    v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message);
+    v := gre.find_duplicate(v_id, v_sender, v_player, p_session_id, p_message, v_files);
     v_duplicate := true;
   elsif v_sender = 'staff' then
     if p_after_seq is not null then
@@ -110,21 +115,27 @@ comment on function public.gre_send_message is
   'session, which is opened if necessary. Staff give a session or a player. With p_id the call can be repeated: a '
   'repeat changes nothing and returns "duplicate": true. p_after_seq, for messages of staff: 409 session_moved with '
   '{"by", "seq"} if another staff member has written in the session after this seq. p_template_id: the template from '
-  'which staff took the text.';
+  'which staff took the text. p_attachment_ids: at most 5 files that the caller has announced and uploaded; then the '
+  'text '
+  'may be empty. 404 attachment_not_found, 409 attachment_not_stored, attachment_used, attachment_refused or '
+  'attachment_gone.';
 
 create function public.gre_staff_reply(
   p_message text, p_session_id uuid default null, p_player_id bigint default null, p_id uuid default null,
-  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null
+  p_metadata jsonb default null, p_after_seq bigint default null, p_template_id uuid default null,
+  p_attachment_ids uuid[] default '{}'
 ) returns jsonb
 language plpgsql volatile set search_path = '' as $$
 begin
   perform gre.require_staff();
   return public.gre_send_message(p_message => p_message, p_player_id => p_player_id, p_session_id => p_session_id,
                                  p_id => p_id, p_sender => 'staff', p_metadata => p_metadata,
-                                 p_after_seq => p_after_seq, p_template_id => p_template_id);
+                                 p_after_seq => p_after_seq, p_template_id => p_template_id,
+                                 p_attachment_ids => p_attachment_ids);
 end $$;
 comment on function public.gre_staff_reply is
-  'Sends a message of staff to a session or a player. Takes p_after_seq and returns what gre_send_message does.';
+  'Sends a message of staff to a session or a player. Takes p_after_seq and p_attachment_ids and returns what '
+  'gre_send_message does.';
 
 create function public.gre_send_messages(p_messages jsonb) returns jsonb
 language plpgsql volatile set search_path = '' as $$
@@ -150,7 +161,8 @@ begin
         then g.session_id end as session_id,
       k.player_id, k.sender,
       x ->> 'player_name' as player_name, x ->> 'sender_name' as sender_name, x ->> 'message' as message,
-      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq
+      x -> 'metadata' as metadata, (x ->> 'after_seq')::bigint as after_seq,
+      coalesce(nullif(x -> 'attachment_ids', 'null'), '[]') as attachment_ids
     from given g
     left join lateral (
       select q.id, q.player_id, q.status from public.gre_chat_sessions q where q.id = g.session_id limit 1) s on true
@@ -174,12 +186,12 @@ begin
   end if;
   with inserted as (
     insert into public.gre_chat_messages
-      (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata)
+      (id, session_id, player_id, player_name, sender, sender_id, sender_name, message, metadata, attachment_ids)
     select r.id, r.session_id, r.player_id, r.player_name, r.sender, v_actor.staff_id, r.sender_name, r.message,
-      r.metadata
+      r.metadata, r.attachment_ids
     from jsonb_to_recordset(v_rows) r (n bigint, id uuid, session_id uuid, player_id bigint, sender text,
                                        player_name text,
-                                       sender_name text, message text, metadata jsonb)
+                                       sender_name text, message text, metadata jsonb, attachment_ids uuid[])
     order by r.player_id, r.n
     on conflict (id) do nothing
     returning id
@@ -199,15 +211,17 @@ begin
     into v_result
   from (
     select q.*, row_number() over (partition by q.id order by q.n) as nth
-    from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text)
+    from jsonb_to_recordset(v_rows) q (n bigint, id uuid, session_id uuid, player_id bigint, sender text, message text,
+                                       attachment_ids uuid[])
   ) r
-  cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message) m;
+  cross join lateral gre.find_duplicate(r.id, r.sender, r.player_id, r.session_id, r.message, r.attachment_ids) m;
   return v_result;
 end $$;
 comment on function public.gre_send_messages is
   'Sends at most 500 messages in one transaction: [{"message", "player_id"?, "session_id"?, "id"?, "sender"?, '
-  '"player_name"?, "sender_name"?, "metadata"?, "after_seq"?}]. They are inserted in the order of players, so that two '
-  'calls cannot deadlock; after_seq is that of gre_send_message. Returns [{"id", "session_id", "seq", "duplicate"}] in '
+  '"player_name"?, "sender_name"?, "metadata"?, "after_seq"?, "attachment_ids"?}]. They are inserted in the order of '
+  'players, so that two calls cannot deadlock; after_seq and attachment_ids are those of gre_send_message. Returns '
+  '[{"id", "session_id", "seq", "duplicate"}] in '
   'the order of the argument.';
 
 -- Reading -------------------------------------------------------------------------------------------------

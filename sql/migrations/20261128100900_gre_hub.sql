@@ -71,11 +71,14 @@ begin
       || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
            then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
       || case when p_players is null then gre.new_notes((v.s).id, (v.position ->> 2)::integer, p_epoch) else '{}' end
+      || case when coalesce((v.position ->> 1)::bigint, 0) >= 0
+           then gre.changed_attachments((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
-        select m, octet_length(m.message) + 400 as size from public.gre_chat_messages m
+        select m, octet_length(m.message) + 400 + 2000 * cardinality(m.attachment_ids) as size
+        from public.gre_chat_messages m
         where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;
     v_changes := v_changes || v_entry;
@@ -91,7 +94,8 @@ end $$;
 comment on function public.gre_hub_changes_v1 is
   'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
   '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": '
-  '[N]}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
+  '[N], "attachments"? (files that changed after they were sent: [A with "message_id"])}], "more", "skipped": [ids], '
+  '"other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
   'p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and '
   'notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, '
   'without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '

@@ -270,6 +270,87 @@ language sql immutable set search_path = '' as $$
     else p_file.state = 'ready' and p_file.kind = 'image' end, false)
 $$;
 
+-- Binding -------------------------------------------------------------------------------------------------
+
+-- Return the text of a message that has files only. A constant in English, for portals that show no files.
+create function gre.files_text(p_ids uuid[]) returns text
+language sql stable set search_path = '' set enable_seqscan = off set jit = off as $$
+  select case when coalesce(bool_and(a.kind = 'image'), false)
+      then case when cardinality(p_ids) = 1 then '📷 Photo' else '📷 ' || cardinality(p_ids) || ' photos' end
+    when cardinality(p_ids) = 1 then '📎 File' else '📎 ' || cardinality(p_ids) || ' files' end
+  from public.gre_chat_attachments a where a.id = any (p_ids)
+$$;
+
+create function gre.is_files_text(p_text text) returns boolean
+language sql immutable parallel safe set search_path = '' as $$
+  select p_text ~ '^(📷 Photo|📷 [2-5] photos|📎 File|📎 [2-5] files)$'
+$$;
+
+create function gre.messages_files_text() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  new.message := gre.files_text(new.attachment_ids);
+  return new;
+end $$;
+create trigger gre_3_files_text before insert on public.gre_chat_messages
+  for each row when (new.message = '') execute function gre.messages_files_text();
+
+-- Bind the files of a message that was inserted: the transaction holds the session's lock. Whose they are is checked
+-- before any lock. A worker that has locked one of them is waited for.
+create function gre.messages_bind_files() returns trigger
+language plpgsql security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '2s' as $$
+declare
+  v_file public.gre_chat_attachments;
+  v_found integer := 0;
+begin
+  if (select count(*) from public.gre_chat_attachments a
+      where a.id = any (new.attachment_ids) and a.player_id = new.player_id and a.by = new.sender
+        and (a.by = 'player' or a.staff_id = new.sender_id)) < cardinality(new.attachment_ids) then
+    perform gre.raise_http(404, 'attachment_not_found', 'there is no such file');
+  end if;
+  for v_file in
+    select * from public.gre_chat_attachments a where a.id = any (new.attachment_ids) order by a.id for update
+  loop
+    v_found := v_found + 1;
+    if v_file.message_id is not null then
+      perform gre.raise_http(409, 'attachment_used', 'the file was sent');
+    elsif v_file.state = 'awaited' then
+      perform gre.raise_http(409, 'attachment_not_stored', 'the file was not uploaded');
+    elsif v_file.state = 'refused' then
+      perform gre.raise_http(409, 'attachment_refused', 'the file was refused',
+                             jsonb_build_object('refused', v_file.refused)::text);
+    elsif v_file.state = 'gone' then
+      perform gre.raise_http(409, 'attachment_gone', 'the file was deleted');
+    end if;
+  end loop;
+  if v_found < cardinality(new.attachment_ids) then -- deleted meanwhile
+    perform gre.raise_http(409, 'attachment_gone', 'the file was deleted');
+  end if;
+  update public.gre_chat_attachments a set message_id = new.id, session_id = new.session_id, place = x.n - 1
+  from unnest(new.attachment_ids) with ordinality x (id, n) where a.id = x.id;
+  return null;
+end $$;
+create trigger gre_5_bind after insert on public.gre_chat_messages
+  for each row when (new.attachment_ids <> '{}') execute function gre.messages_bind_files();
+
+-- Return {"attachments": [A with "message_id"]}: the files of a session that changed after this rev, or with p_after
+-- null after p_epoch. The last 100; {} if there are none.
+create function gre.changed_attachments(p_session uuid, p_after bigint, p_epoch timestamptz) returns jsonb
+language plpgsql stable
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_changed jsonb;
+begin
+  select jsonb_agg((gre.attachments_json(array[x.id]) -> 0) || jsonb_build_object('message_id', x.message_id)
+                   order by x.rev, x.place) into v_changed
+  from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
+        where a.session_id = p_session and a.rev > coalesce(p_after, 0)
+          and (p_after is not null or a.changed_at > p_epoch)
+        order by a.rev desc limit 100) x;
+  return case when v_changed is null then '{}' else jsonb_build_object('attachments', v_changed) end;
+end $$;
+
 -- Deleting ------------------------------------------------------------------------------------------------
 
 -- Delete files that the caller has locked: their ids stay taken, and their objects are deleted by a worker.
@@ -286,6 +367,18 @@ begin
   delete from gre.media_jobs where attachment_id = any (p_ids);
   delete from public.gre_chat_attachments where id = any (p_ids);
 end $$;
+
+-- Delete the files of a message that is deleted: by retention, an erase or a back end.
+create function gre.messages_delete_files() returns trigger
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+begin
+  perform gre.delete_attachments(array(
+    select a.id from public.gre_chat_attachments a
+    where a.id = any (old.attachment_ids) and a.message_id = old.id order by a.id for update));
+  return old;
+end $$;
+create trigger gre_delete_files before delete on public.gre_chat_messages
+  for each row when (old.attachment_ids <> '{}') execute function gre.messages_delete_files();
 
 -- For users -----------------------------------------------------------------------------------------------
 
@@ -468,7 +561,9 @@ comment on function public.gre_attachment_names is
   'out.';
 
 revoke execute on function gre.max_file_bytes, gre.file_types, gre.upload_type, gre.file_name, gre.storage_on,
-  gre.object_name, gre.attachments_json, gre.is_author, gre.may_see, gre.may_fetch, gre.delete_attachments,
+  gre.object_name, gre.attachments_json, gre.files_text, gre.is_files_text, gre.messages_files_text,
+  gre.messages_bind_files, gre.changed_attachments, gre.messages_delete_files, gre.is_author, gre.may_see,
+  gre.may_fetch, gre.delete_attachments,
   gre.find_attachment from public;
 revoke execute on function public.gre_attachment_begin, public.gre_attachment_get, public.gre_attachment_drop,
   public.gre_attachment_names from public, anon, authenticated, service_role;

@@ -78,6 +78,7 @@ HELPERS = {
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
         "max_file_bytes", "file_types", "upload_type", "file_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
+        "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",
         "find_attachment", "object_file", "objects_check", "objects_pinned", "objects_stored",
     },
 }  # fmt: skip
@@ -92,6 +93,7 @@ DEFINERS = {
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
         "require_worker", "presence", "check_not_moved", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
         "count_template", "settings_arm_idle", "messages_auto_reply", "may_upload_object", "may_fetch_object", "objects_check", "objects_stored",
+        "messages_files_text", "messages_bind_files", "messages_delete_files",
     },
     "public": {
         "gre_whoami", "gre_mark_read", "gre_set_session_status", "gre_close_session", "gre_enable_player",
