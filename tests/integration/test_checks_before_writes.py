@@ -263,5 +263,5 @@ def test_the_first_trigger_of_each_table_is_the_check(db: Database) -> None:
     found = {r["t"]: r["first"] for r in rows}
     assert {t for t, first in found.items() if first == "gre_1_check"} == {
         "gre_chat_messages", "gre_chat_sessions", "gre_hours", "gre_hours_dates", "gre_hours_week", "gre_online_status",
-        "push_notifications",
+        "push_notifications", "storage.objects",
     }  # fmt: skip
