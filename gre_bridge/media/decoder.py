@@ -31,7 +31,11 @@ Render = Callable[[IO[bytes], str, int], tuple[int, int, str, list[Any]]]
 
 
 def bound(cpu: int, memory: int) -> None:
-    """Limit CPU seconds (a second more before SIGKILL) and the bytes of address space; no file may be written."""
+    """Limit CPU seconds and the bytes of address space, forbid to write a file; be the last to run and the first to be killed."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - no pathlib here
+        file.write("1000")
+    with contextlib.suppress(OSError):  # systemd's filter of @resources
+        os.nice(NICENESS)
     for what, soft, hard in (
         (resource.RLIMIT_CORE, 0, 0),
         (resource.RLIMIT_FSIZE, 0, 0),
@@ -39,7 +43,6 @@ def bound(cpu: int, memory: int) -> None:
         (resource.RLIMIT_CPU, cpu, cpu + 5),
     ):
         resource.setrlimit(what, (soft, hard))
-    os.nice(NICENESS)
 
 
 def confine(*, threads: bool) -> None:

@@ -50,13 +50,13 @@ _CRASHES: Final = frozenset(
 class Limits:
     """What decoding one picture may cost.
 
-    `pixels` of the picture; `cpu` in seconds of CPU time; `memory` in bytes of address space, which holds the pixels two or
-    three times; `wall` in seconds, generous, since a busy machine is no fault of the file.
+    `pixels` of the picture; `cpu` in seconds of CPU time; `memory` in bytes of address space: 60 million pixels take
+    240 MB, and a HEIC's twice that; `wall` in seconds, generous, since a busy machine is no fault of the file.
     """
 
     pixels: int = 60_000_000
     cpu: int = 30
-    memory: int = 1024 * 1024 * 1024
+    memory: int = 640 * 1024 * 1024
     wall: float = 180.0
 
 

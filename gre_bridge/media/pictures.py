@@ -96,7 +96,8 @@ def render(source: IO[bytes], type_: str, max_pixels: int) -> tuple[int, int, st
         raise TooManyPixels from None
     if type_ != "image/jpeg":  # whose size is now that of the draft
         width, height = image.size  # a GIF's frame may be larger than its screen
-    image = _shrink(_simple(image), VIEW_SIDE)
+    image = _halved(image)  # which frees the whole picture
+    image = _shrink(image, VIEW_SIDE)
     image = _srgb(image, profile)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
@@ -133,6 +134,27 @@ def _simple(image: Image.Image) -> Image.Image:
     if image.mode in {"L", "RGB", "CMYK"}:
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _halved(image: Image.Image) -> Image.Image:
+    """Return the image in a simple mode, and a large one at a half, a third … that is still twice the view.
+
+    Strip by strip: a conversion of the whole would take the memory of another one or two.
+    """
+    factor = max(image.size) // (2 * VIEW_SIDE)
+    if factor < 2:
+        return _simple(image)
+    wide, high = image.size
+    reduced = None
+    for top in range(0, high, 64 * factor):
+        strip = _simple(image.crop((0, top, wide, min(high, top + 64 * factor)))).reduce(
+            (factor, min(factor, high))
+        )
+        if reduced is None:
+            reduced = Image.new(strip.mode, (strip.width, -(-high // factor)))
+        reduced.paste(strip, (0, top // factor))
+    assert reduced is not None
+    return reduced
 
 
 def _shrink(image: Image.Image, side: int) -> Image.Image:

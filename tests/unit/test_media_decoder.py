@@ -63,8 +63,9 @@ def attempts(source, type_, pixels):
             print(name, "done", flush=True)
         except BaseException as error:
             print(name, type(error).__name__, flush=True)
+    print("order", os.nice(0), open_score, flush=True)
     print("environment", dict(os.environ), flush=True)
-    print("descriptors", [fd for fd in range(256) if decoder.os.path and alive(fd)], flush=True)
+    print("descriptors", [fd for fd in range(256) if alive(fd)], flush=True)
     print("user", os.geteuid(), os.getgroups(), flush=True)
     raise ValueError("that was all")
 
@@ -75,6 +76,12 @@ def alive(fd):
     except OSError:
         return False
 
+def bound(*limits, real=decoder.bound):
+    global open_score
+    real(*limits)
+    open_score = open("/proc/self/oom_score_adj").read().strip()
+
+decoder.bound = bound
 decoder.main(sys.argv[1:5], attempts)
 """
 
@@ -104,6 +111,8 @@ def test_the_decoder_can_open_nothing_start_nothing_and_keep_nothing(file: IO[by
     with socket.create_server(("127.0.0.1", 0)) as server:
         command = [sys.executable, "-I", "-c", ATTEMPTS, *LIMITS, str(server.getsockname()[1])]
         file.seek(0)
+        before = file.read()
+        file.seek(0)
         done = subprocess.run(
             command, stdin=file, capture_output=True, cwd=tmp_path, env={}, timeout=60, check=False
         )
@@ -111,15 +120,23 @@ def test_the_decoder_can_open_nothing_start_nothing_and_keep_nothing(file: IO[by
         with pytest.raises(BlockingIOError):
             server.accept()
     *lines, answer = done.stdout.decode().splitlines()
-    ends = dict(line.rsplit(" ", 1) for line in lines[:-3])
+    ends = dict(line.rsplit(" ", 1) for line in lines[:-4])
     assert len(ends) == 15 and "done" not in ends.values(), ends
     assert json.loads(answer) == {"refused": "undecodable"}
+    assert lines[-4] == f"order {os.nice(0) + 10} 1000"
     assert lines[-3:-1] == ["environment {'LC_CTYPE': 'C.UTF-8'}", "descriptors [0, 1, 2]"]
     if os.geteuid() == 0:
         assert lines[-1] == "user 65534 []"
     assert not list(tmp_path.iterdir())
     file.seek(0)
-    assert file.read() == corpus.photo()
+    assert file.read() == before
+
+
+async def test_a_system_that_forbids_to_be_nice_is_no_obstacle(file: IO[bytes]) -> None:
+    """As systemd's filter of @resources does (deploy/gre-bridge.service); the limits use prlimit, which it allows."""
+    program = "import sys; from gre_bridge.media import decoder\ndef nice(_): raise PermissionError(1, 'no')\ndecoder.os.nice = nice; decoder.main(sys.argv[1:])"
+    found = await decode(file, "image/jpeg", command=[sys.executable, "-I", "-c", program])
+    assert isinstance(found, Examined)
 
 
 def test_no_other_program_runs_in_the_decoders_place(file: IO[bytes]) -> None:
