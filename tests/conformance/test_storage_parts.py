@@ -144,7 +144,7 @@ async def test_a_fault_that_refuses(conf: Lab) -> None:
     answers = [await conf.ask("GET", "/object/conf/29/a.png", conf.player(29)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [502, 502, 200]
     assert answers[0].json()["statusCode"] == "502"
-    await conf.fault({"mode": "refused"})
+    await conf.fault({"status": 503, "for": 60})
     assert (await conf.upload("29/b.png", b"x" * 100_000)).status_code == 503
     assert await conf.row("29/b.png") is None
 
@@ -217,9 +217,7 @@ async def test_a_fault_that_holds_uploads_open(conf: Lab) -> None:
     assert (await conf.upload("29/3.png")).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "rule", [{"mode": "x"}, {}, {"mode": "slow", "dely": 1}, {"mode": "hold", "held": 1}, 7]
-)
+@pytest.mark.parametrize("rule", [{"mode": "x"}, {"mode": "slow", "dely": 1}, {"mode": "hold", "held": 1}, 7])
 async def test_a_fault_that_does_not_exist_is_refused(conf: Lab, rule: Any) -> None:
     answer = await conf.http.post(f"{conf.stack.url}/__stack/faults", json={"storage": rule})
     assert answer.status_code == 400

@@ -131,7 +131,7 @@ async def _leave_unread(send: Send) -> None:
     # As in `sever`; nobody else can tell of a client that leaves while nothing is read.
     connection = send.__self__.transport.get_extra_info("socket")  # type: ignore[attr-defined]
     poll = select.poll()
-    poll.register(connection.fileno(), select.POLLRDHUP)
+    poll.register(connection.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
     for _ in range(int(UNREAD_SECONDS / _POLL)):
         if poll.poll(0):
             return

@@ -40,8 +40,8 @@ class StorageRule:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StorageRule:
-        """Read a rule, in which `for` counts from now. Raises ValueError, TypeError."""
-        value = dict(value)
+        """Read a rule, in which `for` counts from now. A `delay` alone only slows down. Raises ValueError, TypeError."""
+        value = {"mode": "slow" if "delay" in value and "status" not in value else "refused", **value}
         seconds = value.pop("for", None)
         if value.get("mode") not in MODES or "held" in value or "until" in value:
             raise ValueError(f"mode is one of {', '.join(MODES)}")
