@@ -334,6 +334,17 @@ async def test_opening_assigning_and_closing_are_sent(api: Api, player_id: int) 
                 }  # fmt: skip
 
 
+async def test_a_session_closed_and_reopened_between_two_looks_is_sent(api: Api, player_id: int) -> None:
+    async with entered(api.worker.url, staff_token(api)) as desk:
+        session = (await asyncio.to_thread(api.player(player_id).send))["sessionId"]
+        await desk.wait("session_updated", session={"id": session})
+        desk.forget()
+        with api.stack.db() as conn, conn.transaction():
+            for status in ("closed", "active"):
+                conn.execute("update gre_chat_sessions set status = %s where id = %s", (status, session))
+        await desk.wait("session_updated", session={"id": session, "status": "active", "cycle": 2})
+
+
 def expire(api: Api, player_id: int, where: str) -> None:
     """Let the presence of these staff expire, and send a wake-up, so that the daemon reads it."""
     api.sql(f"update gre_online_status set expires_at = now() - interval '1 second' where {where}")
