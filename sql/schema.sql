@@ -956,6 +956,15 @@ begin
   delete from public.gre_chat_attachments where id = any (p_ids);
 end $$;
 
+-- FUNCTION: due_in(timestamp with time zone, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select case when gre.is_due(p_now, p_due_at, p_lease_until) then 0
+    else round(greatest(extract(epoch from greatest(p_due_at, p_lease_until) - p_now), 0.001), 3) end
+$$;
+
 -- FUNCTION: enqueue_event(text[], text, text, jsonb)
 CREATE FUNCTION gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1668,6 +1677,15 @@ CREATE FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.ac
     or p_file.by = 'staff' and p_actor.role in ('staff', 'admin') and p_file.staff_id = p_actor.staff_id, false)
 $$;
 
+-- FUNCTION: is_due(timestamp with time zone, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.is_due(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select (p_due_at <= p_now or p_due_at > p_now + gre.max_backoff())
+    and (p_lease_until is null or p_lease_until <= p_now or p_lease_until > p_now + gre.max_lease())
+$$;
+
 -- FUNCTION: is_files_text(text)
 CREATE FUNCTION gre.is_files_text(p_text text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1719,6 +1737,14 @@ begin
   end if;
   return octet_length(p_json::text) <= p_bytes;
 end $_$;
+
+-- FUNCTION: lease_end(timestamp with time zone, interval)
+CREATE FUNCTION gre.lease_end(p_now timestamp with time zone, p_lease interval) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select p_now + least(greatest(p_lease, interval '1 second'), gre.max_lease())
+$$;
 
 -- FUNCTION: local_range(date, time without time zone, time without time zone, text)
 CREATE FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) RETURNS tstzrange
@@ -3261,6 +3287,14 @@ begin
   return v_count;
 end $$;
 
+-- FUNCTION: retry_pause(integer)
+CREATE FUNCTION gre.retry_pause(p_attempt integer) RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+  select least(interval '5 seconds' * power(2, least(greatest(p_attempt, 1), 12) - 1), gre.max_backoff())
+$$;
+
 -- FUNCTION: revoked_identities(jsonb)
 CREATE FUNCTION gre.revoked_identities(p_identities jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3800,6 +3834,78 @@ CREATE FUNCTION gre.settings_json(p public.gre_chat_settings) RETURNS jsonb
     ('idle_warn_after', p.idle_warn_after), ('idle_close_after', p.idle_close_after),
     ('first_reply_goal', p.first_reply_goal), ('reply_goal', p.reply_goal)) i (name, value)
 $$;
+
+-- TABLE: media_jobs
+CREATE TABLE gre.media_jobs (
+    attachment_id uuid NOT NULL,
+    player_id bigint NOT NULL,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    own_failures integer DEFAULT 0 NOT NULL,
+    crashes integer DEFAULT 0 NOT NULL,
+    crashed_at timestamp with time zone,
+    claimed_by uuid,
+    lease_until timestamp with time zone,
+    last_error text
+);
+
+-- COMMENT: TABLE media_jobs
+COMMENT ON TABLE gre.media_jobs IS 'Stored files that a worker has to examine.';
+
+-- COMMENT: COLUMN media_jobs.own_failures
+COMMENT ON COLUMN gre.media_jobs.own_failures IS 'Attempts that failed for a reason that is not the file''s.';
+
+-- COMMENT: COLUMN media_jobs.crashes
+COMMENT ON COLUMN gre.media_jobs.crashes IS 'Attempts in which the decoder crashed; crashed_at: the first one.';
+
+-- FUNCTION: settle_file(gre.media_jobs, public.gre_chat_attachments, jsonb)
+CREATE FUNCTION gre.settle_file(p_job gre.media_jobs, p_file public.gre_chat_attachments, p_result jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_result text := p_result ->> 'result';
+  v_code text := left(p_result ->> 'code', 60);
+  v_own boolean := true;
+  v_rev bigint;
+begin
+  if v_result = 'crashed' then
+    -- The file's fault only if it crashes again and again while other files pass.
+    if p_job.crashes + 1 >= 3 and exists (
+      select from public.gre_chat_attachments a where a.ready_at > p_job.crashed_at) then
+      v_result := 'refused';
+      v_code := 'undecodable';
+    else
+      v_own := p_job.crashes > 0 and not exists (
+        select from public.gre_chat_attachments a where a.ready_at > p_job.crashed_at);
+    end if;
+  end if;
+  if v_result in ('ready', 'refused', 'gone') then
+    if p_file.session_id is not null then
+      -- The hub reads sessions whose rev has grown.
+      update public.gre_chat_sessions set rev = rev + 1 where id = p_file.session_id returning rev into v_rev;
+    end if;
+    update public.gre_chat_attachments a set state = v_result,
+      kind = coalesce(p_result ->> 'kind', a.kind), type = coalesce(left(p_result ->> 'type', 255), a.type),
+      width = (p_result ->> 'width')::integer, height = (p_result ->> 'height')::integer,
+      preview = p_result ->> 'preview',
+      refused = case v_result when 'refused' then coalesce(v_code, 'refused') end,
+      ready_at = case v_result when 'ready' then v_now end, rev = v_rev,
+      changed_at = case when v_rev is not null then v_now end
+    where a.id = p_file.id;
+    delete from gre.media_jobs where attachment_id = p_file.id;
+  else
+    update gre.media_jobs j set claimed_by = null, lease_until = null, attempt = j.attempt + 1,
+      due_at = v_now + gre.retry_pause(j.attempt + 1), last_error = coalesce(v_code, v_result, 'result_invalid'),
+      own_failures = j.own_failures + v_own::integer,
+      crashes = j.crashes + (coalesce(v_result, '') = 'crashed')::integer,
+      crashed_at = case when v_result = 'crashed' then coalesce(j.crashed_at, v_now) else j.crashed_at end
+    where j.attachment_id = p_file.id;
+  end if;
+end $$;
 
 -- FUNCTION: sinks_before_enable()
 CREATE FUNCTION gre.sinks_before_enable() RETURNS trigger
@@ -4775,6 +4881,7 @@ declare
   v_lanes text[];
   v_pushes integer;
   v_messages integer;
+  v_attachments integer;
   v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
   perform gre.require_admin();
@@ -4795,19 +4902,26 @@ begin
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  delete from public.gre_chat_messages where session_id = any (v_sessions);
+  select count(*) into v_attachments from public.gre_chat_attachments a where a.player_id = p_player_id;
+  delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
   get diagnostics v_messages = row_count;
+  perform gre.delete_attachments(array(
+    select a.id from public.gre_chat_attachments a where a.player_id = p_player_id order by a.id for update));
+  delete from gre.attachment_quotas where who = 'player:' || p_player_id;
   delete from public.gre_chat_sessions where id = any (v_sessions);
   -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
   delete from public.gre_chat_blocks where player_id = p_player_id;
-  return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
+  return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes,
+    'attachments', v_attachments, 'objects', (
+      select count(*) from public.gre_storage_deletions d
+      where d.name > p_player_id || '/' and d.name < p_player_id || '0')); -- 0 follows /
 end $$;
 
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
+COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers have yet to delete}. Pusher and OneSignal keep the data that they received.';
 
 -- FUNCTION: gre_get_auto_reply(uuid)
 CREATE FUNCTION public.gre_get_auto_reply(p_id uuid) RETURNS jsonb
@@ -5232,6 +5346,221 @@ end $$;
 -- COMMENT: FUNCTION gre_mark_read(p_session_id uuid, p_up_to_seq bigint)
 COMMENT ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) IS 'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", "timestamp", "changed"}. Marks never decrease.';
 
+-- FUNCTION: gre_media_claim(uuid, integer, interval)
+CREATE FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_limit constant integer := least(greatest(coalesce(p_limit, 10), 1), 100);
+  v_ids uuid[];
+  v_taken uuid[];
+  v_files jsonb;
+begin
+  perform gre.require_worker();
+  if p_worker is null then
+    perform gre.raise_http(400, 'claim_invalid', 'p_worker is required');
+  end if;
+  -- The players who have files, then the oldest due files of each. The players whose turn was longest ago come first,
+  -- and a second file of one after the first of all others. Files that are being examined count as taken turns.
+  with recursive players (player_id) as (
+    (select j.player_id from gre.media_jobs j order by j.player_id limit 1)
+    union all
+    select (select j.player_id from gre.media_jobs j where j.player_id > p.player_id order by j.player_id limit 1)
+    from players p where p.player_id is not null
+  ), due as (
+    select j.attachment_id, j.due_at, t.claimed_at,
+      row_number() over (partition by p.player_id order by j.due_at, j.attachment_id) + busy.n as turn
+    from players p
+    left join gre.media_turns t on t.player_id = p.player_id
+    cross join lateral (
+      select count(*) as n from gre.media_jobs b
+      where b.player_id = p.player_id and not gre.is_due(v_now, '-infinity', b.lease_until)) busy
+    cross join lateral (
+      select q.attachment_id, q.due_at from gre.media_jobs q
+      where q.player_id = p.player_id and gre.is_due(v_now, q.due_at, q.lease_until)
+      order by q.due_at, q.attachment_id limit v_limit) j
+    where p.player_id is not null
+  )
+  select array_agg(x.attachment_id order by x.turn, x.claimed_at nulls first, x.due_at) into v_ids
+  from (select * from due order by turn, claimed_at nulls first, due_at limit v_limit) x;
+
+  with locked as materialized (
+    select j.attachment_id from gre.media_jobs j
+    where j.attachment_id = any (v_ids) and gre.is_due(v_now, j.due_at, j.lease_until)
+    for update skip locked
+  ), leased as (
+    -- A lease that ended was not settled: its worker was killed.
+    update gre.media_jobs j set claimed_by = p_worker, lease_until = gre.lease_end(v_now, p_lease),
+      own_failures = j.own_failures + case when j.claimed_by is null then 0 else 1 end
+    from locked where j.attachment_id = locked.attachment_id
+    returning j.attachment_id, j.player_id
+  ), turns as (
+    insert into gre.media_turns (player_id, claimed_at)
+      select distinct player_id, v_now from leased order by player_id
+    on conflict (player_id) do update set claimed_at = excluded.claimed_at
+  )
+  select array_agg(attachment_id) into v_taken from leased;
+
+  select jsonb_agg(jsonb_build_object('id', a.id, 'player_id', a.player_id,
+      'object', gre.object_name(a.player_id, a.id, 'original'), 'object_id', a.object_id, 'version', a.object_version,
+      'type', a.object_type, 'name', a.name, 'bytes', a.bytes, 'attempt', j.attempt, 'own_failures', j.own_failures,
+      'crashes', j.crashes) order by array_position(v_ids, a.id)) into v_files
+  from public.gre_chat_attachments a join gre.media_jobs j on j.attachment_id = a.id
+  where a.id = any (v_taken) and a.state = 'stored';
+  -- Jobs of files that are gone, or examined.
+  delete from gre.media_jobs j where j.attachment_id = any (v_taken) and not exists (
+    select from public.gre_chat_attachments a where a.id = j.attachment_id and a.state = 'stored');
+  delete from gre.media_turns t where t.player_id in (
+    select o.player_id from gre.media_turns o where o.claimed_at < v_now - interval '1 day'
+    limit 100 for update skip locked);
+  return jsonb_build_object('files', coalesce(v_files, '[]'), 'next_in', case
+    when cardinality(v_ids) >= v_limit then 0
+    else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);
+end $$;
+
+-- COMMENT: FUNCTION gre_media_claim(p_worker uuid, p_limit integer, p_lease interval)
+COMMENT ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases stored files for examination, fairly between players: {"files": [{"id", "player_id", "object" (name of the original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt", "own_failures", "crashes"}], "next_in": seconds | null if none waits}. p_worker: an id that the worker chooses, one for each claim or for all. p_lease: at most 5 minutes. For workers.';
+
+-- FUNCTION: gre_media_extend(uuid, uuid[], interval)
+CREATE FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_held uuid[];
+begin
+  perform gre.require_worker();
+  with held as (
+    update gre.media_jobs j set lease_until = gre.lease_end(clock_timestamp(), p_lease)
+    from (select q.attachment_id from gre.media_jobs q
+          where q.attachment_id = any (p_ids) and q.claimed_by = p_worker for update skip locked) x
+    where j.attachment_id = x.attachment_id returning j.attachment_id
+  )
+  select array_agg(attachment_id) into v_held from held;
+  return jsonb_build_object('held', to_jsonb(coalesce(v_held, '{}')));
+end $$;
+
+-- COMMENT: FUNCTION gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval)
+COMMENT ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) IS 'Extends the leases of files that the worker still holds: {"held": [ids]}. For workers.';
+
+-- FUNCTION: gre_media_settle(uuid, jsonb)
+CREATE FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_sessions uuid[];
+  v_told uuid[] := '{}';
+  v_busy uuid[] := '{}';
+  v_lost uuid[] := '{}';
+  v_settled integer := 0;
+  v_job gre.media_jobs;
+  v_file public.gre_chat_attachments;
+  v record;
+begin
+  perform gre.require_worker();
+  if jsonb_typeof(p_results) is distinct from 'array' or jsonb_array_length(p_results) > 100 then
+    perform gre.raise_http(400, 'settle_invalid', 'p_results must be an array of at most 100 results');
+  end if;
+  v_sessions := array(
+    select x.id from (
+      select s.id from public.gre_chat_sessions s
+      where s.id in (
+        select a.session_id from jsonb_array_elements(p_results) r
+        join public.gre_chat_attachments a on a.id = (r ->> 'id')::uuid)
+      order by s.id for no key update skip locked) x);
+  for v in
+    select (r ->> 'id')::uuid as id, r as result from jsonb_array_elements(p_results) r order by 1
+  loop
+    -- Again, under its lock: another result can have taken it. A settle that is repeated finds no job.
+    select * into v_file from public.gre_chat_attachments a where a.id = v.id for update skip locked;
+    if not found then
+      if exists (select from public.gre_chat_attachments a where a.id = v.id) then
+        v_busy := v_busy || v.id;
+      else
+        v_lost := v_lost || v.id;
+      end if;
+      continue;
+    end if;
+    select * into v_job from gre.media_jobs j
+    where j.attachment_id = v.id and j.claimed_by = p_worker for update skip locked;
+    if not found then
+      if exists (select from gre.media_jobs j where j.attachment_id = v.id and j.claimed_by = p_worker) then
+        v_busy := v_busy || v.id;
+      else
+        v_lost := v_lost || v.id;
+      end if;
+      continue;
+    elsif v_file.session_id is not null and not v_file.session_id = any (v_sessions) then
+      v_busy := v_busy || v.id; -- its session is locked, or it was sent meanwhile
+      continue;
+    end if;
+    -- A result that cannot be stored must not fail the others.
+    begin
+      perform gre.settle_file(v_job, v_file, v.result);
+    exception when data_exception or integrity_constraint_violation then
+      perform gre.settle_file(v_job, v_file, '{"result": "failed", "code": "result_invalid"}');
+    end;
+    v_settled := v_settled + 1;
+    if v_file.session_id is not null then
+      v_told := v_told || v_file.session_id;
+    end if;
+  end loop;
+  if v_told <> '{}' then
+    perform gre.notify_workers(v_told);
+  end if;
+  return jsonb_build_object('settled', v_settled, 'busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost));
+end $$;
+
+-- COMMENT: FUNCTION gre_media_settle(p_worker uuid, p_results jsonb)
+COMMENT ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", "preview"), refused ("code", the file''s own fault), gone (its object is not there), failed ("code", a failure of our side: it is tried again for ever) or crashed (the decoder crashed: refused as undecodable after three times while other files pass). Returns {"settled": number, "busy": [ids, to be settled again after some milliseconds], "lost": [ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
+
+-- FUNCTION: gre_media_sweep(integer)
+CREATE FUNCTION public.gre_media_sweep(p_limit integer DEFAULT 200) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_before constant timestamptz := clock_timestamp() - interval '1 day';
+  v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 1000);
+  v_ids uuid[];
+  v_tombstones integer;
+begin
+  perform gre.require_worker();
+  v_ids := array(
+    select x.id from (
+      select a.id from public.gre_chat_attachments a
+      where a.message_id is null and a.created_at < v_before
+      order by a.created_at limit v_limit for update skip locked) x);
+  perform gre.delete_attachments(v_ids);
+  delete from gre.attachment_tombstones t where t.id in (
+    select q.id from gre.attachment_tombstones q
+    where q.at < v_before
+      and not exists (select from public.gre_storage_deletions d where d.attachment_id = q.id)
+    order by q.at limit v_limit for update skip locked);
+  get diagnostics v_tombstones = row_count;
+  delete from gre.attachment_quotas q where (q.who, q.day) in (
+    select o.who, o.day from gre.attachment_quotas o where o.day < (v_before at time zone 'UTC')::date
+    limit v_limit for update skip locked);
+  return jsonb_build_object('attachments', cardinality(v_ids), 'tombstones', v_tombstones,
+                            'more', cardinality(v_ids) >= v_limit or v_tombstones >= v_limit);
+end $$;
+
+-- COMMENT: FUNCTION gre_media_sweep(p_limit integer)
+COMMENT ON FUNCTION public.gre_media_sweep(p_limit integer) IS 'Deletes files that were announced more than a day ago and not sent, and frees ids whose objects were deleted more than a day ago; at most p_limit of each: {"attachments", "tombstones": numbers, "more": boolean}. For workers.';
+
 -- FUNCTION: gre_operations()
 CREATE FUNCTION public.gre_operations() RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -5640,6 +5969,7 @@ declare
   v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
   v_messages integer := 0;
+  v_attachments integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
   if p_keep is null then
@@ -5671,7 +6001,8 @@ begin
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
     get diagnostics v_message_pushes = row_count;
-    delete from public.gre_chat_messages where session_id = any (v_sessions);
+    select count(*) into v_attachments from public.gre_chat_attachments a where a.session_id = any (v_sessions);
+    delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
@@ -5685,11 +6016,11 @@ begin
     limit v_limit for update skip locked));
   get diagnostics v_lanes = row_count;
   return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
-    'messages', v_messages, 'sessions', cardinality(v_sessions));
+    'messages', v_messages, 'sessions', cardinality(v_sessions), 'attachments', v_attachments);
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_prune(p_keep interval, p_retention interval, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries; their events are kept for reports, without any tie to the player (gre_chat_events).';
+COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries. Their events are kept for reports, without any tie to the player (gre_chat_events); workers delete the objects of their files (gre_storage_deletions).';
 
 -- FUNCTION: gre_relay_reconcile(text, boolean, integer)
 CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS jsonb
@@ -6875,6 +7206,116 @@ end $$;
 -- COMMENT: FUNCTION gre_storage_adopt()
 COMMENT ON FUNCTION public.gre_storage_adopt() IS 'Makes the bucket gre-chat with its policies and triggers in a project whose Storage was set up after gre-bridge. Returns false if the project has no Storage. `gre-bridge migrate` calls it.';
 
+-- FUNCTION: gre_storage_deletions_claim(uuid, integer, interval)
+CREATE FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
+  v_names jsonb;
+begin
+  perform gre.require_worker();
+  if p_worker is null then
+    perform gre.raise_http(400, 'claim_invalid', 'p_worker is required');
+  end if;
+  with due as (
+    select d.name from public.gre_storage_deletions d
+    where gre.is_due(v_now, d.due_at, d.lease_until)
+    order by d.due_at limit v_limit for update skip locked
+  ), leased as (
+    update public.gre_storage_deletions d set claimed_by = p_worker, lease_until = gre.lease_end(v_now, p_lease)
+    from due where d.name = due.name returning d.name
+  )
+  select jsonb_agg(name order by name) into v_names from leased;
+  return jsonb_build_object('names', coalesce(v_names, '[]'), 'next_in', case
+    when jsonb_array_length(v_names) >= v_limit then 0
+    else (select min(gre.due_in(v_now, d.due_at, d.lease_until)) from (
+      select q.due_at, q.lease_until from public.gre_storage_deletions q order by q.due_at limit 1000) d) end);
+end $$;
+
+-- COMMENT: FUNCTION gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval)
+COMMENT ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases names of objects to delete over the Storage API: {"names": [text], "next_in": seconds | null if none waits}. For workers.';
+
+-- FUNCTION: gre_storage_deletions_settle(uuid, jsonb)
+CREATE FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_done text[];
+  v_left text[] := '{}';
+  v_ids uuid[];
+  v_count integer;
+begin
+  perform gre.require_worker();
+  if jsonb_typeof(p_results) is distinct from 'array' or jsonb_array_length(p_results) > 1000 then
+    perform gre.raise_http(400, 'settle_invalid', 'p_results must be an array of at most 1000 results');
+  end if;
+  v_done := array(select r ->> 'name' from jsonb_array_elements(p_results) r where r ->> 'result' = 'done');
+  -- The API answers 200 also for what it did not delete.
+  if gre.storage_on() then
+    v_left := array(select o.name from storage.objects o where o.bucket_id = 'gre-chat' and o.name = any (v_done));
+  end if;
+  with gone as (
+    delete from public.gre_storage_deletions d where d.name = any (v_done) and d.name <> all (v_left)
+    returning d.attachment_id
+  )
+  select array_agg(distinct attachment_id order by attachment_id), count(*) into v_ids, v_count from gone;
+  -- Its id stays taken for a day more.
+  update gre.attachment_tombstones t set at = v_now
+  from (select q.id from gre.attachment_tombstones q where q.id = any (v_ids) order by q.id for update) x
+  where t.id = x.id;
+  update public.gre_storage_deletions d set claimed_by = null, lease_until = null, attempt = d.attempt + 1,
+    due_at = v_now + gre.retry_pause(d.attempt + 1),
+    last_error = case when d.name = any (v_left) then 'still_there' else x.code end
+  from (select r ->> 'name' as name, left(r ->> 'code', 60) as code, r ->> 'result' as result
+        from jsonb_array_elements(p_results) r) x
+  where d.name = x.name and d.claimed_by = p_worker and (x.result is distinct from 'done' or d.name = any (v_left));
+  return jsonb_build_object('done', v_count);
+end $$;
+
+-- COMMENT: FUNCTION gre_storage_deletions_settle(p_worker uuid, p_results jsonb)
+COMMENT ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of deletions: [{"name", "result": done | failed, "code"?}]. What failed, or is still there, is tried again after a pause of its own. Returns {"done": number}. For workers.';
+
+-- FUNCTION: gre_storage_state()
+CREATE FUNCTION public.gre_storage_state() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+begin
+  perform gre.require_worker();
+  return jsonb_build_object('on', gre.storage_on(),
+    'files', (select coalesce(jsonb_object_agg(x.state, x.n), '{}') from (
+      select a.state, count(*) as n from public.gre_chat_attachments a where a.state <> 'ready' group by a.state) x),
+    'examinations', (
+      select jsonb_build_object('waiting', count(*), 'failing', count(*) filter (where j.own_failures > 0),
+        'own_failures', coalesce(max(j.own_failures), 0),
+        'oldest', coalesce(round(extract(epoch from v_now - min(a.stored_at)), 1), 0),
+        'error', (array_agg(j.last_error order by j.own_failures desc) filter (where j.own_failures > 0))[1])
+      from gre.media_jobs j join public.gre_chat_attachments a on a.id = j.attachment_id),
+    'deletions', (
+      select jsonb_build_object('waiting', count(*), 'failing', count(*) filter (where d.attempt > 0),
+        'attempts', coalesce(max(d.attempt), 0),
+        'oldest', coalesce(round(extract(epoch from v_now - min(d.requested_at)), 1), 0),
+        'error', (array_agg(d.last_error order by d.attempt desc) filter (where d.attempt > 0))[1])
+      from public.gre_storage_deletions d));
+end $$;
+
+-- COMMENT: FUNCTION gre_storage_state()
+COMMENT ON FUNCTION public.gre_storage_state() IS 'Returns the state of files: {"on": boolean, "files": {state other than ready: number}, "examinations": {"waiting", "failing" (by our side), "own_failures": the most of one file, "oldest": seconds since its upload, "error"}, "deletions": {"waiting", "failing", "attempts", "oldest", "error"}}. For workers, doctor and metrics.';
+
 -- FUNCTION: gre_take_session(uuid, text)
 CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7134,28 +7575,14 @@ COMMENT ON COLUMN gre.listeners.polls_until IS 'Time until which the process pol
 -- COMMENT: COLUMN listeners.expires_at
 COMMENT ON COLUMN gre.listeners.expires_at IS 'Time from which the row is ignored.';
 
--- TABLE: media_jobs
-CREATE TABLE gre.media_jobs (
-    attachment_id uuid NOT NULL,
+-- TABLE: media_turns
+CREATE TABLE gre.media_turns (
     player_id bigint NOT NULL,
-    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    attempt integer DEFAULT 0 NOT NULL,
-    own_failures integer DEFAULT 0 NOT NULL,
-    crashes integer DEFAULT 0 NOT NULL,
-    crashed_at timestamp with time zone,
-    claimed_by uuid,
-    lease_until timestamp with time zone,
-    last_error text
+    claimed_at timestamp with time zone NOT NULL
 );
 
--- COMMENT: TABLE media_jobs
-COMMENT ON TABLE gre.media_jobs IS 'Stored files that a worker has to examine.';
-
--- COMMENT: COLUMN media_jobs.own_failures
-COMMENT ON COLUMN gre.media_jobs.own_failures IS 'Attempts that failed for a reason that is not the file''s.';
-
--- COMMENT: COLUMN media_jobs.crashes
-COMMENT ON COLUMN gre.media_jobs.crashes IS 'Attempts in which the decoder crashed; crashed_at: the first one.';
+-- COMMENT: TABLE media_turns
+COMMENT ON TABLE gre.media_turns IS 'When a file of a player was claimed last: players take turns.';
 
 -- TABLE: settings
 CREATE TABLE gre.settings (
@@ -7720,6 +8147,10 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.media_jobs
     ADD CONSTRAINT media_jobs_pkey PRIMARY KEY (attachment_id);
 
+-- CONSTRAINT: media_turns media_turns_pkey
+ALTER TABLE ONLY gre.media_turns
+    ADD CONSTRAINT media_turns_pkey PRIMARY KEY (player_id);
+
 -- CONSTRAINT: settings settings_pkey
 ALTER TABLE ONLY gre.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (single);
@@ -8187,6 +8618,9 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: media_jobs
 ALTER TABLE gre.media_jobs ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: media_turns
+ALTER TABLE gre.media_turns ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
 
@@ -8449,6 +8883,9 @@ GRANT ALL ON FUNCTION gre.current_actor() TO service_role;
 -- ACL: FUNCTION delete_attachments(p_ids uuid[])
 REVOKE ALL ON FUNCTION gre.delete_attachments(p_ids uuid[]) FROM PUBLIC;
 
+-- ACL: FUNCTION due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb)
 REVOKE ALL ON FUNCTION gre.enqueue_event(p_sinks text[], p_lane text, p_event text, p_data jsonb) FROM PUBLIC;
 
@@ -8603,6 +9040,9 @@ GRANT ALL ON FUNCTION gre.is_admin() TO service_role;
 -- ACL: FUNCTION is_author(p_file public.gre_chat_attachments, p_actor gre.actor)
 REVOKE ALL ON FUNCTION gre.is_author(p_file public.gre_chat_attachments, p_actor gre.actor) FROM PUBLIC;
 
+-- ACL: FUNCTION is_due(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.is_due(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION is_files_text(p_text text)
 REVOKE ALL ON FUNCTION gre.is_files_text(p_text text) FROM PUBLIC;
 
@@ -8624,6 +9064,9 @@ GRANT ALL ON FUNCTION gre.iso(p_time timestamp with time zone) TO service_role;
 REVOKE ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO authenticated;
 GRANT ALL ON FUNCTION gre.json_fits(p_json jsonb, p_bytes integer) TO service_role;
+
+-- ACL: FUNCTION lease_end(p_now timestamp with time zone, p_lease interval)
+REVOKE ALL ON FUNCTION gre.lease_end(p_now timestamp with time zone, p_lease interval) FROM PUBLIC;
 
 -- ACL: FUNCTION local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text)
 REVOKE ALL ON FUNCTION gre.local_range(p_day date, p_opens time without time zone, p_closes time without time zone, p_timezone text) FROM PUBLIC;
@@ -8877,6 +9320,9 @@ REVOKE ALL ON FUNCTION gre.require_worker(p_operator boolean) FROM PUBLIC;
 -- ACL: FUNCTION retry_dead(p_ids uuid[], p_drop boolean)
 REVOKE ALL ON FUNCTION gre.retry_dead(p_ids uuid[], p_drop boolean) FROM PUBLIC;
 
+-- ACL: FUNCTION retry_pause(p_attempt integer)
+REVOKE ALL ON FUNCTION gre.retry_pause(p_attempt integer) FROM PUBLIC;
+
 -- ACL: FUNCTION revoked_identities(p_identities jsonb)
 REVOKE ALL ON FUNCTION gre.revoked_identities(p_identities jsonb) FROM PUBLIC;
 
@@ -8946,6 +9392,9 @@ REVOKE ALL ON FUNCTION gre.settings_before_update() FROM PUBLIC;
 
 -- ACL: FUNCTION settings_json(p public.gre_chat_settings)
 REVOKE ALL ON FUNCTION gre.settings_json(p public.gre_chat_settings) FROM PUBLIC;
+
+-- ACL: FUNCTION settle_file(p_job gre.media_jobs, p_file public.gre_chat_attachments, p_result jsonb)
+REVOKE ALL ON FUNCTION gre.settle_file(p_job gre.media_jobs, p_file public.gre_chat_attachments, p_result jsonb) FROM PUBLIC;
 
 -- ACL: FUNCTION sinks_before_enable()
 REVOKE ALL ON FUNCTION gre.sinks_before_enable() FROM PUBLIC;
@@ -9143,6 +9592,26 @@ REVOKE ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigin
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO service_role;
 
+-- ACL: FUNCTION gre_media_claim(p_worker uuid, p_limit integer, p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
+
+-- ACL: FUNCTION gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) TO gre_worker;
+
+-- ACL: FUNCTION gre_media_settle(p_worker uuid, p_results jsonb)
+REVOKE ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) TO gre_worker;
+
+-- ACL: FUNCTION gre_media_sweep(p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_media_sweep(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_sweep(p_limit integer) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_sweep(p_limit integer) TO gre_worker;
+
 -- ACL: FUNCTION gre_operations()
 REVOKE ALL ON FUNCTION public.gre_operations() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_operations() TO authenticated;
@@ -9319,6 +9788,21 @@ GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, 
 
 -- ACL: FUNCTION gre_storage_adopt()
 REVOKE ALL ON FUNCTION public.gre_storage_adopt() FROM PUBLIC;
+
+-- ACL: FUNCTION gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
+
+-- ACL: FUNCTION gre_storage_deletions_settle(p_worker uuid, p_results jsonb)
+REVOKE ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) TO gre_worker;
+
+-- ACL: FUNCTION gre_storage_state()
+REVOKE ALL ON FUNCTION public.gre_storage_state() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_state() TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_state() TO gre_worker;
 
 -- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;

@@ -126,7 +126,7 @@ class InspectionDatabase:
         return [row["status"] for row in rows]
 
     async def erase_player(self, player: int) -> Json:
-        """Erase a player with all messages. Returns {"messages", "sessions", "pushes"}, counts."""
+        """Erase a player with all messages. Returns {"messages", "sessions", "pushes", "attachments", "objects"}, counts."""
         erased: Json = await self._rest.rpc("gre_erase_player", {"p_player_id": player})
         return erased
 

@@ -24,6 +24,7 @@
 --   timers       what a worker does with a session at a later time
 --   files        files in the chat: announced, stored, bound to a message, deleted
 --   storage      bucket, policies and triggers of Supabase Storage
+--   media        examinations and deletions of files, by workers
 --   access       row-level security, grants on tables, Realtime, grants of role gre_worker
 --
 -- All functions in schema gre are internal. Workers call the functions whose names end in _v1. A change of such a

@@ -360,6 +360,7 @@ declare
   v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
   v_messages integer := 0;
+  v_attachments integer := 0;
 begin
   perform gre.require_worker(p_operator => true);
   if p_keep is null then
@@ -391,7 +392,8 @@ begin
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
     get diagnostics v_message_pushes = row_count;
-    delete from public.gre_chat_messages where session_id = any (v_sessions);
+    select count(*) into v_attachments from public.gre_chat_attachments a where a.session_id = any (v_sessions);
+    delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
@@ -405,13 +407,14 @@ begin
     limit v_limit for update skip locked));
   get diagnostics v_lanes = row_count;
   return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
-    'messages', v_messages, 'sessions', cardinality(v_sessions));
+    'messages', v_messages, 'sessions', cardinality(v_sessions), 'attachments', v_attachments);
 end $$;
 comment on function public.gre_relay_prune is
-  'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions"}. Deletes deliveries '
-  'settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention '
-  '(at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries; '
-  'their events are kept for reports, without any tie to the player (gre_chat_events).';
+  'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. '
+  'Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and '
+  'pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have '
+  'no pending deliveries. Their events are kept for reports, without any tie to the player (gre_chat_events); workers '
+  'delete the objects of their files (gre_storage_deletions).';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,

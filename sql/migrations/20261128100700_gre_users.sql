@@ -657,6 +657,7 @@ declare
   v_lanes text[];
   v_pushes integer;
   v_messages integer;
+  v_attachments integer;
   v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
   perform gre.require_admin();
@@ -677,20 +678,28 @@ begin
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  delete from public.gre_chat_messages where session_id = any (v_sessions);
+  select count(*) into v_attachments from public.gre_chat_attachments a where a.player_id = p_player_id;
+  delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
   get diagnostics v_messages = row_count;
+  perform gre.delete_attachments(array(
+    select a.id from public.gre_chat_attachments a where a.player_id = p_player_id order by a.id for update));
+  delete from gre.attachment_quotas where who = 'player:' || p_player_id;
   delete from public.gre_chat_sessions where id = any (v_sessions);
   -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.
   delete from public.gre_chat_players where player_id = p_player_id and chat_enabled;
   update public.gre_chat_players set user_id = null, display_name = null, updated_at = clock_timestamp()
   where player_id = p_player_id;
   delete from public.gre_chat_blocks where player_id = p_player_id;
-  return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes);
+  return jsonb_build_object('messages', v_messages, 'sessions', cardinality(v_sessions), 'pushes', v_pushes,
+    'attachments', v_attachments, 'objects', (
+      select count(*) from public.gre_storage_deletions d
+      where d.name > p_player_id || '/' and d.name < p_player_id || '0')); -- 0 follows /
 end $$;
 comment on function public.gre_erase_player is
   'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions '
   'are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns '
-  '{"messages", "sessions", "pushes"}. Pusher and OneSignal keep the data that they received.';
+  '{"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers '
+  'have yet to delete}. Pusher and OneSignal keep the data that they received.';
 
 create function public.gre_link_user(
   p_user_id uuid, p_player_id bigint default null, p_staff_id text default null

@@ -189,6 +189,13 @@ gre_attachment_drop              x y/attachment_not_found y/attachment_not_found
 gre_attachment_drop a sent one   x attachment_used/attachment_not_found attachment_used/attachment_not_found attachment_used attachment_used attachment_used attachment_used/attachment_not_found attachment_used act_as_required x
 gre_attachment_names             x y/0 y/0 y y y y/0 y act_as_required x
 gre_storage_adopt                x x x x x x x x x x
+gre_media_claim                  x x x x x y y y y y
+gre_media_extend                 x x x x x y y y y y
+gre_media_settle                 x x x x x y y y y y
+gre_media_sweep                  x x x x x y y y y y
+gre_storage_deletions_claim      x x x x x y y y y y
+gre_storage_deletions_settle     x x x x x y y y y y
+gre_storage_state                x x x x x y y y y y
 gre_tick_v1                      x x x x x y y y y y
 gre_assign_waiting_v1            x x x x x y y y y y
 gre_desk_stats_v1                x x x x x y y y y y

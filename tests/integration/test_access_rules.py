@@ -79,6 +79,7 @@ HELPERS = {
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
         "max_file_bytes", "file_types", "upload_type", "file_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
         "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",
+        "retry_pause", "lease_end", "is_due", "due_in", "settle_file",
         "find_attachment", "object_file", "objects_check", "objects_pinned", "objects_stored",
     },
 }  # fmt: skip
@@ -108,6 +109,8 @@ DEFINERS = {
         "gre_list_templates", "gre_get_template", "gre_save_template", "gre_delete_template", "gre_render_template", "gre_list_auto_replies",
         "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
         "gre_attachment_begin", "gre_attachment_get", "gre_attachment_drop", "gre_attachment_names",
+        "gre_media_claim", "gre_media_extend", "gre_media_settle", "gre_media_sweep", "gre_storage_deletions_claim", "gre_storage_deletions_settle",
+        "gre_storage_state",
     },
 }  # fmt: skip
 

@@ -69,11 +69,15 @@ def test_an_erased_player_leaves_no_row_and_no_blocked_lane(db: Database, a: Res
                 "messages": 5,
                 "sessions": 3,
                 "pushes": 2,
+                "attachments": 0,
+                "objects": 0,
             }
             assert back_end.call("gre_erase_player", player_id=29) == {
                 "messages": 0,
                 "sessions": 0,
                 "pushes": 0,
+                "attachments": 0,
+                "objects": 0,
             }
         settle(setup, result, sink="onesignal")  # the worker does not know of the erasure
         lanes = ("public.gre_relay_lanes", "realtime.messages")  # only ids of deleted rows

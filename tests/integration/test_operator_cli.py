@@ -188,7 +188,7 @@ def test_prune(conn: Conn, run: Run) -> None:
         conn.execute("update gre_chat_sessions set updated_at = now() - interval '40 days', last_message_at = now() - interval '40 days'")  # fmt: skip
     finally:
         conn.execute("alter table gre_chat_sessions enable trigger user")
-    assert printed(run("prune", "--json")) == {"deliveries": 0, "lanes": 2, "pushes": 0, "messages": 0, "sessions": 0}  # fmt: skip
+    assert printed(run("prune", "--json")) == {"deliveries": 0, "lanes": 2, "pushes": 0, "messages": 0, "sessions": 0, "attachments": 0}  # fmt: skip
     assert printed(run("prune", "--json", GRE_RETENTION_DAYS="50")) == {}
     assert printed(run("prune", "--json", GRE_RETENTION_DAYS="30"))["sessions"] == 1
     assert conn.execute("select from gre_chat_messages where session_id = %s", [session]).fetchall() == []

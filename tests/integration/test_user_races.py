@@ -257,7 +257,13 @@ def test_a_message_during_the_erasure_of_its_player_opens_a_new_session(
             wait_until(lambda: one(watch, waiting) == 1)
         new = a.call("gre_send_message", message="new")["message"]
         holder.rollback()
-        assert erasing.result(30) == {"messages": 1, "sessions": 1, "pushes": 1}
+        assert erasing.result(30) == {
+            "messages": 1,
+            "sessions": 1,
+            "pushes": 1,
+            "attachments": 0,
+            "objects": 0,
+        }
     sound(db)
     assert [str(m["id"]) for m in stored(db)] == [new["id"]]
 
