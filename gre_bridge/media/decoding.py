@@ -68,9 +68,9 @@ def available() -> bool:
 async def decode(
     source: IO[bytes], type_: str, *, limits: Limits | None = None, command: Sequence[str] = ()
 ) -> Examined | Refused:
-    """Decode an image whose type was sniffed, from a file with a descriptor. Its position is not kept.
+    """Decode an image whose type was sniffed, from a file with a descriptor. Takes up to `limits.wall` seconds.
 
-    Raises MediaUnavailable for what is not the file's fault. If cancelled, the process is killed first. `command` replaces the
+    One at a time: `limits.memory` is for each. Raises MediaUnavailable for what is not the file's fault. If cancelled, the process is killed first. `command` replaces the
     program, for tests.
     """
     limits = limits or Limits()
@@ -78,7 +78,7 @@ async def decode(
         return Refused("unsupported")
     if not available():
         raise _unavailable("not_installed")
-    source.seek(0)
+    source.flush()
     program = command or (sys.executable, "-I", "-m", "gre_bridge.media.decoder")
     arguments = (type_, str(limits.pixels), str(limits.cpu), str(limits.memory))
     status, output = await _run([*program, *arguments], source, limits.wall)
@@ -97,14 +97,15 @@ async def decode(
 
 async def _run(command: list[str], source: IO[bytes], wall: float) -> tuple[int, bytes]:
     """Run a program in a group of its own, in an empty directory; return its status and what it wrote, cut off if too long."""
-    with tempfile.TemporaryDirectory(prefix="gre-media-") as directory:
+    with contextlib.ExitStack() as stack:
         try:
+            directory = tempfile.TemporaryDirectory(prefix="gre-media-", ignore_cleanup_errors=True)
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=source,
+                stdin=stack.enter_context(_opened_again(source)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                cwd=directory,
+                cwd=stack.enter_context(directory),
                 env={},
                 close_fds=True,
                 start_new_session=True,
@@ -122,6 +123,11 @@ async def _run(command: list[str], source: IO[bytes], wall: float) -> tuple[int,
         finally:
             await _end(process)
     return status, output
+
+
+def _opened_again(source: IO[bytes]) -> IO[bytes]:
+    """Open the file behind a descriptor for reading only, with a position of its own. Raises OSError."""
+    return open(f"/dev/fd/{source.fileno()}", "rb", buffering=0)  # noqa: PTH123 - it may have no name
 
 
 async def _output(process: asyncio.subprocess.Process) -> bytes:
@@ -152,7 +158,7 @@ def _judged(output: bytes, type_: str) -> Examined | Refused | None:
         if "refused" in found:
             return Refused(found["refused"]) if found["refused"] in _CODES else None
         return _examined(found, rest, type_)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -21,7 +21,7 @@ async def examine(
 ) -> Examined | Refused:
     """Examine a file that has a descriptor and is open for reading; its position is not kept.
 
-    `scanner` is clamd's address (`scanning.scan`), or None. What it will not scan by its own limits is Refused('not_scanned'),
+    It takes up to `scan_seconds` and `limits.wall` together, seconds both. `scanner` is clamd's address (`scanning.scan`), or None. What it will not scan by its own limits is Refused('not_scanned'),
     unless `allow_unscanned`. Raises MediaUnavailable for what is not the file's fault.
     """
     size = source.seek(0, os.SEEK_END)

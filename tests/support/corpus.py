@@ -208,14 +208,14 @@ def _bmp_bomb() -> bytes:
     return data[:18] + struct.pack("<ii", 2**30, 2**30) + data[26:]
 
 
-BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+BOMBS: dict[str, tuple[Callable[[], bytes], *tuple[str, ...]]] = {
     "png-header": (lambda: png(60_000, 60_000), "too_many_pixels"),
     "png-header-largest": (lambda: png(2**31 - 1, 2**31 - 1), "too_many_pixels"),
     "png-ztxt": (lambda: png(8, 8, chunk(b"zTXt", b"Comment\0\0" + zeros())), "undecodable"),
     "png-itxt": (lambda: png(8, 8, chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros())), "undecodable"),
     "gif-frame": (_gif_bomb, "too_many_pixels"),
-    "webp-header": (_webp_bomb, "too_many_pixels"),
+    "webp-header": (_webp_bomb, "too_many_pixels", "undecodable"),  # before Pillow 13 the latter
     "jpeg-header": (_jpeg_bomb, "too_many_pixels"),
     "bmp-header": (_bmp_bomb, "too_many_pixels"),
 }
-"""Small files that would be large, each with the code that it is refused with."""
+"""Small files that would be large, each with the codes that it may be refused with."""

@@ -223,18 +223,31 @@ JPEG = "ffd8ffe0"
         {"refused": "virus"},
         {"unavailable": "nonsense"},
         {"unavailable": []},
+        {"nested": "NESTED"},
     ],
 )
 async def test_an_answer_that_the_decoder_must_not_give_is_not_believed(
     file: IO[bytes], change: dict[str, object]
 ) -> None:
     def says(line: dict[str, object]) -> list[str]:
-        return hooked(f"decoder.answer({line!r}, [bytes.fromhex('{JPEG * 2}')])\nos._exit(0)")
+        text = json.dumps(line).replace('"NESTED"', "[" * 2000 + "]" * 2000)
+        return hooked(f"os.write(1, {text.encode()!r} + b'\\n' + bytes.fromhex('{JPEG * 2}'))\nos._exit(0)")
 
     assert isinstance(await decode(file, "image/jpeg", command=says(FOUND)), Examined)
     with pytest.raises(MediaUnavailable) as raised:
         await decode(file, "image/jpeg", command=says(FOUND | change))
     assert raised.value.reason == "crashed"
+
+
+async def test_the_file_can_be_read_as_before_and_by_the_decoder_from_its_start(file: IO[bytes]) -> None:
+    file.seek(0)
+    whole = file.read()
+    file.seek(100)
+    assert isinstance(await decode(file, "image/jpeg"), Examined)
+    assert file.tell() == 100 and file.read() == whole[100:]
+    assert await decode(file, "image/jpeg", command=hooked("os.ftruncate(0, 1)")) == Refused("undecodable")
+    file.seek(0)
+    assert file.read() == whole
 
 
 async def test_output_without_end_is_cut_off(file: IO[bytes]) -> None:

@@ -174,9 +174,9 @@ async def test_a_picture_that_was_cut_off_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", corpus.BOMBS)
 async def test_a_bomb_is_the_files_fault(name: str) -> None:
-    make, code = corpus.BOMBS[name]
+    make, *codes = corpus.BOMBS[name]
     assert len(data := make()) < 1_000_000
-    assert await decoded(data) == Refused(code)
+    assert await decoded(data) in map(Refused, codes)
 
 
 async def test_pixels_beyond_the_picture_are_not_unpacked() -> None:
