@@ -81,6 +81,14 @@ async def test_an_upload_whose_first_bytes_come_with_its_creation(conf: Lab) -> 
     assert (await conf.ask("GET", "/object/conf/29/d.png", conf.player(29))).content == PNG
 
 
+async def test_the_last_part_may_come_twice(conf: Lab) -> None:
+    service = conf.token()
+    begun = await begin(conf, token=service, headers={"x-upsert": "true"})
+    for data, offset in ((PNG, 0), (b"", 70)):
+        assert (await part(conf, begun.headers["location"], data, offset, token=service)).status_code == 204
+    assert (await conf.ask("GET", "/object/conf/29/t.png", conf.player(29))).content == PNG
+
+
 async def test_an_upload_that_is_given_up(conf: Lab) -> None:
     location = (await begin(conf, metadata=described("29/e.png"))).headers["location"]
     await part(conf, location, PNG[:30], 0)
@@ -116,6 +124,10 @@ async def test_refusals_of_uploads_in_parts_have_their_true_status(conf: Lab) ->
     await conf.sql(raiser("new.version = '1'", "raise 'now' using errcode = '42501';"))
     later = await part(conf, location, PNG, 0)
     assert (later.status_code, later.text) == (403, "now")
+    await conf.sql(raiser("new.version <> '1'", "raise 'late' using errcode = '42501';"))
+    late = await part(conf, location, PNG, 0)
+    assert (late.status_code, late.text) == (403, "late")
+    assert (await conf.ask("HEAD", location, conf.player(29), headers=TUS)).status_code == 404
 
 
 async def test_an_upload_in_parts_by_a_signed_url(conf: Lab) -> None:
@@ -144,6 +156,7 @@ async def test_a_fault_that_refuses(conf: Lab) -> None:
     answers = [await conf.ask("GET", "/object/conf/29/a.png", conf.player(29)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [502, 502, 200]
     assert answers[0].json()["statusCode"] == "502"
+    assert answers[0].headers["access-control-allow-origin"] == "*"
     await conf.fault({"status": 503, "for": 60})
     assert (await conf.upload("29/b.png", b"x" * 100_000)).status_code == 503
     assert await conf.row("29/b.png") is None

@@ -123,9 +123,7 @@ def from_database(error: psycopg.Error, *, taken: str = "KeyAlreadyExists") -> S
         case "55P03":
             return StorageError(423, "ResourceLocked", message, "ResourceLocked")
         case "57014":
-            return StorageError(
-                544, "DatabaseTimeout", "The connection to the database timed out", "DatabaseTimeout"
-            )
+            return database_timeout()
         case "42P01" | "42703":
             return StorageError(503, "DatabaseError", message, "DatabaseError")
         case None:

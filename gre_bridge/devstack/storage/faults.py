@@ -55,7 +55,8 @@ class StorageRule:
         """Whether it is for this request; a prefix of the path is without /storage/v1."""
         path = scope["path"].removeprefix("/storage/v1")
         return (
-            self.times != 0
+            scope["method"] != "OPTIONS"
+            and self.times != 0
             and not self.over()
             and path.startswith(self.path)
             and (not self.methods or scope["method"] in self.methods)
@@ -104,7 +105,9 @@ class StorageFaults(Faults):
                     rule.body
                     or f'{{"statusCode":"{rule.status}","error":"fault","message":"fault","code":"fault"}}'
                 )
-                return await answer(send, rule.status, body, [("content-type", "application/json")])
+                # The gateway lets browsers read its own answers, too.
+                headers = [("content-type", "application/json"), ("access-control-allow-origin", "*")]
+                return await answer(send, rule.status, body, headers)
             case "silent":
                 return await _silent(receive, send)
             case "hold":

@@ -155,10 +155,15 @@ async def start(send: Send, request: Request | None, status: int, headers: Itera
     added = list(headers)
     if request and "origin" in request.headers:
         added += [("access-control-allow-origin", "*"), ("access-control-expose-headers", _EXPOSED)]
-    raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in added]
+    raw = [(name.encode("latin-1"), _one_line(value)) for name, value in added]
     if status == 204:
         raw = [header for header in raw if header[0] != b"content-length"]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+def _one_line(text: str) -> bytes:
+    """An uploader chooses the type and the cache control: what would break the response goes."""
+    return re.sub("[\\x00-\\x1f\\x7f]", " ", text).encode("latin-1", "replace")
 
 
 async def preflight(send: Send, request: Request) -> None:

@@ -200,7 +200,12 @@ class Resumable:
                     cache_control=f"max-age={cache}" if cache.isdigit() else cache or "no-cache",
                 )  # fmt: skip
                 # The note stays, as the real server's does.
-                await self._uploads.finish(request, upload, metadata, user_metadata)
+                try:
+                    await self._uploads.finish(request, upload, metadata, user_metadata)
+                except BaseException:
+                    # The bytes are gone: there is nothing to resume.
+                    self._files.set_note(target, None)
+                    raise
             return offset
         finally:
             self._busy.discard(key)

@@ -140,7 +140,9 @@ class Uploads:
         self, request: Request, upload: Upload, metadata: dict[str, Any], user_metadata: dict[str, Any]
     ) -> dict[str, Any]:
         """Write the row of bytes that are there, as service_role. The bytes go if that fails, or the client has left."""
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.create_task(_left(request))
+        # Nobody asks a client's task that leaves after the commit.
+        leaving.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             async with self._database.transaction(request, SERVICE, upload.operation) as connection:
                 replaced = await self.lock(connection, upload.bucket, upload.name)
@@ -156,7 +158,7 @@ class Uploads:
             raise
         finally:
             leaving.cancel()
-        if replaced:
+        if replaced not in (None, upload.version):
             self._files.remove(Target(upload.bucket, upload.name, replaced))
         return row
 
