@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Playwright, expect, sync_playwright
 
 from tests.browser.world import (
     FLAGS,
@@ -35,16 +36,33 @@ Join = Callable[..., Any]
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Chromium from the path, or the executable in GRE_CHROMIUM."""
-    executable = chromium()
+def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=WITHIN)
+    with sync_playwright() as started:
+        yield started
+
+
+@contextmanager
+def _launched(playwright: Playwright, executable: str | None) -> Iterator[Browser]:
     if executable is None:
         missing("Chromium is missing: apt-get install chromium, or set GRE_CHROMIUM")
-    expect.set_options(timeout=WITHIN)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+    started = playwright.chromium.launch(executable_path=executable, headless=True, args=FLAGS)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """Chromium from the path, without its own interface if possible, or the executable in GRE_CHROMIUM."""
+    with _launched(playwright, chromium()) as started:
         yield started
-        started.close()
+
+
+@pytest.fixture(scope="package")
+def windows_browser(playwright: Playwright) -> Iterator[Browser]:
+    """The whole Chromium, for tests of the focus: without its interface, each page has the focus."""
+    with _launched(playwright, chromium(windows=True)) as started:
+        yield started
 
 
 @pytest.fixture(scope="package")
@@ -71,7 +89,7 @@ def restartable_world(
 
 
 @pytest.fixture
-def persons(browser: Browser) -> Iterator[list[Person]]:
+def persons() -> Iterator[list[Person]]:
     """The pages that a test opens. At its end none may have logged an unexpected error or violated its policy."""
     opened: list[Person] = []
     yield opened
@@ -93,10 +111,7 @@ def persons(browser: Browser) -> Iterator[list[Person]]:
         assert not violations, violations
 
 
-@pytest.fixture
-def open_page(browser: Browser, persons: list[Person]) -> Join:
-    """Open a page in a world: `open_page(world, Staff)`."""
-
+def _opening(browser: Browser, persons: list[Person]) -> Join:
     def open_page(world: World, kind: type[Person], **options: Any) -> Any:
         persons.append(new_person(kind, world, browser, **options))
         return persons[-1]
@@ -105,9 +120,21 @@ def open_page(browser: Browser, persons: list[Person]) -> Join:
 
 
 @pytest.fixture
+def open_page(browser: Browser, persons: list[Person]) -> Join:
+    """Open a page in a world: `open_page(world, Staff)`."""
+    return _opening(browser, persons)
+
+
+@pytest.fixture
 def join(world: World, open_page: Join) -> Join:
     """Open a page: `join(Staff)`, `join(Player)`."""
     return partial(open_page, world)
+
+
+@pytest.fixture
+def join_windows(world: World, windows_browser: Browser, persons: list[Person]) -> Join:
+    """Open a page in the whole Chromium."""
+    return partial(_opening(windows_browser, persons), world)
 
 
 @pytest.fixture

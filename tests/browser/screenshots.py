@@ -167,7 +167,7 @@ def _settings(ann: Staff) -> None:
 
 def main() -> int:
     """Take all pictures; returns the exit status."""
-    executable = chromium()
+    executable = chromium(windows=True)
     if executable is None:
         sys.stderr.write(
             "make screenshots: no Chromium here (apt-get install chromium, or set GRE_CHROMIUM)\n"

@@ -257,9 +257,9 @@ def test_a_rejected_reply_shows_the_reason_and_can_be_retried(world: World, sam:
 
 @pytest.mark.parametrize("focused", [True, False], ids=["focus", "no focus"])
 def test_a_new_message_causes_a_notification_when_the_page_has_no_focus(
-    world: World, join: Join, focused: bool
+    world: World, join_windows: Join, focused: bool
 ) -> None:
-    sam = join(Staff, permissions=["notifications"])
+    sam = join_windows(Staff, permissions=["notifications"])
     sam.context.add_init_script(
         "window.__notifications = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__notifications.push(title) } close() {} }"
     )

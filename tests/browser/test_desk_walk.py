@@ -44,15 +44,15 @@ def _held_reply(keyboard: KeyboardStaff) -> Iterator[list[Route]]:
     keyboard.page.unroute(REPLY)
 
 
-def test_a_shift_of_two_staff_by_keyboard_alone(world: World, join: Join) -> None:
+def test_a_shift_of_two_staff_by_keyboard_alone(world: World, join_windows: Join) -> None:
     world.http.delete("/__stack/received").raise_for_status()
-    player = join(Player)
+    player = join_windows(Player)
     record_pointer_events(player)
     player.enter()
     with PlayerSocket(world, 29) as socket:
         asha = ObservedPlayer(world, player, socket)
-        ann = KeyboardStaff(join(Staff, timezone_id="UTC", locale="en-GB"), "admin:a1")
-        sam = KeyboardStaff(join(Staff, timezone_id="UTC", locale="en-GB"), "staff:s1")
+        ann = KeyboardStaff(join_windows(Staff, timezone_id="UTC", locale="en-GB"), "admin:a1")
+        sam = KeyboardStaff(join_windows(Staff, timezone_id="UTC", locale="en-GB"), "staff:s1")
         _check_pages("signed in", ann, sam)
         _assign(asha, sam, ann)
         _hand_over(asha, sam, ann)

@@ -134,8 +134,10 @@ def test_a_reconnection_while_older_pages_load_keeps_the_first_unread_message(
     assert seen["n"] < 60
 
 
-def test_a_conversation_handed_over_to_the_user_causes_a_notification(world: World, join: Join) -> None:
-    sam = join(Staff, permissions=["notifications"])
+def test_a_conversation_handed_over_to_the_user_causes_a_notification(
+    world: World, join_windows: Join
+) -> None:
+    sam = join_windows(Staff, permissions=["notifications"])
     sam.context.add_init_script(
         "window.__notifications = []; window.Notification = class { static permission = 'granted'; constructor(title) { window.__notifications.push(title) } close() {} }"
     )
