@@ -86,8 +86,6 @@ def render(source: IO[bytes], type_: str, max_pixels: int) -> tuple[int, int, st
     try:
         image: Image.Image = Image.open(source, formats=(FORMATS[type_],))
         width, height = image.size
-        if width * height > max_pixels:
-            raise TooManyPixels
         orientation = _orientation(image)
         profile = image.info.get("icc_profile")
         image.draft(None, _fit(image.size, VIEW_SIDE))  # a JPEG is decoded at a half, a quarter or an eighth

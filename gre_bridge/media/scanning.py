@@ -66,9 +66,8 @@ async def _ask(address: str, source: IO[bytes]) -> str:
     # A bare socket: a stream of asyncio drops what was received when it finds that it can send no more.
     loop = asyncio.get_running_loop()
     with await _connected(address) as connection:
-        with contextlib.suppress(
-            ConnectionError
-        ):  # closed while we send: it has answered before, or says nothing
+        # Closed while we send: it has answered before, or says nothing.
+        with contextlib.suppress(ConnectionError):
             source.seek(0)
             await loop.sock_sendall(connection, b"zINSTREAM\0")
             while block := source.read(_CHUNK):

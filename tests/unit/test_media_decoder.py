@@ -250,6 +250,37 @@ async def test_the_file_can_be_read_as_before_and_by_the_decoder_from_its_start(
     assert file.read() == whole
 
 
+async def test_the_decoder_inherits_nothing(file: IO[bytes]) -> None:
+    body = """
+descriptors = [fd for fd in range(256) if os.path.exists(f"/proc/self/fd/{fd}")]
+alone = os.getsid(0) == os.getpgid(0) == os.getpid() and os.stat(".").st_mode & 0o777 == 0o700
+if alone and descriptors == [0, 1, 2] and set(os.environ) <= {"LC_CTYPE"}:
+    decoder.answer({"refused": "too_many_pixels"})
+    os._exit(0)
+"""
+    looks = hooked(body)
+    looks[-1] = looks[-1].replace(
+        "decoder.main(", "render(0, 0, 0); decoder.main("
+    )  # before it can open nothing
+    reading, writing = os.pipe()
+    try:
+        os.set_inheritable(writing, True)
+        assert await decode(file, "image/jpeg", command=looks) == Refused("too_many_pixels")
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+async def test_what_a_decoder_started_ends_with_it(file: IO[bytes]) -> None:
+    def left() -> list[psutil.Process]:
+        return [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "597"]]
+
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", limits=Limits(wall=1), command=["sh", "-c", "sleep 597 & sleep 597"])
+    assert raised.value.reason == "wall_clock"
+    await until(lambda: not left(), 10)
+
+
 async def test_output_without_end_is_cut_off(file: IO[bytes]) -> None:
     assert await ours(file, "while True: os.write(1, bytes(1 << 16))") == "crashed"
 
