@@ -941,6 +941,7 @@ end $_$;
 CREATE FUNCTION gre.delete_attachments(p_ids uuid[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
@@ -5415,9 +5416,9 @@ begin
   -- Jobs of files that are gone, or examined.
   delete from gre.media_jobs j where j.attachment_id = any (v_taken) and not exists (
     select from public.gre_chat_attachments a where a.id = j.attachment_id and a.state = 'stored');
-  delete from gre.media_turns t where t.player_id in (
+  delete from gre.media_turns t where t.player_id = any (array(
     select o.player_id from gre.media_turns o where o.claimed_at < v_now - interval '1 day'
-    limit 100 for update skip locked);
+    order by o.claimed_at limit 100 for update skip locked));
   return jsonb_build_object('files', coalesce(v_files, '[]'), 'next_in', case
     when cardinality(v_ids) >= v_limit then 0
     else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);
@@ -5454,7 +5455,10 @@ COMMENT ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease
 CREATE FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET jit TO 'off'
     AS $$
 declare
@@ -5530,6 +5534,8 @@ CREATE FUNCTION public.gre_media_sweep(p_limit integer DEFAULT 200) RETURNS json
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET jit TO 'off'
     AS $$
 declare
@@ -5545,15 +5551,15 @@ begin
       where a.message_id is null and a.created_at < v_before
       order by a.created_at limit v_limit for update skip locked) x);
   perform gre.delete_attachments(v_ids);
-  delete from gre.attachment_tombstones t where t.id in (
+  delete from gre.attachment_tombstones t where t.id = any (array(
     select q.id from gre.attachment_tombstones q
     where q.at < v_before
       and not exists (select from public.gre_storage_deletions d where d.attachment_id = q.id)
-    order by q.at limit v_limit for update skip locked);
+    order by q.at limit v_limit for update skip locked));
   get diagnostics v_tombstones = row_count;
-  delete from gre.attachment_quotas q where (q.who, q.day) in (
-    select o.who, o.day from gre.attachment_quotas o where o.day < (v_before at time zone 'UTC')::date
-    limit v_limit for update skip locked);
+  delete from gre.attachment_quotas q where q.ctid = any (array(
+    select o.ctid from gre.attachment_quotas o where o.day < (v_before at time zone 'UTC')::date
+    order by o.day limit v_limit for update skip locked));
   return jsonb_build_object('attachments', cardinality(v_ids), 'tombstones', v_tombstones,
                             'more', cardinality(v_ids) >= v_limit or v_tombstones >= v_limit);
 end $$;
@@ -7217,23 +7223,31 @@ CREATE FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit intege
 declare
   v_now constant timestamptz := clock_timestamp();
   v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
+  v_due text[];
   v_names jsonb;
 begin
   perform gre.require_worker();
   if p_worker is null then
     perform gre.raise_http(400, 'claim_invalid', 'p_worker is required');
   end if;
+  -- Two ranges of the index; the second is of a clock that was set back.
+  v_due := array(
+    select d.name from public.gre_storage_deletions d
+    where d.due_at <= v_now and gre.is_due(v_now, d.due_at, d.lease_until) order by d.due_at limit v_limit);
+  v_due := v_due || array(
+    select d.name from public.gre_storage_deletions d
+    where d.due_at > v_now + gre.max_backoff() and gre.is_due(v_now, d.due_at, d.lease_until)
+    order by d.due_at limit v_limit - cardinality(v_due));
   with due as (
     select d.name from public.gre_storage_deletions d
-    where gre.is_due(v_now, d.due_at, d.lease_until)
-    order by d.due_at limit v_limit for update skip locked
+    where d.name = any (v_due) and gre.is_due(v_now, d.due_at, d.lease_until) for update skip locked
   ), leased as (
     update public.gre_storage_deletions d set claimed_by = p_worker, lease_until = gre.lease_end(v_now, p_lease)
     from due where d.name = due.name returning d.name
   )
   select jsonb_agg(name order by name) into v_names from leased;
   return jsonb_build_object('names', coalesce(v_names, '[]'), 'next_in', case
-    when jsonb_array_length(v_names) >= v_limit then 0
+    when cardinality(v_due) >= v_limit then 0
     else (select min(gre.due_in(v_now, d.due_at, d.lease_until)) from (
       select q.due_at, q.lease_until from public.gre_storage_deletions q order by q.due_at limit 1000) d) end);
 end $$;
@@ -7245,7 +7259,10 @@ COMMENT ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit in
 CREATE FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
     SET jit TO 'off'
     AS $$
 declare
@@ -8283,6 +8300,9 @@ ALTER TABLE ONLY public.push_notifications
 ALTER TABLE ONLY public.push_notifications
     ADD CONSTRAINT push_notifications_pkey PRIMARY KEY (id);
 
+-- INDEX: attachment_quotas_day
+CREATE INDEX attachment_quotas_day ON gre.attachment_quotas USING btree (day);
+
 -- INDEX: attachment_tombstones_at
 CREATE INDEX attachment_tombstones_at ON gre.attachment_tombstones USING btree (at);
 
@@ -8291,6 +8311,9 @@ CREATE INDEX media_jobs_due ON gre.media_jobs USING btree (due_at);
 
 -- INDEX: media_jobs_player
 CREATE INDEX media_jobs_player ON gre.media_jobs USING btree (player_id, due_at, attachment_id);
+
+-- INDEX: media_turns_claimed
+CREATE INDEX media_turns_claimed ON gre.media_turns USING btree (claimed_at);
 
 -- INDEX: gre_auto_replies_hours
 CREATE INDEX gre_auto_replies_hours ON public.gre_auto_replies USING btree (hours);

@@ -166,6 +166,7 @@ create table gre.attachment_quotas (
   bytes bigint not null default 0,
   primary key (who, day)
 );
+create index attachment_quotas_day on gre.attachment_quotas (day);
 comment on table gre.attachment_quotas is 'What a person (player:29, staff:s1) has announced on a day (UTC).';
 alter table gre.attachment_quotas enable row level security;
 revoke all on gre.media_jobs, gre.attachment_tombstones, gre.attachment_quotas
@@ -355,7 +356,8 @@ end $$;
 
 -- Delete files that the caller has locked: their ids stay taken, and their objects are deleted by a worker.
 create function gre.delete_attachments(p_ids uuid[]) returns void
-language plpgsql volatile set search_path = '' set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set jit = off as $$
 begin
   insert into gre.attachment_tombstones (id) select unnest(p_ids) on conflict (id) do nothing;
   insert into public.gre_storage_deletions (name, attachment_id)
