@@ -178,6 +178,7 @@ class Metrics:
             "Time for which the oldest timer is due and not fired",
             registry=registry,
         )
+        self._declare_files(registry)
         self.schema_supported = Gauge(
             "gre_schema_supported",
             "1 if this daemon supports the schema of the database",
@@ -193,5 +194,47 @@ class Metrics:
             "gre_socket_messages_total",
             "Chat messages by way: in (from a client), out (to one socket), replayed",
             ["way"],
+            registry=registry,
+        )
+
+    def _declare_files(self, registry: CollectorRegistry) -> None:
+        self.files_examined = Counter(
+            "gre_files_examined_total",
+            "Examinations of files: ready, refused (its content), unavailable and crashed (postponed), lost (the lease)",
+            ["result"],
+            registry=registry,
+        )
+        self.file_time = Histogram(
+            "gre_file_examination_seconds", "Time of an examination: download, scanner, decoder, uploads",
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self.files_waiting = Gauge(
+            "gre_files_waiting", "Stored files that are not examined", registry=registry
+        )
+        self.files_oldest_age = Gauge(
+            "gre_files_oldest_age_seconds",
+            "Time since the oldest file that is not examined was stored",
+            registry=registry,
+        )
+        self.files_failing = Gauge(
+            "gre_files_failing",
+            "Files that are not examined since gre-bridge, Storage or the scanner failed",
+            registry=registry,
+        )
+        self.files_swept = Counter(
+            "gre_files_swept_total", "Files given up since nobody sent them for a day", registry=registry
+        )
+        self.storage_deletions = Counter(
+            "gre_storage_deletions_total",
+            "Objects deleted from Storage: done, failed",
+            ["result"],
+            registry=registry,
+        )
+        self.deletions_waiting = Gauge(
+            "gre_storage_deletions_waiting", "Objects that are to be deleted from Storage", registry=registry
+        )
+        self.deletions_oldest_age = Gauge(
+            "gre_storage_deletions_oldest_age_seconds",
+            "Time for which the oldest of them has waited",
             registry=registry,
         )

@@ -140,6 +140,14 @@ def _port(value: Any) -> Any:
     return value
 
 
+def _scanner(value: Any) -> Any:
+    """Accept the address of clamd."""
+    value = _blank_to_none(value)
+    if isinstance(value, str) and not re.fullmatch(r"unix:/\S+|tcp://[^\s/@:]+:[1-9]\d{0,4}", value):
+        raise ValueError("must be unix:/path or tcp://host:port")
+    return value
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
@@ -151,3 +159,4 @@ Secret = Annotated[SecretStr, BeforeValidator(_key)]
 OptionalText = Annotated[str | None, BeforeValidator(_blank_to_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_optional_key)]
 OptionalKey = Annotated[str | None, BeforeValidator(_optional_key)]
+OptionalScanner = Annotated[str | None, BeforeValidator(_scanner)]

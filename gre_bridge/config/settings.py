@@ -19,6 +19,7 @@ from gre_bridge.config.fields import (
     Names,
     Networks,
     OptionalKey,
+    OptionalScanner,
     OptionalSecret,
     OptionalText,
     Origins,
@@ -118,6 +119,12 @@ class Settings(BaseSettings):
     retention_days: Days = _env("GRE_RETENTION_DAYS", default=0, ge=0)
     shutdown_delay: float = _env("GRE_SHUTDOWN_DELAY", default=3.0, ge=0, le=120)
     drain_seconds: float = _env("GRE_DRAIN_SECONDS", default=10.0, ge=0, le=120)
+
+    # Files
+    media: str = _env("GRE_MEDIA", default="auto", pattern=r"^(auto|on|off)$")
+    media_concurrency: int = _env("GRE_MEDIA_CONCURRENCY", default=1, ge=1, le=8)
+    media_unscanned: str = _env("GRE_MEDIA_UNSCANNED", default="refuse", pattern=r"^(refuse|allow)$")
+    clamd_address: OptionalScanner = _env("GRE_CLAMD_ADDRESS", default=None)
 
     # Realtime
     realtime_renew: float = _env("GRE_REALTIME_RENEW", default=4 * 3600.0, ge=60)

@@ -14,11 +14,13 @@ from gre_bridge.config.settings import Settings
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.process import DaemonProcess, ProcessContext
 from gre_bridge.daemon.registration import WorkerRegistration
+from gre_bridge.db.media import MediaDatabase
 from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.jobs.assignment import AssignmentJob
+from gre_bridge.jobs.files import FileJobs, has_decoder, off_reason
 from gre_bridge.jobs.timers import TimerJob
 from gre_bridge.polling import Poller
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
@@ -37,6 +39,7 @@ def check(settings: Settings) -> list[SinkBinding]:
     bindings = build_sinks(settings)
     if not bindings:
         raise ConfigurationError("PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to")
+    off_reason(settings, decoder=has_decoder())
     return bindings
 
 
@@ -74,6 +77,7 @@ class RelayProcess(DaemonProcess):
         self.metrics.registry.register(BreakerMetrics(self._dispatchers))
         self._poller: Poller | None = None
         self._assignment: AssignmentJob | None = None
+        self._files: FileJobs | None = None
 
     def _make_registration(self, database: DatabaseStatus) -> WorkerRegistration:
         registration = WorkerRegistration(
@@ -167,7 +171,8 @@ class RelayProcess(DaemonProcess):
             return
         assignment = self._assignment = AssignmentJob(store=store, metrics=self.metrics)
         timers = TimerJob(store=store, metrics=self.metrics, late_after=settings.auto_late)
-        beside = {asyncio.create_task(run()) for run in (poller.run, assignment.run, timers.run)}
+        files = self._files = FileJobs(settings, MediaDatabase(store), self.metrics)
+        beside = {asyncio.create_task(run()) for run in (poller.run, assignment.run, timers.run, files.run)}
         try:
             async with asyncio.TaskGroup() as group:
                 for dispatcher in dispatchers:
@@ -184,8 +189,9 @@ class RelayProcess(DaemonProcess):
             dispatcher.notify(sessions or ())
         if self._poller is not None:
             self._poller.on_wakeup()
-        if self._assignment is not None:
-            self._assignment.notify()
+        for job in (self._assignment, self._files):
+            if job is not None:
+                job.notify()
 
     def poll(self) -> None:
         """See PollTarget. A process that polls gets no wake-ups, so the job is notified too."""

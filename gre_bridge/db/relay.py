@@ -146,7 +146,8 @@ class RelayDatabase:
         """Close the connections."""
         await self._rest.aclose()
 
-    async def _call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
+    async def call(self, function: str, arguments: Json, read: Callable[[Any], T]) -> T:
+        """Call a function as the service and read its answer. Raises as every method here."""
         try:
             with self._observer.database_called(function):
                 answer = await self._rest.rpc(function, arguments)
@@ -179,18 +180,18 @@ class RelayDatabase:
         After an error the claim may still have been made: the owner's next claim takes its lanes.
         Raises TransientError, PermanentError or ConfigurationError, as every method here.
         """
-        return await self._call(
+        return await self.call(
             "gre_relay_claim_v1", request.to_json(), lambda answer: Claim.from_json(request.token, answer)
         )
 
     async def settle(self, *, sink: str, results: Sequence[LaneResult]) -> Settled:
         """Record what became of claimed deliveries and free exactly these lanes."""
         arguments = {"p_sink": sink, "p_results": [result.to_json() for result in results]}
-        return await self._call("gre_relay_settle_v1", arguments, Settled.from_json)
+        return await self.call("gre_relay_settle_v1", arguments, Settled.from_json)
 
     async def exchange(self, results: Sequence[LaneResult], request: ClaimRequest) -> tuple[Settled, Claim]:
         """Settle `results` of the request's sink, then claim, in one call: both or neither."""
-        return await self._call(
+        return await self.call(
             "gre_relay_exchange_v1",
             {**request.to_json(), "p_results": [result.to_json() for result in results]},
             lambda answer: (
@@ -203,7 +204,7 @@ class RelayDatabase:
         self, *, sink: str, token: str, lanes: list[str], lease: float
     ) -> tuple[frozenset[str], frozenset[str]]:
         """Prolong the leases of `lanes`; returns those extended and those busy: the rest are lost."""
-        return await self._call(
+        return await self.call(
             "gre_relay_extend_v1",
             {"p_sink": sink, "p_token": token, "p_lanes": lanes, "p_lease_seconds": lease},
             lambda answer: (frozenset(answer["extended"]), frozenset(answer["busy"])),
@@ -211,7 +212,7 @@ class RelayDatabase:
 
     async def release(self, *, sink: str, owner: str) -> bool:
         """Give back all lanes of a worker unsent; False when some were locked."""
-        return await self._call(
+        return await self.call(
             "gre_relay_release_v1",
             {"p_sink": sink, "p_owner": owner},
             lambda answer: bool(answer["busy"] == 0),
@@ -219,25 +220,25 @@ class RelayDatabase:
 
     async def assign_waiting(self) -> Assignments:
         """Assign waiting sessions to staff."""
-        return await self._call("gre_assign_waiting_v1", {}, Assignments.from_json)
+        return await self.call("gre_assign_waiting_v1", {}, Assignments.from_json)
 
     async def tick(self, *, late_after: float) -> Tick:
         """Fire due timers; auto-replies that are due for longer than `late_after` seconds are skipped."""
-        return await self._call("gre_tick_v1", {"p_late_after": late_after}, Tick.from_json)
+        return await self.call("gre_tick_v1", {"p_late_after": late_after}, Tick.from_json)
 
     async def stats(self) -> list[Json]:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""
-        return await self._call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
+        return await self.call("gre_relay_stats_v1", {}, lambda rows: [dict(row) for row in rows])
 
     async def desk_stats(self) -> DeskStats:
         """Read which sessions wait for the staff, and for how long."""
-        return await self._call("gre_desk_stats_v1", {}, DeskStats.from_json)
+        return await self.call("gre_desk_stats_v1", {}, DeskStats.from_json)
 
     async def listen(self, listener: str, polls_for: float, *, idle: bool = False) -> Listening:
         """Register this process as a listener that needs no wake-up for `polls_for` seconds, or none (`idle`)."""
         kind = "idle" if idle else "relay"
         arguments = {"p_listener": listener, "p_kind": kind, "p_polls_for": polls_for}
-        return await self._call(
+        return await self.call(
             "gre_relay_listen_v1",
             arguments,
             lambda answer: Listening(
@@ -247,15 +248,15 @@ class RelayDatabase:
 
     async def unlisten(self, listener: str) -> None:
         """Remove this process from the listeners."""
-        await self._call("gre_relay_unlisten_v1", {"p_listener": listener}, lambda _: None)
+        await self.call("gre_relay_unlisten_v1", {"p_listener": listener}, lambda _: None)
 
     async def probe(self) -> None:
         """Have a wake-up sent to everyone."""
-        await self._call("gre_relay_notify_v1", {}, lambda _: None)
+        await self.call("gre_relay_notify_v1", {}, lambda _: None)
 
     async def report(self, *, worker: str, host: str, version: str, info: Json) -> Json:
         """Say that this daemon is there: {"schema": version, "sinks": [{"sink", "enabled"}]}."""
-        return await self._call(
+        return await self.call(
             "gre_relay_report_v1",
             {"p_worker": worker, "p_host": host, "p_version": version, "p_info": info},
             lambda answer: {"schema": int(answer["schema"]), "sinks": list(answer["sinks"])},
@@ -263,8 +264,8 @@ class RelayDatabase:
 
     async def leave(self, worker: str) -> None:
         """Say that this daemon has stopped."""
-        await self._call("gre_relay_leave_v1", {"p_worker": worker}, lambda _: None)
+        await self.call("gre_relay_leave_v1", {"p_worker": worker}, lambda _: None)
 
     async def schema_version(self) -> int:
         """Version of the migrated schema; ConfigurationError when there is none."""
-        return await self._call("gre_schema_version", {}, int)
+        return await self.call("gre_schema_version", {}, int)

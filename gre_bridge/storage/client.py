@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -91,7 +91,7 @@ class StorageClient:
         """Close the connections."""
         await self._pool.aclose()
 
-    async def download(self, bucket: str, name: str, into: BinaryIO, *, limit: int) -> int:
+    async def download(self, bucket: str, name: str, into: IO[bytes], *, limit: int) -> int:
         """Write an object into a file, in pieces; returns its bytes. Raises StorageRefused (`oversize`) above `limit` bytes."""
         written = 0
 
@@ -143,6 +143,10 @@ class StorageClient:
         """Delete up to MAX_NAMES objects; returns the names that it deleted. The rest are missing, or may not be deleted."""
         found = await self._json("delete", "DELETE", f"/object/{bucket}", {"prefixes": list(names)})
         return _read("delete", lambda: frozenset(str(row["name"]) for row in _rows(found)))
+
+    async def existing(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
+        """Return those of up to MAX_NAMES names that exist and that the service may see."""
+        return frozenset(await self.sign(bucket, names, expires_in=1))
 
     async def sign(
         self, bucket: str, names: Sequence[str], *, expires_in: int = LINK_SECONDS

@@ -15,7 +15,7 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.types import Claim
 
 seen: list[tuple[str, str, float, float]] = []
-_call = RelayDatabase._call
+_call = RelayDatabase.call
 
 
 async def _observed(self: RelayDatabase, function: str, arguments: dict[str, Any], read: Any) -> Any:
@@ -34,7 +34,7 @@ async def _observed(self: RelayDatabase, function: str, arguments: dict[str, Any
 
 
 if __name__ == "__main__":
-    RelayDatabase._call = _observed  # type: ignore[method-assign, assignment]
+    RelayDatabase.call = _observed  # type: ignore[method-assign, assignment]
     try:
         main()
     finally:

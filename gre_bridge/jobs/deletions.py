@@ -1,0 +1,149 @@
+"""Deletions: deletes over the Storage API what the database has given up, since SQL cannot delete the bytes.
+
+Each name is settled by itself: one that cannot be deleted waits longer and longer, and keeps no other. The job also has the
+database give up files that no message has taken for a day.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from gre_bridge.db.media import DeletionClaim
+from gre_bridge.errors import BridgeError, ConfigurationError
+from gre_bridge.jobs.loop import JobLoop, Pause
+from gre_bridge.metrics import Metrics
+from gre_bridge.storage.bucket import BUCKET
+
+log = structlog.get_logger("gre.jobs")
+
+INTERVAL = 15.0
+"""Seconds between two calls while nothing is to be deleted."""
+SWEEP_INTERVAL = 60.0
+"""Seconds between two searches for files that nobody sent."""
+NAMES = 100
+"""Names of one call, and files of one sweep."""
+LEASE = 180.0
+"""Seconds after which another worker may delete a name."""
+WITHIN = 120.0
+"""Seconds for the calls to Storage of one claim; what is left then waits for the next one."""
+FAILURES = 5
+"""Failures in a row, name by name, after which Storage counts as unavailable."""
+OUTAGE, LONGEST_OUTAGE = 1.0, 60.0
+"""First and longest pause in seconds after a claim of which nothing could be deleted."""
+
+
+class DeletionStore(Protocol):
+    """The database, as the job needs it. The methods raise BridgeError."""
+
+    async def claim_deletions(self, worker: str, *, limit: int, lease: float) -> DeletionClaim:
+        """Lease names that are due."""
+
+    async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> None:
+        """Record the names that are gone, and of the others the code of the failure."""
+
+    async def sweep_files(self, *, limit: int) -> int:
+        """Give up files that no message has taken for a day; returns their number."""
+
+
+class Objects(Protocol):
+    """Storage, as the job needs it. The methods raise BridgeError."""
+
+    async def delete(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
+        """Delete objects; returns the names that were deleted."""
+
+    async def existing(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
+        """Return those of the names that exist."""
+
+
+class DeletionJob(JobLoop):
+    """Has given-up objects deleted."""
+
+    name = "deletions"
+
+    def __init__(
+        self,
+        *,
+        store: DeletionStore,
+        objects: Objects,
+        metrics: Metrics,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` in seconds. See JobLoop."""
+        super().__init__(metrics=metrics, jitter=jitter)
+        self._store = store
+        self._objects = objects
+        self._clock = clock
+        self._worker = str(uuid.uuid4())
+        self._sweep_at = -SWEEP_INTERVAL
+        self._outages = 0
+
+    async def _call(self) -> Pause:
+        swept = 0
+        if self._clock() >= self._sweep_at:
+            swept = await self._store.sweep_files(limit=NAMES)
+            self._metrics.files_swept.inc(swept)
+            if swept < NAMES:
+                self._sweep_at = self._clock() + SWEEP_INTERVAL
+        claim = await self._store.claim_deletions(self._worker, limit=NAMES, lease=LEASE)
+        if not claim.names:
+            self._outages = 0
+            longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, 1.0), INTERVAL)
+            return Pause(0.0, 0.0) if swept >= NAMES else Pause(longest, longest)
+        done, failed = await self._delete(claim.names)
+        await self._store.settle_deletions(self._worker, done, failed)
+        self._metrics.storage_deletions.labels("done").inc(len(done))
+        self._metrics.storage_deletions.labels("failed").inc(len(failed))
+        if failed:
+            log.warning("deletions_postponed", count=len(failed), code=next(iter(failed.values())))
+        if done:
+            self._outages = 0
+            return Pause(0.0, 0.0)
+        self._outages += 1
+        return self._backoff(OUTAGE, LONGEST_OUTAGE, self._outages - 1)
+
+    async def _delete(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Delete the names, all at once if that succeeds. Returns those that are gone, and the codes of those that are not."""
+        try:
+            return await self._delete_together(names)
+        except ConfigurationError as error:
+            return [], dict.fromkeys(names, _code(error))
+        except BridgeError as error:
+            if len(names) == 1 or error.code == "connect":
+                return [], dict.fromkeys(names, _code(error))
+        return await self._delete_singly(names)
+
+    async def _delete_singly(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Find out which name it was. The order is a random one, so that no name is always behind those that fail."""
+        done: list[str] = []
+        failed: dict[str, str] = {}
+        end, in_a_row, code = self._clock() + WITHIN, 0, ""
+        for name in random.sample(names, len(names)):
+            if in_a_row >= FAILURES or self._clock() >= end:
+                failed[name] = code
+                continue
+            try:
+                gone, kept = await self._delete_together([name])
+            except BridgeError as error:
+                gone, kept = [], {name: _code(error)}
+            done += gone
+            failed |= kept
+            in_a_row, code = (in_a_row + 1, kept[name]) if kept else (0, code or "storage_slow")
+        return done, failed
+
+    async def _delete_together(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Delete in one call. What Storage does not name is missing, or may not be deleted: its answer tells nothing apart."""
+        deleted = await self._objects.delete(BUCKET, names)
+        rest = [name for name in names if name not in deleted]
+        kept = await self._objects.existing(BUCKET, rest) if rest else frozenset[str]()
+        return [name for name in names if name not in kept], dict.fromkeys(kept, "not_deleted")
+
+
+def _code(error: BridgeError) -> str:
+    return f"storage_{error.code}"[:40]

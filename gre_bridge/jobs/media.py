@@ -1,0 +1,178 @@
+"""Files: examines what was stored, one at a time, and stores the view and the thumb of a picture.
+
+The database decides which file is next, and what a failure of ours means: it only postpones. The bytes are written to a
+temporary file without a name and read by the decoder's process; this process never decodes them. A worker may be killed at any
+point: after the lease another one examines the file again, and a picture that was stored before counts as stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import IO, Protocol
+
+import structlog
+
+from gre_bridge.db.media import FileResult, MediaClaim, MediaFile
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.jobs.loop import JobLoop, Pause
+from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Refused
+from gre_bridge.metrics import Metrics
+from gre_bridge.storage.bucket import BUCKET
+
+log = structlog.get_logger("gre.jobs")
+
+DEBOUNCE, INTERVAL = 1.0, 5.0
+"""Shortest and longest time in seconds from a call that found nothing to the next one: after a wake-up, and without."""
+OFF_INTERVAL = 15.0
+"""Seconds between two calls while this project has no Storage."""
+LEASE = 60.0
+"""Seconds after which another worker may examine a file whose worker says nothing."""
+EXTEND = 15.0
+"""Seconds between two extensions of the lease."""
+SETTLE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further attempt to settle: the work is not thrown away because the database restarts."""
+RELEASE_WITHIN = 2.0
+"""Seconds for the release of the lease at a stop."""
+OUTAGE, LONGEST_OUTAGE = 0.5, 30.0
+"""First and longest pause in seconds after a failure that the next file is likely to meet, too."""
+
+
+class MediaStore(Protocol):
+    """The database, as the job needs it. The methods raise BridgeError."""
+
+    async def claim_file(self, worker: str, *, lease: float) -> MediaClaim:
+        """Lease the next stored file for `lease` seconds, fairly between players."""
+
+    async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
+        """Prolong the lease. Returns False if it is lost."""
+
+    async def settle_file(self, worker: str, result: FileResult) -> bool:
+        """Record what became of a leased file. Returns False if the lease is lost."""
+
+
+class Objects(Protocol):
+    """Storage, as the job needs it. The methods raise BridgeError."""
+
+    async def download(self, bucket: str, name: str, into: IO[bytes], *, limit: int) -> int:
+        """Write an object into a file; returns its bytes."""
+
+    async def replace_own(self, bucket: str, name: str, content: bytes, type_: str) -> None:
+        """Store an object that only workers write."""
+
+
+Examine = Callable[[IO[bytes]], Awaitable[Examined | Refused]]
+
+
+class MediaJob(JobLoop):
+    """Has stored files examined."""
+
+    name = "media"
+
+    def __init__(
+        self,
+        *,
+        store: MediaStore,
+        objects: Objects,
+        examine: Examine,
+        metrics: Metrics,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`examine` is given a file and its position is not kept. See JobLoop."""
+        super().__init__(metrics=metrics, jitter=jitter)
+        self._store = store
+        self._objects = objects
+        self._examine = examine
+        self._worker = str(uuid.uuid4())
+        self._leased: str | None = None
+        self._outages = 0
+
+    async def run(self) -> None:
+        """Examine until cancelled; then kill the decoder and give the file back."""
+        try:
+            await super().run()
+        finally:
+            if self._leased is not None:
+                with contextlib.suppress(BridgeError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_WITHIN):
+                        await self._store.settle_file(self._worker, FileResult(self._leased, "released"))
+
+    async def _call(self) -> Pause:
+        claim = await self._store.claim_file(self._worker, lease=LEASE)
+        if claim.file is None:
+            self._outages = 0
+            longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, DEBOUNCE), INTERVAL)
+            return Pause(DEBOUNCE, longest) if claim.enabled else Pause(OFF_INTERVAL, OFF_INTERVAL)
+        started, self._leased = time.monotonic(), claim.file.id
+        result = await self._leasing(claim.file)
+        settled = result is not None and await self._settle(result)
+        kind = result.result if result is not None and settled else "lost"
+        self._leased = None
+        self._metrics.files_examined.labels(kind).inc()
+        self._metrics.file_time.observe(time.monotonic() - started)
+        if result is None or result.result != "unavailable":
+            self._outages = 0
+            return Pause(0.0, 0.0)
+        log.warning("file_postponed", file=result.id, code=result.code)
+        self._outages += 1
+        return self._backoff(OUTAGE, LONGEST_OUTAGE, self._outages - 1)
+
+    async def _leasing(self, file: MediaFile) -> FileResult | None:
+        """Examine the file while its lease is prolonged. Returns None if the lease is lost."""
+        work = asyncio.create_task(self._examined(file))
+        try:
+            while True:
+                done, _ = await asyncio.wait({work}, timeout=EXTEND)
+                if done:
+                    return work.result()
+                with contextlib.suppress(TransientError):  # the next one may succeed
+                    if not await self._store.extend_file(self._worker, file.id, lease=LEASE):
+                        return None
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+
+    async def _examined(self, file: MediaFile) -> FileResult:
+        """Return what is to be settled. Only the content of the file may refuse it."""
+        try:
+            with tempfile.TemporaryFile(prefix="gre-media-") as source:
+                size = await self._objects.download(BUCKET, file.object, source, limit=MAX_BYTES)
+                if size != file.bytes:
+                    return FileResult(file.id, "unavailable", code="size_differs")
+                source.flush()
+                found = await self._examine(source)
+            if isinstance(found, Refused):
+                return FileResult(file.id, "refused", code=found.code)
+            for variant, picture in (("view", found.view), ("thumb", found.thumb)):
+                if picture is not None:
+                    name = f"{file.object.removesuffix('original')}{variant}"
+                    await self._objects.replace_own(BUCKET, name, picture.data, picture.type)
+        except MediaUnavailable as error:
+            crashed = error.reason == "crashed"
+            return FileResult(file.id, "crashed" if crashed else "unavailable", code=error.reason)
+        except BridgeError as error:
+            return FileResult(file.id, "unavailable", code=f"storage_{error.code}"[:40])
+        except OSError:
+            return FileResult(file.id, "unavailable", code="disk")
+        except Exception as error:  # noqa: BLE001 - a defect of ours is no fault of the file
+            log.error("file_examination_defect", file=file.id, error=type(error).__name__)
+            return FileResult(file.id, "unavailable", code="defect")
+        return FileResult(
+            file.id, "ready", kind=found.kind, type=found.type, width=found.width, height=found.height, preview=found.preview
+        )  # fmt: skip
+
+    async def _settle(self, result: FileResult) -> bool:
+        """Record the result; a failure is repeated, for less than the lease."""
+        for pause in SETTLE_PAUSES:
+            try:
+                return await self._store.settle_file(self._worker, result)
+            except ConfigurationError:
+                raise
+            except BridgeError:
+                await asyncio.sleep(pause)
+        return await self._store.settle_file(self._worker, result)

@@ -1,0 +1,7 @@
+"""The bucket of the chat's files. The migrations make it (`gre_storage_adopt`); `doctor` compares."""
+
+from __future__ import annotations
+
+BUCKET = "gre-chat"
+MAX_FILE_BYTES = 25 * 1024 * 1024
+"""The bucket's limit for an object."""

@@ -1,0 +1,340 @@
+"""The job that examines files, in virtual time, with a database and a Storage in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import IO
+
+import pytest
+
+from gre_bridge.db.media import FileResult, MediaClaim, MediaFile
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.jobs.media import DEBOUNCE, EXTEND, INTERVAL, LEASE, LONGEST_OUTAGE, OFF_INTERVAL, MediaJob
+from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Picture, Refused
+from gre_bridge.metrics import Metrics
+from gre_bridge.storage.bucket import BUCKET
+from gre_bridge.storage.errors import Missing, StorageRefused
+from tests.support.relay import DOWN, START, elapse, now, until, virtual
+
+IMAGE = Examined(
+    "image", "image/png", 40, 30, "abc", Picture("image/jpeg", 40, 30, b"view"), Picture("image/webp", 40, 30, b"thumb")
+)  # fmt: skip
+DOCUMENT = Examined("file", "application/pdf")
+
+
+class Files:
+    """Stored files, with the leases of one worker. `answers` replace the next answers of settle."""
+
+    def __init__(self, *names: str) -> None:
+        self.stored = {name: b"bytes of " + name.encode() for name in names}
+        self.waiting = list(names)
+        self.leased: dict[str, float] = {}
+        self.settled: list[FileResult] = []
+        self.extended: list[float] = []
+        self.claimed: list[float] = []
+        self.enabled = True
+        self.next_in: float | None = None
+        self.failures: list[BridgeError] = []
+        self.lost = False
+
+    async def claim_file(self, worker: str, *, lease: float) -> MediaClaim:
+        assert (len(worker), lease) == (36, LEASE)
+        self.worker = worker
+        self.claimed.append(now() - START)
+        if not self.waiting or not self.enabled:
+            return MediaClaim(None, self.next_in, self.enabled)
+        name = self.waiting.pop(0)
+        self.leased[name] = now() + lease
+        return MediaClaim(MediaFile(name, f"29/{name}/original", len(self.stored[name])))
+
+    async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
+        assert worker == self.worker
+        self.extended.append(round(now() - START, 3))
+        if self.failures:
+            raise self.failures.pop(0)
+        assert now() < self.leased[file], "the lease was over"
+        self.leased[file] = now() + lease
+        return not self.lost
+
+    async def settle_file(self, worker: str, result: FileResult) -> bool:
+        if self.failures:
+            raise self.failures.pop(0)
+        assert worker == self.worker
+        self.settled.append(result)
+        if result.result == "released":
+            self.waiting.insert(0, result.id)
+        return now() < self.leased.pop(result.id)
+
+
+class Bucket:
+    """Objects by name; `failures` are raised by the next calls."""
+
+    def __init__(self, files: Files) -> None:
+        self.objects = {f"29/{name}/original": content for name, content in files.stored.items()}
+        self.types: dict[str, str] = {}
+        self.failures: list[BridgeError | OSError] = []
+
+    async def download(self, bucket: str, name: str, into: IO[bytes], *, limit: int) -> int:
+        assert (bucket, limit) == (BUCKET, MAX_BYTES)
+        if self.failures:
+            raise self.failures.pop(0)
+        return into.write(self.objects[name])
+
+    async def replace_own(self, bucket: str, name: str, content: bytes, type_: str) -> None:
+        assert bucket == BUCKET
+        if self.failures:
+            raise self.failures.pop(0)
+        self.objects[name], self.types[name] = content, type_
+
+
+Examine = Callable[[IO[bytes]], Awaitable[Examined | Refused]]
+
+
+def finding(*found: Examined | Refused | Exception) -> Examine:
+    """Return these results in turn, the last one again and again."""
+    left = list(found)
+
+    async def examine(source: IO[bytes]) -> Examined | Refused:
+        source.seek(0)
+        assert source.read().startswith(b"bytes of ")
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return examine
+
+
+@asynccontextmanager
+async def running(
+    files: Files, examine: Examine, bucket: Bucket | None = None, metrics: Metrics | None = None
+) -> AsyncIterator[MediaJob]:
+    job = MediaJob(
+        store=files, objects=bucket or Bucket(files), examine=examine, metrics=metrics or Metrics(), jitter=lambda: 1.0
+    )  # fmt: skip
+    task = asyncio.create_task(job.run())
+    try:
+        yield job
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait({task}, timeout=60)
+
+
+@virtual
+async def test_a_picture_gets_its_view_and_thumb_before_it_is_ready() -> None:
+    files, metrics = Files("a"), Metrics()
+    bucket = Bucket(files)
+    async with running(files, finding(IMAGE), bucket, metrics):
+        await elapse(0.1)
+    assert files.settled == [
+        FileResult("a", "ready", kind="image", type="image/png", width=40, height=30, preview="abc")
+    ]
+    assert files.settled[0].to_json() == {
+        "id": "a", "result": "ready", "kind": "image", "type": "image/png", "width": 40, "height": 30, "preview": "abc",
+    }  # fmt: skip
+    assert {name: bucket.objects[name] for name in bucket.types} == {
+        "29/a/view": b"view",
+        "29/a/thumb": b"thumb",
+    }
+    assert bucket.types == {"29/a/view": "image/jpeg", "29/a/thumb": "image/webp"}
+    assert metrics.registry.get_sample_value("gre_files_examined_total", {"result": "ready"}) == 1
+    assert metrics.registry.get_sample_value("gre_file_examination_seconds_count") == 1
+
+
+@virtual
+async def test_a_document_has_no_pictures_and_files_follow_each_other_at_once() -> None:
+    files = Files("a", "b", "c")
+    bucket = Bucket(files)
+    async with running(files, finding(DOCUMENT), bucket):
+        await elapse(0.1)
+    assert files.settled == [FileResult(name, "ready", kind="file", type="application/pdf") for name in "abc"]
+    assert bucket.types == {}
+
+
+@virtual
+async def test_the_content_refuses_a_file_and_nothing_else_does() -> None:
+    files = Files("virus", "crash", "slow", "gone", "large", "disk", "bug", "changed", "good")
+    bucket = Bucket(files)
+    bucket.objects["29/changed/original"] += b"more"
+    plan: dict[str, Examined | Refused | Exception] = {
+        "virus": Refused("virus"), "crash": MediaUnavailable("crashed", "x"), "slow": MediaUnavailable("wall_clock", "x"),
+        "bug": ZeroDivisionError("with text of the file"), "good": DOCUMENT,
+    }  # fmt: skip
+    failures = {
+        "gone": Missing("x", code="missing"),
+        "large": StorageRefused("x", code="oversize"),
+        "disk": OSError(28, "full"),
+    }
+    real = bucket.download
+
+    async def download(place: str, name: str, into: IO[bytes], *, limit: int) -> int:
+        if error := failures.get(name.split("/")[1]):
+            raise error
+        return await real(place, name, into, limit=limit)
+
+    bucket.download = download  # type: ignore[method-assign]
+
+    async def examine(source: IO[bytes]) -> Examined | Refused:
+        source.seek(0)
+        answer = plan[source.read().decode().removeprefix("bytes of ")]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with running(files, examine, bucket):
+        await elapse(600)
+    assert [(one.id, one.result, one.code) for one in files.settled] == [
+        ("virus", "refused", "virus"),
+        ("crash", "crashed", "crashed"),
+        ("slow", "unavailable", "wall_clock"),
+        ("gone", "unavailable", "storage_missing"),
+        ("large", "unavailable", "storage_oversize"),
+        ("disk", "unavailable", "disk"),
+        ("bug", "unavailable", "defect"),
+        ("changed", "unavailable", "size_differs"),
+        ("good", "ready", None),
+    ]
+
+
+@virtual
+async def test_a_picture_that_cannot_be_stored_is_postponed_and_not_refused() -> None:
+    files = Files("a")
+    bucket = Bucket(files)
+
+    async def refuse(place: str, name: str, content: bytes, type_: str) -> None:
+        raise StorageRefused("413", code="413")
+
+    bucket.replace_own = refuse  # type: ignore[method-assign]
+    async with running(files, finding(IMAGE), bucket):
+        await elapse(0.1)
+    assert files.settled == [FileResult("a", "unavailable", code="storage_413")]
+
+
+@virtual
+async def test_while_nothing_is_stored_it_polls_and_a_wakeup_makes_it_look_soon() -> None:
+    files = Files()
+    async with running(files, finding(DOCUMENT)) as job:
+        await elapse(3 * INTERVAL + 0.5)
+        assert files.claimed == [0, INTERVAL, 2 * INTERVAL, 3 * INTERVAL]
+        await elapse(DEBOUNCE)
+        for _ in range(10):
+            job.notify()
+            await elapse(0.01)
+        assert len(files.claimed) == 5
+        files.next_in = 0.0
+        await elapse(INTERVAL)
+    assert len(files.claimed) <= 5 + INTERVAL / DEBOUNCE
+
+
+@virtual
+async def test_without_storage_it_calls_four_times_a_minute() -> None:
+    files = Files("a")
+    files.enabled = False
+    async with running(files, finding(DOCUMENT)):
+        await elapse(59)
+    assert files.claimed == [n * OFF_INTERVAL for n in range(4)]
+
+
+@virtual
+async def test_an_outage_slows_it_down_and_its_end_does_not() -> None:
+    files = Files(*(f"f{n}" for n in range(40)))
+    bucket = Bucket(files)
+    bucket.failures = [TransientError("down", code="connect") for _ in range(12)]
+    async with running(files, finding(DOCUMENT), bucket):
+        await elapse(600)
+    gaps = [round(b - a, 3) for a, b in zip(files.claimed, files.claimed[1:], strict=False)]
+    assert gaps[:12] == sorted(gaps[:12])
+    assert gaps[11] == LONGEST_OUTAGE
+    assert set(gaps[12:39]) == {0}
+    assert [one.result for one in files.settled] == ["unavailable"] * 12 + ["ready"] * 28
+
+
+async def hang(source: IO[bytes]) -> Examined | Refused:
+    await elapse(10 * LEASE)
+    return DOCUMENT
+
+
+@virtual
+async def test_the_lease_is_prolonged_while_it_works_although_a_call_fails() -> None:
+    files = Files("a")
+    files.failures = [DOWN]
+    async with running(files, hang):
+        await until(lambda: files.settled, 3000)
+    assert files.extended[:3] == [EXTEND, 2 * EXTEND, 3 * EXTEND]
+    assert files.settled == [FileResult("a", "ready", kind="file", type="application/pdf")]
+
+
+@virtual
+async def test_a_lost_lease_ends_the_work_at_once() -> None:
+    files, metrics, ended = Files("a", "b"), Metrics(), asyncio.Event()
+    files.lost = True
+
+    async def examine(source: IO[bytes]) -> Examined | Refused:
+        try:
+            if files.waiting:
+                return await hang(source)
+        finally:
+            ended.set()
+        return DOCUMENT
+
+    async with running(files, examine, metrics=metrics):
+        await elapse(EXTEND + 1)
+    assert ended.is_set()
+    assert [one.id for one in files.settled] == ["b"]
+    assert metrics.registry.get_sample_value("gre_files_examined_total", {"result": "lost"}) == 1
+
+
+@virtual
+async def test_a_result_is_kept_while_the_database_restarts() -> None:
+    files = Files("a")
+    files.failures = [DOWN, DOWN, DOWN]
+    async with running(files, finding(DOCUMENT)):
+        await elapse(10)
+    assert [one.result for one in files.settled] == ["ready"]
+    assert len([at for at in files.claimed if at == 0]) == 1
+
+
+@virtual
+async def test_an_error_of_the_schema_ends_nothing() -> None:
+    files = Files("a", "b")
+    files.failures = [ConfigurationError("gre_media_settle_v1: unknown function")]
+    async with running(files, finding(DOCUMENT)):
+        await elapse(30)
+    assert [one.id for one in files.settled] == ["b"]
+
+
+@virtual
+async def test_a_stop_kills_the_work_and_gives_the_file_back() -> None:
+    files, killed = Files("a"), asyncio.Event()
+
+    async def examine(source: IO[bytes]) -> Examined | Refused:
+        try:
+            return await hang(source)
+        except asyncio.CancelledError:
+            killed.set()
+            raise
+
+    async with running(files, examine):
+        await elapse(1)
+    assert killed.is_set()
+    assert files.settled == [FileResult("a", "released")]
+    assert files.waiting == ["a"]
+
+
+@virtual
+@pytest.mark.parametrize(
+    "found", [MediaUnavailable("scanner", "clamd says /path"), TransientError("t", code="timeout")]
+)
+async def test_nothing_of_a_file_is_logged_but_its_id(
+    found: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = Files("a")
+    async with running(files, finding(found)):
+        await elapse(0.1)
+    said = capsys.readouterr().out
+    assert said.count("file_postponed") == 1
+    assert "/original" not in said
+    assert "bytes of" not in said
