@@ -35,6 +35,13 @@ select jsonb_build_object(
     where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
       and t.tgname ~ '^(zzz_)?gre_'
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
+  -- Null without Storage. The policies and triggers of gre_storage_adopt.
+  'storage', (select jsonb_build_object('rls', c.relrowsecurity,
+      'policies', (select coalesce(jsonb_agg(p.polname order by p.polname), '[]') from pg_catalog.pg_policy p
+        where p.polrelid = c.oid and p.polname like 'gre\_%'),
+      'triggers', (select coalesce(jsonb_agg(t.tgname order by t.tgname), '[]') from pg_catalog.pg_trigger t
+        where t.tgrelid = c.oid and t.tgname like 'gre\_%' and t.tgenabled in ('O', 'A')))
+    from pg_catalog.pg_class c where c.oid = to_regclass('storage.objects')),
   'send', exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
     where n.nspname = 'realtime' and p.proname = 'send'
       and pg_get_function_identity_arguments(p.oid) like '%jsonb%text%text%boolean'),

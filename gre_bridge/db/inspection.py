@@ -13,6 +13,7 @@ import orjson
 
 from gre_bridge.config.keys import gateway_key
 from gre_bridge.db.http import Pool
+from gre_bridge.db.media import StorageState
 from gre_bridge.db.names import MESSAGES, PUBLICATION
 from gre_bridge.db.operations import OperatorDatabase
 from gre_bridge.db.postgrest import Caller, PostgrestClient
@@ -81,6 +82,10 @@ class InspectionDatabase:
     async def desk_stats(self) -> DeskStats:
         """Return which sessions wait for the staff, and who could get them. Raises a BridgeError only."""
         return await OperatorDatabase(self._rest).desk_stats()
+
+    async def storage_state(self) -> StorageState:
+        """Return how files and deletions are doing."""
+        return StorageState.from_json(await self._rest.rpc("gre_storage_state_v1", {}))
 
     async def notify_workers(self) -> bool:
         """Let the database send a wake-up. Returns False if this project's Realtime cannot send broadcasts from SQL."""

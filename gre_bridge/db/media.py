@@ -80,12 +80,12 @@ class DeletionClaim:
 class StorageState:
     """How files and deletions are doing, for metrics and doctor. Times are ages in seconds.
 
-    `overdue`: of the file that has been stored longest and is not examined. `failing`: files that a failure of ours postpones.
+    `oldest_age`: of the file that was stored first and is not examined. `failing`: files that a failure of ours postpones.
     """
 
     enabled: bool
     waiting: int
-    overdue: float
+    oldest_age: float
     failing: int
     deletions: int
     deletions_age: float

@@ -16,7 +16,7 @@ from rich.console import Console
 from gre_bridge.config.settings import Settings, read_settings
 from gre_bridge.db.inspection import InspectionDatabase
 from gre_bridge.doctor.live import LIVE, PLAYER, LiveTest
-from gre_bridge.doctor.probes import local, realtime, sinks
+from gre_bridge.doctor.probes import files, local, realtime, sinks
 from gre_bridge.doctor.probes.database import MIGRATIONS, password_of, probe_database
 from gre_bridge.doctor.probes.supabase import NO_FUNCTIONS, SCHEMA, SupabaseProbe, probe_supabase
 from gre_bridge.doctor.report import Finding, Report, Status, failed, skipped
@@ -77,6 +77,9 @@ async def examine(
             pusher = group.create_task(sinks.probe_pusher(settings))
             onesignal = group.create_task(sinks.probe_onesignal(settings))
             supabase = await probe_supabase(settings, database)
+            media = [skipped(files.STORAGE, "needs a working service key and the schema")]
+            if supabase.usable:
+                media = await files.probe_files(settings, database)
             joins, sent = await _probe_realtime(settings, database, supabase, live=live, player=player)
     finally:
         await database.aclose()
@@ -85,6 +88,7 @@ async def examine(
     report.add(joins)
     report.add(pusher.result())
     report.add(onesignal.result())
+    report.add(media)
     report.add(local.check_open_files(settings))
     report.add(sent)
     return report

@@ -187,17 +187,14 @@ class StorageClient:
 
         return _read("bucket", read)
 
-    async def create_bucket(self, bucket: str, *, file_size_limit: int, types: Sequence[str]) -> None:
-        """Create a private bucket, or set an existing one to these settings. The limit is in bytes."""
-        settings: Json = {
-            "public": False,
-            "file_size_limit": file_size_limit,
-            "allowed_mime_types": list(types),
+    async def set_bucket(self, bucket: str, settings: Bucket) -> None:
+        """Set a bucket. Raises StorageRefused (413) if the project's own limit for an upload is lower."""
+        body: Json = {
+            "public": settings.public,
+            "file_size_limit": settings.file_size_limit,
+            "allowed_mime_types": None if settings.types is None else list(settings.types),
         }
-        try:
-            await self._json("create bucket", "POST", "/bucket", {"id": bucket, "name": bucket, **settings})
-        except Exists:
-            await self._json("update bucket", "PUT", f"/bucket/{bucket}", settings)
+        await self._json("set bucket", "PUT", f"/bucket/{bucket}", body)
 
     async def _json(
         self,

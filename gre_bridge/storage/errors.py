@@ -49,7 +49,7 @@ def _from_body(what: str, body: Mapping[str, Any]) -> BridgeError:
         # A key that it refuses on a download is told as a bucket that is missing.
         if error == "Bucket not found":
             return ConfigurationError(
-                f"{text}: create the bucket (gre-bridge migrate), or check SUPABASE_SERVICE_KEY",
+                f"{text}: gre-bridge migrate makes the bucket; or check SUPABASE_SERVICE_KEY",
                 code="no_bucket",
             )
         return Missing(text, code="missing")

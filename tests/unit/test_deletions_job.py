@@ -76,7 +76,7 @@ class Bucket:
     async def delete(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
         assert bucket == BUCKET
         self.calls.append(len(names))
-        await asyncio.sleep(self.took)
+        await elapse(self.took)
         if error := self.fault(names):
             raise error
         deleted = frozenset(names) & self.objects - self.protected

@@ -17,6 +17,7 @@ from gre_bridge.db.types import DeskStats
 from gre_bridge.doctor import sink_problems
 from gre_bridge.doctor.probes import local, sinks
 from gre_bridge.doctor.probes.database import judge, judge_migrations, other_project, password_of
+from gre_bridge.doctor.probes.files import POLICIES, TRIGGERS
 from gre_bridge.doctor.probes.keys import judge_anon_key, judge_service_key, project_of
 from gre_bridge.doctor.probes.realtime import suggest_fix
 from gre_bridge.doctor.probes.supabase import judge_clock, judge_desk, judge_sinks, judge_workers
@@ -303,10 +304,12 @@ def test_assignment_that_assigns_nothing_is_a_warning(changes: Any, status: Stat
 
 # The database's facts ------------------------------------------------------------------------------------------------
 
+STORAGE = {"rls": True, "policies": list(POLICIES), "triggers": list(TRIGGERS)}
 FACTS: dict[str, Any] = {
     "role": "postgres", "wal_level": "logical", "connections": 5, "max_connections": 97, "slots": [], "max_slots": 10,
     "transactions": [], "prepared": 0, "publication": True, "published": True, "open_tables": [], "tables": 10,
     "disabled_triggers": [], "send": True, "send_allowed": True, "send_owner": "postgres", "messages": {"policy": True, "rls": True, "today": True},
+    "storage": STORAGE,
 }  # fmt: skip
 SLOT = {"name": "old", "active": False, "kept": 5 * 1024**3}
 OLD = {"pid": 77, "user": "bi", "state": "idle in transaction", "application": "", "age": 660}
@@ -335,6 +338,10 @@ def test_a_sound_database_is_ok() -> None:
         ({"slots": [{**SLOT, "active": True}]}, "replication", "ok", ""),
         ({"slots": [{**SLOT, "kept": None}], "max_slots": 1}, "replication", "warn", "max_replication_slots"),
         ({"connections": 90}, "connections", "warn", "pooler"),
+        ({"storage": None}, "files: policies", "skipped", ""),
+        ({"storage": {**STORAGE, "rls": False}}, "files: policies", "fail", "Policies"),
+        ({"storage": {**STORAGE, "policies": ["gre_chat_fetch"]}}, "files: policies", "fail", "gre-bridge migrate"),
+        ({"storage": {**STORAGE, "triggers": []}}, "files: policies", "fail", "gre-bridge migrate"),
     ],
 )  # fmt: skip
 def test_each_wrong_fact_has_a_fix(facts: dict[str, Any], check: str, status: str, fix: str) -> None:

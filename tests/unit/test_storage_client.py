@@ -275,23 +275,26 @@ async def test_an_upload_link_tells_when_it_ends_and_may_be_asked_for_as_a_user(
     assert told == [(ANON, "Bearer a.b.c"), (KEY, f"Bearer {KEY}")]
 
 
-async def test_a_bucket_is_read_and_created_or_set() -> None:
+async def test_a_bucket_is_read_and_set() -> None:
     row = {"public": False, "file_size_limit": 5, "allowed_mime_types": ["image/png"], "owner": ""}
-    exists = refusal("409", "Duplicate", "The resource already exists")
-    async with talking(json_reply(row), exists, json_reply({"message": "Successfully updated"})) as (
-        storage,
-        server,
-    ):
-        assert await storage.bucket("gre-chat") == Bucket(False, 5, ("image/png",))
-        await storage.create_bucket("gre-chat", file_size_limit=5, types=["image/png"])
-    settings = {"public": False, "file_size_limit": 5, "allowed_mime_types": ["image/png"]}
-    assert [(one.method, one.path) for one in server.requests[1:]] == [
-        ("POST", "/storage/v1/bucket"), ("PUT", "/storage/v1/bucket/gre-chat"),
-    ]  # fmt: skip
-    assert [one.json() for one in server.requests[1:]] == [
-        {"id": "gre-chat", "name": "gre-chat", **settings},
-        settings,
-    ]
+    settings = Bucket(public=False, file_size_limit=5, types=("image/png",))
+    replies = (
+        json_reply(row),
+        json_reply({"message": "Successfully updated"}),
+        refusal("413", "Payload too large"),
+    )
+    async with talking(*replies) as (storage, server):
+        assert await storage.bucket("gre-chat") == settings
+        await storage.set_bucket("gre-chat", settings)
+        with pytest.raises(StorageRefused) as caught:
+            await storage.set_bucket("gre-chat", settings)
+    assert caught.value.code == "413"
+    assert (server.requests[1].method, server.requests[1].path) == ("PUT", "/storage/v1/bucket/gre-chat")
+    assert server.requests[1].json() == {
+        "public": False,
+        "file_size_limit": 5,
+        "allowed_mime_types": ["image/png"],
+    }
 
 
 CALLS: list[Callable[[StorageClient], Any]] = [

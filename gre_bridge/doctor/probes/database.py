@@ -14,6 +14,7 @@ from gre_bridge.db.inspection import PUBLISH_MESSAGES
 from gre_bridge.db.names import MESSAGES
 from gre_bridge.db.names import PUBLICATION as PUBLICATION_NAME
 from gre_bridge.db.types import Json
+from gre_bridge.doctor.probes.files import judge_objects
 from gre_bridge.doctor.probes.keys import project_of
 from gre_bridge.doctor.probes.schema import TRIGGERS, judge_schema
 from gre_bridge.doctor.report import Finding, failed, ok, skipped, warn
@@ -128,6 +129,7 @@ def judge(facts: Json) -> list[Finding]:
         _transactions(facts),
         _replication(facts),
         _connections(facts),
+        judge_objects(facts["storage"]),
     ]
 
 

@@ -1,0 +1,176 @@
+"""Probes what files need: the bucket, the decoder, the scanner, and what waits for an examination or a deletion."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.inspection import InspectionDatabase
+from gre_bridge.db.media import StorageState
+from gre_bridge.db.postgrest import PostgrestError
+from gre_bridge.db.types import Json
+from gre_bridge.doctor.report import Finding, failed, ok, skipped, warn
+from gre_bridge.errors import BridgeError
+from gre_bridge.jobs.files import has_decoder, key_reason
+from gre_bridge.media.scanning import parse_address
+from gre_bridge.storage.bucket import BUCKET, MAX_FILE_BYTES, UNSAFE
+from gre_bridge.storage.client import Bucket, StorageClient
+from gre_bridge.storage.errors import StorageRefused
+
+STORAGE, DECODER, SCANNER = "files: bucket", "files: decoder", "files: scanner"
+EXAMINATIONS, DELETIONS = "files: examinations", "files: deletions"
+OBJECTS = "files: policies"
+POLICIES = ("gre_chat_fetch", "gre_chat_upload")
+TRIGGERS = ("gre_1_check", "gre_1_pinned", "gre_2_stored")
+MAX_AGE = 900.0
+"""Seconds for which a stored file may wait for its examination."""
+MAX_DELETION_AGE = 3600.0
+"""Seconds for which an object may wait for its deletion."""
+SCANNER_SECONDS = 5.0
+
+
+async def probe_files(settings: Settings, database: InspectionDatabase) -> list[Finding]:
+    """Make every check of files. Changes nothing: the bucket is set to what it is, to learn of a lower limit of the project."""
+    heif = importlib.util.find_spec("pillow_heif") is not None
+    found = [judge_decoder(settings, pillow=has_decoder(), heif=heif)]
+    if settings.clamd_address is not None:
+        found.append(await ask_scanner(settings.clamd_address))
+    try:
+        state = await database.storage_state()
+    except PostgrestError as error:
+        return [*found, failed(STORAGE, f"gre_storage_state_v1: {error.code}", "gre-bridge migrate")]
+    except BridgeError as error:
+        return [*found, failed(STORAGE, str(error), "try again; then gre-bridge migrate --status")]
+    if not state.enabled:
+        reason = "the project's Storage is off, or was set up after the schema: no files (then: gre-bridge migrate)"
+        return [*found, skipped(STORAGE, reason)]
+    return [*found, await _bucket(settings), *judge_state(state)]
+
+
+def judge_decoder(settings: Settings, *, pillow: bool, heif: bool) -> Finding:
+    """Judge whether this machine can examine files."""
+    if settings.media == "off":
+        return ok(DECODER, "GRE_MEDIA is off: other workers examine files")
+    if not pillow:
+        return warn(
+            DECODER,
+            "Pillow is missing here: this worker examines no files",
+            "pip install 'gre-bridge[media]'",
+        )
+    if not heif:
+        found = "pillow-heif is missing here: pictures in HEIC (of iPhones) wait for a worker that has it"
+        return warn(DECODER, found, "pip install 'gre-bridge[heic]'")
+    return ok(DECODER, "pictures are decoded, those in HEIC too")
+
+
+async def ask_scanner(address: str) -> Finding:
+    """Have clamd answer to PING (clamd(8))."""
+    try:
+        async with asyncio.timeout(SCANNER_SECONDS):
+            where = parse_address(address)
+            reader, writer = await (
+                asyncio.open_unix_connection(where)
+                if isinstance(where, str)
+                else asyncio.open_connection(*where)
+            )
+            try:
+                writer.write(b"zPING\0")
+                answer = await reader.readuntil(b"\0")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        found = f"clamd does not answer at GRE_CLAMD_ADDRESS ({type(error).__name__}): files wait"
+        return failed(SCANNER, found, "start clamd, or correct GRE_CLAMD_ADDRESS")
+    if answer != b"PONG\0":
+        return failed(SCANNER, "what answers at GRE_CLAMD_ADDRESS is not clamd", "correct GRE_CLAMD_ADDRESS")
+    return ok(SCANNER, "clamd answers")
+
+
+async def _bucket(settings: Settings) -> Finding:
+    if reason := key_reason(settings):
+        return warn(STORAGE, reason, "run one worker with the service key")
+    storage = StorageClient.open(
+        url=settings.supabase_url,
+        key=settings.service_key,
+        apikey=settings.anon_key,
+        timeout=settings.request_timeout,
+        connections=1,
+    )
+    try:
+        bucket = await storage.bucket(BUCKET)
+        finding = judge_bucket(bucket)
+        if not finding.fix:
+            await storage.set_bucket(BUCKET, bucket)
+    except StorageRefused as error:
+        if error.code == "413":
+            return judge_project_limit()
+        return failed(STORAGE, str(error), "try again; check SUPABASE_SERVICE_KEY")
+    except BridgeError as error:
+        return failed(STORAGE, str(error), "gre-bridge migrate makes the bucket; check that Storage runs")
+    finally:
+        await storage.aclose()
+    return finding
+
+
+def judge_bucket(bucket: Bucket) -> Finding:
+    """Judge the bucket's settings."""
+    if bucket.public:
+        return failed(
+            STORAGE, f"{BUCKET} is public: everybody can read every file by its name", "gre-bridge migrate"
+        )
+    unsafe = [
+        one
+        for one in bucket.types or ("*",)
+        if one.lower().split("/")[-1] in UNSAFE or one.lower().endswith("+xml")
+    ]
+    if unsafe:
+        found = f"{BUCKET} takes {', '.join(unsafe)}: a file of it can run as a page of the project"
+        return failed(STORAGE, found, "gre-bridge migrate")
+    if bucket.file_size_limit is None or bucket.file_size_limit != MAX_FILE_BYTES:
+        return warn(
+            STORAGE,
+            f"the limit of {BUCKET} is {bucket.file_size_limit} bytes, not {MAX_FILE_BYTES}",
+            "gre-bridge migrate",
+        )
+    return ok(STORAGE, f"{BUCKET} is private, for files of at most {MAX_FILE_BYTES // 2**20} MB")
+
+
+def judge_project_limit() -> Finding:
+    """Return the finding for a project whose own limit is below the bucket's."""
+    found = f"the project's limit for an upload is below {MAX_FILE_BYTES // 2**20} MB: larger files fail although they were announced"
+    return warn(STORAGE, found, "dashboard > Storage > Settings: raise the upload limit")
+
+
+def judge_state(state: StorageState) -> list[Finding]:
+    """Judge what waits."""
+    waiting = f"{state.waiting} wait, the oldest for {state.oldest_age:.0f} s"
+    if state.oldest_age > MAX_AGE or state.failing:
+        found = f"{waiting}; {state.failing} of them are postponed by failures of ours"
+        examinations = warn(EXAMINATIONS, found, "docs/operations.md, GreFilesWaiting")
+    else:
+        examinations = ok(EXAMINATIONS, waiting if state.waiting else "none waits")
+    left = f"{state.deletions} objects wait, the oldest for {state.deletions_age:.0f} s"
+    if state.deletions_age > MAX_DELETION_AGE:
+        deletions = warn(DELETIONS, left, "docs/operations.md, GreDeletionsWaiting")
+    else:
+        deletions = ok(DELETIONS, left if state.deletions else "none waits")
+    return [examinations, deletions]
+
+
+def judge_objects(found: Json | None) -> Finding:
+    """Judge the policies and triggers on storage.objects, as `sql/doctor.sql` found them (None: no Storage)."""
+    if found is None:
+        return skipped(OBJECTS, "the project has no Storage")
+    missing = [f"policy {name}" for name in POLICIES if name not in found["policies"]]
+    missing += [f"trigger {name}" for name in TRIGGERS if name not in found["triggers"]]
+    if missing:
+        return failed(
+            OBJECTS, f"missing or disabled on storage.objects: {', '.join(missing)}", "gre-bridge migrate"
+        )
+    if not found["rls"]:
+        found_text = (
+            "row-level security is off on storage.objects: everybody with the anon key can read every file"
+        )
+        return failed(OBJECTS, found_text, "turn it on: dashboard > Storage > Policies")
+    return ok(OBJECTS, "policies and triggers are there")

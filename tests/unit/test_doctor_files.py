@@ -1,0 +1,113 @@
+"""The judgements of doctor about files: the bucket, the decoder, the scanner, and what waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.media import StorageState
+from gre_bridge.doctor.probes.files import (
+    MAX_AGE,
+    MAX_DELETION_AGE,
+    ask_scanner,
+    judge_bucket,
+    judge_decoder,
+    judge_project_limit,
+    judge_state,
+)
+from gre_bridge.doctor.report import Status
+from gre_bridge.storage.bucket import MAX_FILE_BYTES
+from gre_bridge.storage.client import Bucket
+from tests.support.loopback import closed_port, serving_bytes, silent_port
+
+TYPES = (
+    "image/png",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/octet-stream",
+)
+GOOD = Bucket(public=False, file_size_limit=MAX_FILE_BYTES, types=TYPES)
+STATE = StorageState(
+    enabled=True, waiting=3, oldest_age=10, failing=0, deletions=2, deletions_age=10, deletions_failing=0
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bucket", "status", "says"),
+    [
+        (GOOD, Status.OK, "private"),
+        (replace(GOOD, public=True), Status.FAIL, "public"),
+        (replace(GOOD, types=None), Status.FAIL, "takes *"),
+        (replace(GOOD, types=(*TYPES, "image/svg+xml")), Status.FAIL, "svg"),
+        (replace(GOOD, types=("TEXT/HTML",)), Status.FAIL, "TEXT/HTML"),
+        (replace(GOOD, types=("application/xml",)), Status.FAIL, "xml"),
+        (replace(GOOD, types=("image/*",)), Status.FAIL, "image/*"),
+        (replace(GOOD, file_size_limit=None), Status.WARN, "None bytes"),
+        (replace(GOOD, file_size_limit=5), Status.WARN, "5 bytes"),
+    ],
+)  # fmt: skip
+def test_the_bucket_is_private_and_takes_nothing_that_runs(bucket: Bucket, status: Status, says: str) -> None:
+    finding = judge_bucket(bucket)
+    assert (finding.status, says in finding.found, bool(finding.fix)) == (
+        status,
+        True,
+        status is not Status.OK,
+    )
+
+
+def test_a_lower_limit_of_the_project_is_a_warning() -> None:
+    assert judge_project_limit().status is Status.WARN
+    assert "25 MB" in judge_project_limit().found
+
+
+@pytest.mark.parametrize(
+    ("media", "pillow", "heif", "status"),
+    [
+        ("auto", True, True, Status.OK), ("auto", True, False, Status.WARN), ("auto", False, False, Status.WARN),
+        ("off", False, False, Status.OK),
+    ],
+)  # fmt: skip
+def test_a_decoder_that_is_not_installed_is_a_warning(
+    media: str, pillow: bool, heif: bool, status: Status
+) -> None:
+    values = {"SUPABASE_URL": "http://localhost", "SUPABASE_SERVICE_KEY": "k", "GRE_MEDIA": media}
+    settings = Settings(_env_file=None, **values)  # type: ignore[arg-type]
+    assert judge_decoder(settings, pillow=pillow, heif=heif).status is status
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        (STATE, (Status.OK, Status.OK)),
+        (replace(STATE, waiting=0, oldest_age=0, deletions=0), (Status.OK, Status.OK)),
+        (replace(STATE, oldest_age=MAX_AGE + 1), (Status.WARN, Status.OK)),
+        (replace(STATE, failing=1), (Status.WARN, Status.OK)),
+        (replace(STATE, deletions_age=MAX_DELETION_AGE + 1), (Status.OK, Status.WARN)),
+    ],
+)  # fmt: skip
+def test_what_waits_for_long_is_a_warning(state: StorageState, status: tuple[Status, Status]) -> None:
+    assert tuple(finding.status for finding in judge_state(state)) == status
+
+
+async def test_the_scanner_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def clamd(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"PONG\0" if await reader.readuntil(b"\0") == b"zPING\0" else b"?\0")
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\0")
+        writer.write(b"HTTP/1.1 400\0")
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\0")
+
+    for serve, status in ((clamd, Status.OK), (other, Status.FAIL), (mute, Status.FAIL)):
+        async with serving_bytes(serve) as port:
+            assert (await ask_scanner(f"tcp://127.0.0.1:{port}")).status is status
+    with closed_port() as port:
+        assert (await ask_scanner(f"tcp://127.0.0.1:{port}")).status is Status.FAIL
+    monkeypatch.setattr("gre_bridge.doctor.probes.files.SCANNER_SECONDS", 0.1)
+    with silent_port() as port:
+        assert (await ask_scanner(f"tcp://127.0.0.1:{port}")).status is Status.FAIL
+    assert (await ask_scanner("unix:/nowhere/clamd.ctl")).status is Status.FAIL
