@@ -1,7 +1,7 @@
 """Deletions: deletes over the Storage API what the database has given up, since SQL cannot delete the bytes.
 
 Each name is settled by itself: one that cannot be deleted waits longer and longer, and keeps no other. The job also has the
-database give up files that no message has taken for a day.
+database give up files that no message has taken for a day, and exports what waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from gre_bridge.db.media import DeletionClaim
+from gre_bridge.db.media import DeletionClaim, StorageState
 from gre_bridge.errors import BridgeError, ConfigurationError
 from gre_bridge.jobs.loop import JobLoop, Pause
 from gre_bridge.metrics import Metrics
@@ -25,7 +25,7 @@ log = structlog.get_logger("gre.jobs")
 INTERVAL = 15.0
 """Seconds between two calls while nothing is to be deleted."""
 SWEEP_INTERVAL = 60.0
-"""Seconds between two searches for files that nobody sent."""
+"""Seconds between two searches for files that nobody sent, and two readings of the metrics."""
 NAMES = 100
 """Names of one call, and files of one sweep."""
 LEASE = 180.0
@@ -49,6 +49,9 @@ class DeletionStore(Protocol):
 
     async def sweep_files(self, *, limit: int) -> int:
         """Give up files that no message has taken for a day; returns their number."""
+
+    async def state(self) -> StorageState:
+        """Return how files and deletions are doing."""
 
 
 class Objects(Protocol):
@@ -87,6 +90,7 @@ class DeletionJob(JobLoop):
     async def _call(self) -> Pause:
         swept = 0
         if self._clock() >= self._sweep_at:
+            self._export(await self._store.state())
             swept = await self._store.sweep_files(limit=NAMES)
             self._metrics.files_swept.inc(swept)
             if swept < NAMES:
@@ -107,6 +111,15 @@ class DeletionJob(JobLoop):
             return Pause(0.0, 0.0)
         self._outages += 1
         return self._backoff(OUTAGE, LONGEST_OUTAGE, self._outages - 1)
+
+    def _export(self, state: StorageState) -> None:
+        """Export what waits: every worker exports the same values."""
+        metrics = self._metrics
+        metrics.files_waiting.set(state.waiting)
+        metrics.files_oldest_age.set(state.oldest_age)
+        metrics.files_failing.set(state.failing)
+        metrics.deletions_waiting.set(state.deletions)
+        metrics.deletions_oldest_age.set(state.deletions_age)
 
     async def _delete(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Delete the names, all at once if that succeeds. Returns those that are gone, and the codes of those that are not."""

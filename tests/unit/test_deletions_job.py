@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gre_bridge.db.media import DeletionClaim
+from gre_bridge.db.media import DeletionClaim, StorageState
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.jobs.deletions import (
     FAILURES,
@@ -61,6 +61,9 @@ class Names:
         swept = min(limit, self.unsent)
         self.unsent -= swept
         return swept
+
+    async def state(self) -> StorageState:
+        return StorageState(True, 1, 2.5, 3, len(self.due), 5.5, 6)
 
 
 class Bucket:
@@ -201,3 +204,21 @@ async def test_files_that_nobody_sent_are_swept_in_bounded_steps() -> None:
         await elapse(0.1)
     assert names.sweeps == [0, 0, 0]
     assert metrics.registry.get_sample_value("gre_files_swept_total") == 250
+
+
+@virtual
+async def test_what_waits_is_exported_every_minute() -> None:
+    names, metrics, bucket = Names(some(4)), Metrics(), Bucket(some(4))
+    bucket.fault = lambda _: CONNECT
+    async with running(names, bucket, metrics):
+        await elapse(0.1)
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(f"gre_{name}")
+
+    assert [value(name) for name in ("files_waiting", "files_oldest_age_seconds", "files_failing")] == [
+        1,
+        2.5,
+        3,
+    ]
+    assert [value(f"storage_deletions_{name}") for name in ("waiting", "oldest_age_seconds")] == [4, 5.5]
