@@ -20,8 +20,9 @@ from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.jobs.assignment import AssignmentJob
-from gre_bridge.jobs.files import FileJobs, has_decoder, off_reason
+from gre_bridge.jobs.files import FileJobs, off_reason
 from gre_bridge.jobs.timers import TimerJob
+from gre_bridge.media.decoding import available
 from gre_bridge.polling import Poller
 from gre_bridge.relay.bindings import SinkBinding, build_sinks
 from gre_bridge.relay.dispatcher import Dispatcher
@@ -39,7 +40,7 @@ def check(settings: Settings) -> list[SinkBinding]:
     bindings = build_sinks(settings)
     if not bindings:
         raise ConfigurationError("PUSHER_APP_ID: is missing, and ONESIGNAL_APP_ID too: no sink to relay to")
-    off_reason(settings, decoder=has_decoder())
+    off_reason(settings, decoder=available())
     return bindings
 
 

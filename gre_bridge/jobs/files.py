@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 
 import structlog
 
@@ -14,16 +13,12 @@ from gre_bridge.db.media import MediaDatabase
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.jobs.deletions import DeletionJob
 from gre_bridge.jobs.media import MediaJob
+from gre_bridge.media.decoding import available
 from gre_bridge.media.examination import examine
 from gre_bridge.metrics import Metrics
 from gre_bridge.storage.client import StorageClient
 
 log = structlog.get_logger("gre.jobs")
-
-
-def has_decoder() -> bool:
-    """Return True if Pillow, with which pictures are decoded in a process of their own, is installed."""
-    return importlib.util.find_spec("PIL") is not None
 
 
 def off_reason(settings: Settings, *, decoder: bool) -> str:
@@ -57,7 +52,7 @@ class FileJobs:
             apikey=settings.anon_key,
             timeout=settings.request_timeout,
         )
-        useless, off = key_reason(settings), off_reason(settings, decoder=has_decoder())
+        useless, off = key_reason(settings), off_reason(settings, decoder=available())
         if reason := useless or off:
             log.warning("media_off", message=reason)
         examination = functools.partial(

@@ -12,7 +12,8 @@ from gre_bridge.db.postgrest import PostgrestError
 from gre_bridge.db.types import Json
 from gre_bridge.doctor.report import Finding, failed, ok, skipped, warn
 from gre_bridge.errors import BridgeError
-from gre_bridge.jobs.files import has_decoder, key_reason
+from gre_bridge.jobs.files import key_reason
+from gre_bridge.media.decoding import available
 from gre_bridge.media.scanning import parse_address
 from gre_bridge.storage.bucket import BUCKET, MAX_FILE_BYTES, UNSAFE
 from gre_bridge.storage.client import Bucket, StorageClient
@@ -33,7 +34,7 @@ SCANNER_SECONDS = 5.0
 async def probe_files(settings: Settings, database: InspectionDatabase) -> list[Finding]:
     """Make every check of files. Changes nothing: the bucket is set to what it is, to learn of a lower limit of the project."""
     heif = importlib.util.find_spec("pillow_heif") is not None
-    found = [judge_decoder(settings, pillow=has_decoder(), heif=heif)]
+    found = [judge_decoder(settings, pillow=available(), heif=heif)]
     if settings.clamd_address is not None:
         found.append(await ask_scanner(settings.clamd_address))
     try:
