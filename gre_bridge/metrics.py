@@ -200,7 +200,7 @@ class Metrics:
     def _declare_files(self, registry: CollectorRegistry) -> None:
         self.files_examined = Counter(
             "gre_files_examined_total",
-            "Examinations of files: ready, refused (its content), unavailable and crashed (postponed), lost (the lease)",
+            "Examinations of files: ready, refused (its content), failed and crashed (postponed), gone (no object), lost (the lease)",
             ["result"],
             registry=registry,
         )

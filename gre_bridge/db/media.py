@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, Self
 
 from gre_bridge.db.relay import RelayDatabase
@@ -15,41 +16,41 @@ from gre_bridge.db.types import Json
 
 @dataclass(frozen=True, slots=True)
 class MediaFile:
-    """A stored file: `object` is the name of its original in the bucket, `bytes` the size that Storage recorded."""
+    """A stored file: `object` is the name of its original, `bytes` the size that Storage recorded, `attempt` the failed ones so far."""
 
     id: str
     object: str
     bytes: int
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class MediaClaim:
-    """The file to examine next, or None; then `next_in` is the time in seconds until one is due (None: there is none).
-
-    `enabled` is False while the project has no Storage.
-    """
+    """The file to examine next, or None; then `next_in` is the time in seconds until one is due (None: there is none)."""
 
     file: MediaFile | None = None
     next_in: float | None = None
-    enabled: bool = True
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_media_claim_v1`."""
-        files = [MediaFile(str(row["id"]), str(row["object"]), int(row["bytes"])) for row in answer["files"]]
-        return cls(files[0] if files else None, _seconds(answer["next_in"]), bool(answer["enabled"]))
+        """Read the answer of `gre_media_claim`."""
+        files = [
+            MediaFile(str(row["id"]), str(row["object"]), int(row["bytes"]), int(row["attempt"]))
+            for row in answer["files"]
+        ]
+        return cls(files[0] if files else None, _seconds(answer["next_in"]))
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
     """What an examination found.
 
-    `ready` and `refused` are facts about the content. `unavailable` (a failure of ours) and `crashed` (the decoder died) only
-    postpone, `released` gives the file back. `code` says why; the rest belongs to `ready`.
+    `ready` and `refused` are facts about the content, `gone` says that there is no object. `failed` (a failure of ours) and
+    `crashed` (the decoder died) only postpone. `code` says why; the rest belongs to `ready`.
     """
 
     id: str
-    result: Literal["ready", "refused", "unavailable", "crashed", "released"]
+    result: Literal["ready", "refused", "gone", "failed", "crashed"]
     code: str | None = None
     kind: str | None = None
     type: str | None = None
@@ -58,9 +59,24 @@ class FileResult:
     preview: str | None = None
 
     def to_json(self) -> Json:
-        """Return the result for `gre_media_settle_v1`."""
+        """Return the result for `gre_media_settle`."""
         names = ("id", "result", "code", "kind", "type", "width", "height", "preview")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Settlement(Enum):
+    """What became of a result: it is stored, it has to be given again in some milliseconds, or the lease is lost."""
+
+    SETTLED = "settled"
+    BUSY = "busy"
+    LOST = "lost"
+
+    @classmethod
+    def from_json(cls, answer: Any) -> Self:
+        """Read the answer of `gre_media_settle` for one result."""
+        if answer["busy"]:
+            return cls.BUSY
+        return cls.LOST if answer["lost"] else cls.SETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +88,38 @@ class DeletionClaim:
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_storage_deletions_claim_v1`."""
+        """Read the answer of `gre_storage_deletions_claim`."""
         return cls(tuple(str(name) for name in answer["names"]), _seconds(answer["next_in"]))
 
 
 @dataclass(frozen=True, slots=True)
-class StorageState:
-    """How files and deletions are doing, for metrics and doctor. Times are ages in seconds.
+class Waiting:
+    """Work that waits: `oldest` is an age in seconds; `failing` counts what failures of ours postpone, `error` is the code of one."""
 
-    `oldest_age`: of the file that was stored first and is not examined. `failing`: files that a failure of ours postpones.
-    """
-
-    enabled: bool
-    waiting: int
-    oldest_age: float
+    count: int
+    oldest: float
     failing: int
-    deletions: int
-    deletions_age: float
-    deletions_failing: int
+    error: str | None = None
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_storage_state_v1`."""
-        return cls(
-            bool(answer["enabled"]), int(answer["waiting"]), float(answer["oldest_age"]), int(answer["failing"]),
-            int(answer["deletions"]), float(answer["deletions_oldest_age"]), int(answer["deletions_failing"]),
-        )  # fmt: skip
+        """Read a part of the answer of `gre_storage_state`."""
+        return cls(int(answer["waiting"]), float(answer["oldest"]), int(answer["failing"]), answer["error"])
+
+
+@dataclass(frozen=True, slots=True)
+class StorageState:
+    """How files are doing, for metrics and doctor. `on` is False while the project has no Storage."""
+
+    on: bool
+    examinations: Waiting
+    deletions: Waiting
+
+    @classmethod
+    def from_json(cls, answer: Any) -> Self:
+        """Read the answer of `gre_storage_state`."""
+        parts = (Waiting.from_json(answer[name]) for name in ("examinations", "deletions"))
+        return cls(bool(answer["on"]), *parts)
 
 
 class MediaDatabase:
@@ -109,40 +131,45 @@ class MediaDatabase:
 
     async def claim_file(self, worker: str, *, lease: float) -> MediaClaim:
         """Lease the next stored file for `lease` seconds."""
-        arguments = {"p_worker": worker, "p_limit": 1, "p_lease": lease}
-        return await self._call("gre_media_claim_v1", arguments, MediaClaim.from_json)
+        arguments = {"p_worker": worker, "p_limit": 1, "p_lease": f"{lease} seconds"}
+        return await self._call("gre_media_claim", arguments, MediaClaim.from_json)
 
     async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
-        """Prolong the lease. Returns False if it is lost."""
-        arguments = {"p_worker": worker, "p_ids": [file], "p_lease": lease}
-        return await self._call("gre_media_extend_v1", arguments, lambda answer: file in answer["extended"])
+        """Let the lease end in `lease` seconds, at least one. Returns False if it is lost."""
+        arguments = {"p_worker": worker, "p_ids": [file], "p_lease": f"{lease} seconds"}
+        return await self._call("gre_media_extend", arguments, lambda answer: file in answer["held"])
 
-    async def settle_file(self, worker: str, result: FileResult) -> bool:
-        """Record what became of a leased file. Returns False if the lease is lost."""
+    async def settle_file(self, worker: str, result: FileResult) -> Settlement:
+        """Record what became of a leased file."""
         arguments = {"p_worker": worker, "p_results": [result.to_json()]}
-        return await self._call(
-            "gre_media_settle_v1", arguments, lambda answer: result.id in answer["settled"]
-        )
+        return await self._call("gre_media_settle", arguments, Settlement.from_json)
 
     async def claim_deletions(self, worker: str, *, limit: int, lease: float) -> DeletionClaim:
         """Lease up to `limit` names for `lease` seconds."""
-        arguments = {"p_worker": worker, "p_limit": limit, "p_lease": lease}
-        return await self._call("gre_storage_deletions_claim_v1", arguments, DeletionClaim.from_json)
+        arguments = {"p_worker": worker, "p_limit": limit, "p_lease": f"{lease} seconds"}
+        return await self._call("gre_storage_deletions_claim", arguments, DeletionClaim.from_json)
 
-    async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> None:
-        """Record the names that are gone, and of the others the code of the failure."""
-        results = [{"name": name, "done": True} for name in done]
-        results += [{"name": name, "done": False, "code": code} for name, code in failed.items()]
+    async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> int:
+        """Record the names that were deleted, and of the others the code of the failure.
+
+        Returns the number of those that are gone: Storage answers alike for what it deleted and for what it may not delete.
+        """
+        results = [{"name": name, "result": "done"} for name in done]
+        results += [{"name": name, "result": "failed", "code": code} for name, code in failed.items()]
         arguments = {"p_worker": worker, "p_results": results}
-        await self._call("gre_storage_deletions_settle_v1", arguments, lambda _: None)
+        return await self._call("gre_storage_deletions_settle", arguments, lambda answer: int(answer["done"]))
 
-    async def sweep_files(self, *, limit: int) -> int:
-        """Give up to `limit` files up that no message has taken for a day; returns their number."""
-        return await self._call("gre_attachments_sweep_v1", {"p_limit": limit}, int)
+    async def sweep_files(self, *, limit: int) -> tuple[int, bool]:
+        """Give up to `limit` files up that no message has taken for a day; returns their number, and True if there may be more."""
+        return await self._call(
+            "gre_media_sweep",
+            {"p_limit": limit},
+            lambda answer: (int(answer["attachments"]), bool(answer["more"])),
+        )
 
     async def state(self) -> StorageState:
-        """Return how files and deletions are doing."""
-        return await self._call("gre_storage_state_v1", {}, StorageState.from_json)
+        """Return how files are doing."""
+        return await self._call("gre_storage_state", {}, StorageState.from_json)
 
 
 def _seconds(value: Any) -> float | None:

@@ -44,11 +44,11 @@ class DeletionStore(Protocol):
     async def claim_deletions(self, worker: str, *, limit: int, lease: float) -> DeletionClaim:
         """Lease names that are due."""
 
-    async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> None:
-        """Record the names that are gone, and of the others the code of the failure."""
+    async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> int:
+        """Record the names that were deleted, and of the others the code of the failure; returns the number of those gone."""
 
-    async def sweep_files(self, *, limit: int) -> int:
-        """Give up files that no message has taken for a day; returns their number."""
+    async def sweep_files(self, *, limit: int) -> tuple[int, bool]:
+        """Give up files that no message has taken for a day; returns their number, and True if there may be more."""
 
     async def state(self) -> StorageState:
         """Return how files and deletions are doing."""
@@ -59,9 +59,6 @@ class Objects(Protocol):
 
     async def delete(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
         """Delete objects; returns the names that were deleted."""
-
-    async def existing(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
-        """Return those of the names that exist."""
 
 
 class DeletionJob(JobLoop):
@@ -88,25 +85,26 @@ class DeletionJob(JobLoop):
         self._outages = 0
 
     async def _call(self) -> Pause:
-        swept = 0
+        more = False
         if self._clock() >= self._sweep_at:
             self._export(await self._store.state())
-            swept = await self._store.sweep_files(limit=NAMES)
+            swept, more = await self._store.sweep_files(limit=NAMES)
             self._metrics.files_swept.inc(swept)
-            if swept < NAMES:
+            if not more:
                 self._sweep_at = self._clock() + SWEEP_INTERVAL
         claim = await self._store.claim_deletions(self._worker, limit=NAMES, lease=LEASE)
         if not claim.names:
             self._outages = 0
             longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, 1.0), INTERVAL)
-            return Pause(0.0, 0.0) if swept >= NAMES else Pause(longest, longest)
+            return Pause(0.0, 0.0) if more else Pause(longest, longest)
         done, failed = await self._delete(claim.names)
-        await self._store.settle_deletions(self._worker, done, failed)
-        self._metrics.storage_deletions.labels("done").inc(len(done))
-        self._metrics.storage_deletions.labels("failed").inc(len(failed))
-        if failed:
-            log.warning("deletions_postponed", count=len(failed), code=next(iter(failed.values())))
-        if done:
+        gone = await self._store.settle_deletions(self._worker, done, failed)
+        kept = len(claim.names) - gone
+        self._metrics.storage_deletions.labels("done").inc(gone)
+        self._metrics.storage_deletions.labels("failed").inc(kept)
+        if kept:
+            log.warning("deletions_postponed", count=kept, code=next(iter(failed.values()), "still_there"))
+        if gone:
             self._outages = 0
             return Pause(0.0, 0.0)
         self._outages += 1
@@ -115,47 +113,43 @@ class DeletionJob(JobLoop):
     def _export(self, state: StorageState) -> None:
         """Export what waits: every worker exports the same values."""
         metrics = self._metrics
-        metrics.files_waiting.set(state.waiting)
-        metrics.files_oldest_age.set(state.oldest_age)
-        metrics.files_failing.set(state.failing)
-        metrics.deletions_waiting.set(state.deletions)
-        metrics.deletions_oldest_age.set(state.deletions_age)
+        metrics.files_waiting.set(state.examinations.count)
+        metrics.files_oldest_age.set(state.examinations.oldest)
+        metrics.files_failing.set(state.examinations.failing)
+        metrics.deletions_waiting.set(state.deletions.count)
+        metrics.deletions_oldest_age.set(state.deletions.oldest)
 
-    async def _delete(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """Delete the names, all at once if that succeeds. Returns those that are gone, and the codes of those that are not."""
+    async def _delete(self, names: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+        """Delete the names, all at once if that succeeds. Returns those that were deleted or missing, and codes for the others.
+
+        What Storage leaves out of its answer is missing, or may not be deleted: only the database can tell.
+        """
         try:
-            return await self._delete_together(names)
-        except ConfigurationError as error:
-            return [], dict.fromkeys(names, _code(error))
+            await self._objects.delete(BUCKET, names)
         except BridgeError as error:
-            if len(names) == 1 or error.code == "connect":
+            if len(names) == 1 or isinstance(error, ConfigurationError) or error.code == "connect":
                 return [], dict.fromkeys(names, _code(error))
-        return await self._delete_singly(names)
+            return await self._delete_singly(names)
+        return names, {}
 
     async def _delete_singly(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Find out which name it was. The order is a random one, so that no name is always behind those that fail."""
         done: list[str] = []
         failed: dict[str, str] = {}
-        end, in_a_row, code = self._clock() + WITHIN, 0, ""
+        end, in_a_row, code = self._clock() + WITHIN, 0, "storage_slow"
         for name in random.sample(names, len(names)):
             if in_a_row >= FAILURES or self._clock() >= end:
                 failed[name] = code
                 continue
             try:
-                gone, kept = await self._delete_together([name])
+                await self._objects.delete(BUCKET, [name])
             except BridgeError as error:
-                gone, kept = [], {name: _code(error)}
-            done += gone
-            failed |= kept
-            in_a_row, code = (in_a_row + 1, kept[name]) if kept else (0, code or "storage_slow")
+                failed[name] = code = _code(error)
+                in_a_row += 1
+            else:
+                done.append(name)
+                in_a_row = 0
         return done, failed
-
-    async def _delete_together(self, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """Delete in one call. What Storage does not name is missing, or may not be deleted: its answer tells nothing apart."""
-        deleted = await self._objects.delete(BUCKET, names)
-        rest = [name for name in names if name not in deleted]
-        kept = await self._objects.existing(BUCKET, rest) if rest else frozenset[str]()
-        return [name for name in names if name not in kept], dict.fromkeys(kept, "not_deleted")
 
 
 def _code(error: BridgeError) -> str:

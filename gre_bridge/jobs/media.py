@@ -18,25 +18,28 @@ from typing import IO, Protocol
 
 import structlog
 
-from gre_bridge.db.media import FileResult, MediaClaim, MediaFile
-from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.db.media import FileResult, MediaClaim, MediaFile, Settlement
+from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.jobs.loop import JobLoop, Pause
 from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Refused
 from gre_bridge.metrics import Metrics
 from gre_bridge.storage.bucket import BUCKET
+from gre_bridge.storage.errors import Missing
 
 log = structlog.get_logger("gre.jobs")
 
 DEBOUNCE, INTERVAL = 1.0, 5.0
 """Shortest and longest time in seconds from a call that found nothing to the next one: after a wake-up, and without."""
-OFF_INTERVAL = 15.0
-"""Seconds between two calls while this project has no Storage."""
 LEASE = 60.0
 """Seconds after which another worker may examine a file whose worker says nothing."""
 EXTEND = 15.0
 """Seconds between two extensions of the lease."""
 SETTLE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt to settle: the work is not thrown away because the database restarts."""
+BUSY_PAUSE, LONGEST_BUSY_PAUSE, BUSY_WITHIN = 0.02, 1.0, 30.0
+"""First and longest pause, and all of them, in seconds, while another transaction holds the file or its session."""
+GONE_AFTER = 5
+"""Failed attempts after which an object that Storage does not find counts as deleted by somebody."""
 RELEASE_WITHIN = 2.0
 """Seconds for the release of the lease at a stop."""
 OUTAGE, LONGEST_OUTAGE = 0.5, 30.0
@@ -50,10 +53,10 @@ class MediaStore(Protocol):
         """Lease the next stored file for `lease` seconds, fairly between players."""
 
     async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
-        """Prolong the lease. Returns False if it is lost."""
+        """Let the lease end in `lease` seconds, at least one. Returns False if it is lost."""
 
-    async def settle_file(self, worker: str, result: FileResult) -> bool:
-        """Record what became of a leased file. Returns False if the lease is lost."""
+    async def settle_file(self, worker: str, result: FileResult) -> Settlement:
+        """Record what became of a leased file."""
 
 
 class Objects(Protocol):
@@ -100,14 +103,14 @@ class MediaJob(JobLoop):
             if self._leased is not None:
                 with contextlib.suppress(BridgeError, TimeoutError):
                     async with asyncio.timeout(RELEASE_WITHIN):
-                        await self._store.settle_file(self._worker, FileResult(self._leased, "released"))
+                        await self._store.extend_file(self._worker, self._leased, lease=0.0)
 
     async def _call(self) -> Pause:
         claim = await self._store.claim_file(self._worker, lease=LEASE)
         if claim.file is None:
             self._outages = 0
             longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, DEBOUNCE), INTERVAL)
-            return Pause(DEBOUNCE, longest) if claim.enabled else Pause(OFF_INTERVAL, OFF_INTERVAL)
+            return Pause(DEBOUNCE, longest)
         started, self._leased = time.monotonic(), claim.file.id
         result = await self._leasing(claim.file)
         settled = result is not None and await self._settle(result)
@@ -115,7 +118,7 @@ class MediaJob(JobLoop):
         self._leased = None
         self._metrics.files_examined.labels(kind).inc()
         self._metrics.file_time.observe(time.monotonic() - started)
-        if result is None or result.result != "unavailable":
+        if result is None or result.result != "failed":
             self._outages = 0
             return Pause(0.0, 0.0)
         log.warning("file_postponed", file=result.id, code=result.code)
@@ -139,11 +142,12 @@ class MediaJob(JobLoop):
 
     async def _examined(self, file: MediaFile) -> FileResult:
         """Return what is to be settled. Only the content of the file may refuse it."""
+        size: int | None = None
         try:
             with tempfile.TemporaryFile(prefix="gre-media-") as source:
                 size = await self._objects.download(BUCKET, file.object, source, limit=MAX_BYTES)
                 if size != file.bytes:
-                    return FileResult(file.id, "unavailable", code="size_differs")
+                    return FileResult(file.id, "failed", code="size_differs")
                 source.flush()
                 found = await self._examine(source)
             if isinstance(found, Refused):
@@ -154,25 +158,32 @@ class MediaJob(JobLoop):
                     await self._objects.replace_own(BUCKET, name, picture.data, picture.type)
         except MediaUnavailable as error:
             crashed = error.reason == "crashed"
-            return FileResult(file.id, "crashed" if crashed else "unavailable", code=error.reason)
+            return FileResult(file.id, "crashed" if crashed else "failed", code=error.reason)
         except BridgeError as error:
-            return FileResult(file.id, "unavailable", code=f"storage_{error.code}"[:40])
+            if size is None and isinstance(error, Missing) and file.attempt >= GONE_AFTER:
+                return FileResult(file.id, "gone", code=error.code)
+            return FileResult(file.id, "failed", code=f"storage_{error.code}"[:40])
         except OSError:
-            return FileResult(file.id, "unavailable", code="disk")
+            return FileResult(file.id, "failed", code="disk")
         except Exception as error:  # noqa: BLE001 - a defect of ours is no fault of the file
             log.error("file_examination_defect", file=file.id, error=type(error).__name__)
-            return FileResult(file.id, "unavailable", code="defect")
+            return FileResult(file.id, "failed", code="defect")
         return FileResult(
             file.id, "ready", kind=found.kind, type=found.type, width=found.width, height=found.height, preview=found.preview
         )  # fmt: skip
 
     async def _settle(self, result: FileResult) -> bool:
-        """Record the result; a failure is repeated, for less than the lease."""
-        for pause in SETTLE_PAUSES:
+        """Record the result; returns False if the lease is lost. A failure is repeated, for less than the lease."""
+        failures, busy, waited = iter(SETTLE_PAUSES), 0, 0.0
+        while True:
             try:
-                return await self._store.settle_file(self._worker, result)
-            except ConfigurationError:
-                raise
-            except BridgeError:
-                await asyncio.sleep(pause)
-        return await self._store.settle_file(self._worker, result)
+                settled = await self._store.settle_file(self._worker, result)
+            except TransientError:
+                if (pause := next(failures, None)) is None:
+                    raise
+            else:
+                if settled is not Settlement.BUSY or waited >= BUSY_WITHIN:
+                    return settled is Settlement.SETTLED
+                pause = min(BUSY_PAUSE * 2.0**busy, LONGEST_BUSY_PAUSE)
+                busy, waited = busy + 1, waited + pause
+            await asyncio.sleep(pause)

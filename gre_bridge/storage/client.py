@@ -144,10 +144,6 @@ class StorageClient:
         found = await self._json("delete", "DELETE", f"/object/{bucket}", {"prefixes": list(names)})
         return _read("delete", lambda: frozenset(str(row["name"]) for row in _rows(found)))
 
-    async def existing(self, bucket: str, names: Sequence[str]) -> frozenset[str]:
-        """Return those of up to MAX_NAMES names that exist and that the service may see."""
-        return frozenset(await self.sign(bucket, names, expires_in=1))
-
     async def sign(
         self, bucket: str, names: Sequence[str], *, expires_in: int = LINK_SECONDS
     ) -> dict[str, str]:

@@ -156,7 +156,7 @@ def test_a_failure_of_storage_only_postpones(stack: StackProcess, rule: dict[str
     picture = send(stack, 41, photo())
     stack.fault("storage", rule)
     with stack.worker(only="relay", constants=SOON):
-        wait_until(lambda: (job(stack, picture) or {"own_failures": 1})["own_failures"], what="a failure")
+        wait_until(lambda: (job(stack, picture) or {"attempt": 1})["attempt"], what="a failure")
         if "times" not in rule:
             assert file(stack, picture)["state"] == "stored"
         stack.http.delete("/__stack/faults").raise_for_status()

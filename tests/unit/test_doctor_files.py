@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gre_bridge.config.settings import Settings
-from gre_bridge.db.media import StorageState
+from gre_bridge.db.media import StorageState, Waiting
 from gre_bridge.doctor.probes.files import (
     MAX_AGE,
     MAX_DELETION_AGE,
@@ -29,9 +29,7 @@ TYPES = (
     "application/octet-stream",
 )
 GOOD = Bucket(public=False, file_size_limit=MAX_FILE_BYTES, types=TYPES)
-STATE = StorageState(
-    enabled=True, waiting=3, oldest_age=10, failing=0, deletions=2, deletions_age=10, deletions_failing=0
-)  # fmt: skip
+STATE = StorageState(on=True, examinations=Waiting(3, 10, 1, "wall_clock"), deletions=Waiting(2, 10, 0))
 
 
 @pytest.mark.parametrize(
@@ -81,14 +79,16 @@ def test_a_decoder_that_is_not_installed_is_a_warning(
     ("state", "status"),
     [
         (STATE, (Status.OK, Status.OK)),
-        (replace(STATE, waiting=0, oldest_age=0, deletions=0), (Status.OK, Status.OK)),
-        (replace(STATE, oldest_age=MAX_AGE + 1), (Status.WARN, Status.OK)),
-        (replace(STATE, failing=1), (Status.WARN, Status.OK)),
-        (replace(STATE, deletions_age=MAX_DELETION_AGE + 1), (Status.OK, Status.WARN)),
+        (replace(STATE, examinations=Waiting(0, 0, 0), deletions=Waiting(0, 0, 0)), (Status.OK, Status.OK)),
+        (replace(STATE, examinations=Waiting(3, MAX_AGE + 1, 1, "killed")), (Status.WARN, Status.OK)),
+        (replace(STATE, deletions=Waiting(3, MAX_DELETION_AGE + 1, 0)), (Status.OK, Status.WARN)),
     ],
 )  # fmt: skip
 def test_what_waits_for_long_is_a_warning(state: StorageState, status: tuple[Status, Status]) -> None:
-    assert tuple(finding.status for finding in judge_state(state)) == status
+    findings = judge_state(state)
+    assert tuple(finding.status for finding in findings) == status
+    for finding, waiting in zip(findings, (state.examinations, state.deletions), strict=True):
+        assert waiting.error is None or waiting.error in finding.found
 
 
 async def test_the_scanner_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,18 @@ from typing import IO
 
 import pytest
 
-from gre_bridge.db.media import FileResult, MediaClaim, MediaFile
+from gre_bridge.db.media import FileResult, MediaClaim, MediaFile, Settlement
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
-from gre_bridge.jobs.media import DEBOUNCE, EXTEND, INTERVAL, LEASE, LONGEST_OUTAGE, OFF_INTERVAL, MediaJob
+from gre_bridge.jobs.media import (
+    BUSY_WITHIN,
+    DEBOUNCE,
+    EXTEND,
+    GONE_AFTER,
+    INTERVAL,
+    LEASE,
+    LONGEST_OUTAGE,
+    MediaJob,
+)
 from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Picture, Refused
 from gre_bridge.metrics import Metrics
 from gre_bridge.storage.bucket import BUCKET
@@ -34,7 +43,8 @@ class Files:
         self.settled: list[FileResult] = []
         self.extended: list[float] = []
         self.claimed: list[float] = []
-        self.enabled = True
+        self.attempts: dict[str, int] = {}
+        self.busy = 0
         self.next_in: float | None = None
         self.failures: list[BridgeError] = []
         self.lost = False
@@ -43,11 +53,13 @@ class Files:
         assert (len(worker), lease) == (36, LEASE)
         self.worker = worker
         self.claimed.append(now() - START)
-        if not self.waiting or not self.enabled:
-            return MediaClaim(None, self.next_in, self.enabled)
+        if not self.waiting:
+            return MediaClaim(None, self.next_in)
         name = self.waiting.pop(0)
         self.leased[name] = now() + lease
-        return MediaClaim(MediaFile(name, f"29/{name}/original", len(self.stored[name])))
+        return MediaClaim(
+            MediaFile(name, f"29/{name}/original", len(self.stored[name]), self.attempts.get(name, 0))
+        )
 
     async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
         assert worker == self.worker
@@ -55,17 +67,19 @@ class Files:
         if self.failures:
             raise self.failures.pop(0)
         assert now() < self.leased[file], "the lease was over"
-        self.leased[file] = now() + lease
+        self.leased[file] = now() + max(lease, 1)
+        self.ended = now()
         return not self.lost
 
-    async def settle_file(self, worker: str, result: FileResult) -> bool:
+    async def settle_file(self, worker: str, result: FileResult) -> Settlement:
+        assert worker == self.worker
         if self.failures:
             raise self.failures.pop(0)
-        assert worker == self.worker
+        if self.busy:
+            self.busy -= 1
+            return Settlement.BUSY
         self.settled.append(result)
-        if result.result == "released":
-            self.waiting.insert(0, result.id)
-        return now() < self.leased.pop(result.id)
+        return Settlement.SETTLED if now() < self.leased.pop(result.id) else Settlement.LOST
 
 
 class Bucket:
@@ -189,12 +203,12 @@ async def test_the_content_refuses_a_file_and_nothing_else_does() -> None:
     assert [(one.id, one.result, one.code) for one in files.settled] == [
         ("virus", "refused", "virus"),
         ("crash", "crashed", "crashed"),
-        ("slow", "unavailable", "wall_clock"),
-        ("gone", "unavailable", "storage_missing"),
-        ("large", "unavailable", "storage_oversize"),
-        ("disk", "unavailable", "disk"),
-        ("bug", "unavailable", "defect"),
-        ("changed", "unavailable", "size_differs"),
+        ("slow", "failed", "wall_clock"),
+        ("gone", "failed", "storage_missing"),
+        ("large", "failed", "storage_oversize"),
+        ("disk", "failed", "disk"),
+        ("bug", "failed", "defect"),
+        ("changed", "failed", "size_differs"),
         ("good", "ready", None),
     ]
 
@@ -210,7 +224,7 @@ async def test_a_picture_that_cannot_be_stored_is_postponed_and_not_refused() ->
     bucket.replace_own = refuse  # type: ignore[method-assign]
     async with running(files, finding(IMAGE), bucket):
         await elapse(0.1)
-    assert files.settled == [FileResult("a", "unavailable", code="storage_413")]
+    assert files.settled == [FileResult("a", "failed", code="storage_413")]
 
 
 @virtual
@@ -230,12 +244,26 @@ async def test_while_nothing_is_stored_it_polls_and_a_wakeup_makes_it_look_soon(
 
 
 @virtual
-async def test_without_storage_it_calls_four_times_a_minute() -> None:
-    files = Files("a")
-    files.enabled = False
-    async with running(files, finding(DOCUMENT)):
-        await elapse(59)
-    assert files.claimed == [n * OFF_INTERVAL for n in range(4)]
+async def test_an_object_that_is_missing_again_and_again_is_gone_and_one_that_is_there_never() -> None:
+    files = Files("once", "often")
+    files.attempts["often"] = GONE_AFTER
+    bucket = Bucket(files)
+
+    async def missing(*_: object, **__: object) -> int:
+        raise Missing("x", code="missing")
+
+    bucket.download = missing  # type: ignore[method-assign, assignment]
+    async with running(files, finding(IMAGE), bucket):
+        await elapse(10)
+    assert [(one.id, one.result) for one in files.settled] == [("once", "failed"), ("often", "gone")]
+
+    files = Files("there")
+    files.attempts["there"] = GONE_AFTER
+    bucket = Bucket(files)
+    bucket.replace_own = missing  # type: ignore[method-assign, assignment]
+    async with running(files, finding(IMAGE), bucket):
+        await elapse(1)
+    assert [(one.id, one.result) for one in files.settled] == [("there", "failed")]
 
 
 @virtual
@@ -249,7 +277,7 @@ async def test_an_outage_slows_it_down_and_its_end_does_not() -> None:
     assert gaps[:12] == sorted(gaps[:12])
     assert gaps[11] == LONGEST_OUTAGE
     assert set(gaps[12:39]) == {0}
-    assert [one.result for one in files.settled] == ["unavailable"] * 12 + ["ready"] * 28
+    assert [one.result for one in files.settled] == ["failed"] * 12 + ["ready"] * 28
 
 
 async def hang(source: IO[bytes]) -> Examined | Refused:
@@ -288,6 +316,23 @@ async def test_a_lost_lease_ends_the_work_at_once() -> None:
 
 
 @virtual
+async def test_a_result_is_given_again_while_its_session_is_locked() -> None:
+    files = Files("a", "b")
+    files.busy = 8
+    async with running(files, finding(DOCUMENT)):
+        await elapse(10)
+    assert [one.id for one in files.settled] == ["a", "b"]
+
+    files = Files("a", "b")
+    files.busy = 10_000
+    async with running(files, finding(DOCUMENT)):
+        await elapse(BUSY_WITHIN + 2)
+        files.busy = 0
+        await elapse(1)
+    assert [one.id for one in files.settled] == ["b"], "the other one is examined again after its lease"
+
+
+@virtual
 async def test_a_result_is_kept_while_the_database_restarts() -> None:
     files = Files("a")
     files.failures = [DOWN, DOWN, DOWN]
@@ -320,8 +365,8 @@ async def test_a_stop_kills_the_work_and_gives_the_file_back() -> None:
     async with running(files, examine):
         await elapse(1)
     assert killed.is_set()
-    assert files.settled == [FileResult("a", "released")]
-    assert files.waiting == ["a"]
+    assert files.settled == []
+    assert files.leased["a"] == files.ended + 1, "another worker may have it in a second"
 
 
 @virtual

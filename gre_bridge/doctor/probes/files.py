@@ -7,7 +7,7 @@ import importlib.util
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.inspection import InspectionDatabase
-from gre_bridge.db.media import StorageState
+from gre_bridge.db.media import StorageState, Waiting
 from gre_bridge.db.postgrest import PostgrestError
 from gre_bridge.db.types import Json
 from gre_bridge.doctor.report import Finding, failed, ok, skipped, warn
@@ -40,10 +40,10 @@ async def probe_files(settings: Settings, database: InspectionDatabase) -> list[
     try:
         state = await database.storage_state()
     except PostgrestError as error:
-        return [*found, failed(STORAGE, f"gre_storage_state_v1: {error.code}", "gre-bridge migrate")]
+        return [*found, failed(STORAGE, f"gre_storage_state: {error.code}", "gre-bridge migrate")]
     except BridgeError as error:
         return [*found, failed(STORAGE, str(error), "try again; then gre-bridge migrate --status")]
-    if not state.enabled:
+    if not state.on:
         reason = "the project's Storage is off, or was set up after the schema: no files (then: gre-bridge migrate)"
         return [*found, skipped(STORAGE, reason)]
     return [*found, await _bucket(settings), *judge_state(state)]
@@ -145,18 +145,21 @@ def judge_project_limit() -> Finding:
 
 def judge_state(state: StorageState) -> list[Finding]:
     """Judge what waits."""
-    waiting = f"{state.waiting} wait, the oldest for {state.oldest_age:.0f} s"
-    if state.oldest_age > MAX_AGE or state.failing:
-        found = f"{waiting}; {state.failing} of them are postponed by failures of ours"
-        examinations = warn(EXAMINATIONS, found, "docs/operations.md, GreFilesWaiting")
-    else:
-        examinations = ok(EXAMINATIONS, waiting if state.waiting else "none waits")
-    left = f"{state.deletions} objects wait, the oldest for {state.deletions_age:.0f} s"
-    if state.deletions_age > MAX_DELETION_AGE:
-        deletions = warn(DELETIONS, left, "docs/operations.md, GreDeletionsWaiting")
-    else:
-        deletions = ok(DELETIONS, left if state.deletions else "none waits")
-    return [examinations, deletions]
+    return [
+        _judge_waiting(EXAMINATIONS, state.examinations, MAX_AGE, "GreFilesWaiting"),
+        _judge_waiting(DELETIONS, state.deletions, MAX_DELETION_AGE, "GreDeletionsWaiting"),
+    ]
+
+
+def _judge_waiting(check: str, waiting: Waiting, longest: float, section: str) -> Finding:
+    if not waiting.count:
+        return ok(check, "none waits")
+    found = f"{waiting.count} wait, the oldest for {waiting.oldest:.0f} s"
+    if waiting.failing:
+        found += f"; {waiting.failing} of them after failures ({waiting.error})"
+    if waiting.oldest > longest:
+        return warn(check, found, f"docs/operations.md, {section}")
+    return ok(check, found)
 
 
 def judge_objects(found: Json | None) -> Finding:
