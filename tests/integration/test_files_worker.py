@@ -197,7 +197,9 @@ def test_a_stop_gives_the_file_back_at_once(stack: StackProcess) -> None:
     with stack.worker(only="relay", constants=SOON) as worker:
         wait_until(lambda: leased(stack), what="a file in work")
         assert worker.stop() == 0
-    wait_until(lambda: not leased(stack), 10, what="the end of the lease, which is a minute without a release")
+    wait_until(
+        lambda: not leased(stack), 10, what="the end of the lease, which is a minute without a release"
+    )
     assert file(stack, picture)["state"] == "stored"
     stack.http.delete("/__stack/faults").raise_for_status()
     with stack.worker(only="relay", constants=SOON):

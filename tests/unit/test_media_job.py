@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import IO
+from typing import IO, Any
 
+import jwt
 import pytest
 
-from gre_bridge.db.media import FileResult, MediaClaim, MediaFile, Settlement
+from gre_bridge.config.settings import Settings
+from gre_bridge.db.media import FileResult, MediaClaim, MediaDatabase, MediaFile, Settlement
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
+from gre_bridge.jobs.files import FileJobs, key_reason, off_reason
 from gre_bridge.jobs.media import (
     BUSY_WITHIN,
     DEBOUNCE,
@@ -383,3 +386,54 @@ async def test_nothing_of_a_file_is_logged_but_its_id(
     assert said.count("file_postponed") == 1
     assert "/original" not in said
     assert "bytes of" not in said
+
+
+# Which worker examines ----------------------------------------------------------------------------------------------
+
+
+def settings(**values: str) -> Settings:
+    needed = {"SUPABASE_URL": "http://localhost", "SUPABASE_SERVICE_KEY": "sb_secret_x"}
+    return Settings(_env_file=None, **{**needed, **values})  # type: ignore[arg-type]
+
+
+def test_a_worker_without_a_decoder_leaves_files_to_others_unless_it_must_not() -> None:
+    assert off_reason(settings(), decoder=True) == ""
+    assert off_reason(settings(GRE_MEDIA="on"), decoder=True) == ""
+    assert "GRE_MEDIA" in off_reason(settings(GRE_MEDIA="off"), decoder=True)
+    assert "Pillow" in off_reason(settings(), decoder=False)
+    with pytest.raises(ConfigurationError, match="GRE_MEDIA"):
+        off_reason(settings(GRE_MEDIA="on"), decoder=False)
+
+
+def test_a_worker_with_fewer_rights_has_no_access_to_storage() -> None:
+    limited = jwt.encode({"role": "gre_worker"}, "x" * 32)
+    assert key_reason(settings()) == ""
+    assert key_reason(settings(SUPABASE_SERVICE_KEY=jwt.encode({"role": "service_role"}, "x" * 32))) == ""
+    assert "gre_worker" in key_reason(settings(SUPABASE_SERVICE_KEY=limited))
+
+
+@virtual
+async def test_a_worker_that_leaves_files_to_others_claims_none_and_deletes() -> None:
+    claimed = list[str]()
+
+    class Store:
+        async def call(self, function: str, _: Any, read: Callable[[Any], Any]) -> Any:
+            claimed.append(function)
+            return read(
+                {"names": [], "files": [], "next_in": None, "attachments": 0, "more": False, "on": True,
+                 **{part: {"waiting": 0, "oldest": 0, "failing": 0, "error": None} for part in ("examinations", "deletions")}}
+            )  # fmt: skip
+
+    for values, functions in (
+        ({"GRE_MEDIA": "off"}, {"gre_storage_state", "gre_media_sweep", "gre_storage_deletions_claim"}),
+        ({}, {"gre_media_claim", "gre_storage_state", "gre_media_sweep", "gre_storage_deletions_claim"}),
+        ({"SUPABASE_SERVICE_KEY": jwt.encode({"role": "gre_worker"}, "x" * 32)}, set()),
+    ):  # fmt: skip
+        jobs = FileJobs(settings(**values), MediaDatabase(Store()), Metrics())  # type: ignore[arg-type]
+        task = asyncio.create_task(jobs.run())
+        jobs.notify()
+        await elapse(1)
+        task.cancel()
+        await asyncio.wait({task}, timeout=60)
+        assert set(claimed) == functions
+        claimed.clear()

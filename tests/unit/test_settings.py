@@ -23,6 +23,7 @@ from gre_bridge.config.settings import (
 from gre_bridge.config.sources import unknown_names
 from gre_bridge.db.postgres import connect_error
 from gre_bridge.errors import ConfigurationError
+from gre_bridge.media.scanning import parse_address
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 KEY = "service-key-that-nobody-may-see"
@@ -165,6 +166,13 @@ def test_a_blank_variable_counts_as_missing(given: pytest.MonkeyPatch, name: str
         ("GRE_TRUSTED_PROXIES", "proxy.internal"),
         ("GRE_TRUSTED_PROXIES", "10.0.0.0/33"),
         ("GRE_TRUSTED_PROXIES", "127.0.0.1 10.0.0.1"),
+        ("GRE_MEDIA", "maybe"),
+        ("GRE_MEDIA_CONCURRENCY", "0"),
+        ("GRE_MEDIA_UNSCANNED", "perhaps"),
+        ("GRE_CLAMD_ADDRESS", "/run/clamd.ctl"),
+        ("GRE_CLAMD_ADDRESS", "unix:clamd.ctl"),
+        ("GRE_CLAMD_ADDRESS", "tcp://clamd"),
+        ("GRE_CLAMD_ADDRESS", "tcp://me:hunter2@clamd:3310"),
     ],
 )
 def test_a_malformed_variable_is_named_and_not_quoted(
@@ -669,3 +677,14 @@ def test_the_channels_of_every_event_are_listed_for_signing_and_for_doctor() -> 
         "GRE_PUSHER_READ_CHANNELS": ("private-reads",),
         "GRE_PUSHER_DESK_CHANNELS": ("private-staff-portal",),
     }
+
+
+@pytest.mark.parametrize(
+    "address", ["unix:/run/clamav/clamd.ctl", "tcp://clamd:3310", "tcp://127.0.0.1:3310"]
+)
+def test_the_scanners_address_is_one_that_it_can_be_asked_at(given: pytest.MonkeyPatch, address: str) -> None:
+    given.setenv("GRE_CLAMD_ADDRESS", address)
+    assert load_settings().clamd_address == address
+    parse_address(address)
+    given.setenv("GRE_CLAMD_ADDRESS", " ")
+    assert load_settings().clamd_address is None

@@ -90,7 +90,7 @@ async def ask_scanner(address: str) -> Finding:
 
 async def _bucket(settings: Settings) -> Finding:
     if reason := key_reason(settings):
-        return warn(STORAGE, reason, "run one worker with the service key")
+        return skipped(STORAGE, reason)
     storage = StorageClient.open(
         url=settings.supabase_url,
         key=settings.service_key,
