@@ -272,11 +272,15 @@ if alone and descriptors == [0, 1, 2] and set(os.environ) <= {"LC_CTYPE"}:
 
 
 async def test_what_a_decoder_started_ends_with_it(file: IO[bytes]) -> None:
+    nap = f"597.{os.getpid()}"  # no other run's
+
     def left() -> list[psutil.Process]:
-        return [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "597"]]
+        return [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", nap]]
 
     with pytest.raises(MediaUnavailable) as raised:
-        await decode(file, "image/jpeg", limits=Limits(wall=1), command=["sh", "-c", "sleep 597 & sleep 597"])
+        await decode(
+            file, "image/jpeg", limits=Limits(wall=1), command=["sh", "-c", f"sleep {nap} & sleep {nap}"]
+        )
     assert raised.value.reason == "wall_clock"
     await until(lambda: not left(), 10)
 
