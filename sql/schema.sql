@@ -7172,6 +7172,7 @@ COMMENT ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, p_
 CREATE FUNCTION public.gre_storage_adopt() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO ''
+    SET lock_timeout TO '2s'
     AS $$
 begin
   if to_regclass('storage.objects') is null or to_regclass('storage.buckets') is null then

@@ -109,7 +109,7 @@ begin
 end $$;
 
 create function public.gre_storage_adopt() returns boolean
-language plpgsql volatile set search_path = '' as $$
+language plpgsql volatile set search_path = '' set lock_timeout = '2s' as $$
 begin
   if to_regclass('storage.objects') is null or to_regclass('storage.buckets') is null then
     return false;

@@ -290,6 +290,27 @@ def test_what_changes_after_it_was_sent_raises_rev_and_is_told(
     )
 
 
+def test_a_file_whose_object_is_gone_says_so_and_its_message_stays(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    file, draft = stored(a, storage), stored(a, storage)
+    sent = a.call("gre_send_message", message="Look", attachment_ids=[uuid.UUID(file["id"])])["message"]
+    claim(worker)
+    settle(worker, *({"id": f["id"], "result": "gone"} for f in (file, draft)))
+    row = state(conn, file)
+    assert (row["state"], row["rev"] is not None, row["ready_at"]) == ("gone", True, None)
+    found = a.call("gre_chat_history", session_id=uuid.UUID(sent["session_id"]))["messages"][0]
+    assert (found["message"], found["attachments"][0]["state"]) == ("Look", "gone")
+    with pytest.raises(RefusalError, match="the file was deleted"):
+        a.call("gre_send_message", message="x", attachment_ids=[uuid.UUID(draft["id"])])
+    assert (
+        a.sql(
+            "select * from gre_attachment_names(%s, 'file')", [uuid.UUID(file["id"]), uuid.UUID(draft["id"])]
+        )
+        == []
+    )
+
+
 def test_settling_waits_for_no_lock(
     db: Database, a: Rest, conn: Conn, worker: Rest, storage: Storage
 ) -> None:
