@@ -4371,13 +4371,15 @@ begin
     if not found then -- meanwhile
       perform gre.raise_http(409, 'id_taken', 'this id is taken');
     end if;
+  elsif v_alt is distinct from v_file.alt and v_alt is not null then -- written while the bytes were uploaded
+    update public.gre_chat_attachments set alt = v_alt where id = p_id and message_id is null;
   end if;
   return gre.attachments_json(array[p_id]) -> 0
     || jsonb_build_object('object', gre.object_name(v_player, p_id, 'original'), 'object_type', v_file.object_type);
 end $$;
 
 -- COMMENT: FUNCTION gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text)
-COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. 503 files_off: the project has no Storage.';
+COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; another p_alt replaces the one of a file that is not sent. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. 503 files_off: the project has no Storage.';
 
 -- FUNCTION: gre_attachment_drop(uuid)
 CREATE FUNCTION public.gre_attachment_drop(p_id uuid) RETURNS jsonb

@@ -55,7 +55,9 @@ def test_a_file_is_announced_with_the_name_and_type_to_upload_it(a: Rest) -> Non
         "height": None, "preview": None, "place": None, "state": "awaited", "object": f"29/{key}/original",
         "object_type": "image/png",
     }  # fmt: skip
-    assert begin(a, id=key, alt="Another") == found, "a repeated call"
+    assert begin(a, id=key) == found, "a repeated call"
+    found["alt"] = "A small cat"
+    assert begin(a, id=key, alt="A small cat") == found, "its alt text was written during the upload"
     got = a.call("gre_attachment_get", id=key)
     assert {**found, **got} == {**found, "player_id": 29, "session_id": None, "message_id": None}
 
