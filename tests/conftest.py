@@ -57,7 +57,7 @@ class Database:
     def connect(self, user: str = "postgres", **options: Any) -> psycopg.Connection[dict[str, Any]]:
         """A connection in autocommit mode whose rows are dicts."""
         options.setdefault("autocommit", True)
-        return psycopg.connect(self.dsn(user), row_factory=dict_row, connect_timeout=10, **options)
+        return psycopg.connect(self.dsn(user), row_factory=dict_row, connect_timeout=60, **options)
 
     def as_caller(self, claims: dict[str, Any]) -> psycopg.Connection[dict[str, Any]]:
         """A connection on which statements run as PostgREST would run them for a token with `claims`."""

@@ -124,7 +124,7 @@ class World:
 
     def db(self) -> psycopg.Connection[dict[str, Any]]:
         return psycopg.connect(
-            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
+            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=60
         )
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:

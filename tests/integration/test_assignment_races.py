@@ -40,7 +40,7 @@ def worker(db: Database) -> Iterator[Conn]:
 
 def take(rest: Rest, session: UUID, together: threading.Barrier) -> str:
     """Take a session at the same time as another connection; return its staff member, or the refusal."""
-    together.wait(10)
+    together.wait(60)
     try:
         found = rest.call("gre_take_session", session_id=session)
     except RefusalError as error:
@@ -55,7 +55,7 @@ def test_of_two_who_take_at_once_one_gets_409_and_the_name_of_who_has_it(db: Dat
         for session in waiting(conn, *range(100, 160)):
             together = threading.Barrier(2)
             tries = [pool.submit(take, rest, session, together) for rest in (one, two)]
-            found = sorted(t.result(20) for t in tries)
+            found = sorted(t.result(60) for t in tries)
             assert found in (["409 session_taken: s1", "s1"], ["409 session_taken: s2", "s2"])
             won[found[1]] += 1
     check(conn)
@@ -126,7 +126,7 @@ class Workers:
         for process in self.processes:
             process.kill()
         for process in self.processes:
-            process.wait(10)
+            process.wait(60)
 
 
 def repeat(
@@ -185,10 +185,10 @@ def test_ten_workers_assign_no_session_twice_exceed_no_limit_and_overtake_nobody
                 let_pass(0.003, "a snapshot every few milliseconds")
         finally:
             stop.set()
-            wait(helpers, 30)  # the last step can start a process
+            wait(helpers, 60)  # the last step can start a process
             workers.close()
         for helper in helpers:
-            helper.result(30)
+            helper.result(60)
     assert min(workers.kills.values()) >= 10, workers.kills
     assert snapshots > 100
     check(conn)
@@ -278,7 +278,7 @@ def test_crossing_transfers_closings_and_messages_never_deadlock(db: Database, c
             found = sum((one.result(600) for one in crossing), Counter[str]())
         finally:
             done.set()
-        worked = sum((helper.result(30) for helper in helpers), Counter[str]())
+        worked = sum((helper.result(60) for helper in helpers), Counter[str]())
     assert set(found) <= {*Crossing.KINDS, "session_closed", "session_open", "session_taken"}, found
     assert found.total() == CROSSINGS // 8 * 8
     assert sum(found[kind] for kind in set(Crossing.KINDS)) > CROSSINGS / 3, found

@@ -126,7 +126,7 @@ def test_of_two_who_reply_at_once_exactly_one_is_stored(db: Database, conn: Conn
     won = Counter[str]()
 
     def race(rest: Rest, after_seq: int, together: threading.Barrier) -> str:
-        together.wait(10)
+        together.wait(60)
         try:
             return str(reply(rest, session, after_seq)["message"]["seq"])
         except RefusalError as error:
@@ -136,7 +136,7 @@ def test_of_two_who_reply_at_once_exactly_one_is_stored(db: Database, conn: Conn
         for seq in range(1, RACES + 1):
             together = threading.Barrier(2)
             tries = {rest: pool.submit(race, rest, seq, together) for rest in (one, two)}
-            found = {rest: done.result(20) for rest, done in tries.items()}
+            found = {rest: done.result(60) for rest, done in tries.items()}
             (winner,) = [rest for rest, result in found.items() if result == str(seq + 1)]
             name = winner.caller.claims["app_metadata"]["staff_id"]
             assert sorted(found.values()) == [str(seq + 1), f"session_moved {name} {seq + 1}"]

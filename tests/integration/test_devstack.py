@@ -160,7 +160,7 @@ def start(place: Path) -> Iterator[Callable[..., Dev]]:
 
 
 def query(env: dict[str, str], statement: str) -> list[Any]:
-    with psycopg.connect(env["SUPABASE_DB_URL"], autocommit=True, connect_timeout=10) as conn:
+    with psycopg.connect(env["SUPABASE_DB_URL"], autocommit=True, connect_timeout=60) as conn:
         cursor = conn.execute(statement)
         return cursor.fetchall() if cursor.description else []
 

@@ -474,8 +474,8 @@ def test_live_cleans_up_when_it_is_interrupted(stack: StackProcess) -> None:
     try:
         wait_until(lambda: leftovers(stack) > 0, 20, what="the message")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert leftovers(stack) == 0

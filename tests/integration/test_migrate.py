@@ -138,7 +138,7 @@ def test_a_second_migration_waits_and_then_fails_with_a_reason(supabase_db: Data
                 "select pg_cancel_backend(pid) from pg_stat_activity where query ~ '^select pg_sleep'"
             )
         with pytest.raises(TransientError):
-            first.result(timeout=10)
+            first.result(timeout=60)
     assert migrate(supabase_db.dsn()) == VERSIONS
 
 
@@ -151,7 +151,7 @@ def test_a_killed_migration_leaves_nothing(supabase_db: Database, tmp_path: Path
     with waiting_for(supabase_db, "wait_event = 'PgSleep'"):
         process = subprocess.Popen([sys.executable, "-c", program])
     process.kill()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
     with supabase_db.connect("supabase_admin") as conn:
         # The server notices a dead client when the statement ends.
         conn.execute(
@@ -215,7 +215,7 @@ def test_a_table_in_use_is_waited_for_without_blocking_its_users_for_long(
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(migrate, supabase_db.dsn(), directory=tmp_path, on_progress=progress)
-        assert release.wait(10)
+        assert release.wait(60)
         held.rollback()
         held.close()
         assert running.result(timeout=20) == ["2"]

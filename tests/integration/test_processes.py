@@ -204,7 +204,7 @@ def test_a_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> 
         for process in worker.all():
             process.send_signal(signal.SIGINT)
         assert worker.process is not None
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(60) == 0
         assert "at once" not in worker.log.read_text()
     with stack.db() as conn:
         (row,) = conn.execute(
@@ -217,14 +217,14 @@ def test_readyz_reports_the_stop_before_the_port_closes(stack: StackProcess) -> 
     with stack.worker(GRE_SHUTDOWN_DELAY="3") as worker:
         worker.signal(signal.SIGTERM)
         stopping = wait_until(
-            lambda: (answer := HTTP.get(f"{worker.admin_url}/readyz?process=api", timeout=5)).status_code == 503
+            lambda: (answer := HTTP.get(f"{worker.admin_url}/readyz?process=api", timeout=60)).status_code == 503
             and answer, 3, what="/readyz to say so",
         )  # fmt: skip
         assert stopping.json()["problems"] == ["stopping"]
-        assert HTTP.get(f"{worker.url}/healthz", timeout=5).status_code == 503
-        assert HTTP.get(f"{worker.url}/api/gre-chat/health", timeout=5).status_code == 200
+        assert HTTP.get(f"{worker.url}/healthz", timeout=60).status_code == 503
+        assert HTTP.get(f"{worker.url}/api/gre-chat/health", timeout=60).status_code == 200
         assert worker.process is not None
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(60) == 0
 
 
 def catches(pid: int, number: signal.Signals) -> bool:
@@ -244,7 +244,7 @@ def test_sigterm_is_handled_before_the_imports_have_ended(stack: StackProcess, a
         assert "listening" not in worker.log.read_text(), "the handler was installed late"
         worker.signal(signal.SIGTERM)
         assert worker.process is not None
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(60) == 0
         assert "Traceback" not in worker.log.read_text()
     finally:
         worker.kill()
@@ -296,7 +296,7 @@ def test_status_watch_ends_by_sigterm(stack: StackProcess) -> None:
             lambda: psutil.Process(process.pid).net_connections(), 20, 0.02, what="a call to the database"
         )
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
     assert (process.returncode, errors) == (143, b"")
@@ -414,7 +414,7 @@ def test_each_delivery_and_each_request_has_a_line_without_text(stack: StackProc
     token = stack.keys.user_token("player", player_id=29)
     with (
         stack.worker(GRE_ACCESS_LOG="1") as worker,
-        httpx.Client(base_url=worker.url, timeout=10, trust_env=False, verify=NO_TLS) as api,
+        httpx.Client(base_url=worker.url, timeout=60, trust_env=False, verify=NO_TLS) as api,
     ):
         own = {"Authorization": f"Bearer {token}"}
         sent = api.post("/api/gre-chat/send", json={"message": "whispered words"}, headers=own).json()
@@ -509,7 +509,7 @@ def test_the_reason_why_the_database_cannot_work_is_reported(
 )
 def test_head_is_answered_like_get_without_a_body(stack_process: StackProcess, head: str, path: str) -> None:
     own = {"Authorization": f"Bearer {stack_process.keys.user_token('player', player_id=29)}"}
-    got, headed = (HTTP.request(method, head + path, headers=own, timeout=10) for method in ("GET", "HEAD"))
+    got, headed = (HTTP.request(method, head + path, headers=own, timeout=60) for method in ("GET", "HEAD"))
     assert (headed.status_code, headed.content) == (got.status_code, b"") == (200, b"")
     assert headed.headers["content-type"] == got.headers["content-type"]
 

@@ -108,7 +108,7 @@ def test_each_signal_that_ends_it_is_a_graceful_stop(stack: StackProcess, number
         if number is signal.SIGHUP:  # from the shell and from the kernel
             worker.signal(number)
         assert worker.process is not None
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(60) == 0
     finally:
         worker.kill()
     assert '"stopped"' in worker.log.read_text()

@@ -29,7 +29,7 @@ SOON = {"gre_bridge.daemon.registration.REPORT_INTERVAL": 1.0}
 
 def reason(worker: Worker, sink: str) -> str:
     """Return the line of /metrics with the reason why the breaker is not closed, empty if it is closed."""
-    lines = HTTP.get(f"{worker.admin_url}/metrics", timeout=10).text.splitlines()
+    lines = HTTP.get(f"{worker.admin_url}/metrics", timeout=60).text.splitlines()
     return next(
         (line for line in lines if line.startswith("gre_breaker_reason{") and f'sink="{sink}"' in line),
         "",

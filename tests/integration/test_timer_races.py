@@ -29,14 +29,14 @@ DELAY = 0.004
 
 def answer(conn: Conn, player_id: int, together: threading.Barrier) -> None:
     """Answer a question a moment after a worker ticks."""
-    together.wait(10)
+    together.wait(60)
     let_pass(random.random() * DELAY, "the difference between the answer and the tick")
     say(conn, player_id, "staff")
 
 
 def fire(worker: Conn, together: threading.Barrier) -> None:
     """Tick until the timer that is due is gone: while the session is locked by its answer, a tick leaves it."""
-    together.wait(10)
+    together.wait(60)
     wait_until(lambda: tick(worker)["handled"] == 1, 10, every=0.001)
 
 
@@ -65,7 +65,7 @@ def test_an_answer_and_the_timer_of_its_question_1000_times_at_once(db: Database
             together = threading.Barrier(2)
             both = [pool.submit(answer, staffs, player_id, together), pool.submit(fire, worker, together)]
             for one in both:
-                one.result(20)
+                one.result(60)
             found[" ".join(conversation(conn, player_id))] += 1
         check(conn)
     assert found.keys() == {"P Soon S", "P S"}

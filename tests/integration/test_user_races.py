@@ -286,7 +286,7 @@ def test_the_same_new_id_in_two_sessions_at_once_leaves_no_gap(db: Database) -> 
                 10, what="the second one to wait for the first",
             )  # fmt: skip
             first.commit()
-            assert loser.result(10).rowcount == 0
+            assert loser.result(60).rowcount == 0
         observer.execute(
             "insert into gre_chat_messages (player_id, sender, message) values (2, 'player', 'c')"
         )

@@ -121,7 +121,7 @@ class Portal:
             status = self._process.wait(WITHIN)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            status = self._process.wait(10)
+            status = self._process.wait(WITHIN)
         for thread in self._threads:
             thread.join(10)
         for stream in (self._process.stdout, self._process.stderr):

@@ -32,7 +32,7 @@ TO_ALL = (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT)
 """Signals that are sent to all processes of the daemon; others go to the supervisor, which forwards them."""
 
 
-def wait_until_ended(processes: Sequence[psutil.Process], within: float = 10.0) -> None:
+def wait_until_ended(processes: Sequence[psutil.Process], within: float = 60.0) -> None:
     """Wait until these processes have ended, also those that their parent has not reaped yet.
 
     Process 1 reaps orphans when it likes, seconds later on some machines; they hold neither files nor ports until then.
@@ -94,7 +94,7 @@ class Worker:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-2000:]
         with contextlib.suppress(httpx.HTTPError, IndexError):
-            return HTTP.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
+            return HTTP.get(f"{self.admin_url}/readyz", timeout=20).status_code == 200
         return False
 
     @property
@@ -124,7 +124,7 @@ class Worker:
     @property
     def pids(self) -> dict[str, int]:
         """Its processes by name, as /readyz has them."""
-        processes = HTTP.get(f"{self.admin_url}/readyz", timeout=10).json()["processes"]
+        processes = HTTP.get(f"{self.admin_url}/readyz", timeout=60).json()["processes"]
         return {name: process["pid"] for name, process in processes.items() if process}
 
     def all(self) -> list[psutil.Process]:
@@ -142,7 +142,7 @@ class Worker:
         A Realtime state counts if every process has it; wake-ups are the relay's, if there is one.
         """
         values: dict[str, float] = defaultdict(float)
-        for line in HTTP.get(f"{self.admin_url}/metrics", timeout=10).text.splitlines():
+        for line in HTTP.get(f"{self.admin_url}/metrics", timeout=60).text.splitlines():
             if line.startswith((f"{name} ", f"{name}{{")) and all(
                 f'{k}="{v}"' in line for k, v in labels.items()
             ):
@@ -167,7 +167,7 @@ class Worker:
                 process.kill()
         killed_at = time.time()
         if self.process is not None:
-            self.process.wait(10)
+            self.process.wait(60)
             wait_until_ended(every)
         return killed_at
 
@@ -265,7 +265,7 @@ class StackProcess:
     def db(self) -> psycopg.Connection[dict[str, Any]]:
         """The database as role postgres, autocommit, rows as dicts."""
         return psycopg.connect(
-            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=10
+            self.env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row, connect_timeout=60
         )
 
     def worker(

@@ -90,7 +90,7 @@ class Template:
     ) -> None:
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def start(
         self,
