@@ -35,6 +35,7 @@ _MODELS = [
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods
 ]
+_ERROR = TypeAdapter(Error)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,7 +47,7 @@ def check(answer: httpx.Response) -> httpx.Response:
         assert not answer.content
         return answer
     if not answer.is_success:
-        error = TypeAdapter(Error).validate_json(answer.content, strict=True, extra="forbid")
+        error = _ERROR.validate_json(answer.content, strict=True, extra="forbid")
         assert error.request_id == answer.headers["x-request-id"]
         assert error.error and error.code and "\n" not in error.error
         assert ("retry-after" in answer.headers) == (answer.status_code in (429, 503))

@@ -154,11 +154,11 @@ def desk(api: Api) -> Iterator[None]:
     yield
     api.sql("delete from gre_chat_settings")
     api.sql("insert into gre_chat_settings default values")
+    api.sql("delete from gre_auto_replies")  # which may refer to hours
     api.sql("delete from gre_hours")
     api.sql("update gre_staff set takes_sessions = true, max_sessions = null")
     # The texts that are drawn are no notes of the suite, which contain the canary word.
     api.sql("delete from gre_chat_notes where text not like %s", f"%{CANARY}%")
-    api.sql("delete from gre_auto_replies")
     api.sql("delete from gre_templates")
 
 
@@ -215,7 +215,8 @@ def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
             def ask(batch: list[tuple[Person, dict[str, Any]]]) -> None:
                 list(pool.map(answer, batch))
 
-            # An earlier path may have closed the session, or deleted the hours.
+            # An earlier path may have closed the session, deleted the hours, or had a setting refer to them.
+            api.sql("update gre_chat_settings set hours = null")
             api.sql(
                 "insert into gre_hours (name, timezone) values ('desk', 'Europe/Malta') on conflict do nothing"
             )
