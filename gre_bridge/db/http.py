@@ -104,18 +104,23 @@ class Pool:
         take: Callable[[bytes], Awaitable[None]],
         *,
         chunk: int,
+        stall: float,
         timeout: float,
     ) -> Answer | None:
         """Send once; give the body of an answer with status 200 to `take` in pieces of about `chunk` bytes, and return None.
 
-        Another answer is returned. `timeout` in seconds bounds the whole. Raises as `request`, and what `take` raises.
+        Another answer is returned. `stall` seconds bound each wait, for the answer and for more of it, `timeout` the whole.
+        Raises as `request`, and what `take` raises.
         """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
         with self._classified():
-            async with asyncio.timeout(timeout), self._sent(method, url, headers, b"") as response:
+            async with asyncio.timeout(stall) as wait, self._sent(method, url, headers, b"") as response:
                 if response.status != 200:
                     return await self._read(response)
                 piece = bytearray()
                 while part := await response.content.readany():
+                    wait.reschedule(min(loop.time() + stall, end))
                     piece += part
                     if len(piece) >= chunk:
                         await take(bytes(piece))

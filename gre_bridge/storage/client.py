@@ -25,8 +25,10 @@ from gre_bridge.storage.errors import Exists, StorageRefused, failure
 
 T = TypeVar("T")
 
+STALL, DOWNLOAD = 20.0, 300.0
+"""Seconds for which a download may bring nothing, and for all of it: 25 MB over a line of 1 Mbit/s take 210 s."""
 TRANSFER = 60.0
-"""Seconds for the transfer of one object. A refused upload of 4 MB or more may never get its answer: it ends by this, too."""
+"""Seconds for the upload of one object. A refused upload of 4 MB or more may never get its answer: it ends by this, too."""
 CHUNK = 256 * 1024
 """Bytes that are collected before a write to the disk."""
 MAX_NAMES = 100
@@ -82,7 +84,7 @@ class StorageClient:
     ) -> Self:
         """Return the Storage of the project at `url`, called with its service key; connections are made when needed.
 
-        `timeout`: seconds of a call that transfers no object; TRANSFER bounds the others.
+        `timeout`: seconds of a call that transfers no object; DOWNLOAD, STALL and TRANSFER bound the others.
         """
         pool = Pool(service="Storage", connections=connections, timeout=timeout, limit=2**20)
         return cls(url=url, key=key, apikey=apikey, pool=pool, timeout=timeout)
@@ -103,7 +105,9 @@ class StorageClient:
             await asyncio.to_thread(into.write, chunk)
 
         address = URL(f"{self._base}/object/authenticated/{bucket}/{quote(name)}", encoded=True)
-        answer = await self._pool.stream("GET", address, self._headers, take, chunk=CHUNK, timeout=TRANSFER)
+        answer = await self._pool.stream(
+            "GET", address, self._headers, take, chunk=CHUNK, stall=STALL, timeout=DOWNLOAD
+        )
         if answer is not None:
             raise failure("download", answer)
         return written

@@ -93,7 +93,8 @@ async def test_a_sound_stack_is_all_ok(stack: StackProcess) -> None:
     assert {name: one.status for name, one in found.items() if one.status != "ok"} == WAIVED
     assert {"Supabase", "schema", "service key", "anon key", "clock", "sinks", "database", "migrations", "row-level security",
             "triggers", "publication", "realtime.send", "old transactions", "replication", "connections", "Realtime",
-            "wake-up: broadcast", "Pusher", "clock and Pusher", "OneSignal", "open files", "variables"} <= found.keys()  # fmt: skip
+            "wake-up: broadcast", "Pusher", "clock and Pusher", "OneSignal", "open files", "variables",
+            "files: bucket", "files: policies", "files: decoder", "files: examinations", "files: deletions"} <= found.keys()  # fmt: skip
     assert 0 < (found["wake-up: broadcast"].seconds or 0) < 1
 
 
@@ -253,8 +254,14 @@ async def test_the_fix_for_a_schema_of_another_release_names_the_side_to_upgrade
          {"migrations": "fail"}, "gre-bridge migrate"),
         ("update gre_relay_sinks set enabled = false where name = 'onesignal'", "update gre_relay_sinks set enabled = true",
          {"sinks": "warn"}, "enabled = true where name = 'onesignal'"),
+        ("update storage.buckets set public = true where id = 'gre-chat'", "select public.gre_storage_adopt()",
+         {"files: bucket": "fail"}, "gre-bridge migrate"),
+        ("update storage.buckets set allowed_mime_types = null where id = 'gre-chat'", "select public.gre_storage_adopt()",
+         {"files: bucket": "fail"}, "gre-bridge migrate"),
+        ("drop policy gre_chat_fetch on storage.objects", "select public.gre_storage_adopt()",
+         {"files: policies": "fail"}, "gre-bridge migrate"),
     ],
-    ids=["row-level security", "trigger", "publication", "migration", "sink"],
+    ids=["row-level security", "trigger", "publication", "migration", "sink", "public bucket", "types of the bucket", "policy"],
 )  # fmt: skip
 async def test_faults_in_the_database_are_found(
     stack: StackProcess, change: str, back: str, wrong: dict[str, str], fix: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socketserver
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,7 @@ from PIL import Image
 from storage3 import SyncStorageClient
 
 from tests.support.corpus import CANARY, photo
-from tests.support.loopback import NO_TLS, PATIENT
+from tests.support.loopback import NO_TLS, PATIENT, free_port
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import let_pass, wait_until
 
@@ -227,6 +229,36 @@ def test_examinations_delay_no_message(stack: StackProcess) -> None:
         for n in range(20):
             stack.insert(player_id=50 + n, sender="player", message="x")
         stack.drained(30)
+
+
+class Clamd(socketserver.StreamRequestHandler):
+    """clamd's command INSTREAM: finds a virus in what contains VIRUS."""
+
+    def handle(self) -> None:
+        assert self.rfile.read(10) == b"zINSTREAM\0"
+        content = b""
+        while size := int.from_bytes(self.rfile.read(4), "big"):
+            content += self.rfile.read(size)
+        self.wfile.write(b"stream: Test FOUND\0" if b"VIRUS" in content else b"stream: OK\0")
+
+
+def test_a_scanner_refuses_a_virus_and_files_wait_while_it_is_away(stack: StackProcess) -> None:
+    clean, infected = send(stack, 41, photo()), send(stack, 42, b"a VIRUS", "text/plain", "x.txt")
+    port = free_port()
+    with stack.worker(only="relay", constants=SOON, GRE_CLAMD_ADDRESS=f"tcp://127.0.0.1:{port}"):
+        for one in (clean, infected):
+            wait_until(lambda one=one: (job(stack, one) or {"attempt": 0})["attempt"], what="a failure")  # type: ignore[misc]
+            found = job(stack, one)
+            assert found is not None
+            assert (found["last_error"], file(stack, one)["state"]) == ("scanner", "stored")
+        with socketserver.ThreadingTCPServer(("127.0.0.1", port), Clamd) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            wait_until(lambda: is_ready(stack, clean), what="an examined file")
+            wait_until(lambda: file(stack, infected)["state"] == "refused", what="a refusal")
+            server.shutdown()
+    check_picture(stack, clean)
+    assert file(stack, infected)["refused"] == "virus"
+    assert download(stack, infected.object) == b"a VIRUS", "nothing is deleted"
 
 
 def deleted(stack: StackProcess) -> bool:

@@ -122,16 +122,16 @@ async def test_each_fault_of_storage_is_an_outage(
     name = begun(stack, 29)
     async with opened(stack) as storage:
         await storage.upload(BUCKET, name, CONTENT, "image/png")
-        monkeypatch.setattr("gre_bridge.storage.client.TRANSFER", 0.5)
+        monkeypatch.setattr("gre_bridge.storage.client.STALL", 0.5)
         for rule in ({"mode": "refused", "status": 500}, {"mode": "refused", "status": 544}, {"mode": "silent"},
                      {"mode": "cut", "bytes": 100}, {"mode": "lose_answer"}):  # fmt: skip
             stack.fault("storage", rule)
             with pytest.raises(TransientError):
                 await download(storage, name)
             stack.http.delete("/__stack/faults").raise_for_status()
-            monkeypatch.setattr("gre_bridge.storage.client.TRANSFER", 60.0)
+            monkeypatch.setattr("gre_bridge.storage.client.STALL", 60.0)
             assert await download(storage, name) == CONTENT
-            monkeypatch.setattr("gre_bridge.storage.client.TRANSFER", 0.5)
+            monkeypatch.setattr("gre_bridge.storage.client.STALL", 0.5)
 
 
 async def test_an_upload_of_a_worker_whose_answer_is_lost_is_a_success_when_it_is_repeated(

@@ -30,6 +30,7 @@ from tests.support.loopback import (
     serving,
     serving_bytes,
 )
+from tests.support.waiting import pause
 
 KEY, ANON = "sb_secret_service", "sb_publishable_anon"
 NAME = "29/3f2c9a4e-0000-4000-8000-000000000001/original"
@@ -116,18 +117,40 @@ async def test_a_download_that_breaks_off_is_an_outage(serve: Bytes) -> None:
             await download(storage)
 
 
-async def test_a_download_that_stalls_ends_by_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TRANSFER", 0.2)
+async def test_a_download_that_stalls_or_takes_for_ever_ends_by_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def dripping(drop: bytes) -> Bytes:
+        async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{")
+            while not reader.at_eof():
+                await pause(0.02, "a byte now and then")
+                writer.write(drop)
 
-    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        return drip
+
+    for name, drop in (("STALL", b""), ("DOWNLOAD", b"x")):
+        monkeypatch.setattr(module, name, 0.3)
+        async with serving_bytes(dripping(drop)) as port, opened(port) as storage:
+            with pytest.raises(TransientError) as caught:
+                await download(storage)
+        assert caught.value.code == "timeout"
+        monkeypatch.setattr(module, name, 60.0)
+
+
+async def test_a_slow_download_that_goes_on_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALL", 0.5)
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-        await reader.read()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            await pause(0.08, "more than the longest wait, in all")
+            writer.write(b"x")
 
-    async with serving_bytes(stall) as port, opened(port) as storage:
-        with pytest.raises(TransientError) as caught:
-            await download(storage)
-    assert caught.value.code == "timeout"
+    async with serving_bytes(slowly) as port, opened(port) as storage:
+        assert await download(storage) == b"x" * 10
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from gre_bridge.storage.errors import StorageRefused
 STORAGE, DECODER, SCANNER = "files: bucket", "files: decoder", "files: scanner"
 EXAMINATIONS, DELETIONS = "files: examinations", "files: deletions"
 OBJECTS = "files: policies"
+REPAIR = "gre-bridge migrate; one that is disabled: alter table storage.objects enable trigger …"
 POLICIES = ("gre_chat_fetch", "gre_chat_upload")
 TRIGGERS = ("gre_1_check", "gre_1_pinned", "gre_2_stored")
 MAX_AGE = 900.0
