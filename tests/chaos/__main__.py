@@ -11,15 +11,22 @@ from pathlib import Path
 from tests.chaos.attacks import ATTACKS, AttackReport
 from tests.chaos.attacks import run as run_attack
 from tests.chaos.cases import CASES
+from tests.chaos.file_cases import FILE_CASES
 from tests.chaos.runner import Report, run
 from tests.chaos.simulated import SIMULATED
 from tests.support.stack import StackProcess
+from tests.support.template import Template
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-FAULTS, ATTACKED, END = (
+FAULTS, FILES, ATTACKED, END = (
     "<!-- python -m tests.chaos --write -->",
+    "<!-- python -m tests.chaos --write: files -->",
     "<!-- python -m tests.chaos --write: attacks -->",
     "<!-- end -->",
+)
+FILES_HEAD = (
+    "| fault | files | given up | lost | doubled | left | all ready | bound |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
 )
 ATTACKED_HEAD = (
     "| attack | description | relay's p99, no attack | attack | memory growth | other clients |\n"
@@ -35,11 +42,16 @@ HEAD = (
 def line(report: Report) -> str:
     """One report for the terminal."""
     bystanders = f"{report.bystanders:5.2f}" if report.bystanders is not None else "    -"
+    files = (
+        f" files {found.sent} given up {found.dropped} ready {found.ready:.1f} s of {found.bound:.0f}"
+        if (found := report.files)
+        else ""
+    )
     verdict = "ok" if report.ok else "FAILED: " + "; ".join(report.problems + report.slow)
     return (
         f"{report.name:28} sent {report.sent:4} delivered {report.delivered:4} dead {report.dead:2}"
         f" lost {report.lost} out of order {report.out_of_order} repeats {_repeats(report):>5}"
-        f" bystanders {bystanders} s recovery {report.recovery:5.1f} s of {report.bound:4.1f}  {verdict}"
+        f" bystanders {bystanders} s recovery {report.recovery:5.1f} s of {report.bound:4.1f}{files}  {verdict}"
     )
 
 
@@ -49,6 +61,17 @@ def row(report: Report) -> str:
         f"`{report.name}`", report.description, report.sent, report.delivered, report.dead, report.lost,
         report.out_of_order, _repeats(report), "" if report.bystanders is None else f"{report.bystanders:.2f} s",
         f"{report.recovery:.1f} s", f"{report.bound:.1f} s" + ("" if report.ok else " FAILED"),
+    ]  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |\n"
+
+
+def files_row(report: Report) -> str:
+    """The files of one report for the page."""
+    found = report.files
+    assert found is not None
+    cells = [
+        f"`{report.name}`", found.sent, found.dropped, found.lost, found.doubled, found.left, f"{found.ready:.1f} s",
+        f"{found.bound:.0f} s" + ("" if report.ok else " FAILED"),
     ]  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |\n"
 
@@ -97,7 +120,7 @@ def main() -> int:
         help="with automatic assignment and auto-replies on (the attacks and simulated cases have none)",
     )
     options = parser.parse_args()
-    cases = {case.name: case for case in CASES}
+    cases = {case.name: case for case in (*CASES, *FILE_CASES)}
     attacks = {attack.name: attack for attack in ATTACKS}
     names = [*cases, *SIMULATED, *attacks]
     if unknown := set(options.only) - set(names):
@@ -109,7 +132,11 @@ def main() -> int:
     wanted = [name for name in names if not options.only or name in options.only]
     reports: list[Report] = []
     attacked: list[AttackReport] = []
-    with tempfile.TemporaryDirectory() as directory, StackProcess(Path(directory)) as stack:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Template(Path(directory)) as template,
+        StackProcess(Path(directory), template) as stack,
+    ):
         for name in wanted:
             if name in attacks:
                 attacked.append(run_attack(stack, attacks[name]))
@@ -122,8 +149,11 @@ def main() -> int:
             print_line(line(report))
     if options.write:
         write(FAULTS, HEAD, {report.name: row(report) for report in reports}, names)
+        write(
+            FILES, FILES_HEAD, {report.name: files_row(report) for report in reports if report.files}, names
+        )
         write(ATTACKED, ATTACKED_HEAD, {report.name: attacked_row(report) for report in attacked}, names)
-    failed = [report.name for report in (*reports, *attacked) if not report.ok]
+    failed = [report.name for report in [*reports, *attacked] if not report.ok]
     print_line(f"{len(reports) + len(attacked)} cases, {len(failed)} failed {' '.join(failed)}")
     return 1 if failed else 0
 

@@ -65,6 +65,14 @@ class Case:
     """Part of `make test`."""
     soak: bool = False
     """Part of the soak test."""
+    rate: float = 36.0
+    """Messages a second, those with files not counted."""
+    files: float = 0.0
+    """Files are sent, too; seconds from the end of the fault within which all are examined."""
+    constants: Mapping[str, float] = field(default_factory=dict)
+    """Of the workers, see `Worker`."""
+    scanned: bool = False
+    """A virus scanner examines the files, too."""
 
 
 def _workers() -> list[Case]:

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.chaos import desk
+from tests.chaos import desk, files
 from tests.chaos.cases import Case
 from tests.chaos.load import MARK, TEXT
 from tests.chaos.scene import Scene
@@ -21,6 +21,10 @@ QUICK = 0.75
 """Seconds; a message that took longer is late."""
 WARM_UP = 25
 """Messages that arrive before the fault."""
+FILE_RATE = 3.0
+"""Files a second."""
+FILES = 24
+"""Files that are announced at least, half of them before the fault."""
 MARGIN = 2.0
 """Seconds; a repeated message may have arrived first this long before the fault, or during it."""
 GRACE = 15.0
@@ -47,6 +51,8 @@ class Report:
     problems: list[str] = field(default_factory=list)
     slow: list[str] = field(default_factory=list)
     """Times above their bounds."""
+    files: files.FilesReport | None = None
+    """Of a case with files."""
 
     @property
     def ok(self) -> bool:
@@ -60,10 +66,13 @@ def run(stack: StackProcess, case: Case, *, with_desk: bool = False) -> Report:
     if with_desk:
         desk.switch_on(stack)
     report = Report(case.name, case.description, case.recovers)
+    if case.files:
+        report.files = files.FilesReport(case.files)
     try:
         with Scene(
-            stack, workers=case.workers, env=dict(case.env), proxied=case.proxied, marked=case.marked
-        ) as scene:
+            stack, workers=case.workers, env=dict(case.env), proxied=case.proxied, marked=case.marked, rate=case.rate,
+            constants=case.constants or None, scanned=case.scanned, files=FILE_RATE if case.files else 0.0,
+        ) as scene:  # fmt: skip
             _play(scene, case, report, with_desk)
             _judge(scene, case, report)
             report.problems += scene.problems + scene.load.problems
@@ -74,7 +83,9 @@ def run(stack: StackProcess, case: Case, *, with_desk: bool = False) -> Report:
 
 def _play(scene: Scene, case: Case, report: Report, with_desk: bool) -> None:
     scene.load.start()
+    scene.senders.start()
     wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
+    scene.senders.until(FILES // 2)
     scene.broken_at = time.time()
     with case.fault(scene):
         reported = _hold_fault(scene, case, case.lasts)
@@ -88,13 +99,19 @@ def _play(scene: Scene, case: Case, report: Report, with_desk: bool) -> None:
         wait_until(lambda: scene.calm(QUICK, since=scene.over_at), left, 0.05, what="a normal flow")
     except AssertionError as error:
         report.slow.append(str(error).partition("\n")[0])
+    scene.senders.until(FILES)
     scene.load.stop()
+    scene.senders.stop()
     if with_desk:
         wait_until(
             lambda: desk.is_idle(scene.stack), GRACE, 0.05, what="all sessions assigned, no timer left"
         )
         scene.problems += desk.find_problems(scene.stack)
     scene.stack.drained(GRACE)
+    if report.files:
+        report.problems += files.settle(scene, report.files)
+        report.slow += files.late(report.files)
+        scene.stack.drained(GRACE)
     scene.watch.read()
     if case.reports:
         for worker in scene.workers:
@@ -182,14 +199,14 @@ def _judge(scene: Scene, case: Case, report: Report) -> None:
     ):
         if bad:
             report.problems.append(problem)
-    for bad, problem in (
+    for slow, problem in (
         (report.recovery > case.recovers, f"recovery took {report.recovery:.1f} s ({which})"),
         (
             report.bystanders and report.bystanders > max(case.bystanders.values()),
             f"bystanders waited {report.bystanders} s",
         ),
     ):
-        if bad:
+        if slow:
             report.slow.append(problem)
     report.problems += _repeats(scene, case)
     for worker in scene.started:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,8 @@ from typing import Any, Self
 import httpx
 
 from tests.chaos.load import MARK, Load, Sent
+from tests.chaos.scanner import scanner
+from tests.chaos.senders import Senders
 from tests.chaos.tcp_proxy import TcpProxy
 from tests.chaos.watch import SINKS, Watch
 from tests.support.loopback import HTTP
@@ -39,10 +41,15 @@ class Scene:
         proxied: bool = False,
         marked: frozenset[int] = frozenset(),
         rate: float = 36.0,
+        constants: Mapping[str, float] | None = None,
+        scanned: bool = False,
+        files: float = 0.0,
     ) -> None:
         self.stack = stack
         self.proxies: dict[str, TcpProxy] = {}
         self.env = dict(env or {})
+        self._constants = constants
+        self._scanned = scanned
         self._count = workers
         self._proxied = proxied
         self.workers: list[Worker] = []
@@ -50,6 +57,7 @@ class Scene:
         """All workers, ended ones included: for their logs."""
         self.marked = marked
         self.load = Load(stack, marked=marked, rate=rate)
+        self.senders = Senders(stack, self.load.sent, rate=files)
         self.watch = Watch(stack)
         self.problems: list[str] = []
         self.affected: set[str] = set()
@@ -73,6 +81,9 @@ class Scene:
                     "PUSHER_PORT": str(self.proxies["pusher"].port),
                     "ONESIGNAL_API_URL": f"http://127.0.0.1:{self.proxies['onesignal'].port}/onesignal",
                 }
+            if self._scanned:
+                self.proxies["scanner"] = exits.enter_context(scanner())
+                self.env["GRE_CLAMD_ADDRESS"] = f"tcp://127.0.0.1:{self.proxies['scanner'].port}"
             exits.callback(self._clean_up)
             self.workers = [self.worker(ready=False) for _ in range(self._count)]
             for worker in self.workers:
@@ -87,17 +98,18 @@ class Scene:
 
     def _clean_up(self) -> None:
         self.load.stop()
+        self.senders.stop()
         for worker in self.started:
             worker.kill()
         self.stack.http.delete("/__stack/faults").raise_for_status()
 
     def worker(self, *, ready: bool = True, **changes: str) -> Worker:
         """Start one more worker."""
-        worker = self.stack.worker(**{**self.env, **changes})
+        worker = self.stack.worker(constants=self._constants, **{**self.env, **changes})
         self.started.append(worker)
         return worker.start(ready=ready)
 
-    def until_live(self, worker: Worker, within: float = 30.0) -> None:
+    def until_live(self, worker: Worker, within: float = 60.0) -> None:
         """Wait until a worker relays and receives wake-ups."""
         wait_until(worker._ready, within, what="a worker that is ready")
         wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, within, what="live")

@@ -50,6 +50,10 @@ class Watch:
         for sink in SINKS:
             self.seen[sink] = Arrivals()
 
+    def begin_again(self) -> None:
+        """Read from the beginning: the stack was started again, and its record is empty."""
+        self._since = dict.fromkeys(SINKS, 0)
+
     def read(self) -> None:
         """Read the requests since the last call."""
         for sink in SINKS:

@@ -209,11 +209,30 @@ class StackProcess:
     workers: int = 0
 
     def __enter__(self) -> Self:
+        self._start("0")
+        assert self.data is not None
+        self.url = self.env["SUPABASE_URL"]
+        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=NO_TLS)
+        self.keys = Keys.of(self.data)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL: PostgreSQL ends with it. What it recorded is lost, the data stay."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def start_again(self) -> None:
+        """Start it on its port after it was killed."""
+        self._start(self.url.rpartition(":")[2])
+
+    def _start(self, port: str) -> None:
         env_file, log = self.directory / "env", self.directory / "stack.log"
+        env_file.unlink(missing_ok=True)
         self.data = self.data or self.directory / "data"
-        command = [sys.executable, "-m", "gre_bridge", "dev", "--no-worker", "--port", "0",
+        command = [sys.executable, "-m", "gre_bridge", "dev", "--no-worker", "--port", port,
                    "--data-dir", str(self.data), "--write-env", str(env_file)]  # fmt: skip
-        with log.open("wb") as out:
+        with log.open("ab") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=out)
 
         def up() -> bool:
@@ -223,10 +242,6 @@ class StackProcess:
 
         wait_until(up, 120, what="the stack")
         self.env = {k: v for k, v in dotenv_values(env_file).items() if v is not None}
-        self.url = self.env["SUPABASE_URL"]
-        self.http = httpx.Client(base_url=self.url, timeout=30, trust_env=False, verify=NO_TLS)
-        self.keys = Keys.of(self.data)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
