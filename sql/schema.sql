@@ -2410,6 +2410,26 @@ begin
   return new;
 end $$;
 
+-- FUNCTION: missed_attachments(uuid[], timestamp with time zone, bigint)
+CREATE FUNCTION gre.missed_attachments(p_sessions uuid[], p_from timestamp with time zone, p_player bigint) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_changed jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('session_id', x.session_id, 'attachment', gre.attachments_json(array[x.id]) -> 0)
+                   order by x.changed_at, x.id) into v_changed
+  from (select a.id, a.session_id, a.changed_at from public.gre_chat_attachments a
+        where a.session_id = any (p_sessions) and a.changed_at > p_from
+          and (p_player is null or a.player_id = p_player)
+        order by a.changed_at desc, a.id limit 500) x;
+  return case when v_changed is null then '{}' else jsonb_build_object('attachments', v_changed) end;
+end $$;
+
 -- FUNCTION: my_player_id()
 CREATE FUNCTION gre.my_player_id() RETURNS bigint
     LANGUAGE sql STABLE
@@ -4551,11 +4571,16 @@ begin
       select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_result;
+  if v_from is not null then
+    v_result := v_result || gre.missed_attachments(
+      array(select k::uuid from jsonb_object_keys(v_positions) k), v_from,
+      case v_actor.role when 'player' then v_actor.player_id end);
+  end if;
   return v_result;
 end $_$;
 
 -- COMMENT: FUNCTION gre_catch_up(p_since jsonb, p_limit integer, p_total integer)
-COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. "sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, "missed" is empty and last messages are truncated.';
+COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. "sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, "missed" is empty and last messages are truncated. "attachments", if there are some: [{"session_id", "attachment": A}], files in the sessions in p_since that changed after the newest message in p_since (less a minute), at most the last 500.';
 
 -- FUNCTION: gre_chat_history(bigint, uuid, uuid, bigint, bigint, integer, boolean)
 CREATE FUNCTION public.gre_chat_history(p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_before uuid DEFAULT NULL::uuid, p_before_seq bigint DEFAULT NULL::bigint, p_after_seq bigint DEFAULT NULL::bigint, p_limit integer DEFAULT 200, p_sessions boolean DEFAULT false) RETURNS jsonb
@@ -9174,6 +9199,11 @@ REVOKE ALL ON FUNCTION gre.messages_files_text() FROM PUBLIC;
 
 -- ACL: FUNCTION messages_rate_limit()
 REVOKE ALL ON FUNCTION gre.messages_rate_limit() FROM PUBLIC;
+
+-- ACL: FUNCTION missed_attachments(p_sessions uuid[], p_from timestamp with time zone, p_player bigint)
+REVOKE ALL ON FUNCTION gre.missed_attachments(p_sessions uuid[], p_from timestamp with time zone, p_player bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.missed_attachments(p_sessions uuid[], p_from timestamp with time zone, p_player bigint) TO authenticated;
+GRANT ALL ON FUNCTION gre.missed_attachments(p_sessions uuid[], p_from timestamp with time zone, p_player bigint) TO service_role;
 
 -- ACL: FUNCTION my_player_id()
 REVOKE ALL ON FUNCTION gre.my_player_id() FROM PUBLIC;

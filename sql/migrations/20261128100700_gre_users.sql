@@ -438,6 +438,11 @@ begin
       select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_result;
+  if v_from is not null then
+    v_result := v_result || gre.missed_attachments(
+      array(select k::uuid from jsonb_object_keys(v_positions) k), v_from,
+      case v_actor.role when 'player' then v_actor.player_id end);
+  end if;
   return v_result;
 end $$;
 comment on function public.gre_catch_up is
@@ -446,7 +451,9 @@ comment on function public.gre_catch_up is
   '"sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in '
   'p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty '
   'p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, '
-  '"missed" is empty and last messages are truncated.';
+  '"missed" is empty and last messages are truncated. "attachments", if there are some: [{"session_id", "attachment": '
+  'A}], files in the sessions in p_since that changed after the newest message in p_since (less a minute), at most the '
+  'last 500.';
 
 -- Marks and states ----------------------------------------------------------------------------------------
 

@@ -352,6 +352,23 @@ begin
   return case when v_changed is null then '{}' else jsonb_build_object('attachments', v_changed) end;
 end $$;
 
+-- Return {"attachments": [{"session_id", "attachment": A}]}: the files of these sessions that changed after p_from;
+-- with p_player only those of this player. The last 500; {} if there are none. Row-level security applies for users.
+create function gre.missed_attachments(p_sessions uuid[], p_from timestamptz, p_player bigint) returns jsonb
+language plpgsql stable
+set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+declare
+  v_changed jsonb;
+begin
+  select jsonb_agg(jsonb_build_object('session_id', x.session_id, 'attachment', gre.attachments_json(array[x.id]) -> 0)
+                   order by x.changed_at, x.id) into v_changed
+  from (select a.id, a.session_id, a.changed_at from public.gre_chat_attachments a
+        where a.session_id = any (p_sessions) and a.changed_at > p_from
+          and (p_player is null or a.player_id = p_player)
+        order by a.changed_at desc, a.id limit 500) x;
+  return case when v_changed is null then '{}' else jsonb_build_object('attachments', v_changed) end;
+end $$;
+
 -- Deleting ------------------------------------------------------------------------------------------------
 
 -- Delete files that the caller has locked: their ids stay taken, and their objects are deleted by a worker.
@@ -566,11 +583,11 @@ comment on function public.gre_attachment_names is
 
 revoke execute on function gre.max_file_bytes, gre.file_types, gre.upload_type, gre.file_name, gre.storage_on,
   gre.object_name, gre.attachments_json, gre.files_text, gre.is_files_text, gre.messages_files_text,
-  gre.messages_bind_files, gre.changed_attachments, gre.messages_delete_files, gre.is_author, gre.may_see,
-  gre.may_fetch, gre.delete_attachments,
+  gre.messages_bind_files, gre.missed_attachments, gre.changed_attachments, gre.messages_delete_files,
+  gre.is_author, gre.may_see, gre.may_fetch, gre.delete_attachments,
   gre.find_attachment from public;
 revoke execute on function public.gre_attachment_begin, public.gre_attachment_get, public.gre_attachment_drop,
   public.gre_attachment_names from public, anon, authenticated, service_role;
-grant execute on function gre.attachments_json to authenticated, service_role;
+grant execute on function gre.attachments_json, gre.missed_attachments to authenticated, service_role;
 grant execute on function public.gre_attachment_begin, public.gre_attachment_get, public.gre_attachment_drop,
   public.gre_attachment_names to authenticated, service_role;
