@@ -558,3 +558,42 @@ def test_names_and_texts_are_no_templates_at_onesignal(text: str) -> None:
 def test_a_text_without_a_tag_is_not_changed(text: str) -> None:
     (record,) = route_onesignal(lane(said(1, sender_name=text)), PushRoutes(), STAFF)
     assert pushed(record).body["headings"]["en"] == text
+
+
+# Files
+
+PHOTO = {"id": "f1", "kind": "image", "name": "passport.jpg", "url": "https://p.supabase.co/x?token=secret"}
+FILE = {"id": "f2", "kind": "file", "name": "account.pdf"}
+
+
+def test_an_event_has_ids_and_kinds_of_files_only() -> None:
+    data = event_data(said(1, attachments=[PHOTO, FILE]))
+    assert data["attachments"] == [{"id": "f1", "kind": "image"}, {"id": "f2", "kind": "file"}]
+    assert "passport" not in json.dumps(data) and "token=" not in json.dumps(data)
+    assert "attachments" not in event_data(said(1))
+    long = event_data(said(1, message="é" * 4000, attachments=[PHOTO] * 5))
+    assert long["truncated"] and len(long["attachments"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "files", "shown"),
+    [
+        ("📷 Photo", [PHOTO], "sent a photo"),
+        ("📎 File", [FILE], "sent a file"),
+        ("📷 2 photos", [PHOTO, PHOTO], "sent 2 photos"),
+        ("📎 2 files", [PHOTO, FILE], "sent 2 files"),
+        ("Look", [PHOTO], "sent a photo: Look"),
+        ("📷 Photo of table 4", [PHOTO], "sent a photo: 📷 Photo o…"),
+        ("📷 Photo", [], "📷 Photo"),
+    ],
+)
+def test_a_push_tells_of_files_only_where_it_shows_text(
+    text: str, files: list[dict[str, str]], shown: str
+) -> None:
+    one = said(1, message=text, **({"attachments": files} if files else {}))
+    (record,) = route_onesignal(lane(one), PushRoutes(), STAFF)
+    assert pushed(record).body["contents"] == {"en": "New message"}
+    assert "f1" not in json.dumps([pushed(record).body, pushed(record).row])
+    (record,) = route_onesignal(lane(one), PushRoutes(preview=9), STAFF)
+    assert pushed(record).body["contents"] == {"en": shown}
+    assert "passport" not in json.dumps([pushed(record).body, pushed(record).row])

@@ -25,6 +25,8 @@ from gre_bridge.sinks.base import Push, SinkRecord, receipt
 MAX_RECIPIENTS = 20_000
 """External ids in one push (OneSignal's documentation)."""
 
+_WITHOUT_TEXT = re.compile("(?:📷|📎) (?:[2-5] )?(?:Photo|File|photo|file)s?")
+"""The text that the database gives to a message that has files only (`gre.files_text`)."""
 _LIQUID = re.compile(r"\{(?=[{%])")
 
 
@@ -145,7 +147,7 @@ def _merged(group: list[Delivery], need: str, routes: PushRoutes, on_duty: list[
     """The push for the messages of `group`, in the words of the newest."""
     newest = group[-1]
     message = newest.message or {}
-    player_id, text = message["player_id"], message["message"]
+    player_id = message["player_id"]
     if need == "staff":
         recipients, kind = on_duty, PLAYER_MESSAGE
         fallback = message.get("player_name") or routes.player_title.format(player_id=player_id)
@@ -155,7 +157,7 @@ def _merged(group: list[Delivery], need: str, routes: PushRoutes, on_duty: list[
     title = message["sender_name"] or fallback
     words = [routes.texts.format(count=len(group))] if len(group) > 1 else []
     if routes.preview > 0:
-        words.append(text[: routes.preview] + ("…" if len(text) > routes.preview else ""))
+        words.append(_preview(message, routes.preview))
     body = ": ".join(words) or routes.text
     data: Json = {key: message[key] for key in ("session_id", "player_id", "seq")}
     data |= {"message_id": message["id"], "type": kind}
@@ -170,6 +172,17 @@ def _merged(group: list[Delivery], need: str, routes: PushRoutes, on_duty: list[
     }
     collapse_id = f"gre-{message['session_id']}"[:64]  # the longest that OneSignal takes
     return Push(_body(newest, routes, recipients, title, body, data) | {"collapse_id": collapse_id}, row)
+
+
+def _preview(message: Json, most: int) -> str:
+    """Return the beginning of a message's text, after what was sent with it."""
+    text: str = message["message"]
+    shown = text[:most] + ("…" if len(text) > most else "")
+    if not (files := message.get("attachments")):
+        return shown
+    kind = "photo" if all(file["kind"] == "image" for file in files) else "file"
+    sent = f"sent a {kind}" if len(files) == 1 else f"sent {len(files)} {kind}s"
+    return sent if _WITHOUT_TEXT.fullmatch(text) else f"{sent}: {shown}"
 
 
 def _queued(delivery: Delivery, routes: PushRoutes, on_duty: list[str]) -> Push:

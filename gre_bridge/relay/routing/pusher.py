@@ -151,6 +151,9 @@ def _message_data(source: Json, delivery: Delivery, late_after: float) -> str:
     }
     if source.get("auto"):
         payload["auto"] = True
+    if files := source.get("attachments"):
+        # Neither names nor addresses: the channel may be public.
+        payload["attachments"] = [{"id": file["id"], "kind": file["kind"]} for file in files]
     if delivery.age > late_after:
         payload["late"] = True
     if delivery.data.get("replayed") is True:
