@@ -97,6 +97,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-chat/attachments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["beginAttachment"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-chat/attachments/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["getAttachment"];
+        put?: never;
+        post?: never;
+        delete: operations["dropAttachment"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-chat/attachments/urls": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post: operations["getAttachmentLinks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/reply": {
         parameters: {
             query?: never;
@@ -640,6 +688,38 @@ export interface components {
             success: true;
             count: number;
         };
+        Attachment: {
+            /** Format: uuid */
+            id: string;
+            /** @enum {string} */
+            kind: "image" | "file";
+            type: string;
+            name: string;
+            alt: string | null;
+            bytes: number;
+            width: number | null;
+            height: number | null;
+            preview: string | null;
+            place: number | null;
+            /** @enum {string} */
+            state: "awaited" | "stored" | "ready" | "refused" | "gone";
+            refused?: string | null;
+        };
+        AttachmentBegun: {
+            /** @constant */
+            success: true;
+            attachment: components["schemas"]["Attachment"];
+            upload: components["schemas"]["Upload"] | null;
+        };
+        AttachmentDropped: {
+            /** @constant */
+            success: true;
+        };
+        AttachmentKnown: {
+            /** @constant */
+            success: true;
+            attachment: components["schemas"]["Attachment"];
+        };
         AutoReplies: {
             /** @constant */
             success: true;
@@ -675,6 +755,15 @@ export interface components {
             /** @constant */
             success: true;
             auto_reply: components["schemas"]["AutoReply"];
+        };
+        BeginAttachment: {
+            id?: string | null;
+            playerId?: number | string | null;
+            sessionId?: string | null;
+            name: string;
+            type: string;
+            bytes: number;
+            alt?: string | null;
         };
         Block: {
             until: string | null;
@@ -829,7 +918,7 @@ export interface components {
             success: false;
             error: string;
             /** @enum {string} */
-            code: "act_as_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "too_fast" | "too_many_failures" | "too_many_reads" | "api_off" | "busy" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
             } | null;
@@ -861,6 +950,8 @@ export interface components {
             created_at: string;
             /** @default false */
             auto: boolean;
+            /** @default [] */
+            attachments: components["schemas"]["Attachment"][];
             session: components["schemas"]["Session"];
         };
         Hours: {
@@ -892,6 +983,23 @@ export interface components {
             closes: string | null;
             /** Format: date */
             valid_from: string;
+        };
+        Link: {
+            url: string;
+            /** Format: date-time */
+            expiresAt: string;
+        };
+        Links: {
+            /** @constant */
+            success: true;
+            urls: {
+                [key: string]: components["schemas"]["Link"] | components["schemas"]["NoLink"];
+            };
+        };
+        LinksWanted: {
+            ids: string[];
+            /** @enum {string} */
+            variant: "thumb" | "view" | "file";
         };
         Marked: {
             /** @constant */
@@ -935,11 +1043,17 @@ export interface components {
             created_at: string;
             /** @default false */
             auto: boolean;
+            /** @default [] */
+            attachments: components["schemas"]["Attachment"][];
         };
         Minute: {
             /** Format: date-time */
             minute: string;
             count: number;
+        };
+        NoLink: {
+            /** @enum {string} */
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
         };
         Note: {
             /** Format: uuid */
@@ -1080,7 +1194,8 @@ export interface components {
         };
         SendMessage: {
             playerId?: number | string | null;
-            message: string;
+            attachmentIds?: string[] | null;
+            message?: string;
             playerName?: string | null;
             id?: string | null;
             sessionId?: string | null;
@@ -1093,7 +1208,8 @@ export interface components {
         SendReply: {
             sessionId?: string | null;
             playerId?: number | string | null;
-            message: string;
+            attachmentIds?: string[] | null;
+            message?: string;
             id?: string | null;
             afterSeq?: number | null;
             templateId?: string | null;
@@ -1282,6 +1398,15 @@ export interface components {
             noteId?: string | null;
             fromStaffId?: string | null;
             afterSeq?: number | null;
+        };
+        Upload: {
+            url: string;
+            /** @constant */
+            method: "PUT";
+            headers: {
+                [key: string]: string;
+            };
+            expiresAt: string | null;
         };
         Waiting: {
             /** Format: uuid */
@@ -1840,6 +1965,358 @@ export interface operations {
                 };
             };
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    beginAttachment: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["BeginAttachment"];
+            };
+        };
+        responses: {
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AttachmentBegun"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getAttachment: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AttachmentKnown"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    dropAttachment: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AttachmentDropped"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getAttachmentLinks: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["LinksWanted"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Links"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: {
                 headers: {
                     [name: string]: unknown;
                 };

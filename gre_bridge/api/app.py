@@ -26,7 +26,7 @@ from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
-from gre_bridge.api.rest import chat, colleagues, desk, operations, pusher_auth, replies, staff
+from gre_bridge.api.rest import chat, colleagues, desk, files, operations, pusher_auth, replies, staff
 from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
@@ -35,6 +35,7 @@ from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.config.settings import Settings
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.metrics import Metrics
+from gre_bridge.storage.client import StorageClient
 
 __all__ = ["create_app", "serve"]
 
@@ -44,6 +45,7 @@ the database decides what it may do. Fields are taken in camelCase and in snake_
 Everything that is not 2xx is `{"success": false, "error", "code", "request_id"}`."""
 _TAGS = [
     {"name": "Chat", "description": "Send and read."},
+    {"name": "Files", "description": "Photos and files: begin, upload to Supabase, send, show."},
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
     {"name": "Desk", "description": "The queue, assignment, staff, settings, opening hours."},
     {"name": "Replies", "description": "Templates and auto-replies."},
@@ -60,6 +62,7 @@ _TEXTS = {
 _OPERATION_IDS = {
     "send": "sendMessage", "unified_send": "sendMessageUnified", "messages": "listMessages", "chat_history": "getChatHistory",
     "mark_read": "markRead", "me": "getMe",
+    "begin": "beginAttachment", "attachment": "getAttachment", "drop": "dropAttachment", "links": "getAttachmentLinks",
     "reply": "sendReply", "sessions": "listSessions", "queue": "listQueue", "staff": "listStaff", "player": "getPlayer",
     "session_messages": "listSessionMessages", "session_events": "listSessionEvents", "set_status": "setSessionStatus", "operations": "getOperations",
     "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
@@ -83,11 +86,13 @@ def create_app(
     endpoint: WebSocketEndpoint | None,
     metrics: Metrics,
     pusher_users: PusherUsers | None = None,
+    storage: StorageClient | None = None,
 ) -> FastAPI:
     """Build the ASGI application.
 
     If the `authenticator` is not enabled, the API's paths answer 503 (`api_off`), and there is no console. `endpoint` serves
-    `/ws`; `metrics` counts the requests; `pusher_users` gets the people whose subscriptions are signed.
+    `/ws`; `metrics` counts the requests; `pusher_users` gets the people whose subscriptions are signed;
+    `storage` signs the addresses of files.
     """
     app = FastAPI(
         title="gre-bridge",
@@ -121,9 +126,11 @@ def create_app(
     app.state.authenticator = authenticator
     app.state.signer = Signer(settings)
     app.state.pusher_users = pusher_users
+    app.state.storage = storage
     app.state.health = health
     for router in (
         chat.router,
+        files.router,
         staff.router,
         desk.router,
         colleagues.router,

@@ -18,6 +18,8 @@ from gre_bridge.api.middleware import problem
 MAX_READS_PER_PERSON = 4
 """Reads of one person that run at a time; others wait."""
 MAX_WAITING_PER_PERSON = 16
+READS_BY_POST = frozenset({"/api/gre-chat/attachments/urls"})
+"""Paths whose POST only reads."""
 QUEUE_TIMEOUT = 5.0
 """Seconds for which a read waits."""
 MAX_UNSENT = 48 * 1024 * 1024
@@ -50,7 +52,8 @@ class ReadLimits:
             # The console's files are shared, and need no limit.
             await self._app(scope, receive, send)
             return
-        key = _person_key(Headers(scope=scope)) if scope["method"] in ("GET", "HEAD") else None
+        reads = scope["method"] in ("GET", "HEAD") or scope["path"] in READS_BY_POST
+        key = _person_key(Headers(scope=scope)) if reads else None
         async with self._slot(key) as acquired:
             if acquired:
                 await self._answer(scope, receive, send)

@@ -24,9 +24,12 @@ from gre_bridge.db.relay import RelayDatabase
 from gre_bridge.db.status import DatabaseStatus
 from gre_bridge.db.types import Json, NewRow
 from gre_bridge.db.users import UserDatabase
+from gre_bridge.storage.client import StorageClient
 
 log = structlog.get_logger()
 
+STORAGE_TIMEOUT = 8.0
+"""Seconds in which Storage has to sign an address."""
 OOM_SCORE = 500
 """Added to the kernel's OOM score of this process: it is killed before the relay."""
 
@@ -138,6 +141,12 @@ class ApiProcess(DaemonProcess):
             await serve(app, settings=settings, sock=listener)
             return
         pusher_users = PusherUsers.from_settings(settings)
+        storage = StorageClient.open(
+            url=settings.supabase_url,
+            key=settings.service_key,
+            apikey=settings.anon_key,
+            timeout=STORAGE_TIMEOUT,
+        )
         hub = self._hub = Hub(
             users=portal,
             metrics=self.metrics,
@@ -151,7 +160,7 @@ class ApiProcess(DaemonProcess):
         )
         app = create_app(
             health=health, authenticator=authenticator, settings=settings, endpoint=endpoint,
-            metrics=self.metrics, pusher_users=pusher_users,
+            metrics=self.metrics, pusher_users=pusher_users, storage=storage,
         )  # fmt: skip
         self._reports.status("serving")
         async with asyncio.TaskGroup() as group:
@@ -163,6 +172,7 @@ class ApiProcess(DaemonProcess):
             finally:
                 for task in background:
                     task.cancel()
+                await storage.aclose()
 
     def on_hint(self, hint: str) -> None:
         """See HintListener. The relay sends none."""

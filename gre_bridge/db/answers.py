@@ -17,6 +17,52 @@ SessionEventKind = Literal[
 OnlineState = Literal["online", "away", "offline"]
 
 
+class Reason(TypedDict, total=False):
+    """Present in a file in state `refused`: why."""
+
+    refused: str
+
+
+class Attachment(Reason):
+    """A: a file of the chat (`gre.attachment_json`); never with a URL or the name of an object.
+
+    `place` is null before a message has it; `width`, `height` (pixels, upright) and `preview` are null before the file was examined.
+    """
+
+    id: str
+    kind: Literal["image", "file"]
+    type: str
+    name: str
+    alt: str | None
+    bytes: int
+    width: int | None
+    height: int | None
+    preview: str | None
+    place: int | None
+    state: Literal["awaited", "stored", "ready", "refused", "gone"]
+
+
+class BegunAttachment(Attachment):
+    """Answer of `gre_attachment_begin`: `object` is the name and `object_type` the media type of the upload."""
+
+    object: str
+    object_type: str
+
+
+class ObjectName(TypedDict):
+    """One row of `gre_attachment_names`: an object of a file, and the name under which people save it."""
+
+    id: str
+    object: str
+    name: str
+
+
+class DroppedAttachment(TypedDict):
+    """Answer of `gre_attachment_drop`."""
+
+    id: str
+
+
 class Message(TypedDict):
     """M: a message (`gre.message_json`)."""
 
@@ -33,6 +79,8 @@ class Message(TypedDict):
     created_at: str
     auto: NotRequired[Literal[True]]
     """Present in a message that the server wrote by itself."""
+    attachments: NotRequired[list[Attachment]]
+    """Present in a message with files."""
 
 
 class Session(TypedDict):
@@ -96,7 +144,26 @@ class QueuePage(TypedDict):
     next: str | None
 
 
-class CatchUp(TypedDict):
+class SentAttachment(Attachment):
+    """A file with the message that has it."""
+
+    message_id: str
+
+
+class ChangedAttachment(TypedDict):
+    """A file that has changed since its message was sent."""
+
+    session_id: str
+    attachment: Attachment
+
+
+class FilesMissed(TypedDict, total=False):
+    """Present if files of messages that were not missed have changed meanwhile."""
+
+    attachments: list[ChangedAttachment]
+
+
+class CatchUp(FilesMissed):
     """Answer of `gre_catch_up`: `positions` has the seq after which messages of a session were missed."""
 
     sessions: list[Session]
@@ -210,6 +277,8 @@ class SessionNews(TypedDict):
     last_note: NotRequired[int]
     """`n` of the last note, 0 without notes. Absent from a read for players."""
     notes: NotRequired[list[Note]]
+    attachments: NotRequired[list[SentAttachment]]
+    """Present if files have changed since their messages were sent."""
 
 
 class HubChanges(TypedDict):

@@ -27,12 +27,13 @@ from gre_bridge.db.answers import (
 from gre_bridge.db.callers import Identity
 from gre_bridge.db.colleagues import ColleagueDatabase
 from gre_bridge.db.desk import DeskDatabase
+from gre_bridge.db.files import FileDatabase
 from gre_bridge.db.postgrest import Caller, unreadable
 from gre_bridge.db.replies import RepliesDatabase
 from gre_bridge.polling import Listening
 
 
-class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
+class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:
@@ -64,10 +65,12 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
         player_name: str | None = None,
         after_seq: int | None = None,
         template_id: str | None = None,
+        attachment_ids: Sequence[str] | None = None,
     ) -> StoredMessage:
         """Send a message: {"message": M, "duplicate": bool}. Safe to repeat with a `message_id`.
 
         `after_seq`: refuse staff's message (409 `session_moved`) if another staff member has written after it.
+        `attachment_ids`: files that it has, whose bytes are stored.
         """
         answer = await self._write(
             StoredMessage,
@@ -81,6 +84,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
                 "p_player_name": player_name,
                 "p_after_seq": after_seq,
                 "p_template_id": template_id,
+                "p_attachment_ids": list(attachment_ids) if attachment_ids else None,
             },
             caller,
         )
@@ -97,6 +101,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
         message_id: str | None = None,
         after_seq: int | None = None,
         template_id: str | None = None,
+        attachment_ids: Sequence[str] | None = None,
     ) -> StoredMessage:
         """Send staff's answer, as `send`."""
         answer = await self._write(
@@ -109,6 +114,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase):
                 "p_id": message_id,
                 "p_after_seq": after_seq,
                 "p_template_id": template_id,
+                "p_attachment_ids": list(attachment_ids) if attachment_ids else None,
             },
             caller,
         )

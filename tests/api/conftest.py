@@ -19,7 +19,17 @@ import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from gre_bridge.api.rest import chat, colleagues, desk, health, operations, pusher_auth, replies, staff
+from gre_bridge.api.rest import (
+    chat,
+    colleagues,
+    desk,
+    files,
+    health,
+    operations,
+    pusher_auth,
+    replies,
+    staff,
+)
 from gre_bridge.api.schemas.responses import Error
 from tests.support.canary import check_reader
 from tests.support.loopback import NO_TLS
@@ -30,7 +40,7 @@ ORIGIN = "https://portal.example"
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, staff, desk, colleagues, replies, operations, pusher_auth, health)
+    for module in (chat, files, staff, desk, colleagues, replies, operations, pusher_auth, health)
     for route in module.router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods
@@ -158,10 +168,17 @@ def start(
 
 @pytest.fixture(scope="package")
 def api(stack_process: StackProcess) -> Iterator[Api]:
-    """The daemon that most tests share: nothing is deleted between them, each uses new players."""
+    """The daemon that most tests share: nothing is deleted between them, each uses new players.
+
+    It examines no files: the tests settle that themselves (`tests.api.files`).
+    """
     stack_process.reset()
     yield from start(
-        stack_process, GRE_DOCS="1", GRE_CORS_ORIGINS=ORIGIN, GRE_AUTH_FAILURES_PER_MINUTE="100000"
+        stack_process,
+        GRE_MEDIA="off",
+        GRE_DOCS="1",
+        GRE_CORS_ORIGINS=ORIGIN,
+        GRE_AUTH_FAILURES_PER_MINUTE="100000",
     )
 
 

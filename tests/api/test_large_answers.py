@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gre_bridge.api import read_limits
 from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
+from tests.api.files import LINKS
 from tests.support.hostile import memory, raw, send_all
 from tests.support.loopback import NO_TLS
 from tests.support.waiting import next_turn, until
@@ -164,12 +165,15 @@ class Peer:
 
 
 async def _big(scope: Scope, receive: Receive, send: Send) -> None:
-    await Response(b"x" * int(scope["path"].rpartition("/")[2]))(scope, receive, send)
+    last = scope["path"].rpartition("/")[2]
+    await Response(b"x" * (int(last) if last.isdigit() else 10))(scope, receive, send)
 
 
-def ask(app: ReadLimits, peer: Peer, size: int, token: str = "t") -> asyncio.Task[None]:
+def ask(
+    app: ReadLimits, peer: Peer, size: int, token: str = "t", method: str = "GET", path: str = ""
+) -> asyncio.Task[None]:
     scope = {
-        "type": "http", "method": "GET", "path": f"/api/{size}", "headers": [(b"authorization", token.encode())],
+        "type": "http", "method": method, "path": path or f"/api/{size}", "headers": [(b"authorization", token.encode())],
     }  # fmt: skip
 
     async def receive() -> Message:
@@ -219,9 +223,14 @@ async def test_reads_of_one_person_wait_for_each_other_and_delay_no_other(
     slow = [Peer(0) for _ in range(read_limits.MAX_READS_PER_PERSON)]
     tasks = [ask(app, peer, 10) for peer in slow]
     await next_turn()
-    late, other = Peer(100), Peer(100)
-    await asyncio.gather(ask(app, late, 10), ask(app, other, 10, "another"))
-    assert (late.status, other.status) == (429, 200)
+    late, other, linked, sent = (Peer(100) for _ in range(4))
+    await asyncio.gather(
+        ask(app, late, 10),
+        ask(app, other, 10, "another"),
+        ask(app, linked, 10, method="POST", path=LINKS),
+        ask(app, sent, 10, method="POST", path="/api/gre-chat/send"),
+    )
+    assert (late.status, other.status, linked.status, sent.status) == (429, 200, 429, 200)
     for peer in slow:
         peer.left = 100
         peer.reads.set()

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.conftest import Api, Person
+from tests.api.files import BEGIN, uploaded
 from tests.support.canary import CANARY
 
 HOSTILE = [
@@ -162,12 +163,16 @@ def desk(api: Api) -> Iterator[None]:
     api.sql("delete from gre_templates")
 
 
-def prepared(api: Api) -> dict[str, str]:
-    """Create a template and an auto-reply, and return the id at each path."""
+def prepared(api: Api, player_id: int) -> dict[str, str]:
+    """Create a template, an auto-reply and a player's file, and return the id at each path."""
     templates, rules, texts = "/api/gre-admin/templates", "/api/gre-admin/auto-replies", {"en": "Hello"}
     template = api.admin().post(templates, shortcut="known", title="Known", texts=texts)
     rule = api.admin().post(rules, name="Known", occasion="reopened", texts=texts)
-    return {templates: template.json()["template"]["id"], rules: rule.json()["auto_reply"]["id"]}
+    return {
+        templates: template.json()["template"]["id"],
+        rules: rule.json()["auto_reply"]["id"],
+        BEGIN: uploaded(api.player(player_id)),
+    }
 
 
 @pytest.mark.usefixtures("desk")
@@ -208,7 +213,7 @@ def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
         suppress_health_check=list(HealthCheck),
     )
     with ThreadPoolExecutor(6) as pool:
-        for requests in operations(document, known, prepared(api)):
+        for requests in operations(document, known, prepared(api, player_id)):
 
             @patient
             @given(st.lists(st.tuples(st.sampled_from(people), requests), min_size=10, max_size=20))
@@ -242,6 +247,10 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/chat-history/{player_id}",
         "POST /api/gre-chat/read/{session_id}",
         "GET /api/gre-chat/me",
+        "POST /api/gre-chat/attachments",
+        "GET /api/gre-chat/attachments/{id}",
+        "DELETE /api/gre-chat/attachments/{id}",
+        "POST /api/gre-chat/attachments/urls",
         "GET /api/gre-admin/sessions",
         "GET /api/gre-admin/queue",
         "GET /api/gre-admin/staff",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from gre_bridge.api.schemas import desk, replies, responses, story
+from gre_bridge.api.schemas import desk, files, replies, responses, story
 from gre_bridge.db import answers, desk_answers
 from gre_bridge.db.callers import refusal
 from gre_bridge.db.postgrest import Caller, PostgrestClient, PostgrestError
@@ -30,6 +30,7 @@ MEMBER = {
         (answers.Session, responses.Session),
         (answers.QueuedSession, responses.Waiting),
         (answers.SessionEvent, story.SessionEvent),
+        (answers.Attachment, files.Attachment),
         (desk_answers.DeskSettings, desk.Settings),
         (desk_answers.Hours, desk.Hours),
         (desk_answers.Template, replies.Template),
@@ -60,6 +61,15 @@ async def list_staff(answer: Any) -> list[answers.StaffMember]:
 async def test_a_list_of_its_shape_is_returned() -> None:
     assert await list_staff([]) == []
     assert await list_staff([MEMBER]) == [MEMBER]
+
+
+@pytest.mark.parametrize(
+    ("shape", "optional"), [(answers.Attachment, "refused"), (answers.CatchUp, "attachments")]
+)
+def test_a_key_that_is_not_always_there_is_not_required(shape: type, optional: str) -> None:
+    """`NotRequired` is not seen in a module with postponed annotations, and an answer without the key would be refused."""
+    required = getattr(shape, "__required_keys__", frozenset())
+    assert optional in shape.__annotations__ and optional not in required and required
 
 
 @pytest.mark.parametrize(

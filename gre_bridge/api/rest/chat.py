@@ -55,6 +55,7 @@ async def _send(body: SendMessage, call: AuthenticatedCall) -> Response:
             player_name=body.player_name,
             after_seq=body.after_seq,
             template_id=body.template_id,
+            attachment_ids=body.attachment_ids,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})

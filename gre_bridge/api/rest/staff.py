@@ -70,6 +70,7 @@ async def reply(body: SendReply, call: Authenticated) -> Response:
             message_id=message_id,
             after_seq=body.after_seq,
             template_id=body.template_id,
+            attachment_ids=body.attachment_ids,
         )
     )
     return sent(answer if body.id else {**answer, "duplicate": False})

@@ -9,7 +9,15 @@ import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -18,6 +26,8 @@ EXACT = 2**53 - 1
 """The largest number that every reader of JSON takes exactly: the documented bound, and the database's for players."""
 MAX_TEXT = 4000
 MAX_PAGE = 500
+MAX_FILES = 5
+"""Files of one message."""
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _UUID = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -59,7 +69,11 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _chat(value: Any) -> Any:
+def _chat(value: Any, info: ValidationInfo) -> Any:
+    if value in (None, "") and info.data.get("attachment_ids"):
+        return ""
+    if value is None:
+        raise PydanticCustomError("missing", "Field required")
     if not 1 <= len(text := _text(value)) <= MAX_TEXT:
         raise PydanticCustomError("length", "must have 1 to {most} characters", {"most": MAX_TEXT})
     return text
@@ -91,8 +105,11 @@ Text = Annotated[str, BeforeValidator(_text)]
 Chat = Annotated[
     str,
     BeforeValidator(_chat),
+    Field(validate_default=True, description="May be absent in a message with files."),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_TEXT}),
 ]
+"""The text of a message, whose `attachment_ids` come before it in its model."""
+NO_TEXT: Any = None
 
 # A missing value and a blank one are the same.
 AnyPlayer = Annotated[
@@ -110,6 +127,13 @@ AfterSeq = Annotated[
     ),
 ]
 AnyUuid = Annotated[Uuid | None, BeforeValidator(blank_as_none)]
+AttachmentIds = Annotated[
+    list[Uuid] | None,
+    Field(
+        max_length=MAX_FILES,
+        description="Files that were begun and uploaded, in the order in which they are shown.",
+    ),
+]
 AnyText = Annotated[Text | None, BeforeValidator(blank_as_none)]
 TemplateId = Annotated[
     AnyUuid,
@@ -131,7 +155,8 @@ class SendMessage(Input):
     player_id: AnyPlayer = Field(
         None, examples=[29], description="Whose conversation; a player's own by default."
     )
-    message: Chat = Field(examples=["Is table 4 open?"])
+    attachment_ids: AttachmentIds = None
+    message: Chat = Field(NO_TEXT, examples=["Is table 4 open?"])
     player_name: AnyText = Field(
         None, examples=["Asha"], description="Shown where the player has no profile."
     )
@@ -157,7 +182,8 @@ class SendReply(Input):
 
     session_id: AnyUuid = Field(None, examples=[EXAMPLE_SESSION])
     player_id: AnyPlayer = Field(None)
-    message: Chat = Field(examples=["It is free from eight."])
+    attachment_ids: AttachmentIds = None
+    message: Chat = Field(NO_TEXT, examples=["It is free from eight."])
     id: AnyUuid = Field(
         None, description="Chosen by the client, once per message: makes it safe to send again."
     )

@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from gre_bridge.api.schemas.codes import Code
+from gre_bridge.api.schemas.files import Attachment
 from gre_bridge.api.schemas.requests import EXAMPLE_MESSAGE, EXAMPLE_SESSION
 
 
@@ -37,6 +38,7 @@ class Message(BaseModel):
     auto: bool = Field(
         False, description="True for a message that the server wrote by itself; otherwise absent."
     )
+    attachments: list[Attachment] = Field([], description="Its files, in their order; absent without any.")
 
 
 class Session(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from gre_bridge.api.ws.interfaces import NO_CHANGE, SessionChange
@@ -26,24 +27,38 @@ class Behind:
 
 
 class LatestFrames:
-    """Frames that wait, of each subject the latest; they can be sent in any order."""
+    """Frames that wait, of each subject the latest; those of different subjects can be sent in any order."""
 
     def __init__(self, most: int) -> None:
         """Keep `most` frames."""
         self._most = most
-        self._frames: dict[str, str] = {}
+        self._frames: dict[str, tuple[str, str | None]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._frames)
 
-    def put(self, subject: str, text: str) -> bool:
-        """Keep a frame in place of an earlier one of its subject; return False if there are too many."""
+    def __contains__(self, subject: str) -> bool:
+        return subject in self._frames
+
+    def put(self, subject: str, text: str, session_id: str | None = None) -> bool:
+        """Keep a frame in place of an earlier one of its subject; return False if there are too many.
+
+        With a session it waits until that session's messages were sent.
+        """
         if len(self._frames) >= self._most and subject not in self._frames:
             return False
-        self._frames[subject] = text
+        self._frames[subject] = text, session_id
         return True
 
-    def send(self, transport: ClientTransport) -> None:
-        """Send as many as the client takes."""
-        while self._frames and not transport.busy:
-            transport.put(self._frames.pop(next(iter(self._frames))))
+    def sendable(self, behind: Container[str]) -> bool:
+        """Return True if a frame waits for no session that is `behind`."""
+        return any(session_id not in behind for _, session_id in self._frames.values())
+
+    def send(self, transport: ClientTransport, behind: Container[str] = ()) -> None:
+        """Send as many as the client takes, without those of sessions that are `behind`."""
+        for subject, (text, session_id) in list(self._frames.items()):
+            if transport.busy:
+                return
+            if session_id not in behind:
+                del self._frames[subject]
+                transport.put(text)

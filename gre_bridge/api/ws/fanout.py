@@ -121,7 +121,7 @@ class FanOut:
         log.error("session_changes_skipped", session=session["id"], error=type(error).__name__)
 
     async def _publish(self, entry: SessionNews, pacer: Pacer) -> list[str]:
-        """Send one session's news: opened, messages, notes, read marks, events, updated. Returns the messages' times of creation."""
+        """Send one session's news: opened, messages, notes, read marks, events, files, updated. Returns the messages' times of creation."""
         session, messages = entry["session"], entry["messages"]
         session_id, player_id = session["id"], session["player_id"]
         first = session_id not in self._positions
@@ -153,6 +153,7 @@ class FanOut:
                 self._send_change(player_id, session_id, position.seq, READ_BY[side], text)
             position.reads[side] = up_to
         self._send_events(entry, position.seq)
+        self._send_attachments(entry, player_id)
         if not first:
             self._send_change(player_id, session_id, position.seq, SessionChange.UPDATED, updated)
         return created
@@ -164,6 +165,15 @@ class FanOut:
             text = frame("session_event", sessionId=session_id, event=event)
             for subscriber in self._registry.staff():
                 subscriber.send_change(session_id, seq, SessionChange.UPDATED, text)
+
+    def _send_attachments(self, entry: SessionNews, player_id: int) -> None:
+        """Send the session's files that have changed since their messages were sent."""
+        session_id = entry["session"]["id"]
+        for changed in entry.get("attachments", ()):
+            attachment = {key: value for key, value in changed.items() if key != "message_id"}
+            text = frame("attachment_updated", sessionId=session_id, attachment=attachment)
+            for subscriber in self._registry.subscribers_of(player_id):
+                subscriber.send_attachment(session_id, changed["id"], text)
 
     def _publish_notes(self, entry: SessionNews, position: _Position) -> None:
         for note in entry.get("notes", ()):

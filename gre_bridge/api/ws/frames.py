@@ -12,7 +12,19 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
-from gre_bridge.api.schemas.requests import AnyPlayer, AnySeq, AnyText, AnyUuid, Chat, Input, Seq, Text, Uuid
+from gre_bridge.api.schemas.requests import (
+    NO_TEXT,
+    AnyPlayer,
+    AnySeq,
+    AnyText,
+    AnyUuid,
+    AttachmentIds,
+    Chat,
+    Input,
+    Seq,
+    Text,
+    Uuid,
+)
 
 
 def _as_text(value: Any) -> Any:
@@ -39,7 +51,8 @@ class Authenticate(Frame):
 class SendMessage(Frame):
     """Sends a message; `id` makes it idempotent, the acknowledgement returns `client_id`."""
 
-    message: Chat
+    attachment_ids: AttachmentIds = None
+    message: Chat = NO_TEXT
     player_id: AnyPlayer = None
     session_id: AnyUuid = None
     id: AnyUuid = None

@@ -47,6 +47,9 @@ class Subscriber(Protocol):
     def send_note(self, seq: int, note: Note, text: str) -> None:
         """Send the frame of a note, to staff only; messages of its session were sent up to `seq`."""
 
+    def send_attachment(self, session_id: str, attachment_id: str, text: str) -> None:
+        """Send the frame of a file that has changed; the message that has it was sent before."""
+
     def send_staff_status(self, staff_id: str, text: str) -> None:
         """Send the frame of a staff member's presence."""
 

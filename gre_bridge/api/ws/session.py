@@ -246,11 +246,12 @@ class ClientSession:
             self._metrics.socket_messages.labels("in").inc()
             self._remember(session_id, message["player_id"])
             subscriber.acknowledge(message)
+            files: Json = {"attachments": message["attachments"]} if "attachments" in message else {}
             self._transport.put(
                 frame(
                     "message_ack", clientId=request.client_id, id=message["id"], sessionId=session_id,
                     seq=message["seq"], timestamp=message["timestamp"],
-                    duplicate=answer["duplicate"] and request.id is not None,
+                    duplicate=answer["duplicate"] and request.id is not None, **files,
                 )
             )  # fmt: skip
         finally:
@@ -288,7 +289,7 @@ class ClientSession:
                 return await self._users.send(
                     self._credentials.caller, message=request.message, player_id=request.player_id,
                     message_id=message_id, session_id=request.session_id, after_seq=request.after_seq,
-                    template_id=request.template_id,
+                    template_id=request.template_id, attachment_ids=request.attachment_ids,
                 )  # fmt: skip
             except TransientError:
                 if time.monotonic() + pause > deadline or self._subscriber.own.received is not None:

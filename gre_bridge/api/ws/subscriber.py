@@ -27,6 +27,8 @@ MAX_BEHIND = 10_000
 """Sessions in which a connection may be behind (some 2 MB). With more it is closed, and comes back by `since`."""
 MAX_STAFF = 1_000
 """Staff members whose status may wait."""
+MAX_FILES = 1_000
+"""Changed files that may wait (some 500 KB). With more the connection is closed, and comes back by `since`."""
 FIRST_MESSAGES = 2_000
 """Messages replayed to a client that has seen nothing at all."""
 RETRY, RETRY_MAX = 0.25, 2.0
@@ -62,6 +64,7 @@ class SocketSubscriber:
         """Notes that this connection has read ahead of the hub, by session."""
         self._behind: dict[str, Behind] = {}
         self._staff = LatestFrames(MAX_STAFF)
+        self._files = LatestFrames(MAX_FILES)
         self._changed = asyncio.Event()
 
     @property
@@ -132,6 +135,21 @@ class SocketSubscriber:
                 self._changed.set()
         else:
             self._transport.put(text)
+
+    def send_attachment(self, session_id: str, attachment_id: str, text: str) -> None:
+        """See Subscriber."""
+        # In a session that is behind, a message that is read later may have an older state of the file.
+        waits = self._muted or session_id in self._behind or self._transport.full
+        if waits or attachment_id in self._files:
+            self._keep_file(session_id, attachment_id, text)
+        else:
+            self._transport.put(text)
+
+    def _keep_file(self, session_id: str, attachment_id: str, text: str) -> None:
+        if self._files.put(attachment_id, text, session_id):
+            self._changed.set()
+        else:
+            self.close(1013, "too slow")
 
     def send_hint(self, text: str) -> None:
         """See Subscriber."""
@@ -217,6 +235,11 @@ class SocketSubscriber:
                 self._behind[session_id] = Behind(seq, last, behind.last, behind.changes, behind.note)
             else:
                 self._ahead[session_id] = last
+        for changed in found.get("attachments", ()):
+            session_id, attachment = changed["session_id"], changed["attachment"]
+            if attachment["id"] not in self._files:  # the hub's may be newer, or is followed by a newer one
+                text = frame("attachment_updated", sessionId=session_id, attachment=attachment)
+                self._keep_file(session_id, attachment["id"], text)
         active = (item["id"] for item in found["sessions"] if item["status"] == "active")
         self.current = next(active, None)
 
@@ -225,13 +248,14 @@ class SocketSubscriber:
         failures = 0
         while True:
             self._changed.clear()
-            if self._muted or not (self._staff or any(not item.held for item in self._behind.values())):
+            if self._muted or not self._sendable():
                 await self._changed.wait()
                 continue
             await self._transport.wait_drained()
             if self._muted:
                 continue
             self._staff.send(self._transport)
+            self._files.send(self._transport, self._behind)
             try:
                 await self._read()
                 failures = 0
@@ -240,6 +264,11 @@ class SocketSubscriber:
                 kind = error.kind if isinstance(error, BridgeError) else "unreadable"
                 self._metrics.database_errors.labels(kind).inc()
                 await asyncio.sleep(min(RETRY * 2 ** (failures - 1), RETRY_MAX))
+
+    def _sendable(self) -> bool:
+        """Return True if something waits that is not held."""
+        unheld = any(not item.held for item in self._behind.values())
+        return unheld or bool(self._staff) or self._files.sendable(self._behind)
 
     async def _read(self) -> None:
         not_held = (key for key, behind in self._behind.items() if not behind.held)
