@@ -36,7 +36,7 @@ def choose(rng: Random) -> tuple[Any, ...]:
     deletion = ("delete_objects", n, rng.random() < 0.5, rng.choice(["done", "failed"]))
     end = rng.choice([("sweep",), ("a_day_passes",), ("prune",), ("erase", number)])
     store = ("store", number, rng.choice([key, str(uuid.UUID(int=rng.getrandbits(128), version=4))]))
-    sends = ("send_what_is_there", number, rng.randrange(1, 4))
+    sends = ("send_what_is_there", number, rng.randrange(1, 4), rng.random() < 0.3)
     return rng.choice([
         store, store, store, sends, sends, deletion, deletion, deletion, ("examine", by, result), ("examine", by, result),
         ("begin", number, key),
@@ -135,6 +135,7 @@ class Files(RuleBasedStateMachine):
             "select id from gre_chat_attachments where player_id = %s and state <> 'awaited' limit 1", number
         ):
             self.uploading.append(f"{number}/{row['id']}/{variant}")
+            self.finish(len(self.uploading) - 1, 70)
 
     def finish(self, n: int, size: int) -> None:
         if not self.uploading:
@@ -171,10 +172,11 @@ class Files(RuleBasedStateMachine):
             assert file["state"] in ("stored", "ready") or found["duplicate"]
             self.announced.add(f"{number}/{file['id']}/original")
 
-    def send_what_is_there(self, number: int, count: int) -> None:
+    def send_what_is_there(self, number: int, count: int, sent: bool) -> None:
+        """Send files that are stored; with `sent`, also those that were sent before."""
         rows = self.rows(
-            "select id::text from gre_chat_attachments where player_id = %s and message_id is null and state in ('stored', 'ready')"
-            " order by id limit %s", number, count
+            "select id::text from gre_chat_attachments where player_id = %s and (%s or message_id is null) and state in ('stored', 'ready')"
+            " order by message_id nulls last, id limit %s", number, sent, count
         )  # fmt: skip
         if rows:
             self.send(number, [row["id"] for row in rows], None)
