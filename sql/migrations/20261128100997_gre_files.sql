@@ -144,7 +144,6 @@ create table gre.media_jobs (
   last_error text
 );
 create index media_jobs_player on gre.media_jobs (player_id, due_at, attachment_id);
-create index media_jobs_due on gre.media_jobs (due_at);
 comment on table gre.media_jobs is 'Stored files that a worker has to examine.';
 comment on column gre.media_jobs.own_failures is 'Attempts that failed for a reason that is not the file''s.';
 comment on column gre.media_jobs.crashes is 'Attempts in which the decoder crashed; crashed_at: the first one.';

@@ -67,10 +67,10 @@ begin
   end if;
   -- Under its lock the file is neither deleted nor stored a second time.
   if v.variant <> 'original' then
-    perform from public.gre_chat_attachments a where a.id = v_file.id and a.state = 'stored' for share;
+    perform from public.gre_chat_attachments a where a.id = v_file.id and a.state || '' = 'stored' for share;
   else
     select * into v_file from public.gre_chat_attachments a
-    where a.id = v_file.id and a.state = 'awaited' for update;
+    where a.id = v_file.id and a.state || '' = 'awaited' for update;
   end if;
   if not found then
     perform gre.raise_row_denied('objects');
@@ -100,7 +100,7 @@ begin
   if current_setting('role') = 'service_role' and new.version is distinct from '1' and new.name like '%/original' then
     update public.gre_chat_attachments set state = 'stored', object_id = new.id, object_version = new.version,
       bytes = (new.metadata ->> 'size')::bigint, stored_at = clock_timestamp()
-    where id = split_part(new.name, '/', 2)::uuid and state = 'awaited'
+    where id = split_part(new.name, '/', 2)::uuid and state || '' = 'awaited'
     returning id into v_id;
     insert into gre.media_jobs (attachment_id, player_id)
       select v_id, split_part(new.name, '/', 1)::bigint where v_id is not null;

@@ -11,14 +11,9 @@
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
-create table gre.media_turns (
-  player_id bigint primary key,
-  claimed_at timestamptz not null
-);
-create index media_turns_claimed on gre.media_turns (claimed_at);
-comment on table gre.media_turns is 'When a file of a player was claimed last: players take turns.';
-alter table gre.media_turns enable row level security;
-revoke all on gre.media_turns from public, anon, authenticated, service_role;
+-- The player whose file was claimed last: players take turns, in the order of their ids.
+create sequence gre.media_cursor;
+revoke all on sequence gre.media_cursor from public, anon, authenticated, service_role;
 
 -- Return the pause after the n-th failed attempt: 5 seconds, doubled each time, at most gre.max_backoff().
 create function gre.retry_pause(p_attempt integer) returns interval
@@ -51,12 +46,21 @@ $$;
 create function public.gre_media_claim(
   p_worker uuid, p_limit integer default 10, p_lease interval default '2 minutes'
 ) returns jsonb
-language plpgsql volatile security definer
-set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
+language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_limit constant integer := least(greatest(coalesce(p_limit, 10), 1), 100);
-  v_ids uuid[];
+  v_cursor bigint;
+  v_player bigint;
+  v_around boolean := false;
+  v_busy integer;
+  v_due uuid[];
+  v_ids uuid[] := '{}';
+  v_turns integer[] := '{}';
+  v_first integer := 0;
+  v_seen integer := 0;
   v_taken uuid[];
   v_files jsonb;
 begin
@@ -64,29 +68,33 @@ begin
   if p_worker is null then
     perform gre.raise_http(400, 'claim_invalid', 'p_worker is required');
   end if;
-  -- The players who have files, then the oldest due files of each. The players whose turn was longest ago come first,
-  -- and a second file of one after the first of all others. Files that are being examined count as taken turns.
-  with recursive players (player_id) as (
-    (select j.player_id from gre.media_jobs j order by j.player_id limit 1)
-    union all
-    select (select j.player_id from gre.media_jobs j where j.player_id > p.player_id order by j.player_id limit 1)
-    from players p where p.player_id is not null
-  ), due as (
-    select j.attachment_id, j.due_at, t.claimed_at,
-      row_number() over (partition by p.player_id order by j.due_at, j.attachment_id) + busy.n as turn
-    from players p
-    left join gre.media_turns t on t.player_id = p.player_id
-    cross join lateral (
-      select count(*) as n from gre.media_jobs b
-      where b.player_id = p.player_id and not gre.is_due(v_now, '-infinity', b.lease_until)) busy
-    cross join lateral (
-      select q.attachment_id, q.due_at from gre.media_jobs q
-      where q.player_id = p.player_id and gre.is_due(v_now, q.due_at, q.lease_until)
-      order by q.due_at, q.attachment_id limit v_limit) j
-    where p.player_id is not null
-  )
-  select array_agg(x.attachment_id order by x.turn, x.claimed_at nulls first, x.due_at) into v_ids
-  from (select * from due order by turn, claimed_at nulls first, due_at limit v_limit) x;
+  -- From player to player, from the one after the cursor on and around, until there are enough files. Files that are
+  -- being examined count as taken turns, and a second file of a player comes after the first of all others.
+  select c.last_value into v_cursor from gre.media_cursor c;
+  v_player := v_cursor;
+  loop
+    select j.player_id into v_player from gre.media_jobs j where j.player_id > v_player order by j.player_id limit 1;
+    if not found then
+      exit when v_around;
+      v_around := true;
+      v_player := 0;
+      continue;
+    end if;
+    exit when v_around and v_player > v_cursor;
+    select count(*) into v_busy from gre.media_jobs j
+    where j.player_id = v_player and not gre.is_due(v_now, '-infinity', j.lease_until);
+    v_due := array(
+      select j.attachment_id from gre.media_jobs j
+      where j.player_id = v_player and gre.is_due(v_now, j.due_at, j.lease_until)
+      order by j.due_at, j.attachment_id limit v_limit);
+    v_ids := v_ids || v_due;
+    v_turns := v_turns || array(select v_busy + n from generate_series(1, cardinality(v_due)) n);
+    v_first := v_first + (v_busy = 0 and v_due <> '{}')::integer;
+    v_seen := v_seen + 1;
+    exit when v_first >= v_limit or v_seen >= 200 and v_ids <> '{}';
+  end loop;
+  v_ids := array(
+    select x.id from unnest(v_ids, v_turns) with ordinality x (id, turn, n) order by x.turn, x.n limit v_limit);
 
   with locked as materialized (
     select j.attachment_id from gre.media_jobs j
@@ -98,25 +106,23 @@ begin
       own_failures = j.own_failures + case when j.claimed_by is null then 0 else 1 end
     from locked where j.attachment_id = locked.attachment_id
     returning j.attachment_id, j.player_id
-  ), turns as (
-    insert into gre.media_turns (player_id, claimed_at)
-      select distinct player_id, v_now from leased order by player_id
-    on conflict (player_id) do update set claimed_at = excluded.claimed_at
   )
-  select array_agg(attachment_id) into v_taken from leased;
+  select array_agg(l.attachment_id order by array_position(v_ids, l.attachment_id)),
+    (array_agg(l.player_id order by array_position(v_ids, l.attachment_id) desc))[1]
+    into v_taken, v_player from leased l;
+  if v_player is not null then
+    perform setval('gre.media_cursor', v_player);
+  end if;
 
   select jsonb_agg(jsonb_build_object('id', a.id, 'player_id', a.player_id,
       'object', gre.object_name(a.player_id, a.id, 'original'), 'object_id', a.object_id, 'version', a.object_version,
       'type', a.object_type, 'name', a.name, 'bytes', a.bytes, 'attempt', j.attempt, 'own_failures', j.own_failures,
       'crashes', j.crashes) order by array_position(v_ids, a.id)) into v_files
   from public.gre_chat_attachments a join gre.media_jobs j on j.attachment_id = a.id
-  where a.id = any (v_taken) and a.state = 'stored';
+  where a.id = any (v_taken) and a.state || '' = 'stored'; -- by the key, not by the index of states
   -- Jobs of files that are gone, or examined.
   delete from gre.media_jobs j where j.attachment_id = any (v_taken) and not exists (
-    select from public.gre_chat_attachments a where a.id = j.attachment_id and a.state = 'stored');
-  delete from gre.media_turns t where t.player_id = any (array(
-    select o.player_id from gre.media_turns o where o.claimed_at < v_now - interval '1 day'
-    order by o.claimed_at limit 100 for update skip locked));
+    select from public.gre_chat_attachments a where a.id = j.attachment_id and a.state || '' = 'stored');
   return jsonb_build_object('files', coalesce(v_files, '[]'), 'next_in', case
     when cardinality(v_ids) >= v_limit then 0
     else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);

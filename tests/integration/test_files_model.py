@@ -70,7 +70,7 @@ class Files(RuleBasedStateMachine):
         self.admin.execute("select set_config('storage.allow_delete_query', 'true', false)")
         self.admin.execute(
             "truncate gre_chat_sessions, gre_chat_messages, gre_relay_deliveries, gre_chat_attachments, gre_storage_deletions,"
-            " gre.media_jobs, gre.media_turns, gre.attachment_tombstones, gre.attachment_quotas, gre_chat_notes, gre_chat_blocks,"
+            " gre.media_jobs, gre.attachment_tombstones, gre.attachment_quotas, gre_chat_notes, gre_chat_blocks,"
             " gre_chat_assignments, gre_auto_sent, gre_timers, gre_relay_lanes"
         )
         self.admin.execute("delete from storage.objects")

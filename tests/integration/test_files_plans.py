@@ -125,3 +125,20 @@ def test_a_call_reads_the_files_that_it_is_about(db: Database) -> None:
                 step()
                 # The claim of deletions looks at the first thousand, to say when the next one is due.
                 assert read(conn, *all_of_them) - before <= (1500 if "deletions" in name else 150), name
+
+
+def test_a_claim_looks_at_as_many_players_as_it_takes_files(db: Database) -> None:
+    with db.connect() as conn, Rest(db, SERVICE) as worker:
+        conn.execute("alter table gre.media_jobs set (autovacuum_enabled = false)")
+        conn.execute(
+            "with f as (insert into gre_chat_attachments (id, player_id, by, name, kind, type, bytes, announced_bytes, object_type, state)"
+            " select gen_random_uuid(), g, 'player', 'x', 'file', 'x', 1, 1, 'x', 'stored' from generate_series(1, 3000) g"
+            " returning id, player_id) insert into gre.media_jobs (attachment_id, player_id) select id, player_id from f"
+        )
+        taken: list[int] = []
+        for _ in range(8):
+            before = read(conn, worker.conn)
+            found = worker.call("gre_media_claim", worker=uuid.UUID(int=1), limit=3)["files"]
+            taken += [file["player_id"] for file in found]
+            assert read(conn, worker.conn) - before <= 60
+        assert taken == sorted(set(taken)) and len(taken) == 24, "one after the other"
