@@ -17,21 +17,40 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import mmap
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import IO, Any, Final
 
 NICENESS: Final = 10
 NOBODY: Final = 65534
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EIO, errno.EPIPE, errno.ENOSPC, errno.EFBIG})
+_OURS: Final = frozenset(
+    {
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.EIO,
+        errno.EPIPE,
+        errno.ENOSPC,
+        errno.EFBIG,
+        errno.ENOMEM,
+        errno.EAGAIN,
+    }
+)
+_SLACK: Final = (
+    192 * 1024 * 1024
+)  # bytes of address space that a picture and a thread may leave behind in the allocator
 
 Render = Callable[[IO[bytes], str, int], tuple[int, int, str, list[Any]]]
 
 
 def bound(cpu: int, memory: int) -> None:
-    """Limit CPU seconds and the bytes of address space, forbid to write a file; be the last to run and the first to be killed."""
+    """Limit CPU seconds and the bytes of address space, forbid to write a file; be the last to run and the first to be killed.
+
+    Raises ValueError if less is left to us than that: a picture that needs more than the rest would pay for our setting.
+    """
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - no pathlib here
         file.write("1000")
     with contextlib.suppress(OSError):  # systemd's filter of @resources
@@ -42,11 +61,15 @@ def bound(cpu: int, memory: int) -> None:
         (resource.RLIMIT_AS, memory, memory),
         (resource.RLIMIT_CPU, cpu, cpu + 5),
     ):
-        resource.setrlimit(what, (soft, hard))
+        most = resource.getrlimit(what)[1]
+        resource.setrlimit(what, (soft, hard if most == resource.RLIM_INFINITY else min(hard, most)))
 
 
 def confine(*, threads: bool) -> None:
-    """Give up opening anything and, unless the decoder starts `threads`, starting any. Import everything before."""
+    """Give up opening anything and, unless the decoder starts `threads`, starting any. Import everything before.
+
+    Raises RuntimeError if the decoder needs threads and the system allows none.
+    """
     if not threads:  # the limit counts the threads of the same user in all processes, so zero is the only number that is known
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     if os.geteuid() == 0:  # whom no limit of processes holds
@@ -55,6 +78,34 @@ def confine(*, threads: bool) -> None:
             os.setresgid(NOBODY, NOBODY, NOBODY)
             os.setresuid(NOBODY, NOBODY, NOBODY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    if threads:
+        one = threading.Thread(target=bool)
+        one.start()
+        one.join()
+
+
+def spare(memory: int) -> Callable[[], bool]:
+    """Return a test whether all of `memory` (bytes of address space) could be had but for what is in use now.
+
+    With strict accounting (vm.overcommit_memory = 2, kernel: Documentation/mm/overcommit-accounting) the system refuses memory
+    below the limit. Elsewhere it is always true.
+    """
+    try:
+        with open("/proc/sys/vm/overcommit_memory", encoding="ascii") as file:  # noqa: PTH123
+            strict = file.read().strip() == "2"
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+            used = int(file.read().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return lambda: True
+
+    def test() -> bool:
+        try:
+            mmap.mmap(-1, max(memory - used - _SLACK, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+        except (OSError, MemoryError):
+            return False
+        return True
+
+    return test if strict else lambda: True
 
 
 def answer(line: dict[str, Any], pictures: Sequence[bytes] = ()) -> None:
@@ -66,12 +117,16 @@ def answer(line: dict[str, Any], pictures: Sequence[bytes] = ()) -> None:
     out.flush()
 
 
-def examine(type_: str, max_pixels: int, render: Render) -> None:
-    """Decode standard input and answer. What a file can cause is the file's; what only we can cause is ours."""
+def examine(type_: str, max_pixels: int, render: Render, room: Callable[[], bool]) -> None:
+    """Decode standard input and answer. What a file can cause is the file's; what only we can cause is ours.
+
+    `room` says, when memory ran out and the picture is gone, whether the limit was the reason.
+    """
+    too_large = False
     try:
         width, height, preview, pictures = render(sys.stdin.buffer, type_, max_pixels)
     except MemoryError:
-        answer({"refused": "too_large_to_decode"})
+        too_large = True
     except ImportError:
         answer({"unavailable": "limits"})  # a module that should have been imported before `confine`
     except Exception as error:  # noqa: BLE001 - Pillow raises many kinds for files that it cannot read
@@ -85,25 +140,33 @@ def examine(type_: str, max_pixels: int, render: Render) -> None:
         sizes = [[one.type, one.width, one.height, len(one.data)] for one in pictures]
         found = {"width": width, "height": height, "preview": preview, "pictures": sizes}
         answer(found, [one.data for one in pictures])
+    if too_large:
+        answer({"refused": "too_large_to_decode"} if room() else {"unavailable": "limits"})
 
 
 def main(arguments: Sequence[str], render: Render | None = None) -> None:
     """Run with the four arguments. Tests replace `render`."""
     type_, max_pixels, cpu, memory = arguments
-    bound(int(cpu), int(memory))
+    room: Callable[[], bool] = bool
+    reason: str | None = None
     try:
+        bound(int(cpu), int(memory))
         from gre_bridge.media import pictures  # noqa: PLC0415 - after the limits
 
         reason = pictures.load_plugins(type_)
+        if reason is None:
+            room = spare(int(memory))
+            confine(threads=type_ == "image/heic")  # libde265 decodes in a thread, whatever it is told
     except ModuleNotFoundError:
         reason = "not_installed"
-    except (ImportError, OSError, MemoryError):
+    except (ImportError, MemoryError):
         reason = "start"
+    except (OSError, ValueError, RuntimeError):
+        reason = "limits"
     if reason:
         answer({"unavailable": reason})
-        return
-    confine(threads=type_ == "image/heic")  # libde265 decodes in a thread, whatever it is told
-    examine(type_, int(max_pixels), render or pictures.render)
+    else:
+        examine(type_, int(max_pixels), render or pictures.render, room)
 
 
 if __name__ == "__main__":

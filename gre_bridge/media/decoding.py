@@ -89,9 +89,11 @@ async def decode(
         if name in _CRASHES:
             raise MediaUnavailable("crashed", f"the decoder died of {name.name}")
         raise MediaUnavailable("killed", f"the decoder was killed by {name.name}: is there enough memory?")
-    result = _judged(output, type_) if status == 0 else None
+    if status > 0:  # Python's own end: the file is judged by an answer or, of C, by a signal
+        raise MediaUnavailable("start", f"the decoder ended with status {status} and no answer")
+    result = _judged(output, type_)
     if result is None:
-        raise MediaUnavailable("crashed", f"the decoder ended with status {status} and no answer")
+        raise MediaUnavailable("crashed", "the decoder's answer is nonsense")
     return result
 
 

@@ -186,14 +186,69 @@ async def test_cpu_time_is_the_files_fault_and_the_clock_on_the_wall_is_ours(fil
         ("os.kill(os.getpid(), signal.SIGTERM)", "killed"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed"),
         ("os.abort()", "crashed"),
-        ("os._exit(3)", "crashed"),
+        ("os._exit(3)", "start"),
+        ("sys.exit('no module')", "start"),
         ("os._exit(0)", "crashed"),
         ("import antigravity", "limits"),
         ("open('/etc/passwd')", "limits"),
+        ("raise OSError(12, 'Cannot allocate memory')", "limits"),
+        ("raise BlockingIOError(11, 'Resource temporarily unavailable')", "limits"),
     ],
 )
 async def test_what_is_ours(file: IO[bytes], body: str, reason: str) -> None:
     assert await ours(file, body) == reason
+
+
+@pytest.mark.parametrize(
+    ("what", "value", "answered"),
+    [
+        ("RLIMIT_AS", 600 * 2**20, "limits"),
+        ("RLIMIT_CPU", 20, "limits"),
+        ("RLIMIT_CPU", 32, None),
+    ],
+)
+async def test_a_limit_of_the_installation_that_is_lower_than_ours_is_ours(
+    file: IO[bytes], what: str, value: int, answered: str | None
+) -> None:
+    program = (
+        f"import resource, sys; resource.setrlimit(resource.{what}, ({value}, {value}))\n"
+        "from gre_bridge.media import decoder; decoder.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-I", "-c", program]
+    if answered is None:
+        assert isinstance(await decode(file, "image/jpeg", command=command), Examined)
+        return
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", command=command)
+    assert raised.value.reason == answered
+
+
+async def test_a_system_that_allows_the_decoder_no_thread_is_ours(file: IO[bytes]) -> None:
+    program = (
+        "import sys, threading; from gre_bridge.media import decoder\n"
+        'def start(_): raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = start; decoder.main(sys.argv[1:])"
+    )
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/heic", command=[sys.executable, "-I", "-c", program])
+    assert raised.value.reason == "limits"
+
+
+async def test_memory_that_the_system_refuses_below_the_limit_is_ours(file: IO[bytes]) -> None:
+    """As with vm.overcommit_memory=2, where the file's own greed is still the file's."""
+    program = (
+        "import io, mmap, sys; from gre_bridge.media import decoder\n"
+        "def opened(name, *_, **__): return io.StringIO('2') if 'overcommit' in name else open(name)\n"
+        "decoder.open = opened\n"
+        "def render(*_): {fault}; raise MemoryError\n"
+        "decoder.main(sys.argv[1:], render)"
+    )
+    greedy = [sys.executable, "-I", "-c", program.format(fault="bytearray(1 << 31)")]
+    assert await decode(file, "image/jpeg", command=greedy) == Refused("too_large_to_decode")
+    held = program.format(fault="global kept; kept = mmap.mmap(-1, 1 << 28)")
+    with pytest.raises(MediaUnavailable) as raised:
+        await decode(file, "image/jpeg", command=[sys.executable, "-I", "-c", held])
+    assert raised.value.reason == "limits"
 
 
 FOUND = {
