@@ -30,6 +30,7 @@ from gre_bridge.api.times import iso_time
 from gre_bridge.db.answers import Attachment
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, Refused
+from gre_bridge.storage.bucket import BUCKET
 from gre_bridge.storage.client import LINK_SECONDS, StorageClient, with_download
 from gre_bridge.storage.errors import Exists
 
@@ -38,7 +39,6 @@ log = structlog.get_logger("gre.api")
 
 T = TypeVar("T")
 
-BUCKET = "gre-chat"
 _PUBLIC = frozenset(Attachment.__annotations__)
 
 AttachmentId = Annotated[Uuid, Path()]

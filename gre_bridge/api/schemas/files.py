@@ -21,9 +21,8 @@ from gre_bridge.api.schemas.requests import (
     Uuid,
     whole,
 )
+from gre_bridge.storage.bucket import MAX_FILE_BYTES
 
-MAX_BYTES = 26_214_400
-"""Bytes of the largest file."""
 MAX_LINKS = 100
 EXAMPLE_ATTACHMENT = "9d3c7a10-52be-4f0a-8a36-1f0b6f8e2c41"
 
@@ -64,7 +63,7 @@ class BeginAttachment(Input):
         description="Its media type, as the upload will claim it. What the file is, is found out by looking at it.",
     )
     bytes: Annotated[
-        int, whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_BYTES})
+        int, whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_FILE_BYTES})
     ] = Field(examples=[284_113], description="Its exact size; a longer upload is refused.")
     alt: AnyText = Field(
         None,
