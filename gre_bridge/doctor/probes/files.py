@@ -41,7 +41,10 @@ async def probe_files(settings: Settings, database: InspectionDatabase) -> list[
     try:
         state = await database.storage_state()
     except PostgrestError as error:
-        return [*found, failed(STORAGE, f"gre_storage_state: {error.code}", "gre-bridge migrate")]
+        return [
+            *found,
+            failed(STORAGE, f"the state of the files cannot be read: {error.code}", "gre-bridge migrate"),
+        ]
     except BridgeError as error:
         return [*found, failed(STORAGE, str(error), "try again; then gre-bridge migrate --status")]
     if not state.on:
