@@ -2615,6 +2615,30 @@ begin
   return new;
 end $_$;
 
+-- FUNCTION: objects_kept()
+CREATE FUNCTION gre.objects_kept() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v record;
+begin
+  v := gre.object_file(old.name);
+  if (v.file).id is null or exists (select from public.gre_storage_deletions d where d.name = old.name) then
+    return old;
+  elsif v.variant <> 'original' then
+    -- Under its lock the file does not become ready.
+    perform from public.gre_chat_attachments a where a.id = (v.file).id and a.state = 'stored' for share;
+    if found then
+      return old;
+    end if;
+  end if;
+  raise exception using errcode = '42501', message = 'an object of this bucket is deleted with its file only';
+end $$;
+
 -- FUNCTION: objects_pinned()
 CREATE FUNCTION gre.objects_pinned() RETURNS trigger
     LANGUAGE plpgsql
@@ -7214,6 +7238,10 @@ CREATE FUNCTION public.gre_storage_adopt() RETURNS boolean
     SET search_path TO ''
     SET lock_timeout TO '2s'
     AS $$
+declare
+  v_fetch constant text := '(split_part(name, ''/'', 1) = (select gre.my_player_id()::text) '
+    'or (select gre.is_staff())) and gre.may_fetch_object(name)';
+  v record;
 begin
   if to_regclass('storage.objects') is null or to_regclass('storage.buckets') is null then
     return false;
@@ -7225,28 +7253,40 @@ begin
   where (b.public, b.file_size_limit, b.allowed_mime_types)
     is distinct from (false, excluded.file_size_limit, excluded.allowed_mime_types);
   -- The bucket first in each condition: other buckets pay nothing. Then the folder, as text: of others' objects no
-  -- function is called.
-  if not exists (select from pg_catalog.pg_policy p
-                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_upload') then
-    execute 'create policy gre_chat_upload on storage.objects for insert to authenticated '
-      'with check (bucket_id = ''gre-chat'' and gre.may_upload_object(name))';
-  end if;
-  if not exists (select from pg_catalog.pg_policy p
-                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_fetch') then
-    execute 'create policy gre_chat_fetch on storage.objects for select to authenticated '
-      'using (bucket_id = ''gre-chat'' and (split_part(name, ''/'', 1) = (select gre.my_player_id()::text) '
-      'or (select gre.is_staff())) and gre.may_fetch_object(name))';
-  end if;
-  if not gre.storage_on() then
-    execute 'create trigger gre_1_check before insert on storage.objects for each row '
-      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_check()';
-    execute 'create trigger gre_1_pinned before update on storage.objects for each row '
-      'when ((old.bucket_id = ''gre-chat'' or new.bucket_id = ''gre-chat'') and (old.bucket_id, old.name, old.id, '
-      'old.version) is distinct from (new.bucket_id, new.name, new.id, new.version)) '
-      'execute function gre.objects_pinned()';
-    execute 'create trigger gre_2_stored after insert on storage.objects for each row '
-      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_stored()';
-  end if;
+  -- function is called. The restrictive policies hold whatever a policy of the project allows for every bucket.
+  for v in
+    select * from (values
+      ('gre_chat_upload', 'policy gre_chat_upload on storage.objects for insert to authenticated '
+        'with check (bucket_id = ''gre-chat'' and gre.may_upload_object(name))'),
+      ('gre_chat_fetch', 'policy gre_chat_fetch on storage.objects for select to authenticated '
+        'using (bucket_id = ''gre-chat'' and ' || v_fetch || ')'),
+      ('gre_chat_only_upload', 'policy gre_chat_only_upload on storage.objects as restrictive for insert '
+        'to authenticated with check (bucket_id <> ''gre-chat'' or gre.may_upload_object(name))'),
+      ('gre_chat_only_fetch', 'policy gre_chat_only_fetch on storage.objects as restrictive for select '
+        'to authenticated using (bucket_id <> ''gre-chat'' or ' || v_fetch || ')'),
+      ('gre_chat_no_update', 'policy gre_chat_no_update on storage.objects as restrictive for update '
+        'to authenticated using (bucket_id <> ''gre-chat'')'),
+      ('gre_chat_no_delete', 'policy gre_chat_no_delete on storage.objects as restrictive for delete '
+        'to authenticated using (bucket_id <> ''gre-chat'')'),
+      ('gre_chat_not_anon', 'policy gre_chat_not_anon on storage.objects as restrictive for all '
+        'to anon using (bucket_id <> ''gre-chat'')'),
+      ('gre_1_check', 'trigger gre_1_check before insert on storage.objects for each row '
+        'when (new.bucket_id = ''gre-chat'') execute function gre.objects_check()'),
+      ('gre_1_pinned', 'trigger gre_1_pinned before update on storage.objects for each row '
+        'when ((old.bucket_id = ''gre-chat'' or new.bucket_id = ''gre-chat'') and (old.bucket_id, old.name, old.id, '
+        'old.version) is distinct from (new.bucket_id, new.name, new.id, new.version)) '
+        'execute function gre.objects_pinned()'),
+      ('gre_1_kept', 'trigger gre_1_kept before delete on storage.objects for each row '
+        'when (old.bucket_id = ''gre-chat'') execute function gre.objects_kept()'),
+      ('gre_2_stored', 'trigger gre_2_stored after insert on storage.objects for each row '
+        'when (new.bucket_id = ''gre-chat'') execute function gre.objects_stored()')) x (name, definition)
+    where not exists (select from pg_catalog.pg_policy p
+                      where p.polrelid = to_regclass('storage.objects') and p.polname = x.name)
+      and not exists (select from pg_catalog.pg_trigger t
+                      where t.tgrelid = to_regclass('storage.objects') and t.tgname = x.name)
+  loop
+    execute 'create ' || v.definition;
+  end loop;
   return true;
 end $$;
 
@@ -8602,6 +8642,9 @@ CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions
 -- TRIGGER: objects gre_1_check
 CREATE TRIGGER gre_1_check BEFORE INSERT ON storage.objects FOR EACH ROW WHEN ((new.bucket_id = 'gre-chat'::text)) EXECUTE FUNCTION gre.objects_check();
 
+-- TRIGGER: objects gre_1_kept
+CREATE TRIGGER gre_1_kept BEFORE DELETE ON storage.objects FOR EACH ROW WHEN ((old.bucket_id = 'gre-chat'::text)) EXECUTE FUNCTION gre.objects_kept();
+
 -- TRIGGER: objects gre_1_pinned
 CREATE TRIGGER gre_1_pinned BEFORE UPDATE ON storage.objects FOR EACH ROW WHEN ((((old.bucket_id = 'gre-chat'::text) OR (new.bucket_id = 'gre-chat'::text)) AND ((((old.bucket_id IS DISTINCT FROM new.bucket_id) OR (old.name IS DISTINCT FROM new.name)) OR (old.id IS DISTINCT FROM new.id)) OR (old.version IS DISTINCT FROM new.version)))) EXECUTE FUNCTION gre.objects_pinned();
 
@@ -8805,6 +8848,21 @@ CREATE POLICY gre_relay_is_private ON realtime.messages AS RESTRICTIVE TO anon, 
 
 -- POLICY: objects gre_chat_fetch
 CREATE POLICY gre_chat_fetch ON storage.objects FOR SELECT TO authenticated USING (((bucket_id = 'gre-chat'::text) AND ((split_part(name, '/'::text, 1) = ( SELECT (gre.my_player_id())::text AS my_player_id)) OR ( SELECT gre.is_staff() AS is_staff)) AND gre.may_fetch_object(name)));
+
+-- POLICY: objects gre_chat_no_delete
+CREATE POLICY gre_chat_no_delete ON storage.objects AS RESTRICTIVE FOR DELETE TO authenticated USING ((bucket_id <> 'gre-chat'::text));
+
+-- POLICY: objects gre_chat_no_update
+CREATE POLICY gre_chat_no_update ON storage.objects AS RESTRICTIVE FOR UPDATE TO authenticated USING ((bucket_id <> 'gre-chat'::text));
+
+-- POLICY: objects gre_chat_not_anon
+CREATE POLICY gre_chat_not_anon ON storage.objects AS RESTRICTIVE TO anon USING ((bucket_id <> 'gre-chat'::text));
+
+-- POLICY: objects gre_chat_only_fetch
+CREATE POLICY gre_chat_only_fetch ON storage.objects AS RESTRICTIVE FOR SELECT TO authenticated USING (((bucket_id <> 'gre-chat'::text) OR (((split_part(name, '/'::text, 1) = ( SELECT (gre.my_player_id())::text AS my_player_id)) OR ( SELECT gre.is_staff() AS is_staff)) AND gre.may_fetch_object(name))));
+
+-- POLICY: objects gre_chat_only_upload
+CREATE POLICY gre_chat_only_upload ON storage.objects AS RESTRICTIVE FOR INSERT TO authenticated WITH CHECK (((bucket_id <> 'gre-chat'::text) OR gre.may_upload_object(name)));
 
 -- POLICY: objects gre_chat_upload
 CREATE POLICY gre_chat_upload ON storage.objects FOR INSERT TO authenticated WITH CHECK (((bucket_id = 'gre-chat'::text) AND gre.may_upload_object(name)));
@@ -9249,6 +9307,9 @@ REVOKE ALL ON FUNCTION gre.object_name(p_player_id bigint, p_id uuid, p_variant 
 
 -- ACL: FUNCTION objects_check()
 REVOKE ALL ON FUNCTION gre.objects_check() FROM PUBLIC;
+
+-- ACL: FUNCTION objects_kept()
+REVOKE ALL ON FUNCTION gre.objects_kept() FROM PUBLIC;
 
 -- ACL: FUNCTION objects_pinned()
 REVOKE ALL ON FUNCTION gre.objects_pinned() FROM PUBLIC;

@@ -91,6 +91,26 @@ begin
   raise exception using errcode = '42501', message = 'an object of this bucket cannot be replaced or moved';
 end $$;
 
+-- Only what is to be deleted is deleted: the row first, then the bytes. A view may be replaced until it is shown.
+create function gre.objects_kept() returns trigger
+language plpgsql security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '2s' as $$
+declare
+  v record;
+begin
+  v := gre.object_file(old.name);
+  if (v.file).id is null or exists (select from public.gre_storage_deletions d where d.name = old.name) then
+    return old;
+  elsif v.variant <> 'original' then
+    -- Under its lock the file does not become ready.
+    perform from public.gre_chat_attachments a where a.id = (v.file).id and a.state = 'stored' for share;
+    if found then
+      return old;
+    end if;
+  end if;
+  raise exception using errcode = '42501', message = 'an object of this bucket is deleted with its file only';
+end $$;
+
 -- Note that the bytes of a file are stored, in the transaction that writes its object's row.
 create function gre.objects_stored() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
@@ -110,6 +130,10 @@ end $$;
 
 create function public.gre_storage_adopt() returns boolean
 language plpgsql volatile set search_path = '' set lock_timeout = '2s' as $$
+declare
+  v_fetch constant text := '(split_part(name, ''/'', 1) = (select gre.my_player_id()::text) '
+    'or (select gre.is_staff())) and gre.may_fetch_object(name)';
+  v record;
 begin
   if to_regclass('storage.objects') is null or to_regclass('storage.buckets') is null then
     return false;
@@ -121,28 +145,40 @@ begin
   where (b.public, b.file_size_limit, b.allowed_mime_types)
     is distinct from (false, excluded.file_size_limit, excluded.allowed_mime_types);
   -- The bucket first in each condition: other buckets pay nothing. Then the folder, as text: of others' objects no
-  -- function is called.
-  if not exists (select from pg_catalog.pg_policy p
-                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_upload') then
-    execute 'create policy gre_chat_upload on storage.objects for insert to authenticated '
-      'with check (bucket_id = ''gre-chat'' and gre.may_upload_object(name))';
-  end if;
-  if not exists (select from pg_catalog.pg_policy p
-                 where p.polrelid = to_regclass('storage.objects') and p.polname = 'gre_chat_fetch') then
-    execute 'create policy gre_chat_fetch on storage.objects for select to authenticated '
-      'using (bucket_id = ''gre-chat'' and (split_part(name, ''/'', 1) = (select gre.my_player_id()::text) '
-      'or (select gre.is_staff())) and gre.may_fetch_object(name))';
-  end if;
-  if not gre.storage_on() then
-    execute 'create trigger gre_1_check before insert on storage.objects for each row '
-      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_check()';
-    execute 'create trigger gre_1_pinned before update on storage.objects for each row '
-      'when ((old.bucket_id = ''gre-chat'' or new.bucket_id = ''gre-chat'') and (old.bucket_id, old.name, old.id, '
-      'old.version) is distinct from (new.bucket_id, new.name, new.id, new.version)) '
-      'execute function gre.objects_pinned()';
-    execute 'create trigger gre_2_stored after insert on storage.objects for each row '
-      'when (new.bucket_id = ''gre-chat'') execute function gre.objects_stored()';
-  end if;
+  -- function is called. The restrictive policies hold whatever a policy of the project allows for every bucket.
+  for v in
+    select * from (values
+      ('gre_chat_upload', 'policy gre_chat_upload on storage.objects for insert to authenticated '
+        'with check (bucket_id = ''gre-chat'' and gre.may_upload_object(name))'),
+      ('gre_chat_fetch', 'policy gre_chat_fetch on storage.objects for select to authenticated '
+        'using (bucket_id = ''gre-chat'' and ' || v_fetch || ')'),
+      ('gre_chat_only_upload', 'policy gre_chat_only_upload on storage.objects as restrictive for insert '
+        'to authenticated with check (bucket_id <> ''gre-chat'' or gre.may_upload_object(name))'),
+      ('gre_chat_only_fetch', 'policy gre_chat_only_fetch on storage.objects as restrictive for select '
+        'to authenticated using (bucket_id <> ''gre-chat'' or ' || v_fetch || ')'),
+      ('gre_chat_no_update', 'policy gre_chat_no_update on storage.objects as restrictive for update '
+        'to authenticated using (bucket_id <> ''gre-chat'')'),
+      ('gre_chat_no_delete', 'policy gre_chat_no_delete on storage.objects as restrictive for delete '
+        'to authenticated using (bucket_id <> ''gre-chat'')'),
+      ('gre_chat_not_anon', 'policy gre_chat_not_anon on storage.objects as restrictive for all '
+        'to anon using (bucket_id <> ''gre-chat'')'),
+      ('gre_1_check', 'trigger gre_1_check before insert on storage.objects for each row '
+        'when (new.bucket_id = ''gre-chat'') execute function gre.objects_check()'),
+      ('gre_1_pinned', 'trigger gre_1_pinned before update on storage.objects for each row '
+        'when ((old.bucket_id = ''gre-chat'' or new.bucket_id = ''gre-chat'') and (old.bucket_id, old.name, old.id, '
+        'old.version) is distinct from (new.bucket_id, new.name, new.id, new.version)) '
+        'execute function gre.objects_pinned()'),
+      ('gre_1_kept', 'trigger gre_1_kept before delete on storage.objects for each row '
+        'when (old.bucket_id = ''gre-chat'') execute function gre.objects_kept()'),
+      ('gre_2_stored', 'trigger gre_2_stored after insert on storage.objects for each row '
+        'when (new.bucket_id = ''gre-chat'') execute function gre.objects_stored()')) x (name, definition)
+    where not exists (select from pg_catalog.pg_policy p
+                      where p.polrelid = to_regclass('storage.objects') and p.polname = x.name)
+      and not exists (select from pg_catalog.pg_trigger t
+                      where t.tgrelid = to_regclass('storage.objects') and t.tgname = x.name)
+  loop
+    execute 'create ' || v.definition;
+  end loop;
   return true;
 end $$;
 comment on function public.gre_storage_adopt is
@@ -151,7 +187,7 @@ comment on function public.gre_storage_adopt is
   'false if the project has no Storage. `gre-bridge migrate` calls it.';
 
 revoke execute on function gre.object_file, gre.may_upload_object, gre.may_fetch_object, gre.objects_check,
-  gre.objects_pinned, gre.objects_stored from public;
+  gre.objects_pinned, gre.objects_kept, gre.objects_stored from public;
 grant execute on function gre.may_upload_object, gre.may_fetch_object to authenticated, service_role;
 revoke execute on function public.gre_storage_adopt from public, anon, authenticated, service_role;
 

@@ -271,4 +271,85 @@ def test_other_buckets_and_others_objects_cost_no_function(
             admin.execute("select name from storage.objects")
             admin.execute("reset role")
             admin.execute("select pg_stat_force_next_flush()")
-            assert calls() == (0 if claims is b.caller.claims else 1)
+            assert calls() == (0 if claims is b.caller.claims else 2), "one for each of the two policies"
+
+
+OPEN = "create policy open_{0} on storage.objects for {0} to anon, authenticated {1}"
+
+
+def test_a_projects_own_policies_for_all_buckets_open_nothing(
+    db: Database, a: Rest, conn: Conn, storage: Storage
+) -> None:
+    """Policies are alternatives: one of Supabase's examples allows every bucket."""
+    for command, condition in (("select", "using (true)"), ("delete", "using (true)"), ("update", "using (true)"),
+                               ("insert", "with check (true)")):  # fmt: skip
+        conn.execute(OPEN.format(command, condition).encode())
+    conn.execute("insert into storage.buckets (id, name) values ('other', 'other')")
+    conn.execute("insert into storage.objects (bucket_id, name, version) values ('other', 'x', '2')")
+    file, new = stored(a, storage), begin(a)
+    a.call("gre_send_message", message="", attachment_ids=[uuid.UUID(file["id"])])
+    with conn.transaction():
+        conn.execute("set local role supabase_storage_admin")
+        conn.execute("alter table storage.objects disable trigger user")  # the policies alone
+    for caller in (a.caller, player(30), staff("s1"), ADMIN, NOBODY):
+        assert storage.visible(caller) == ({file["object"]} if caller is a.caller else set())
+        with storage.request(caller.claims, "storage.object.delete", keep=False) as connection:
+            mine = "where bucket_id = 'gre-chat'"
+            assert (
+                connection.execute(f"update storage.objects set metadata = '{{}}' {mine}".encode()).rowcount
+                == 0
+            )
+            assert connection.execute(f"delete from storage.objects {mine}".encode()).rowcount == 0
+            assert connection.execute("delete from storage.objects").rowcount == 1, "the other bucket's"
+        for name in (name_of(file, "view"), f"29/{uuid.uuid4()}/original"):
+            with pytest.raises(RefusalError, match="42501"):
+                storage.check(caller, name)
+    storage.check(a.caller, new["object"])
+    with pytest.raises(RefusalError, match="42501"):
+        storage.check(player(30), new["object"])
+
+
+def test_an_object_is_deleted_only_when_its_file_is(a: Rest, conn: Conn, storage: Storage) -> None:
+    file, draft, lost = stored(a, storage), stored(a, storage), begin(a)
+    view = name_of(file, "view")
+    storage.finish(view, media_type="image/jpeg")
+    storage.delete(view)  # a worker replaces it
+    storage.finish(view, media_type="image/jpeg")
+    for name in (file["object"], draft["object"]):
+        with pytest.raises(
+            RefusalError, match="42501: an object of this bucket is deleted with its file only"
+        ):
+            storage.delete(name)
+    conn.execute("update gre_chat_attachments set state = 'ready' where id = %s", [file["id"]])
+    with pytest.raises(RefusalError, match="deleted with its file only"):
+        storage.delete(view)  # by a worker whose lease has ended
+    a.call("gre_attachment_drop", id=draft["id"])
+    storage.delete(draft["object"])
+    a.sql(
+        "insert into storage.objects (bucket_id, name, version) values ('gre-chat', %s, '1')", lost["object"]
+    )
+    a.call("gre_attachment_drop", id=lost["id"])
+    conn.execute("delete from gre_storage_deletions")
+    storage.delete(lost["object"])  # no file has it
+    assert {row["name"] for row in conn.execute("select name from storage.objects").fetchall()} == {
+        file["object"],
+        view,
+    }
+
+
+def test_adopting_again_makes_what_is_missing(conn: Conn) -> None:
+    facts = (
+        "select string_agg(p.polname, ' ' order by p.polname) as p,"
+        " (select string_agg(tgname, ' ' order by tgname) from pg_trigger where tgrelid = p.polrelid and tgname like 'gre%') as t"
+        " from pg_policy p where p.polrelid = 'storage.objects'::regclass group by p.polrelid"
+    )
+    before = conn.execute(facts).fetchone()
+    assert before is not None
+    with conn.transaction():
+        conn.execute("set local role supabase_storage_admin")
+        for name in before["p"].split()[1:]:
+            conn.execute(f"drop policy {name} on storage.objects".encode())
+        for name in before["t"].split():
+            conn.execute(f"drop trigger {name} on storage.objects".encode())
+    conn.execute("select gre_storage_adopt()")
+    assert conn.execute(facts).fetchone() == before

@@ -6,6 +6,7 @@ import io
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -36,11 +37,14 @@ def begun(stack: StackProcess, player: int, size: int = len(CONTENT)) -> str:
         "p_id": str(uuid.uuid4()), "p_player_id": player, "p_session_id": None, "p_name": "cat.png", "p_type": "image/png",
         "p_bytes": size, "p_alt": None,
     }  # fmt: skip
+    return str(called(stack, player, "gre_attachment_begin", arguments)["object"])
+
+
+def called(stack: StackProcess, player: int, function: str, arguments: dict[str, Any]) -> Any:
+    """Call a function as the player."""
     token = stack.keys.token_of(f"player:{player}", expires_in=600)
-    answer = stack.http.post(
-        "/rest/v1/rpc/gre_attachment_begin", json=arguments, headers=stack.headers(token)
-    )
-    return str(answer.raise_for_status().json()["object"])
+    answer = stack.http.post(f"/rest/v1/rpc/{function}", json=arguments, headers=stack.headers(token))
+    return answer.raise_for_status().json()
 
 
 async def download(storage: StorageClient, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
@@ -70,6 +74,10 @@ async def test_an_object_is_stored_once_and_read_signed_and_deleted(stack: Stack
         saved = HTTP.get(with_download(links[name], "ü.png"))
         assert saved.content == CONTENT
         assert saved.headers["content-disposition"].startswith("attachment")
+        with pytest.raises(StorageRefused, match="403"):
+            await storage.delete(BUCKET, [view, name])
+        assert await download(storage, name) == CONTENT
+        called(stack, 29, "gre_attachment_drop", {"p_id": name.split("/")[1]})
         assert await storage.delete(BUCKET, [name, view, "29/none"]) == {name, view}
         assert await storage.sign(BUCKET, [name, view]) == {}
         with pytest.raises(Missing):

@@ -23,8 +23,11 @@ STORAGE, DECODER, SCANNER = "files: bucket", "files: decoder", "files: scanner"
 EXAMINATIONS, DELETIONS = "files: examinations", "files: deletions"
 OBJECTS = "files: policies"
 REPAIR = "gre-bridge migrate; one that is disabled: alter table storage.objects enable trigger …"
-POLICIES = ("gre_chat_fetch", "gre_chat_upload")
-TRIGGERS = ("gre_1_check", "gre_1_pinned", "gre_2_stored")
+POLICIES = (
+    "gre_chat_fetch", "gre_chat_upload",
+    "gre_chat_only_fetch", "gre_chat_only_upload", "gre_chat_no_update", "gre_chat_no_delete", "gre_chat_not_anon",
+)  # fmt: skip
+TRIGGERS = ("gre_1_check", "gre_1_kept", "gre_1_pinned", "gre_2_stored")
 MAX_AGE = 900.0
 """Seconds for which a stored file may wait for its examination."""
 MAX_DELETION_AGE = 3600.0
