@@ -3915,17 +3915,25 @@ declare
   v_result text := p_result ->> 'result';
   v_code text := left(p_result ->> 'code', 60);
   v_own boolean := true;
+  v_others_pass boolean;
   v_rev bigint;
 begin
   if v_result = 'crashed' then
-    -- The file's fault only if it crashes again and again while other files pass.
-    if p_job.crashes + 1 >= 3 and exists (
-      select from public.gre_chat_attachments a where a.ready_at > p_job.crashed_at) then
+    -- The file's fault only if it crashes again and again while other pictures pass: the decoder reads no other files.
+    v_others_pass := exists (
+      select from public.gre_chat_attachments a where a.ready_at > p_job.crashed_at and a.kind = 'image');
+    if p_job.crashes + 1 >= 3 and v_others_pass then
       v_result := 'refused';
       v_code := 'undecodable';
     else
-      v_own := p_job.crashes > 0 and not exists (
-        select from public.gre_chat_attachments a where a.ready_at > p_job.crashed_at);
+      v_own := p_job.crashes > 0 and not v_others_pass;
+    end if;
+  elsif v_result = 'gone' and to_regclass('storage.objects') is not null then
+    -- While its row is there, the object may be found again: a backup that is not complete yet, a replica.
+    if exists (select from storage.objects o where o.bucket_id = 'gre-chat'
+               and o.name = gre.object_name(p_file.player_id, p_file.id, 'original')) then
+      v_result := 'failed';
+      v_code := 'object_missing';
     end if;
   end if;
   if v_result in ('ready', 'refused', 'gone') then
@@ -5590,7 +5598,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_media_settle(p_worker uuid, p_results jsonb)
-COMMENT ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", "preview"), refused ("code", the file''s own fault), gone (its object is not there), failed ("code", a failure of our side: it is tried again for ever) or crashed (the decoder crashed: refused as undecodable after three times while other files pass). Returns {"settled": number, "busy": [ids, to be settled again after some milliseconds], "lost": [ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
+COMMENT ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", "preview"), refused ("code", the file''s own fault), gone (its object is not there: counts as failed while storage.objects has its row), failed ("code", a failure of our side: it is tried again for ever) or crashed (the decoder crashed: refused as undecodable after three times while other pictures pass). Returns {"settled": number, "busy": [ids, to be settled again after some milliseconds], "lost": [ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
 
 -- FUNCTION: gre_media_sweep(integer)
 CREATE FUNCTION public.gre_media_sweep(p_limit integer DEFAULT 200) RETURNS jsonb

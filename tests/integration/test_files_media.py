@@ -296,6 +296,7 @@ def test_a_file_whose_object_is_gone_says_so_and_its_message_stays(
     file, draft = stored(a, storage), stored(a, storage)
     sent = a.call("gre_send_message", message="Look", attachment_ids=[uuid.UUID(file["id"])])["message"]
     claim(worker)
+    storage.lose(file["object"], draft["object"])
     settle(worker, *({"id": f["id"], "result": "gone"} for f in (file, draft)))
     row = state(conn, file)
     assert (row["state"], row["rev"] is not None, row["ready_at"]) == ("gone", True, None)
@@ -309,6 +310,35 @@ def test_a_file_whose_object_is_gone_says_so_and_its_message_stays(
         )
         == []
     )
+
+
+def test_a_file_whose_object_has_a_row_is_never_given_up(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    """Storage answers 404, too, while the bytes of a backup are not there yet."""
+    file = stored(a, storage)
+    a.call("gre_send_message", message="", attachment_ids=[uuid.UUID(file["id"])])
+    for n in range(1, 9):
+        later(conn)
+        assert examine(worker, file, result="gone", code="missing")["settled"] == 1
+        row = job(conn, file)
+        assert (row["attempt"], row["own_failures"], row["last_error"]) == (n, n, "object_missing")
+    later(conn)
+    examine(worker, file)
+    assert state(conn, file)["state"] == "ready"
+
+
+def test_only_pictures_that_were_decoded_make_a_crash_the_files_fault(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    bad = stored(a, storage)
+    for _ in range(4):
+        later(conn)
+        examine(worker, bad, result="crashed")
+        text = stored(a, storage, name="x.txt", type="text/plain")
+        assert examine(worker, text, result="ready", kind="file", type="text/plain")["settled"] == 1
+    assert state(conn, bad)["state"] == "stored"
+    assert job(conn, bad)["own_failures"] == 3
 
 
 def test_settling_waits_for_no_lock(
