@@ -46,7 +46,8 @@ class FileResult:
     """What an examination found.
 
     `ready` and `refused` are facts about the content, `gone` says that there is no object. `failed` (a failure of ours) and
-    `crashed` (the decoder died) only postpone. `code` says why; the rest belongs to `ready`.
+    `crashed` (the decoder died) only postpone. `code` says why; the rest belongs to `ready`. `outage`: the next file is likely to
+    meet that failure, too; the database is not told.
     """
 
     id: str
@@ -57,6 +58,7 @@ class FileResult:
     width: int | None = None
     height: int | None = None
     preview: str | None = None
+    outage: bool = False
 
     def to_json(self) -> Json:
         """Return the result for `gre_media_settle`."""

@@ -14,12 +14,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import IO, Protocol
+from typing import IO, Literal, Protocol
 
 import structlog
 
 from gre_bridge.db.media import FileResult, MediaClaim, MediaFile, Settlement
-from gre_bridge.errors import BridgeError, TransientError
+from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.jobs.loop import JobLoop, Pause
 from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Refused
 from gre_bridge.metrics import Metrics
@@ -37,13 +37,16 @@ EXTEND = 15.0
 SETTLE_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before each further attempt to settle: the work is not thrown away because the database restarts."""
 BUSY_PAUSE, LONGEST_BUSY_PAUSE, BUSY_WITHIN = 0.02, 1.0, 30.0
-"""First and longest pause, and all of them, in seconds, while another transaction holds the file or its session."""
+"""First and longest pause, and all of them, in seconds, while another transaction holds the file or its session. Then the file is
+given back."""
 GONE_AFTER = 5
 """Failed attempts after which an object that Storage does not find counts as deleted by somebody."""
 RELEASE_WITHIN = 2.0
 """Seconds for the release of the lease at a stop."""
 OUTAGE, LONGEST_OUTAGE = 0.5, 30.0
 """First and longest pause in seconds after a failure that the next file is likely to meet, too."""
+OUTAGES = frozenset({"not_installed", "start", "scanner"})
+"""Reasons of such failures. The others may be of this file alone, whose next attempt has its own time."""
 
 
 class MediaStore(Protocol):
@@ -65,8 +68,8 @@ class Objects(Protocol):
     async def download(self, bucket: str, name: str, into: IO[bytes], *, limit: int) -> int:
         """Write an object into a file; returns its bytes."""
 
-    async def replace_own(self, bucket: str, name: str, content: bytes, type_: str) -> None:
-        """Store an object that only workers write."""
+    async def upload(self, bucket: str, name: str, content: bytes, type_: str) -> None:
+        """Store an object; one that is there stays."""
 
 
 Examine = Callable[[IO[bytes]], Awaitable[Examined | Refused]]
@@ -118,10 +121,12 @@ class MediaJob(JobLoop):
         self._leased = None
         self._metrics.files_examined.labels(kind).inc()
         self._metrics.file_time.observe(time.monotonic() - started)
-        if result is None or result.result != "failed":
-            self._outages = 0
+        if result is not None and result.result == "failed":
+            log.warning("file_postponed", file=result.id, code=result.code)
+        if result is None or not result.outage:
+            if result is None or result.result != "failed":
+                self._outages = 0
             return Pause(0.0, 0.0)
-        log.warning("file_postponed", file=result.id, code=result.code)
         self._outages += 1
         return self._backoff(OUTAGE, LONGEST_OUTAGE, self._outages - 1)
 
@@ -155,16 +160,17 @@ class MediaJob(JobLoop):
             for variant, picture in (("view", found.view), ("thumb", found.thumb)):
                 if picture is not None:
                     name = f"{file.object.removesuffix('original')}{variant}"
-                    await self._objects.replace_own(BUCKET, name, picture.data, picture.type)
+                    await self._objects.upload(BUCKET, name, picture.data, picture.type)
         except MediaUnavailable as error:
-            crashed = error.reason == "crashed"
-            return FileResult(file.id, "crashed" if crashed else "failed", code=error.reason)
+            kind: Literal["crashed", "failed"] = "crashed" if error.reason == "crashed" else "failed"
+            return FileResult(file.id, kind, code=error.reason, outage=error.reason in OUTAGES)
         except BridgeError as error:
             if size is None and isinstance(error, Missing) and file.attempt >= GONE_AFTER:
                 return FileResult(file.id, "gone", code=error.code)
-            return FileResult(file.id, "failed", code=f"storage_{error.code}"[:40])
+            outage = isinstance(error, TransientError | ConfigurationError)
+            return FileResult(file.id, "failed", code=f"storage_{error.code}"[:40], outage=outage)
         except OSError:
-            return FileResult(file.id, "failed", code="disk")
+            return FileResult(file.id, "failed", code="disk", outage=True)
         except Exception as error:  # noqa: BLE001 - a defect of ours is no fault of the file
             log.error("file_examination_defect", file=file.id, error=type(error).__name__)
             return FileResult(file.id, "failed", code="defect")
@@ -182,8 +188,11 @@ class MediaJob(JobLoop):
                 if (pause := next(failures, None)) is None:
                     raise
             else:
-                if settled is not Settlement.BUSY or waited >= BUSY_WITHIN:
+                if settled is not Settlement.BUSY:
                     return settled is Settlement.SETTLED
+                if waited >= BUSY_WITHIN:
+                    await self._store.extend_file(self._worker, result.id, lease=0.0)
+                    return False
                 pause = min(BUSY_PAUSE * 2.0**busy, LONGEST_BUSY_PAUSE)
                 busy, waited = busy + 1, waited + pause
             await asyncio.sleep(pause)

@@ -6,7 +6,7 @@ import os
 from typing import IO
 
 from gre_bridge.media.decoding import Limits, decode
-from gre_bridge.media.results import MAX_BYTES, Examined, Refused
+from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Refused
 from gre_bridge.media.scanning import Unscanned, scan
 from gre_bridge.media.sniffing import HEAD, sniff
 
@@ -21,8 +21,9 @@ async def examine(
 ) -> Examined | Refused:
     """Examine a file that has a descriptor and is open for reading; its position is not kept.
 
-    It takes up to `scan_seconds` and `limits.wall` together, seconds both. `scanner` is clamd's address (`scanning.scan`), or None. What it will not scan by its own limits is Refused('not_scanned'),
-    unless `allow_unscanned`. Raises MediaUnavailable for what is not the file's fault.
+    It takes up to `scan_seconds` and `limits.wall` together, seconds both. `scanner` is clamd's address (`scanning.scan`), or None. What it will not scan to its end
+    by its own limits is Refused('not_scanned'), unless `allow_unscanned`. Raises MediaUnavailable for what is not the file's fault, as a
+    StreamMaxLength of clamd that is too low.
     """
     size = source.seek(0, os.SEEK_END)
     if size == 0:
@@ -36,6 +37,12 @@ async def examine(
         if isinstance(verdict, Refused):
             return verdict
         if isinstance(verdict, Unscanned) and not allow_unscanned:
+            if (
+                verdict.reason == "size"
+            ):  # of the stream, which our bucket allows: clamd's settings are too low
+                raise MediaUnavailable(
+                    "scanner_limits", "clamd's StreamMaxLength is below the size of the file"
+                )
             return Refused("not_scanned")
     if sniffed.kind == "image":
         return await decode(source, sniffed.type, limits=limits)

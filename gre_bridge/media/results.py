@@ -63,7 +63,8 @@ class MediaUnavailable(TransientError):  # noqa: N818 - the name in the contract
 
     Reasons: not_installed, heic_not_installed, avif_not_installed; start (no process, or it could not import), wall_clock,
     killed (by a signal that we did not send: no memory left on the machine, an operator), crashed (the decoder died of its own
-    accord or wrote nonsense: the only reason that may be the file's doing), limits; scanner.
+    accord or wrote nonsense: the only reason that may be the file's doing), limits; scanner (no connection), scanner_slow,
+    scanner_error, scanner_limits (its own limits forbid to scan a file of this size).
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -39,14 +39,15 @@ class Unscanned:
 async def scan(address: str, source: IO[bytes], *, seconds: float = 120.0) -> Clean | Unscanned | Refused:
     """Have clamd scan a file from its start. `address` is `unix:/path` or `tcp://host:port`; `seconds` bound all of it.
 
-    Returns Refused('virus') for a find. Raises MediaUnavailable('scanner') where no verdict can be had, and ValueError for an
+    Returns Refused('virus') for a find. Raises MediaUnavailable where no verdict can be had: 'scanner' without a connection,
+    'scanner_slow', 'scanner_error' for an answer that is none. Raises ValueError for an
     address of another form. The name of what was found is not kept: it says nothing that a person can act on.
     """
     try:
         async with asyncio.timeout(seconds):
             answer = await _ask(address, source)
     except TimeoutError:
-        raise MediaUnavailable("scanner", f"the scanner took more than {seconds:g} s") from None
+        raise MediaUnavailable("scanner_slow", f"the scanner took more than {seconds:g} s") from None
     except OSError as error:
         raise MediaUnavailable("scanner", f"the scanner cannot be asked: {type(error).__name__}") from None
     return _verdict(answer)
@@ -114,4 +115,6 @@ def _verdict(answer: str) -> Clean | Unscanned | Refused:
         return Unscanned("limits") if found[1].startswith(_LIMITS) else Refused("virus")
     if _LIMIT_EXCEEDED in answer:
         return Unscanned("size")
-    raise MediaUnavailable("scanner", "the scanner answered with an error")
+    if not answer:
+        raise MediaUnavailable("scanner", "the scanner closed without an answer")
+    raise MediaUnavailable("scanner_error", "the scanner answered with an error")

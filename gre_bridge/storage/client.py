@@ -113,28 +113,17 @@ class StorageClient:
         return written
 
     async def upload(self, bucket: str, name: str, content: bytes, type_: str) -> None:
-        """Store an object under a new name. Raises Exists if the name is taken by an object of another size.
+        """Store an object under a name that only the service writes.
 
-        An object of the same size there is this one: an answer was lost, or a worker was killed after its upload.
+        An object that is there stays: an answer was lost, a worker was killed after its upload, or another worker, whose library
+        encodes otherwise, examined the same file. Storage shows no object before it is whole.
         """
         headers = {**self._headers, "Content-Type": type_, "Cache-Control": "max-age=3600"}
         answer = await self._send(
             "POST", f"/object/{bucket}/{quote(name)}", content, headers, timeout=TRANSFER
         )
-        if answer.status == 200:
-            return
-        error = failure("upload", answer)
-        if isinstance(error, Exists) and (await self.info(bucket, name)).bytes == len(content):
-            return
-        raise error
-
-    async def replace_own(self, bucket: str, name: str, content: bytes, type_: str) -> None:
-        """As `upload`, for an object that only workers write and that nobody has a link of yet: another size is deleted first."""
-        try:
-            await self.upload(bucket, name, content, type_)
-        except Exists:
-            await self.delete(bucket, [name])
-            await self.upload(bucket, name, content, type_)
+        if answer.status != 200 and not isinstance(error := failure("upload", answer), Exists):
+            raise error
 
     async def info(self, bucket: str, name: str) -> ObjectInfo:
         """Return what Storage knows of an object. Raises Missing."""

@@ -76,7 +76,8 @@ async def test_without_a_verdict_it_is_ours(scanner: Scanner) -> None:
     async with scanning(scanner) as address:
         with pytest.raises(MediaUnavailable) as raised:
             await scanned(address, b"data", seconds=0.5 if scanner.silent else 20.0)
-    assert raised.value.reason == "scanner" and "Can't" not in str(raised.value)
+    reason = "scanner_slow" if scanner.silent else "scanner" if scanner.says is None else "scanner_error"
+    assert raised.value.reason == reason and "Can't" not in str(raised.value)
 
 
 async def test_a_scanner_that_is_not_there_is_ours(tmp_path: Path) -> None:
@@ -123,7 +124,15 @@ async def test_an_examination_goes_from_cheap_to_dear() -> None:
 
 
 async def test_whether_a_file_that_was_not_scanned_is_given_out_is_a_setting() -> None:
-    async with scanning(Scanner(limit=10)) as address:
-        assert await examined(b"hello, world", scanner=address) == Refused("not_scanned")
-        found = await examined(b"hello, world", scanner=address, allow_unscanned=True)
-    assert found == Examined("file", "text/plain")
+    """A limit of clamd for a stream that is below the bucket's is our setting, and the file waits until it is mended."""
+    encrypted = Scanner(says="stream: Heuristics.Limits.Exceeded.MaxRecursion FOUND")
+    for scanner in (Scanner(limit=10), encrypted):
+        async with scanning(scanner) as address:
+            found = await examined(b"hello, world", scanner=address, allow_unscanned=True)
+            assert found == Examined("file", "text/plain")
+            if scanner is encrypted:
+                assert await examined(b"hello, world", scanner=address) == Refused("not_scanned")
+                continue
+            with pytest.raises(MediaUnavailable) as raised:
+                await examined(b"hello, world", scanner=address)
+            assert raised.value.reason == "scanner_limits"

@@ -15,7 +15,7 @@ import pytest
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.storage import client as module
 from gre_bridge.storage.client import Bucket, ObjectInfo, StorageClient, with_download
-from gre_bridge.storage.errors import Exists, Missing, StorageRefused
+from gre_bridge.storage.errors import Missing, StorageRefused
 from tests.support.loopback import (
     GARBAGE,
     GONE,
@@ -211,19 +211,10 @@ def stored(size: int) -> Reply:
     return json_reply({"size": size, "content_type": "image/jpeg", "version": "v"})
 
 
-async def test_an_upload_that_was_made_before_is_a_success_and_another_object_is_not() -> None:
-    async with talking(DUPLICATE, stored(7), DUPLICATE, stored(8)) as (storage, server):
+async def test_an_object_that_is_there_stays_whatever_its_size() -> None:
+    async with talking(DUPLICATE) as (storage, server):
         await storage.upload("gre-chat", NAME, b"1234567", "image/jpeg")
-        with pytest.raises(Exists):
-            await storage.upload("gre-chat", NAME, b"1234567", "image/jpeg")
-    assert [one.method for one in server.requests] == ["POST", "GET"] * 2
-
-
-async def test_an_object_of_workers_is_replaced_if_it_has_another_size() -> None:
-    replies = (DUPLICATE, stored(8), json_reply([{"name": NAME}]), json_reply({"Key": "k"}))
-    async with talking(*replies) as (storage, server):
-        await storage.replace_own("gre-chat", NAME, b"1234567", "image/jpeg")
-    assert [one.method for one in server.requests] == ["POST", "GET", "DELETE", "POST"]
+    assert [one.method for one in server.requests] == ["POST"], "nothing is asked, deleted or replaced"
 
 
 async def test_an_upload_that_is_refused_early_gets_its_answer() -> None:
