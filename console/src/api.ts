@@ -47,6 +47,8 @@ export class Api {
     private readonly onUnauthorized: () => void,
     /** Once it is closed, calls fail and pending requests are aborted. */
     private readonly scope: TaskScope,
+    /** The daemon's address, for pages of another origin. */
+    private readonly base = '',
   ) {}
 
   /** The server's time in milliseconds since 1970, from its `Date` headers. */
@@ -72,8 +74,28 @@ export class Api {
   }
 
   /** Refused (`session_moved`) if a colleague has written after the seq `afterSeq`, the last that the author has seen. */
-  reply(session: string, { id, text, afterSeq, templateId }: OutgoingReply): Promise<Answer<'sendReply'>> {
-    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq, templateId })
+  reply(session: string, { id, text, afterSeq, templateId, files }: OutgoingReply): Promise<Answer<'sendReply'>> {
+    const attachmentIds = files?.map((file) => file.id)
+    return this.call('POST', '/api/gre-admin/reply', { sessionId: session, id, message: text, afterSeq, templateId, attachmentIds })
+  }
+
+  /** Announce a file, and get the address for its bytes; with the same id again after a failure. No address: the bytes are there. */
+  beginAttachment(file: Body<'beginAttachment'>): Promise<Answer<'beginAttachment'>> {
+    return this.call('POST', '/api/gre-chat/attachments', file)
+  }
+
+  attachment(id: string): Promise<Answer<'getAttachment'>> {
+    return this.call('GET', `/api/gre-chat/attachments/${id}`)
+  }
+
+  /** Delete a file that was not sent. */
+  dropAttachment(id: string): Promise<unknown> {
+    return this.call('DELETE', `/api/gre-chat/attachments/${id}`)
+  }
+
+  /** Links of some minutes, by id. */
+  attachmentLinks(ids: string[], variant: Body<'getAttachmentLinks'>['variant']): Promise<Answer<'getAttachmentLinks'>> {
+    return this.call('POST', '/api/gre-chat/attachments/urls', { ids, variant })
   }
 
   /** Close a session, or reopen it (`active`). */
@@ -195,7 +217,7 @@ export class Api {
     let response: Response
     let content: unknown
     try {
-      response = await fetch(path, {
+      response = await fetch(this.base + path, {
         method,
         headers,
         body: body === undefined ? null : JSON.stringify(body),

@@ -1,10 +1,11 @@
 /** The messages, events and notes of one session: pages from REST, new ones from the socket; gaps are filled from REST. */
 
 import { type Api, ApiError } from './api'
+import { newerAttachment, withChanges } from './attachments'
 import type { TaskScope } from './scope'
 import { Notes } from './notes'
 import { Story } from './story'
-import type { Message, MessageStatus, Session } from './types'
+import type { Attachment, Message, MessageStatus, Session } from './types'
 
 /** Messages per page. */
 const PAGE = 100
@@ -42,6 +43,8 @@ export class Conversation {
   target: { message: Message } | undefined
   /** Messages that arrived before the first page, which may have been read before they were stored. */
   private early: Message[] = []
+  /** The files that have changed while this is open: a page may have been read before the change. */
+  private readonly changedFiles = new Map<string, Attachment>()
   private gapTimer: number | undefined
   /** The latest request, while it is running. */
   private pendingLoad: Promise<void> | undefined
@@ -149,12 +152,26 @@ export class Conversation {
     this.version += 1
   }
 
-  private addMessage(message: Message): void {
+  /** A file of a message has changed. */
+  applyAttachment(changed: Attachment): void {
+    this.changedFiles.set(changed.id, newerAttachment(this.changedFiles.get(changed.id) ?? changed, changed))
+    this.messages = this.messages.map((message) => withChanges(message, this.changedFiles))
+    this.version += 1
+    this.onChange()
+  }
+
+  private addMessage(received: Message): void {
+    for (const file of received.attachments ?? []) {
+      const known = this.changedFiles.get(file.id)
+      if (!known || newerAttachment(known, file) === file) this.changedFiles.set(file.id, file)
+    }
+    const message = withChanges(received, this.changedFiles)
     let index = this.messages.length
     while (index > 0 && this.messages[index - 1]!.seq > message.seq) index -= 1
     const existing = this.messages[index - 1]
     if (existing?.seq !== message.seq) this.messages.splice(index, 0, message)
     else if (STATUS_ORDER.indexOf(message.status) > STATUS_ORDER.indexOf(existing.status)) this.messages[index - 1] = message
+    else this.messages[index - 1] = withChanges(existing, this.changedFiles)
   }
 
   /** A message is missing: load it, unless the socket delivers it first. */

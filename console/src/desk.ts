@@ -11,6 +11,7 @@ import { type Auth, STATUS_KEY } from './auth'
 import { Conversation } from './conversation'
 import { Drafts, type StoredForOther, storedForOthers } from './drafts'
 import { Emitter } from './emitter'
+import { Files } from './files'
 import { Goals } from './goals'
 import { MessageSearch } from './message-search'
 import { Notices } from './notices'
@@ -47,6 +48,7 @@ export class Desk extends Emitter {
   readonly drafts: Drafts
   readonly api: Api
   readonly queue: Queue
+  readonly files: Files
   readonly outgoing: Outgoing
   readonly templates: TemplateList
   readonly actions: Actions
@@ -73,7 +75,8 @@ export class Desk extends Emitter {
     this.drafts = new Drafts(auth.staffId)
     this.api = new Api(() => auth.token, () => this.renewToken(), scope)
     this.queue = new Queue(this.api, scope, () => this.me?.staffId ?? '', this.emitChange, () => this.conversation?.id)
-    this.outgoing = new Outgoing(this.api, scope, auth.staffId, this.drafts, {
+    this.files = new Files(this.api, scope, this.drafts, { targetOf: (sessionId) => ({ sessionId }), describe: this.describe, onChange: this.emitChange })
+    this.outgoing = new Outgoing(this.api, scope, auth.staffId, this.drafts, this.files, {
       onMessage: (message) => this.applyMessage(message),
       onNote: (note) => this.applyNote(note),
       onFailed: (kind, session, text) => this.alerts.announceFailed(kind, session, this.playerName(session), text),
@@ -171,7 +174,8 @@ export class Desk extends Emitter {
   /** Open a session by its id, at the message with the seq `seq`; an undefined id closes the open one. */
   openSession(id: string | undefined, seq?: number): void {
     this.viewers.open(id)
-    if (id === this.conversation?.id) return seq === undefined ? undefined : this.seek(seq)
+    const { conversation: open } = this
+    if (id === open?.id) return seq === undefined ? undefined : void open?.seek(seq, () => open === this.conversation)
     this.typing.stopTyping()
     this.markedSeq = 0
     this.playerLoadedFor = this.conversation = undefined
@@ -182,11 +186,6 @@ export class Desk extends Emitter {
       void this.refresh()
     }
     this.emitChange()
-  }
-
-  private seek(seq: number): void {
-    const { conversation } = this
-    void conversation?.seek(seq, () => conversation === this.conversation)
   }
 
   /** Load the open session's latest messages. */
@@ -200,12 +199,11 @@ export class Desk extends Emitter {
     if (conversation === this.conversation) this.waitingSinceAtOpen ??= this.session?.waiting_since ?? null
   }
 
-  /** Send a reply; `templateId` is the template from which its text was made. */
-  send(text: string, templateId?: string): void {
-    if (!this.conversation) return
+  /** Send a reply with the files of its draft; `templateId` is the template from which its text was made. */
+  send(text: string, templateId?: string, conversation = this.conversation): void {
+    if (!conversation) return
     this.typing.stopTyping()
-    const { id, contiguousSeq: afterSeq } = this.conversation
-    this.outgoing.replies.send(id, text, this.playerName(id), { afterSeq, ...(templateId !== undefined && { templateId }) })
+    this.outgoing.sendReply(conversation, text, this.playerName(conversation.id), templateId)
   }
 
   sendNote(text: string): void {
@@ -216,7 +214,7 @@ export class Desk extends Emitter {
   async reopenAndSend(text: string, onSent: () => void): Promise<void> {
     const { conversation } = this
     if (!conversation || !(await this.actions.setStatus(conversation.id, 'active'))) return
-    this.outgoing.replies.send(conversation.id, text, this.playerName(conversation.id), { afterSeq: conversation.contiguousSeq })
+    this.send(text, undefined, conversation)
     onSent()
   }
 
@@ -268,6 +266,9 @@ export class Desk extends Emitter {
         return this.conversation.story.notify(frame.event.rev)
       case 'session_note':
         return this.applyNote(frame.note)
+      case 'attachment_updated':
+        if (frame.sessionId === this.conversation?.id) this.conversation.applyAttachment(frame.attachment)
+        return
       case 'session_viewers':
         return this.viewers.apply(frame.sessionId, frame.viewers)
       case 'staff_status':

@@ -9,7 +9,7 @@ const DRAFT_PREFIX = 'gre.draft.'
 const REPLIES_PREFIX = 'gre.replies.'
 const NOTES_PREFIX = 'gre.notes.'
 
-export type DraftKind = 'reply' | 'note' | 'hand-over' | 'block' | 'form'
+export type DraftKind = 'reply' | 'note' | 'hand-over' | 'block' | 'form' | 'files'
 
 export class Drafts {
   /** Incremented when a draft is changed by another component than its field. */

@@ -7,8 +7,10 @@ import './style/desk.css'
 import './style/conversation.css'
 import './style/health.css'
 import './style/find.css'
+import './style/files.css'
 import { applyTheme } from './theme'
 import { App } from './views/App'
+import { guardDrops } from './views/FileInput'
 
 async function config(): Promise<Config> {
   try {
@@ -19,6 +21,7 @@ async function config(): Promise<Config> {
 }
 
 applyTheme()
+guardDrops()
 const auth = new Auth(config())
 auth.readAddress()
 const root = document.getElementById('app')

@@ -3,6 +3,7 @@
 import type { Api } from './api'
 import type { Conversation } from './conversation'
 import { type Drafts, unsentNotesKey, unsentRepliesKey } from './drafts'
+import type { Files } from './files'
 import type { TaskScope } from './scope'
 import type { Message, Note } from './types'
 import { type OutgoingReply, UnsentReplies } from './unsent-replies'
@@ -23,14 +24,14 @@ export class Outgoing {
   readonly notes: UnsentReplies<Note>
 
   /** `owner` is the author's staff id, empty until the server reports it. */
-  constructor(api: Api, scope: TaskScope, owner: string, private readonly drafts: Drafts, listener: OutgoingListener) {
+  constructor(api: Api, scope: TaskScope, owner: string, private readonly drafts: Drafts, private readonly files: Files, listener: OutgoingListener) {
     const now = (): number => api.now()
     const onChange = (): void => listener.onChange()
     const describe = (error: unknown): string => listener.describe(error)
     this.replies = new UnsentReplies<Message>({
       now,
       storageKey: unsentRepliesKey,
-      store: async (session, reply) => (await api.reply(session, reply)).message,
+      store: (session, reply) => files.sendWith(session, reply.files, async () => (await api.reply(session, reply)).message),
     }, scope, owner, {
       onStored: (message) => listener.onMessage(message),
       onFailed: (session, reply) => listener.onFailed('reply', session, reply),
@@ -53,14 +54,27 @@ export class Outgoing {
     return kind === 'reply' ? this.replies : this.notes
   }
 
+  /** Send a reply with the files of its draft. */
+  sendReply({ id, contiguousSeq: afterSeq }: Conversation, text: string, playerName: string, templateId?: string): void {
+    const files = this.files.drafts.take(id)
+    this.replies.send(id, text, playerName, { afterSeq, ...(templateId !== undefined && { templateId }), ...(files.length && { files }) })
+  }
+
   /** Send a failed text again: its author has read the messages that are loaded by now. */
   retry(kind: TextKind, { id, contiguousSeq }: Conversation, text: OutgoingReply): void {
     this.of(kind).retry(id, text.id, kind === 'reply' ? contiguousSeq : undefined)
   }
 
-  /** Put a failed text back into its field. */
-  edit(kind: TextKind, session: string, { id, text }: OutgoingReply): void {
-    this.drafts.append(session, text, kind)
+  /** Put a failed text and its files back into its field. */
+  edit(kind: TextKind, session: string, { id, text, files }: OutgoingReply): void {
+    if (text) this.drafts.append(session, text, kind)
+    if (files) this.files.drafts.put(session, files)
+    this.of(kind).remove(session, id)
+  }
+
+  /** Give up a failed text and its files. */
+  drop(kind: TextKind, session: string, { id, files }: OutgoingReply): void {
+    for (const file of files ?? []) this.files.uploads.cancel(file)
     this.of(kind).remove(session, id)
   }
 

@@ -20,7 +20,7 @@ const FINAL_CLOSE_CODES = new Set([1009, 4400, 4403])
 /** Frames of other types are ignored. */
 const FRAME_TYPES = new Set([
   'authenticated', 'chat_message', 'typing', 'messages_read', 'session_updated', 'staff_status', 'session_event', 'session_note',
-  'session_viewers', 'error', 'pong',
+  'session_viewers', 'attachment_updated', 'error', 'pong',
 ])
 
 /** What the connection needs from its owner, and reports to it. */

@@ -27,6 +27,8 @@ export type Query<Id extends keyof operations> = NonNullable<operations[Id]['par
 export type Body<Id extends keyof operations> = Content<NonNullable<operations[Id]['requestBody']>>
 
 export type Message = Schema<'Message'>
+/** A file of a message. */
+export type Attachment = Schema<'Attachment'>
 export type Session = Schema<'Session'>
 /** A session with `waiting_since`: since when its player waits for an answer. */
 export type QueuedSession = Schema<'Waiting'> & Session
@@ -73,5 +75,6 @@ export type Frame =
   | { type: 'error'; code: string; error: string }
   | { type: 'session_event'; sessionId: string; event: SessionEvent }
   | { type: 'session_note'; note: Note }
+  | { type: 'attachment_updated'; sessionId: string; attachment: Attachment }
   | { type: 'session_viewers'; sessionId: string; viewers: Viewer[] }
   | { type: 'pong' }

@@ -10,6 +10,7 @@
 import { ApiError } from './api'
 import type { TaskScope } from './scope'
 import { getItem, parseJson, setItem } from './storage'
+import type { ChosenFile } from './uploads'
 
 export interface OutgoingReply {
   id: string
@@ -26,6 +27,8 @@ export interface OutgoingReply {
   afterSeq?: number
   /** The template from which the text was made. */
   templateId?: string
+  /** The files that are sent with it, once they are stored. */
+  files?: readonly ChosenFile[]
 }
 
 /** The server's side: replies and notes have different paths. */
@@ -96,7 +99,7 @@ export class UnsentReplies<Stored> {
     return this.repliesOf(session).some(isFailed)
   }
 
-  send(session: string, text: string, playerName: string, details: Pick<OutgoingReply, 'afterSeq' | 'templateId'> = {}): void {
+  send(session: string, text: string, playerName: string, details: Pick<OutgoingReply, 'afterSeq' | 'templateId' | 'files'> = {}): void {
     const reply: OutgoingReply = {
       id: uuid(), text, playerName, createdAt: this.delivery.now(), state: 'sending', error: '', transient: false,
       ...details,

@@ -5,6 +5,7 @@ import { type Api, ApiError } from '../src/api'
 import { Conversation } from '../src/conversation'
 import { Drafts, storedForOthers } from '../src/drafts'
 import { Notes } from '../src/notes'
+import type { Files } from '../src/files'
 import { Outgoing } from '../src/outgoing'
 import { describeRefusal } from '../src/refusals'
 import { TaskScope } from '../src/scope'
@@ -105,7 +106,8 @@ test('a note goes to the notes and a reply to the replies, each with its own sto
     onFailed: (kind: string, _: string, { text, error }: { text: string; error: string }) => void failed.push([kind, text, error]),
     describe: (error: unknown) => describeRefusal(error, (id) => ({ s2: 'Sue' })[id] ?? id),
   }
-  const outgoing = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), listener)
+  const files = { sendWith: (_: string, __: unknown, send: () => unknown) => send() } as unknown as Files
+  const outgoing = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), files, listener)
   outgoing.replies.send('s', 'a reply', 'Asha', { afterSeq: 8 })
   outgoing.notes.send('s', 'a note', 'Asha')
   await vi.waitFor(() => expect(failed.length).toBe(2))
@@ -113,7 +115,7 @@ test('a note goes to the notes and a reply to the replies, each with its own sto
   expect(failed).toEqual([['reply', 'a reply', 'Sue has answered meanwhile: read, then send again.'], ['note', 'a note', 'Refused.']])
   expect([outgoing.count, outgoing.failedCount]).toEqual([2, 2])
   // After a reload each is where it was, with the seq that its author had seen; reading further changes it.
-  const restored = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), listener)
+  const restored = new Outgoing(api, new TaskScope(), 's1', new Drafts('s1'), files, listener)
   expect([restored.replies.count, restored.notes.count]).toEqual([1, 1])
   const [reply] = restored.replies.repliesOf('s')
   expect(reply!.afterSeq).toBe(8)

@@ -6,6 +6,11 @@
 
 import { createClient } from '@supabase/supabase-js'
 import Pusher from 'pusher-js'
+import { isFilesText } from '../src/attachments'
+import { ApiError } from '../src/api'
+import type { Attachment } from '../src/types'
+import type { ChosenFile } from '../src/uploads'
+import { PlayerFiles } from './files'
 import './style.css'
 
 interface Config {
@@ -15,6 +20,7 @@ interface Config {
   pusherHost: string
   pusherPort: number
   pusherAuthUrl: string | null
+  bridgeUrl: string | null
   playerId: number
   playerName: string
   token: string
@@ -29,6 +35,9 @@ interface Row {
   seq?: number
   created_at?: string
   timestamp?: string
+  attachment_ids?: string[]
+  /** In events: ids and kinds only. */
+  attachments?: { id: string }[]
 }
 
 const element = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T
@@ -39,6 +48,14 @@ const config = (await (await fetch('/try/config.json')).json()) as Config
 element('who').textContent = `You are ${config.playerName}, player ${config.playerId}.`
 
 const supabase = createClient(config.supabaseUrl, config.anonKey, { accessToken: async () => config.token })
+const page = new PlayerFiles({
+  supabase,
+  playerId: config.playerId,
+  bridgeUrl: config.bridgeUrl,
+  token: config.token,
+  onChange: () => updateForm(),
+  showError: (text) => (element('form-error').textContent = text),
+})
 const pusher = new Pusher(config.pusherKey, {
   cluster: 'mt1',
   wsHost: config.pusherHost,
@@ -144,7 +161,7 @@ async function loadMissing(): Promise<void> {
     while (shownSeq.get(id)! < last_seq) {
       const { data: rows } = await supabase
         .from('gre_chat_messages')
-        .select('id, session_id, seq, sender, sender_name, message, created_at')
+        .select('id, session_id, seq, sender, sender_name, message, created_at, attachment_ids')
         .eq('session_id', id)
         .gt('seq', shownSeq.get(id)!)
         .order('seq')
@@ -161,48 +178,76 @@ async function loadMissing(): Promise<void> {
 // never stores a message twice.
 /** Milliseconds after which a request without a response counts as failed. */
 const TIMEOUT = 15_000
+let fileFailed = false
 /** Settled when no message is being sent. */
 let sending = Promise.resolve()
 
 element<HTMLFormElement>('form').addEventListener('submit', (event) => {
   event.preventDefault()
   const message = input.value
-  if (!message.trim()) return
+  if ((!message.trim() && !page.draft.length) || page.hasFailed) return
   input.value = ''
-  enqueue({ id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message })
+  element('form-error').textContent = ''
+  enqueue({ id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message }, page.take())
 })
+page.start(element('file-buttons'), element('tray'), input)
 
-function enqueue(row: Row): void {
-  show(row, true)
-  sending = sending.then(() => send(row))
+/** Say why the draft cannot be sent. */
+function updateForm(): void {
+  if (page.hasFailed === fileFailed) return
+  fileFailed = page.hasFailed
+  element('form-error').textContent = page.hasFailed ? 'A file is not uploaded: retry or remove it, then send.' : ''
+}
+
+function enqueue(row: Row, files: readonly ChosenFile[]): void {
+  const item = show(row, true)
+  page.showSending(item.querySelector<HTMLElement>('.row-files')!, files)
+  sending = sending.then(() => send(row, files))
 }
 
 /** Send until the message is stored or refused. */
-async function send(row: Row): Promise<void> {
+async function send(row: Row, files: readonly ChosenFile[]): Promise<void> {
+  const stored = { ...row, player_id: config.playerId, ...(files.length && { attachment_ids: files.map(({ id }) => id) }) }
   for (let delay = 1000; ; delay = Math.min(2 * delay, 30_000)) {
-    const { error, status } = await supabase
-      .from('gre_chat_messages')
-      .upsert({ ...row, player_id: config.playerId }, { onConflict: 'id', ignoreDuplicates: true })
-      .abortSignal(AbortSignal.timeout(TIMEOUT))
-    if (!error) return void catchUp()
-    showState('failed', error.message)
-    if (status >= 400 && status < 500 && status !== 401 && status !== 429) return showRefusal(row, error.message)
+    try {
+      const { error } = await page.sendWith(files, async () => {
+        const answer = await supabase
+          .from('gre_chat_messages')
+          .upsert(stored, { onConflict: 'id', ignoreDuplicates: true })
+          .abortSignal(AbortSignal.timeout(TIMEOUT))
+        if (answer.error && isPassing(answer.status)) throw answer.error
+        return answer
+      })
+      if (!error) return void catchUp()
+      showState('failed', error.message)
+      return showRefusal(row, files, error.message)
+    } catch (error) {
+      if (error instanceof ApiError && !error.transient) return showRefusal(row, files, error.message)
+      // The state of an upload is shown beside its file.
+      if (!(error instanceof ApiError)) showState('failed', error instanceof Error ? error.message : 'No answer')
+    }
     await new Promise((resolve) => setTimeout(resolve, delay))
   }
 }
 
-/** Return a refused text to the empty input; while another text is there, keep it in the list with a button. */
-function showRefusal(row: Row, reason: string): void {
+function isPassing(status: number): boolean {
+  return status < 400 || status >= 500 || status === 401 || status === 429
+}
+
+/** Return a refused text and its files to the empty form; while another text is there, keep it in the list with a button. */
+function showRefusal(row: Row, files: readonly ChosenFile[], reason: string): void {
   const item = element(row.id)
-  if (!input.value && !list.querySelector('[data-refused]')) {
+  if (!input.value && !page.draft.length && !list.querySelector('[data-refused]')) {
     item.remove()
     input.value = row.message
+    page.put(files)
+    element('form-error').textContent = `Not sent: ${reason}`
     return
   }
   const button = createText('button', 'Send again')
   button.addEventListener('click', () => {
     item.remove()
-    enqueue(row)
+    enqueue(row, files)
   })
   item.toggleAttribute('data-refused', true)
   item.append(createText('small', `Not sent: ${reason}`), button)
@@ -212,6 +257,8 @@ function showRefusal(row: Row, reason: string): void {
 function show(row: Row, pending = false): HTMLElement {
   const item = document.getElementById(row.id) ?? createItem(row)
   item.toggleAttribute('data-pending', pending)
+  const ids = row.attachment_ids ?? row.attachments?.map(({ id }) => id) ?? []
+  if (!pending) showFiles(item, row, ids)
   list.insertBefore(item, pending ? null : list.querySelector('[data-pending]'))
   list.scrollTop = list.scrollHeight
   return item
@@ -226,8 +273,19 @@ function createItem(row: Row): HTMLElement {
   item.dataset['sender'] = row.sender
   item.dataset['messageId'] = row.id
   item.append(createText('b', row.sender === 'player' ? 'You' : (row.sender_name ?? row.sender)), createText('p', row.message))
+  const files = document.createElement('div')
+  files.className = 'row-files'
+  item.insertBefore(files, item.lastChild)
   item.append(createText('time', at.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' })))
   return item
+}
+
+/** Replace the files that were being sent by those that are stored. */
+function showFiles(item: HTMLElement, row: Row, ids: string[]): void {
+  if (!ids.length) return
+  const attachments = ids.map((id) => ({ id }) as Attachment)
+  item.querySelector<HTMLElement>(':scope > p')!.hidden = isFilesText({ message: row.message, attachments }) || row.message === ''
+  page.show(item.querySelector<HTMLElement>('.row-files')!, ids)
 }
 
 /** Create an element with a text. Users' text is never rendered as HTML. */

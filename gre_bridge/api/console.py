@@ -90,13 +90,14 @@ def public_key(key: str | None) -> str | None:
 
 
 def policy(supabase_url: str, host: str) -> str:
-    """Return the page's Content-Security-Policy: its own files, its own host, and Supabase's sign-in."""
+    """Return the page's Content-Security-Policy: its own files, its own host, and of Supabase the sign-in and the chat's files."""
     parts = urlsplit(supabase_url)
     # Not all browsers apply 'self' to WebSockets.
     own = f"ws://{host} wss://{host} " if _HOST.fullmatch(host) else ""
+    supabase = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        f"connect-src 'self' {own}{parts.scheme}://{parts.netloc.rpartition('@')[2]}; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; "
+        f"img-src 'self' data: {supabase}; connect-src 'self' {own}{supabase}; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 

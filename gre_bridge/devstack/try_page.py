@@ -42,6 +42,7 @@ class TryPage:
         self._keys = keys
         self.daemon_url: str | None = None
         """The daemon's address; None while the stack runs without one."""
+        self._own_url = ""
         self._files = {
             f"/try/{path.relative_to(BUILT).as_posix()}": path for path in BUILT.rglob("*") if path.is_file()
         }
@@ -50,7 +51,7 @@ class TryPage:
 
     def beside(self, daemon_url: str, own_url: str) -> dict[str, str]:
         """Note where the daemon is; the variables with which it lets pages from here subscribe, and has pages itself."""
-        self.daemon_url = daemon_url
+        self.daemon_url, self._own_url = daemon_url, own_url
         return {
             "PUSHER_AUTH_URL": f"{daemon_url}/api/pusher/auth",
             "GRE_CORS_ORIGINS": os.environ.get("GRE_CORS_ORIGINS")
@@ -79,9 +80,10 @@ class TryPage:
         return await answer(send, 200, path.read_bytes(), [*said, ("x-content-type-options", "nosniff")])
 
     def _policy(self, host: str) -> str:
-        known = f"{self.daemon_url or ''} ws://{host}"
+        # The page may be opened by another name of this machine than the one in the addresses of files.
+        known = f"{self.daemon_url or ''} {self._own_url} ws://{host}"
         return (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: {self._own_url}; "
             f"connect-src 'self' {known}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -94,6 +96,7 @@ class TryPage:
             "pusherHost": parts.hostname,
             "pusherPort": parts.port or 80,
             "pusherAuthUrl": self.daemon_url and f"{self.daemon_url}/api/pusher/auth",
+            "bridgeUrl": self.daemon_url,
             "playerId": PLAYER,
             "playerName": NAME,
             "token": self._keys.user_token("player", player_id=PLAYER, expires_in=_TOKEN_FOR),

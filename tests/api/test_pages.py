@@ -69,7 +69,7 @@ def test_the_content_security_policy_allows_own_files_and_supabase_and_nothing_i
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": "'self' data:",
+        "img-src": f"'self' data: {api.stack.url}",
         "connect-src": f"'self' ws://{host} wss://{host} {api.stack.url}",
         "base-uri": "'none'",
         "form-action": "'none'",

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Route, expect, sync_playwright
 
+from tests.browser.files import choose, payload
 from tests.browser.sockets import PlayerSocket
-from tests.browser.world import FLAGS, PHONE, WIDE, Staff, World, chromium, dev, new_person
+from tests.browser.world import FLAGS, PHONE, WIDE, Player, Staff, World, chromium, dev, new_person
+from tests.support.corpus import encoded
 
 DOCS = Path(__file__).parents[2] / "docs"
 _TALK = {
@@ -165,6 +168,41 @@ def _settings(ann: Staff) -> None:
     ann.page.set_viewport_size(WIDE)
 
 
+def _plan(marked: int) -> bytes:
+    """A plan of eight tables, one of them marked."""
+    plan = Image.new("RGB", (1200, 900), "#e9e2d3")
+    draw = ImageDraw.Draw(plan)
+    draw.rectangle((60, 60, 1140, 840), outline="#8b7355", width=12)
+    draw.rectangle((60, 360, 84, 560), fill="#7fb3d5")
+    for n in range(8):
+        x, y = 230 + n % 4 * 250, 260 + n // 4 * 360
+        draw.ellipse((x - 80, y - 80, x + 80, y + 80), fill="#0f766e" if n + 1 == marked else "#b08d57")
+        for dx, dy in ((-115, 0), (115, 0), (0, -115), (0, 115)):
+            draw.ellipse((x + dx - 24, y + dy - 24, x + dx + 24, y + dy + 24), fill="#5d4a31")
+    return encoded(plan, "JPEG", quality=85)
+
+
+def _files(ann: Staff, asha: Player) -> None:
+    """A picture from the player's page, and a reply with files that is being written."""
+    loaded = "[data-testid='picture'][data-loaded='true']"
+    choose(asha, payload("plan.jpg", _plan(4)))
+    expect(asha.at("draft-file", state="stored")).to_have_count(1)
+    asha.type("Is it this table?")
+    ann.at("nav-conversations").click()
+    ann.open(29)
+    expect(ann.page.locator(loaded)).to_have_count(1)
+    ann.at("jump-latest").or_(ann.at("reply")).first.click()
+    choose(
+        ann,
+        payload("table 4.jpg", _plan(3)),
+        payload("Menu.pdf", b"%PDF-1.4" + bytes(84_000), "application/pdf"),
+    )
+    ann.at("file-alt").fill("The plan of the room: table 4 is marked, the third by the window")
+    ann.at("reply").fill("Nearly: it is the one beside it. Here is the menu, too.")
+    expect(ann.at("draft-file", state="stored")).to_have_count(2)
+    _picture(ann, "files")
+
+
 def main() -> int:
     """Take all pictures; returns the exit status."""
     executable = chromium(windows=True)
@@ -213,6 +251,7 @@ def main() -> int:
         ann.at("nav-conversations").click()
         _colleagues(world, ann, sue)
         _settings(ann)
+        _files(ann, new_person(Player, world, browser, **options).enter())
         phone.at("toast").get_by_role("button", name="Dismiss").click()
         phone.page.get_by_label("Back to the list").click()
         phone.open(31)

@@ -72,9 +72,9 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     const onHashChange = (): void => {
       if (!isSignIn(location.hash)) setCurrentView(currentRoute())
     }
-    // Unsent replies survive a reload, but not the closing of the tab.
+    // Unsent replies survive a reload, but not the closing of the tab; bytes that are not uploaded survive neither.
     const onBeforeUnload = (event: Event): void => {
-      if (desk.outgoing.count) event.preventDefault()
+      if (desk.outgoing.count || desk.files.drafts.isUploading) event.preventDefault()
     }
     addEventListener('hashchange', onHashChange)
     addEventListener('beforeunload', onBeforeUnload)

@@ -1,6 +1,8 @@
 /** The open conversation: heading, actions, messages and reply. */
 
 import type { RefObject } from 'preact'
+import { useState } from 'preact/hooks'
+import { picturesOf } from '../attachments'
 import type { Desk } from '../desk'
 import { sessionHref } from '../route'
 import { ActionBar } from './ActionBar'
@@ -8,6 +10,7 @@ import { BlockBanner } from './Block'
 import { Composer, type ComposerHandle } from './Composer'
 import { Icon } from './icons'
 import { Messages } from './Messages'
+import { Viewer } from './Viewer'
 
 interface Props {
   desk: Desk
@@ -17,6 +20,8 @@ interface Props {
 
 export function ConversationView({ desk, composer, onNext }: Props) {
   const { conversation, session } = desk
+  /** The picture in the viewer, and whose it is. */
+  const [shown, setShown] = useState<{ session: string; picture: string }>()
   if (!conversation) {
     return (
       <div class="conversation nothing-open">
@@ -69,12 +74,18 @@ export function ConversationView({ desk, composer, onNext }: Props) {
           )}
         </div>
       )}
-      <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} onEdit={(kind) => composer.current?.focus(kind)} />
+      <Messages key={conversation.id} desk={desk} conversation={conversation} name={name} onEdit={(kind) => composer.current?.focus(kind)} onOpen={(picture) => setShown({ session: conversation.id, picture })} />
       <p class="typing" data-testid="typing" dir="auto">
         {typing && <><TypingDots />{typing === 'player' ? `${name} is typing …` : `${desk.typing.colleagueIn(conversation.id)} is typing …`}</>}
       </p>
-      {(!conversation.notFound || desk.drafts.get(conversation.id) !== '') && (
+      {(!conversation.notFound || desk.drafts.get(conversation.id) !== '' || desk.files.drafts.of(conversation.id).length > 0) && (
         <Composer key={conversation.id} desk={desk} id={conversation.id} session={session} name={name} openSession={openSession} handle={composer} onNext={onNext} />
+      )}
+      {shown?.session === conversation.id && (
+        <Viewer
+          pictures={picturesOf(conversation.messages)} id={shown.picture} links={desk.files.links}
+          onMove={(picture) => setShown({ session: conversation.id, picture })} onClose={() => setShown(undefined)}
+        />
       )}
     </section>
   )

@@ -1,10 +1,13 @@
 /** One row of a conversation. Message text is rendered as text, never as HTML. */
 
+import { isFilesText } from '../attachments'
 import type { Conversation } from '../conversation'
 import type { Desk } from '../desk'
 import { clock, day, full } from '../format'
 import type { TextKind } from '../outgoing'
 import { describeEvent } from '../story'
+import { Attachments } from './Attachments'
+import { FileTray } from './FileTray'
 import { MessageStatusIcon } from './icons'
 import { LinkedText } from './LinkedText'
 import type { Row } from './rows'
@@ -15,9 +18,11 @@ interface Props {
   conversation: Conversation
   /** The user wants to edit a failed text: it is in its draft. */
   onEdit: (kind: TextKind) => void
+  /** The user wants to see a picture. */
+  onOpen: (attachment: string) => void
 }
 
-export function MessageRow({ desk, row, conversation, onEdit }: Props) {
+export function MessageRow({ desk, row, conversation, onEdit, onOpen }: Props) {
   switch (row.kind) {
     case 'day':
       return <div class="day" data-testid="day"><span>{day(row.at, desk.api.now())}</span></div>
@@ -41,7 +46,8 @@ export function MessageRow({ desk, row, conversation, onEdit }: Props) {
         >
           {!follows && <p class="sender" dir="auto">{message.sender_name || (message.sender === 'player' ? `Player ${message.player_id}` : message.sender)}</p>}
           <div class="bubble">
-            <p class="text" dir="auto" data-testid="message-text"><LinkedText text={message.message} /></p>
+            <Attachments files={message.attachments ?? []} links={desk.files.links} onOpen={onOpen} />
+            {!isFilesText(message) && <p class="text" dir="auto" data-testid="message-text"><LinkedText text={message.message} /></p>}
             <p class="meta">
               <time dateTime={message.timestamp} title={full(message.timestamp)}>{clock(message.timestamp)}</time>
               {fromUs && message.sender === 'staff' && <MessageStatusIcon state={message.status} />}
@@ -70,7 +76,8 @@ export function MessageRow({ desk, row, conversation, onEdit }: Props) {
         >
           {text === 'note' && <p class="sender">Private note, not stored yet</p>}
           <div class="bubble">
-            <p class="text" dir="auto" data-testid={`${text === 'note' ? 'note' : 'message'}-text`}>{outgoing.text}</p>
+            <FileTray files={outgoing.files ?? []} uploads={desk.files.uploads} />
+            {outgoing.text !== '' && <p class="text" dir="auto" data-testid={`${text === 'note' ? 'note' : 'message'}-text`}>{outgoing.text}</p>}
             <p class="meta">
               <time>{clock(outgoing.createdAt)}</time>
               {!failed && <MessageStatusIcon state="sending" />}
@@ -81,7 +88,7 @@ export function MessageRow({ desk, row, conversation, onEdit }: Props) {
               <span>Not sent. {outgoing.error}{outgoing.transient && ` Your ${text} is kept and is tried again by itself.`}</span>
               <button type="button" data-testid="retry" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.retry(text, conversation, outgoing) }}>{outgoing.transient ? 'Retry' : 'Send again'}</button>
               {!outgoing.transient && <button type="button" data-testid="edit" onClick={() => { desk.outgoing.edit(text, conversation.id, outgoing); onEdit(text) }}>Edit</button>}
-              <button type="button" class="plain" data-testid="discard" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.of(text).remove(conversation.id, outgoing.id) }}>Discard</button>
+              <button type="button" class="plain" data-testid="discard" onClick={(event) => { keepFocus(event.currentTarget); desk.outgoing.drop(text, conversation.id, outgoing) }}>Discard</button>
             </p>
           )}
         </article>

@@ -33,9 +33,11 @@ interface Props {
   name: string
   /** The user wants to edit a failed text: it is in its draft. */
   onEdit: (kind: TextKind) => void
+  /** The user wants to see a picture. */
+  onOpen: (attachment: string) => void
 }
 
-export function Messages({ desk, conversation, name, onEdit }: Props) {
+export function Messages({ desk, conversation, name, onEdit, onOpen }: Props) {
   const box = useRef<HTMLDivElement>(null)
   const list = useRef<HTMLDivElement>(null)
   const heights = useRef(new Map<string, number>()).current
@@ -172,7 +174,7 @@ export function Messages({ desk, conversation, name, onEdit }: Props) {
         <div ref={list} style={{ paddingTop: `${offsets[first] ?? 0}px`, paddingBottom: `${total - (offsets[end] ?? total)}px` }}>
           {rows.slice(first, end).map((row) => (
             <div class="slot" key={row.key}>
-              <MessageRow desk={desk} row={row} conversation={conversation} onEdit={onEdit} />
+              <MessageRow desk={desk} row={row} conversation={conversation} onEdit={onEdit} onOpen={onOpen} />
             </div>
           ))}
         </div>

@@ -7,8 +7,11 @@
 import type { RefObject } from 'preact'
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { Desk } from '../desk'
+import { MAX_FILES } from '../draft-files'
 import { navigate, sessionHref } from '../route'
 import type { Session } from '../types'
+import { FileButtons, pastedFiles, useFileDrop } from './FileInput'
+import { FileTray } from './FileTray'
 import { Icon } from './icons'
 import { useTemplateMenu } from './TemplateMenu'
 
@@ -39,7 +42,16 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   /** The template that was inserted last; none once the text was deleted. */
   const template = useRef<string>(undefined)
   const closed = session?.status === 'closed'
+  const files = desk.files.drafts.of(id)
+  const filesProblem = problemOf(desk, id)
+  const sendable = (text.trim() !== '' || files.length > 0) && [...text].length <= MAX_LENGTH && filesProblem === ''
 
+  const addFiles = (chosen: File[]): void => {
+    const left = desk.files.drafts.add(id, chosen)
+    if (left) desk.showError(`A message can have ${MAX_FILES} files: ${left} ${left === 1 ? 'was' : 'were'} not added.`)
+    field.current?.focus()
+  }
+  useFileDrop(closed ? undefined : addFiles)
   const updateText = (value: string): void => {
     setText(value)
     drafts.set(id, value)
@@ -55,7 +67,7 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
     template.current = templateId
   }
   const send = (): boolean => {
-    if (closed || !text.trim() || [...text].length > MAX_LENGTH) return false
+    if (closed || !sendable) return false
     desk.send(text, template.current)
     updateText('')
     field.current?.focus()
@@ -82,7 +94,7 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
     const box = field.current
     if (box && text) box.setSelectionRange(text.length, text.length)
   }, [])
-  const keepOpen = closed && (text !== '' || (field.current !== null && document.activeElement === field.current))
+  const keepOpen = closed && (text !== '' || files.length > 0 || (field.current !== null && document.activeElement === field.current))
   useLayoutEffect(() => {
     const box = field.current
     if (!box) return
@@ -102,13 +114,27 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   return (
     <>
       <form class={closed ? 'reply is-held' : 'reply'} onSubmit={(event) => { event.preventDefault(); send() }}>
-        {closed && <ClosedReply desk={desk} session={session} openSession={openSession} text={text} field={field} onClear={() => updateText('')} />}
+        {closed && <ClosedReply desk={desk} session={session} openSession={openSession} text={text} sendable={sendable} field={field} onClear={() => updateText('')} />}
+        <FileTray
+          files={files} uploads={desk.files.uploads}
+          edit={{
+            onRemove: (file) => { desk.files.drafts.remove(id, file); field.current?.focus() },
+            onAlt: (file, alt) => desk.files.drafts.setAlt(id, file, alt),
+          }}
+        />
+        {!closed && <FileButtons onFiles={addFiles} />}
         <textarea
           ref={field} id="reply" data-testid="reply" rows={1} dir="auto" value={text} placeholder={closed ? '' : 'Write a reply …'} readOnly={closed}
           aria-label={`Reply to ${name}`} aria-describedby="reply-hint" enterkeyhint="send"
           onInput={(event) => {
             updateText(event.currentTarget.value)
             menu.update(event.currentTarget.value, event.currentTarget.selectionStart)
+          }}
+          onPaste={(event) => {
+            const pasted = closed ? [] : pastedFiles(event)
+            if (!pasted.length) return
+            event.preventDefault()
+            addFiles(pasted)
           }}
           onBlur={menu.close} {...menu.fieldAttributes}
           onKeyDown={(event) => {
@@ -118,13 +144,13 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
           }}
         />
         {!closed && (
-          <button class="primary" type="submit" data-testid="send" disabled={!text.trim() || length > MAX_LENGTH} aria-label="Send" title="Send (Enter)">
+          <button class="primary" type="submit" data-testid="send" disabled={!sendable} aria-label="Send" title="Send (Enter)">
             <Icon name="send" />
           </button>
         )}
         {!closed && menu.view}
         <p id="reply-hint" class={length > MAX_LENGTH ? 'hint error' : 'hint'}>
-          {length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line, / inserts a template</span>}
+          {filesProblem !== '' ? filesProblem : length > WARN_LENGTH ? `${length} of ${MAX_LENGTH} characters` : !closed && <span class="wide-only">Enter sends, Ctrl + Enter sends and opens the next, Shift + Enter breaks the line, / inserts a template</span>}
         </p>
       </form>
       {!closed && menu.dialog}
@@ -132,17 +158,26 @@ export function Reply({ desk, id, session, name, openSession, field, onNext }: P
   )
 }
 
+/** Why the files of a draft cannot be sent; empty if they can. Files that are being uploaded are waited for. */
+function problemOf({ files }: Desk, id: string): string {
+  const { length } = files.drafts.of(id)
+  if (length > MAX_FILES) return `A message can have ${MAX_FILES} files: remove ${length - MAX_FILES}.`
+  return files.drafts.hasFailed(id) ? 'A file is not uploaded: retry or remove it, then send.' : ''
+}
+
 interface ClosedReplyProps {
   desk: Desk
   session: Session
   openSession: Session | undefined
   text: string
+  sendable: boolean
   field: RefObject<HTMLTextAreaElement | null>
+  /** The text was sent, moved or discarded. */
   onClear: () => void
 }
 
 /** The notice and actions for a text whose conversation was closed meanwhile. */
-function ClosedReply({ desk, session, openSession, text, field, onClear }: ClosedReplyProps) {
+function ClosedReply({ desk, session, openSession, text, sendable, field, onClear }: ClosedReplyProps) {
   const [copied, setCopied] = useState(false)
   const copy = async (): Promise<void> => {
     try {
@@ -157,18 +192,19 @@ function ClosedReply({ desk, session, openSession, text, field, onClear }: Close
   const moveToOpenSession = (): void => {
     if (!openSession) return
     const existing = desk.drafts.get(openSession.id)
-    desk.drafts.set(openSession.id, existing ? `${existing}\n${text}` : text)
+    desk.drafts.set(openSession.id, existing && text ? `${existing}\n${text}` : existing || text)
+    desk.files.drafts.move(session.id, openSession.id)
     onClear()
     navigate(sessionHref(openSession.id))
   }
-  const sendable = text.trim() !== '' && [...text].length <= MAX_LENGTH
+  const empty = text === '' && desk.files.drafts.of(session.id).length === 0
   return (
     <div class="held">
       <p role="alert" data-testid="reply-closed">
-        {desk.actions.isClosedByMe(session.id) ? 'You' : 'Somebody else'} closed this conversation.{text !== '' && ' Your text is kept, and is not sent.'}
+        {desk.actions.isClosedByMe(session.id) ? 'You' : 'Somebody else'} closed this conversation.{!empty && ' Your text is kept, and is not sent.'}
       </p>
       <div class="row">
-        {text === '' ? (
+        {empty ? (
           <button type="button" data-testid="reopen" onClick={() => void desk.actions.setStatus(session.id, 'active')}>Reopen</button>
         ) : (
           <>
@@ -181,7 +217,7 @@ function ClosedReply({ desk, session, openSession, text, field, onClear }: Close
               </>
             )}
             <button type="button" data-testid="reply-copy" onClick={() => void copy()}>{copied ? 'Copied' : 'Copy'}</button>
-            <button type="button" class="plain" data-testid="reply-discard" onClick={() => { field.current?.focus(); onClear() }}>Discard</button>
+            <button type="button" class="plain" data-testid="reply-discard" onClick={() => { field.current?.focus(); desk.files.drafts.discard(session.id); onClear() }}>Discard</button>
           </>
         )}
       </div>
