@@ -63,7 +63,7 @@ def attempts(source, type_, pixels):
             print(name, "done", flush=True)
         except BaseException as error:
             print(name, type(error).__name__, flush=True)
-    print("order", os.nice(0), open_score, flush=True)
+    print("order", os.nice(0), os.sched_getscheduler(0), open_score, flush=True)
     print("environment", dict(os.environ), flush=True)
     print("descriptors", [fd for fd in range(256) if alive(fd)], flush=True)
     print("user", os.geteuid(), os.getgroups(), flush=True)
@@ -123,7 +123,7 @@ def test_the_decoder_can_open_nothing_start_nothing_and_keep_nothing(file: IO[by
     ends = dict(line.rsplit(" ", 1) for line in lines[:-4])
     assert len(ends) == 15 and "done" not in ends.values(), ends
     assert json.loads(answer) == {"refused": "undecodable"}
-    assert lines[-4] == f"order {os.nice(0) + 10} 1000"
+    assert lines[-4] == f"order 19 {os.SCHED_BATCH} 1000"
     assert lines[-3:-1] == ["environment {'LC_CTYPE': 'C.UTF-8'}", "descriptors [0, 1, 2]"]
     if os.geteuid() == 0:
         assert lines[-1] == "user 65534 []"
