@@ -11,17 +11,19 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from tests.bench import parts, report
+from tests.bench.files import files
 from tests.bench.lab import Lab, Steal
 from tests.bench.limits import limits
 from tests.bench.portals import portals
 from tests.support.stack import StackProcess
 
-PARTS = ("latency", "drain", "fault", "cost", "portals", "limits")
+PARTS = ("latency", "drain", "fault", "cost", "portals", "files", "limits")
 
 
 def main() -> None:
@@ -38,32 +40,18 @@ def main() -> None:
     def say(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:5.0f} s  {text}[/dim]")
 
-    rates = {rate: max(10, count // (10 if given.quick else 1)) for rate, count in parts.RATES.items()}
-    waiting = parts.WAITING // (10 if given.quick else 1)
-    backlogs = (1_000, 10_000) if given.quick else (1_000, 10_000, 100_000)
-    behind = (0, 100_000) if given.quick else (0, 100_000, 1_000_000)
     sections: list[report.Section] = []
 
     def show(section: report.Section) -> None:
         sections.append(section)
         console.print(section.rich())
 
-    latencies: list[parts.Latency] = []
-    drains: list[parts.Drain] = []
     with (
         tempfile.TemporaryDirectory(prefix="gre-bench-") as directory,
         StackProcess(Path(directory)) as stack,
     ):
         with Lab(stack) as lab:
-            if "latency" in given.only:
-                show(report.latency_section(latencies := parts.latency(lab, say, rates)))
-            if "drain" in given.only:
-                show(report.drain_section(drains := parts.drain(lab, say, waiting)))
-            if "fault" in given.only:
-                show(report.fault_section(parts.fault(lab, say)))
-            if "cost" in given.only:
-                show(report.cost_section(parts.cost(lab, say, backlogs, behind)))
-            lab.fresh(sinks=("pusher", "onesignal"))
+            latencies, drains = _in_lab(stack, lab, say, show, given)
         if "portals" in given.only:
             show(portals(stack, say))
         if "limits" in given.only:
@@ -72,6 +60,35 @@ def main() -> None:
         picture = report.draw(latencies, drains)
         page = report.write(sections, "make bench", load, steal.share(), plot=True)
         console.print(f"wrote {page.relative_to(Path.cwd())} and {picture.relative_to(Path.cwd())}")
+
+
+def _in_lab(
+    stack: StackProcess,
+    lab: Lab,
+    say: parts.Say,
+    show: Callable[[report.Section], None],
+    given: argparse.Namespace,
+) -> tuple[list[parts.Latency], list[parts.Drain]]:
+    """Measure what needs the lab, and show it."""
+    rates = {rate: max(10, count // (10 if given.quick else 1)) for rate, count in parts.RATES.items()}
+    waiting = parts.WAITING // (10 if given.quick else 1)
+    backlogs = (1_000, 10_000) if given.quick else (1_000, 10_000, 100_000)
+    behind = (0, 100_000) if given.quick else (0, 100_000, 1_000_000)
+    latencies: list[parts.Latency] = []
+    drains: list[parts.Drain] = []
+    if "latency" in given.only:
+        show(report.latency_section(latencies := parts.latency(lab, say, rates)))
+    if "drain" in given.only:
+        show(report.drain_section(drains := parts.drain(lab, say, waiting)))
+    if "fault" in given.only:
+        show(report.fault_section(parts.fault(lab, say)))
+    if "cost" in given.only:
+        show(report.cost_section(parts.cost(lab, say, backlogs, behind)))
+    if "files" in given.only:
+        for section in files(stack, lab, say, quick=given.quick):
+            show(section)
+    lab.fresh(sinks=("pusher", "onesignal"))
+    return latencies, drains
 
 
 if __name__ == "__main__":

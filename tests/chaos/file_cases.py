@@ -24,6 +24,7 @@ CONSTANTS = {
     "gre_bridge.jobs.media.EXTEND": 1.0,
     "gre_bridge.jobs.deletions.INTERVAL": 0.5,
     "gre_bridge.jobs.deletions.LEASE": 5.0,
+    "gre_bridge.storage.client.STALL": 3.0,
     "gre_bridge.storage.client.TRANSFER": 3.0,
 }
 """Leases and intervals that a case can wait for."""
