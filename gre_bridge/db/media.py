@@ -137,7 +137,7 @@ class MediaDatabase:
         return await self._call("gre_media_claim", arguments, MediaClaim.from_json)
 
     async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
-        """Let the lease end in `lease` seconds, at least one. Returns False if it is lost."""
+        """Let the lease end in `lease` seconds; 0 gives the file back. Returns False if it is lost."""
         arguments = {"p_worker": worker, "p_ids": [file], "p_lease": f"{lease} seconds"}
         return await self._call("gre_media_extend", arguments, lambda answer: file in answer["held"])
 

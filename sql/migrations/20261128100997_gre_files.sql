@@ -143,8 +143,11 @@ create table gre.media_jobs (
   lease_until timestamptz,
   last_error text
 );
-create index media_jobs_player on gre.media_jobs (player_id, due_at, attachment_id);
+create index media_jobs_player on gre.media_jobs ((attempt > 0), player_id, due_at, attachment_id);
+create index media_jobs_retries on gre.media_jobs (due_at) where attempt > 0;
+create index media_jobs_leased on gre.media_jobs (player_id) where claimed_by is not null;
 comment on table gre.media_jobs is 'Stored files that a worker has to examine.';
+comment on column gre.media_jobs.attempt is 'Attempts that began, but for those that were given back.';
 comment on column gre.media_jobs.own_failures is 'Attempts that failed for a reason that is not the file''s.';
 comment on column gre.media_jobs.crashes is 'Attempts in which the decoder crashed; crashed_at: the first one.';
 alter table gre.media_jobs enable row level security;

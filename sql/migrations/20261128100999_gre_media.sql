@@ -11,9 +11,13 @@
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
--- The player whose file was claimed last: players take turns, in the order of their ids.
+-- The player whose file was claimed last: players take turns, in the order of their ids. Files that failed have turns
+-- of their own, and at most every second claim while others wait (media_turn).
 create sequence gre.media_cursor;
-revoke all on sequence gre.media_cursor from public, anon, authenticated, service_role;
+create sequence gre.media_retry_cursor;
+create sequence gre.media_turn minvalue 0 maxvalue 1 cycle;
+revoke all on sequence gre.media_cursor, gre.media_retry_cursor, gre.media_turn
+  from public, anon, authenticated, service_role;
 
 -- Return the pause after the n-th failed attempt: 5 seconds, doubled each time, at most gre.max_backoff().
 create function gre.retry_pause(p_attempt integer) returns interval
@@ -43,6 +47,49 @@ $$;
 
 -- Examinations --------------------------------------------------------------------------------------------
 
+-- Return files to claim next, of those that failed before or of those that did not. From player to player, from the
+-- one after p_cursor on and around, until there are enough. Files that are being examined count as taken turns, and a
+-- second file of a player comes after the first of all others.
+create function gre.media_due(p_failed boolean, p_cursor bigint, p_now timestamptz, p_limit integer) returns uuid[]
+language plpgsql volatile set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+declare
+  v_player bigint := p_cursor;
+  v_around boolean := false;
+  v_busy integer;
+  v_due uuid[];
+  v_ids uuid[] := '{}';
+  v_turns integer[] := '{}';
+  v_first integer := 0;
+  v_seen integer := 0;
+begin
+  loop
+    select j.player_id into v_player from gre.media_jobs j
+    where (j.attempt > 0) = p_failed and j.player_id > v_player order by j.player_id limit 1;
+    if not found then
+      exit when v_around;
+      v_around := true;
+      v_player := 0;
+      continue;
+    end if;
+    exit when v_around and v_player > p_cursor;
+    select count(*) into v_busy from gre.media_jobs j
+    where j.player_id = v_player and j.claimed_by is not null and not gre.is_due(p_now, '-infinity', j.lease_until);
+    v_due := array(
+      select j.attachment_id from gre.media_jobs j
+      where (j.attempt > 0) = p_failed and j.player_id = v_player and gre.is_due(p_now, j.due_at, j.lease_until)
+      order by j.due_at, j.attachment_id limit p_limit);
+    v_ids := v_ids || v_due;
+    v_turns := v_turns || array(select v_busy + n from generate_series(1, cardinality(v_due)) n);
+    v_first := v_first + (v_busy = 0 and v_due <> '{}')::integer;
+    v_seen := v_seen + 1;
+    exit when v_first >= p_limit or v_seen >= 200 and v_ids <> '{}';
+  end loop;
+  return array(
+    select x.id from unnest(v_ids, v_turns) with ordinality x (id, turn, n) order by x.turn, x.n limit p_limit);
+end $$;
+
 create function public.gre_media_claim(
   p_worker uuid, p_limit integer default 10, p_lease interval default '2 minutes'
 ) returns jsonb
@@ -52,72 +99,64 @@ as $$
 declare
   v_now constant timestamptz := clock_timestamp();
   v_limit constant integer := least(greatest(coalesce(p_limit, 10), 1), 100);
-  v_cursor bigint;
-  v_player bigint;
-  v_around boolean := false;
-  v_busy integer;
-  v_due uuid[];
-  v_ids uuid[] := '{}';
-  v_turns integer[] := '{}';
-  v_first integer := 0;
-  v_seen integer := 0;
+  v_end constant timestamptz := gre.lease_end(v_now, p_lease);
+  v_fresh uuid[];
+  v_failed uuid[] := '{}';
+  v_turn integer := 0;
+  v_ids uuid[];
   v_taken uuid[];
+  v_player bigint;
+  v_retried bigint;
   v_files jsonb;
 begin
   perform gre.require_worker();
   if p_worker is null then
     perform gre.raise_http(400, 'claim_invalid', 'p_worker is required');
   end if;
-  -- From player to player, from the one after the cursor on and around, until there are enough files. Files that are
-  -- being examined count as taken turns, and a second file of a player comes after the first of all others.
-  select c.last_value into v_cursor from gre.media_cursor c;
-  v_player := v_cursor;
-  loop
-    select j.player_id into v_player from gre.media_jobs j where j.player_id > v_player order by j.player_id limit 1;
-    if not found then
-      exit when v_around;
-      v_around := true;
-      v_player := 0;
-      continue;
-    end if;
-    exit when v_around and v_player > v_cursor;
-    select count(*) into v_busy from gre.media_jobs j
-    where j.player_id = v_player and not gre.is_due(v_now, '-infinity', j.lease_until);
-    v_due := array(
-      select j.attachment_id from gre.media_jobs j
-      where j.player_id = v_player and gre.is_due(v_now, j.due_at, j.lease_until)
-      order by j.due_at, j.attachment_id limit v_limit);
-    v_ids := v_ids || v_due;
-    v_turns := v_turns || array(select v_busy + n from generate_series(1, cardinality(v_due)) n);
-    v_first := v_first + (v_busy = 0 and v_due <> '{}')::integer;
-    v_seen := v_seen + 1;
-    exit when v_first >= v_limit or v_seen >= 200 and v_ids <> '{}';
-  end loop;
+  v_fresh := gre.media_due(false, (select c.last_value from gre.media_cursor c), v_now, v_limit);
+  -- Two ranges of the index; the second is of a clock that was set back. What is leased is due after its lease.
+  if exists (select from gre.media_jobs j where j.attempt > 0 and j.due_at <= v_now)
+    or exists (select from gre.media_jobs j where j.attempt > 0 and j.due_at > v_now + gre.max_backoff()) then
+    v_failed := gre.media_due(true, (select c.last_value from gre.media_retry_cursor c), v_now, v_limit);
+  end if;
+  if v_fresh <> '{}' and v_failed <> '{}' then
+    v_turn := nextval('gre.media_turn');
+  end if;
   v_ids := array(
-    select x.id from unnest(v_ids, v_turns) with ordinality x (id, turn, n) order by x.turn, x.n limit v_limit);
+    select x.id from (
+      select f.id, f.n, v_turn as side from unnest(v_fresh) with ordinality f (id, n)
+      union all
+      select f.id, f.n, 1 - v_turn from unnest(v_failed) with ordinality f (id, n)) x
+    order by x.n, x.side limit v_limit);
 
   with locked as materialized (
     select j.attachment_id from gre.media_jobs j
     where j.attachment_id = any (v_ids) and gre.is_due(v_now, j.due_at, j.lease_until)
     for update skip locked
   ), leased as (
-    -- A lease that ended was not settled: its worker was killed.
-    update gre.media_jobs j set claimed_by = p_worker, lease_until = gre.lease_end(v_now, p_lease),
+    -- A lease that ended was not settled: its worker was killed. So that a file that kills its workers is not the next
+    -- one of each, an attempt counts at once, and there is a pause after a lease as after a failure.
+    update gre.media_jobs j set claimed_by = p_worker, lease_until = v_end, attempt = j.attempt + 1,
+      due_at = v_end + gre.retry_pause(j.attempt + 1),
       own_failures = j.own_failures + case when j.claimed_by is null then 0 else 1 end
     from locked where j.attachment_id = locked.attachment_id
-    returning j.attachment_id, j.player_id
+    returning j.attachment_id, j.player_id, j.attempt > 1 as failed
   )
   select array_agg(l.attachment_id order by array_position(v_ids, l.attachment_id)),
-    (array_agg(l.player_id order by array_position(v_ids, l.attachment_id) desc))[1]
-    into v_taken, v_player from leased l;
+    (array_agg(l.player_id order by array_position(v_ids, l.attachment_id) desc) filter (where not l.failed))[1],
+    (array_agg(l.player_id order by array_position(v_ids, l.attachment_id) desc) filter (where l.failed))[1]
+    into v_taken, v_player, v_retried from leased l;
   if v_player is not null then
     perform setval('gre.media_cursor', v_player);
+  end if;
+  if v_retried is not null then
+    perform setval('gre.media_retry_cursor', v_retried);
   end if;
 
   select jsonb_agg(jsonb_build_object('id', a.id, 'player_id', a.player_id,
       'object', gre.object_name(a.player_id, a.id, 'original'), 'object_id', a.object_id, 'version', a.object_version,
-      'type', a.object_type, 'name', a.name, 'bytes', a.bytes, 'attempt', j.attempt, 'own_failures', j.own_failures,
-      'crashes', j.crashes) order by array_position(v_ids, a.id)) into v_files
+      'type', a.object_type, 'name', a.name, 'bytes', a.bytes, 'attempt', j.attempt - 1,
+      'own_failures', j.own_failures, 'crashes', j.crashes) order by array_position(v_ids, a.id)) into v_files
   from public.gre_chat_attachments a join gre.media_jobs j on j.attachment_id = a.id
   where a.id = any (v_taken) and a.state || '' = 'stored'; -- by the key, not by the index of states
   -- Jobs of files that are gone, or examined.
@@ -128,8 +167,10 @@ begin
     else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);
 end $$;
 comment on function public.gre_media_claim is
-  'Leases stored files for examination, fairly between players: {"files": [{"id", "player_id", "object" (name of the '
-  'original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt", "own_failures", '
+  'Leases stored files for examination, fairly between players, and files that failed before after one that did not: '
+  '{"files": [{"id", "player_id", "object" (name of the '
+  'original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt" (those '
+  'before this one), "own_failures", '
   '"crashes"}], "next_in": seconds | null if none waits}. p_worker: an id that the worker chooses, one for each '
   'claim or '
   'for all. p_lease: at most 5 minutes. For workers.';
@@ -139,11 +180,17 @@ create function public.gre_media_extend(
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
+  v_now constant timestamptz := clock_timestamp();
+  v_end constant timestamptz := case when p_lease > interval '0' then gre.lease_end(v_now, p_lease) end;
   v_held uuid[];
 begin
   perform gre.require_worker();
   with held as (
-    update gre.media_jobs j set lease_until = gre.lease_end(clock_timestamp(), p_lease)
+    update gre.media_jobs j set
+      claimed_by = case when v_end is not null then p_worker end,
+      lease_until = v_end,
+      attempt = case when v_end is not null then j.attempt else greatest(j.attempt - 1, 0) end,
+      due_at = coalesce(v_end + gre.retry_pause(j.attempt), v_now)
     from (select q.attachment_id from gre.media_jobs q
           where q.attachment_id = any (p_ids) and q.claimed_by = p_worker for update skip locked) x
     where j.attachment_id = x.attachment_id returning j.attachment_id
@@ -152,7 +199,8 @@ begin
   return jsonb_build_object('held', to_jsonb(coalesce(v_held, '{}')));
 end $$;
 comment on function public.gre_media_extend is
-  'Extends the leases of files that the worker still holds: {"held": [ids]}. For workers.';
+  'Extends the leases of files that the worker still holds: {"held": [ids]}. p_lease 0 gives them back: they are due, '
+  'and the attempt does not count. For workers.';
 
 -- Apply the result of one examination, whose job, file and session the caller has locked. A result that cannot be
 -- stored raises an error.
@@ -199,8 +247,8 @@ begin
     where a.id = p_file.id;
     delete from gre.media_jobs where attachment_id = p_file.id;
   else
-    update gre.media_jobs j set claimed_by = null, lease_until = null, attempt = j.attempt + 1,
-      due_at = v_now + gre.retry_pause(j.attempt + 1), last_error = coalesce(v_code, v_result, 'result_invalid'),
+    update gre.media_jobs j set claimed_by = null, lease_until = null,
+      due_at = v_now + gre.retry_pause(j.attempt), last_error = coalesce(v_code, v_result, 'result_invalid'),
       own_failures = j.own_failures + v_own::integer,
       crashes = j.crashes + (coalesce(v_result, '') = 'crashed')::integer,
       crashed_at = case when v_result = 'crashed' then coalesce(j.crashed_at, v_now) else j.crashed_at end
@@ -430,7 +478,8 @@ comment on function public.gre_storage_state is
   '"failing" (by our side), "own_failures": the most of one file, "oldest": seconds since its upload, "error"}, '
   '"deletions": {"waiting", "failing", "attempts", "oldest", "error"}}. For workers, doctor and metrics.';
 
-revoke execute on function gre.retry_pause, gre.lease_end, gre.is_due, gre.due_in, gre.settle_file from public;
+revoke execute on function gre.retry_pause, gre.lease_end, gre.is_due, gre.due_in, gre.media_due,
+  gre.settle_file from public;
 revoke execute on function public.gre_media_claim, public.gre_media_extend, public.gre_media_settle,
   public.gre_storage_deletions_claim, public.gre_storage_deletions_settle, public.gre_media_sweep,
   public.gre_storage_state from public, anon, authenticated, service_role;

@@ -108,7 +108,7 @@ def test_a_stored_file_is_claimed_once_and_becomes_ready(
         "version": row["object_version"], "type": "image/png", "name": "x.png", "bytes": 100, "attempt": 0, "own_failures": 0,
         "crashes": 0,
     }]  # fmt: skip
-    assert 100 < found["next_in"] <= 120
+    assert 120 < found["next_in"] <= 125, "a lease, and a pause"
     assert claim(worker, TWO) == []
     assert settle(worker, {"id": file["id"], **READY}, by=TWO) == {
         "settled": 0,
@@ -143,7 +143,7 @@ def test_a_lease_that_ends_is_claimed_by_another_and_counts_as_ours(
         "held": [file["id"]]
     }
     assert worker.call("gre_media_extend", worker=TWO, ids=[uuid.UUID(file["id"])]) == {"held": []}
-    assert 230 < worker.call("gre_media_claim", worker=TWO)["next_in"] <= 240
+    assert 240 < worker.call("gre_media_claim", worker=TWO)["next_in"] <= 245
     later(conn)  # the worker was killed
     assert claim(worker, TWO) == [file["id"]]
     assert settle(worker, {"id": file["id"], "result": "refused", "code": "virus"})["lost"] == [file["id"]]
@@ -152,6 +152,60 @@ def test_a_lease_that_ends_is_claimed_by_another_and_counts_as_ours(
         "update gre.media_jobs set lease_until = now() + interval '1 day', due_at = now() + interval '1 day'"
     )
     assert claim(worker) == [file["id"]], "a clock that was set back"
+
+
+def test_a_file_that_kills_its_workers_is_postponed_as_after_a_failure(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    file = stored(a, storage)
+    pauses = []
+    for n in range(10):
+        later(conn)
+        (found,) = worker.call("gre_media_claim", worker=ONE)["files"]
+        assert (found["attempt"], found["own_failures"]) == (n, n)
+        pauses.append(job(conn, file)["pause"] - 120)
+        conn.execute("update gre.media_jobs set lease_until = now(), due_at = due_at - interval '2 minutes'")
+        assert claim(worker, TWO) == []
+    assert pauses[:3] == pytest.approx([5, 10, 20], abs=1)
+    assert max(pauses) == pytest.approx(600, abs=1)
+    assert state(conn, file)["state"] == "stored"
+    later(conn)
+    claim(worker)
+    settle(worker, {"id": file["id"], "result": "failed", "code": "disk"})
+    assert (job(conn, file)["attempt"], job(conn, file)["pause"]) == (11, pytest.approx(600, abs=1))
+
+
+def test_a_lease_that_is_given_back_is_no_attempt(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    file = stored(a, storage)
+    for _ in range(3):
+        assert claim(worker) == [file["id"]]
+        back = {"ids": [uuid.UUID(file["id"])], "lease": "0 seconds"}
+        assert worker.call("gre_media_extend", worker=TWO, **back) == {"held": []}
+        assert worker.call("gre_media_extend", worker=ONE, **back) == {"held": [file["id"]]}
+        assert worker.call("gre_media_extend", worker=ONE, **back) == {"held": []}
+        row = job(conn, file)
+        assert (row["attempt"], row["own_failures"], row["claimed_by"]) == (0, 0, None)
+    assert settle(worker, {"id": file["id"], **READY})["lost"] == [file["id"]]
+    assert examine(worker, file)["settled"] == 1
+
+
+def test_files_that_always_fail_take_every_second_turn_at_most(conn: Conn, worker: Rest) -> None:
+    bad = {key for number in range(1, 31) for key in many(conn, number, 1)}
+    for key in claim(worker, limit=100):
+        settle(worker, {"id": key, "result": "failed", "code": "heic_not_installed"})
+    later(conn)
+    good = set(many(conn, 40, 5) + many(conn, 7, 5))
+    taken = []
+    for _ in range(20):
+        (key,) = claim(worker, limit=1)
+        settle(worker, {"id": key, **READY} if key in good else {"id": key, "result": "failed"})
+        taken.append(key in good)
+    assert taken == [True, False] * 10
+    more = many(conn, 7, 3)
+    assert [key in more for key in claim(worker, limit=6)] == [False, True] * 3, "in one claim, too"
+    assert set(claim(worker, limit=100)) <= bad
 
 
 def test_a_lease_is_at_most_five_minutes(a: Rest, conn: Conn, worker: Rest, storage: Storage) -> None:

@@ -158,7 +158,7 @@ def test_a_failure_of_storage_only_postpones(stack: StackProcess, rule: dict[str
     picture = send(stack, 41, photo())
     stack.fault("storage", rule)
     with stack.worker(only="relay", constants=SOON):
-        wait_until(lambda: (job(stack, picture) or {"attempt": 1})["attempt"], what="a failure")
+        wait_until(lambda: (job(stack, picture) or {"last_error": "none"})["last_error"], what="a failure")
         if "times" not in rule:
             assert file(stack, picture)["state"] == "stored"
         stack.http.delete("/__stack/faults").raise_for_status()
@@ -203,6 +203,9 @@ def test_a_stop_gives_the_file_back_at_once(stack: StackProcess) -> None:
         lambda: not leased(stack), 10, what="the end of the lease, which is a minute without a release"
     )
     assert file(stack, picture)["state"] == "stored"
+    found = job(stack, picture)
+    assert found is not None
+    assert (found["attempt"], found["own_failures"], found["claimed_by"]) == (0, 0, None)
     stack.http.delete("/__stack/faults").raise_for_status()
     with stack.worker(only="relay", constants=SOON):
         wait_until(lambda: is_ready(stack, picture), 30, what="an examined file")
@@ -247,7 +250,9 @@ def test_a_scanner_refuses_a_virus_and_files_wait_while_it_is_away(stack: StackP
     port = free_port()
     with stack.worker(only="relay", constants=SOON, GRE_CLAMD_ADDRESS=f"tcp://127.0.0.1:{port}"):
         for one in (clean, infected):
-            wait_until(lambda one=one: (job(stack, one) or {"attempt": 0})["attempt"], what="a failure")  # type: ignore[misc]
+            wait_until(
+                lambda one=one: (job(stack, one) or {"last_error": None})["last_error"], what="a failure"
+            )  # type: ignore[misc]
             found = job(stack, one)
             assert found is not None
             assert (found["last_error"], file(stack, one)["state"]) == ("scanner", "stored")
