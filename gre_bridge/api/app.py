@@ -127,6 +127,7 @@ def create_app(
     app.state.signer = Signer(settings)
     app.state.pusher_users = pusher_users
     app.state.storage = storage
+    app.state.storage_failed = False
     app.state.health = health
     for router in (
         chat.router,

@@ -108,7 +108,7 @@ def router(settings: Settings) -> APIRouter:
     if not pages:
         log.warning("console_not_built", message="see docs/console.md")
     config: Mapping[str, str | None] = {
-        "supabaseUrl": settings.supabase_url,
+        "supabaseUrl": settings.public_url,
         "anonKey": public_key(settings.anon_key),
     }
     if config["anonKey"] is None:
@@ -128,6 +128,6 @@ def router(settings: Settings) -> APIRouter:
     async def page(request: Request, name: str = "") -> Response:
         """Send one of the built files."""
         host = request.headers.get("host", "")
-        return send_page(request, pages.get(name), policy(settings.supabase_url, host))
+        return send_page(request, pages.get(name), policy(settings.public_url, host))
 
     return routes

@@ -52,6 +52,11 @@ def _project_url(value: Any) -> Any:
     return url
 
 
+def _optional_project_url(value: Any) -> Any:
+    value = _blank_to_none(value)
+    return value if value is None else _project_url(value)
+
+
 def _is_local(host: str) -> bool:
     """Return True for this machine, and for names and addresses that are not of the public internet."""
     try:
@@ -153,6 +158,7 @@ Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_networks)]
 Url = Annotated[str, BeforeValidator(_url)]
 ProjectUrl = Annotated[str, BeforeValidator(_project_url)]
+OptionalProjectUrl = Annotated[str | None, BeforeValidator(_optional_project_url)]
 Port = Annotated[int | None, BeforeValidator(_port)]
 Days = Annotated[float, BeforeValidator(_retention)]
 Secret = Annotated[SecretStr, BeforeValidator(_key)]

@@ -39,6 +39,11 @@ def read_key(value: str) -> Key:
     return Key("unknown", {})
 
 
+def opens_storage(key: str) -> bool:
+    """Return whether Supabase Storage takes a key of a worker: it does not know the role gre_worker."""
+    return read_key(key).role != "gre_worker"
+
+
 def gateway_key(key: str, anon_key: str | None) -> str:
     """Return the header `apikey` for a call that carries `key` as its bearer token.
 

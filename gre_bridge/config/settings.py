@@ -19,6 +19,7 @@ from gre_bridge.config.fields import (
     Names,
     Networks,
     OptionalKey,
+    OptionalProjectUrl,
     OptionalScanner,
     OptionalSecret,
     OptionalText,
@@ -56,9 +57,15 @@ class Settings(BaseSettings):
 
     # Supabase
     supabase_url: ProjectUrl = _env("SUPABASE_URL", "STAFF_PORTAL_SUPABASE_URL")
+    supabase_public_url: OptionalProjectUrl = _env("GRE_SUPABASE_PUBLIC_URL", default=None)
     supabase_service_key: Secret = _env("SUPABASE_SERVICE_KEY", "STAFF_PORTAL_SUPABASE_SERVICE_KEY")
     supabase_anon_key: OptionalSecret = _env("SUPABASE_ANON_KEY", default=None)
     supabase_db_url: OptionalSecret = _env("SUPABASE_DB_URL", default=None)
+
+    @property
+    def public_url(self) -> str:
+        """The project's address for browsers."""
+        return self.supabase_public_url or self.supabase_url
 
     @property
     def service_key(self) -> str:

@@ -14,6 +14,7 @@ from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.throttle import AuthThrottle
 from gre_bridge.api.ws.endpoint import WebSocketEndpoint
 from gre_bridge.api.ws.hub import Hub
+from gre_bridge.config.keys import opens_storage
 from gre_bridge.daemon.admin_server import ask_relay
 from gre_bridge.daemon.health import ProcessHealth
 from gre_bridge.daemon.link import Link
@@ -124,6 +125,21 @@ class ApiProcess(DaemonProcess):
         )
         return UserDatabase(rest, writes, self)
 
+    def _open_storage(self) -> StorageClient | None:
+        settings = self._settings
+        if not opens_storage(settings.service_key):
+            log.warning(
+                "files_off", message="Storage takes no key of role gre_worker: the API begins no files"
+            )
+            return None
+        return StorageClient.open(
+            url=settings.supabase_url,
+            public_url=settings.public_url,
+            key=settings.service_key,
+            apikey=settings.anon_key,
+            timeout=STORAGE_TIMEOUT,
+        )
+
     async def _serve(self, portal: UserDatabase | None) -> None:
         """Serve HTTP and WebSockets until cancelled."""
         settings, subscription = self._settings, self._subscription
@@ -141,12 +157,7 @@ class ApiProcess(DaemonProcess):
             await serve(app, settings=settings, sock=listener)
             return
         pusher_users = PusherUsers.from_settings(settings)
-        storage = StorageClient.open(
-            url=settings.supabase_url,
-            key=settings.service_key,
-            apikey=settings.anon_key,
-            timeout=STORAGE_TIMEOUT,
-        )
+        storage = self._open_storage()
         hub = self._hub = Hub(
             users=portal,
             metrics=self.metrics,
@@ -172,7 +183,8 @@ class ApiProcess(DaemonProcess):
             finally:
                 for task in background:
                     task.cancel()
-                await storage.aclose()
+                if storage is not None:
+                    await storage.aclose()
 
     def on_hint(self, hint: str) -> None:
         """See HintListener. The relay sends none."""

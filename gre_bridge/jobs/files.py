@@ -7,7 +7,7 @@ import functools
 
 import structlog
 
-from gre_bridge.config.keys import read_key
+from gre_bridge.config.keys import opens_storage
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.media import MediaDatabase
 from gre_bridge.errors import ConfigurationError
@@ -36,7 +36,7 @@ def off_reason(settings: Settings, *, decoder: bool) -> str:
 
 def key_reason(settings: Settings) -> str:
     """Return why the key is of no use for Storage, or an empty string."""
-    if read_key(settings.service_key).role == "gre_worker":
+    if not opens_storage(settings.service_key):
         return "Storage takes no key of role gre_worker: a worker with the service key has to do it"
     return ""
 

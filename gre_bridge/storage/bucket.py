@@ -8,3 +8,5 @@ MAX_FILE_BYTES = 25 * 1024 * 1024
 UNSAFE = ("html", "xml", "*")
 """Subtypes that the bucket must not take, nor any that ends with +xml: Storage serves an object on the project's origin as what
 its uploader claims it to be."""
+VIEW_TYPES = ("image/jpeg", "image/webp")
+"""What workers store as views and thumbs."""

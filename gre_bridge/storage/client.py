@@ -70,9 +70,11 @@ class StorageClient:
     ConfigurationError for a refused key or a missing bucket.
     """
 
-    def __init__(self, *, url: str, key: str, apikey: str | None, pool: Pool, timeout: float) -> None:
+    def __init__(
+        self, *, url: str, public_url: str, key: str, apikey: str | None, pool: Pool, timeout: float
+    ) -> None:
         """Use `open`."""
-        self._base = f"{url.rstrip('/')}/storage/v1"
+        self._base, self._public = (f"{one.rstrip('/')}/storage/v1" for one in (url, public_url))
         self._gateway = apikey or key
         self._pool = pool
         self._timeout = timeout
@@ -80,14 +82,21 @@ class StorageClient:
 
     @classmethod
     def open(
-        cls, *, url: str, key: str, apikey: str | None = None, timeout: float = 10.0, connections: int = 8
+        cls,
+        *,
+        url: str,
+        key: str,
+        apikey: str | None = None,
+        public_url: str | None = None,
+        timeout: float = 10.0,
+        connections: int = 8,
     ) -> Self:
         """Return the Storage of the project at `url`, called with its service key; connections are made when needed.
 
-        `timeout`: seconds of a call that transfers no object; DOWNLOAD, STALL and TRANSFER bound the others.
+        `public_url`: its address in links (default: `url`). `timeout`: seconds of a call that transfers no object; DOWNLOAD, STALL and TRANSFER bound the others.
         """
         pool = Pool(service="Storage", connections=connections, timeout=timeout, limit=2**20)
-        return cls(url=url, key=key, apikey=apikey, pool=pool, timeout=timeout)
+        return cls(url=url, public_url=public_url or url, key=key, apikey=apikey, pool=pool, timeout=timeout)
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -146,7 +155,7 @@ class StorageClient:
         return _read(
             "sign",
             lambda: {
-                str(row["path"]): self._base + str(row["signedURL"])
+                str(row["path"]): self._public + str(row["signedURL"])
                 for row in _rows(found)
                 if row["signedURL"]
             },
@@ -159,7 +168,7 @@ class StorageClient:
             "sign upload", "POST", f"/object/upload/sign/{bucket}/{quote(name)}", {}, headers
         )
         return _read(
-            "sign upload", lambda: UploadLink(self._base + str(found["url"]), _expiry(str(found["token"])))
+            "sign upload", lambda: UploadLink(self._public + str(found["url"]), _expiry(str(found["token"])))
         )
 
     async def bucket(self, bucket: str) -> Bucket:

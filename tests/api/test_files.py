@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
-from tests.api.conftest import Api, Person
+from tests.api.conftest import Api, Person, start
 from tests.api.files import BEGIN, LINKS, TEXT, begin, links, put, uploaded
 from tests.support.loopback import HTTP
+from tests.support.stack import StackProcess
 
 UNKNOWN = "00000000-0000-4000-8000-0000000000ff"
 
@@ -221,10 +223,30 @@ def test_an_outage_of_storage_is_said(api: Api, player_id: int) -> None:
     answer = player.post(BEGIN, id=attachment_id, name="plan.txt", type="text/plain", bytes=len(TEXT))
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
     assert player.send()["messageId"]
+    # Another one is not begun in vain: it would count among the player's files of the day.
+    vain = player.post(BEGIN, id=str(uuid.uuid4()), name="plan.txt", type="text/plain", bytes=len(TEXT))
+    assert (vain.status_code, vain.json()["code"]) == (503, "storage_unavailable")
+    rows = api.sql("select id::text from gre_chat_attachments where player_id = %s", player_id)
+    assert rows == [{"id": attachment_id}]
     api.stack.http.delete("/__stack/faults").raise_for_status()
     # The same file can be begun again.
     assert put(begin(player, id=attachment_id)["upload"]).status_code == 200
     player.send("", attachmentIds=[attachment_id])
+
+
+@pytest.fixture
+def limited(stack_process: StackProcess) -> Iterator[Api]:
+    """A daemon with a key of role gre_worker, which Storage does not know."""
+    key = jwt.encode({"role": "gre_worker", "exp": 4_000_000_000}, stack_process.keys.jwt_secret, "HS256")
+    yield from start(stack_process, SUPABASE_SERVICE_KEY=key)
+
+
+def test_without_a_key_for_storage_no_file_is_begun(limited: Api, player_id: int) -> None:
+    player = limited.player(player_id)
+    answer = player.post(BEGIN, name="plan.txt", type="text/plain", bytes=len(TEXT))
+    assert (answer.status_code, answer.json()["code"]) == (503, "files_off")
+    rows = limited.sql("select id from gre_chat_attachments where player_id = %s", player_id)
+    assert rows == []
 
 
 def test_no_address_is_stored_relayed_or_logged(api: Api, player_id: int) -> None:

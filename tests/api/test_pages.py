@@ -155,6 +155,21 @@ def test_only_a_publishable_key_is_given_to_pages(key: str | None, public: bool)
     assert console.public_key(key) == (key if public else None)
 
 
+async def test_the_page_gets_the_address_for_browsers() -> None:
+    settings = Settings(
+        supabase_url="http://kong:8000",
+        supabase_public_url="https://project.example",
+        supabase_service_key=SecretStr("sb_secret_0123456789"),
+    )
+    app = FastAPI()
+    app.include_router(console.router(settings))
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://daemon.example") as http:
+        assert (await http.get("/console/config.json")).json()["supabaseUrl"] == "https://project.example"
+        page = await http.get("/console")
+    assert "https://project.example" in page.headers["content-security-policy"]
+
+
 async def test_a_service_key_set_as_the_publishable_key_is_not_served() -> None:
     for key in (_jwt("service_role"), "sb_secret_0123456789"):
         settings = Settings(

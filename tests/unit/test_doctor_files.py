@@ -13,6 +13,7 @@ from gre_bridge.doctor.probes.files import (
     MAX_AGE,
     MAX_DELETION_AGE,
     ask_scanner,
+    judge_address,
     judge_bucket,
     judge_decoder,
     judge_project_limit,
@@ -24,6 +25,8 @@ from gre_bridge.storage.client import Bucket
 from tests.support.loopback import closed_port, serving_bytes, silent_port
 
 TYPES = (
+    "image/jpeg",
+    "image/webp",
     "image/png",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "application/octet-stream",
@@ -42,6 +45,8 @@ STATE = StorageState(on=True, examinations=Waiting(3, 10, 1, "wall_clock"), dele
         (replace(GOOD, types=("TEXT/HTML",)), Status.FAIL, "TEXT/HTML"),
         (replace(GOOD, types=("application/xml",)), Status.FAIL, "xml"),
         (replace(GOOD, types=("image/*",)), Status.FAIL, "image/*"),
+        (replace(GOOD, types=TYPES[1:]), Status.FAIL, "not take image/jpeg"),
+        (replace(GOOD, types=("IMAGE/JPEG", *TYPES[2:])), Status.FAIL, "not take image/webp"),
         (replace(GOOD, file_size_limit=None), Status.WARN, "None bytes"),
         (replace(GOOD, file_size_limit=5), Status.WARN, "5 bytes"),
     ],
@@ -52,6 +57,37 @@ def test_the_bucket_is_private_and_takes_nothing_that_runs(bucket: Bucket, statu
         status,
         True,
         status is not Status.OK,
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "public", "origins", "status"),
+    [
+        ("https://p.supabase.co", "", "https://portal.example", Status.OK),
+        ("http://kong:8000", "", "", Status.WARN),
+        ("http://kong.internal:8000", "", "", Status.WARN),
+        ("http://kong:8000", "https://files.example", "https://portal.example", Status.OK),
+        ("http://localhost:54321", "", "http://localhost:*", Status.OK),
+        ("http://localhost:54321", "", "http://localhost:*,https://portal.example", Status.WARN),
+        ("http://192.168.0.9:8000", "", "http://192.168.0.9:3000", Status.OK),
+        ("http://192.168.0.9:8000", "", "https://portal.example", Status.WARN),
+        ("http://[fd00::9]:8000", "", "", Status.OK),
+    ],
+)
+def test_an_address_that_browsers_cannot_reach_is_a_warning(
+    url: str, public: str, origins: str, status: Status
+) -> None:
+    values = {
+        "SUPABASE_URL": url,
+        "SUPABASE_SERVICE_KEY": "k",
+        "GRE_SUPABASE_PUBLIC_URL": public,
+        "GRE_CORS_ORIGINS": origins,
+    }
+    settings = Settings(_env_file=None, **values)  # type: ignore[arg-type]
+    finding = judge_address(settings)
+    assert (finding.status, "GRE_SUPABASE_PUBLIC_URL" in (finding.fix or "")) == (
+        status,
+        status is Status.WARN,
     )
 
 

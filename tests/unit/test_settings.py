@@ -115,6 +115,14 @@ def test_the_defaults_are_those_of_the_contract(given: pytest.MonkeyPatch) -> No
     assert settings.docs is False
 
 
+def test_the_address_for_browsers_is_the_projects_unless_it_is_set(given: pytest.MonkeyPatch) -> None:
+    assert load_settings().public_url == NEEDED["SUPABASE_URL"]
+    given.setenv("GRE_SUPABASE_PUBLIC_URL", "https://files.example/")
+    assert load_settings().public_url == "https://files.example"
+    given.setenv("GRE_SUPABASE_PUBLIC_URL", "https://files.example/path")
+    assert "GRE_SUPABASE_PUBLIC_URL" in complaint()
+
+
 # Missing and invalid values -----------------------------------------------------------------------------------
 
 

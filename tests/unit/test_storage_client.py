@@ -289,6 +289,27 @@ async def test_an_upload_link_tells_when_it_ends_and_may_be_asked_for_as_a_user(
     assert told == [(ANON, "Bearer a.b.c"), (KEY, f"Bearer {KEY}")]
 
 
+async def test_links_have_the_address_for_browsers_and_requests_the_other() -> None:
+    answers = (
+        json_reply([{"error": None, "path": "a", "signedURL": "/object/sign/gre-chat/a?token=t"}]),
+        json_reply({"url": f"/object/upload/sign/gre-chat/{NAME}?token=t", "token": "t"}),
+    )
+    server = Server(*answers)
+    async with serving(server) as port:
+        storage = StorageClient.open(
+            url=f"http://127.0.0.1:{port}", public_url="https://files.example/", key=KEY
+        )
+        try:
+            assert (await storage.sign("gre-chat", ["a"]))["a"].startswith(
+                "https://files.example/storage/v1/object/sign/"
+            )
+            link = await storage.sign_upload("gre-chat", NAME)
+        finally:
+            await storage.aclose()
+    assert link.url.startswith("https://files.example/storage/v1/object/upload/sign/")
+    assert len(server.requests) == 2
+
+
 async def test_a_bucket_is_read_and_set() -> None:
     row = {"public": False, "file_size_limit": 5, "allowed_mime_types": ["image/png"], "owner": ""}
     settings = Bucket(public=False, file_size_limit=5, types=("image/png",))

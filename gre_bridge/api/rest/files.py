@@ -52,22 +52,25 @@ def _public(found: Attachment) -> Json:
 def _storage(request: Request) -> StorageClient:
     storage: StorageClient | None = request.app.state.storage
     if storage is None:
-        raise Refused(503, "api_off", "the API is off: SUPABASE_ANON_KEY is not set", retry_after=60)
+        raise Refused(503, "files_off", "files are off: this daemon has no key for Storage")
     return storage
 
 
 async def _asked(request: Request, answer: Awaitable[T]) -> T:
     """Await an answer of Storage, whose outage is a 503."""
     try:
-        return await answer
+        found = await answer
     except Exists:
         raise
     except BridgeError as error:
         log.warning(
             "storage_unavailable", kind=error.kind, code=error.code, request_id=request.state.request_id
         )
+        request.app.state.storage_failed = True
         text = "the files' storage does not answer, try again in a moment"
         raise Refused(503, "storage_unavailable", text, retry_after=error.retry_after) from None
+    request.app.state.storage_failed = False
+    return found
 
 
 @router.post(
@@ -81,6 +84,10 @@ async def begin(body: BeginAttachment, request: Request, call: Authenticated) ->
     """Announce a file and get the address for its bytes. With an `id` of the client's own it is safe to send again, and gives a new address."""
     storage = _storage(request)
     attachment_id = body.id or str(uuid.uuid4())
+    if (
+        request.app.state.storage_failed
+    ):  # a file that is begun in vain counts among the person's files of the day
+        await _asked(request, storage.bucket(BUCKET))
     begun = await call(
         lambda users, caller: users.begin_attachment(
             caller,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import re
+from urllib.parse import urlsplit
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.inspection import InspectionDatabase
@@ -15,13 +17,14 @@ from gre_bridge.errors import BridgeError
 from gre_bridge.jobs.files import key_reason
 from gre_bridge.media.decoding import available
 from gre_bridge.media.scanning import parse_address
-from gre_bridge.storage.bucket import BUCKET, MAX_FILE_BYTES, UNSAFE
+from gre_bridge.storage.bucket import BUCKET, MAX_FILE_BYTES, UNSAFE, VIEW_TYPES
 from gre_bridge.storage.client import Bucket, StorageClient
 from gre_bridge.storage.errors import StorageRefused
 
 STORAGE, DECODER, SCANNER = "files: bucket", "files: decoder", "files: scanner"
 EXAMINATIONS, DELETIONS = "files: examinations", "files: deletions"
-OBJECTS = "files: policies"
+OBJECTS, ADDRESS = "files: policies", "files: links"
+_INTERNAL = (".internal", ".svc", ".cluster.local", ".localhost")
 REPAIR = "gre-bridge migrate; one that is disabled: alter table storage.objects enable trigger …"
 POLICIES = (
     "gre_chat_fetch", "gre_chat_upload",
@@ -39,6 +42,8 @@ async def probe_files(settings: Settings, database: InspectionDatabase) -> list[
     """Make every check of files. Changes nothing: the bucket is set to what it is, to learn of a lower limit of the project."""
     heif = importlib.util.find_spec("pillow_heif") is not None
     found = [judge_decoder(settings, pillow=available(), heif=heif)]
+    if settings.anon_key is not None:
+        found.append(judge_address(settings))
     if settings.clamd_address is not None:
         found.append(await ask_scanner(settings.clamd_address))
     try:
@@ -70,6 +75,22 @@ def judge_decoder(settings: Settings, *, pillow: bool, heif: bool) -> Finding:
         found = "pillow-heif is missing here: pictures in HEIC (of iPhones) wait for a worker that has it"
         return warn(DECODER, found, "pip install 'gre-bridge[heic]'")
     return ok(DECODER, "pictures are decoded, those in HEIC too")
+
+
+def judge_address(settings: Settings) -> Finding:
+    """Judge whether browsers can follow the links of files. Pages elsewhere are those whose origins GRE_CORS_ORIGINS lists."""
+    parts = urlsplit(settings.public_url)
+    host, origins = parts.hostname or "", settings.cors_origins
+    own = host == "localhost" or host.startswith("127.") or host == "::1"
+    remote = any(not re.match(r"[a-z]+://(localhost|127\.|\[::1\])|\*|null", one) for one in origins)
+    named = not own and ":" not in host and ("." not in host or host.endswith(_INTERNAL))
+    if named or (own and remote):
+        found = f"links of files begin with {settings.public_url}, which browsers cannot reach"
+        return warn(ADDRESS, found, "GRE_SUPABASE_PUBLIC_URL: the project's address for browsers")
+    if parts.scheme == "http" and not own and any(one.startswith("https:") for one in origins):
+        found = f"links of files begin with {settings.public_url}: pages over https may not open them"
+        return warn(ADDRESS, found, "GRE_SUPABASE_PUBLIC_URL: an address with https")
+    return ok(ADDRESS, f"links begin with {settings.public_url}")
 
 
 async def ask_scanner(address: str) -> Finding:
@@ -134,6 +155,12 @@ def judge_bucket(bucket: Bucket) -> Finding:
     ]
     if unsafe:
         found = f"{BUCKET} takes {', '.join(unsafe)}: a file of it can run as a page of the project"
+        return failed(STORAGE, found, "gre-bridge migrate")
+    missing = [
+        one for one in VIEW_TYPES if bucket.types is not None and one not in map(str.lower, bucket.types)
+    ]
+    if missing:
+        found = f"{BUCKET} does not take {', '.join(missing)}: pictures wait, as their views cannot be stored"
         return failed(STORAGE, found, "gre-bridge migrate")
     if bucket.file_size_limit is None or bucket.file_size_limit != MAX_FILE_BYTES:
         return warn(
