@@ -946,7 +946,10 @@ CREATE FUNCTION gre.delete_attachments(p_ids uuid[]) RETURNS void
     SET jit TO 'off'
     AS $$
 begin
-  insert into gre.attachment_tombstones (id) select unnest(p_ids) on conflict (id) do nothing;
+  insert into gre.attachment_tombstones (id, who)
+    select a.id, a.by || ':' || coalesce(a.staff_id, a.player_id::text)
+    from public.gre_chat_attachments a where a.id = any (p_ids)
+    on conflict (id) do nothing;
   insert into public.gre_storage_deletions (name, attachment_id)
     select gre.object_name(a.player_id, a.id, v.variant), a.id
     from public.gre_chat_attachments a
@@ -4393,7 +4396,10 @@ CREATE FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint DEFAUL
 declare
   v_actor constant gre.actor := gre.require_actor();
   v_by constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
+  v_now constant timestamptz := clock_timestamp();
   v_player bigint := coalesce(p_player_id, v_actor.player_id);
+  v_who text;
+  v_owner text;
   v_profile public.gre_chat_players;
   v_name text;
   v_type text;
@@ -4444,20 +4450,33 @@ begin
   if not v_new and (not gre.is_author(v_file, v_actor) or v_file.player_id <> v_player
       or v_file.announced_bytes <> p_bytes or v_file.object_type <> v_type or v_file.name <> v_name) then
     perform gre.raise_http(409, 'id_taken', 'this id is taken');
-  elsif v_new and exists (select from gre.attachment_tombstones where id = p_id) then
-    perform gre.raise_http(409, 'attachment_gone', 'this file was deleted: announce it again with another id');
+  end if;
+  v_who := v_by || ':' || coalesce(v_actor.staff_id, v_player::text);
+  if v_new then
+    select t.who into v_owner from gre.attachment_tombstones t where t.id = p_id;
+    if found and v_owner is distinct from v_who then
+      perform gre.raise_http(409, 'id_taken', 'this id is taken');
+    elsif found then
+      perform gre.raise_http(409, 'attachment_gone', 'this file was deleted: announce it again with another id');
+    end if;
   end if;
 
-  -- The row's lock makes a person's calls wait for each other. A repeated call counts, too.
-  insert into gre.attachment_quotas as q (who, day, begins, bytes)
-  values (v_by || ':' || coalesce(v_actor.staff_id, v_player::text), (clock_timestamp() at time zone 'UTC')::date, 1,
-          case when v_new then p_bytes else 0 end)
-  on conflict (who, day) do update set begins = q.begins + 1, bytes = q.bytes + excluded.bytes
+  -- The row's lock makes a person's calls wait for each other. Repeated calls have a limit by the minute: while Storage
+  -- is away, a page that tries again must not use up its day.
+  insert into gre.attachment_quotas as q (who, day, begins, bytes, minute, repeats)
+  values (v_who, (v_now at time zone 'UTC')::date, v_new::integer, case when v_new then p_bytes else 0 end,
+          case when not v_new then date_trunc('minute', v_now) end, (not v_new)::integer)
+  on conflict (who, day) do update set begins = q.begins + excluded.begins, bytes = q.bytes + excluded.bytes,
+    minute = coalesce(excluded.minute, q.minute),
+    repeats = case when q.minute = coalesce(excluded.minute, q.minute) then q.repeats else 0 end + excluded.repeats
   returning * into v_quota;
-  if v_quota.begins > (case v_by when 'player' then 100 else 500 end)
-    or v_by = 'player' and v_quota.bytes > 209715200 then
+  if not v_new and v_quota.repeats > 30 then
+    perform gre.raise_http(429, 'too_fast', 'this file was announced too often, wait a moment', 'retry_after=' ||
+      ceil(extract(epoch from v_quota.minute + interval '1 minute' - v_now)));
+  elsif v_new and v_quota.begins > (case v_by when 'player' then 100 else 500 end)
+    or v_new and v_by = 'player' and v_quota.bytes > 209715200 then
     perform gre.raise_http(429, 'file_quota', 'too many files today', 'retry_after=' || ceil(extract(epoch from
-      (v_quota.day + 1)::timestamp at time zone 'UTC' - clock_timestamp())));
+      (v_quota.day + 1)::timestamp at time zone 'UTC' - v_now)));
   end if;
   if v_new then
     if (select count(*) from public.gre_chat_attachments a where a.player_id = v_player and a.message_id is null
@@ -4481,7 +4500,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text)
-COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; another p_alt replaces the one of a file that is not sent. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. 503 files_off: the project has no Storage.';
+COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; another p_alt replaces the one of a file that is not sent. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. Calls for a file that is announced do not count there: 30 a minute (429 too_fast). 503 files_off: the project has no Storage.';
 
 -- FUNCTION: gre_attachment_drop(uuid)
 CREATE FUNCTION public.gre_attachment_drop(p_id uuid) RETURNS jsonb
@@ -4999,6 +5018,10 @@ begin
   -- writes no receipts; one that holds them has written its receipts before the pushes are deleted below.
   select coalesce(array_agg(s.id), '{}') into v_sessions from (
     select id from public.gre_chat_sessions where player_id = p_player_id order by id for update) s;
+  -- An announcement in flight holds its quota's row: it is waited for, and its file is deleted below.
+  insert into gre.attachment_quotas (who, day)
+    select 'player:' || p_player_id, (clock_timestamp() at time zone 'UTC')::date where p_player_id is not null
+  on conflict (who, day) do update set who = excluded.who;
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
@@ -5012,11 +5035,16 @@ begin
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  select count(*) into v_attachments from public.gre_chat_attachments a where a.player_id = p_player_id;
+  select count(*) into v_attachments from public.gre_chat_attachments a
+  where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions));
   delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
   get diagnostics v_messages = row_count;
+  -- Not those that were sent meanwhile, with a message that stays: the first of a new session.
   perform gre.delete_attachments(array(
-    select a.id from public.gre_chat_attachments a where a.player_id = p_player_id order by a.id for update));
+    select a.id from public.gre_chat_attachments a
+    where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions))
+    order by a.id for update));
+  update gre.attachment_tombstones set who = null where who = 'player:' || p_player_id;
   delete from gre.attachment_quotas where who = 'player:' || p_player_id;
   delete from public.gre_chat_sessions where id = any (v_sessions);
   -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.
@@ -7660,20 +7688,26 @@ CREATE TABLE gre.attachment_quotas (
     who text NOT NULL,
     day date NOT NULL,
     begins integer DEFAULT 0 NOT NULL,
-    bytes bigint DEFAULT 0 NOT NULL
+    bytes bigint DEFAULT 0 NOT NULL,
+    minute timestamp with time zone,
+    repeats integer DEFAULT 0 NOT NULL
 );
 
 -- COMMENT: TABLE attachment_quotas
 COMMENT ON TABLE gre.attachment_quotas IS 'What a person (player:29, staff:s1) has announced on a day (UTC).';
 
+-- COMMENT: COLUMN attachment_quotas.repeats
+COMMENT ON COLUMN gre.attachment_quotas.repeats IS 'Repeated announcements in that minute, which the day does not count.';
+
 -- TABLE: attachment_tombstones
 CREATE TABLE gre.attachment_tombstones (
     id uuid NOT NULL,
+    who text,
     at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
 
 -- COMMENT: TABLE attachment_tombstones
-COMMENT ON TABLE gre.attachment_tombstones IS 'Ids of deleted files: never free while an object of theirs can exist. at: time of the last deletion.';
+COMMENT ON TABLE gre.attachment_tombstones IS 'Ids of deleted files: never free while an object of theirs can exist. at: time of the last deletion; who: whose it was (player:29, staff:s1), null after an erase.';
 
 -- SEQUENCE: delivery_ord
 CREATE SEQUENCE gre.delivery_ord
@@ -8454,6 +8488,9 @@ CREATE INDEX attachment_quotas_day ON gre.attachment_quotas USING btree (day);
 
 -- INDEX: attachment_tombstones_at
 CREATE INDEX attachment_tombstones_at ON gre.attachment_tombstones USING btree (at);
+
+-- INDEX: attachment_tombstones_who
+CREATE INDEX attachment_tombstones_who ON gre.attachment_tombstones USING btree (who) WHERE (who IS NOT NULL);
 
 -- INDEX: media_jobs_leased
 CREATE INDEX media_jobs_leased ON gre.media_jobs USING btree (player_id) WHERE (claimed_by IS NOT NULL);

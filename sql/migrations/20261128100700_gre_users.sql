@@ -672,6 +672,10 @@ begin
   -- writes no receipts; one that holds them has written its receipts before the pushes are deleted below.
   select coalesce(array_agg(s.id), '{}') into v_sessions from (
     select id from public.gre_chat_sessions where player_id = p_player_id order by id for update) s;
+  -- An announcement in flight holds its quota's row: it is waited for, and its file is deleted below.
+  insert into gre.attachment_quotas (who, day)
+    select 'player:' || p_player_id, (clock_timestamp() at time zone 'UTC')::date where p_player_id is not null
+  on conflict (who, day) do update set who = excluded.who;
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
@@ -685,11 +689,16 @@ begin
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
-  select count(*) into v_attachments from public.gre_chat_attachments a where a.player_id = p_player_id;
+  select count(*) into v_attachments from public.gre_chat_attachments a
+  where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions));
   delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
   get diagnostics v_messages = row_count;
+  -- Not those that were sent meanwhile, with a message that stays: the first of a new session.
   perform gre.delete_attachments(array(
-    select a.id from public.gre_chat_attachments a where a.player_id = p_player_id order by a.id for update));
+    select a.id from public.gre_chat_attachments a
+    where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions))
+    order by a.id for update));
+  update gre.attachment_tombstones set who = null where who = 'player:' || p_player_id;
   delete from gre.attachment_quotas where who = 'player:' || p_player_id;
   delete from public.gre_chat_sessions where id = any (v_sessions);
   -- A disabled player stays disabled: only chat_enabled and blocked_until are kept.

@@ -154,11 +154,14 @@ alter table gre.media_jobs enable row level security;
 
 create table gre.attachment_tombstones (
   id uuid primary key,
+  who text,
   at timestamptz not null default clock_timestamp()
 );
 create index attachment_tombstones_at on gre.attachment_tombstones (at);
+create index attachment_tombstones_who on gre.attachment_tombstones (who) where who is not null;
 comment on table gre.attachment_tombstones is
-  'Ids of deleted files: never free while an object of theirs can exist. at: time of the last deletion.';
+  'Ids of deleted files: never free while an object of theirs can exist. at: time of the last deletion; '
+  'who: whose it was (player:29, staff:s1), null after an erase.';
 alter table gre.attachment_tombstones enable row level security;
 
 create table gre.attachment_quotas (
@@ -166,10 +169,14 @@ create table gre.attachment_quotas (
   day date not null,
   begins integer not null default 0,
   bytes bigint not null default 0,
+  minute timestamptz,
+  repeats integer not null default 0,
   primary key (who, day)
 );
 create index attachment_quotas_day on gre.attachment_quotas (day);
 comment on table gre.attachment_quotas is 'What a person (player:29, staff:s1) has announced on a day (UTC).';
+comment on column gre.attachment_quotas.repeats is
+  'Repeated announcements in that minute, which the day does not count.';
 alter table gre.attachment_quotas enable row level security;
 revoke all on gre.media_jobs, gre.attachment_tombstones, gre.attachment_quotas
   from public, anon, authenticated, service_role;
@@ -378,7 +385,10 @@ create function gre.delete_attachments(p_ids uuid[]) returns void
 language plpgsql volatile set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set jit = off as $$
 begin
-  insert into gre.attachment_tombstones (id) select unnest(p_ids) on conflict (id) do nothing;
+  insert into gre.attachment_tombstones (id, who)
+    select a.id, a.by || ':' || coalesce(a.staff_id, a.player_id::text)
+    from public.gre_chat_attachments a where a.id = any (p_ids)
+    on conflict (id) do nothing;
   insert into public.gre_storage_deletions (name, attachment_id)
     select gre.object_name(a.player_id, a.id, v.variant), a.id
     from public.gre_chat_attachments a
@@ -412,7 +422,10 @@ set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '
 declare
   v_actor constant gre.actor := gre.require_actor();
   v_by constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
+  v_now constant timestamptz := clock_timestamp();
   v_player bigint := coalesce(p_player_id, v_actor.player_id);
+  v_who text;
+  v_owner text;
   v_profile public.gre_chat_players;
   v_name text;
   v_type text;
@@ -463,20 +476,33 @@ begin
   if not v_new and (not gre.is_author(v_file, v_actor) or v_file.player_id <> v_player
       or v_file.announced_bytes <> p_bytes or v_file.object_type <> v_type or v_file.name <> v_name) then
     perform gre.raise_http(409, 'id_taken', 'this id is taken');
-  elsif v_new and exists (select from gre.attachment_tombstones where id = p_id) then
-    perform gre.raise_http(409, 'attachment_gone', 'this file was deleted: announce it again with another id');
+  end if;
+  v_who := v_by || ':' || coalesce(v_actor.staff_id, v_player::text);
+  if v_new then
+    select t.who into v_owner from gre.attachment_tombstones t where t.id = p_id;
+    if found and v_owner is distinct from v_who then
+      perform gre.raise_http(409, 'id_taken', 'this id is taken');
+    elsif found then
+      perform gre.raise_http(409, 'attachment_gone', 'this file was deleted: announce it again with another id');
+    end if;
   end if;
 
-  -- The row's lock makes a person's calls wait for each other. A repeated call counts, too.
-  insert into gre.attachment_quotas as q (who, day, begins, bytes)
-  values (v_by || ':' || coalesce(v_actor.staff_id, v_player::text), (clock_timestamp() at time zone 'UTC')::date, 1,
-          case when v_new then p_bytes else 0 end)
-  on conflict (who, day) do update set begins = q.begins + 1, bytes = q.bytes + excluded.bytes
+  -- The row's lock makes a person's calls wait for each other. Repeated calls have a limit by the minute: while Storage
+  -- is away, a page that tries again must not use up its day.
+  insert into gre.attachment_quotas as q (who, day, begins, bytes, minute, repeats)
+  values (v_who, (v_now at time zone 'UTC')::date, v_new::integer, case when v_new then p_bytes else 0 end,
+          case when not v_new then date_trunc('minute', v_now) end, (not v_new)::integer)
+  on conflict (who, day) do update set begins = q.begins + excluded.begins, bytes = q.bytes + excluded.bytes,
+    minute = coalesce(excluded.minute, q.minute),
+    repeats = case when q.minute = coalesce(excluded.minute, q.minute) then q.repeats else 0 end + excluded.repeats
   returning * into v_quota;
-  if v_quota.begins > (case v_by when 'player' then 100 else 500 end)
-    or v_by = 'player' and v_quota.bytes > 209715200 then
+  if not v_new and v_quota.repeats > 30 then
+    perform gre.raise_http(429, 'too_fast', 'this file was announced too often, wait a moment', 'retry_after=' ||
+      ceil(extract(epoch from v_quota.minute + interval '1 minute' - v_now)));
+  elsif v_new and v_quota.begins > (case v_by when 'player' then 100 else 500 end)
+    or v_new and v_by = 'player' and v_quota.bytes > 209715200 then
     perform gre.raise_http(429, 'file_quota', 'too many files today', 'retry_after=' || ceil(extract(epoch from
-      (v_quota.day + 1)::timestamp at time zone 'UTC' - clock_timestamp())));
+      (v_quota.day + 1)::timestamp at time zone 'UTC' - v_now)));
   end if;
   if v_new then
     if (select count(*) from public.gre_chat_attachments a where a.player_id = v_player and a.message_id is null
@@ -504,7 +530,8 @@ comment on function public.gre_attachment_begin is
   'upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else '
   'application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; '
   'another p_alt replaces the one of a file that is not sent. At most '
-  '20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. 503 files_off: the '
+  '20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. '
+  'Calls for a file that is announced do not count there: 30 a minute (429 too_fast). 503 files_off: the '
   'project has no Storage.';
 
 -- Return the file with this id if the caller may know of it. Otherwise raise 404, whether it exists or not.

@@ -159,10 +159,12 @@ def test_a_player_announces_a_hundred_files_and_200_megabytes_a_day(
     a: Rest, conn: Conn, db: Database, s: Rest
 ) -> None:
     file = begin(a)
-    for _ in range(99):
-        begin(a, id=file["id"])
+    begin(a, id=file["id"])
+    conn.execute("update gre.attachment_quotas set begins = 99")
+    begin(a)
     with pytest.raises(RefusalError) as found:
-        begin(a, id=file["id"])
+        begin(a)
+    begin(a, id=file["id"])
     assert (found.value.status, found.value.code) == (429, "file_quota")
     assert 0 < int(found.value.detail.removeprefix("retry_after=")) <= 86400
     with Rest(db, player(30)) as b:
@@ -178,6 +180,50 @@ def test_a_player_announces_a_hundred_files_and_200_megabytes_a_day(
     assert refused(s, "gre_attachment_begin", id=mine["id"], player_id=29, bytes=1)[1] == "id_taken"
     with pytest.raises(RefusalError, match="too many files today"):
         begin(s, player_id=29)
+
+
+def test_a_file_is_announced_again_thirty_times_a_minute_and_its_day_counts_one(
+    a: Rest, conn: Conn, s: Rest
+) -> None:
+    """While Storage is away, a page begins again and again."""
+    for rest, given in ((a, {}), (s, {"player_id": 29})):
+        file = begin(rest, **given)
+        refusals: list[RefusalError] = []
+        for minute in range(4):
+            if minute:  # the clock goes on
+                conn.execute("update gre.attachment_quotas set minute = minute - interval '1 minute'")
+            for _ in range(33):
+                try:
+                    begin(rest, id=file["id"], **given)
+                except RefusalError as error:
+                    refusals.append(error)
+            begin(rest, **given)
+        assert {(error.status, error.code) for error in refusals} == {(429, "too_fast")}
+        assert 9 <= len(refusals) <= 12, "fewer if a minute ended"
+        assert all(0 < int(error.detail.removeprefix("retry_after=")) <= 60 for error in refusals)
+    rows = conn.execute("select who, begins, bytes from gre.attachment_quotas order by who").fetchall()
+    assert [tuple(row.values()) for row in rows] == [("player:29", 5, 500), ("staff:s1", 5, 500)]
+
+
+def test_who_owned_a_deleted_id_is_not_told_to_others(db: Database, a: Rest, s: Rest, conn: Conn) -> None:
+    mine, alive, of_staff = begin(a), begin(a), begin(s, player_id=29)
+    for rest, file in ((a, mine), (s, of_staff)):
+        rest.call("gre_attachment_drop", id=file["id"])
+    with Rest(db, player(30)) as b:
+        answers = [refused(b, "gre_attachment_begin", id=f["id"], bytes=100) for f in (mine, of_staff, alive)]
+    assert answers[0] == answers[1] == answers[2]
+    assert answers[0][:2] == (409, "id_taken")
+    assert refused(a, "gre_attachment_begin", id=of_staff["id"], bytes=100) == answers[0]
+    assert refused(s, "gre_attachment_begin", id=mine["id"], player_id=29, bytes=100) == answers[0]
+    assert (
+        refused(s, "gre_attachment_begin", id=of_staff["id"], player_id=29, bytes=100)[1] == "attachment_gone"
+    )
+    with Rest(db, SERVICE) as back_end:
+        back_end.call("gre_erase_player", player_id=29)
+    rows = conn.execute("select id::text, who from gre.attachment_tombstones").fetchall()
+    assert {row["id"]: row["who"] for row in rows} == {
+        mine["id"]: None, alive["id"]: None, of_staff["id"]: "staff:s1",
+    }  # fmt: skip
 
 
 def test_files_are_off_until_storage_is_adopted(supabase_db: Database, pg: EmbeddedPostgres) -> None:

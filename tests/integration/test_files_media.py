@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.conftest import Database
 from tests.support.access import SERVICE, Conn, RefusalError, Rest, player, staff
 from tests.support.desk import people
 from tests.support.files import Storage, begin, name_of, stored
+from tests.support.waiting import wait_until
 
 READY = {"result": "ready", "kind": "image", "type": "image/jpeg", "width": 3, "height": 4, "preview": "abc"}
 ONE, TWO = uuid.UUID(int=1), uuid.UUID(int=2)
@@ -611,6 +613,45 @@ def test_an_erase_leaves_no_file_and_says_how_many_names_wait(
         storage.finish(draft["object"])
     with Rest(db, SERVICE) as back_end:
         assert back_end.call("gre_erase_player", player_id=29)["objects"] == 0
+
+
+def waiting(conn: Conn) -> bool:
+    return bool(conn.execute("select from pg_locks where not granted").fetchall())
+
+
+def test_an_erase_leaves_the_file_of_a_message_that_it_leaves(
+    db: Database, a: Rest, conn: Conn, storage: Storage
+) -> None:
+    """A first message opens its session while the erase waits for its file."""
+    file, draft = stored(a, storage), stored(a, storage)
+    with Rest(db, SERVICE) as back_end, ThreadPoolExecutor(1) as pool, db.connect() as sender:
+        with sender.transaction():
+            sender.execute(
+                "insert into gre_chat_messages (player_id, sender, message, attachment_ids) values (29, 'player', '', %s)",
+                [[uuid.UUID(file["id"])]],
+            )
+            erased = pool.submit(back_end.call, "gre_erase_player", player_id=29)
+            wait_until(lambda: waiting(conn))
+        found = erased.result(30)
+    assert (found["messages"], found["sessions"], found["objects"]) == (0, 0, 3)
+    assert state(conn, file)["message_id"] is not None
+    assert {str(r["id"]) for r in conn.execute("select id from gre_chat_attachments").fetchall()} == {
+        file["id"]
+    }
+    assert {r["attachment_id"] for r in conn.execute("select attachment_id from gre_storage_deletions").fetchall()} == {
+        uuid.UUID(draft["id"])
+    }  # fmt: skip
+
+
+def test_an_erase_waits_for_a_file_that_is_being_announced(db: Database, a: Rest, conn: Conn) -> None:
+    with Rest(db, SERVICE) as back_end, ThreadPoolExecutor(1) as pool:
+        with a.conn.transaction():
+            begin(a)
+            erased = pool.submit(back_end.call, "gre_erase_player", player_id=29)
+            wait_until(lambda: waiting(conn))
+        assert erased.result(30)["attachments"] == 1
+    assert conn.execute("select from gre_chat_attachments").fetchall() == []
+    assert conn.execute("select from gre.attachment_quotas").fetchall() == []
 
 
 def test_the_state_counts_what_waits(a: Rest, conn: Conn, worker: Rest, storage: Storage) -> None:
