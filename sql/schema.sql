@@ -5484,6 +5484,60 @@ end $$;
 -- COMMENT: FUNCTION gre_mark_read(p_session_id uuid, p_up_to_seq bigint)
 COMMENT ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) IS 'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", "timestamp", "changed"}. Marks never decrease.';
 
+-- FUNCTION: gre_media_again(text, integer)
+CREATE FUNCTION public.gre_media_again(p_code text, p_limit integer DEFAULT 100) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
+  v_ids uuid[];
+  v_told uuid[] := '{}';
+  v_count integer := 0;
+  v_rev bigint;
+  v record;
+begin
+  if (gre.require_actor()).role <> 'service' then
+    perform gre.raise_http(403, 'service_only', 'only the back end may do this');
+  end if;
+  v_ids := array(
+    select a.id from public.gre_chat_attachments a
+    where a.state = 'refused' and a.state <> 'ready' and a.refused = p_code order by a.created_at limit v_limit);
+  -- In the common lock order: sessions, files.
+  perform from public.gre_chat_sessions s
+  where s.id in (select a.session_id from public.gre_chat_attachments a where a.id = any (v_ids))
+  order by s.id for no key update;
+  for v in
+    select a.id, a.player_id, a.session_id from public.gre_chat_attachments a
+    where a.id = any (v_ids) and a.state || '' = 'refused' order by a.id for update
+  loop
+    v_rev := null;
+    if v.session_id is not null then
+      update public.gre_chat_sessions set rev = rev + 1 where id = v.session_id returning rev into v_rev;
+      v_told := v_told || v.session_id;
+    end if;
+    update public.gre_chat_attachments a set state = 'stored', refused = null, rev = v_rev,
+      changed_at = case when v_rev is not null then clock_timestamp() end
+    where a.id = v.id;
+    insert into gre.media_jobs (attachment_id, player_id) values (v.id, v.player_id)
+    on conflict (attachment_id) do nothing;
+    v_count := v_count + 1;
+  end loop;
+  if v_told <> '{}' then
+    perform gre.notify_workers(v_told);
+  end if;
+  return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
+end $$;
+
+-- COMMENT: FUNCTION gre_media_again(p_code text, p_limit integer)
+COMMENT ON FUNCTION public.gre_media_again(p_code text, p_limit integer) IS 'Has refused files examined again, after what refused them was corrected: those with this code, the oldest first: {"files": number, "more": boolean}. Nothing of a refused file was deleted. For operators, with the service key.';
+
 -- FUNCTION: gre_media_claim(uuid, integer, interval)
 CREATE FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
@@ -9826,6 +9880,10 @@ GRANT ALL ON FUNCTION public.gre_list_templates() TO service_role;
 REVOKE ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO service_role;
+
+-- ACL: FUNCTION gre_media_again(p_code text, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_media_claim(p_worker uuid, p_limit integer, p_lease interval)
 REVOKE ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;

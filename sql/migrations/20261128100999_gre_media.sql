@@ -331,6 +331,53 @@ comment on function public.gre_media_settle is
   'milliseconds], "lost": '
   '[ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
 
+create function public.gre_media_again(p_code text, p_limit integer default 100) returns jsonb
+language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set lock_timeout = '2s'
+as $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
+  v_ids uuid[];
+  v_told uuid[] := '{}';
+  v_count integer := 0;
+  v_rev bigint;
+  v record;
+begin
+  if (gre.require_actor()).role <> 'service' then
+    perform gre.raise_http(403, 'service_only', 'only the back end may do this');
+  end if;
+  v_ids := array(
+    select a.id from public.gre_chat_attachments a
+    where a.state = 'refused' and a.state <> 'ready' and a.refused = p_code order by a.created_at limit v_limit);
+  -- In the common lock order: sessions, files.
+  perform from public.gre_chat_sessions s
+  where s.id in (select a.session_id from public.gre_chat_attachments a where a.id = any (v_ids))
+  order by s.id for no key update;
+  for v in
+    select a.id, a.player_id, a.session_id from public.gre_chat_attachments a
+    where a.id = any (v_ids) and a.state || '' = 'refused' order by a.id for update
+  loop
+    v_rev := null;
+    if v.session_id is not null then
+      update public.gre_chat_sessions set rev = rev + 1 where id = v.session_id returning rev into v_rev;
+      v_told := v_told || v.session_id;
+    end if;
+    update public.gre_chat_attachments a set state = 'stored', refused = null, rev = v_rev,
+      changed_at = case when v_rev is not null then clock_timestamp() end
+    where a.id = v.id;
+    insert into gre.media_jobs (attachment_id, player_id) values (v.id, v.player_id)
+    on conflict (attachment_id) do nothing;
+    v_count := v_count + 1;
+  end loop;
+  if v_told <> '{}' then
+    perform gre.notify_workers(v_told);
+  end if;
+  return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
+end $$;
+comment on function public.gre_media_again is
+  'Has refused files examined again, after what refused them was corrected: those with this code, the oldest first: '
+  '{"files": number, "more": boolean}. Nothing of a refused file was deleted. For operators, with the service key.';
+
 -- Deletions -----------------------------------------------------------------------------------------------
 
 create function public.gre_storage_deletions_claim(
@@ -482,7 +529,7 @@ revoke execute on function gre.retry_pause, gre.lease_end, gre.is_due, gre.due_i
   gre.settle_file from public;
 revoke execute on function public.gre_media_claim, public.gre_media_extend, public.gre_media_settle,
   public.gre_storage_deletions_claim, public.gre_storage_deletions_settle, public.gre_media_sweep,
-  public.gre_storage_state from public, anon, authenticated, service_role;
+  public.gre_storage_state, public.gre_media_again from public, anon, authenticated, service_role;
 grant execute on function public.gre_media_claim, public.gre_media_extend, public.gre_media_settle,
   public.gre_storage_deletions_claim, public.gre_storage_deletions_settle, public.gre_media_sweep,
-  public.gre_storage_state to service_role;
+  public.gre_storage_state, public.gre_media_again to service_role;

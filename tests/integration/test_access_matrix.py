@@ -189,6 +189,7 @@ gre_attachment_drop              x y/attachment_not_found y/attachment_not_found
 gre_attachment_drop a sent one   x attachment_used/attachment_not_found attachment_used/attachment_not_found attachment_used attachment_used attachment_used attachment_used/attachment_not_found attachment_used act_as_required x
 gre_attachment_names             x y/0 y/0 y y y y/0 y act_as_required x
 gre_storage_adopt                x x x x x x x x x x
+gre_media_again                  x x x x x y service_only service_only act_as_required x
 gre_media_claim                  x x x x x y y y y y
 gre_media_extend                 x x x x x y y y y y
 gre_media_settle                 x x x x x y y y y y

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import SERVICE, Conn, RefusalError, Rest, player, staff
+from tests.support.access import ADMIN, SERVICE, Conn, RefusalError, Rest, player, staff
 from tests.support.desk import people
 from tests.support.files import Storage, begin, name_of, stored
 from tests.support.waiting import wait_until
@@ -395,6 +395,43 @@ def test_only_pictures_that_were_decoded_make_a_crash_the_files_fault(
         assert examine(worker, text, result="ready", kind="file", type="text/plain")["settled"] == 1
     assert state(conn, bad)["state"] == "stored"
     assert job(conn, bad)["own_failures"] == 3
+
+
+def test_refused_files_are_examined_again_when_an_operator_says_so(
+    db: Database, a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    sent, draft, virus, newer = (stored(a, storage) for _ in range(4))
+    session = a.call("gre_send_message", message="", attachment_ids=[uuid.UUID(sent["id"])])["message"][
+        "session_id"
+    ]
+    for file, code in (
+        (sent, "not_scanned"),
+        (draft, "not_scanned"),
+        (virus, "virus"),
+        (newer, "not_scanned"),
+    ):
+        examine(worker, file, result="refused", code=code)
+    rev = state(conn, sent)["rev"]
+    for caller in (a.caller, staff("s1"), ADMIN, SERVICE.acting_as("player:29")):
+        with Rest(db, caller) as rest, pytest.raises(RefusalError):
+            rest.call("gre_media_again", code="not_scanned")
+    assert worker.call("gre_media_again", code="not_scanned", limit=2) == {"files": 2, "more": True}
+    assert [state(conn, f)["state"] for f in (sent, draft, virus, newer)] == [
+        "stored",
+        "stored",
+        "refused",
+        "refused",
+    ]
+    row = state(conn, sent)
+    assert (row["refused"], row["rev"]) == (None, rev + 1)
+    changes = {"sessions": [uuid.UUID(session)], "positions": {session: [1, rev]}, "epoch": "2001-01-01"}
+    (entry,) = worker.call("gre_hub_changes_v1", **changes)["sessions"]
+    assert [f["state"] for f in entry["attachments"]] == ["stored"]
+    assert worker.call("gre_media_again", code="not_scanned") == {"files": 1, "more": False}
+    assert worker.call("gre_media_again", code="not_scanned") == {"files": 0, "more": False}
+    assert worker.call("gre_media_again", code=None) == {"files": 0, "more": False}
+    assert examine(worker, sent)["settled"] == 1
+    assert state(conn, sent)["state"] == "ready"
 
 
 def test_settling_waits_for_no_lock(

@@ -319,6 +319,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_attachment_drop a sent one": (lambda s: {"id": file_id(s.player, sent=True)}, lambda r, s: r["id"] == file_id(s.player)),
     "gre_attachment_names": (lambda s: {"ids": [uuid.UUID(file_id(s.player, sent=True))], "variant": "view"}, lambda r, _: bool(r)),
     "gre_storage_adopt": (lambda _: {}, lambda r, _: r is True),
+    "gre_media_again": (lambda _: {"code": "not_scanned"}, lambda r, _: r["files"] == 0),
     "gre_media_claim": (lambda _: {"worker": uuid.uuid4()}, lambda r, _: r["files"] == []),
     "gre_media_extend": (lambda _: {"worker": uuid.uuid4(), "ids": [uuid.uuid4()]}, lambda r, _: r["held"] == []),
     "gre_media_settle": (lambda _: {"worker": uuid.uuid4(), "results": Jsonb([])}, lambda r, _: r["settled"] == 0),
