@@ -4005,7 +4005,10 @@ begin
     delete from gre.media_jobs where attachment_id = p_file.id;
   else
     update gre.media_jobs j set claimed_by = null, lease_until = null,
-      due_at = v_now + gre.retry_pause(j.attempt), last_error = coalesce(v_code, v_result, 'result_invalid'),
+      -- What this worker has no library for, another one may have.
+      due_at = v_now + least(gre.retry_pause(j.attempt),
+                             case when v_code like '%\_not\_installed' then interval '2 minutes' end),
+      last_error = coalesce(v_code, v_result, 'result_invalid'),
       own_failures = j.own_failures + v_own::integer,
       crashes = j.crashes + (coalesce(v_result, '') = 'crashed')::integer,
       crashed_at = case when v_result = 'crashed' then coalesce(j.crashed_at, v_now) else j.crashed_at end
@@ -5194,7 +5197,8 @@ begin
     from (
       -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
-        select m, octet_length(m.message) + 400 + 2000 * cardinality(m.attachment_ids) as size
+        -- A file: a name of 200 characters, an alternative text of 1000, and the rest.
+        select m, octet_length(m.message) + 400 + 5400 * cardinality(m.attachment_ids) as size
         from public.gre_chat_messages m
         where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;

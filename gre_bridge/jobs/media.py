@@ -49,6 +49,12 @@ OUTAGES = frozenset({"not_installed", "start", "scanner"})
 """Reasons of such failures. The others may be of this file alone, whose next attempt has its own time."""
 
 
+LACKING = frozenset({"heic_not_installed", "avif_not_installed"})
+"""Reasons that last as long as this process: another worker may have the library. The file's bytes are not fetched again."""
+MAX_LACKING = 10_000
+"""Files of which that is remembered."""
+
+
 class MediaStore(Protocol):
     """The database, as the job needs it. The methods raise BridgeError."""
 
@@ -97,6 +103,7 @@ class MediaJob(JobLoop):
         self._worker = str(uuid.uuid4())
         self._leased: str | None = None
         self._outages = 0
+        self._lacking: dict[str, str] = {}
 
     async def run(self) -> None:
         """Examine until cancelled; then kill the decoder and give the file back."""
@@ -115,14 +122,19 @@ class MediaJob(JobLoop):
             longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, DEBOUNCE), INTERVAL)
             return Pause(DEBOUNCE, longest)
         started, self._leased = time.monotonic(), claim.file.id
-        result = await self._leasing(claim.file)
+        known = self._lacking.get(claim.file.id)
+        result = FileResult(claim.file.id, "failed", code=known) if known else await self._leasing(claim.file)
         settled = result is not None and await self._settle(result)
         kind = result.result if result is not None and settled else "lost"
         self._leased = None
         self._metrics.files_examined.labels(kind).inc()
         self._metrics.file_time.observe(time.monotonic() - started)
-        if result is not None and result.result == "failed":
+        if result is not None and result.result == "failed" and not known:
             log.warning("file_postponed", file=result.id, code=result.code)
+            if result.code in LACKING:
+                if len(self._lacking) >= MAX_LACKING:
+                    self._lacking.clear()
+                self._lacking[result.id] = result.code
         if result is None or not result.outage:
             if result is None or result.result != "failed":
                 self._outages = 0

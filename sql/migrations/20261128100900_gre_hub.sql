@@ -77,7 +77,8 @@ begin
     from (
       -- The first message is always included.
       select y.m, sum(y.size) over (order by (y.m).seq) - y.size < p_bytes - v_bytes as fits from (
-        select m, octet_length(m.message) + 400 + 2000 * cardinality(m.attachment_ids) as size
+        -- A file: a name of 200 characters, an alternative text of 1000, and the rest.
+        select m, octet_length(m.message) + 400 + 5400 * cardinality(m.attachment_ids) as size
         from public.gre_chat_messages m
         where m.session_id = (v.s).id and m.seq > v.seq and (v.position is not null or m.created_at > p_epoch)
         order by m.seq limit p_limit) y) x;

@@ -248,7 +248,10 @@ begin
     delete from gre.media_jobs where attachment_id = p_file.id;
   else
     update gre.media_jobs j set claimed_by = null, lease_until = null,
-      due_at = v_now + gre.retry_pause(j.attempt), last_error = coalesce(v_code, v_result, 'result_invalid'),
+      -- What this worker has no library for, another one may have.
+      due_at = v_now + least(gre.retry_pause(j.attempt),
+                             case when v_code like '%\_not\_installed' then interval '2 minutes' end),
+      last_error = coalesce(v_code, v_result, 'result_invalid'),
       own_failures = j.own_failures + v_own::integer,
       crashes = j.crashes + (coalesce(v_result, '') = 'crashed')::integer,
       crashed_at = case when v_result = 'crashed' then coalesce(j.crashed_at, v_now) else j.crashed_at end

@@ -97,6 +97,21 @@ def many(conn: Conn, number: int, count: int) -> list[str]:
     return [row["id"] for row in rows]
 
 
+def test_a_file_that_lacks_a_library_here_is_soon_due_for_another_worker(
+    a: Rest, conn: Conn, worker: Rest, storage: Storage
+) -> None:
+    for code, longest in (("heic_not_installed", 120), ("killed", 600)):
+        file = stored(a, storage)
+        for _ in range(10):
+            later(conn)
+            assert claim(worker) == [file["id"]]
+            settle(worker, {"id": file["id"], "result": "failed", "code": code})
+        assert longest - 10 < job(conn, file)["pause"] <= longest
+        later(conn)
+        claim(worker)
+        settle(worker, {"id": file["id"], **READY})
+
+
 def test_a_stored_file_is_claimed_once_and_becomes_ready(
     a: Rest, conn: Conn, worker: Rest, storage: Storage
 ) -> None:

@@ -14,6 +14,8 @@ from tests.conftest import Database
 from tests.integration.test_outbox import one
 from tests.integration.test_send import sessions, stored
 from tests.support.access import SERVICE, Rest, player, staff
+from tests.support.files import Storage
+from tests.support.files import stored as stored_file
 
 
 class Hub:
@@ -173,6 +175,24 @@ def test_an_answer_is_bounded_and_names_the_sessions_that_it_left_out(db: Databa
         assert (len(little["messages"]), little["more"]) == (1, True), "one is returned in any case"
         hub.settle()
         assert [len(told) for told in hub.told.values()] == [30] * 30
+
+
+def test_the_names_and_texts_of_files_count(db: Database) -> None:
+    with Rest(db, SERVICE) as rest, db.connect() as setup, Storage(db) as storage, Rest(db, player(29)) as a:
+        epoch = one(setup, "select clock_timestamp() - interval '1 second'")
+        for _ in range(3):
+            files = [
+                stored_file(a, storage, name="💬" * 200, alt="💬" * 1000, type="text/plain") for _ in range(5)
+            ]
+            sent = a.call(
+                "gre_send_message", message="x", attachment_ids=[uuid.UUID(file["id"]) for file in files]
+            )
+        wanted = [uuid.UUID(sent["message"]["session_id"])]
+        found = rest.call("gre_hub_changes_v1", sessions=wanted, epoch=epoch, bytes=26_000)
+        (item,) = found["sessions"]
+        assert (len(item["messages"]), item["more"]) == (1, True)
+        size = len(json.dumps(item["messages"][0], ensure_ascii=False).encode())
+        assert 24_000 < size < 27_400, "five files of the size that is counted"
 
 
 def test_a_read_only_database_answers_reads_of_presence(db: Database) -> None:

@@ -311,6 +311,27 @@ async def test_a_failure_that_the_next_file_meets_too_slows_it_down(code: str) -
     assert 5 < len(files.settled) < 10
 
 
+@virtual
+async def test_a_file_that_another_worker_must_decode_is_fetched_and_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = Files("a")
+    files.waiting *= 5
+    bucket, fetched = Bucket(files), list[str]()
+    real = bucket.download
+
+    async def download(place: str, name: str, into: IO[bytes], *, limit: int) -> int:
+        fetched.append(name)
+        return await real(place, name, into, limit=limit)
+
+    bucket.download = download  # type: ignore[method-assign]
+    async with running(files, finding(MediaUnavailable("heic_not_installed", "x")), bucket):
+        await elapse(1)
+    assert [(one.result, one.code) for one in files.settled] == [("failed", "heic_not_installed")] * 5
+    assert len(fetched) == 1
+    assert capsys.readouterr().out.count("file_postponed") == 1
+
+
 async def hang(source: IO[bytes]) -> Examined | Refused:
     await elapse(10 * LEASE)
     return DOCUMENT
