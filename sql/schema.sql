@@ -4612,7 +4612,9 @@ declare
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
   v_positions jsonb := '{}';
+  v_side constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
   v_from timestamptz;
+  v_files_from timestamptz;
   v_result jsonb;
 begin
   if p_since is not null and jsonb_typeof(p_since) not in ('object', 'null') then
@@ -4626,11 +4628,26 @@ begin
   end if;
   -- Cast before the join: under row-level security a join on a cast would read all messages.
   with positions as materialized (
-    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq))
-  select max(m.created_at) - interval '1 minute' into v_from
-  from positions p
-  join public.gre_chat_messages m
-    on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id);
+    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq)
+  ), seen as materialized (
+    select m.session_id, m.seq, m.created_at,
+      (m.sender = v_side and (v_side = 'player' or m.sender_id = v_actor.staff_id)) is true as own
+    from positions p
+    join public.gre_chat_messages m
+      on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id)
+  ), before as materialized (
+    select x.created_at, (x.sender = v_side and (v_side = 'player' or x.sender_id = v_actor.staff_id)) is true as own
+    from (select * from seen where own order by created_at desc limit 20) s
+    cross join lateral (
+      select q.created_at, q.sender, q.sender_id from public.gre_chat_messages q
+      where q.session_id = s.session_id and q.seq <= s.seq
+      order by q.seq desc limit 20) x)
+  -- A message that the caller sent itself does not say that it heard of files meanwhile: back to one of others.
+  select (select max(created_at) from seen) - interval '1 minute',
+    coalesce(greatest((select max(created_at) from seen where not own),
+                      (select max(created_at) from before where not own)),
+             (select min(created_at) from before)) - interval '1 minute'
+  into v_from, v_files_from;
 
   with listed as materialized (
     select s.id from (
@@ -4675,16 +4692,16 @@ begin
       select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_result;
-  if v_from is not null then
+  if v_files_from is not null then
     v_result := v_result || gre.missed_attachments(
-      array(select k::uuid from jsonb_object_keys(v_positions) k), v_from,
+      array(select k::uuid from jsonb_object_keys(v_positions) k), v_files_from,
       case v_actor.role when 'player' then v_actor.player_id end);
   end if;
   return v_result;
 end $_$;
 
 -- COMMENT: FUNCTION gre_catch_up(p_since jsonb, p_limit integer, p_total integer)
-COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. "sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, "missed" is empty and last messages are truncated. "attachments", if there are some: [{"session_id", "attachment": A}], files in the sessions in p_since that changed after the newest message in p_since (less a minute), at most the last 500.';
+COMMENT ON FUNCTION public.gre_catch_up(p_since jsonb, p_limit integer, p_total integer) IS 'Returns the messages that a returning reader has missed: {"sessions": [S], "missed": [M] in the order of session and seq, "positions": {session id: seq after which messages were missed}}. p_since: {session id: last seq seen}. "sessions" are the sessions in p_since and the caller''s latest ones. "missed" are messages after the seq in p_since; in other sessions, messages newer than the newest message in p_since (less a minute), or with an empty p_since all messages of open sessions. At most the newest p_limit of a session and p_total in all. With p_total 0, "missed" is empty and last messages are truncated. "attachments", if there are some: [{"session_id", "attachment": A}], files in the sessions in p_since that changed after the newest message of others in p_since or shortly before (less a minute), at most the last 500.';
 
 -- FUNCTION: gre_chat_history(bigint, uuid, uuid, bigint, bigint, integer, boolean)
 CREATE FUNCTION public.gre_chat_history(p_player_id bigint DEFAULT NULL::bigint, p_session_id uuid DEFAULT NULL::uuid, p_before uuid DEFAULT NULL::uuid, p_before_seq bigint DEFAULT NULL::bigint, p_after_seq bigint DEFAULT NULL::bigint, p_limit integer DEFAULT 200, p_sessions boolean DEFAULT false) RETURNS jsonb

@@ -65,12 +65,19 @@ def test_changes_since_the_newest_message_are_told(db: Database, conn: Conn, a: 
             assert missed(db, caller, since) == []
     for caller in (player(30), SERVICE.acting_as("player:30")):
         assert missed(db, caller, {session: 1}) == []
+    with Rest(db, staff("s1")) as s1:
+        s1.call("gre_staff_reply", session_id=uuid.UUID(session), message="z")
     conn.execute("set session_replication_role = replica")  # triggers keep the times of messages
-    conn.execute("update gre_chat_messages set created_at = created_at + interval '2 hours' where seq = 2")
-    assert missed(db, player(29), {session: 2}) == []
-    assert missed(db, player(29), {session: 1}) == told
+    conn.execute("update gre_chat_messages set created_at = created_at + interval '2 hours' where seq >= 2")
+    # A message of its own, sent over REST, does not say that it heard of the files.
+    assert missed(db, player(29), {session: 1}) == missed(db, player(29), {session: 2}) == told
+    assert missed(db, staff("s1"), {session: 2}) == missed(db, player(29), {session: 3}) == []
+    assert missed(db, staff("s1"), {session: 3}) == []
+    conn.execute("update gre_chat_messages set created_at = created_at - interval '2 hours' where seq = 2")
+    assert missed(db, staff("s1"), {session: 3}) == told
+    assert missed(db, player(29), {session: 3}) == []
     conn.execute(
         "update gre_chat_attachments set changed_at = changed_at + interval '3 hours' where id = %s",
         [third["id"]],
     )
-    assert missed(db, player(29), {session: 2}) == told[1:]
+    assert missed(db, player(29), {session: 3}) == told[1:]
