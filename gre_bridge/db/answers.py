@@ -278,7 +278,9 @@ class SessionNews(TypedDict):
     """`n` of the last note, 0 without notes. Absent from a read for players."""
     notes: NotRequired[list[Note]]
     attachments: NotRequired[list[SentAttachment]]
-    """Present if files have changed since their messages were sent."""
+    """Present if files have changed since their messages were sent: the first of them."""
+    files_more: NotRequired[int]
+    """Present if there are more of them: those up to this rev are here."""
 
 
 class HubChanges(TypedDict):

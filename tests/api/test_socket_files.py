@@ -126,3 +126,30 @@ async def test_many_changes_close_no_connection(api: Api, player_id: int) -> Non
         await back.until(lambda: all(states(back, one) for one in ids))
         await back.settled()
         assert back.code is None and not back.all("chat_message")
+
+
+async def test_a_backlog_of_changes_in_one_session_reaches_everybody(api: Api, player_id: int) -> None:
+    """After an outage of the decoder: more than the hub reads of a session at once."""
+    player = api.player(player_id)
+    attachment_id = await asyncio.to_thread(uploaded, player)
+    sent = await asyncio.to_thread(player.send, "one", attachmentIds=[attachment_id])
+    async with (
+        entered(api.worker.url, player_token(api, player_id), since={}) as phone,
+        entered(api.worker.url, staff_token(api), since={sent["sessionId"]: 1}) as desk,
+    ):
+        await phone.wait("chat_message", message={"seq": 1})
+        await desk.settled()
+        rows = api.sql(
+            "with s as (update gre_chat_sessions set rev = rev + 250 where id = %s returning id, rev - 250 as rev)"
+            " insert into gre_chat_attachments (id, player_id, session_id, message_id, place, by, name, kind, type, bytes,"
+            " announced_bytes, object_type, state, rev, changed_at)"
+            " select gen_random_uuid(), %s, s.id, (select id from gre_chat_messages m where m.session_id = s.id), 0, 'player', 'x', 'file', 'x', 1, 1, 'x', 'ready', s.rev + g, now()"
+            " from s, generate_series(1, 250) g returning id::text",
+            sent["sessionId"], player_id,
+        )  # fmt: skip
+        ids = {row["id"] for row in rows}
+        for client in (phone, desk):
+            await client.until(lambda c=client: all(states(c, one) for one in ids))
+            await client.settled()
+            assert all(states(client, one) == ["ready"] for one in ids)
+            assert client.code is None

@@ -361,6 +361,37 @@ def test_what_changes_after_it_was_sent_raises_rev_and_is_told(
     )
 
 
+def test_many_changes_of_files_are_read_in_parts(a: Rest, conn: Conn, worker: Rest, storage: Storage) -> None:
+    sent = a.call("gre_send_message", message="", attachment_ids=[uuid.UUID(stored(a, storage)["id"])])[
+        "message"
+    ]
+    session = sent["session_id"]
+    rev = a.call("gre_chat_history", session_id=uuid.UUID(session))["session"]["rev"]
+    rows = conn.execute(
+        "with s as (update gre_chat_sessions set rev = rev + 250 returning id) insert into gre_chat_attachments (id, player_id, session_id,"
+        " message_id, place, by, name, kind, type, bytes, announced_bytes, object_type, state, rev, changed_at)"
+        " select gen_random_uuid(), 29, s.id, %s, 0, 'player', 'x', 'file', 'x', 1, 1, 'x', 'ready', %s + g, now()"
+        " from s, generate_series(1, 250) g returning id::text, rev",
+        [sent["id"], rev],
+    ).fetchall()
+    told: list[str] = []
+    position, parts = rev, []
+    while True:
+        changes = {
+            "sessions": [uuid.UUID(session)],
+            "positions": {session: [1, position]},
+            "epoch": "2001-01-01",
+        }
+        (entry,) = worker.call("gre_hub_changes_v1", **changes)["sessions"]
+        told += [file["id"] for file in entry["attachments"]]
+        parts.append(len(entry["attachments"]))
+        if "files_more" not in entry:
+            break
+        position = entry["files_more"]
+    assert parts == [100, 100, 50]
+    assert told == [row["id"] for row in sorted(rows, key=lambda row: row["rev"])]
+
+
 def test_a_file_whose_object_is_gone_says_so_and_its_message_stays(
     a: Rest, conn: Conn, worker: Rest, storage: Storage
 ) -> None:

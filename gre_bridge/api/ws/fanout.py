@@ -152,16 +152,18 @@ class FanOut:
                 text = frame("messages_read", sessionId=session_id, by=side, upToSeq=up_to, timestamp=read_at)
                 self._send_change(player_id, session_id, position.seq, READ_BY[side], text)
             position.reads[side] = up_to
-        self._send_events(entry, position.seq)
+        if "files_more" in entry:  # the rest is read next, and the events that come after these files
+            position.rev, entry["more"] = entry["files_more"], True
+        self._send_events(entry, position.seq, position.rev)
         self._send_attachments(entry, player_id)
         if not first:
             self._send_change(player_id, session_id, position.seq, SessionChange.UPDATED, updated)
         return created
 
-    def _send_events(self, entry: SessionNews, seq: int) -> None:
-        """Send the session's new events to staff. A subscriber that is behind gets `session_updated` instead."""
+    def _send_events(self, entry: SessionNews, seq: int, rev: int) -> None:
+        """Send the session's new events up to `rev` to staff. A subscriber that is behind gets `session_updated` instead."""
         session_id = entry["session"]["id"]
-        for event in entry.get("events", ()):
+        for event in (event for event in entry.get("events", ()) if event["rev"] <= rev):
             text = frame("session_event", sessionId=session_id, event=event)
             for subscriber in self._registry.staff():
                 subscriber.send_change(session_id, seq, SessionChange.UPDATED, text)
