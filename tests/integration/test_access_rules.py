@@ -63,7 +63,7 @@ HELPERS = {
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
         "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
-        "presence", "count_template", "attachments_json", "may_upload_object", "may_fetch_object",
+        "presence", "count_template", "attachments_json", "missed_attachments", "may_upload_object", "may_fetch_object",
     },
     "": {
         "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
@@ -80,7 +80,8 @@ HELPERS = {
         "max_file_bytes", "file_types", "upload_type", "file_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
         "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",
         "retry_pause", "lease_end", "is_due", "due_in", "settle_file",
-        "find_attachment", "object_file", "objects_check", "objects_pinned", "objects_stored",
+        "find_attachment", "object_file", "objects_check", "objects_kept", "objects_pinned", "objects_stored",
+        "media_due",
     },
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ DEFINERS = {
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",
         "sessions_record_opening", "sessions_record_change", "sessions_record_deletion",
         "require_worker", "presence", "check_not_moved", "pushes_check_size", "retry_dead", "staff_load_added", "sessions_assignment",
-        "count_template", "settings_arm_idle", "messages_auto_reply", "may_upload_object", "may_fetch_object", "objects_check", "objects_stored",
+        "count_template", "settings_arm_idle", "messages_auto_reply", "may_upload_object", "may_fetch_object", "objects_check", "objects_kept", "objects_stored",
         "messages_files_text", "messages_bind_files", "messages_delete_files",
     },
     "public": {
@@ -109,7 +110,7 @@ DEFINERS = {
         "gre_list_templates", "gre_get_template", "gre_save_template", "gre_delete_template", "gre_render_template", "gre_list_auto_replies",
         "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
         "gre_attachment_begin", "gre_attachment_get", "gre_attachment_drop", "gre_attachment_names",
-        "gre_media_claim", "gre_media_extend", "gre_media_settle", "gre_media_sweep", "gre_storage_deletions_claim", "gre_storage_deletions_settle",
+        "gre_media_claim", "gre_media_extend", "gre_media_settle", "gre_media_again", "gre_media_sweep", "gre_storage_deletions_claim", "gre_storage_deletions_settle",
         "gre_storage_state",
     },
 }  # fmt: skip
