@@ -5562,8 +5562,8 @@ end $$;
 -- COMMENT: FUNCTION gre_media_again(p_code text, p_limit integer)
 COMMENT ON FUNCTION public.gre_media_again(p_code text, p_limit integer) IS 'Has refused files examined again, after what refused them was corrected: those with this code, the oldest first: {"files": number, "more": boolean}. Nothing of a refused file was deleted. For operators, with the service key.';
 
--- FUNCTION: gre_media_claim(uuid, integer, interval)
-CREATE FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
+-- FUNCTION: gre_media_claim_v1(uuid, integer, interval)
+CREATE FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5644,11 +5644,11 @@ begin
     else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);
 end $$;
 
--- COMMENT: FUNCTION gre_media_claim(p_worker uuid, p_limit integer, p_lease interval)
-COMMENT ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases stored files for examination, fairly between players, and files that failed before after one that did not: {"files": [{"id", "player_id", "object" (name of the original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt" (those before this one), "own_failures", "crashes"}], "next_in": seconds | null if none waits}. p_worker: an id that the worker chooses, one for each claim or for all. p_lease: at most 5 minutes. For workers.';
+-- COMMENT: FUNCTION gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval)
+COMMENT ON FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases stored files for examination, fairly between players, and files that failed before after one that did not: {"files": [{"id", "player_id", "object" (name of the original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt" (those before this one), "own_failures", "crashes"}], "next_in": seconds | null if none waits}. p_worker: an id that the worker chooses, one for each claim or for all. p_lease: at most 5 minutes. For workers.';
 
--- FUNCTION: gre_media_extend(uuid, uuid[], interval)
-CREATE FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
+-- FUNCTION: gre_media_extend_v1(uuid, uuid[], interval)
+CREATE FUNCTION public.gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -5674,11 +5674,11 @@ begin
   return jsonb_build_object('held', to_jsonb(coalesce(v_held, '{}')));
 end $$;
 
--- COMMENT: FUNCTION gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval)
-COMMENT ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) IS 'Extends the leases of files that the worker still holds: {"held": [ids]}. p_lease 0 gives them back: they are due, and the attempt does not count. For workers.';
+-- COMMENT: FUNCTION gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval)
+COMMENT ON FUNCTION public.gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval) IS 'Extends the leases of files that the worker still holds: {"held": [ids]}. p_lease 0 gives them back: they are due, and the attempt does not count. For workers.';
 
--- FUNCTION: gre_media_settle(uuid, jsonb)
-CREATE FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
+-- FUNCTION: gre_media_settle_v1(uuid, jsonb)
+CREATE FUNCTION public.gre_media_settle_v1(p_worker uuid, p_results jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5751,11 +5751,11 @@ begin
   return jsonb_build_object('settled', v_settled, 'busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost));
 end $$;
 
--- COMMENT: FUNCTION gre_media_settle(p_worker uuid, p_results jsonb)
-COMMENT ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", "preview"), refused ("code", the file''s own fault), gone (its object is not there: counts as failed while storage.objects has its row), failed ("code", a failure of our side: it is tried again for ever) or crashed (the decoder crashed: refused as undecodable after three times while other pictures pass). Returns {"settled": number, "busy": [ids, to be settled again after some milliseconds], "lost": [ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
+-- COMMENT: FUNCTION gre_media_settle_v1(p_worker uuid, p_results jsonb)
+COMMENT ON FUNCTION public.gre_media_settle_v1(p_worker uuid, p_results jsonb) IS 'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", "preview"), refused ("code", the file''s own fault), gone (its object is not there: counts as failed while storage.objects has its row), failed ("code", a failure of our side: it is tried again for ever) or crashed (the decoder crashed: refused as undecodable after three times while other pictures pass). Returns {"settled": number, "busy": [ids, to be settled again after some milliseconds], "lost": [ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
 
--- FUNCTION: gre_media_sweep(integer)
-CREATE FUNCTION public.gre_media_sweep(p_limit integer DEFAULT 200) RETURNS jsonb
+-- FUNCTION: gre_media_sweep_v1(integer)
+CREATE FUNCTION public.gre_media_sweep_v1(p_limit integer DEFAULT 200) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5790,8 +5790,8 @@ begin
                             'more', cardinality(v_ids) >= v_limit or v_tombstones >= v_limit);
 end $$;
 
--- COMMENT: FUNCTION gre_media_sweep(p_limit integer)
-COMMENT ON FUNCTION public.gre_media_sweep(p_limit integer) IS 'Deletes files that were announced more than a day ago and not sent, and frees ids whose objects were deleted more than a day ago; at most p_limit of each: {"attachments", "tombstones": numbers, "more": boolean}. For workers.';
+-- COMMENT: FUNCTION gre_media_sweep_v1(p_limit integer)
+COMMENT ON FUNCTION public.gre_media_sweep_v1(p_limit integer) IS 'Deletes files that were announced more than a day ago and not sent, and frees ids whose objects were deleted more than a day ago; at most p_limit of each: {"attachments", "tombstones": numbers, "more": boolean}. For workers.';
 
 -- FUNCTION: gre_operations()
 CREATE FUNCTION public.gre_operations() RETURNS jsonb
@@ -7455,8 +7455,8 @@ end $$;
 -- COMMENT: FUNCTION gre_storage_adopt()
 COMMENT ON FUNCTION public.gre_storage_adopt() IS 'Makes the bucket gre-chat with its policies and triggers in a project whose Storage was set up after gre-bridge. Returns false if the project has no Storage. `gre-bridge migrate` calls it.';
 
--- FUNCTION: gre_storage_deletions_claim(uuid, integer, interval)
-CREATE FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) RETURNS jsonb
+-- FUNCTION: gre_storage_deletions_claim_v1(uuid, integer, interval)
+CREATE FUNCTION public.gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer DEFAULT 100, p_lease interval DEFAULT '00:01:00'::interval) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -7495,11 +7495,11 @@ begin
       select q.due_at, q.lease_until from public.gre_storage_deletions q order by q.due_at limit 1000) d) end);
 end $$;
 
--- COMMENT: FUNCTION gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval)
-COMMENT ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases names of objects to delete over the Storage API: {"names": [text], "next_in": seconds | null if none waits}. For workers.';
+-- COMMENT: FUNCTION gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval)
+COMMENT ON FUNCTION public.gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval) IS 'Leases names of objects to delete over the Storage API: {"names": [text], "next_in": seconds | null if none waits}. For workers.';
 
--- FUNCTION: gre_storage_deletions_settle(uuid, jsonb)
-CREATE FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) RETURNS jsonb
+-- FUNCTION: gre_storage_deletions_settle_v1(uuid, jsonb)
+CREATE FUNCTION public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -7542,11 +7542,11 @@ begin
   return jsonb_build_object('done', v_count);
 end $$;
 
--- COMMENT: FUNCTION gre_storage_deletions_settle(p_worker uuid, p_results jsonb)
-COMMENT ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) IS 'Stores the results of deletions: [{"name", "result": done | failed, "code"?}]. What failed, or is still there, is tried again after a pause of its own. Returns {"done": number}. For workers.';
+-- COMMENT: FUNCTION gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb)
+COMMENT ON FUNCTION public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) IS 'Stores the results of deletions: [{"name", "result": done | failed, "code"?}]. What failed, or is still there, is tried again after a pause of its own. Returns {"done": number}. For workers.';
 
--- FUNCTION: gre_storage_state()
-CREATE FUNCTION public.gre_storage_state() RETURNS jsonb
+-- FUNCTION: gre_storage_state_v1()
+CREATE FUNCTION public.gre_storage_state_v1() RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -7573,8 +7573,8 @@ begin
       from public.gre_storage_deletions d));
 end $$;
 
--- COMMENT: FUNCTION gre_storage_state()
-COMMENT ON FUNCTION public.gre_storage_state() IS 'Returns the state of files: {"on": boolean, "files": {state other than ready: number}, "examinations": {"waiting", "failing" (by our side), "own_failures": the most of one file, "oldest": seconds since its upload, "error"}, "deletions": {"waiting", "failing", "attempts", "oldest", "error"}}. For workers, doctor and metrics.';
+-- COMMENT: FUNCTION gre_storage_state_v1()
+COMMENT ON FUNCTION public.gre_storage_state_v1() IS 'Returns the state of files: {"on": boolean, "files": {state other than ready: number}, "examinations": {"waiting", "failing" (by our side), "own_failures": the most of one file, "oldest": seconds since its upload, "error"}, "deletions": {"waiting", "failing", "attempts", "oldest", "error"}}. For workers, doctor and metrics.';
 
 -- FUNCTION: gre_take_session(uuid, text)
 CREATE FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text DEFAULT NULL::text) RETURNS jsonb
@@ -9909,25 +9909,25 @@ GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint
 REVOKE ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) TO service_role;
 
--- ACL: FUNCTION gre_media_claim(p_worker uuid, p_limit integer, p_lease interval)
-REVOKE ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
-GRANT ALL ON FUNCTION public.gre_media_claim(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
+-- ACL: FUNCTION gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
 
--- ACL: FUNCTION gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval)
-REVOKE ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) TO service_role;
-GRANT ALL ON FUNCTION public.gre_media_extend(p_worker uuid, p_ids uuid[], p_lease interval) TO gre_worker;
+-- ACL: FUNCTION gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_extend_v1(p_worker uuid, p_ids uuid[], p_lease interval) TO gre_worker;
 
--- ACL: FUNCTION gre_media_settle(p_worker uuid, p_results jsonb)
-REVOKE ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) TO service_role;
-GRANT ALL ON FUNCTION public.gre_media_settle(p_worker uuid, p_results jsonb) TO gre_worker;
+-- ACL: FUNCTION gre_media_settle_v1(p_worker uuid, p_results jsonb)
+REVOKE ALL ON FUNCTION public.gre_media_settle_v1(p_worker uuid, p_results jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_settle_v1(p_worker uuid, p_results jsonb) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_settle_v1(p_worker uuid, p_results jsonb) TO gre_worker;
 
--- ACL: FUNCTION gre_media_sweep(p_limit integer)
-REVOKE ALL ON FUNCTION public.gre_media_sweep(p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_media_sweep(p_limit integer) TO service_role;
-GRANT ALL ON FUNCTION public.gre_media_sweep(p_limit integer) TO gre_worker;
+-- ACL: FUNCTION gre_media_sweep_v1(p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_media_sweep_v1(p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_sweep_v1(p_limit integer) TO service_role;
+GRANT ALL ON FUNCTION public.gre_media_sweep_v1(p_limit integer) TO gre_worker;
 
 -- ACL: FUNCTION gre_operations()
 REVOKE ALL ON FUNCTION public.gre_operations() FROM PUBLIC;
@@ -10106,20 +10106,20 @@ GRANT ALL ON FUNCTION public.gre_staff_reply(p_message text, p_session_id uuid, 
 -- ACL: FUNCTION gre_storage_adopt()
 REVOKE ALL ON FUNCTION public.gre_storage_adopt() FROM PUBLIC;
 
--- ACL: FUNCTION gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval)
-REVOKE ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
-GRANT ALL ON FUNCTION public.gre_storage_deletions_claim(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
+-- ACL: FUNCTION gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval)
+REVOKE ALL ON FUNCTION public.gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval) TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_claim_v1(p_worker uuid, p_limit integer, p_lease interval) TO gre_worker;
 
--- ACL: FUNCTION gre_storage_deletions_settle(p_worker uuid, p_results jsonb)
-REVOKE ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) TO service_role;
-GRANT ALL ON FUNCTION public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) TO gre_worker;
+-- ACL: FUNCTION gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb)
+REVOKE ALL ON FUNCTION public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) TO gre_worker;
 
--- ACL: FUNCTION gre_storage_state()
-REVOKE ALL ON FUNCTION public.gre_storage_state() FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_storage_state() TO service_role;
-GRANT ALL ON FUNCTION public.gre_storage_state() TO gre_worker;
+-- ACL: FUNCTION gre_storage_state_v1()
+REVOKE ALL ON FUNCTION public.gre_storage_state_v1() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_storage_state_v1() TO service_role;
+GRANT ALL ON FUNCTION public.gre_storage_state_v1() TO gre_worker;
 
 -- ACL: FUNCTION gre_take_session(p_session_id uuid, p_from_staff text)
 REVOKE ALL ON FUNCTION public.gre_take_session(p_session_id uuid, p_from_staff text) FROM PUBLIC;

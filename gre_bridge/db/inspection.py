@@ -85,7 +85,7 @@ class InspectionDatabase:
 
     async def storage_state(self) -> StorageState:
         """Return how files and deletions are doing."""
-        return StorageState.from_json(await self._rest.rpc("gre_storage_state", {}))
+        return StorageState.from_json(await self._rest.rpc("gre_storage_state_v1", {}))
 
     async def notify_workers(self) -> bool:
         """Let the database send a wake-up. Returns False if this project's Realtime cannot send broadcasts from SQL."""

@@ -33,7 +33,7 @@ class MediaClaim:
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_media_claim`."""
+        """Read the answer of `gre_media_claim_v1`."""
         files = [
             MediaFile(str(row["id"]), str(row["object"]), int(row["bytes"]), int(row["attempt"]))
             for row in answer["files"]
@@ -61,7 +61,7 @@ class FileResult:
     outage: bool = False
 
     def to_json(self) -> Json:
-        """Return the result for `gre_media_settle`."""
+        """Return the result for `gre_media_settle_v1`."""
         names = ("id", "result", "code", "kind", "type", "width", "height", "preview")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
@@ -75,7 +75,7 @@ class Settlement(Enum):
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_media_settle` for one result."""
+        """Read the answer of `gre_media_settle_v1` for one result."""
         if answer["busy"]:
             return cls.BUSY
         return cls.LOST if answer["lost"] else cls.SETTLED
@@ -90,7 +90,7 @@ class DeletionClaim:
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_storage_deletions_claim`."""
+        """Read the answer of `gre_storage_deletions_claim_v1`."""
         return cls(tuple(str(name) for name in answer["names"]), _seconds(answer["next_in"]))
 
 
@@ -105,7 +105,7 @@ class Waiting:
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read a part of the answer of `gre_storage_state`."""
+        """Read a part of the answer of `gre_storage_state_v1`."""
         return cls(int(answer["waiting"]), float(answer["oldest"]), int(answer["failing"]), answer["error"])
 
 
@@ -119,7 +119,7 @@ class StorageState:
 
     @classmethod
     def from_json(cls, answer: Any) -> Self:
-        """Read the answer of `gre_storage_state`."""
+        """Read the answer of `gre_storage_state_v1`."""
         parts = (Waiting.from_json(answer[name]) for name in ("examinations", "deletions"))
         return cls(bool(answer["on"]), *parts)
 
@@ -134,22 +134,22 @@ class MediaDatabase:
     async def claim_file(self, worker: str, *, lease: float) -> MediaClaim:
         """Lease the next stored file for `lease` seconds."""
         arguments = {"p_worker": worker, "p_limit": 1, "p_lease": f"{lease} seconds"}
-        return await self._call("gre_media_claim", arguments, MediaClaim.from_json)
+        return await self._call("gre_media_claim_v1", arguments, MediaClaim.from_json)
 
     async def extend_file(self, worker: str, file: str, *, lease: float) -> bool:
         """Let the lease end in `lease` seconds; 0 gives the file back. Returns False if it is lost."""
         arguments = {"p_worker": worker, "p_ids": [file], "p_lease": f"{lease} seconds"}
-        return await self._call("gre_media_extend", arguments, lambda answer: file in answer["held"])
+        return await self._call("gre_media_extend_v1", arguments, lambda answer: file in answer["held"])
 
     async def settle_file(self, worker: str, result: FileResult) -> Settlement:
         """Record what became of a leased file."""
         arguments = {"p_worker": worker, "p_results": [result.to_json()]}
-        return await self._call("gre_media_settle", arguments, Settlement.from_json)
+        return await self._call("gre_media_settle_v1", arguments, Settlement.from_json)
 
     async def claim_deletions(self, worker: str, *, limit: int, lease: float) -> DeletionClaim:
         """Lease up to `limit` names for `lease` seconds."""
         arguments = {"p_worker": worker, "p_limit": limit, "p_lease": f"{lease} seconds"}
-        return await self._call("gre_storage_deletions_claim", arguments, DeletionClaim.from_json)
+        return await self._call("gre_storage_deletions_claim_v1", arguments, DeletionClaim.from_json)
 
     async def settle_deletions(self, worker: str, done: Sequence[str], failed: dict[str, str]) -> int:
         """Record the names that were deleted, and of the others the code of the failure.
@@ -159,19 +159,21 @@ class MediaDatabase:
         results = [{"name": name, "result": "done"} for name in done]
         results += [{"name": name, "result": "failed", "code": code} for name, code in failed.items()]
         arguments = {"p_worker": worker, "p_results": results}
-        return await self._call("gre_storage_deletions_settle", arguments, lambda answer: int(answer["done"]))
+        return await self._call(
+            "gre_storage_deletions_settle_v1", arguments, lambda answer: int(answer["done"])
+        )
 
     async def sweep_files(self, *, limit: int) -> tuple[int, bool]:
         """Give up to `limit` files up that no message has taken for a day; returns their number, and True if there may be more."""
         return await self._call(
-            "gre_media_sweep",
+            "gre_media_sweep_v1",
             {"p_limit": limit},
             lambda answer: (int(answer["attachments"]), bool(answer["more"])),
         )
 
     async def state(self) -> StorageState:
         """Return how files are doing."""
-        return await self._call("gre_storage_state", {}, StorageState.from_json)
+        return await self._call("gre_storage_state_v1", {}, StorageState.from_json)
 
 
 def _seconds(value: Any) -> float | None:

@@ -90,7 +90,7 @@ begin
     select x.id from unnest(v_ids, v_turns) with ordinality x (id, turn, n) order by x.turn, x.n limit p_limit);
 end $$;
 
-create function public.gre_media_claim(
+create function public.gre_media_claim_v1(
   p_worker uuid, p_limit integer default 10, p_lease interval default '2 minutes'
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
@@ -166,7 +166,7 @@ begin
     when cardinality(v_ids) >= v_limit then 0
     else (select min(gre.due_in(v_now, j.due_at, j.lease_until)) from gre.media_jobs j) end);
 end $$;
-comment on function public.gre_media_claim is
+comment on function public.gre_media_claim_v1 is
   'Leases stored files for examination, fairly between players, and files that failed before after one that did not: '
   '{"files": [{"id", "player_id", "object" (name of the '
   'original), "object_id", "version", "type" (as it was uploaded), "name", "bytes", "attempt" (those '
@@ -175,7 +175,7 @@ comment on function public.gre_media_claim is
   'claim or '
   'for all. p_lease: at most 5 minutes. For workers.';
 
-create function public.gre_media_extend(
+create function public.gre_media_extend_v1(
   p_worker uuid, p_ids uuid[], p_lease interval default '2 minutes'
 ) returns jsonb
 language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set jit = off as $$
@@ -198,7 +198,7 @@ begin
   select array_agg(attachment_id) into v_held from held;
   return jsonb_build_object('held', to_jsonb(coalesce(v_held, '{}')));
 end $$;
-comment on function public.gre_media_extend is
+comment on function public.gre_media_extend_v1 is
   'Extends the leases of files that the worker still holds: {"held": [ids]}. p_lease 0 gives them back: they are due, '
   'and the attempt does not count. For workers.';
 
@@ -259,7 +259,7 @@ begin
   end if;
 end $$;
 
-create function public.gre_media_settle(p_worker uuid, p_results jsonb) returns jsonb
+create function public.gre_media_settle_v1(p_worker uuid, p_results jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
@@ -325,7 +325,7 @@ begin
   end if;
   return jsonb_build_object('settled', v_settled, 'busy', to_jsonb(v_busy), 'lost', to_jsonb(v_lost));
 end $$;
-comment on function public.gre_media_settle is
+comment on function public.gre_media_settle_v1 is
   'Stores the results of examinations: [{"id", "result", ...}] with "result" ready ("kind", "type", "width", "height", '
   '"preview"), refused ("code", the file''s own fault), gone (its object is not there: '
   'counts as failed while storage.objects has its row), failed ("code", a failure of '
@@ -383,7 +383,7 @@ comment on function public.gre_media_again is
 
 -- Deletions -----------------------------------------------------------------------------------------------
 
-create function public.gre_storage_deletions_claim(
+create function public.gre_storage_deletions_claim_v1(
   p_worker uuid, p_limit integer default 100, p_lease interval default '1 minute'
 ) returns jsonb
 language plpgsql volatile security definer
@@ -419,12 +419,12 @@ begin
     else (select min(gre.due_in(v_now, d.due_at, d.lease_until)) from (
       select q.due_at, q.lease_until from public.gre_storage_deletions q order by q.due_at limit 1000) d) end);
 end $$;
-comment on function public.gre_storage_deletions_claim is
+comment on function public.gre_storage_deletions_claim_v1 is
   'Leases names of objects to delete over the Storage API: {"names": [text], "next_in": seconds | null if none '
   'waits}. For '
   'workers.';
 
-create function public.gre_storage_deletions_settle(p_worker uuid, p_results jsonb) returns jsonb
+create function public.gre_storage_deletions_settle_v1(p_worker uuid, p_results jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
@@ -460,14 +460,14 @@ begin
   where d.name = x.name and d.claimed_by = p_worker and (x.result is distinct from 'done' or d.name = any (v_left));
   return jsonb_build_object('done', v_count);
 end $$;
-comment on function public.gre_storage_deletions_settle is
+comment on function public.gre_storage_deletions_settle_v1 is
   'Stores the results of deletions: [{"name", "result": done | failed, "code"?}]. What failed, or is still there, is '
   'tried '
   'again after a pause of its own. Returns {"done": number}. For workers.';
 
 -- Sweep and state -----------------------------------------------------------------------------------------
 
-create function public.gre_media_sweep(p_limit integer default 200) returns jsonb
+create function public.gre_media_sweep_v1(p_limit integer default 200) returns jsonb
 language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
@@ -495,12 +495,12 @@ begin
   return jsonb_build_object('attachments', cardinality(v_ids), 'tombstones', v_tombstones,
                             'more', cardinality(v_ids) >= v_limit or v_tombstones >= v_limit);
 end $$;
-comment on function public.gre_media_sweep is
+comment on function public.gre_media_sweep_v1 is
   'Deletes files that were announced more than a day ago and not sent, and frees ids whose objects were deleted more '
   'than '
   'a day ago; at most p_limit of each: {"attachments", "tombstones": numbers, "more": boolean}. For workers.';
 
-create function public.gre_storage_state() returns jsonb
+create function public.gre_storage_state_v1() returns jsonb
 language plpgsql stable security definer
 set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
@@ -523,16 +523,16 @@ begin
         'error', (array_agg(d.last_error order by d.attempt desc) filter (where d.attempt > 0))[1])
       from public.gre_storage_deletions d));
 end $$;
-comment on function public.gre_storage_state is
+comment on function public.gre_storage_state_v1 is
   'Returns the state of files: {"on": boolean, "files": {state other than ready: number}, "examinations": {"waiting", '
   '"failing" (by our side), "own_failures": the most of one file, "oldest": seconds since its upload, "error"}, '
   '"deletions": {"waiting", "failing", "attempts", "oldest", "error"}}. For workers, doctor and metrics.';
 
 revoke execute on function gre.retry_pause, gre.lease_end, gre.is_due, gre.due_in, gre.media_due,
   gre.settle_file from public;
-revoke execute on function public.gre_media_claim, public.gre_media_extend, public.gre_media_settle,
-  public.gre_storage_deletions_claim, public.gre_storage_deletions_settle, public.gre_media_sweep,
-  public.gre_storage_state, public.gre_media_again from public, anon, authenticated, service_role;
-grant execute on function public.gre_media_claim, public.gre_media_extend, public.gre_media_settle,
-  public.gre_storage_deletions_claim, public.gre_storage_deletions_settle, public.gre_media_sweep,
-  public.gre_storage_state, public.gre_media_again to service_role;
+revoke execute on function public.gre_media_claim_v1, public.gre_media_extend_v1, public.gre_media_settle_v1,
+  public.gre_storage_deletions_claim_v1, public.gre_storage_deletions_settle_v1, public.gre_media_sweep_v1,
+  public.gre_storage_state_v1, public.gre_media_again from public, anon, authenticated, service_role;
+grant execute on function public.gre_media_claim_v1, public.gre_media_extend_v1, public.gre_media_settle_v1,
+  public.gre_storage_deletions_claim_v1, public.gre_storage_deletions_settle_v1, public.gre_media_sweep_v1,
+  public.gre_storage_state_v1, public.gre_media_again to service_role;

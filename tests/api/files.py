@@ -57,7 +57,7 @@ def examined(api: Api, attachment_id: str, result: str = "ready", **more: Any) -
     def settled() -> Any:
         body = {"p_worker": worker, "p_results": [{"id": attachment_id, "result": result, **more}]}
         answer = api.stack.http.post(
-            "/rest/v1/rpc/gre_media_settle",
+            "/rest/v1/rpc/gre_media_settle_v1",
             json=body,
             headers=api.stack.headers(api.stack.env["SUPABASE_SERVICE_KEY"]),
         )

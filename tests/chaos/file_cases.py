@@ -37,15 +37,15 @@ Step = tuple[str, str, dict[str, Any]]
 STEPS: tuple[Step, ...] = (
     ("an announcement", "rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_attachment_begin"}),
     ("an upload", "storage", {"mode": "hold", "path": "/object/upload/sign/", "methods": ["PUT"]}),
-    ("a claim that is not answered", "rest", {"mode": "stall", "path": "/rest/v1/rpc/gre_media_claim"}),
+    ("a claim that is not answered", "rest", {"mode": "stall", "path": "/rest/v1/rpc/gre_media_claim_v1"}),
     ("a download", "storage", {"mode": "silent", "path": "/object/authenticated/", "methods": ["GET"]}),
     ("the upload of a view", "storage", {"mode": "hold", **_BY_WORKER}),
     ("an uploaded view", "storage", {"mode": "lose_answer", **_BY_WORKER}),
-    ("a result", "rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_media_settle"}),
-    ("a result that is stored", "rest", {"mode": "stall", "path": "/rest/v1/rpc/gre_media_settle"}),
+    ("a result", "rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_media_settle_v1"}),
+    ("a result that is stored", "rest", {"mode": "stall", "path": "/rest/v1/rpc/gre_media_settle_v1"}),
     ("a deletion", "storage", {"mode": "silent", "path": "/object/gre-chat", "methods": ["DELETE"]}),
     ("a deleted object", "storage", {"mode": "lose_answer", "path": "/object/gre-chat", "methods": ["DELETE"]}),
-    ("deletions to be settled", "rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_storage_deletions_settle"}),
+    ("deletions to be settled", "rest", {"mode": "hang", "path": "/rest/v1/rpc/gre_storage_deletions_settle_v1"}),
 )  # fmt: skip
 """Where a worker is killed: the fault that one request meets, and which shows that it is there."""
 

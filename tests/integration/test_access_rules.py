@@ -110,8 +110,8 @@ DEFINERS = {
         "gre_list_templates", "gre_get_template", "gre_save_template", "gre_delete_template", "gre_render_template", "gre_list_auto_replies",
         "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
         "gre_attachment_begin", "gre_attachment_get", "gre_attachment_drop", "gre_attachment_names",
-        "gre_media_claim", "gre_media_extend", "gre_media_settle", "gre_media_again", "gre_media_sweep", "gre_storage_deletions_claim", "gre_storage_deletions_settle",
-        "gre_storage_state",
+        "gre_media_claim_v1", "gre_media_extend_v1", "gre_media_settle_v1", "gre_media_again", "gre_media_sweep_v1", "gre_storage_deletions_claim_v1", "gre_storage_deletions_settle_v1",
+        "gre_storage_state_v1",
     },
 }  # fmt: skip
 

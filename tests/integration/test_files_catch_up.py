@@ -32,7 +32,7 @@ def settle(db: Database, conn: Conn, file: dict[str, Any], result: str) -> None:
     conn.execute("update gre.media_jobs set claimed_by = %s where attachment_id = %s", [worker, file["id"]])
     with Rest(db, WORKER) as rest:
         results = [{"id": file["id"], "result": result}]
-        assert rest.call("gre_media_settle", worker=worker, results=results)["settled"] == 1
+        assert rest.call("gre_media_settle_v1", worker=worker, results=results)["settled"] == 1
 
 
 def missed(db: Database, caller: Caller, since: Any) -> list[tuple[str, str, str]]:

@@ -45,11 +45,11 @@ def storage(db: Database, conn: Conn) -> Iterator[Storage]:
 
 
 def claim(worker: Rest, by: uuid.UUID = ONE, **given: Any) -> list[str]:
-    return [file["id"] for file in worker.call("gre_media_claim", worker=by, **given)["files"]]
+    return [file["id"] for file in worker.call("gre_media_claim_v1", worker=by, **given)["files"]]
 
 
 def settle(worker: Rest, *results: dict[str, Any], by: uuid.UUID = ONE) -> dict[str, Any]:
-    found: dict[str, Any] = worker.call("gre_media_settle", worker=by, results=list(results))
+    found: dict[str, Any] = worker.call("gre_media_settle_v1", worker=by, results=list(results))
     return found
 
 
@@ -115,10 +115,10 @@ def test_a_file_that_lacks_a_library_here_is_soon_due_for_another_worker(
 def test_a_stored_file_is_claimed_once_and_becomes_ready(
     a: Rest, conn: Conn, worker: Rest, storage: Storage
 ) -> None:
-    assert worker.call("gre_media_claim", worker=ONE) == {"files": [], "next_in": None}
+    assert worker.call("gre_media_claim_v1", worker=ONE) == {"files": [], "next_in": None}
     begin(a)
     file = stored(a, storage, name="x.png")
-    found = worker.call("gre_media_claim", worker=ONE)
+    found = worker.call("gre_media_claim_v1", worker=ONE)
     row = state(conn, file)
     assert found["files"] == [{
         "id": file["id"], "player_id": 29, "object": file["object"], "object_id": str(row["object_id"]),
@@ -156,11 +156,11 @@ def test_a_lease_that_ends_is_claimed_by_another_and_counts_as_ours(
 ) -> None:
     file = stored(a, storage)
     assert claim(worker, lease="30 seconds") == [file["id"]]
-    assert worker.call("gre_media_extend", worker=ONE, ids=[uuid.UUID(file["id"])], lease="4 minutes") == {
+    assert worker.call("gre_media_extend_v1", worker=ONE, ids=[uuid.UUID(file["id"])], lease="4 minutes") == {
         "held": [file["id"]]
     }
-    assert worker.call("gre_media_extend", worker=TWO, ids=[uuid.UUID(file["id"])]) == {"held": []}
-    assert 240 < worker.call("gre_media_claim", worker=TWO)["next_in"] <= 245
+    assert worker.call("gre_media_extend_v1", worker=TWO, ids=[uuid.UUID(file["id"])]) == {"held": []}
+    assert 240 < worker.call("gre_media_claim_v1", worker=TWO)["next_in"] <= 245
     later(conn)  # the worker was killed
     assert claim(worker, TWO) == [file["id"]]
     assert settle(worker, {"id": file["id"], "result": "refused", "code": "virus"})["lost"] == [file["id"]]
@@ -178,7 +178,7 @@ def test_a_file_that_kills_its_workers_is_postponed_as_after_a_failure(
     pauses = []
     for n in range(10):
         later(conn)
-        (found,) = worker.call("gre_media_claim", worker=ONE)["files"]
+        (found,) = worker.call("gre_media_claim_v1", worker=ONE)["files"]
         assert (found["attempt"], found["own_failures"]) == (n, n)
         pauses.append(job(conn, file)["pause"] - 120)
         conn.execute("update gre.media_jobs set lease_until = now(), due_at = due_at - interval '2 minutes'")
@@ -199,9 +199,9 @@ def test_a_lease_that_is_given_back_is_no_attempt(
     for _ in range(3):
         assert claim(worker) == [file["id"]]
         back = {"ids": [uuid.UUID(file["id"])], "lease": "0 seconds"}
-        assert worker.call("gre_media_extend", worker=TWO, **back) == {"held": []}
-        assert worker.call("gre_media_extend", worker=ONE, **back) == {"held": [file["id"]]}
-        assert worker.call("gre_media_extend", worker=ONE, **back) == {"held": []}
+        assert worker.call("gre_media_extend_v1", worker=TWO, **back) == {"held": []}
+        assert worker.call("gre_media_extend_v1", worker=ONE, **back) == {"held": [file["id"]]}
+        assert worker.call("gre_media_extend_v1", worker=ONE, **back) == {"held": []}
         row = job(conn, file)
         assert (row["attempt"], row["own_failures"], row["claimed_by"]) == (0, 0, None)
     assert settle(worker, {"id": file["id"], **READY})["lost"] == [file["id"]]
@@ -279,7 +279,7 @@ def test_our_failures_postpone_for_ever_and_decide_nothing(
     assert max(pauses) <= 600
     assert pauses[-1] == pytest.approx(600, abs=1)
     assert state(conn, bad)["state"] == "stored"
-    found = worker.call("gre_storage_state")
+    found = worker.call("gre_storage_state_v1")
     assert found["examinations"]["failing"] >= 1
     assert found["examinations"]["own_failures"] >= 14
     assert found["examinations"]["error"] == "storage_unreachable"
@@ -511,7 +511,7 @@ def test_a_result_that_cannot_be_stored_fails_no_other(
     assert [state(conn, f)["state"] for f in files] == ["stored"] * 6
     assert all(job(conn, f)["own_failures"] == 1 for f in files)
     with pytest.raises(RefusalError, match="array of at most 100"):
-        worker.call("gre_media_settle", worker=ONE, results={"id": good["id"]})
+        worker.call("gre_media_settle_v1", worker=ONE, results={"id": good["id"]})
 
 
 def test_a_deleted_file_is_neither_claimed_nor_settled(
@@ -530,13 +530,13 @@ def test_a_deleted_file_is_neither_claimed_nor_settled(
 
 
 def names(worker: Rest, by: uuid.UUID = ONE, **given: Any) -> list[str]:
-    found: list[str] = worker.call("gre_storage_deletions_claim", worker=by, **given)["names"]
+    found: list[str] = worker.call("gre_storage_deletions_claim_v1", worker=by, **given)["names"]
     return found
 
 
 def done(worker: Rest, *deleted: str, result: str = "done", by: uuid.UUID = ONE) -> int:
     results = [{"name": name, "result": result, "code": "http_500"} for name in deleted]
-    return int(worker.call("gre_storage_deletions_settle", worker=by, results=results)["done"])
+    return int(worker.call("gre_storage_deletions_settle_v1", worker=by, results=results)["done"])
 
 
 def test_objects_are_deleted_by_a_worker_and_their_id_is_free_a_day_later(
@@ -560,15 +560,15 @@ def test_objects_are_deleted_by_a_worker_and_their_id_is_free_a_day_later(
     storage.delete(*found)
     later(conn)
     conn.execute("update gre.attachment_tombstones set at = now() - interval '2 days'")
-    worker.call("gre_media_sweep")
+    worker.call("gre_media_sweep_v1")
     with pytest.raises(RefusalError, match="this file was deleted"):
         begin(a, id=file["id"])  # names of it wait
     assert done(worker, *names(worker)) == 2
-    worker.call("gre_media_sweep")
+    worker.call("gre_media_sweep_v1")
     with pytest.raises(RefusalError, match="this file was deleted"):
         begin(a, id=file["id"])
     conn.execute("update gre.attachment_tombstones set at = at - interval '25 hours'")
-    assert worker.call("gre_media_sweep") == {"attachments": 0, "tombstones": 1, "more": False}
+    assert worker.call("gre_media_sweep_v1") == {"attachments": 0, "tombstones": 1, "more": False}
     assert begin(a, id=file["id"])["state"] == "awaited"
 
 
@@ -590,19 +590,19 @@ def test_an_object_that_cannot_be_deleted_keeps_no_other(
         assert done(worker, *(name_of(good, x) for x in ("original", "view", "thumb"))) == 3
         assert names(worker) == []
         later(conn)
-    found = worker.call("gre_storage_state")["deletions"]
+    found = worker.call("gre_storage_state_v1")["deletions"]
     assert (found["waiting"], found["failing"], found["attempts"], found["error"]) == (3, 3, 3, "http_500")
 
 
 def test_a_claim_of_deletions_is_bounded_and_says_when_to_come_again(
     a: Rest, conn: Conn, worker: Rest
 ) -> None:
-    assert worker.call("gre_storage_deletions_claim", worker=ONE) == {"names": [], "next_in": None}
+    assert worker.call("gre_storage_deletions_claim_v1", worker=ONE) == {"names": [], "next_in": None}
     conn.execute(
         "insert into gre_storage_deletions (name, attachment_id) select '1/' || g, gen_random_uuid() from generate_series(1, 5) g"
     )
-    assert worker.call("gre_storage_deletions_claim", worker=ONE, limit=3)["next_in"] == 0
-    found = worker.call("gre_storage_deletions_claim", worker=TWO, limit=3, lease="20 seconds")
+    assert worker.call("gre_storage_deletions_claim_v1", worker=ONE, limit=3)["next_in"] == 0
+    found = worker.call("gre_storage_deletions_claim_v1", worker=TWO, limit=3, lease="20 seconds")
     assert len(found["names"]) == 2
     assert 19 < found["next_in"] <= 20
 
@@ -625,8 +625,8 @@ def test_what_was_not_sent_is_deleted_after_a_day(
         [files["new"]["id"]],
     )
     conn.execute("update gre.attachment_quotas set day = day - 3")
-    assert worker.call("gre_media_sweep", limit=1) == {"attachments": 1, "tombstones": 0, "more": True}
-    assert worker.call("gre_media_sweep")["attachments"] == 1
+    assert worker.call("gre_media_sweep_v1", limit=1) == {"attachments": 1, "tombstones": 0, "more": True}
+    assert worker.call("gre_media_sweep_v1")["attachments"] == 1
     left = {str(r["id"]) for r in conn.execute("select id from gre_chat_attachments").fetchall()}
     assert left == {files["sent"]["id"], files["new"]["id"]}
     assert len(names(worker)) == 4
@@ -641,10 +641,10 @@ def test_a_file_that_is_being_sent_is_not_swept(
     holder = db.connect(autocommit=False)
     holder.execute("insert into gre_chat_messages (player_id, sender, message, attachment_ids) values (29, 'player', 'x', %s)",
                    [[uuid.UUID(file["id"])]])  # fmt: skip
-    assert worker.call("gre_media_sweep")["attachments"] == 0
+    assert worker.call("gre_media_sweep_v1")["attachments"] == 0
     holder.commit()
     holder.close()
-    assert worker.call("gre_media_sweep")["attachments"] == 0
+    assert worker.call("gre_media_sweep_v1")["attachments"] == 0
 
 
 def test_retention_deletes_files_with_their_messages(
@@ -738,7 +738,7 @@ def test_an_erase_waits_for_a_file_that_is_being_announced(db: Database, a: Rest
 
 
 def test_the_state_counts_what_waits(a: Rest, conn: Conn, worker: Rest, storage: Storage) -> None:
-    empty = worker.call("gre_storage_state")
+    empty = worker.call("gre_storage_state_v1")
     assert empty == {
         "on": True, "files": {},
         "examinations": {"waiting": 0, "failing": 0, "own_failures": 0, "oldest": 0, "error": None},
@@ -751,7 +751,7 @@ def test_the_state_counts_what_waits(a: Rest, conn: Conn, worker: Rest, storage:
     conn.execute(
         "update gre_chat_attachments set stored_at = stored_at - interval '1 hour' where state = 'stored'"
     )
-    found = worker.call("gre_storage_state")
+    found = worker.call("gre_storage_state_v1")
     assert found["files"] == {"awaited": 1, "stored": 1, "refused": 1}
     assert found["examinations"]["waiting"] == 1
     assert found["examinations"]["oldest"] == pytest.approx(3600, abs=60)

@@ -198,14 +198,14 @@ class Files(RuleBasedStateMachine):
             str(r["attachment_id"])
             for r in self.rows("select attachment_id from gre.media_jobs where lease_until > now()")
         }
-        found = [f["id"] for f in self.worker.call("gre_media_claim", worker=by, limit=limit)["files"]]
+        found = [f["id"] for f in self.worker.call("gre_media_claim_v1", worker=by, limit=limit)["files"]]
         assert not held & set(found), "two workers have one file"
         self.claimed += [(by, key) for key in found]
 
     def settle(self, n: int, result: dict[str, Any]) -> None:
         if self.claimed:
             by, key = self.claimed[n % len(self.claimed)]  # it stays: a repeated settle
-            self.worker.call("gre_media_settle", worker=by, results=[{"id": key, **result}])
+            self.worker.call("gre_media_settle_v1", worker=by, results=[{"id": key, **result}])
 
     def examine(self, by: uuid.UUID, result: dict[str, Any]) -> None:
         self.end_leases()
@@ -218,12 +218,12 @@ class Files(RuleBasedStateMachine):
 
     def sweep(self) -> None:
         self.admin.execute("update gre_chat_attachments set created_at = created_at - interval '25 hours'")
-        self.worker.call("gre_media_sweep")
+        self.worker.call("gre_media_sweep_v1")
 
     def a_day_passes(self) -> None:
         self.admin.execute("update gre.attachment_tombstones set at = at - interval '25 hours'")
         before = {str(r["id"]) for r in self.rows("select id from gre.attachment_tombstones")}
-        self.worker.call("gre_media_sweep")
+        self.worker.call("gre_media_sweep_v1")
         for key in before - {str(r["id"]) for r in self.rows("select id from gre.attachment_tombstones")}:
             self.written = {name: version for name, version in self.written.items() if key not in name}
             self.uploading = [name for name in self.uploading if key not in name]
@@ -232,7 +232,7 @@ class Files(RuleBasedStateMachine):
     def claim_deletions(self, by: uuid.UUID) -> None:
         self.deleting += [
             (by, name)
-            for name in self.worker.call("gre_storage_deletions_claim", worker=by, limit=2)["names"]
+            for name in self.worker.call("gre_storage_deletions_claim_v1", worker=by, limit=2)["names"]
         ]
 
     def delete_objects(self, n: int, really: bool, result: str) -> None:
@@ -246,7 +246,7 @@ class Files(RuleBasedStateMachine):
             assert name not in self.announced, "an announced file is deleted"
             self.storage.delete(name)
         self.worker.call(
-            "gre_storage_deletions_settle", worker=by, results=[{"name": name, "result": result}]
+            "gre_storage_deletions_settle_v1", worker=by, results=[{"name": name, "result": result}]
         )
 
     def prune(self) -> None:

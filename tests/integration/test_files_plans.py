@@ -70,21 +70,21 @@ def test_a_call_reads_the_files_that_it_is_about(db: Database) -> None:
             )
 
         def examine() -> None:
-            for file in worker.call("gre_media_claim", worker=uuid.UUID(int=1))["files"]:
+            for file in worker.call("gre_media_claim_v1", worker=uuid.UUID(int=1))["files"]:
                 result = {"id": file["id"], "result": "ready", "kind": "image"}
-                worker.call("gre_media_settle", worker=uuid.UUID(int=1), results=[result])
+                worker.call("gre_media_settle_v1", worker=uuid.UUID(int=1), results=[result])
 
         def drop() -> None:
             a.call("gre_attachment_drop", id=stored(a, storage)["id"])
 
         def delete() -> None:
             drop()
-            found = worker.call("gre_storage_deletions_claim", worker=uuid.UUID(int=2), limit=10)["names"]
+            found = worker.call("gre_storage_deletions_claim_v1", worker=uuid.UUID(int=2), limit=10)["names"]
             before = read(conn, *all_of_them)
             results = [{"name": name, "result": "failed"} for name in found]
-            worker.call("gre_storage_deletions_settle", worker=uuid.UUID(int=2), results=results)
+            worker.call("gre_storage_deletions_settle_v1", worker=uuid.UUID(int=2), results=results)
             worker.call(
-                "gre_storage_deletions_settle",
+                "gre_storage_deletions_settle_v1",
                 worker=uuid.UUID(int=2),
                 results=[{"name": "x", "result": "done"}],
             )
@@ -114,10 +114,10 @@ def test_a_call_reads_the_files_that_it_is_about(db: Database) -> None:
             "drop": drop,
             "objects": lambda: storage.visible(player(30)),
             "deletions": lambda: worker.call(
-                "gre_storage_deletions_claim", worker=uuid.UUID(int=1), limit=10
+                "gre_storage_deletions_claim_v1", worker=uuid.UUID(int=1), limit=10
             ),
             "settled deletions": delete,
-            "sweep": lambda: worker.call("gre_media_sweep"),
+            "sweep": lambda: worker.call("gre_media_sweep_v1"),
         }
         for _ in range(7):  # also once the plans are cached
             for name, step in steps.items():
@@ -138,7 +138,7 @@ def test_a_claim_looks_at_as_many_players_as_it_takes_files(db: Database) -> Non
         taken: list[int] = []
         for _ in range(8):
             before = read(conn, worker.conn)
-            found = worker.call("gre_media_claim", worker=uuid.UUID(int=1), limit=3)["files"]
+            found = worker.call("gre_media_claim_v1", worker=uuid.UUID(int=1), limit=3)["files"]
             taken += [file["player_id"] for file in found]
             assert read(conn, worker.conn) - before <= 60
         assert taken == sorted(set(taken)) and len(taken) == 24, "one after the other"

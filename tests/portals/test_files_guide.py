@@ -113,7 +113,7 @@ def examine(world: World, player: int, kind: str) -> None:
     }
     body = {"p_worker": worker, "p_results": [result]}
     answer = HTTP.post(
-        f"{world.url}/rest/v1/rpc/gre_media_settle",
+        f"{world.url}/rest/v1/rpc/gre_media_settle_v1",
         json=body,
         headers={**headers, "content-type": "application/json"},
     )

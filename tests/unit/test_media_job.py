@@ -476,8 +476,8 @@ async def test_a_worker_that_leaves_files_to_others_claims_none_and_deletes() ->
             )  # fmt: skip
 
     for values, functions in (
-        ({"GRE_MEDIA": "off"}, {"gre_storage_state", "gre_media_sweep", "gre_storage_deletions_claim"}),
-        ({}, {"gre_media_claim", "gre_storage_state", "gre_media_sweep", "gre_storage_deletions_claim"}),
+        ({"GRE_MEDIA": "off"}, {"gre_storage_state_v1", "gre_media_sweep_v1", "gre_storage_deletions_claim_v1"}),
+        ({}, {"gre_media_claim_v1", "gre_storage_state_v1", "gre_media_sweep_v1", "gre_storage_deletions_claim_v1"}),
         ({"SUPABASE_SERVICE_KEY": jwt.encode({"role": "gre_worker"}, "x" * 32)}, set()),
     ):  # fmt: skip
         jobs = FileJobs(settings(**values), MediaDatabase(Store()), Metrics())  # type: ignore[arg-type]
