@@ -596,8 +596,8 @@ declare
   v_changed jsonb;
   v_rev bigint;
 begin
-  select jsonb_agg((gre.attachments_json(array[x.id]) -> 0) || jsonb_build_object('message_id', x.message_id)
-                   order by x.rev, x.place), max(x.rev) into v_changed, v_rev
+  select jsonb_agg((gre.attachments_json(array[x.id]) -> 0)
+                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place), max(x.rev) into v_changed, v_rev
   from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
         where a.session_id = p_session and a.rev > coalesce(p_after, 0)
           and (p_after is not null or a.changed_at > p_epoch)
@@ -2520,12 +2520,15 @@ CREATE FUNCTION gre.new_events(p_session uuid, p_after bigint, p_epoch timestamp
     AS $$
 declare
   v_events jsonb;
+  v_rev bigint;
 begin
-  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev) into v_events
+  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev), max((x.e).rev) into v_events, v_rev
   from (select v as e from public.gre_chat_events v
         where v.session_id = p_session and v.rev > coalesce(p_after, 0) and (p_after is not null or v.at > p_epoch)
         order by v.rev limit 50) x;
-  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end;
+  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end
+    || case when exists (select from public.gre_chat_events v where v.session_id = p_session and v.rev > v_rev)
+       then jsonb_build_object('events_more', v_rev) else '{}' end;
 end $$;
 
 -- FUNCTION: new_notes(uuid, integer, timestamp with time zone)
@@ -5234,7 +5237,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer)
-COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events), "last_note", "notes": [N], "attachments"? (files that changed after they were sent: [A with "message_id"], the first 100), "files_more"? (the rev up to which, if there are more)}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
+COMMENT ON FUNCTION public.gre_hub_changes_v1(p_positions jsonb, p_sessions uuid[], p_since timestamp with time zone, p_epoch timestamp with time zone, p_players bigint[], p_limit integer, p_bytes integer) IS 'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": [seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; the first 50), "last_note", "notes": [N], "attachments"? (files that changed after they were sent: [A with "message_id" and "rev"], the first 100), "events_more"?, "files_more"? (the rev up to which they are here, if there are more)}], "more", "skipped": [ids], "other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries use one snapshot, and seq and rev are consistent.';
 
 -- FUNCTION: gre_hub_presence_v1(text[], bigint[], numeric, jsonb)
 CREATE FUNCTION public.gre_hub_presence_v1(p_staff text[], p_players bigint[], p_expires_in numeric, p_identities jsonb DEFAULT '[]'::jsonb) RETURNS jsonb

@@ -145,9 +145,10 @@ class QueuePage(TypedDict):
 
 
 class SentAttachment(Attachment):
-    """A file with the message that has it."""
+    """A file with the message that has it, and the session's rev after its last change."""
 
     message_id: str
+    rev: int
 
 
 class ChangedAttachment(TypedDict):
@@ -273,7 +274,9 @@ class SessionNews(TypedDict):
     messages: list[Message]
     more: bool
     events: NotRequired[list[SessionEvent]]
-    """Present in a read for staff, if there are new ones."""
+    """Present in a read for staff, if there are new ones: the first of them."""
+    events_more: NotRequired[int]
+    """Present if there are more of them: those up to this rev are here."""
     last_note: NotRequired[int]
     """`n` of the last note, 0 without notes. Absent from a read for players."""
     notes: NotRequired[list[Note]]

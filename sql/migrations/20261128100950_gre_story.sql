@@ -124,19 +124,22 @@ language sql stable set search_path = '' as $$
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
 $$;
 
--- Return {"events": [...]} of a session: those after a rev, or those since p_epoch if p_after is null. At most 50; {}
--- without events.
+-- Return {"events": [...]} of a session: those after a rev, or those since p_epoch if p_after is null. The first 50, and
+-- "events_more": the rev of the last of them, if there are more; {} without events.
 create function gre.new_events(p_session uuid, p_after bigint, p_epoch timestamptz) returns jsonb
 language plpgsql stable
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
 declare
   v_events jsonb;
+  v_rev bigint;
 begin
-  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev) into v_events
+  select jsonb_agg(gre.event_json(x.e) order by (x.e).rev), max((x.e).rev) into v_events, v_rev
   from (select v as e from public.gre_chat_events v
         where v.session_id = p_session and v.rev > coalesce(p_after, 0) and (p_after is not null or v.at > p_epoch)
         order by v.rev limit 50) x;
-  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end;
+  return case when v_events is null then '{}' else jsonb_build_object('events', v_events) end
+    || case when exists (select from public.gre_chat_events v where v.session_id = p_session and v.rev > v_rev)
+       then jsonb_build_object('events_more', v_rev) else '{}' end;
 end $$;
 
 create function public.gre_session_events(

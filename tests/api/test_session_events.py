@@ -5,6 +5,18 @@ from __future__ import annotations
 from tests.api.client import entered
 from tests.api.conftest import Api
 
+MANY_EVENTS = """
+do $$ begin
+  for n in 1..120 loop
+    update gre_chat_sessions set assigned_staff_id = 's' || mod(n, 2) + 1 where id = 'SESSION';
+    insert into gre_chat_attachments (id, player_id, session_id, message_id, place, by, name, kind, type, bytes,
+                                      announced_bytes, object_type, state, rev, changed_at)
+    select gen_random_uuid(), s.player_id, s.id, m.id, 0, 'player', 'many', 'file', 'x', 1, 1, 'x', 'ready', s.rev, now()
+    from gre_chat_sessions s join gre_chat_messages m on m.session_id = s.id
+    where s.id = 'SESSION' and mod(n, 30) < 15;
+  end loop;
+end $$"""
+
 
 async def test_staff_hear_of_each_event_once_and_players_of_none(api: Api, player_id: int) -> None:
     keys = api.stack.keys
@@ -47,3 +59,34 @@ async def test_a_later_message_repeats_no_event(api: Api, player_id: int) -> Non
         await desk.wait("chat_message", message={"id": last})
         await desk.settled()
         assert desk.all("session_event", sessionId=session) == []
+
+
+async def test_many_events_between_two_looks_reach_everybody_of_the_staff(api: Api, player_id: int) -> None:
+    """More than the hub reads of a session at once, in one transaction, with files that change before and after."""
+    session = api.player(player_id).send()["sessionId"]
+    async with (
+        entered(
+            api.worker.url, api.stack.keys.user_token("staff", staff_id="s1"), since={session: 1}
+        ) as desk,
+        entered(
+            api.worker.url, api.stack.keys.user_token("staff", staff_id="s2"), since={session: 1}
+        ) as other,
+    ):
+        for client in (desk, other):
+            await client.settled()
+            client.forget()
+        api.sql(MANY_EVENTS.replace("SESSION", session))
+        story = api.staff().get(f"/api/gre-admin/events/{session}").json()["events"][-120:]
+        files = api.sql(
+            "select id::text from gre_chat_attachments where name = 'many' and session_id = %s", session
+        )
+        for client in (desk, other):
+            await client.until(lambda c=client: len(c.all("session_event", sessionId=session)) >= len(story))
+            await client.until(lambda c=client: len(c.all("attachment_updated")) >= len(files))
+            await client.settled()
+            assert [frame["event"] for frame in client.all("session_event", sessionId=session)] == story
+            told = [
+                frame["attachment"]["id"] for frame in client.all("attachment_updated", sessionId=session)
+            ]
+            assert sorted(told) == sorted(row["id"] for row in files)
+            assert "rev" not in client.all("attachment_updated")[0]["attachment"]

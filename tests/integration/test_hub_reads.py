@@ -49,7 +49,10 @@ class Hub:
             if not item["more"]:
                 self.events.setdefault(key, []).extend(item.get("events", []))
             assert self.players is None or "events" not in item
-            self.known[key] = [seq, rev if item["more"] else item["session"]["rev"]]
+            self.known[key] = [
+                seq,
+                rev if item["more"] else item.get("events_more", item["session"]["rev"]),
+            ]
             self.reads[key] = item["reads"]
         if not news["more"]:
             self.since = datetime.fromisoformat(news["now"]) - timedelta(seconds=5)
@@ -102,6 +105,29 @@ def test_reads_return_every_message_once_and_in_order_while_others_write(
         assert {k: r["staff"][0] for k, r in hub.reads.items()} == {
             k: row["staff_read_seq"] for k, row in rows.items()
         }
+
+
+def test_many_events_of_a_session_are_read_in_parts(db: Database) -> None:
+    with Rest(db, SERVICE) as rest, Rest(db, player(29)) as a, db.connect() as conn:
+        session = a.call("gre_send_message", message="x")["message"]["session_id"]
+        hub = Hub(rest)
+        hub.epoch = one(conn, "select clock_timestamp() - interval '1 hour'")
+        hub.ask(session)
+        for number in range(120):  # one after the other, all before the next look
+            conn.execute(
+                "update gre_chat_sessions set assigned_staff_id = %s where id = %s",
+                [f"s{number % 2}", session],
+            )
+        hub.ask(session)
+        assert len(hub.events[session]) == 1 + 50
+        while hub.ask(session)["sessions"]:
+            pass
+        story = conn.execute(
+            "select rev from gre_chat_events where session_id = %s order by rev", [session]
+        ).fetchall()
+        assert len(story) == 121
+        assert [event["rev"] for event in hub.events[session]] == [row["rev"] for row in story]
+        assert hub.known[session][1] == story[-1]["rev"]
 
 
 def test_sessions_beyond_one_answer_are_in_the_next(db: Database) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import structlog
 
@@ -22,6 +23,8 @@ POSITION_AGE = 600.0
 """Seconds after which the position of a quiet session is dropped (much longer than the hub's SLACK)."""
 PRUNE_INTERVAL = 60.0
 """Seconds between two checks for positions that subscribers no longer need."""
+PARTS: tuple[Literal["events_more", "files_more"], ...] = ("events_more", "files_more")
+"""Present in news of which only a part was read: the rev where it ends."""
 
 
 @dataclass(slots=True)
@@ -152,10 +155,11 @@ class FanOut:
                 text = frame("messages_read", sessionId=session_id, by=side, upToSeq=up_to, timestamp=read_at)
                 self._send_change(player_id, session_id, position.seq, READ_BY[side], text)
             position.reads[side] = up_to
-        if "files_more" in entry:  # the rest is read next, and the events that come after these files
-            position.rev, entry["more"] = entry["files_more"], True
+        ends = [entry[part] for part in PARTS if part in entry]
+        if ends:  # what comes after the part that ends first is read next
+            position.rev, entry["more"] = min(ends), True
         self._send_events(entry, position.seq, position.rev)
-        self._send_attachments(entry, player_id)
+        self._send_attachments(entry, player_id, position.rev)
         if not first:
             self._send_change(player_id, session_id, position.seq, SessionChange.UPDATED, updated)
         return created
@@ -168,11 +172,11 @@ class FanOut:
             for subscriber in self._registry.staff():
                 subscriber.send_change(session_id, seq, SessionChange.UPDATED, text)
 
-    def _send_attachments(self, entry: SessionNews, player_id: int) -> None:
-        """Send the session's files that have changed since their messages were sent."""
+    def _send_attachments(self, entry: SessionNews, player_id: int, rev: int) -> None:
+        """Send the session's files that have changed up to `rev` since their messages were sent."""
         session_id = entry["session"]["id"]
-        for changed in entry.get("attachments", ()):
-            attachment = {key: value for key, value in changed.items() if key != "message_id"}
+        for changed in (file for file in entry.get("attachments", ()) if file["rev"] <= rev):
+            attachment = {key: value for key, value in changed.items() if key not in ("message_id", "rev")}
             text = frame("attachment_updated", sessionId=session_id, attachment=attachment)
             for subscriber in self._registry.subscribers_of(player_id):
                 subscriber.send_attachment(session_id, changed["id"], text)
