@@ -554,8 +554,8 @@ begin
       and l.open_sessions < coalesce(t.max_sessions, v_settings.max_sessions, 2147483647));
 end $$;
 
--- FUNCTION: broadcast_wakeup(uuid[])
-CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) RETURNS void
+-- FUNCTION: broadcast_wakeup(uuid[], text)
+CREATE FUNCTION gre.broadcast_wakeup(p_sessions uuid[], p_event text DEFAULT 'wakeup'::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET lock_timeout TO '50ms'
@@ -567,7 +567,7 @@ begin
   perform realtime.send(
     case when cardinality(p_sessions) between 1 and 50
       then jsonb_build_object('sessions', to_jsonb(p_sessions)) else '{}'::jsonb end,
-    'wakeup', 'gre:relay', true);
+    p_event, 'gre:relay', true);
 exception when others then
   null;
 end $$;
@@ -2591,6 +2591,18 @@ CREATE FUNCTION gre.note_json(p_note public.gre_chat_notes) RETURNS jsonb
     'created_at', gre.iso(p_note.created_at))
 $$;
 
+-- FUNCTION: notify_media()
+CREATE FUNCTION gre.notify_media() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if (select coalesce(bool_or(l.polls_until <= clock_timestamp()), true)
+      from gre.listeners l where l.expires_at > clock_timestamp() and l.kind = 'relay') then
+    perform gre.broadcast_wakeup(null, 'files');
+  end if;
+end $$;
+
 -- FUNCTION: notify_workers(uuid[])
 CREATE FUNCTION gre.notify_workers(p_sessions uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2719,8 +2731,10 @@ begin
       bytes = (new.metadata ->> 'size')::bigint, stored_at = clock_timestamp()
     where id = split_part(new.name, '/', 2)::uuid and state || '' = 'awaited'
     returning id into v_id;
-    insert into gre.media_jobs (attachment_id, player_id)
-      select v_id, split_part(new.name, '/', 1)::bigint where v_id is not null;
+    if v_id is not null then
+      insert into gre.media_jobs (attachment_id, player_id) values (v_id, split_part(new.name, '/', 1)::bigint);
+      perform gre.notify_media();
+    end if;
   end if;
   return null;
 end $$;
@@ -5558,6 +5572,9 @@ begin
   end loop;
   if v_told <> '{}' then
     perform gre.notify_workers(v_told);
+  end if;
+  if v_count > 0 then
+    perform gre.notify_media();
   end if;
   return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
 end $$;
@@ -9120,8 +9137,8 @@ REVOKE ALL ON FUNCTION gre.auto_reply_json(r public.gre_auto_replies) FROM PUBLI
 -- ACL: FUNCTION available_staff()
 REVOKE ALL ON FUNCTION gre.available_staff() FROM PUBLIC;
 
--- ACL: FUNCTION broadcast_wakeup(p_sessions uuid[])
-REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[]) FROM PUBLIC;
+-- ACL: FUNCTION broadcast_wakeup(p_sessions uuid[], p_event text)
+REVOKE ALL ON FUNCTION gre.broadcast_wakeup(p_sessions uuid[], p_event text) FROM PUBLIC;
 
 -- ACL: FUNCTION change_load(p_staff text, p_change integer, p_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.change_load(p_staff text, p_change integer, p_at timestamp with time zone) FROM PUBLIC;
@@ -9495,6 +9512,9 @@ GRANT ALL ON FUNCTION gre.normalize_sender(p_sender text) TO service_role;
 
 -- ACL: FUNCTION note_json(p_note public.gre_chat_notes)
 REVOKE ALL ON FUNCTION gre.note_json(p_note public.gre_chat_notes) FROM PUBLIC;
+
+-- ACL: FUNCTION notify_media()
+REVOKE ALL ON FUNCTION gre.notify_media() FROM PUBLIC;
 
 -- ACL: FUNCTION notify_workers(p_sessions uuid[])
 REVOKE ALL ON FUNCTION gre.notify_workers(p_sessions uuid[]) FROM PUBLIC;

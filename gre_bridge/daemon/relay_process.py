@@ -31,6 +31,8 @@ from gre_bridge.tracing import Tracing
 
 log = structlog.get_logger()
 
+FILES = "files"
+"""The broadcast of the database for a stored file (`gre.notify_media`)."""
 RELEASE_TIMEOUT = 2.0
 """Seconds for the release of leases after the drain timed out."""
 
@@ -190,23 +192,33 @@ class RelayProcess(DaemonProcess):
             dispatcher.notify(sessions or ())
         if self._poller is not None:
             self._poller.on_wakeup()
-        for job in (self._assignment, self._files):
-            if job is not None:
-                job.notify()
+        if self._assignment is not None:
+            self._assignment.notify()
+        if self._files is not None:
+            self._files.poll()
 
     def poll(self) -> None:
-        """See PollTarget. A process that polls gets no wake-ups, so the job is notified too."""
+        """See PollTarget. A process that polls gets no wake-ups, so the jobs are notified too."""
         for dispatcher in self._dispatchers:
             dispatcher.poll()
         if self._assignment is not None:
             self._assignment.notify()
+        if self._files is not None:
+            self._files.poll()
 
     def on_missed_wakeup(self) -> None:
         """See PollTarget."""
         self.metrics.wakeups_missed.labels("relay").inc()
 
-    def on_event(self, event: str, payload: object) -> None:
-        """See SubscriptionListener. The API's events need nothing here."""
+    def on_event(self, event: str, payload: object) -> None:  # noqa: ARG002 - nothing of it is believed
+        """See SubscriptionListener. A file was stored; the API's events need nothing here."""
+        if event != FILES:
+            return
+        self.metrics.wakeups.inc()
+        if self._poller is not None:
+            self._poller.on_wakeup()
+        if self._files is not None:
+            self._files.notify()
 
     def is_handled(self, row: NewRow) -> bool:
         """See SubscriptionListener."""

@@ -68,9 +68,14 @@ class FileJobs:
         )
 
     def notify(self) -> None:
-        """Look for files soon: a message may have brought some."""
+        """Look for a file: one was stored."""
         for job in self._media:
             job.notify()
+
+    def poll(self) -> None:
+        """Look for a file unless that was done lately: a wake-up may be missing."""
+        for job in self._media:
+            job.poll()
 
     async def run(self) -> None:
         """Work until cancelled; then give back what is in work."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import tempfile
 import time
@@ -28,8 +29,10 @@ from gre_bridge.storage.errors import Missing
 
 log = structlog.get_logger("gre.jobs")
 
-DEBOUNCE, INTERVAL = 1.0, 5.0
+DEBOUNCE, INTERVAL = 0.05, 5.0
 """Shortest and longest time in seconds from a call that found nothing to the next one: after a wake-up, and without."""
+POLL_SHARE, LONGEST_POLL = 0.125, 0.5
+"""The share of the time since the last file after which a process that polls looks again, and the longest such time in seconds."""
 LEASE = 60.0
 """Seconds after which another worker may examine a file whose worker says nothing."""
 EXTEND = 15.0
@@ -47,8 +50,6 @@ OUTAGE, LONGEST_OUTAGE = 0.5, 30.0
 """First and longest pause in seconds after a failure that the next file is likely to meet, too."""
 OUTAGES = frozenset({"not_installed", "start", "scanner"})
 """Reasons of such failures. The others may be of this file alone, whose next attempt has its own time."""
-
-
 LACKING = frozenset({"heic_not_installed", "avif_not_installed"})
 """Reasons that last as long as this process: another worker may have the library. The file's bytes are not fetched again."""
 MAX_LACKING = 10_000
@@ -104,6 +105,13 @@ class MediaJob(JobLoop):
         self._leased: str | None = None
         self._outages = 0
         self._lacking: dict[str, str] = {}
+        self._found_at = self._called_at = -math.inf
+
+    def poll(self) -> None:
+        """Look for a file, the more rarely the longer there was none. For a process that polls, as often as it does."""
+        now = asyncio.get_running_loop().time()
+        if now - self._called_at >= min((now - self._found_at) * POLL_SHARE, LONGEST_POLL):
+            self.notify()
 
     async def run(self) -> None:
         """Examine until cancelled; then kill the decoder and give the file back."""
@@ -117,16 +125,17 @@ class MediaJob(JobLoop):
 
     async def _call(self) -> Pause:
         claim = await self._store.claim_file(self._worker, lease=LEASE)
+        self._called_at = asyncio.get_running_loop().time()
         if claim.file is None:
             self._outages = 0
-            longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, DEBOUNCE), INTERVAL)
+            longest = INTERVAL if claim.next_in is None else min(max(claim.next_in, LONGEST_POLL), INTERVAL)
             return Pause(DEBOUNCE, longest)
         started, self._leased = time.monotonic(), claim.file.id
         known = self._lacking.get(claim.file.id)
         result = FileResult(claim.file.id, "failed", code=known) if known else await self._leasing(claim.file)
         settled = result is not None and await self._settle(result)
         kind = result.result if result is not None and settled else "lost"
-        self._leased = None
+        self._leased, self._found_at = None, asyncio.get_running_loop().time()
         self._metrics.files_examined.labels(kind).inc()
         self._metrics.file_time.observe(time.monotonic() - started)
         if result is not None and result.result == "failed" and not known:

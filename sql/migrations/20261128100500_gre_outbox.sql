@@ -123,8 +123,9 @@ alter table gre.listeners enable row level security;
 revoke all on gre.listeners from public, anon, authenticated, service_role;
 
 -- Broadcast a wake-up to the workers. It must neither fail nor delay the insert that causes it, hence the exception
--- handler and lock_timeout: realtime.send catches errors, but can wait for locks.
-create function gre.broadcast_wakeup(p_sessions uuid[]) returns void
+-- handler and lock_timeout: realtime.send catches errors, but can wait for locks. p_event: wakeup, or files for those
+-- who examine files only.
+create function gre.broadcast_wakeup(p_sessions uuid[], p_event text default 'wakeup') returns void
 language plpgsql security definer set search_path = '' set lock_timeout = '50ms' as $$
 begin
   if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is null then
@@ -133,7 +134,7 @@ begin
   perform realtime.send(
     case when cardinality(p_sessions) between 1 and 50
       then jsonb_build_object('sessions', to_jsonb(p_sessions)) else '{}'::jsonb end,
-    'wakeup', 'gre:relay', true);
+    p_event, 'gre:relay', true);
 exception when others then
   null;
 end $$;
@@ -146,6 +147,16 @@ begin
   if (select coalesce(bool_or(l.polls_until <= clock_timestamp()), true)
       from gre.listeners l where l.expires_at > clock_timestamp() and l.kind <> 'idle') then
     perform gre.broadcast_wakeup(p_sessions);
+  end if;
+end $$;
+
+-- The same for a file that can be examined. Only relay processes examine files.
+create function gre.notify_media() returns void
+language plpgsql security definer set search_path = '' as $$
+begin
+  if (select coalesce(bool_or(l.polls_until <= clock_timestamp()), true)
+      from gre.listeners l where l.expires_at > clock_timestamp() and l.kind = 'relay') then
+    perform gre.broadcast_wakeup(null, 'files');
   end if;
 end $$;
 

@@ -1,5 +1,6 @@
 -- Supabase Storage: the bucket gre-chat, and the policies and triggers on its objects. Skipped in a project without
--- Storage; public.gre_storage_adopt() makes them later. Depends on gre_foundation, gre_identity and gre_files.
+-- Storage; public.gre_storage_adopt() makes them later. Depends on gre_foundation, gre_identity, gre_outbox (wake-ups)
+-- and gre_files.
 --
 -- An upload is two transactions. The first checks it as the caller: it inserts a row with version 1 and rolls it back.
 -- The second, as service_role, inserts the row after the bytes are stored. The triggers fire in both, before the
@@ -122,8 +123,10 @@ begin
       bytes = (new.metadata ->> 'size')::bigint, stored_at = clock_timestamp()
     where id = split_part(new.name, '/', 2)::uuid and state || '' = 'awaited'
     returning id into v_id;
-    insert into gre.media_jobs (attachment_id, player_id)
-      select v_id, split_part(new.name, '/', 1)::bigint where v_id is not null;
+    if v_id is not null then
+      insert into gre.media_jobs (attachment_id, player_id) values (v_id, split_part(new.name, '/', 1)::bigint);
+      perform gre.notify_media();
+    end if;
   end if;
   return null;
 end $$;

@@ -375,6 +375,9 @@ begin
   if v_told <> '{}' then
     perform gre.notify_workers(v_told);
   end if;
+  if v_count > 0 then
+    perform gre.notify_media();
+  end if;
   return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
 end $$;
 comment on function public.gre_media_again is

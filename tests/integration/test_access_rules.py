@@ -66,7 +66,7 @@ HELPERS = {
         "presence", "count_template", "attachments_json", "missed_attachments", "may_upload_object", "may_fetch_object",
     },
     "": {
-        "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
+        "notify_workers", "notify_media", "broadcast_wakeup", "enqueue_event", "messages_enqueue", "sessions_enqueue", "pushes_enqueue", "write_receipts", "max_lease",
         "max_backoff", "messages_check", "messages_before_insert", "messages_assign_seq", "is_nested", "messages_after_insert", "messages_before_update", "messages_rate_limit", "check_rate_limit",
         "sessions_check", "presence_check", "pushes_check", "count_messages", "enqueue_messages", "flush_session", "safe_player_name", "sessions_before_write", "opened_data", "sessions_record_opening", "sessions_record_change", "sessions_record_deletion", "people_after_change", "rate_limit_messages",
         "rate_limit_window", "parse_player_id", "mapped_actor", "revoked_identities", "sinks_before_enable", "schedule_lanes", "reenqueue_messages", "require_admin",
@@ -88,7 +88,7 @@ HELPERS = {
 # Functions that cross row-level security: each asks who is calling, or only the service key may call it.
 DEFINERS = {
     "gre": {
-        "current_actor", "mapped_actor", "revoked_identities", "notify_workers", "broadcast_wakeup", "enqueue_event", "messages_enqueue",
+        "current_actor", "mapped_actor", "revoked_identities", "notify_workers", "notify_media", "broadcast_wakeup", "enqueue_event", "messages_enqueue",
         "sessions_enqueue", "pushes_enqueue", "write_receipts",
         "messages_before_insert", "messages_assign_seq", "messages_after_insert", "messages_rate_limit", "check_rate_limit", "count_messages", "enqueue_messages",
         "flush_session", "safe_player_name", "session_name", "staff_name", "check_assignee", "people_after_change", "find_duplicate",

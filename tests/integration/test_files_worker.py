@@ -133,6 +133,28 @@ def test_a_picture_is_examined_soon_after_its_upload_and_other_files_are_downloa
         assert secret not in log
 
 
+NEVER = {"gre_bridge.jobs.media.INTERVAL": 3600.0}
+
+
+def test_the_wake_up_of_a_stored_file_is_enough_and_so_are_polls(stack: StackProcess) -> None:
+    by_wakeups = {**NEVER, "gre_bridge.jobs.media.LONGEST_POLL": 3600.0}
+    with stack.worker(only="relay", constants=by_wakeups) as worker:
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
+        wait_until(lambda: claims(worker) > 0, what="the claim of the start, which found nothing")
+        picture = send(stack, 41, photo())
+        wait_until(lambda: is_ready(stack, picture), what="an examined file")
+        assert worker.metric("gre_wakeups_total") >= 1
+    stack.fault("realtime", {"refuse": True})
+    with stack.worker(only="relay", constants=NEVER) as worker:
+        wait_until(lambda: claims(worker) > 0, what="the claim of the start, which found nothing")
+        picture = send(stack, 41, photo())
+        wait_until(lambda: is_ready(stack, picture), what="an examined file")
+
+
+def claims(worker: Worker) -> float:
+    return worker.metric("gre_database_requests_total", function="gre_media_claim_v1")
+
+
 def test_files_wait_for_a_worker_that_can_decode(stack: StackProcess) -> None:
     with stack.worker(only="relay", constants=SOON, GRE_MEDIA="off") as worker:
         picture = send(stack, 41, photo())

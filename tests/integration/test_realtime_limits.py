@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.integration.test_files_worker import send
 from tests.support.pacing import at_rate, flood, handed_out, wakeups_sent
 from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import let_pass, wait_until
@@ -84,6 +85,19 @@ def test_two_workers_cause_no_more_events_than_one(
     assert pace.events <= 10, pace
     assert pace.reconnections == 0, pace
     assert (pace.lost, pace.out_of_order) == (0, 0), pace
+
+
+@pytest.mark.quiet
+def test_uploads_cause_few_events_at_any_rate(stack: StackProcess, worker: Worker) -> None:
+    wait_until(lambda: worker.metric("gre_realtime_state", state="live", process="relay") == 1, what="live")
+    events, began = handed_out(stack) + wakeups_sent(stack), time.monotonic()
+    for n in range(80):
+        send(stack, 2000 + n % 8, b"a,%d\n" % n, "text/csv", "a.csv")
+        let_pass(max(0.0, began + n / 10 - time.monotonic()), "the rate of uploads")
+    seconds = time.monotonic() - began
+    wait_until(lambda: worker.metric("gre_files_examined_total", result="ready") == 80, what="all files")
+    events = handed_out(stack) + wakeups_sent(stack) - events
+    assert events <= 10 * max(seconds, 8), (events, seconds)
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ import psycopg
 import pytest
 
 from tests.conftest import PLAYER, SERVICE, Database
+from tests.support.access import SERVICE as SERVICE_CALLER
+from tests.support.access import Rest, player
+from tests.support.files import Storage, begin, name_of, stored
 from tests.support.waiting import wait_until
 
 
@@ -17,6 +20,14 @@ def sent(conn: psycopg.Connection[dict[str, Any]]) -> int:
     row = conn.execute("select count(*) as n from realtime.messages where topic = 'gre:relay'").fetchone()
     assert row is not None
     return int(row["n"])
+
+
+def events(conn: psycopg.Connection[dict[str, Any]]) -> list[tuple[str, set[str]]]:
+    """The events of the topic so far, and what each of them says; Realtime adds `id`."""
+    rows = conn.execute(
+        "select event, payload from realtime.messages where topic = 'gre:relay' order by inserted_at"
+    ).fetchall()
+    return [(row["event"], set(row["payload"])) for row in rows]
 
 
 def listen(
@@ -80,6 +91,46 @@ def test_no_wakeup_is_sent_while_all_listeners_poll(admin: Any, worker: Any) -> 
     worker.execute("select gre_relay_unlisten_v1(%s)", [other])
     write(admin)
     assert sent(admin) == 2
+
+
+def test_a_stored_file_is_broadcast_to_those_who_examine_unless_they_poll(
+    db: Database, admin: Any, worker: Any
+) -> None:
+    with Rest(db, player(29)) as rest, Storage(db) as storage:
+        listen(worker, uuid.uuid4(), "hub")
+        listen(worker, relay := uuid.uuid4())
+        file = begin(rest)
+        storage.check(rest.caller, file["object"])
+        assert sent(admin) == 0, "nothing is stored yet"
+        storage.finish(file["object"])
+        assert events(admin) == [("files", {"id"})], "no name, no session"
+        storage.upload(SERVICE_CALLER, name_of(file, "view"))
+        assert sent(admin) == 1, "what a worker stores is no work"
+        listen(worker, relay, awake=5)
+        for _ in range(10):
+            stored(rest, storage)
+        assert sent(admin) == 1, "the hub's listening does not matter: it examines nothing"
+
+
+def test_refused_files_that_are_examined_again_are_broadcast(db: Database, admin: Any, worker: Any) -> None:
+    with Rest(db, player(29)) as rest, Storage(db) as storage:
+        stored(rest, storage)
+    admin.execute("update gre_chat_attachments set state = 'refused', refused = 'not_scanned'")
+    admin.execute("delete from realtime.messages")
+    worker.execute("select gre_media_again('other')")
+    assert events(admin) == []
+    worker.execute("select gre_media_again('not_scanned')")
+    assert [event for event, _ in events(admin)] == ["files"]
+
+
+def test_an_upload_neither_fails_nor_waits_because_of_its_wake_up(db: Database, admin: Any) -> None:
+    with Rest(db, player(29)) as rest, Storage(db) as storage, db.connect(autocommit=False) as holder:
+        storage.conn.execute("set statement_timeout = '5s'")
+        holder.execute("lock table realtime.messages")
+        file = stored(rest, storage)
+    assert events(admin) == []
+    row = admin.execute("select state from gre_chat_attachments where id = %s", [file["id"]]).fetchone()
+    assert row == {"state": "stored"}
 
 
 def test_an_idle_listener_counts_and_needs_no_wake_up(admin: Any, worker: Any) -> None:

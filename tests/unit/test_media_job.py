@@ -22,6 +22,7 @@ from gre_bridge.jobs.media import (
     INTERVAL,
     LEASE,
     LONGEST_OUTAGE,
+    LONGEST_POLL,
     MediaJob,
 )
 from gre_bridge.media.results import MAX_BYTES, Examined, MediaUnavailable, Picture, Refused
@@ -236,14 +237,36 @@ async def test_while_nothing_is_stored_it_polls_and_a_wakeup_makes_it_look_soon(
     async with running(files, finding(DOCUMENT)) as job:
         await elapse(3 * INTERVAL + 0.5)
         assert files.claimed == [0, INTERVAL, 2 * INTERVAL, 3 * INTERVAL]
-        await elapse(DEBOUNCE)
         for _ in range(10):
             job.notify()
-            await elapse(0.01)
-        assert len(files.claimed) == 5
-        files.next_in = 0.0
+            await elapse(DEBOUNCE / 10)
+        assert len(files.claimed) == 6, "at once, and once more after the debounce"
+        files.next_in = 0.0  # another worker is about to take it
         await elapse(INTERVAL)
-    assert len(files.claimed) <= 5 + INTERVAL / DEBOUNCE
+    assert len(files.claimed) <= 7 + INTERVAL / LONGEST_POLL
+
+
+@virtual
+async def test_a_process_that_polls_looks_for_files_the_more_rarely_the_longer_there_was_none() -> None:
+    files = Files()
+    async with running(files, finding(DOCUMENT)) as job:
+
+        async def polls(seconds: float) -> int:
+            before = len(files.claimed)
+            for _ in range(round(seconds / 0.02)):
+                job.poll()
+                await elapse(0.02)
+            return len(files.claimed) - before
+
+        assert 18 <= await polls(10) <= 20, "each half of a second, where nobody sends files"
+        files.stored["a"] = b"bytes of a"
+        files.waiting.append("a")
+        job._objects.objects["29/a/original"] = files.stored["a"]  # type: ignore[attr-defined]
+        await polls(0.6)
+        assert [one.id for one in files.settled] == ["a"]
+        assert await polls(0.2) >= 3, "the next one comes soon"
+        assert await polls(10) <= 40
+        assert 18 <= await polls(10) <= 20
 
 
 @virtual
