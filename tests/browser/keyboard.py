@@ -139,7 +139,7 @@ class ObservedPlayer:
         """Expect the page, the database and the socket to have the expected messages, in order, and no note."""
         self.expect_nothing_more_stored()
         expected = self.stored[self._before :]
-        wait_until(lambda: self._received() == expected, 30, what=f"{expected} on the socket")
+        wait_until(lambda: self._received() == expected, what=f"{expected} on the socket")
         assert CANARY not in json.dumps(self.socket.received)
 
     def expect_nothing_more_stored(self) -> None:

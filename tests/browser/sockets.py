@@ -18,7 +18,7 @@ class PlayerSocket:
     def __init__(self, world: World, player: int) -> None:
         self.received: list[dict[str, Any]] = []
         """All frames so far."""
-        self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=30)
+        self._socket = connect(f"{world.console.replace('http', 'ws', 1)}/ws", proxy=None, open_timeout=60)
         self.send(type="authenticate", token=world.token(f"player:{player}"))
         self.receive("authenticated")
 
@@ -33,7 +33,7 @@ class PlayerSocket:
     def send(self, **frame: Any) -> None:
         self._socket.send(json.dumps(frame))
 
-    def receive(self, kind: str, within: float = 30.0) -> dict[str, Any]:
+    def receive(self, kind: str, within: float = 60.0) -> dict[str, Any]:
         """Return the next frame of this type, within so many seconds."""
         deadline = time.monotonic() + within
         while True:

@@ -28,7 +28,7 @@ def _hold(staff: Staff, pattern: str) -> list[Route]:
 
 def _wait_for(held: list[Route], staff: Staff, count: int = 1) -> None:
     """Wait for the requests that a page holds; Playwright reports them during its own calls."""
-    staff.wait_until(lambda: len(held) >= count, 30, what="requests")
+    staff.wait_until(lambda: len(held) >= count, what="requests")
 
 
 def test_of_two_who_take_a_conversation_the_second_is_told_who_has_it(
@@ -60,7 +60,7 @@ def test_take_next_takes_the_longest_waiting_and_passes_over_one_that_was_just_t
         world.write(player, "Hello", name)
     expect(sam.at("session-row")).to_have_count(3)
     sam.at("filter-unassigned").click()
-    wait_until(lambda: sam.listed_players() == [31, 32, 33], 30)
+    wait_until(lambda: sam.listed_players() == [31, 32, 33])
     held = _hold(sam, TAKE)
     sam.at("take-next").click()
     _wait_for(held, sam)
@@ -72,9 +72,9 @@ def test_take_next_takes_the_longest_waiting_and_passes_over_one_that_was_just_t
     held[1].continue_()
     expect(sam.at("conversation")).to_have_attribute("data-player-id", "32")
     expect(sam.at("mine-count")).to_have_text("1")
-    wait_until(lambda: sam.listed_players() == [33], 30)
+    wait_until(lambda: sam.listed_players() == [33])
     sam.at("release").click()
-    wait_until(lambda: sam.listed_players() == [32, 33], 30)
+    wait_until(lambda: sam.listed_players() == [32, 33])
     sam.page.unroute(TAKE)
     sue.at("filter-mine").click()
     for player in (32, 33):
@@ -118,10 +118,9 @@ def test_a_conversation_is_handed_over_with_a_note_that_the_player_never_gets(
     sam.wait_until_live()
     sam.open(29)
     expect(sam.at("note")).to_have_count(2)
-    rows = sam.page.locator("[data-testid=message], [data-testid=note]").evaluate_all(
-        "rows => rows.map((row) => row.dataset.seq ?? row.dataset.staffId)"
-    )
-    assert rows == ["1", "s1", "s2", "2"]
+    rows = sam.page.locator("[data-testid=message], [data-testid=note]")
+    which = "rows => rows.map((row) => row.dataset.seq ?? row.dataset.staffId)"
+    wait_until(lambda: rows.evaluate_all(which) == ["1", "s1", "s2", "2"])
 
 
 def test_a_hand_over_that_is_refused_keeps_its_note(world: World, sam: Staff) -> None:
@@ -238,6 +237,7 @@ def test_a_refused_reply_is_sent_again_after_reading(world: World, sam: Staff, s
     world.reply(31, "Yes", "staff:s1")
     held[0].continue_()
     expect(sue.message("And at eight")).to_have_attribute("data-state", "failed")
+    expect(sue.message("Yes")).to_be_visible()  # until then, to send again is refused again
     sue.page.unroute(REPLY)
     sue.at("retry").click()
     expect(sue.message("And at eight")).to_have_attribute("data-state", re.compile("sent|delivered"))

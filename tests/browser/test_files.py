@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Locator, Route, expect
 
@@ -20,7 +22,7 @@ from tests.browser.files import (
     source_of,
 )
 from tests.browser.test_accessible import assert_accessible
-from tests.browser.world import PHONE, WITHIN, Player, Staff, World
+from tests.browser.world import PHONE, Player, Staff, World
 from tests.support.corpus import BLUE, CANARY, GREEN, RED, WHITE
 
 HEIGHT = "element => element.getBoundingClientRect().height"
@@ -128,13 +130,13 @@ def test_an_upload_that_is_cut_or_whose_answer_is_lost_makes_no_copy(world: Worl
     content = large_photo()
     world.fault("storage", {"mode": "cut", "bytes": len(content) // 2, "times": 1, "methods": ["PUT"]})
     choose(asha, payload("cut.jpg", content))
-    expect(asha.at("draft-file", state="stored")).to_have_count(1, timeout=WITHIN)
+    expect(asha.at("draft-file", state="stored")).to_have_count(1)
     assert len(objects(world)) == 1
     sent: list[str] = []
     asha.page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
     world.fault("storage", {"mode": "lose_answer", "times": 1, "methods": ["PUT"]})
     choose(asha, payload("lost.jpg", small_photo()))
-    expect(asha.at("draft-file", state="stored")).to_have_count(2, timeout=WITHIN)
+    expect(asha.at("draft-file", state="stored")).to_have_count(2)
     assert len(sent) == 1
     assert len(objects(world)) == 2
     asha.type("Two photos")
@@ -181,7 +183,7 @@ def test_a_reply_waits_for_its_upload(world: World, sam: Staff) -> None:
     assert world.texts(session) == ["Hello"]
     world.http.delete("/__stack/faults").raise_for_status()
     expect(sam.page.locator(LOADED)).to_be_visible()
-    assert world.texts(session) == ["Hello", "With a photo"]
+    sam.wait_until(lambda: world.texts(session) == ["Hello", "With a photo"])
 
 
 def test_too_large_too_many_and_damaged_files_are_said_in_words(
@@ -224,17 +226,15 @@ def test_the_files_of_a_draft_stay_with_their_conversation(world: World, sam: St
     sam.open(31)
     expect(sam.at("draft-file")).to_have_count(0)
     sam.answer("Nothing for you")
-    expect(sam.message("Nothing for you")).to_have_attribute("data-state", "sent")
+    expect(sam.message("Nothing for you")).to_have_attribute("data-state", re.compile("sent|delivered"))
     # They survive a reload.
     sam.page.reload()
     sam.wait_until_live().open(29)
     expect(sam.at("draft-file", state="stored")).to_have_count(2)
     sam.at("send").click()
     expect(sam.at("attachment")).to_have_count(2)
-    sent = world.sql(
-        "select s.player_id from gre_chat_attachments a join gre_chat_sessions s on s.id = a.session_id"
-    )
-    assert [row["player_id"] for row in sent] == [29, 29]
+    sent = "select s.player_id from gre_chat_attachments a join gre_chat_sessions s on s.id = a.session_id where message_id is not null"
+    sam.wait_until(lambda: [row["player_id"] for row in world.sql(sent)] == [29, 29])
     # A conversation that somebody else closes keeps them, too.
     choose(sam, payload("late.jpg", small_photo()))
     expect(sam.at("draft-file", state="stored")).to_have_count(1)

@@ -84,16 +84,16 @@ def test_the_first_list_of_five_thousand_sessions_is_painted_within_a_second(
         sam.page.goto("about:blank")
         cache.send("Network.clearBrowserCache")
         sam.page.goto(f"{large_world.console}/console#token={large_world.token('staff:s1')}")
-        wait_until(lambda: sam.page.evaluate("window.__paintedAt"), 20, what="the first row")
+        wait_until(lambda: sam.page.evaluate("window.__paintedAt"), what="the first row")
         times.append(float(sam.page.evaluate("window.__paintedAt")))
     conftest.MEASUREMENTS.append(f"first list of {SESSIONS} sessions painted after {', '.join(f'{milliseconds:.0f}' for milliseconds in times)} ms (three times, with nothing cached)")  # fmt: skip
     assert sorted(times)[1] < FIRST_LIST, times
     sam.wait_until_live()
-    expect(sam.at("tally")).to_contain_text("5,000", timeout=20_000)
-    assert "+" not in sam.at("tally").inner_text()
+    expect(sam.at("tally")).to_contain_text("5,000")
+    expect(sam.at("tally")).not_to_contain_text("+")
     assert sam.at("session-row").count() < 60
     # The longest wait is on top.
-    assert sam.listed_players()[0] == 5000
+    wait_until(lambda: sam.listed_players()[0] == 5000)
     assert_smooth_scrolling(sam, "queue", 300, 240, "scrolling the list of 5,000 sessions")
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import re
 import time
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Join
@@ -37,7 +40,7 @@ def test_message_text_is_never_rendered_as_html(sam: Staff, asha: Player, world:
     for text in TEXTS:
         sam.answer(text)
         expect(asha.at("try-message", sender="staff").last).to_contain_text(text[:40])
-    assert sam.all_texts() == TEXTS * 2
+    wait_until(lambda: sam.all_texts() == TEXTS * 2)
     for page in (sam.page, asha.page):
         assert page.evaluate("window.evil") is None
         assert page.locator("[data-testid$=message] :is(img, script, b b, i)").count() == 0
@@ -79,7 +82,9 @@ def test_the_content_security_policy_blocks_foreign_code(sam: Staff, asha: Playe
               document.body.append(far)
             }"""
         )
-        wait_until(lambda person=person: len(person.csp_violations()) >= 3, 30, what="three refusals")
+        wait_until(lambda person=person: len(person.csp_violations()) >= 3, what="three refusals")
+        # Chromium logs these, and that of the script in the frame, whose document has no listener.
+        person.wait_until(lambda person=person: len(person.errors) >= 4, what="four lines in the log")
         assert person.page.evaluate("window.evil") is None
         assert all(
             violation.startswith(("script-src", "frame-src", "default-src"))
@@ -98,7 +103,7 @@ def test_the_token_is_removed_from_the_address_at_once_and_from_the_tab_at_the_s
 ) -> None:
     sam = join(Staff).enter()
     token = world.token("staff:s1")
-    assert "token" not in sam.page.url
+    expect(sam.page).not_to_have_url(re.compile("token"))
     for storage in ("localStorage", "document.cookie"):
         assert token.split(".")[0] not in json.dumps(sam.page.evaluate(f"JSON.stringify({storage})"))
     sam.at("sign-out").click()
@@ -122,13 +127,15 @@ def test_sign_in_with_a_pasted_token(join: Join, world: World) -> None:
 
 def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join, world: World) -> None:
     world.write(29, "Hello", "Asha")
-    for lifetime in (12, 30, 60):  # seconds, until this machine is fast enough to write a draft
+    for lifetime in (12, 60, 180):  # seconds, until this machine is fast enough to write a draft
         began = time.monotonic()
-        sam = join(Staff).enter(expires_in=lifetime).open(29)
-        sam.at("reply").fill("Not finished yet")
-        if time.monotonic() - began < lifetime - 2:
-            break
-    expect(sam.at("sign-in")).to_be_visible(timeout=(lifetime + 15) * 1000)
+        sam = join(Staff)
+        with contextlib.suppress(AssertionError, PlaywrightError):
+            sam.enter(expires_in=lifetime).open(29)
+            sam.at("reply").fill("Not finished yet", timeout=5_000)
+            if time.monotonic() - began < lifetime - 2:
+                break
+    expect(sam.at("sign-in")).to_be_visible(timeout=(lifetime + 60) * 1000)
     expect(sam.at("sign-in-error")).to_contain_text("expired")
     assert "Not finished yet" not in sam.page.locator("body").inner_text()
     sam.page.get_by_label("Access token").fill(world.token("staff:s1"))
@@ -142,7 +149,7 @@ def test_an_expired_token_leads_to_the_sign_in_and_the_draft_is_kept(join: Join,
 def test_a_deactivated_staff_member_is_disconnected(join: Join, world: World) -> None:
     sam = join(Staff).enter()
     world.sql("update gre_staff set active = false where staff_id = 's1'")
-    expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff", timeout=30_000)
+    expect(sam.page.get_by_role("alert").first).to_contain_text("no longer active staff")
     expect(sam.at("connection")).to_have_attribute("data-state", "stopped")
 
 
@@ -182,7 +189,7 @@ def test_sign_in_with_supabase_auth(join: Join, world: World, way: str) -> None:
         sam.page.goto("about:blank")
         sam.page.goto(link)
         sam.wait_until_live()
-        assert "token" not in sam.page.url
+        expect(sam.page).not_to_have_url(re.compile("token"))
         return
     sam.page.get_by_label("Password").fill("correct horse")
     sam.page.get_by_role("button", name="Sign in", exact=True).click()

@@ -246,6 +246,7 @@ def test_the_search_works_by_keyboard(world: World, sam: Staff) -> None:
     expect(sam.at("queue")).to_be_visible()
     # From the list's field, the view has the focus.
     keys.press("/")
+    expect(sam.at("search")).to_be_focused()
     keys.type("my refund")
     keys.press("Enter")
     expect(sam.at("found-message")).to_have_count(1)

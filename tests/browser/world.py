@@ -162,7 +162,7 @@ class World:
         """Call the daemon's REST API as a user; return the parsed response."""
         answer = HTTP.request(
             method, f"{self.console}{path}", json=body or None,
-            headers={"Authorization": f"Bearer {self.token(who)}"}, timeout=20,
+            headers={"Authorization": f"Bearer {self.token(who)}"},
         )  # fmt: skip
         assert answer.is_success, answer.text
         return answer.json()
