@@ -95,8 +95,8 @@ end $$;
 comment on function public.gre_hub_changes_v1 is
   'Returns sessions that changed after the hub''s positions: {"now", "sessions": [{"session": S, "reads": {"staff": '
   '[seq, at], "player": [seq, at]}, "messages": [M], "more", "events"? (see gre_session_events; the first 50), '
-  '"last_note", "notes": [N], "attachments"? (files that changed after they were sent: [A with "message_id" and "rev"], '
-  'the first 100), "events_more"?, "files_more"? (the rev up to which they are here, if there are more)}], "more", '
+  '"last_note", "notes": [N], "attachments"? (files that changed after they were sent: [A with "message_id" and '
+  '"rev"], the first 100), "events_more"?, "files_more"? (the rev up to which they are here, if there are more)}], "more", '
   '"skipped": [ids], '
   '"other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
   'p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and '

@@ -124,8 +124,8 @@ language sql stable set search_path = '' as $$
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
 $$;
 
--- Return {"events": [...]} of a session: those after a rev, or those since p_epoch if p_after is null. The first 50, and
--- "events_more": the rev of the last of them, if there are more; {} without events.
+-- Return {"events": [...]} of a session: those after a rev, or those since p_epoch if p_after is null. The first 50,
+-- and "events_more": the rev of the last of them, if there are more; {} without events.
 create function gre.new_events(p_session uuid, p_after bigint, p_epoch timestamptz) returns jsonb
 language plpgsql stable
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$

@@ -344,8 +344,8 @@ end $$;
 create trigger gre_5_bind after insert on public.gre_chat_messages
   for each row when (new.attachment_ids <> '{}') execute function gre.messages_bind_files();
 
--- Return {"attachments": [A with "message_id" and "rev"]}: the files of a session that changed after this rev, or with p_after
--- null after p_epoch. The first 100, and "files_more": their rev, if there are more; {} if there are none.
+-- Return {"attachments": [A with "message_id" and "rev"]}: the files of a session that changed after this rev, or with
+-- p_after null after p_epoch. The first 100, and "files_more": their rev, if there are more; {} if there are none.
 create function gre.changed_attachments(p_session uuid, p_after bigint, p_epoch timestamptz) returns jsonb
 language plpgsql stable
 set search_path = '' set plan_cache_mode = force_generic_plan set enable_seqscan = off set jit = off as $$
@@ -354,7 +354,8 @@ declare
   v_rev bigint;
 begin
   select jsonb_agg((gre.attachments_json(array[x.id]) -> 0)
-                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place), max(x.rev) into v_changed, v_rev
+                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place), max(x.rev)
+    into v_changed, v_rev
   from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
         where a.session_id = p_session and a.rev > coalesce(p_after, 0)
           and (p_after is not null or a.changed_at > p_epoch)
