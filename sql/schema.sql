@@ -35,6 +35,159 @@ CREATE FUNCTION gre.add_block_events(p_sessions uuid[], p_blocked boolean, p_unt
   from changed c
 $$;
 
+-- TABLE: gre_chat_sessions
+CREATE TABLE public.gre_chat_sessions (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    player_id bigint NOT NULL,
+    player_name text,
+    status text DEFAULT 'active'::text NOT NULL,
+    assigned_staff_id text,
+    last_seq bigint DEFAULT 0 NOT NULL,
+    rev bigint DEFAULT 0 NOT NULL,
+    last_message_at timestamp with time zone,
+    unread_by_staff integer DEFAULT 0 NOT NULL,
+    unread_by_player integer DEFAULT 0 NOT NULL,
+    staff_read_seq bigint DEFAULT 0 NOT NULL,
+    staff_read_at timestamp with time zone,
+    player_read_seq bigint DEFAULT 0 NOT NULL,
+    player_read_at timestamp with time zone,
+    waiting_since timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    closed_at timestamp with time zone,
+    closed_by text,
+    cycle integer DEFAULT 1 NOT NULL,
+    rating smallint,
+    changed_xid xid8,
+    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
+    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
+    CONSTRAINT gre_chat_sessions_rating_check CHECK (((rating >= 1) AND (rating <= 5))),
+    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
+);
+ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
+
+-- COMMENT: TABLE gre_chat_sessions
+COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
+
+-- COMMENT: COLUMN gre_chat_sessions.id
+COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_id
+COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_name
+COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
+
+-- COMMENT: COLUMN gre_chat_sessions.status
+COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
+
+-- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
+COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_seq
+COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.rev
+COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.last_message_at
+COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.unread_by_player
+COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.staff_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_seq
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
+
+-- COMMENT: COLUMN gre_chat_sessions.player_read_at
+COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.waiting_since
+COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.created_at
+COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.updated_at
+COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_at
+COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.closed_by
+COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.cycle
+COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
+
+-- COMMENT: COLUMN gre_chat_sessions.rating
+COMMENT ON COLUMN public.gre_chat_sessions.rating IS 'The player''s rating of the current cycle, 1 to 5; null if there is none. Set by gre_rate_session.';
+
+-- COMMENT: COLUMN gre_chat_sessions.changed_xid
+COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
+
+-- FUNCTION: add_cycle(public.gre_chat_sessions, timestamp with time zone)
+CREATE FUNCTION gre.add_cycle(s public.gre_chat_sessions, p_opened_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  insert into public.gre_chat_cycles (session_id, cycle, player_key, opened_at, opened_staff_id, closed_at, closed_by,
+    closed_staff_id, missed, dropped, rating_asked)
+  select s.id, s.cycle, coalesce(
+      (select c.player_key from public.gre_chat_cycles c where c.session_id = s.id order by c.cycle limit 1),
+      gre.player_key(s.player_id)),
+    p_opened_at, s.assigned_staff_id, s.closed_at, s.closed_by, case when x.closed then s.assigned_staff_id end,
+    x.closed, x.closed, x.closed
+  from (select nullif(s.status = 'closed', false) as closed) x
+  on conflict (session_id, cycle) do nothing;
+end $$;
+
+-- FUNCTION: add_messages(uuid[], uuid[])
+CREATE FUNCTION gre.add_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.messages,
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
+                           n.player_name),
+    last_message_at = greatest(s.last_message_at, n.last_at),
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
+    from (
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
+      from public.gre_chat_sessions q
+      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
+      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
+      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
+end $$;
+
 -- TABLE: gre_chat_notes
 CREATE TABLE public.gre_chat_notes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -219,101 +372,6 @@ begin
   where single;
   return case when v_page = '{}' then 1 else 0.1 end;
 end $$;
-
--- TABLE: gre_chat_sessions
-CREATE TABLE public.gre_chat_sessions (
-    id uuid DEFAULT gen_random_uuid() NOT NULL,
-    player_id bigint NOT NULL,
-    player_name text,
-    status text DEFAULT 'active'::text NOT NULL,
-    assigned_staff_id text,
-    last_seq bigint DEFAULT 0 NOT NULL,
-    rev bigint DEFAULT 0 NOT NULL,
-    last_message_at timestamp with time zone,
-    unread_by_staff integer DEFAULT 0 NOT NULL,
-    unread_by_player integer DEFAULT 0 NOT NULL,
-    staff_read_seq bigint DEFAULT 0 NOT NULL,
-    staff_read_at timestamp with time zone,
-    player_read_seq bigint DEFAULT 0 NOT NULL,
-    player_read_at timestamp with time zone,
-    waiting_since timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    closed_at timestamp with time zone,
-    closed_by text,
-    cycle integer DEFAULT 1 NOT NULL,
-    changed_xid xid8,
-    CONSTRAINT gre_chat_sessions_closed_by_check CHECK ((closed_by = ANY (ARRAY['staff'::text, 'player'::text, 'idle'::text, 'system'::text]))),
-    CONSTRAINT gre_chat_sessions_player_id_check CHECK ((player_id > 0)),
-    CONSTRAINT gre_chat_sessions_status_check CHECK ((status = ANY (ARRAY['active'::text, 'closed'::text, 'pending'::text, 'waiting'::text])))
-);
-ALTER TABLE ONLY public.gre_chat_sessions ALTER COLUMN player_name SET STATISTICS 0;
-
--- COMMENT: TABLE gre_chat_sessions
-COMMENT ON TABLE public.gre_chat_sessions IS 'Chat sessions. A player has at most one open session.';
-
--- COMMENT: COLUMN gre_chat_sessions.id
-COMMENT ON COLUMN public.gre_chat_sessions.id IS 'The session''s id.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_id
-COMMENT ON COLUMN public.gre_chat_sessions.player_id IS 'The player. Cannot be changed.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_name
-COMMENT ON COLUMN public.gre_chat_sessions.player_name IS 'The name of the player''s profile, or the name given when the session was opened.';
-
--- COMMENT: COLUMN gre_chat_sessions.status
-COMMENT ON COLUMN public.gre_chat_sessions.status IS 'active or closed; legacy values such as waiting count as open. An assigned session stays active.';
-
--- COMMENT: COLUMN gre_chat_sessions.assigned_staff_id
-COMMENT ON COLUMN public.gre_chat_sessions.assigned_staff_id IS 'The staff member to whom the session is assigned; null if unassigned.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_seq
-COMMENT ON COLUMN public.gre_chat_sessions.last_seq IS 'seq of the last message, 0 without messages. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.rev
-COMMENT ON COLUMN public.gre_chat_sessions.rev IS 'Increases with every change of the session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.last_message_at
-COMMENT ON COLUMN public.gre_chat_sessions.last_message_at IS 'Time of the last message. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_staff
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_staff IS 'Number of the player''s messages that staff have not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.unread_by_player
-COMMENT ON COLUMN public.gre_chat_sessions.unread_by_player IS 'Number of staff and system messages that the player has not marked as read. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_seq IS 'seq up to which staff have read the player''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.staff_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.staff_read_at IS 'Time of the last change of staff_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_seq
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_seq IS 'seq up to which the player has read staff''s messages. Set by gre_mark_read.';
-
--- COMMENT: COLUMN gre_chat_sessions.player_read_at
-COMMENT ON COLUMN public.gre_chat_sessions.player_read_at IS 'Time of the last change of player_read_seq. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.waiting_since
-COMMENT ON COLUMN public.gre_chat_sessions.waiting_since IS 'Time of the player''s first message after staff''s last message; null if answered or closed. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.created_at
-COMMENT ON COLUMN public.gre_chat_sessions.created_at IS 'Time of opening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.updated_at
-COMMENT ON COLUMN public.gre_chat_sessions.updated_at IS 'Time of the last change. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_at
-COMMENT ON COLUMN public.gre_chat_sessions.closed_at IS 'Time of closing; null for an open session. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.closed_by
-COMMENT ON COLUMN public.gre_chat_sessions.closed_by IS 'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is not known. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.cycle
-COMMENT ON COLUMN public.gre_chat_sessions.cycle IS '1, and one more with each reopening. Set by the server.';
-
--- COMMENT: COLUMN gre_chat_sessions.changed_xid
-COMMENT ON COLUMN public.gre_chat_sessions.changed_xid IS 'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 
 -- TABLE: gre_chat_settings
 CREATE TABLE public.gre_chat_settings (
@@ -841,39 +899,99 @@ begin
   return case when gre.has_text(v_name) then btrim(v_name) end;
 end $_$;
 
--- FUNCTION: count_messages(uuid[], uuid[])
-CREATE FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
+-- FUNCTION: count_figures(uuid[], uuid[])
+CREATE FUNCTION gre.count_figures(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
+declare
+  v_counted constant jsonb := coalesce(nullif(current_setting('gre.figures_seq', true), ''), '{}');
 begin
-  update public.gre_chat_sessions s set
-    last_seq = n.last_seq,
-    rev = s.rev + n.messages,
-    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
-                           n.player_name),
-    last_message_at = greatest(s.last_message_at, n.last_at),
-    updated_at = clock_timestamp(),
-    unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.messages - n.by_player,
-    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
-  from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
-      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
-      count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
+  -- A trigger of the project can insert a message before the trigger that adds the session's first cycle.
+  perform gre.add_cycle(q, q.created_at)
+  from public.gre_chat_sessions q
+  where q.id = any (p_sessions) and q.cycle = 1 and q.created_at >= (select s.whole_from from gre.settings s)
+    and not exists (select from public.gre_chat_cycles c where c.session_id = q.id);
+  with fresh as materialized (
+    select m.session_id, m.seq, m.sender, m.sender_id, m.created_at, q.cycle, q.status <> 'closed' as open
+    from public.gre_chat_sessions q
+    join public.gre_chat_messages m on m.session_id = q.id
+      and m.seq > greatest(q.last_seq, (v_counted ->> q.id::text)::bigint)
+      and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))
+    where q.id = any (p_sessions)
+  ), volume as (
+    insert into public.gre_chat_activity as a (session_id, quarter, sender, staff_id, player_key, messages)
+    select f.session_id, f.quarter, f.sender, f.staff_id, coalesce(
+        (select c.player_key from public.gre_chat_cycles c where c.session_id = f.session_id order by c.cycle limit 1),
+        (select gre.player_key(q.player_id) from public.gre_chat_sessions q where q.id = f.session_id)), f.messages
     from (
-      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
-      from public.gre_chat_sessions q
-      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
-      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
-      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
-    group by session_id
-  ) n
-  left join public.gre_chat_players p on p.player_id = n.player_id
-  where s.id = n.session_id;
+      select x.session_id, date_bin('15 minutes', x.created_at, timestamptz 'epoch') as quarter, x.sender,
+        case x.sender when 'staff' then coalesce(x.sender_id, '') else '' end as staff_id, count(*) as messages
+      from fresh x group by 1, 2, 3, 4) f
+    order by f.session_id
+    on conflict (session_id, quarter, sender, staff_id) do update set messages = a.messages + excluded.messages
+  ), states as (
+    select x.session_id, x.cycle, c.session_id is not null as whole, c.staff_at, r.n as asking,
+      -- Without a row of the cycle, it is older than the figures: an open question may have none either.
+      case when r.n is not null or c.session_id is null and (
+        select m.sender from public.gre_chat_messages m
+        where m.session_id = x.session_id and m.seq < x.first_seq and m.sender <> 'system'
+        order by m.seq desc limit 1) = 'player' then 'player' else 'staff' end as sender,
+      (select coalesce(max(p.n), 0) from public.gre_chat_responses p
+       where p.session_id = x.session_id and p.cycle = x.cycle) as questions
+    from (select f.session_id, f.cycle, min(f.seq) as first_seq from fresh f where f.open group by 1, 2) x
+    left join public.gre_chat_cycles c on c.session_id = x.session_id and c.cycle = x.cycle
+    left join public.gre_chat_responses r on r.session_id = x.session_id and r.ended is null
+  ), people as (
+    select f.*, s.whole, s.staff_at, s.asking, s.questions,
+      coalesce(lag(f.sender) over w, s.sender) as before, count(*) filter (where f.sender = 'staff') over w as staff_n
+    from fresh f join states s on s.session_id = f.session_id
+    where f.sender <> 'system' and f.open
+    window w as (partition by f.session_id order by f.seq)
+  ), firsts as (
+    update public.gre_chat_cycles c set asked_at = coalesce(c.asked_at, p.asked_at),
+      staff_at = coalesce(c.staff_at, p.staff_at)
+    from (
+      select x.session_id, x.cycle,
+        (array_agg(x.created_at order by x.seq) filter (where x.sender = 'player'))[1] as asked_at,
+        (array_agg(x.created_at order by x.seq) filter (where x.sender = 'staff'))[1] as staff_at
+      from people x group by 1, 2) p
+    where c.session_id = p.session_id and c.cycle = p.cycle
+      and (c.asked_at is null and p.asked_at is not null or c.staff_at is null and p.staff_at is not null)
+  ), turns as ( -- the messages that ask or answer, in turn
+    select p.*, lead(p.seq) over w as next_seq, lead(p.created_at) over w as next_at,
+      lead(p.sender_id) over w as next_staff, row_number() over w as turn,
+      p.questions + count(*) filter (where p.sender = 'player') over w as n
+    from people p where p.sender <> p.before
+    window w as (partition by p.session_id order by p.seq)
+  ), answers as (
+    update public.gre_chat_responses r set ended = 'answered', ended_at = t.created_at, answered_seq = t.seq,
+      answered_at = t.created_at, staff_id = t.sender_id, wait_seconds = gre.whole_seconds(r.asked_at, t.created_at),
+      open_seconds = gre.desk_seconds(r.asked_at, t.created_at)
+    from turns t
+    where t.turn = 1 and t.sender = 'staff' and r.session_id = t.session_id and r.cycle = t.cycle and r.n = t.asking
+  )
+  insert into public.gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, due_at, ended, ended_at,
+    answered_seq, answered_at, staff_id, wait_seconds, open_seconds)
+  select t.session_id, t.cycle, t.n, f.first, t.seq, t.created_at, gre.question_due(f.first, t.created_at),
+    case when t.next_seq is not null then 'answered' end, t.next_at, t.next_seq, t.next_at, t.next_staff,
+    gre.whole_seconds(t.created_at, t.next_at), gre.desk_seconds(t.created_at, t.next_at)
+  from turns t
+  cross join lateral (select t.whole and t.staff_at is null and t.staff_n = 0 as first) f
+  where t.sender = 'player'
+  order by t.session_id, t.n;
+end $$;
+
+-- FUNCTION: count_messages(uuid[], uuid[])
+CREATE FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.count_figures(p_sessions, p_ids);
+  perform gre.add_messages(p_sessions, p_ids);
 end $$;
 
 -- FUNCTION: count_template(uuid)
@@ -964,6 +1082,20 @@ begin
   delete from public.gre_chat_attachments where id = any (p_ids);
 end $$;
 
+-- FUNCTION: desk_seconds(timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.desk_seconds(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_hours constant text := (select s.hours from public.gre_chat_settings s);
+begin
+  if v_hours is null then
+    return gre.whole_seconds(p_from, p_to);
+  end if;
+  return floor(gre.open_seconds(v_hours, p_from, p_to));
+end $$;
+
 -- FUNCTION: due_in(timestamp with time zone, timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1045,7 +1177,7 @@ CREATE TABLE public.gre_chat_events (
     staff_id text,
     by_staff_id text,
     data jsonb DEFAULT '{}'::jsonb NOT NULL,
-    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'blocked'::text, 'unblocked'::text, 'deleted'::text])))
+    CONSTRAINT gre_chat_events_kind_check CHECK ((kind = ANY (ARRAY['opened'::text, 'closed'::text, 'reopened'::text, 'assigned'::text, 'released'::text, 'transferred'::text, 'blocked'::text, 'unblocked'::text, 'rated'::text, 'deleted'::text])))
 );
 
 -- COMMENT: TABLE gre_chat_events
@@ -1064,7 +1196,7 @@ COMMENT ON COLUMN public.gre_chat_events.at IS 'Time of the event.';
 COMMENT ON COLUMN public.gre_chat_events.after_seq IS 'seq of the last message before the event; 0 before the first.';
 
 -- COMMENT: COLUMN gre_chat_events.kind
-COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred, blocked and unblocked (the player), or deleted.';
+COMMENT ON COLUMN public.gre_chat_events.kind IS 'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred, blocked and unblocked (the player), rated (by the player), or deleted.';
 
 -- COMMENT: COLUMN gre_chat_events.staff_id
 COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
@@ -1073,7 +1205,7 @@ COMMENT ON COLUMN public.gre_chat_events.staff_id IS 'The staff member to whom t
 COMMENT ON COLUMN public.gre_chat_events.by_staff_id IS 'The staff member who caused the event; null for a player, a back end or the server.';
 
 -- COMMENT: COLUMN gre_chat_events.data
-COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. blocked: {"until"} if the block has an end. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
+COMMENT ON COLUMN public.gre_chat_events.data IS 'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. blocked: {"until"} if the block has an end. rated: {"score"}. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
 
 -- FUNCTION: event_json(public.gre_chat_events)
 CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
@@ -1083,6 +1215,16 @@ CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
   select jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
 $$;
+
+-- FUNCTION: figures_truncated()
+CREATE FUNCTION gre.figures_truncated() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  update public.gre_chat_ratings set comment = null where comment is not null;
+  return null;
+end $$;
 
 -- FUNCTION: file_name(text)
 CREATE FUNCTION gre.file_name(p_name text) RETURNS text
@@ -2432,6 +2574,68 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: messages_figures()
+CREATE FUNCTION gre.messages_figures() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  m record;
+  s record;
+  v_first boolean;
+begin
+  select i.session_id, i.seq, i.sender, i.sender_id, i.created_at, count(*) over () as n into m from inserted i limit 1;
+  if not found or gre.is_nested() then
+    return null; -- gre.count_messages counts those
+  end if;
+  if m.n = 1 and coalesce(current_setting('gre.figures_seq', true), '') = '' then
+    select q.status <> 'closed' as open, q.cycle, c.player_key, c.asked_at, c.staff_at, r.n, r.asked_at as question_at
+    into s
+    from public.gre_chat_sessions q
+    join public.gre_chat_cycles c on c.session_id = q.id and c.cycle = q.cycle
+    left join public.gre_chat_responses r on r.session_id = q.id and r.ended is null
+    where q.id = m.session_id;
+  end if;
+  if s is null then
+    perform gre.count_figures(array(select distinct i.session_id from inserted i), array(select i.id from inserted i));
+    return null;
+  end if;
+  insert into public.gre_chat_activity as a (session_id, quarter, sender, staff_id, player_key, messages)
+  values (m.session_id, date_bin('15 minutes', m.created_at, timestamptz 'epoch'), m.sender,
+    case m.sender when 'staff' then coalesce(m.sender_id, '') else '' end, s.player_key, 1)
+  on conflict (session_id, quarter, sender, staff_id) do update set messages = a.messages + 1;
+  if not s.open or m.sender = 'system' then
+    return null;
+  elsif m.sender = 'player' then
+    if s.asked_at is null then
+      update public.gre_chat_cycles c set asked_at = m.created_at
+      where c.session_id = m.session_id and c.cycle = s.cycle;
+    end if;
+    if s.n is null then
+      v_first := s.staff_at is null;
+      insert into public.gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, due_at)
+      select m.session_id, s.cycle, coalesce(max(r.n), 0) + 1, v_first, m.seq, m.created_at,
+        gre.question_due(v_first, m.created_at)
+      from public.gre_chat_responses r where r.session_id = m.session_id and r.cycle = s.cycle;
+    end if;
+    return null;
+  end if;
+  if s.staff_at is null then
+    update public.gre_chat_cycles c set staff_at = m.created_at
+    where c.session_id = m.session_id and c.cycle = s.cycle;
+  end if;
+  if s.n is not null then
+    update public.gre_chat_responses r set ended = 'answered', ended_at = m.created_at, answered_seq = m.seq,
+      answered_at = m.created_at, staff_id = m.sender_id,
+      wait_seconds = gre.whole_seconds(s.question_at, m.created_at),
+      open_seconds = gre.desk_seconds(s.question_at, m.created_at)
+    where r.session_id = m.session_id and r.cycle = s.cycle and r.n = s.n;
+  end if;
+  return null;
+end $$;
+
 -- FUNCTION: messages_files_text()
 CREATE FUNCTION gre.messages_files_text() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2951,6 +3155,24 @@ begin
       where v_blocked and (b.player_id is not null or v.blocked_until is not null)), '{}');
 end $$;
 
+-- FUNCTION: player_key(bigint)
+CREATE FUNCTION gre.player_key(p_player_id bigint) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_key bigint;
+begin
+  loop
+    select p.player_key into v_key from gre.report_players p where p.player_id = p_player_id for key share;
+    if found then
+      return v_key;
+    end if;
+    insert into gre.report_players (player_id) values (p_player_id) on conflict (player_id) do nothing;
+  end loop;
+end $$;
+
 -- FUNCTION: presence(text, timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -3106,6 +3328,23 @@ begin
   perform gre.enqueue_event(array['onesignal'], 'push:' || new.id, 'push', jsonb_build_object('push_id', new.id));
   perform gre.notify_workers(null);
   return null;
+end $$;
+
+-- FUNCTION: question_due(boolean, timestamp with time zone)
+CREATE FUNCTION gre.question_due(p_first boolean, p_at timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v public.gre_chat_settings;
+  v_goal interval;
+begin
+  select * into v from public.gre_chat_settings;
+  v_goal := case when p_first then v.first_reply_goal else v.reply_goal end;
+  if v_goal is null then
+    return null;
+  end if;
+  return gre.after_open(case when v.goals_in_hours then v.hours end, p_at, extract(epoch from v_goal));
 end $$;
 
 -- FUNCTION: question_seq(public.gre_chat_sessions)
@@ -3585,6 +3824,9 @@ begin
   if p_session.cycle > 1 then
     v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
   end if;
+  if p_session.rating is not null then
+    v_json := v_json || jsonb_build_object('rating', p_session.rating);
+  end if;
   return v_json;
 end $$;
 
@@ -3633,14 +3875,12 @@ begin
   if v_old > v_new then
     perform gre.change_load(v_old, -1, v_now);
   end if;
-  if tg_op = 'DELETE' then
-    return null; -- the foreign key deletes its assignments
-  end if;
   v_by := (gre.current_actor()).staff_id;
-  update public.gre_chat_assignments a set ended_at = v_now,
-    end_how = case when new.status = 'closed' then 'closed' when v_new is not null then 'transferred'
+  update public.gre_chat_assignments a set ended_at = v_now, open_seconds = gre.desk_seconds(a.started_at, v_now),
+    end_how = case when tg_op = 'DELETE' then 'deleted' when new.status = 'closed' then 'closed'
+      when v_new is not null then 'transferred'
       else coalesce(nullif(current_setting('gre.release_how', true), ''), 'released') end
-  where a.session_id = new.id and a.ended_at is null;
+  where a.session_id = coalesce(new.id, old.id) and a.ended_at is null;
   if v_new is not null then
     insert into public.gre_chat_assignments (session_id, n, staff_id, how, by_staff_id, after_seq, started_at)
     select new.id, coalesce(max(a.n), 0) + 1, v_new,
@@ -3692,6 +3932,7 @@ begin
     new.closed_at := case when new.status = 'closed' then new.created_at end;
     new.closed_by := case when new.status = 'closed' and not v_portal then new.closed_by end;
     new.cycle := 1;
+    new.rating := null;
   else
     new.id := old.id;
     new.player_id := old.player_id;
@@ -3708,6 +3949,7 @@ begin
       new.player_read_at := old.player_read_at;
       new.rev := old.rev;
       new.closed_by := old.closed_by;
+      new.rating := old.rating;
     end if;
     -- Counters and read marks never decrease.
     new.last_seq := greatest(new.last_seq, old.last_seq);
@@ -3727,6 +3969,7 @@ begin
       new.closed_at := null;
       new.closed_by := null;
       new.cycle := old.cycle + 1;
+      new.rating := null;
     end if;
   end if;
   if new.status = 'closed' then
@@ -3793,6 +4036,57 @@ begin
   return null;
 end $$;
 
+-- FUNCTION: sessions_figures()
+CREATE FUNCTION gre.sessions_figures() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_seq bigint;
+  v_asking boolean;
+begin
+  -- Messages that were inserted before this change belong to the cycle before it.
+  select max(m.seq) into v_seq from public.gre_chat_messages m
+  where m.session_id = old.id and m.seq > old.last_seq and m.created_at >= transaction_timestamp();
+  if v_seq is not null then
+    perform gre.count_figures(array[old.id]);
+    perform set_config('gre.figures_seq', (coalesce(nullif(current_setting('gre.figures_seq', true), ''), '{}')::jsonb
+      || jsonb_build_object(old.id::text, v_seq))::text, true);
+  end if;
+  if new.status <> 'closed' then
+    perform gre.add_cycle(new, new.updated_at);
+    return new;
+  end if;
+  update public.gre_chat_responses r set ended = 'closed', ended_at = new.closed_at
+  where r.session_id = old.id and r.ended is null;
+  v_asking := found;
+  update public.gre_chat_cycles c set closed_at = new.closed_at, closed_by = new.closed_by,
+    closed_staff_id = new.assigned_staff_id,
+    close_seconds = case when new.closed_by <> 'idle' then gre.whole_seconds(c.asked_at, new.closed_at) end,
+    close_open_seconds = case when new.closed_by <> 'idle' and c.asked_at is not null
+      then gre.desk_seconds(c.asked_at, new.closed_at) end,
+    missed = v_asking and not x.answered, dropped = v_asking and x.answered,
+    rating_asked = c.asked_at is not null and c.staff_at is not null
+      and (select s.rating_enabled from public.gre_chat_settings s)
+  from (select exists (
+    select from public.gre_chat_responses r
+    where r.session_id = old.id and r.cycle = old.cycle and r.ended = 'answered') as answered) x
+  where c.session_id = old.id and c.cycle = old.cycle;
+  return new;
+end $$;
+
+-- FUNCTION: sessions_open_figures()
+CREATE FUNCTION gre.sessions_open_figures() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform gre.add_cycle(new, new.created_at);
+  return null;
+end $$;
+
 -- FUNCTION: sessions_record_change()
 CREATE FUNCTION gre.sessions_record_change() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3839,6 +4133,11 @@ begin
   update public.gre_chat_events set session_id = v_id where session_id = old.id;
   insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id)
   values (v_id, old.rev + 1, clock_timestamp(), old.last_seq, 'deleted', (gre.current_actor()).staff_id);
+  update public.gre_chat_assignments set session_id = v_id where session_id = old.id;
+  update public.gre_chat_cycles set session_id = v_id where session_id = old.id;
+  update public.gre_chat_responses set session_id = v_id where session_id = old.id;
+  update public.gre_chat_activity set session_id = v_id where session_id = old.id;
+  update public.gre_chat_ratings set session_id = v_id, comment = null where session_id = old.id;
   return null;
 end $$;
 
@@ -3861,6 +4160,9 @@ CREATE FUNCTION gre.sessions_truncated() RETURNS trigger
     AS $$
 begin
   update public.gre_staff_load set open_sessions = 0 where open_sessions <> 0;
+  update public.gre_chat_assignments a set ended_at = clock_timestamp(), end_how = 'deleted',
+    open_seconds = gre.desk_seconds(a.started_at, clock_timestamp())
+  where a.ended_at is null;
   return null;
 end $$;
 
@@ -4165,6 +4467,15 @@ CREATE FUNCTION gre.upload_type(p_type text) RETURNS text
     select t from unnest(gre.file_types()) t where t = lower(btrim(split_part(left(p_type, 255), ';', 1)))),
     'application/octet-stream')
 $$;
+
+-- FUNCTION: whole_seconds(timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return greatest(floor(extract(epoch from p_to - p_from)), 0);
+end $$;
 
 -- FUNCTION: write_receipts(jsonb)
 CREATE FUNCTION gre.write_receipts(p_results jsonb) RETURNS text[]
@@ -5063,6 +5374,12 @@ begin
   insert into gre.attachment_quotas (who, day)
     select 'player:' || p_player_id, (clock_timestamp() at time zone 'UTC')::date where p_player_id is not null
   on conflict (who, day) do update set who = excluded.who;
+  -- What figures count under is deleted, too. A transaction that opens a session holds this row: its session is there
+  -- now, and a later one waits until the row is deleted.
+  delete from gre.report_players where player_id = p_player_id;
+  v_sessions := v_sessions || array(
+    select s.id from public.gre_chat_sessions s
+    where s.player_id = p_player_id and s.id <> all (v_sessions) order by s.id for update);
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
@@ -5100,7 +5417,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
-COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns {"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers have yet to delete}. Pusher and OneSignal keep the data that they received.';
+COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. Events and figures of the sessions are kept for reports, without any tie to the player (gre_chat_events, gre_chat_cycles). For admins and back ends. Returns {"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers have yet to delete}. Pusher and OneSignal keep the data that they received.';
 
 -- FUNCTION: gre_get_auto_reply(uuid)
 CREATE FUNCTION public.gre_get_auto_reply(p_id uuid) RETURNS jsonb
@@ -6273,7 +6590,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_prune(p_keep interval, p_retention interval, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries. Their events are kept for reports, without any tie to the player (gre_chat_events); workers delete the objects of their files (gre_storage_deletions).';
+COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries. Their events and figures are kept for reports, without the session (gre_chat_events, gre_chat_cycles); workers delete the objects of their files (gre_storage_deletions).';
 
 -- FUNCTION: gre_relay_reconcile(text, boolean, integer)
 CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS jsonb
@@ -7887,11 +8204,37 @@ CREATE SEQUENCE gre.media_turn
     CACHE 1
     CYCLE;
 
+-- TABLE: report_players
+CREATE TABLE gre.report_players (
+    player_id bigint NOT NULL,
+    player_key bigint NOT NULL
+);
+
+-- COMMENT: TABLE report_players
+COMMENT ON TABLE gre.report_players IS 'The number under which figures count a player. gre_erase_player deletes the row: the number then leads nowhere.';
+
+-- COMMENT: COLUMN report_players.player_id
+COMMENT ON COLUMN gre.report_players.player_id IS 'The player.';
+
+-- COMMENT: COLUMN report_players.player_key
+COMMENT ON COLUMN gre.report_players.player_key IS 'Its number in figures.';
+
+-- SEQUENCE: report_players_player_key_seq
+ALTER TABLE gre.report_players ALTER COLUMN player_key ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME gre.report_players_player_key_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 -- TABLE: settings
 CREATE TABLE gre.settings (
     single boolean DEFAULT true NOT NULL,
     presence_lasts interval DEFAULT '00:10:00'::interval NOT NULL,
     player_external_id text DEFAULT 'player_{player_id}'::text NOT NULL,
+    whole_from timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT settings_player_external_id_check CHECK ((char_length(player_external_id) <= 200)),
     CONSTRAINT settings_presence_lasts_check CHECK ((presence_lasts > '00:00:00'::interval)),
     CONSTRAINT settings_single_check CHECK (single)
@@ -7908,6 +8251,9 @@ COMMENT ON COLUMN gre.settings.presence_lasts IS 'Time after last_seen_at for wh
 
 -- COMMENT: COLUMN settings.player_external_id
 COMMENT ON COLUMN gre.settings.player_external_id IS 'Template of a player''s OneSignal external id: GRE_PUSH_PLAYER_EXTERNAL_ID of the relay that reported last.';
+
+-- COMMENT: COLUMN settings.whole_from
+COMMENT ON COLUMN gre.settings.whole_from IS 'Time from which reports are whole: when figures were installed.';
 
 -- TABLE: gre_auto_sent
 CREATE TABLE public.gre_auto_sent (
@@ -7941,6 +8287,39 @@ COMMENT ON COLUMN public.gre_auto_sent.at IS 'Time of the entry.';
 -- COMMENT: COLUMN gre_auto_sent.skipped
 COMMENT ON COLUMN public.gre_auto_sent.skipped IS 'The reason for which no message was sent. late: a worker found it too late. text: a value was missing, or the text was too long.';
 
+-- TABLE: gre_chat_activity
+CREATE TABLE public.gre_chat_activity (
+    session_id uuid NOT NULL,
+    quarter timestamp with time zone NOT NULL,
+    sender text NOT NULL,
+    staff_id text DEFAULT ''::text NOT NULL,
+    player_key bigint NOT NULL,
+    messages integer NOT NULL,
+    CONSTRAINT gre_chat_activity_sender_check CHECK ((sender = ANY (ARRAY['player'::text, 'staff'::text, 'system'::text])))
+)
+WITH (fillfactor='80');
+
+-- COMMENT: TABLE gre_chat_activity
+COMMENT ON TABLE public.gre_chat_activity IS 'Figures: numbers of messages of a session in each quarter of an hour. Written by triggers only.';
+
+-- COMMENT: COLUMN gre_chat_activity.session_id
+COMMENT ON COLUMN public.gre_chat_activity.session_id IS 'The session, see gre_chat_cycles.';
+
+-- COMMENT: COLUMN gre_chat_activity.quarter
+COMMENT ON COLUMN public.gre_chat_activity.quarter IS 'Begin of the quarter of an hour.';
+
+-- COMMENT: COLUMN gre_chat_activity.sender
+COMMENT ON COLUMN public.gre_chat_activity.sender IS 'player, staff or system, as gre_chat_messages.sender.';
+
+-- COMMENT: COLUMN gre_chat_activity.staff_id
+COMMENT ON COLUMN public.gre_chat_activity.staff_id IS 'The author of messages of staff; empty if it is not known.';
+
+-- COMMENT: COLUMN gre_chat_activity.player_key
+COMMENT ON COLUMN public.gre_chat_activity.player_key IS 'The player (gre.report_players).';
+
+-- COMMENT: COLUMN gre_chat_activity.messages
+COMMENT ON COLUMN public.gre_chat_activity.messages IS 'Number of messages.';
+
 -- TABLE: gre_chat_assignments
 CREATE TABLE public.gre_chat_assignments (
     session_id uuid NOT NULL,
@@ -7952,8 +8331,9 @@ CREATE TABLE public.gre_chat_assignments (
     started_at timestamp with time zone NOT NULL,
     ended_at timestamp with time zone,
     end_how text,
+    open_seconds integer,
     CONSTRAINT gre_chat_assignments_end_check CHECK (((ended_at IS NULL) = (end_how IS NULL))),
-    CONSTRAINT gre_chat_assignments_end_how_check CHECK ((end_how = ANY (ARRAY['released'::text, 'transferred'::text, 'offline'::text, 'closed'::text]))),
+    CONSTRAINT gre_chat_assignments_end_how_check CHECK ((end_how = ANY (ARRAY['released'::text, 'transferred'::text, 'offline'::text, 'closed'::text, 'deleted'::text]))),
     CONSTRAINT gre_chat_assignments_how_check CHECK ((how = ANY (ARRAY['auto'::text, 'returning'::text, 'taken'::text, 'given'::text, 'transferred'::text, 'adopted'::text])))
 );
 
@@ -7961,7 +8341,7 @@ CREATE TABLE public.gre_chat_assignments (
 COMMENT ON TABLE public.gre_chat_assignments IS 'Who had a session, from when to when. At most one row of a session has no end; it is the open session''s assigned_staff_id. Written by triggers only.';
 
 -- COMMENT: COLUMN gre_chat_assignments.session_id
-COMMENT ON COLUMN public.gre_chat_assignments.session_id IS 'The session.';
+COMMENT ON COLUMN public.gre_chat_assignments.session_id IS 'The session; another, random id after its deletion. No foreign key: assignments are kept for reports.';
 
 -- COMMENT: COLUMN gre_chat_assignments.n
 COMMENT ON COLUMN public.gre_chat_assignments.n IS '1, 2, 3 ... in the session.';
@@ -7985,7 +8365,10 @@ COMMENT ON COLUMN public.gre_chat_assignments.started_at IS 'Time of the assignm
 COMMENT ON COLUMN public.gre_chat_assignments.ended_at IS 'Time of its end; null while it lasts.';
 
 -- COMMENT: COLUMN gre_chat_assignments.end_how
-COMMENT ON COLUMN public.gre_chat_assignments.end_how IS 'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was offline; closed: with the session.';
+COMMENT ON COLUMN public.gre_chat_assignments.end_how IS 'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was offline; closed and deleted: with the session.';
+
+-- COMMENT: COLUMN gre_chat_assignments.open_seconds
+COMMENT ON COLUMN public.gre_chat_assignments.open_seconds IS 'Seconds from started_at to ended_at in opening hours as they were at ended_at, rounded down; null while it lasts.';
 
 -- TABLE: gre_chat_blocks
 CREATE TABLE public.gre_chat_blocks (
@@ -8011,6 +8394,170 @@ COMMENT ON COLUMN public.gre_chat_blocks.by_staff_id IS 'The staff member who bl
 
 -- COMMENT: COLUMN gre_chat_blocks.created_at
 COMMENT ON COLUMN public.gre_chat_blocks.created_at IS 'Time of the block.';
+
+-- TABLE: gre_chat_cycles
+CREATE TABLE public.gre_chat_cycles (
+    session_id uuid NOT NULL,
+    cycle integer NOT NULL,
+    player_key bigint NOT NULL,
+    opened_at timestamp with time zone NOT NULL,
+    opened_staff_id text,
+    asked_at timestamp with time zone,
+    staff_at timestamp with time zone,
+    closed_at timestamp with time zone,
+    closed_by text,
+    closed_staff_id text,
+    close_seconds integer,
+    close_open_seconds integer,
+    missed boolean,
+    dropped boolean,
+    rating_asked boolean
+);
+
+-- COMMENT: TABLE gre_chat_cycles
+COMMENT ON TABLE public.gre_chat_cycles IS 'Figures: one row for each cycle of a session, from its opening or reopening to its closing. Written by triggers only.';
+
+-- COMMENT: COLUMN gre_chat_cycles.session_id
+COMMENT ON COLUMN public.gre_chat_cycles.session_id IS 'The session; another, random id after its deletion. No foreign key: figures are kept.';
+
+-- COMMENT: COLUMN gre_chat_cycles.cycle
+COMMENT ON COLUMN public.gre_chat_cycles.cycle IS 'The cycle: 1, and one more with each reopening.';
+
+-- COMMENT: COLUMN gre_chat_cycles.player_key
+COMMENT ON COLUMN public.gre_chat_cycles.player_key IS 'The player (gre.report_players).';
+
+-- COMMENT: COLUMN gre_chat_cycles.opened_at
+COMMENT ON COLUMN public.gre_chat_cycles.opened_at IS 'Time of the opening or reopening.';
+
+-- COMMENT: COLUMN gre_chat_cycles.opened_staff_id
+COMMENT ON COLUMN public.gre_chat_cycles.opened_staff_id IS 'To whom it was assigned then.';
+
+-- COMMENT: COLUMN gre_chat_cycles.asked_at
+COMMENT ON COLUMN public.gre_chat_cycles.asked_at IS 'Time of its first message of the player.';
+
+-- COMMENT: COLUMN gre_chat_cycles.staff_at
+COMMENT ON COLUMN public.gre_chat_cycles.staff_at IS 'Time of its first message of staff.';
+
+-- COMMENT: COLUMN gre_chat_cycles.closed_at
+COMMENT ON COLUMN public.gre_chat_cycles.closed_at IS 'Time of the closing; null while it is open.';
+
+-- COMMENT: COLUMN gre_chat_cycles.closed_by
+COMMENT ON COLUMN public.gre_chat_cycles.closed_by IS 'staff, player, idle or system, as gre_chat_sessions.closed_by.';
+
+-- COMMENT: COLUMN gre_chat_cycles.closed_staff_id
+COMMENT ON COLUMN public.gre_chat_cycles.closed_staff_id IS 'To whom it was assigned when it was closed.';
+
+-- COMMENT: COLUMN gre_chat_cycles.close_seconds
+COMMENT ON COLUMN public.gre_chat_cycles.close_seconds IS 'Seconds from asked_at to closed_at, rounded down; null without asked_at, or if idleness closed it.';
+
+-- COMMENT: COLUMN gre_chat_cycles.close_open_seconds
+COMMENT ON COLUMN public.gre_chat_cycles.close_open_seconds IS 'The same in opening hours as they were at closed_at.';
+
+-- COMMENT: COLUMN gre_chat_cycles.missed
+COMMENT ON COLUMN public.gre_chat_cycles.missed IS 'True: closed with a question, and none was answered. Null while it is open.';
+
+-- COMMENT: COLUMN gre_chat_cycles.dropped
+COMMENT ON COLUMN public.gre_chat_cycles.dropped IS 'True: closed with an open question after an answer. Null while it is open.';
+
+-- COMMENT: COLUMN gre_chat_cycles.rating_asked
+COMMENT ON COLUMN public.gre_chat_cycles.rating_asked IS 'True: closed while rating_enabled, after messages of both the player and staff. Null while it is open.';
+
+-- TABLE: gre_chat_ratings
+CREATE TABLE public.gre_chat_ratings (
+    session_id uuid NOT NULL,
+    cycle integer NOT NULL,
+    score smallint NOT NULL,
+    comment text,
+    staff_id text,
+    rated_at timestamp with time zone NOT NULL,
+    CONSTRAINT gre_chat_ratings_comment_check CHECK ((char_length(comment) <= 1000)),
+    CONSTRAINT gre_chat_ratings_score_check CHECK (((score >= 1) AND (score <= 5)))
+);
+
+-- COMMENT: TABLE gre_chat_ratings
+COMMENT ON TABLE public.gre_chat_ratings IS 'Ratings of cycles by players. Written by gre_rate_session only.';
+
+-- COMMENT: COLUMN gre_chat_ratings.session_id
+COMMENT ON COLUMN public.gre_chat_ratings.session_id IS 'The session, see gre_chat_cycles.';
+
+-- COMMENT: COLUMN gre_chat_ratings.cycle
+COMMENT ON COLUMN public.gre_chat_ratings.cycle IS 'The rated cycle.';
+
+-- COMMENT: COLUMN gre_chat_ratings.score
+COMMENT ON COLUMN public.gre_chat_ratings.score IS '1 (worst) to 5 (best).';
+
+-- COMMENT: COLUMN gre_chat_ratings.comment
+COMMENT ON COLUMN public.gre_chat_ratings.comment IS 'What the player wrote with it, at most 1,000 characters, or null. Deleted with the session.';
+
+-- COMMENT: COLUMN gre_chat_ratings.staff_id
+COMMENT ON COLUMN public.gre_chat_ratings.staff_id IS 'To whom the session was assigned when the cycle was closed.';
+
+-- COMMENT: COLUMN gre_chat_ratings.rated_at
+COMMENT ON COLUMN public.gre_chat_ratings.rated_at IS 'Time of the rating.';
+
+-- TABLE: gre_chat_responses
+CREATE TABLE public.gre_chat_responses (
+    session_id uuid NOT NULL,
+    cycle integer NOT NULL,
+    n integer NOT NULL,
+    first boolean NOT NULL,
+    asked_seq bigint NOT NULL,
+    asked_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone,
+    ended text,
+    ended_at timestamp with time zone,
+    answered_seq bigint,
+    answered_at timestamp with time zone,
+    staff_id text,
+    wait_seconds integer,
+    open_seconds integer,
+    CONSTRAINT gre_chat_responses_ended_check CHECK ((ended = ANY (ARRAY['answered'::text, 'closed'::text])))
+);
+
+-- COMMENT: TABLE gre_chat_responses
+COMMENT ON TABLE public.gre_chat_responses IS 'Figures: one row for each question, from a player''s first unanswered message to the next message of staff, or to the closing. Written by triggers only.';
+
+-- COMMENT: COLUMN gre_chat_responses.session_id
+COMMENT ON COLUMN public.gre_chat_responses.session_id IS 'The session, see gre_chat_cycles.';
+
+-- COMMENT: COLUMN gre_chat_responses.cycle
+COMMENT ON COLUMN public.gre_chat_responses.cycle IS 'The cycle.';
+
+-- COMMENT: COLUMN gre_chat_responses.n
+COMMENT ON COLUMN public.gre_chat_responses.n IS '1, 2, 3 ... in the cycle.';
+
+-- COMMENT: COLUMN gre_chat_responses.first
+COMMENT ON COLUMN public.gre_chat_responses.first IS 'True: staff had not written in the cycle before.';
+
+-- COMMENT: COLUMN gre_chat_responses.asked_seq
+COMMENT ON COLUMN public.gre_chat_responses.asked_seq IS 'seq of the message that asks.';
+
+-- COMMENT: COLUMN gre_chat_responses.asked_at
+COMMENT ON COLUMN public.gre_chat_responses.asked_at IS 'Its time.';
+
+-- COMMENT: COLUMN gre_chat_responses.due_at
+COMMENT ON COLUMN public.gre_chat_responses.due_at IS 'Time until which the settings wanted an answer when it was asked; null without a goal.';
+
+-- COMMENT: COLUMN gre_chat_responses.ended
+COMMENT ON COLUMN public.gre_chat_responses.ended IS 'answered, or closed without an answer; null while it is open.';
+
+-- COMMENT: COLUMN gre_chat_responses.ended_at
+COMMENT ON COLUMN public.gre_chat_responses.ended_at IS 'Time of its end.';
+
+-- COMMENT: COLUMN gre_chat_responses.answered_seq
+COMMENT ON COLUMN public.gre_chat_responses.answered_seq IS 'seq of the message that answers.';
+
+-- COMMENT: COLUMN gre_chat_responses.answered_at
+COMMENT ON COLUMN public.gre_chat_responses.answered_at IS 'Its time.';
+
+-- COMMENT: COLUMN gre_chat_responses.staff_id
+COMMENT ON COLUMN public.gre_chat_responses.staff_id IS 'The staff member who wrote it; null if it names none.';
+
+-- COMMENT: COLUMN gre_chat_responses.wait_seconds
+COMMENT ON COLUMN public.gre_chat_responses.wait_seconds IS 'Seconds from asked_at to answered_at, rounded down; null if it was not answered.';
+
+-- COMMENT: COLUMN gre_chat_responses.open_seconds
+COMMENT ON COLUMN public.gre_chat_responses.open_seconds IS 'The same in opening hours as they were at answered_at.';
 
 -- TABLE: gre_hours
 CREATE TABLE public.gre_hours (
@@ -8450,6 +8997,10 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.media_jobs
     ADD CONSTRAINT media_jobs_pkey PRIMARY KEY (attachment_id);
 
+-- CONSTRAINT: report_players report_players_pkey
+ALTER TABLE ONLY gre.report_players
+    ADD CONSTRAINT report_players_pkey PRIMARY KEY (player_id);
+
 -- CONSTRAINT: settings settings_pkey
 ALTER TABLE ONLY gre.settings
     ADD CONSTRAINT settings_pkey PRIMARY KEY (single);
@@ -8462,6 +9013,10 @@ ALTER TABLE ONLY public.gre_auto_replies
 ALTER TABLE ONLY public.gre_auto_sent
     ADD CONSTRAINT gre_auto_sent_pkey PRIMARY KEY (session_id, rule_id, key);
 
+-- CONSTRAINT: gre_chat_activity gre_chat_activity_pkey
+ALTER TABLE ONLY public.gre_chat_activity
+    ADD CONSTRAINT gre_chat_activity_pkey PRIMARY KEY (session_id, quarter, sender, staff_id);
+
 -- CONSTRAINT: gre_chat_assignments gre_chat_assignments_pkey
 ALTER TABLE ONLY public.gre_chat_assignments
     ADD CONSTRAINT gre_chat_assignments_pkey PRIMARY KEY (session_id, n);
@@ -8473,6 +9028,10 @@ ALTER TABLE ONLY public.gre_chat_attachments
 -- CONSTRAINT: gre_chat_blocks gre_chat_blocks_pkey
 ALTER TABLE ONLY public.gre_chat_blocks
     ADD CONSTRAINT gre_chat_blocks_pkey PRIMARY KEY (player_id);
+
+-- CONSTRAINT: gre_chat_cycles gre_chat_cycles_pkey
+ALTER TABLE ONLY public.gre_chat_cycles
+    ADD CONSTRAINT gre_chat_cycles_pkey PRIMARY KEY (session_id, cycle);
 
 -- CONSTRAINT: gre_chat_events gre_chat_events_pkey
 ALTER TABLE ONLY public.gre_chat_events
@@ -8505,6 +9064,14 @@ ALTER TABLE public.gre_chat_players
 -- CONSTRAINT: gre_chat_players gre_chat_players_user_id_key
 ALTER TABLE ONLY public.gre_chat_players
     ADD CONSTRAINT gre_chat_players_user_id_key UNIQUE (user_id);
+
+-- CONSTRAINT: gre_chat_ratings gre_chat_ratings_pkey
+ALTER TABLE ONLY public.gre_chat_ratings
+    ADD CONSTRAINT gre_chat_ratings_pkey PRIMARY KEY (session_id, cycle);
+
+-- CONSTRAINT: gre_chat_responses gre_chat_responses_pkey
+ALTER TABLE ONLY public.gre_chat_responses
+    ADD CONSTRAINT gre_chat_responses_pkey PRIMARY KEY (session_id, cycle, n);
 
 -- CONSTRAINT: gre_chat_sessions gre_chat_sessions_pkey
 ALTER TABLE ONLY public.gre_chat_sessions
@@ -8635,6 +9202,9 @@ CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (p
 
 -- INDEX: gre_chat_messages_search
 CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
+
+-- INDEX: gre_chat_responses_open
+CREATE UNIQUE INDEX gre_chat_responses_open ON public.gre_chat_responses USING btree (session_id) WHERE (ended IS NULL);
 
 -- INDEX: gre_chat_sessions_assigned_waiting
 CREATE INDEX gre_chat_sessions_assigned_waiting ON public.gre_chat_sessions USING btree (assigned_staff_id) WHERE ((status <> 'closed'::text) AND (waiting_since IS NOT NULL) AND (assigned_staff_id IS NOT NULL));
@@ -8776,6 +9346,9 @@ CREATE TRIGGER gre_4_rate_limit BEFORE INSERT ON public.gre_chat_messages FOR EA
 -- TRIGGER: gre_chat_messages gre_5_bind
 CREATE TRIGGER gre_5_bind AFTER INSERT ON public.gre_chat_messages FOR EACH ROW WHEN ((new.attachment_ids <> '{}'::uuid[])) EXECUTE FUNCTION gre.messages_bind_files();
 
+-- TRIGGER: gre_chat_messages gre_5_figures
+CREATE TRIGGER gre_5_figures AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_figures();
+
 -- TRIGGER: gre_chat_messages gre_6_after_insert
 CREATE TRIGGER gre_6_after_insert AFTER INSERT ON public.gre_chat_messages REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION gre.messages_after_insert();
 
@@ -8790,6 +9363,12 @@ CREATE TRIGGER gre_6_assignment_truncate AFTER TRUNCATE ON public.gre_chat_sessi
 
 -- TRIGGER: gre_chat_sessions gre_6_assignment_update
 CREATE TRIGGER gre_6_assignment_update AFTER UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) IS DISTINCT FROM (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_assignment();
+
+-- TRIGGER: gre_chat_sessions gre_6_figures
+CREATE TRIGGER gre_6_figures AFTER INSERT ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_open_figures();
+
+-- TRIGGER: gre_chat_sessions gre_6_figures_truncate
+CREATE TRIGGER gre_6_figures_truncate AFTER TRUNCATE ON public.gre_chat_sessions FOR EACH STATEMENT EXECUTE FUNCTION gre.figures_truncated();
 
 -- TRIGGER: gre_chat_sessions gre_6_record_deletion
 CREATE TRIGGER gre_6_record_deletion AFTER DELETE ON public.gre_chat_sessions FOR EACH ROW EXECUTE FUNCTION gre.sessions_record_deletion();
@@ -8854,6 +9433,9 @@ CREATE TRIGGER zzz_gre_5_assign_seq BEFORE INSERT ON public.gre_chat_messages FO
 -- TRIGGER: gre_chat_sessions zzz_gre_5_record_change
 CREATE TRIGGER zzz_gre_5_record_change BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.assigned_staff_id IS DISTINCT FROM old.assigned_staff_id) OR ((new.status = 'closed'::text) <> (old.status = 'closed'::text)))) EXECUTE FUNCTION gre.sessions_record_change();
 
+-- TRIGGER: gre_chat_sessions zzz_gre_6_figures
+CREATE TRIGGER zzz_gre_6_figures BEFORE UPDATE ON public.gre_chat_sessions FOR EACH ROW WHEN (((new.status = 'closed'::text) <> (old.status = 'closed'::text))) EXECUTE FUNCTION gre.sessions_figures();
+
 -- TRIGGER: objects gre_1_check
 CREATE TRIGGER gre_1_check BEFORE INSERT ON storage.objects FOR EACH ROW WHEN ((new.bucket_id = 'gre-chat'::text)) EXECUTE FUNCTION gre.objects_check();
 
@@ -8873,10 +9455,6 @@ ALTER TABLE ONLY public.gre_auto_replies
 -- FK CONSTRAINT: gre_auto_sent gre_auto_sent_session_id_fkey
 ALTER TABLE ONLY public.gre_auto_sent
     ADD CONSTRAINT gre_auto_sent_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
-
--- FK CONSTRAINT: gre_chat_assignments gre_chat_assignments_session_id_fkey
-ALTER TABLE ONLY public.gre_chat_assignments
-    ADD CONSTRAINT gre_chat_assignments_session_id_fkey FOREIGN KEY (session_id) REFERENCES public.gre_chat_sessions(id) ON DELETE CASCADE;
 
 -- FK CONSTRAINT: gre_chat_blocks gre_chat_blocks_player_id_fkey
 ALTER TABLE ONLY public.gre_chat_blocks
@@ -8929,6 +9507,9 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: media_jobs
 ALTER TABLE gre.media_jobs ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: report_players
+ALTER TABLE gre.report_players ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: settings
 ALTER TABLE gre.settings ENABLE ROW LEVEL SECURITY;
 
@@ -8944,6 +9525,9 @@ ALTER TABLE public.gre_auto_sent ENABLE ROW LEVEL SECURITY;
 -- POLICY: gre_chat_blocks gre_blocks_read
 CREATE POLICY gre_blocks_read ON public.gre_chat_blocks FOR SELECT TO authenticated USING (( SELECT gre.is_staff() AS is_staff));
 
+-- ROW SECURITY: gre_chat_activity
+ALTER TABLE public.gre_chat_activity ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: gre_chat_assignments
 ALTER TABLE public.gre_chat_assignments ENABLE ROW LEVEL SECURITY;
 
@@ -8952,6 +9536,9 @@ ALTER TABLE public.gre_chat_attachments ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_blocks
 ALTER TABLE public.gre_chat_blocks ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_cycles
+ALTER TABLE public.gre_chat_cycles ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_events
 ALTER TABLE public.gre_chat_events ENABLE ROW LEVEL SECURITY;
@@ -8964,6 +9551,12 @@ ALTER TABLE public.gre_chat_notes ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_players
 ALTER TABLE public.gre_chat_players ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_ratings
+ALTER TABLE public.gre_chat_ratings ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: gre_chat_responses
+ALTER TABLE public.gre_chat_responses ENABLE ROW LEVEL SECURITY;
 
 -- ROW SECURITY: gre_chat_sessions
 ALTER TABLE public.gre_chat_sessions ENABLE ROW LEVEL SECURITY;
@@ -9093,6 +9686,22 @@ GRANT USAGE ON SCHEMA gre TO service_role;
 -- ACL: FUNCTION add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.add_block_events(p_sessions uuid[], p_blocked boolean, p_until timestamp with time zone) FROM PUBLIC;
 
+-- ACL: TABLE gre_chat_sessions
+GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
+GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.status
+GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: COLUMN gre_chat_sessions.assigned_staff_id
+GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
+
+-- ACL: FUNCTION add_cycle(s public.gre_chat_sessions, p_opened_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.add_cycle(s public.gre_chat_sessions, p_opened_at timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION add_messages(p_sessions uuid[], p_ids uuid[])
+REVOKE ALL ON FUNCTION gre.add_messages(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
+
 -- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid)
 REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid) FROM PUBLIC;
 
@@ -9107,16 +9716,6 @@ REVOKE ALL ON FUNCTION gre.announce_note(p_note public.gre_chat_notes) FROM PUBL
 
 -- ACL: FUNCTION apply_idle_change()
 REVOKE ALL ON FUNCTION gre.apply_idle_change() FROM PUBLIC;
-
--- ACL: TABLE gre_chat_sessions
-GRANT ALL ON TABLE public.gre_chat_sessions TO service_role;
-GRANT SELECT,INSERT ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.status
-GRANT UPDATE(status) ON TABLE public.gre_chat_sessions TO authenticated;
-
--- ACL: COLUMN gre_chat_sessions.assigned_staff_id
-GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticated;
 
 -- ACL: FUNCTION arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean)
 REVOKE ALL ON FUNCTION gre.arm_idle(p_session public.gre_chat_sessions, p_settings public.gre_chat_settings, p_changed boolean) FROM PUBLIC;
@@ -9189,6 +9788,9 @@ REVOKE ALL ON FUNCTION gre.clean_name(p_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.clean_name(p_name text) TO authenticated;
 GRANT ALL ON FUNCTION gre.clean_name(p_name text) TO service_role;
 
+-- ACL: FUNCTION count_figures(p_sessions uuid[], p_ids uuid[])
+REVOKE ALL ON FUNCTION gre.count_figures(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
+
 -- ACL: FUNCTION count_messages(p_sessions uuid[], p_ids uuid[])
 REVOKE ALL ON FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
 
@@ -9205,6 +9807,9 @@ GRANT ALL ON FUNCTION gre.current_actor() TO service_role;
 
 -- ACL: FUNCTION delete_attachments(p_ids uuid[])
 REVOKE ALL ON FUNCTION gre.delete_attachments(p_ids uuid[]) FROM PUBLIC;
+
+-- ACL: FUNCTION desk_seconds(p_from timestamp with time zone, p_to timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.desk_seconds(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.due_in(p_now timestamp with time zone, p_due_at timestamp with time zone, p_lease_until timestamp with time zone) FROM PUBLIC;
@@ -9223,6 +9828,9 @@ GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
 REVOKE ALL ON FUNCTION gre.event_json(e public.gre_chat_events) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO authenticated;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO service_role;
+
+-- ACL: FUNCTION figures_truncated()
+REVOKE ALL ON FUNCTION gre.figures_truncated() FROM PUBLIC;
 
 -- ACL: FUNCTION file_name(p_name text)
 REVOKE ALL ON FUNCTION gre.file_name(p_name text) FROM PUBLIC;
@@ -9469,6 +10077,9 @@ REVOKE ALL ON FUNCTION gre.messages_delete_files() FROM PUBLIC;
 -- ACL: FUNCTION messages_enqueue()
 REVOKE ALL ON FUNCTION gre.messages_enqueue() FROM PUBLIC;
 
+-- ACL: FUNCTION messages_figures()
+REVOKE ALL ON FUNCTION gre.messages_figures() FROM PUBLIC;
+
 -- ACL: FUNCTION messages_files_text()
 REVOKE ALL ON FUNCTION gre.messages_files_text() FROM PUBLIC;
 
@@ -9578,6 +10189,9 @@ REVOKE ALL ON FUNCTION gre.player_json(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.player_json(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION gre.player_json(p_player_id bigint) TO service_role;
 
+-- ACL: FUNCTION player_key(p_player_id bigint)
+REVOKE ALL ON FUNCTION gre.player_key(p_player_id bigint) FROM PUBLIC;
+
 -- ACL: FUNCTION presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.presence(p_status text, p_seen timestamp with time zone, p_expires timestamp with time zone) TO authenticated;
@@ -9603,6 +10217,9 @@ REVOKE ALL ON FUNCTION gre.pushes_check_size() FROM PUBLIC;
 
 -- ACL: FUNCTION pushes_enqueue()
 REVOKE ALL ON FUNCTION gre.pushes_enqueue() FROM PUBLIC;
+
+-- ACL: FUNCTION question_due(p_first boolean, p_at timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.question_due(p_first boolean, p_at timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION question_seq(p_session public.gre_chat_sessions)
 REVOKE ALL ON FUNCTION gre.question_seq(p_session public.gre_chat_sessions) FROM PUBLIC;
@@ -9703,6 +10320,12 @@ REVOKE ALL ON FUNCTION gre.sessions_check() FROM PUBLIC;
 -- ACL: FUNCTION sessions_enqueue()
 REVOKE ALL ON FUNCTION gre.sessions_enqueue() FROM PUBLIC;
 
+-- ACL: FUNCTION sessions_figures()
+REVOKE ALL ON FUNCTION gre.sessions_figures() FROM PUBLIC;
+
+-- ACL: FUNCTION sessions_open_figures()
+REVOKE ALL ON FUNCTION gre.sessions_open_figures() FROM PUBLIC;
+
 -- ACL: FUNCTION sessions_record_change()
 REVOKE ALL ON FUNCTION gre.sessions_record_change() FROM PUBLIC;
 
@@ -9761,6 +10384,9 @@ REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;
 
 -- ACL: FUNCTION upload_type(p_type text)
 REVOKE ALL ON FUNCTION gre.upload_type(p_type text) FROM PUBLIC;
+
+-- ACL: FUNCTION whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION write_receipts(p_results jsonb)
 REVOKE ALL ON FUNCTION gre.write_receipts(p_results jsonb) FROM PUBLIC;

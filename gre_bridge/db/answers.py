@@ -103,6 +103,8 @@ class Session(TypedDict):
     """Present in a closed session, unless staff closed it or it is not known."""
     cycle: NotRequired[int]
     """Present in a session that was reopened; 2 or more."""
+    rating: NotRequired[int]
+    """Present in a closed session that the player has rated; 1 to 5."""
 
 
 class QueuedSession(Session):

@@ -18,7 +18,9 @@
 --   notes        private notes of staff
 --   blocks       blocks of players: reason, author, end
 --   search       search of messages
+--   figure_tables tables that reports are functions of
 --   assignment   who has which session; staff and their load; automatic assignment
+--   figures      triggers that write these tables; ratings; a check that computes them again
 --   templates    texts that staff send often; the renderer of placeholders
 --   auto_replies rules for messages that the server writes by itself
 --   timers       what a worker does with a session at a later time

@@ -68,6 +68,7 @@ begin
       union all select 'gre_chat_messages', 'attachment_ids', 'uuid[]'
       union all select unnest(array['gre_chat_sessions', 'gre_chat_messages']), 'player_id', 'bigint'
       union all select 'gre_chat_sessions', 'id', 'uuid'
+      union all select 'gre_chat_sessions', 'rating', 'smallint'
       union all select 'gre_chat_messages', unnest(array['id', 'session_id']), 'uuid'
       union all select 'push_notifications', unnest(array['message_id', 'delivery_id']), 'uuid'
       union all select 'gre_chat_sessions', unnest(array['last_message_at', 'staff_read_at', 'player_read_at',
@@ -80,11 +81,12 @@ begin
     join pg_attribute a
       on a.attrelid = to_regclass('public.' || w.relation) and a.attname = w.name and not a.attisdropped
     join pg_type t on t.oid = a.atttypid
-    where a.attrelid = any (v_relations) and format_type(a.atttypid, null) <> w.type
+    where a.attrelid = any (v_relations) and (format_type(a.atttypid, null) <> w.type or w.type = 'smallint')
   loop
     v_pattern := case
       when v.type = 'text' then '' -- every value has a text
       when v.type = 'bigint' and v.category in ('N', 'S') then '^\s*(-?[0-9]{1,18}(\.0*)?)?\s*$'
+      when v.type = 'smallint' and v.category in ('N', 'S') then '^\s*([1-5](\.0*)?)?\s*$'
       when v.type = 'uuid' and v.category = 'S' then '^\s*([0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?\s*$'
       when v.type = 'timestamp with time zone'
         and (v.category = 'S' or v.has in ('timestamp without time zone', 'date')) then ''
@@ -107,7 +109,8 @@ begin
     end if;
     if v_count > 0 then
       v_problems := v_problems || format('public.%s.%s is %s and holds %s values that are no %s',
-        v.relation, v.name, v.has, v_count, case v.type when 'bigint' then 'whole numbers' else v.type end);
+        v.relation, v.name, v.has, v_count, case v.type
+          when 'bigint' then 'whole numbers' when 'smallint' then 'numbers from 1 to 5' else v.type end);
     end if;
     for v_dependent in
       select pg_describe_object(d.classid, d.objid, d.objsubid)
@@ -484,7 +487,7 @@ language sql stable set search_path = '' as $$
   select case
     when pg_catalog.format_type(a.atttypid, null) = s.type then format('%I', s.name)
     when s.type = 'text' then format('%I::text', s.name)
-    when s.type in ('bigint', 'integer')
+    when s.type in ('bigint', 'integer', 'smallint')
       then format('split_part(nullif(btrim(%I::text), %L), %L, 1)::%s', s.name, '', '.', s.type)
     else format('nullif(btrim(%I::text), %L)::%s', s.name, '', s.type) end
   from gre.adopt_columns() s
@@ -806,6 +809,8 @@ begin
     'staff_read_seq', v_lookup || '.last_seq', 'player_read_seq', v_lookup || '.last_seq',
     'waiting_since', v_lookup || '.waiting_since', 'rev', '1', 'unread_by_staff', '0', 'unread_by_player', '0',
     'cycle', '1',
+    'rating', format('case when %s.status = ''closed'' then %s end', v_lookup,
+                     gre.adopt_cast('gre_chat_sessions', 'rating')),
     'closed_by', format('case when %1$s.status = ''closed'' then
         case lower(%2$s) when ''idle'' then ''idle'' else gre.legacy_sender(%2$s) end end',
       v_lookup, gre.adopt_first_of('gre_chat_sessions', 'closed_by')),

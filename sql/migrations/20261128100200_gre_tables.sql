@@ -78,10 +78,12 @@ create table gre_chat_sessions (
   closed_at timestamptz,
   closed_by text,
   cycle integer not null default 1,
+  rating smallint,
   changed_xid xid8,
   constraint gre_chat_sessions_status_check check (status in ('active', 'closed', 'pending', 'waiting')),
   constraint gre_chat_sessions_player_id_check check (player_id > 0),
-  constraint gre_chat_sessions_closed_by_check check (closed_by in ('staff', 'player', 'idle', 'system'))
+  constraint gre_chat_sessions_closed_by_check check (closed_by in ('staff', 'player', 'idle', 'system')),
+  constraint gre_chat_sessions_rating_check check (rating between 1 and 5)
 );
 create unique index gre_chat_sessions_one_open on gre_chat_sessions (player_id) where status <> 'closed';
 create index gre_chat_sessions_player on gre_chat_sessions (player_id, created_at desc);
@@ -137,6 +139,8 @@ comment on column gre_chat_sessions.closed_by is
   'staff, player, idle or system (a back end): the side that closed the session. Null for an open session, or if it is '
   'not known. Set by the server.';
 comment on column gre_chat_sessions.cycle is '1, and one more with each reopening. Set by the server.';
+comment on column gre_chat_sessions.rating is
+  'The player''s rating of the current cycle, 1 to 5; null if there is none. Set by gre_rate_session.';
 comment on column gre_chat_sessions.changed_xid is
   'Transaction of the last change: lets readers find sessions committed since their last read. Set by the server.';
 

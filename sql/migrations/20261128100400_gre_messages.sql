@@ -534,6 +534,7 @@ begin
     new.closed_at := case when new.status = 'closed' then new.created_at end;
     new.closed_by := case when new.status = 'closed' and not v_portal then new.closed_by end;
     new.cycle := 1;
+    new.rating := null;
   else
     new.id := old.id;
     new.player_id := old.player_id;
@@ -550,6 +551,7 @@ begin
       new.player_read_at := old.player_read_at;
       new.rev := old.rev;
       new.closed_by := old.closed_by;
+      new.rating := old.rating;
     end if;
     -- Counters and read marks never decrease.
     new.last_seq := greatest(new.last_seq, old.last_seq);
@@ -569,6 +571,7 @@ begin
       new.closed_at := null;
       new.closed_by := null;
       new.cycle := old.cycle + 1;
+      new.rating := null;
     end if;
   end if;
   if new.status = 'closed' then

@@ -404,6 +404,9 @@ begin
   if p_session.cycle > 1 then
     v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
   end if;
+  if p_session.rating is not null then
+    v_json := v_json || jsonb_build_object('rating', p_session.rating);
+  end if;
   return v_json;
 end $$;
 

@@ -693,6 +693,12 @@ begin
   insert into gre.attachment_quotas (who, day)
     select 'player:' || p_player_id, (clock_timestamp() at time zone 'UTC')::date where p_player_id is not null
   on conflict (who, day) do update set who = excluded.who;
+  -- What figures count under is deleted, too. A transaction that opens a session holds this row: its session is there
+  -- now, and a later one waits until the row is deleted.
+  delete from gre.report_players where player_id = p_player_id;
+  v_sessions := v_sessions || array(
+    select s.id from public.gre_chat_sessions s
+    where s.player_id = p_player_id and s.id <> all (v_sessions) order by s.id for update);
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
   delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
@@ -729,8 +735,8 @@ begin
       where d.name > p_player_id || '/' and d.name < p_player_id || '0')); -- 0 follows /
 end $$;
 comment on function public.gre_erase_player is
-  'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. The events of the sessions '
-  'are kept for reports, without any tie to the player (gre_chat_events). For admins and back ends. Returns '
+  'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. Events and figures of the '
+  'sessions are kept for reports, without any tie to the player (gre_chat_events, gre_chat_cycles). For admins and back ends. Returns '
   '{"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers '
   'have yet to delete}. Pusher and OneSignal keep the data that they received.';
 

@@ -15,7 +15,7 @@ create table public.gre_chat_events (
   after_seq bigint not null,
   kind text not null constraint gre_chat_events_kind_check
     check (kind in ('opened', 'closed', 'reopened', 'assigned', 'released', 'transferred', 'blocked', 'unblocked',
-                    'deleted')),
+                    'rated', 'deleted')),
   staff_id text,
   by_staff_id text,
   data jsonb not null default '{}',
@@ -32,14 +32,14 @@ comment on column public.gre_chat_events.at is 'Time of the event.';
 comment on column public.gre_chat_events.after_seq is 'seq of the last message before the event; 0 before the first.';
 comment on column public.gre_chat_events.kind is
   'opened, closed, reopened, assigned (nobody had the session), released (to nobody), transferred, blocked and '
-  'unblocked (the player), or deleted.';
+  'unblocked (the player), rated (by the player), or deleted.';
 comment on column public.gre_chat_events.staff_id is
   'The staff member to whom the session is assigned by opened, assigned or transferred, or was until released.';
 comment on column public.gre_chat_events.by_staff_id is
   'The staff member who caused the event; null for a player, a back end or the server.';
 comment on column public.gre_chat_events.data is
   'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. blocked: {"until"} if the '
-  'block has an end. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, '
+  'block has an end. rated: {"score"}. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, '
   'whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
 alter table public.gre_chat_events enable row level security;
 revoke all on public.gre_chat_events from public, anon, authenticated, service_role;

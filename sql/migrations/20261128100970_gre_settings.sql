@@ -74,6 +74,28 @@ end $$;
 create trigger gre_after_update after update on public.gre_chat_settings
   for each row execute function gre.settings_after_update();
 
+-- Seconds -------------------------------------------------------------------------------------------------
+
+-- Return the whole seconds from a time to a later one; 0 if it is not later: times of one statement are not in the order
+-- of seq where triggers of the project insert messages.
+create function gre.whole_seconds(p_from timestamptz, p_to timestamptz) returns integer
+language plpgsql immutable parallel safe set search_path = '' as $$
+begin
+  return greatest(floor(extract(epoch from p_to - p_from)), 0);
+end $$;
+
+-- Return the same in the desk's opening hours. PL/pgSQL, stable: the hours are read in the snapshot of the calling statement.
+create function gre.desk_seconds(p_from timestamptz, p_to timestamptz) returns integer
+language plpgsql stable set search_path = '' as $$
+declare
+  v_hours constant text := (select s.hours from public.gre_chat_settings s);
+begin
+  if v_hours is null then
+    return gre.whole_seconds(p_from, p_to);
+  end if;
+  return floor(gre.open_seconds(v_hours, p_from, p_to));
+end $$;
+
 -- Settings ------------------------------------------------------------------------------------------------
 
 -- Return the settings as the API does: intervals as numbers of seconds.
@@ -262,8 +284,8 @@ end $$;
 comment on function public.gre_delete_hours is
   'Deletes opening hours, and returns what they were. 409 hours_in_use while a setting refers to them. For admins.';
 
-revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.settings_json, gre.hours_json
-  from public;
+revoke execute on function gre.settings_before_update, gre.settings_after_update, gre.whole_seconds, gre.desk_seconds,
+  gre.settings_json, gre.hours_json from public;
 revoke execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,
   public.gre_get_hours, public.gre_set_hours, public.gre_delete_hours from public, anon, authenticated, service_role;
 grant execute on function public.gre_get_settings, public.gre_set_settings, public.gre_list_hours,

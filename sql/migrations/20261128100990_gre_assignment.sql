@@ -29,7 +29,7 @@ comment on column public.gre_staff_load.open_sessions is 'Number of open session
 comment on column public.gre_staff_load.last_assigned_at is 'Time of the last assignment.';
 
 create table public.gre_chat_assignments (
-  session_id uuid not null references public.gre_chat_sessions on delete cascade,
+  session_id uuid not null,
   n integer not null,
   staff_id text not null,
   how text not null constraint gre_chat_assignments_how_check
@@ -39,7 +39,8 @@ create table public.gre_chat_assignments (
   started_at timestamptz not null,
   ended_at timestamptz,
   end_how text constraint gre_chat_assignments_end_how_check
-    check (end_how in ('released', 'transferred', 'offline', 'closed')),
+    check (end_how in ('released', 'transferred', 'offline', 'closed', 'deleted')),
+  open_seconds integer,
   primary key (session_id, n),
   constraint gre_chat_assignments_end_check check ((ended_at is null) = (end_how is null))
 );
@@ -54,7 +55,8 @@ create index gre_chat_sessions_assigned_waiting on public.gre_chat_sessions (ass
 comment on table public.gre_chat_assignments is
   'Who had a session, from when to when. At most one row of a session has no end; it is the open session''s '
   'assigned_staff_id. Written by triggers only.';
-comment on column public.gre_chat_assignments.session_id is 'The session.';
+comment on column public.gre_chat_assignments.session_id is
+  'The session; another, random id after its deletion. No foreign key: assignments are kept for reports.';
 comment on column public.gre_chat_assignments.n is '1, 2, 3 ... in the session.';
 comment on column public.gre_chat_assignments.staff_id is 'The staff member.';
 comment on column public.gre_chat_assignments.how is
@@ -67,7 +69,9 @@ comment on column public.gre_chat_assignments.started_at is 'Time of the assignm
 comment on column public.gre_chat_assignments.ended_at is 'Time of its end; null while it lasts.';
 comment on column public.gre_chat_assignments.end_how is
   'released: back to the queue; transferred: to somebody else; offline: back to the queue, since the person was '
-  'offline; closed: with the session.';
+  'offline; closed and deleted: with the session.';
+comment on column public.gre_chat_assignments.open_seconds is
+  'Seconds from started_at to ended_at in opening hours as they were at ended_at, rounded down; null while it lasts.';
 
 alter table public.gre_staff_load enable row level security;
 alter table public.gre_chat_assignments enable row level security;
@@ -119,14 +123,12 @@ begin
   if v_old > v_new then
     perform gre.change_load(v_old, -1, v_now);
   end if;
-  if tg_op = 'DELETE' then
-    return null; -- the foreign key deletes its assignments
-  end if;
   v_by := (gre.current_actor()).staff_id;
-  update public.gre_chat_assignments a set ended_at = v_now,
-    end_how = case when new.status = 'closed' then 'closed' when v_new is not null then 'transferred'
+  update public.gre_chat_assignments a set ended_at = v_now, open_seconds = gre.desk_seconds(a.started_at, v_now),
+    end_how = case when tg_op = 'DELETE' then 'deleted' when new.status = 'closed' then 'closed'
+      when v_new is not null then 'transferred'
       else coalesce(nullif(current_setting('gre.release_how', true), ''), 'released') end
-  where a.session_id = new.id and a.ended_at is null;
+  where a.session_id = coalesce(new.id, old.id) and a.ended_at is null;
   if v_new is not null then
     insert into public.gre_chat_assignments (session_id, n, staff_id, how, by_staff_id, after_seq, started_at)
     select new.id, coalesce(max(a.n), 0) + 1, v_new,
@@ -144,6 +146,9 @@ create function gre.sessions_truncated() returns trigger
 language plpgsql set search_path = '' as $$
 begin
   update public.gre_staff_load set open_sessions = 0 where open_sessions <> 0;
+  update public.gre_chat_assignments a set ended_at = clock_timestamp(), end_how = 'deleted',
+    open_seconds = gre.desk_seconds(a.started_at, clock_timestamp())
+  where a.ended_at is null;
   return null;
 end $$;
 

@@ -61,6 +61,9 @@ class Session(BaseModel):
         None, description="The side that closed it; absent if it is open, or if staff closed it."
     )
     cycle: int = Field(1, ge=1, description="One more with each reopening; absent before the first.")
+    rating: int | None = Field(
+        None, ge=1, le=5, description="The player's rating of this cycle; absent without one."
+    )
 
 
 class Answer(BaseModel):
