@@ -901,7 +901,7 @@ end $_$;
 
 -- FUNCTION: count_figures(uuid[], uuid[])
 CREATE FUNCTION gre.count_figures(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql
     SET search_path TO ''
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -6590,7 +6590,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_relay_prune(p_keep interval, p_retention interval, p_limit integer)
-COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries. Their events and figures are kept for reports, without the session (gre_chat_events, gre_chat_cycles); workers delete the objects of their files (gre_storage_deletions).';
+COMMENT ON FUNCTION public.gre_relay_prune(p_keep interval, p_retention interval, p_limit integer) IS 'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have no pending deliveries. Their events and figures are kept for reports, without any tie to them (gre_chat_events, gre_chat_cycles); workers delete the objects of their files (gre_storage_deletions).';
 
 -- FUNCTION: gre_relay_reconcile(text, boolean, integer)
 CREATE FUNCTION public.gre_relay_reconcile(p_after text DEFAULT NULL::text, p_dry_run boolean DEFAULT false, p_limit integer DEFAULT 1000) RETURNS jsonb

@@ -413,8 +413,8 @@ comment on function public.gre_relay_prune is
   'Deletes old rows, one page per call: {"deliveries", "lanes", "pushes", "messages", "sessions", "attachments"}. '
   'Deletes deliveries settled longer ago than p_keep (at least an hour; dead ones are kept), and their lanes and '
   'pushes. With p_retention (at least a day), also deletes closed sessions whose last message is older and that have '
-  'no pending deliveries. Their events and figures are kept for reports, without the session (gre_chat_events, gre_chat_cycles); workers '
-  'delete the objects of their files (gre_storage_deletions).';
+  'no pending deliveries. Their events and figures are kept for reports, without any tie to them (gre_chat_events, '
+  'gre_chat_cycles); workers delete the objects of their files (gre_storage_deletions).';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,

@@ -63,7 +63,7 @@ end $$;
 -- Count the messages of these sessions that are not counted yet (see gre.count_messages), in the order of seq.
 -- gre.figures_seq has the seq up to which gre.sessions_figures has counted them in this transaction.
 create function gre.count_figures(p_sessions uuid[], p_ids uuid[] default '{}') returns void
-language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+language plpgsql volatile set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_counted constant jsonb := coalesce(nullif(current_setting('gre.figures_seq', true), ''), '{}');
 begin
