@@ -1216,6 +1216,80 @@ CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
 $$;
 
+-- FUNCTION: export_query(text)
+CREATE FUNCTION gre.export_query(p_what text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $_$
+  select case p_what
+  when 'sessions' then $q$
+    select c.opened_at as at, c.session_id as id, c.cycle as a, 0::bigint as b, jsonb_build_object(
+        'session_id', c.session_id, 'cycle', c.cycle, 'player_id', s.player_id, 'player_name', s.player_name,
+        'player_key', c.player_key,
+        'status', case when s.status = 'closed' then 'closed' when s.id is not null then 'active' end,
+        'assigned_staff_id', s.assigned_staff_id, 'opened_at', gre.export_time(c.opened_at),
+        'opened_staff_id', c.opened_staff_id, 'asked_at', gre.export_time(c.asked_at),
+        'staff_at', gre.export_time(c.staff_at), 'closed_at', gre.export_time(c.closed_at), 'closed_by', c.closed_by,
+        'closed_staff_id', c.closed_staff_id, 'close_seconds', c.close_seconds,
+        'close_open_seconds', c.close_open_seconds, 'missed', c.missed, 'dropped', c.dropped,
+        'rating_asked', c.rating_asked) as item
+    from (select * from public.gre_chat_cycles c
+          where c.opened_at >= $1 and c.opened_at < $2 and (c.opened_at, c.session_id, c.cycle) > ($3, $4, $5)
+          order by c.opened_at, c.session_id, c.cycle limit $7) c
+    left join public.gre_chat_sessions s on s.id = c.session_id $q$
+  when 'messages' then $q$
+    select m.created_at as at, m.id, 0::bigint as a, 0::bigint as b, jsonb_build_object(
+        'id', m.id, 'session_id', m.session_id, 'seq', m.seq, 'player_id', m.player_id, 'player_name', m.player_name,
+        'sender', m.sender, 'sender_id', m.sender_id, 'sender_name', m.sender_name, 'origin', m.origin,
+        'status', m.status, 'message', m.message, 'attachment_ids', m.attachment_ids,
+        'created_at', gre.export_time(m.created_at), 'timestamp', gre.export_time(m."timestamp")) as item
+    from (select * from public.gre_chat_messages m
+          where m.created_at >= $1 and m.created_at < $2 and (m.created_at, m.id) > ($3, $4)
+          order by m.created_at, m.id limit $7) m $q$
+  when 'responses' then $q$
+    select r.asked_at as at, r.session_id as id, r.cycle as a, r.n as b, jsonb_build_object(
+        'session_id', r.session_id, 'cycle', r.cycle, 'n', r.n, 'first', r.first, 'asked_seq', r.asked_seq,
+        'asked_at', gre.export_time(r.asked_at), 'due_at', gre.export_time(r.due_at), 'ended', r.ended,
+        'ended_at', gre.export_time(r.ended_at), 'answered_seq', r.answered_seq,
+        'answered_at', gre.export_time(r.answered_at), 'staff_id', r.staff_id, 'wait_seconds', r.wait_seconds,
+        'open_seconds', r.open_seconds) as item
+    from (select * from public.gre_chat_responses r
+          where r.asked_at >= $1 and r.asked_at < $2 and (r.asked_at, r.session_id, r.cycle, r.n) > ($3, $4, $5, $6)
+          order by r.asked_at, r.session_id, r.cycle, r.n limit $7) r $q$
+  when 'events' then $q$
+    select e.at, e.session_id as id, e.rev as a, 0::bigint as b, jsonb_build_object(
+        'session_id', e.session_id, 'rev', e.rev, 'at', gre.export_time(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
+        'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data) as item
+    from (select * from public.gre_chat_events e
+          where e.at >= $1 and e.at < $2 and (e.at, e.session_id, e.rev) > ($3, $4, $5)
+          order by e.at, e.session_id, e.rev limit $7) e $q$
+  when 'ratings' then $q$
+    select r.rated_at as at, r.session_id as id, r.cycle as a, 0::bigint as b, jsonb_build_object(
+        'session_id', r.session_id, 'cycle', r.cycle, 'score', r.score, 'comment', r.comment, 'staff_id', r.staff_id,
+        'rated_at', gre.export_time(r.rated_at)) as item
+    from (select * from public.gre_chat_ratings r
+          where r.rated_at >= $1 and r.rated_at < $2 and (r.rated_at, r.session_id, r.cycle) > ($3, $4, $5)
+          order by r.rated_at, r.session_id, r.cycle limit $7) r $q$
+  when 'assignments' then $q$
+    select a.started_at as at, a.session_id as id, a.n as a, 0::bigint as b, jsonb_build_object(
+        'session_id', a.session_id, 'n', a.n, 'staff_id', a.staff_id, 'how', a.how, 'by_staff_id', a.by_staff_id,
+        'after_seq', a.after_seq, 'started_at', gre.export_time(a.started_at), 'ended_at', gre.export_time(a.ended_at),
+        'end_how', a.end_how, 'open_seconds', a.open_seconds) as item
+    from (select * from public.gre_chat_assignments a
+          where a.started_at >= $1 and a.started_at < $2 and (a.started_at, a.session_id, a.n) > ($3, $4, $5)
+          order by a.started_at, a.session_id, a.n limit $7) a $q$
+  end
+$_$;
+
+-- FUNCTION: export_time(timestamp with time zone)
+CREATE FUNCTION gre.export_time(p_time timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return to_char(p_time at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+end $$;
+
 -- FUNCTION: figures_truncated()
 CREATE FUNCTION gre.figures_truncated() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5419,6 +5493,60 @@ end $$;
 -- COMMENT: FUNCTION gre_erase_player(p_player_id bigint)
 COMMENT ON FUNCTION public.gre_erase_player(p_player_id bigint) IS 'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. Events and figures of the sessions are kept for reports, without any tie to the player (gre_chat_events, gre_chat_cycles). For admins and back ends. Returns {"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers have yet to delete}. Pusher and OneSignal keep the data that they received.';
 
+-- FUNCTION: gre_export(text, timestamp with time zone, timestamp with time zone, text, integer)
+CREATE FUNCTION public.gre_export(p_what text, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_to timestamp with time zone DEFAULT NULL::timestamp with time zone, p_cursor text DEFAULT NULL::text, p_limit integer DEFAULT 1000) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET jit TO 'off'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    AS $_$ -- a page is read in index order
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 1000), 1), 1000);
+  v_bytes constant integer := 1000000;
+  v_from constant timestamptz := coalesce(p_from, '-infinity');
+  v_to constant timestamptz := coalesce(p_to, 'infinity');
+  v_query text;
+  v_place record;
+  v_a bigint;
+  v_b bigint;
+  v_rows jsonb;
+  v_next text;
+begin
+  perform gre.require_admin();
+  v_query := gre.export_query(p_what);
+  if v_query is null then
+    perform gre.raise_http(400, 'export_unknown',
+      'what must be sessions, messages, responses, events, ratings or assignments');
+  elsif v_from >= v_to then
+    perform gre.raise_http(400, 'range_invalid', 'from must be before to');
+  elsif p_cursor !~ '^[^_]{1,20}_[^_]{36}(_[0-9]{1,17}){2}$' then
+    perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
+  end if;
+  -- Without a cursor: after every row before p_from.
+  v_place := gre.parse_cursor(split_part(p_cursor, '_', 1) || '_' || split_part(p_cursor, '_', 2));
+  v_a := coalesce(split_part(p_cursor, '_', 3), '0');
+  v_b := coalesce(split_part(p_cursor, '_', 4), '0');
+  execute format($q$
+    with page as materialized (select * from (%s) q),
+    sized as (
+      select p.*, count(*) over () as found, row_number() over w as n,
+        sum(octet_length(p.item::text)) over w as size
+      from page p window w as (order by p.at, p.id, p.a, p.b rows unbounded preceding)),
+    kept as (select * from sized where n = 1 or size <= $8)
+    select coalesce(jsonb_agg(k.item order by k.n), '[]'),
+      (select case when l.n < l.found or l.found = $7 then gre.format_cursor(l.at, l.id) || '_' || l.a || '_' || l.b end
+       from kept l order by l.n desc limit 1)
+    from kept k $q$, v_query)
+    into v_rows, v_next
+    using v_from, v_to, coalesce(v_place.at, v_from - interval '1 microsecond'),
+      coalesce(v_place.id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), v_a, v_b, v_limit, v_bytes;
+  return jsonb_build_object('rows', v_rows, 'next', v_next);
+end $_$;
+
+-- COMMENT: FUNCTION gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
+COMMENT ON FUNCTION public.gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) IS 'Returns a page of a list, in the order of time: {"rows": [...], "next": cursor | null}. p_what: sessions (one row of each cycle, by opened_at; what is known of the session is null after its deletion), messages (created_at), responses (questions, by asked_at), events (at), ratings (rated_at) or assignments (started_at). p_from <= time < p_to. A page has at most p_limit rows (1000) and about 1 MB. Times have microseconds. For admins and back ends.';
+
 -- FUNCTION: gre_get_auto_reply(uuid)
 CREATE FUNCTION public.gre_get_auto_reply(p_id uuid) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -9176,6 +9304,9 @@ CREATE UNIQUE INDEX gre_chat_assignments_open ON public.gre_chat_assignments USI
 -- INDEX: gre_chat_assignments_staff
 CREATE INDEX gre_chat_assignments_staff ON public.gre_chat_assignments USING btree (staff_id, started_at);
 
+-- INDEX: gre_chat_assignments_started
+CREATE INDEX gre_chat_assignments_started ON public.gre_chat_assignments USING btree (started_at, session_id, n);
+
 -- INDEX: gre_chat_attachments_old
 CREATE INDEX gre_chat_attachments_old ON public.gre_chat_attachments USING btree (created_at) WHERE (message_id IS NULL);
 
@@ -9194,6 +9325,12 @@ CREATE INDEX gre_chat_attachments_state ON public.gre_chat_attachments USING btr
 -- INDEX: gre_chat_attachments_unbound
 CREATE INDEX gre_chat_attachments_unbound ON public.gre_chat_attachments USING btree (player_id) WHERE (message_id IS NULL);
 
+-- INDEX: gre_chat_cycles_opened
+CREATE INDEX gre_chat_cycles_opened ON public.gre_chat_cycles USING btree (opened_at, session_id, cycle);
+
+-- INDEX: gre_chat_events_at
+CREATE INDEX gre_chat_events_at ON public.gre_chat_events USING btree (at, session_id, rev);
+
 -- INDEX: gre_chat_messages_created
 CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (created_at, id);
 
@@ -9202,6 +9339,12 @@ CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (p
 
 -- INDEX: gre_chat_messages_search
 CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
+
+-- INDEX: gre_chat_ratings_rated
+CREATE INDEX gre_chat_ratings_rated ON public.gre_chat_ratings USING btree (rated_at, session_id, cycle);
+
+-- INDEX: gre_chat_responses_asked
+CREATE INDEX gre_chat_responses_asked ON public.gre_chat_responses USING btree (asked_at, session_id, cycle, n);
 
 -- INDEX: gre_chat_responses_open
 CREATE UNIQUE INDEX gre_chat_responses_open ON public.gre_chat_responses USING btree (session_id) WHERE (ended IS NULL);
@@ -9828,6 +9971,12 @@ GRANT SELECT ON TABLE public.gre_chat_events TO service_role;
 REVOKE ALL ON FUNCTION gre.event_json(e public.gre_chat_events) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO authenticated;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO service_role;
+
+-- ACL: FUNCTION export_query(p_what text)
+REVOKE ALL ON FUNCTION gre.export_query(p_what text) FROM PUBLIC;
+
+-- ACL: FUNCTION export_time(p_time timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.export_time(p_time timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION figures_truncated()
 REVOKE ALL ON FUNCTION gre.figures_truncated() FROM PUBLIC;
@@ -10480,6 +10629,11 @@ GRANT ALL ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boo
 REVOKE ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) TO service_role;
+
+-- ACL: FUNCTION gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_export(p_what text, p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_get_auto_reply(p_id uuid)
 REVOKE ALL ON FUNCTION public.gre_get_auto_reply(p_id uuid) FROM PUBLIC;

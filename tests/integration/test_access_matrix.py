@@ -173,6 +173,7 @@ gre_set_staff                    x admin_only admin_only admin_only y y admin_on
 gre_get_player                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_export                       x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_take_session                 x staff_only staff_only y y act_as_required staff_only y act_as_required x
 gre_release_session              x staff_only staff_only y y y staff_only y act_as_required x

@@ -184,6 +184,16 @@ def test_pages_of_a_story(large: Database) -> None:
             assert len(short["events"]) == 3
 
 
+def test_pages_of_an_export(large: Database) -> None:
+    """All events have the same time."""
+    with Meter(large, SERVICE) as meter:
+        for what, later in (("messages", 110), ("events", 110)):
+            page = meter.reads("gre_export", 110, what=what, limit=100)
+            for _ in range(2):
+                page = meter.reads("gre_export", later, what=what, limit=100, cursor=page["next"])
+                assert len(page["rows"]) == 100
+
+
 def test_catching_up(large: Database, meter: Meter) -> None:
     with large.connect() as conn:
         keys = [

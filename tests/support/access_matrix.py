@@ -299,6 +299,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_get_player": (lambda s: {"player_id": s.player}, lambda r, s: r["display_name"] == {29: "A", 30: "B"}[s.player]),
     "gre_operations": (lambda _: {}, lambda r, _: len(r["sinks"]) == 2),
     "gre_dead_letters": (lambda _: {}, lambda r, _: r["dead"] == []),
+    "gre_export": (lambda _: {"what": "messages"}, lambda r, s: has(s, r["rows"])),
     "gre_retry_dead": (lambda _: {"ids": [uuid.uuid4()]}, lambda r, _: r == 0),
     "gre_take_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
     "gre_release_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
