@@ -173,6 +173,7 @@ export class Uploads {
     try {
       const { attachment } = await this.api.attachment(id)
       found.unanswered = false
+      found.announcedAlt = attachment.alt ?? ''
       return attachment.state !== 'awaited'
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 404) throw error
@@ -185,7 +186,7 @@ export class Uploads {
     if (!found.file && found.state !== 'stored') throw new ApiError(409, 'upload_lost', LOST)
     if (!this.isUsable(found.address) || found.announcedAlt !== alt) {
       const target = this.owner.targetOf(found.session)
-      const begun = await this.api.beginAttachment({ id, name, type, bytes, ...target, ...(alt && { alt }) })
+      const begun = await this.api.beginAttachment({ id, name, type, bytes, alt, ...target })
       found.announcedAlt = alt
       found.address = begun.upload ?? undefined
       if (!begun.upload) return

@@ -26,6 +26,7 @@ const attachment = (id: string, fields: Partial<Attachment> = {}): Attachment =>
 /** A server with one bucket: `stored` has the ids of the files whose bytes it has. */
 function server() {
   const stored = new Set<string>()
+  const alts = new Map<string, string>()
   const calls: string[] = []
   const begun: Record<string, unknown>[] = []
   const puts: string[] = []
@@ -43,7 +44,7 @@ function server() {
     },
     attachment: async (id: string) => {
       calls.push('get')
-      return { attachment: attachment(id, { state: stored.has(id) ? 'stored' : 'awaited' }) }
+      return { attachment: attachment(id, { alt: alts.get(id) ?? null, state: stored.has(id) ? 'stored' : 'awaited' }) }
     },
     dropAttachment: async (id: string) => void calls.push(`drop ${id}`),
   }
@@ -57,7 +58,7 @@ function server() {
   const owner = { targetOf: (sessionId: string) => ({ sessionId }), describe: (error: unknown) => (error as Error).message, onChange: changes }
   const uploads = new Uploads(api as unknown as Api, scope, (...args) => transport(...args), owner)
   return {
-    api, stored, calls, begun, puts, failures, uploads, scope, owner, changes,
+    api, stored, alts, calls, begun, puts, failures, uploads, scope, owner, changes,
     expire: () => void (expiresAt = '2000-01-01T00:00:00Z'),
     setTransport: (other: Transport) => void (transport = other),
     /** The next upload fails with this error; the ones after it succeed. */
@@ -85,7 +86,7 @@ test('a file is announced for its session, and its bytes are sent with progress'
   }))
   const chosen = uploads.add('s', photo())
   await settle()
-  expect(begun).toEqual([{ id: chosen.id, name: 'table.jpg', type: 'image/jpeg', bytes: 4, sessionId: 's' }])
+  expect(begun).toEqual([{ id: chosen.id, name: 'table.jpg', type: 'image/jpeg', bytes: 4, alt: '', sessionId: 's' }])
   expect(uploads.statusOf(chosen)).toMatchObject({ state: 'uploading', progress: 0.25 })
   end()
   await settle()
@@ -197,7 +198,17 @@ test('an alt text that was written during the upload is announced before the mes
   await settle()
   await uploads.whenStored('s', [{ ...chosen, alt: 'Table 4' }])
   await uploads.whenStored('s', [{ ...chosen, alt: 'Table 4' }])
-  expect(begun.map(({ alt }) => alt)).toEqual([undefined, 'Table 4'])
+  await uploads.whenStored('s', [{ ...chosen, alt: '' }])
+  expect(begun.map(({ alt }) => alt)).toEqual(['', 'Table 4', ''])
+})
+
+test('an alt text that was cleared after a reload is cleared on the server before the message is sent', async () => {
+  const { uploads, stored, begun, alts } = server()
+  stored.add('a').add('b')
+  alts.set('a', 'Table 4').set('b', 'Table 5')
+  const chosen = (id: string, alt: string) => ({ id, name: 'x.jpg', type: 'image/jpeg', bytes: 4, alt })
+  await uploads.whenStored('s', [chosen('a', ''), chosen('b', 'Table 5')])
+  expect(begun).toMatchObject([{ id: 'a', alt: '' }])
 })
 
 test('who waits for a failed upload gets its reason', async () => {

@@ -81,6 +81,11 @@ export class PlayerFiles extends Emitter {
     return this.files?.drafts.hasFailed(DRAFT) ?? false
   }
 
+  /** True while bytes of the draft that only this page has are not stored. */
+  get isUploading(): boolean {
+    return this.files?.drafts.isUploading ?? false
+  }
+
   /** The draft's files for a message that is being sent. */
   take(): readonly ChosenFile[] {
     return this.files?.drafts.take(DRAFT) ?? []

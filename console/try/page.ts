@@ -190,6 +190,10 @@ element<HTMLFormElement>('form').addEventListener('submit', (event) => {
   element('form-error').textContent = ''
   enqueue({ id: crypto.randomUUID(), sender: 'player', sender_name: config.playerName, message }, page.take())
 })
+// Bytes that are not uploaded and messages that are not stored are in this page only.
+addEventListener('beforeunload', (event) => {
+  if (page.isUploading || list.querySelector('[data-pending]')) event.preventDefault()
+})
 page.start(element('file-buttons'), element('tray'), input)
 
 /** Say why the draft cannot be sent. */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.sync_api import Locator, Route, expect
+from playwright.sync_api import Dialog, Locator, Route, expect
 
 from tests.browser.conftest import Join
 from tests.browser.files import (
@@ -22,10 +22,14 @@ from tests.browser.files import (
     source_of,
 )
 from tests.browser.test_accessible import assert_accessible
-from tests.browser.world import PHONE, Player, Staff, World
+from tests.browser.world import PHONE, Person, Player, Staff, World
 from tests.support.corpus import BLUE, CANARY, GREEN, RED, WHITE
 
 HEIGHT = "element => element.getBoundingClientRect().height"
+WOULD_ASK = """() => {
+  const event = new Event('beforeunload', { cancelable: true })
+  return !dispatchEvent(event)
+}"""
 LOADED = "[data-testid='picture'][data-loaded='true']"
 
 
@@ -184,6 +188,48 @@ def test_a_reply_waits_for_its_upload(world: World, sam: Staff) -> None:
     world.http.delete("/__stack/faults").raise_for_status()
     expect(sam.page.locator(LOADED)).to_be_visible()
     sam.wait_until(lambda: world.texts(session) == ["Hello", "With a photo"])
+
+
+@pytest.mark.parametrize("kind", [Player, Staff])
+def test_leaving_the_page_is_asked_back_until_the_bytes_are_stored(
+    world: World, join: Join, kind: type[Person]
+) -> None:
+    world.write(29, "Hello", "Asha")
+    person = join(kind)
+    if isinstance(person, Staff):
+        person.enter("staff:s1").open(29)
+        field, send = "reply", "send"
+    else:
+        assert isinstance(person, Player)
+        person.enter()
+        field, send = "try-input", "try-send"
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    person.page.on("dialog", stay)
+    world.fault("storage", {"mode": "hold", "methods": ["PUT"]})
+    choose(person, payload("held.jpg", small_photo()))
+    expect(person.at("draft-file", state="uploading")).to_have_count(1)
+    person.at(field).click()  # a browser asks only who has touched the page
+    person.page.close(run_before_unload=True)
+    person.wait_until(lambda: asked == ["beforeunload"], what="the question before the page is left")
+    # The message that waits for it is in this page only, too.
+    person.at(send).click()
+    expect(person.at("draft-file", state="uploading")).to_have_count(1)
+    person.page.close(run_before_unload=True)
+    person.wait_until(lambda: asked == 2 * ["beforeunload"], what="the second question")
+    world.http.delete("/__stack/faults").raise_for_status()
+    expect(person.page.locator(LOADED)).to_be_visible()
+    choose(person, payload("stored.jpg", small_photo()))
+    expect(person.at("draft-file", state="stored")).to_have_count(1)
+    person.wait_until(lambda: not person.page.evaluate(WOULD_ASK), what="the answer to the message")
+    person.at(field).click()
+    person.page.reload()
+    expect(person.at("draft-file", state="stored")).to_have_count(1)
+    assert asked == 2 * ["beforeunload"]
 
 
 def test_too_large_too_many_and_damaged_files_are_said_in_words(
