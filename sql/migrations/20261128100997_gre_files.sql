@@ -522,7 +522,7 @@ begin
     if not found then -- meanwhile
       perform gre.raise_http(409, 'id_taken', 'this id is taken');
     end if;
-  elsif v_alt is distinct from v_file.alt and v_alt is not null then -- written while the bytes were uploaded
+  elsif p_alt is not null and v_alt is distinct from v_file.alt then -- written or cleared while the bytes were uploaded
     update public.gre_chat_attachments set alt = v_alt where id = p_id and message_id is null;
   end if;
   return gre.attachments_json(array[p_id]) -> 0
@@ -533,7 +533,7 @@ comment on function public.gre_attachment_begin is
   'name to '
   'upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else '
   'application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; '
-  'another p_alt replaces the one of a file that is not sent. At most '
+  'another p_alt replaces the one of a file that is not sent, an empty one clears it, null keeps it. At most '
   '20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. '
   'Calls for a file that is announced do not count there: 30 a minute (429 too_fast). 503 files_off: the '
   'project has no Storage.';

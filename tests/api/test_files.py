@@ -40,6 +40,8 @@ def test_a_file_is_begun_uploaded_sent_and_fetched(api: Api, player_id: int) -> 
         "id": attachment_id, "kind": "file", "type": "text/plain", "name": "plan.txt", "alt": "The window",
         "bytes": len(TEXT), "width": None, "height": None, "preview": None, "place": None, "state": "awaited",
     }  # fmt: skip
+    for alt, then in (("", None), ("The window", "The window")):
+        assert begin(player, id=attachment_id, alt=alt)["attachment"]["alt"] == then
     upload = begun["upload"]
     assert (upload["method"], upload["headers"]) == ("PUT", {"content-type": "text/plain"})
     ends = datetime.fromisoformat(upload["expiresAt"])

@@ -75,10 +75,14 @@ def test_a_message_carries_its_files_in_order(a: Rest, conn: Conn, storage: Stor
 def test_the_alt_text_can_be_changed_until_the_file_is_sent(a: Rest, storage: Storage) -> None:
     key = uuid.uuid4()
     stored(a, storage, id=key)
+    assert begin(a, id=key, alt="A bird")["alt"] == "A bird"
+    assert begin(a, id=key)["alt"] == "A bird", "a repeat that does not name it keeps it"
+    assert begin(a, id=key, alt="")["alt"] is None
     assert begin(a, id=key, alt="A cat")["alt"] == "A cat"
     (sent,) = send(a, str(key))["message"]["attachments"]
     assert sent["alt"] == "A cat"
     begin(a, id=key, alt="A dog")
+    begin(a, id=key, alt=" ")
     assert a.call("gre_attachment_get", id=key)["alt"] == "A cat"
 
 

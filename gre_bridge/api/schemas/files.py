@@ -14,7 +14,6 @@ from gre_bridge.api.schemas.requests import (
     BIGINT,
     EXAMPLE_SESSION,
     AnyPlayer,
-    AnyText,
     AnyUuid,
     Input,
     Text,
@@ -65,10 +64,10 @@ class BeginAttachment(Input):
     bytes: Annotated[
         int, whole(0, BIGINT), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_FILE_BYTES})
     ] = Field(examples=[284_113], description="Its exact size; a longer upload is refused.")
-    alt: AnyText = Field(
+    alt: Text | None = Field(
         None,
         examples=["The seating plan of table 4"],
-        description="What an image shows, for those who cannot see it.",
+        description="What an image shows, for those who cannot see it. In a repeat, an empty text clears it, and null keeps it.",
     )
 
 
