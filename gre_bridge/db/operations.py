@@ -136,6 +136,17 @@ class OperatorDatabase:
                 return
             yield done
 
+    async def examine_again(
+        self, *, code: str | None = None, ids: Sequence[str] | None = None
+    ) -> AsyncIterator[int]:
+        """Have refused files examined again: all, those with this code, those with these ids. Yields the number of each page.
+
+        One that is refused again meanwhile is not taken twice.
+        """
+        arguments = {"p_code": code, "p_ids": None if ids is None else list(ids), "p_limit": PAGE}
+        async for page in self._pages("gre_media_again", arguments):
+            yield page["files"]
+
     async def replay(
         self,
         *,

@@ -334,13 +334,16 @@ comment on function public.gre_media_settle_v1 is
   'milliseconds], "lost": '
   '[ids that another worker has, that are settled already or deleted]}. Nothing is deleted. For workers.';
 
-create function public.gre_media_again(p_code text, p_limit integer default 100) returns jsonb
+create function public.gre_media_again(
+  p_code text default null, p_ids uuid[] default null, p_after timestamptz default null, p_limit integer default 100
+) returns jsonb
 language plpgsql volatile security definer set search_path = '' set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off set lock_timeout = '2s'
 as $$
 declare
   v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
   v_ids uuid[];
+  v_next timestamptz;
   v_told uuid[] := '{}';
   v_count integer := 0;
   v_rev bigint;
@@ -349,9 +352,19 @@ begin
   if (gre.require_actor()).role <> 'service' then
     perform gre.raise_http(403, 'service_only', 'only the back end may do this');
   end if;
-  v_ids := array(
-    select a.id from public.gre_chat_attachments a
-    where a.state = 'refused' and a.state <> 'ready' and a.refused = p_code order by a.created_at limit v_limit);
+  if p_ids is null then
+    select array_agg(x.id), max(x.created_at) into v_ids, v_next from (
+      select a.id, a.created_at from public.gre_chat_attachments a
+      where a.state = 'refused' and a.state <> 'ready' and (p_code is null or a.refused = p_code)
+        and a.created_at > coalesce(p_after, '-infinity')
+      order by a.created_at fetch first v_limit rows with ties) x;
+  else
+    select array_agg(x.id), max(x.created_at) into v_ids, v_next from (
+      select a.id, a.created_at from public.gre_chat_attachments a
+      where a.id = any (p_ids) and a.state || '' = 'refused' and (p_code is null or a.refused = p_code)
+        and a.created_at > coalesce(p_after, '-infinity')
+      order by a.created_at fetch first v_limit rows with ties) x;
+  end if;
   -- In the common lock order: sessions, files.
   perform from public.gre_chat_sessions s
   where s.id in (select a.session_id from public.gre_chat_attachments a where a.id = any (v_ids))
@@ -378,11 +391,12 @@ begin
   if v_count > 0 then
     perform gre.notify_media();
   end if;
-  return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
+  return jsonb_build_object('files', v_count, 'next', case when cardinality(v_ids) >= v_limit then v_next end);
 end $$;
 comment on function public.gre_media_again is
-  'Has refused files examined again, after what refused them was corrected: those with this code, the oldest first: '
-  '{"files": number, "more": boolean}. Nothing of a refused file was deleted. For operators, with the service key.';
+  'Has refused files examined again, after what refused them was corrected: all, those with this code, or those of '
+  'p_ids, the oldest first: {"files": number, "next"}. p_after: "next" of the answer before; null at the end. Nothing '
+  'of a refused file was deleted. For operators, with the service key.';
 
 -- Deletions -----------------------------------------------------------------------------------------------
 

@@ -121,6 +121,46 @@ def test_a_retry_of_many_pages_ends_even_if_they_are_dead_again_at_once(
     assert len(printed(run("dead", "list", "--json", "--limit", "1000"), 1)) == 1000
 
 
+# Files --------------------------------------------------------------------------------------------------------
+
+
+def test_files_again_has_refused_files_examined_again_by_code_and_by_id(conn: Conn, run: Run) -> None:
+    rows = conn.execute(
+        "insert into gre_chat_attachments (id, player_id, by, name, kind, type, bytes, announced_bytes, object_type, state, refused)"
+        " select gen_random_uuid(), 29, 'player', %s, 'file', 'x', 1, 1, 'x', 'refused', case when g > 3 then 'virus' else 'not_scanned' end"
+        " from generate_series(1, 6) g returning id::text, refused",
+        [TEXT],
+    ).fetchall()
+    viruses = [row["id"] for row in rows if row["refused"] == "virus"]
+    for wrong in ([], ["--json"]):
+        done = run("files", "again", *wrong)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert one_line(done.stderr) == "gre-bridge: give ids, --refused, or --all"
+    assert run("files", "again", "no-id").exit_code == 2
+    assert run("files", "again", str(uuid.uuid4())).stdout == "0 will be examined again\n"
+    assert run("files", "again", "--refused", "not_scanned").stdout == "3 will be examined again\n"
+    assert printed(run("files", "again", *viruses[:2], "--refused", "not_scanned", "--json")) == {"count": 0}
+    assert printed(run("files", "again", viruses[0], "--json")) == {"count": 1}
+    assert printed(run("files", "again", "--all", "--json")) == {"count": 2}
+    waiting = conn.execute("select count(*) as n from gre.media_jobs j join gre_chat_attachments a on a.id = j.attachment_id where a.state = 'stored'")  # fmt: skip
+    assert waiting.fetchall() == [{"n": 6}]
+
+
+def test_files_again_ends_even_if_they_are_refused_again_at_once(conn: Conn, run: Run) -> None:
+    conn.execute(
+        "insert into gre_chat_attachments (id, player_id, by, name, kind, type, bytes, announced_bytes, object_type, state, refused, created_at)"
+        " select gen_random_uuid(), 29, 'player', 'x', 'file', 'x', 1, 1, 'x', 'refused', 'not_scanned', now() + g * interval '1 microsecond'"
+        " from generate_series(1, 1100) g"
+    )
+    conn.execute("create or replace function pg_temp.refuse() returns trigger language plpgsql as $$ begin"
+                 " new.state := 'refused'; new.refused := 'not_scanned'; return new; end $$")  # fmt: skip
+    conn.execute("create trigger refuse before update on gre_chat_attachments for each row when (new.state = 'stored') execute function pg_temp.refuse()")  # fmt: skip
+    try:
+        assert printed(run("files", "again", "--refused", "not_scanned", "--json")) == {"count": 1100}
+    finally:
+        conn.execute("drop trigger refuse on gre_chat_attachments")
+
+
 # Replay, reconcile, expire, prune -----------------------------------------------------------------------------
 
 
