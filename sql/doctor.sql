@@ -35,11 +35,18 @@ select jsonb_build_object(
     where c.relnamespace = 'public'::regnamespace and not t.tgisinternal and t.tgenabled in ('D', 'R')
       and t.tgname ~ '^(zzz_)?gre_'
       and (c.relname like 'gre\_%' or c.relname = 'push_notifications')),
-  -- Null without Storage. The policies (restrictive but for two) and triggers of gre_storage_adopt.
+  -- Null without Storage. The policies (restrictive but for two) and triggers of gre_storage_adopt; own: the project's
+  -- permissive policies for users.
   'storage', (select jsonb_build_object('rls', c.relrowsecurity,
       'policies', (select coalesce(jsonb_agg(p.polname order by p.polname), '[]') from pg_catalog.pg_policy p
         where p.polrelid = c.oid and p.polname like 'gre\_%'
           and p.polpermissive = (p.polname in ('gre_chat_fetch', 'gre_chat_upload'))),
+      'own', (select coalesce(jsonb_agg(jsonb_build_object('name', p.polname, 'rules', jsonb_build_array(
+          pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid))) order by p.polname), '[]')
+        from pg_catalog.pg_policy p
+        where p.polrelid = c.oid and p.polpermissive and p.polname not in ('gre_chat_fetch', 'gre_chat_upload')
+          and (0 = any (p.polroles) or exists (select from pg_catalog.pg_roles r
+            where r.oid = any (p.polroles) and r.rolname in ('anon', 'authenticated')))),
       'triggers', (select coalesce(jsonb_agg(t.tgname order by t.tgname), '[]') from pg_catalog.pg_trigger t
         where t.tgrelid = c.oid and t.tgname like 'gre\_%' and t.tgenabled in ('O', 'A')))
     from pg_catalog.pg_class c where c.oid = to_regclass('storage.objects')),

@@ -315,6 +315,21 @@ def test_wakeups_that_users_could_receive_are_found(db: Database) -> None:
     assert found.status == "warn" and "gre_relay_is_private" in found.fix
 
 
+def test_policies_of_the_project_for_all_buckets_are_named(db: Database) -> None:
+    found = facts(
+        db,
+        "create policy everybody_reads on storage.objects for select using (true);"
+        "create policy users_write on storage.objects for all to authenticated"
+        " using (bucket_id in ('films', 'gre-chat')) with check (bucket_id = 'films');"
+        "create policy films on storage.objects to anon using (bucket_id in ('films', 'series'));"
+        "create policy one on storage.objects for insert to authenticated with check (bucket_id = 'films' and name <> '');"
+        "create policy closes on storage.objects as restrictive using (name <> 'x');"
+        "create policy back_end on storage.objects to service_role using (true)",
+    )["files: policies"]
+    assert found.status == "ok"
+    assert "own everybody_reads, users_write would" in found.found
+
+
 def test_a_transaction_that_stays_open_is_found(db: Database) -> None:
     assert facts(db)["old transactions"].status == "ok"
     now = sql_file("doctor.sql").read_text().replace("interval '5 minutes'", "interval '0 seconds'")

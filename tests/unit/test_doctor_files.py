@@ -9,13 +9,17 @@ import pytest
 
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.media import StorageState, Waiting
+from gre_bridge.db.types import Json
 from gre_bridge.doctor.probes.files import (
     MAX_AGE,
     MAX_DELETION_AGE,
+    POLICIES,
+    TRIGGERS,
     ask_scanner,
     judge_address,
     judge_bucket,
     judge_decoder,
+    judge_objects,
     judge_project_limit,
     judge_state,
 )
@@ -89,6 +93,52 @@ def test_an_address_that_browsers_cannot_reach_is_a_warning(
         status,
         status is Status.WARN,
     )
+
+
+OBJECTS: Json = {"rls": True, "policies": list(POLICIES), "triggers": list(TRIGGERS), "own": []}
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (["true", None], True),
+        ([None, "(auth.role() = 'authenticated'::text)"], True),
+        (["(bucket_id = 'gre-chat'::text)", None], True),
+        (["(bucket_id = ANY (ARRAY['avatars'::text, 'gre-chat'::text]))", None], True),
+        (["(bucket_id = 'avatars'::text)", "true"], True),
+        (["(bucket_id IN ( SELECT b.id FROM buckets b))", None], True),
+        (["(bucket_id = 'avatars'::text)", None], False),
+        (["(bucket_id = ANY (ARRAY['avatars'::text, 'films'::text]))", "(bucket_id = 'films'::text)"], False),
+    ],
+)
+def test_policies_of_the_project_that_would_open_the_bucket_are_named_and_no_problem(
+    rules: list[str | None], named: bool
+) -> None:
+    finding = judge_objects({**OBJECTS, "own": [{"name": "Everybody may", "rules": rules}]})
+    assert (finding.status, "Everybody may" in finding.found, finding.fix) == (Status.OK, named, "")
+
+
+def test_a_few_of_many_policies_are_named() -> None:
+    own = [{"name": f"p{n}", "rules": ["true", None]} for n in range(8)]
+    found = judge_objects({**OBJECTS, "own": own}).found
+    assert "p0, p1, p2, p3, p4 and 3 more" in found
+    assert judge_objects(OBJECTS).found == "policies and triggers are there"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "says"),
+    [
+        ({"policies": list(POLICIES[1:])}, POLICIES[0]),
+        ({"triggers": list(TRIGGERS[1:])}, TRIGGERS[0]),
+        ({"rls": False}, "row-level security"),
+    ],
+)
+def test_what_is_missing_on_the_objects_is_a_failure_whatever_the_project_allows(
+    lacking: Json, says: str
+) -> None:
+    own = [{"name": "Everybody may", "rules": ["true", None]}]
+    finding = judge_objects({**OBJECTS, "own": own, **lacking})
+    assert (finding.status, says in finding.found) == (Status.FAIL, True)
 
 
 def test_a_lower_limit_of_the_project_is_a_warning() -> None:

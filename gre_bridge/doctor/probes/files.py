@@ -31,6 +31,7 @@ POLICIES = (
     "gre_chat_only_fetch", "gre_chat_only_upload", "gre_chat_no_update", "gre_chat_no_delete", "gre_chat_not_anon",
 )  # fmt: skip
 TRIGGERS = ("gre_1_check", "gre_1_kept", "gre_1_pinned", "gre_2_stored")
+_OTHER_BUCKET = re.compile(r"bucket_id = (ANY \(ARRAY\[)?'")
 MAX_AGE = 900.0
 """Seconds for which a stored file may wait for its examination."""
 MAX_DELETION_AGE = 3600.0
@@ -211,4 +212,16 @@ def judge_objects(found: Json | None) -> Finding:
             "row-level security is off on storage.objects: everybody with the anon key can read every file"
         )
         return failed(OBJECTS, found_text, "turn it on: dashboard > Storage > Policies")
-    return ok(OBJECTS, "policies and triggers are there")
+    own = [policy["name"] for policy in found["own"] if any(map(_open_to_ours, policy["rules"]))]
+    if not own:
+        return ok(OBJECTS, "policies and triggers are there")
+    names = ", ".join(own[:5]) + (f" and {len(own) - 5} more" if own[5:] else "")
+    return ok(
+        OBJECTS,
+        f"policies and triggers are there; the project's own {names} would allow more in {BUCKET}, which they close",
+    )
+
+
+def _open_to_ours(rule: str | None) -> bool:
+    """Return True for a condition, as PostgreSQL prints it, that does not compare the bucket with names of others only."""
+    return rule is not None and (BUCKET in rule or not _OTHER_BUCKET.search(rule))
