@@ -330,3 +330,49 @@ def test_files_that_nobody_sends_are_deleted_after_a_day(stack: StackProcess) ->
         wait_until(lambda: objects(stack, old) == set(), what="a deletion")
         wait_until(lambda: is_ready(stack, new), what="an examined file")
     check_picture(stack, new)
+
+
+OLDER = """
+alter table gre_chat_sessions disable trigger user;
+alter table gre_chat_messages disable trigger user;
+update gre_chat_sessions set created_at = created_at - interval '1 year', updated_at = updated_at - interval '1 year',
+  last_message_at = last_message_at - interval '1 year' where player_id = 41;
+update gre_chat_messages set created_at = created_at - interval '1 year' where player_id = 41;
+update gre_chat_attachments set created_at = created_at - interval '1 year', stored_at = stored_at - interval '1 year',
+  ready_at = ready_at - interval '1 year', changed_at = changed_at - interval '1 year' where player_id = 41;
+update gre_relay_deliveries set state = 'done', settled_at = now() - interval '1 year';
+alter table gre_chat_sessions enable trigger user;
+alter table gre_chat_messages enable trigger user;
+"""
+
+
+def test_a_picture_of_last_year_still_shows(stack: StackProcess) -> None:
+    token = stack.keys.token_of("player:41", expires_in=600)
+    with stack.worker(only="relay", constants=SOON):
+        picture, other = send(stack, 41, photo(6)), send(stack, 42, photo())
+        stack.insert(
+            key=token, player_id=41, sender="player", message="", attachment_ids=[picture.id]
+        ).raise_for_status()
+        wait_until(lambda: is_ready(stack, picture, other), what="examined files")
+        before = {variant: download(stack, picture.name(variant)) for variant in ("view", "thumb")}
+        with stack.db() as conn:
+            conn.execute(OLDER)
+        for call, body in (("gre_media_sweep_v1", {}), ("gre_relay_prune", {"p_keep": "7 days"})):
+            stack.http.post(f"/rest/v1/rpc/{call}", json=body, headers=stack.headers()).raise_for_status()
+        # What the sweep gives up is deleted by now.
+        headers = stack.headers(stack.keys.token_of("player:42", expires_in=600))
+        stack.http.post(
+            "/rest/v1/rpc/gre_attachment_drop", json={"p_id": other.id}, headers=headers
+        ).raise_for_status()
+        wait_until(lambda: objects(stack, other) == set(), what="the deletion of another file")
+    check_picture(stack, picture)
+    for reader in (token, stack.keys.token_of("staff:s1", expires_in=600)):
+        for variant, content in before.items():
+            body = {"p_ids": [picture.id], "p_variant": variant}
+            answer = stack.http.post(
+                "/rest/v1/rpc/gre_attachment_names", json=body, headers=stack.headers(reader)
+            )
+            (row,) = answer.raise_for_status().json()
+            with storage(stack, reader) as bucket:
+                link = bucket.create_signed_url(row["object"], 60)["signedURL"]
+            assert stack.http.get(link).content == content
