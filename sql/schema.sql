@@ -655,8 +655,8 @@ declare
   v_rev bigint;
 begin
   select jsonb_agg((gre.attachments_json(array[x.id]) -> 0)
-                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place), max(x.rev)
-    into v_changed, v_rev
+                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place),
+    max(x.rev) into v_changed, v_rev
   from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
         where a.session_id = p_session and a.rev > coalesce(p_after, 0)
           and (p_after is not null or a.changed_at > p_epoch)
@@ -4901,7 +4901,7 @@ begin
     if not found then -- meanwhile
       perform gre.raise_http(409, 'id_taken', 'this id is taken');
     end if;
-  elsif v_alt is distinct from v_file.alt and v_alt is not null then -- written while the bytes were uploaded
+  elsif p_alt is not null and v_alt is distinct from v_file.alt then -- written or cleared while the bytes were uploaded
     update public.gre_chat_attachments set alt = v_alt where id = p_id and message_id is null;
   end if;
   return gre.attachments_json(array[p_id]) -> 0
@@ -4909,7 +4909,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text)
-COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; another p_alt replaces the one of a file that is not sent. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. Calls for a file that is announced do not count there: 30 a minute (429 too_fast). 503 files_off: the project has no Storage.';
+COMMENT ON FUNCTION public.gre_attachment_begin(p_id uuid, p_player_id bigint, p_session_id uuid, p_name text, p_type text, p_bytes bigint, p_alt text) IS 'Announces a file of at most 25 MB that the caller uploads to bucket gre-chat afterwards: A with "object" (the name to upload it as) and "object_type" (the type to upload it with: that of p_type if the bucket takes it, else application/octet-stream). Staff name a session or a player. With the same arguments the call can be repeated; another p_alt replaces the one of a file that is not sent, an empty one clears it, null keeps it. At most 20 files of a player that are not sent, and 100 and 200 MB a day; 500 a day of a staff member. Calls for a file that is announced do not count there: 30 a minute (429 too_fast). 503 files_off: the project has no Storage.';
 
 -- FUNCTION: gre_attachment_drop(uuid)
 CREATE FUNCTION public.gre_attachment_drop(p_id uuid) RETURNS jsonb
@@ -5971,8 +5971,8 @@ end $$;
 -- COMMENT: FUNCTION gre_mark_read(p_session_id uuid, p_up_to_seq bigint)
 COMMENT ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) IS 'Marks the other side''s messages as read up to a seq: {"session_id", "by": player | staff, "up_to_seq", "timestamp", "changed"}. Marks never decrease.';
 
--- FUNCTION: gre_media_again(text, integer)
-CREATE FUNCTION public.gre_media_again(p_code text, p_limit integer DEFAULT 100) RETURNS jsonb
+-- FUNCTION: gre_media_again(text, uuid[], timestamp with time zone, integer)
+CREATE FUNCTION public.gre_media_again(p_code text DEFAULT NULL::text, p_ids uuid[] DEFAULT NULL::uuid[], p_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 100) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -5985,6 +5985,7 @@ CREATE FUNCTION public.gre_media_again(p_code text, p_limit integer DEFAULT 100)
 declare
   v_limit constant integer := least(greatest(coalesce(p_limit, 100), 1), 1000);
   v_ids uuid[];
+  v_next timestamptz;
   v_told uuid[] := '{}';
   v_count integer := 0;
   v_rev bigint;
@@ -5993,9 +5994,19 @@ begin
   if (gre.require_actor()).role <> 'service' then
     perform gre.raise_http(403, 'service_only', 'only the back end may do this');
   end if;
-  v_ids := array(
-    select a.id from public.gre_chat_attachments a
-    where a.state = 'refused' and a.state <> 'ready' and a.refused = p_code order by a.created_at limit v_limit);
+  if p_ids is null then
+    select array_agg(x.id), max(x.created_at) into v_ids, v_next from (
+      select a.id, a.created_at from public.gre_chat_attachments a
+      where a.state = 'refused' and a.state <> 'ready' and (p_code is null or a.refused = p_code)
+        and a.created_at > coalesce(p_after, '-infinity')
+      order by a.created_at fetch first v_limit rows with ties) x;
+  else
+    select array_agg(x.id), max(x.created_at) into v_ids, v_next from (
+      select a.id, a.created_at from public.gre_chat_attachments a
+      where a.id = any (p_ids) and a.state || '' = 'refused' and (p_code is null or a.refused = p_code)
+        and a.created_at > coalesce(p_after, '-infinity')
+      order by a.created_at fetch first v_limit rows with ties) x;
+  end if;
   -- In the common lock order: sessions, files.
   perform from public.gre_chat_sessions s
   where s.id in (select a.session_id from public.gre_chat_attachments a where a.id = any (v_ids))
@@ -6022,11 +6033,11 @@ begin
   if v_count > 0 then
     perform gre.notify_media();
   end if;
-  return jsonb_build_object('files', v_count, 'more', cardinality(v_ids) >= v_limit);
+  return jsonb_build_object('files', v_count, 'next', case when cardinality(v_ids) >= v_limit then v_next end);
 end $$;
 
--- COMMENT: FUNCTION gre_media_again(p_code text, p_limit integer)
-COMMENT ON FUNCTION public.gre_media_again(p_code text, p_limit integer) IS 'Has refused files examined again, after what refused them was corrected: those with this code, the oldest first: {"files": number, "more": boolean}. Nothing of a refused file was deleted. For operators, with the service key.';
+-- COMMENT: FUNCTION gre_media_again(p_code text, p_ids uuid[], p_after timestamp with time zone, p_limit integer)
+COMMENT ON FUNCTION public.gre_media_again(p_code text, p_ids uuid[], p_after timestamp with time zone, p_limit integer) IS 'Has refused files examined again, after what refused them was corrected: all, those with this code, or those of p_ids, the oldest first: {"files": number, "next"}. p_after: "next" of the answer before; null at the end. Nothing of a refused file was deleted. For operators, with the service key.';
 
 -- FUNCTION: gre_media_claim_v1(uuid, integer, interval)
 CREATE FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer DEFAULT 10, p_lease interval DEFAULT '00:02:00'::interval) RETURNS jsonb
@@ -10709,9 +10720,9 @@ REVOKE ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigin
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_mark_read(p_session_id uuid, p_up_to_seq bigint) TO service_role;
 
--- ACL: FUNCTION gre_media_again(p_code text, p_limit integer)
-REVOKE ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION public.gre_media_again(p_code text, p_limit integer) TO service_role;
+-- ACL: FUNCTION gre_media_again(p_code text, p_ids uuid[], p_after timestamp with time zone, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_media_again(p_code text, p_ids uuid[], p_after timestamp with time zone, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_media_again(p_code text, p_ids uuid[], p_after timestamp with time zone, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval)
 REVOKE ALL ON FUNCTION public.gre_media_claim_v1(p_worker uuid, p_limit integer, p_lease interval) FROM PUBLIC;

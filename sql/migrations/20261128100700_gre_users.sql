@@ -736,7 +736,8 @@ begin
 end $$;
 comment on function public.gre_erase_player is
   'Erases a player: messages, sessions, pushes and profile; a disabled chat stays disabled. Events and figures of the '
-  'sessions are kept for reports, without any tie to the player (gre_chat_events, gre_chat_cycles). For admins and back ends. Returns '
+  'sessions are kept for reports, without any tie to the player (gre_chat_events, gre_chat_cycles). For admins and '
+  'back ends. Returns '
   '{"messages", "sessions", "pushes", "attachments", "objects": number of objects of the player''s files that workers '
   'have yet to delete}. Pusher and OneSignal keep the data that they received.';
 

@@ -39,8 +39,9 @@ comment on column public.gre_chat_events.by_staff_id is
   'The staff member who caused the event; null for a player, a back end or the server.';
 comment on column public.gre_chat_events.data is
   'closed: {"by"}, as closed_by. reopened: {"cycle"}. transferred: {"from"}, a staff id. blocked: {"until"} if the '
-  'block has an end. rated: {"score"}. opened: {} for an open session; {"adopted": true} for a session that is older than gre-bridge, '
-  'whose story begins with its state at that time; for a closed session also {"status", "closed_at", "closed_by"}.';
+  'block has an end. rated: {"score"}. opened: {} for an open session; {"adopted": true} for a session that is older '
+  'than gre-bridge, whose story begins with its state at that time; for a closed session also {"status", "closed_at", '
+  '"closed_by"}.';
 alter table public.gre_chat_events enable row level security;
 revoke all on public.gre_chat_events from public, anon, authenticated, service_role;
 

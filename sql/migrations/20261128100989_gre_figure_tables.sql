@@ -32,7 +32,8 @@ create table public.gre_chat_cycles (
   primary key (session_id, cycle)
 );
 comment on table public.gre_chat_cycles is
-  'Figures: one row for each cycle of a session, from its opening or reopening to its closing. Written by triggers only.';
+  'Figures: one row for each cycle of a session, from its opening or reopening to its closing. Written by triggers '
+  'only.';
 comment on column public.gre_chat_cycles.session_id is
   'The session; another, random id after its deletion. No foreign key: figures are kept.';
 comment on column public.gre_chat_cycles.cycle is 'The cycle: 1, and one more with each reopening.';

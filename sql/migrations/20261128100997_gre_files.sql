@@ -354,8 +354,8 @@ declare
   v_rev bigint;
 begin
   select jsonb_agg((gre.attachments_json(array[x.id]) -> 0)
-                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place), max(x.rev)
-    into v_changed, v_rev
+                     || jsonb_build_object('message_id', x.message_id, 'rev', x.rev) order by x.rev, x.place),
+    max(x.rev) into v_changed, v_rev
   from (select a.id, a.message_id, a.rev, a.place from public.gre_chat_attachments a
         where a.session_id = p_session and a.rev > coalesce(p_after, 0)
           and (p_after is not null or a.changed_at > p_epoch)
