@@ -577,6 +577,22 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-admin/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["exportRows"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/operations": {
         parameters: {
             query?: never;
@@ -815,6 +831,7 @@ export interface components {
             closed_by?: ("player" | "idle" | "system") | null;
             /** @default 1 */
             cycle: number;
+            rating?: number | null;
             chat_messages: components["schemas"]["Message"][];
         };
         CreateAutoReply: {
@@ -918,7 +935,7 @@ export interface components {
             success: false;
             error: string;
             /** @enum {string} */
-            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
             } | null;
@@ -1053,7 +1070,7 @@ export interface components {
         };
         NoLink: {
             /** @enum {string} */
-            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
         };
         Note: {
             /** Format: uuid */
@@ -1245,6 +1262,7 @@ export interface components {
             closed_by?: ("player" | "idle" | "system") | null;
             /** @default 1 */
             cycle: number;
+            rating?: number | null;
         };
         SessionAssigned: {
             /** @constant */
@@ -1270,7 +1288,7 @@ export interface components {
             at: string;
             after_seq: number;
             /** @enum {string} */
-            kind: "opened" | "closed" | "reopened" | "assigned" | "released" | "transferred" | "blocked" | "unblocked" | "deleted";
+            kind: "opened" | "closed" | "reopened" | "assigned" | "released" | "transferred" | "rated" | "blocked" | "unblocked" | "deleted";
             staff_id: string | null;
             by_staff_id: string | null;
             data: {
@@ -1428,6 +1446,7 @@ export interface components {
             closed_by?: ("player" | "idle" | "system") | null;
             /** @default 1 */
             cycle: number;
+            rating?: number | null;
             waiting_since: string | null;
             /** @default false */
             replied: boolean;
@@ -5529,6 +5548,81 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    exportRows: {
+        parameters: {
+            query: {
+                what: "sessions" | "messages" | "responses" | "events" | "ratings" | "assignments";
+                format?: "ndjson" | "csv";
+                from?: string | null;
+                to?: string | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                    "text/csv": string;
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 from gre_bridge import __version__
 from gre_bridge.api import console, reference
 from gre_bridge.api.auth import Authenticator
+from gre_bridge.api.figure_limits import FigureLimits
 from gre_bridge.api.middleware import (
     BodyLimit,
     Cors,
@@ -26,7 +27,17 @@ from gre_bridge.api.origins import Origins
 from gre_bridge.api.pusher_users import PusherUsers
 from gre_bridge.api.read_limits import ReadLimits
 from gre_bridge.api.request_log import RequestLog
-from gre_bridge.api.rest import chat, colleagues, desk, files, operations, pusher_auth, replies, staff
+from gre_bridge.api.rest import (
+    chat,
+    colleagues,
+    desk,
+    export,
+    files,
+    operations,
+    pusher_auth,
+    replies,
+    staff,
+)
 from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
@@ -49,6 +60,7 @@ _TAGS = [
     {"name": "Staff", "description": "Sessions, replies, who may chat."},
     {"name": "Desk", "description": "The queue, assignment, staff, settings, opening hours."},
     {"name": "Replies", "description": "Templates and auto-replies."},
+    {"name": "Reports", "description": "Figures, what they count, and the export."},
     {"name": "Operations", "description": "How the relay does, and its dead letters."},
     {"name": "Pusher", "description": "Private channels."},
     {"name": "Health", "description": "How the chat is."},
@@ -68,6 +80,7 @@ _OPERATION_IDS = {
     "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
     "notes": "listNotes", "search": "searchMessages",
     "templates": "listTemplates", "template": "getTemplate", "auto_replies": "listAutoReplies", "auto_reply": "getAutoReply",
+    "export": "exportRows",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip
@@ -128,6 +141,7 @@ def create_app(
     app.state.pusher_users = pusher_users
     app.state.storage = storage
     app.state.storage_failed = False
+    app.state.figure_limits = FigureLimits()
     app.state.health = health
     for router in (
         chat.router,
@@ -136,6 +150,7 @@ def create_app(
         desk.router,
         colleagues.router,
         replies.router,
+        export.router,
         operations.router,
         pusher_auth.router,
         health_router,

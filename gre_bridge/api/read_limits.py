@@ -90,13 +90,12 @@ class ReadLimits:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         start: Message | None = None
-        counted = 0
         broken = False
 
         async def send_in_pieces(message: Message) -> None:
-            nonlocal start, counted, broken
+            nonlocal start, broken
             if broken:
-                return
+                raise ConnectionAbortedError  # a stream ends
             if message["type"] == "http.response.start":
                 start = message
                 return
@@ -107,7 +106,6 @@ class ReadLimits:
                 await problem(scope, 503, "busy", text, retry_after=2)(scope, receive, send)
                 return
             self._unsent += len(body)
-            counted += len(body)
             try:
                 async with asyncio.timeout(SEND_TIMEOUT):
                     if start is not None:
@@ -118,11 +116,10 @@ class ReadLimits:
                     await send({**message, "body": body[(max(len(body), 1) - 1) // PIECE * PIECE :]})
             except TimeoutError:
                 broken = True
+            finally:
+                self._unsent -= len(body)
 
-        try:
-            await self._app(scope, receive, send_in_pieces)
-        finally:
-            self._unsent -= counted
+        await self._app(scope, receive, send_in_pieces)
 
 
 def _person_key(headers: Headers) -> bytes | None:

@@ -45,7 +45,7 @@ class RequestLog:
             return
         method = scope.get("method", "WEBSOCKET")
         # uvicorn knows that the request is HEAD and sends no body. The router writes into the copy.
-        inner = {**scope, "method": "GET"} if method == "HEAD" else scope
+        inner = {**scope, "method": "GET", "gre.head": True} if method == "HEAD" else scope
         inner.setdefault("state", {})
         status = 0
         started = time.perf_counter()

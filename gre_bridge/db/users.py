@@ -30,10 +30,11 @@ from gre_bridge.db.desk import DeskDatabase
 from gre_bridge.db.files import FileDatabase
 from gre_bridge.db.postgrest import Caller, unreadable
 from gre_bridge.db.replies import RepliesDatabase
+from gre_bridge.db.reports import ReportDatabase
 from gre_bridge.polling import Listening
 
 
-class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabase):
+class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabase, ReportDatabase):
     """The functions that portals may call, typed. Every method may raise Refused or TransientError."""
 
     async def whoami(self, caller: Caller, *, required: bool = False) -> Identity:

@@ -28,6 +28,7 @@ from gre_bridge.api.rest import (
     operations,
     pusher_auth,
     replies,
+    reports,
     staff,
 )
 from gre_bridge.api.schemas.responses import Error
@@ -37,11 +38,25 @@ from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
 ORIGIN = "https://portal.example"
+EXPORT = "/api/gre-admin/export"
+"""The answer of this path is a file."""
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
-    for module in (chat, files, staff, desk, colleagues, replies, operations, pusher_auth, health)
-    for route in module.router.routes
+    for router in (
+        chat.router,
+        files.router,
+        staff.router,
+        desk.router,
+        colleagues.router,
+        replies.router,
+        reports.router,
+        reports.rating_router,
+        operations.router,
+        pusher_auth.router,
+        health.router,
+    )
+    for route in router.routes
     if isinstance(route, APIRoute) and route.response_model
     for method in route.methods
 ]
@@ -64,6 +79,9 @@ def check(answer: httpx.Response) -> httpx.Response:
         assert (answer.headers.get("www-authenticate") == "Bearer") == (answer.status_code == 401)
         return answer
     request = answer.request
+    if request.url.path == EXPORT:
+        assert answer.headers["content-disposition"].startswith("attachment; ")
+        return answer
     (model,) = [m for method, path, m in _MODELS if method == request.method and path.match(request.url.path)]
     model.validate_json(answer.content, strict=True, extra="forbid")
     return answer

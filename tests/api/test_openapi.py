@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.conftest import Api, Person
+from tests.api.conftest import EXPORT, Api, Person
 from tests.api.files import BEGIN, uploaded
 from tests.support.canary import CANARY
 
@@ -271,6 +271,7 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
         "GET /api/gre-admin/notes/{session_id}",
         "POST /api/gre-admin/notes",
         "GET /api/gre-admin/search",
+        "GET /api/gre-admin/export",
         "GET /api/gre-admin/operations",
         "GET /api/gre-admin/dead",
         "POST /api/gre-admin/dead/retry",
@@ -301,7 +302,10 @@ def test_every_path_of_the_contract_is_documented(api: Api) -> None:
             assert operation["security"], path
             for status, answer in operation["responses"].items():
                 if status != "304":
-                    assert answer["content"]["application/json"]["schema"], (path, status)
+                    file = path == EXPORT and status == "200"
+                    kinds = ["application/x-ndjson", "text/csv"] if file else ["application/json"]
+                    assert [*answer["content"]] == kinds, (path, status)
+                    assert all(kind["schema"] for kind in answer["content"].values())
     schemas = document["components"]["schemas"]
     assert {"Message", "Session", "Error", "SendMessage"} <= schemas.keys()
     assert "HTTPValidationError" not in schemas

@@ -48,7 +48,7 @@ def test_operations_have_names_that_a_generated_client_can_use() -> None:
 OF_NO_PATH = {
     "claim_invalid", "identities_invalid", "info_too_large", "keep_missing", "link_invalid", "replay_unbounded", "settle_invalid",
     "sink_unknown", "staff_invalid", "time_missing", "exchange_invalid", "audience_unknown", "recipients_missing", "push_too_large",
-    "variant_unknown", "export_unknown", "range_invalid",
+    "variant_unknown", "export_unknown",
 }  # fmt: skip
 """What the SQL says to workers, operators and back ends that write to a table: no path of the API leads there."""
 

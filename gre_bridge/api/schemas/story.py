@@ -23,6 +23,7 @@ class SessionEvent(BaseModel):
         "assigned",
         "released",
         "transferred",
+        "rated",
         "blocked",
         "unblocked",
         "deleted",
@@ -37,7 +38,7 @@ class SessionEvent(BaseModel):
     )
     data: dict[str, Any] = Field(
         examples=[{"from": "s2"}],
-        description="`closed`: `by` (`staff`, `player`, `idle` or `system`). `reopened`: `cycle`. `transferred`: `from`. `blocked`: `until`, if the block has an end. `opened`: empty, or"
+        description="`closed`: `by` (`staff`, `player`, `idle` or `system`). `reopened`: `cycle`. `transferred`: `from`. `rated`: `score`. `blocked`: `until`, if the block has an end. `opened`: empty, or"
         " `adopted` and the state at that time for a session that is older than gre-bridge.",
     )
 

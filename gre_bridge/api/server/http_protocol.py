@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 import sys
 import uuid
 from http import HTTPStatus
@@ -117,6 +118,7 @@ class HttpProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, if the limiter admits the connection."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, "reset": self.reset}
         if self.client is not None:
             self.client = (canonical(self.client[0]), self.client[1])
         with contextlib.suppress(OSError, AttributeError):
@@ -143,6 +145,13 @@ class HttpProtocol(H11Protocol):
 
     def drop(self) -> None:
         """Close it now, without an answer."""
+        self.transport.abort()
+
+    def reset(self) -> None:
+        """Close it so that the peer sees an error, also where the end of the connection is the end of the answer."""
+        with contextlib.suppress(OSError, AttributeError):
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.transport.abort()
 
     # What comes in
