@@ -67,4 +67,4 @@ async def test_an_export_of_any_length_takes_little_memory_and_delays_no_socket(
     grown = highest - before
     waits.sort()
     assert grown < 20 * MB
-    assert waits[len(waits) * 9 // 10] < 0.25
+    assert waits[len(waits) * 9 // 10] < 1, "some milliseconds on an idle machine"
