@@ -189,7 +189,7 @@ def test_what_could_run_in_a_page_is_a_download(api: Api, player_id: int) -> Non
         got = HTTP.get(links(player, "file", found)[found]["url"])
         assert got.headers["content-type"] == "application/octet-stream"
         assert got.headers["content-disposition"].startswith("attachment;")
-        assert "view" not in links(player, "view", found)
+        assert links(player, "view", found)[found] == {"code": "attachment_not_found"}
 
 
 def test_an_address_takes_what_was_announced_only(api: Api, player_id: int) -> None:
