@@ -9336,9 +9336,6 @@ CREATE INDEX gre_chat_attachments_state ON public.gre_chat_attachments USING btr
 -- INDEX: gre_chat_attachments_unbound
 CREATE INDEX gre_chat_attachments_unbound ON public.gre_chat_attachments USING btree (player_id) WHERE (message_id IS NULL);
 
--- INDEX: gre_chat_cycles_opened
-CREATE INDEX gre_chat_cycles_opened ON public.gre_chat_cycles USING btree (opened_at, session_id, cycle);
-
 -- INDEX: gre_chat_events_at
 CREATE INDEX gre_chat_events_at ON public.gre_chat_events USING btree (at, session_id, rev);
 
@@ -9350,12 +9347,6 @@ CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (p
 
 -- INDEX: gre_chat_messages_search
 CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
-
--- INDEX: gre_chat_ratings_rated
-CREATE INDEX gre_chat_ratings_rated ON public.gre_chat_ratings USING btree (rated_at, session_id, cycle);
-
--- INDEX: gre_chat_responses_asked
-CREATE INDEX gre_chat_responses_asked ON public.gre_chat_responses USING btree (asked_at, session_id, cycle, n);
 
 -- INDEX: gre_chat_responses_open
 CREATE UNIQUE INDEX gre_chat_responses_open ON public.gre_chat_responses USING btree (session_id) WHERE (ended IS NULL);

@@ -3,13 +3,10 @@
 set local lock_timeout = '300ms';
 set local statement_timeout = 0;
 
--- Each list is read in the order of an index that begins with its time; gre_chat_messages has one, others are in
--- gre_figures and gre_reports.
+-- Each list is read in the order of an index that begins with its time: those of figures are in gre_reports, that of
+-- messages in gre_tables.
 create index gre_chat_events_at on public.gre_chat_events (at, session_id, rev);
 create index gre_chat_assignments_started on public.gre_chat_assignments (started_at, session_id, n);
-create index gre_chat_cycles_opened on public.gre_chat_cycles (opened_at, session_id, cycle);
-create index gre_chat_responses_asked on public.gre_chat_responses (asked_at, session_id, cycle, n);
-create index gre_chat_ratings_rated on public.gre_chat_ratings (rated_at, session_id, cycle);
 
 -- Format a time with microseconds: durations are counted from the exact times.
 create function gre.export_time(p_time timestamptz) returns text
