@@ -97,6 +97,12 @@ class Metrics:
             buckets=_BUCKETS, registry=registry,
         )  # fmt: skip
         self.in_flight = Gauge("gre_requests_in_flight", "Batches being sent", ["sink"], registry=registry)
+        self.allowed = Gauge(
+            "gre_requests_allowed",
+            "Batches that may be sent at once: what the sink bears",
+            ["sink"],
+            registry=registry,
+        )
         self.lost_leases = Counter(
             "gre_leases_lost_total", "Lanes that another worker claimed before they were settled", ["sink"],
             registry=registry,

@@ -96,7 +96,7 @@ class Settings(BaseSettings):
         "GRE_PUSHER_READ_CHANNELS", default=("private-staff-portal", "private-player-{player_id}")
     )
     pusher_desk_channels: Names = _env("GRE_PUSHER_DESK_CHANNELS", default=("private-staff-portal",))
-    pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=8, ge=1, le=64)
+    pusher_concurrency: int = _env("GRE_PUSHER_CONCURRENCY", default=64, ge=1, le=256)
     pusher_rate: float = _env("GRE_PUSHER_RATE", default=0, ge=0, le=10_000)
 
     # OneSignal
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     )
     onesignal_api_key: OptionalSecret = _env("ONESIGNAL_API_KEY", default=None)
     onesignal_api_url: Url = _env("ONESIGNAL_API_URL", default="https://api.onesignal.com")
-    onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=8, ge=1, le=64)
+    onesignal_concurrency: int = _env("GRE_ONESIGNAL_CONCURRENCY", default=64, ge=1, le=256)
     onesignal_rate: float = _env("GRE_ONESIGNAL_RATE", default=0, ge=0, le=10_000)
     push_preview: int = _env("GRE_PUSH_PREVIEW", default=0, ge=0, le=200)
     push_max_age: float = _env("GRE_PUSH_MAX_AGE", default=3600.0, ge=1)

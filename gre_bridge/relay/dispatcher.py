@@ -24,7 +24,7 @@ from gre_bridge.db.types import Claim, ClaimRequest, LaneResult
 from gre_bridge.errors import BridgeError, TransientError
 from gre_bridge.metrics import Metrics
 from gre_bridge.relay.lease import Lease, Leases
-from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy, Window
 from gre_bridge.relay.schedule import LOCKED_PAUSE, ClaimSchedule
 from gre_bridge.relay.sender import Route, Sender
 from gre_bridge.relay.settler import Settler
@@ -98,6 +98,7 @@ class Dispatcher:
             breaker=self.breaker,
             retry=retry,
             pace=pace or Pace(),
+            window=Window(sink.concurrency),
             metrics=metrics,
             clock=clock,
             tracing=tracing,

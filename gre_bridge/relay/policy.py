@@ -1,4 +1,4 @@
-"""Retry of a rejected event, limit of the request rate, and the breaker of a sink, as pure values.
+"""Retry of a rejected event, limits of the request rate and of the requests in flight, and the breaker of a sink, as pure values.
 
 They have no clock, no socket and no randomness: time is an argument and randomness a function.
 """
@@ -53,6 +53,68 @@ class Pace:
         at = max(now, self._free)
         self._free = at + 1.0 / self.rate
         return at - now
+
+
+@dataclass(slots=True)
+class Window:
+    """Limits the requests in flight to what the service bears, between 1 and `largest`.
+
+    It begins with `start`. While all of it is in use it grows: by one with each answer until a limit has shown, from
+    then on by one in the time of an answer. A failure halves it. Answers that take longer than before, more than
+    `tolerance` times the quickest one of the last half a minute plus `slack` seconds, take a tenth of it away, down to
+    `start`. Either happens at most once in the time of an answer: requests that were made earlier say nothing about it.
+    """
+
+    largest: int
+    start: int = 8
+    tolerance: float = 2.0
+    slack: float = 0.005
+    memory: float = 15.0
+    """Seconds after which the quickest answer is replaced by the quickest since."""
+    _size: float = field(init=False)
+    _threshold: float = field(default=math.inf)
+    _average: float = field(default=0.0)
+    _quickest: float = field(default=math.inf)
+    _quickest_since: float = field(default=math.inf)
+    _since: float = field(default=-math.inf)
+    _reduced: float = field(default=-math.inf)
+
+    def __post_init__(self) -> None:
+        """Begin with `start`, or with `largest` if that is smaller."""
+        self.start = min(self.start, self.largest)
+        self._size = float(self.start)
+
+    @property
+    def size(self) -> int:
+        """Requests that may be in flight now."""
+        return int(self._size)
+
+    def answered(self, began: float, now: float, *, full: bool) -> None:
+        """Note an answer to a request made at `began`; `full`: the whole window was in use."""
+        took = now - began
+        if now - self._since > self.memory:
+            self._quickest, self._quickest_since, self._since = self._quickest_since, took, now
+        self._quickest_since = min(self._quickest_since, took)
+        self._quickest = min(self._quickest, took)
+        if began <= self._reduced:
+            return
+        self._average += (took - self._average) / 8 if self._average else took
+        if self._average > self.tolerance * self._quickest + self.slack:
+            if self._size > self.start:
+                self._reduce(max(float(self.start), self._size * 0.9), now)
+        elif full:
+            step = 1.0 if self._size < self._threshold else 1.0 / self._size
+            self._size = min(float(self.largest), self._size + step)
+
+    def failed(self, began: float, now: float) -> None:
+        """Note that the service as a whole failed on a request made at `began`."""
+        if began > self._reduced:
+            self._reduce(max(1.0, self._size / 2), now)
+
+    def _reduce(self, size: float, now: float) -> None:
+        self._size = self._threshold = size
+        self._reduced = now
+        self._average = 0.0
 
 
 class BreakerState(StrEnum):

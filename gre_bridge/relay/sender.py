@@ -19,8 +19,9 @@ from gre_bridge.db.types import Claim, Delivery, Failure, Lane, LaneResult
 from gre_bridge.errors import PermanentError, TransientError
 from gre_bridge.logging import ACCESS_LOG
 from gre_bridge.metrics import Metrics
+from gre_bridge.relay.gate import Gate
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy
+from gre_bridge.relay.policy import Breaker, Pace, RetryPolicy, Window
 from gre_bridge.relay.schedule import ClaimSchedule
 from gre_bridge.relay.settler import Settler
 from gre_bridge.sinks.base import Outcome, Result, Sink, SinkRecord
@@ -51,6 +52,7 @@ class Sender:
         breaker: Breaker,
         retry: RetryPolicy,
         pace: Pace,
+        window: Window,
         metrics: Metrics,
         clock: Callable[[], float],
         tracing: Tracing | None,
@@ -68,7 +70,8 @@ class Sender:
         self._tracing = tracing
         self._schedule = schedule
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(sink.concurrency)
+        self._window = window
+        self._gate = Gate(window)
         self._unsent = 0
         self._failing: dict[str, tuple[float, int]] = {}
         """By lane: since when the service fails on it, and how often it has."""
@@ -78,6 +81,8 @@ class Sender:
         self._send_time = metrics.send_time.labels(sink.name)
         self._total_time = metrics.total_time.labels(sink.name)
         self._in_flight = metrics.in_flight.labels(sink.name)
+        self._allowed = metrics.allowed.labels(sink.name)
+        self._allowed.set(window.size)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -87,7 +92,7 @@ class Sender:
     @property
     def has_room(self) -> bool:
         """True while so little waits to be sent that the next claim should be made."""
-        return self._unsent < AHEAD * self._sink.concurrency * self._sink.batch_size
+        return self._unsent < AHEAD * self._window.size * self._sink.batch_size
 
     @property
     def has_plenty(self) -> bool:
@@ -103,7 +108,7 @@ class Sender:
         """Spread the claimed lanes over send tasks of about equal length and start them."""
         routed = [(lane, self._records(lane, claim)) for lane in claim.lanes]
         total = sum(max(len(records), 1) for _, records in routed)
-        count = max(1, min(self._sink.concurrency, -(-total // self._sink.batch_size), len(routed)))
+        count = max(1, min(self._window.size, -(-total // self._sink.batch_size), len(routed)))
         share = -(-total // count)
         self._unsent += total
         lanes: list[tuple[Lane, list[SinkRecord]]] = []
@@ -163,7 +168,7 @@ class Sender:
         failed = False
         try:
             while at < len(waiting) and not failed:
-                async with self._slots:
+                async with self._gate.slot():
                     end = self._request_end(waiting, at)
                     if any(record.payloads for record in waiting[at:end]):
                         await self._wait_for_rate()
@@ -173,13 +178,16 @@ class Sender:
                     size -= end - at
                     self._sent(end - at)
                     at = end
+                    asked = self._clock()
                     outcomes = await self._send(batch) if batch else []
+                    full = self._gate.full
                 took = self._clock() - began
                 for record, outcome in zip(batch, outcomes, strict=True):
                     left[record.lane_key] -= 1
                     if not self._add_outcome(record, outcome, results[record.lane_key], deliveries, took):
                         left[record.lane_key] = 0
                 failed = self._update_breaker(batch, outcomes)
+                self._update_window(batch, failed, asked, full)
                 slow = took - reported >= PROGRESS
                 reported = took if slow else reported
                 for key in {record.lane_key for record in batch}:
@@ -290,6 +298,14 @@ class Sender:
         backoff = min(self._breaker.cap, 0.05 * 2.0 ** min(times + 1, 20)) * self._retry.jitter()
         backoff = min(backoff, max(0.1, self._clock() - since))
         return max(backoff, self._breaker.delay(self._clock()))
+
+    def _update_window(self, batch: Sequence[SinkRecord], failed: bool, asked: float, full: bool) -> None:
+        """Count a request made at `asked` in the window; one with nothing to send needed no request."""
+        if failed:
+            self._window.failed(asked, self._clock())
+        elif any(record.payloads for record in batch):
+            self._window.answered(asked, self._clock(), full=full)
+        self._allowed.set(self._window.size)
 
     def _update_breaker(self, batch: Sequence[SinkRecord], outcomes: Sequence[Outcome]) -> bool:
         """Count the request in the breaker; True when the sink as a whole failed."""

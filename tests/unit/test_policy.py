@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from gre_bridge.errors import BridgeError, ConfigurationError, TransientError
 from gre_bridge.relay.lease import Lease
-from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy
+from gre_bridge.relay.policy import Breaker, BreakerState, Pace, RetryPolicy, Window
 
 DOWN = TransientError("no connection")
 WRONG_KEY = ConfigurationError("PUSHER_SECRET was refused")
@@ -285,3 +286,114 @@ def test_a_probe_in_flight_is_not_cancelled() -> None:
     one = opened(error=WRONG_KEY)
     one.begin_probe()
     assert not one.nothing_due(60.0, waiting=False)
+
+
+# Window -----------------------------------------------------------------------------------------------------
+
+
+def drive(window: Window, service: Callable[[int], float], seconds: float, begin: float = 0.0) -> list[int]:
+    """Keep the window full for some seconds; `service` gives the answer time of so many requests in flight, negative: a failure.
+
+    Returns the size of the window after each answer.
+    """
+    sizes: list[int] = []
+    flying: list[tuple[float, float, bool]] = []
+    now = begin
+    while now < begin + seconds:
+        while len(flying) < window.size:
+            took = service(len(flying) + 1)
+            flying.append((now + abs(took), now, took < 0))
+        flying.sort()
+        now, asked, failed = flying.pop(0)
+        if failed:
+            window.failed(asked, now)
+        else:
+            window.answered(asked, now, full=len(flying) + 1 >= window.size)
+        sizes.append(window.size)
+    return sizes
+
+
+def test_a_service_that_is_only_far_away_gets_as_many_requests_as_are_allowed() -> None:
+    sizes = drive(Window(64), lambda _: 0.05, 1.0)
+    assert sizes[0] == 9
+    assert sizes[-1] == 64
+    assert max(sizes) == 64
+    assert sizes.index(64) < 120, "it doubles in the time of an answer while no limit has shown"
+
+
+def test_a_window_that_is_not_used_does_not_grow() -> None:
+    window = Window(64)
+    for n in range(1000):
+        window.answered(n * 0.1, n * 0.1 + 0.05, full=False)
+    assert window.size == 8
+
+
+def test_a_service_whose_answers_take_longer_with_more_requests_gets_no_more_than_it_answers_at_twice_the_time() -> (
+    None
+):
+    """It answers 400 requests a second, whatever comes: 20 in flight at 50 ms; more only wait."""
+    sizes = drive(Window(64), lambda flying: max(0.05, flying / 400), 20.0)
+    settled = sizes[len(sizes) // 2 :]
+    assert min(settled) >= 20
+    assert max(settled) <= 48
+
+
+def test_slow_answers_leave_the_window_at_its_start() -> None:
+    window = Window(64)
+    drive(window, lambda _: 0.05, 1.0)
+    sizes = drive(window, lambda _: 2.0, 60.0, begin=1.0)
+    assert sizes[-1] < 64
+    assert min(sizes) >= 8
+
+
+def test_failures_halve_the_window_once_for_all_that_were_in_flight() -> None:
+    window = Window(64)
+    drive(window, lambda _: 0.05, 1.0)
+    for _ in range(64):
+        window.failed(0.99, 1.1)
+    assert window.size == 32
+    window.failed(1.11, 1.2)
+    assert window.size == 16
+    for n in range(20):
+        window.failed(2.0 + n, 2.5 + n)
+    assert window.size == 1
+
+
+def test_after_a_failure_it_grows_by_one_in_the_time_of_an_answer() -> None:
+    window = Window(64)
+    drive(window, lambda _: 0.05, 1.0)
+    window.failed(1.0, 1.05)
+    assert window.size == 32
+    sizes = drive(window, lambda _: 0.05, 0.5, begin=1.1)
+    assert 38 <= sizes[-1] <= 43
+
+
+def test_a_service_that_limits_requests_is_asked_for_about_as_many() -> None:
+    """It refuses every request above 24 in flight."""
+    sizes = drive(Window(64), lambda flying: -0.05 if flying > 24 else 0.05, 30.0)
+    settled = sizes[len(sizes) // 2 :]
+    assert min(settled) >= 10
+    assert max(settled) <= 27
+
+
+def test_the_quickest_answer_is_forgotten_when_the_way_became_longer() -> None:
+    window = Window(64)
+    drive(window, lambda _: 0.02, 1.0)
+    sizes = drive(window, lambda _: 0.15, 60.0, begin=1.0)
+    assert sizes[-1] == 64
+
+
+@given(
+    largest=st.integers(1, 64),
+    steps=st.lists(st.tuples(st.booleans(), st.floats(0, 5), st.booleans()), max_size=200),
+)
+def test_a_window_stays_within_its_bounds(largest: int, steps: list[tuple[bool, float, bool]]) -> None:
+    window, now = Window(largest), 0.0
+    assert window.size == min(8, largest)
+    for failed, took, full in steps:
+        now += took
+        if failed:
+            window.failed(now - took, now)
+        else:
+            window.answered(now - took, now, full=full)
+        assert 1 <= window.size <= largest

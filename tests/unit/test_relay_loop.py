@@ -1365,3 +1365,33 @@ async def test_a_worker_closes_its_breaker_when_another_has_sent_everything() ->
         assert len(failing.requests) == tries, "there was no lane for a probe"
         assert idle.dispatcher.breaker.reason == ""
         assert idle.value("gre_breaker_reason", reason=str(DOWN)) == 0
+
+
+# Distance ---------------------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_sink_that_is_far_away_gets_more_requests_at_once_as_long_as_its_answers_stay_quick() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=64, latency=0.05)
+    fill(outbox, 400, 50)
+    began = now()
+    async with relaying(outbox, sink, lanes_per_claim=100, rows_per_lane=10) as relay:
+        await until(outbox.drained)
+        took = now() - began
+        assert relay.value("gre_requests_allowed") > 32
+    assert in_order(sink)
+    assert len(sink.received) == len(set(sink.arrived)) == 20_000
+    assert sink.most <= 64
+    assert 20_000 / took > 6_000, "8 requests at a time would be 1,600 events a second"
+
+
+@virtual
+async def test_a_sink_that_refuses_many_requests_at_once_is_not_pushed_harder() -> None:
+    outbox, sink = Outbox(), ScriptedSink(batch_size=10, concurrency=64, latency=0.05)
+    sink.answer = lambda _: DOWN if sink.flying > 19 else None
+    fill(outbox, 200, 50)
+    async with relaying(outbox, sink, lanes_per_claim=100, rows_per_lane=10):
+        await until(outbox.drained)
+    assert in_order(sink)
+    assert sink.most <= 45
+    assert set(outbox.states().values()) == {"done"}
