@@ -200,7 +200,7 @@ class Follower:
         if not (urls := self._urls()):
             return
         url = ws_url(urls[next(self._turns) % len(urls)])
-        async with connect(url, proxy=None, open_timeout=5, close_timeout=0.2, ping_interval=None) as ws:
+        async with connect(url, proxy=None, open_timeout=WITHIN, close_timeout=0.2, ping_interval=None) as ws:
             since = self.since()
             await ws.send(
                 json.dumps(

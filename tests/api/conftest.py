@@ -33,13 +33,15 @@ from gre_bridge.api.rest import (
 )
 from gre_bridge.api.schemas.responses import Error
 from tests.support.canary import check_reader
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
 ORIGIN = "https://portal.example"
 EXPORT = "/api/gre-admin/export"
 """The answer of this path is a file."""
+NO_MEDIA = {"GRE_MEDIA": "off"}
+"""For each daemon on the stack of these tests."""
 _players = itertools.count(int(time.time()) % 1_000_000 * 1000)
 _MODELS = [
     (method, route.path_regex, TypeAdapter[Any](route.response_model))
@@ -158,9 +160,7 @@ class Api:
     def wait_received(self, sink: str, count: int = 1, **like: Any) -> list[dict[str, Any]]:
         """Wait for `count` of them."""
         return list(
-            wait_until(
-                lambda: (f := self.received(sink, **like)) and len(f) >= count and f, 30, what=str(like)
-            )
+            wait_until(lambda: (f := self.received(sink, **like)) and len(f) >= count and f, what=str(like))
         )
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
@@ -172,11 +172,14 @@ class Api:
 def start(
     stack: StackProcess, *, constants: Mapping[str, float] | None = None, **settings: str
 ) -> Iterator[Api]:
-    """A daemon of its own, and the staff that the tests name."""
+    """A daemon of its own, and the staff that the tests name.
+
+    None examines files, as all have one database: the tests settle that themselves (`tests.api.files`).
+    """
     with stack.db() as conn:
         conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9') on conflict do nothing")
-    worker = stack.worker(constants=constants, **settings).start()
-    with httpx.Client(base_url=worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http:
+    worker = stack.worker(constants=constants, **NO_MEDIA, **settings).start()
+    with httpx.Client(base_url=worker.url, timeout=PATIENT, trust_env=False, verify=NO_TLS) as http:
         try:
             yield Api(stack, worker, http)
         finally:
@@ -186,14 +189,10 @@ def start(
 
 @pytest.fixture(scope="package")
 def api(stack_process: StackProcess) -> Iterator[Api]:
-    """The daemon that most tests share: nothing is deleted between them, each uses new players.
-
-    It examines no files: the tests settle that themselves (`tests.api.files`).
-    """
+    """The daemon that most tests share: nothing is deleted between them, each uses new players."""
     stack_process.reset()
     yield from start(
         stack_process,
-        GRE_MEDIA="off",
         GRE_DOCS="1",
         GRE_CORS_ORIGINS=ORIGIN,
         GRE_AUTH_FAILURES_PER_MINUTE="100000",

@@ -216,7 +216,7 @@ def test_a_workers_assignment_is_seen_over_rest(api: Api, player_id: int, sessio
             found = ok(api.staff().get(f"/api/gre-admin/messages/{session}"))
             return found["session"]["assigned_staff_id"] == "s9"
 
-        wait_until(assigned, 40, what="the assignment")
+        wait_until(assigned, 120, what="the assignment")
     finally:
         ok(api.admin().put("/api/gre-admin/settings", assignment="off"))
         api.sql("delete from gre_online_status where staff_id = 's9'")

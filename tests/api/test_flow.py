@@ -172,7 +172,7 @@ def test_a_session_is_assigned_closed_and_opened_again(api: Api, player_id: int)
         ]
         return {e["data"]["session"]["status"] for e in events if e["data"]["session"]["id"] == session}
 
-    wait_until(lambda: "closed" in statuses(), 20)
+    wait_until(lambda: "closed" in statuses())
 
 
 def test_sessions_are_paged_without_gap_or_repeat(api: Api, player_id: int) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from gre_bridge.api.server.http_protocol import HEAD_WITHIN
 from tests.api.conftest import Api, start
 from tests.support.hostile import UPGRADE, answer, closes, endless, established, memory, raw, send_all
 from tests.support.loopback import NO_TLS, PATIENT
@@ -43,7 +44,7 @@ def test_a_request_without_an_end_costs_little_memory(api: Api, player_id: int, 
     before = memory(api.worker.pid)
     with contextlib.closing(raw(api.worker.url)) as sock:
         send_all(sock, endless(token)[part], 30 * MB)
-        assert api.http.get("/healthz", timeout=2).status_code == 200
+        assert api.http.get("/healthz").status_code == 200
         grown = memory(api.worker.pid) - before
     assert grown < 5 * MB, f"{part}: {grown / MB:.1f} MB"
 
@@ -73,7 +74,7 @@ def test_an_invalid_handshake_is_answered_and_closed(api: Api) -> None:
             began = time.monotonic()
             said = answer(sock)
             assert 400 <= int(said.split()[1]) < 500, request
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < HEAD_WITHIN, "at once, and not as too slow"
 
 
 def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
@@ -128,7 +129,6 @@ def test_incomplete_requests_time_out(small: Api) -> None:
     }
     drops = {"headers": b"X: a\r\n", "body": b" ", "body of a GET": b" "}
     open_ones = {name: raw(url) for name in begun}
-    began = time.monotonic()
     ended: dict[str, bytes] = {}
     for name, sock in open_ones.items():
         sock.sendall(begun[name])
@@ -151,8 +151,7 @@ def test_incomplete_requests_time_out(small: Api) -> None:
                 ended[name] = said[name]
         return len(ended) == len(begun)
 
-    wait_until(look, 12, 0.3, what=f"the end of {set(begun) - set(ended)}")
-    assert time.monotonic() - began < 12
+    wait_until(look, every=0.3, what="the end of all, though some send on and on")
     assert shape(ended["half a line"]) == (408, "too_slow")
     assert shape(ended["headers"]) == (408, "too_slow")
     assert ended["nothing"] == b""
@@ -166,10 +165,10 @@ def test_idle_connections_make_room_for_others(small: Api) -> None:
     assert port
     crowd = [raw(url) for _ in range(120)]
     try:
-        with httpx.Client(base_url=url, timeout=5, trust_env=False, verify=NO_TLS) as http:
+        with httpx.Client(base_url=url, timeout=PATIENT, trust_env=False, verify=NO_TLS) as http:
             for _ in range(5):
                 assert http.get("/healthz").status_code == 200
-        assert established(small.worker.pid, port) <= 42
+        wait_until(lambda: established(small.worker.pid, port) <= 42, what="the end of the idle ones")
         # Those that half-sent something keep nobody out either.
         for sock in crowd[100:]:
             with contextlib.suppress(OSError):
@@ -187,7 +186,6 @@ def test_an_answer_that_is_not_read_times_out(small: Api) -> None:
     with contextlib.closing(raw(small.worker.url, receive_buffer=2048)) as sock:
         request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
         send_all(sock, iter([request] * 500), MB)
-        began = time.monotonic()
         port = sock.getsockname()[1]
 
         def gone() -> bool:
@@ -200,8 +198,7 @@ def test_an_answer_that_is_not_read_times_out(small: Api) -> None:
             )  # fmt: skip
 
         assert not gone()
-        wait_until(gone, 20, 0.5, what="the end of a reader that does not read")
-        assert time.monotonic() - began < 20
+        wait_until(gone, every=0.5, what="the end of a reader that does not read")
 
 
 def test_a_malformed_origin_is_refused_like_any_other(small: Api) -> None:
@@ -225,21 +222,20 @@ def test_refused_requests_are_logged_with_their_id_and_a_flood_is_sampled(small:
         "POST", "/api/gre-chat/send", json={"message": "secret text", "player_id": 30}
     )
     assert answer.status_code == 403
-    [line] = wait_until(
-        lambda: [one for one in lines() if one["request_id"] == answer.json()["request_id"]], 10
-    )
+    [line] = wait_until(lambda: [one for one in lines() if one["request_id"] == answer.json()["request_id"]])
     assert (line["status"], line["code"], line["route"]) == (403, answer.json()["code"], "/api/gre-chat/send")
     assert (line["method"], line["role"], line["level"]) == ("POST", "player", "info")
     assert "secret text" not in small.worker.log.read_text()
 
-    before = len(lines())
+    before, began = len(lines()), time.monotonic()
     for _ in range(120):
         assert small.with_token(None).ask("GET", "/api/gre-admin/nothing/none?x=secret").status_code in (
             401,
             404,
             429,
         )
-    assert len(lines()) - before <= 15, "a client could fill the disk"
+    most = 15 + (time.monotonic() - began) / 5
+    assert len(lines()) - before <= most, "a client could fill the disk"
     assert "secret" not in small.worker.log.read_text()
 
 

@@ -20,7 +20,7 @@ from gre_bridge.api.read_limits import ReadLimits
 from tests.api.conftest import Api, Person
 from tests.api.files import LINKS
 from tests.support.hostile import memory, raw, send_all
-from tests.support.loopback import NO_TLS
+from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.waiting import next_turn, until
 
 MB = 1_000_000
@@ -102,7 +102,7 @@ def test_unread_histories_cost_little(api: Api, crowd: int, player_id: int) -> N
             most = max(most, memory(api.worker.pid) - before)
             began = time.monotonic()
             assert api.player(player_id).get(f"/api/gre-chat/messages/{player_id}").status_code == 200
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < read_limits.SEND_TIMEOUT
         # Its own reads are too many; everybody else's are answered.
         assert api.player(player_id).get(f"/api/chat-history/{player_id}").status_code == 200
     assert most < 60 * MB, f"{most / MB:.0f} MB"
@@ -114,7 +114,7 @@ def test_many_reads_of_one_person_are_answered_in_turn(api: Api, crowd: int, pla
     stop = threading.Event()
 
     def flood() -> None:
-        with httpx.Client(base_url=api.worker.url, timeout=30, trust_env=False, verify=NO_TLS) as http:
+        with httpx.Client(base_url=api.worker.url, timeout=PATIENT, trust_env=False, verify=NO_TLS) as http:
             while not stop.is_set():
                 answer = http.get(
                     f"/api/chat-history/{crowd}?limit=500", headers={"Authorization": f"Bearer {token}"}
@@ -133,9 +133,9 @@ def test_many_reads_of_one_person_are_answered_in_turn(api: Api, crowd: int, pla
     finally:
         stop.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
     assert set(outcomes) == {200} and outcomes[200] > 8
-    assert slowest < 2.0
+    assert slowest < read_limits.QUEUE_TIMEOUT * 2, "it does not stand in the queue of the other"
 
 
 # The middleware alone -----------------------------------------------------------------------------------------

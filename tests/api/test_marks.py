@@ -101,7 +101,7 @@ def test_a_page_is_informed_that_its_chat_is_disabled_and_enabled(api: Api, play
     player = api.player(player_id)
     for enabled in (False, True):
         api.staff().post(f"/api/gre-chat/enable-player/{player_id}", enabled=enabled)
-        assert wait_until(lambda e=enabled: player.get("/api/gre-chat/me").json()["chatEnabled"] is e, 10)
+        assert wait_until(lambda e=enabled: player.get("/api/gre-chat/me").json()["chatEnabled"] is e)
 
 
 def test_a_user_without_an_identity_is_refused(api: Api) -> None:

@@ -36,7 +36,7 @@ def _jwt(role: str) -> str:
 def _raw(api: Api, target: str) -> tuple[int, bytes]:
     """Request a target unchanged: an HTTP client would normalize it."""
     address = urlsplit(api.worker.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10) as wire:
+    with socket.create_connection((address.hostname, address.port), timeout=60) as wire:
         wire.sendall(f"GET {target} HTTP/1.1\r\nHost: {address.netloc}\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: wire.recv(65536), b""))
     return int(answer.split(b" ", 2)[1]), answer

@@ -42,7 +42,7 @@ def chatter(api: Api, player_id: int) -> Iterator[None]:
     thread.start()
     yield
     stop.set()
-    thread.join(30)
+    thread.join(60)
 
 
 def pages(who: Person, path: str, limit: int) -> Iterator[list[dict[str, Any]]]:

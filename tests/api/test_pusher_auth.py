@@ -16,7 +16,7 @@ async def subscribe(api: Api, who: Person, channel: str) -> dict[str, Any]:
     """As pusher-js: connect, have the subscription signed for this socket, subscribe; return Pusher's answer."""
     env = api.stack.env
     url = f"ws://{env['PUSHER_HOST']}:{env['PUSHER_PORT']}/app/{env['PUSHER_KEY']}?protocol=7&client=js&version=8"
-    async with asyncio.timeout(10), websockets.connect(url) as socket:
+    async with asyncio.timeout(60), websockets.connect(url) as socket:
         hello = json.loads(await socket.recv())
         form = {"socket_id": json.loads(hello["data"])["socket_id"], "channel_name": channel}
         answer = await asyncio.to_thread(who.ask, "POST", "/api/pusher/auth", data=form)

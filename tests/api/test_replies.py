@@ -13,6 +13,7 @@ import pytest
 
 from tests.api.client import entered
 from tests.api.conftest import Api, Person
+from tests.support.loopback import PATIENT
 
 GREETING = {"name": "Greeting", "occasion": "opened", "texts": {"en": "Hello {{player_name|there}}!"}}
 HELLO = {
@@ -183,7 +184,7 @@ async def test_fifty_first_messages_over_all_interfaces_get_one_greeting_at_seq_
     rest = api.stack.env["SUPABASE_URL"] + "/rest/v1/gre_chat_messages"
     bearer = {"Authorization": f"Bearer {token}"}
 
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(trust_env=False, timeout=PATIENT) as http:
 
         async def by_table(key: str) -> None:
             await start.wait()

@@ -27,7 +27,7 @@ def test_the_examples_work_one_after_the_other(api: Api) -> None:
     }
     for example in EXAMPLES:
         done = subprocess.run(
-            ["sh", "-euc", example], env=env, capture_output=True, text=True, timeout=60, check=False
+            ["sh", "-euc", example], env=env, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, (example, done.stdout, done.stderr)
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.api.client import WITHIN, Client, entered, opened
-from tests.api.conftest import Api
+from tests.api.conftest import NO_MEDIA, Api
 from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import next_turn, pause, wait_until
@@ -133,7 +133,7 @@ async def test_messages_of_every_interface_reach_every_socket_once_and_in_order(
 @pytest.fixture
 def without_polls(stack_process: StackProcess) -> Iterator[Worker]:
     """A daemon that reads on wake-ups, and polls far later than any test waits."""
-    with stack_process.worker(GRE_POLL_INTERVAL="300") as worker:
+    with stack_process.worker(**NO_MEDIA, GRE_POLL_INTERVAL="300") as worker:
         wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="live")
         yield worker
         worker.stop()  # (the last heartbeat of a killed one would count for a minute)

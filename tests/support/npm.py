@@ -15,7 +15,7 @@ _INSTALL = ("ci", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fu
 
 def run(folder: Path, *command: str) -> str:
     """Run a command in `folder` and return its standard output; fail the test if the command fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
 

@@ -207,7 +207,7 @@ class InDatabase(Subject):
             db.as_caller(SERVICE) as worker,
             db.connect(autocommit=False) as portal,
         ):
-            worker.execute("set statement_timeout = '5s'")  # nothing here waits for a lock
+            worker.execute("set statement_timeout = '30s'")  # nothing here waits for a lock
             yield cls(owner, worker, portal)
 
     def clear(self) -> None:
