@@ -1,3 +1,8 @@
 import { defineConfig } from 'vitest/config'
 
-export default defineConfig({ test: { include: ['tests/*.test.ts'], environment: 'node' } })
+/** Milliseconds: a bound on hanging, also on a busy machine. */
+const WITHIN = 60_000
+
+export default defineConfig({
+  test: { include: ['tests/*.test.ts'], setupFiles: ['tests/setup.ts'], environment: 'node', testTimeout: WITHIN, hookTimeout: WITHIN },
+})
