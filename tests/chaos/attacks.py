@@ -120,7 +120,7 @@ def _play(scene: Scene, attack: Attack, report: AttackReport) -> None:
     session = _session(stack, attack.history)
     token = stack.keys.user_token("player", player_id=PLAYER)
     scene.load.start()
-    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
+    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 120, 0.05, what="a steady flow")
     before, api = _memory(worker.pid), worker.pids["api"]
     program = [sys.executable, "-m", "tests.chaos.attackers", attack.attacker, worker.url, token, session]
     quiet = _p99(scene, LASTS)

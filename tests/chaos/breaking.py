@@ -138,7 +138,7 @@ def clock_steps(seconds: int) -> Fault:
 def _progress(scene: Scene, messages: int) -> None:
     """Wait until so many more messages have arrived."""
     goal = scene.arrived() + messages
-    wait_until(lambda: scene.arrived() >= goal, 40, 0.002, what="progress")
+    wait_until(lambda: scene.arrived() >= goal, 120, 0.002, what="progress")
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def process_killed(name: str) -> Fault:
             _progress(scene, 10)
             gone = worker.pids[name]
             os.kill(gone, signal.SIGKILL)
-            wait_until(lambda gone=gone: worker.pids.get(name, gone) != gone, 20, what="a new process")  # type: ignore[misc]
+            wait_until(lambda gone=gone: worker.pids.get(name, gone) != gone, what="a new process")  # type: ignore[misc]
         yield
         scene.until_live(worker)
 
@@ -203,7 +203,7 @@ def one_of_two_paused(scene: Scene) -> Iterator[None]:
 def _signal_one(scene: Scene, number: signal.Signals) -> None:
     """Signal one of two workers while it holds lanes: their sessions are the affected ones."""
     with _slow_sinks(scene):
-        wait_until(lambda: len(scene.leased()) >= 4, 30, 0.01, what="lanes in hand")
+        wait_until(lambda: len(scene.leased()) >= 4, 120, 0.01, what="lanes in hand")
         scene.workers[0].signal(number)
         scene.broken_at = scene.healed_at = time.time()
     scene.affected |= scene.orphaned(after=0.9)
@@ -237,10 +237,10 @@ def terminated(scene: Scene) -> Iterator[None]:
 def terminated_twice(scene: Scene) -> Iterator[None]:
     """SIGTERM while a sink hangs, and a second one, which ends the worker at once; its leases expire."""
     scene.stack.fault("pusher", {"mode": "hang"})
-    wait_until(scene.leased, 10, 0.01, what="lanes in hand")
+    wait_until(scene.leased, 60, 0.01, what="lanes in hand")
     worker = scene.workers[0]
     worker.signal(signal.SIGTERM)
-    wait_until(lambda: "stopping" in scene.problems_reported(worker), 5, what="stopping in /readyz")
+    wait_until(lambda: "stopping" in scene.problems_reported(worker), what="stopping in /readyz")
     scene.check(worker.process and worker.process.poll() is None, "SIGTERM: did not wait for work in flight")
     began = time.monotonic()
     worker.stop(10)

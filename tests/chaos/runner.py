@@ -84,7 +84,7 @@ def run(stack: StackProcess, case: Case, *, with_desk: bool = False) -> Report:
 def _play(scene: Scene, case: Case, report: Report, with_desk: bool) -> None:
     scene.load.start()
     scene.senders.start()
-    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 40, 0.05, what="a steady flow")
+    wait_until(lambda: scene.arrived() >= WARM_UP and scene.calm(QUICK), 120, 0.05, what="a steady flow")
     scene.senders.until(FILES // 2)
     scene.broken_at = time.time()
     with case.fault(scene):
@@ -107,15 +107,15 @@ def _play(scene: Scene, case: Case, report: Report, with_desk: bool) -> None:
             lambda: desk.is_idle(scene.stack), GRACE, 0.05, what="all sessions assigned, no timer left"
         )
         scene.problems += desk.find_problems(scene.stack)
-    scene.stack.drained(GRACE)
+    scene.stack.drained()
     if report.files:
         report.problems += files.settle(scene, report.files)
         report.slow += files.late(report.files)
-        scene.stack.drained(GRACE)
+        scene.stack.drained()
     scene.watch.read()
     if case.reports:
         for worker in scene.workers:
-            wait_until(lambda w=worker: not scene.problems_reported(w), 20, what="/readyz without problems")  # type: ignore[misc]
+            wait_until(lambda w=worker: not scene.problems_reported(w), what="/readyz without problems")  # type: ignore[misc]
     for worker in scene.workers:
         scene.check(worker.stop() == 0, "SIGTERM at the end: exit status is not 0")
     scene.check(not scene.leased(), "leases are left behind")

@@ -18,7 +18,8 @@ def test_a_stalled_call_is_carried_out_and_never_answered(stack: StackProcess) -
     stack.fault("rest", {"mode": "stall", "times": 1})
     row = {"player_id": 1, "sender": "player", "message": "committed"}
     with pytest.raises(httpx.ReadTimeout):
-        stack.http.post("/rest/v1/gre_chat_messages", json=row, headers=stack.headers(), timeout=0.5)
+        patience = httpx.Timeout(60, read=0.5)
+        stack.http.post("/rest/v1/gre_chat_messages", json=row, headers=stack.headers(), timeout=patience)
     with stack.db() as conn:
         stored = wait_until(lambda: conn.execute("select message from gre_chat_messages").fetchall())
     assert stored == [{"message": "committed"}]

@@ -72,7 +72,7 @@ def authorization(who: str | None) -> str | None:
 
 
 def client(rest: PostgREST) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=rest), base_url="http://rest", timeout=15)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app=rest), base_url="http://rest", timeout=60)
 
 
 async def send(http: httpx.AsyncClient, case: dict[str, Any]) -> httpx.Response:
@@ -96,7 +96,7 @@ async def replay(dsn: str, cluster: EmbeddedPostgres) -> dict[str, httpx.Respons
                     with cluster.connect() as conn:
                         conn.execute(case["before"])
                 answers[case["name"]] = answer = await send(http, case)
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + 60
                 while case.get("reloads") and answer.status_code == 404 and time.monotonic() < deadline:
                     await pause(0.02, "before the same request is sent again")
                     answers[case["name"]] = answer = await send(http, case)
@@ -341,7 +341,7 @@ async def test_a_full_pool_is_504(tables: None, rest_dsn: str, rest_cluster: Emb
         rest = PostgREST(pool=pool, jwt_secret=SECRET, acquire_timeout=0.1)
         await rest.start()
         async with client(rest) as http:
-            slow = asyncio.create_task(http.post("/rpc/slow", json={"s": 1.5}))
+            slow = asyncio.create_task(http.post("/rpc/slow", json={"s": 2.5}))
             await sleeping(rest_cluster)
             answer = await http.post("/rpc/ret_text", json={})
             assert (answer.status_code, answer.json()["code"]) == (504, "PGRST003")
@@ -437,7 +437,7 @@ async def test_it_survives_the_database(rest_dsn: str, tables: None, rest_cluste
             answer = await http.post("/rpc/ret_text", json={})
             return answer if answer.status_code == 200 else None
 
-        assert (await until(recovered, 30, 0.05)).json() == "hello"
+        assert (await until(recovered, every=0.05)).json() == "hello"
     codes = [(answer.status_code, answer.json()["code"]) for answer in seen]
     assert codes[0] == (503, "PGRST001")
     assert (400, "") in codes[1:]
@@ -474,11 +474,11 @@ def address(rest_dsn: str, tables: None) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until(lambda: server.started, 15, 0.01, "the server")
+        wait_until(lambda: server.started, every=0.01, what="the server")
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(15)
+        thread.join(60)
 
 
 # supabase-py 2.34 passes its own parts an option that they call deprecated.

@@ -201,7 +201,12 @@ async def test_a_fault_that_is_silent(conf: Lab) -> None:
     await conf.fault({"mode": "silent"})
     headers = {**IMAGE, "authorization": f"Bearer {conf.player(29)}"}
     with pytest.raises(httpx.ReadTimeout):
-        await conf.http.post("/object/conf/29/a.png", content=b"x" * 100_000, headers=headers, timeout=0.5)
+        await conf.http.post(
+            "/object/conf/29/a.png",
+            content=b"x" * 100_000,
+            headers=headers,
+            timeout=httpx.Timeout(60, read=0.5),
+        )
     assert await conf.row("29/a.png") is None
 
 

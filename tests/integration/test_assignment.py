@@ -369,7 +369,9 @@ def test_a_limit_that_is_lowered_while_a_worker_begins_applies_to_it(
         with db.connect(autocommit=False) as admin:
             admin.execute("lock table gre_online_status")  # the worker has read the settings when it waits
             working = pool.submit(assign, worker)
-            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
+            wait_until(
+                lambda: conn.execute(WAITS).fetchone() == {"n": 1}, every=0.001, what="the worker waits"
+            )
             admin.execute("update gre_chat_settings set max_sessions = 1")
         assert working.result(60)["assigned"] == 1
 
@@ -385,7 +387,9 @@ def test_who_goes_away_while_a_worker_waits_gets_nothing(
         with db.connect(autocommit=False) as portal:
             portal.execute("select from gre_staff_load where staff_id = 's1' for no key update")
             working = pool.submit(assign, worker)
-            wait_until(lambda: conn.execute(WAITS).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
+            wait_until(
+                lambda: conn.execute(WAITS).fetchone() == {"n": 1}, every=0.001, what="the worker waits"
+            )
             if gone == "away":
                 set_presence(conn, "s1", "away")
             elif gone == "inactive":
@@ -503,7 +507,7 @@ def test_of_two_sessions_the_longer_waiting_one_is_never_assigned_later(
         portal.execute(lock, [first])
         waited = pool.submit(assign, worker)
         blocked = WAITS
-        wait_until(lambda: conn.execute(blocked).fetchone() == {"n": 1}, 5, 0.001, "the worker waits")
+        wait_until(lambda: conn.execute(blocked).fetchone() == {"n": 1}, every=0.001, what="the worker waits")
         portal.rollback()
         assert waited.result(60)["assigned"] == 1
     assert assigned(conn) == {31: "s1", 32: None, 33: None}

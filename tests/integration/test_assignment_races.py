@@ -217,7 +217,7 @@ def test_ten_workers_assign_no_session_twice_exceed_no_limit_and_overtake_nobody
         "update gre_online_status set status = 'offline', updated_at = now() - interval '1 second', last_seen_at = null"
     )
     conn.execute("update gre_chat_assignments set started_at = started_at - interval '1 second'")
-    wait_until(lambda: not assign(worker)["more"], 20, 0.0)
+    wait_until(lambda: not assign(worker)["more"], every=0.0)
     held = "gre_chat_sessions where status <> 'closed' and waiting_since is not null and assigned_staff_id is not null"
     assert count(conn, held) == 0, "who goes offline holds nothing that waits"
 

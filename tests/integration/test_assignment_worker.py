@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from tests.support.stack import StackProcess, judge
 from tests.support.waiting import let_pass, wait_until
 
@@ -27,12 +29,10 @@ def assigned(stack: StackProcess) -> list[int]:
 def test_a_session_that_waits_is_assigned_soon_after_its_message(stack: StackProcess) -> None:
     prepare(stack, "round_robin")
     with stack.worker(only="relay") as one, stack.worker(only="relay"):
-        wait_until(
-            lambda: one.metric("gre_realtime_state", state="live") == 1, 20, what="a live subscription"
-        )
+        wait_until(lambda: one.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         for player in (41, 42, 43):
             stack.insert(player_id=player, sender="player", message="x")
-            wait_until(lambda p=player: p in assigned(stack), 4, 0.02, what="an assignment")  # type: ignore[misc]
+            wait_until(lambda p=player: p in assigned(stack), 12, 0.02, what="an assignment")  # type: ignore[misc]
         stack.drained()
     verdict = judge(stack)
     assert not any(verdict.lost.values())
@@ -50,27 +50,26 @@ def test_while_it_is_off_a_worker_calls_four_times_a_minute_whatever_is_written(
         def calls() -> float:
             return worker.metric("gre_database_requests_total", function="gre_assign_waiting_v1")
 
-        wait_until(lambda: calls() == 1, 10)
+        wait_until(calls)
+        began = time.monotonic()
         for n in range(100):
             stack.insert(player_id=41 + n % 7, sender="player", message="x")
         stack.drained()
         let_pass(1, "time for a call that a wake-up would have caused")
-        assert calls() <= 2
+        assert calls() <= 2 + (time.monotonic() - began) / 15
         assert assigned(stack) == []
 
 
 def test_a_call_that_hangs_delays_no_delivery(stack: StackProcess) -> None:
     """Another transaction locks the settings, which each call reads first."""
     prepare(stack, "round_robin")
-    with stack.worker(only="relay") as worker, stack.db() as holder:
-        wait_until(
-            lambda: worker.metric("gre_realtime_state", state="live") == 1, 20, what="a live subscription"
-        )
+    with stack.worker(only="relay", GRE_REQUEST_TIMEOUT="90") as worker, stack.db() as holder:
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         holder.execute("begin")
         holder.execute("lock table gre_chat_settings in access exclusive mode")
         for n in range(20):
             stack.insert(player_id=41 + n, sender="player", message="x")
-        stack.drained(10)
+        stack.drained(50)  # less than the call may last
         assert assigned(stack) == []
         holder.execute("commit")
-        wait_until(lambda: len(assigned(stack)) == 20, 40, what="assignments")
+        wait_until(lambda: len(assigned(stack)) == 20, 150, what="assignments")

@@ -300,7 +300,7 @@ def test_fifty_first_messages_at_once_get_one_greeting_at_seq_2(db: Database, co
     def write(n: int) -> None:
         number = ids[n % 25]  # each id is sent by two
         with Rest(db, player(29)) as p:
-            start.wait(30)
+            start.wait(60)
             match n % 3:
                 case 0:
                     p.sql(
@@ -534,7 +534,7 @@ def test_a_rule_that_is_deleted_or_changed_meanwhile_refuses_no_message(db: Data
             say(conn, number)
     finally:
         stop.set()
-        changer.join(30)
+        changer.join(60)
     assert errors == []
     for number in range(100, 150):
         assert conversation(conn, number).count("P") == 3

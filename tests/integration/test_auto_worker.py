@@ -44,9 +44,7 @@ def test_workers_that_are_killed_fire_each_timer_once(stack: StackProcess) -> No
         writer.start()
         try:
             for n in range(4):
-                wait_until(
-                    lambda n=n: sum(map(len, told().values())) > 60 * (n + 1) // 2, 60, what="progress"
-                )  # type: ignore[misc]
+                wait_until(lambda n=n: sum(map(len, told().values())) > 60 * (n + 1) // 2, what="progress")  # type: ignore[misc]
                 victim.kill()
                 victim.start(ready=False)
             wait_until(lambda: told() == expected, 90, 0.5, what="all auto-replies")

@@ -25,7 +25,7 @@ def run(*arguments: str) -> tuple[int, list[tuple[str, ...]], str]:
             stderr=subprocess.STDOUT,
             text=True,
             encoding="utf-8",
-            timeout=200,
+            timeout=400,
             check=False,
         )
     return done.returncode, ROW.findall(done.stdout), done.stdout
@@ -43,7 +43,7 @@ def test_the_demo_shows_every_line_of_its_conversation_at_every_hop() -> None:
 
 def test_the_demo_fails_and_names_the_missing_line_if_a_sink_refuses_it() -> None:
     refused = '{"pusher": {"mode": "status", "status": 400, "match": "table 4"}}'
-    status, rows, printed = run("--wait", "4", "--fault", refused)
+    status, rows, printed = run("--wait", "12", "--fault", refused)
     assert status == 1, printed
     first, last = rows[0], rows[-1]
     assert first[6] == "-" and float(first[7]) > 0, printed

@@ -138,7 +138,7 @@ class Dev:
     def end(self, signum: signal.Signals) -> tuple[int, str]:
         """Send a signal; return the exit status and the output."""
         self.process.send_signal(signum)
-        printed, _ = self.process.communicate(timeout=40)
+        printed, _ = self.process.communicate(timeout=120)
         return self.process.returncode, printed
 
 
@@ -230,7 +230,7 @@ def test_the_exit_status_is_1_if_the_daemon_dies(place: Path, start: Callable[..
         daemon=[sys.executable, "-c", "raise SystemExit(3)"],
         http_port=free_port(),
     )
-    printed, _ = run.process.communicate(timeout=60)
+    printed, _ = run.process.communicate(timeout=120)
     assert (run.process.returncode, "the daemon ended with status 3" in printed) == (1, True)
     assert not run.env_file.exists()
     assert processes_of(place) == []
@@ -297,11 +297,11 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 async def http(stack: Stack) -> AsyncIterator[httpx.AsyncClient]:
     key = stack.keys.service_key
     headers = {"apikey": key, "Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=15, verify=NO_TLS) as client:
+    async with httpx.AsyncClient(base_url=stack.url, headers=headers, timeout=60, verify=NO_TLS) as client:
         yield client
 
 
-async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 30.0) -> httpx.Response:
+async def answers(http: httpx.AsyncClient, path: str, status: int, timeout: float = 120.0) -> httpx.Response:
     """Repeat the request until the status is the expected one."""
 
     async def answered() -> httpx.Response | None:
@@ -318,7 +318,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "gre_bridge", "dev", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

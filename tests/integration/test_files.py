@@ -129,7 +129,7 @@ def test_another_players_id_is_refused_before_any_lock(db: Database, a: Rest) ->
     with db.connect() as holder, holder.transaction(), Rest(db, player(30)) as b:
         holder.execute("select from gre_chat_attachments for update")
         holder.execute("select from gre.attachment_quotas for update")
-        b.conn.execute("set statement_timeout = '1s'")
+        b.conn.execute("set statement_timeout = '30s'")
         assert refused(b, "gre_attachment_begin", id=file["id"], bytes=100)[1] == "id_taken"
 
 

@@ -494,7 +494,7 @@ def test_settling_waits_for_no_lock(
     file, draft, free = stored(a, storage), stored(a, storage), stored(a, storage)
     a.call("gre_send_message", message="", attachment_ids=[uuid.UUID(file["id"])])
     claim(worker)
-    worker.conn.execute("set statement_timeout = '2s'")
+    worker.conn.execute("set statement_timeout = '30s'")
     results = [{"id": f["id"], **READY} for f in (file, draft, free)]
     with db.connect() as holder, holder.transaction():
         holder.execute("select from gre_chat_sessions for update")
@@ -723,7 +723,7 @@ def test_an_erase_leaves_the_file_of_a_message_that_it_leaves(
             )
             erased = pool.submit(back_end.call, "gre_erase_player", player_id=29)
             wait_until(lambda: waiting(conn))
-        found = erased.result(30)
+        found = erased.result(60)
     assert (found["messages"], found["sessions"], found["objects"]) == (0, 0, 3)
     assert state(conn, file)["message_id"] is not None
     assert {str(r["id"]) for r in conn.execute("select id from gre_chat_attachments").fetchall()} == {
@@ -740,7 +740,7 @@ def test_an_erase_waits_for_a_file_that_is_being_announced(db: Database, a: Rest
             begin(a)
             erased = pool.submit(back_end.call, "gre_erase_player", player_id=29)
             wait_until(lambda: waiting(conn))
-        assert erased.result(30)["attachments"] == 1
+        assert erased.result(60)["attachments"] == 1
     assert conn.execute("select from gre_chat_attachments").fetchall() == []
     assert conn.execute("select from gre.attachment_quotas").fetchall() == []
 

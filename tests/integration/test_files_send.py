@@ -188,7 +188,7 @@ def test_the_list_of_files_is_checked_before_any_lock(
     a.call("gre_send_message", message="x")
     with db.connect() as holder, holder.transaction():
         holder.execute("select from gre_chat_sessions for update")
-        a.conn.execute("set statement_timeout = '1s'")
+        a.conn.execute("set statement_timeout = '30s'")
         with pytest.raises(RefusalError) as found:
             a.sql(
                 "insert into gre_chat_messages (sender, message, attachment_ids) values ('player', 'x', %s::text[]::uuid[])",
@@ -309,7 +309,7 @@ def test_a_message_waits_for_who_holds_its_file(
         assert not sent.done()
         getattr(holder, end)()
         assert (
-            sent.result(30)["message"]["attachments"][0]["state"]
+            sent.result(60)["message"]["attachments"][0]["state"]
             == {"commit": "ready", "rollback": "stored"}[end]
         )
     holder.close()
@@ -341,6 +341,6 @@ def test_a_deletion_and_a_message_never_both_have_a_file(
         wait_until(blocked(conn))
         holder.commit()
         with pytest.raises(RefusalError) as found:
-            waiting.result(30)
+            waiting.result(60)
     holder.close()
     assert found.value.code == {"drop": "attachment_gone", "send": "attachment_used"}[first]

@@ -104,7 +104,7 @@ def test_all_that_may_not_be_uploaded_is_refused_with_one_error(
 
 def test_a_refused_upload_waits_for_no_lock(db: Database, a: Rest, storage: Storage) -> None:
     file = begin(a)
-    storage.conn.execute("set statement_timeout = '1s'")
+    storage.conn.execute("set statement_timeout = '30s'")
     with db.connect() as holder, holder.transaction():
         holder.execute("select from gre_chat_attachments for update")
         denied(storage, player(30), file["object"])
@@ -199,7 +199,7 @@ def test_a_deletion_waits_for_the_end_of_an_upload(a: Rest, conn: Conn, storage:
             dropped = pool.submit(a.call, "gre_attachment_drop", id=file["id"])
             wait_until(lambda: conn.execute("select from pg_locks where not granted").fetchall())
             assert not dropped.done()
-        assert dropped.result(30) == {"id": file["id"]}
+        assert dropped.result(60) == {"id": file["id"]}
     names = [row["name"] for row in conn.execute("select name from gre_storage_deletions").fetchall()]
     assert view in names, "the object that was written meanwhile is deleted, too"
     with pytest.raises(RefusalError, match="42501"):

@@ -27,14 +27,14 @@ def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(s
     try:
         for n in range(5):
             # Under load: after at least this many deliveries.
-            wait_until(lambda n=n: stack.accepted("pusher") > (n + 1) * 600, 60, what="progress")
+            wait_until(lambda n=n: stack.accepted("pusher") > (n + 1) * 600, what="progress")
             killed_at = worker.kill()
             kills.append((killed_at, unsettled(stack)))
             worker.start(ready=False)
-        writing.join(120)
-        stack.drained(60)
+        writing.join(240)
+        stack.drained(180)
     finally:
-        writing.join(120)
+        writing.join(240)
         worker.kill()
     verdict = judge(stack)
     assert verdict.committed == MESSAGES
@@ -48,4 +48,4 @@ def test_nothing_is_lost_and_order_holds_while_the_worker_is_killed_five_times(s
                 for kill, left in kills
                 if first - 1.0 <= kill <= again and (sink, message) in left
             ]
-            assert gaps and min(gaps) < 2.0, (sink, len(repeats), gaps, again - first)
+            assert gaps and min(gaps) < 5.0, (sink, len(repeats), gaps, again - first)

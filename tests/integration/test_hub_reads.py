@@ -88,7 +88,7 @@ def test_reads_return_every_message_once_and_in_order_while_others_write(
             while not all(writer.done() for writer in writers):
                 hub.ask()
             for writer in writers:
-                writer.result(30)
+                writer.result(60)
         hub.settle()
         rows = {str(row["id"]): row for row in sessions(db) if only is None or row["player_id"] in only}
         wanted: dict[str, list[str]] = {key: [] for key in rows}

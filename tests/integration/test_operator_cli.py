@@ -273,10 +273,10 @@ def test_status_shows_two_workers_until_and_after_their_end(
         return list(json.loads(run("status", "--json").stdout)["workers"])
 
     with stack.worker() as one, stack.worker() as two:
-        wait_until(lambda: len(workers()) == 4, 30, what="two daemons, each with two processes")
+        wait_until(lambda: len(workers()) == 4, what="two daemons, each with two processes")
         assert sorted(w["info"]["process"] for w in workers()) == ["api", "api", "relay", "relay"]
         for worker in workers():
-            assert worker["seen"] < 30
+            assert worker["seen"] < 60
             assert "state" in worker["info"]["realtime"]
         send(conn, 1, TEXT)
         stack.drained()
@@ -312,14 +312,14 @@ def test_the_error_of_an_unmigrated_database_names_the_command(
     conn.execute("alter function gre_relay_status rename to gre_relay_status_away")
     try:
         conn.execute("notify pgrst, 'reload schema'")
-        wait_until(lambda: "unknown function" in run("status").stderr, 30, what="the reload")
+        wait_until(lambda: "unknown function" in run("status").stderr, what="the reload")
         done = run("status")
         assert done.exit_code == 2
         assert "gre-bridge migrate" in one_line(done.stderr)
     finally:
         conn.execute("alter function gre_relay_status_away rename to gre_relay_status")
         conn.execute("notify pgrst, 'reload schema'")
-    wait_until(lambda: run("status", "--json").stdout, 30, what="the reload")
+    wait_until(lambda: run("status", "--json").stdout, what="the reload")
 
 
 def test_a_page_that_meets_a_portals_lock_is_repeated(stack: StackProcess, conn: Conn, run: Run) -> None:

@@ -396,7 +396,7 @@ def on(db: Database, machine: type[Outboxes]) -> Iterator[type[Outboxes]]:
         asyncio.Runner(loop_factory=VirtualLoop) as runner,
     ):
         for connection in (conn, worker):
-            connection.execute("set statement_timeout = '5s'")
+            connection.execute("set statement_timeout = '30s'")
         names = {"conn": conn, "worker": worker, "portal": portal, "runner": runner}
         yield type(machine.__name__, (machine,), names)
 

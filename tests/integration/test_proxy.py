@@ -41,7 +41,7 @@ class Tunnel(socketserver.BaseRequestHandler):
         method, target = head.split(b" ", 2)[:2]
         address = re.sub(rb"^http://|/.*$", b"", target).decode()
         host, _, port = address.partition(":")
-        with socket.create_connection((host, int(port or 80)), 10) as far:
+        with socket.create_connection((host, int(port or 80)), 60) as far:
             if method == b"CONNECT":
                 self.server.tunnels += 1
                 self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -51,7 +51,7 @@ class Tunnel(socketserver.BaseRequestHandler):
             back = threading.Thread(target=pump, args=(far, self.request), daemon=True)
             back.start()
             pump(self.request, far)
-            back.join(10)
+            back.join(60)
 
 
 def pump(source: socket.socket, to: socket.socket) -> None:
@@ -78,9 +78,7 @@ def relays_one_message(stack: StackProcess, **variables: str) -> None:
     """Run a worker with only these variables until it is subscribed and has relayed a message."""
     environment = {spelt: variables.get(name, "") for name in NAMES for spelt in (name, name.lower())}
     with stack.worker("relay", **environment) as worker:
-        wait_until(
-            lambda: worker.metric("gre_realtime_state", state="live") == 1, 30, what="a live subscription"
-        )
+        wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         assert stack.insert(player_id=29, sender="player", message="through").status_code == 201
         stack.drained()
     sent = [i["data"]["message"] for i in stack.received("pusher") if i["name"] == "new-player-message"]

@@ -105,13 +105,13 @@ def throttled(stack: StackProcess, worker: Worker) -> Iterator[Worker]:
     """A worker whose wake-ups are dropped, and which has noticed it."""
     stack.fault("realtime", {"max_events_per_second": 50})
     with flood(stack, 300):
-        wait_until(lambda: spent(stack), 30, what="the limit")
+        wait_until(lambda: spent(stack), what="the limit")
 
         def throttled() -> bool:
             stack.insert(player_id=1, sender="player", message="x")
             return worker.metric("gre_realtime_state", state="throttled", process="relay") == 1
 
-        wait_until(throttled, 60, every=1.0, what="the worker to notice that wake-ups are dropped")
+        wait_until(throttled, every=1.0, what="the worker to notice that wake-ups are dropped")
         assert dropped(stack) > 0
         stack.drained()
         yield worker
@@ -147,7 +147,7 @@ def test_the_registration_of_a_worker_killed_while_polling_expires(stack: StackP
             conn.execute(MESSAGE, [1])
             return handed_out(stack) > before
 
-        wait_until(woken, 20, every=1.0, what="a wake-up after the time of polling")
+        wait_until(woken, every=1.0, what="a wake-up after the time of polling")
         complete(stack)
 
 

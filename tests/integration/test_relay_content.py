@@ -35,7 +35,7 @@ def test_unreadable_queued_pushes_fail_and_everything_else_is_sent(stack: StackP
             assert stack.insert(
                 "push_notifications", audience="staff", recipients=["s1"], title="good", body="b", data={"a": 1}, status="queued"
             ).status_code == 201  # fmt: skip
-            wait_until(lambda: len(accepted(stack)) == 20, 20, what="every message at Pusher")
+            wait_until(lambda: len(accepted(stack)) == 20, what="every message at Pusher")
             stack.drained()
         rows = conn.execute(
             "select n.title, n.status, n.error, d.state, d.attempts, d.last_error from gre_relay_deliveries d"

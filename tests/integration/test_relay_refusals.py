@@ -44,9 +44,9 @@ def test_a_service_that_refuses_everything_spends_no_attempt_and_the_reason_is_s
     with stack.worker("relay", constants=SOON, GRE_MAX_ATTEMPTS="2") as worker:
         for n in range(120):
             assert stack.insert(player_id=1 + n % 12, sender="player", message=f"m{n}").status_code == 201
-        found = wait_until(lambda: reason(worker, sink), 20, what="the reason in /metrics")
+        found = wait_until(lambda: reason(worker, sink), what="the reason in /metrics")
         assert told in found
-        wait_until(lambda: len(stack.received(sink)) > 30, 30, what="some tries")
+        wait_until(lambda: len(stack.received(sink)) > 30, what="some tries")
 
         def error(row: dict[str, Any]) -> str:
             return str(row["info"]["sinks"].get(sink, {}).get("error"))
@@ -54,11 +54,11 @@ def test_a_service_that_refuses_everything_spends_no_attempt_and_the_reason_is_s
         with stack.db() as conn:
             wait_until(
                 lambda: any(told in error(row) for row in conn.execute("select info from gre_relay_workers")),
-                40, what="the worker's report",
+                what="the worker's report",
             )  # fmt: skip
         command = [sys.executable, "-m", "gre_bridge", "status", "--json"]
         said = subprocess.run(
-            command, env=worker.environment, capture_output=True, text=True, check=False, timeout=30
+            command, env=worker.environment, capture_output=True, text=True, check=False, timeout=120
         )
         assert any(told in error(one) for one in json.loads(said.stdout)["workers"])
         with stack.db() as conn:
@@ -68,7 +68,7 @@ def test_a_service_that_refuses_everything_spends_no_attempt_and_the_reason_is_s
         assert spent == {"attempts": 0, "dead": 0}
         stack.fault(sink, None)
         stack.drained()
-        assert reason(worker, sink) == ""
+        wait_until(lambda: reason(worker, sink) == "", what="the end of the outage in /metrics")
     verdict = judge(stack)
     assert verdict.lost == {"pusher": [], "onesignal": []}
     assert verdict.out_of_order == {"pusher": [], "onesignal": []}
@@ -80,13 +80,13 @@ def test_with_a_key_of_another_cluster_deliveries_wait_and_a_single_bad_event_is
     """Pusher answers an unknown key with 400; it answers a bad event with 400, too."""
     with stack.worker("relay", PUSHER_KEY="ffffffffffffffffffff") as wrong:
         stack.insert(player_id=1, sender="player", message="waits")
-        assert "check PUSHER_KEY" in wait_until(lambda: reason(wrong, "pusher"), 20, what="the reason")
+        assert "check PUSHER_KEY" in wait_until(lambda: reason(wrong, "pusher"), what="the reason")
         assert wrong.stop() == 0  # killed in mid-probe it would leave a lease to wait for
     stack.fault("pusher", {"status": 400, "body": PAGE, "match": "poison"})
     with stack.worker("relay", GRE_MAX_ATTEMPTS="2"), stack.db() as conn:
         stack.drained()
         stack.insert(player_id=1, sender="player", message="poison")
-        stack.drained(30)
+        stack.drained(90)
         rows = conn.execute(
             "select d.state, d.attempts, m.message from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id"
             " where d.sink = 'pusher' order by d.ord"
@@ -109,7 +109,6 @@ def test_a_worker_without_work_does_not_report_an_outage_that_has_ended(
         both = (one, other)
         wait_until(
             lambda: any(w.metric("gre_breaker_state", sink="pusher") for w in both),
-            20,
             what="an open breaker",
         )
         stack.fault("pusher", None)
@@ -119,4 +118,4 @@ def test_a_worker_without_work_does_not_report_an_outage_that_has_ended(
             60,
             what="both closed",
         )
-        assert [reason(w, "pusher") for w in both] == ["", ""]
+        wait_until(lambda: [reason(w, "pusher") for w in both] == ["", ""], what="no reason")

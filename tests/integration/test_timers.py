@@ -55,7 +55,9 @@ def settings(conn: Conn, **columns: Any) -> None:
     """Change the settings, and apply them to all sessions as ticks do."""
     change(conn, **columns)
     applied = "select gre.apply_idle_change() as next"
-    wait_until(lambda: conn.execute(applied).fetchone() == {"next": None}, 60, 0.01, "the change is applied")
+    wait_until(
+        lambda: conn.execute(applied).fetchone() == {"next": None}, every=0.01, what="the change is applied"
+    )
 
 
 def sent(conn: Conn) -> list[tuple[str, str | None]]:
@@ -411,7 +413,7 @@ def test_a_locked_session_gets_its_timer_later_and_the_others_at_once(
     change(conn, idle_close_after=timedelta(minutes=5))
     with db.connect(autocommit=False) as holder:
         holder.execute("select from gre_chat_sessions where player_id = 30 for update")
-        wait_until(lambda: tick(worker) and len(timers(conn)) == 2, 30, 0.01)
+        wait_until(lambda: tick(worker) and len(timers(conn)) == 2, every=0.01)
         before = conn.execute("select session_id, due_at from gre_timers order by 1").fetchall()
         for _ in range(3):
             assert 0 < tick(worker)["next_in"] <= 1

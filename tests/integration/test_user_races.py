@@ -30,7 +30,7 @@ def together(*jobs: Callable[[], Any]) -> list[Any]:
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
-        barrier.wait(30)
+        barrier.wait(60)
         try:
             return job()
         except RefusalError as refusal:
@@ -257,7 +257,7 @@ def test_a_message_during_the_erasure_of_its_player_opens_a_new_session(
             wait_until(lambda: one(watch, waiting) == 1)
         new = a.call("gre_send_message", message="new")["message"]
         holder.rollback()
-        assert erasing.result(30) == {
+        assert erasing.result(60) == {
             "messages": 1,
             "sessions": 1,
             "pushes": 1,
@@ -283,7 +283,7 @@ def test_the_same_new_id_in_two_sessions_at_once_leaves_no_gap(db: Database) -> 
                 lambda: observer.execute(
                     "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'", [second.info.backend_pid]
                 ).fetchall(),
-                10, what="the second one to wait for the first",
+                what="the second one to wait for the first",
             )  # fmt: skip
             first.commit()
             assert loser.result(60).rowcount == 0

@@ -83,9 +83,9 @@ def test_its_command_migrates_serves_the_console_and_relays(installed: Path, tmp
                 30,
                 what="the event",
             )
-        page = HTTP.get(f"http://127.0.0.1:{env['GRE_HTTP_PORT']}/console/", timeout=30)
+        page = HTTP.get(f"http://127.0.0.1:{env['GRE_HTTP_PORT']}/console/", timeout=60)
         assert page.status_code == 200
         assert "<script" in page.text
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(60) == 0, log.read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import PLAYER, STAFF, Database
 from tests.integration.test_outbox import claim, one, send
+from tests.support.waiting import quickest
 
 WORKERS = ("service_role", "gre_worker")
 ANON = {"role": "anon"}
@@ -124,6 +124,5 @@ def test_a_direct_connection_needs_the_owners_role(granted: Database) -> None:
 def test_the_check_takes_microseconds(granted: Database) -> None:
     with granted.as_caller({"role": "service_role"}) as caller:
         caller.execute("reset role")
-        began = time.monotonic()
-        one(caller, "select count(gre.require_worker()) from generate_series(1, 20000)")
-        assert (time.monotonic() - began) / 20000 < 50e-6
+        query = "select count(gre.require_worker()) from generate_series(1, 20000)"
+        assert quickest(lambda: one(caller, query), 20_000 * 50e-6) < 20_000 * 50e-6

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from gre_bridge.devstack.keys import Keys
 from tests.support import npm
 from tests.support.loopback import HTTP
@@ -123,7 +125,7 @@ class Portal:
             self._process.kill()
             status = self._process.wait(WITHIN)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         for stream in (self._process.stdout, self._process.stderr):
             assert stream
             stream.close()
@@ -176,8 +178,14 @@ class World:
 
     def received(self, sink: str) -> list[Json]:
         """All events that a sink has received."""
-        answer = HTTP.get(f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000}, timeout=20)
+        answer = HTTP.get(f"{self.url}/__stack/received", params={"sink": sink, "limit": 100_000})
         return list(answer.json()["items"])
+
+    def wait_until_relayed(self) -> None:
+        """Wait until all events so far have been sent: a page that subscribes later receives none of them."""
+        with psycopg.connect(self.env["SUPABASE_DB_URL"], autocommit=True, connect_timeout=60) as conn:
+            waits = "select from gre_relay_deliveries where state = 'pending'"
+            wait_for(lambda: conn.execute(waits).fetchone() is None, "events are waiting")
 
     def close_portals(self) -> None:
         """End all open portals."""

@@ -85,6 +85,7 @@ def start(world: World, guide: Guide, tmp_path: Path) -> Start:
                 PY_BEFORE + textwrap.indent("".join(codes), "    ") + PY_AFTER,
             )
         script.write_text(text)
+        world.wait_until_relayed()
         env = {name: str(value) for name, value in env.items()} | {"PLAYER_ID": str(player), "STAFF_ID": "s1"}
         if names[0].startswith("back end"):
             portal = world.backend(script, **env)
@@ -103,7 +104,7 @@ def rest(stack: World) -> Iterator[Callable[..., Any]]:
     """Send a request to PostgREST with the service key; return the rows."""
     key = stack.env["SUPABASE_SERVICE_KEY"]
     headers = {"apikey": key, "Authorization": f"Bearer {key}", "Prefer": "return=representation"}
-    with httpx.Client(base_url=f"{stack.url}/rest/v1", headers=headers, timeout=20, verify=NO_TLS) as client:
+    with httpx.Client(base_url=f"{stack.url}/rest/v1", headers=headers, timeout=60, verify=NO_TLS) as client:
 
         def request(method: str, path: str, json: Any = None) -> Any:
             answer = client.request(method, path, json=json)
@@ -188,7 +189,7 @@ def test_a_player_sees_its_history_in_order(world: World, start: Start, send: An
 def test_the_bridge_authorizes_users_that_the_database_knows(world: World) -> None:
     def status(token: str, channel: str, socket: str = "1.2") -> int:
         form, headers = {"socket_id": socket, "channel_name": channel}, {"Authorization": f"Bearer {token}"}
-        return HTTP.post(world.env["PUSHER_AUTH_URL"], data=form, headers=headers, timeout=20).status_code
+        return HTTP.post(world.env["PUSHER_AUTH_URL"], data=form, headers=headers).status_code
 
     player = world.keys.user_token("player", player_id=29)
     staff = world.keys.user_token("staff", staff_id="s1")
@@ -320,7 +321,7 @@ def test_a_player_sees_read_marks_of_staff(world: World, start: Start, send: Any
         "Authorization": f"Bearer {world.keys.user_token('staff', staff_id='s1')}",
     }
     body = {"p_session_id": session, "p_up_to_seq": 1}
-    mark = HTTP.post(f"{world.url}/rest/v1/rpc/gre_mark_read", json=body, headers=staff, timeout=20).json()
+    mark = HTTP.post(f"{world.url}/rest/v1/rpc/gre_mark_read", json=body, headers=staff).json()
     assert shown(portal, 1) == [[session, "staff", 1, mark["timestamp"]]]
 
 

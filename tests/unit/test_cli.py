@@ -40,7 +40,7 @@ def process(*args: str, env: dict[str, str] | None = None) -> subprocess.Complet
         env={**clean, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

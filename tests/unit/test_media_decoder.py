@@ -337,7 +337,7 @@ async def test_what_a_decoder_started_ends_with_it(file: IO[bytes]) -> None:
             file, "image/jpeg", limits=Limits(wall=1), command=["sh", "-c", f"sleep {nap} & sleep {nap}"]
         )
     assert raised.value.reason == "wall_clock"
-    await until(lambda: not left(), 10)
+    await until(lambda: not left())
 
 
 async def test_output_without_end_is_cut_off(file: IO[bytes]) -> None:
@@ -356,7 +356,7 @@ async def test_a_decoder_that_is_cancelled_ends_and_leaves_no_folder(
         return [str(one) for one in tmp_path.iterdir()]
 
     task = asyncio.create_task(decode(file, "image/jpeg", command=hooked("time.sleep(598)")))
-    await until(children, 30)
+    await until(children)
     [process] = children()
     assert os.getpgid(process.pid) == process.pid and folders() == [process.cwd()]
     task.cancel()

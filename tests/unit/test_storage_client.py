@@ -140,13 +140,13 @@ async def test_a_download_that_stalls_or_takes_for_ever_ends_by_the_time_limit(
 
 
 async def test_a_slow_download_that_goes_on_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "STALL", 0.5)
+    monkeypatch.setattr(module, "STALL", 2.0)
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
         for _ in range(10):
-            await pause(0.08, "more than the longest wait, in all")
+            await pause(0.25, "more than the longest wait, in all")
             writer.write(b"x")
 
     async with serving_bytes(slowly) as port, opened(port) as storage:
@@ -188,7 +188,7 @@ async def test_without_a_server_or_an_answer_it_is_an_outage() -> None:
             with pytest.raises(TransientError) as caught:
                 await storage.info("gre-chat", NAME)
     assert caught.value.code == "connect"
-    async with talking(HANG, timeout=0.1) as (storage, _):
+    async with talking(HANG, timeout=1.0) as (storage, _):
         with pytest.raises(TransientError) as caught:
             await storage.info("gre-chat", NAME)
     assert caught.value.code == "timeout"

@@ -70,7 +70,7 @@ def ignores_sigterm(reports):
 other = {"well": lambda r: well(r, "other"), "silent": silent, "stalled": stalled, "dies": dies,
          "misconfigured": misconfigured, "ignores_sigterm": ignores_sigterm}[sys.argv[1]]
 children = [Child("well", well), Child("other", other)]
-sys.exit(Supervisor(children=children, stop_within=1.0, silence=0.7).run())
+sys.exit(Supervisor(children=children, stop_within=5.0, silence=3.0).run())
 """
 
 
@@ -93,7 +93,7 @@ class Run:
         ]
         return [line for line in lines if like.items() <= line.items()]
 
-    def until(self, condition: Callable[[], Any], within: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], within: float = 60.0) -> Any:
         try:
             return wait_until(condition, within, 0.01)
         except AssertionError as error:
@@ -139,7 +139,7 @@ def test_a_stalled_process_is_killed_and_restarted_without_the_other(
 
 def test_a_process_that_dies_repeatedly_is_restarted_with_growing_pauses(start: Callable[..., Run]) -> None:
     run = start("dies")
-    run.until(lambda: len(run.said(started="other")) == 5)
+    run.until(lambda: len(run.said(started="other")) >= 5)
     at = [line["at"] for line in run.said(started="other")]
     pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
     assert all(pause >= 0.1 * 2**n for n, pause in enumerate(pauses))
@@ -158,8 +158,8 @@ def test_a_process_that_does_not_stop_is_killed(start: Callable[..., Run]) -> No
     run.until(lambda: run.said(started="other") and run.said(started="well"))
     began = time.monotonic()
     run.process.send_signal(signal.SIGTERM)
-    assert run.process.wait(15) == 1
-    assert time.monotonic() - began > 0.9
+    assert run.process.wait(60) == 1
+    assert time.monotonic() - began > 4.9
     assert run.said(stopped="well")
 
 
@@ -185,7 +185,7 @@ def test_systemd_is_notified_of_ready_watchdog_and_stopping(
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(20)
+        manager.settimeout(60)
         run = start("well", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="600000")
         heard: list[str] = []
         while not any(line.startswith("READY=1") for line in heard):

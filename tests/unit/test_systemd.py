@@ -20,7 +20,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     name = str(tmp_path / "notify") if request.param == "path" else f"@gre-bridge-{uuid.uuid4()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taken:
         taken.bind(name.replace("@", "\0", 1) if request.param == "abstract" else name)
-        taken.settimeout(5)
+        taken.settimeout(60)
         yield name, taken
 
 
@@ -95,7 +95,7 @@ async def test_the_watchdog_is_reset_only_while_no_loop_is_stalled(
         taken.settimeout(0.3)  # fifteen intervals
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(heard, taken)
-        taken.settimeout(5)
+        taken.settimeout(60)
         health.reason = ""
         assert {await asyncio.to_thread(heard, taken) for _ in range(2)} == {"WATCHDOG=1", "STATUS=running"}
     finally:
@@ -103,5 +103,5 @@ async def test_the_watchdog_is_reset_only_while_no_loop_is_stalled(
 
 
 async def test_without_a_watchdog_nothing_is_reported() -> None:
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await Notifier(address=None, watchdog=10.0).report_alive(Health())

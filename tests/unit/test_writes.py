@@ -146,7 +146,7 @@ async def test_writes_of_several_callers_at_once_keep_their_tokens_apart(
     arrived = asyncio.Barrier(3)
 
     async def token(request: httpx.Request) -> httpx.Response:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await arrived.wait()
         return httpx.Response(200, json=[request.headers[name] for name in ("Authorization", "X-GRE-Act-As")])
 
