@@ -12,7 +12,7 @@ import io
 import warnings
 from typing import IO, Final
 
-from PIL import Image, ImageCms, ImageFile, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageCms, ImageFile, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from gre_bridge.media.results import THUMB_SIDE, VIEW_SIDE, Picture
 
@@ -83,6 +83,9 @@ def render(source: IO[bytes], type_: str, max_pixels: int) -> tuple[int, int, st
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     Image.MAX_IMAGE_PIXELS = max_pixels
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    PngImagePlugin.MAX_TEXT_CHUNK = (
+        PngImagePlugin.MAX_TEXT_MEMORY
+    )  # a long profile or XMP is no damage of the picture
     try:
         image: Image.Image = Image.open(source, formats=(FORMATS[type_],))
         width, height = image.size

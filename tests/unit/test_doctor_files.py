@@ -48,6 +48,8 @@ STATE = StorageState(on=True, examinations=Waiting(3, 10, 1, "wall_clock"), dele
         (replace(GOOD, types=(*TYPES, "image/svg+xml")), Status.FAIL, "svg"),
         (replace(GOOD, types=("TEXT/HTML",)), Status.FAIL, "TEXT/HTML"),
         (replace(GOOD, types=("application/xml",)), Status.FAIL, "xml"),
+        (replace(GOOD, types=("text/xsl",)), Status.FAIL, "xsl"),
+        (replace(GOOD, types=("text/html; charset=utf-8",)), Status.FAIL, "text/html"),
         (replace(GOOD, types=("image/*",)), Status.FAIL, "image/*"),
         (replace(GOOD, types=TYPES[1:]), Status.FAIL, "not take image/jpeg"),
         (replace(GOOD, types=("IMAGE/JPEG", *TYPES[2:])), Status.FAIL, "not take image/webp"),

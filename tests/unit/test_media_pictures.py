@@ -9,7 +9,7 @@ import tempfile
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from gre_bridge.media.decoding import Limits, decode
 from gre_bridge.media.results import Examined, Picture, Refused
@@ -164,6 +164,15 @@ async def test_sizes(
 
 
 WHOLE_IN_HALF = {"mpo", "apng", "gif", "gif+jar", "jpeg+zip", "jpeg+html", "webp-animated", "avif-sequence"}
+
+
+async def test_a_long_text_or_profile_that_was_compressed_is_no_damage() -> None:
+    chosen = PngImagePlugin.PngInfo()
+    chosen.add_text("Comment", "a" * 1_500_000, zip=True)
+    chosen.add_itxt("XML:com.adobe.xmp", "a" * 1_500_000, zip=True)
+    out = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(out, "PNG", pnginfo=chosen, icc_profile=bytes(1_500_000))
+    assert isinstance(await decoded(out.getvalue()), Examined)
 
 
 @pytest.mark.parametrize("name", sorted(corpus.CANARIES.keys() - WHOLE_IN_HALF))

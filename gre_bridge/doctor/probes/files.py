@@ -149,11 +149,7 @@ def judge_bucket(bucket: Bucket) -> Finding:
         return failed(
             STORAGE, f"{BUCKET} is public: everybody can read every file by its name", "gre-bridge migrate"
         )
-    unsafe = [
-        one
-        for one in bucket.types or ("*",)
-        if one.lower().split("/")[-1] in UNSAFE or one.lower().endswith("+xml")
-    ]
+    unsafe = [one for one in bucket.types or ("*",) if _runs(one)]
     if unsafe:
         found = f"{BUCKET} takes {', '.join(unsafe)}: a file of it can run as a page of the project"
         return failed(STORAGE, found, "gre-bridge migrate")
@@ -170,6 +166,11 @@ def judge_bucket(bucket: Bucket) -> Finding:
             "gre-bridge migrate",
         )
     return ok(STORAGE, f"{BUCKET} is private, for files of at most {MAX_FILE_BYTES // 2**20} MB")
+
+
+def _runs(media_type: str) -> bool:
+    subtype = media_type.lower().partition(";")[0].strip().split("/")[-1]
+    return subtype in UNSAFE or subtype.endswith("+xml")
 
 
 def judge_project_limit() -> Finding:
