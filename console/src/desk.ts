@@ -307,7 +307,7 @@ export class Desk extends Emitter {
   private applyMessage(message: Message): void {
     this.queue.applyMessage(message)
     if (message.session_id === this.conversation?.id) this.conversation.receive(message)
-    if (message.sender === 'staff') this.outgoing.replies.remove(message.session_id, message.id)
+    if (message.sender === 'staff') this.outgoing.confirm(message)
     else this.typing.applyTyping(message.session_id, 'player', false)
     this.emitChange()
   }

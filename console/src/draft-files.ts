@@ -96,10 +96,10 @@ export class DraftFiles {
     return files?.length ? files : NO_FILES
   }
 
-  /** The server reported the user's staff id: files that were stored under it come first. */
+  /** The server reported the user's staff id: files that were stored under it come first. Those of another author stay theirs. */
   private load(): void {
+    const chosen = this.owner ? [] : [...this.bySession]
     this.owner = this.drafts.owner
-    const chosen = [...this.bySession]
     this.bySession.clear()
     for (const [session, files] of chosen) {
       const known = new Set(this.of(session).map(({ id }) => id))

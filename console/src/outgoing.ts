@@ -78,6 +78,12 @@ export class Outgoing {
     this.of(kind).remove(session, id)
   }
 
+  /** The server has stored a reply, whether or not it has answered. */
+  confirm({ session_id, id, attachments }: Message): void {
+    this.replies.remove(session_id, id)
+    this.files.uploads.forget((attachments ?? []).map((file) => file.id))
+  }
+
   get count(): number {
     return this.replies.count + this.notes.count
   }

@@ -21,7 +21,8 @@ export interface ChosenFile {
 }
 
 export interface UploadStatus {
-  state: 'uploading' | 'stored' | 'failed'
+  /** `unknown`: chosen before a reload, and not asked for since. */
+  state: 'unknown' | 'uploading' | 'stored' | 'failed'
   /** The share that was sent, from 0 to 1. */
   progress: number
   /** The reason of a failure, for the user. */
@@ -60,6 +61,7 @@ const RETRY_DELAYS = [1000, 3000, 8000]
 /** Refusals with the status of a passing one that another attempt soon does not change. */
 const LASTING = new Set(['file_quota', 'too_many_files', 'files_off'])
 const INTERRUPTED = 'The upload was interrupted.'
+const UNREADABLE = 'This file cannot be read: it was moved, changed or deleted, or it is a folder. Remove it and choose it again.'
 const LOST = 'The upload was interrupted when the page was closed. Remove the file and choose it again.'
 
 export class Uploads {
@@ -81,7 +83,7 @@ export class Uploads {
   }
 
   statusOf({ id }: ChosenFile): UploadStatus {
-    return this.byId.get(id) ?? { state: 'uploading', progress: 0, error: '', transient: true }
+    return this.byId.get(id) ?? { state: 'unknown', progress: 0, error: '', transient: true }
   }
 
   /** The bytes of a file, for a preview; undefined after a reload. */
@@ -155,16 +157,19 @@ export class Uploads {
 
   private async run(chosen: ChosenFile, found: Upload): Promise<void> {
     const signal = AbortSignal.any([found.controller.signal, this.scope.signal])
-    if (found.state !== 'stored') Object.assign(found, { state: 'uploading', progress: 0, error: '', transient: true, code: '' })
+    const wasStored = found.state === 'stored'
+    if (!wasStored) Object.assign(found, { state: 'uploading', progress: 0, error: '', transient: true, code: '' })
     this.owner.onChange()
     try {
       if (chosen.bytes > MAX_BYTES) throw new ApiError(413, 'file_too_large', 'The file is larger than 25 MB.')
-      if (found.state === 'stored' || !(await this.isStored(chosen, found))) await this.send(chosen, found, signal)
+      if (wasStored || !(await this.isStored(chosen, found))) await this.send(chosen, found, signal)
       Object.assign(found, { state: 'stored', progress: 1, address: undefined, unanswered: false })
     } catch (error) {
       if (signal.aborted) return
       const { transient, code, text } = this.judge(error)
       Object.assign(found, { state: 'failed', error: text, transient, code })
+      // Its alt text was not announced; the bytes are there.
+      if (wasStored) found.unanswered = true
     }
   }
 
@@ -199,7 +204,7 @@ export class Uploads {
         this.owner.onChange()
       }, signal)
     } catch (error) {
-      if (!(error instanceof StorageRefusal)) throw error
+      if (!(error instanceof StorageRefusal)) throw signal.aborted || (await isReadable(found.file)) ? error : new ApiError(409, 'file_unreadable', UNREADABLE)
       // The next attempt asks for another address: this one may have ended.
       found.address = undefined
       // An earlier attempt may have stored the bytes after all.
@@ -225,6 +230,16 @@ export class Uploads {
       default:
         return { transient: true, code: 'upload_failed', text: 'The storage of the files does not take it at the moment.' }
     }
+  }
+}
+
+/** False if the browser can read nothing of the file: it was changed since it was chosen, or it is a folder. */
+async function isReadable(file: File): Promise<boolean> {
+  try {
+    await file.slice(0, 1).arrayBuffer()
+    return true
+  } catch {
+    return false
   }
 }
 

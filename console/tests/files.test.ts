@@ -255,6 +255,50 @@ test('files that were chosen before the author was known are kept', async () => 
   files.discard('a')
 })
 
+test('the files of another author stay theirs when the server reports another staff id', async () => {
+  const { uploads } = server()
+  const drafts = new Drafts('s6')
+  const files = new DraftFiles(drafts, uploads, () => {})
+  files.add('a', [photo('mine.jpg')])
+  drafts.setOwner('s7')
+  expect(files.of('a')).toEqual([])
+  expect(new Drafts('s7').get('a', 'files')).toBe('')
+  drafts.setOwner('s6')
+  expect(files.of('a').map(({ name }) => name)).toEqual(['mine.jpg'])
+  files.discard('a')
+})
+
+test('a file that is stored is not lost when the announcement of its alt text fails after a reload', async () => {
+  const { uploads, stored, failures, begun } = server()
+  stored.add('a')
+  const chosen = { id: 'a', name: 'x.jpg', type: 'image/jpeg', bytes: 4, alt: 'Table 4' }
+  failures.push(new ApiError(503, 'storage_unavailable', 'Try again.'))
+  await expect(uploads.whenStored('s', [chosen])).rejects.toMatchObject({ code: 'storage_unavailable', transient: true })
+  await uploads.whenStored('s', [chosen])
+  expect(begun.map(({ alt }) => alt)).toEqual(['Table 4', 'Table 4'])
+  expect(uploads.statusOf(chosen).state).toBe('stored')
+})
+
+test('a file that cannot be read, such as a folder, is not tried for ever', async () => {
+  const { uploads, calls, setTransport } = server()
+  setTransport(async () => {
+    calls.push('put')
+    throw new Error('interrupted')
+  })
+  const folder = Object.defineProperty(photo('holiday'), 'slice', { value: () => ({ arrayBuffer: () => Promise.reject(new Error('NotReadableError')) }) })
+  const chosen = uploads.add('s', folder)
+  await vi.advanceTimersByTimeAsync(60_000)
+  expect(uploads.statusOf(chosen)).toMatchObject({ state: 'failed', transient: false })
+  expect(uploads.statusOf(chosen).error).toContain('cannot be read')
+  expect(calls).toEqual(['begin', 'put'])
+  await expect(uploads.whenStored('s', [chosen])).rejects.toMatchObject({ code: 'file_unreadable', transient: false })
+})
+
+test('of a file that nobody has asked for yet no upload is shown', () => {
+  const { uploads } = server()
+  expect(uploads.statusOf({ id: 'a', name: 'x.jpg', type: 'image/jpeg', bytes: 4, alt: '' }).state).toBe('unknown')
+})
+
 function outgoingWith({ api, scope, owner }: ReturnType<typeof server>, reply: (session: string, sent: { text: string; files?: { id: string }[] }) => Promise<unknown>) {
   const drafts = new Drafts('s5')
   const files = new Files(api as unknown as Api, scope, drafts, owner)
@@ -279,6 +323,19 @@ test('a reply waits for its files, names them in their order, and leaves the dra
   end()
   await settle()
   expect(sent).toEqual([['s', 'look', ids]])
+})
+
+test('the bytes of files are let go when the socket says that their reply is stored, though no answer came', async () => {
+  const { files, outgoing } = outgoingWith(server(), () => new Promise(() => {}))
+  Object.assign(files.uploads, { transport: async () => {} })
+  files.drafts.add('s', [photo('one.jpg')])
+  const [file] = files.drafts.of('s')
+  outgoing.sendReply({ id: 's', contiguousSeq: 1 } as Conversation, 'look', 'Asha')
+  await settle()
+  expect(files.uploads.fileOf(file!)).toBeDefined()
+  outgoing.confirm({ session_id: 's', id: outgoing.replies.repliesOf('s')[0]!.id, attachments: [attachment(file!.id)] } as Message)
+  expect(outgoing.count).toBe(0)
+  expect(files.uploads.fileOf(file!)).toBeUndefined()
 })
 
 test('a reply whose file was refused goes back into the draft with its text and its file', async () => {

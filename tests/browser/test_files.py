@@ -30,6 +30,11 @@ WOULD_ASK = """() => {
   const event = new Event('beforeunload', { cancelable: true })
   return !dispatchEvent(event)
 }"""
+DROP = """test => {
+  const data = new DataTransfer()
+  data.items.add(new File([new Uint8Array(8)], test))
+  document.querySelector(`[data-testid="${test}"]`).dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true }))
+}"""
 LOADED = "[data-testid='picture'][data-loaded='true']"
 
 
@@ -324,9 +329,14 @@ def test_the_viewer_works_by_keyboard_and_everything_is_accessible(
     expect(sam.at("viewer", attachment_id=second)).to_be_visible()
     sam.page.keyboard.press("ArrowLeft")
     expect(sam.at("viewer", attachment_id=first)).to_be_visible()
+    sam.page.evaluate(DROP, "viewer")
     sam.page.keyboard.press("Escape")
     expect(sam.at("viewer")).to_have_count(0)
     expect(sam.at("picture").first).to_be_focused()
+    # What was dropped on the viewer is no file of the draft, which it hides.
+    sam.page.evaluate(DROP, "messages")
+    expect(sam.at("draft-file")).to_have_text(re.compile("messages"))
+    sam.at("file-remove").click()
     asha = join(Player, color_scheme=colours).enter()
     expect(asha.page.locator(LOADED)).to_have_count(2)
     choose(asha, payload("draft.jpg", small_photo()))

@@ -35,14 +35,14 @@ export function pastedFiles({ clipboardData }: ClipboardEvent): File[] {
   return clipboardData && !clipboardData.types.includes('text/plain') ? [...clipboardData.files] : []
 }
 
-/** Take the files that are dropped anywhere on the page; undefined takes none. */
+/** Take the files that are dropped anywhere on the page, but not behind a dialog; undefined takes none. */
 export function useFileDrop(onFiles: ((files: File[]) => void) | undefined): void {
   const latest = useRef(onFiles)
   latest.current = onFiles
   useEffect(() => {
     const controller = new AbortController()
     const onDrop = (event: DragEvent): void => {
-      if (hasFiles(event)) latest.current?.([...(event.dataTransfer?.files ?? [])])
+      if (hasFiles(event) && !document.querySelector('dialog:modal')) latest.current?.([...(event.dataTransfer?.files ?? [])])
     }
     addEventListener('drop', onDrop, { signal: controller.signal })
     return () => controller.abort()

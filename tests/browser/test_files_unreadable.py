@@ -1,0 +1,29 @@
+"""A file that the browser cannot read, in a real Chromium."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from playwright.sync_api import Route, expect
+
+from tests.browser.world import Staff, World
+
+
+def test_a_file_that_is_gone_from_the_disk_is_said_in_words(world: World, sam: Staff, tmp_path: Path) -> None:
+    world.write(29, "Hello", "Asha")
+    sam.open(29)
+    file = tmp_path / "plan.bin"
+    file.write_bytes(bytes(100_000))
+
+    def delete(route: Route) -> None:
+        file.unlink(missing_ok=True)
+        route.continue_()
+
+    sam.page.route("**/api/gre-chat/attachments", delete)
+    sam.at("file-input").set_input_files(file)
+    expect(sam.at("file-error")).to_contain_text("This file cannot be read")
+    # The message does not wait for it: nothing holds up the next one.
+    expect(sam.at("send")).to_be_disabled()
+    sam.at("file-remove").click()
+    sam.answer("Without it")
+    expect(sam.message("Without it")).to_have_attribute("data-state", "sent")
