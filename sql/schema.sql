@@ -4542,6 +4542,15 @@ CREATE FUNCTION gre.upload_type(p_type text) RETURNS text
     'application/octet-stream')
 $$;
 
+-- FUNCTION: view_name(text)
+CREATE FUNCTION gre.view_name(p_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+  select case when p_name ~* '\.(jpe?g|png|webp|gif)$' then p_name
+    else regexp_replace(p_name, '\.(heic|heif|hif|avif|bmp)$', '', 'i') || '.jpg' end
+$_$;
+
 -- FUNCTION: whole_seconds(timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS integer
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -4969,7 +4978,8 @@ begin
     perform gre.raise_http(400, 'ids_invalid', 'ids must be at most 100 ids of files');
   end if;
   return query
-    select a.id, gre.object_name(a.player_id, a.id, v.variant), a.name
+    select a.id, gre.object_name(a.player_id, a.id, v.variant),
+      case v.variant when 'original' then a.name else gre.view_name(a.name) end
     from public.gre_chat_attachments a
     cross join lateral (
       -- Where the original is not for the caller, the file of a picture is its view.
@@ -10535,6 +10545,9 @@ REVOKE ALL ON FUNCTION gre.template_json(t public.gre_templates) FROM PUBLIC;
 
 -- ACL: FUNCTION upload_type(p_type text)
 REVOKE ALL ON FUNCTION gre.upload_type(p_type text) FROM PUBLIC;
+
+-- ACL: FUNCTION view_name(p_name text)
+REVOKE ALL ON FUNCTION gre.view_name(p_name text) FROM PUBLIC;
 
 -- ACL: FUNCTION whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;

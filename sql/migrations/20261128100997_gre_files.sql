@@ -229,6 +229,13 @@ begin
   return v_name;
 end $$;
 
+-- Return the name by which the view of a picture is saved: a JPEG or WebP, whatever the picture was and was called.
+create function gre.view_name(p_name text) returns text
+language sql immutable parallel safe set search_path = '' as $$
+  select case when p_name ~* '\.(jpe?g|png|webp|gif)$' then p_name
+    else regexp_replace(p_name, '\.(heic|heif|hif|avif|bmp)$', '', 'i') || '.jpg' end
+$$;
+
 -- Return true if the bucket's triggers are there (public.gre_storage_adopt).
 create function gre.storage_on() returns boolean
 language sql stable set search_path = '' as $$
@@ -599,7 +606,8 @@ begin
     perform gre.raise_http(400, 'ids_invalid', 'ids must be at most 100 ids of files');
   end if;
   return query
-    select a.id, gre.object_name(a.player_id, a.id, v.variant), a.name
+    select a.id, gre.object_name(a.player_id, a.id, v.variant),
+      case v.variant when 'original' then a.name else gre.view_name(a.name) end
     from public.gre_chat_attachments a
     cross join lateral (
       -- Where the original is not for the caller, the file of a picture is its view.
@@ -614,7 +622,8 @@ comment on function public.gre_attachment_names is
   'left '
   'out.';
 
-revoke execute on function gre.max_file_bytes, gre.file_types, gre.upload_type, gre.file_name, gre.storage_on,
+revoke execute on function gre.max_file_bytes, gre.file_types, gre.upload_type, gre.file_name, gre.view_name,
+  gre.storage_on,
   gre.object_name, gre.attachments_json, gre.files_text, gre.is_files_text, gre.messages_files_text,
   gre.messages_bind_files, gre.missed_attachments, gre.changed_attachments, gre.messages_delete_files,
   gre.is_author, gre.may_see, gre.may_fetch, gre.delete_attachments,

@@ -79,7 +79,7 @@ HELPERS = {
         "whole_seconds", "desk_seconds", "question_due", "player_key", "add_cycle", "count_figures", "add_messages", "messages_figures",
         "sessions_open_figures", "sessions_figures", "figures_truncated", "export_time", "export_query",
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
-        "max_file_bytes", "file_types", "upload_type", "file_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
+        "max_file_bytes", "file_types", "upload_type", "file_name", "view_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
         "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",
         "retry_pause", "lease_end", "is_due", "due_in", "settle_file",
         "find_attachment", "object_file", "objects_check", "objects_kept", "objects_pinned", "objects_stored",

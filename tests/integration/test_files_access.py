@@ -73,7 +73,9 @@ def names(rest: Rest, ids: list[uuid.UUID], variant: str) -> str:
         return str(error)
 
 
-def test_an_author_reads_its_files_and_staff_those_that_were_sent(db: Database, files: list[str]) -> None:
+def test_an_author_reads_its_files_and_staff_those_that_were_sent(
+    db: Database, conn: Conn, files: list[str]
+) -> None:
     with Rest(db, player(29)) as a, Rest(db, staff("s1")) as s:
         assert len(a.sql("select id from gre_chat_attachments")) == 9
         assert len(s.sql("select id from gre_chat_attachments")) == 4
@@ -94,6 +96,16 @@ def test_an_author_reads_its_files_and_staff_those_that_were_sent(db: Database, 
         assert fetched(a, "file") == [(key, "original") for key in kept]
         assert fetched(s, "thumb") == [(files[4], "thumb")]
         assert fetched(s, "file") == [(files[4], "view")], "the original of a picture is its author's"
+        # A view is a JPEG or WebP, whatever the picture was: it is saved as one.
+        picture = [uuid.UUID(files[4])]
+        for name, saved in (
+            ("cat.JPG", "cat.JPG"), ("cat.webp", "cat.webp"), ("IMG_0001.HEIC", "IMG_0001.jpg"), ("cat.avif", "cat.jpg"),
+            ("page.html", "page.html.jpg"), ("setup.exe", "setup.exe.jpg"), ("cat", "cat.jpg"),
+        ):  # fmt: skip
+            conn.execute("update gre_chat_attachments set name = %s where id = %s", [name, files[4]])
+            for rest, expected in ((s, saved), (a, name)):
+                (row,) = rest.sql("select name from gre_attachment_names(%s, 'file')", picture)
+                assert row["name"] == expected
         with pytest.raises(RefusalError, match="at most 100 ids"):
             s.sql("select * from gre_attachment_names(%s, 'view')", [uuid.uuid4() for _ in range(101)])
         with pytest.raises(RefusalError, match="variant must be"):
