@@ -46,6 +46,7 @@ export class PlayerFiles extends Emitter {
   private readonly scope = new TaskScope()
   private lookDelay = FIRST_LOOK
   private looking = false
+  private lookNow = (): void => {}
 
   constructor(private readonly options: Options) {
     super()
@@ -139,6 +140,7 @@ export class PlayerFiles extends Emitter {
   /** Read the files that are not known or still being examined, until there are none. */
   private look(): void {
     this.lookDelay = FIRST_LOOK
+    this.lookNow()
     if (!this.looking) void this.lookOn()
   }
 
@@ -149,7 +151,7 @@ export class PlayerFiles extends Emitter {
       if (data) for (const id of due) if (!data.some((row) => row.id === id)) this.missing.add(id)
       for (const row of (data ?? []) as Attachment[]) this.known.set(row.id, newerAttachment(this.known.get(row.id) ?? row, row))
       this.emitChange()
-      if (this.due().length) await this.scope.sleep(this.lookDelay)
+      if (this.due().length) await Promise.race([this.scope.sleep(this.lookDelay), new Promise<void>((resolve) => (this.lookNow = resolve))])
     }
     this.looking = false
   }

@@ -1,4 +1,4 @@
-"""A file that the browser cannot read, in a real Chromium."""
+"""Files that cannot be read: by the browser, and for a while by the worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from playwright.sync_api import Route, expect
 
-from tests.browser.world import Staff, World
+from tests.browser.conftest import Join
+from tests.browser.files import choose, payload
+from tests.browser.world import Player, Staff, World
 
 
 def test_a_file_that_is_gone_from_the_disk_is_said_in_words(world: World, sam: Staff, tmp_path: Path) -> None:
@@ -27,3 +29,18 @@ def test_a_file_that_is_gone_from_the_disk_is_said_in_words(world: World, sam: S
     sam.at("file-remove").click()
     sam.answer("Without it")
     expect(sam.message("Without it")).to_have_attribute("data-state", "sent")
+
+
+def test_a_file_that_waits_does_not_delay_the_sight_of_the_next(world: World, join: Join, sam: Staff) -> None:
+    world.write(29, "Hello", "Asha")
+    sam.open(29)
+    asha = join(Player)
+    asha.page.clock.install()
+    asha.enter()
+    world.fault("storage", {"status": 503, "methods": ["GET"]})
+    for n in (1, 2):
+        choose(sam, payload(f"{n}.txt", b"Soup", "text/plain"))
+        sam.answer(f"Menu {n}")
+        expect(asha.at("attachment")).to_have_count(n)
+        # From now on the player's page has no timers: only what arrives can make it look.
+        asha.page.clock.pause_at(asha.page.evaluate("Date.now() / 1000 + 60"))
