@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -86,6 +87,43 @@ decoder.main(sys.argv[1:5], attempts)
 """
 
 
+# A parent with a key in its memory, of the same user as the decoder: as the daemon is where it does not run as root.
+LOOK = """
+import codecs, ctypes, os, sys
+from gre_bridge.media import decoder, pictures
+
+class Part(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+
+def look(source, type_, pixels):
+    seen = ctypes.create_string_buffer(7)
+    parts = [ctypes.byref(Part(ctypes.addressof(one), 7)) for one in (seen, key)]
+    libc.process_vm_readv(parent, parts[0], 1, parts[1], 1, 0)
+    print("seen", seen.value, flush=True)
+    try:
+        os.kill(parent, 0)
+        print("signal done", flush=True)
+    except PermissionError:
+        print("signal refused", flush=True)
+    raise ValueError("that was all")
+
+pictures.load_plugins("image/jpeg")
+codecs.lookup("ascii")  # what is imported now needs no right to be read later
+libc = ctypes.CDLL(None)
+key = ctypes.create_string_buffer(b"the key")
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+    libc.prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: the change of the user has hidden its memory
+parent = os.getpid()
+if child := os.fork():
+    os.waitpid(child, 0)
+else:
+    decoder.main(sys.argv[1:5], look)
+"""
+
+
 @pytest.fixture
 def file() -> Iterator[IO[bytes]]:
     with tempfile.TemporaryFile() as made:
@@ -130,6 +168,16 @@ def test_the_decoder_can_open_nothing_start_nothing_and_keep_nothing(file: IO[by
     assert not list(tmp_path.iterdir())
     file.seek(0)
     assert file.read() == before
+
+
+def test_the_decoder_cannot_look_into_the_daemon_nor_end_it(file: IO[bytes]) -> None:
+    version = ctypes.CDLL(None).syscall(444, None, 0, 1)  # of Landlock: 6 knows signals
+    command = [sys.executable, "-I", "-c", LOOK, *LIMITS]
+    done = subprocess.run(command, stdin=file, capture_output=True, env={}, timeout=60, check=True)
+    seen, signal_, answer = done.stdout.decode().splitlines()
+    assert json.loads(answer) == {"refused": "undecodable"}
+    assert seen == "seen b''" or version < 1
+    assert signal_ == "signal refused" or version < 6
 
 
 async def test_a_system_that_forbids_to_be_nice_is_no_obstacle(file: IO[bytes]) -> None:
