@@ -168,7 +168,7 @@ def test_a_client_that_does_not_read_stops_the_reading(api: Api, long: dict[str,
 
 
 def rest_of(sock: socket.socket) -> bytes:
-    sock.settimeout(30)
+    sock.settimeout(60)
     found = b""
     while chunk := sock.recv(65_536):
         found += chunk
