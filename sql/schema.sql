@@ -148,7 +148,7 @@ begin
       (select c.player_key from public.gre_chat_cycles c where c.session_id = s.id order by c.cycle limit 1),
       gre.player_key(s.player_id)),
     p_opened_at, s.assigned_staff_id, s.closed_at, s.closed_by, case when x.closed then s.assigned_staff_id end,
-    x.closed, x.closed, x.closed
+    not x.closed, not x.closed, not x.closed
   from (select nullif(s.status = 'closed', false) as closed) x
   on conflict (session_id, cycle) do nothing;
 end $$;
@@ -1084,7 +1084,7 @@ end $$;
 
 -- FUNCTION: desk_seconds(timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.desk_seconds(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS integer
-    LANGUAGE plpgsql STABLE
+    LANGUAGE plpgsql STABLE STRICT
     SET search_path TO ''
     AS $$
 declare
@@ -1214,6 +1214,101 @@ CREATE FUNCTION gre.event_json(e public.gre_chat_events) RETURNS jsonb
     AS $$
   select jsonb_build_object('rev', e.rev, 'at', gre.iso(e.at), 'after_seq', e.after_seq, 'kind', e.kind,
     'staff_id', e.staff_id, 'by_staff_id', e.by_staff_id, 'data', e.data)
+$$;
+
+-- FUNCTION: expected_figures(uuid[])
+CREATE FUNCTION gre.expected_figures(p_sessions uuid[]) RETURNS TABLE(session_id uuid, cycle integer, what text, value jsonb)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  with events as (
+    select e.*, lead(e.rev) over w as next_rev, lead(e.at) over w as next_at, lead(e.kind) over w as next_kind,
+      lead(e.staff_id) over w as next_staff,
+      count(*) filter (where e.kind in ('assigned', 'transferred', 'released')) over w as assignment
+    from public.gre_chat_events e
+    where e.session_id = any (p_sessions)
+      and e.kind in ('opened', 'reopened', 'closed', 'assigned', 'transferred', 'released')
+    window w as (partition by e.session_id order by e.rev)
+  ), states as ( -- the person to whom the session is assigned after each event
+    select e.*, first_value(case when e.kind <> 'released' then e.staff_id end)
+      over (partition by e.session_id, e.assignment order by e.rev) as holder
+    from events e
+  ), ends as (
+    select s.*, 1 + count(*) filter (where s.kind = 'reopened') over w as cycle
+    from states s where s.kind in ('opened', 'reopened', 'closed')
+    window w as (partition by s.session_id order by s.rev)
+  ), cycles as (
+    select o.session_id, o.cycle::integer, o.at as opened_at,
+      case when o.data @> '{"adopted": true}' then 0 else o.after_seq end as after_seq,
+      -- An update that reopens and assigns: two events.
+      case when o.next_rev = o.rev + 1 and o.next_at = o.at
+          and o.next_kind in ('assigned', 'transferred', 'released')
+        then case when o.next_kind <> 'released' then o.next_staff end else o.holder end as opened_staff,
+      case when o.data ->> 'status' = 'closed' then o.at else c.at end as closed_at,
+      case when o.data ->> 'status' = 'closed' then o.data ->> 'closed_by' else c.data ->> 'by' end as closed_by,
+      case when o.data ->> 'status' = 'closed' then o.holder else c.holder end as closed_staff,
+      case when o.data ->> 'status' = 'closed' then 0 else c.after_seq end as last_seq,
+      o.at >= (select s.whole_from from gre.settings s) as whole
+    from ends o
+    left join ends c on c.session_id = o.session_id and c.cycle = o.cycle and c.kind = 'closed'
+    where o.kind <> 'closed'
+  ), written as (
+    select m.session_id, m.seq, m.sender, m.sender_id, m.created_at, c.cycle, c.whole,
+      m.created_at < (select s.whole_from from gre.settings s) or m.seq <= coalesce((
+        select e.after_seq from events e
+        where e.session_id = m.session_id and e.data @> '{"adopted": true}'), 0) as older,
+      count(*) filter (where m.sender = 'staff') over (
+        partition by m.session_id, c.cycle order by m.seq) as answers
+    from public.gre_chat_messages m
+    left join cycles c on c.session_id = m.session_id and m.seq > c.after_seq
+      and (c.last_seq is null or m.seq <= c.last_seq)
+    where m.session_id = any (p_sessions)
+  ), asked as ( -- of the player's messages after the same number of answers, the first asks
+    select distinct on (w.session_id, w.cycle, w.answers) w.*
+    from written w where w.sender = 'player' and w.cycle is not null
+    order by w.session_id, w.cycle, w.answers, w.seq
+  ), questions as (
+    select q.session_id, q.cycle, q.seq, q.created_at as asked_at, q.whole and q.answers = 0 as first,
+      row_number() over (partition by q.session_id, q.cycle order by q.seq) as n,
+      a.seq as answered_seq, a.created_at as answered_at, a.sender_id as staff_id, c.closed_at
+    from asked q
+    join cycles c on c.session_id = q.session_id and c.cycle = q.cycle
+    left join written a on a.session_id = q.session_id and a.cycle = q.cycle and a.sender = 'staff'
+      and a.answers = q.answers + 1
+    where not q.older
+  )
+  select c.session_id, c.cycle, 'cycle', jsonb_build_object('opened_at', c.opened_at, 'opened_staff_id', c.opened_staff,
+    'asked_at', f.asked_at, 'staff_at', f.staff_at, 'closed_at', c.closed_at, 'closed_by', c.closed_by,
+    'closed_staff_id', c.closed_staff, 'close_seconds', case when c.closed_by <> 'idle' and f.asked_at is not null
+      then greatest(floor(extract(epoch from c.closed_at - f.asked_at)), 0) end,
+    'missed', case when c.closed_at is not null then coalesce(q.open and q.answered = 0, false) end,
+    'dropped', case when c.closed_at is not null then coalesce(q.open and q.answered > 0, false) end)
+  from cycles c
+  left join (
+    select w.session_id, w.cycle,
+      (array_agg(w.created_at order by w.seq) filter (where w.sender = 'player'))[1] as asked_at,
+      (array_agg(w.created_at order by w.seq) filter (where w.sender = 'staff'))[1] as staff_at
+    from written w group by 1, 2) f on f.session_id = c.session_id and f.cycle = c.cycle
+  left join (
+    select q.session_id, q.cycle, bool_or(q.answered_seq is null) as open, count(q.answered_seq) as answered
+    from questions q group by 1, 2) q on q.session_id = c.session_id and q.cycle = c.cycle
+  where c.whole
+  union all
+  select q.session_id, q.cycle, 'question ' || q.n, jsonb_build_object('first', q.first, 'asked_seq', q.seq,
+    'asked_at', q.asked_at,
+    'ended', case when q.answered_seq is not null then 'answered' when q.closed_at is not null then 'closed' end,
+    'ended_at', coalesce(q.answered_at, q.closed_at), 'answered_seq', q.answered_seq, 'answered_at', q.answered_at,
+    'staff_id', q.staff_id,
+    'wait_seconds', case when q.answered_seq is not null
+      then greatest(floor(extract(epoch from q.answered_at - q.asked_at)), 0) end)
+  from questions q
+  union all
+  select w.session_id, null, concat_ws(' ', to_timestamp(floor(extract(epoch from w.created_at) / 900) * 900)
+      at time zone 'UTC', w.sender, case w.sender when 'staff' then nullif(w.sender_id, '') end), to_jsonb(count(*))
+  from written w where not w.older
+  group by w.session_id, 3
 $$;
 
 -- FUNCTION: export_query(text)
@@ -1771,6 +1866,29 @@ CREATE FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) RETU
     SET search_path TO ''
     AS $$
   select case when isfinite(p_at) then (extract(epoch from p_at) * 1000000)::bigint || '_' || p_id end
+$$;
+
+-- FUNCTION: found_figures(uuid[])
+CREATE FUNCTION gre.found_figures(p_sessions uuid[]) RETURNS TABLE(session_id uuid, cycle integer, what text, value jsonb)
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select c.session_id, c.cycle, 'cycle', jsonb_build_object('opened_at', c.opened_at, 'opened_staff_id',
+    c.opened_staff_id, 'asked_at', c.asked_at, 'staff_at', c.staff_at, 'closed_at', c.closed_at,
+    'closed_by', c.closed_by, 'closed_staff_id', c.closed_staff_id, 'close_seconds', c.close_seconds,
+    'missed', c.missed, 'dropped', c.dropped)
+  from public.gre_chat_cycles c where c.session_id = any (p_sessions)
+  union all
+  select r.session_id, r.cycle, 'question ' || r.n, jsonb_build_object('first', r.first, 'asked_seq', r.asked_seq,
+    'asked_at', r.asked_at, 'ended', r.ended, 'ended_at', r.ended_at, 'answered_seq', r.answered_seq,
+    'answered_at', r.answered_at, 'staff_id', r.staff_id, 'wait_seconds', r.wait_seconds)
+  from public.gre_chat_responses r where r.session_id = any (p_sessions)
+  union all
+  select a.session_id, null, concat_ws(' ', a.quarter at time zone 'UTC', a.sender, nullif(a.staff_id, '')),
+    to_jsonb(a.messages)
+  from public.gre_chat_activity a where a.session_id = any (p_sessions)
 $$;
 
 -- FUNCTION: has_text(text)
@@ -4553,7 +4671,7 @@ $_$;
 
 -- FUNCTION: whole_seconds(timestamp with time zone, timestamp with time zone)
 CREATE FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestamp with time zone) RETURNS integer
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
     SET search_path TO ''
     AS $$
 begin
@@ -6330,6 +6448,61 @@ end $$;
 -- COMMENT: FUNCTION gre_operations()
 COMMENT ON FUNCTION public.gre_operations() IS 'Returns the state of the relay: {"backlog", "oldest_age_seconds", "dead", "sinks": [{"name", "enabled", "pending", "dead", "blocked", "oldest_age_seconds", "breaker", "last_error"}], "workers": [{"host", "version", "seen_seconds"}], "per_minute": [{"minute", "count"}] (deliveries done in each of the last 60 minutes)}. "workers" are relay processes. "breaker" is the worst state that a worker reported within the last minute.';
 
+-- FUNCTION: gre_rate_session(uuid, integer, text)
+CREATE FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text DEFAULT NULL::text) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_actor constant gre.actor := gre.require_actor();
+  v_comment text;
+  v public.gre_chat_sessions;
+  v_rating public.gre_chat_ratings;
+begin
+  if v_actor.role = 'service' then
+    perform gre.raise_http(403, 'act_as_required', 'only a player can rate: name one in X-GRE-Act-As');
+  elsif v_actor.role <> 'player' then
+    perform gre.raise_http(403, 'player_only', 'only the player can rate a session');
+  elsif p_score is null or p_score not between 1 and 5 then
+    perform gre.raise_http(400, 'score_invalid', 'the score must be a whole number from 1 to 5');
+  elsif octet_length(p_comment) > 4000 or char_length(p_comment) > 1000 then
+    perform gre.raise_http(400, 'comment_too_long', 'the comment is longer than 1000 characters');
+  end if;
+  v_comment := case when gre.has_text(p_comment) then p_comment end;
+  select * into v from public.gre_chat_sessions s
+  where s.id = p_session_id and s.player_id = v_actor.player_id for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  elsif v.status <> 'closed' then
+    perform gre.raise_http(409, 'session_open', 'the session is open');
+  elsif v.rating is not null then
+    -- A rating that was adopted has no row.
+    select * into v_rating from public.gre_chat_ratings r where r.session_id = v.id and r.cycle = v.cycle;
+    if v.rating <> p_score or v_rating.comment is distinct from v_comment then
+      perform gre.raise_http(409, 'already_rated', 'the session is rated already');
+    end if;
+    return jsonb_build_object('session', gre.session_json(v));
+  elsif not (select s.rating_enabled from public.gre_chat_settings s) then
+    perform gre.raise_http(409, 'rating_off', 'sessions cannot be rated');
+  end if;
+  update public.gre_chat_sessions s set rating = p_score where s.id = v.id returning * into v;
+  insert into public.gre_chat_ratings (session_id, cycle, score, comment, staff_id, rated_at)
+  select v.id, v.cycle, p_score, v_comment, case when c.session_id is null then v.assigned_staff_id
+    else c.closed_staff_id end, v.updated_at
+  from (select) x
+  left join public.gre_chat_cycles c on c.session_id = v.id and c.cycle = v.cycle;
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, data)
+  values (v.id, v.rev, v.updated_at, v.last_seq, 'rated', jsonb_build_object('score', p_score));
+  perform gre.enqueue_event(array['pusher'], v.id::text, 'session', jsonb_build_object('session_id', v.id));
+  perform gre.notify_workers(array[v.id]);
+  return jsonb_build_object('session', gre.session_json(v));
+end $$;
+
+-- COMMENT: FUNCTION gre_rate_session(p_session_id uuid, p_score integer, p_comment text)
+COMMENT ON FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text) IS 'Rates a closed session of the calling player, while rating_enabled is set: {"session": S}. p_score: 1 (worst) to 5 (best); p_comment: at most 1,000 characters. Each cycle can be rated once: the same rating again is a success, another is 409 already_rated.';
+
 -- FUNCTION: gre_relay_claim_v1(text, uuid, integer, integer, numeric, uuid, uuid[])
 CREATE FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer DEFAULT 100, p_per_lane integer DEFAULT 10, p_lease_seconds numeric DEFAULT 30, p_owner uuid DEFAULT NULL::uuid, p_held uuid[] DEFAULT '{}'::uuid[]) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
@@ -7145,6 +7318,56 @@ end $$;
 
 -- COMMENT: FUNCTION gre_render_template(p_template_id uuid, p_session_id uuid)
 COMMENT ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) IS 'Returns the text of a template for a session: {"text", "missing": [names]}. Placeholders: {{player_name}}, {{staff_name}} (the caller''s), {{open_until}} and {{next_open}} (local times of the desk''s opening hours), with a fallback {{player_name|there}}, and blanks {{?amount}}. "missing" are blanks, and names without a value and fallback: their placeholders are left in "text", and a message with them is refused. The language is "language" in the metadata of the player''s last message, else English. Staff only.';
+
+-- FUNCTION: gre_report_check(timestamp with time zone, timestamp with time zone, text, integer)
+CREATE FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text DEFAULT NULL::text, p_limit integer DEFAULT 200) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET plan_cache_mode TO 'force_custom_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 1000);
+  v_after record;
+  v_sessions uuid[];
+  v_complete uuid[];
+  v_next text;
+begin
+  perform gre.require_admin();
+  v_after := gre.parse_cursor(p_cursor);
+  select array_agg(x.id order by x.n) filter (where x.n <= v_limit),
+    max(gre.format_cursor(x.updated_at, x.id)) filter (where x.n = v_limit and x.more)
+  into v_sessions, v_next
+  from (
+    select s.id, s.updated_at, row_number() over w as n, count(*) over () > v_limit as more
+    from (
+      select q.id, q.updated_at from public.gre_chat_sessions q
+      where q.updated_at >= p_from and q.updated_at < p_to
+        and (p_cursor is null or q.updated_at >= v_after.at and (q.updated_at, q.id) > (v_after.at, v_after.id))
+      order by q.updated_at, q.id limit v_limit + 1) s
+    window w as (order by s.updated_at, s.id)) x;
+  v_complete := array(
+    select s.id from public.gre_chat_sessions s
+    where s.id = any (v_sessions)
+      and s.last_seq = (select count(*) from public.gre_chat_messages m where m.session_id = s.id)
+      and exists (select from public.gre_chat_events e where e.session_id = s.id and e.kind = 'opened'));
+  return jsonb_build_object('checked', cardinality(v_complete),
+    'incomplete', coalesce(cardinality(v_sessions), 0) - cardinality(v_complete),
+    'differences', (
+      select coalesce(jsonb_agg(jsonb_build_object('session_id', coalesce(e.session_id, f.session_id),
+          'cycle', coalesce(e.cycle, f.cycle), 'what', coalesce(e.what, f.what), 'expected', e.value,
+          'found', f.value)
+        order by coalesce(e.session_id, f.session_id), coalesce(e.cycle, f.cycle), coalesce(e.what, f.what)), '[]')
+      from gre.expected_figures(v_complete) e
+      full join gre.found_figures(v_complete) f on f.session_id = e.session_id and f.what = e.what
+        and coalesce(f.cycle, 0) = coalesce(e.cycle, 0)
+      where e.value is distinct from f.value),
+    'next', v_next);
+end $$;
+
+-- COMMENT: FUNCTION gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
+COMMENT ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) IS 'Computes the figures of the sessions that changed in a range again, from messages and events, and returns what differs: {"checked": number of sessions, "incomplete": number of sessions that are not compared, since messages or events are missing, "differences": [{"session_id", "cycle", "what", "expected", "found"}], "next": cursor | null}. At most p_limit sessions (at most 1,000), the oldest change first. Messages that were written without triggers are in no figure. For admins.';
 
 -- FUNCTION: gre_retry_dead(uuid[])
 CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
@@ -9984,6 +10207,9 @@ REVOKE ALL ON FUNCTION gre.event_json(e public.gre_chat_events) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO authenticated;
 GRANT ALL ON FUNCTION gre.event_json(e public.gre_chat_events) TO service_role;
 
+-- ACL: FUNCTION expected_figures(p_sessions uuid[])
+REVOKE ALL ON FUNCTION gre.expected_figures(p_sessions uuid[]) FROM PUBLIC;
+
 -- ACL: FUNCTION export_query(p_what text)
 REVOKE ALL ON FUNCTION gre.export_query(p_what text) FROM PUBLIC;
 
@@ -10105,6 +10331,9 @@ REVOKE ALL ON FUNCTION gre.flush_session(p_session uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION gre.format_cursor(p_at timestamp with time zone, p_id uuid) TO service_role;
+
+-- ACL: FUNCTION found_figures(p_sessions uuid[])
+REVOKE ALL ON FUNCTION gre.found_figures(p_sessions uuid[]) FROM PUBLIC;
 
 -- ACL: FUNCTION has_text(p_text text)
 REVOKE ALL ON FUNCTION gre.has_text(p_text text) FROM PUBLIC;
@@ -10753,6 +10982,11 @@ REVOKE ALL ON FUNCTION public.gre_operations() FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_operations() TO authenticated;
 GRANT ALL ON FUNCTION public.gre_operations() TO service_role;
 
+-- ACL: FUNCTION gre_rate_session(p_session_id uuid, p_score integer, p_comment text)
+REVOKE ALL ON FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text) TO service_role;
+
 -- ACL: FUNCTION gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[])
 REVOKE ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_relay_claim_v1(p_sink text, p_token uuid, p_lanes integer, p_per_lane integer, p_lease_seconds numeric, p_owner uuid, p_held uuid[]) TO service_role;
@@ -10846,6 +11080,11 @@ GRANT ALL ON FUNCTION public.gre_release_session(p_session_id uuid) TO service_r
 REVOKE ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO service_role;
+
+-- ACL: FUNCTION gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_retry_dead(p_ids uuid[])
 REVOKE ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) FROM PUBLIC;

@@ -19,8 +19,9 @@
 --   blocks       blocks of players: reason, author, end
 --   search       search of messages
 --   figure_tables tables that reports are functions of
+--   figure_check a check that computes their rows again
 --   assignment   who has which session; staff and their load; automatic assignment
---   figures      triggers that write these tables; ratings; a check that computes them again
+--   figures      triggers that write these tables; ratings
 --   templates    texts that staff send often; the renderer of placeholders
 --   auto_replies rules for messages that the server writes by itself
 --   export       messages, events and figures, page by page in the order of time

@@ -79,7 +79,7 @@ create trigger gre_after_update after update on public.gre_chat_settings
 -- Return the whole seconds from a time to a later one; 0 if it is not later: times of one statement are not in the
 -- order of seq where triggers of the project insert messages.
 create function gre.whole_seconds(p_from timestamptz, p_to timestamptz) returns integer
-language plpgsql immutable parallel safe set search_path = '' as $$
+language plpgsql immutable strict parallel safe set search_path = '' as $$
 begin
   return greatest(floor(extract(epoch from p_to - p_from)), 0);
 end $$;
@@ -87,7 +87,7 @@ end $$;
 -- Return the same in the desk's opening hours. PL/pgSQL, stable: the hours are read in the snapshot of the calling
 -- statement.
 create function gre.desk_seconds(p_from timestamptz, p_to timestamptz) returns integer
-language plpgsql stable set search_path = '' as $$
+language plpgsql stable strict set search_path = '' as $$
 declare
   v_hours constant text := (select s.hours from public.gre_chat_settings s);
 begin

@@ -1,4 +1,4 @@
--- Figures: the triggers that write them (see gre_figure_tables), ratings, and a check that computes them again.
+-- Figures: the triggers that write them (see gre_figure_tables), and ratings.
 -- Depends on gre_tables, gre_identity, gre_messages, gre_story, gre_hours, gre_settings, gre_figure_tables and
 -- gre_assignment.
 --
@@ -53,7 +53,7 @@ begin
       (select c.player_key from public.gre_chat_cycles c where c.session_id = s.id order by c.cycle limit 1),
       gre.player_key(s.player_id)),
     p_opened_at, s.assigned_staff_id, s.closed_at, s.closed_by, case when x.closed then s.assigned_staff_id end,
-    x.closed, x.closed, x.closed
+    not x.closed, not x.closed, not x.closed
   from (select nullif(s.status = 'closed', false) as closed) x
   on conflict (session_id, cycle) do nothing;
 end $$;
@@ -291,8 +291,62 @@ create trigger zzz_gre_6_figures before update on public.gre_chat_sessions
 create trigger gre_6_figures_truncate after truncate on public.gre_chat_sessions
   for each statement execute function gre.figures_truncated();
 
-alter table gre.settings add column whole_from timestamptz not null default clock_timestamp();
-comment on column gre.settings.whole_from is 'Time from which reports are whole: when figures were installed.';
+update gre.settings set whole_from = clock_timestamp();
+
+-- Ratings -------------------------------------------------------------------------------------------------
+
+create function public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text default null) returns jsonb
+language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set lock_timeout = '2s' as $$
+declare
+  v_actor constant gre.actor := gre.require_actor();
+  v_comment text;
+  v public.gre_chat_sessions;
+  v_rating public.gre_chat_ratings;
+begin
+  if v_actor.role = 'service' then
+    perform gre.raise_http(403, 'act_as_required', 'only a player can rate: name one in X-GRE-Act-As');
+  elsif v_actor.role <> 'player' then
+    perform gre.raise_http(403, 'player_only', 'only the player can rate a session');
+  elsif p_score is null or p_score not between 1 and 5 then
+    perform gre.raise_http(400, 'score_invalid', 'the score must be a whole number from 1 to 5');
+  elsif octet_length(p_comment) > 4000 or char_length(p_comment) > 1000 then
+    perform gre.raise_http(400, 'comment_too_long', 'the comment is longer than 1000 characters');
+  end if;
+  v_comment := case when gre.has_text(p_comment) then p_comment end;
+  select * into v from public.gre_chat_sessions s
+  where s.id = p_session_id and s.player_id = v_actor.player_id for no key update;
+  if not found then
+    perform gre.raise_http(404, 'session_unknown', 'there is no such session');
+  elsif v.status <> 'closed' then
+    perform gre.raise_http(409, 'session_open', 'the session is open');
+  elsif v.rating is not null then
+    -- A rating that was adopted has no row.
+    select * into v_rating from public.gre_chat_ratings r where r.session_id = v.id and r.cycle = v.cycle;
+    if v.rating <> p_score or v_rating.comment is distinct from v_comment then
+      perform gre.raise_http(409, 'already_rated', 'the session is rated already');
+    end if;
+    return jsonb_build_object('session', gre.session_json(v));
+  elsif not (select s.rating_enabled from public.gre_chat_settings s) then
+    perform gre.raise_http(409, 'rating_off', 'sessions cannot be rated');
+  end if;
+  update public.gre_chat_sessions s set rating = p_score where s.id = v.id returning * into v;
+  insert into public.gre_chat_ratings (session_id, cycle, score, comment, staff_id, rated_at)
+  select v.id, v.cycle, p_score, v_comment, case when c.session_id is null then v.assigned_staff_id
+    else c.closed_staff_id end, v.updated_at
+  from (select) x
+  left join public.gre_chat_cycles c on c.session_id = v.id and c.cycle = v.cycle;
+  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, data)
+  values (v.id, v.rev, v.updated_at, v.last_seq, 'rated', jsonb_build_object('score', p_score));
+  perform gre.enqueue_event(array['pusher'], v.id::text, 'session', jsonb_build_object('session_id', v.id));
+  perform gre.notify_workers(array[v.id]);
+  return jsonb_build_object('session', gre.session_json(v));
+end $$;
+comment on function public.gre_rate_session is
+  'Rates a closed session of the calling player, while rating_enabled is set: {"session": S}. p_score: 1 (worst) to 5 '
+  '(best); p_comment: at most 1,000 characters. Each cycle can be rated once: the same rating again is a success, '
+  'another is 409 already_rated.';
 
 revoke execute on function gre.question_due, gre.player_key, gre.add_cycle, gre.count_figures, gre.messages_figures,
   gre.sessions_open_figures, gre.sessions_figures, gre.figures_truncated, gre.count_messages from public;
+revoke execute on function public.gre_rate_session from public, anon, authenticated, service_role;
+grant execute on function public.gre_rate_session to authenticated, service_role;

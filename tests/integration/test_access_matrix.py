@@ -178,6 +178,8 @@ gre_retry_dead                   x admin_only admin_only admin_only y y admin_on
 gre_take_session                 x staff_only staff_only y y act_as_required staff_only y act_as_required x
 gre_release_session              x staff_only staff_only y y y staff_only y act_as_required x
 gre_transfer_session             x staff_only staff_only y y y staff_only y act_as_required x
+gre_rate_session                 x session_open/session_unknown session_open/session_unknown player_only player_only act_as_required session_open/session_unknown player_only act_as_required x
+gre_report_check                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_add_note                     x staff_only staff_only y y act_as_required staff_only y act_as_required x
 gre_list_notes                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_search_messages              x staff_only staff_only y y y staff_only y act_as_required x

@@ -77,7 +77,7 @@ HELPERS = {
         "placeholder_pattern", "check_texts", "check_room", "choose_language", "session_language", "local_time", "render_text", "template_json", "find_template",
         "somebody_online", "choose_auto_reply", "question_seq", "auto_key", "send_auto_reply", "auto_reply_json",
         "whole_seconds", "desk_seconds", "question_due", "player_key", "add_cycle", "count_figures", "add_messages", "messages_figures",
-        "sessions_open_figures", "sessions_figures", "figures_truncated", "export_time", "export_query",
+        "sessions_open_figures", "sessions_figures", "figures_truncated", "export_time", "export_query", "expected_figures", "found_figures",
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
         "max_file_bytes", "file_types", "upload_type", "file_name", "view_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
         "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",
@@ -114,7 +114,7 @@ DEFINERS = {
         "gre_get_auto_reply", "gre_save_auto_reply", "gre_delete_auto_reply", "gre_tick_v1",
         "gre_attachment_begin", "gre_attachment_get", "gre_attachment_drop", "gre_attachment_names",
         "gre_media_claim_v1", "gre_media_extend_v1", "gre_media_settle_v1", "gre_media_again", "gre_media_sweep_v1", "gre_storage_deletions_claim_v1", "gre_storage_deletions_settle_v1",
-        "gre_storage_state_v1",
+        "gre_storage_state_v1", "gre_rate_session", "gre_report_check",
     },
 }  # fmt: skip
 

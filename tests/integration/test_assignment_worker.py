@@ -61,12 +61,12 @@ def test_while_it_is_off_a_worker_calls_four_times_a_minute_whatever_is_written(
 
 
 def test_a_call_that_hangs_delays_no_delivery(stack: StackProcess) -> None:
-    """Another transaction locks the settings, which each call reads first."""
+    """Another transaction locks the loads, which each call reads first."""
     prepare(stack, "round_robin")
     with stack.worker(only="relay", GRE_REQUEST_TIMEOUT="90") as worker, stack.db() as holder:
         wait_until(lambda: worker.metric("gre_realtime_state", state="live") == 1, what="a live subscription")
         holder.execute("begin")
-        holder.execute("lock table gre_chat_settings in access exclusive mode")
+        holder.execute("lock table gre_staff_load in access exclusive mode")
         for n in range(20):
             stack.insert(player_id=41 + n, sender="player", message="x")
         stack.drained(50)  # less than the call may last

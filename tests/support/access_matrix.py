@@ -304,6 +304,8 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_take_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
     "gre_release_session": (lambda s: {"session_id": s.session}, lambda r, s: has(s, [r["session"]])),
     "gre_transfer_session": (lambda s: {"session_id": s.session, "to_staff": "s2"}, lambda r, _: r["session"]["assigned_staff_id"] == "s2"),
+    "gre_rate_session": (lambda s: {"session_id": s.session, "score": 5}, lambda r, s: has(s, [r["session"]])),
+    "gre_report_check": (lambda _: {"from": "2001-01-01", "to": "2001-01-02"}, lambda r, _: r["checked"] == 0),
     "gre_add_note": (lambda s: {"session_id": s.session, "text": note()}, lambda r, s: has(s, [r["note"]])),
     "gre_list_notes": (lambda s: {"session_id": s.session}, lambda r, _: r["notes"] == []),
     "gre_search_messages": (lambda s: {"query": "hello", "player": s.player}, lambda r, s: has(s, r["messages"])),

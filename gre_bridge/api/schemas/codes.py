@@ -9,20 +9,20 @@ from typing import Literal
 
 Code = Literal[
     # 400
-    "act_as_invalid", "attachment_invalid", "attachments_invalid", "auto_reply_invalid", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "hours_invalid", "ids_invalid",
+    "act_as_invalid", "attachment_invalid", "attachments_invalid", "auto_reply_invalid", "comment_too_long", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "hours_invalid", "ids_invalid",
     "malformed", "message_empty", "message_too_long", "messages_invalid", "metadata_too_large", "note_empty", "note_too_long",
-    "placeholder_invalid", "placeholder_unknown", "player_invalid", "query_invalid", "range_invalid", "reason_too_long", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid",
+    "placeholder_invalid", "placeholder_unknown", "player_invalid", "query_invalid", "range_invalid", "reason_too_long", "score_invalid", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid",
     "since_invalid", "staff_missing", "status_unknown", "target_missing", "template_incomplete", "template_invalid",
     "texts_invalid", "timezone_unknown", "until_invalid", "value_invalid",
     # 401
     "not_authenticated", "token_expired", "token_invalid",
     # 403
     "act_as_required", "admin_only", "channel_refused", "chat_disabled", "forbidden", "no_identity", "origin_refused",
-    "player_mismatch", "sender_forged", "service_only", "session_mismatch", "socket_refused", "staff_mismatch", "staff_only",
+    "player_mismatch", "player_only", "sender_forged", "service_only", "session_mismatch", "socket_refused", "staff_mismatch", "staff_only",
     # 404
     "attachment_not_found", "auto_reply_unknown", "hours_unknown", "message_unknown", "not_found", "session_unknown", "staff_unknown", "template_unknown",
     # 409
-    "attachment_gone", "attachment_not_stored", "attachment_refused", "attachment_used", "conflict", "hours_counted", "hours_exist", "hours_in_the_past", "hours_in_use", "id_conflict", "id_taken", "session_closed",
+    "already_rated", "attachment_gone", "attachment_not_stored", "attachment_refused", "attachment_used", "conflict", "hours_counted", "hours_exist", "hours_in_the_past", "hours_in_use", "id_conflict", "id_taken", "rating_off", "session_closed",
     "session_moved", "session_open", "session_taken", "shortcut_taken", "too_many",
     # 405, 408, 413, 415, 422, 431
     "file_too_large", "headers_too_large", "invalid", "method_not_allowed", "row_too_large", "too_large", "too_slow", "unsupported_media_type",

@@ -1,8 +1,11 @@
 -- Figures: the rows that reports are functions of. Cycles and questions of sessions, volumes of messages, ratings.
 -- The triggers of gre_figures write them. They are kept when the session is deleted, under a random session_id that its
 -- events and assignments get, too.
--- Depends on gre_foundation.
+-- Depends on gre_tables (gre.settings).
 set local lock_timeout = '300ms';
+
+alter table gre.settings add column whole_from timestamptz not null default clock_timestamp();
+comment on column gre.settings.whole_from is 'Time from which reports are whole: when figures were installed.';
 
 create table gre.report_players (
   player_id bigint primary key,
