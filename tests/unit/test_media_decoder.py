@@ -187,6 +187,28 @@ async def test_a_system_that_forbids_to_be_nice_is_no_obstacle(file: IO[bytes]) 
     assert isinstance(found, Examined)
 
 
+async def test_the_decoder_has_a_low_weight_from_its_start_in_its_session_and_beside_others(
+    file: IO[bytes],
+) -> None:
+    program = """
+import os
+
+def group():
+    try:
+        return open("/proc/self/autogroup").read().split()[1:]
+    except (OSError, ValueError):  # a kernel without groups of sessions
+        return []
+
+while os.getpriority(os.PRIO_PROCESS, 0) != 19 or group() not in ([], ["nice", "5"]):
+    pass
+os.abort()
+"""
+    with pytest.raises(MediaUnavailable, match="SIGABRT"):
+        await decode(
+            file, "image/jpeg", limits=Limits(wall=60.0), command=[sys.executable, "-I", "-c", program]
+        )
+
+
 def test_no_other_program_runs_in_the_decoders_place(file: IO[bytes]) -> None:
     command = [*hooked("os.execv('/bin/echo', ['/bin/echo', 'another'])"), *LIMITS]
     done = subprocess.run(command, stdin=file, capture_output=True, env={}, timeout=60, check=False)
