@@ -780,6 +780,30 @@ begin
   end if;
 end $$;
 
+-- FUNCTION: check_report(timestamp with time zone, timestamp with time zone, text, text, text)
+CREATE FUNCTION gre.check_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) or p_from >= p_to then
+    perform gre.raise_http(400, 'range_invalid', 'from must be before to');
+  elsif p_by is null or p_by not in ('none', 'hour', 'day', 'week', 'month', 'staff') then
+    perform gre.raise_http(400, 'by_invalid', 'by must be none, hour, day, week, month or staff');
+  elsif p_basis not in ('asked', 'answered', 'closed') then
+    perform gre.raise_http(400, 'basis_invalid', 'basis must be asked, answered or closed');
+  elsif char_length(p_timezone) > 64 or not exists (
+    select from pg_catalog.pg_timezone_names z where z.name = p_timezone
+  ) then
+    perform gre.raise_http(400, 'timezone_unknown',
+      'timezone must be the name of an IANA time zone, such as Europe/Malta');
+  elsif p_to > p_from + interval '5 years'
+    or p_by = 'hour' and p_to > p_from + interval '2499 hours'
+    or p_by = 'day' and p_to > p_from + interval '2498 days' then
+    perform gre.raise_http(400, 'report_too_large', 'a report covers at most 5 years and 2500 rows');
+  end if;
+end $$;
+
 -- FUNCTION: check_room(bigint, jsonb, integer)
 CREATE FUNCTION gre.check_room(p_used bigint, p_texts jsonb, p_limit integer) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -3712,6 +3736,414 @@ begin
       text := replace(text, '{{' || v.name || coalesce(v.fallback, '') || '}}', v_value);
     end if;
   end loop;
+end $$;
+
+-- FUNCTION: report_buckets(timestamp with time zone, timestamp with time zone, text, text)
+CREATE FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text) RETURNS TABLE(start timestamp with time zone, lo timestamp with time zone, hi timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_step constant interval := ('1 ' || p_by)::interval;
+  v_first constant timestamp := date_trunc(p_by, p_from at time zone p_timezone);
+  v_starts timestamptz[];
+begin
+  if p_by = 'hour' then
+    v_starts := array(
+      select q.at
+      from generate_series(date_bin('15 minutes', p_from, timestamptz 'epoch') - interval '2 hours', p_to,
+                           interval '15 minutes') q (at)
+      where date_trunc('hour', q.at, p_timezone)
+        <> date_trunc('hour', q.at - interval '15 minutes', p_timezone)
+        and q.at < p_to);
+  else
+    v_starts := array(
+      select d.day at time zone p_timezone
+      from generate_series(v_first - v_step, p_to at time zone p_timezone + interval '1 day', v_step) d (day));
+  end if;
+  return query
+    select x.at, greatest(x.at, p_from), least(x.next_at, p_to)
+    from (select s.at, lead(s.at, 1, 'infinity') over (order by s.at) as next_at
+          from (select distinct u.at from unnest(v_starts) u (at)) s) x
+    where x.at < p_to and x.next_at > p_from
+    order by x.at;
+end $$;
+
+-- FUNCTION: report_cut(timestamp with time zone, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  a := date_bin('1 hour', p_lo - interval '1 microsecond', timestamptz 'epoch') + interval '1 hour';
+  e := least(date_bin('1 hour', p_hi, timestamptz 'epoch'), p_packed);
+  if a >= e then
+    a := p_hi;
+    e := p_hi;
+  end if;
+  ma := date_trunc('month', a - interval '1 microsecond', 'UTC') + interval '1 month';
+  me := date_trunc('month', e, 'UTC');
+  if ma >= me then
+    ma := e;
+    me := e;
+  end if;
+end $$;
+
+-- FUNCTION: report_durations(jsonb)
+CREATE FUNCTION gre.report_durations(p jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_n constant bigint := coalesce((p ->> 'n')::bigint, 0);
+begin
+  return jsonb_build_object('n', v_n, 'mean', round((p ->> 's')::numeric / nullif(v_n, 0), 3),
+    'median', p -> 'p50', 'p90', p -> 'p90', 'max', p -> 'mx');
+end $$;
+
+-- FUNCTION: report_facts(text, text)
+CREATE FUNCTION gre.report_facts(p_fact text, p_basis text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_at constant text := case coalesce(p_basis, case p_fact when 'first' then 'asked' else 'answered' end)
+    when 'asked' then 'r.asked_at' when 'answered' then 'r.answered_at' else 'k.closed_at' end;
+begin
+  return case p_fact
+    when 'opened' then
+      'select c.session_id, c.cycle, c.cycle as n, c.opened_at as at, c.opened_at as done_at,
+         c.opened_staff_id as staff_id, null::integer as seconds, null::integer as open_seconds, 0 as c1, 0 as c2,
+         0 as c3, 0 as c4, c.player_key
+       from public.gre_chat_cycles c'
+    when 'closed' then -- c1 closed_idle, c2 missed, c3 dropped, c4 rating asked
+      'select c.session_id, c.cycle, c.cycle as n, c.closed_at as at, c.closed_at as done_at,
+         c.closed_staff_id as staff_id, c.close_seconds as seconds, c.close_open_seconds as open_seconds,
+         case c.closed_by when ''idle'' then 1 else 0 end as c1, coalesce(c.missed, false)::integer as c2,
+         coalesce(c.dropped, false)::integer as c3, coalesce(c.rating_asked, false)::integer as c4, c.player_key
+       from public.gre_chat_cycles c where c.closed_at is not null'
+    when 'transferred' then
+      'select e.session_id, null::integer as cycle, e.rev::integer as n, e.at, e.at as done_at,
+         e.by_staff_id as staff_id, null::integer as seconds, null::integer as open_seconds, 0 as c1, 0 as c2, 0 as c3,
+         0 as c4, null::bigint as player_key
+       from public.gre_chat_events e where e.kind = ''transferred'''
+    when 'messages' then -- c1 of the player, c2 of staff, c3 automatic
+      'select a.session_id, null::integer as cycle, 0 as n, a.quarter as at, a.quarter as done_at,
+         case a.sender when ''staff'' then nullif(a.staff_id, '''') end as staff_id, null::integer as seconds,
+         null::integer as open_seconds, case a.sender when ''player'' then a.messages else 0 end as c1,
+         case a.sender when ''staff'' then a.messages else 0 end as c2,
+         case a.sender when ''system'' then a.messages else 0 end as c3, 0 as c4, a.player_key
+       from public.gre_chat_activity a'
+    when 'players' then
+      'select a.session_id, null::integer as cycle, 0 as n, a.quarter as at, a.quarter as done_at,
+         null::text as staff_id, null::integer as seconds, null::integer as open_seconds, 0 as c1, 0 as c2, 0 as c3,
+         0 as c4, a.player_key
+       from public.gre_chat_activity a where a.sender = ''player'''
+    when 'handled' then
+      'select a.session_id, null::integer as cycle, a.n, a.ended_at as at, a.ended_at as done_at, a.staff_id,
+         floor(extract(epoch from a.ended_at - a.started_at))::integer as seconds, a.open_seconds, 0 as c1, 0 as c2,
+         0 as c3, 0 as c4, null::bigint as player_key
+       from public.gre_chat_assignments a where a.ended_at is not null'
+    when 'rated' then -- c1 score, c2 good
+      'select r.session_id, r.cycle, r.cycle as n, r.rated_at as at, r.rated_at as done_at, r.staff_id,
+         null::integer as seconds, null::integer as open_seconds, r.score::integer as c1, (r.score >= 4)::integer as c2,
+         0 as c3, 0 as c4, null::bigint as player_key
+       from public.gre_chat_ratings r'
+    else -- first, reply: c1 with a goal, c2 met
+      'select r.session_id, r.cycle, r.n, ' || v_at || ' as at, r.answered_at as done_at, r.staff_id,
+         r.wait_seconds as seconds, r.open_seconds, (r.due_at is not null)::integer as c1,
+         coalesce(r.answered_at <= r.due_at, false)::integer as c2, 0 as c3, 0 as c4, null::bigint as player_key
+       from public.gre_chat_responses r'
+      || case when v_at = 'k.closed_at' then '
+       join public.gre_chat_cycles k on k.session_id = r.session_id and k.cycle = r.cycle and k.closed_at is not null'
+         else '' end || '
+       where r.answered_at is not null' || case p_fact when 'first' then ' and r.first' else '' end
+  end;
+end $$;
+
+-- FUNCTION: report_pack_range(timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.report_pack_range(p_from timestamp with time zone, p_until timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_facts constant text[] := array['opened', 'closed', 'transferred', 'messages', 'players', 'first', 'reply',
+                                   'handled', 'rated'];
+  v_fact text;
+  v_starts timestamptz[];
+begin
+  foreach v_fact in array v_facts loop
+    execute format('insert into gre.report_hours (fact, hour, staff_id, until, n, c1, c2, c3, c4, seconds, open_seconds,
+        players)
+      select %L, date_bin(''1 hour'', f.at, timestamptz ''epoch''), coalesce(f.staff_id, ''''), $2, count(*), sum(f.c1),
+        sum(f.c2), sum(f.c3), sum(f.c4), array_agg(f.seconds order by f.seconds) filter (where f.seconds is not null),
+        case when bool_or(f.open_seconds is distinct from f.seconds) then
+          array_agg(f.open_seconds order by f.open_seconds) filter (where f.open_seconds is not null) end, %s
+      from (%s) f where f.done_at >= $1 and f.done_at < $2 group by 2, 3 order by 2, 3',
+      v_fact, case v_fact when 'players' then 'array_agg(distinct f.player_key)' else 'null' end,
+      gre.report_facts(v_fact, null)) using p_from, p_until;
+  end loop;
+
+  with hours as (
+    select h.*, date_trunc('month', h.hour, 'UTC') as month from gre.report_hours h where h.until = p_until
+    union all -- of months that end now, what was packed before
+    select h.*, date_trunc('month', h.hour, 'UTC')
+    from unnest(v_facts) f (fact)
+    join gre.report_hours h on h.fact = f.fact and h.until < p_until
+      and h.hour >= date_trunc('month', p_from, 'UTC') and h.hour < date_trunc('month', p_until, 'UTC')
+    where isfinite(p_from)
+  ), done as materialized (
+    select * from hours h where h.month < date_trunc('month', p_until, 'UTC')
+  ), seconds as (
+    select x.fact, x.month, x.staff_id, array_agg(x.v order by x.v) as vs, array_agg(x.n order by x.v) as ns
+    from (select d.fact, d.month, d.staff_id, u.v, count(*)::integer as n
+          from done d cross join lateral unnest(d.seconds) u (v) group by 1, 2, 3, 4) x
+    group by 1, 2, 3
+  ), open_seconds as (
+    select x.fact, x.month, x.staff_id, array_agg(x.v order by x.v) as vs, array_agg(x.n order by x.v) as ns
+    from (select d.fact, d.month, d.staff_id, u.v, count(*)::integer as n
+          from done d cross join lateral unnest(coalesce(d.open_seconds, d.seconds)) u (v) group by 1, 2, 3, 4) x
+    group by 1, 2, 3
+  )
+  insert into gre.report_months (fact, month, staff_id, until, n, c1, c2, c3, c4, seconds, counts, open_seconds,
+    open_counts, players)
+  select m.fact, m.month, m.staff_id, p_until, m.n, m.c1, m.c2, m.c3, m.c4, s.vs, s.ns, o.vs, o.ns,
+    case m.fact when 'players' then array(
+      select distinct u.player from done d cross join lateral unnest(d.players) u (player)
+      where d.fact = m.fact and d.month = m.month and d.staff_id = m.staff_id) end
+  from (select d.fact, d.month, d.staff_id, sum(d.n) as n, sum(d.c1) as c1, sum(d.c2) as c2, sum(d.c3) as c3,
+          sum(d.c4) as c4
+        from done d group by 1, 2, 3) m
+  left join seconds s on s.fact = m.fact and s.month = m.month and s.staff_id = m.staff_id
+  left join open_seconds o on o.fact = m.fact and o.month = m.month and o.staff_id = m.staff_id;
+
+  v_starts := array(
+    select distinct h.hour - k.n * interval '1 hour'
+    from (select distinct h.hour from gre.report_hours h where h.until = p_until
+          union select generate_series(p_from - interval '24 hours', p_until - interval '1 hour', '1 hour')
+          where isfinite(p_from)) h
+    cross join generate_series(0, 23) k (n)
+    where h.hour - k.n * interval '1 hour' <= p_until - interval '24 hours'
+    order by 1);
+  delete from gre.report_days d where d.start = any (v_starts);
+  insert into gre.report_days (start, fact, n, c1, c2, c3, c4, seconds, open_seconds)
+  select w.start, f.fact, case f.fact when 'players' then p.n else s.n end, s.c1, s.c2, s.c3, s.c4, t.v,
+    coalesce(o.v, t.v)
+  from unnest(v_starts) w (start)
+  cross join unnest(v_facts) f (fact)
+  cross join lateral (
+    select sum(h.n) as n, sum(h.c1) as c1, sum(h.c2) as c2, sum(h.c3) as c3, sum(h.c4) as c4,
+      count(h.seconds) > 0 as timed, count(h.open_seconds) > 0 as open
+    from gre.report_hours h
+    where h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours') s
+  left join lateral (
+    select count(distinct u.player) as n
+    from gre.report_hours h cross join lateral unnest(h.players) u (player)
+    where f.fact = 'players' and h.fact = f.fact
+      and h.hour >= w.start and h.hour < w.start + interval '24 hours') p on true
+  left join lateral (
+    select array[count(*), sum(x.v)] || percentile_disc(array[0.5, 0.9]) within group (order by x.v)::bigint[]
+      || max(x.v)::bigint as v
+    from (select unnest(h.seconds) as v from gre.report_hours h
+          where h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours') x) t on s.timed
+  left join lateral (
+    select array[count(*), sum(x.v)] || percentile_disc(array[0.5, 0.9]) within group (order by x.v)::bigint[]
+      || max(x.v)::bigint as v
+    from (select unnest(coalesce(h.open_seconds, h.seconds)) as v from gre.report_hours h
+          where h.fact = f.fact and h.hour >= w.start and h.hour < w.start + interval '24 hours') x) o on s.open
+  where s.n > 0;
+end $_$;
+
+-- FUNCTION: report_pieces(text, text, text, boolean)
+CREATE FUNCTION gre.report_pieces(p_fact text, p_basis text, p_columns text, p_months boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_facts constant text := 'select ' || case p_columns
+      when 'sums' then 'f.staff_id, 1 as n, f.c1, f.c2, f.c3, f.c4'
+      when 'players' then 'f.player_key as v'
+      else case when p_months then 'f.staff_id, 1 as n, ' else '' end
+        || 'case when $2 then f.open_seconds else f.seconds end as v' end
+    || ' from (' || gre.report_facts(p_fact, p_basis) || ') f where ';
+  v_staff constant text := 'nullif(k.staff_id, '''') as staff_id, ';
+  v_hours constant text := 'select ' || case p_columns
+      when 'sums' then v_staff || 'k.n, k.c1, k.c2, k.c3, k.c4'
+      when 'players' then 'unnest(k.players) as v'
+      else case when p_months then v_staff || '1 as n, ' else '' end
+        || 'unnest(case when $2 then coalesce(k.open_seconds, k.seconds) else k.seconds end) as v' end
+    || format(' from gre.report_hours k where k.fact = %L and ', p_fact);
+  v_months constant text := 'select ' || case p_columns
+      when 'sums' then v_staff || 'k.n, k.c1, k.c2, k.c3, k.c4'
+      when 'players' then 'unnest(k.players) as v'
+      else v_staff || 'unnest(case when $2 then k.open_counts else k.counts end) as n,'
+        ' unnest(case when $2 then k.open_seconds else k.seconds end) as v' end
+    || format(' from gre.report_months k where k.fact = %L and k.month >= b.ma and k.month < b.me', p_fact);
+begin
+  if p_basis is not null and p_fact in ('first', 'reply')
+    and p_basis <> (case p_fact when 'first' then 'asked' else 'answered' end) then
+    return v_facts || 'f.at >= b.lo and f.at < b.hi';
+  end if;
+  return case when p_months then v_hours || 'k.hour >= b.a and k.hour < b.ma union all ' || v_months || ' union all '
+      || v_hours || 'k.hour >= b.me and k.hour < b.e' else v_hours || 'k.hour >= b.a and k.hour < b.e' end
+    || ' union all ' || v_facts || 'b.lo < b.a and f.at >= b.lo and f.at < b.a'
+    || ' union all ' || v_facts || 'b.e < b.hi and f.at >= b.e and f.at < b.hi'
+    -- Replies to questions of packed hours that are not packed yet.
+    || case p_fact when 'first' then
+         ' union all ' || v_facts || 'b.a < b.e and f.at >= b.a and f.at < b.e and f.done_at >= $1' else '' end;
+end $_$;
+
+-- FUNCTION: report_row(jsonb)
+CREATE FUNCTION gre.report_row(p jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+begin
+  return jsonb_build_object(
+    'sessions_opened', coalesce(p #> '{opened,n}', '0'), 'sessions_closed', coalesce(p #> '{closed,n}', '0'),
+    'closed_idle', coalesce(p #> '{closed,c1}', '0'), 'missed', coalesce(p #> '{closed,c2}', '0'),
+    'dropped', coalesce(p #> '{closed,c3}', '0'), 'transfers', coalesce(p #> '{transferred,n}', '0'),
+    'messages', jsonb_build_object('player', coalesce(p #> '{messages,c1}', '0'),
+      'staff', coalesce(p #> '{messages,c2}', '0'), 'auto', coalesce(p #> '{messages,c3}', '0')),
+    'players', coalesce(p #> '{players,n}', '0'),
+    'first_reply', gre.report_durations(p -> 'first_seconds'), 'reply', gre.report_durations(p -> 'reply_seconds'),
+    'time_to_close', gre.report_durations(p -> 'closed_seconds'),
+    'handle', gre.report_durations(p -> 'handled_seconds'),
+    'rating', jsonb_build_object('asked', coalesce(p #> '{closed,c4}', '0'),
+      'answered', coalesce(p #> '{rated,n}', '0'),
+      'mean', round((p #>> '{rated,c1}')::numeric / nullif((p #>> '{rated,n}')::numeric, 0), 3),
+      'good_share', round((p #>> '{rated,c2}')::numeric / nullif((p #>> '{rated,n}')::numeric, 0), 3)),
+    'within_goal', jsonb_build_object('n', coalesce(p #> '{reply,c1}', '0'), 'met', coalesce(p #> '{reply,c2}', '0')));
+end $$;
+
+-- FUNCTION: report_statement(text, text)
+CREATE FUNCTION gre.report_statement(p_by text, p_basis text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_timed constant boolean := p_by not in ('none', 'staff');
+  v_buckets constant text := 'unnest($9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],'
+    ' $13::timestamptz[]) b (i, lo, a, e, hi)';
+  v_days constant text := 'unnest($14::bigint[], $15::timestamptz[]) b (i, start)'
+    ' join gre.report_days d on d.start = b.start';
+  v_range constant text := '(select $3::timestamptz as lo, $4::timestamptz as a, $5::timestamptz as ma,'
+    ' $6::timestamptz as me, $7::timestamptz as e, $8::timestamptz as hi) b';
+  v_key constant text := case p_by when 'staff' then 'coalesce(''+'' || x.staff_id, ''-'')' else '''*''::text' end;
+  v_sums constant text := 'coalesce(sum(x.n), 0)::bigint as n, 0::bigint as s, 0 as p50, 0 as p90, 0 as mx,'
+    ' coalesce(sum(x.c1), 0)::bigint as c1, coalesce(sum(x.c2), 0)::bigint as c2, coalesce(sum(x.c3), 0)::bigint as c3,'
+    ' coalesce(sum(x.c4), 0)::bigint as c4';
+  v_zeros constant text := '0::bigint as c1, 0::bigint as c2, 0::bigint as c3, 0::bigint as c4';
+  v_nulls constant text := 'null::integer[] as vs, null::integer[] as ns';
+  -- With another basis the durations of replies are read from facts.
+  v_based constant text := case when p_basis is null then 'true' when p_basis = 'asked' then 'd.fact <> ''reply'''
+    when p_basis = 'answered' then 'd.fact <> ''first''' else 'd.fact not in (''first'', ''reply'')' end;
+  v_parts text[] := '{}';
+  v_fact text;
+  v_from text;
+begin
+  foreach v_fact in array array['reply', 'first', 'handled', 'closed'] loop
+    v_parts := v_parts || format('select %L::text as fact, h.key, 0::bigint as n, 0::bigint as s, 0 as p50, 0 as p90,
+        0 as mx, %s, array_agg(h.v order by h.v) as vs, array_agg(h.n order by h.v) as ns
+      from (
+        select %s as key, x.v, sum(x.n)::integer as n from %s cross join lateral (%s) x
+        where x.v is not null group by 1, 2) h
+      group by h.key',
+      v_fact || '_seconds', v_zeros, v_key, v_range, gre.report_pieces(v_fact, p_basis, 'seconds', true));
+  end loop;
+  foreach v_fact in array array['messages', 'reply', 'closed', 'opened', 'transferred', 'rated'] loop
+    exit when v_timed;
+    v_parts := v_parts || format('select %L::text as fact, %s as key, %s, %s
+      from %s cross join lateral (%s) x group by 2',
+      v_fact, v_key, v_sums, v_nulls, v_range, gre.report_pieces(v_fact, p_basis, 'sums', true));
+  end loop;
+  v_parts := v_parts || format('select ''players''::text as fact, ''*''::text as key, d.n, 0::bigint as s, 0 as p50,
+      0 as p90, 0 as mx, %s, %s
+    from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
+    v_zeros, v_nulls, v_range, gre.report_pieces('players', p_basis, 'players', true));
+  if v_timed then
+    v_parts := v_parts || format('select d.fact, b.i::text as key, d.n::bigint, 0::bigint as s, 0 as p50, 0 as p90,
+        0 as mx, d.c1::bigint, d.c2::bigint, d.c3::bigint, d.c4::bigint, %s from %s where %s',
+      v_nulls, v_days, v_based);
+    v_parts := v_parts || format('select d.fact || ''_seconds'', b.i::text as key, x.v[1] as n, x.v[2] as s,
+        x.v[3]::integer as p50, x.v[4]::integer as p90, x.v[5]::integer as mx, %s, %s
+      from %s cross join lateral (select case when $2 then d.open_seconds else d.seconds end as v) x
+      where x.v is not null and %s', v_zeros, v_nulls, v_days, v_based);
+    foreach v_fact in array array['reply', 'first', 'handled', 'closed'] loop
+      v_from := v_buckets;
+      if p_basis is not null and gre.report_pieces(v_fact, p_basis, 'seconds', false) not like '%report_hours%' then
+        v_from := '(select * from ' || v_buckets || ' union all'
+          ' select c.i, c.start, c.start, c.start, c.start + interval ''24 hours'''
+          ' from unnest($14::bigint[], $15::timestamptz[]) c (i, start)) b';
+      end if;
+      v_parts := v_parts || format('select %L::text as fact, b.i::text as key, d.n, d.s, d.p[1] as p50, d.p[2] as p90,
+          d.mx, %s, %s
+        from %s cross join lateral (
+          select count(x.v) as n, sum(x.v) as s, max(x.v) as mx,
+            percentile_disc(array[0.5, 0.9]) within group (order by x.v) as p from (%s) x) d',
+        v_fact || '_seconds', v_zeros, v_nulls, v_from, gre.report_pieces(v_fact, p_basis, 'seconds', false));
+      continue when v_fact not in ('reply');
+      v_parts := v_parts || format('select %L::text as fact, b.i::text as key, d.*, %s
+        from %s cross join lateral (select %s from (%s) x) d',
+        v_fact, v_nulls, v_from, v_sums, gre.report_pieces(v_fact, p_basis, 'sums', false));
+    end loop;
+    foreach v_fact in array array['messages', 'closed', 'opened', 'transferred', 'rated'] loop
+      v_parts := v_parts || format('select %L::text as fact, b.i::text as key, d.*, %s
+        from %s cross join lateral (select %s from (%s) x) d',
+        v_fact, v_nulls, v_buckets, v_sums, gre.report_pieces(v_fact, p_basis, 'sums', false));
+    end loop;
+    v_parts := v_parts || format('select ''players''::text as fact, b.i::text as key, d.n, 0::bigint as s, 0 as p50,
+        0 as p90, 0 as mx, %s, %s
+      from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
+      v_zeros, v_nulls, v_buckets, gre.report_pieces('players', p_basis, 'players', false));
+  end if;
+  return 'with found as materialized (select u.* from (' || array_to_string(v_parts, ' union all ') || $sql$) u),
+  counted as (
+    select f.fact, f.key, f.vs, f.ns from found f where f.vs is not null
+    union all
+    select x.fact, '*', array_agg(x.v order by x.v), array_agg(x.n order by x.v)
+    from (select f.fact, h.v, sum(h.n)::integer as n from found f cross join lateral unnest(f.vs, f.ns) h (v, n)
+          where f.key <> '*' group by 1, 2) x
+    group by x.fact
+  ), cells as (
+    select f.fact, f.key, f.n, f.s, f.p50, f.p90, f.mx, f.c1, f.c2, f.c3, f.c4 from found f where f.vs is null
+    union all
+    select c.fact, c.key, t.n, d.s, d.p50, d.p90, d.mx, 0, 0, 0, 0
+    from counted c
+    cross join lateral (select sum(u.n) as n from unnest(c.ns) u (n)) t
+    cross join lateral (
+      select sum(h.n * h.v::bigint)::bigint as s, min(h.v) filter (where h.upto * 2 >= t.n) as p50,
+        min(h.v) filter (where h.upto * 10 >= t.n * 9) as p90, max(h.v) as mx
+      from (select u.v, u.n, sum(u.n) over (rows unbounded preceding) as upto
+            from unnest(c.vs, c.ns) u (v, n)) h) d
+    union all
+    select f.fact, '*', sum(f.n)::bigint, 0, 0, 0, 0, sum(f.c1)::bigint, sum(f.c2)::bigint, sum(f.c3)::bigint,
+      sum(f.c4)::bigint
+    from found f
+    where f.vs is null and f.key <> '*' and f.fact not like '%\_seconds' and f.fact <> 'players' group by f.fact
+    union all
+    select f.fact, '-', f.n, 0, 0, 0, 0, 0, 0, 0, 0 from found f
+    where $16 and f.fact = 'players' and f.n > 0
+  )
+  select jsonb_object_agg(r.key, r.row) from (
+    select c.key, gre.report_row(jsonb_object_agg(c.fact, to_jsonb(c))) as row from cells c group by c.key) r$sql$;
+end $_$;
+
+-- FUNCTION: report_unpack()
+CREATE FUNCTION gre.report_unpack() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform from gre.report_packed for update;
+  delete from gre.report_hours;
+  delete from gre.report_months;
+  delete from gre.report_days;
+  update gre.report_packed set until = '-infinity', next_until = null, next_xid = null;
 end $$;
 
 -- FUNCTION: require_actor()
@@ -7319,6 +7751,74 @@ end $$;
 -- COMMENT: FUNCTION gre_render_template(p_template_id uuid, p_session_id uuid)
 COMMENT ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) IS 'Returns the text of a template for a session: {"text", "missing": [names]}. Placeholders: {{player_name}}, {{staff_name}} (the caller''s), {{open_until}} and {{next_open}} (local times of the desk''s opening hours), with a fallback {{player_name|there}}, and blanks {{?amount}}. "missing" are blanks, and names without a value and fallback: their placeholders are left in "text", and a message with them is refused. The language is "language" in the metadata of the player''s last message, else English. Staff only.';
 
+-- FUNCTION: gre_report(timestamp with time zone, timestamp with time zone, text, text, text, boolean)
+CREATE FUNCTION public.gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text DEFAULT 'UTC'::text, p_by text DEFAULT 'day'::text, p_basis text DEFAULT NULL::text, p_in_hours boolean DEFAULT false) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET "TimeZone" TO 'UTC'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET work_mem TO '32MB'
+    SET max_parallel_workers_per_gather TO '0'
+    AS $$ -- starting processes takes longer
+declare
+  v_timed constant boolean := p_by not in ('none', 'staff');
+  v_packed timestamptz;
+  v_late timestamptz[];
+  v_range record;
+  b record;
+  d record;
+  v_rows jsonb;
+begin
+  perform gre.require_staff();
+  perform gre.check_report(p_from, p_to, p_timezone, p_by, p_basis);
+  select k.until into v_packed from gre.report_packed k;
+  v_range := gre.report_cut(p_from, p_to, v_packed);
+  select array_agg(x.start) as starts, array_agg(x.lo) as lo, array_agg(x.hi) as hi into b
+  from gre.report_buckets(p_from, p_to, p_timezone, case when v_timed then p_by else 'month' end) x;
+  if cardinality(b.lo) > 2500 then
+    perform gre.raise_http(400, 'report_too_large', 'a report covers at most 5 years and 2500 rows');
+  end if;
+  -- Packed days lack the replies that have come since.
+  v_late := array(
+    select r.asked_at from public.gre_chat_responses r
+    where v_timed and isfinite(v_packed) and r.answered_at >= v_packed and r.first
+      and r.asked_at >= p_from and r.asked_at < v_packed);
+  select array_agg(x.i) filter (where x.ready) as ready, array_agg(x.lo) filter (where x.ready) as ready_at,
+    array_agg(x.i) filter (where not x.ready) as i, array_agg(x.lo) filter (where not x.ready) as lo,
+    array_agg((x.c).a) filter (where not x.ready) as a, array_agg((x.c).e) filter (where not x.ready) as e,
+    array_agg(x.hi) filter (where not x.ready) as hi
+  into d
+  from (
+    select u.i, u.lo, u.hi, gre.report_cut(u.lo, u.hi, v_packed) as c,
+      u.hi - u.lo = interval '24 hours' and u.hi <= v_packed
+        and u.lo = date_bin('1 hour', u.lo, timestamptz 'epoch')
+        and not exists (select from unnest(v_late) l (at) where l.at >= u.lo and l.at < u.hi) as ready
+    from unnest(b.lo, b.hi) with ordinality u (lo, hi, i)) x;
+  execute gre.report_statement(p_by, p_basis) into v_rows
+  using v_packed, coalesce(p_in_hours, false), p_from, v_range.a, v_range.ma, v_range.me, v_range.e, p_to, d.i, d.lo,
+    d.a, d.e, d.hi, d.ready, d.ready_at, p_by = 'staff';
+  return jsonb_build_object('timezone', p_timezone, 'from', gre.iso(p_from), 'to', gre.iso(p_to), 'by', p_by,
+    'basis', p_basis, 'in_hours', coalesce(p_in_hours, false),
+    'whole_from', (select gre.iso(s.whole_from) from gre.settings s),
+    'rows', coalesce(case
+      when v_timed then (
+        select jsonb_agg(jsonb_build_object('key', gre.iso(x.start), 'start', gre.iso(x.lo), 'end', gre.iso(x.hi))
+                         || coalesce(v_rows -> x.i::text, gre.report_row('{}')) order by x.i)
+        from unnest(b.starts, b.lo, b.hi) with ordinality x (start, lo, hi, i))
+      when p_by = 'staff' then (
+        select coalesce(jsonb_agg(jsonb_build_object('key', substr(x.key, 2)) || x.value order by x.key collate "C")
+            filter (where x.key like '+%'), '[]')
+          || coalesce(jsonb_agg(jsonb_build_object('key', null) || x.value) filter (where x.key = '-'), '[]')
+        from jsonb_each(v_rows) x)
+    end, '[]'),
+    'total', coalesce(v_rows -> '*', gre.report_row('{}')));
+end $$;
+
+-- COMMENT: FUNCTION gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean)
+COMMENT ON FUNCTION public.gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean) IS 'Returns figures of [p_from, p_to): {"timezone", "from", "to", "by", "basis", "in_hours", "whole_from", "rows": [row], "total": row}. p_by: none (no rows), hour, day, week, month (of p_timezone) or staff. p_basis: the time to which reply times belong: asked, answered, closed; null: each its own. p_in_hours: durations in opening hours. Row: {"key": start of the bucket or staff id (null: nobody), "start", "end", "sessions_opened", "sessions_closed", "closed_idle", "missed", "dropped", "transfers", "messages": {"player", "staff", "auto"}, "players", "first_reply", "reply", "time_to_close", "handle": {"n", "mean", "median", "p90", "max"} in seconds, "rating": {"asked", "answered", "mean", "good_share"}, "within_goal": {"n", "met"}}. The first and the last bucket are cut. Messages belong to the start of their quarter of an hour. At most 5 years and 2,500 rows (400 report_too_large). Staff only.';
+
 -- FUNCTION: gre_report_check(timestamp with time zone, timestamp with time zone, text, integer)
 CREATE FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text DEFAULT NULL::text, p_limit integer DEFAULT 200) RETURNS jsonb
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -7368,6 +7868,178 @@ end $$;
 
 -- COMMENT: FUNCTION gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
 COMMENT ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) IS 'Computes the figures of the sessions that changed in a range again, from messages and events, and returns what differs: {"checked": number of sessions, "incomplete": number of sessions that are not compared, since messages or events are missing, "differences": [{"session_id", "cycle", "what", "expected", "found"}], "next": cursor | null}. At most p_limit sessions (at most 1,000), the oldest change first. Messages that were written without triggers are in no figure. For admins.';
+
+-- FUNCTION: gre_report_live()
+CREATE FUNCTION public.gre_report_live() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now constant timestamptz := clock_timestamp();
+  v_longest timestamptz;
+begin
+  perform gre.require_staff();
+  select s.waiting_since into v_longest from public.gre_chat_sessions s
+  where s.status <> 'closed' and s.waiting_since is not null order by s.waiting_since, s.id limit 1;
+  return jsonb_build_object('at', gre.iso(v_now),
+    'staff', (
+      select coalesce(jsonb_agg(jsonb_build_object('staff_id', t.value -> 'staff_id',
+          'display_name', t.value -> 'display_name', 'status', t.value -> 'status',
+          'open_sessions', t.value -> 'open_sessions',
+          'max_sessions', coalesce((t.value ->> 'max_sessions')::integer, c.max_sessions)) order by t.place), '[]')
+      from jsonb_array_elements(gre.staff_json()) with ordinality t (value, place)
+      cross join public.gre_chat_settings c),
+    'open', (select count(*) from public.gre_chat_sessions s where s.status <> 'closed'),
+    'waiting', (
+      select count(*) from public.gre_chat_sessions s where s.status <> 'closed' and s.waiting_since is not null),
+    'unassigned', (
+      select count(*) from public.gre_chat_sessions s where s.status <> 'closed' and s.assigned_staff_id is null),
+    'longest_wait', greatest(floor(extract(epoch from v_now - v_longest)), case when v_longest is not null then 0 end));
+end $$;
+
+-- COMMENT: FUNCTION gre_report_live()
+COMMENT ON FUNCTION public.gre_report_live() IS 'Returns the desk as it is now: {"at", "staff": [{"staff_id", "display_name", "status", "open_sessions", "max_sessions"}] (active staff, by name; "max_sessions": null without a limit), "open", "waiting", "unassigned": numbers of open sessions, "longest_wait": seconds since the longest waiting player asked, or null}. Staff only.';
+
+-- FUNCTION: gre_report_pack_v1(integer)
+CREATE FUNCTION public.gre_report_pack_v1(p_days integer DEFAULT 1) RETURNS jsonb
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET lock_timeout TO '2s'
+    AS $$
+declare
+  v_hour constant timestamptz := date_bin('1 hour', clock_timestamp() - interval '1 hour', timestamptz 'epoch');
+  v_days constant integer := least(greatest(coalesce(p_days, 1), 1), 366);
+  v_packed gre.report_packed;
+  v_from timestamptz;
+  v_until timestamptz;
+begin
+  perform gre.require_worker();
+  select * into v_packed from gre.report_packed for update skip locked;
+  if not found then
+    return jsonb_build_object('packed', false, 'more', false);
+  end if;
+  v_from := v_packed.until;
+  if v_packed.next_until > v_from
+    and v_packed.next_xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) then
+    -- Every transaction that was under way when next_until was noted has ended, and later ones write later times.
+    if v_from = '-infinity' then
+      v_from := date_bin('1 hour', least(
+        (select min(c.opened_at) from public.gre_chat_cycles c),
+        (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at is not null),
+        (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred'),
+        (select min(a.quarter) from public.gre_chat_activity a),
+        (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at is not null),
+        (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at is not null),
+        (select min(r.rated_at) from public.gre_chat_ratings r), v_packed.next_until), timestamptz 'epoch');
+    end if;
+    v_until := least(v_packed.next_until, v_from + v_days * interval '1 day');
+    if v_until > v_from then
+      perform gre.report_pack_range(v_from, v_until);
+    end if;
+    update gre.report_packed set until = v_until;
+  end if;
+  if v_packed.next_until is null
+    or v_hour > v_packed.next_until and coalesce(v_until, v_packed.until) >= v_packed.next_until
+    -- A restored database begins again with small numbers.
+    or v_packed.next_xid >= pg_catalog.pg_current_xact_id() then
+    update gre.report_packed set next_until = v_hour, next_xid = pg_catalog.pg_current_xact_id();
+  end if;
+  return jsonb_build_object('packed', v_until is not null,
+    'more', coalesce(v_until < v_packed.next_until, false));
+end $$;
+
+-- COMMENT: FUNCTION gre_report_pack_v1(p_days integer)
+COMMENT ON FUNCTION public.gre_report_pack_v1(p_days integer) IS 'Packs facts of finished hours for reports, at most p_days of them: {"packed", "more": call again at once}. An hour is packed an hour after its end, when the transactions of that time have ended. The call does not wait for that of another worker. For workers.';
+
+-- FUNCTION: gre_report_sessions(timestamp with time zone, timestamp with time zone, text, text, text, boolean, text, text, text, integer)
+CREATE FUNCTION public.gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text DEFAULT 'UTC'::text, p_by text DEFAULT 'day'::text, p_basis text DEFAULT NULL::text, p_in_hours boolean DEFAULT false, p_metric text DEFAULT 'sessions_opened'::text, p_key text DEFAULT NULL::text, p_cursor text DEFAULT NULL::text, p_limit integer DEFAULT 50) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_limit constant integer := least(greatest(coalesce(p_limit, 50), 1), 200);
+  v_seconds constant text := case when p_in_hours then 'f.open_seconds' else 'f.seconds' end;
+  v_fact text;
+  v_value text; -- of each item; items without one are not in the figure
+  v_count text; -- the item's share of the figure
+  v_lo timestamptz := p_from;
+  v_hi timestamptz := p_to;
+  v_place record;
+  v_sql text;
+  v_found jsonb;
+begin
+  perform gre.require_staff();
+  perform gre.check_report(p_from, p_to, p_timezone, p_by, p_basis);
+  select m.fact, m.value, m.count into v_fact, v_value, v_count
+  from (values
+    ('sessions_opened', 'opened', null, '1'), ('sessions_closed', 'closed', null, '1'),
+    ('closed_idle', 'closed', null, 'f.c1'), ('missed', 'closed', null, 'f.c2'), ('dropped', 'closed', null, 'f.c3'),
+    ('rating_asked', 'closed', null, 'f.c4'), ('transfers', 'transferred', null, '1'),
+    ('messages_player', 'messages', null, 'f.c1'), ('messages_staff', 'messages', null, 'f.c2'),
+    ('messages_auto', 'messages', null, 'f.c3'), ('players', 'players', null, '1'),
+    ('first_reply', 'first', v_seconds, '1'), ('reply', 'reply', v_seconds, '1'),
+    ('time_to_close', 'closed', v_seconds, '1'), ('handle', 'handled', v_seconds, '1'),
+    ('rating', 'rated', 'f.c1', '1'), ('within_goal', 'reply', 'f.c2', 'f.c1')) m (metric, fact, value, count)
+  where m.metric = p_metric;
+  if not found then
+    perform gre.raise_http(400, 'metric_unknown', 'there is no such figure');
+  elsif p_cursor !~ '^-?[0-9]{1,17}_[0-9a-f-]{36}_[0-9]{1,9}$' then
+    perform gre.raise_http(400, 'cursor_invalid', 'cursor is not one that this list gave');
+  end if;
+  v_place := gre.parse_cursor(regexp_replace(p_cursor, '_[0-9]+$', ''));
+  if p_by not in ('none', 'staff') then
+    select b.lo, b.hi into v_lo, v_hi from gre.report_buckets(p_from, p_to, p_timezone, p_by) b
+    where gre.iso(b.start) = p_key;
+    if not found then
+      perform gre.raise_http(400, 'key_unknown', 'the report has no row with this key');
+    end if;
+  end if;
+  v_sql := format('select f.session_id, f.cycle, f.n, f.at, f.staff_id, %s as value, %s as count, f.player_key
+      from (%s) f where f.at >= $1 and f.at < $2 and %2$s > 0', coalesce(v_value, 'null::integer'), v_count,
+      gre.report_facts(v_fact, p_basis))
+    || case when v_value is not null then format(' and %s is not null', v_value) else '' end
+    || case when p_by <> 'staff' then '' when p_key is null then ' and f.staff_id is null'
+       else ' and f.staff_id = $3' end;
+  if v_fact = 'messages' then
+    -- One item for each session and quarter.
+    v_sql := 'select f.session_id, f.cycle, 0 as n, f.at,
+        case when min(f.staff_id) = max(f.staff_id) then min(f.staff_id) end as staff_id, f.value,
+        sum(f.count) as count
+      from (' || v_sql || ' and ($4 is null or f.at >= $4)) f
+      group by f.session_id, f.cycle, f.at, f.value';
+  elsif v_fact = 'players' then
+    v_sql := 'select distinct on (f.player_key) f.* from (' || v_sql || ') f order by f.player_key, f.at, f.session_id';
+  elsif p_cursor is not null then
+    v_sql := v_sql || ' and f.at >= $4';
+  end if;
+  execute 'select jsonb_build_object(
+      ''items'', coalesce(jsonb_agg(jsonb_build_object(''session_id'', x.session_id, ''cycle'', x.cycle,
+        ''at'', gre.iso(x.at), ''value'', x.value, ''count'', x.count, ''staff_id'', x.staff_id)
+        order by x.at, x.session_id, x.n) filter (where x.place <= $7), ''[]''),
+      ''next'', max(gre.format_cursor(x.at, x.session_id) || ''_'' || x.n) filter (where x.place = $7 and x.more))
+    from (
+      select y.*, row_number() over w as place, lead(y.n) over w is not null as more
+      from (
+        select z.* from (' || v_sql || ') z
+        where $4 is null or (z.at, z.session_id, z.n) > ($4, $5, $6)
+        order by z.at, z.session_id, z.n limit $7 + 1) y
+      window w as (order by y.at, y.session_id, y.n)) x'
+    into v_found using v_lo, v_hi, p_key, v_place.at, v_place.id,
+      split_part(p_cursor, '_', 3)::integer, v_limit;
+  return v_found;
+end $_$;
+
+-- COMMENT: FUNCTION gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer)
+COMMENT ON FUNCTION public.gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer) IS 'Lists what is behind a cell of gre_report (the same p_from to p_in_hours), in the order of time: {"items": [{"session_id", "cycle", "at", "value", "count", "staff_id"}], "next": cursor | null}. p_metric: sessions_opened, sessions_closed, closed_idle, missed, dropped, transfers, messages_player, messages_staff, messages_auto, players, first_reply, reply, time_to_close, handle, rating_asked, rating, within_goal. p_key: "key" of the row; null for the row of nobody, and with p_by none. "value": seconds, the score, or 1 within the goal and 0 not. The cell is the number of items; of messages the sum of "count". For players, one item for each, with the session of their first message. A session that was deleted since has another id. Staff only.';
 
 -- FUNCTION: gre_retry_dead(uuid[])
 CREATE FUNCTION public.gre_retry_dead(p_ids uuid[]) RETURNS integer
@@ -8576,6 +9248,191 @@ CREATE SEQUENCE gre.media_turn
     CACHE 1
     CYCLE;
 
+-- TABLE: report_days
+CREATE TABLE gre.report_days (
+    start timestamp with time zone NOT NULL,
+    fact text NOT NULL,
+    n integer NOT NULL,
+    c1 integer NOT NULL,
+    c2 integer NOT NULL,
+    c3 integer NOT NULL,
+    c4 integer NOT NULL,
+    seconds bigint[],
+    open_seconds bigint[]
+);
+
+-- COMMENT: TABLE report_days
+COMMENT ON TABLE gre.report_days IS 'Figures of 24 hours, from each hour on: what a report says of a day, in any time zone that is whole hours from UTC. No row if there is nothing.';
+
+-- COMMENT: COLUMN report_days.start
+COMMENT ON COLUMN gre.report_days.start IS 'Begin of the 24 hours.';
+
+-- COMMENT: COLUMN report_days.fact
+COMMENT ON COLUMN gre.report_days.fact IS 'As gre.report_hours.fact.';
+
+-- COMMENT: COLUMN report_days.n
+COMMENT ON COLUMN gre.report_days.n IS 'Number of facts; of players, of different ones.';
+
+-- COMMENT: COLUMN report_days.c1
+COMMENT ON COLUMN gre.report_days.c1 IS 'Sum of the facts'' c1.';
+
+-- COMMENT: COLUMN report_days.c2
+COMMENT ON COLUMN gre.report_days.c2 IS 'Sum of the facts'' c2.';
+
+-- COMMENT: COLUMN report_days.c3
+COMMENT ON COLUMN gre.report_days.c3 IS 'Sum of the facts'' c3.';
+
+-- COMMENT: COLUMN report_days.c4
+COMMENT ON COLUMN gre.report_days.c4 IS 'Sum of the facts'' c4.';
+
+-- COMMENT: COLUMN report_days.seconds
+COMMENT ON COLUMN gre.report_days.seconds IS 'Of the facts that have seconds: their number, sum, median, 90th percentile and maximum.';
+
+-- COMMENT: COLUMN report_days.open_seconds
+COMMENT ON COLUMN gre.report_days.open_seconds IS 'The same in opening hours.';
+
+-- TABLE: report_hours
+CREATE TABLE gre.report_hours (
+    fact text NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    staff_id text NOT NULL,
+    until timestamp with time zone NOT NULL,
+    n integer NOT NULL,
+    c1 integer NOT NULL,
+    c2 integer NOT NULL,
+    c3 integer NOT NULL,
+    c4 integer NOT NULL,
+    seconds integer[],
+    open_seconds integer[],
+    players bigint[]
+);
+
+-- COMMENT: TABLE report_hours
+COMMENT ON TABLE gre.report_hours IS 'Packed facts: a row for each kind of fact, finished hour and person. Written by gre_report_pack_v1 only.';
+
+-- COMMENT: COLUMN report_hours.fact
+COMMENT ON COLUMN gre.report_hours.fact IS 'The kind of fact, see gre.report_facts.';
+
+-- COMMENT: COLUMN report_hours.hour
+COMMENT ON COLUMN gre.report_hours.hour IS 'Begin of the hour to which the facts belong.';
+
+-- COMMENT: COLUMN report_hours.staff_id
+COMMENT ON COLUMN gre.report_hours.staff_id IS 'To whom they belong; empty: nobody.';
+
+-- COMMENT: COLUMN report_hours.until
+COMMENT ON COLUMN gre.report_hours.until IS 'They were complete before this time. A reply that comes later than the hour of its question is in a row of its own.';
+
+-- COMMENT: COLUMN report_hours.n
+COMMENT ON COLUMN gre.report_hours.n IS 'Number of facts.';
+
+-- COMMENT: COLUMN report_hours.c1
+COMMENT ON COLUMN gre.report_hours.c1 IS 'Sum of the facts'' c1.';
+
+-- COMMENT: COLUMN report_hours.c2
+COMMENT ON COLUMN gre.report_hours.c2 IS 'Sum of the facts'' c2.';
+
+-- COMMENT: COLUMN report_hours.c3
+COMMENT ON COLUMN gre.report_hours.c3 IS 'Sum of the facts'' c3.';
+
+-- COMMENT: COLUMN report_hours.c4
+COMMENT ON COLUMN gre.report_hours.c4 IS 'Sum of the facts'' c4.';
+
+-- COMMENT: COLUMN report_hours.seconds
+COMMENT ON COLUMN gre.report_hours.seconds IS 'The facts'' seconds, of those that have some.';
+
+-- COMMENT: COLUMN report_hours.open_seconds
+COMMENT ON COLUMN gre.report_hours.open_seconds IS 'The same in opening hours; null if they are equal.';
+
+-- COMMENT: COLUMN report_hours.players
+COMMENT ON COLUMN gre.report_hours.players IS 'Of fact players: the numbers of the different players.';
+
+-- TABLE: report_months
+CREATE TABLE gre.report_months (
+    fact text NOT NULL,
+    month timestamp with time zone NOT NULL,
+    staff_id text NOT NULL,
+    until timestamp with time zone NOT NULL,
+    n integer NOT NULL,
+    c1 integer NOT NULL,
+    c2 integer NOT NULL,
+    c3 integer NOT NULL,
+    c4 integer NOT NULL,
+    seconds integer[],
+    counts integer[],
+    open_seconds integer[],
+    open_counts integer[],
+    players bigint[]
+);
+
+-- COMMENT: TABLE report_months
+COMMENT ON TABLE gre.report_months IS 'Packed hours of finished months (of UTC): seconds by value. For reports by staff, and for the total of a report.';
+
+-- COMMENT: COLUMN report_months.fact
+COMMENT ON COLUMN gre.report_months.fact IS 'As gre.report_hours.fact.';
+
+-- COMMENT: COLUMN report_months.month
+COMMENT ON COLUMN gre.report_months.month IS 'Begin of the month.';
+
+-- COMMENT: COLUMN report_months.staff_id
+COMMENT ON COLUMN gre.report_months.staff_id IS 'As gre.report_hours.staff_id.';
+
+-- COMMENT: COLUMN report_months.until
+COMMENT ON COLUMN gre.report_months.until IS 'As gre.report_hours.until.';
+
+-- COMMENT: COLUMN report_months.n
+COMMENT ON COLUMN gre.report_months.n IS 'Number of facts.';
+
+-- COMMENT: COLUMN report_months.c1
+COMMENT ON COLUMN gre.report_months.c1 IS 'Sum of the facts'' c1.';
+
+-- COMMENT: COLUMN report_months.c2
+COMMENT ON COLUMN gre.report_months.c2 IS 'Sum of the facts'' c2.';
+
+-- COMMENT: COLUMN report_months.c3
+COMMENT ON COLUMN gre.report_months.c3 IS 'Sum of the facts'' c3.';
+
+-- COMMENT: COLUMN report_months.c4
+COMMENT ON COLUMN gre.report_months.c4 IS 'Sum of the facts'' c4.';
+
+-- COMMENT: COLUMN report_months.seconds
+COMMENT ON COLUMN gre.report_months.seconds IS 'The different values of the facts'' seconds.';
+
+-- COMMENT: COLUMN report_months.counts
+COMMENT ON COLUMN gre.report_months.counts IS 'How often each of them occurs.';
+
+-- COMMENT: COLUMN report_months.open_seconds
+COMMENT ON COLUMN gre.report_months.open_seconds IS 'The different values in opening hours.';
+
+-- COMMENT: COLUMN report_months.open_counts
+COMMENT ON COLUMN gre.report_months.open_counts IS 'How often each of them occurs.';
+
+-- COMMENT: COLUMN report_months.players
+COMMENT ON COLUMN gre.report_months.players IS 'Of fact players: the numbers of the different players.';
+
+-- TABLE: report_packed
+CREATE TABLE gre.report_packed (
+    single boolean DEFAULT true NOT NULL,
+    until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    next_until timestamp with time zone,
+    next_xid xid8,
+    CONSTRAINT report_packed_single_check CHECK (single)
+);
+
+-- COMMENT: TABLE report_packed
+COMMENT ON TABLE gre.report_packed IS 'How far facts are packed. One row.';
+
+-- COMMENT: COLUMN report_packed.single
+COMMENT ON COLUMN gre.report_packed.single IS 'Limits the table to one row.';
+
+-- COMMENT: COLUMN report_packed.until
+COMMENT ON COLUMN gre.report_packed.until IS 'Facts that were complete before this time are packed.';
+
+-- COMMENT: COLUMN report_packed.next_until
+COMMENT ON COLUMN gre.report_packed.next_until IS 'The next such time, when every transaction up to next_xid has ended.';
+
+-- COMMENT: COLUMN report_packed.next_xid
+COMMENT ON COLUMN gre.report_packed.next_xid IS 'The transaction that noted next_until.';
+
 -- TABLE: report_players
 CREATE TABLE gre.report_players (
     player_id bigint NOT NULL,
@@ -9369,6 +10226,22 @@ ALTER TABLE ONLY gre.listeners
 ALTER TABLE ONLY gre.media_jobs
     ADD CONSTRAINT media_jobs_pkey PRIMARY KEY (attachment_id);
 
+-- CONSTRAINT: report_days report_days_pkey
+ALTER TABLE ONLY gre.report_days
+    ADD CONSTRAINT report_days_pkey PRIMARY KEY (start, fact);
+
+-- CONSTRAINT: report_hours report_hours_pkey
+ALTER TABLE ONLY gre.report_hours
+    ADD CONSTRAINT report_hours_pkey PRIMARY KEY (fact, hour, staff_id, until);
+
+-- CONSTRAINT: report_months report_months_pkey
+ALTER TABLE ONLY gre.report_months
+    ADD CONSTRAINT report_months_pkey PRIMARY KEY (fact, month, staff_id, until);
+
+-- CONSTRAINT: report_packed report_packed_pkey
+ALTER TABLE ONLY gre.report_packed
+    ADD CONSTRAINT report_packed_pkey PRIMARY KEY (single);
+
 -- CONSTRAINT: report_players report_players_pkey
 ALTER TABLE ONLY gre.report_players
     ADD CONSTRAINT report_players_pkey PRIMARY KEY (player_id);
@@ -9539,8 +10412,17 @@ CREATE INDEX media_jobs_player ON gre.media_jobs USING btree (((attempt > 0)), p
 -- INDEX: media_jobs_retries
 CREATE INDEX media_jobs_retries ON gre.media_jobs USING btree (due_at) WHERE (attempt > 0);
 
+-- INDEX: report_hours_until
+CREATE INDEX report_hours_until ON gre.report_hours USING btree (until, fact, hour);
+
 -- INDEX: gre_auto_replies_hours
 CREATE INDEX gre_auto_replies_hours ON public.gre_auto_replies USING btree (hours);
+
+-- INDEX: gre_chat_activity_quarter
+CREATE INDEX gre_chat_activity_quarter ON public.gre_chat_activity USING btree (quarter);
+
+-- INDEX: gre_chat_assignments_ended
+CREATE INDEX gre_chat_assignments_ended ON public.gre_chat_assignments USING btree (ended_at) WHERE (ended_at IS NOT NULL);
 
 -- INDEX: gre_chat_assignments_open
 CREATE UNIQUE INDEX gre_chat_assignments_open ON public.gre_chat_assignments USING btree (session_id) WHERE (ended_at IS NULL);
@@ -9569,8 +10451,17 @@ CREATE INDEX gre_chat_attachments_state ON public.gre_chat_attachments USING btr
 -- INDEX: gre_chat_attachments_unbound
 CREATE INDEX gre_chat_attachments_unbound ON public.gre_chat_attachments USING btree (player_id) WHERE (message_id IS NULL);
 
+-- INDEX: gre_chat_cycles_closed
+CREATE INDEX gre_chat_cycles_closed ON public.gre_chat_cycles USING btree (closed_at) WHERE (closed_at IS NOT NULL);
+
+-- INDEX: gre_chat_cycles_opened
+CREATE INDEX gre_chat_cycles_opened ON public.gre_chat_cycles USING btree (opened_at, session_id, cycle);
+
 -- INDEX: gre_chat_events_at
 CREATE INDEX gre_chat_events_at ON public.gre_chat_events USING btree (at, session_id, rev);
+
+-- INDEX: gre_chat_events_transferred
+CREATE INDEX gre_chat_events_transferred ON public.gre_chat_events USING btree (at) WHERE (kind = 'transferred'::text);
 
 -- INDEX: gre_chat_messages_created
 CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (created_at, id);
@@ -9580,6 +10471,15 @@ CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (p
 
 -- INDEX: gre_chat_messages_search
 CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
+
+-- INDEX: gre_chat_ratings_rated
+CREATE INDEX gre_chat_ratings_rated ON public.gre_chat_ratings USING btree (rated_at, session_id, cycle);
+
+-- INDEX: gre_chat_responses_answered
+CREATE INDEX gre_chat_responses_answered ON public.gre_chat_responses USING btree (answered_at) WHERE (answered_at IS NOT NULL);
+
+-- INDEX: gre_chat_responses_asked
+CREATE INDEX gre_chat_responses_asked ON public.gre_chat_responses USING btree (asked_at, session_id, cycle, n);
 
 -- INDEX: gre_chat_responses_open
 CREATE UNIQUE INDEX gre_chat_responses_open ON public.gre_chat_responses USING btree (session_id) WHERE (ended IS NULL);
@@ -9885,6 +10785,18 @@ ALTER TABLE gre.listeners ENABLE ROW LEVEL SECURITY;
 -- ROW SECURITY: media_jobs
 ALTER TABLE gre.media_jobs ENABLE ROW LEVEL SECURITY;
 
+-- ROW SECURITY: report_days
+ALTER TABLE gre.report_days ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: report_hours
+ALTER TABLE gre.report_hours ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: report_months
+ALTER TABLE gre.report_months ENABLE ROW LEVEL SECURITY;
+
+-- ROW SECURITY: report_packed
+ALTER TABLE gre.report_packed ENABLE ROW LEVEL SECURITY;
+
 -- ROW SECURITY: report_players
 ALTER TABLE gre.report_players ENABLE ROW LEVEL SECURITY;
 
@@ -10148,6 +11060,9 @@ GRANT ALL ON FUNCTION gre.check_player_id(p_player_id bigint) TO service_role;
 
 -- ACL: FUNCTION check_rate_limit(p_player_id bigint)
 REVOKE ALL ON FUNCTION gre.check_rate_limit(p_player_id bigint) FROM PUBLIC;
+
+-- ACL: FUNCTION check_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text)
+REVOKE ALL ON FUNCTION gre.check_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text) FROM PUBLIC;
 
 -- ACL: FUNCTION check_room(p_used bigint, p_texts jsonb, p_limit integer)
 REVOKE ALL ON FUNCTION gre.check_room(p_used bigint, p_texts jsonb, p_limit integer) FROM PUBLIC;
@@ -10642,6 +11557,33 @@ REVOKE ALL ON FUNCTION gre.release_waiting(p_staff text[], p_before timestamp wi
 -- ACL: FUNCTION render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[])
 REVOKE ALL ON FUNCTION gre.render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) FROM PUBLIC;
 
+-- ACL: FUNCTION report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text)
+REVOKE ALL ON FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text) FROM PUBLIC;
+
+-- ACL: FUNCTION report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION report_durations(p jsonb)
+REVOKE ALL ON FUNCTION gre.report_durations(p jsonb) FROM PUBLIC;
+
+-- ACL: FUNCTION report_facts(p_fact text, p_basis text)
+REVOKE ALL ON FUNCTION gre.report_facts(p_fact text, p_basis text) FROM PUBLIC;
+
+-- ACL: FUNCTION report_pack_range(p_from timestamp with time zone, p_until timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.report_pack_range(p_from timestamp with time zone, p_until timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION report_pieces(p_fact text, p_basis text, p_columns text, p_months boolean)
+REVOKE ALL ON FUNCTION gre.report_pieces(p_fact text, p_basis text, p_columns text, p_months boolean) FROM PUBLIC;
+
+-- ACL: FUNCTION report_row(p jsonb)
+REVOKE ALL ON FUNCTION gre.report_row(p jsonb) FROM PUBLIC;
+
+-- ACL: FUNCTION report_statement(p_by text, p_basis text)
+REVOKE ALL ON FUNCTION gre.report_statement(p_by text, p_basis text) FROM PUBLIC;
+
+-- ACL: FUNCTION report_unpack()
+REVOKE ALL ON FUNCTION gre.report_unpack() FROM PUBLIC;
+
 -- ACL: FUNCTION require_actor()
 REVOKE ALL ON FUNCTION gre.require_actor() FROM PUBLIC;
 GRANT ALL ON FUNCTION gre.require_actor() TO authenticated;
@@ -11081,10 +12023,30 @@ REVOKE ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_
 GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_render_template(p_template_id uuid, p_session_id uuid) TO service_role;
 
+-- ACL: FUNCTION gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean)
+REVOKE ALL ON FUNCTION public.gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_report(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean) TO service_role;
+
 -- ACL: FUNCTION gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
 REVOKE ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) TO service_role;
+
+-- ACL: FUNCTION gre_report_live()
+REVOKE ALL ON FUNCTION public.gre_report_live() FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_report_live() TO authenticated;
+GRANT ALL ON FUNCTION public.gre_report_live() TO service_role;
+
+-- ACL: FUNCTION gre_report_pack_v1(p_days integer)
+REVOKE ALL ON FUNCTION public.gre_report_pack_v1(p_days integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_report_pack_v1(p_days integer) TO service_role;
+GRANT ALL ON FUNCTION public.gre_report_pack_v1(p_days integer) TO gre_worker;
+
+-- ACL: FUNCTION gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer)
+REVOKE ALL ON FUNCTION public.gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_report_sessions(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text, p_basis text, p_in_hours boolean, p_metric text, p_key text, p_cursor text, p_limit integer) TO service_role;
 
 -- ACL: FUNCTION gre_retry_dead(p_ids uuid[])
 REVOKE ALL ON FUNCTION public.gre_retry_dead(p_ids uuid[]) FROM PUBLIC;

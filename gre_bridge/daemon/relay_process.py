@@ -21,6 +21,7 @@ from gre_bridge.db.types import NewRow
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.jobs.assignment import AssignmentJob
 from gre_bridge.jobs.files import FileJobs, off_reason
+from gre_bridge.jobs.packing import PackingJob
 from gre_bridge.jobs.timers import TimerJob
 from gre_bridge.media.decoding import available
 from gre_bridge.polling import Poller
@@ -175,7 +176,9 @@ class RelayProcess(DaemonProcess):
         assignment = self._assignment = AssignmentJob(store=store, metrics=self.metrics)
         timers = TimerJob(store=store, metrics=self.metrics, late_after=settings.auto_late)
         files = self._files = FileJobs(settings, MediaDatabase(store), self.metrics)
-        beside = {asyncio.create_task(run()) for run in (poller.run, assignment.run, timers.run, files.run)}
+        packing = PackingJob(store=store, metrics=self.metrics)
+        jobs = (assignment.run, timers.run, packing.run, files.run)
+        beside = {asyncio.create_task(run()) for run in (poller.run, *jobs)}
         try:
             async with asyncio.TaskGroup() as group:
                 for dispatcher in dispatchers:

@@ -13,7 +13,17 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
-from gre_bridge.db.types import Assignments, Claim, ClaimRequest, DeskStats, Json, LaneResult, Settled, Tick
+from gre_bridge.db.types import (
+    Assignments,
+    Claim,
+    ClaimRequest,
+    DeskStats,
+    Json,
+    LaneResult,
+    Packing,
+    Settled,
+    Tick,
+)
 from gre_bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from gre_bridge.polling import Listening
 
@@ -225,6 +235,10 @@ class RelayDatabase:
     async def tick(self, *, late_after: float) -> Tick:
         """Fire due timers; auto-replies that are due for longer than `late_after` seconds are skipped."""
         return await self.call("gre_tick_v1", {"p_late_after": late_after}, Tick.from_json)
+
+    async def pack(self) -> Packing:
+        """Pack a day of finished hours for reports."""
+        return await self.call("gre_report_pack_v1", {}, Packing.from_json)
 
     async def stats(self) -> list[Json]:
         """The pending work, one object for each sink (`gre_relay_stats_v1`)."""

@@ -24,6 +24,7 @@
 --   figures      triggers that write these tables; ratings
 --   templates    texts that staff send often; the renderer of placeholders
 --   auto_replies rules for messages that the server writes by itself
+--   reports      figures by hour, day, week, month or person; the sessions behind each
 --   export       messages, events and figures, page by page in the order of time
 --   timers       what a worker does with a session at a later time
 --   files        files in the chat: announced, stored, bound to a message, deleted

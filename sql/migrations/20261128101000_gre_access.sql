@@ -168,9 +168,10 @@ begin
     public.gre_relay_extend_v1, public.gre_relay_release_v1, public.gre_relay_stats_v1, public.gre_relay_listen_v1,
     public.gre_relay_unlisten_v1, public.gre_relay_report_v1, public.gre_relay_leave_v1, public.gre_relay_notify_v1,
     public.gre_relay_status, public.gre_hub_changes_v1, public.gre_hub_presence_v1, public.gre_assign_waiting_v1,
-    public.gre_desk_stats_v1, public.gre_tick_v1, public.gre_media_claim_v1, public.gre_media_extend_v1,
-    public.gre_media_settle_v1, public.gre_storage_deletions_claim_v1, public.gre_storage_deletions_settle_v1,
-    public.gre_media_sweep_v1, public.gre_storage_state_v1, public.gre_schema_version to gre_worker;
+    public.gre_desk_stats_v1, public.gre_report_pack_v1, public.gre_tick_v1, public.gre_media_claim_v1,
+    public.gre_media_extend_v1, public.gre_media_settle_v1, public.gre_storage_deletions_claim_v1,
+    public.gre_storage_deletions_settle_v1, public.gre_media_sweep_v1, public.gre_storage_state_v1,
+    public.gre_schema_version to gre_worker;
   -- For postgres_changes: Realtime sends a subscriber the rows and columns that its role may read.
   grant select (id, session_id, seq) on public.gre_chat_messages to gre_worker;
   create policy gre_messages_worker_read on public.gre_chat_messages for select to gre_worker using (true);

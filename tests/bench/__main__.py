@@ -21,9 +21,10 @@ from tests.bench.files import files
 from tests.bench.lab import Lab, Steal
 from tests.bench.limits import limits
 from tests.bench.portals import portals
+from tests.bench.reports import reports
 from tests.support.stack import StackProcess
 
-PARTS = ("latency", "drain", "fault", "cost", "portals", "files", "limits")
+PARTS = ("latency", "drain", "fault", "cost", "portals", "files", "reports", "limits")
 
 
 def main() -> None:
@@ -54,6 +55,8 @@ def main() -> None:
             latencies, drains = _in_lab(stack, lab, say, show, given)
         if "portals" in given.only:
             show(portals(stack, say))
+        if "reports" in given.only:
+            show(reports(say, 13_000 if given.quick else 130_000))
         if "limits" in given.only:
             show(limits(stack, say, 6.0 if given.quick else 60.0))
     if set(given.only) == set(PARTS) and not given.quick:

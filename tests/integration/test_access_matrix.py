@@ -173,6 +173,9 @@ gre_set_staff                    x admin_only admin_only admin_only y y admin_on
 gre_get_player                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_operations                   x staff_only staff_only y y y staff_only y act_as_required x
 gre_dead_letters                 x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
+gre_report                       x staff_only staff_only y y y staff_only y act_as_required x
+gre_report_sessions              x staff_only staff_only y y y staff_only y act_as_required x
+gre_report_live                  x staff_only staff_only y y y staff_only y act_as_required x
 gre_export                       x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_retry_dead                   x admin_only admin_only admin_only y y admin_only admin_only act_as_required x
 gre_take_session                 x staff_only staff_only y y act_as_required staff_only y act_as_required x
@@ -218,6 +221,7 @@ gre_storage_deletions_settle_v1     x x x x x y y y y y
 gre_storage_state_v1                x x x x x y y y y y
 gre_tick_v1                      x x x x x y y y y y
 gre_assign_waiting_v1            x x x x x y y y y y
+gre_report_pack_v1               x x x x x y y y y y
 gre_desk_stats_v1                x x x x x y y y y y
 gre_hub_changes_v1                  x x x x x y y y y y
 gre_hub_presence_v1                 x x x x x y y y y y

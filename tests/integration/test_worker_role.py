@@ -122,7 +122,7 @@ def test_it_calls_the_daemons_functions_and_no_other(db: Database) -> None:
         "listen_v1", "unlisten_v1",
     }  # fmt: skip
     assert {r["f"] for r in rows} == {f"public.gre_relay_{name}" for name in worker} | {
-        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1", "public.gre_desk_stats_v1", "public.gre_tick_v1",
+        "public.gre_schema_version", "public.gre_hub_changes_v1", "public.gre_hub_presence_v1", "public.gre_assign_waiting_v1", "public.gre_desk_stats_v1", "public.gre_report_pack_v1", "public.gre_tick_v1",
         "public.gre_media_claim_v1", "public.gre_media_extend_v1", "public.gre_media_settle_v1", "public.gre_media_sweep_v1", "public.gre_storage_state_v1",
         "public.gre_storage_deletions_claim_v1", "public.gre_storage_deletions_settle_v1",
     }  # fmt: skip

@@ -1,0 +1,162 @@
+"""Packed hours: they change no answer, and contain no hour in which a transaction can still write."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database
+from tests.support.access import SERVICE, Conn, Rest, staff
+from tests.support.report_rows import BEGIN, END, Rows
+
+ZONES = ("Europe/Malta", "Asia/Kolkata", "Australia/Lord_Howe")
+
+
+@pytest.fixture
+def desk(db: Database) -> Iterator[Rest]:
+    with Rest(db, staff("s1")) as rest:
+        yield rest
+
+
+@pytest.fixture
+def worker(db: Database) -> Iterator[Rest]:
+    with Rest(db, SERVICE) as rest:
+        yield rest
+
+
+@pytest.fixture
+def conn(db: Database) -> Iterator[Conn]:
+    with db.connect() as conn:
+        yield conn
+
+
+def answers(desk: Rest) -> list[Any]:
+    """Ask everything in some zone, basis and kind of time; whole and cut days."""
+    cut = timedelta(hours=5, minutes=20)
+    found = [
+        desk.call(
+            "gre_report", **{"from": begin, "to": END}, timezone=zone, by=by, basis=basis, in_hours=in_hours
+        )
+        for begin, (zone, by, basis, in_hours) in zip(
+            itertools.cycle([BEGIN, BEGIN + cut]),
+            itertools.chain(
+                itertools.product(ZONES, ("day", "week", "month"), (None,), (False, True)),
+                itertools.product(
+                    ZONES[:1], ("day", "staff", "none"), ("asked", "answered", "closed"), (False, True)
+                ),
+                itertools.product(ZONES[:1], ("staff", "none"), (None,), (False, True)),
+            ),
+            strict=False,
+        )
+    ]
+    days = {"from": END - timedelta(days=9), "to": END + cut}
+    return [
+        *found,
+        desk.call("gre_report", **days, by="hour"),
+        desk.call("gre_report", **days, timezone=ZONES[0]),
+    ]
+
+
+def pack_until(conn: Conn, worker: Rest, until: datetime, days: int = 366) -> None:
+    """Pack as if this were the time."""
+    conn.execute("update gre.report_packed set next_until = %s, next_xid = '0'", [until])
+    while worker.call("gre_report_pack_v1", days=days)["more"]:
+        pass
+    row = conn.execute("select until from gre.report_packed").fetchone()
+    assert row is not None
+    assert row["until"] == until
+
+
+def test_packed_hours_change_no_answer(db: Database, desk: Rest, worker: Rest, conn: Conn) -> None:
+    """Packed in steps: in the middle of a day and of a month, with questions whose answers come later, then all."""
+    with Rows(db) as rows:
+        for n, end in enumerate((timedelta(days=20), timedelta(hours=1))):
+            asked = BEGIN + timedelta(days=30, hours=5)
+            rows.question(rows.session(n), 1, asked, answered=asked + end, who="s1", first=True)
+        rows.random(100)
+    before = answers(desk)
+    assert before[0]["total"]["first_reply"]["n"] > 80
+    middle = BEGIN + (END - BEGIN) / 2
+    for until in (
+        BEGIN + timedelta(days=40, hours=7),
+        middle.replace(minute=0, second=0, microsecond=0),
+        END + timedelta(days=40),
+    ):
+        pack_until(conn, worker, until, days=20)
+        assert answers(desk) == before, until
+    late = conn.execute(
+        "select from gre.report_months m join gre.report_months n on n.fact = m.fact and n.month = m.month"
+        " and n.staff_id = m.staff_id and n.until > m.until"
+    )
+    assert late.rowcount > 0, "a reply that came after its month had been packed"
+    conn.execute("delete from gre_chat_responses; delete from gre_chat_cycles; delete from gre_chat_activity")
+    conn.execute("delete from gre_chat_assignments; delete from gre_chat_ratings")
+    conn.execute("delete from gre_chat_events where kind = 'transferred'")
+    assert (
+        desk.call("gre_report", **{"from": BEGIN, "to": END}, timezone=ZONES[0])["rows"] == before[0]["rows"]
+    )
+    conn.execute("select gre.report_unpack()")
+    empty = desk.call("gre_report", **{"from": BEGIN, "to": END}, by="staff")
+    assert (empty["rows"], empty["total"]["sessions_opened"]) == ([], 0)
+
+
+def test_an_answer_after_packing_is_counted(db: Database, desk: Rest, worker: Rest, conn: Conn) -> None:
+    asked, hour = BEGIN + timedelta(days=3, hours=4), timedelta(hours=1)
+    asked_for = {"from": BEGIN, "to": END, "by": "month"}
+    with Rows(db) as rows:
+        rows.question(rows.session(1), 1, asked, answered=asked + hour * 0.1, who="s1", first=True)
+        rows.question(rows.session(2), 1, asked, answered=asked + hour * 50, who="s2", first=True)
+        rows.flush()
+    pack_until(conn, worker, asked + hour * 24)
+    for until in (asked + hour * 24, asked + hour * 60, END):
+        if until > asked + hour * 24:
+            pack_until(conn, worker, until)
+        report = desk.call("gre_report", **asked_for)
+        assert (report["rows"][0]["first_reply"]["n"], report["total"]["first_reply"]["max"]) == (2, 180_000)
+        day = desk.call("gre_report", **{"from": BEGIN, "to": END}, timezone="UTC")["rows"][3]
+        assert (day["first_reply"]["n"], day["first_reply"]["median"], day["reply"]["n"]) == (2, 360, 1)
+        people = desk.call("gre_report", **{"from": BEGIN, "to": END}, by="staff")["rows"]
+        assert [(row["key"], row["first_reply"]["n"]) for row in people] == [("s1", 1), ("s2", 1)]
+
+
+def test_an_hour_is_packed_when_its_transactions_have_ended(db: Database, worker: Rest, conn: Conn) -> None:
+    with Rows(db) as rows:
+        rows.random(5)
+
+    def packed() -> datetime | float:
+        row = conn.execute("select nullif(until, '-infinity') as until from gre.report_packed").fetchone()
+        assert row is not None
+        return row["until"] or 0.0
+
+    with db.connect(autocommit=False) as other:
+        other.execute("insert into gre_staff (staff_id) values ('s1')")
+        assert worker.call("gre_report_pack_v1") == {"packed": False, "more": False}
+        assert worker.call("gre_report_pack_v1", days=366) == {"packed": False, "more": False}
+        assert packed() == 0.0
+        other.commit()
+    assert worker.call("gre_report_pack_v1", days=366)["packed"]
+    until = packed()
+    row = conn.execute("select clock_timestamp() - %s as ago", [until]).fetchone()
+    assert row is not None
+    assert timedelta(hours=1) <= row["ago"] <= timedelta(hours=2)
+    assert worker.call("gre_report_pack_v1")["more"] is False
+
+
+def test_two_workers_do_not_wait_for_each_other(db: Database, worker: Rest) -> None:
+    with db.connect(autocommit=False) as other:
+        other.execute("select from gre.report_packed for update")
+        assert worker.call("gre_report_pack_v1") == {"packed": False, "more": False}
+
+
+def test_a_restored_database_packs_again(worker: Rest, conn: Conn) -> None:
+    """Its transactions may have smaller numbers than those that the dump names."""
+    worker.call("gre_report_pack_v1")
+    conn.execute("update gre.report_packed set next_xid = '9223372036854775807'")
+    for _ in range(3):
+        worker.call("gre_report_pack_v1", days=366)
+    row = conn.execute("select isfinite(until) as packed from gre.report_packed").fetchone()
+    assert row == {"packed": True}
