@@ -9134,6 +9134,8 @@ begin
           and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
         then c.claims ->> 'sub' end,
       'expires_at', (c.claims ->> 'exp')::numeric)
+      || case when a.role = 'player' and (select t.rating_enabled from public.gre_chat_settings t)
+           then '{"rating_enabled": true}' else '{}' end::jsonb
     from gre.current_actor() a
     cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
     left join public.gre_chat_players p on p.player_id = a.player_id
@@ -9141,7 +9143,7 @@ begin
 end $$;
 
 -- COMMENT: FUNCTION gre_whoami(p_required boolean)
-COMMENT ON FUNCTION public.gre_whoami(p_required boolean) IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds)}. p_required: refuses a caller that is nobody.';
+COMMENT ON FUNCTION public.gre_whoami(p_required boolean) IS 'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", "display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries the identity), "expires_at" (of the token, Unix seconds), "rating_enabled" (true for players who can rate closed sessions, else absent)}. p_required: refuses a caller that is nobody.';
 
 -- TABLE: attachment_quotas
 CREATE TABLE gre.attachment_quotas (

@@ -11,6 +11,7 @@ import { ApiError } from '../src/api'
 import type { Attachment } from '../src/types'
 import type { ChosenFile } from '../src/uploads'
 import { PlayerFiles } from './files'
+import { Rating } from './rating'
 import './style.css'
 
 interface Config {
@@ -81,6 +82,9 @@ const PAGE = 500
 /** The number of latest messages of each session that are shown when the page opens. */
 const INITIAL_MESSAGES = 50
 const CHANNEL = `private-player-${config.playerId}`
+/** By session id, who has written there. */
+const senders = new Map<string, Set<string>>()
+const rating = new Rating(supabase, config.playerId)
 let subscriptionFailures = 0
 let loadedOnce = false
 let loadRequested = false
@@ -92,6 +96,7 @@ pusher
     if (event.truncated) void catchUp()
     else receive(event)
   })
+  .bind('session-updated', () => void catchUp())
   // Pusher does not store events: read what was missed before the subscription.
   .bind('pusher:subscription_succeeded', () => {
     subscriptionFailures = 0
@@ -120,6 +125,7 @@ function receive(row: Row): void {
     shown += 1
     waiting.delete(shown)
     shownSeq.set(session, shown)
+    senders.set(session, (senders.get(session) ?? new Set()).add(next.sender))
     show(next)
   }
   if (waiting.size) void catchUp()
@@ -151,7 +157,7 @@ async function loadWithRetry(): Promise<void> {
 async function loadMissing(): Promise<void> {
   const { data: sessions } = await supabase
     .from('gre_chat_sessions')
-    .select('id, last_seq')
+    .select('id, last_seq, status, cycle, rating')
     .eq('player_id', config.playerId)
     .order('updated_at', { ascending: false })
     .limit(20)
@@ -172,6 +178,9 @@ async function loadMissing(): Promise<void> {
     }
   }
   loadedOnce = true
+  const latest = sessions.at(-1)
+  const writers = latest && senders.get(latest.id)
+  await rating.update(latest, Boolean(writers?.has('player') && writers.has('staff')))
 }
 
 // Send: one message after the other, in the order in which they were typed. The page chooses the id once, so a retry

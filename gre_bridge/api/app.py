@@ -36,6 +36,7 @@ from gre_bridge.api.rest import (
     operations,
     pusher_auth,
     replies,
+    reports,
     staff,
 )
 from gre_bridge.api.rest.health import ServiceHealth
@@ -80,7 +81,7 @@ _OPERATION_IDS = {
     "take": "takeSession", "release": "releaseSession", "transfer": "transferSession", "settings": "getSettings", "read_hours": "getHours",
     "notes": "listNotes", "search": "searchMessages",
     "templates": "listTemplates", "template": "getTemplate", "auto_replies": "listAutoReplies", "auto_reply": "getAutoReply",
-    "export": "exportRows",
+    "export": "exportRows", "rate": "rateSession",
     "dead": "listDeadLetters", "retry": "retryDeadLetters", "authorize": "authorizePusherChannel", "sign_in": "signInPusherUser",
     "chat_health": "getChatHealth",
 }  # fmt: skip
@@ -145,6 +146,7 @@ def create_app(
     app.state.health = health
     for router in (
         chat.router,
+        reports.rating_router,
         files.router,
         staff.router,
         desk.router,

@@ -298,7 +298,13 @@ class HubChanges(TypedDict):
     other_sessions: list[str]
 
 
-class Actor(TypedDict):
+class MayRate(TypedDict, total=False):
+    """Present, and true, for players who can rate closed sessions."""
+
+    rating_enabled: bool
+
+
+class Actor(MayRate):
     """Answer of `gre_whoami`; `chat_enabled` is null but for players, `expires_at` is in Unix seconds."""
 
     role: Literal["player", "staff", "admin", "service", "none"]

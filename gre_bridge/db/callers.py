@@ -28,7 +28,8 @@ class Identity:
 
     `role`: player, staff, admin, service or none; `expires_at`: unix seconds, None for a token that never
     expires. `chat_enabled` is false for a player whose chat staff have turned off. `user_id` is that of a user whom
-    a row of the database maps to this person; None where the token itself says who it is.
+    a row of the database maps to this person; None where the token itself says who it is. `rating_enabled` is true for a
+    player who can rate closed sessions.
     """
 
     role: str
@@ -38,6 +39,7 @@ class Identity:
     chat_enabled: bool = True
     expires_at: float | None = None
     user_id: str | None = None
+    rating_enabled: bool = False
 
     @property
     def claim(self) -> ActorClaim:

@@ -52,6 +52,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabas
             chat_enabled=found["chat_enabled"] is not False,
             expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
             user_id=found["user_id"],
+            rating_enabled=found.get("rating_enabled", False),
         )
 
     async def send(

@@ -189,6 +189,8 @@ begin
           and coalesce(c.claims -> 'app_metadata' ->> 'gre_role', '') not in ('player', 'staff', 'admin')
         then c.claims ->> 'sub' end,
       'expires_at', (c.claims ->> 'exp')::numeric)
+      || case when a.role = 'player' and (select t.rating_enabled from public.gre_chat_settings t)
+           then '{"rating_enabled": true}' else '{}' end::jsonb
     from gre.current_actor() a
     cross join (select nullif(current_setting('request.jwt.claims', true), '')::jsonb as claims) c
     left join public.gre_chat_players p on p.player_id = a.player_id
@@ -197,7 +199,8 @@ end $$;
 comment on function public.gre_whoami is
   'Returns the current actor: {"role": service | admin | staff | player | none, "player_id", "staff_id", '
   '"display_name", "chat_enabled" (players), "user_id" (of a user mapped by a row; null if the token itself carries '
-  'the identity), "expires_at" (of the token, Unix seconds)}. p_required: refuses a caller that is nobody.';
+  'the identity), "expires_at" (of the token, Unix seconds), "rating_enabled" (true for players who can rate closed '
+  'sessions, else absent)}. p_required: refuses a caller that is nobody.';
 
 revoke execute on all functions in schema gre from public;
 revoke execute on function public.gre_whoami from public, anon, authenticated, service_role;

@@ -334,6 +334,17 @@ def test_a_page_reads_its_identity_and_whether_chat_is_enabled(
     assert shown(start(program, player=id_), 1) == [["The chat is off for you."]]
 
 
+@by(("js", "page: set up", "player: rate a closed session"))
+def test_a_player_rates_its_session(
+    world: World, start: Start, send: Any, rest: Any, program: Program
+) -> None:
+    id_ = world.new_player()
+    session = send(id_, "Hello")["session_id"]
+    rest("POST", "rpc/gre_set_settings", {"p_settings": {"rating_enabled": True}})
+    rest("PATCH", f"gre_chat_sessions?id=eq.{session}", {"status": "closed"})
+    assert shown(start(program, player=id_, SESSION_ID=session), 1) == [[5]]
+
+
 @by(("js", "back end: set up", "back end: send a system message"))
 def test_a_back_end_sends_a_system_message(world: World, start: Start, rest: Any, program: Program) -> None:
     id_ = world.new_player()

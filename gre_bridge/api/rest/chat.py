@@ -192,6 +192,7 @@ async def me(call: Authenticated) -> Response:
             "displayName": who.display_name,
             "chatEnabled": who.chat_enabled,
             "expiresAt": iso_time(who.expires_at),
+            **({"ratingEnabled": True} if who.rating_enabled else {}),
         }
     )
 

@@ -106,6 +106,11 @@ class Me(Answer):
     expires_at: datetime | None = Field(
         alias="expiresAt", description="When the token ends; null if it does not."
     )
+    rating_enabled: bool = Field(
+        False,
+        alias="ratingEnabled",
+        description="True for a player who can rate closed sessions; otherwise absent.",
+    )
 
 
 class Conversation(Session):

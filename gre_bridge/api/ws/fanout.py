@@ -36,8 +36,8 @@ class _Position:
     rev: int = 0
     note: int | None = None
     """`n` of the last note; None if not known, because only players were connected."""
-    state: tuple[str, str | None, int] | None = None
-    """The session's status, the staff member it is assigned to, and its cycle: a session may be closed and reopened between two looks."""
+    state: tuple[str, str | None, int, int | None] | None = None
+    """The session's status, the staff member it is assigned to, its cycle and rating: a session may be closed and reopened between two looks."""
     reads: dict[str, int] = field(default_factory=dict)
     """The seq that each side has read up to."""
     touched_at: float = 0.0
@@ -199,5 +199,5 @@ class FanOut:
                 subscriber.send_change(session_id, seq, change, text)
 
 
-def _state(session: Session) -> tuple[str, str | None, int]:
-    return session["status"], session["assigned_staff_id"], session.get("cycle", 1)
+def _state(session: Session) -> tuple[str, str | None, int, int | None]:
+    return session["status"], session["assigned_staff_id"], session.get("cycle", 1), session.get("rating")

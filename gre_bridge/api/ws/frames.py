@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
+from gre_bridge.api.schemas.reports import Score
 from gre_bridge.api.schemas.requests import (
     NO_TEXT,
     AnyPlayer,
@@ -76,6 +77,14 @@ class AddNote(Frame):
     id: AnyUuid = None
 
 
+class RateSession(Frame):
+    """A player's rating of its closed session."""
+
+    session_id: Uuid
+    score: Score
+    comment: AnyText = None
+
+
 class Viewing(Frame):
     """Says that a staff member looks at a session, or has left it."""
 
@@ -100,11 +109,14 @@ class Ping(Frame):
     """Asks for a pong."""
 
 
-ClientFrame = Authenticate | SendMessage | AddNote | Typing | Viewing | MarkRead | SetStatus | Ping
+ClientFrame = (
+    Authenticate | SendMessage | AddNote | RateSession | Typing | Viewing | MarkRead | SetStatus | Ping
+)
 _TYPES: dict[str, type[ClientFrame]] = {
     "authenticate": Authenticate,
     "send_message": SendMessage,
     "add_note": AddNote,
+    "rate_session": RateSession,
     "typing": Typing,
     "viewing": Viewing,
     "mark_read": MarkRead,

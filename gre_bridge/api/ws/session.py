@@ -23,6 +23,7 @@ from gre_bridge.api.ws.frames import (
     Authenticate,
     ClientFrame,
     MarkRead,
+    RateSession,
     SendMessage,
     SetStatus,
     Typing,
@@ -200,15 +201,14 @@ class ClientSession:
                 await self._send(request)
             case AddNote():
                 await self._add_note(request)
+            case RateSession():
+                await self._rate(request)
             case MarkRead():
                 await self._users.mark_read(
                     self._credentials.caller, session_id=request.session_id, up_to_seq=request.up_to_seq
                 )
             case SetStatus():
-                # Only changes are written: each write wakes the other instances.
-                identity = self.identity
-                if not identity.is_staff or self._hub.presence.status_of(identity.staff_id) != request.status:
-                    await self._set_presence(request.status)
+                await self._set_status(request.status)
             case Authenticate():
                 await self._credentials.renew(request)
                 self._confirm([])
@@ -221,6 +221,12 @@ class ClientSession:
             await self._type(request)
         else:
             self._hub.viewers.view(self._subscriber, request.session_id, viewing=request.viewing)
+
+    async def _set_status(self, status: str) -> None:
+        # Only changes are written: each write wakes the other instances.
+        identity = self.identity
+        if not identity.is_staff or self._hub.presence.status_of(identity.staff_id) != status:
+            await self._set_presence(status)
 
     async def _set_presence(self, status: str) -> None:
         row = await self._users.set_online_status(
@@ -280,6 +286,13 @@ class ClientSession:
             own.adding = None
         extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
         self._transport.put(frame("session_note", note=note, **extra))
+
+    async def _rate(self, request: RateSession) -> None:
+        answer = await self._users.rate_session(
+            self._credentials.caller, request.session_id, score=request.score, comment=request.comment
+        )
+        extra: Json = {} if request.client_id is None else {"clientId": request.client_id}
+        self._transport.put(frame("session_rated", session=answer["session"], **extra))
 
     async def _store(self, request: SendMessage, message_id: str) -> StoredMessage:
         """Store a message; retried for SEND_TIMEOUT seconds, which its id makes safe."""
