@@ -335,7 +335,9 @@ def test_the_answer_survives_prune_and_erase(db: Database, desk: Rest) -> None:
     begin = datetime.now(UTC) - timedelta(hours=1)
     asked = {"from": begin, "to": begin + timedelta(hours=2)}
     with db.connect() as conn:
-        conn.execute("insert into gre_staff (staff_id) values ('s1'), ('s2')")
+        conn.execute(
+            "insert into gre_staff (staff_id, role) values ('s1', 'staff'), ('s2', 'staff'), ('a1', 'admin')"
+        )
         for player_id in (29, 30):
             with Rest(db, player(player_id)) as portal:
                 session = portal.call("gre_send_message", message="help")["message"]["session_id"]
