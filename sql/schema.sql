@@ -992,19 +992,22 @@ begin
     window w as (partition by p.session_id order by p.seq)
   ), answers as (
     update public.gre_chat_responses r set ended = 'answered', ended_at = t.created_at, answered_seq = t.seq,
-      answered_at = t.created_at, staff_id = t.sender_id, wait_seconds = gre.whole_seconds(r.asked_at, t.created_at),
+      answered_at = t.created_at, staff_id = nullif(t.sender_id, ''),
+      wait_seconds = gre.whole_seconds(r.asked_at, t.created_at),
       open_seconds = gre.desk_seconds(r.asked_at, t.created_at)
     from turns t
     where t.turn = 1 and t.sender = 'staff' and r.session_id = t.session_id and r.cycle = t.cycle and r.n = t.asking
+    returning r.n
   )
   insert into public.gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, due_at, ended, ended_at,
     answered_seq, answered_at, staff_id, wait_seconds, open_seconds)
   select t.session_id, t.cycle, t.n, f.first, t.seq, t.created_at, gre.question_due(f.first, t.created_at),
-    case when t.next_seq is not null then 'answered' end, t.next_at, t.next_seq, t.next_at, t.next_staff,
+    case when t.next_seq is not null then 'answered' end, t.next_at, t.next_seq, t.next_at, nullif(t.next_staff, ''),
     gre.whole_seconds(t.created_at, t.next_at), gre.desk_seconds(t.created_at, t.next_at)
   from turns t
   cross join lateral (select t.whole and t.staff_at is null and t.staff_n = 0 as first) f
   where t.sender = 'player'
+    and (select count(*) from answers) >= 0 -- first: a session has one open question, see gre_chat_responses_open
   order by t.session_id, t.n;
 end $$;
 
@@ -1117,7 +1120,8 @@ begin
   if v_hours is null then
     return gre.whole_seconds(p_from, p_to);
   end if;
-  return floor(gre.open_seconds(v_hours, p_from, p_to));
+  -- Each day costs time in the transaction that ends the wait.
+  return floor(gre.open_seconds(v_hours, greatest(p_from, p_to - interval '1000 days'), p_to));
 end $$;
 
 -- FUNCTION: due_in(timestamp with time zone, timestamp with time zone, timestamp with time zone)
@@ -1296,7 +1300,7 @@ CREATE FUNCTION gre.expected_figures(p_sessions uuid[]) RETURNS TABLE(session_id
   ), questions as (
     select q.session_id, q.cycle, q.seq, q.created_at as asked_at, q.whole and q.answers = 0 as first,
       row_number() over (partition by q.session_id, q.cycle order by q.seq) as n,
-      a.seq as answered_seq, a.created_at as answered_at, a.sender_id as staff_id, c.closed_at
+      a.seq as answered_seq, a.created_at as answered_at, nullif(a.sender_id, '') as staff_id, c.closed_at
     from asked q
     join cycles c on c.session_id = q.session_id and c.cycle = q.cycle
     left join written a on a.session_id = q.session_id and a.cycle = q.cycle and a.sender = 'staff'
@@ -2844,7 +2848,7 @@ begin
   end if;
   if s.n is not null then
     update public.gre_chat_responses r set ended = 'answered', ended_at = m.created_at, answered_seq = m.seq,
-      answered_at = m.created_at, staff_id = m.sender_id,
+      answered_at = m.created_at, staff_id = nullif(m.sender_id, ''),
       wait_seconds = gre.whole_seconds(s.question_at, m.created_at),
       open_seconds = gre.desk_seconds(s.question_at, m.created_at)
     where r.session_id = m.session_id and r.cycle = s.cycle and r.n = s.n;
@@ -5107,7 +5111,8 @@ CREATE FUNCTION gre.whole_seconds(p_from timestamp with time zone, p_to timestam
     SET search_path TO ''
     AS $$
 begin
-  return greatest(floor(extract(epoch from p_to - p_from)), 0);
+  -- A time that was adopted can be infinite, or older than an integer holds.
+  return least(greatest(floor(extract(epoch from p_to) - extract(epoch from p_from)), 0), 2147483647);
 end $$;
 
 -- FUNCTION: write_receipts(jsonb)

@@ -81,11 +81,12 @@ create trigger gre_after_update after update on public.gre_chat_settings
 create function gre.whole_seconds(p_from timestamptz, p_to timestamptz) returns integer
 language plpgsql immutable strict parallel safe set search_path = '' as $$
 begin
-  return greatest(floor(extract(epoch from p_to - p_from)), 0);
+  -- A time that was adopted can be infinite, or older than an integer holds.
+  return least(greatest(floor(extract(epoch from p_to) - extract(epoch from p_from)), 0), 2147483647);
 end $$;
 
--- Return the same in the desk's opening hours. PL/pgSQL, stable: the hours are read in the snapshot of the calling
--- statement.
+-- Return the same in the desk's opening hours, of at most the last 1000 days. PL/pgSQL, stable: the hours are read in
+-- the snapshot of the calling statement.
 create function gre.desk_seconds(p_from timestamptz, p_to timestamptz) returns integer
 language plpgsql stable strict set search_path = '' as $$
 declare
@@ -94,7 +95,8 @@ begin
   if v_hours is null then
     return gre.whole_seconds(p_from, p_to);
   end if;
-  return floor(gre.open_seconds(v_hours, p_from, p_to));
+  -- Each day costs time in the transaction that ends the wait.
+  return floor(gre.open_seconds(v_hours, greatest(p_from, p_to - interval '1000 days'), p_to));
 end $$;
 
 -- Settings ------------------------------------------------------------------------------------------------

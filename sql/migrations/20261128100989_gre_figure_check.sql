@@ -56,7 +56,7 @@ language sql stable set search_path = '' set enable_seqscan = off set jit = off 
   ), questions as (
     select q.session_id, q.cycle, q.seq, q.created_at as asked_at, q.whole and q.answers = 0 as first,
       row_number() over (partition by q.session_id, q.cycle order by q.seq) as n,
-      a.seq as answered_seq, a.created_at as answered_at, a.sender_id as staff_id, c.closed_at
+      a.seq as answered_seq, a.created_at as answered_at, nullif(a.sender_id, '') as staff_id, c.closed_at
     from asked q
     join cycles c on c.session_id = q.session_id and c.cycle = q.cycle
     left join written a on a.session_id = q.session_id and a.cycle = q.cycle and a.sender = 'staff'

@@ -126,19 +126,22 @@ begin
     window w as (partition by p.session_id order by p.seq)
   ), answers as (
     update public.gre_chat_responses r set ended = 'answered', ended_at = t.created_at, answered_seq = t.seq,
-      answered_at = t.created_at, staff_id = t.sender_id, wait_seconds = gre.whole_seconds(r.asked_at, t.created_at),
+      answered_at = t.created_at, staff_id = nullif(t.sender_id, ''),
+      wait_seconds = gre.whole_seconds(r.asked_at, t.created_at),
       open_seconds = gre.desk_seconds(r.asked_at, t.created_at)
     from turns t
     where t.turn = 1 and t.sender = 'staff' and r.session_id = t.session_id and r.cycle = t.cycle and r.n = t.asking
+    returning r.n
   )
   insert into public.gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, due_at, ended, ended_at,
     answered_seq, answered_at, staff_id, wait_seconds, open_seconds)
   select t.session_id, t.cycle, t.n, f.first, t.seq, t.created_at, gre.question_due(f.first, t.created_at),
-    case when t.next_seq is not null then 'answered' end, t.next_at, t.next_seq, t.next_at, t.next_staff,
+    case when t.next_seq is not null then 'answered' end, t.next_at, t.next_seq, t.next_at, nullif(t.next_staff, ''),
     gre.whole_seconds(t.created_at, t.next_at), gre.desk_seconds(t.created_at, t.next_at)
   from turns t
   cross join lateral (select t.whole and t.staff_at is null and t.staff_n = 0 as first) f
   where t.sender = 'player'
+    and (select count(*) from answers) >= 0 -- first: a session has one open question, see gre_chat_responses_open
   order by t.session_id, t.n;
 end $$;
 
@@ -193,7 +196,7 @@ begin
   end if;
   if s.n is not null then
     update public.gre_chat_responses r set ended = 'answered', ended_at = m.created_at, answered_seq = m.seq,
-      answered_at = m.created_at, staff_id = m.sender_id,
+      answered_at = m.created_at, staff_id = nullif(m.sender_id, ''),
       wait_seconds = gre.whole_seconds(s.question_at, m.created_at),
       open_seconds = gre.desk_seconds(s.question_at, m.created_at)
     where r.session_id = m.session_id and r.cycle = s.cycle and r.n = s.n;

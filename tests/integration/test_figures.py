@@ -98,6 +98,22 @@ def test_a_question_begins_with_the_first_unanswered_message_and_ends_with_the_n
 
 
 @MANY
+def test_an_answer_and_the_next_question_can_come_in_one_statement(db: Database, insert: Any) -> None:
+    """A session has one open question at a time: the answer is written before the question after it."""
+    with db.connect() as conn:
+        insert(conn, "player")
+        insert(conn, "staff", "player", staff="")
+        insert(conn, "system", "staff", "player", "staff", "player")
+        assert questions(conn) == [
+            (1, 1, True, 1, "answered", 2, None),
+            (1, 2, False, 3, "answered", 5, "s1"),
+            (1, 3, False, 6, "answered", 7, "s1"),
+            (1, 4, False, 8, None, None, None),
+        ]
+        assert check_figures(conn) == 1
+
+
+@MANY
 def test_a_cycle_that_staff_begin_has_no_first_question(db: Database, insert: Any) -> None:
     with db.connect() as conn:
         insert(conn, "staff", "system", "player", "staff")
@@ -176,6 +192,24 @@ def test_an_update_that_also_assigns_counts_for_the_new_person(db: Database) -> 
         found = rows(conn, "select opened_staff_id, closed_staff_id from gre_chat_cycles order by cycle")
         assert [tuple(row.values()) for row in found] == [(None, "s2"), ("s3", None)]
         check_figures(conn)
+
+
+@pytest.mark.parametrize("hours", [None, "desk"])
+@pytest.mark.parametrize("since", ["-infinity", "0001-01-01", "1900-01-01"])
+def test_a_session_that_was_adopted_with_an_ancient_time_can_be_closed(
+    db: Database, since: str, hours: str | None
+) -> None:
+    """Adopted sessions keep their times, whatever a portal wrote there."""
+    with db.connect() as conn:
+        conn.execute("set statement_timeout = '20s'")
+        conn.execute("insert into gre_hours (name, timezone) values ('desk', 'UTC')")
+        conn.execute("update gre_chat_settings set hours = %s", [hours])
+        turn(conn, "player")
+        conn.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
+        conn.execute("update gre_chat_assignments set started_at = %s", [since])
+        close(conn)
+        found = one(conn, "select open_seconds from gre_chat_assignments")
+        assert found["open_seconds"] == (1000 * 86400 if hours else 2**31 - 1)
 
 
 def test_a_session_that_is_inserted_closed_is_a_cycle_that_is_closed(db: Database) -> None:
