@@ -232,7 +232,7 @@ def _headers(key: str, apikey: str) -> dict[str, str]:
 def _read(what: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError):
         raise _unreadable(what) from None
 
 

@@ -289,6 +289,14 @@ async def test_an_upload_link_tells_when_it_ends_and_may_be_asked_for_as_a_user(
     assert told == [(ANON, "Bearer a.b.c"), (KEY, f"Bearer {KEY}")]
 
 
+@pytest.mark.parametrize("end", [1e30, -1e30, 10**20])
+async def test_an_upload_link_whose_end_is_no_time_is_an_outage(end: float) -> None:
+    token = jwt.encode({"exp": end}, "x" * 32)
+    async with talking(json_reply({"url": "/u", "token": token})) as (storage, _):
+        with pytest.raises(TransientError):
+            await storage.sign_upload("gre-chat", NAME)
+
+
 async def test_links_have_the_address_for_browsers_and_requests_the_other() -> None:
     answers = (
         json_reply([{"error": None, "path": "a", "signedURL": "/object/sign/gre-chat/a?token=t"}]),
