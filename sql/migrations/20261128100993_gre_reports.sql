@@ -174,8 +174,9 @@ begin
        from public.gre_chat_activity a where a.sender = ''player'''
     when 'handled' then
       'select a.session_id, null::integer as cycle, a.n, a.ended_at as at, a.ended_at as done_at, a.staff_id,
-         floor(extract(epoch from a.ended_at - a.started_at))::integer as seconds, a.open_seconds, 0 as c1, 0 as c2,
-         0 as c3, 0 as c4, null::bigint as player_key
+         least(greatest(floor(extract(epoch from a.ended_at) - extract(epoch from a.started_at)), 0),
+               2147483647)::integer as seconds, a.open_seconds,
+         0 as c1, 0 as c2, 0 as c3, 0 as c4, null::bigint as player_key
        from public.gre_chat_assignments a where a.ended_at is not null'
     when 'rated' then -- c1 score, c2 good
       'select r.session_id, r.cycle, r.cycle as n, r.rated_at as at, r.rated_at as done_at, r.staff_id,
@@ -183,7 +184,8 @@ begin
          0 as c3, 0 as c4, null::bigint as player_key
        from public.gre_chat_ratings r'
     else -- first, reply: c1 with a goal, c2 met
-      'select r.session_id, r.cycle, r.n, ' || v_at || ' as at, r.answered_at as done_at, r.staff_id,
+      'select r.session_id, r.cycle, r.n, ' || v_at || ' as at, r.answered_at as done_at,
+         nullif(r.staff_id, '''') as staff_id,
          r.wait_seconds as seconds, r.open_seconds, (r.due_at is not null)::integer as c1,
          coalesce(r.answered_at <= r.due_at, false)::integer as c2, 0 as c3, 0 as c4, null::bigint as player_key
        from public.gre_chat_responses r'
@@ -683,7 +685,6 @@ begin
     from unnest(v_facts) f (fact)
     join gre.report_hours h on h.fact = f.fact and h.until < p_until
       and h.hour >= date_trunc('month', p_from, 'UTC') and h.hour < date_trunc('month', p_until, 'UTC')
-    where isfinite(p_from)
   ), done as materialized (
     select * from hours h where h.month < date_trunc('month', p_until, 'UTC')
   ), seconds as (
@@ -711,9 +712,10 @@ begin
 
   v_starts := array(
     select distinct h.hour - k.n * interval '1 hour'
-    from (select distinct h.hour from gre.report_hours h where h.until = p_until
-          union select generate_series(p_from - interval '24 hours', p_until - interval '1 hour', '1 hour')
-          where isfinite(p_from)) h
+    from (select h.hour from gre.report_hours h where h.until = p_until
+          union
+          select h.hour from unnest(v_facts) f (fact) join gre.report_hours h on h.fact = f.fact
+            and h.hour >= p_from - interval '24 hours' and h.hour < p_until) h
     cross join generate_series(0, 23) k (n)
     where h.hour - k.n * interval '1 hour' <= p_until - interval '24 hours'
     order by 1);
@@ -766,14 +768,16 @@ begin
     and v_packed.next_xid < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot()) then
     -- Every transaction that was under way when next_until was noted has ended, and later ones write later times.
     if v_from = '-infinity' then
-      v_from := date_bin('1 hour', least(
+      -- Triggers write no time before the installation; what was written past them is packed if it is not ancient.
+      v_from := date_bin('1 hour', greatest(least(
         (select min(c.opened_at) from public.gre_chat_cycles c),
         (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at is not null),
         (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred'),
         (select min(a.quarter) from public.gre_chat_activity a),
         (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at is not null),
         (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at is not null),
-        (select min(r.rated_at) from public.gre_chat_ratings r), v_packed.next_until), timestamptz 'epoch');
+        (select min(r.rated_at) from public.gre_chat_ratings r), v_packed.next_until),
+        v_packed.next_until - interval '5 years'), timestamptz 'epoch');
     end if;
     v_until := least(v_packed.next_until, v_from + v_days * interval '1 day');
     if v_until > v_from then

@@ -20,6 +20,7 @@ CYCLES = 130_000
 YEAR = {"from": "2025-10-01T00:00:00+02:00", "to": "2026-10-01T00:00:00+02:00", "timezone": "Europe/Malta"}
 MESSAGES = """
 set session_replication_role = replica;
+drop index gre_chat_messages_search; -- filling it would take minutes
 insert into gre_chat_messages (session_id, seq, player_id, sender, sender_id, message, created_at)
   select x.session_id, row_number() over (partition by x.session_id order by x.at), 1, x.sender, x.who, 'message', x.at
   from (select session_id, asked_at as at, 'player' as sender, null as who from gre_chat_responses

@@ -160,3 +160,26 @@ def test_a_restored_database_packs_again(worker: Rest, conn: Conn) -> None:
         worker.call("gre_report_pack_v1", days=366)
     row = conn.execute("select isfinite(until) as packed from gre.report_packed").fetchone()
     assert row == {"packed": True}
+
+
+def test_ancient_and_endless_times_stop_no_report(db: Database, desk: Rest, worker: Rest, conn: Conn) -> None:
+    """An assignment that an adopted session brought along, a clock that stepped back, and a cycle from the year 1."""
+    day = BEGIN + timedelta(days=1)
+    with Rows(db) as rows:
+        session = rows.session(1)
+        for n, started in enumerate(
+            (datetime(1, 1, 2, tzinfo=day.tzinfo), day + timedelta(seconds=9), day - timedelta(seconds=4))
+        ):
+            rows.assignment(session, n, "s1", started, day)
+        rows.cycle(session, datetime(1, 1, 2, tzinfo=day.tzinfo))
+        rows.flush()
+    conn.execute(
+        "insert into gre_chat_assignments (session_id, n, staff_id, how, after_seq, started_at, ended_at, end_how)"
+        " values (%s, 9, 's1', 'adopted', 0, '-infinity', %s, 'closed')",
+        [session, day],
+    )
+    asked = {"from": BEGIN, "to": END, "by": "month"}
+    before = desk.call("gre_report", **asked)["total"]["handle"]
+    assert (before["n"], before["median"], before["max"]) == (4, 4, 2_147_483_647)
+    pack_until(conn, worker, BEGIN + timedelta(days=40))
+    assert desk.call("gre_report", **asked)["total"]["handle"] == before

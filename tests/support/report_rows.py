@@ -93,7 +93,17 @@ class Rows:
     def assignment(self, session: uuid.UUID, n: int, who: str, started: datetime, ended: datetime) -> None:
         """Add an assignment that has ended."""
         self._rows["gre_chat_assignments"].append(
-            (session, n, who, "taken", 1, started, ended, "released", _seconds(started, ended) // 4)
+            (
+                session,
+                n,
+                who,
+                "taken",
+                1,
+                started,
+                ended,
+                "released",
+                min(_seconds(started, ended) // 4, 2**31 - 1),
+            )
         )
 
     def random(self, sessions: int) -> None:
