@@ -146,60 +146,63 @@ begin
 end $$;
 
 -- Count the messages of a statement before gre.messages_after_insert advances last_seq. Most statements insert one
--- message, and are not nested: those are counted by few and short statements.
+-- message, and are not nested: that is counted by few statements and expressions (see gre.messages_check).
 create function gre.messages_figures() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off as $$
 declare
   m record;
-  s record;
-  v_first boolean;
+  v_seconds integer;
 begin
-  select i.session_id, i.seq, i.sender, i.sender_id, i.created_at, count(*) over () as n into m from inserted i limit 1;
-  if not found or gre.is_nested() then
-    return null; -- gre.count_messages counts those
+  if current_setting('gre.nested', true) = 'on' or pg_trigger_depth() > 1 and gre.is_nested() then
+    return null; -- gre.count_messages counts them
   end if;
-  if m.n = 1 and coalesce(current_setting('gre.figures_seq', true), '') = '' then
-    select q.status <> 'closed' as open, q.cycle, c.player_key, c.asked_at, c.staff_at, r.n, r.asked_at as question_at
-    into s
-    from public.gre_chat_sessions q
-    join public.gre_chat_cycles c on c.session_id = q.id and c.cycle = q.cycle
-    left join public.gre_chat_responses r on r.session_id = q.id and r.ended is null
-    where q.id = m.session_id;
-  end if;
-  if s is null then
-    perform gre.count_figures(array(select distinct i.session_id from inserted i), array(select i.id from inserted i));
+  select i.session_id, i.seq, i.sender, i.sender_id, i.created_at,
+    (select count(*) from inserted) = 1 and coalesce(current_setting('gre.figures_seq', true), '') = '' as single,
+    i.sender <> 'system' and q.status <> 'closed' as counts, q.cycle, c.player_key, c.asked_at, c.staff_at, r.n,
+    r.asked_at as question_at, g.hours,
+    case when c.staff_at is null then g.first_reply_goal else g.reply_goal end as goal
+  into m
+  from inserted i
+  join public.gre_chat_sessions q on q.id = i.session_id
+  join public.gre_chat_cycles c on c.session_id = q.id and c.cycle = q.cycle
+  left join public.gre_chat_responses r on r.session_id = q.id and r.ended is null
+  cross join public.gre_chat_settings g
+  limit 1;
+  if m.single is not true then
+    perform gre.count_figures(array(select distinct i.session_id from inserted i), array(select i.id from inserted i))
+    where exists (select from inserted);
     return null;
   end if;
   insert into public.gre_chat_activity as a (session_id, quarter, sender, staff_id, player_key, messages)
   values (m.session_id, date_bin('15 minutes', m.created_at, timestamptz 'epoch'), m.sender,
-    case m.sender when 'staff' then coalesce(m.sender_id, '') else '' end, s.player_key, 1)
+    case m.sender when 'staff' then coalesce(m.sender_id, '') else '' end, m.player_key, 1)
   on conflict (session_id, quarter, sender, staff_id) do update set messages = a.messages + 1;
-  if not s.open or m.sender = 'system' then
+  if not m.counts then
     return null;
   elsif m.sender = 'player' then
-    if s.asked_at is null then
+    if m.asked_at is null then
       update public.gre_chat_cycles c set asked_at = m.created_at
-      where c.session_id = m.session_id and c.cycle = s.cycle;
+      where c.session_id = m.session_id and c.cycle = m.cycle;
     end if;
-    if s.n is null then
-      v_first := s.staff_at is null;
+    if m.n is null then
       insert into public.gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, due_at)
-      select m.session_id, s.cycle, coalesce(max(r.n), 0) + 1, v_first, m.seq, m.created_at,
-        gre.question_due(v_first, m.created_at)
-      from public.gre_chat_responses r where r.session_id = m.session_id and r.cycle = s.cycle;
+      select m.session_id, m.cycle, coalesce(max(r.n), 0) + 1, m.staff_at is null, m.seq, m.created_at,
+        case when m.goal is not null then gre.question_due(m.staff_at is null, m.created_at) end
+      from public.gre_chat_responses r where r.session_id = m.session_id and r.cycle = m.cycle;
     end if;
     return null;
   end if;
-  if s.staff_at is null then
+  if m.staff_at is null then
     update public.gre_chat_cycles c set staff_at = m.created_at
-    where c.session_id = m.session_id and c.cycle = s.cycle;
+    where c.session_id = m.session_id and c.cycle = m.cycle;
   end if;
-  if s.n is not null then
+  if m.n is not null then
+    v_seconds := gre.whole_seconds(m.question_at, m.created_at);
     update public.gre_chat_responses r set ended = 'answered', ended_at = m.created_at, answered_seq = m.seq,
       answered_at = m.created_at, staff_id = nullif(m.sender_id, ''),
-      wait_seconds = gre.whole_seconds(s.question_at, m.created_at),
-      open_seconds = gre.desk_seconds(s.question_at, m.created_at)
-    where r.session_id = m.session_id and r.cycle = s.cycle and r.n = s.n;
+      wait_seconds = v_seconds,
+      open_seconds = case when m.hours is null then v_seconds else gre.desk_seconds(m.question_at, m.created_at) end
+    where r.session_id = m.session_id and r.cycle = m.cycle and r.n = m.n;
   end if;
   return null;
 end $$;

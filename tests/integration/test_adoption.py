@@ -15,6 +15,7 @@ from gre_bridge.migrations.plan import plan
 from gre_bridge.migrations.runner import migrate
 from tests.conftest import MIGRATIONS, PLAYER, SERVICE, STAFF, Database
 from tests.support.access import player, staff
+from tests.support.report_check import check_figures
 from tests.support.story import check_stories
 
 LAYOUTS = Path(__file__).parent / "layouts"
@@ -141,6 +142,90 @@ def test_the_story_of_an_adopted_session_begins_with_its_state(supabase_db: Data
         )
         conn.execute("update gre_chat_sessions set assigned_staff_id = null where status = 'closed'")
         assert {event["kind"] for event in check_stories(conn)} >= {"opened", "closed", "released"}
+
+
+def test_what_is_older_is_in_no_figure_and_what_follows_is(supabase_db: Database) -> None:
+    lay_out(supabase_db, layout("documented"))
+    adopt(supabase_db)
+    sessions = rows(supabase_db, "select id, player_id, status, waiting_since from gre_chat_sessions")
+    assert {s["status"] == "closed" for s in sessions} == {True, False}
+    assert {s["waiting_since"] is None for s in sessions if s["status"] != "closed"} == {True, False}
+    for table in ("cycles", "responses", "activity"):
+        assert rows(supabase_db, f"select from gre_chat_{table}") == []
+    with supabase_db.connect() as conn:
+        check_figures(conn)
+        for session in sessions:
+            conn.execute("update gre_chat_sessions set status = 'closed' where id = %s", [session["id"]])
+    assert rows(supabase_db, "select from gre_chat_cycles") == []
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_an_adopted_cycle_has_no_row_but_its_later_questions_have(supabase_db: Database, bulk: bool) -> None:
+    lay_out(supabase_db, layout("documented"))
+    adopt(supabase_db)
+    with supabase_db.connect() as conn:
+        sessions = conn.execute(
+            "select id, player_id, waiting_since is not null as waiting from gre_chat_sessions where status <> 'closed'"
+        ).fetchall()
+        for session in sessions:
+            for sender in [["player"], ["player", "staff", "player"], ["staff"]]:
+                for part in [sender] if bulk else [[one] for one in sender]:
+                    conn.execute(
+                        "insert into gre_chat_messages (session_id, player_id, sender, message)"
+                        " select %s, %s, s, 'x' from unnest(%s::text[]) with ordinality x (s, n) order by n",
+                        [session["id"], session["player_id"], part],
+                    )
+            found = conn.execute(
+                "select n, first, ended from gre_chat_responses where session_id = %s order by n",
+                [session["id"]],
+            ).fetchall()
+            expected = [(1, False, "answered"), (2, False, "answered")]
+            assert [tuple(row.values()) for row in found] == expected[: 1 if session["waiting"] else 2]
+        assert {s["waiting"] for s in sessions} == {True, False}
+        assert conn.execute("select from gre_chat_cycles").fetchall() == []
+        conn.execute("update gre_chat_sessions set status = 'closed'")
+        conn.execute("update gre_chat_sessions set status = 'active' where id = %s", [sessions[0]["id"]])
+        conn.execute(
+            "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'x')",
+            [sessions[0]["player_id"]],
+        )
+        (cycle,) = conn.execute("select session_id, cycle, asked_at from gre_chat_cycles").fetchall()
+        assert (cycle["session_id"], cycle["cycle"], cycle["asked_at"] is not None) == (
+            sessions[0]["id"],
+            2,
+            True,
+        )
+        assert check_figures(conn) >= len(sessions)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kept"),
+    [
+        ("smallint", "case when status = 'closed' then 4 end", {4}),
+        ("text", "case when status = 'closed' then '3' else '' end", {3}),
+        ("numeric", "2.0", {2}),
+        ("integer", "7", None),
+        ("smallint", "0", None),
+        ("text", "'good'", None),
+    ],
+)
+def test_ratings_that_a_project_has_are_kept_or_stop_the_adoption(
+    supabase_db: Database, column: str, values: str, kept: set[int] | None
+) -> None:
+    lay_out(
+        supabase_db,
+        layout("documented") + f"alter table gre_chat_sessions add column rating {column};"
+        f"update gre_chat_sessions set rating = {values};",
+    )
+    if kept is None:
+        with pytest.raises((PermanentError, ConfigurationError, psycopg.Error), match="rating"):
+            adopt(supabase_db)
+        return
+    adopt(supabase_db)
+    found = rows(supabase_db, "select status, rating from gre_chat_sessions")
+    assert {row["rating"] for row in found if row["status"] == "closed"} <= kept | {None}
+    assert kept <= {row["rating"] for row in found}
+    assert {row["rating"] for row in found if row["status"] != "closed"} == {None}
 
 
 def test_columns_of_a_project_that_are_named_as_ours_become_ours(supabase_db: Database) -> None:

@@ -89,6 +89,14 @@ def test_a_question_begins_with_the_first_unanswered_message_and_ends_with_the_n
         assert cycles(conn) == [(1, True, True, None, None, None, False)]
         insert(conn, "player", "staff", staff="s2")
         assert questions(conn)[2:] == [(1, 3, False, 9, "answered", 11, "s2")]
+        insert(conn, "player")
+        insert(conn, "staff", "player", "staff", "player")
+        assert [row[:2] + row[3:6] for row in questions(conn)[3:]] == [
+            (1, 4, 12, "answered", 13),
+            (1, 5, 14, "answered", 15),
+            (1, 6, 16, None, None),
+        ]
+        insert(conn, "staff")
         for row in rows(conn, "select * from gre_chat_responses"):
             waited = (row["answered_at"] - row["asked_at"]).total_seconds()
             assert row["ended_at"] == row["answered_at"]
@@ -310,3 +318,125 @@ def test_what_was_written_without_triggers_is_not_counted_and_the_check_says_so(
         }
         admin.execute("delete from gre_chat_messages where seq = 2")
         admin.execute("update gre_chat_sessions set last_seq = 1")
+
+
+def test_durations_in_opening_hours_are_those_of_the_hours_at_the_end(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute("insert into gre_hours (name, timezone) values ('desk', 'UTC')")
+        conn.execute(
+            "insert into gre_hours_week (hours, valid_from, weekday) select 'desk', current_date, d from generate_series(1, 7) d"
+        )
+        turn(conn, "player")
+        conn.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
+        conn.execute(
+            "update gre_chat_responses set asked_at = asked_at - interval '3 days';"
+            "update gre_chat_cycles set asked_at = asked_at - interval '3 days';"
+            "update gre_chat_assignments set started_at = started_at - interval '3 days';"
+            "update gre_chat_settings set hours = 'desk'"
+        )
+        turn(conn, "staff")
+        close(conn)
+        # Closed all day since today, always open before: what passed today is not counted.
+        today = one(conn, "select extract(epoch from now() - date_trunc('day', now(), 'UTC'))::int as s")["s"]
+        question = one(conn, "select wait_seconds, open_seconds from gre_chat_responses")
+        assert question["wait_seconds"] == pytest.approx(3 * 86400, abs=60)
+        assert question["open_seconds"] == pytest.approx(3 * 86400 - today, abs=60)
+        cycle = one(conn, "select close_seconds, close_open_seconds from gre_chat_cycles")
+        assert cycle["close_seconds"] == pytest.approx(3 * 86400, abs=60)
+        assert cycle["close_open_seconds"] == pytest.approx(3 * 86400 - today, abs=60)
+        assert one(conn, "select open_seconds from gre_chat_assignments")["open_seconds"] == pytest.approx(
+            3 * 86400 - today, abs=60
+        )
+        conn.execute("update gre.settings set whole_from = whole_from - interval '4 days'")
+        conn.execute("alter table gre_chat_messages disable trigger gre_before_update")
+        conn.execute("update gre_chat_messages set created_at = created_at - interval '3 days' where seq = 1")
+        conn.execute(
+            "update gre_chat_activity set quarter = quarter - interval '3 days' where sender = 'player'"
+        )
+        check_figures(conn)
+
+
+@MANY
+def test_a_question_is_due_after_the_goal_of_its_kind_at_the_time_of_asking(
+    db: Database, insert: Any
+) -> None:
+    with db.connect() as conn:
+        conn.execute("update gre_chat_settings set first_reply_goal = '1 minute', reply_goal = '5 minutes'")
+        insert(conn, "player", "staff", "player", "staff")
+        conn.execute("update gre_chat_settings set first_reply_goal = null, reply_goal = null")
+        insert(conn, "player", "staff")
+        found = rows(
+            conn, "select extract(epoch from due_at - asked_at)::int as s from gre_chat_responses order by n"
+        )
+        assert [row["s"] for row in found] == [60, 300, None]
+
+
+def test_a_year_of_waiting_in_opening_hours_is_counted_in_no_time(db: Database) -> None:
+    with db.connect() as conn:
+        conn.execute("insert into gre_hours (name, timezone) values ('desk', 'Europe/Malta')")
+        conn.execute("update gre_chat_settings set hours = 'desk'")
+        conn.execute("set statement_timeout = '2s'")
+        year = one(conn, "select gre.desk_seconds(now() - interval '3660 days', now()) as s")
+        assert year["s"] == 3660 * 86400
+
+
+def test_figures_of_a_deleted_session_are_kept_and_lead_nowhere(db: Database) -> None:
+    with db.connect() as conn:
+        turn(conn, "player", "staff", "player")
+        conn.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
+        (session,) = rows(conn, "select id from gre_chat_sessions")
+        conn.execute(
+            "insert into gre_chat_ratings (session_id, cycle, score, comment, rated_at) values (%s, 1, 5, 'by me', now())",
+            [session["id"]],
+        )
+        tables = ["cycles", "responses", "activity", "ratings", "assignments", "events"]
+        before = {t: len(rows(conn, f"select from gre_chat_{t}")) for t in tables}
+        conn.execute("delete from gre_chat_messages")
+        conn.execute("delete from gre_chat_sessions")
+        after = {t: len(rows(conn, f"select from gre_chat_{t}")) for t in tables}
+        assert after == before | {"events": before["events"] + 1}
+        kept = {row["id"] for t in tables for row in rows(conn, f"select session_id as id from gre_chat_{t}")}
+        assert len(kept) == 1
+        assert session["id"] not in kept
+        assert one(conn, "select comment from gre_chat_ratings")["comment"] is None
+        ended = one(
+            conn, "select end_how, ended_at is not null as ended, open_seconds from gre_chat_assignments"
+        )
+        assert tuple(ended.values()) == ("deleted", True, 0)
+        assert (
+            one(conn, "select open_sessions from gre_staff_load where staff_id = 's1'")["open_sessions"] == 0
+        )
+
+
+def test_a_player_is_one_number_until_it_is_erased_and_another_afterwards(db: Database) -> None:
+    keys = "select distinct player_key as k from (select player_key, opened_at from gre_chat_cycles union all select player_key, quarter from gre_chat_activity) x"
+    with db.connect() as conn:
+        turn(conn, "player")
+        close(conn)
+        turn(conn, "player")
+        conn.execute("delete from gre_chat_sessions where status = 'closed'")
+        (old,) = rows(conn, keys)
+        assert rows(conn, "select player_key from gre.report_players") == [{"player_key": old["k"]}]
+        conn.execute("select gre_erase_player(1)")
+        assert rows(conn, "select from gre.report_players") == []
+        assert rows(conn, keys) == [old]
+        turn(conn, "player")
+        assert len(rows(conn, keys)) == 2
+        check_figures(conn)
+
+
+def test_an_emptied_table_of_sessions_leaves_figures_without_comments_and_no_assignment_open(
+    db: Database,
+) -> None:
+    with db.connect() as conn:
+        turn(conn, "player", "staff")
+        conn.execute("update gre_chat_sessions set assigned_staff_id = 's1'")
+        conn.execute(
+            "insert into gre_chat_ratings (session_id, cycle, score, comment, rated_at) select id, 1, 5, 'by me', now() from gre_chat_sessions"
+        )
+        conn.execute("truncate gre_chat_sessions cascade")
+        assert one(conn, "select comment from gre_chat_ratings")["comment"] is None
+        assert one(conn, "select end_how from gre_chat_assignments")["end_how"] == "deleted"
+        assert len(questions(conn)) == 1
+        turn(conn, "player")
+        check_figures(conn)
