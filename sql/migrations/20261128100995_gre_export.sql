@@ -128,8 +128,8 @@ begin
   return jsonb_build_object('rows', v_rows, 'next', v_next);
 end $$;
 comment on function public.gre_export is
-  'Returns a page of a list, in the order of time: {"rows": [...], "next": cursor | null}. p_what: sessions (one row of '
-  'each cycle, by opened_at; what is known of the session is null after its deletion), messages (created_at), '
+  'Returns a page of a list, in the order of time: {"rows": [...], "next": cursor | null}. p_what: sessions (one row '
+  'of each cycle, by opened_at; what is known of the session is null after its deletion), messages (created_at), '
   'responses (questions, by asked_at), events (at), ratings (rated_at) or assignments (started_at). '
   'p_from <= time < p_to. A page has at most p_limit rows (1000) and about 1 MB. Times have microseconds. For admins '
   'and back ends.';
