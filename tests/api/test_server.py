@@ -200,6 +200,7 @@ async def test_a_client_within_its_limit_of_control_frames_is_served(served: Ser
 async def test_reading_stops_while_pongs_are_not_read(served: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are allowed: unsent answers take memory."""
     monkeypatch.setattr(websocket_protocol, "FRAMES_BURST", 1e9)
+    monkeypatch.setattr(server, "PING", 600.0)  # nothing is read for some time
     address = await served(echo)
     reader, writer = await raw_client(address)
     writer.transport.pause_reading()  # type: ignore[attr-defined]

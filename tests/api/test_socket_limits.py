@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import socket
 import time
@@ -135,10 +134,11 @@ async def test_too_many_frames_are_refused_and_far_too_many_end_it(api: Api, pla
         entered(api.worker.url, token(api.stack, player_id)) as other,
     ):
         # As many as it takes: what a slow machine sends in a second more may be sent meanwhile.
-        for n in itertools.count():
-            await client.send("typing", clientId=f"t{n}")
-            if n >= 130 and (client.all("error", code="too_fast") or n > 20_000):
-                break
+        with contextlib.suppress(ConnectionClosed):  # before this task has read the error
+            for n in range(20_000):
+                await client.send("typing", clientId=f"t{n}")
+                if n >= 130 and client.all("error", code="too_fast"):
+                    break
         error = await client.wait("error", code="too_fast")
         assert error["retryAfter"] > 0 and error["clientId"].startswith("t")
         with contextlib.suppress(ConnectionClosed):
@@ -229,11 +229,12 @@ async def test_a_new_connection_is_admitted_however_many_are_pending(api: Api, p
                 api.worker.url, token(api.stack, player_id), headers={"X-Forwarded-For": address}
             ):
                 pass
-        await asyncio.gather(*(wait_for_ever(f"2001:db8:0:1::{n:x}") for n in range(100)))
-        closed = asyncio.to_thread(
-            wait_until, lambda: api.worker.metric("gre_socket_closes_total", code="4429") > 75
-        )
-        await closed  # a /64 is one visitor
+        for burst in range(10):  # on a slow machine some are closed because their time is over
+            await asyncio.gather(*(wait_for_ever(f"2001:db8:0:1:{burst}::{n:x}") for n in range(100)))
+            if api.worker.metric("gre_socket_closes_total", code="4429") > 75:
+                break
+        else:
+            pytest.fail("a /64 is one visitor")
     finally:
         for writer in held:
             writer.transport.abort()
