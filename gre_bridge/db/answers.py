@@ -288,6 +288,11 @@ class SessionNews(TypedDict):
     """Present if there are more of them: those up to this rev are here."""
 
 
+Known = tuple[int, int, int | None] | tuple[int, int, int | None, str | None]
+"""What a reader has of a session: seq, rev, and `n` of the last note (None if not known). A hub that has only a part of what
+came after a time also says that time: events and files are new from it on."""
+
+
 class HubChanges(TypedDict):
     """Answer of `gre_hub_changes_v1`: `skipped` and `other_sessions` are ids of sessions (too large; of other players)."""
 

@@ -17,6 +17,7 @@ from gre_bridge.db.answers import (
     ClosedSession,
     HistoryPage,
     HubChanges,
+    Known,
     OnlineStaff,
     PlayerEnabled,
     Presence,
@@ -226,7 +227,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabas
     async def news(
         self,
         *,
-        known: Mapping[str, tuple[int, int, int | None]],
+        known: Mapping[str, Known],
         sessions: Sequence[str] = (),
         since: str | None = None,
         epoch: str | None = None,
@@ -234,7 +235,7 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabas
         limit: int = 200,
         size: int = 1_000_000,
     ) -> HubChanges:
-        """Read what is newer than `known` ({session id: (seq, rev, n of the last note)}), see `gre_hub_changes_v1`.
+        """Read what is newer than `known` (by session id), see `gre_hub_changes_v1`.
 
         Of the `sessions` named and of those changed `since` (a time that an earlier answer gave as "now");
         limited to the sessions of `players` unless None. A session not `known` is read from `epoch` on.

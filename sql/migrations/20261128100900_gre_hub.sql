@@ -50,7 +50,9 @@ begin
       order by s.updated_at limit 500);
   end if;
   for v in
-    select s, p.position, coalesce((p.position ->> 0)::bigint, 0) as seq
+    select s, p.position, coalesce((p.position ->> 0)::bigint, 0) as seq,
+      case when p.position ->> 3 is null then (p.position ->> 1)::bigint end as after_rev,
+      coalesce((p.position ->> 3)::timestamptz, p_epoch) as epoch
     from public.gre_chat_sessions s
     cross join lateral (select p_positions -> s.id::text as position) p
     where s.id = any (v_ids) and (p_players is null or s.player_id = any (p_players))
@@ -69,10 +71,10 @@ begin
         'more', count(*) >= p_limit or not coalesce(bool_and(x.fits), true))
       -- A position with a negative rev is that of one connection, which catches up.
       || case when p_players is null and coalesce((v.position ->> 1)::bigint, 0) >= 0
-           then gre.new_events((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
+           then gre.new_events((v.s).id, v.after_rev, v.epoch) else '{}' end
       || case when p_players is null then gre.new_notes((v.s).id, (v.position ->> 2)::integer, p_epoch) else '{}' end
       || case when coalesce((v.position ->> 1)::bigint, 0) >= 0
-           then gre.changed_attachments((v.s).id, (v.position ->> 1)::bigint, p_epoch) else '{}' end
+           then gre.changed_attachments((v.s).id, v.after_rev, v.epoch) else '{}' end
     into v_entry
     from (
       -- The first message is always included.
@@ -99,8 +101,9 @@ comment on function public.gre_hub_changes_v1 is
   '"rev"], the first 100), "events_more"?, "files_more"? (the rev up to which they are here, if there are more)}], '
   '"more", "skipped": [ids], '
   '"other_sessions": [ids]}. Reads the sessions in p_sessions and those updated after '
-  'p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?]}), and their messages after that seq and '
-  'notes after that n; without a position, those created after p_epoch. p_players: only sessions of these players, '
+  'p_since, if their rev is greater than in p_positions ({id: [seq, rev, n?, epoch?]}), and their messages after that '
+  'seq and notes after that n; without a position, those created after p_epoch. Events and files come after that rev, '
+  'or, of a position with an epoch, from that time on. p_players: only sessions of these players, '
   'without events and notes; "other_sessions" are the sessions in p_sessions of other players. Limits: p_limit '
   'messages of a session, and about p_bytes in all; "skipped" are sessions beyond that. Stable, so that all queries '
   'use one snapshot, and seq and rev are consistent.';

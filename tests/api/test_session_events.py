@@ -90,3 +90,41 @@ async def test_many_events_between_two_looks_reach_everybody_of_the_staff(api: A
             ]
             assert sorted(told) == sorted(row["id"] for row in files)
             assert "rev" not in client.all("attachment_updated")[0]["attachment"]
+
+
+AGED = """
+begin;
+alter table gre_chat_sessions disable trigger user;
+alter table gre_chat_messages disable trigger user;
+update gre_chat_events set at = at - interval '1 hour' where session_id = 'SESSION';
+update gre_chat_sessions set updated_at = updated_at - interval '1 hour', staff_read_at = staff_read_at - interval '1 hour'
+where id = 'SESSION';
+update gre_chat_messages set created_at = created_at - interval '1 hour' where session_id = 'SESSION';
+alter table gre_chat_sessions enable trigger user;
+alter table gre_chat_messages enable trigger user;
+commit"""
+
+
+async def test_many_messages_in_a_quiet_session_bring_its_old_story_to_nobody(
+    api: Api, player_id: int
+) -> None:
+    """The hub has no position of the session, and needs two reads for its messages."""
+    session = api.player(player_id).send()["sessionId"]
+    for path in ("take", "release"):
+        assert api.staff().post(f"/api/gre-admin/{path}", sessionId=session).status_code == 200
+    assert api.staff().post(f"/api/gre-chat/read/{session}", upToSeq=1).status_code == 200
+    api.sql(AGED.replace("SESSION", session))
+    async with entered(api.worker.url, api.stack.keys.user_token("staff", staff_id="s1")) as desk:
+        await desk.settled()
+        desk.forget()
+        api.sql(
+            "begin; insert into gre_chat_messages (player_id, sender, message)"
+            f" select {player_id}, 'system', 'x' from generate_series(1, 250);"
+            f" update gre_chat_sessions set assigned_staff_id = 's2' where id = '{session}'; commit"
+        )
+        story = api.staff().get(f"/api/gre-admin/events/{session}").json()["events"]
+        await desk.until(lambda: len(desk.all("chat_message")) >= 250)
+        await desk.wait("session_event", sessionId=session, event=story[-1])
+        await desk.settled()
+        assert [frame["event"] for frame in desk.all("session_event", sessionId=session)] == story[-1:]
+        assert desk.all("messages_read") == []

@@ -15,7 +15,7 @@ from gre_bridge.api.pacing import Pacer
 from gre_bridge.api.ws.frames import frame
 from gre_bridge.api.ws.interfaces import READ_BY, SessionChange
 from gre_bridge.api.ws.registry import ConnectionRegistry
-from gre_bridge.db.answers import Session, SessionNews
+from gre_bridge.db.answers import Known, Session, SessionNews
 
 log = structlog.get_logger("gre.hub")
 
@@ -41,6 +41,8 @@ class _Position:
     reads: dict[str, int] = field(default_factory=dict)
     """The seq that each side has read up to."""
     touched_at: float = 0.0
+    epoch: str | None = None
+    """While the first look at the session is not complete: the time from which events and files are new."""
 
 
 class FanOut:
@@ -76,10 +78,14 @@ class FanOut:
         now = self._clock()
         return {key for key, position in self._positions.items() if now - position.touched_at < seconds}
 
-    def positions(self, session_ids: Iterable[str]) -> dict[str, tuple[int, int, int | None]]:
-        """Return (seq, rev, note) of those of the sessions that have a position."""
+    def positions(self, session_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what was sent of those of the sessions that have a position."""
         found = ((key, self._positions.get(key)) for key in session_ids)
-        return {key: (position.seq, position.rev, position.note) for key, position in found if position}
+        return {
+            key: (position.seq, position.rev, position.note, position.epoch)
+            for key, position in found
+            if position
+        }
 
     def record(self, entries: Iterable[SessionNews]) -> None:
         """Take over the positions of these sessions without sending anything."""
@@ -133,6 +139,7 @@ class FanOut:
         state = _state(session)
         updated = frame("session_updated", session=session) if state != position.state else None
         if first:
+            position.epoch, position.state = self.since, state
             seq = messages[0]["seq"] - 1 if messages else session["last_seq"]
             self._send_change(player_id, session_id, seq, SessionChange.OPENED, updated)
         created: list[str] = []
@@ -148,13 +155,15 @@ class FanOut:
         self._publish_notes(entry, position)
         if entry["more"]:
             return created  # `rev` stays behind, so that the rest is read
+        looking = first or position.epoch is not None
         position.seq, position.rev, position.state = session["last_seq"], session["rev"], state
         for side, (up_to, read_at) in entry["reads"].items():
-            old = first and (read_at or "") <= (self.since or read_at or "")
+            old = looking and (read_at or "") <= (position.epoch or read_at or "")
             if up_to > position.reads.get(side, 0) and not old:
                 text = frame("messages_read", sessionId=session_id, by=side, upToSeq=up_to, timestamp=read_at)
                 self._send_change(player_id, session_id, position.seq, READ_BY[side], text)
             position.reads[side] = up_to
+        position.epoch = None
         ends = [entry[part] for part in PARTS if part in entry]
         if ends:  # what comes after the part that ends first is read next
             position.rev, entry["more"] = min(ends), True
