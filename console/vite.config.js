@@ -13,6 +13,7 @@ export default defineConfig({
     rollupOptions: {
       output: {
         entryFileNames: 'assets/console-[hash].js',
+        chunkFileNames: 'assets/[name]-[hash].js',
         assetFileNames: 'assets/[name]-[hash][extname]',
       },
     },

@@ -1,5 +1,6 @@
 /** The REST client: one method for each operation that the console uses. Its only state is the server's clock. */
 
+import type { CellItem, CellQuery, LiveFigures, Report, ReportQuery } from './reports/types'
 import type { TaskScope } from './scope'
 import type {
   Answer, AutoReply, Body, Hours, Note, Player, PlayerId, Query, SessionAssigned, Settings, Template,
@@ -8,6 +9,7 @@ import type { OutgoingReply } from './unsent-replies'
 
 /** Milliseconds. */
 const TIMEOUT = 15_000
+const REPORT_TIMEOUT = 90_000
 
 /** An error response, or no response (status 0). `message` is the server's text, for users. */
 export class ApiError extends Error {
@@ -197,6 +199,19 @@ export class Api {
     return this.call('DELETE', `/api/gre-admin/player/${id}/block`)
   }
 
+  liveFigures(): Promise<LiveFigures> {
+    return this.call('GET', '/api/gre-admin/reports/live')
+  }
+
+  report(query: ReportQuery, signal: AbortSignal): Promise<Report> {
+    return this.call('GET', `/api/gre-admin/reports${queryString(query)}`, undefined, { timeout: REPORT_TIMEOUT, signal })
+  }
+
+  /** The sessions of a cell of a report. */
+  reportSessions(query: CellQuery, signal: AbortSignal): Promise<{ items: CellItem[]; next: string | null }> {
+    return this.call('GET', `/api/gre-admin/reports/sessions${queryString(query)}`, undefined, { timeout: REPORT_TIMEOUT, signal })
+  }
+
   operations(): Promise<Answer<'getOperations'>> {
     return this.call('GET', '/api/gre-admin/operations')
   }
@@ -210,7 +225,7 @@ export class Api {
     return this.call('POST', '/api/gre-admin/dead/retry', body)
   }
 
-  private async call<T>(method: string, path: string, body?: unknown): Promise<T> {
+  private async call<T>(method: string, path: string, body?: unknown, { timeout = TIMEOUT, signal = this.scope.signal } = {}): Promise<T> {
     if (this.scope.closed) throw new ApiError(0, 'signed_out', 'You are signed out.')
     const headers: Record<string, string> = { Authorization: `Bearer ${this.token()}` }
     if (body !== undefined) headers['Content-Type'] = 'application/json'
@@ -223,7 +238,7 @@ export class Api {
         body: body === undefined ? null : JSON.stringify(body),
         cache: 'no-store',
         credentials: 'omit',
-        signal: AbortSignal.any([this.scope.signal, AbortSignal.timeout(TIMEOUT)]),
+        signal: AbortSignal.any([this.scope.signal, signal, AbortSignal.timeout(timeout)]),
       })
       content = exactJson(await response.text())
     } catch {

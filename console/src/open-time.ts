@@ -1,8 +1,9 @@
 /**
- * The open time between two moments, from opening hours. Local times become moments as PostgreSQL does it
- * (gre.open_ranges in sql/), so that a goal is over here when it is over in the reports.
+ * The open time between two moments, from opening hours, as gre.open_ranges in sql/ has it, so that a goal is over here
+ * when it is over in the reports.
  */
 
+import { LocalTime } from './local-time'
 import type { Hours } from './types'
 
 /** A range of time, in milliseconds since 1970. */
@@ -13,15 +14,13 @@ const DAY = 86_400_000
 const MAX_DAYS = 400
 
 export class OpenTime {
-  private readonly format: Intl.DateTimeFormat
+  private readonly time: LocalTime
   /** By day (YYYY-MM-DD). */
   private readonly cache = new Map<string, Span[]>()
 
   /** Raises RangeError if the browser does not know the hours' time zone. */
   constructor(private readonly hours: Hours) {
-    this.format = new Intl.DateTimeFormat('en-US', {
-      timeZone: hours.timezone, hourCycle: 'h23', year: 'numeric', month: 'numeric', day: 'numeric', hour: 'numeric', minute: 'numeric', second: 'numeric',
-    })
+    this.time = new LocalTime(hours.timezone)
   }
 
   isOpen(at: number): boolean {
@@ -45,9 +44,9 @@ export class OpenTime {
   /** The ranges of all days that can have open time between two moments, by their starts. */
   private spans(from: number, to: number): Span[] {
     const spans: Span[] = []
-    const lastDay = Math.floor(this.local(to) / DAY) * DAY
+    const lastDay = Math.floor(this.time.local(to) / DAY) * DAY
     // From the day before, whose ranges may end on the first day.
-    for (let day = Math.floor(this.local(from) / DAY) * DAY - DAY; day <= lastDay; day += DAY) spans.push(...this.spansOf(day))
+    for (let day = Math.floor(this.time.local(from) / DAY) * DAY - DAY; day <= lastDay; day += DAY) spans.push(...this.spansOf(day))
     return spans.sort(([a], [b]) => a - b)
   }
 
@@ -59,8 +58,8 @@ export class OpenTime {
     if (cached) return cached
     const spans = this.rangesOf(day, date.getUTCDay() || 7).flatMap(({ opens, closes }): Span[] => {
       if (opens === null || closes === null) return []
-      const start = this.moment(midnight + millisecondsOf(opens))
-      const end = this.moment(midnight + millisecondsOf(closes) + (millisecondsOf(closes) > millisecondsOf(opens) ? 0 : DAY))
+      const start = this.time.moment(midnight + millisecondsOf(opens))
+      const end = this.time.moment(midnight + millisecondsOf(closes) + (millisecondsOf(closes) > millisecondsOf(opens) ? 0 : DAY))
       return [[Math.min(start, end), end]]
     })
     this.cache.set(day, spans)
@@ -73,19 +72,6 @@ export class OpenTime {
     const version = this.hours.week.map((entry) => entry.valid_from).filter((start) => start <= day).sort().at(-1)
     if (version === undefined) return [{ opens: '00:00', closes: '24:00' }]
     return this.hours.week.filter((entry) => entry.valid_from === version && entry.weekday === weekday)
-  }
-
-  /** A moment as local time, as if that were UTC. */
-  private local(at: number): number {
-    const parts = Object.fromEntries(this.format.formatToParts(at).map(({ type, value }) => [type, Number(value)]))
-    return Date.UTC(parts.year!, parts.month! - 1, parts.day, parts.hour, parts.minute, parts.second)
-  }
-
-  /** The moment of a local time, given as if it were UTC: of two the later one, of a skipped hour as before the change. */
-  private moment(local: number): number {
-    const before = local - (this.local(local - DAY) - (local - DAY))
-    const after = local - (this.local(local + DAY) - (local + DAY))
-    return this.local(after) === local ? after : before
   }
 }
 

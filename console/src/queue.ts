@@ -10,7 +10,7 @@ import { sessionMatcher } from './search'
 import type { TaskScope } from './scope'
 import type { Message, PlayerId, QueuedSession, Session } from './types'
 
-export type Filter = 'open' | 'mine' | 'unassigned' | 'closed'
+export type Filter = 'open' | 'waiting' | 'mine' | 'unassigned' | 'closed'
 
 /** Sessions per page. */
 const FIRST_PAGE = 60
@@ -34,6 +34,8 @@ export class Queue {
   /** True if every session that the filter matches is loaded. */
   complete = false
   error = ''
+  /** Incremented by each change of a session. */
+  revision = 0
   private cursor: string | null = null
   /** True if every open session is loaded: then a filter needs no request. */
   private allOpenLoaded = false
@@ -250,6 +252,7 @@ export class Queue {
   }
 
   private store(session: QueuedSession): void {
+    this.revision += 1
     this.sessions.set(session.id, session)
     this.changedAt.set(session.id, Date.now())
     this.invalidate()
@@ -272,6 +275,7 @@ export class Queue {
 
   private isVisible(session: QueuedSession): boolean {
     if ((session.status === 'closed') !== (this.filter === 'closed')) return false
+    if (this.filter === 'waiting' && !session.waiting_since) return false
     if (this.filter === 'mine' && session.assigned_staff_id !== this.myId()) return false
     if (this.filter === 'unassigned' && session.assigned_staff_id !== null) return false
     return this.matches(session)

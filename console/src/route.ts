@@ -1,18 +1,23 @@
 /**
  * Routes in the URL's fragment, which no server sees: `#s=ID` opens a conversation, `#s=ID&seq=N` at that message;
- * `#search`, `#health` and `#settings` are the other views. The words of a search are never in it.
+ * `#search`, `#live`, `#reports`, `#health` and `#settings` are the other views. The words of a search are never in it;
+ * `#reports?…` has what is asked of the reports.
  */
 
 export type Route =
   | { view: 'desk'; session: string | undefined; seq: number | undefined }
-  | { view: 'search' | 'health' | 'settings' }
+  | { view: 'search' | 'live' | 'health' | 'settings' }
+  | { view: 'reports'; parameters: string }
 
 const SESSION = /^#s=([0-9a-f-]{36})(?:&seq=(\d{1,15}))?$/
-const VIEWS = ['search', 'health', 'settings'] as const
+const REPORTS = /^#reports(?:\?(.*))?$/
+const VIEWS = ['search', 'live', 'health', 'settings'] as const
 
 export function currentRoute(): Route {
   const view = VIEWS.find((name) => location.hash === `#${name}`)
   if (view) return { view }
+  const reports = REPORTS.exec(location.hash)
+  if (reports) return { view: 'reports', parameters: reports[1] ?? '' }
   const [, session, seq] = SESSION.exec(location.hash) ?? []
   return { view: 'desk', session, seq: seq === undefined ? undefined : Number(seq) }
 }

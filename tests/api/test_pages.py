@@ -85,9 +85,21 @@ def test_an_invalid_host_is_not_in_the_policy(api: Api) -> None:
     assert "evil" not in page.headers["content-security-policy"]
 
 
+def test_the_reports_are_loaded_when_they_are_opened(api: Api) -> None:
+    views = [name for name in console.load() if re.match(r"assets/(Live|Reports)View-", name)]
+    assert sorted(name.rsplit(".", 1)[1] for name in views) == ["css", "css", "js", "js"]
+    first = "".join(_assets(api))
+    for name in views:
+        assert name not in first
+        page = api.http.get(f"/console/{name}")
+        assert page.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert page.headers["content-type"] in ("text/javascript; charset=utf-8", "text/css; charset=utf-8")
+
+
 def test_everything_together_is_small_and_compressed(api: Api) -> None:
     total = 0
-    for address in ["/console", *_assets(api)]:
+    # Also what is loaded later, when a view is opened.
+    for address in ["/console", *(f"/console/{name}" for name in console.load() if name)]:
         with api.http.stream("GET", address, headers={"Accept-Encoding": "gzip"}) as answer:
             packed = b"".join(answer.iter_raw())
         plain = api.http.get(address, headers={"Accept-Encoding": "identity"})

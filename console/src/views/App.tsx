@@ -12,12 +12,17 @@ import { ConversationView } from './Conversation'
 import { Header } from './Header'
 import { HealthView } from './Health'
 import { Help } from './Help'
+import { LoadedView } from './LoadedView'
 import { QueueView } from './Queue'
 import { SearchView } from './Search'
 import { SettingsView } from './Settings'
 import { SignIn } from './SignIn'
 import { SignOutDialog } from './SignOutDialog'
 import { Toast } from './Toast'
+
+/** These views are loaded when they are opened. */
+const loadLive = async () => (await import('../reports/LiveView')).LiveView
+const loadReports = async () => (await import('../reports/ReportsView')).ReportsView
 
 export function App({ auth }: { auth: Auth }) {
   const [desk, setDesk] = useState<Desk | undefined>(() => (auth.signedIn ? new Desk(auth) : undefined))
@@ -140,6 +145,8 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
       <Header desk={desk} view={currentView.view} onSignOut={requestSignOut} onHelp={() => setHelpOpen(true)} />
       <Banners desk={desk} onAccept={onAccept} />
       {currentView.view === 'search' && <SearchView desk={desk} fieldRef={messageSearch} />}
+      {currentView.view === 'live' && <LoadedView key="live" load={loadLive} desk={desk} parameters="" />}
+      {currentView.view === 'reports' && <LoadedView key="reports" load={loadReports} desk={desk} parameters={currentView.parameters} />}
       {currentView.view === 'health' && <HealthView desk={desk} />}
       {currentView.view === 'settings' && <SettingsView desk={desk} />}
       {currentView.view === 'desk' && (

@@ -18,6 +18,7 @@ const CONNECTION_LABELS: Record<ConnectionState, string> = {
 }
 const STATUSES: [Presence, string][] = [['online', 'Online'], ['away', 'Away'], ['offline', 'Offline']]
 const THEME_LABELS = { auto: 'as the system', light: 'light', dark: 'dark' }
+const VIEWS = [['conversations', 'Conversations', '#'], ['live', 'Live', '#live'], ['reports', 'Reports', '#reports'], ['health', 'Health', '#health']] as const
 const MAX_COLLEAGUES = 5
 
 interface Props {
@@ -37,8 +38,11 @@ export function Header({ desk, view, onSignOut, onHelp }: Props) {
   return (
     <header class="bar">
       <nav aria-label="Views">
-        <a href="#" data-testid="nav-conversations" aria-current={view === 'desk' ? 'page' : undefined}>Conversations</a>
-        <a href="#health" data-testid="nav-health" aria-current={view === 'health' ? 'page' : undefined}>Health</a>
+        {VIEWS.map(([name, label, href]) => (
+          <a key={name} href={href} data-testid={`nav-${name}`} title={label} aria-current={view === (name === 'conversations' ? 'desk' : name) ? 'page' : undefined}>
+            <Icon name={name} /><span>{label}</span>
+          </a>
+        ))}
       </nav>
       <span class={`link link-${desk.connection}`} role="status" data-testid="connection" data-state={desk.connection}>{CONNECTION_LABELS[desk.connection]}</span>
       <FailedReplies desk={desk} />

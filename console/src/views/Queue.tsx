@@ -14,7 +14,8 @@ const ROW_HEIGHT = 64
 /** Rows rendered above and below the visible ones, and the step by which the rendered range moves. */
 const EXTRA_ROWS = 8
 const STEP = 4
-const FILTERS: [Filter, string][] = [['open', 'Open'], ['mine', 'Mine'], ['unassigned', 'Unassigned'], ['closed', 'Closed']]
+/** *Waiting* is shown while it is chosen: the Live view leads to it. */
+const FILTERS: [Filter, string][] = [['open', 'Open'], ['waiting', 'Waiting'], ['mine', 'Mine'], ['unassigned', 'Unassigned'], ['closed', 'Closed']]
 /** Milliseconds after the last input. */
 const SEARCH_DELAY = 200
 
@@ -109,7 +110,7 @@ export function QueueView({ desk, searchRef }: { desk: Desk; searchRef: RefObjec
           <kbd aria-hidden="true" class="wide-only">/</kbd>
         </label>
         <div class="filters" role="group" aria-label="Which conversations">
-          {FILTERS.map(([value, label]) => (
+          {FILTERS.filter(([value]) => value !== 'waiting' || queue.filter === value).map(([value, label]) => (
             <button
               key={value} type="button" data-testid={`filter-${value}`} aria-pressed={queue.filter === value}
               onClick={() => queue.setFilter(value, queue.search)}
@@ -158,7 +159,7 @@ function EmptyQueue({ desk }: { desk: Desk }) {
   return (
     <div class="empty" data-testid="queue-empty">
       <p>
-        {queue.search ? <>No {otherFilter === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'unassigned' ? 'Every open conversation is assigned.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
+        {queue.search ? <>No {otherFilter === 'open' ? 'closed' : 'open'} conversation matches “<b dir="auto">{queue.search}</b>”.</> : queue.filter === 'waiting' ? 'Nobody waits for an answer.' : queue.filter === 'mine' ? 'Nothing is assigned to you.' : queue.filter === 'unassigned' ? 'Every open conversation is assigned.' : queue.filter === 'closed' ? 'Nothing was closed yet.' : 'Nobody waits. New conversations appear here by themselves.'}
       </p>
       {queue.search !== '' && <button type="button" onClick={() => queue.setFilter(otherFilter, queue.search)}>Look in {otherFilter} ones</button>}
     </div>

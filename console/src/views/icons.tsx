@@ -1,6 +1,10 @@
 /** Icons. They are decorative: the text beside them carries the meaning. */
 
 const PATHS = {
+  conversations: 'M4 5h16v11H10l-5 4v-4H4zM8 9h8M8 12h5',
+  live: 'M12 10.500a1.500 1.500 0 1 0 0 3 1.500 1.500 0 0 0 0-3zM8 16a5.700 5.700 0 0 1 0-8M16 8a5.700 5.700 0 0 1 0 8M5 19a10 10 0 0 1 0-14M19 5a10 10 0 0 1 0 14',
+  reports: 'M4 4v16h16M8 16v-4M12 16V8M16 16v-6',
+  health: 'M3 12h4l2.500-6 4 12 2.500-6h5',
   bell: 'M6 16V11a6 6 0 1 1 12 0v5l1.5 2h-15zM10 20a2 2 0 0 0 4 0',
   bellOff: 'M6 16V11c0-1 .2-1.9 .6-2.7M9 5.700A6 6 0 0 1 18 11v5M4.500 18H16M10 20a2 2 0 0 0 4 0M4 4l16 16',
   sun: 'M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.400 1.400M17.600 17.600 19 19M19 5l-1.400 1.400M6.400 17.600 5 19',
