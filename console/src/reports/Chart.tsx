@@ -36,7 +36,10 @@ export function Chart({ title, columns, rows, names, dots, onOpen }: Props) {
     const options = chartOptions({
       columns, unit, dots, rows: rows.length, width: element.clientWidth, height: HEIGHT, colours: coloursOf(element),
       nameOf: (n) => names.shortOf(rows[n]!),
-      onCursor: setRow,
+      // While the chart has the focus, its place stays when the mouse leaves; a finger "leaves" after each touch.
+      onCursor: (n) => {
+        if (n !== undefined || !element.contains(document.activeElement)) setRow(n)
+      },
     })
     const values = columns.map((column) => rows.map((item) => column.value(item)))
     const created = (plot.current = new uPlot(options, [rows.map((_, n) => n), ...values], element.querySelector<HTMLElement>('.chart-area')!))

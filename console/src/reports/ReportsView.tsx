@@ -25,7 +25,7 @@ import { RowNames } from './values'
 const ZONE_KEY = 'gre.reports.zone'
 /** Milliseconds after which an answer is asked for again when the view is opened. */
 const MAX_AGE = 60_000
-const HEADINGS: Record<By, string> = { none: '', hour: 'Hour', day: 'Day', week: 'Week', month: 'Month', staff: 'Person' }
+const HEADINGS: Record<By, string> = { none: 'All', hour: 'Hour', day: 'Day', week: 'Week', month: 'Month', staff: 'Person' }
 
 export function ReportsView({ desk, parameters }: ViewProps) {
   const state = reportStateOf(desk)
