@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 from playwright.sync_api import Locator, Route, expect, sync_playwright
 
+from tests.browser.figures import insert_month
 from tests.browser.files import choose, payload
 from tests.browser.sockets import PlayerSocket
 from tests.browser.world import FLAGS, PHONE, WIDE, Player, Staff, World, chromium, dev, new_person
@@ -168,6 +169,28 @@ def _settings(ann: Staff) -> None:
     ann.page.set_viewport_size(WIDE)
 
 
+def _figures(world: World, ann: Staff, phone: Staff) -> None:
+    """The desk at this moment, and a month of figures."""
+    insert_month(world)
+    for staff, name in ((ann, ""), (phone, "-phone")):
+        staff.at("nav-live").click()
+        expect(staff.at("live-member", staff_id="s2", status="online")).to_be_visible()
+        _picture(staff, f"live{name}")
+        if staff is ann:
+            staff.page.set_viewport_size(TALL)
+        staff.at("nav-reports").click()
+        staff.at("report-range").select_option("30d")
+        staff.at("total", group="first_reply").click()
+        expect(staff.at("figure-row")).to_have_count(30)
+        if staff is phone:
+            staff.at("chart").evaluate("chart => chart.closest('section').scrollIntoView()")
+        staff.at("chart").focus()
+        for key in ("End", *["ArrowLeft"] * 9):
+            staff.page.keyboard.press(key)
+        _picture(staff, f"reports{name}")
+    ann.page.set_viewport_size(WIDE)
+
+
 def _plan(marked: int) -> bytes:
     """A plan of eight tables, one of them marked."""
     plan = Image.new("RGB", (1200, 900), "#e9e2d3")
@@ -252,8 +275,11 @@ def main() -> int:
         _colleagues(world, ann, sue)
         _settings(ann)
         _files(ann, new_person(Player, world, browser, **options).enter())
-        phone.at("toast").get_by_role("button", name="Dismiss").click()
-        phone.page.get_by_label("Back to the list").click()
+        _figures(world, ann, phone)
+        phone.at("nav-conversations").click()
+        dismiss = phone.at("toast").get_by_role("button", name="Dismiss")
+        if dismiss.count():
+            dismiss.click()
         phone.open(31)
         expect(phone.at("note")).to_have_count(2)
         _picture(phone, "phone-note")

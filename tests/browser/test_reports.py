@@ -50,7 +50,7 @@ def cells(staff: Staff) -> list[list[str]]:
 
 def shown(*values: float | None) -> list[str]:
     """Values as the page's cells have them."""
-    return ["" if value is None else f"{value:.15g}" for value in values]
+    return ["" if value is None else repr(value).removesuffix(".0") for value in values]
 
 
 def durations(row: dict[str, Any], name: str) -> list[str]:

@@ -45,7 +45,7 @@ export class Live extends Emitter {
   /** For how long the longest has waited by now, in seconds; null if nobody waits. */
   longestWait(now: number): number | null {
     const { figures } = this
-    if (!figures || figures.longest_wait === null) return null
+    if (!figures?.waiting || figures.longest_wait === null) return null
     return figures.longest_wait + Math.max(0, Math.floor((now - Date.parse(figures.at)) / 1000))
   }
 
