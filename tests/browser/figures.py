@@ -8,7 +8,7 @@ _FILL = """
 create temp table made as
   select md5('figure' || d || ' ' || n)::uuid as id, 900000 + d * 100 + n as player_key,
     at, case when n %% 13 = 0 then null else (array['s1', 's2', 'a1'])[1 + (n + d) %% 3] end as staff,
-    20 + ((n * 37 + d * 11) %% 90) + case when n %% 9 = 0 then 400 else 0 end as wait, n, d
+    20 + ((n * 37 + d * 11) %% 90) + 3 * (n * n * 7 %% 11) * (d * 3 %% 5 + 2) as wait, n, d
   from generate_series(0, 30) d,
     lateral generate_series(1, case when extract(isodow from now() - d * interval '1 day') = 7 then 4 else 14 + (d * 7) %% 9 end) n,
     lateral (select date_trunc('day', now() at time zone 'UTC') at time zone 'UTC' - d * interval '1 day'

@@ -183,7 +183,9 @@ def _figures(world: World, ann: Staff, phone: Staff) -> None:
         staff.at("total", group="first_reply").click()
         expect(staff.at("figure-row")).to_have_count(30)
         if staff is phone:
-            staff.at("chart").evaluate("chart => chart.closest('section').scrollIntoView()")
+            staff.at("report-group").evaluate(
+                "part => { part.parentElement.parentElement.scrollTop = part.offsetTop - 60 }"
+            )
         staff.at("chart").focus()
         for key in ("End", *["ArrowLeft"] * 9):
             staff.page.keyboard.press(key)
