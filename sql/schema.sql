@@ -4055,13 +4055,15 @@ declare
   v_from text;
 begin
   foreach v_fact in array array['reply', 'first', 'handled', 'closed'] loop
-    v_parts := v_parts || format('select %L::text as fact, h.key, 0::bigint as n, 0::bigint as s, 0 as p50, 0 as p90,
-        0 as mx, %s, array_agg(h.v order by h.v) as vs, array_agg(h.n order by h.v) as ns
+    v_parts := v_parts || format('select %L::text as fact, %s as key, 0::bigint as n, 0::bigint as s, 0 as p50,
+        0 as p90, 0 as mx, %s, array_agg(h.v order by h.v) as vs, array_agg(h.n order by h.v) as ns
       from (
-        select %s as key, x.v, sum(x.n)::integer as n from %s cross join lateral (%s) x
+        select %s as staff_id, x.v, sum(x.n)::integer as n from %s cross join lateral (%s) x
         where x.v is not null group by 1, 2) h
-      group by h.key',
-      v_fact || '_seconds', v_zeros, v_key, v_range, gre.report_pieces(v_fact, p_basis, 'seconds', true));
+      group by h.staff_id',
+      v_fact || '_seconds', replace(v_key, 'x.', 'h.'), v_zeros,
+      case p_by when 'staff' then 'x.staff_id collate "C"' else 'null::text' end, v_range,
+      gre.report_pieces(v_fact, p_basis, 'seconds', true));
   end loop;
   foreach v_fact in array array['messages', 'reply', 'closed', 'opened', 'transferred', 'rated'] loop
     exit when v_timed;
@@ -4071,7 +4073,7 @@ begin
   end loop;
   v_parts := v_parts || format('select ''players''::text as fact, ''*''::text as key, d.n, 0::bigint as s, 0 as p50,
       0 as p90, 0 as mx, %s, %s
-    from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
+    from %s cross join lateral (select count(*) as n from (select x.v from (%s) x group by x.v) y) d',
     v_zeros, v_nulls, v_range, gre.report_pieces('players', p_basis, 'players', true));
   if v_timed then
     v_parts := v_parts || format('select d.fact, b.i::text as key, d.n::bigint, 0::bigint as s, 0 as p50, 0 as p90,
@@ -4106,7 +4108,7 @@ begin
     end loop;
     v_parts := v_parts || format('select ''players''::text as fact, b.i::text as key, d.n, 0::bigint as s, 0 as p50,
         0 as p90, 0 as mx, %s, %s
-      from %s cross join lateral (select count(distinct x.v) as n from (%s) x) d',
+      from %s cross join lateral (select count(*) as n from (select x.v from (%s) x group by x.v) y) d',
       v_zeros, v_nulls, v_buckets, gre.report_pieces('players', p_basis, 'players', false));
   end if;
   return 'with found as materialized (select u.* from (' || array_to_string(v_parts, ' union all ') || $sql$) u),
@@ -7785,6 +7787,9 @@ begin
   perform gre.require_staff();
   perform gre.check_report(p_from, p_to, p_timezone, p_by, p_basis);
   select k.until into v_packed from gre.report_packed k;
+  if current_setting('gre.report_facts', true) = 'on' then
+    v_packed := '-infinity'; -- an operator compares: nothing packed is read
+  end if;
   v_range := gre.report_cut(p_from, p_to, v_packed);
   select array_agg(x.start) as starts, array_agg(x.lo) as lo, array_agg(x.hi) as hi into b
   from gre.report_buckets(p_from, p_to, p_timezone, case when v_timed then p_by else 'month' end) x;

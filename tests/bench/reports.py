@@ -66,6 +66,8 @@ def _measure(database: Database, say: Callable[[str], None], cycles: int) -> Sec
         Rest(database, SERVICE) as worker,
     ):
         say(f"reports: a year of {cycles:,} cycles")
+        desk.conn.execute("set statement_timeout = 0")
+        worker.conn.execute("set statement_timeout = 0")
         fill(admin, cycles)
         admin.execute(MESSAGES, prepare=False)
         admin.execute("vacuum analyze", prepare=False)

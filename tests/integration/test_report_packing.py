@@ -93,6 +93,13 @@ def test_packed_hours_change_no_answer(db: Database, desk: Rest, worker: Rest, c
         " and n.staff_id = m.staff_id and n.until > m.until"
     )
     assert late.rowcount > 0, "a reply that came after its month had been packed"
+    desk.conn.execute("set gre.report_facts = 'on'")
+    assert answers(desk) == before
+    conn.execute("update gre.report_days set n = n + 1 where fact = 'opened'")
+    assert answers(desk) == before, "nothing packed is read"
+    desk.conn.execute("set gre.report_facts = 'off'")
+    assert answers(desk) != before
+    conn.execute("update gre.report_days set n = n - 1 where fact = 'opened'")
     conn.execute("delete from gre_chat_responses; delete from gre_chat_cycles; delete from gre_chat_activity")
     conn.execute("delete from gre_chat_assignments; delete from gre_chat_ratings")
     conn.execute("delete from gre_chat_events where kind = 'transferred'")
