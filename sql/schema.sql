@@ -786,8 +786,8 @@ CREATE FUNCTION gre.check_report(p_from timestamp with time zone, p_to timestamp
     SET search_path TO ''
     AS $$
 begin
-  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) or p_from >= p_to then
-    perform gre.raise_http(400, 'range_invalid', 'from must be before to');
+  if p_from is null or p_to is null or p_from < '1970-01-01Z' or p_to > '10000-01-01Z' or p_from >= p_to then
+    perform gre.raise_http(400, 'range_invalid', 'from must be before to, both between the years 1970 and 9999');
   elsif p_by is null or p_by not in ('none', 'hour', 'day', 'week', 'month', 'staff') then
     perform gre.raise_http(400, 'by_invalid', 'by must be none, hour, day, week, month or staff');
   elsif p_basis not in ('asked', 'answered', 'closed') then
@@ -3794,6 +3794,31 @@ begin
     me := e;
   end if;
 end $$;
+
+-- FUNCTION: report_differences()
+CREATE FUNCTION gre.report_differences() RETURNS TABLE(fact text, hour timestamp with time zone, packed bigint[], found bigint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_until constant timestamptz := (select k.until from gre.report_packed k);
+  v_fact text;
+begin
+  foreach v_fact in array array['opened', 'closed', 'transferred', 'messages', 'first', 'reply', 'handled',
+                                'rated'] loop
+    return query execute format('select %1$L::text, hour, p.sums, f.sums
+      from (
+        select h.hour, array[sum(h.n), sum(h.c1), sum(h.c2), sum(h.c3), sum(h.c4),
+          coalesce(sum((select sum(u.v) from unnest(h.seconds) u (v))), 0)]::bigint[] as sums
+        from gre.report_hours h where h.fact = %1$L group by h.hour) p
+      full join (
+        select date_bin(''1 hour'', x.at, timestamptz ''epoch'') as hour,
+          array[count(*), sum(x.c1), sum(x.c2), sum(x.c3), sum(x.c4), coalesce(sum(x.seconds), 0)]::bigint[] as sums
+        from (%2$s) x where x.done_at < $1 group by 1) f using (hour)
+      where p.sums is distinct from f.sums order by 2', v_fact, gre.report_facts(v_fact, null)) using v_until;
+  end loop;
+end $_$;
 
 -- FUNCTION: report_durations(jsonb)
 CREATE FUNCTION gre.report_durations(p jsonb) RETURNS jsonb
@@ -11582,6 +11607,9 @@ REVOKE ALL ON FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to 
 
 -- ACL: FUNCTION report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) FROM PUBLIC;
+
+-- ACL: FUNCTION report_differences()
+REVOKE ALL ON FUNCTION gre.report_differences() FROM PUBLIC;
 
 -- ACL: FUNCTION report_durations(p jsonb)
 REVOKE ALL ON FUNCTION gre.report_durations(p jsonb) FROM PUBLIC;

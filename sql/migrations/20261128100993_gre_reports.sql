@@ -235,8 +235,8 @@ create function gre.check_report(
 ) returns void
 language plpgsql stable set search_path = '' as $$
 begin
-  if p_from is null or p_to is null or not isfinite(p_from) or not isfinite(p_to) or p_from >= p_to then
-    perform gre.raise_http(400, 'range_invalid', 'from must be before to');
+  if p_from is null or p_to is null or p_from < '1970-01-01Z' or p_to > '10000-01-01Z' or p_from >= p_to then
+    perform gre.raise_http(400, 'range_invalid', 'from must be before to, both between the years 1970 and 9999');
   elsif p_by is null or p_by not in ('none', 'hour', 'day', 'week', 'month', 'staff') then
     perform gre.raise_http(400, 'by_invalid', 'by must be none, hour, day, week, month or staff');
   elsif p_basis not in ('asked', 'answered', 'closed') then
@@ -816,7 +816,31 @@ begin
   update gre.report_packed set until = '-infinity', next_until = null, next_xid = null;
 end $$;
 
-revoke execute on function gre.report_facts, gre.report_buckets, gre.check_report,
+-- Return the hours in which what is packed differs from the facts: fact, hour, and their numbers. For operators: facts
+-- that were written into hours that had been packed (by hand, by a clock that stepped back) are in no report, until
+-- gre.report_unpack().
+create function gre.report_differences() returns table (fact text, hour timestamptz, packed bigint[], found bigint[])
+language plpgsql stable set search_path = '' set jit = off as $$
+declare
+  v_until constant timestamptz := (select k.until from gre.report_packed k);
+  v_fact text;
+begin
+  foreach v_fact in array array['opened', 'closed', 'transferred', 'messages', 'first', 'reply', 'handled',
+                                'rated'] loop
+    return query execute format('select %1$L::text, hour, p.sums, f.sums
+      from (
+        select h.hour, array[sum(h.n), sum(h.c1), sum(h.c2), sum(h.c3), sum(h.c4),
+          coalesce(sum((select sum(u.v) from unnest(h.seconds) u (v))), 0)]::bigint[] as sums
+        from gre.report_hours h where h.fact = %1$L group by h.hour) p
+      full join (
+        select date_bin(''1 hour'', x.at, timestamptz ''epoch'') as hour,
+          array[count(*), sum(x.c1), sum(x.c2), sum(x.c3), sum(x.c4), coalesce(sum(x.seconds), 0)]::bigint[] as sums
+        from (%2$s) x where x.done_at < $1 group by 1) f using (hour)
+      where p.sums is distinct from f.sums order by 2', v_fact, gre.report_facts(v_fact, null)) using v_until;
+  end loop;
+end $$;
+
+revoke execute on function gre.report_differences, gre.report_facts, gre.report_buckets, gre.check_report,
   gre.report_pieces, gre.report_row, gre.report_durations, gre.report_statement, gre.report_cut,
   gre.report_pack_range, gre.report_unpack from public;
 revoke execute on function public.gre_report, public.gre_report_sessions, public.gre_report_live,

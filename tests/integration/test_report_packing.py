@@ -190,3 +190,24 @@ def test_ancient_and_endless_times_stop_no_report(db: Database, desk: Rest, work
     assert (before["n"], before["median"], before["max"]) == (4, 4, 2_147_483_647)
     pack_until(conn, worker, BEGIN + timedelta(days=40))
     assert desk.call("gre_report", **asked)["total"]["handle"] == before
+
+
+def test_what_is_written_into_packed_hours_is_found(
+    db: Database, desk: Rest, worker: Rest, conn: Conn
+) -> None:
+    with Rows(db) as rows:
+        rows.random(20)
+        pack_until(conn, worker, END)
+        found = "select fact, hour, packed, found from gre.report_differences() order by fact"
+        assert conn.execute(found).fetchall() == []
+        at = BEGIN + timedelta(days=9)
+        rows.question(
+            rows.session(1), 1, at, answered=at + timedelta(seconds=7), who="s1", first=True, due=at
+        )
+        rows.flush()
+    expected = {"hour": at, "packed": None, "found": [1, 1, 0, 0, 0, 7]}
+    assert conn.execute(found).fetchall() == [{"fact": "first", **expected}, {"fact": "reply", **expected}]
+    conn.execute("select gre.report_unpack()")
+    assert conn.execute(found).fetchall() == []
+    report = desk.call("gre_report", **{"from": at, "to": at + timedelta(hours=1)}, by="none")
+    assert report["total"]["reply"]["n"] == 1

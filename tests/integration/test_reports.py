@@ -274,6 +274,8 @@ def test_empty_rows_are_there(desk: Rest) -> None:
         ({"to": BEGIN}, "range_invalid"),
         ({"to": "infinity"}, "range_invalid"),
         ({"to": None}, "range_invalid"),
+        ({"from": "294275-12-31", "to": "294276-01-01"}, "range_invalid"),
+        ({"from": "0001-01-01 BC"}, "range_invalid"),
         ({"by": "quarter"}, "by_invalid"),
         ({"by": None}, "by_invalid"),
         ({"basis": "opened"}, "basis_invalid"),
