@@ -153,41 +153,6 @@ begin
   on conflict (session_id, cycle) do nothing;
 end $$;
 
--- FUNCTION: add_messages(uuid[], uuid[])
-CREATE FUNCTION gre.add_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-begin
-  update public.gre_chat_sessions s set
-    last_seq = n.last_seq,
-    rev = s.rev + n.messages,
-    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
-                           n.player_name),
-    last_message_at = greatest(s.last_message_at, n.last_at),
-    updated_at = clock_timestamp(),
-    unread_by_staff = s.unread_by_staff + n.by_player,
-    unread_by_player = s.unread_by_player + n.messages - n.by_player,
-    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
-  from (
-    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
-      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
-      count(*) filter (where sender = 'player')::integer as by_player,
-      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
-    from (
-      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
-      from public.gre_chat_sessions q
-      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
-      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
-      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
-    group by session_id
-  ) n
-  left join public.gre_chat_players p on p.player_id = n.player_id
-  where s.id = n.session_id;
-end $$;
-
 -- TABLE: gre_chat_notes
 CREATE TABLE public.gre_chat_notes (
     id uuid DEFAULT gen_random_uuid() NOT NULL,
@@ -1015,10 +980,36 @@ end $$;
 CREATE FUNCTION gre.count_messages(p_sessions uuid[], p_ids uuid[] DEFAULT '{}'::uuid[]) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 begin
-  perform gre.count_figures(p_sessions, p_ids);
-  perform gre.add_messages(p_sessions, p_ids);
+  perform gre.count_figures(p_sessions, p_ids); -- before last_seq advances (gre_figures)
+  update public.gre_chat_sessions s set
+    last_seq = n.last_seq,
+    rev = s.rev + n.messages,
+    player_name = coalesce(gre.clean_name(p.display_name), nullif(s.player_name, 'Player ' || s.player_id),
+                           n.player_name),
+    last_message_at = greatest(s.last_message_at, n.last_at),
+    updated_at = clock_timestamp(),
+    unread_by_staff = s.unread_by_staff + n.by_player,
+    unread_by_player = s.unread_by_player + n.messages - n.by_player,
+    waiting_since = case when n.staff_seq is null then coalesce(s.waiting_since, n.first_at) else n.first_at end
+  from (
+    select session_id, max(player_id) as player_id, max(seq) as last_seq, count(*)::integer as messages,
+      max(created_at) as last_at, min(player_name) as player_name, max(staff_seq) as staff_seq,
+      count(*) filter (where sender = 'player')::integer as by_player,
+      min(created_at) filter (where sender = 'player' and (staff_seq is null or seq > staff_seq)) as first_at
+    from (
+      select m.*, max(m.seq) filter (where m.sender = 'staff') over (partition by m.session_id) as staff_seq
+      from public.gre_chat_sessions q
+      join public.gre_chat_messages m on m.session_id = q.id and m.seq > q.last_seq
+      -- Rows of earlier transactions that bypassed the triggers are left to reconcile.
+      where q.id = any (p_sessions) and (m.created_at >= transaction_timestamp() or m.id = any (p_ids))) i
+    group by session_id
+  ) n
+  left join public.gre_chat_players p on p.player_id = n.player_id
+  where s.id = n.session_id;
 end $$;
 
 -- FUNCTION: count_template(uuid)
@@ -11033,9 +11024,6 @@ GRANT UPDATE(assigned_staff_id) ON TABLE public.gre_chat_sessions TO authenticat
 
 -- ACL: FUNCTION add_cycle(s public.gre_chat_sessions, p_opened_at timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.add_cycle(s public.gre_chat_sessions, p_opened_at timestamp with time zone) FROM PUBLIC;
-
--- ACL: FUNCTION add_messages(p_sessions uuid[], p_ids uuid[])
-REVOKE ALL ON FUNCTION gre.add_messages(p_sessions uuid[], p_ids uuid[]) FROM PUBLIC;
 
 -- ACL: FUNCTION add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid)
 REVOKE ALL ON FUNCTION gre.add_note(p_session uuid, p_staff_id text, p_text text, p_id uuid) FROM PUBLIC;

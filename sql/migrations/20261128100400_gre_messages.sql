@@ -352,6 +352,7 @@ create trigger zzz_gre_5_assign_seq before insert on public.gre_chat_messages
 create function gre.count_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
+  perform gre.count_figures(p_sessions, p_ids); -- before last_seq advances (gre_figures)
   update public.gre_chat_sessions s set
     last_seq = n.last_seq,
     rev = s.rev + n.messages,

@@ -91,6 +91,8 @@ begin
   return new;
 end $$;
 
+-- When a session is deleted, its events, assignments and figures (gre_figure_tables) get the same random session_id, so
+-- that they no longer lead to the player.
 create function gre.sessions_record_deletion() returns trigger
 language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
@@ -99,6 +101,11 @@ begin
   update public.gre_chat_events set session_id = v_id where session_id = old.id;
   insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id)
   values (v_id, old.rev + 1, clock_timestamp(), old.last_seq, 'deleted', (gre.current_actor()).staff_id);
+  update public.gre_chat_assignments set session_id = v_id where session_id = old.id;
+  update public.gre_chat_cycles set session_id = v_id where session_id = old.id;
+  update public.gre_chat_responses set session_id = v_id where session_id = old.id;
+  update public.gre_chat_activity set session_id = v_id where session_id = old.id;
+  update public.gre_chat_ratings set session_id = v_id, comment = null where session_id = old.id;
   return null;
 end $$;
 

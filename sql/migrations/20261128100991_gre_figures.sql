@@ -253,38 +253,11 @@ begin
   return new;
 end $$;
 
--- When a session is deleted, its events, assignments and figures get the same random session_id, so that they no longer
--- lead to the player. Replaces the function of gre_story, which knows events only.
-create or replace function gre.sessions_record_deletion() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
-declare
-  v_id constant uuid := gen_random_uuid();
-begin
-  update public.gre_chat_events set session_id = v_id where session_id = old.id;
-  insert into public.gre_chat_events (session_id, rev, at, after_seq, kind, by_staff_id)
-  values (v_id, old.rev + 1, clock_timestamp(), old.last_seq, 'deleted', (gre.current_actor()).staff_id);
-  update public.gre_chat_assignments set session_id = v_id where session_id = old.id;
-  update public.gre_chat_cycles set session_id = v_id where session_id = old.id;
-  update public.gre_chat_responses set session_id = v_id where session_id = old.id;
-  update public.gre_chat_activity set session_id = v_id where session_id = old.id;
-  update public.gre_chat_ratings set session_id = v_id, comment = null where session_id = old.id;
-  return null;
-end $$;
-
 create function gre.figures_truncated() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
   update public.gre_chat_ratings set comment = null where comment is not null;
   return null;
-end $$;
-
--- Nested statements: count their messages in figures before last_seq advances.
-alter function gre.count_messages(uuid[], uuid[]) rename to add_messages;
-create function gre.count_messages(p_sessions uuid[], p_ids uuid[] default '{}') returns void
-language plpgsql security definer set search_path = '' as $$
-begin
-  perform gre.count_figures(p_sessions, p_ids);
-  perform gre.add_messages(p_sessions, p_ids);
 end $$;
 
 select gre.lock_tables();
@@ -353,6 +326,6 @@ comment on function public.gre_rate_session is
   'another is 409 already_rated.';
 
 revoke execute on function gre.question_due, gre.player_key, gre.add_cycle, gre.count_figures, gre.messages_figures,
-  gre.sessions_open_figures, gre.sessions_figures, gre.figures_truncated, gre.count_messages from public;
+  gre.sessions_open_figures, gre.sessions_figures, gre.figures_truncated from public;
 revoke execute on function public.gre_rate_session from public, anon, authenticated, service_role;
 grant execute on function public.gre_rate_session to authenticated, service_role;
