@@ -6027,6 +6027,8 @@ declare
   v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
 begin
   perform gre.require_admin();
+  -- One erasure of a player at a time: sessions are locked twice below.
+  perform pg_advisory_xact_lock(hashtextextended('gre_erase_player', p_player_id));
   -- In the common lock order: sessions, lanes, deliveries. A settle that waits for these locks finds no deliveries and
   -- writes no receipts; one that holds them has written its receipts before the pushes are deleted below.
   select coalesce(array_agg(s.id), '{}') into v_sessions from (
