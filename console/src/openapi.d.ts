@@ -593,6 +593,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/gre-admin/reports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["getReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/reports/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["listReportSessions"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/reports/live": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["getLiveFigures"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/gre-admin/reports/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get: operations["checkReport"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/gre-admin/export": {
         parameters: {
             query?: never;
@@ -827,6 +891,14 @@ export interface components {
             conversations: components["schemas"]["Conversation"][];
             next: string | null;
         };
+        Checked: {
+            /** @constant */
+            success: true;
+            checked: number;
+            incomplete: number;
+            differences: components["schemas"]["Difference"][];
+            next: string | null;
+        };
         Conversation: {
             /** Format: uuid */
             id: string;
@@ -849,6 +921,22 @@ export interface components {
             cycle: number;
             rating?: number | null;
             chat_messages: components["schemas"]["Message"][];
+        };
+        Counted: {
+            /** Format: uuid */
+            session_id: string;
+            cycle: number | null;
+            /** Format: date-time */
+            at: string;
+            value: number | null;
+            count: number | null;
+            staff_id: string | null;
+        };
+        CountedSessions: {
+            /** @constant */
+            success: true;
+            items: components["schemas"]["Counted"][];
+            next: string | null;
         };
         CreateAutoReply: {
             name: string;
@@ -942,6 +1030,21 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        Difference: {
+            /** Format: uuid */
+            session_id: string;
+            cycle: number | null;
+            what: string;
+            expected: unknown;
+            found: unknown;
+        };
+        Durations: {
+            n: number;
+            mean: number | null;
+            median: number | null;
+            p90: number | null;
+            max: number | null;
+        };
         EnablePlayer: {
             /** @default true */
             enabled: boolean;
@@ -951,7 +1054,7 @@ export interface components {
             success: false;
             error: string;
             /** @enum {string} */
-            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "comment_too_long" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "score_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "player_only" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "already_rated" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "rating_off" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "comment_too_long" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "key_unknown" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "report_too_large" | "score_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "player_only" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "already_rated" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "rating_off" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
             } | null;
@@ -1034,6 +1137,17 @@ export interface components {
             /** @enum {string} */
             variant: "thumb" | "view" | "file";
         };
+        Live: {
+            /** @constant */
+            success: true;
+            /** Format: date-time */
+            at: string;
+            staff: components["schemas"]["StaffLoad"][];
+            open: number;
+            waiting: number;
+            unassigned: number;
+            longest_wait: number | null;
+        };
         Marked: {
             /** @constant */
             success: true;
@@ -1081,6 +1195,11 @@ export interface components {
             /** @default [] */
             attachments: components["schemas"]["Attachment"][];
         };
+        MessageCounts: {
+            player: number;
+            staff: number;
+            auto: number;
+        };
         Minute: {
             /** Format: date-time */
             minute: string;
@@ -1088,7 +1207,7 @@ export interface components {
         };
         NoLink: {
             /** @enum {string} */
-            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "comment_too_long" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "score_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "player_only" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "already_rated" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "rating_off" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
+            code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "comment_too_long" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "key_unknown" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "report_too_large" | "score_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "player_only" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "already_rated" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "rating_off" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
         };
         Note: {
             /** Format: uuid */
@@ -1166,6 +1285,12 @@ export interface components {
             score: number;
             comment?: string | null;
         };
+        Ratings: {
+            asked: number;
+            answered: number;
+            mean: number | null;
+            good_share: number | null;
+        };
         ReadMark: {
             upToSeq: number;
         };
@@ -1194,6 +1319,41 @@ export interface components {
             /** @default [] */
             dates: components["schemas"]["DateEntry"][];
             name?: string | null;
+        };
+        Report: {
+            /** @constant */
+            success: true;
+            timezone: string;
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
+            /** @enum {string} */
+            by: "none" | "hour" | "day" | "week" | "month" | "staff";
+            basis: ("asked" | "answered" | "closed") | null;
+            in_hours: boolean;
+            whole_from: string | null;
+            rows: components["schemas"]["ReportRow"][];
+            total: components["schemas"]["ReportRow"];
+        };
+        ReportRow: {
+            sessions_opened: number;
+            sessions_closed: number;
+            closed_idle: number;
+            missed: number;
+            dropped: number;
+            transfers: number;
+            messages: components["schemas"]["MessageCounts"];
+            players: number;
+            first_reply: components["schemas"]["Durations"];
+            reply: components["schemas"]["Durations"];
+            time_to_close: components["schemas"]["Durations"];
+            handle: components["schemas"]["Durations"];
+            rating: components["schemas"]["Ratings"];
+            within_goal: components["schemas"]["WithinGoal"];
+            key?: string | null;
+            start?: string | null;
+            end?: string | null;
         };
         Retried: {
             /** @constant */
@@ -1385,6 +1545,14 @@ export interface components {
             success: true;
             staff: components["schemas"]["StaffMember"][];
         };
+        StaffLoad: {
+            staff_id: string;
+            display_name: string | null;
+            /** @enum {string} */
+            status: "online" | "away" | "offline";
+            open_sessions: number;
+            max_sessions: number | null;
+        };
         StaffMember: {
             staffId: string;
             displayName: string | null;
@@ -1480,6 +1648,10 @@ export interface components {
             opens?: string | null;
             closes?: string | null;
             validFrom?: string | null;
+        };
+        WithinGoal: {
+            n: number;
+            met: number;
         };
         WorkerSeen: {
             host: string;
@@ -5669,6 +5841,304 @@ export interface operations {
                 };
             };
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getReport: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                timezone?: string;
+                by?: "none" | "hour" | "day" | "week" | "month" | "staff";
+                basis?: ("asked" | "answered" | "closed") | null;
+                in_hours?: boolean;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Report"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    listReportSessions: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                timezone?: string;
+                by?: "none" | "hour" | "day" | "week" | "month" | "staff";
+                basis?: ("asked" | "answered" | "closed") | null;
+                in_hours?: boolean;
+                metric: "sessions_opened" | "sessions_closed" | "closed_idle" | "missed" | "dropped" | "transfers" | "messages_player" | "messages_staff" | "messages_auto" | "players" | "first_reply" | "reply" | "time_to_close" | "handle" | "rating_asked" | "rating" | "within_goal";
+                key?: string | null;
+                limit?: number;
+                cursor?: string | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CountedSessions"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    getLiveFigures: {
+        parameters: {
+            query?: never;
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Live"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+        };
+    };
+    checkReport: {
+        parameters: {
+            query: {
+                from: string;
+                to: string;
+                cursor?: string | null;
+            };
+            header?: {
+                "X-GRE-Act-As"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checked"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };

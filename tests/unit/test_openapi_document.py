@@ -49,7 +49,7 @@ OF_NO_PATH = {
     "claim_invalid", "identities_invalid", "info_too_large", "keep_missing", "link_invalid", "replay_unbounded", "settle_invalid",
     "sink_unknown", "staff_invalid", "time_missing", "exchange_invalid", "audience_unknown", "recipients_missing", "push_too_large",
     "variant_unknown", "export_unknown",
-    "basis_invalid", "by_invalid", "key_unknown", "metric_unknown", "report_too_large",
+    "basis_invalid", "by_invalid", "metric_unknown",
 }  # fmt: skip
 """What the SQL says to workers, operators and back ends that write to a table: no path of the API leads there."""
 

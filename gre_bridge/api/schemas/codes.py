@@ -9,9 +9,9 @@ from typing import Literal
 
 Code = Literal[
     # 400
-    "act_as_invalid", "attachment_invalid", "attachments_invalid", "auto_reply_invalid", "comment_too_long", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "hours_invalid", "ids_invalid",
+    "act_as_invalid", "attachment_invalid", "attachments_invalid", "auto_reply_invalid", "comment_too_long", "cors_refused", "cursor_invalid", "enabled_invalid", "header_repeated", "hours_invalid", "ids_invalid", "key_unknown",
     "malformed", "message_empty", "message_too_long", "messages_invalid", "metadata_too_large", "note_empty", "note_too_long",
-    "placeholder_invalid", "placeholder_unknown", "player_invalid", "query_invalid", "range_invalid", "reason_too_long", "score_invalid", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid",
+    "placeholder_invalid", "placeholder_unknown", "player_invalid", "query_invalid", "range_invalid", "reason_too_long", "report_too_large", "score_invalid", "sender_unknown", "seq_invalid", "session_missing", "settings_invalid",
     "since_invalid", "staff_missing", "status_unknown", "target_missing", "template_incomplete", "template_invalid",
     "texts_invalid", "timezone_unknown", "until_invalid", "value_invalid",
     # 401
