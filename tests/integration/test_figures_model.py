@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from tests.conftest import Database
-from tests.integration.test_hours import expected as open_ranges
 from tests.integration.test_hours import Entry, instant, zone_of
+from tests.integration.test_hours import expected as open_ranges
 from tests.support import figures
 from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest, player, staff
 from tests.support.figures import Export, Fact, Rules
@@ -57,7 +57,7 @@ def _open_hours(db: Database) -> None:
         root.execute("insert into gre_hours (name, timezone) values ('desk', 'Europe/Berlin')")
         for first, days in WEEK.items():
             for day, shifts in days.items():
-                for opens, closes in shifts:
+                for opens, closes in filter(None, shifts):
                     root.execute(
                         "insert into gre_hours_week (hours, valid_from, weekday, opens, closes) values ('desk', %s, %s, %s, %s)",
                         [first, day, opens, closes],
