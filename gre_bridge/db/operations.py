@@ -172,10 +172,38 @@ class OperatorDatabase:
         async for page in self._pages("gre_relay_reconcile", {"p_dry_run": dry_run, "p_limit": 1000}):
             yield page
 
-    async def _pages(self, function: str, arguments: Json) -> AsyncIterator[Json]:
+    async def report(
+        self,
+        *,
+        begin: str,
+        end: str,
+        timezone: str,
+        by: str,
+        basis: str | None = None,
+        in_hours: bool = False,
+    ) -> Json:
+        """Return the figures of [begin, end) (ISO 8601), as `GET /api/gre-admin/reports` does."""
+        arguments = {
+            "p_from": begin, "p_to": end, "p_timezone": timezone, "p_by": by, "p_basis": basis, "p_in_hours": in_hours,
+        }  # fmt: skip
+        answer: Json = await self._call("gre_report", arguments, dict)
+        return answer
+
+    async def report_check(self, *, begin: str, end: str) -> AsyncIterator[Json]:
+        """Count the figures again from messages and events. Yields {"checked", "incomplete", "differences"} for each page."""
+        async for page in self._pages("gre_report_check", {"p_from": begin, "p_to": end}, "p_cursor"):
+            yield page
+
+    async def export(self, what: str, *, begin: str, end: str) -> AsyncIterator[list[Json]]:
+        """Read the rows of [begin, end), in the order of their times. Yields the rows of each page."""
+        arguments = {"p_what": what, "p_from": begin, "p_to": end}
+        async for page in self._pages("gre_export", arguments, "p_cursor"):
+            yield page["rows"]
+
+    async def _pages(self, function: str, arguments: Json, cursor: str = "p_after") -> AsyncIterator[Json]:
         after: str | None = None
         while True:
-            page = await self._call(function, {**arguments, "p_after": after}, dict)
+            page = await self._call(function, {**arguments, cursor: after}, dict)
             yield page
             after = page["next"]
             if after is None:

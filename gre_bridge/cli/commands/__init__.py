@@ -11,6 +11,7 @@ import typer
 from gre_bridge.cli.commands.dead import dead
 from gre_bridge.cli.commands.files import files
 from gre_bridge.cli.commands.maintenance import expire, prune, reconcile, replay
+from gre_bridge.cli.commands.reports import export, report
 from gre_bridge.cli.commands.status import status
 
 
@@ -18,5 +19,5 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.add_typer(dead, name="dead")
     app.add_typer(files, name="files")
-    for command in (status, replay, reconcile, expire, prune):
+    for command in (status, replay, reconcile, expire, prune, report, export):
         app.command()(command)
