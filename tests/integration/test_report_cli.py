@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from gre_bridge.exports import COLUMNS
+
 from tests.integration.test_operator_cli import Run, conn, printed, run
 from tests.integration.test_outbox import Conn
 from tests.unit.test_cli import one_line
@@ -102,7 +102,7 @@ def test_a_failed_export_leaves_what_was_there(run: Run, tmp_path: Path) -> None
     target.write_text("older")
     done = run("export", "events", "-o", str(target), SUPABASE_SERVICE_KEY="eyJhbGciOiJIUzI1NiJ9.e30.wrong")
     assert done.exit_code != 0
-    assert one_line(done)
+    assert one_line(done.stderr)
     assert target.read_text() == "older"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -121,7 +121,7 @@ def test_a_failed_export_leaves_what_was_there(run: Run, tmp_path: Path) -> None
 def test_refusals_are_one_line(run: Run, arguments: list[str], status: int, words: str) -> None:
     done = run(*arguments)
     assert done.exit_code == status, done.stderr
-    assert words in one_line(done)
+    assert words in one_line(done.stderr)
 
 
 def test_local_dates_are_those_of_the_zone(run: Run) -> None:
