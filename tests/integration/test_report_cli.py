@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gre_bridge.exports import COLUMNS
 
+from gre_bridge.exports import COLUMNS
 from tests.integration.test_operator_cli import Run, conn, printed, run
 from tests.integration.test_outbox import Conn
 from tests.unit.test_cli import one_line
