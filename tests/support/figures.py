@@ -154,6 +154,11 @@ def stories(export: Export) -> Iterator[Cycle]:
         yield from teller.cycles
 
 
+def _quarter(at: datetime) -> datetime:
+    """Return the begin of a quarter of an hour, to which messages belong."""
+    return at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
+
+
 def _seconds(begin: datetime, end: datetime) -> int:
     return (end - begin) // timedelta(seconds=1)
 
@@ -174,7 +179,7 @@ def facts(export: Export, rules: Rules, basis: str | None = None) -> list[Fact]:
         ]
         who = message["sender_id"] if message["sender"] == "staff" else None
         player = export.players[message["session_id"]] if message["sender"] == "player" else None
-        found.append(Fact(kind, message["created_at"], who, message["session_id"], player=player))
+        found.append(Fact(kind, _quarter(message["created_at"]), who, message["session_id"], player=player))
     for event in export.events:
         if event["kind"] == "transferred":
             found.append(Fact("transfers", event["at"], event["by_staff_id"], event["session_id"]))
