@@ -63,9 +63,7 @@ def test_the_check_counts_again_and_names_what_is_wrong(run: Run, conn: Conn) ->
     done = run("report", "--check", "--from", "1h")
     assert (done.exit_code, done.stdout.strip()) == (0, "3 sessions counted again: all figures agree")
     assert printed(run("report", "--check", "--from", "1h", "--json"))["differences"] == []
-    with conn.transaction():
-        conn.execute("set local role supabase_admin")
-        conn.execute("update gre_chat_responses set wait_seconds = 777 where answered_at is not null")
+    conn.execute("update gre_chat_responses set wait_seconds = 777 where answered_at is not null")
     done = run("report", "--check", "--from", "1h")
     assert done.exit_code == 1
     assert "1 differences" in done.stdout
@@ -113,7 +111,7 @@ def test_a_failed_export_leaves_what_was_there(run: Run, tmp_path: Path) -> None
         (["report", "--timezone", "Mars/Base"], 2, "--timezone: must be an IANA time zone"),
         (["report", "--from", "soon"], 2, "--from: must be a time"),
         (["report", "--from", "1h", "--to", "2h"], 2, "--from: must be before --to"),
-        (["report", "--by", "hour", "--from", "3000d"], 1, "too"),
+        (["report", "--by", "hour", "--from", "1000d"], 1, "2500 rows"),
         (["export", "events", "-o", "/nowhere/rows.csv"], 2, "--output: No such file"),
         (["export", "events", "-o", "/"], 2, "--output: it is a directory"),
     ],
