@@ -41,6 +41,8 @@ JUNK = st.tuples(
         st.dictionaries(st.text(max_size=5), st.none(), max_size=2),
     )
 ).map(lambda choice: choice[0])
+OFTEN_REFUSED = {"/api/pusher/auth", "/api/gre-chat/rate"}
+"""Paths that need more than a request: a socket's id; a closed session while ratings are on (test_rate)."""
 GENERAL = {400, 404, 405, 415}
 """Answers that every path may give, documented or not."""
 
@@ -77,7 +79,8 @@ def fitting_text(schema: dict[str, Any], known: list[Any]) -> st.SearchStrategy[
         ids = st.sampled_from([one for one in known if isinstance(one, str)])
         return st.one_of(ids, ids, st.uuids().map(str))
     if schema.get("format") == "date-time":
-        return st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+        times = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+        return st.one_of(*[st.sampled_from(schema["examples"])] * 3, times) if "examples" in schema else times
     if "pattern" in schema:
         texts = st.from_regex(re.compile(schema["pattern"], re.ASCII), fullmatch=True)
     else:
@@ -233,7 +236,7 @@ def test_every_answer_matches_the_document(api: Api, player_id: int) -> None:
     for path, methods in document["paths"].items():
         for method in methods:
             well = [s for (name, s) in statuses if name == f"{method.upper()} {path}" and s < 300]
-            assert well or path == "/api/pusher/auth", f"{method} {path} was never answered well"
+            assert well or path in OFTEN_REFUSED, f"{method} {path} was never answered well"
 
 
 def test_every_path_of_the_contract_is_documented(api: Api) -> None:
