@@ -14,6 +14,7 @@ from tests.chaos.cases import Case
 from tests.chaos.load import MARK, TEXT
 from tests.chaos.scene import Scene
 from tests.chaos.watch import SINKS
+from tests.support.report_check import check_figures
 from tests.support.stack import StackProcess
 from tests.support.waiting import wait_until
 
@@ -148,6 +149,10 @@ def _hold_fault(scene: Scene, case: Case, seconds: float) -> bool:
 
 def _judge(scene: Scene, case: Case, report: Report) -> None:
     with scene.stack.db() as conn:
+        try:
+            scene.check(check_figures(conn) > 0, "the figures of no session could be checked")
+        except AssertionError as error:
+            report.problems.append(f"figures differ from messages and events: {error}")
         rows = conn.execute(
             "select id::text, session_id::text as session, seq, extract(epoch from created_at)::float8 as at,"
             " origin = 'auto' as auto from gre_chat_messages"
