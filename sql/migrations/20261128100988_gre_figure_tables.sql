@@ -75,7 +75,7 @@ create table public.gre_chat_responses (
   open_seconds integer,
   primary key (session_id, cycle, n)
 );
-create unique index gre_chat_responses_open on public.gre_chat_responses (session_id) where ended is null;
+create unique index gre_chat_responses_open on public.gre_chat_responses (session_id, cycle) where ended is null;
 comment on table public.gre_chat_responses is
   'Figures: one row for each question, from a player''s first unanswered message to the next message of staff, or to '
   'the closing. Written by triggers only.';

@@ -101,7 +101,7 @@ begin
        where p.session_id = x.session_id and p.cycle = x.cycle) as questions
     from (select f.session_id, f.cycle, min(f.seq) as first_seq from fresh f where f.open group by 1, 2) x
     left join public.gre_chat_cycles c on c.session_id = x.session_id and c.cycle = x.cycle
-    left join public.gre_chat_responses r on r.session_id = x.session_id and r.ended is null
+    left join public.gre_chat_responses r on r.session_id = x.session_id and r.cycle = x.cycle and r.ended is null
   ), people as (
     select f.*, s.whole, s.staff_at, s.asking, s.questions,
       coalesce(lag(f.sender) over w, s.sender) as before, count(*) filter (where f.sender = 'staff') over w as staff_n
@@ -141,7 +141,7 @@ begin
   from turns t
   cross join lateral (select t.whole and t.staff_at is null and t.staff_n = 0 as first) f
   where t.sender = 'player'
-    and (select count(*) from answers) >= 0 -- first: a session has one open question, see gre_chat_responses_open
+    and (select count(*) from answers) >= 0 -- first: a cycle has one open question, see gre_chat_responses_open
   order by t.session_id, t.n;
 end $$;
 
@@ -165,7 +165,7 @@ begin
   from inserted i
   join public.gre_chat_sessions q on q.id = i.session_id
   join public.gre_chat_cycles c on c.session_id = q.id and c.cycle = q.cycle
-  left join public.gre_chat_responses r on r.session_id = q.id and r.ended is null
+  left join public.gre_chat_responses r on r.session_id = q.id and r.cycle = q.cycle and r.ended is null
   cross join public.gre_chat_settings g
   limit 1;
   if m.single is not true then

@@ -202,6 +202,27 @@ def test_an_update_that_also_assigns_counts_for_the_new_person(db: Database) -> 
         check_figures(conn)
 
 
+@MANY
+def test_a_question_that_a_closing_without_triggers_left_open_disturbs_no_later_cycle(
+    db: Database, insert: Any
+) -> None:
+    with db.connect("supabase_admin") as conn:
+        turn(conn, "player")
+        conn.execute("set session_replication_role = replica")
+        close(conn)
+        conn.execute("set session_replication_role = origin")
+        reopen(conn)
+        insert(conn, "player", "staff", "player")
+        assert questions(conn) == [
+            (1, 1, True, 1, None, None, None),
+            (2, 1, True, 2, "answered", 3, "s1"),
+            (2, 2, False, 4, None, None, None),
+        ]
+        close(conn)
+        assert {row[4] for row in questions(conn)} == {"answered", "closed"}
+        conn.execute("delete from gre_chat_sessions")  # the check says what was missed
+
+
 @pytest.mark.parametrize("hours", [None, "desk"])
 @pytest.mark.parametrize("since", ["-infinity", "0001-01-01", "1900-01-01"])
 def test_a_session_that_was_adopted_with_an_ancient_time_can_be_closed(
