@@ -130,7 +130,7 @@ test('the sessions of a cell are loaded page by page', async () => {
   expect([asked.length, state.items.length]).toEqual([4, 0])
 })
 
-const figures = (longest: number | null): LiveFigures => ({ at: new Date().toISOString(), staff: [], open: 0, waiting: longest === null ? 0 : 1, unassigned: 0, longest_wait: longest })
+const figures = (longest: number | null): LiveFigures => ({ success: true, at: new Date().toISOString(), staff: [], open: 0, waiting: longest === null ? 0 : 1, unassigned: 0, longest_wait: longest })
 
 test('live figures: read soon after a change, many changes once, and after 15 seconds', async () => {
   const { asked } = desk.live

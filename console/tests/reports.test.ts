@@ -18,7 +18,7 @@ const row = (changes: Partial<FigureRow> = {}): FigureRow => ({
   first_reply: spread(11, 61), reply: spread(12, 62), time_to_close: spread(13, 63), handle: spread(0, null),
   rating: { asked: 14, answered: 15, mean: 4.333, good_share: 0.8 }, within_goal: { n: 16, met: 12 }, ...changes,
 })
-const report = (rows: FigureRow[], total = row()): Report => ({ timezone: 'UTC', from: '2026-11-01T00:00:00Z', to: '2026-11-03T00:00:00Z', whole_from: null, rows, total })
+const report = (rows: FigureRow[], total = row()): Report => ({ success: true, by: 'day', basis: null, in_hours: false, timezone: 'UTC', from: '2026-11-01T00:00:00Z', to: '2026-11-03T00:00:00Z', whole_from: null, rows, total })
 const group = (id: string) => GROUPS.find((item) => item.id === id)!
 
 test.each([

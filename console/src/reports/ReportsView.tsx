@@ -126,7 +126,7 @@ function GroupPanel({ desk, state, form, group, report, query }: PanelProps) {
     () => (
       <FigureTable
         key={`${group.id} ${by} ${query.from} ${query.to}`} group={group} rows={by === 'none' ? [] : rows} total={report.total} names={names} heading={HEADINGS[by]}
-        onOpen={(row, metric) => openCell({ metric, key: row ? row.key : undefined })}
+        onOpen={(row, metric) => openCell({ metric, key: row ? (row.key ?? null) : undefined })}
       />
     ),
     [form, group, query, rows, names],
@@ -146,7 +146,7 @@ function GroupPanel({ desk, state, form, group, report, query }: PanelProps) {
       <p class="quiet meaning">{group.meaning}</p>
       {empty && <p class="empty nothing" role="status" data-testid="report-empty">Nothing happened in this time.</p>}
       {!empty && by !== 'none' && rows.length > 0 && (
-        <Chart title={group.title} columns={drawn} rows={rows} names={names} dots={by === 'staff'} onOpen={(row, metric) => openCell({ metric, key: row.key })} />
+        <Chart title={group.title} columns={drawn} rows={rows} names={names} dots={by === 'staff'} onOpen={(row, metric) => openCell({ metric, key: row.key ?? null })} />
       )}
       {table}
       <dl class="meanings">

@@ -10,7 +10,7 @@ export function csvOf(group: Group, report: Report, by: By, staffName: (id: stri
   const names = by === 'staff' ? ['staff_id', 'name'] : by === 'none' ? [] : ['from', 'to']
   const head = [...names, ...group.columns.map(({ id, unit }) => (unit === 'duration' ? `${id}_seconds` : id))]
   const rows = (by === 'none' ? [report.total] : report.rows).map((row) => {
-    const name = by === 'staff' ? [row.key, row.key === null ? '' : staffName(row.key)] : by === 'none' ? [] : [row.start, row.end]
+    const name = by === 'staff' ? [row.key, row.key == null ? '' : staffName(row.key)] : by === 'none' ? [] : [row.start, row.end]
     return [...name, ...group.columns.map((column) => column.value(row))]
   })
   return MARK + [head, ...rows].map((cells) => `${cells.map(field).join(',')}\r\n`).join('')

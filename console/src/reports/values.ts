@@ -47,7 +47,7 @@ export class RowNames {
 
   /** For the table and the readout. */
   of({ key, start }: FigureRow): string {
-    if (this.by === 'staff') return key === null ? 'Nobody' : this.staffName(key)
+    if (this.by === 'staff') return key == null ? 'Nobody' : this.staffName(key)
     if (!start) return 'Total'
     return `${this.by === 'week' ? 'From ' : ''}${this.long.format(new Date(start))}`
   }
