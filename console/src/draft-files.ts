@@ -80,11 +80,6 @@ export class DraftFiles {
     return this.of(session).some((file) => this.uploads.statusOf(file).state === 'failed')
   }
 
-  /** True while bytes that only this page has are not stored. */
-  get isUploading(): boolean {
-    return [...this.bySession.values()].flat().some((file) => this.uploads.statusOf(file).state !== 'stored' && this.uploads.fileOf(file) !== undefined)
-  }
-
   private set(session: string, files: readonly ChosenFile[]): void {
     this.bySession.set(session, files.length ? files : NO_FILES)
     this.drafts.set(session, files.length ? JSON.stringify(files) : '', 'files')

@@ -91,6 +91,11 @@ export class Uploads {
     return this.byId.get(id)?.file
   }
 
+  /** True while bytes that only this page has are not stored: those of drafts and of messages. */
+  get isUploading(): boolean {
+    return [...this.byId.values()].some(({ file, state }) => file !== undefined && state !== 'stored')
+  }
+
   /** A file of an earlier visit of the page: ask whether its bytes are stored. */
   adopt(session: string, chosen: ChosenFile): void {
     if (this.byId.has(chosen.id)) return

@@ -169,6 +169,22 @@ test('a used-up quota is not tried again by itself, but by the user', async () =
   expect(uploads.statusOf(chosen).state).toBe('stored')
 })
 
+test('bytes are only in this page until they are stored, or the file is given up', async () => {
+  const { uploads, failOnce } = server()
+  expect(uploads.isUploading).toBe(false)
+  const chosen = uploads.add('s', photo())
+  expect(uploads.isUploading).toBe(true)
+  await settle()
+  expect(uploads.isUploading).toBe(false)
+  failOnce(new StorageRefusal(415, 'InvalidMimeType'))
+  const refused = uploads.add('s', photo())
+  await settle()
+  expect(uploads.isUploading).toBe(true)
+  uploads.cancel(refused)
+  uploads.adopt('s', { ...chosen, id: 'earlier' })
+  expect(uploads.isUploading).toBe(false)
+})
+
 test('a cancelled upload is stopped and deleted on the server', async () => {
   const { uploads, calls, setTransport } = server()
   setTransport((_, __, ___, signal) => new Promise((__, reject) => signal.addEventListener('abort', () => reject(new Error('aborted')))))

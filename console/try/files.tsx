@@ -84,7 +84,7 @@ export class PlayerFiles extends Emitter {
 
   /** True while bytes of the draft that only this page has are not stored. */
   get isUploading(): boolean {
-    return this.files?.drafts.isUploading ?? false
+    return this.files?.uploads.isUploading ?? false
   }
 
   /** The draft's files for a message that is being sent. */

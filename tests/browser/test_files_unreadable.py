@@ -1,4 +1,4 @@
-"""Files that cannot be read: by the browser, and for a while by the worker."""
+"""Files that cannot be read by the browser, for a while by the worker, or after a sign-out."""
 
 from __future__ import annotations
 
@@ -44,3 +44,17 @@ def test_a_file_that_waits_does_not_delay_the_sight_of_the_next(world: World, jo
         expect(asha.at("attachment")).to_have_count(n)
         # From now on the player's page has no timers: only what arrives can make it look.
         asha.page.clock.pause_at(asha.page.evaluate("Date.now() / 1000 + 60"))
+
+
+def test_the_sign_out_says_that_bytes_are_not_kept(world: World, sam: Staff) -> None:
+    world.write(29, "Hello", "Asha")
+    sam.open(29)
+    world.fault("storage", {"mode": "hold", "methods": ["PUT"]})
+    choose(sam, payload("menu.txt", b"Soup", "text/plain"))
+    expect(sam.at("draft-file", state="uploading")).to_have_count(1)
+    sam.at("sign-out").click()
+    expect(sam.at("leaving")).to_contain_text("Files that are not uploaded yet are not kept")
+    world.http.delete("/__stack/faults").raise_for_status()
+    expect(sam.at("draft-file", state="stored")).to_have_count(1)
+    expect(sam.at("leaving")).not_to_contain_text("not uploaded")
+    expect(sam.at("leaving")).to_contain_text("1 draft is not finished")

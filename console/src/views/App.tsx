@@ -79,7 +79,7 @@ function DeskView({ desk, onSignOut, onAccept }: Props) {
     }
     // Unsent replies survive a reload, but not the closing of the tab; bytes that are not uploaded survive neither.
     const onBeforeUnload = (event: Event): void => {
-      if (desk.outgoing.count || desk.files.drafts.isUploading) event.preventDefault()
+      if (desk.outgoing.count || desk.files.uploads.isUploading) event.preventDefault()
     }
     addEventListener('hashchange', onHashChange)
     addEventListener('beforeunload', onBeforeUnload)

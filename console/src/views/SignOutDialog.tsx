@@ -12,7 +12,7 @@ interface Props {
 export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
   const dialog = useRef<HTMLDialogElement>(null)
   const [waiting, setWaiting] = useState(false)
-  const { outgoing, drafts } = desk
+  const { outgoing, drafts, files } = desk
   const unsent = outgoing.count
   const replies = outgoing.replies.count
   const notes = outgoing.notes.count
@@ -35,6 +35,7 @@ export function SignOutDialog({ desk, onStay, onSignOut }: Props) {
       </p>
       <p class="quiet">
         What you keep stays in this tab, is shown to nobody else, and goes on when you sign in here again.
+        {files.uploads.isUploading && ' Files that are not uploaded yet are not kept: you will have to choose them again.'}
       </p>
       {waiting && <p role="status">You are signed out as soon as it is stored.</p>}
       <div class="row choices">
