@@ -277,11 +277,11 @@ def main() -> int:
         _colleagues(world, ann, sue)
         _settings(ann)
         _files(ann, new_person(Player, world, browser, **options).enter())
-        _figures(world, ann, phone)
-        phone.at("nav-conversations").click()
         dismiss = phone.at("toast").get_by_role("button", name="Dismiss")
         if dismiss.count():
             dismiss.click()
+        _figures(world, ann, phone)
+        phone.at("nav-conversations").click()
         phone.open(31)
         expect(phone.at("note")).to_have_count(2)
         _picture(phone, "phone-note")
