@@ -304,7 +304,7 @@ def test_assignment_that_assigns_nothing_is_a_warning(changes: Any, status: Stat
 
 # The database's facts ------------------------------------------------------------------------------------------------
 
-STORAGE = {"rls": True, "policies": list(POLICIES), "triggers": list(TRIGGERS)}
+STORAGE = {"rls": True, "policies": list(POLICIES), "triggers": list(TRIGGERS), "own": []}
 FACTS: dict[str, Any] = {
     "role": "postgres", "wal_level": "logical", "connections": 5, "max_connections": 97, "slots": [], "max_slots": 10,
     "transactions": [], "prepared": 0, "publication": True, "published": True, "open_tables": [], "tables": 10,
