@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from gre_bridge.db.postgrest import PostgrestClient, PostgrestError
+from gre_bridge.db.report_answers import Packing
 from gre_bridge.db.types import (
     Assignments,
     Claim,
@@ -20,7 +21,6 @@ from gre_bridge.db.types import (
     DeskStats,
     Json,
     LaneResult,
-    Packing,
     Settled,
     Tick,
 )

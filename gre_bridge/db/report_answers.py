@@ -1,7 +1,12 @@
-"""The JSON that the database's functions for figures answer, as typed dictionaries. Conventions as in `answers`."""
+"""The JSON that the database's functions for figures answer, as typed dictionaries, and the answer that a job reads.
+
+Conventions as in `answers`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 
@@ -49,3 +54,16 @@ class ExportPage(TypedDict):
 
     rows: list[dict[str, Any]]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """The answer of `gre_report_pack_v1`: whether something was packed, and whether more waits."""
+
+    packed: bool
+    more: bool
+
+    @classmethod
+    def from_json(cls, answer: Mapping[str, Any]) -> Packing:
+        """Read the jsonb of `gre_report_pack_v1`."""
+        return cls(packed=bool(answer["packed"]), more=bool(answer["more"]))

@@ -280,19 +280,6 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
-    """The answer of `gre_report_pack_v1`: whether something was packed, and whether more waits."""
-
-    packed: bool
-    more: bool
-
-    @classmethod
-    def from_json(cls, answer: Mapping[str, Any]) -> Packing:
-        """Read the jsonb of `gre_report_pack_v1`."""
-        return cls(packed=bool(answer["packed"]), more=bool(answer["more"]))
-
-
-@dataclass(frozen=True, slots=True)
 class Failure:
     """The deliveries (one, or those merged into one record) at which a lane stopped.
 

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-from gre_bridge.db.types import Packing
+from gre_bridge.db.report_answers import Packing
 from gre_bridge.jobs.loop import JobLoop, Pause
 from gre_bridge.metrics import Metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gre_bridge.db.types import Packing
+from gre_bridge.db.report_answers import Packing
 from gre_bridge.jobs.packing import DELAY, INTERVAL, MORE, PackingJob
 from gre_bridge.metrics import Metrics
 from tests.support.relay import DOWN, START, elapse, now, virtual
