@@ -37,6 +37,11 @@ COLUMNS: Mapping[ExportList, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 """The columns of each list, in order."""
+TIMES: Mapping[ExportList, str] = {
+    "sessions": "opened_at", "messages": "created_at", "responses": "asked_at", "events": "at", "ratings": "rated_at",
+    "assignments": "started_at",
+}  # fmt: skip
+"""The column by which the rows of each list are in order."""
 MEDIA_TYPES: Mapping[ExportFormat, str] = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8"}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula."""

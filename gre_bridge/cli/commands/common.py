@@ -7,7 +7,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -69,8 +69,8 @@ def seconds(text: str, option: str) -> float:
     return value
 
 
-def moment(text: str, option: str) -> str:
-    """Parse a time, or a duration before now, into ISO 8601 with a time zone (default UTC). Raises ConfigurationError."""
+def moment(text: str, option: str, zone: tzinfo = UTC) -> str:
+    """Parse a time, or a duration before now, into ISO 8601 with an offset (default: that of `zone`). Raises ConfigurationError."""
     with contextlib.suppress(ConfigurationError):
         return (datetime.now(UTC) - timedelta(seconds=seconds(text, option))).isoformat()
     try:
@@ -79,7 +79,7 @@ def moment(text: str, option: str) -> str:
         raise ConfigurationError(
             f"{option}: must be a time like 2026-11-22T10:00Z, or how long ago, like 2h"
         ) from None
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).isoformat()
+    return (read if read.tzinfo else read.replace(tzinfo=zone)).isoformat()
 
 
 def run(env_file: Path | None, work: Callable[[OperatorDatabase, Settings], Coroutine[Any, Any, T]]) -> T:

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
-from gre_bridge.cli.commands.common import AsJson, EnvFile, fail, moment, run, seconds, total
+from gre_bridge.cli.commands.common import AsJson, EnvFile, fail, moment, run, total
 from gre_bridge.config.settings import Settings
 from gre_bridge.db.types import Json
 from gre_bridge.errors import BridgeError, ConfigurationError
@@ -74,19 +74,11 @@ def _span(begin: str, end: str | None, timezone: str) -> tuple[str, str]:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigurationError("--timezone: must be an IANA time zone like Europe/Berlin") from None
 
-    def read(text: str, option: str) -> datetime:
-        with contextlib.suppress(ConfigurationError):
-            return datetime.now(UTC) - timedelta(seconds=seconds(text, option))
-        with contextlib.suppress(ValueError):
-            local = datetime.fromisoformat(text.strip())
-            return local if local.tzinfo else local.replace(tzinfo=zone)
-        return datetime.fromisoformat(moment(text, option))
-
-    first = read(begin, "--from")
-    last = datetime.now(UTC) if end is None else read(end, "--to")
-    if first >= last:
+    first = moment(begin, "--from", zone)
+    last = datetime.now(UTC).isoformat() if end is None else moment(end, "--to", zone)
+    if datetime.fromisoformat(first) >= datetime.fromisoformat(last):
         raise ConfigurationError("--from: must be before --to")
-    return first.isoformat(), last.isoformat()
+    return first, last
 
 
 def report(
@@ -175,17 +167,6 @@ def _check(env_file: Path | None, first: str, last: str, as_json: bool) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
-AT = {
-    "sessions": "opened_at",
-    "messages": "created_at",
-    "responses": "asked_at",
-    "events": "at",
-    "ratings": "rated_at",
-    "assignments": "started_at",
-}
-"""The column by which the rows of an export are in order."""
-
-
 def export(
     what: Annotated[What, typer.Argument(help="Which rows.")],
     output: Annotated[
@@ -215,7 +196,7 @@ def export(
 
             async def work(operator: OperatorDatabase, _: Settings) -> int:
                 pages = operator.export(what.value, begin=first, end=last)
-                return await _write(file, pages, what, form, first, last)
+                return await _write(file, pages, what, form, last)
 
             count = run(env_file, work)
             file.flush()
@@ -247,7 +228,7 @@ def _file(output: str) -> Iterator[IO[bytes]]:
 
 
 async def _write(
-    file: IO[bytes], pages: AsyncIterator[list[Json]], what: What, form: Format, first: str, last: str
+    file: IO[bytes], pages: AsyncIterator[list[Json]], what: What, form: Format, last: str
 ) -> int:
     """Write the pages, with a progress bar over the time that they cover; return the number of rows."""
     from rich.console import Console  # noqa: PLC0415
@@ -255,8 +236,8 @@ async def _write(
 
     from gre_bridge import exports  # noqa: PLC0415
 
-    count, err = 0, Console(stderr=True)
-    begin, end = datetime.fromisoformat(first), datetime.fromisoformat(last)
+    count, err, column = 0, Console(stderr=True), exports.TIMES[what.value]
+    begin, end = None, datetime.fromisoformat(last)
     with Progress(
         BarColumn(), TextColumn("{task.fields[rows]} rows"), TimeElapsedColumn(),
         console=err, transient=True, disable=not err.is_terminal,
@@ -266,16 +247,8 @@ async def _write(
             file.write(exports.encode(what.value, form.value, rows))
             count += len(rows)
             if rows:
-                at = datetime.fromisoformat(rows[-1][AT[what.value]])
-                begin = (
-                    max(begin, datetime.fromisoformat(rows[0][AT[what.value]]))
-                    if not progress.tasks[0].total
-                    else begin
-                )
-                progress.update(
-                    task,
-                    total=(end - begin).total_seconds(),
-                    completed=(at - begin).total_seconds(),
-                    rows=count,
-                )
+                begin = begin or datetime.fromisoformat(rows[0][column])
+                done = datetime.fromisoformat(rows[-1][column]) - begin
+                total = (end - begin).total_seconds()
+                progress.update(task, total=total, completed=done.total_seconds(), rows=count)
     return count
