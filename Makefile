@@ -47,11 +47,12 @@ test-versions: ## Run a part of the tests with the lowest and with the highest v
 	sh scripts/test-versions.sh highest
 
 .PHONY: check
-check: setup ## Lint, check types and check who imports whom
+check: setup ## Lint, check types, who imports whom, and the manifests of Kubernetes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/kubernetes-validate --strict --quiet --no-warn -k 1.28 deploy/kubernetes/*/*.yaml
 
 .PHONY: fix
 fix: setup ## Format the code and mend what the linter can

@@ -39,6 +39,7 @@ UNIT = (DEPLOY / "gre-bridge.service").read_text()
 PRUNE = (DEPLOY / "gre-bridge-prune.service").read_text()
 TIMER = (DEPLOY / "gre-bridge-prune.timer").read_text()
 COMPOSE = (DEPLOY / "compose.yaml").read_text()
+ADAPTER = (DEPLOY / "kubernetes" / "prometheus-adapter.yaml").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 
 
@@ -58,6 +59,7 @@ def series() -> dict[str, set[str]]:
 
 def expressions() -> list[str]:
     alerts = re.findall(r"^ +expr: (.+)$", ALERTS, re.MULTILINE)
+    alerts += re.findall(r"^ +metricsQuery: (.+)$", ADAPTER, re.MULTILINE)
     return alerts + [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
