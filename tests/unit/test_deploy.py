@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from typer.main import get_command
 
 from gre_bridge.cli.app import app
-from gre_bridge.config.settings import Settings, secret_names, variables
+from gre_bridge.config.settings import Settings, known_names, load_settings, secret_names, variables
 from gre_bridge.daemon.relay_process import RELEASE_TIMEOUT
 from gre_bridge.db.relay import SCHEMA_VERSIONS
 from gre_bridge.doctor.probes.keys import judge_service_key
@@ -299,6 +299,27 @@ def test_the_unit_passes_each_credential_that_it_names(text: str) -> None:
     }
     assert used.keys() == loaded
     assert set(used.values()) <= {names[0] for names in secret_names()}
+
+
+@pytest.mark.parametrize("text", [UNIT, PRUNE])
+def test_the_unit_has_the_secret_of_each_service_in_its_settings(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in known_names():
+        monkeypatch.delenv(name, raising=False)
+    settings = tmp_path / "env"
+    settings.write_text(
+        "SUPABASE_URL=https://chat.example.com\nPUSHER_APP_ID=1\nPUSHER_KEY=key\nPUSHER_CLUSTER=eu\n"
+        "ONESIGNAL_APP_ID=00000000-0000-4000-8000-000000000000\n"
+    )
+    for one in unit("LoadCredential", text):
+        file = tmp_path / one.partition(":")[0]
+        file.write_text("sb_secret_0123456789")
+    for one in unit("Environment", text):
+        name, _, value = one.partition("=")
+        monkeypatch.setenv(name, value.replace("%d", str(tmp_path)))
+    found = load_settings(settings)
+    assert found.has_pusher and found.has_onesignal
 
 
 def test_the_limits_of_the_unit_are_sufficient_for_the_daemon() -> None:
