@@ -21,10 +21,11 @@ from tests.bench.files import files
 from tests.bench.lab import Lab, Steal
 from tests.bench.limits import limits
 from tests.bench.portals import portals
+from tests.bench.pressure import pressure
 from tests.bench.reports import reports
 from tests.support.stack import StackProcess
 
-PARTS = ("latency", "drain", "fault", "cost", "portals", "files", "reports", "limits")
+PARTS = ("latency", "drain", "pressure", "fault", "cost", "portals", "files", "reports", "limits")
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def _in_lab(
         show(report.latency_section(latencies := parts.latency(lab, say, rates)))
     if "drain" in given.only:
         show(report.drain_section(drains := parts.drain(lab, say, waiting)))
+    if "pressure" in given.only:
+        show(pressure(lab, say, waiting))
     if "fault" in given.only:
         show(report.fault_section(parts.fault(lab, say)))
     if "cost" in given.only:

@@ -15,8 +15,10 @@ from tests.support.waiting import let_pass, wait_until
 
 Say = Callable[[str], None]
 
-RATES = {1.0: 20, 10.0: 150, 50.0: 600, 200.0: 1600}
+RATES = {1.0: 20, 10.0: 150, 50.0: 600, 200.0: 1600, 500.0: 3000}
 """Messages for each rate (a second)."""
+FAR = (200.0, 500.0)
+"""The rates that are also measured with a sink somewhere else."""
 DESIGNS = ("floor", BRIDGE, "obvious", *QUEUES)
 WAITING, SESSIONS = 20_000, 500
 PATIENCE = 20.0
@@ -47,6 +49,8 @@ class Latency:
     lost: int
     steal: float
     hops: tuple[float, float, float] | None = None
+    distance: float = 0.0
+    """Seconds that the sink's answers took."""
 
     def at(self, share: float) -> float:
         """A percentile."""
@@ -55,37 +59,44 @@ class Latency:
 
 def latency(lab: Lab, say: Say, rates: dict[float, int]) -> list[Latency]:
     """Measure every design at every rate; a running design has all rates, one after the other."""
-    cases = [(design, rate) for design in DESIGNS for rate in rates]
+    loads = [(rate, 0.0) for rate in rates] + [(rate, DISTANCE) for rate in FAR]
+    cases = [(design, *load) for design in DESIGNS for load in loads]
 
-    def measure(some: Sequence[tuple[str, float]]) -> Iterator[tuple[tuple[str, float], Latency]]:
+    def measure(
+        some: Sequence[tuple[str, float, float]],
+    ) -> Iterator[tuple[tuple[str, float, float], Latency]]:
         for design, group in itertools.groupby(some, key=lambda case: case[0]):
-            for one in _latency(lab, say, design, {rate: rates[rate] for _, rate in group}):
-                yield (design, one.rate), one
+            for one in _latency(lab, say, design, rates, [load for _, *load in group]):
+                yield (design, one.rate, one.distance), one
 
     return quietest(cases, measure)
 
 
-def _latency(lab: Lab, say: Say, design: str, rates: dict[float, int]) -> list[Latency]:
-    """Measure one running design at these rates."""
+def _latency(
+    lab: Lab, say: Say, design: str, rates: dict[float, int], loads: Sequence[Sequence[float]]
+) -> list[Latency]:
+    """Measure one running design under these loads, each a rate and the sink's distance."""
     lab.fresh(**feeding(design))
-    measured: list[tuple[float, list[Committed], dict[str, float], float]] = []
+    measured: list[tuple[float, float, list[Committed], dict[str, float], float]] = []
     with lab.running(design, observe=True) as running:
         lab.all_arrived(
             lab.insert(60, 20), 20
         )  # afterwards sessions are open, connections established and plans cached
-        for rate, count in rates.items():
-            say(f"latency: {design}, {count} messages at {rate:g}/s")
+        for rate, distance in loads:
+            away = f", the sink {distance * 1000:g} ms away" if distance else ""
+            say(f"latency: {design}, {rates[rate]} messages at {rate:g}/s{away}")
             if design == "floor":
-                # Its events are paired by their number, so each rate starts at 0.
+                # Its events are paired by their number, so each load starts at 0.
                 lab.sink.delete("/").raise_for_status()
+            lab.sink.post("/distance", json={"seconds": distance}).raise_for_status()
             steal = Steal()
-            committed = lab.insert(count, rate)
-            measured.append((rate, committed, lab.all_arrived(committed, 60), steal.share()))
+            committed = lab.insert(rates[rate], rate)
+            measured.append((rate, distance, committed, lab.all_arrived(committed, 60), steal.share()))
     found = []
-    for rate, committed, first, share in measured:
+    for rate, distance, committed, first, share in measured:
         times = [(first[c.id] - c.at) * 1000 for c in committed if c.id in first]
         hops = _hops(committed, first, running) if design == BRIDGE else None
-        found.append(Latency(design, rate, times, len(committed) - len(times), share, hops))
+        found.append(Latency(design, rate, times, len(committed) - len(times), share, hops, distance))
     return found
 
 
@@ -153,13 +164,21 @@ def drain(lab: Lab, say: Say, waiting: int = WAITING) -> list[Drain]:
 
 
 def drain_once(
-    lab: Lab, design: str, workers: int, waiting: int, patience: float | None = None, distance: float = 0.0
+    lab: Lab,
+    design: str,
+    workers: int,
+    waiting: int,
+    patience: float | None = None,
+    distance: float = 0.0,
+    capacity: dict[str, float | bool] | None = None,
 ) -> Drain:
-    """Measure one drain; that of a peer is ended after PATIENCE."""
+    """Measure one drain; that of a peer is ended after PATIENCE. `capacity`: what the sink bears."""
     own = design == BRIDGE
     lab.fresh(**(feeding(design) | ({"sinks": ("pusher",)} if own else {})))
     committed = lab.backlog(waiting, SESSIONS)
     lab.sink.post("/distance", json={"seconds": distance}).raise_for_status()
+    if capacity is not None:
+        lab.sink.post("/capacity", json=capacity).raise_for_status()
     memory, steal = 0, Steal()
     with lab.running(design, workers=workers, push=False, wait=False) as running:
         began = running.cpu()

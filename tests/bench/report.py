@@ -44,19 +44,19 @@ class Section:
 
 def latency_section(found: list[Latency]) -> Section:
     """Return the section about latencies, with the steps of gre-bridge, and ratios to the floor and the obvious design."""
-    p50 = {(f.design, f.rate): f.at(0.5) for f in found}
+    floors = {(f.rate, f.distance): f for f in found if f.design == "floor"}
     rows = []
     for f in found:
-        base = p50.get(("floor", f.rate))
+        floor = floors.get((f.rate, f.distance))
         hops = " + ".join(f"{hop:.1f}" for hop in f.hops) if f.hops else ""
-        ratio = f"{f.at(0.5) / base:.1f}" if base else ""
+        ratios = [f"{f.at(share) / floor.at(share):.1f}" if floor else "" for share in (0.5, 0.99)]
         rows.append(
             [
-                f.design,
+                _name(f),
                 f"{f.rate:g}",
                 *(f"{f.at(s):.1f}" for s in (0.5, 0.9, 0.99)),
                 f"{max(f.times):.1f}",
-                ratio,
+                *ratios,
                 hops,
                 str(f.lost),
                 f"{f.steal * 100:.0f}",
@@ -72,6 +72,7 @@ def latency_section(found: list[Latency]) -> Section:
             "p99",
             "max",
             "p50 ÷ floor",
+            "p99 ÷ floor",
             "wake-up + claim + send",
             "lost",
             "steal %",
@@ -106,7 +107,7 @@ def drain_section(found: list[Drain]) -> Section:
     )  # fmt: skip
 
 
-def _name(f: Drain) -> str:
+def _name(f: Latency | Drain) -> str:
     return f"{f.design}, sink {f.distance * 1000:g} ms away" if f.distance else f.design
 
 
@@ -181,7 +182,9 @@ def draw(latencies: list[Latency], drains: list[Drain]) -> Path:
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.2), constrained_layout=True)
     for design in dict.fromkeys(f.design for f in latencies):
-        points = sorted((f.rate, f.at(0.5), f.at(0.99)) for f in latencies if f.design == design)
+        points = sorted(
+            (f.rate, f.at(0.5), f.at(0.99)) for f in latencies if f.design == design and not f.distance
+        )
         rates, middle, worst = zip(*points, strict=True)
         (line,) = left.plot(
             rates, middle, marker="o", label=design, linewidth=2.5 if design == BRIDGE else 1.2

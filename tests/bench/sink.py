@@ -30,6 +30,13 @@ class Sink:
         self.failing_until = 0.0
         self.distance = 0.0
         """Seconds that an answer takes on its way."""
+        self.capacity, self.refuses = 0.0, False
+        """Requests a second that it bears (0: all); above that it refuses with 429, or else lets them wait."""
+        self.free = 0.0
+        """When it has time for the next request, by the monotonic clock."""
+        self.in_flight = 0
+        self.beside: list[int] = []
+        """For each request of a relay, how many were in flight with it."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request of a relay, or of the bench itself."""
@@ -37,7 +44,7 @@ class Sink:
         now = time.time()
         if request.method == "GET":
             since = int(request.query.get("since", 0))
-            state = {"items": self.items[since:], "requests": self.requests}
+            state = {"items": self.items[since:], "requests": self.requests, "beside": self.beside}
             return web.Response(body=orjson.dumps(state))
         if request.path == "/fault":
             self.failing_until = now + orjson.loads(body)["seconds"]
@@ -45,16 +52,38 @@ class Sink:
         if request.path == "/distance":
             self.distance = orjson.loads(body)["seconds"]
             return web.Response()
+        if request.path == "/capacity":
+            asked = orjson.loads(body)
+            self.capacity, self.refuses = asked["per_second"], asked["refuses"]
+            return web.Response()
         if request.method == "DELETE":
             self.__init__()  # type: ignore[misc]
             return web.Response()
-        status = 500 if now < self.failing_until else 200
-        self._take(request.path, orjson.loads(body), now, status)
-        if self.distance:
-            await pause(self.distance, "latency of the network")
+        self.in_flight += 1
+        self.beside.append(self.in_flight)
+        try:
+            status, wait = self._bear()
+            if now < self.failing_until:
+                status = 500
+            self._take(request.path, orjson.loads(body), now, status)
+            if self.distance + wait:
+                await pause(self.distance + wait, "latency of the network, and work before this request")
+        finally:
+            self.in_flight -= 1
         if request.path.endswith("/notifications"):
             return web.Response(status=status, body=b'{"id": "n"}')
         return web.Response(status=status, body=b"{}", content_type="application/json")
+
+    def _bear(self) -> tuple[int, float]:
+        """Return the status for one more request, and the seconds that it waits."""
+        if not self.capacity:
+            return 200, 0.0
+        now = time.monotonic()
+        # A service that refuses has counted a tenth of a second's requests before it does.
+        if self.refuses and self.free - now > 0.1:
+            return 429, 0.0
+        self.free = max(self.free, now) + 1 / self.capacity
+        return 200, 0.0 if self.refuses else self.free - now
 
     def _take(self, path: str, content: dict[str, Any], now: float, status: int) -> None:
         if path.endswith("/notifications"):
