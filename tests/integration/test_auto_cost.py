@@ -1,28 +1,21 @@
-"""The cost of rules for each message, in CPU time of the database: other processes hardly change it."""
+"""The cost of rules for each message, in CPU time of the database."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 from statistics import median
 from typing import LiteralString
-
-import pytest
 
 from tests.conftest import Database
 from tests.support.access import Conn
 from tests.support.auto import conversation, rule
+from tests.support.cpu import server_cpu
 from tests.support.desk import people
 
-MESSAGES, ROUNDS = 100, 7
+MESSAGES, ROUNDS = 50, 7
 LATER: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (29, 'player', 'x')"
 FIRST: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (1000 + nextval('players'), 'player', 'x')"
 ANSWER: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (29, 'staff', 'x')"
-
-
-def cpu(pid: int) -> float:
-    """CPU time of a process in milliseconds."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 class Lab:
@@ -30,15 +23,12 @@ class Lab:
 
     def __init__(self, conn: Conn) -> None:
         self.conn = conn
-        row = conn.execute("select pg_backend_pid() as pid").fetchone()
-        assert row is not None
-        self.pid: int = row["pid"]
 
     def _each(self, statement: LiteralString) -> float:
-        before = cpu(self.pid)
+        before = server_cpu(self.conn)
         for _ in range(MESSAGES):
             self.conn.execute(statement)
-        return (cpu(self.pid) - before) / MESSAGES
+        return 1000 * (server_cpu(self.conn) - before) / MESSAGES
 
     def more(self, statement: LiteralString) -> float:
         """Return the milliseconds that the trigger adds to a message: the median of differences of neighbours."""
@@ -51,7 +41,6 @@ class Lab:
         return median(differences)
 
 
-@pytest.mark.quiet
 def test_a_message_costs_little_more_without_rules_and_with_ten(db: Database) -> None:
     with db.connect() as conn:
         people(conn, 3)

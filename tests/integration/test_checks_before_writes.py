@@ -7,15 +7,13 @@ or learned anything by then.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
-from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
-from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest, player, request, staff, user
+from tests.support.access import ADMIN, Caller, RefusalError, Rest, player, staff, user
 
 NOBODY_HERE = Caller({"role": "authenticated", "sub": str(uuid.uuid4())})
 MESSAGE: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (30, %s, 'x')"
@@ -68,23 +66,6 @@ def fill(db: Database) -> str:
 def session(db: Database) -> str:
     """The open session of player 30, in a project with staff."""
     return fill(db)
-
-
-@pytest.fixture(scope="module")
-def long_values(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
-    """The same project with values of eight megabytes, stored as they are; nobody commits anything in it."""
-    pg.create_database("long", migrated_template)
-    db = Database(pg, "long")
-    fill(db)
-    with db.connect() as conn:
-        conn.execute("create table long (text text, metadata jsonb, numbers jsonb, blank text)")
-        conn.execute("grant select on long to authenticated, service_role")
-        for column in ("text", "metadata", "numbers", "blank"):
-            conn.execute(f"alter table long alter {column} set storage external".encode())
-        conn.execute("insert into long select repeat(U&'\\0001\\202e', 2000000), jsonb_build_object('a', repeat('x', 8000000)),"
-                     " (select jsonb_agg(1e131071) from generate_series(1, 5000)), repeat(' ', 8000000)")  # fmt: skip
-    yield db
-    pg.drop_database("long")
 
 
 def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
@@ -171,54 +152,6 @@ def test_a_session_id_without_rights_reveals_nothing_and_locks_nothing(
             assert (refused.value.status, refused.value.code, refused.value.message) == (
                 403, "session_mismatch", "session does not belong to this player"
             )  # fmt: skip
-
-
-LONG: dict[str, tuple[Caller, str]] = {
-    "a message's names": (player(30), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
-    "a message's sender": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, {0}, 'x')"),
-    "a message's text": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', {0})"),
-    "a message's blank text": (player(30), "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', {3})"),
-    "a message's metadata": (player(30), "insert into gre_chat_messages (player_id, sender, message, metadata) values (30, 'player', 'x', {1})"),
-    "numbers in metadata": (player(30), "insert into gre_chat_messages (player_id, sender, message, metadata) values (30, 'player', 'x', {2})"),
-    "another's names": (player(29), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
-    "nobody's names": (NOBODY_HERE, "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'player', 'x', {0}, {0})"),
-    "staff's names": (staff(), "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'staff', 'x', {0}, {0})"),
-    "the back end's names": (SERVICE, "insert into gre_chat_messages (player_id, sender, message, sender_name, player_name) values (30, 'system', 'x', {0}, {0})"),
-    "a session's name": (player(31), "insert into gre_chat_sessions (player_id, player_name) values (31, {0})"),
-    "another's session": (player(29), "insert into gre_chat_sessions (player_id, player_name) values (31, {0})"),
-    "a presence's name": (staff("s2"), "insert into gre_online_status (staff_id, display_name) values ('s2', {0})"),
-    "whom a session is for": (staff(), "update gre_chat_sessions set assigned_staff_id = {0}"),
-    "a push": (ADMIN, "insert into push_notifications (audience, title, body) values ('staff', {0}, {0})"),
-}  # fmt: skip
-
-
-@pytest.mark.quiet
-@pytest.mark.parametrize("name", LONG)
-def test_eight_megabytes_cost_less_than_twenty_milliseconds(long_values: Database, name: str) -> None:
-    caller, query = LONG[name]
-    copies = ("text || ''", "metadata || '{}'", "numbers || '[]'", "blank || ''")
-    used = ", ".join(copy if f"{{{n}}}" in query else "null" for n, copy in enumerate(copies))
-    best = 1e9
-    with Rest(long_values, caller) as rest:
-        for _ in range(40):  # one of them, without other work of the machine
-            with request(rest.conn, caller, keep=False) as c:
-                c.execute(
-                    "do $$ declare t text; m jsonb; n jsonb; b text; s timestamptz; begin"
-                    f" select {used} into t, m, n, b from long;"
-                    " s := clock_timestamp(); begin "
-                    + query.format("t", "m", "n", "b")  # type: ignore[arg-type]
-                    + "; exception when others then perform set_config('long.error', sqlstate, true); end;"
-                    " perform set_config('long.took', (1000 * extract(epoch from clock_timestamp() - s))::text, true); end $$"
-                )
-                row = c.execute(
-                    "select current_setting('long.took')::float as took, current_setting('long.error', true) as error"
-                ).fetchone()
-                assert row is not None
-                assert row["error"] in (None, "", "42501", "PT400", "PT404", "PT413")
-                best = min(best, row["took"])
-            if best < 20:
-                break
-    assert best < 20, f"{best:.1f} ms"
 
 
 def test_a_refused_message_opens_no_session(db: Database, session: str) -> None:
