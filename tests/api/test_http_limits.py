@@ -91,22 +91,6 @@ def test_pipelined_requests_are_answered_in_order(api: Api) -> None:
     assert said.endswith(b"ok\n")
 
 
-@pytest.mark.quiet
-def test_the_first_answers_of_a_connection_are_not_delayed(api: Api) -> None:
-    """Answers do not wait 40 ms for an acknowledgement (Nagle's algorithm)."""
-
-    def middle() -> float:
-        took = []
-        with httpx.Client(base_url=api.worker.url, trust_env=False, verify=NO_TLS, timeout=PATIENT) as http:
-            for _ in range(60):
-                began = time.monotonic()
-                http.get("/healthz")
-                took.append(time.monotonic() - began)
-        return sorted(took)[30]
-
-    assert any(middle() < 0.03 for _ in range(5))
-
-
 IMPATIENT = {"HEAD_WITHIN": 4.0, "BODY_WITHIN": 6.0, "TAKEN_WITHIN": 6.0}
 """Seconds, a fifth to two fifths of what a daemon has."""
 

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import psutil
-import pytest
 
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
@@ -61,33 +60,6 @@ def erase(api: Api, base: int) -> None:
     with api.stack.db() as conn:
         conn.execute("delete from gre_chat_messages where player_id between %s and %s", [base, base + 1000])
         conn.execute("delete from gre_chat_sessions where player_id between %s and %s", [base, base + 1000])
-
-
-@pytest.mark.quiet
-async def test_an_insert_of_5000_messages_reaches_each_reader_once_and_in_order(api: Api) -> None:
-    staff = api.stack.keys.user_token("staff", staff_id="s1")
-    async with contextlib.AsyncExitStack() as stack, answering(api) as worst:
-        desks = [await stack.enter_async_context(entered(api.worker.url, staff)) for _ in range(5)]
-        await asyncio.to_thread(
-            api.sql,
-            "insert into gre_chat_messages (player_id, sender, message)"
-            " select %s + n %% 500, 'staff', repeat('a word ', 40) || n from generate_series(0, 4999) n",
-            BASE + 1,
-        )
-        wanted = {BASE + 1 + n: list(range(1, 11)) for n in range(500)}
-        for desk in desks:
-            await desk.until(
-                lambda d=desk: len(d.frames) > 5000 and sum(map(len, seqs_of(d, BASE).values())) >= 5000,
-                60,
-            )
-            assert desk.code is None
-            assert seqs_of(desk, BASE) == wanted
-            assert not any(frame["replay"] for frame in desk.all("chat_message"))
-        for desk in desks:
-            opened = [f["session"]["player_id"] for f in desk.all("session_updated")]
-            assert {p for p in opened if BASE < p <= BASE + 500} == wanted.keys()
-        assert worst() < 2.0, "the loop has turned meanwhile"
-    await asyncio.to_thread(erase, api, BASE)
 
 
 async def test_a_paused_reader_receives_the_rest_when_it_reads_again(api: Api, player_id: int) -> None:
