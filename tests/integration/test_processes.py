@@ -127,7 +127,7 @@ def test_no_delivery_is_lost_while_the_api_gets_no_more_memory(stack: StackProce
                 HTTP.post(f"{worker.url}/api/gre-chat/send", content=b"x" * 64_000, timeout=5)
 
         with talking(stack) as written:
-            list(pool.map(post, range(200)))
+            list(pool.map(post, range(48)))
         assert slowest(stack, written) < QUICK
         with contextlib.suppress(ProcessLookupError):  # it may have ended, and been replaced
             resource.prlimit(before["api"], resource.RLIMIT_AS, (none, none))

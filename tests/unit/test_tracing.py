@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,14 +14,32 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from gre_bridge.db.types import Delivery
 from gre_bridge.errors import ConfigurationError
 from gre_bridge.tracing import CLOSE_WITHIN, Tracing
+from tests.support.waiting import wait_until
 
 TEXT = "zebra crossing"
 
 
+@contextmanager
+def collecting(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a collector answer."""
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join(60)
+
+
 @pytest.fixture
-def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExportTraceServiceRequest]]:
-    """The requests that a collector received."""
-    taken: list[ExportTraceServiceRequest] = []
+def taken() -> list[ExportTraceServiceRequest]:
+    """The requests that the collector received."""
+    return []
+
+
+@pytest.fixture
+def server(
+    monkeypatch: pytest.MonkeyPatch, taken: list[ExportTraceServiceRequest]
+) -> Iterator[ThreadingHTTPServer]:
+    """A collector that accepts connections and does not answer yet."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -34,15 +52,19 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ExportTraceServi
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    yield taken
-    server.shutdown()
-    thread.join(60)
-    server.server_close()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{found.server_port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield found
+
+
+@pytest.fixture
+def collector(
+    server: ThreadingHTTPServer, taken: list[ExportTraceServiceRequest]
+) -> Iterator[list[ExportTraceServiceRequest]]:
+    """The requests that a collector received and answered."""
+    with collecting(server):
+        yield taken
 
 
 def test_a_delivery_is_a_span_from_commit_to_answer_with_its_ids_and_without_its_text(
@@ -88,18 +110,19 @@ def exporter_has_ended() -> Iterator[None]:
 
 
 def test_a_collector_that_never_answers_does_not_delay_the_stop(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, server: ThreadingHTTPServer, taken: list[ExportTraceServiceRequest]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{mute.getsockname()[1]}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # seconds for a batch
-        tracing = Tracing.from_environment()
-        assert tracing is not None
-        tracing.sent("pusher", "s1", [Delivery(f"d{n}", n, "read", 0, age=0.0) for n in range(400)], took=0.1)
-        began = time.monotonic()
-        tracing.close()
-        assert time.monotonic() - began < CLOSE_WITHIN + 15  # the exporter itself would try for 20 s
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # seconds for a batch
+    tracing = Tracing.from_environment()
+    assert tracing is not None
+    tracing.sent("pusher", "s1", [Delivery(f"d{n}", n, "read", 0, age=0.0) for n in range(400)], took=0.1)
+    began = time.monotonic()
+    tracing.close()
+    assert time.monotonic() - began < CLOSE_WITHIN + 15  # the exporter itself would try for 20 s
+    assert not taken
+    with collecting(server):  # with its answers the exporter's threads end at once
+        wait_until(lambda: taken)
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("Otel")])
 
 
 def test_without_a_collector_nothing_is_traced() -> None:
