@@ -2,7 +2,7 @@
 
 Absolute times depend on the machine; the ratios are the result. A whole run takes about a quarter of an hour
 (up to half an hour where the machine's host takes part of its CPU) and writes docs/benchmark.md and
-docs/benchmark.png; `--only` and `--quick` print and write nothing.
+docs/benchmark.png; `--only` and `--quick` print and write nothing, but for `scale`, whose tables are in docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench import parts, report
+from tests.bench import parts, report, scale, scale_report
 from tests.bench.files import files
 from tests.bench.lab import Lab, Steal
 from tests.bench.limits import limits
@@ -25,7 +25,7 @@ from tests.bench.pressure import pressure
 from tests.bench.reports import reports
 from tests.support.stack import StackProcess
 
-PARTS = ("latency", "drain", "pressure", "fault", "cost", "portals", "files", "reports", "limits")
+PARTS = ("latency", "drain", "pressure", "fault", "cost", "portals", "files", "reports", "limits", "scale")
 
 
 def main() -> None:
@@ -54,6 +54,14 @@ def main() -> None:
     ):
         with Lab(stack) as lab:
             latencies, drains = _in_lab(stack, lab, say, show, given)
+            if "scale" in given.only:
+                costs, tables = scale_report.scale(
+                    stack, lab, say, scale.QUICK if given.quick else scale.WHOLE
+                )
+                for table in tables:
+                    console.print(table.rich())
+                if not given.quick:
+                    scale_report.write(costs, tables)
         if "portals" in given.only:
             show(portals(stack, say))
         if "reports" in given.only:
