@@ -7,177 +7,45 @@ workers that drain the same backlog to a sink that is 50 ms away. The simulation
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from tests.bench.costs import Costs, Line
 from tests.bench.lab import Lab, disorder
+from tests.bench.scale_calls import Calls, Say, Size, Usage, database
 from tests.bench.scene import Found, Scene
 from tests.bench.simulation import simulate
 from tests.support.stack import StackProcess, Worker
-from tests.support.waiting import wait_until
+from tests.support.waiting import let_pass, wait_until
 
-Say = Callable[[str], None]
 WORKERS = (1, 2, 4)
 SESSIONS = 500
 DISTANCE = 0.05
 RATE = 50.0
-HOLD = 60.0
+IDLE = 6.0
+"""Seconds for which a worker without work is measured."""
+HOLD = 400.0
 """Seconds for which a backlog waits at most until all workers have started."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much is measured."""
-
-    waiting: int
-    single: int
-    paced: int
-    sessions: int
-    workers: tuple[int, ...]
 
 
 WHOLE = Size(20_000, 1_000, 1_000, 100_000, (1, 5, 20))
 QUICK = Size(2_000, 100, 100, 2_000, (1, 5))
 
 
-class Usage:
-    """The CPU seconds of the stack's parts, and the bytes of WAL, since it was made."""
-
-    def __init__(self, stack: StackProcess) -> None:
-        self._stack = stack
-        self._before = self._now()
-
-    def _now(self) -> dict[str, float]:
-        assert self._stack.process is not None
-        stand_in = psutil.Process(self._stack.process.pid)
-        postgres = 0.0
-        for process in stand_in.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name().startswith("postgres"):
-                    times = process.cpu_times()  # with those of its children that have ended
-                    postgres += times.user + times.system + times.children_user + times.children_system
-        with self._stack.db() as conn:
-            row = conn.execute("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as bytes").fetchone()
-        assert row is not None
-        return {
-            "postgres": postgres,
-            "stand_in": sum(stand_in.cpu_times()[:2]),
-            "wal": float(row["bytes"]),
-            "at": time.monotonic(),
-        }
-
-    def since(self) -> dict[str, float]:
-        """What was used: `postgres` and `stand_in` (CPU seconds), `wal` (bytes), `at` (seconds that passed)."""
-        return {name: value - self._before[name] for name, value in self._now().items()}
-
-
-@dataclass
-class Calls:
-    """The database's part of a message: CPU seconds and WAL bytes, for one message or row; `elapsed` in seconds."""
-
-    insert: float
-    insert_two: float
-    insert_wal: float
-    insert_two_wal: float
-    claim: Line
-    settle: Line
-    claim_wal: float
-    settle_wal: float
-    batch_wal: float
-    """Of a claim and a settle, for a row of a large one."""
-    disk: float
-
-
-def database(lab: Lab, say: Say, size: Size) -> Calls:
-    """Measure the calls in SQL, on one connection."""
-    say("scale: inserts, claims and settles in SQL")
-    inserts = {}
-    for sinks in (("pusher", "onesignal"), ("pusher",)):
-        lab.fresh(sinks=sinks)
-        lab.backlog(size.single, size.single)  # opens the sessions
-        with lab.stack.db() as conn:
-            usage = Usage(lab.stack)
-            for n in range(size.single):
-                conn.execute(
-                    "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', 'message')",
-                    [1 + n],
-                )
-            inserts[len(sinks)] = usage.since()
-    with lab.stack.db() as conn:
-        _claim_all(conn, size.single)  # what opened the sessions, and the inserted messages
-        lab.backlog(size.single, size.single)
-        empty = _each(lab, size.single, lambda: _claim(conn, "onesignal", 1))
-        answers: list[Any] = []
-        claims = _each(lab, size.single, lambda: answers.append(_claim(conn, "pusher", 1)))
-        rows = sum(len(lane["deliveries"]) for _, lanes in answers for lane in lanes) / size.single
-        settles = _each(lab, size.single, lambda: _settle(conn, *answers.pop()))
-        lab.backlog(size.waiting, size.single)
-        count = max(1, size.waiting // 1000)
-        large = _each(lab, count, lambda: answers.append(_claim(conn, "pusher", 100)))
-        many = sum(len(lane["deliveries"]) for _, lanes in answers for lane in lanes) / count
-        settled = _each(lab, count, lambda: _settle(conn, *answers.pop()))
-    one, two = inserts[1], inserts[2]
-    return Calls(
-        one["postgres"] / size.single, two["postgres"] / size.single, one["wal"] / size.single, two["wal"] / size.single,
-        _line((0, empty["postgres"]), (rows, claims["postgres"]), (many, large["postgres"])),
-        Line.through((rows, settles["postgres"]), (many, settled["postgres"])),
-        claims["wal"] / rows, settles["wal"] / rows, (large["wal"] + settled["wal"]) / many,
-        max(0.0, (one["at"] - one["postgres"]) / size.single),
-    )  # fmt: skip
-
-
-def _line(empty: tuple[float, float], one: tuple[float, float], many: tuple[float, float]) -> Line:
-    """The line through a small and a large claim; a claim of nothing costs no more than its fixed part."""
-    line = Line.through(one, many)
-    return Line(max(line.fixed, min(empty[1], one[1])), line.each)
-
-
-def _each(lab: Lab, count: int, act: Callable[[], Any]) -> dict[str, float]:
-    """Act so many times; return what one took."""
-    usage = Usage(lab.stack)
-    for _ in range(count):
-        act()
-    return {name: value / count for name, value in usage.since().items()}
-
-
-def _claim(conn: Any, sink: str, lanes: int) -> tuple[str, list[Any]]:
-    """Claim as another worker each time, so that no lease counts as its own."""
-    token = str(uuid.uuid4())
-    row = conn.execute(
-        "select gre_relay_claim_v1(%s, %s, %s, 10, 300, %s) as claim", [sink, token, lanes, str(uuid.uuid4())]
-    ).fetchone()
-    return token, row["claim"]["lanes"]
-
-
-def _settle(conn: Any, token: str, lanes: list[Any]) -> None:
-    results = [
-        {"lane": lane["lane_key"], "token": token, "done": [d["id"] for d in lane["deliveries"]]}
-        for lane in lanes
-    ]
-    conn.execute("select gre_relay_settle_v1('pusher', %s)", [json.dumps(results)])
-
-
-def _claim_all(conn: Any, most: int) -> None:
-    """Claim and settle until nothing is due."""
-    for _ in range(most):
-        token, lanes = _claim(conn, "pusher", 100)
-        if not lanes:
-            return
-        _settle(conn, token, lanes)
-
-
 @dataclass
 class Run:
-    """A run of daemons: CPU seconds by what used them, and counts."""
+    """A run of daemons: CPU seconds by what used them, and counts.
+
+    `others` are the programs of the machine's other users that ran at a time, on average.
+    """
 
     workers: int
     events: int
@@ -191,6 +59,8 @@ class Run:
     wal: float
     wrong: int
     lost: int
+    others: float
+    took: float
 
     @property
     def rate(self) -> float:
@@ -233,37 +103,76 @@ def _cpu(workers: list[Worker]) -> float:
 
 
 def _measured(lab: Lab, workers: list[Worker], act: Callable[[], Any]) -> Run:
-    """Act while these workers run; `act` returns when everything has been sent."""
-    usage, cpu = Usage(lab.stack), _cpu(workers)
+    """Act while these workers run; `act` returns the messages that were sent, when all have been."""
+    usage, cpu, load = Usage(lab.stack), _cpu(workers), Load()
     sink = psutil.Process(lab._sink.pid)
     sink_cpu, before = sum(sink.cpu_times()[:2]), lab.state()
     calls = sum(worker.metric("gre_database_requests_total") for worker in workers)
     committed = act()
     used, sink_used, used_cpu = usage.since(), sum(sink.cpu_times()[:2]) - sink_cpu, _cpu(workers) - cpu
+    others = load.others(used_cpu + sink_used + used["postgres"] + used["stand_in"])
     calls = sum(worker.metric("gre_database_requests_total") for worker in workers) - calls
     state = lab.state()
     items = state["items"][len(before["items"]) :]
-    first = lab.arrivals(committed)
+    first = lab.arrivals(committed) if committed else {}
     lost = sum(message.id not in first for message in committed)
     return Run(
-        len(workers), len(items), items[-1][4] - items[0][4], used_cpu, used["stand_in"], used["postgres"], sink_used, calls,
-        state["requests"]["pusher"] - before["requests"]["pusher"], used["wal"], disorder(committed, first), lost,
+        len(workers), len(items), items[-1][4] - items[0][4] if items else 0.0, used_cpu, used["stand_in"], used["postgres"],
+        sink_used, calls, state["requests"]["pusher"] - before["requests"]["pusher"], used["wal"], disorder(committed, first), lost,
+        others, used["at"],
     )  # fmt: skip
 
 
+class Load:
+    """The programs of others on this machine, from now on."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._seen: list[int] = []
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._at = time.monotonic()
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.05):
+            with contextlib.suppress(OSError):  # Linux only
+                self._seen.append(int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]) - 1)
+
+    def others(self, own: float) -> float:
+        """The threads of others that ran or waited for a core, on average; `own`: CPU seconds that the bench used."""
+        self._ended.set()
+        self._thread.join()
+        took = time.monotonic() - self._at
+        running = sum(self._seen) / len(self._seen) if self._seen else 0.0
+        cores = os.cpu_count() or 1
+        waiting = running / cores if running > cores else 1.0  # own threads wait as the others do
+        return max(0.0, running - own / took * waiting)
+
+
 def one_by_one(lab: Lab, say: Say, size: Size) -> Run:
-    """One worker, with RATE messages a second in open sessions."""
+    """One worker, with RATE messages a second in open sessions; without what it uses when it is idle."""
     say(f"scale: a worker with {RATE:g} messages a second")
     lab.fresh(sinks=("pusher",))
     with _relays(lab, 1, live=True) as workers:
         lab.all_arrived(lab.insert(100, RATE), 20)
+        idle = _measured(lab, workers, partial(_nothing, IDLE))
 
         def act() -> Any:
             committed = lab.insert(size.paced, RATE)
             lab.stack.drained()
             return committed
 
-        return _measured(lab, workers, act)
+        found = _measured(lab, workers, act)
+    share = found.took / idle.took
+    names = ("cpu", "stand_in", "postgres", "sink", "calls", "wal")
+    return replace(
+        found, **{name: max(0.0, getattr(found, name) - share * getattr(idle, name)) for name in names}
+    )
+
+
+def _nothing(seconds: float) -> list[Any]:
+    let_pass(seconds, "the measured interval")
+    return []
 
 
 def drained(lab: Lab, say: Say, size: Size, count: int, distance: float) -> Run:
@@ -303,17 +212,31 @@ def costs_of(calls: Calls, paced: Run, backlog: Run) -> Costs:
 
 
 def _fit(one: tuple[float, float, float], other: tuple[float, float, float]) -> Line:
-    """The cost of an operation and of an event, from two runs: (operations, events, CPU seconds)."""
+    """The cost of an operation and of an event, from two runs: (operations, events, CPU seconds).
+
+    If one of them would be negative it is 0, and the other explains the second run.
+    """
     (a, b, p), (c, d, q) = one, other
     by = a * d - b * c
-    each = max(0.0, (a * q - c * p) / by) if by else 0.0
-    return Line(max(0.0, (p - each * b) / a), each)
+    each = (a * q - c * p) / by if by else 0.0
+    if each < 0:
+        return Line(q / c)
+    fixed = (p - each * b) / a
+    return Line(fixed, each) if fixed >= 0 else Line(0.0, q / d)
 
 
 def predicted(run: Run, costs: Costs, distance: float = DISTANCE) -> Found:
     """Simulate a run on this machine."""
     cores = os.cpu_count() or 1
-    scene = Scene(SESSIONS, run.workers, cores, backlog=run.events, together=True, distance=distance)
+    scene = Scene(
+        SESSIONS,
+        run.workers,
+        cores,
+        backlog=run.events,
+        together=True,
+        distance=distance,
+        others=round(run.others),
+    )
     return simulate(scene, costs)
 
 

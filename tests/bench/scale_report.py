@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.bench.costs import Costs
 from tests.bench.lab import Lab, Steal
 from tests.bench.report import ROOT, Section
-from tests.bench.scale import DISTANCE, RATE, Calls, Run, Size, costs_of, measure, predicted
+from tests.bench.scale import DISTANCE, RATE, Run, costs_of, measure, predicted
+from tests.bench.scale_calls import Calls, Size
 from tests.bench.scene import Found, Scene
 from tests.bench.simulation import simulate
 from tests.support.stack import StackProcess
@@ -75,16 +76,17 @@ def prediction_section(found: list[tuple[Run, Found]], steal: float) -> Section:
     rows = [
         [str(run.workers), f"{run.rate:.0f}", f"{sim.throughput:.0f}", f"{sim.throughput / run.rate:.2f}",
          f"{run.calls / run.events:.4f}", f"{sum(sim.calls.values()) / len(sim.times):.4f}",
-         f"{run.requests / run.events:.3f}", f"{sim.requests / len(sim.times):.3f}", str(run.wrong), str(run.lost)]
+         f"{run.requests / run.events:.3f}", f"{sim.requests / len(sim.times):.3f}", str(run.wrong), str(run.lost), f"{run.others:.1f}"]
         for run, sim in found
     ]  # fmt: skip
     return Section(
         f"Prediction and measurement: a backlog, the sink {DISTANCE * 1000:g} ms away",
         ["workers", "events/s, measured", "simulated", "simulated ÷ measured", "calls/event, measured", "simulated",
-         "requests/event, measured", "simulated", "out of order", "lost"],
+         "requests/event, measured", "simulated", "out of order", "lost", "other programs"],
         rows,
         f"{found[0][0].events} events; all workers wait when they become due. Everything runs on {os.cpu_count()} cores: workers, PostgreSQL, the stand-ins, the"
-        f" sink. No run with a distant sink is among the measurements from which the simulation has its costs. Steal: {steal * 100:.0f} %.",
+        " sink. No run with a distant sink is among the measurements from which the simulation has its costs. Other programs: how many threads of the"
+        f" machine's other users ran or waited for a core, on average; the simulation has as many. Steal: {steal * 100:.0f} %.",
     )  # fmt: skip
 
 

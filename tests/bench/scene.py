@@ -65,6 +65,8 @@ class Scene:
     spread: float = 0.0
     """The share of the time of the sink's answers that varies (exponentially, with `distance` as the average)."""
     concurrency: int = 64
+    others: int = 0
+    """Programs that always use these cores, too."""
     patience: float = 600.0
     """Virtual seconds after which it ends, whatever has arrived."""
     indexed: bool = True

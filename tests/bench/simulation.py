@@ -31,7 +31,7 @@ from gre_bridge.relay.policy import Breaker, RetryPolicy
 from gre_bridge.sinks.base import Outcome, Result, SinkRecord
 from tests.bench.costs import Costs, Line
 from tests.bench.indexed import IndexedOutbox, InstantOutbox
-from tests.bench.scene import Cores, Found, Scene, Thread, describe
+from tests.bench.scene import QUANTUM, Cores, Found, Scene, Thread, describe
 from tests.support.relay import START, VirtualLoop, now, one_each
 from tests.support.waiting import pause, until
 
@@ -232,6 +232,10 @@ class World:
             found.times[name] = at - self._committed[name]
             found.last = at
 
+    async def _use_core(self) -> None:
+        while True:
+            await self.cores.work(QUANTUM)
+
     async def _insert(self, session: int) -> None:
         await self.api(self.costs.call.of(1))
         await self.cores.work(self.costs.insert)
@@ -259,6 +263,7 @@ class World:
             for worker in self.workers
             for run in (worker.dispatcher.run, worker.poller.run)
         ]
+        others = [asyncio.create_task(self._use_core()) for _ in range(scene.others)]
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(scene.patience):
@@ -267,9 +272,9 @@ class World:
                     await until(lambda: len(found.times) == found.written, math.inf, 0.05)
         finally:
             took = now() - START
-            for task in running:
+            for task in (*running, *others):
                 task.cancel()
-            await asyncio.wait(running)
+            await asyncio.wait((*running, *others))
         found.shares = [worker.sent for worker in self.workers]
         found.used = self.cores.used / took / scene.cores
         found.worker = max(worker.cpu for worker in self.workers) / took

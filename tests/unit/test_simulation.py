@@ -9,7 +9,8 @@ import pytest
 
 from tests.bench import costs, scale_report
 from tests.bench.costs import Costs, Line
-from tests.bench.scale import QUICK, Calls, Run, costs_of
+from tests.bench.scale import QUICK, Run, costs_of
+from tests.bench.scale_calls import Calls
 from tests.bench.scene import Scene, describe
 from tests.bench.simulation import main, simulate
 
@@ -66,6 +67,14 @@ def test_one_thread_does_one_thing_at_a_time() -> None:
     assert found.throughput == pytest.approx(100, rel=0.1)
 
 
+def test_other_programs_take_their_part_of_the_cores() -> None:
+    scene = Scene(sessions=50, backlog=500, cores=1, together=True, distance=0.001)
+    alone, beside = (
+        max(simulate(dataclasses.replace(scene, others=n), COSTS).times.values()) for n in (0, 4)
+    )
+    assert beside > 2.5 * alone
+
+
 def test_a_sessions_backlog_delays_no_other_session() -> None:
     scene = Scene(sessions=100, workers=2, cores=8, rate=200.0, seconds=4.0, busy=0.01, distance=0.2)
     found = simulate(scene, COSTS)
@@ -92,7 +101,7 @@ def a_run(workers: int, events: int, operations: int, costs: Costs) -> Run:
     cpu = operations * costs.worker.fixed + events * costs.worker.each
     stand_in = half * costs.call.fixed + 2 * events * costs.call.each
     sink = half * costs.sink.fixed + events * costs.sink.each
-    return Run(workers, events, events / 1000, cpu, stand_in, 1.0, sink, half, half, 1e6, 0, 0)
+    return Run(workers, events, events / 1000, cpu, stand_in, 1.0, sink, half, half, 1e6, 0, 0, 0.0, 1.0)
 
 
 CALLS = Calls(0.001, 0.002, 3000, 4000, COSTS.claim, COSTS.settle, 300, 800, 600, 0.001)
