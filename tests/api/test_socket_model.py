@@ -277,13 +277,18 @@ class Page:
         self.entered = False
         self.session: ClientSession | None = None
         self.base: dict[str, int] | None = None
+        self.known = set[str]()
+        """The sessions that it was told of."""
+        self.late = False
+        """What it had not received when time jumped may be older than the minute that `since` allows for."""
         self.received: dict[str, list[int]] = defaultdict(list)
         self.acked: dict[str, set[int]] = defaultdict(set)
 
     def since(self) -> dict[str, int] | None:
         if self.base is None:
             return None
-        found = dict(self.base)
+        # What it missed may come after something newer, and the connection may end in between.
+        found = {**dict.fromkeys(self.known, 0), **self.base}
         for session in {*self.received, *self.acked}:
             while found.get(session, 0) + 1 in {*self.received[session], *self.acked[session]}:
                 found[session] = found.get(session, 0) + 1
@@ -296,6 +301,7 @@ class Page:
             if not self.entered:
                 self.notes_before = {key: len(notes) for key, notes in self.chat.notes.items()}
             self.entered = True
+            self.known |= {s["id"] for s in frame["sessions"]}
             if self.base is None:
                 self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
         elif frame["type"] == "chat_message":
@@ -428,15 +434,22 @@ class Play:
 
     async def _hop(self, what: tuple[int, int], wakeup: bool) -> None:
         n, turns = what
-        self.pages[n].leave()
-        self.pages[n].come(self.hub, self.chat, self.metrics)
+        if not self._stays(self.pages[n]):
+            self.pages[n].leave()
+            self.pages[n].come(self.hub, self.chat, self.metrics)
         # Commit at each moment of the entry.
         for _ in range(turns):
             await next_turn(turns)
             self._committed(1, wakeup)
 
     async def _leave(self, n: int, _: bool) -> None:
-        self.pages[n].leave()
+        if not self._stays(self.pages[n]):
+            self.pages[n].leave()
+
+    def _stays(self, page: Page) -> bool:
+        """Return True if a connection must last until the page has everything: by time alone it would not get the rest."""
+        page.late = page.late and page.wire is not None and bool(self.missing(page))
+        return page.late
 
     async def _read(self, what: tuple[int, bool], _: bool) -> None:
         self.pages[what[0]].set_reading(what[1])
@@ -452,6 +465,8 @@ class Play:
 
     async def _time(self, seconds: float, _: bool) -> None:
         self.chat.offset += seconds
+        for page in self.pages if seconds > 60 else ():
+            page.late |= page.wire is not None
 
     async def _turns(self, count: int, _: bool) -> None:
         await next_turn(count)
@@ -565,6 +580,9 @@ class Recorder:
     def send_change(self, session: str, seq: int, change: int, text: str) -> None:  # noqa: ARG002
         self.frames.append(text)
 
+    def send_note(self, seq: int, note: Json, text: str) -> None:  # noqa: ARG002
+        self.frames.append(text)
+
     def send_staff_status(self, staff_id: str, text: str) -> None:  # noqa: ARG002
         self.frames.append(text)
 
@@ -634,6 +652,31 @@ async def test_nothing_is_sent_again_after_the_machine_has_slept_between_two_rea
             await until(lambda: len(recorder.received) >= 6, every=0)
             await next_turn(50)
         assert sorted(recorder.received) == sorted((key, seq) for key in sessions for seq in (1, 2))
+    finally:
+        running.cancel()
+        await asyncio.wait([running], timeout=60)
+
+
+async def test_more_notes_than_a_read_has_bring_no_message_from_before_in_a_session_without_a_position() -> (
+    None
+):
+    play, recorder = Play([0]), Recorder()
+    for _ in range(3):
+        session = play.chat.commit(1, "player")["message"]["session_id"]
+    play.chat.offset += 700.0  # the hub does not know the session when it starts
+    running = asyncio.create_task(play.hub.run())
+    try:
+        play.hub.add(recorder)
+        async with asyncio.timeout(60):
+            await play.hub.wait_ready()
+            for _ in range(4):  # the model's read has two at most
+                play.chat.add(1)
+            play.hub.notify(frozenset((session,)))
+            await until(lambda: sum("session_note" in text for text in recorder.frames) == 4, every=0)
+            last = play.chat.commit(1, "player")["message"]
+            play.hub.notify(frozenset((session,)))
+            await until(lambda: (session, last["seq"]) in recorder.received, every=0)
+        assert recorder.received == [(session, 4)]
     finally:
         running.cancel()
         await asyncio.wait([running], timeout=60)

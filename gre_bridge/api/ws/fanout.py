@@ -140,8 +140,9 @@ class FanOut:
         updated = frame("session_updated", session=session) if state != position.state else None
         if first:
             position.epoch, position.state = self.since, state
-            seq = messages[0]["seq"] - 1 if messages else session["last_seq"]
-            self._send_change(player_id, session_id, seq, SessionChange.OPENED, updated)
+            # What is older belongs to nobody here, also if the rest of this look comes with another read.
+            position.seq = messages[0]["seq"] - 1 if messages else session["last_seq"]
+            self._send_change(player_id, session_id, position.seq, SessionChange.OPENED, updated)
         created: list[str] = []
         for message in messages:
             if message["seq"] > position.seq:
