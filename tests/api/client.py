@@ -225,6 +225,9 @@ class Follower:
                     self._stay.reschedule(asyncio.get_running_loop().time() + self.hop)
                 if self.base is None:
                     self.base = {s["id"]: s["last_seq"] for s in frame["sessions"]}
+                for session in frame["sessions"]:
+                    # What it missed is on its way: it is named, in case the connection ends before that has come.
+                    self.base.setdefault(session["id"], 0)
                 for waiting in list(self._unsent.values()):
                     await ws.send(json.dumps(waiting))
                 self._ws = ws

@@ -237,6 +237,24 @@ async def test_a_session_that_ended_while_staff_were_away_is_replayed_too(
         )
 
 
+async def test_a_replay_that_was_interrupted_is_continued_in_a_session_that_is_named_with_0(
+    api: Api, player_id: int, other_id: int
+) -> None:
+    """Something newer of another session had come before the connection ended, so `session` is not replayed unless it is named."""
+    session = (await asyncio.to_thread(api.player(player_id).send, "came"))["sessionId"]
+    await asyncio.to_thread(api.player(player_id).send, "and went")
+    await asyncio.to_thread(api.staff().post, f"/api/gre-chat/close-session/{player_id}")
+    api.sql("alter table gre_chat_messages disable trigger user")
+    api.sql(
+        "update gre_chat_messages set created_at = created_at - interval '1 hour' where session_id = %s",
+        session,
+    )
+    api.sql("alter table gre_chat_messages enable trigger user")
+    newer = (await asyncio.to_thread(api.player(other_id).send, "newer"))["sessionId"]
+    async with entered(api.worker.url, staff_token(api), since={newer: 1, session: 0}) as desk:
+        await desk.until(lambda: texts(desk, player_id) == [(1, "came"), (2, "and went")])
+
+
 async def test_the_first_message_of_a_session_opened_long_before(
     api: Api, player_id: int, other_id: int
 ) -> None:

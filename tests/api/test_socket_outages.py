@@ -243,6 +243,8 @@ async def storm(
         following = [group.create_task(page.run()) for page in people.everyone]
         await until(lambda: all(page.entries for page in people.everyone))
         writing = [group.create_task(people.write(http, player, every)) for player in people.players]
+        # A page that knows no session is not told of one that was opened and closed while it was away.
+        await until(lambda: all(page.received or page.acked for page in people.everyone), what="traffic")
         await pause(0.5, "traffic before the fault")
         yield people
         await pause(0.5, "traffic after the fault")
