@@ -63,7 +63,7 @@ def test_the_figures_lead_to_their_conversations(world: World, sam: Staff) -> No
     sam.at("live-waiting").click()
     expect(sam.at("filter-waiting")).to_have_attribute("aria-pressed", "true")
     expect(sam.at("session-row")).to_have_count(2)
-    assert sorted(sam.listed_players()) == [31, 33]
+    sam.wait_until(lambda: sorted(sam.listed_players()) == [31, 33])
     world.reply(31, "Yes?")
     expect(sam.at("session-row")).to_have_count(1)
     world.reply(33, "Yes?")
@@ -76,7 +76,7 @@ def test_the_figures_lead_to_their_conversations(world: World, sam: Staff) -> No
     expect(sam.at("live-unassigned")).to_contain_text("2")
     sam.at("live-unassigned").press("Enter")
     expect(sam.at("filter-unassigned")).to_have_attribute("aria-pressed", "true")
-    assert sorted(sam.listed_players()) == [31, 32]
+    sam.wait_until(lambda: sorted(sam.listed_players()) == [31, 32])
 
 
 def test_many_events_cause_few_requests_and_a_failure_keeps_the_figures(world: World, sam: Staff) -> None:

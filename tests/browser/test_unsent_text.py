@@ -263,6 +263,7 @@ def test_a_stored_reply_is_sent_only_by_its_author(world: World, sam: Staff) -> 
     # In another conversation: Sam's reply would be refused after one of Sue's (session_moved).
     sam.answer("This is Sue")
     sam.wait_until(lambda: _stored_replies(world) == [(1300, "s2", "This is Sue")])
+    _wait_until_forgotten(sam, "This is Sue")  # before its answer has come, the page would ask
     sam.at("sign-out").click()
     expect(sam.at("sign-in")).to_be_visible()
     sent: list[Any] = []

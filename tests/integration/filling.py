@@ -8,6 +8,8 @@ from typing import Any
 
 import psycopg
 
+from tests.support.counters import count_now
+
 _CONSTRAINTS = """
 select conrelid::regclass::text as of, quote_ident(conname) as name, pg_get_constraintdef(oid) as definition
 from pg_constraint where %s::regclass[] && array[conrelid::regclass, confrelid::regclass] and contype in ('f', 'p', 'u')
@@ -35,3 +37,4 @@ def without_indexes(admin: psycopg.Connection[dict[str, Any]], *tables: str) -> 
         admin.execute(f"alter table {one['of']} add constraint {one['name']} {one['definition']}")
     for one in indexes:
         admin.execute(one["definition"])
+    count_now(admin)

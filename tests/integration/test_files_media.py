@@ -160,7 +160,7 @@ def test_a_lease_that_ends_is_claimed_by_another_and_counts_as_ours(
         "held": [file["id"]]
     }
     assert worker.call("gre_media_extend_v1", worker=TWO, ids=[uuid.UUID(file["id"])]) == {"held": []}
-    assert 240 < worker.call("gre_media_claim_v1", worker=TWO)["next_in"] <= 245
+    assert 180 < worker.call("gre_media_claim_v1", worker=TWO)["next_in"] <= 245
     later(conn)  # the worker was killed
     assert claim(worker, TWO) == [file["id"]]
     assert settle(worker, {"id": file["id"], "result": "refused", "code": "virus"})["lost"] == [file["id"]]
@@ -183,13 +183,13 @@ def test_a_file_that_kills_its_workers_is_postponed_as_after_a_failure(
         pauses.append(job(conn, file)["pause"] - 120)
         conn.execute("update gre.media_jobs set lease_until = now(), due_at = due_at - interval '2 minutes'")
         assert claim(worker, TWO) == []
-    assert pauses[:3] == pytest.approx([5, 10, 20], abs=1)
-    assert max(pauses) == pytest.approx(600, abs=1)
+    assert pauses[:3] == pytest.approx([5, 10, 20], abs=2)
+    assert max(pauses) == pytest.approx(600, abs=20)
     assert state(conn, file)["state"] == "stored"
     later(conn)
     claim(worker)
     settle(worker, {"id": file["id"], "result": "failed", "code": "disk"})
-    assert (job(conn, file)["attempt"], job(conn, file)["pause"]) == (11, pytest.approx(600, abs=1))
+    assert (job(conn, file)["attempt"], job(conn, file)["pause"]) == (11, pytest.approx(600, abs=20))
 
 
 def test_a_lease_that_is_given_back_is_no_attempt(
@@ -274,10 +274,9 @@ def test_our_failures_postpone_for_ever_and_decide_nothing(
         row = job(conn, bad)
         pauses.append(row["pause"])
         assert (row["attempt"], row["own_failures"] >= n, row["claimed_by"]) == (n, True, None)
-    assert pauses[0] == pytest.approx(5, abs=1)
-    assert pauses[1] == pytest.approx(10, abs=1)
+    assert pauses[:2] == pytest.approx([5, 10], abs=2)
     assert max(pauses) <= 600
-    assert pauses[-1] == pytest.approx(600, abs=1)
+    assert pauses[-1] == pytest.approx(600, abs=20)
     assert state(conn, bad)["state"] == "stored"
     found = worker.call("gre_storage_state_v1")
     assert found["examinations"]["failing"] >= 1

@@ -18,6 +18,7 @@ from tests.integration.test_outbox import Conn, all_done, claim, one, send, sett
 from tests.integration.test_plans import FILL
 from tests.integration.test_plans import TABLES as ALL
 from tests.support.access import SERVICE, Rest
+from tests.support.counters import count_now
 from tests.support.waiting import quickest
 
 MESSAGES = 60_000
@@ -39,10 +40,12 @@ def full(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
             "update gre_relay_deliveries set state = 'dead', last_error = '413' where ord % 750 = 0"
         )
         admin.execute("update gre_relay_sinks set reconcile_from = now() - interval '1 year'")
+        count_now(admin)
         admin.execute("vacuum analyze")
     with database.connect() as conn:
         for player in range(10, 1510, 10):
             send(conn, player, "waits")
+        count_now(conn)
     yield database
     pg.drop_database("operator")
 
@@ -77,8 +80,7 @@ def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
 def flushed(ops: Rest, work: Callable[[], object]) -> None:
     """Do it on the operator's connection, and flush its counters."""
     work()
-    ops.conn.execute("select pg_stat_force_next_flush()")
-    ops.conn.execute("select 1")
+    count_now(ops.conn)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,7 @@ def test_a_page_of_dead_letters_is_retried_by_their_ids(full: Database, ops: Res
             while (got := claim(conn, sink, lanes=1000))["lanes"]:
                 settle(conn, *all_done(got), sink=sink)
         assert one(conn, "select count(*) from gre_relay_deliveries where state = 'pending'") == 0
+        count_now(conn)
 
 
 def test_a_page_of_prune_reads_what_it_deletes(full: Database, ops: Rest) -> None:

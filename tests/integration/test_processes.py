@@ -128,6 +128,7 @@ def test_no_delivery_is_lost_while_the_api_gets_no_more_memory(stack: StackProce
 
         with talking(stack) as written:
             list(pool.map(post, range(48)))
+            wait_until(lambda: written, what="a message")
         assert slowest(stack, written) < QUICK
         with contextlib.suppress(ProcessLookupError):  # it may have ended, and been replaced
             resource.prlimit(before["api"], resource.RLIMIT_AS, (none, none))
@@ -154,7 +155,8 @@ def test_relay_or_api_alone_is_one_process(stack: StackProcess) -> None:
         )
         assert sent.status_code == 201
         stack.drained()
-        assert relay.metric("gre_deliveries_settled_total", outcome="done") > 0
+        # A worker counts a delivery when the database has answered.
+        wait_until(lambda: relay.metric("gre_deliveries_settled_total", outcome="done") > 0)
         assert (relay.stop(), api.stop()) == (0, 0)
 
 
@@ -200,7 +202,7 @@ def test_a_second_signal_ends_the_daemon_at_once(stack: StackProcess) -> None:
 
 
 def test_a_signal_to_every_process_is_one_graceful_stop(stack: StackProcess) -> None:
-    stack.fault("pusher", {"delay": 0.5})
+    stack.fault("pusher", {"delay": 2})
     with stack.worker() as worker:
         stack.insert(player_id=29, sender="player", message="in flight")
         wait_until(lambda: worker.metric("gre_requests_in_flight", sink="pusher"), what="a request")
@@ -239,23 +241,28 @@ def catches(pid: int, number: signal.Signals) -> bool:
 @pytest.mark.parametrize("arguments", [["run"], ["run", "--no-api"]])
 def test_sigterm_is_handled_before_the_imports_have_ended(stack: StackProcess, arguments: list[str]) -> None:
     """The kernel ignores a signal for which process 1 has no handler, so it needs one from the start."""
-    worker = stack.worker()
-    worker._options = arguments[1:]
-    worker.start(ready=False)
-    try:
 
-        def caught() -> list[bool]:
-            before = "listening" in worker.log.read_text()
-            return [before] if catches(worker.pid, signal.SIGTERM) else []
+    def early() -> bool:
+        worker = stack.worker()
+        worker._options = arguments[1:]
+        worker.start(ready=False)
+        try:
 
-        (said,) = wait_until(caught, every=0.002, what="a handler")
-        assert not said, "the handler was installed late"
-        worker.signal(signal.SIGTERM)
-        assert worker.process is not None
-        assert worker.process.wait(60) == 0
-        assert "Traceback" not in worker.log.read_text()
-    finally:
-        worker.kill()
+            def caught() -> list[bool]:
+                before = "listening" in worker.log.read_text()
+                return [before] if catches(worker.pid, signal.SIGTERM) else []
+
+            (said,) = wait_until(caught, every=0.002, what="a handler")
+            worker.signal(signal.SIGTERM)
+            assert worker.process is not None
+            assert worker.process.wait(60) == 0
+            assert "Traceback" not in worker.log.read_text()
+        finally:
+            worker.kill()
+        return not said
+
+    # On a busy machine the test may look when the daemon listens already.
+    assert any(early() for _ in range(5)), "the handler was installed late, each time"
 
 
 ORPHANS = """

@@ -102,7 +102,7 @@ def hangup(action: signal.Handlers) -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_each_signal_that_ends_it_is_a_graceful_stop(stack: StackProcess, number: signal.Signals) -> None:
     """A closing terminal sends SIGHUP: the daemon leaves no lease behind."""
-    stack.fault("pusher", {"delay": 0.5})
+    stack.fault("pusher", {"delay": 2})
     with hangup(signal.SIG_DFL):  # also where the tests themselves run under nohup
         worker = stack.worker().start()
     try:

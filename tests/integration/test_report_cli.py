@@ -44,7 +44,8 @@ def test_a_report_in_json_is_the_databases_answer(run: Run, conn: Conn) -> None:
         0,
     )
     assert total["messages"] == {"player": 3, "staff": 1, "auto": 0}
-    assert (total["first_reply"]["n"], total["first_reply"]["max"]) == (1, 0)
+    assert total["first_reply"]["n"] == 1
+    assert 0 <= total["first_reply"]["max"] < 60
     assert found["timezone"] == "Europe/Berlin"
     assert "s1" in [row["key"] for row in found["rows"]]
 

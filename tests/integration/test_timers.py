@@ -98,13 +98,13 @@ def test_without_rules_there_is_nothing_to_do(conn: Conn, worker: Conn) -> None:
 def test_a_player_who_waits_is_told_once_and_never_early(conn: Conn, worker: Conn) -> None:
     rule(conn, "waiting", "Soon", wait=timedelta(seconds=60), once="question")
     say(conn)
-    elapse(conn, 57)
+    elapse(conn, 30)
     found = tick(worker)
-    assert 0 < found["next_in"] <= 3
+    assert 0 < found["next_in"] <= 30
     assert found == IDLE | {"next_in": found["next_in"]}
     say(conn)  # the same question
     assert conversation(conn) == ["P", "P"]
-    elapse(conn, 3)
+    elapse(conn, 30)
     assert tick(worker) == IDLE | {"handled": 1, "sent": 1}
     assert tick(worker) == IDLE
     say(conn)
@@ -180,7 +180,7 @@ def test_a_longer_wait_or_shorter_hours_apply_to_players_who_wait_already(
     say(conn)
     conn.execute("update gre_auto_replies set wait = '60 minutes' where id = %s", [longer])
     elapse(conn, 301)
-    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(3_299, abs=2)}
+    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(3_299, abs=60)}
     elapse(conn, 3_300)
     assert tick(worker)["sent"] == 1
     assert conversation(conn) == ["P", "Soon"]
@@ -242,14 +242,14 @@ def test_an_idle_session_is_warned_and_then_closed_with_no_message_into_it(
     elapse(conn, 86_400)
     assert tick(worker) == IDLE, "a player who waits is not idle"
     say(conn, sender="staff")
-    elapse(conn, 598)
+    elapse(conn, 540)
     assert tick(worker)["handled"] == 0
-    elapse(conn, 2)
-    assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "next_in": pytest.approx(300, abs=2)}
-    elapse(conn, 297)
+    elapse(conn, 60)
+    assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "next_in": pytest.approx(300, abs=60)}
+    elapse(conn, 240)
     assert tick(worker)["handled"] == 0
     assert status(conn) == ("active", None)
-    elapse(conn, 3)
+    elapse(conn, 60)
     assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "closed": 1}
     assert tick(worker) == IDLE
     assert conversation(conn) == ["P", "S", "Still there, you?", "Bye"]
@@ -270,7 +270,7 @@ def test_any_message_ends_the_idleness(conn: Conn, worker: Conn, writer: str) ->
     say(conn, sender="staff")
     elapse(conn, 600)
     assert tick(worker)["sent"] == 1
-    elapse(conn, 299)
+    elapse(conn, 240)
     say(conn, sender=writer)
     elapse(conn, 302)
     assert tick(worker)["closed"] == 0
@@ -289,9 +289,9 @@ def test_idleness_without_a_warning_or_without_a_text(conn: Conn, worker: Conn) 
     settings(conn, idle_close_after=timedelta(minutes=5))
     say(conn)
     say(conn, sender="staff")
-    elapse(conn, 299)
+    elapse(conn, 240)
     assert tick(worker)["closed"] == 0
-    elapse(conn, 2)
+    elapse(conn, 61)
     assert tick(worker)["closed"] == 1
     settings(conn, idle_warn_after=timedelta(minutes=10), idle_close_after=timedelta(minutes=5))
     say(conn, 30)
@@ -311,7 +311,7 @@ def test_after_an_outage_of_the_workers_a_session_is_warned_before_it_is_closed(
     say(conn)
     say(conn, sender="staff")
     elapse(conn, 3_600)
-    assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "next_in": pytest.approx(300, abs=2)}
+    assert tick(worker) == IDLE | {"handled": 1, "sent": 1, "next_in": pytest.approx(300, abs=60)}
     elapse(conn, 301)
     assert tick(worker)["closed"] == 1
     assert conversation(conn) == ["P", "S", "w"]
@@ -326,7 +326,7 @@ def test_a_change_of_the_settings_repeats_no_warning(conn: Conn, worker: Conn) -
     assert tick(worker)["sent"] == 1
     settings(conn, idle_close_after=timedelta(minutes=8))
     elapse(conn, 601)
-    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(480, abs=2)}
+    assert tick(worker) == IDLE | {"handled": 1, "next_in": pytest.approx(480, abs=60)}
     elapse(conn, 481)
     assert tick(worker)["closed"] == 1
     assert conversation(conn) == ["P", "S", "w"]
@@ -537,7 +537,7 @@ def test_a_closing_that_fails_is_tried_again(conn: Conn, worker: Conn) -> None:
         "create trigger no before update of status on gre_chat_sessions for each row execute function no()"
     )
     elapse(conn, 301)
-    assert tick(worker) == IDLE | {"handled": 1, "failed": 1, "next_in": pytest.approx(3_600, abs=2)}
+    assert tick(worker) == IDLE | {"handled": 1, "failed": 1, "next_in": pytest.approx(3_600, abs=60)}
     conn.execute("drop trigger no on gre_chat_sessions")
     elapse(conn, 3_601)
     assert tick(worker)["closed"] == 1

@@ -17,6 +17,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.integration.filling import without_indexes
 from tests.support.access import SERVICE, Caller, Rest, player, staff
+from tests.support.counters import count_now
 
 # Session n is player n's. 1 to 5,000 are open, 5,001 to 45,000 closed, the lower the later; session 1 has 10,000 messages,
 # an open one 22; of a closed one the last two are kept.
@@ -100,6 +101,7 @@ def test_pages_of_history(large: Database, meter: Meter) -> None:
         row = conn.execute(
             "select md5('s1')::uuid as s, id from gre_chat_messages where session_id = md5('s1')::uuid and seq = 5000"
         ).fetchone()
+        count_now(conn)
     assert row is not None
     newest = meter.reads("gre_chat_history", 130, player_id=1, limit=50, sessions=True)
     assert len(newest["messages"]) == 50
@@ -214,6 +216,7 @@ def test_sending_and_marking_in_a_session_of_ten_thousand(large: Database) -> No
             meter.reads("gre_send_messages", 160 * 5, messages=[{"message": "paced", **target}] * 5)
     with large.connect() as conn:
         row = conn.execute("select id, last_seq from gre_chat_sessions where player_id = 1").fetchone()
+        count_now(conn)
     assert row is not None
     with Meter(large, staff()) as meter:
         meter.rest.call("gre_mark_read", session_id=row["id"], up_to_seq=row["last_seq"] - 16)
@@ -226,6 +229,7 @@ def test_the_hubs_reads(large: Database) -> None:
         found = conn.execute(
             "select id::text, last_seq, rev, updated_at from gre_chat_sessions where status <> 'closed' order by updated_at desc"
         ).fetchall()
+        count_now(conn)
     known = {row["id"]: [row["last_seq"], row["rev"]] for row in found}
     behind = {row["id"]: [row["last_seq"] - 2, row["rev"] - 2] for row in found}
     since = found[100]["updated_at"]

@@ -262,7 +262,13 @@ class StackProcess:
         with self.db() as conn:
             found = conn.execute("select tablename from pg_tables where schemaname = 'public'").fetchall()
             tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
-            conn.execute(f"truncate {tables}")
+            for attempt in range(3):
+                try:
+                    conn.execute(f"truncate {tables}")
+                    break
+                except psycopg.errors.DeadlockDetected:  # with what a killed worker has asked for
+                    if attempt == 2:
+                        raise
             conn.execute("insert into gre_chat_settings default values")
             conn.execute("update gre_relay_sinks set enabled = true")
             conn.execute("delete from gre.listeners")  # those of killed workers
