@@ -1625,7 +1625,8 @@ CREATE TABLE public.gre_chat_messages (
     CONSTRAINT gre_chat_messages_sender_check CHECK ((sender = ANY (ARRAY['player'::text, 'staff'::text, 'system'::text]))),
     CONSTRAINT gre_chat_messages_status_check CHECK ((status = ANY (ARRAY['sent'::text, 'delivered'::text, 'read'::text]))),
     CONSTRAINT gre_chat_messages_text_size CHECK (((char_length(message) >= 1) AND (char_length(message) <= 4000)))
-);
+)
+WITH (fillfactor='90');
 ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN player_name SET STATISTICS 0;
 ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN sender_name SET STATISTICS 0;
 ALTER TABLE ONLY public.gre_chat_messages ALTER COLUMN message SET STATISTICS 0;
@@ -6044,8 +6045,11 @@ begin
     select s.id from public.gre_chat_sessions s
     where s.player_id = p_player_id and s.id <> all (v_sessions) order by s.id for update);
   v_lanes := v_sessions::text[];
-  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  update public.gre_relay_lanes l set ready_at = null
+  from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries d
+  where d.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   with deleted as (
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
@@ -6054,8 +6058,9 @@ begin
     returning 'push:' || n.id as lane
   )
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
-  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  update public.gre_relay_lanes l set ready_at = null
+  from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   select count(*) into v_attachments from public.gre_chat_attachments a
   where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions));
   delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger
@@ -7319,7 +7324,7 @@ declare
   v_before timestamptz := clock_timestamp() - greatest(p_keep, interval '1 hour');
   v_retention_limit timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
   v_deliveries integer;
-  v_lanes integer;
+  v_lanes integer := 0;
   v_pushes integer;
   v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
@@ -7342,7 +7347,7 @@ begin
   delete from public.push_notifications where ctid = any (array(
     select q.ctid from public.push_notifications q
     where q.delivery_id is not null and q.status <> 'queued' and q.created_at < v_before
-    limit v_limit for update skip locked));
+    order by q.created_at limit v_limit for update skip locked));
   get diagnostics v_pushes = row_count;
   if p_retention is not null then
     select coalesce(array_agg(s.id), '{}') into v_sessions from (
@@ -7361,15 +7366,19 @@ begin
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
-  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one.
-  delete from public.gre_relay_lanes where ctid = any (array(
-    select k.ctid from public.gre_relay_lanes k
-    where k.ready_at is null
-      and not exists (select from public.gre_relay_deliveries d
-                      where d.sink = k.sink and d.lane_key = k.lane_key and d.state = 'pending')
-      and not exists (select from public.gre_chat_sessions s where s.id::text = k.lane_key and s.updated_at > v_before)
-    limit v_limit for update skip locked));
-  get diagnostics v_lanes = row_count;
+  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one. And
+  -- only in the last page: it reads all lanes without work.
+  if v_deliveries < v_limit and cardinality(v_sessions) < least(v_limit, 100) then
+    delete from public.gre_relay_lanes where ctid = any (array(
+      select k.ctid from public.gre_relay_lanes k
+      where k.ready_at is null
+        and not exists (select from public.gre_relay_deliveries d
+                        where d.sink = k.sink and d.lane_key = k.lane_key and d.state = 'pending')
+        and not exists (select from public.gre_chat_sessions s
+                        where s.id::text = k.lane_key and s.updated_at > v_before)
+      limit v_limit for update skip locked));
+    get diagnostics v_lanes = row_count;
+  end if;
   return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
     'messages', v_messages, 'sessions', cardinality(v_sessions), 'attachments', v_attachments);
 end $$;
@@ -10451,7 +10460,7 @@ CREATE INDEX media_jobs_player ON gre.media_jobs USING btree (((attempt > 0)), p
 CREATE INDEX media_jobs_retries ON gre.media_jobs USING btree (due_at) WHERE (attempt > 0);
 
 -- INDEX: report_hours_until
-CREATE INDEX report_hours_until ON gre.report_hours USING btree (until, fact, hour);
+CREATE INDEX report_hours_until ON gre.report_hours USING btree (until);
 
 -- INDEX: gre_auto_replies_hours
 CREATE INDEX gre_auto_replies_hours ON public.gre_auto_replies USING btree (hours);
@@ -10508,7 +10517,7 @@ CREATE INDEX gre_chat_messages_created ON public.gre_chat_messages USING btree (
 CREATE INDEX gre_chat_messages_player ON public.gre_chat_messages USING btree (player_id, created_at, id);
 
 -- INDEX: gre_chat_messages_search
-CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops);
+CREATE INDEX gre_chat_messages_search ON public.gre_chat_messages USING gin (message extensions.gin_trgm_ops) WITH (gin_pending_list_limit='512');
 
 -- INDEX: gre_chat_ratings_rated
 CREATE INDEX gre_chat_ratings_rated ON public.gre_chat_ratings USING btree (rated_at, session_id, cycle);
@@ -10590,6 +10599,9 @@ CREATE INDEX gre_relay_deliveries_dead ON public.gre_relay_deliveries USING btre
 -- INDEX: gre_relay_deliveries_message
 CREATE INDEX gre_relay_deliveries_message ON public.gre_relay_deliveries USING btree (message_id);
 
+-- INDEX: gre_relay_deliveries_other
+CREATE INDEX gre_relay_deliveries_other ON public.gre_relay_deliveries USING btree (lane_key) WHERE (message_id IS NULL);
+
 -- INDEX: gre_relay_deliveries_pending
 CREATE INDEX gre_relay_deliveries_pending ON public.gre_relay_deliveries USING btree (sink, lane_key, ord) WHERE (state = 'pending'::text);
 
@@ -10616,6 +10628,9 @@ CREATE INDEX push_notifications_id_text ON public.push_notifications USING btree
 
 -- INDEX: push_notifications_message
 CREATE INDEX push_notifications_message ON public.push_notifications USING btree (message_id);
+
+-- INDEX: push_notifications_receipts
+CREATE INDEX push_notifications_receipts ON public.push_notifications USING btree (created_at) WHERE ((delivery_id IS NOT NULL) AND (status <> 'queued'::text));
 
 -- TRIGGER: gre_chat_messages gre_1_check
 CREATE TRIGGER gre_1_check BEFORE INSERT ON public.gre_chat_messages FOR EACH ROW EXECUTE FUNCTION gre.messages_check();

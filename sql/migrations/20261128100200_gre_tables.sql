@@ -245,6 +245,9 @@ create table push_notifications (
     check (status in ('queued', 'sent', 'failed', 'expired', 'no_recipients'))
 );
 create index push_notifications_message on push_notifications (message_id);
+-- For prune.
+create index push_notifications_receipts on push_notifications (created_at)
+  where delivery_id is not null and status <> 'queued';
 create index push_notifications_id_text on push_notifications ((id::text));
 comment on table push_notifications is
   'Push notifications: one row for each that gre-bridge sends. It also sends the rows that are inserted as queued.';

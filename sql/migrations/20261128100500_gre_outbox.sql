@@ -61,6 +61,8 @@ create table public.gre_relay_deliveries (
 create index gre_relay_deliveries_pending on public.gre_relay_deliveries (sink, lane_key, ord)
   where state = 'pending';
 create index gre_relay_deliveries_message on public.gre_relay_deliveries (message_id);
+-- For gre_erase_player: those of messages are found by these.
+create index gre_relay_deliveries_other on public.gre_relay_deliveries (lane_key) where message_id is null;
 create index gre_relay_deliveries_dead on public.gre_relay_deliveries (sink, settled_at) where state = 'dead';
 -- For prune, and for the rates in status and operations.
 create index gre_relay_deliveries_settled on public.gre_relay_deliveries (settled_at)

@@ -355,7 +355,7 @@ declare
   v_before timestamptz := clock_timestamp() - greatest(p_keep, interval '1 hour');
   v_retention_limit timestamptz := clock_timestamp() - greatest(p_retention, interval '1 day');
   v_deliveries integer;
-  v_lanes integer;
+  v_lanes integer := 0;
   v_pushes integer;
   v_message_pushes integer := 0;
   v_sessions uuid[] := '{}';
@@ -378,7 +378,7 @@ begin
   delete from public.push_notifications where ctid = any (array(
     select q.ctid from public.push_notifications q
     where q.delivery_id is not null and q.status <> 'queued' and q.created_at < v_before
-    limit v_limit for update skip locked));
+    order by q.created_at limit v_limit for update skip locked));
   get diagnostics v_pushes = row_count;
   if p_retention is not null then
     select coalesce(array_agg(s.id), '{}') into v_sessions from (
@@ -397,15 +397,19 @@ begin
     get diagnostics v_messages = row_count;
     delete from public.gre_chat_sessions where id = any (v_sessions);
   end if;
-  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one.
-  delete from public.gre_relay_lanes where ctid = any (array(
-    select k.ctid from public.gre_relay_lanes k
-    where k.ready_at is null
-      and not exists (select from public.gre_relay_deliveries d
-                      where d.sink = k.sink and d.lane_key = k.lane_key and d.state = 'pending')
-      and not exists (select from public.gre_chat_sessions s where s.id::text = k.lane_key and s.updated_at > v_before)
-    limit v_limit for update skip locked));
-  get diagnostics v_lanes = row_count;
+  -- Last, since it blocks transactions that add to these lanes. They lock the lane first, and insert a deleted one. And
+  -- only in the last page: it reads all lanes without work.
+  if v_deliveries < v_limit and cardinality(v_sessions) < least(v_limit, 100) then
+    delete from public.gre_relay_lanes where ctid = any (array(
+      select k.ctid from public.gre_relay_lanes k
+      where k.ready_at is null
+        and not exists (select from public.gre_relay_deliveries d
+                        where d.sink = k.sink and d.lane_key = k.lane_key and d.state = 'pending')
+        and not exists (select from public.gre_chat_sessions s
+                        where s.id::text = k.lane_key and s.updated_at > v_before)
+      limit v_limit for update skip locked));
+    get diagnostics v_lanes = row_count;
+  end if;
   return jsonb_build_object('deliveries', v_deliveries, 'lanes', v_lanes, 'pushes', v_pushes + v_message_pushes,
     'messages', v_messages, 'sessions', cardinality(v_sessions), 'attachments', v_attachments);
 end $$;

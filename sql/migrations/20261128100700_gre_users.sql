@@ -702,8 +702,11 @@ begin
     select s.id from public.gre_chat_sessions s
     where s.player_id = p_player_id and s.id <> all (v_sessions) order by s.id for update);
   v_lanes := v_sessions::text[];
-  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  update public.gre_relay_lanes l set ready_at = null
+  from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries d
+  where d.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   with deleted as (
     delete from public.push_notifications n
     where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
@@ -712,8 +715,9 @@ begin
     returning 'push:' || n.id as lane
   )
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
-  update public.gre_relay_lanes set ready_at = null where lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries where lane_key = any (v_lanes);
+  update public.gre_relay_lanes l set ready_at = null
+  from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
+  delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   select count(*) into v_attachments from public.gre_chat_attachments a
   where a.player_id = p_player_id and (a.message_id is null or a.session_id = any (v_sessions));
   delete from public.gre_chat_messages where session_id = any (v_sessions); -- and their files, by a trigger

@@ -25,10 +25,14 @@ begin
   if pg_relation_size('public.gre_chat_messages') > 100 * 1024 * 1024 then
     -- The messages of a live project cannot be locked for as long as this takes.
     raise notice 'gre-bridge: the search has no index yet; create it without a lock: create index concurrently '
-      'gre_chat_messages_search on public.gre_chat_messages using gin (%)', v_columns;
+      'gre_chat_messages_search on public.gre_chat_messages using gin (%) with (gin_pending_list_limit = 512)',
+      v_columns;
     return;
   end if;
-  execute format('create index gre_chat_messages_search on public.gre_chat_messages using gin (%s)', v_columns);
+  -- What new messages add waits in a list, which every search reads, and which one message in some hundred empties:
+  -- a short one, so that this message takes milliseconds.
+  execute format('create index gre_chat_messages_search on public.gre_chat_messages using gin (%s) '
+    'with (gin_pending_list_limit = 512)', v_columns);
   if v_columns like 'to_tsvector%' then
     -- Statistics contain samples of the values and outlive an erase.
     alter index public.gre_chat_messages_search alter column 1 set statistics 0;

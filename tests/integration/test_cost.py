@@ -10,6 +10,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.integration.test_outbox import all_done, claim, settle
+from tests.support.access import Rest, staff
+from tests.support.desk import people
 from tests.support.stack import StackProcess, Worker, judge
 from tests.support.waiting import wait_until
 
@@ -142,3 +144,27 @@ def test_a_bulk_into_a_table_that_was_emptied_reads_none_of_it_for_each_message(
         ).fetchone()
     assert row is not None
     assert row["n"] < 100, "2,000 would be one scan of all of them"
+
+
+def test_marks_of_messages_are_updated_in_place(db: Database) -> None:
+    """Else each adds entries to all indexes, also to that of the search, and leaves as many for vacuum."""
+    with db.connect() as conn, Rest(db, staff()) as desk:
+        people(conn, 1)
+        for _ in range(8):
+            for player in range(1, 31):
+                for _ in range(2):
+                    conn.execute(
+                        "insert into gre_chat_messages (player_id, sender, message) values (%s, 'player', %s)",
+                        [player, "a message as players write it, of some words"],
+                    )
+            for row in conn.execute("select id, last_seq from gre_chat_sessions").fetchall():
+                desk.call("gre_mark_read", session_id=row["id"], up_to_seq=row["last_seq"])
+        for each in (conn, desk.conn):
+            each.execute("select pg_stat_force_next_flush()")
+        conn.execute("select pg_stat_clear_snapshot()")
+        found = conn.execute(
+            "select n_tup_upd as all, n_tup_hot_upd as here from pg_stat_user_tables where relname = 'gre_chat_messages'"
+        ).fetchone()
+    assert found is not None
+    assert found["all"] == 480
+    assert found["here"] >= 0.97 * found["all"], found

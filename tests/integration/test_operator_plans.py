@@ -56,24 +56,24 @@ def ops(full: Database) -> Iterator[Rest]:
         yield rest
 
 
-def reads(conn: Conn) -> dict[str, int]:
+def reads(conn: Conn, tables: tuple[str, ...] = TABLES) -> dict[str, int]:
     """Return the rows and index entries of each table that have been read."""
     conn.execute("select pg_stat_force_next_flush()")
     conn.execute("select pg_stat_clear_snapshot()")
     rows = conn.execute(
         "select t.relname, t.seq_tup_read + (select sum(i.idx_tup_read) from pg_stat_user_indexes i where i.relid = t.relid) as n"
         " from pg_stat_user_tables t where t.relname = any(%s)",
-        [list(TABLES)],
+        [list(tables)],
     )
     return {row["relname"]: int(row["n"]) for row in rows}
 
 
-def cost(full: Database, work: Callable[[], object]) -> dict[str, int]:
+def cost(full: Database, work: Callable[[], object], tables: tuple[str, ...] = TABLES) -> dict[str, int]:
     """Return how many rows and index entries of each table the work reads."""
     with full.connect("supabase_admin") as conn:
-        before = reads(conn)
+        before = reads(conn, tables)
         work()
-        after = reads(conn)
+        after = reads(conn, tables)
     return {name: after[name] - before[name] for name in after}
 
 
@@ -130,6 +130,53 @@ def test_a_page_of_prune_reads_what_it_deletes(full: Database, ops: Rest) -> Non
     assert found["gre_relay_deliveries"] < 20_000, found
     found = cost(full, lambda: flushed(ops, lambda: page.update(ops.call("gre_relay_prune", keep="30 days", retention="30 days", limit=1000))))  # fmt: skip
     assert found["gre_chat_sessions"] < 10_000, found
+
+
+def _receipts(full: Database, count: int) -> None:
+    """Add receipts of pushes, newer than any time before which is pruned below."""
+    with full.connect("supabase_admin") as admin:
+        admin.execute("set session_replication_role = replica")
+        admin.execute(
+            "insert into push_notifications (delivery_id, audience, recipients, title, body, status, created_at)"
+            " select gen_random_uuid(), 'staff', '{s1}', 'x', 'y', 'sent', now() from generate_series(1, %s)",
+            [count],
+        )
+        admin.execute("vacuum analyze push_notifications")
+
+
+def test_a_page_of_prune_reads_neither_the_receipts_nor_the_lanes_that_stay(
+    full: Database, ops: Rest
+) -> None:
+    """Lanes are looked at in the last page only."""
+    _receipts(full, 20_000)
+    tables = (*TABLES, "gre_relay_lanes", "push_notifications")
+    page: dict[str, int] = {}
+
+    def prune() -> None:
+        page.update(ops.call("gre_relay_prune", keep="2 hours", limit=500))
+
+    for _ in range(7):
+        found = cost(full, lambda: flushed(ops, prune), tables)
+        assert (page["deliveries"], page["lanes"]) == (500, 0)
+        assert found["push_notifications"] < 10, found
+        assert found["gre_relay_lanes"] == 0, found
+        assert found["gre_chat_sessions"] == 0, found
+
+
+def test_an_erasure_reads_what_belongs_to_the_player(full: Database) -> None:
+    """And all pushes, once: they can name a player in their data and recipients."""
+    _receipts(full, 1)
+    tables = (*TABLES, "gre_relay_lanes")
+    with Rest(full, SERVICE) as rest:
+        for player in range(20, 27):
+            found = cost(
+                full,
+                lambda n=player: flushed(rest, lambda: rest.call("gre_erase_player", player_id=n)),
+                tables,
+            )
+            assert 0 < found["gre_relay_deliveries"] < 1_000, found
+            assert 0 < found["gre_chat_messages"] < 500, found
+            assert found["gre_relay_lanes"] < 100, found
 
 
 def test_each_page_is_short(full: Database, ops: Rest) -> None:

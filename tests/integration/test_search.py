@@ -142,6 +142,7 @@ def many(pg: EmbeddedPostgres, supabase_template: str, request: pytest.FixtureRe
         ).fetchone()
         assert definition is not None
         assert ("gin_trgm_ops" in definition["text"]) == (request.param != "words")
+        assert "gin_pending_list_limit" in definition["text"]
         if request.param == "no index":
             conn.execute("drop index gre_chat_messages_search")
         people(conn, 2)
