@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tests.bench import parts, report, scale, scale_report
+from tests.bench.direct import direct
 from tests.bench.files import files
 from tests.bench.growth import MESSAGES, growth
 from tests.bench.lab import Lab, Steal
@@ -40,13 +41,19 @@ PARTS = (
     "scale",
     "growth",
 )
+TRIALS = ("direct",)
+"""What is measured only if it is asked for: designs that were not taken."""
 
 
 def main() -> None:
     """Measure, print the tables, and write the page if everything was measured."""
     parser = argparse.ArgumentParser(prog="make bench ARGS=…")
     parser.add_argument(
-        "--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)"
+        "--only",
+        nargs="+",
+        choices=(*PARTS, *TRIALS),
+        default=PARTS,
+        help="parts to measure (default: all but trials)",
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the messages, to see that it works")
     parser.add_argument(
@@ -115,6 +122,9 @@ def _in_lab(
         show(report.cost_section(parts.cost(lab, say, backlogs, behind)))
     if "files" in given.only:
         for section in files(stack, lab, say, quick=given.quick):
+            show(section)
+    if "direct" in given.only:
+        for section in direct(lab, say, quick=given.quick):
             show(section)
     lab.fresh(sinks=("pusher", "onesignal"))
     return latencies, drains
