@@ -3736,6 +3736,29 @@ begin
   end loop;
 end $$;
 
+-- FUNCTION: report_begin(timestamp with time zone)
+CREATE FUNCTION gre.report_begin(p_from timestamp with time zone) RETURNS timestamp with time zone
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select least(
+    (select min(c.opened_at) from public.gre_chat_cycles c where c.opened_at >= p_from),
+    (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at >= p_from),
+    (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred' and e.at >= p_from),
+    (select min(a.quarter) from public.gre_chat_activity a where a.quarter >= p_from),
+    (select min(r.asked_at) from public.gre_chat_responses r where r.asked_at >= p_from),
+    (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at >= p_from),
+    (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at >= p_from),
+    (select min(r.rated_at) from public.gre_chat_ratings r where r.rated_at >= p_from),
+    (select min(h.hour)
+     from unnest(array['opened', 'closed', 'transferred', 'messages', 'first', 'reply', 'handled', 'rated']) f (fact)
+     cross join lateral (
+       select k.hour from gre.report_hours k where k.fact = f.fact and k.hour >= p_from order by k.hour limit 1) h))
+$$;
+
 -- FUNCTION: report_buckets(timestamp with time zone, timestamp with time zone, text, text)
 CREATE FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text) RETURNS TABLE(start timestamp with time zone, lo timestamp with time zone, hi timestamp with time zone)
     LANGUAGE plpgsql STABLE
@@ -3787,8 +3810,8 @@ begin
   end if;
 end $$;
 
--- FUNCTION: report_differences()
-CREATE FUNCTION gre.report_differences() RETURNS TABLE(fact text, hour timestamp with time zone, packed bigint[], found bigint[])
+-- FUNCTION: report_differences(timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION gre.report_differences(p_from timestamp with time zone DEFAULT '-infinity'::timestamp with time zone, p_to timestamp with time zone DEFAULT 'infinity'::timestamp with time zone) RETURNS TABLE(fact text, hour timestamp with time zone, packed bigint[], found bigint[])
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET jit TO 'off'
@@ -3803,12 +3826,13 @@ begin
       from (
         select h.hour, array[sum(h.n), sum(h.c1), sum(h.c2), sum(h.c3), sum(h.c4),
           coalesce(sum((select sum(u.v) from unnest(h.seconds) u (v))), 0)]::bigint[] as sums
-        from gre.report_hours h where h.fact = %1$L group by h.hour) p
+        from gre.report_hours h where h.fact = %1$L and h.hour >= $2 and h.hour < $3 group by h.hour) p
       full join (
         select date_bin(''1 hour'', x.at, timestamptz ''epoch'') as hour,
           array[count(*), sum(x.c1), sum(x.c2), sum(x.c3), sum(x.c4), coalesce(sum(x.seconds), 0)]::bigint[] as sums
-        from (%2$s) x where x.done_at < $1 group by 1) f using (hour)
-      where p.sums is distinct from f.sums order by 2', v_fact, gre.report_facts(v_fact, null)) using v_until;
+        from (%2$s) x where x.done_at < $1 and x.at >= $2 and x.at < $3 + interval ''1 hour'' group by 1) f using (hour)
+      where p.sums is distinct from f.sums and hour >= $2 and hour < $3 order by 2',
+      v_fact, gre.report_facts(v_fact, null)) using v_until, p_from, p_to;
   end loop;
 end $_$;
 
@@ -7872,13 +7896,17 @@ CREATE FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to ti
     AS $$
 declare
   v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 1000);
+  -- After the sessions come packed hours, of 31 days a page: 'packed_' and the cursor of their begin.
+  v_packed constant boolean := p_cursor is not null and starts_with(p_cursor, 'packed_');
   v_after record;
   v_sessions uuid[];
   v_complete uuid[];
+  v_end timestamptz := greatest(p_from, '1970-01-01Z'); -- as gre.check_report
+  v_begin timestamptz;
   v_next text;
 begin
   perform gre.require_admin();
-  v_after := gre.parse_cursor(p_cursor);
+  v_after := gre.parse_cursor(case when v_packed then substr(p_cursor, 8) else p_cursor end);
   select array_agg(x.id order by x.n) filter (where x.n <= v_limit),
     max(gre.format_cursor(x.updated_at, x.id)) filter (where x.n = v_limit and x.more)
   into v_sessions, v_next
@@ -7886,7 +7914,7 @@ begin
     select s.id, s.updated_at, row_number() over w as n, count(*) over () > v_limit as more
     from (
       select q.id, q.updated_at from public.gre_chat_sessions q
-      where q.updated_at >= p_from and q.updated_at < p_to
+      where not v_packed and q.updated_at >= p_from and q.updated_at < p_to
         and (p_cursor is null or q.updated_at >= v_after.at and (q.updated_at, q.id) > (v_after.at, v_after.id))
       order by q.updated_at, q.id limit v_limit + 1) s
     window w as (order by s.updated_at, s.id)) x;
@@ -7895,22 +7923,38 @@ begin
     where s.id = any (v_sessions)
       and s.last_seq = (select count(*) from public.gre_chat_messages m where m.session_id = s.id)
       and exists (select from public.gre_chat_events e where e.session_id = s.id and e.kind = 'opened'));
+  if v_packed then
+    v_end := least(v_after.at + interval '31 days', p_to);
+  end if;
+  if v_next is null and (select k.until from gre.report_packed k) > '-infinity' then
+    v_begin := gre.report_begin(v_end);
+    if v_begin < p_to then
+      v_next := 'packed_' || gre.format_cursor(
+        greatest(date_bin('1 hour', v_begin, timestamptz 'epoch'), v_end), '00000000-0000-0000-0000-000000000000');
+    end if;
+  end if;
   return jsonb_build_object('checked', cardinality(v_complete),
     'incomplete', coalesce(cardinality(v_sessions), 0) - cardinality(v_complete),
     'differences', (
-      select coalesce(jsonb_agg(jsonb_build_object('session_id', coalesce(e.session_id, f.session_id),
-          'cycle', coalesce(e.cycle, f.cycle), 'what', coalesce(e.what, f.what), 'expected', e.value,
-          'found', f.value)
-        order by coalesce(e.session_id, f.session_id), coalesce(e.cycle, f.cycle), coalesce(e.what, f.what)), '[]')
-      from gre.expected_figures(v_complete) e
-      full join gre.found_figures(v_complete) f on f.session_id = e.session_id and f.what = e.what
-        and coalesce(f.cycle, 0) = coalesce(e.cycle, 0)
-      where e.value is distinct from f.value),
+      select coalesce(jsonb_agg(jsonb_build_object('session_id', x.session_id, 'cycle', x.cycle, 'what', x.what,
+          'expected', x.expected, 'found', x.found) order by x.session_id, x.cycle, x.what), '[]')
+      from (
+        select coalesce(e.session_id, f.session_id) as session_id, coalesce(e.cycle, f.cycle) as cycle,
+          coalesce(e.what, f.what) as what, e.value as expected, f.value as found
+        from gre.expected_figures(v_complete) e
+        full join gre.found_figures(v_complete) f on f.session_id = e.session_id and f.what = e.what
+          and coalesce(f.cycle, 0) = coalesce(e.cycle, 0)
+        where e.value is distinct from f.value
+        union all
+        select * from (
+          select null::uuid, null::integer, concat_ws(' ', 'packed', d.fact, d.hour at time zone 'UTC'),
+            to_jsonb(d.found), to_jsonb(d.packed)
+          from gre.report_differences(v_after.at, v_end) d where v_packed limit v_limit) d) x),
     'next', v_next);
 end $$;
 
 -- COMMENT: FUNCTION gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer)
-COMMENT ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) IS 'Computes the figures of the sessions that changed in a range again, from messages and events, and returns what differs: {"checked": number of sessions, "incomplete": number of sessions that are not compared, since messages or events are missing, "differences": [{"session_id", "cycle", "what", "expected", "found"}], "next": cursor | null}. At most p_limit sessions (at most 1,000), the oldest change first. Messages that were written without triggers are in no figure. For admins.';
+COMMENT ON FUNCTION public.gre_report_check(p_from timestamp with time zone, p_to timestamp with time zone, p_cursor text, p_limit integer) IS 'Computes the figures of the sessions that changed in a range again, from messages and events, and returns what differs: {"checked": number of sessions, "incomplete": number of sessions that are not compared, since messages or events are missing, "differences": [{"session_id", "cycle", "what", "expected", "found"}], "next": cursor | null}. At most p_limit sessions (at most 1,000), the oldest change first; then the hours of the range of which what is packed (gre_report_pack_v1) differs from the figures: session_id null, "what" "packed FACT HOUR", and the numbers of gre.report_differences. Messages that were written without triggers are in no figure. For admins.';
 
 -- FUNCTION: gre_report_live()
 CREATE FUNCTION public.gre_report_live() RETURNS jsonb
@@ -7973,14 +8017,7 @@ begin
     -- Every transaction that was under way when next_until was noted has ended, and later ones write later times.
     if v_from = '-infinity' then
       -- Triggers write no time before the installation; what was written past them is packed if it is not ancient.
-      v_from := date_bin('1 hour', greatest(least(
-        (select min(c.opened_at) from public.gre_chat_cycles c),
-        (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at is not null),
-        (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred'),
-        (select min(a.quarter) from public.gre_chat_activity a),
-        (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at is not null),
-        (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at is not null),
-        (select min(r.rated_at) from public.gre_chat_ratings r), v_packed.next_until),
+      v_from := date_bin('1 hour', greatest(least(gre.report_begin('-infinity'), v_packed.next_until),
         v_packed.next_until - interval '5 years'), timestamptz 'epoch');
     end if;
     v_until := least(v_packed.next_until, v_from + v_days * interval '1 day');
@@ -11607,14 +11644,17 @@ REVOKE ALL ON FUNCTION gre.release_waiting(p_staff text[], p_before timestamp wi
 -- ACL: FUNCTION render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[])
 REVOKE ALL ON FUNCTION gre.render_text(p_texts jsonb, p_language text, p_session public.gre_chat_sessions, p_staff_name text, OUT text text, OUT missing text[]) FROM PUBLIC;
 
+-- ACL: FUNCTION report_begin(p_from timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.report_begin(p_from timestamp with time zone) FROM PUBLIC;
+
 -- ACL: FUNCTION report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text)
 REVOKE ALL ON FUNCTION gre.report_buckets(p_from timestamp with time zone, p_to timestamp with time zone, p_timezone text, p_by text) FROM PUBLIC;
 
 -- ACL: FUNCTION report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone)
 REVOKE ALL ON FUNCTION gre.report_cut(p_lo timestamp with time zone, p_hi timestamp with time zone, p_packed timestamp with time zone, OUT a timestamp with time zone, OUT ma timestamp with time zone, OUT me timestamp with time zone, OUT e timestamp with time zone) FROM PUBLIC;
 
--- ACL: FUNCTION report_differences()
-REVOKE ALL ON FUNCTION gre.report_differences() FROM PUBLIC;
+-- ACL: FUNCTION report_differences(p_from timestamp with time zone, p_to timestamp with time zone)
+REVOKE ALL ON FUNCTION gre.report_differences(p_from timestamp with time zone, p_to timestamp with time zone) FROM PUBLIC;
 
 -- ACL: FUNCTION report_durations(p jsonb)
 REVOKE ALL ON FUNCTION gre.report_durations(p jsonb) FROM PUBLIC;

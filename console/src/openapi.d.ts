@@ -1031,8 +1031,7 @@ export interface components {
             [key: string]: unknown;
         };
         Difference: {
-            /** Format: uuid */
-            session_id: string;
+            session_id: string | null;
             cycle: number | null;
             what: string;
             expected: unknown;

@@ -1,5 +1,5 @@
 -- A check of figures: computes them again from messages and events.
--- Depends on gre_tables, gre_identity, gre_story and gre_figure_tables.
+-- Depends on gre_tables, gre_identity, gre_story and gre_figure_tables; its calls on gre_reports.
 set local lock_timeout = '300ms';
 
 -- Return the figures of these sessions as they should be, computed from messages and events: not turn by turn as the
@@ -122,13 +122,17 @@ language plpgsql stable security definer
 set search_path = '' set plan_cache_mode = 'force_custom_plan' set enable_seqscan = off set jit = off as $$
 declare
   v_limit constant integer := least(greatest(coalesce(p_limit, 200), 1), 1000);
+  -- After the sessions come packed hours, of 31 days a page: 'packed_' and the cursor of their begin.
+  v_packed constant boolean := p_cursor is not null and starts_with(p_cursor, 'packed_');
   v_after record;
   v_sessions uuid[];
   v_complete uuid[];
+  v_end timestamptz := greatest(p_from, '1970-01-01Z'); -- as gre.check_report
+  v_begin timestamptz;
   v_next text;
 begin
   perform gre.require_admin();
-  v_after := gre.parse_cursor(p_cursor);
+  v_after := gre.parse_cursor(case when v_packed then substr(p_cursor, 8) else p_cursor end);
   select array_agg(x.id order by x.n) filter (where x.n <= v_limit),
     max(gre.format_cursor(x.updated_at, x.id)) filter (where x.n = v_limit and x.more)
   into v_sessions, v_next
@@ -136,7 +140,7 @@ begin
     select s.id, s.updated_at, row_number() over w as n, count(*) over () > v_limit as more
     from (
       select q.id, q.updated_at from public.gre_chat_sessions q
-      where q.updated_at >= p_from and q.updated_at < p_to
+      where not v_packed and q.updated_at >= p_from and q.updated_at < p_to
         and (p_cursor is null or q.updated_at >= v_after.at and (q.updated_at, q.id) > (v_after.at, v_after.id))
       order by q.updated_at, q.id limit v_limit + 1) s
     window w as (order by s.updated_at, s.id)) x;
@@ -145,25 +149,42 @@ begin
     where s.id = any (v_sessions)
       and s.last_seq = (select count(*) from public.gre_chat_messages m where m.session_id = s.id)
       and exists (select from public.gre_chat_events e where e.session_id = s.id and e.kind = 'opened'));
+  if v_packed then
+    v_end := least(v_after.at + interval '31 days', p_to);
+  end if;
+  if v_next is null and (select k.until from gre.report_packed k) > '-infinity' then
+    v_begin := gre.report_begin(v_end);
+    if v_begin < p_to then
+      v_next := 'packed_' || gre.format_cursor(
+        greatest(date_bin('1 hour', v_begin, timestamptz 'epoch'), v_end), '00000000-0000-0000-0000-000000000000');
+    end if;
+  end if;
   return jsonb_build_object('checked', cardinality(v_complete),
     'incomplete', coalesce(cardinality(v_sessions), 0) - cardinality(v_complete),
     'differences', (
-      select coalesce(jsonb_agg(jsonb_build_object('session_id', coalesce(e.session_id, f.session_id),
-          'cycle', coalesce(e.cycle, f.cycle), 'what', coalesce(e.what, f.what), 'expected', e.value,
-          'found', f.value)
-        order by coalesce(e.session_id, f.session_id), coalesce(e.cycle, f.cycle), coalesce(e.what, f.what)), '[]')
-      from gre.expected_figures(v_complete) e
-      full join gre.found_figures(v_complete) f on f.session_id = e.session_id and f.what = e.what
-        and coalesce(f.cycle, 0) = coalesce(e.cycle, 0)
-      where e.value is distinct from f.value),
+      select coalesce(jsonb_agg(jsonb_build_object('session_id', x.session_id, 'cycle', x.cycle, 'what', x.what,
+          'expected', x.expected, 'found', x.found) order by x.session_id, x.cycle, x.what), '[]')
+      from (
+        select coalesce(e.session_id, f.session_id) as session_id, coalesce(e.cycle, f.cycle) as cycle,
+          coalesce(e.what, f.what) as what, e.value as expected, f.value as found
+        from gre.expected_figures(v_complete) e
+        full join gre.found_figures(v_complete) f on f.session_id = e.session_id and f.what = e.what
+          and coalesce(f.cycle, 0) = coalesce(e.cycle, 0)
+        where e.value is distinct from f.value
+        union all
+        select * from (
+          select null::uuid, null::integer, concat_ws(' ', 'packed', d.fact, d.hour at time zone 'UTC'),
+            to_jsonb(d.found), to_jsonb(d.packed)
+          from gre.report_differences(v_after.at, v_end) d where v_packed limit v_limit) d) x),
     'next', v_next);
 end $$;
 comment on function public.gre_report_check is
   'Computes the figures of the sessions that changed in a range again, from messages and events, and returns what '
   'differs: {"checked": number of sessions, "incomplete": number of sessions that are not compared, since messages or '
   'events are missing, "differences": [{"session_id", "cycle", "what", "expected", "found"}], "next": cursor | null}. '
-  'At most p_limit sessions (at most 1,000), the oldest change first. Messages that were written without triggers '
-  'are in no figure. For admins.';
+  'At most p_limit sessions (at most 1,000), the oldest change first; then the hours of the range of which what is '
+  'packed (gre_report_pack_v1) differs from the figures: session_id null, "what" "packed FACT HOUR", and the numbers '
+  'of gre.report_differences. Messages that were written without triggers are in no figure. For admins.';
 
 revoke execute on function gre.expected_figures, gre.found_figures from public;
 revoke execute on function public.gre_report_check from public, anon, authenticated, service_role;

@@ -754,6 +754,24 @@ begin
   where s.n > 0;
 end $$;
 
+-- Return the first time from p_from on that a fact or a packed hour has.
+create function gre.report_begin(p_from timestamptz) returns timestamptz
+language sql stable set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+  select least(
+    (select min(c.opened_at) from public.gre_chat_cycles c where c.opened_at >= p_from),
+    (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at >= p_from),
+    (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred' and e.at >= p_from),
+    (select min(a.quarter) from public.gre_chat_activity a where a.quarter >= p_from),
+    (select min(r.asked_at) from public.gre_chat_responses r where r.asked_at >= p_from),
+    (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at >= p_from),
+    (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at >= p_from),
+    (select min(r.rated_at) from public.gre_chat_ratings r where r.rated_at >= p_from),
+    (select min(h.hour)
+     from unnest(array['opened', 'closed', 'transferred', 'messages', 'first', 'reply', 'handled', 'rated']) f (fact)
+     cross join lateral (
+       select k.hour from gre.report_hours k where k.fact = f.fact and k.hour >= p_from order by k.hour limit 1) h))
+$$;
+
 create function public.gre_report_pack_v1(p_days integer default 1) returns jsonb
 language plpgsql volatile security definer
 set search_path = '' set enable_seqscan = off set enable_bitmapscan = off set jit = off set lock_timeout = '2s' as $$
@@ -775,14 +793,7 @@ begin
     -- Every transaction that was under way when next_until was noted has ended, and later ones write later times.
     if v_from = '-infinity' then
       -- Triggers write no time before the installation; what was written past them is packed if it is not ancient.
-      v_from := date_bin('1 hour', greatest(least(
-        (select min(c.opened_at) from public.gre_chat_cycles c),
-        (select min(c.closed_at) from public.gre_chat_cycles c where c.closed_at is not null),
-        (select min(e.at) from public.gre_chat_events e where e.kind = 'transferred'),
-        (select min(a.quarter) from public.gre_chat_activity a),
-        (select min(r.answered_at) from public.gre_chat_responses r where r.answered_at is not null),
-        (select min(a.ended_at) from public.gre_chat_assignments a where a.ended_at is not null),
-        (select min(r.rated_at) from public.gre_chat_ratings r), v_packed.next_until),
+      v_from := date_bin('1 hour', greatest(least(gre.report_begin('-infinity'), v_packed.next_until),
         v_packed.next_until - interval '5 years'), timestamptz 'epoch');
     end if;
     v_until := least(v_packed.next_until, v_from + v_days * interval '1 day');
@@ -817,10 +828,11 @@ begin
   update gre.report_packed set until = '-infinity', next_until = null, next_xid = null;
 end $$;
 
--- Return the hours in which what is packed differs from the facts: fact, hour, and their numbers. For operators: facts
--- that were written into hours that had been packed (by hand, by a clock that stepped back) are in no report, until
--- gre.report_unpack().
-create function gre.report_differences() returns table (fact text, hour timestamptz, packed bigint[], found bigint[])
+-- Return the hours that begin in a range and in which what is packed differs from the facts: fact, hour, and their
+-- numbers (of facts, sums of c1 to c4, sum of seconds). Facts that were written into hours that had been packed (by
+-- hand, by a clock that stepped back) are in no report, until gre.report_unpack().
+create function gre.report_differences(p_from timestamptz default '-infinity', p_to timestamptz default 'infinity')
+returns table (fact text, hour timestamptz, packed bigint[], found bigint[])
 language plpgsql stable set search_path = '' set jit = off as $$
 declare
   v_until constant timestamptz := (select k.until from gre.report_packed k);
@@ -832,18 +844,19 @@ begin
       from (
         select h.hour, array[sum(h.n), sum(h.c1), sum(h.c2), sum(h.c3), sum(h.c4),
           coalesce(sum((select sum(u.v) from unnest(h.seconds) u (v))), 0)]::bigint[] as sums
-        from gre.report_hours h where h.fact = %1$L group by h.hour) p
+        from gre.report_hours h where h.fact = %1$L and h.hour >= $2 and h.hour < $3 group by h.hour) p
       full join (
         select date_bin(''1 hour'', x.at, timestamptz ''epoch'') as hour,
           array[count(*), sum(x.c1), sum(x.c2), sum(x.c3), sum(x.c4), coalesce(sum(x.seconds), 0)]::bigint[] as sums
-        from (%2$s) x where x.done_at < $1 group by 1) f using (hour)
-      where p.sums is distinct from f.sums order by 2', v_fact, gre.report_facts(v_fact, null)) using v_until;
+        from (%2$s) x where x.done_at < $1 and x.at >= $2 and x.at < $3 + interval ''1 hour'' group by 1) f using (hour)
+      where p.sums is distinct from f.sums and hour >= $2 and hour < $3 order by 2',
+      v_fact, gre.report_facts(v_fact, null)) using v_until, p_from, p_to;
   end loop;
 end $$;
 
 revoke execute on function gre.report_differences, gre.report_facts, gre.report_buckets, gre.check_report,
   gre.report_pieces, gre.report_row, gre.report_durations, gre.report_statement, gre.report_cut,
-  gre.report_pack_range, gre.report_unpack from public;
+  gre.report_pack_range, gre.report_begin, gre.report_unpack from public;
 revoke execute on function public.gre_report, public.gre_report_sessions, public.gre_report_live,
   public.gre_report_pack_v1 from public, anon, authenticated, service_role;
 grant execute on function public.gre_report, public.gre_report_sessions, public.gre_report_live

@@ -131,19 +131,23 @@ async def test_live_figures_show_who_is_there(api: Api, player_id: int) -> None:
 def test_the_check_finds_a_figure_that_is_wrong(api: Api, answered: str) -> None:
     admin = api.admin()
 
-    def differences() -> list[Any]:
+    def differences(session: str | None) -> list[Any]:
         found: list[Any] = []
         cursor = None
         while True:
             page = ok(admin.get(f"{REPORTS}/check", params=WHOLE | ({"cursor": cursor} if cursor else {})))
-            found += [one for one in page["differences"] if one["session_id"] == answered]
+            found += [one for one in page["differences"] if one["session_id"] == session]
             if (cursor := page["next"]) is None:
                 return found
 
-    assert differences() == []
+    assert differences(answered) == []
     api.sql("update gre_chat_cycles set missed = true where session_id = %s", answered)
-    assert len(differences()) == 1
+    assert len(differences(answered)) == 1
     api.sql("update gre_chat_cycles set missed = false where session_id = %s", answered)
+    assert differences(None) == []
+    api.sql("update gre.report_packed set until = now()")  # as if hours had been packed without these figures
+    assert differences(None)
+    api.sql("select gre.report_unpack()")
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ HELPERS = {
         "whole_seconds", "desk_seconds", "question_due", "player_key", "add_cycle", "count_figures", "messages_figures",
         "sessions_open_figures", "sessions_figures", "figures_truncated", "export_time", "export_query", "expected_figures", "found_figures",
         "report_facts", "report_buckets", "check_report", "report_pieces", "report_row", "report_durations", "report_statement", "report_cut",
-        "report_pack_range", "report_unpack", "report_differences",
+        "report_pack_range", "report_begin", "report_unpack", "report_differences",
         "arm_idle", "settings_arm_idle", "apply_idle_change", "check_chat_enabled", "start_auto_replies", "messages_auto_reply", "fire_timer",
         "max_file_bytes", "file_types", "upload_type", "file_name", "view_name", "storage_on", "object_name", "is_author", "may_see", "may_fetch", "delete_attachments",
         "files_text", "is_files_text", "messages_files_text", "messages_bind_files", "changed_attachments", "messages_delete_files",

@@ -70,6 +70,14 @@ def test_the_check_counts_again_and_names_what_is_wrong(run: Run, conn: Conn) ->
     assert "1 differences" in done.stdout
     assert "777" in done.stdout
     assert len(printed(run("report", "--check", "--from", "1h", "--json"), status=1)["differences"]) == 1
+    conn.execute("update gre_chat_responses set wait_seconds = 0 where answered_at is not null")
+    # As if hours had been packed without these figures.
+    conn.execute("update gre.report_packed set until = now()")
+    done = run("report", "--check", "--from", "2h")
+    assert done.exit_code == 1
+    assert "packed reply" in done.stdout
+    conn.execute("select gre.report_unpack()")
+    assert run("report", "--check", "--from", "2h").exit_code == 0
 
 
 @pytest.mark.parametrize("what", EXPORTS)

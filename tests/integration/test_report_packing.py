@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database
-from tests.support.access import SERVICE, Conn, Rest, staff
+from tests.support.access import ADMIN, SERVICE, Conn, RefusalError, Rest, staff
 from tests.support.report_rows import BEGIN, END, Rows
 from tests.support.waiting import wait_until
 
@@ -70,6 +70,19 @@ def pack_until(conn: Conn, worker: Rest, until: datetime, days: int = 366) -> No
     row = conn.execute("select until from gre.report_packed").fetchone()
     assert row is not None
     assert row["until"] == until
+
+
+def differences(leader: Rest, begin: datetime, end: datetime, limit: int = 1000) -> Iterator[dict[str, Any]]:
+    """What the check finds, page by page; each has at most `limit` differences."""
+    asked = {"from": begin, "to": end, "limit": limit}
+    while True:
+        page = leader.call("gre_report_check", **asked)
+        assert len(page["differences"]) <= limit
+        yield from page["differences"]
+        if page["next"] is None:
+            return
+        assert asked.get("cursor") != page["next"]
+        asked["cursor"] = page["next"]
 
 
 def test_packed_hours_change_no_answer(db: Database, desk: Rest, worker: Rest, conn: Conn) -> None:
@@ -208,7 +221,43 @@ def test_what_is_written_into_packed_hours_is_found(
         rows.flush()
     expected = {"hour": at, "packed": None, "found": [1, 1, 0, 0, 0, 7]}
     assert conn.execute(found).fetchall() == [{"fact": "first", **expected}, {"fact": "reply", **expected}]
+    with Rest(db, ADMIN) as leader:
+        assert list(differences(leader, BEGIN, END)) == [
+            {"session_id": None, "cycle": None, "what": f"packed {fact} {at:%Y-%m-%d %H:%M:%S}",
+             "expected": expected["found"], "found": None}
+            for fact in ("first", "reply")]  # fmt: skip
     conn.execute("select gre.report_unpack()")
     assert conn.execute(found).fetchall() == []
     report = desk.call("gre_report", **{"from": at, "to": at + timedelta(hours=1)}, by="none")
     assert report["total"]["reply"]["n"] == 1
+
+
+def test_the_check_reads_packed_hours_in_pages_and_only_those_of_its_range(
+    db: Database, worker: Rest, conn: Conn
+) -> None:
+    """Hours months apart, a page for each 31 days that have any; of more differences in them than its limit it names so many."""
+    times = [
+        BEGIN + timedelta(days=day, hours=hour) for day, hour in ((0, 0), (0, 5), (30, 3), (31, 0), (300, 7))
+    ]
+    with Rows(db) as rows:
+        for n, at in enumerate(times):
+            rows.cycle(rows.session(n), at + timedelta(minutes=59))
+        rows.flush()
+    pack_until(conn, worker, BEGIN + timedelta(days=400))
+    with Rest(db, ADMIN) as leader:
+        assert list(differences(leader, BEGIN, END)) == []
+        conn.execute("update gre.report_hours set n = n + 1 where fact = 'opened'")
+
+        def hours(begin: datetime, end: datetime, limit: int = 1000) -> list[datetime]:
+            found = [
+                one["what"].removeprefix("packed opened ") for one in differences(leader, begin, end, limit)
+            ]
+            return [datetime.fromisoformat(f"{hour}Z") for hour in found]
+
+        assert hours(BEGIN, BEGIN + timedelta(days=365)) == times
+        assert hours(BEGIN - timedelta(days=700_000), BEGIN + timedelta(days=365)) == times
+        assert hours(BEGIN + timedelta(minutes=1), times[-1]) == times[1:-1]
+        assert len(hours(BEGIN, BEGIN + timedelta(days=365), limit=2)) == 4
+        with pytest.raises(RefusalError, match="cursor"):
+            leader.call("gre_report_check", **{"from": BEGIN, "to": END}, cursor="packed_")
+    conn.execute("update gre.report_hours set n = n - 1 where fact = 'opened'")

@@ -222,11 +222,14 @@ class Live(Answer):
 
 
 class Difference(BaseModel):
-    """A figure that is not what the session's messages and events say."""
+    """A figure that is not what the session's messages and events say, or a packed hour that is not what its figures say."""
 
-    session_id: UUID
+    session_id: UUID | None = Field(description="null: a packed hour.")
     cycle: int | None
-    what: str
+    what: str = Field(
+        examples=["question 2"],
+        description="`cycle`, `question N`, `QUARTER SENDER STAFF` (number of messages) or `packed FACT HOUR`; times are UTC.",
+    )
     expected: Any
     found: Any
 
