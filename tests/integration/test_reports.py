@@ -82,8 +82,9 @@ def test_each_number_is_that_of_its_list(rows: Rows, desk: Rest, by: str, basis:
         if by == "none":
             assert cells == []
             cells = [(None, report["total"])]
-        elif by != "month":
-            cells = [cell for cell in cells if cell[1]["messages"]["player"] or by == "staff"][:6]
+        elif by != "staff":
+            cells = [cell for cell in cells if cell[1]["messages"]["player"]]
+            cells = [cells[0], cells[len(cells) // 2], cells[-1]]
         assert len(cells) > 1 or by == "none"
         for key, row in cells:
             for metric, path in METRICS.items():
