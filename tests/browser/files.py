@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -18,6 +19,7 @@ SVG = f'<svg xmlns="http://www.w3.org/2000/svg"><script>{SCRIPT}</script></svg>'
 HTML = f'<!doctype html><script>{SCRIPT}</script><img src=x onerror="{SCRIPT}">'.encode()
 
 
+@functools.cache
 def large_photo() -> bytes:
     """A photo of more than 6 MB, 2400 x 3200 upright and stored lying, with a place in its metadata."""
     lying = corners(2400, 3200, 6)
