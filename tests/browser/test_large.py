@@ -50,10 +50,12 @@ _SCROLL = """async ([name, by, most]) => {
 }"""
 
 
-@pytest.fixture
-def large_world(world: World) -> World:
-    insert_bulk_data(world)
-    return world
+@pytest.fixture(scope="module")
+def large_world(project: World) -> World:
+    """The world with all that, for both tests: the second one adds two messages."""
+    project.reset()
+    insert_bulk_data(project)
+    return project
 
 
 def assert_smooth_scrolling(staff: Staff, name: str, by: int, most: int, label: str) -> None:
@@ -73,9 +75,9 @@ def assert_smooth_scrolling(staff: Staff, name: str, by: int, most: int, label: 
 
 
 def test_the_first_list_of_five_thousand_sessions_is_painted_within_a_second(
-    large_world: World, join: Join
+    large_world: World, open_page: Join
 ) -> None:
-    sam = join(Staff)
+    sam = open_page(large_world, Staff)
     sam.page.goto(f"{large_world.console}/console")  # so that Chromium has started
     sam.context.add_init_script(_FIRST_ROW)
     cache = sam.context.new_cdp_session(sam.page)
@@ -99,9 +101,9 @@ def test_the_first_list_of_five_thousand_sessions_is_painted_within_a_second(
 
 
 def test_a_conversation_of_ten_thousand_messages_scrolls_smoothly_to_its_first(
-    large_world: World, join: Join
+    large_world: World, open_page: Join
 ) -> None:
-    sam = join(Staff).enter()
+    sam = open_page(large_world, Staff).enter()
     sam.page.evaluate(
         "id => { location.hash = `#s=${id}` }", large_world.sql("select md5('s1')::uuid::text as id")[0]["id"]
     )
