@@ -558,6 +558,18 @@ def test_each_page_receives_each_message_and_staff_each_note_once_and_in_order(
         asyncio.run(Play(delays).run(steps))
 
 
+def test_what_a_connection_has_read_ahead_of_the_hub_is_not_sent_again_after_an_outage() -> None:
+    """The hub forgets the quiet session in the outage, and reads it anew after the slow connection has read it by itself."""
+    steps: list[tuple[str, Any, bool]] = [
+        ("burst", 2, True), ("read", (0, False), False), ("rest", 0, False), ("time", 70.0, True), ("turns", 10, True),
+        ("away", True, False), ("close", 1, True), ("hop", (1, 11), False), ("time", 700.0, False), ("close", 1, False),
+        ("burst", 2, True),
+    ]  # fmt: skip
+    with mock.patch.multiple("gre_bridge.api.ws.transport", FULL_FRAMES=3, BUSY_FRAMES=1):
+        for _ in range(5):
+            asyncio.run(Play([0]).run(steps))
+
+
 def test_a_commit_at_any_moment_of_a_pages_entry_arrives() -> None:
     for delays in itertools.product([0, 4, 40], repeat=4):
         asyncio.run(Play(list(delays)).run([("hop", (1, 7), True), ("turns", 50, True), ("commit", 1, True)]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 from collections.abc import Callable, Mapping
 
 from gre_bridge.api.ws.backlog import Behind, LatestFrames
@@ -48,7 +47,6 @@ class SocketSubscriber:
     ) -> None:
         """`transport` carries the frames; `clock` is the hub's."""
         self._clock = clock
-        self._entered_at = math.inf
         self._transport = transport
         self._source = source
         self._metrics = metrics
@@ -58,8 +56,8 @@ class SocketSubscriber:
         self.own = OwnItems()
         """The client's own messages and notes."""
         self._muted = True
-        self._ahead: dict[str, int] = {}
-        """Seqs that this connection has read ahead of the hub: the hub's messages up to there are dropped."""
+        self._ahead: dict[str, tuple[int, float]] = {}
+        """Seqs that this connection has read ahead of the hub, and when: the hub's messages up to there are dropped."""
         self._notes_ahead: dict[str, int] = {}
         """Notes that this connection has read ahead of the hub, by session."""
         self._behind: dict[str, Behind] = {}
@@ -91,7 +89,7 @@ class SocketSubscriber:
     def send_message(self, message: Message, text: str) -> None:
         """See Subscriber."""
         session_id, seq = message["session_id"], message["seq"]
-        if seq <= self._ahead.get(session_id, 0):
+        if seq <= self._seq_ahead(session_id):
             return
         own = message["id"] == self.own.sending
         if own:
@@ -158,16 +156,18 @@ class SocketSubscriber:
 
     def drop_positions(self, sent: Mapping[str, int], *, settled_at: float) -> None:
         """See Subscriber."""
-        settled = settled_at > self._entered_at
         self._ahead = {
-            session_id: seq
-            for session_id, seq in self._ahead.items()
-            if (sent[session_id] < seq if session_id in sent else not settled)
+            session_id: (seq, read_at)
+            for session_id, (seq, read_at) in self._ahead.items()
+            if (sent[session_id] < seq if session_id in sent else settled_at <= read_at)
         }
 
     def close(self, code: int, reason: str, error: str = "") -> None:
         """See Subscriber."""
         self._transport.end(CloseConnection(code, reason, error))
+
+    def _seq_ahead(self, session_id: str) -> int:
+        return self._ahead.get(session_id, (0, 0.0))[0]
 
     def _fall_behind(
         self,
@@ -183,7 +183,7 @@ class SocketSubscriber:
             if len(self._behind) >= MAX_BEHIND:
                 self.close(1013, "too slow")
                 return
-            behind = self._behind[session_id] = Behind(max(seq, self._ahead.get(session_id, 0)), held=held)
+            behind = self._behind[session_id] = Behind(max(seq, self._seq_ahead(session_id)), held=held)
             self._changed.set()
         behind.changes |= change
         behind.last = max(behind.last, last)
@@ -222,7 +222,6 @@ class SocketSubscriber:
 
     def enter(self, found: CatchUp, since: Mapping[str, int] | None) -> None:
         """Start at the positions that `gre_catch_up` found; the hub's news so far are included there, or come after."""
-        self._entered_at = self._clock()
         left = FIRST_MESSAGES
         for session in found["sessions"]:
             session_id, last = session["id"], session["last_seq"]
@@ -234,7 +233,7 @@ class SocketSubscriber:
             if seq < max(last, behind.last) or behind.changes:
                 self._behind[session_id] = Behind(seq, last, behind.last, behind.changes, behind.note)
             else:
-                self._ahead[session_id] = last
+                self._ahead[session_id] = last, self._clock()
         for changed in found.get("attachments", ()):
             session_id, attachment = changed["session_id"], changed["attachment"]
             if attachment["id"] not in self._files:  # the hub's may be newer, or is followed by a newer one
@@ -309,7 +308,7 @@ class SocketSubscriber:
                 self.own.received, behind.held = message, True
                 behind.last = max(behind.last, session["last_seq"])
                 behind.changes |= changes & ~SessionChange.OPENED
-                self._ahead[session["id"]] = behind.seq
+                self._ahead[session["id"]] = behind.seq, self._clock()
                 return True
             if message["seq"] > behind.seq:
                 behind.seq = message["seq"]
@@ -319,7 +318,7 @@ class SocketSubscriber:
         self._send_notes(entry, behind)
         if not entry["more"]:
             behind.seq = max(behind.seq, session["last_seq"])
-        self._ahead[session["id"]] = behind.seq
+        self._ahead[session["id"]] = behind.seq, self._clock()
         if entry["more"]:
             behind.changes |= changes & ~SessionChange.OPENED
             return True
