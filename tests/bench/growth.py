@@ -190,8 +190,8 @@ NOTES = (
     "Both databases have 500 open sessions, one session of 5,000 messages, and 400 old sessions to prune and erase; the full one has sessions"
     " of 50 messages of the last year, too, with their figures, events and marks, and the outbox as a daily prune leaves it. All calls as"
     " PostgREST makes them, in turn on both. CPU is that of the server's process; other programs hardly change it. Rows and blocks are those of"
-    " one call, found by indexes or scanned. Scanned: tables of which a call has read more than 1,000 rows without an index. The last call answers"
-    " with more rows on the full side; every other one returns the same."
+    " one call, found by indexes or scanned. Scanned: tables of which a call has read more than 1,000 rows without an index. An erasure reads the"
+    " pushes of a week (docs/decisions.md). The last call answers with more rows on the full side; every other one returns the same."
 )
 
 
