@@ -17,7 +17,7 @@ from tests.browser.conftest import Join
 from tests.browser.world import RestartableWorld, Staff, World
 from tests.support.waiting import wait_until
 
-OUTAGE = 30.0
+OUTAGE = 20.0
 
 
 @pytest.fixture
