@@ -102,6 +102,9 @@ def _measure(database: Database, say: Callable[[str], None], cycles: int) -> Sec
                     *(f"{times[name][0] * 1000:.0f} ms" for name in ("messages", "facts", "packed")),
                 ]
             )
+        say("reports: by day, replies at the closing")
+        took, _ = _quickest(lambda: desk.call("gre_report", **YEAR, by="day", basis="closed"), 3)
+        rows.append(["by day, replies at the closing of their cycle", "365", "", "", f"{took * 1000:.0f} ms"])
     return Section(
         "Reports",
         [
