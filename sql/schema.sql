@@ -140,6 +140,7 @@ CREATE FUNCTION gre.add_cycle(s public.gre_chat_sessions, p_opened_at timestamp 
     LANGUAGE plpgsql
     SET search_path TO ''
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 begin
   insert into public.gre_chat_cycles (session_id, cycle, player_key, opened_at, opened_staff_id, closed_at, closed_by,
@@ -2791,6 +2792,7 @@ CREATE FUNCTION gre.messages_figures() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   m record;
@@ -3374,6 +3376,7 @@ CREATE FUNCTION gre.player_key(p_player_id bigint) RETURNS bigint
     LANGUAGE plpgsql
     SET search_path TO ''
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   v_key bigint;
@@ -6945,6 +6948,7 @@ CREATE FUNCTION public.gre_rate_session(p_session_id uuid, p_score integer, p_co
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '2s'
     AS $$
 declare

@@ -30,7 +30,7 @@ end $$;
 -- Return the number of a player in figures. The lock keeps gre_erase_player from deleting it before this transaction
 -- ends.
 create function gre.player_key(p_player_id bigint) returns bigint
-language plpgsql volatile set search_path = '' set enable_seqscan = off as $$
+language plpgsql volatile set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   v_key bigint;
 begin
@@ -45,7 +45,7 @@ end $$;
 
 -- Add the row of the session's cycle, unless it is there.
 create function gre.add_cycle(s public.gre_chat_sessions, p_opened_at timestamptz) returns void
-language plpgsql volatile set search_path = '' set enable_seqscan = off as $$
+language plpgsql volatile set search_path = '' set enable_seqscan = off set jit = off as $$
 begin
   insert into public.gre_chat_cycles (session_id, cycle, player_key, opened_at, opened_staff_id, closed_at, closed_by,
     closed_staff_id, missed, dropped, rating_asked)
@@ -148,7 +148,7 @@ end $$;
 -- Count the messages of a statement before gre.messages_after_insert advances last_seq. Most statements insert one
 -- message, and are not nested: that is counted by few statements and expressions (see gre.messages_check).
 create function gre.messages_figures() returns trigger
-language plpgsql security definer set search_path = '' set enable_seqscan = off as $$
+language plpgsql security definer set search_path = '' set enable_seqscan = off set jit = off as $$
 declare
   m record;
   v_seconds integer;
@@ -275,7 +275,8 @@ update gre.settings set whole_from = clock_timestamp();
 -- Ratings -------------------------------------------------------------------------------------------------
 
 create function public.gre_rate_session(p_session_id uuid, p_score integer, p_comment text default null) returns jsonb
-language plpgsql volatile security definer set search_path = '' set enable_seqscan = off set lock_timeout = '2s' as $$
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '2s' as $$
 declare
   v_actor constant gre.actor := gre.require_actor();
   v_comment text;

@@ -202,6 +202,17 @@ def test_definer_functions_are_those_of_this_file_and_every_search_path_is_empty
     assert loose == set()
 
 
+def test_a_function_that_forbids_plans_compiles_none(shared: Database) -> None:
+    """Before PostgreSQL 18 a forbidden scan that is needed counts as immensely dear, so each call would compile its plan, for a second."""
+    functions = rows(
+        shared,
+        "select proname, proconfig from pg_proc where pronamespace in ('gre'::regnamespace, 'public'::regnamespace)",
+    )
+    forbidding = [f for f in functions if any(c.startswith("enable_") for c in f["proconfig"] or [])]
+    assert len(forbidding) > 20
+    assert [f["proname"] for f in forbidding if "jit=off" not in f["proconfig"]] == []
+
+
 def test_the_api_roles_are_members_of_no_role_and_create_nothing(shared: Database) -> None:
     members = rows(
         shared,
