@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import statistics
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -63,7 +67,7 @@ class Usage:
 
 @dataclass
 class Calls:
-    """The database's part of a message: CPU seconds and WAL bytes, for one message or row; `elapsed` in seconds."""
+    """The database's part of a message: CPU seconds and WAL bytes, for one message or row; `disk` in seconds."""
 
     insert: float
     insert_two: float
@@ -112,8 +116,20 @@ def database(lab: Lab, say: Say, size: Size) -> Calls:
         _line((0, empty["postgres"]), (rows, claims["postgres"]), (many, large["postgres"])),
         Line.through((rows, settles["postgres"]), (many, settled["postgres"])),
         claims["wal"] / rows, settles["wal"] / rows, (large["wal"] + settled["wal"]) / many,
-        max(0.0, (one["at"] - one["postgres"]) / size.single),
+        _sync(lab.stack.directory),
     )  # fmt: skip
+
+
+def _sync(directory: Path) -> float:
+    """Seconds until the disk has a page, as the median of some: what a commit waits for."""
+    times = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(100):
+            began = time.perf_counter()
+            os.write(file.fileno(), bytes(8192))
+            os.fdatasync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
 
 
 def _line(empty: tuple[float, float], one: tuple[float, float], many: tuple[float, float]) -> Line:

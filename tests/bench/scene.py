@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,21 +16,50 @@ QUANTUM = 0.002
 
 
 class Cores:
-    """CPU cores in virtual time, which threads use in the order in which they ask."""
+    """CPU cores in virtual time. As in an operating system, the thread that has used least is next."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = asyncio.Semaphore(count)
         self.used = 0.0
         """CPU seconds so far."""
+        self.least = 0.0
+        """What the thread had used that was next last; one that slept counts as if it had used nearly as much."""
+        self._free = count
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._asked = itertools.count()
 
-    async def work(self, seconds: float) -> None:
-        """Use a core for so many seconds, a QUANTUM at a time."""
+    async def work(self, seconds: float, before: float = 0.0) -> float:
+        """Use a core for so many seconds, a QUANTUM at a time; `before` and the result: what the thread has used."""
         self.used += seconds
+        spent = max(before, self.least - QUANTUM)
         while seconds > 0:
-            async with self._free:
+            await self._turn(spent)
+            try:
                 await pause(min(seconds, QUANTUM), "CPU in virtual time")
+            finally:
+                self._free += 1
+                self._next()
+            spent += min(seconds, QUANTUM)
             seconds -= QUANTUM
+        return spent
+
+    async def _turn(self, spent: float) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (spent, next(self._asked), turn))
+        self._next()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self._free += turn.done() and not turn.cancelled()
+            raise
+
+    def _next(self) -> None:
+        while self._free and self._waiting:
+            spent, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                self._free -= 1
+                self.least = max(self.least, spent)
+                turn.set_result(None)
 
 
 class Thread:
@@ -37,11 +68,12 @@ class Thread:
     def __init__(self, cores: Cores) -> None:
         self._cores = cores
         self._lock = asyncio.Lock()
+        self._used = 0.0
 
     async def work(self, seconds: float) -> None:
         """Wait for the thread, then use it for so many seconds."""
         async with self._lock:
-            await self._cores.work(seconds)
+            self._used = await self._cores.work(seconds, self._used)
 
 
 @dataclass(frozen=True)

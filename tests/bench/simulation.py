@@ -233,8 +233,9 @@ class World:
             found.last = at
 
     async def _use_core(self) -> None:
+        used = 0.0
         while True:
-            await self.cores.work(QUANTUM)
+            used = await self.cores.work(QUANTUM, used)
 
     async def _insert(self, session: int) -> None:
         await self.api(self.costs.call.of(1))
