@@ -93,7 +93,7 @@ def prediction_section(found: list[tuple[Run, Found]], steal: float) -> Section:
 def scenes(size: Size) -> dict[str, list[Scene]]:
     """Return the simulations with very many sessions, by title."""
     base = Scene(sessions=size.sessions, seconds=5.0, busy=0.01, spread=0.3)
-    count = 2 * size.sessions
+    count = size.sessions
     return {
         f"{size.sessions:,} sessions, steady load (simulated)": [
             replace(base, cores=cores, workers=workers, rate=rate)
