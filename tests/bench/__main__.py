@@ -26,6 +26,7 @@ from tests.bench.limits import limits
 from tests.bench.portals import portals
 from tests.bench.pressure import pressure
 from tests.bench.reports import reports
+from tests.bench.sockets import sockets
 from tests.support.stack import StackProcess
 
 PARTS = (
