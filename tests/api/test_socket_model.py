@@ -24,6 +24,7 @@ from starlette.datastructures import Headers
 from starlette.websockets import WebSocketState
 from structlog.testing import capture_logs
 
+from gre_bridge.api.server.websocket_protocol import OFFER
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.session import ClientSession
 from gre_bridge.db.callers import Identity
@@ -247,9 +248,15 @@ class Wire:
         self.reads = asyncio.Event()
         self.reads.set()
         self._page = page
+        self.scope: Json = {"extensions": {OFFER: {"offer": self.offer}}}
 
     async def receive(self) -> Json:
         return await self.inbox.get()
+
+    def offer(self, data: bytes) -> bool:
+        if self.reads.is_set():
+            self._page.receive(self, json.loads(data[data.index(b"{") :]))
+        return self.reads.is_set()
 
     async def send_text(self, text: str) -> None:
         await self.reads.wait()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from gre_bridge.api.addresses import canonical
@@ -35,6 +37,22 @@ FRAGMENTS = 64
 """Fragments of one message."""
 CLOSE_WITHIN = 2.0
 """Seconds that a peer has to read what it was sent and to close, before its connection is cut."""
+
+
+OFFER = "gre.offer"
+"""The ASGI extension that writes the bytes of a frame at once (SocketProtocol.offer)."""
+
+
+@functools.lru_cache(maxsize=4)
+def text_frame(text: str) -> bytes:
+    """Return the bytes of a server's text frame. The latest are kept: one frame goes to many connections in a row."""
+    data = text.encode()
+    size = len(data)
+    if size < 126:
+        return bytes((0x81, size)) + data
+    if size < 65_536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + data
+    return b"\x81\x7f" + size.to_bytes(8, "big") + data
 
 
 class BoundedParser(ServerProtocol):
@@ -147,6 +165,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Begin with a request that was understood."""
         self._understood = True
         super().handle_connect(event)
+        if not self.close_sent:
+            self.scope["extensions"][OFFER] = {"offer": self.offer}
+
+    def offer(self, data: bytes) -> bool:
+        """Write the bytes of a frame; return False if the peer does not read, or the connection is not open."""
+        if not self.writable.is_set() or self.conn.state is not State.OPEN or self.transport.is_closing():
+            return False
+        self.transport.write(data)
+        return True
 
     def _refuse_handshake(self) -> None:
         """Answer a request that is no handshake: uvicorn looks only for mistakes after it."""

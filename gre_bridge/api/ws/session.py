@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.outages import as_refusal
+from gre_bridge.api.server.websocket_protocol import OFFER
 from gre_bridge.api.ws.credentials import Credentials
 from gre_bridge.api.ws.frames import (
     AddNote,
@@ -83,7 +84,8 @@ class ClientSession:
         self._hub = hub
         self._users = users
         self._metrics = metrics
-        self._transport = ClientTransport(websocket)
+        offer = websocket.scope.get("extensions", {}).get(OFFER, {}).get("offer")
+        self._transport = ClientTransport(websocket, offer=offer)
         self._subscriber = SocketSubscriber(
             transport=self._transport, source=hub.catch_up_reads, metrics=metrics, clock=hub.clock
         )

@@ -50,6 +50,7 @@ class SocketSubscriber:
         self._transport = transport
         self._source = source
         self._metrics = metrics
+        self._sent = {name: metrics.socket_messages.labels(name) for name in ("out", "replayed")}
         self.identity = Identity("none")
         self.current: str | None = None
         """The session of the latest message."""
@@ -211,7 +212,7 @@ class SocketSubscriber:
         self.current = message["session_id"]
         if self.own.drops_message(message):
             return
-        self._metrics.socket_messages.labels(direction).inc()
+        self._sent[direction].inc()
         self._transport.put(text)
 
     def _put_note(self, note: Note, text: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gre_bridge.api.pacing import TokenBucket
+from gre_bridge.api.server.websocket_protocol import text_frame
 from gre_bridge.api.ws.frames import ClientFrame, FieldError, FrameError, Ping, frame, parse_frame
 from gre_bridge.db.types import Json
 
@@ -46,8 +47,16 @@ class CloseConnection(Exception):  # noqa: N818 - not an error, the way out
 class ClientTransport:
     """Frames to and from one accepted WebSocket."""
 
-    def __init__(self, websocket: WebSocket, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        *,
+        offer: Callable[[bytes], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`offer` writes the bytes of a frame at once, or returns False if it cannot; without it each frame is queued."""
         self._websocket = websocket
+        self._offer = offer
         self._clock = clock
         self._queue: deque[str] = deque()
         self._queued_bytes = 0
@@ -63,7 +72,15 @@ class ClientTransport:
     # Out
 
     def put(self, text: str) -> None:
-        """Queue a frame. Ends the connection (1013) if the queue is too long."""
+        """Send a frame, or queue it while the client does not read. Ends the connection (1013) if the queue is too long."""
+        # Without a queue no frame is on its way through the writer, so this one overtakes none.
+        if (
+            not self._queue
+            and self._offer is not None
+            and self.closing is None
+            and self._offer(text_frame(text))
+        ):
+            return
         self._queue.append(text)
         self._queued_bytes += sys.getsizeof(text)
         self._queued.set()
@@ -107,13 +124,14 @@ class ClientTransport:
         while True:
             started = self._clock()
             while self._queue:
-                text = self._queue.popleft()
-                self._queued_bytes -= sys.getsizeof(text)
+                text = self._queue[0]
                 try:
                     async with asyncio.timeout(WRITE_TIMEOUT):
                         await self._websocket.send_text(text)
                 except TimeoutError:
                     raise CloseConnection(1013, "too slow") from None
+                self._queue.popleft()
+                self._queued_bytes -= sys.getsizeof(text)
                 if not self.busy:
                     self._drained.set()
                 # send_text waits only if the client does not read, so a long queue would block the loop.
