@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -338,7 +339,10 @@ class Page:
         self.wire = Wire(self)
         self.notes.clear()
         endpoint: Any = SimpleNamespace(
-            admits=lambda _: True, remove_pending=lambda _: None, spend=lambda _: 0.0
+            admits=lambda _: True,
+            remove_pending=lambda _: None,
+            spend=lambda _: 0.0,
+            entering=lambda _: nullcontext(),
         )
         authenticator: Any = SimpleNamespace(whoami=lambda _, caller: chat.whoami(caller))
         self.session = ClientSession(

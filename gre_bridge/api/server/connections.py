@@ -122,6 +122,13 @@ class ConnectionLimiter:
             self._discard(self._open, key, connection)
             self._discard(self._waiting, key, connection)
 
+    def drop_for(self, host: str, most_of_one: int) -> bool:
+        """Drop a waiting connection of the visitor that has the most, if these are more than `most_of_one` and than this host's."""
+        busiest = max(self._open, key=lambda key: len(self._open[key]), default=None)
+        if busiest is None or len(self._open[busiest]) <= max(most_of_one, self.count_of(host)):
+            return False
+        return self._drop_one_of(busiest)
+
     def _drop_one(self) -> bool:
         """Drop a waiting connection of the visitor that has the most connections; trusted proxies come last."""
         found = [(key in self._trusted, -len(self._open[key]), key) for key in self._waiting]

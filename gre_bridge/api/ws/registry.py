@@ -15,21 +15,24 @@ class ConnectionRegistry:
     def __init__(self, metrics: Metrics) -> None:
         """`metrics` gets the number of connections."""
         self._metrics = metrics
+        self._all: set[Subscriber] = set()
         self._staff: set[Subscriber] = set()
         self._players: dict[int, set[Subscriber]] = {}
 
     def __len__(self) -> int:
         """Return the number of connections."""
-        return len(self._staff) + sum(map(len, self._players.values()))
+        return len(self._all)
 
     def add(self, subscriber: Subscriber) -> None:
         """Add a connection."""
+        self._all.add(subscriber)
         player = subscriber.identity.player_id
         (self._staff if player is None else self._players.setdefault(player, set())).add(subscriber)
         self._count()
 
     def remove(self, subscriber: Subscriber) -> None:
         """Remove a connection, if it is registered."""
+        self._all.discard(subscriber)
         self._staff.discard(subscriber)
         player = subscriber.identity.player_id
         if player is not None and player in self._players:
@@ -40,7 +43,7 @@ class ConnectionRegistry:
 
     def _count(self) -> None:
         self._metrics.sockets.labels("staff").set(len(self._staff))
-        self._metrics.sockets.labels("player").set(sum(map(len, self._players.values())))
+        self._metrics.sockets.labels("player").set(len(self._all) - len(self._staff))
 
     def count_of(self, identity: Identity) -> int:
         """Return the number of connections of this person."""
@@ -50,7 +53,7 @@ class ConnectionRegistry:
 
     def subscribers(self) -> list[Subscriber]:
         """List all connections."""
-        return [*self._staff, *(item for group in self._players.values() for item in group)]
+        return list(self._all)
 
     def subscribers_of(self, player_id: int) -> Iterable[Subscriber]:
         """List the connections that may receive this player's sessions."""

@@ -33,6 +33,7 @@ from gre_bridge.api.ws.frames import (
 )
 from gre_bridge.api.ws.handshake import authenticated_frame
 from gre_bridge.api.ws.hub import Hub
+from gre_bridge.api.ws.own import MAX_REMEMBERED, remember
 from gre_bridge.api.ws.presence import HEARTBEAT_EXPIRY
 from gre_bridge.api.ws.subscriber import SocketSubscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
@@ -46,8 +47,6 @@ from gre_bridge.metrics import Metrics
 log = structlog.get_logger("gre.socket")
 
 AUTHENTICATE_TIMEOUT = 10.0
-MAX_SESSIONS = 500
-"""Sessions of which a connection remembers the player."""
 SEND_TIMEOUT = 10.0
 """Seconds for which a message is retried while the database is unavailable."""
 SEND_RETRY, SEND_RETRY_MAX = 0.1, 2.0
@@ -58,6 +57,9 @@ class Endpoint(Protocol):
 
     def admits(self, identity: Identity) -> bool:
         """Return True if this person may have one more connection."""
+
+    def entering(self, session: ClientSession) -> contextlib.AbstractAsyncContextManager[None]:
+        """Wait until the token that this connection has sent may be checked. Raises TimeoutError."""
 
     def remove_pending(self, session: ClientSession) -> None:
         """Note that this connection has authenticated."""
@@ -106,12 +108,12 @@ class ClientSession:
         """Serve until the connection ends, for whatever reason."""
         transport = self._transport
         duties = (
-            transport.run_writer(), transport.run_reader(), transport.wait_ended(), self._run_requests(),
-            self._run_credentials(), self._subscriber.catch_up(),
+            transport.run_writer(), transport.run_reader(), self._run_requests(), self._run_credentials(),
+            self._subscriber.catch_up(),
         )  # fmt: skip
         tasks = [asyncio.create_task(duty) for duty in duties]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([*tasks, transport.ended], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 _end_by(transport, task.exception())
         except asyncio.CancelledError:
@@ -146,7 +148,7 @@ class ClientSession:
         except TimeoutError:
             raise CloseConnection(4408, "no authentication in time", "not_authenticated") from None
         try:
-            async with asyncio.timeout(AUTHENTICATE_TIMEOUT):
+            async with self._endpoint.entering(self), asyncio.timeout(AUTHENTICATE_TIMEOUT):
                 await self._enter(request)
         except (TimeoutError, BridgeError):
             raise CloseConnection(1013, "try again in a moment", "unavailable") from None
@@ -175,15 +177,14 @@ class ClientSession:
             with contextlib.suppress(BridgeError):
                 await self._set_presence("online")
         sessions = found["sessions"]
-        for session in sessions[:MAX_SESSIONS]:
-            self._players[session["id"]] = session["player_id"]
+        self._players = {session["id"]: session["player_id"] for session in sessions[:MAX_REMEMBERED]}
         subscriber.enter(found, request.since)
         self._confirm(sessions)
 
     def _confirm(self, sessions: list[Session]) -> None:
         """Send `authenticated`, and news from then on."""
-        body = authenticated_frame(self.identity, sessions, self._hub.presence.online_count)
-        self._transport.put(frame("authenticated", **body))
+        online = self._hub.presence.online_count
+        self._transport.put(frame("authenticated", **authenticated_frame(self.identity, sessions, online)))
         self._subscriber.unmute()
 
     # Requests
@@ -252,7 +253,7 @@ class ClientSession:
             message = answer["message"]
             session_id = message["session_id"]
             self._metrics.socket_messages.labels("in").inc()
-            self._remember(session_id, message["player_id"])
+            remember(self._players, session_id, message["player_id"])
             subscriber.acknowledge(message)
             files: Json = {"attachments": message["attachments"]} if "attachments" in message else {}
             self._transport.put(
@@ -329,16 +330,10 @@ class ClientSession:
             player_id = page["session"]["player_id"]
         if self.identity.player_id not in (None, player_id):
             raise Refused(404, "session_unknown", "there is no such session")
-        self._remember(session_id, player_id)
+        remember(self._players, session_id, player_id)
         await self._hub.typing.publish(
             self._subscriber, session_id=session_id, player_id=player_id, typing=request.typing, note=note
         )
-
-    def _remember(self, session_id: str, player_id: int) -> None:
-        self._players.pop(session_id, None)
-        self._players[session_id] = player_id
-        if len(self._players) > MAX_SESSIONS:
-            del self._players[next(iter(self._players))]
 
 
 def _end_by(transport: ClientTransport, error: BaseException | None) -> None:

@@ -63,7 +63,8 @@ class ClientTransport:
         self._queued = asyncio.Event()
         self._drained = asyncio.Event()
         self._budget = TokenBucket(FRAMES_PER_SECOND, FRAMES_BURST, clock())
-        self._ended = asyncio.Event()
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done after `end`."""
         self.closing: CloseConnection | None = None
         """Why the connection ends; None if the client closed it."""
         self.inbox: asyncio.Queue[ClientFrame] = asyncio.Queue(INBOX_SIZE)
@@ -175,11 +176,7 @@ class ClientTransport:
         """Close soon; the first reason counts."""
         if self.closing is None:
             self.closing = closing
-            self._ended.set()
-
-    async def wait_ended(self) -> None:
-        """Wait for `end`."""
-        await self._ended.wait()
+            self.ended.set_result(None)
 
     async def close(self) -> None:
         """Send the error frame and close, within CLOSE_TIMEOUT seconds."""
