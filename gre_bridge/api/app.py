@@ -8,7 +8,6 @@ from fastapi.routing import APIRoute
 from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import WebSocketRoute
 
 from gre_bridge import __version__
 from gre_bridge.api import console, reference
@@ -43,7 +42,7 @@ from gre_bridge.api.rest.health import ServiceHealth
 from gre_bridge.api.rest.health import router as health_router
 from gre_bridge.api.rest.pusher_auth import Signer
 from gre_bridge.api.server.serve import serve
-from gre_bridge.api.ws.endpoint import WebSocketEndpoint
+from gre_bridge.api.ws.endpoint import Sockets, WebSocketEndpoint
 from gre_bridge.config.settings import Settings
 from gre_bridge.errors import Refused, TransientError
 from gre_bridge.metrics import Metrics
@@ -126,6 +125,7 @@ def create_app(
         middleware=[
             Middleware(RequestLog, metrics),
             Middleware(RequestContext),
+            *([] if endpoint is None else [Middleware(Sockets, endpoint)]),
             Middleware(Cors, Origins(settings.cors_origins)),
             Middleware(ReadLimits),
             Middleware(ErrorBoundary),
@@ -166,8 +166,6 @@ def create_app(
         app.include_router(reference.links(settings.supabase_url))
     if settings.console and authenticator.enabled:
         app.include_router(console.router(settings))
-    if endpoint is not None:
-        app.router.routes.append(WebSocketRoute("/ws", endpoint.serve))
     return app
 
 

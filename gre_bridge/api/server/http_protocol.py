@@ -181,6 +181,8 @@ class HttpProtocol(H11Protocol):
         if self._limiter is not None:
             self._limiter.release(self)
         self.transport.set_write_buffer_limits()
+        # The socket's state would keep this protocol and its parser, some 7 KB, as long as it is open.
+        self.app_state = {name: value for name, value in self.app_state.items() if name != "reset"}
         super().handle_websocket_upgrade(event)
 
     def _watch(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gre_bridge.api.addresses import TrustedProxies, network
@@ -160,3 +161,19 @@ class WebSocketEndpoint:
         """Note that a connection has authenticated or ended."""
         self._pending.release(session)
         self._checked.release(session)
+
+
+class Sockets:
+    """The middleware that serves `/ws`, before what is there for HTTP alone: each layer would cost each socket its memory."""
+
+    def __init__(self, app: ASGIApp, endpoint: WebSocketEndpoint) -> None:
+        """Wrap `app`."""
+        self._app = app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or one WebSocket until it closes."""
+        if scope["type"] == "websocket" and scope["path"] == "/ws":
+            await self._endpoint.serve(WebSocket(scope, receive, send))
+        else:
+            await self._app(scope, receive, send)
