@@ -73,7 +73,6 @@ class Storm:
 STORMS = (
     Storm("the API is killed", cut=False),
     Storm("the API is killed, no jitter", cut=False, jitter=False),
-    Storm("all are cut, no jitter", cut=True, jitter=False),
     Storm("all are cut, no jitter, one address", cut=True, jitter=False, one_address=True),
 )
 
