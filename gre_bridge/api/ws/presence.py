@@ -98,12 +98,7 @@ class PresenceTracker:
             here=[*identities, *external],
             expires_in=HEARTBEAT_EXPIRY,
         )
-        online = {row["staff_id"]: row for row in found["online"]}
-        for staff_id in {*online, *self._online}:
-            row: OnlineStaff = online.get(staff_id) or {**self._online[staff_id], "status": "offline"}
-            if row != self._online.get(staff_id):
-                self._publish(row)
-        self._online = online
+        await self._take({row["staff_id"]: row for row in found["online"]})
         disabled = set(found["disabled"])
         revoked = {
             tuple(claim[name] for name in ("sub", "role", "player_id", "staff_id"))
@@ -119,6 +114,15 @@ class PresenceTracker:
         for identity in {*identities, *external}:
             if tuple(identity.claim.values()) in revoked or identity.player_id in disabled:
                 self._external.disconnect(identity)
+
+    async def _take(self, online: dict[str, OnlineStaff]) -> None:
+        """Publish what has changed. Other tasks run in between: each row goes to all connections."""
+        before, self._online = self._online, dict(online)  # `update` changes it meanwhile
+        for staff_id in {*online, *before}:
+            row: OnlineStaff = online.get(staff_id) or {**before[staff_id], "status": "offline"}
+            if row != before.get(staff_id) and row["status"] == self.status_of(staff_id):  # not changed since
+                self._publish(row)
+                await asyncio.sleep(0)
 
     def update(self, row: OnlineStaff) -> None:
         """Take over and publish the presence that a staff member has just set here."""
