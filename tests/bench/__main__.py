@@ -26,7 +26,7 @@ from tests.bench.limits import limits
 from tests.bench.portals import portals
 from tests.bench.pressure import pressure
 from tests.bench.reports import reports
-from tests.bench.sockets import sockets
+from tests.bench.sockets_report import sockets
 from tests.support.stack import StackProcess
 
 PARTS = (
@@ -95,6 +95,21 @@ def main() -> None:
         picture = report.draw(latencies, drains)
         page = report.write(sections, "make bench", load, steal.share(), plot=True)
         console.print(f"wrote {page.relative_to(Path.cwd())} and {picture.relative_to(Path.cwd())}")
+
+
+def _alone(
+    stack: StackProcess, say: parts.Say, show: Callable[[report.Section], None], given: argparse.Namespace
+) -> None:
+    """Measure what needs the stack at most, and show it."""
+    if "portals" in given.only:
+        show(portals(stack, say))
+    if "sockets" in given.only:
+        for section in sockets(stack, say, quick=given.quick):
+            show(section)
+    if "reports" in given.only:
+        show(reports(say, 13_000 if given.quick else 130_000))
+    if "limits" in given.only:
+        show(limits(stack, say, 6.0 if given.quick else 60.0))
 
 
 def _in_lab(
