@@ -36,6 +36,7 @@ PARTS = (
     "fault",
     "cost",
     "portals",
+    "sockets",
     "files",
     "reports",
     "limits",
@@ -97,21 +98,6 @@ def main() -> None:
         console.print(f"wrote {page.relative_to(Path.cwd())} and {picture.relative_to(Path.cwd())}")
 
 
-def _alone(
-    stack: StackProcess, say: parts.Say, show: Callable[[report.Section], None], given: argparse.Namespace
-) -> None:
-    """Measure what needs the stack at most, and show it."""
-    if "portals" in given.only:
-        show(portals(stack, say))
-    if "sockets" in given.only:
-        for section in sockets(stack, say, quick=given.quick):
-            show(section)
-    if "reports" in given.only:
-        show(reports(say, 13_000 if given.quick else 130_000))
-    if "limits" in given.only:
-        show(limits(stack, say, 6.0 if given.quick else 60.0))
-
-
 def _in_lab(
     stack: StackProcess,
     lab: Lab,
@@ -152,6 +138,9 @@ def _beside(
     """Measure what needs the stack or a database, but not the lab, and show it."""
     if "portals" in given.only:
         show(portals(stack, say))
+    if "sockets" in given.only:
+        for section in sockets(stack, say, quick=given.quick):
+            show(section)
     if "reports" in given.only:
         show(reports(say, 13_000 if given.quick else 130_000))
     if "limits" in given.only:
