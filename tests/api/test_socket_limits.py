@@ -22,7 +22,7 @@ from tests.api.client import WITHIN, Client, entered, opened, ws_url
 from tests.api.conftest import NO_MEDIA, ORIGIN, Api, start
 from tests.support.hostile import UPGRADE
 from tests.support.stack import StackProcess, Worker
-from tests.support.waiting import pause, wait_until
+from tests.support.waiting import next_turn, pause, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,7 @@ async def test_too_many_frames_are_refused_and_far_too_many_end_it(api: Api, pla
         with contextlib.suppress(ConnectionClosed):
             for _ in range(20_000):
                 await client.send("ping")
+                await next_turn()
         assert await closed_with(client) == (4429, "too_fast")
         await other.settled()
 
