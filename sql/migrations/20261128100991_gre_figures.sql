@@ -166,7 +166,7 @@ begin
   join public.gre_chat_sessions q on q.id = i.session_id
   join public.gre_chat_cycles c on c.session_id = q.id and c.cycle = q.cycle
   left join public.gre_chat_responses r on r.session_id = q.id and r.cycle = q.cycle and r.ended is null
-  cross join public.gre_chat_settings g
+  join public.gre_chat_settings g on g.single
   limit 1;
   if m.single is not true then
     perform gre.count_figures(array(select distinct i.session_id from inserted i), array(select i.id from inserted i))
