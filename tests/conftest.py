@@ -10,7 +10,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.support.canary import check_tables
 from tests.support.memory import cluster_directory
+from tests.support.report_check import check_figures, has_figures
 from tests.support.stack import StackProcess
 from tests.support.template import Template
 from tests.support.turns import turn
@@ -115,7 +116,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Let no other test run beside one that is marked `quiet`."""
+    """Let no other test run beside one that is marked `quiet`, nor the checks of what was there before."""
+    if _is_quiet(item):
+        wait(CHECKS)
     with _turn(item, quiet=True) if _is_quiet(item) else contextlib.nullcontext():
         return (yield)
 
@@ -156,45 +159,81 @@ def migrated_template(pg: EmbeddedPostgres, supabase_template: str) -> str:
 
 @pytest.fixture(scope="session")
 def dropping(pg: EmbeddedPostgres) -> Iterator[Executor]:
-    """Drops databases while the next test runs: each takes a checkpoint."""
-    LEAKS.clear()
+    """Checks and drops databases while the next test runs: each drop takes a checkpoint."""
     with ThreadPoolExecutor(1) as executor:
         yield executor
-    assert not LEAKS
 
 
-LEAKS: list[str] = []
-"""Tests after which a table other than that of the notes contained a note."""
+CHECKS: list[Future[None]] = []
+"""Of the databases that tests of this file have left."""
 
 
-def _check_and_drop(database: Database, test: str) -> None:
-    with contextlib.suppress(psycopg.Error), database.connect("supabase_admin") as conn:
-        try:
+@pytest.fixture(scope="module", autouse=True)
+def _databases_are_right() -> Iterator[None]:
+    """Fail a file's last test if a database was not left as it should be."""
+    yield
+    wrong = [str(error) for check in CHECKS if (error := check.exception())]
+    CHECKS.clear()
+    assert not wrong, "\n".join(wrong)
+
+
+def _check_and_drop(database: Database, test: str, past_triggers: str | None) -> None:
+    """Raise an AssertionError if there is a note in a wrong table, or a figure is wrong."""
+    try:
+        with database.connect("supabase_admin") as conn:
             check_tables(conn)
-        except AssertionError as error:
-            LEAKS.append(f"{test}: {error}")
-    database.pg.drop_database(database.name)
+            if past_triggers is None and has_figures(conn):
+                check_figures(conn)
+    except (AssertionError, psycopg.Error) as error:
+        raise AssertionError(f"{test}: database {database.name}: {error}") from None
+    finally:
+        database.pg.drop_database(database.name)
 
 
 @contextlib.contextmanager
-def _database(pg: EmbeddedPostgres, template: str, dropping: Executor) -> Iterator[Database]:
+def own_database(pg: EmbeddedPostgres, template: str, name: str) -> Iterator[Database]:
+    """A database for all tests of a file, checked at its end."""
+    pg.create_database(name, template)
+    yield Database(pg, name)
+    _check_and_drop(Database(pg, name), "tests of this file", None)
+
+
+@contextlib.contextmanager
+def _database(
+    pg: EmbeddedPostgres, template: str, dropping: Executor, request: pytest.FixtureRequest
+) -> Iterator[Database]:
     name = f"t{next(_numbers)}_{uuid.uuid4().hex[:8]}"
     pg.create_database(name, template)
     yield Database(pg, name)
-    dropping.submit(_check_and_drop, Database(pg, name), os.environ.get("PYTEST_CURRENT_TEST", ""))
+    CHECKS.append(
+        dropping.submit(_check_and_drop, Database(pg, name), request.node.nodeid, past_triggers(request.node))
+    )
+
+
+def past_triggers(test: pytest.Item) -> str | None:
+    """Return the reason of its marker: why figures are not those of the messages, or of the packed hours, in its database."""
+    marker = test.get_closest_marker("past_triggers")
+    if marker is None:
+        return None
+    (reason,) = marker.args
+    return str(reason)
 
 
 @pytest.fixture
-def supabase_db(pg: EmbeddedPostgres, supabase_template: str, dropping: Executor) -> Iterator[Database]:
+def supabase_db(
+    pg: EmbeddedPostgres, supabase_template: str, dropping: Executor, request: pytest.FixtureRequest
+) -> Iterator[Database]:
     """A fresh database of a new Supabase project, without our migrations."""
-    with _database(pg, supabase_template, dropping) as database:
+    with _database(pg, supabase_template, dropping, request) as database:
         yield database
 
 
 @pytest.fixture
-def db(pg: EmbeddedPostgres, migrated_template: str, dropping: Executor) -> Iterator[Database]:
+def db(
+    pg: EmbeddedPostgres, migrated_template: str, dropping: Executor, request: pytest.FixtureRequest
+) -> Iterator[Database]:
     """A fresh migrated database."""
-    with _database(pg, migrated_template, dropping) as database:
+    with _database(pg, migrated_template, dropping, request) as database:
         yield database
 
 
@@ -213,7 +252,11 @@ def stack_process(tmp_path_factory: pytest.TempPathFactory, template: Template) 
 
 
 @pytest.fixture
-def stack(stack_process: StackProcess) -> StackProcess:
-    """The stack, emptied."""
+def stack(stack_process: StackProcess, request: pytest.FixtureRequest) -> Iterator[StackProcess]:
+    """The stack, emptied; its figures are checked after the test."""
     stack_process.reset()
-    return stack_process
+    yield stack_process
+    if past_triggers(request.node) is None:
+        with stack_process.db() as conn:
+            if has_figures(conn):
+                check_figures(conn)

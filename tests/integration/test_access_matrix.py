@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.conftest import ROOT, Database
+from tests.conftest import ROOT, own_database
 from tests.support.access_matrix import CALLERS, CALLS, World, document, find
 
 DOC = ROOT / "docs" / "access.md"
@@ -249,11 +249,10 @@ gre_schema_version               x x x x x y y y y y
 
 @pytest.fixture(scope="module")
 def world(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[World]:
-    pg.create_database("access", migrated_template)
-    found = World(Database(pg, "access"))
-    yield found
-    found.conn.close()
-    pg.drop_database("access")
+    with own_database(pg, migrated_template, "access") as database:
+        found = World(database)
+        yield found
+        found.conn.close()
 
 
 def expected(text: str) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ import pytest
 
 from gre_bridge.db.relay import SCHEMA_VERSIONS
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.conftest import Database
+from tests.conftest import Database, own_database
 from tests.support.access import (
     ADMIN,
     NOBODY,
@@ -137,9 +137,8 @@ FORGED_SESSION: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def shared(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Database]:
     """One database for the tests that only read or roll back."""
-    pg.create_database("access_rules", migrated_template)
-    yield Database(pg, "access_rules")
-    pg.drop_database("access_rules")
+    with own_database(pg, migrated_template, "access_rules") as database:
+        yield database
 
 
 def rows(db: Database, query: str) -> list[dict[str, Any]]:

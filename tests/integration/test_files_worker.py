@@ -350,6 +350,7 @@ alter table gre_chat_messages enable trigger user;
 """
 
 
+@pytest.mark.past_triggers("messages of one player become older")
 def test_a_picture_of_last_year_still_shows(stack: StackProcess) -> None:
     token = stack.keys.token_of("player:41", expires_in=600)
     with stack.worker(only="relay", constants=SOON):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.conftest import Database
+from tests.conftest import Database, own_database
 from tests.integration.test_send import refused
 from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
@@ -70,11 +70,10 @@ class Chat:
 
 @pytest.fixture(scope="module")
 def chat(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[Chat]:
-    pg.create_database("reading", migrated_template)
-    found = Chat(Database(pg, "reading"))
-    yield found
-    found.close()
-    pg.drop_database("reading")
+    with own_database(pg, migrated_template, "reading") as database:
+        found = Chat(database)
+        yield found
+        found.close()
 
 
 quick = settings(

@@ -12,6 +12,7 @@ from tests.conftest import MIGRATIONS, Database
 from tests.integration.test_dead_letters import drain, kill, resting
 from tests.integration.test_outbox import Conn, all_done, claim, messages, one, send, settle
 from tests.support.access import ADMIN, SERVICE, RefusalError, Rest
+from tests.support.ageing import elapse
 
 SINKS = ("onesignal", "pusher")
 
@@ -361,7 +362,7 @@ def test_reconcile_enqueues_nothing_that_was_pruned(conn: Conn, root: Conn, ops:
     send(conn, 1, "long ago")
     for sink in SINKS:
         drain(conn, sink)
-    root.execute("update gre_chat_messages set created_at = now() - interval '8 days'")
+    elapse(root, 8 * 86_400)
     root.execute("update gre_relay_deliveries set created_at = now() - interval '8 days', settled_at = now() - interval '8 days'")  # fmt: skip
     assert ops.call("gre_relay_prune", keep="7 days")["deliveries"] == 3
     assert pages(ops, "gre_relay_reconcile") == [{"checked": 0, "missing": {}, "lanes": 0, "next": None}]
@@ -372,10 +373,10 @@ def test_reconcile_enqueues_nothing_that_was_pruned(conn: Conn, root: Conn, ops:
 
 def long_ago(root: Conn, days: float = 8) -> None:
     """Make all rows this many days older."""
+    elapse(root, days * 86_400)
     by = f"interval '{days} days'"
     for table, columns in {
-        "gre_relay_deliveries": ("created_at", "settled_at"), "gre_chat_messages": ("created_at",),
-        "gre_chat_sessions": ("created_at", "updated_at", "last_message_at", "closed_at"),
+        "gre_relay_deliveries": ("created_at", "settled_at"), "gre_chat_sessions": ("updated_at",),
         "push_notifications": ("created_at",), "gre_relay_sinks": ("reconcile_from",),
     }.items():  # fmt: skip
         root.execute(f"update {table} set {', '.join(f'{c} = {c} - {by}' for c in columns)}".encode())
@@ -517,7 +518,7 @@ def test_an_erased_player_is_not_replayed_retried_reconciled_or_kept(
     died = kill(conn, 2)
     send(conn, 2, "stays")
     drain(conn)
-    root.execute("update gre_chat_messages set created_at = created_at - interval '10 minutes'")
+    elapse(root, 600)
     ops.call("gre_relay_replay", since="2001-01-01", sink="pusher")
     with Rest(db, ADMIN) as admin:
         admin.call("gre_erase_player", player_id=1)

@@ -13,7 +13,7 @@ import pytest
 
 from gre_bridge.db.types import Claim, Failure, LaneResult, Settled
 from gre_bridge.devstack.postgres import EmbeddedPostgres
-from tests.conftest import Database
+from tests.conftest import own_database
 from tests.support.outboxes import RESTING, InDatabase, InMemory, Subject, about
 from tests.support.relay import virtual
 
@@ -23,10 +23,8 @@ DONE, PENDING = ("done", 0, ""), ("pending", 0, "")
 @pytest.fixture(scope="module")
 def in_database(pg: EmbeddedPostgres, migrated_template: str) -> Iterator[InDatabase]:
     """The SQL, on one database for all cases."""
-    pg.create_database("contract", migrated_template)
-    with InDatabase.of(Database(pg, "contract")) as subject:
+    with own_database(pg, migrated_template, "contract") as database, InDatabase.of(database) as subject:
         yield subject
-    pg.drop_database("contract")
 
 
 @pytest.fixture(params=["sql", "memory"])

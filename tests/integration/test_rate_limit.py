@@ -20,6 +20,7 @@ def fill(rest: Rest, count: int) -> None:
         rest.call("gre_send_messages", messages=[{"message": "x"}] * min(60, count - start))
 
 
+@pytest.mark.past_triggers("two of the messages become older")
 @pytest.mark.parametrize("who", [player(29), SERVICE.acting_as("player:29")])
 def test_a_player_sends_120_messages_a_minute_over_all_interfaces(db: Database, b: Rest, who: Caller) -> None:
     with Rest(db, who) as rest:
@@ -64,6 +65,7 @@ def test_a_bulk_over_the_limit_writes_nothing(db: Database, a: Rest) -> None:
     fill(a, 120)
 
 
+@pytest.mark.past_triggers("its messages are of next year")
 def test_rows_with_times_in_the_future_do_not_count(db: Database, a: Rest) -> None:
     """Adopted rows have the times of phones: 120 rows of next year would block their player until then."""
     fill(a, 119)

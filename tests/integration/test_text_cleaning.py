@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import Database, own_database
 from tests.support.access import ADMIN, SERVICE, RefusalError, Rest, player, staff
 
 KEPT = [
@@ -50,9 +50,8 @@ def clean(db: Database, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def names(pg: Any, migrated_template: str) -> Any:
-    pg.create_database("names", migrated_template)
-    yield Database(pg, "names")
-    pg.drop_database("names")
+    with own_database(pg, migrated_template, "names") as database:
+        yield database
 
 
 @pytest.mark.parametrize("name", KEPT)

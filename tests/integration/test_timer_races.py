@@ -16,7 +16,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.access import Conn
-from tests.support.auto import check, conversation, elapse, rule, say, tick
+from tests.support.ageing import elapse
+from tests.support.auto import check, conversation, rule, say, tick
 from tests.support.desk import check as check_desk
 from tests.support.desk import people
 from tests.support.story import check_stories
@@ -172,21 +173,13 @@ def test_ten_workers_fire_each_timer_once_while_sessions_change(db: Database) ->
 
 def elapse_all(db: Database) -> None:
     """Let time pass, for sessions and timers in one transaction, until no timer is left."""
-    back = "{0} = {0} - interval '1 hour'"
     with db.connect("supabase_admin") as conn:
-        conn.execute("set session_replication_role = replica")
         while conn.execute("select from gre_timers limit 1").fetchall():
             if not conn.execute("select from gre_timers where due_at > now() limit 1").fetchall():
                 let_pass(0.01, "the workers fire what is due")
                 continue
             with conn.transaction():
-                for table, columns in (
-                    ("gre_chat_sessions", ("last_message_at", "waiting_since", "created_at")),
-                    ("gre_chat_messages", ("created_at",)),
-                    ("gre_timers", ("due_at",)),
-                ):
-                    changes = ", ".join(back.format(column) for column in columns)
-                    conn.execute(f"update {table} set {changes}".encode())
+                elapse(conn, 3_600)
 
 
 def test_a_worker_that_is_killed_in_a_tick_leaves_the_timer_to_the_next(db: Database) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.access import ADMIN, SERVICE, WORKER, Conn, RefusalError, Rest, player, request, staff
-from tests.support.auto import check, conversation, elapse, rule, say, tick
+from tests.support.ageing import elapse
+from tests.support.auto import check, conversation, rule, say, tick
 from tests.support.desk import check as check_desk
 from tests.support.desk import people
 from tests.support.story import check_stories
@@ -584,6 +585,7 @@ def test_only_workers_tick(db: Database, worker: Conn) -> None:
         assert found.execute("select gre_tick_v1(null, null) as r").fetchone() is not None
 
 
+@pytest.mark.past_triggers("100,000 sessions without events")
 def test_a_call_reads_what_is_due_of_100000_timers_before_any_analyze(db: Database) -> None:
     with db.connect("supabase_admin") as admin:
         admin.execute("alter table gre_timers set (autovacuum_enabled = false)")

@@ -54,19 +54,6 @@ def tick(worker: Conn, **arguments: Any) -> dict[str, Any]:
     return found
 
 
-def elapse(conn: Conn, seconds: float) -> None:
-    """Let time pass for sessions and timers: move all their times back."""
-    for table, columns in (
-        ("gre_timers", ("due_at",)),
-        ("gre_chat_sessions", ("last_message_at", "waiting_since", "created_at")),
-        ("gre_chat_messages", ("created_at",)),
-    ):
-        conn.execute(f"alter table {table} disable trigger user".encode())
-        changes = ", ".join(f"{column} = {column} - %(ago)s * interval '1 second'" for column in columns)
-        conn.execute(f"update {table} set {changes}".encode(), {"ago": seconds})
-        conn.execute(f"alter table {table} enable trigger user".encode())
-
-
 DEVIATIONS = """
     select s.id, 'message without its entry' as problem
     from gre_chat_messages s where s.origin = 'auto'

@@ -264,11 +264,12 @@ class StackProcess:
             tables = ", ".join(row["tablename"] for row in found if row["tablename"] != "gre_relay_sinks")
             for attempt in range(3):
                 try:
-                    conn.execute(f"truncate {tables}")
+                    conn.execute(f"truncate {tables}, gre.report_players")
                     break
                 except psycopg.errors.DeadlockDetected:  # with what a killed worker has asked for
                     if attempt == 2:
                         raise
+            conn.execute("select gre.report_unpack()")
             conn.execute("insert into gre_chat_settings default values")
             conn.execute("update gre_relay_sinks set enabled = true")
             conn.execute("delete from gre.listeners")  # those of killed workers
