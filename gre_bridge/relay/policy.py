@@ -60,9 +60,12 @@ class Window:
     """Limits the requests in flight to what the service bears, between 1 and `largest`.
 
     It begins with `start`. While all of it is in use it grows: by one with each answer until a limit has shown, from
-    then on by one in the time of an answer. A failure halves it. Answers that take longer than before, more than
-    `tolerance` times the quickest one of the last half a minute plus `slack` seconds, take a tenth of it away, down to
-    `start`. Either happens at most once in the time of an answer: requests that were made earlier say nothing about it.
+    then on by one in the time of an answer. A failure halves it. If answers take longer than with `start` in flight, on
+    average more than `tolerance` times as long plus `slack` seconds, a tenth of it is taken away, down to `start`.
+    Either happens at most once in the time of an answer: requests that were made earlier say nothing about it.
+
+    How long answers take with `start` in flight is measured again every `memory` seconds, for the time of some answers:
+    what a full window measures is the queue that it makes itself.
     """
 
     largest: int
@@ -70,14 +73,20 @@ class Window:
     tolerance: float = 2.0
     slack: float = 0.005
     memory: float = 15.0
-    """Seconds after which the quickest answer is replaced by the quickest since."""
+    samples: int = 24
+    """Answers of an average. A few say little where answer times vary, and the first ones that come back are the quick ones."""
     _size: float = field(init=False)
     _threshold: float = field(default=math.inf)
     _average: float = field(default=0.0)
-    _quickest: float = field(default=math.inf)
-    _quickest_since: float = field(default=math.inf)
-    _since: float = field(default=-math.inf)
-    _reduced: float = field(default=-math.inf)
+    _count: int = field(default=0)
+    """Answers in the average, `samples` at most."""
+    _usual: float = field(default=math.inf)
+    """The average with `start` in flight, measured at `_measured`."""
+    _measured: float = field(default=math.inf)
+    _resume: float = field(default=0.0)
+    """The size after the measurement that is under way; 0 without one."""
+    _changed: float = field(default=-math.inf)
+    """Requests that were made until then say nothing about the window of now."""
 
     def __post_init__(self) -> None:
         """Begin with `start`, or with `largest` if that is smaller."""
@@ -91,30 +100,41 @@ class Window:
 
     def answered(self, began: float, now: float, *, full: bool) -> None:
         """Note an answer to a request made at `began`; `full`: the whole window was in use."""
-        took = now - began
-        if now - self._since > self.memory:
-            self._quickest, self._quickest_since, self._since = self._quickest_since, took, now
-        self._quickest_since = min(self._quickest_since, took)
-        self._quickest = min(self._quickest, took)
-        if began <= self._reduced:
+        if began <= self._changed:
             return
-        self._average += (took - self._average) / 8 if self._average else took
-        if self._average > self.tolerance * self._quickest + self.slack:
+        self._count = min(self._count + 1, self.samples)
+        self._average += (now - began - self._average) / self._count
+        known = self._count == self.samples
+        if known and (self._resume or self._usual == math.inf):
+            self._usual, self._measured = self._average, now
+            if self._resume:
+                self._change(self._resume, now)
+                return
+        if known and now - self._measured > self.memory:
             if self._size > self.start:
-                self._reduce(max(float(self.start), self._size * 0.9), now)
-        elif full:
+                resume = self._size
+                self._change(self.start, now)
+                self._resume = resume
+                return
+            self._usual, self._measured = self._average, now
+        if known and self._average > self.tolerance * self._usual + self.slack:
+            if self._size > self.start:
+                self._change(max(float(self.start), self._size * 0.9), now)
+                self._threshold = self._size
+        elif full and not self._resume:
             step = 1.0 if self._size < self._threshold else 1.0 / self._size
             self._size = min(float(self.largest), self._size + step)
 
     def failed(self, began: float, now: float) -> None:
         """Note that the service as a whole failed on a request made at `began`."""
-        if began > self._reduced:
-            self._reduce(max(1.0, self._size / 2), now)
+        if began > self._changed:
+            self._change(max(1.0, (self._resume or self._size) / 2), now)
+            self._threshold = self._size
 
-    def _reduce(self, size: float, now: float) -> None:
-        self._size = self._threshold = size
-        self._reduced = now
-        self._average = 0.0
+    def _change(self, size: float, now: float) -> None:
+        self._size, self._resume = size, 0.0
+        self._changed = now
+        self._average, self._count = 0.0, 0
 
 
 class BreakerState(StrEnum):

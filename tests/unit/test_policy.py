@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
+import statistics
 from collections.abc import Callable
 
 import pytest
@@ -331,11 +334,31 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
 def test_a_service_whose_answers_take_longer_with_more_requests_gets_no_more_than_it_answers_at_twice_the_time() -> (
     None
 ):
-    """It answers 400 requests a second, whatever comes: 20 in flight at 50 ms; more only wait."""
-    sizes = drive(Window(64), lambda flying: max(0.05, flying / 400), 20.0)
-    settled = sizes[len(sizes) // 2 :]
-    assert min(settled) >= 20
-    assert max(settled) <= 48
+    """It answers 400 requests a second, whatever comes: 20 in flight at 50 ms; more only wait.
+
+    Also after minutes: what is compared was measured with few in flight, not with those that wait.
+    """
+    sizes = drive(Window(64), lambda flying: max(0.05, flying / 400), 120.0)
+    assert len(sizes) > 0.99 * 400 * 120, "all that it can answer"
+    assert max(sizes[400:]) <= 48, "it may go too far in the first second"
+    # Only while it measures are fewer than 20 in flight.
+    assert sum(size < 20 for size in sizes[400:]) < 0.01 * len(sizes)
+
+
+@pytest.mark.parametrize(
+    "service",
+    [
+        lambda draw: draw.uniform(0.01, 0.09),
+        lambda draw: 0.03 + draw.expovariate(1 / 0.02),
+        lambda draw: draw.lognormvariate(math.log(0.045), 0.6),
+    ],
+    ids=["10 to 90 ms", "30 ms and some more", "a long tail"],
+)
+def test_answers_of_changing_length_are_no_limit(service: Callable[[random.Random], float]) -> None:
+    """The quickest answer says nothing about the usual one: 50 ms on average, as from a service far away."""
+    draw = random.Random(1)
+    sizes = drive(Window(64), lambda _: service(draw), 60.0)
+    assert len(sizes) > 0.8 * 64 / 0.05 * 60
 
 
 def test_slow_answers_leave_the_window_at_its_start() -> None:
@@ -372,11 +395,11 @@ def test_a_service_that_limits_requests_is_asked_for_about_as_many() -> None:
     """It refuses every request above 24 in flight."""
     sizes = drive(Window(64), lambda flying: -0.05 if flying > 24 else 0.05, 30.0)
     settled = sizes[len(sizes) // 2 :]
-    assert min(settled) >= 10
+    assert statistics.mean(settled) > 15
     assert max(settled) <= 27
 
 
-def test_the_quickest_answer_is_forgotten_when_the_way_became_longer() -> None:
+def test_a_way_that_became_longer_is_measured_again() -> None:
     window = Window(64)
     drive(window, lambda _: 0.02, 1.0)
     sizes = drive(window, lambda _: 0.15, 60.0, begin=1.0)
