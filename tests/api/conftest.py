@@ -34,6 +34,7 @@ from gre_bridge.api.rest import (
 from gre_bridge.api.schemas.responses import Error
 from tests.support.canary import check_reader
 from tests.support.loopback import NO_TLS, PATIENT
+from tests.support.report_check import check_figures
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import wait_until
 
@@ -63,6 +64,8 @@ _MODELS = [
     for method in route.methods
 ]
 _ERROR = TypeAdapter(Error)
+_used: list[StackProcess] = []
+"""The stack, once a daemon was started on it."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -169,6 +172,15 @@ class Api:
             return cursor.fetchall() if cursor.description else []
 
 
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[None]:
+    """Check the figures of the stack after each file, once a daemon has used it."""
+    yield
+    for stack in _used:
+        with stack.db() as conn:
+            check_figures(conn)
+
+
 def start(
     stack: StackProcess, *, constants: Mapping[str, float] | None = None, **settings: str
 ) -> Iterator[Api]:
@@ -176,6 +188,8 @@ def start(
 
     None examines files, as all have one database: the tests settle that themselves (`tests.api.files`).
     """
+    if stack not in _used:
+        _used.append(stack)
     with stack.db() as conn:
         conn.execute("insert into gre_staff (staff_id) values ('s2'), ('s9') on conflict do nothing")
     worker = stack.worker(constants=constants, **NO_MEDIA, **settings).start()

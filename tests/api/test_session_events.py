@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.api.client import entered
 from tests.api.conftest import Api
+from tests.support.ageing import age
 
 MANY_EVENTS = """
 do $$ begin
@@ -92,19 +93,6 @@ async def test_many_events_between_two_looks_reach_everybody_of_the_staff(api: A
             assert "rev" not in client.all("attachment_updated")[0]["attachment"]
 
 
-AGED = """
-begin;
-alter table gre_chat_sessions disable trigger user;
-alter table gre_chat_messages disable trigger user;
-update gre_chat_events set at = at - interval '1 hour' where session_id = 'SESSION';
-update gre_chat_sessions set updated_at = updated_at - interval '1 hour', staff_read_at = staff_read_at - interval '1 hour'
-where id = 'SESSION';
-update gre_chat_messages set created_at = created_at - interval '1 hour' where session_id = 'SESSION';
-alter table gre_chat_sessions enable trigger user;
-alter table gre_chat_messages enable trigger user;
-commit"""
-
-
 async def test_many_messages_in_a_quiet_session_bring_its_old_story_to_nobody(
     api: Api, player_id: int
 ) -> None:
@@ -113,7 +101,8 @@ async def test_many_messages_in_a_quiet_session_bring_its_old_story_to_nobody(
     for path in ("take", "release"):
         assert api.staff().post(f"/api/gre-admin/{path}", sessionId=session).status_code == 200
     assert api.staff().post(f"/api/gre-chat/read/{session}", upToSeq=1).status_code == 200
-    api.sql(AGED.replace("SESSION", session))
+    with api.stack.db() as conn:
+        age(conn, session)
     async with entered(api.worker.url, api.stack.keys.user_token("staff", staff_id="s1")) as desk:
         await desk.settled()
         desk.forget()

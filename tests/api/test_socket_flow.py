@@ -13,6 +13,7 @@ import pytest
 
 from tests.api.client import WITHIN, Client, entered, opened
 from tests.api.conftest import NO_MEDIA, Api
+from tests.support.ageing import age
 from tests.support.loopback import NO_TLS, PATIENT
 from tests.support.stack import StackProcess, Worker
 from tests.support.waiting import next_turn, pause, wait_until
@@ -244,12 +245,8 @@ async def test_a_replay_that_was_interrupted_is_continued_in_a_session_that_is_n
     session = (await asyncio.to_thread(api.player(player_id).send, "came"))["sessionId"]
     await asyncio.to_thread(api.player(player_id).send, "and went")
     await asyncio.to_thread(api.staff().post, f"/api/gre-chat/close-session/{player_id}")
-    api.sql("alter table gre_chat_messages disable trigger user")
-    api.sql(
-        "update gre_chat_messages set created_at = created_at - interval '1 hour' where session_id = %s",
-        session,
-    )
-    api.sql("alter table gre_chat_messages enable trigger user")
+    with api.stack.db() as conn:
+        age(conn, session)
     newer = (await asyncio.to_thread(api.player(other_id).send, "newer"))["sessionId"]
     async with entered(api.worker.url, staff_token(api), since={newer: 1, session: 0}) as desk:
         await desk.until(lambda: texts(desk, player_id) == [(1, "came"), (2, "and went")])
@@ -264,12 +261,7 @@ async def test_the_first_message_of_a_session_opened_long_before(
         headers={**api.stack.headers(player_token(api, player_id)), "Prefer": "return=representation"},
     ).json()[0]["id"]  # fmt: skip
     with api.stack.db() as conn:
-        conn.execute("alter table gre_chat_sessions disable trigger user")
-        conn.execute(
-            "update gre_chat_sessions set created_at = created_at - interval '1 hour' where id = %s",
-            [opened_session],
-        )
-        conn.execute("alter table gre_chat_sessions enable trigger user")
+        age(conn, opened_session)
     known = (await asyncio.to_thread(api.player(other_id).send, "seen"))["sessionId"]
     await asyncio.to_thread(api.player(player_id).send, "at last")
     async with entered(api.worker.url, staff_token(api), since={known: 1}) as desk:

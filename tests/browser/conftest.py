@@ -23,7 +23,9 @@ from tests.browser.world import (
     new_person,
     restartable_stack,
 )
+from tests.conftest import past_triggers
 from tests.support.programs import missing
+from tests.support.report_check import check_figures
 from tests.support.template import Template
 
 MEASUREMENTS: list[str] = []
@@ -73,10 +75,13 @@ def project(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def world(project: World) -> World:
-    """The running `gre-bridge dev`, without any data of earlier tests."""
+def world(project: World, request: pytest.FixtureRequest) -> Iterator[World]:
+    """The running `gre-bridge dev`, without any data of earlier tests; its figures are checked after the test."""
     project.reset()
-    return project
+    yield project
+    if past_triggers(request.node) is None:
+        with project.db() as conn:
+            check_figures(conn)
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ def test_nothing_is_sent_while_the_user_types_and_the_words_stay_in_memory(world
     expect(sam.at("search-words")).to_be_focused()
 
 
+@pytest.mark.past_triggers("messages are moved to other days")
 def test_the_filters(world: World, join: Join) -> None:
     ann = join(Staff, timezone_id="UTC").enter("admin:a1")
     for player, name in ((31, "Ravi"), (32, "Mei")):

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.rows import dict_row
 
 from tests.portals.harness import Guide, World
 from tests.support.dev import dev_process
+from tests.support.report_check import check_figures
 
 GUIDE = Path(__file__).parents[2] / "docs" / "portals.md"
 _BLOCK = re.compile(r"^```(js|python)\n(?://|#) ([^\n]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -32,6 +35,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with dev_process(tmp_path_factory.mktemp("portals")) as started:
         env = {**started.env, "PUSHER_AUTH_URL": f"{started.daemon}/api/pusher/auth"}
         yield World(env=env, keys=started.keys)
+        with psycopg.connect(env["SUPABASE_DB_URL"], autocommit=True, row_factory=dict_row) as conn:
+            check_figures(conn)
 
 
 @pytest.fixture

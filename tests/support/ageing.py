@@ -40,3 +40,30 @@ def elapse(conn: Conn, seconds: float) -> None:
         )
         conn.execute("set local session_replication_role = origin")
         assert conn.execute(_VOLUMES).fetchall() == before
+
+
+_AGED = """
+with ago as (select interval '1 hour' as i), sessions as (
+  update gre_chat_sessions set created_at = created_at - i, updated_at = updated_at - i, staff_read_at = staff_read_at - i
+  from ago where id = %(session)s
+), messages as (
+  update gre_chat_messages set created_at = created_at - i from ago where session_id = %(session)s
+), events as (
+  update gre_chat_events set at = at - i from ago where session_id = %(session)s
+), cycles as (
+  update gre_chat_cycles set opened_at = opened_at - i, asked_at = asked_at - i, staff_at = staff_at - i, closed_at = closed_at - i
+  from ago where session_id = %(session)s
+), responses as (
+  update gre_chat_responses set asked_at = asked_at - i, due_at = due_at - i, ended_at = ended_at - i, answered_at = answered_at - i
+  from ago where session_id = %(session)s
+), activity as (
+  update gre_chat_activity set quarter = quarter - i from ago where session_id = %(session)s
+)
+update gre.settings set whole_from = whole_from - i from ago"""
+
+
+def age(conn: Conn, session: str) -> None:
+    """Let one session have happened an hour earlier, with its messages, events and figures, past the triggers."""
+    with conn.transaction():
+        conn.execute("set local session_replication_role = replica")
+        conn.execute(_AGED, {"session": session})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -110,10 +111,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
     yield begin
     for run in runs:
-        for process in (
-            [*psutil.Process(run.process.pid).children(), run.process] if run.process.poll() is None else []
-        ):
-            process.kill()
+        if run.process.poll() is None:
+            for child in psutil.Process(run.process.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess):  # one that ends by itself is restarted
+                    child.kill()
+            run.process.kill()
         run.process.wait(60)
 
 
