@@ -7428,6 +7428,8 @@ declare
   v_from timestamptz;
   v_after record;
   v_page uuid[];
+  v_first timestamptz;
+  v_last timestamptz;
   v_ids uuid[];
   v_sinks text[];
   v_lanes text[] := '{}';
@@ -7448,14 +7450,16 @@ begin
       perform gre.schedule_lanes(v_lanes);
     end if;
   end if;
-  select coalesce(array_agg(m.id order by m.created_at, m.id), '{}') into v_page from (
+  select coalesce(array_agg(m.id order by m.created_at, m.id), '{}'), min(m.created_at), max(m.created_at)
+  into v_page, v_first, v_last from (
     select q.id, q.created_at from public.gre_chat_messages q
     where q.created_at >= v_from and isfinite(q.created_at)
       and (p_after is null or (q.created_at, q.id) > (v_after.at, v_after.id))
     order by q.created_at, q.id limit v_limit) m;
   select coalesce(array_agg(m.id), '{}'), coalesce(array_agg(s.name), '{}') into v_ids, v_sinks
   from public.gre_chat_messages m cross join public.gre_relay_sinks s
-  where m.id = any (v_page) and s.enabled and m.created_at >= s.reconcile_from
+  where m.id = any (v_page) and m.created_at between v_first and v_last
+    and s.enabled and m.created_at >= s.reconcile_from
     and not exists (select from public.gre_relay_deliveries d where d.message_id = m.id and d.sink || '' = s.name);
   if not p_dry_run then
     perform gre.reenqueue_messages(v_ids, v_sinks, null);
