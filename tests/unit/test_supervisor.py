@@ -21,7 +21,7 @@ import pytest
 from tests.support.waiting import wait_until
 
 SCRIPT = """
-import json, os, signal, sys, threading, time
+import json, os, signal, sys, time
 from gre_bridge.daemon.supervisor import Child, Supervisor
 from gre_bridge.systemd import Notifier
 from gre_bridge.logging import LOGS, configure_logging
@@ -33,11 +33,12 @@ def line(**said):
     sys.stdout.flush()
 
 def well(reports, name="well"):
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    stopped = []  # a threading.Event would wait for itself if the signal came while it is looked at
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     line(started=name, pid=os.getpid())
     reports.ready("fine")
-    while not stopped.wait(0.05):
+    while not stopped:
+        time.sleep(0.05)
         reports.alive("")
     line(stopped=name)
     return 0
