@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
 
-import httpx
 import psutil
 
 from tests.api.client import Client, entered
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import deaf
-from tests.support.loopback import NO_TLS, PATIENT
-from tests.support.waiting import pause, wait_until
+from tests.support.waiting import wait_until
 
 BASE = 7_000_000_000
-
-
-@contextlib.asynccontextmanager
-async def answering(api: Api) -> AsyncIterator[Callable[[], float]]:
-    """Polls the daemon's health continuously; returns the longest time of an answer in seconds."""
-    worst = 0.0
-
-    async def ask() -> None:
-        nonlocal worst
-        async with httpx.AsyncClient(
-            base_url=api.worker.url, timeout=PATIENT, trust_env=False, verify=NO_TLS
-        ) as http:
-            while True:
-                began = time.monotonic()
-                (await http.get("/healthz")).raise_for_status()
-                worst = max(worst, time.monotonic() - began)
-                await pause(0.02, "between two requests")
-
-    asking = asyncio.create_task(ask())
-    try:
-        yield lambda: worst
-    finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
 
 
 def seqs_of(client: Client, base: int) -> dict[int, list[int]]:
