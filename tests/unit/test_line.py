@@ -57,3 +57,34 @@ async def test_who_gives_up_takes_no_turn() -> None:
         await given
     async with asyncio.timeout(60):
         await line.take("d", 60)
+
+
+async def test_a_visitor_with_many_makes_room_for_one_with_few() -> None:
+    """A flood fills the line, not the instance: who comes with fewer takes the place of its latest one."""
+    line = Line(1)
+    first = await line.take("a", 1)
+    flood = [asyncio.create_task(line.take("a", 60)) for _ in range(3)]
+    await next_turn(2)
+    assert not line.make_room("a")
+    assert line.make_room("b")
+    newcomer = asyncio.create_task(line.take("b", 60))
+    with pytest.raises(TimeoutError):
+        await flood[2]
+    assert not flood[0].done() and not newcomer.done(), "the place was given, no turn"
+    assert line.make_room("b")
+    with pytest.raises(TimeoutError):
+        await flood[1]
+    assert not line.make_room("b"), "both have one"
+    first.end()
+    (await flood[0]).end()
+    (await newcomer).end()
+    async with asyncio.timeout(60):
+        await line.take("c", 60)
+
+
+async def test_who_has_given_up_makes_no_room() -> None:
+    line = Line(1)
+    await line.take("a", 1)
+    with pytest.raises(TimeoutError):
+        await line.take("a", 0.0)
+    assert not line.make_room("b")

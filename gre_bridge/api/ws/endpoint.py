@@ -143,7 +143,9 @@ class WebSocketEndpoint:
         ):
             raise Refused(429, "too_many_failures", "too many failed authentications", retry_after=wait)
         known = len(self._hub.registry) + len(self._pending) + len(self._checked) + self._waiting
-        if known >= self._max_connections and not self._checked.drop_for(host, MAX_PENDING_PER_VISITOR):
+        if known >= self._max_connections and not (
+            self._checked.drop_for(host, MAX_PENDING_PER_VISITOR) or self._handshakes.make_room(network(host))
+        ):
             raise Refused(503, "too_many_connections", "this instance is full", retry_after=10)
 
     def _origin_allowed(self, origin: str, host: str) -> bool:

@@ -34,7 +34,7 @@ class Line:
         """Who waits, by visitor; the visitor whose turn is next first."""
 
     async def take(self, visitor: str, within: float) -> Turn:
-        """Wait for a turn. Raises TimeoutError after `within` seconds."""
+        """Wait for a turn. Raises TimeoutError after `within` seconds, or when its place is given to another visitor."""
         if self._free > 0:
             self._free -= 1
             return Turn(self)
@@ -44,10 +44,22 @@ class Line:
             async with asyncio.timeout(within):
                 await future
         except BaseException:
-            if future.done() and not future.cancelled():
+            if future.done() and not future.cancelled() and future.exception() is None:
                 self.advance()  # its turn had just come
             raise
         return Turn(self)
+
+    def make_room(self, visitor: str) -> bool:
+        """End the wait of the last one of the visitor with the most, if these are more than this visitor's; False if not."""
+        busiest = max(self._waiting, key=lambda name: len(self._waiting[name]), default=visitor)
+        while len(queue := self._waiting.get(busiest, deque())) > len(self._waiting.get(visitor, ())):
+            future = queue.pop()
+            if not queue:
+                del self._waiting[busiest]
+            if not future.done():
+                future.set_exception(TimeoutError())
+                return True
+        return False
 
     def advance(self) -> None:
         """Pass a turn on, or keep it for who comes next."""
