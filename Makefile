@@ -33,6 +33,10 @@ demo: setup ## Show one conversation on its way: each hop with its time
 console: ## Build the staff console and the player's page into the package (needs Node.js; what is built is committed)
 	cd console && npm ci --ignore-scripts --loglevel=error && npm run build --silent
 
+.PHONY: client
+client: ## Build the client for pages into client/dist (needs Node.js; what is built is committed)
+	cd client && npm ci --ignore-scripts --loglevel=error && npm run build --silent
+
 .PHONY: screenshots
 screenshots: setup ## Take the pictures of the console in docs/ (needs Chromium)
 	$(BIN)/python -m tests.browser.screenshots

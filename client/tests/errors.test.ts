@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest'
+
+import { ChatError } from '../src/index.js'
+
+test.each([
+  ['unreachable', 0, true],
+  ['token_expired', 401, true],
+  ['too_many_reads', 429, true],
+  ['schema_outdated', 503, true],
+  ['read_only', 0, true],
+  ['message_empty', 400, false],
+  ['chat_disabled', 403, false],
+  ['session_moved', 0, false],
+])('%s with status %i passes: %s', (code, status, transient) => {
+  expect(new ChatError(code, 'A line.', status).transient).toBe(transient)
+})

@@ -1,0 +1,21 @@
+// Build the entries of the package into dist/, which is committed. The output contains no paths and no times, so that the
+// same source gives the same files. What two entries share is a chunk of its own.
+import { defineConfig } from 'vite'
+
+const ENTRIES = {
+  index: 'src/index.ts',
+}
+
+export default defineConfig({
+  build: {
+    outDir: 'dist',
+    emptyOutDir: true,
+    target: 'es2022',
+    minify: 'oxc',
+    lib: { entry: ENTRIES, formats: ['es'] },
+    rollupOptions: {
+      external: [/^react($|\/)/, /^react-dom($|\/)/],
+      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', minify: true },
+    },
+  },
+})
