@@ -79,6 +79,8 @@ QUIET = 0.05
 """Share of the machine's CPU time that its host may take while something is measured."""
 ROUNDS = 3
 """How often that is measured at most."""
+UNLIMITED = 1e9
+"""Events a second: more than Realtime ever hands out here."""
 
 
 class Steal:

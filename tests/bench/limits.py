@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.bench.lab import UNLIMITED
 from tests.bench.report import Section
 from tests.support.pacing import Pace, at_rate, flood
 from tests.support.stack import StackProcess
@@ -15,7 +16,6 @@ from tests.support.waiting import let_pass
 
 RATE, QUIET_RATE, FLOOD = 200.0, 5.0, 300.0
 """Messages a second above the limit, messages a second below it, and broadcasts a second of somebody else."""
-UNLIMITED = 1e9
 FILLED = 65.0
 """Seconds after which a flood has used up the average of a minute."""
 

@@ -96,7 +96,7 @@ async def subscribed(joining: Any) -> None:
 async def floor(stop: asyncio.Event) -> None:
     """Wake-up, RPC, POST."""
     rest = await PostgrestClient.open(url=os.environ["SUPABASE_URL"], key=os.environ["SUPABASE_SERVICE_KEY"])
-    client = sink(16)
+    client = sink(64)
     jobs: set[asyncio.Task[None]] = set()
 
     async def once(session: str) -> None:

@@ -22,6 +22,18 @@ PAGE = ROOT / "docs" / "scaling.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 LOADS = ((2, 2, 100.0), (4, 2, 200.0), (8, 2, 400.0), (16, 2, 800.0), (16, 5, 800.0), (16, 20, 800.0))
 """Cores of the database, workers, messages a second."""
+SHARE = 0.5
+"""Of the database's cores, for the chat; the rest is for the project's own queries, vacuum, backups and peaks."""
+SIZES = (
+    ("Micro, Small, Medium", 2, "2, shared", "1, 2, 4"),
+    ("Large", 2, "2, dedicated", "8"),
+    ("XL", 4, "4", "16"),
+    ("2XL", 8, "8", "32"),
+    ("4XL", 16, "16", "64"),
+    ("8XL", 32, "32", "128"),
+    ("16XL", 64, "64", "256"),
+)
+"""Supabase's compute sizes (its page "Compute and Disk"): name, cores, cores and memory as text."""
 
 
 def scale(stack: StackProcess, lab: Lab, say: Say, size: Size) -> tuple[Costs, list[Section]]:
@@ -34,7 +46,7 @@ def scale(stack: StackProcess, lab: Lab, say: Say, size: Size) -> tuple[Costs, l
     return costs, [
         cost_section(calls, paced, near),
         prediction_section(found, share),
-        *(large_section(title, scenes, costs, say) for title, scenes in scenes(size).items()),
+        *large_sections(size, costs, say),
     ]
 
 
@@ -106,16 +118,28 @@ def scenes(size: Size) -> dict[str, list[Scene]]:
     }
 
 
-def large_section(title: str, some: list[Scene], costs: Costs, say: Say) -> Section:
-    """Simulate and return the section."""
+def large_sections(size: Size, costs: Costs, say: Say) -> list[Section]:
+    """Simulate many sessions, and compute from the steady load what Supabase's compute sizes carry."""
+    simulated = {
+        title: [(scene, _simulated(scene, costs, say)) for scene in some]
+        for title, some in scenes(size).items()
+    }
+    steady = [row for rows in simulated.values() for row in rows if row[0].rate and row[0].workers == 2]
+    return [*(large_section(title, rows) for title, rows in simulated.items()), sizes_section(steady, costs)]
+
+
+def _simulated(scene: Scene, costs: Costs, say: Say) -> Found:
+    say(f"scale: simulated, {scene.workers} workers, {scene.cores} cores, {scene.rate:g} messages a second")
+    began = time.monotonic()
+    found = simulate(scene, costs)
+    say(f"scale: {found.written} messages in {time.monotonic() - began:.0f} s")
+    return found
+
+
+def large_section(title: str, some: list[tuple[Scene, Found]]) -> Section:
+    """Return the section about simulations with one title."""
     rows = []
-    for scene in some:
-        say(
-            f"scale: simulated, {scene.workers} workers, {scene.cores} cores, {scene.rate:g} messages a second"
-        )
-        began = time.monotonic()
-        found = simulate(scene, costs)
-        say(f"scale: {found.written} messages in {time.monotonic() - began:.0f} s")
+    for scene, found in some:
         calls = {name: count / len(found.times) for name, count in found.calls.items()}
         busy = f"{found.at(0.99, busy=True) * 1000:.0f}" if scene.busy else ""
         rows.append(
@@ -131,8 +155,32 @@ def large_section(title: str, some: list[Scene], costs: Costs, say: Say) -> Sect
         rows,
         f"One sink, whose answers take {DISTANCE * 1000:g} ms on average, 35 ms at least. Under steady load one session in a hundred is busy; these write half of all messages. Inserts use the"
         " database's cores, too, and so does PostgREST, with the CPU of its stand-in."
-        if some[0].rate
+        if some[0][0].rate
         else f"One sink, whose answers take {DISTANCE * 1000:g} ms on average, 35 ms at least.",
+    )  # fmt: skip
+
+
+def sizes_section(steady: list[tuple[Scene, Found]], costs: Costs) -> Section:
+    """Return the section about compute sizes: half of the cores, divided by the CPU of one message.
+
+    `steady`: simulations of two workers under steady load, by rising number of cores.
+    """
+    each = {scene.cores: found.used * scene.cores / found.throughput for scene, found in steady}
+
+    def carried(cores: int, sinks: int) -> str:
+        one = each.get(cores, each[max(each)])
+        cost = one + (sinks - 1) * max(0.0, one - costs.insert)
+        return f"{float(f'{cores * SHARE / cost:.2g}'):,.0f}"
+
+    return Section(
+        "What Supabase's compute sizes carry (computed)",
+        ["size", "cores", "memory, GB", "CPU ms for one message", "messages/s, one sink", "with two sinks"],
+        [
+            [name, cores, memory, f"{each.get(count, each[max(each)]) * 1000:.1f}", carried(count, 1), carried(count, 2)]
+            for name, count, cores, memory in SIZES
+        ],
+        f"{SHARE * 100:.0f} % of the cores for the chat, divided by what one message costs PostgreSQL and PostgREST in the simulation of steady load with two workers, polls"
+        " included; a second sink costs again what is not the insert. The cores are taken to be as fast as those of this machine. Sizes with more cores than were simulated are extrapolated.",
     )  # fmt: skip
 
 

@@ -122,17 +122,34 @@ def test_the_tables_replace_those_of_the_page_and_the_costs_are_kept(
 ) -> None:
     monkeypatch.setattr(scale_report, "PAGE", tmp_path / "scaling.md")
     monkeypatch.setattr(costs, "FILE", tmp_path / "costs.json")
+    monkeypatch.setattr(scale_report, "LOADS", ((2, 2, 100.0),))
     scale_report.PAGE.write_text(f"before\n{scale_report.BEGIN}old\n{scale_report.END}after\n")
     run = a_run(2, 1_000, 200, COSTS)
     tables = [
         scale_report.cost_section(CALLS, run, run),
         scale_report.prediction_section([(run, simulate(BACKLOG, COSTS))], 0.01),
-        *(scale_report.large_section(title, some[:1], COSTS, lambda _: None)
-          for title, some in scale_report.scenes(dataclasses.replace(QUICK, sessions=200)).items()),
-    ]  # fmt: skip
+        *scale_report.large_sections(dataclasses.replace(QUICK, sessions=200), COSTS, lambda _: None),
+    ]
     scale_report.write(COSTS, tables)
     page = scale_report.PAGE.read_text()
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
-    assert page.count("\n### ") == 4
+    assert page.count("\n### ") == 5
     assert f"| {run.rate:.0f} |" in page
     assert Costs.read() == COSTS
+
+
+def test_a_size_carries_half_of_its_cores_divided_by_the_cost_of_a_message() -> None:
+    steady = [
+        (Scene(100, 2, cores, rate=100.0), dataclasses.replace(simulate(LOAD, COSTS), used=0.25))
+        for cores in (2, 4)
+    ]
+    costs_of_both = [found.used * scene.cores / found.throughput for scene, found in steady]
+    rows = {row[0]: row for row in scale_report.sizes_section(steady, COSTS).rows}
+
+    def rounded(number: float) -> str:
+        return f"{float(f'{number:.2g}'):,.0f}"
+
+    assert rows["Large"][4] == rounded(1 / costs_of_both[0])
+    assert rows["XL"][4] == rounded(2 / costs_of_both[1])
+    assert rows["XL"][5] == rounded(2 / (2 * costs_of_both[1] - COSTS.insert))
+    assert rows["16XL"][4] == rounded(32 / costs_of_both[1]), "extrapolated from the most cores"
