@@ -11,6 +11,7 @@ export default defineConfig({
     outDir: 'dist',
     emptyOutDir: true,
     target: 'es2022',
+    modulePreload: false,
     minify: 'oxc',
     lib: { entry: ENTRIES, formats: ['es'] },
     rollupOptions: {

@@ -1,7 +1,7 @@
 /** The public interface of the client: what a page calls, and what it reads. */
 
 import type { ChatError } from './errors.js'
-import type { Attachment, Message, Note, PlayerId, Session, StaffStatus, Template, Viewer } from './protocol.js'
+import type { Attachment, Message, Note, PlayerId, ServerFrame, Session, StaffStatus, Template, Viewer } from './protocol.js'
 import type { Transport } from './transport.js'
 
 export interface ChatOptions {
@@ -18,6 +18,8 @@ export interface ChatOptions {
   transport?: Transport
   /** Where unsent texts are kept, by person; by default localStorage where there is one, else memory. Null: memory. */
   storage?: ChatStorage | null
+  /** Called with every frame of the server, for what the snapshots do not tell, such as a sound for a new message. */
+  onFrame?(frame: ServerFrame): void
 }
 
 /** A part of the browser's `Storage`. */
@@ -64,7 +66,10 @@ export interface Chat {
   send(text: string, options?: SendOptions): Unsent
   /** Send a refused text again. What staff have read meanwhile counts as seen. */
   retry(id: string): void
-  /** Take a text back that is not stored, and return it, so that the page can put it into its field. */
+  /**
+   * Take a text back, and return it, so that the page can put it into its field. Undefined while it is being sent: it may be
+   * stored by then.
+   */
   discard(id: string): Unsent | undefined
   loadOlder(sessionId?: string): Promise<void>
   /** Mark as read up to a seq, by default all loaded messages; without a session those of all sessions that are loaded. Repeated until the server has it. */
@@ -87,7 +92,7 @@ export interface Status {
   /** Why it is stopped: `signed_out`, `token_rejected`, `chat_disabled`, `closed` or `defect`. */
   reason?: string
   me?: Person
-  error?: ChatError
+  error?: ChatError | undefined
 }
 
 /** Who the person is, as the database derives it from the token. */
@@ -113,7 +118,7 @@ export interface Conversation {
   loadingOlder: boolean
   /** By session id, the seq up to which the other side has read. */
   readUpTo: Readonly<Record<string, number>>
-  error?: ChatError
+  error?: ChatError | undefined
 }
 
 export interface SendOptions {
@@ -136,7 +141,7 @@ export interface Unsent {
   createdAt: string
   /** `waiting`: not tried yet, or tried again by itself; `refused`: it will not be sent without `retry`. */
   state: 'waiting' | 'sending' | 'refused'
-  error?: ChatError
+  error?: ChatError | undefined
 }
 
 export interface Upload {
@@ -175,7 +180,7 @@ export interface Queue {
   sessions: readonly Session[]
   state: 'loading' | 'complete' | 'failed'
   hasMore: boolean
-  error?: ChatError
+  error?: ChatError | undefined
 }
 
 export interface QueueFilter {
@@ -188,7 +193,7 @@ export interface Notes {
   /** Own notes that are not known to be stored. */
   unsent: readonly Unsent[]
   state: 'loading' | 'complete' | 'failed'
-  error?: ChatError
+  error?: ChatError | undefined
 }
 
 /** What members of staff can do beside. Promises are rejected with a ChatError. */

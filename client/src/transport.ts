@@ -24,8 +24,8 @@ export interface TransportHost {
   /** Hand over a frame. One with `type: 'authenticated'` says who the person is. */
   frame(frame: ServerFrame): void
   state(state: LinkState, reason?: string): void
-  /** Events may have been missed: the core reads sessions and messages again. */
-  missed(): void
+  /** Events may have been missed: the core reads sessions and messages again. False: that failed, and will be tried again. */
+  missed(): Promise<boolean>
   /** Call the daemon's REST API with the person's token. Raises ChatError. */
   request<T>(method: string, path: string, body?: unknown): Promise<T>
 }

@@ -1,0 +1,50 @@
+/** Who the person is: tokens from the page, and the name under which a person's texts are kept. */
+
+import type { Person } from './api.js'
+import { ChatError } from './errors.js'
+
+/** Milliseconds in which the page has to return a token. */
+const TOKEN_WITHIN = 30_000
+
+export const keyOf = ({ playerId, staffId }: Person): string => (staffId === undefined ? `player:${playerId}` : `staff:${staffId}`)
+
+/** A name for the person of a token that the server has not confirmed yet; undefined if the token is not a JWT. */
+export function nameIn(token: string): string | undefined {
+  try {
+    const { sub, app_metadata: { player_id, staff_id } = {} as Record<string, unknown> } = JSON.parse(
+      atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')),
+    )
+    return `token:${JSON.stringify([sub, player_id, staff_id])}`
+  } catch {
+    return undefined
+  }
+}
+
+/** Ask the page for a token; calls at the same time share an answer. Raises ChatError `unreachable` if the page cannot say. */
+export function createTokens(getToken: (refused: boolean) => string | null | Promise<string | null>) {
+  const pending = new Map<boolean, Promise<string | null>>()
+
+  const ask = async (refused: boolean): Promise<string | null> => {
+    let timer
+    // Not before the caller has noted this call, which a page that throws would end at once.
+    await null
+    try {
+      const late = new Promise<never>((_, reject) => (timer = setTimeout(reject, TOKEN_WITHIN)))
+      return (await Promise.race([getToken(refused), late])) || null
+    } catch {
+      throw new ChatError('unreachable', 'The sign-in does not answer.')
+    } finally {
+      clearTimeout(timer)
+      pending.delete(refused)
+    }
+  }
+
+  return (refused: boolean): Promise<string | null> => {
+    // A renewal in progress is also the best answer to who asks for any token.
+    const shared = pending.get(true) ?? pending.get(refused)
+    if (shared) return shared
+    const asked = ask(refused)
+    pending.set(refused, asked)
+    return asked
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * A daemon in memory, behind a `WebSocket` and a `fetch` of its own: stores messages, answers REST, sends frames. It can lose,
+ * refuse and delay what a real network and a real daemon lose, refuse and delay.
+ */
+
+import type { Message, Session } from '../../src/index.js'
+
+export interface Who {
+  role: 'player' | 'staff'
+  playerId?: number | string
+  staffId?: string
+}
+
+type Frame = Record<string, unknown> & { type: string }
+
+/** The time of the first message. */
+const START = Date.parse('2026-11-29T12:00:00Z')
+
+export class FakeSocket {
+  static daemon: Daemon
+  readyState = 0
+  onopen: (() => void) | null = null
+  onmessage: ((event: { data: string }) => void) | null = null
+  onclose: ((event: { code: number }) => void) | null = null
+  onerror: (() => void) | null = null
+  who: Who | undefined
+  readonly sent: Frame[] = []
+
+  constructor(readonly url: string) {
+    FakeSocket.daemon.sockets.push(this)
+    setTimeout(() => {
+      const { daemon } = FakeSocket
+      if (this.readyState !== 0 || daemon.upgrades === 'hang') return
+      if (daemon.upgrades === 'refuse') return this.end(1006)
+      this.readyState = 1
+      this.onopen?.()
+    }, 5)
+  }
+
+  send(text: string): void {
+    const frame = JSON.parse(text) as Frame
+    this.sent.push(frame)
+    setTimeout(() => this.readyState === 1 && FakeSocket.daemon.take(this, frame), 5)
+  }
+
+  close(): void {
+    this.readyState = 3
+  }
+
+  /** The connection ends, as the client sees it. */
+  end(code: number): void {
+    if (this.readyState === 3) return
+    this.readyState = 3
+    this.onclose?.({ code })
+  }
+
+  hear(frame: Frame): void {
+    if (this.readyState === 1) this.onmessage?.({ data: JSON.stringify(frame) })
+  }
+}
+
+export class Daemon {
+  readonly sockets: FakeSocket[] = []
+  readonly sessions = new Map<string, Session & { messages: Message[] }>()
+  readonly persons = new Map<string, Who>()
+  /** Calls of REST: "GET /api/gre-chat/me". */
+  readonly calls: { line: string; token: string; body: Record<string, unknown> | undefined }[] = []
+  upgrades: 'work' | 'refuse' | 'hang' = 'work'
+  rest: 'works' | 'fails' | 'unavailable' = 'works'
+  /** Called before a frame of a client is taken; true: it is lost. */
+  lose: (frame: Frame) => boolean = () => false
+  /** Called for each message that is about to be sent to a socket; true: it is lost. */
+  loseMessage: (message: Message) => boolean = () => false
+  /** Close the next authentications with this code. */
+  refusals: number[] = []
+  displayName: string | null = 'Asha'
+  readonly marks: { sessionId: string; upToSeq: number }[] = []
+  private readonly byId = new Map<string, Message>()
+  private count = 0
+  private rev = 0
+
+  constructor() {
+    FakeSocket.daemon = this
+    Object.assign(globalThis, { WebSocket: FakeSocket, fetch: (url: string, init: RequestInit) => this.fetch(url, init) })
+  }
+
+  get live(): FakeSocket[] {
+    return this.sockets.filter(({ readyState, who }) => readyState === 1 && who)
+  }
+
+  get socket(): FakeSocket {
+    return this.sockets.at(-1)!
+  }
+
+  open(id: string, playerId: number | string = 29): Session & { messages: Message[] } {
+    const created_at = new Date(START + this.count).toISOString()
+    const session = {
+      id, player_id: playerId, player_name: 'Asha', status: 'active' as const, assigned_staff_id: null, last_seq: 0, rev: ++this.rev,
+      unread_by_staff: 0, unread_by_player: 0, last_message: null, last_message_at: null, created_at, closed_at: null, messages: [],
+    }
+    this.sessions.set(id, session)
+    return session
+  }
+
+  /** Store a message, and send it to whom it belongs, except to the socket that has sent it. */
+  store(sessionId: string, sender: Message['sender'], message: string, { id = `m${this.count + 1}`, from }: { id?: string; from?: FakeSocket } = {}): { message: Message; duplicate: boolean } {
+    const session = this.sessions.get(sessionId) ?? this.open(sessionId)
+    const known = this.byId.get(id)
+    if (known) return { message: known, duplicate: true }
+    this.count += 1
+    const at = new Date(START + this.count * 1000).toISOString()
+    const stored: Message = {
+      id, seq: session.messages.length + 1, session_id: sessionId, player_id: session.player_id, player_name: 'Asha', message, sender,
+      sender_name: sender === 'player' ? 'Asha' : 'Sam', status: 'sent', timestamp: at, created_at: at,
+    }
+    session.messages.push(stored)
+    this.byId.set(id, stored)
+    const unread = sender === 'player' ? 'unread_by_staff' : 'unread_by_player'
+    Object.assign(session, { last_seq: stored.seq, last_message: message, last_message_at: at, rev: ++this.rev, [unread]: session[unread] + 1 })
+    for (const socket of this.live) if (socket !== from && this.sees(socket.who!, session) && !this.loseMessage(stored)) socket.hear({ type: 'chat_message', message: stored, replay: false })
+    return { message: stored, duplicate: false }
+  }
+
+  row(id: string): Session {
+    const { messages: _, ...row } = this.sessions.get(id)!
+    return row
+  }
+
+  take(socket: FakeSocket, frame: Frame): void {
+    if (this.lose(frame)) return
+    const { who } = socket
+    if (frame.type === 'ping') return socket.hear({ type: 'pong' })
+    if (frame.type === 'authenticate') return this.authenticate(socket, frame)
+    if (!who) return socket.hear({ type: 'error', code: 'not_authenticated', error: 'authenticate first', clientId: frame.clientId })
+    if (frame.type === 'send_message') {
+      const sessionId = (frame.sessionId as string) ?? this.openOf(who)
+      const { message, duplicate } = this.store(sessionId, who.role, frame.message as string, { id: frame.id as string, from: socket })
+      socket.hear({ type: 'message_ack', clientId: frame.clientId, id: message.id, sessionId, seq: message.seq, timestamp: message.timestamp, duplicate })
+    }
+    if (frame.type === 'mark_read') this.read(who, frame.sessionId as string, frame.upToSeq as number)
+  }
+
+  read(who: Who, sessionId: string, upToSeq: number): void {
+    this.marks.push({ sessionId, upToSeq })
+    const session = this.sessions.get(sessionId)!
+    const own = (message: Message): boolean => (message.sender === 'player') === (who.role === 'player')
+    session.messages = session.messages.map((message) => (message.seq <= upToSeq && !own(message) ? { ...message, status: 'read' as const } : message))
+    const left = session.messages.filter((message) => !own(message) && message.status !== 'read').length
+    Object.assign(session, { rev: ++this.rev, [who.role === 'player' ? 'unread_by_player' : 'unread_by_staff']: left })
+    for (const socket of this.live) socket.hear({ type: 'messages_read', sessionId, by: who.role, upToSeq, timestamp: '' })
+  }
+
+  private sees(who: Who, session: Session): boolean {
+    return who.role === 'staff' || who.playerId === session.player_id
+  }
+
+  private openOf(who: Who): string {
+    for (const session of this.sessions.values()) if (session.status === 'active' && session.player_id === who.playerId) return session.id
+    return this.open(`s${this.sessions.size + 1}`, who.playerId).id
+  }
+
+  private authenticate(socket: FakeSocket, frame: Frame): void {
+    const who = this.persons.get(frame.token as string)
+    const refusal = this.refusals.shift()
+    if (refusal || !who) return socket.end(refusal ?? 4401)
+    const again = socket.who !== undefined
+    socket.who = who
+    const since = frame.since as Record<string, number> | undefined
+    const seen = [...this.sessions.values()].filter((session) => this.sees(who, session))
+    const rows = again ? [] : seen.map(({ id }) => this.row(id))
+    socket.hear({ type: 'authenticated', success: true, ...who, expiresAt: null, sessions: rows, staffOnline: 1 })
+    if (!since || again) return
+    for (const session of seen) {
+      for (const message of session.messages) {
+        const missed = message.seq > (since[session.id] ?? 0)
+        if (missed && !this.loseMessage(message)) socket.hear({ type: 'chat_message', message, replay: true })
+      }
+    }
+  }
+
+  private async fetch(address: string, init: RequestInit): Promise<Response> {
+    const url = new URL(address)
+    const token = ((init.headers as Record<string, string>).Authorization ?? '').slice(7)
+    const body = init.body ? (JSON.parse(String(init.body)) as Record<string, unknown>) : undefined
+    const line = `${init.method} ${url.pathname}`
+    this.calls.push({ line, token, body })
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    if (this.rest === 'fails') throw new TypeError('fetch failed')
+    const answer = (status: number, content: unknown, headers: Record<string, string> = {}): Response =>
+      new Response(status === 304 ? null : JSON.stringify(content), { status, headers })
+    if (this.rest === 'unavailable') return answer(503, { success: false, code: 'unavailable', error: 'try again' }, { 'Retry-After': '1' })
+    const who = this.persons.get(token)
+    if (!who) return answer(401, { success: false, code: 'token_invalid', error: 'the token is invalid' })
+    const query = (name: string): string | undefined => url.searchParams.get(name) ?? undefined
+    if (url.pathname === '/api/gre-chat/me') {
+      return answer(200, { success: true, playerId: null, staffId: null, ...who, displayName: this.displayName, chatEnabled: true, expiresAt: null })
+    }
+    if (url.pathname.startsWith('/api/gre-chat/messages/')) return this.page(url, init, answer)
+    if (url.pathname.startsWith('/api/gre-admin/messages/')) {
+      const session = this.sessions.get(url.pathname.split('/').at(-1)!)
+      if (!session) return answer(404, { code: 'session_unknown', error: 'there is no such session' })
+      const before = Number(query('before_seq') ?? Infinity)
+      const after = Number(query('after_seq') ?? 0)
+      const all = session.messages.filter(({ seq }) => seq < before && seq > after)
+      const page = query('after_seq') ? all.slice(0, Number(query('limit'))) : all.slice(-Number(query('limit')))
+      return answer(200, { success: true, messages: page, session: this.row(session.id), has_more: page.length < all.length })
+    }
+    if (url.pathname.startsWith('/api/chat-history/')) return answer(200, { messages: [], conversations: [...this.sessions.keys()].slice(-1).map((id) => ({ ...this.row(id), chat_messages: [] })), next: null })
+    if (url.pathname.startsWith('/api/gre-chat/read/')) {
+      const sessionId = url.pathname.split('/').at(-1)!
+      this.read(who, sessionId, body!.upToSeq as number)
+      return answer(200, { success: true, sessionId, by: who.role, upToSeq: body!.upToSeq, changed: true })
+    }
+    if (url.pathname === '/api/gre-chat/send' || url.pathname === '/api/gre-admin/reply') {
+      if (who.role === 'player' && body!.playerId !== who.playerId) return answer(403, { code: 'player_mismatch', error: 'not your id' })
+      if (!body!.message && !body!.attachmentIds) return answer(400, { code: 'message_empty', error: 'a message needs a text' })
+      const sessionId = (body!.sessionId as string) ?? this.openOf(who)
+      const { message, duplicate } = this.store(sessionId, who.role, body!.message as string, { id: body!.id as string })
+      return answer(duplicate ? 200 : 201, { success: true, message })
+    }
+    if (url.pathname === '/api/gre-admin/queue') return answer(200, { sessions: [...this.sessions.keys()].map((id) => ({ ...this.row(id), waiting_since: null })), next: null })
+    if (url.pathname === '/api/gre-admin/staff') return answer(200, { staff: [{ staffId: 's1', displayName: 'Sam', status: 'online' }] })
+    return answer(404, { code: 'not_found', error: 'there is no such path' })
+  }
+
+  private page(url: URL, init: RequestInit, answer: (status: number, content: unknown, headers?: Record<string, string>) => Response): Response {
+    const sessionId = url.searchParams.get('sessionId')
+    const limit = Number(url.searchParams.get('limit'))
+    const after = url.searchParams.get('after_seq')
+    const player = url.pathname.split('/').at(-1)!
+    let all = [...this.sessions.values()]
+      .filter(({ id, player_id }) => String(player_id) === player && (!sessionId || id === sessionId))
+      .flatMap(({ messages }) => messages)
+      .sort((a, b) => (a.created_at < b.created_at ? -1 : 1))
+    if (after) return answer(200, all.filter(({ seq }) => seq > Number(after)).slice(0, limit))
+    const before = url.searchParams.get('before')
+    if (before) all = all.slice(0, all.findIndex(({ id }) => id === before))
+    const page = all.slice(-limit)
+    const etag = `W/"${JSON.stringify(page).length}-${page.at(-1)?.id}"`
+    const headers: Record<string, string> = { ETag: etag, ...(page.length < all.length && { 'X-Next-Before': page[0]!.id }) }
+    return (init.headers as Record<string, string>)['If-None-Match'] === etag ? answer(304, null, headers) : answer(200, page, headers)
+  }
+}
