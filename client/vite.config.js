@@ -4,7 +4,11 @@ import { defineConfig } from 'vite'
 
 const ENTRIES = {
   index: 'src/index.ts',
+  react: 'react/index.ts',
 }
+
+/** Next.js takes a module without this line for one of the server's, where hooks do not exist. */
+const banner = ({ name }) => (name === 'react' ? "'use client'" : '')
 
 export default defineConfig({
   build: {
@@ -16,7 +20,7 @@ export default defineConfig({
     lib: { entry: ENTRIES, formats: ['es'] },
     rollupOptions: {
       external: [/^react($|\/)/, /^react-dom($|\/)/],
-      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', minify: true },
+      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', banner, minify: true },
     },
   },
 })

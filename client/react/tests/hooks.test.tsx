@@ -1,0 +1,411 @@
+import { StrictMode, Suspense, lazy, version } from 'react'
+import { renderToString } from 'react-dom/server'
+import { describe, expect, inject, it, vi } from 'vitest'
+import type { Chat } from '../../src/index.js'
+import {
+  GreProvider,
+  useChat,
+  useFileUrl,
+  useMarkRead,
+  useMessages,
+  useQueue,
+  useSend,
+  useTyping,
+  useUnread,
+  useUnsent,
+  useUpload,
+  useViewers,
+} from '../index.js'
+import { FakeChat } from './fake-chat.js'
+import { change, hydrate, mount } from './render.js'
+
+function Messages({ of, onRender }: { of?: string; onRender?: () => void }) {
+  onRender?.()
+  const { messages, unsent, state } = useMessages(of)
+  return (
+    <p>
+      {state}:{messages.map(({ message }) => message).join()}
+      {unsent.map(({ text }) => ` (${text})`)}
+    </p>
+  )
+}
+
+it('runs with the React that this project is for', () => {
+  expect(version.split('.')[0]).toBe(inject('react'))
+})
+
+describe('what renders again', () => {
+  it('is a conversation with a new message, and no other one', async () => {
+    const chat = new FakeChat()
+    const first = vi.fn()
+    const second = vi.fn()
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Messages of="s1" onRender={first} />
+        <Messages of="s2" onRender={second} />
+      </GreProvider>,
+    )
+    const before = second.mock.calls.length
+    for (const text of ['a', 'b', 'c']) await change(() => chat.deliver(text, 's1'))
+    expect(page.text()).toBe('complete:a,b,cloading:')
+    expect(first).toHaveBeenCalledTimes(4)
+    expect(second).toHaveBeenCalledTimes(before)
+  })
+
+  it('is only what reads the part that has changed', async () => {
+    const chat = new FakeChat()
+    const unreadRenders = vi.fn()
+    const sendRenders = vi.fn()
+    function Unread() {
+      unreadRenders()
+      return <b>{useUnread()}</b>
+    }
+    function Field() {
+      sendRenders()
+      useSend()
+      return null
+    }
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Unread />
+        <Field />
+      </GreProvider>,
+    )
+    await change(() => chat.deliver('a'))
+    expect(unreadRenders).toHaveBeenCalledTimes(1)
+    await change(() => {
+      chat.unreadCount = 2
+      chat.emit()
+    })
+    expect(page.text()).toBe('2')
+    expect(unreadRenders).toHaveBeenCalledTimes(2)
+    expect(sendRenders).toHaveBeenCalledTimes(1)
+  })
+
+  it('is nothing when a filter of a queue is written as a literal', async () => {
+    const chat = new FakeChat()
+    chat.queues.set('none', { sessions: [], state: 'complete', hasMore: true })
+    function Queue() {
+      const { state, hasMore } = useQueue({ status: 'active', assigned: 'none' })
+      return <p>{`${state} ${hasMore}`}</p>
+    }
+    const content = (
+      <GreProvider chat={chat}>
+        <Queue />
+      </GreProvider>
+    )
+    const page = await mount(content)
+    await page.render(<GreProvider chat={chat}>{<Queue />}</GreProvider>)
+    expect(page.text()).toBe('complete true')
+    const filters = chat.called('queue').map(([filter]) => filter)
+    expect(filters[0]).toEqual({ status: 'active', assigned: 'none' })
+    expect(new Set(filters).size).toBe(1)
+  })
+})
+
+describe('in StrictMode', () => {
+  it('each hook is subscribed once, and after the page has gone no more', async () => {
+    const chat = new FakeChat()
+    const page = await mount(
+      <StrictMode>
+        <GreProvider chat={chat}>
+          <Messages />
+          <Messages of="s2" />
+        </GreProvider>
+      </StrictMode>,
+    )
+    expect(chat.listeners.size).toBe(2)
+    await page.unmount()
+    expect(chat.listeners.size).toBe(0)
+    expect(chat.called('close')).toEqual([])
+  })
+
+  it('a text is sent once and shown at once', async () => {
+    const chat = new FakeChat()
+    let send: Chat['send'] | undefined
+    function Field() {
+      send = useSend()
+      return null
+    }
+    const page = await mount(
+      <StrictMode>
+        <GreProvider chat={chat}>
+          <Field />
+          <Messages />
+        </GreProvider>
+      </StrictMode>,
+    )
+    await change(() => send?.('hello'))
+    expect(chat.called('send')).toEqual([['hello', undefined]])
+    expect(page.text()).toBe('loading: (hello)')
+  })
+})
+
+describe('on a server', () => {
+  it('a chat with messages renders as one that loads, and subscribes nothing', () => {
+    const chat = new FakeChat()
+    chat.deliver('secret of another request')
+    const html = renderToString(
+      <GreProvider chat={chat}>
+        <Messages />
+      </GreProvider>,
+    )
+    expect(html).toBe('<p>loading<!-- -->:</p>')
+    expect(chat.listeners.size).toBe(0)
+  })
+
+  it('the page is taken over without a difference, and then shows what the chat has', async () => {
+    const chat = new FakeChat()
+    const content = (
+      <GreProvider chat={chat}>
+        <Messages />
+      </GreProvider>
+    )
+    const html = renderToString(content)
+    chat.deliver('early')
+    const page = await hydrate(html, content)
+    expect(page.text()).toBe('complete:early')
+    await change(() => chat.deliver('late'))
+    expect(page.text()).toBe('complete:early,late')
+  })
+})
+
+describe('below Suspense', () => {
+  it('what arrives while a part of the page waits is shown afterwards, and nothing stays subscribed twice', async () => {
+    const chat = new FakeChat()
+    let arrive: (() => void) | undefined
+    const Late = lazy(async () => {
+      await new Promise<void>((resolve) => {
+        arrive = resolve
+      })
+      return { default: () => <i>ready</i> }
+    })
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Suspense fallback="waiting">
+          <Messages />
+          <Late />
+        </Suspense>
+      </GreProvider>,
+    )
+    expect(page.text()).toBe('waiting')
+    expect(chat.listeners.size).toBe(0)
+    await change(() => chat.deliver('meanwhile'))
+    await change(() => arrive?.())
+    expect(page.text()).toBe('complete:meanwhileready')
+    expect(chat.listeners.size).toBe(1)
+  })
+
+  it('a conversation that is shown already goes on while a new part waits beside it', async () => {
+    const chat = new FakeChat()
+    const Never = lazy(() => new Promise<never>(() => {}))
+    function Page({ more }: { more: boolean }) {
+      return (
+        <GreProvider chat={chat}>
+          <Messages />
+          <Suspense fallback="waiting">{more && <Never />}</Suspense>
+        </GreProvider>
+      )
+    }
+    const page = await mount(<Page more={false} />)
+    await page.render(<Page more />)
+    await change(() => chat.deliver('a'))
+    expect(page.text()).toBe('complete:awaiting')
+  })
+})
+
+describe('the provider', () => {
+  it('is missed with a sentence', () => {
+    expect(() => renderToString(<Messages />)).toThrow('There is no GreProvider above this component.')
+  })
+
+  it('gives the chat that it was given, and another one when that changes', async () => {
+    const chats = [new FakeChat(), new FakeChat()] as const
+    chats[1].deliver('of the second')
+    const seen: Chat[] = []
+    function Seen() {
+      seen.push(useChat())
+      return <Messages />
+    }
+    const page = await mount(
+      <GreProvider chat={chats[0]}>
+        <Seen />
+      </GreProvider>,
+    )
+    await page.render(
+      <GreProvider chat={chats[1]}>
+        <Seen />
+      </GreProvider>,
+    )
+    expect(new Set(seen)).toEqual(new Set(chats))
+    expect(page.text()).toBe('complete:of the second')
+    expect(chats[0].listeners.size).toBe(0)
+  })
+})
+
+describe('actions', () => {
+  it('send names the session of the hook, and options of a call go before it', async () => {
+    const chat = new FakeChat()
+    function Field() {
+      const send = useSend('s7')
+      return <button onClick={() => send('hi', { afterSeq: 4 })}>Send</button>
+    }
+    await mount(
+      <GreProvider chat={chat}>
+        <Field />
+      </GreProvider>,
+    )
+    await change(() => document.querySelector('button')?.click())
+    expect(chat.called('send')).toEqual([['hi', { sessionId: 's7', afterSeq: 4 }]])
+  })
+
+  it('a refused text can be sent again or taken back', async () => {
+    const chat = new FakeChat()
+    chat.send('no')
+    function Unsent() {
+      const { unsent, retry, discard } = useUnsent()
+      return unsent.map(({ id }) => (
+        <p key={id}>
+          <button onClick={() => retry(id)}>again</button>
+          <button onClick={() => discard(id)}>back</button>
+        </p>
+      ))
+    }
+    await mount(
+      <GreProvider chat={chat}>
+        <Unsent />
+      </GreProvider>,
+    )
+    await change(() => document.querySelectorAll('button').forEach((button) => button.click()))
+    expect([chat.called('retry'), chat.called('discard')]).toEqual([[['no']], [['no']]])
+  })
+
+  it('typing ends when the field leaves the page, and only if it had begun', async () => {
+    const chat = new FakeChat()
+    function Field() {
+      const { typists, setTyping } = useTyping('s1')
+      return <button onClick={() => setTyping(true)}>{typists.length}</button>
+    }
+    const content = (
+      <StrictMode>
+        <GreProvider chat={chat}>
+          <Field />
+        </GreProvider>
+      </StrictMode>
+    )
+    await (await mount(content)).unmount()
+    expect(chat.called('setTyping')).toEqual([])
+    const page = await mount(content)
+    await change(() => document.querySelector('button')?.click())
+    await page.unmount()
+    expect(chat.called('setTyping')).toEqual([
+      [true, 's1'],
+      [false, 's1'],
+    ])
+  })
+
+  it('messages are marked as read when the page is visible, and not before', async () => {
+    const chat = new FakeChat()
+    function Reader() {
+      useMarkRead()
+      return null
+    }
+    const visibility = vi.spyOn(document, 'visibilityState', 'get').mockReturnValue('hidden')
+    await mount(
+      <GreProvider chat={chat}>
+        <Reader />
+      </GreProvider>,
+    )
+    await change(() => chat.deliver('a'))
+    expect(chat.called('markRead')).toEqual([])
+    visibility.mockReturnValue('visible')
+    await change(() => document.dispatchEvent(new Event('visibilitychange')))
+    expect(chat.called('markRead')).toEqual([[undefined]])
+    await change(() => chat.deliver('b'))
+    expect(chat.called('markRead')).toHaveLength(2)
+  })
+
+  it('a session is viewed while its page is open', async () => {
+    const chat = new FakeChat()
+    function Viewers({ of }: { of: string }) {
+      return useViewers(of).length
+    }
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Viewers of="s1" />
+      </GreProvider>,
+    )
+    await page.render(
+      <GreProvider chat={chat}>
+        <Viewers of="s2" />
+      </GreProvider>,
+    )
+    await page.unmount()
+    expect(chat.called('viewing')).toEqual([
+      ['s1', true],
+      ['s1', false],
+      ['s2', true],
+      ['s2', false],
+    ])
+  })
+})
+
+describe('files', () => {
+  function Composer() {
+    const { uploads, busy, add, remove, take } = useUpload('s1')
+    return (
+      <>
+        <p>
+          {uploads.map(({ name, state, progress }) => `${name} ${state} ${progress} `)}
+          {busy && 'busy'}
+        </p>
+        <button onClick={() => add([new File(['x'], 'a.png'), new File(['y'], 'b.pdf')], { alt: 'two' })}>add</button>
+        <button onClick={() => remove('file-2')}>remove</button>
+        <button onClick={(event) => (event.currentTarget.title = take().join())}>take</button>
+      </>
+    )
+  }
+
+  it('are listed with their progress, and taken when they are stored', async () => {
+    const chat = new FakeChat()
+    const page = await mount(
+      <GreProvider chat={chat}>
+        <Composer />
+      </GreProvider>,
+    )
+    const [add, remove, take] = document.querySelectorAll('button')
+    const shown = () => document.querySelector('p')?.textContent
+    await change(() => add?.click())
+    expect(chat.called('upload')).toEqual([[{ sessionId: 's1', alt: 'two' }], [{ sessionId: 's1', alt: 'two' }]])
+    await change(() => chat.uploads[0]?.set('stored', 1))
+    await change(() => chat.uploads[1]?.set('uploading', 0.5))
+    expect(shown()).toBe('a.png stored 1 b.pdf uploading 0.5 busy')
+    await change(() => take?.click())
+    expect(take?.title).toBe('file-1')
+    expect(shown()).toBe('b.pdf uploading 0.5 busy')
+    await change(() => remove?.click())
+    expect(shown()).toBe('')
+    expect(chat.uploads.map(({ cancelled }) => cancelled)).toEqual([false, true])
+    await page.unmount()
+  })
+
+  it('an address is never shown for another file, however late it comes', async () => {
+    const chat = new FakeChat()
+    function Picture({ id }: { id: string }) {
+      return useFileUrl({ id, state: 'ready' }, 'thumb') ?? 'none'
+    }
+    const content = (id: string) => (
+      <GreProvider chat={chat}>
+        <Picture id={id} />
+      </GreProvider>
+    )
+    const page = await mount(content('one'))
+    await page.render(content('two'))
+    await change(() => chat.addresses.get('two')?.('https://two'))
+    expect(page.text()).toBe('https://two')
+    await change(() => chat.addresses.get('one')?.('https://one'))
+    expect(page.text()).toBe('https://two')
+    await page.render(content('one'))
+    expect(page.text()).toBe('none')
+  })
+})
