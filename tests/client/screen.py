@@ -1,0 +1,82 @@
+"""What a page shows, read from its lines, and what may never be seen on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Shown(NamedTuple):
+    """A message on a page."""
+
+    id: str
+    seq: int
+    session: str
+    text: str
+
+
+@dataclass
+class Screen:
+    """The messages on a page, in their order. Each state that the page shows is judged, not the last one only."""
+
+    messages: list[Shown] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What was wrong in a state, in words."""
+    states: int = 0
+    _ids: set[str] = field(default_factory=set)
+    _last: dict[str, int] = field(default_factory=dict)
+
+    def apply(self, line: dict[str, Any]) -> None:
+        """Apply a line of the page's process: `shown`, `cleared`, or another one, which changes nothing."""
+        if "cleared" in line:
+            self.messages = []
+            self._ids.clear()
+            self._last.clear()
+        elif change := line.get("shown"):
+            at, fresh = change["at"], [Shown(*item) for item in change["fresh"]]
+            gone = self.messages[at : at + change["gone"]]
+            self.messages[at : at + change["gone"]] = fresh
+            self._judge(gone, fresh, at)
+
+    def texts(self) -> dict[str, list[str]]:
+        """The texts of each session, in the order shown."""
+        found: dict[str, list[str]] = {}
+        for message in self.messages:
+            found.setdefault(message.session, []).append(message.text)
+        return found
+
+    def ends_with(self, stored: dict[str, list[str]]) -> bool:
+        """Return True if the page shows the end of each of these sessions, and at least one message of it."""
+        shown = self.texts()
+        return all(
+            (texts := shown.get(session, [])) and each[-len(texts) :] == texts
+            for session, each in stored.items()
+        )
+
+    def _judge(self, gone: list[Shown], fresh: list[Shown], at: int) -> None:
+        self.states += 1
+        if gone or at + len(fresh) != len(self.messages):
+            self._last.clear()
+            self._ids.clear()
+            self._judge_in_order(self.messages)
+        else:
+            self._judge_in_order(fresh)
+        for message in gone:
+            if message.id not in self._ids:
+                self._add(f"vanished: {message.text}")
+
+    def _judge_in_order(self, messages: list[Shown]) -> None:
+        for message in messages:
+            before = self._last.get(message.session)
+            if message.id in self._ids:
+                self._add(f"twice: {message.text}")
+            elif before is not None and message.seq <= before:
+                self._add(f"out of order: {message.text} ({message.seq} after {before})")
+            elif before is not None and message.seq != before + 1:
+                self._add(f"a hole before: {message.text} ({message.seq} after {before})")
+            self._ids.add(message.id)
+            self._last[message.session] = max(message.seq, before or 0)
+
+    def _add(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)

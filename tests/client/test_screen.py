@@ -1,0 +1,55 @@
+"""The suite counts as wrong what a person would see, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.client.screen import Screen
+
+Item = tuple[str, int, str, str]
+
+
+def item(seq: int, session: str = "a") -> Item:
+    return f"{session}{seq}", seq, session, f"text {session}{seq}"
+
+
+def change(at: int, gone: int, *fresh: Item) -> dict[str, Any]:
+    return {"shown": {"at": at, "gone": gone, "fresh": [list(each) for each in fresh]}}
+
+
+def test_messages_in_order_are_right_also_of_two_sessions_and_when_older_ones_are_put_before_them() -> None:
+    screen = Screen()
+    for line in (
+        change(0, 0, item(3), item(4)),
+        change(2, 0, item(1, "b"), item(5)),
+        change(0, 0, item(1), item(2)),
+        {"asked": True},
+    ):
+        screen.apply(line)
+    assert screen.faults == []
+    assert screen.texts() == {"a": [f"text a{n}" for n in range(1, 6)], "b": ["text b1"]}
+    assert screen.ends_with({"a": ["text a4", "text a5"], "b": ["text b1"]}) is False
+    assert screen.ends_with({"a": [f"text a{n}" for n in range(-3, 6)], "b": ["text b1"]})
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ([change(0, 0, item(1), item(1))], "twice: text a1"),
+        ([change(0, 0, item(1)), change(1, 0, item(2)), change(2, 0, item(1))], "twice: text a1"),
+        ([change(0, 0, item(1)), change(1, 0, item(3))], "a hole before: text a3 (3 after 1)"),
+        ([change(0, 0, item(2)), change(1, 0, item(1))], "out of order: text a1 (1 after 2)"),
+        ([change(0, 0, item(1), item(2)), change(1, 1)], "vanished: text a2"),
+        ([change(0, 0, item(3)), change(0, 0, item(1))], "a hole before: text a3 (3 after 1)"),
+    ],
+    ids=["twice at once", "twice", "hole", "order", "vanished", "hole in front"],
+)
+def test_a_fault_counts_even_if_a_later_state_is_right(lines: list[dict[str, Any]], fault: str) -> None:
+    screen = Screen()
+    for line in lines:
+        screen.apply(line)
+    screen.apply({"cleared": True})
+    assert screen.faults == [fault]
+    assert screen.messages == []
