@@ -13,7 +13,7 @@ export interface ChatOptions {
    */
   getToken(refused: boolean): string | null | Promise<string | null>
   /** A player's name, for messages of players whose name the house does not store. */
-  name?: string
+  name?: string | undefined
   /** How frames travel; by default the daemon's /ws, and REST while no socket can be had. */
   transport?: Transport
   /** Where unsent texts are kept, by person; by default localStorage where there is one, else memory. Null: memory. */
