@@ -3496,6 +3496,25 @@ exception when others then
   return json_build_object('id', p_push, 'fault', 'it cannot be read (' || sqlstate || ')');
 end $$;
 
+-- FUNCTION: push_keys(text, text[], jsonb)
+CREATE FUNCTION gre.push_keys(p_audience text, p_recipients text[], p_data jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO ''
+    AS $$
+declare
+  v_keys bigint[] := array[hashtextextended(p_data ->> 'session_id', 0), hashtextextended(p_data ->> 'player_id', 0)];
+  v_recipient text;
+begin
+  if p_audience = 'player' and cardinality(p_recipients) <= 100 then
+    foreach v_recipient in array p_recipients loop
+      v_keys := v_keys || hashtextextended(v_recipient, 0);
+    end loop;
+  elsif p_audience = 'player' and cardinality(p_recipients) > 100 then
+    v_keys := v_keys || 0::bigint;
+  end if;
+  return array_remove(v_keys, null);
+end $$;
+
 -- FUNCTION: pushes_check()
 CREATE FUNCTION gre.pushes_check() RETURNS trigger
     LANGUAGE plpgsql
@@ -6044,15 +6063,20 @@ COMMENT ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boole
 CREATE FUNCTION public.gre_erase_player(p_player_id bigint) RETURNS jsonb
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     SET lock_timeout TO '5s'
     AS $$
 declare
   v_sessions uuid[];
   v_lanes text[];
+  v_message_ids uuid[];
+  v_keys bigint[];
   v_pushes integer;
   v_messages integer;
   v_attachments integer;
-  v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
+  v_external_ids constant text[] := array[p_player_id::text, 'player_' || p_player_id,
+    (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings)];
 begin
   perform gre.require_admin();
   -- One erasure of a player at a time: sessions are locked twice below.
@@ -6074,14 +6098,17 @@ begin
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes l set ready_at = null
   from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries d
-  where d.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  v_message_ids := array(select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  v_keys := array(select hashtextextended(x, 0) from unnest(v_lanes || v_external_ids) x) || 0::bigint;
+  delete from public.gre_relay_deliveries d where d.message_id = any (v_message_ids);
   delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   with deleted as (
     delete from public.push_notifications n
-    where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
-      or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
-      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external_id]
+    where n.message_id = any (v_message_ids)
+      -- Equal texts have equal keys. Key 0: see gre.push_keys.
+      or gre.push_keys(n.audience, n.recipients, n.data) && v_keys
+        and (n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
+          or n.audience = 'player' and n.recipients && v_external_ids)
     returning 'push:' || n.id as lane
   )
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;
@@ -10670,6 +10697,10 @@ CREATE INDEX gre_timers_due ON public.gre_timers USING btree (due_at);
 
 -- INDEX: push_notifications_id_text
 CREATE INDEX push_notifications_id_text ON public.push_notifications USING btree (((id)::text));
+
+-- INDEX: push_notifications_keys
+CREATE INDEX push_notifications_keys ON public.push_notifications USING gin (gre.push_keys(audience, recipients, data)) WITH (fastupdate=off);
+ALTER INDEX public.push_notifications_keys ALTER COLUMN 1 SET STATISTICS 0;
 
 -- INDEX: push_notifications_message
 CREATE INDEX push_notifications_message ON public.push_notifications USING btree (message_id);

@@ -239,6 +239,26 @@ language sql immutable parallel safe set search_path = '' as $$
     'авеѕікмнорстухјԁɡαεικνορτυχ0', 'abesikmhopctyxjdgaeikvoptuxo')
 $$;
 
+-- Return the keys by which an erasure finds a push: hashes of the session and the player in its data and, if it is for
+-- players, of its recipients. A push for more than 100 of them has the key 0 instead: as many entries of an index would
+-- cost each campaign more than reading all campaigns costs an erasure. Hashes, because the size of an entry is limited
+-- and the texts of back ends are not.
+create function gre.push_keys(p_audience text, p_recipients text[], p_data jsonb) returns bigint[]
+language plpgsql immutable parallel safe set search_path = '' as $$
+declare
+  v_keys bigint[] := array[hashtextextended(p_data ->> 'session_id', 0), hashtextextended(p_data ->> 'player_id', 0)];
+  v_recipient text;
+begin
+  if p_audience = 'player' and cardinality(p_recipients) <= 100 then
+    foreach v_recipient in array p_recipients loop
+      v_keys := v_keys || hashtextextended(v_recipient, 0);
+    end loop;
+  elsif p_audience = 'player' and cardinality(p_recipients) > 100 then
+    v_keys := v_keys || 0::bigint;
+  end if;
+  return array_remove(v_keys, null);
+end $$;
+
 -- Return true if a user's jsonb may be stored: at most p_bytes as text, at most 32 levels, and numbers within the range
 -- of a double (the input 1e131071 has 9 characters, its output 131,072). PL/pgSQL, because the planner evaluates every
 -- branch of an SQL case for a constant, whatever its size.

@@ -1,6 +1,6 @@
 -- Tables of the chat: players, staff, sessions, messages, presence, pushes, settings. gre_outbox defines the tables of
 -- the outbox, gre_operations the table of workers.
--- Depends on gre_foundation (gre.name_key, in an index) and gre_adoption (gre.adopt_choose_schema).
+-- Depends on gre_foundation (gre.name_key and gre.push_keys, in indexes) and gre_adoption (gre.adopt_choose_schema).
 set local lock_timeout = '300ms';
 
 -- People --------------------------------------------------------------------------------------------------
@@ -249,6 +249,9 @@ create index push_notifications_message on push_notifications (message_id);
 create index push_notifications_receipts on push_notifications (created_at)
   where delivery_id is not null and status <> 'queued';
 create index push_notifications_id_text on push_notifications ((id::text));
+-- For gre_erase_player. Without a list of new entries, which each erasure would read: entries are few and short.
+create index push_notifications_keys on push_notifications using gin (gre.push_keys(audience, recipients, data))
+  with (fastupdate = off);
 comment on table push_notifications is
   'Push notifications: one row for each that gre-bridge sends. It also sends the rows that are inserted as queued.';
 comment on column push_notifications.id is 'The push''s id.';

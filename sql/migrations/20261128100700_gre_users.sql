@@ -675,14 +675,18 @@ comment on function public.gre_set_online_status is
 -- Players and users ---------------------------------------------------------------------------------------
 
 create function public.gre_erase_player(p_player_id bigint) returns jsonb
-language plpgsql volatile security definer set search_path = '' set lock_timeout = '5s' as $$
+language plpgsql volatile security definer
+set search_path = '' set enable_seqscan = off set jit = off set lock_timeout = '5s' as $$
 declare
   v_sessions uuid[];
   v_lanes text[];
+  v_message_ids uuid[];
+  v_keys bigint[];
   v_pushes integer;
   v_messages integer;
   v_attachments integer;
-  v_external_id text := (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings);
+  v_external_ids constant text[] := array[p_player_id::text, 'player_' || p_player_id,
+    (select replace(player_external_id, '{player_id}', p_player_id::text) from gre.settings)];
 begin
   perform gre.require_admin();
   -- One erasure of a player at a time: sessions are locked twice below.
@@ -704,14 +708,17 @@ begin
   v_lanes := v_sessions::text[];
   update public.gre_relay_lanes l set ready_at = null
   from public.gre_relay_sinks k where l.sink = k.name and l.lane_key = any (v_lanes);
-  delete from public.gre_relay_deliveries d
-  where d.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  v_message_ids := array(select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions));
+  v_keys := array(select hashtextextended(x, 0) from unnest(v_lanes || v_external_ids) x) || 0::bigint;
+  delete from public.gre_relay_deliveries d where d.message_id = any (v_message_ids);
   delete from public.gre_relay_deliveries d where d.message_id is null and d.lane_key = any (v_lanes);
   with deleted as (
     delete from public.push_notifications n
-    where n.message_id in (select m.id from public.gre_chat_messages m where m.session_id = any (v_sessions))
-      or n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
-      or n.audience = 'player' and n.recipients && array[p_player_id::text, 'player_' || p_player_id, v_external_id]
+    where n.message_id = any (v_message_ids)
+      -- Equal texts have equal keys. Key 0: see gre.push_keys.
+      or gre.push_keys(n.audience, n.recipients, n.data) && v_keys
+        and (n.data ->> 'session_id' = any (v_lanes) or n.data ->> 'player_id' = p_player_id::text
+          or n.audience = 'player' and n.recipients && v_external_ids)
     returning 'push:' || n.id as lane
   )
   select count(*), coalesce(array_agg(lane), '{}') into v_pushes, v_lanes from deleted;

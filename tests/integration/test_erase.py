@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -11,6 +13,7 @@ from tests.conftest import Database
 from tests.integration.test_outbox import claim, one, settle
 from tests.integration.test_send import a, b, s
 from tests.support.access import ADMIN, SERVICE, Caller, RefusalError, Rest
+from tests.support.counters import count_now
 
 __all__ = ["a", "b", "s"]
 
@@ -161,6 +164,95 @@ def test_pushes_are_found_by_each_external_id_of_the_player(db: Database) -> Non
         conn.execute(push, [["guest-290"], "stays"])
         assert service.call("gre_erase_player", player_id=29)["pushes"] == 2
     assert leftovers(db, MARK) == []
+
+
+LONG = "x" * 6000
+MANY = [f"player_{n}" for n in range(1000, 1150)]
+TIED: dict[str, tuple[str, list[Any] | None, Any]] = {
+    "one of two recipients": ("player", ["player_30", "player_29"], {}),
+    "a recipient in a list of lists": ("player", [["player_30"], ["player_29"]], None),
+    "one of 151 recipients": ("player", [*MANY, "player_29"], {}),
+    "beside a recipient longer than an entry of an index": ("player", [LONG, "player_29"], {}),
+    "the player in its data": ("staff", None, {"player_id": "29"}),
+    "the player's number in its data": ("staff", ["s1"], {"player_id": 29}),
+    "the session in its data": ("staff", ["s1"], {"session_id": "SESSION"}),
+}
+UNTIED: dict[str, tuple[str, list[Any] | None, Any]] = {
+    "staff whose id is the player's": ("staff", ["29", "player_29"], {"session_id": None}),
+    "151 others": ("player", [*MANY, "player_290"], {}),
+    "data that are long": ("staff", None, {"session_id": LONG, "player_id": LONG}),
+    "data that are a list": ("staff", None, ["29"]),
+    "data that are a number": ("staff", None, 29),
+    "no data": ("staff", None, None),
+}
+
+
+def test_pushes_are_found_by_whatever_ties_them_to_the_player(db: Database, a: Rest) -> None:
+    session = a.call("gre_send_message", message="x")["message"]["session_id"]
+    with db.connect() as conn, Rest(db, SERVICE) as service:
+        for title, (audience, recipients, data) in {**TIED, **UNTIED}.items():
+            conn.execute(
+                "insert into push_notifications (audience, recipients, title, data) values (%s, %s, %s, %s)",
+                [
+                    audience,
+                    recipients,
+                    title,
+                    None if data is None else json.dumps(data).replace("SESSION", session),
+                ],
+            )
+        conn.execute(
+            "insert into push_notifications (message_id, title, audience) select id, 'the message', 'staff' from gre_chat_messages"
+        )
+        assert service.call("gre_erase_player", player_id=29)["pushes"] == len(TIED) + 1
+        left = conn.execute("select title from push_notifications").fetchall()
+    assert {row["title"] for row in left} == set(UNTIED)
+
+
+def test_an_erasure_reads_the_pushes_of_the_player_only(db: Database, a: Rest) -> None:
+    a.call("gre_send_message", message="x")
+    with db.connect("supabase_admin") as admin, Rest(db, SERVICE) as service:
+        admin.execute("set session_replication_role = replica")
+        admin.execute(
+            "insert into push_notifications (message_id, audience, recipients, title, data, status)"
+            " select gen_random_uuid(), 'player', array['player_' || 20 + g % 1000], 'x',"
+            " jsonb_build_object('session_id', md5(g::text)::uuid, 'player_id', 20 + g % 1000), 'sent' from generate_series(1, 5000) g"
+        )
+        admin.execute("vacuum analyze push_notifications")
+
+        def reads() -> tuple[int, int]:
+            for conn in (service.conn, admin):
+                count_now(conn)
+            admin.execute("select pg_stat_clear_snapshot()")
+            row = admin.execute(
+                "select seq_tup_read as scanned, (select sum(idx_tup_read)::int from pg_stat_user_indexes i where i.relid = t.relid) as found"
+                " from pg_stat_user_tables t where relname = 'push_notifications'"
+            ).fetchone()
+            assert row is not None
+            return row["scanned"], row["found"]
+
+        scanned, found = reads()
+        assert service.call("gre_erase_player", player_id=29)["pushes"] == 5
+        now_scanned, now_found = reads()
+        assert (now_scanned - scanned, now_found - found < 50) == (0, True)
+
+
+def test_a_role_of_the_project_may_queue_pushes(db: Database) -> None:
+    """The index of an erasure is written by whoever inserts, so its function is for everybody."""
+    role = f"back_end_{uuid.uuid4().hex[:8]}"
+    with db.connect("supabase_admin") as admin:
+        admin.execute(f"create role {role} bypassrls".encode())
+        try:
+            admin.execute(f"grant insert on push_notifications to {role}".encode())
+            admin.execute(f"set role {role}".encode())
+            admin.execute(
+                "insert into push_notifications (audience, recipients, title) values ('player', '{player_29}', 'x')"
+            )
+            admin.execute("reset role")
+            assert admin.execute("select title from push_notifications").fetchall() == [{"title": "x"}]
+        finally:
+            admin.execute("reset role")
+            admin.execute(f"drop owned by {role}".encode())
+            admin.execute(f"drop role {role}".encode())
 
 
 def test_no_erased_text_is_in_the_statistics(db: Database, a: Rest) -> None:
