@@ -258,7 +258,8 @@ end $$;
 
 -- Return the query of the facts of a time: what is packed where that covers it, else the facts. b is the time, cut in
 -- parts: facts from lo to a, packed hours from a to e, facts from e to hi; with p_months also ma and me: packed months
--- from ma to me, within the packed hours. $1: facts that were complete before are packed. $2: in opening hours.
+-- from ma to me, within the packed hours. $1 and $17 to $19: at, staff_id, seconds and open_seconds of first replies to
+-- questions of packed hours that are not packed yet. $2: in opening hours.
 -- p_columns: sums (staff_id, n and c1 to c4, to be summed), seconds (v; with p_months also n, how often, and staff_id)
 -- or players (v).
 create function gre.report_pieces(p_fact text, p_basis text, p_columns text, p_months boolean) returns text
@@ -283,6 +284,9 @@ declare
       else v_staff || 'unnest(case when $2 then k.open_counts else k.counts end) as n,'
         ' unnest(case when $2 then k.open_seconds else k.seconds end) as v' end
     || format(' from gre.report_months k where k.fact = %L and k.month >= b.ma and k.month < b.me', p_fact);
+  v_late constant text := 'select ' || case when p_months then 'f.staff_id, 1 as n, ' else '' end
+    || 'case when $2 then f.open_seconds else f.seconds end as v from unnest($1::timestamptz[], $17::text[],'
+      ' $18::integer[], $19::integer[]) f (at, staff_id, seconds, open_seconds)';
 begin
   if p_basis is not null and p_fact in ('first', 'reply')
     and p_basis <> (case p_fact when 'first' then 'asked' else 'answered' end) then
@@ -292,9 +296,8 @@ begin
       || v_hours || 'k.hour >= b.me and k.hour < b.e' else v_hours || 'k.hour >= b.a and k.hour < b.e' end
     || ' union all ' || v_facts || 'b.lo < b.a and f.at >= b.lo and f.at < b.a'
     || ' union all ' || v_facts || 'b.e < b.hi and f.at >= b.e and f.at < b.hi'
-    -- Replies to questions of packed hours that are not packed yet.
-    || case p_fact when 'first' then
-         ' union all ' || v_facts || 'b.a < b.e and f.at >= b.a and f.at < b.e and f.done_at >= $1' else '' end;
+    || case when p_fact = 'first' and p_columns = 'seconds' then
+         ' union all ' || v_late || ' where f.at >= b.a and f.at < b.e' else '' end;
 end $$;
 
 -- Return the row of a report from its cells: for each key of gre_report's statement, {"n", "s": sum, "p50", "p90",
@@ -330,7 +333,8 @@ end $$;
 
 -- Return the statement of a report. Its answer is one object with the rows by key: * is all, a number the bucket, + and
 -- an id a staff member, - nobody. $3 to $8: the whole range, as b of gre.report_pieces; $9 to $13: number, lo, a, e and
--- hi of buckets; $14 and $15: number and begin of buckets that gre.report_days has; $16: rows are staff.
+-- hi of buckets; $14 and $15: number and begin of buckets that gre.report_days has; $16: rows are staff. First
+-- replies have no sums.
 -- Durations of a bucket are sorted; those of the whole range, and of staff, are counted by value.
 create function gre.report_statement(p_by text, p_basis text) returns text
 language plpgsql immutable parallel safe set search_path = '' as $$
@@ -471,11 +475,12 @@ create function public.gre_report(
 ) returns jsonb
 language plpgsql stable security definer
 set search_path = '' set timezone = 'UTC' set enable_seqscan = off set enable_bitmapscan = off set jit = off
-set work_mem = '32MB' set max_parallel_workers_per_gather = 0 as $$ -- starting processes takes longer
+set plan_cache_mode = force_custom_plan set work_mem = '32MB'
+set max_parallel_workers_per_gather = 0 as $$ -- starting processes takes longer
 declare
   v_timed constant boolean := p_by not in ('none', 'staff');
   v_packed timestamptz;
-  v_late timestamptz[];
+  v_late record;
   v_range record;
   b record;
   d record;
@@ -493,11 +498,13 @@ begin
   if cardinality(b.lo) > 2500 then
     perform gre.raise_http(400, 'report_too_large', 'a report covers at most 5 years and 2500 rows');
   end if;
-  -- Packed days lack the replies that have come since.
-  v_late := array(
-    select r.asked_at from public.gre_chat_responses r
-    where v_timed and isfinite(v_packed) and r.answered_at >= v_packed and r.first
-      and r.asked_at >= p_from and r.asked_at < v_packed);
+  -- Packed hours and days lack the replies that have come since. Read once: each bucket would read all replies since.
+  select array_agg(r.asked_at) as at, array_agg(nullif(r.staff_id, '')) as staff_ids,
+    array_agg(r.wait_seconds) as seconds, array_agg(r.open_seconds) as open_seconds
+  into v_late
+  from public.gre_chat_responses r
+  where isfinite(v_packed) and r.answered_at >= v_packed and r.first
+    and r.asked_at >= p_from and r.asked_at < least(p_to, v_packed);
   select array_agg(x.i) filter (where x.ready) as ready, array_agg(x.lo) filter (where x.ready) as ready_at,
     array_agg(x.i) filter (where not x.ready) as i, array_agg(x.lo) filter (where not x.ready) as lo,
     array_agg((x.c).a) filter (where not x.ready) as a, array_agg((x.c).e) filter (where not x.ready) as e,
@@ -507,11 +514,11 @@ begin
     select u.i, u.lo, u.hi, gre.report_cut(u.lo, u.hi, v_packed) as c,
       u.hi - u.lo = interval '24 hours' and u.hi <= v_packed
         and u.lo = date_bin('1 hour', u.lo, timestamptz 'epoch')
-        and not exists (select from unnest(v_late) l (at) where l.at >= u.lo and l.at < u.hi) as ready
+        and not exists (select from unnest(v_late.at) l (at) where l.at >= u.lo and l.at < u.hi) as ready
     from unnest(b.lo, b.hi) with ordinality u (lo, hi, i)) x;
   execute gre.report_statement(p_by, p_basis) into v_rows
-  using v_packed, coalesce(p_in_hours, false), p_from, v_range.a, v_range.ma, v_range.me, v_range.e, p_to, d.i, d.lo,
-    d.a, d.e, d.hi, d.ready, d.ready_at, p_by = 'staff';
+  using v_late.at, coalesce(p_in_hours, false), p_from, v_range.a, v_range.ma, v_range.me, v_range.e, p_to, d.i, d.lo,
+    d.a, d.e, d.hi, d.ready, d.ready_at, p_by = 'staff', v_late.staff_ids, v_late.seconds, v_late.open_seconds;
   return jsonb_build_object('timezone', p_timezone, 'from', gre.iso(p_from), 'to', gre.iso(p_to), 'by', p_by,
     'basis', p_basis, 'in_hours', coalesce(p_in_hours, false),
     'whole_from', (select gre.iso(s.whole_from) from gre.settings s),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 import pytest
@@ -11,6 +12,7 @@ from gre_bridge.devstack.postgres import EmbeddedPostgres
 from tests.conftest import Database
 from tests.integration.filling import without_indexes
 from tests.support.access import SERVICE, Rest, staff
+from tests.support.counters import count_now
 from tests.support.report_year import fill, pack
 
 TABLES = (
@@ -115,3 +117,28 @@ def test_reports_and_lists_read_indexes(large: Database) -> None:
         before = meter.searches("report_hours_until")
         meter.reads("gre_report", **(YEAR | {"from": "2026-09-30T00:00:00+02:00"}), by="hour")
         assert meter.searches("report_hours_until") == before
+
+
+@pytest.mark.past_triggers("a year is written without messages")
+def test_replies_since_the_last_packing_are_read_once(db: Database) -> None:
+    """Not once for each hour of the report."""
+    with db.connect("supabase_admin") as admin, Rest(db, SERVICE) as worker:
+        fill(admin, 2_000)
+        count_now(admin)
+        pack(db, worker)
+        admin.execute("set session_replication_role = replica")
+        admin.execute(
+            "insert into gre_chat_responses (session_id, cycle, n, first, asked_seq, asked_at, ended, ended_at, answered_seq, answered_at,"
+            " staff_id, wait_seconds, open_seconds)"
+            " select md5('late' || g)::uuid, 1, 1, true, 1, x.at - interval '1 minute', 'answered', x.at, 2, x.at, 's1', 60, 60"
+            " from generate_series(1, 30) g cross join lateral (select now() - g * interval '1 second' as at) x"
+        )
+        count_now(admin)
+        admin.execute("vacuum analyze gre_chat_responses")
+    end = datetime.now(UTC)
+    with Meter(db) as meter:
+        answer, facts, _ = meter.reads(
+            "gre_report", **{"from": end - timedelta(days=100), "to": end}, by="hour"
+        )
+    assert answer["total"]["first_reply"]["n"] >= 30
+    assert facts < 10_000
