@@ -1,7 +1,8 @@
 """A desk with years of chat behind it, made by SQL in sets and past the triggers: for the benchmark and for tests of plans.
 
-Two databases can be compared: both have the same sessions of today, and only one has a history. Everything is as the
-triggers would have left it: counters, seqs, read marks, events, assignments, figures, and the outbox as prune leaves it.
+Two databases can be compared: both have the same sessions of today and a short one of each day before, and only one has
+a history. Everything is as the triggers would have left it: counters, seqs, read marks, events, assignments, figures,
+and the outbox as prune leaves it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ KEEP = "7 days"
 """How long settled deliveries are kept, as prune is called."""
 PARTS = 3
 """Connections that write messages at the same time."""
-PLAYERS = {"deep": 400_000, "aged": 500_000, "history": 1_000_000}
+DAYS = 364
+"""Days of the last year that have a session of ten messages, whatever the history: reports of a year have rows of the same kinds."""
+PLAYERS = {"deep": 400_000, "aged": 500_000, "daily": 600_000, "history": 1_000_000}
 """Players' ids begin after these; those of open sessions with 1."""
 
 
@@ -55,6 +58,7 @@ create table gre.filling as
       now() - interval '1 day' - g * interval '364 days' / {history} as opened_at
     from generate_series(1, {history}) g
     union all select 'aged', g, {per}, {aged_players} + g, now() - interval '800 days' + g * interval '1 hour' from generate_series(1, {aged}) g
+    union all select 'daily', g, 10, {daily_players} + g, now() - interval '2 hours' - g * interval '1 day' from generate_series(1, {days}) g
     union all select 'deep', 1, {deep}, {deep_players} + 1, now() - interval '500 days'
     union all select 'open', g, 19 + g % 2, g, now() - interval '1 hour' - g * interval '1 second' from generate_series(1, {open}) g) x
   order by opened_at;
@@ -142,9 +146,12 @@ insert into gre_relay_deliveries (sink, lane_key, ord, event, data, state, creat
     e.at, e.at + interval '1 second'
   from gre_chat_events e where e.at > now() - interval '{keep}';
 insert into push_notifications (delivery_id, message_id, audience, recipients, title, body, data, status, created_at, sent_at)
-  select d.id, d.message_id, 'staff', array['staff_' || d.lane_key], 'A message', 'a message',
-    jsonb_build_object('session_id', d.lane_key), 'sent', d.created_at, d.settled_at
-  from gre_relay_deliveries d where d.sink = 'onesignal' and d.created_at > now() - interval '{keep}' and d.ord % 5 = 0;
+  select d.id, m.id, case m.sender when 'player' then 'staff' else 'player' end,
+    case m.sender when 'player' then array(select 's' || g from generate_series(1, {staff}) g) else array['player_' || m.player_id] end,
+    'A message', 'a message', jsonb_build_object('session_id', m.session_id, 'player_id', m.player_id, 'seq', m.seq, 'message_id', m.id,
+      'type', case m.sender when 'player' then 'new-player-message' else 'new-staff-message' end), 'sent', d.created_at, d.settled_at
+  from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id
+  where d.sink = 'onesignal' and d.created_at > now() - interval '{keep}' and d.ord % 5 = 0;
 update gre_relay_sinks set reconcile_from = now() - interval '{keep}';
 update gre.settings set whole_from = now() - interval '3 years';
 """
@@ -154,7 +161,7 @@ def fill(admin: Conn, size: Size) -> None:
     """Write it all as a superuser into a migrated database without rows, then vacuum and analyze."""
     values = {
         "history": size.history, "open": size.open, "aged": size.aged, "per": PER_SESSION, "deep": DEEP, "staff": STAFF, "keep": KEEP,
-        "parts": PARTS, **{f"{kind}_players": first for kind, first in PLAYERS.items()},
+        "parts": PARTS, "days": DAYS, **{f"{kind}_players": first for kind, first in PLAYERS.items()},
     }  # fmt: skip
 
     def write(script: str, part: int = 0) -> None:
