@@ -152,6 +152,9 @@ insert into push_notifications (delivery_id, message_id, audience, recipients, t
       'type', case m.sender when 'player' then 'new-player-message' else 'new-staff-message' end), 'sent', d.created_at, d.settled_at
   from gre_relay_deliveries d join gre_chat_messages m on m.id = d.message_id
   where d.sink = 'onesignal' and d.created_at > now() - interval '{keep}' and d.ord % 5 = 0;
+insert into push_notifications (audience, recipients, title, data, status, created_at, sent_at)
+  select 'player', array['player_' || player], 'Your table is ready', '{{"screen": "tables"}}', 'sent', closed_at, closed_at
+  from gre.filling where kind <> 'history' or g % 5 = 0;
 update gre_relay_sinks set reconcile_from = now() - interval '{keep}';
 update gre.settings set whole_from = now() - interval '3 years';
 """
