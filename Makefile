@@ -33,6 +33,11 @@ demo: setup ## Show one conversation on its way: each hop with its time
 console: ## Build the staff console and the player's page into the package (needs Node.js; what is built is committed)
 	cd console && npm ci --ignore-scripts --loglevel=error && npm run build --silent
 
+.PHONY: types
+types: setup ## Write docs/openapi.json, docs/asyncapi.json and the client's generated types: after a change of a model, a code or a table
+	$(BIN)/python -m tests.unit.test_openapi_document
+	$(BIN)/python -m gre_bridge.devstack.client_types
+
 .PHONY: client
 client: ## Build the client for pages into client/dist (needs Node.js; what is built is committed)
 	cd client && npm ci --ignore-scripts --loglevel=error && npm run build --silent

@@ -1,7 +1,7 @@
 /** The public interface of the client: what a page calls, and what it reads. */
 
 import type { ChatError } from './errors.js'
-import type { Attachment, Message, Note, PlayerId, ServerFrame, Session, StaffStatus, Template, Viewer } from './protocol.js'
+import type { Attachment, Message, Note, PlayerId, QueuedSession, ServerFrame, Session, StaffStatus, Template, Viewer } from './protocol.js'
 import type { Transport } from './transport.js'
 
 export interface ChatOptions {
@@ -177,7 +177,7 @@ export interface Typist {
 
 /** Sessions in the order of work: the longest wait first, then answered ones, then closed ones. */
 export interface Queue {
-  sessions: readonly Session[]
+  sessions: readonly QueuedSession[]
   state: 'loading' | 'complete' | 'failed'
   hasMore: boolean
   error?: ChatError | undefined

@@ -121,7 +121,7 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   /** The server has said who the person of a token is. */
-  function identify(person: Person | Me, token: string): void {
+  function identify(person: Person | (Omit<Me, 'ratingEnabled'> & Pick<Person, 'ratingEnabled'>), token: string): void {
     const { role, playerId, staffId, ...more } = person
     const known: Person = { role, ...(playerId != null && { playerId }), ...(staffId != null && { staffId }) }
     const key = keyOf(known)

@@ -1,6 +1,6 @@
 /** The rows of the known sessions, the numbers of unread messages, and the read marks that the server does not have yet. */
 
-import type { Message, Session } from './protocol.js'
+import type { Message, QueuedSession as Session } from './protocol.js'
 
 /** Sessions in `since`: with more, the frame could exceed the server's limit of 64 KB. Of the others the server tells what is newer. */
 const MAX_SINCE = 500

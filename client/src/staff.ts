@@ -2,7 +2,7 @@
 
 import type { Notes, Queue, QueueFilter, StaffChat, Unsent } from './api.js'
 import { ChatError } from './errors.js'
-import type { ClientFrame, Note, PlayerId, ServerFrame, Session, StaffStatus, Viewer } from './protocol.js'
+import type { ClientFrame, Note, PlayerId, ServerFrame, QueuedSession as Session, StaffStatus, Viewer } from './protocol.js'
 import type { Rest } from './rest.js'
 import type { Sessions } from './sessions.js'
 import type { Timer } from './util.js'

@@ -799,7 +799,7 @@ export interface components {
             place: number | null;
             /** @enum {string} */
             state: "awaited" | "stored" | "ready" | "refused" | "gone";
-            refused?: string | null;
+            refused?: string;
         };
         AttachmentBegun: {
             /** @constant */
@@ -916,10 +916,10 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
-            closed_by?: ("player" | "idle" | "system") | null;
-            /** @default 1 */
-            cycle: number;
-            rating?: number | null;
+            /** @enum {string} */
+            closed_by?: "player" | "idle" | "system";
+            cycle?: number;
+            rating?: number;
             chat_messages: components["schemas"]["Message"][];
         };
         Counted: {
@@ -1056,7 +1056,7 @@ export interface components {
             code: "act_as_invalid" | "attachment_invalid" | "attachments_invalid" | "auto_reply_invalid" | "comment_too_long" | "cors_refused" | "cursor_invalid" | "enabled_invalid" | "header_repeated" | "hours_invalid" | "ids_invalid" | "key_unknown" | "malformed" | "message_empty" | "message_too_long" | "messages_invalid" | "metadata_too_large" | "note_empty" | "note_too_long" | "placeholder_invalid" | "placeholder_unknown" | "player_invalid" | "query_invalid" | "range_invalid" | "reason_too_long" | "report_too_large" | "score_invalid" | "sender_unknown" | "seq_invalid" | "session_missing" | "settings_invalid" | "since_invalid" | "staff_missing" | "status_unknown" | "target_missing" | "template_incomplete" | "template_invalid" | "texts_invalid" | "timezone_unknown" | "until_invalid" | "value_invalid" | "not_authenticated" | "token_expired" | "token_invalid" | "act_as_required" | "admin_only" | "channel_refused" | "chat_disabled" | "forbidden" | "no_identity" | "origin_refused" | "player_mismatch" | "player_only" | "sender_forged" | "service_only" | "session_mismatch" | "socket_refused" | "staff_mismatch" | "staff_only" | "attachment_not_found" | "auto_reply_unknown" | "hours_unknown" | "message_unknown" | "not_found" | "session_unknown" | "staff_unknown" | "template_unknown" | "already_rated" | "attachment_gone" | "attachment_not_stored" | "attachment_refused" | "attachment_used" | "conflict" | "hours_counted" | "hours_exist" | "hours_in_the_past" | "hours_in_use" | "id_conflict" | "id_taken" | "rating_off" | "session_closed" | "session_moved" | "session_open" | "session_taken" | "shortcut_taken" | "too_many" | "file_too_large" | "headers_too_large" | "invalid" | "method_not_allowed" | "row_too_large" | "too_large" | "too_slow" | "unsupported_media_type" | "file_quota" | "too_fast" | "too_many_failures" | "too_many_files" | "too_many_reads" | "api_off" | "busy" | "files_off" | "internal_error" | "pusher_off" | "read_only" | "refused" | "schema_outdated" | "storage_unavailable" | "too_many_connections" | "unavailable";
             details?: {
                 [key: string]: unknown;
-            } | null;
+            };
             request_id: string;
         };
         Found: {
@@ -1083,10 +1083,9 @@ export interface components {
             timestamp: string;
             /** Format: date-time */
             created_at: string;
-            /** @default false */
-            auto: boolean;
-            /** @default [] */
-            attachments: components["schemas"]["Attachment"][];
+            /** @constant */
+            auto?: true;
+            attachments?: components["schemas"]["Attachment"][];
             session: components["schemas"]["Session"];
         };
         Hours: {
@@ -1168,8 +1167,8 @@ export interface components {
             displayName: string | null;
             chatEnabled: boolean;
             expiresAt: string | null;
-            /** @default false */
-            ratingEnabled: boolean;
+            /** @constant */
+            ratingEnabled?: true;
         };
         Message: {
             /** Format: uuid */
@@ -1189,10 +1188,9 @@ export interface components {
             timestamp: string;
             /** Format: date-time */
             created_at: string;
-            /** @default false */
-            auto: boolean;
-            /** @default [] */
-            attachments: components["schemas"]["Attachment"][];
+            /** @constant */
+            auto?: true;
+            attachments?: components["schemas"]["Attachment"][];
         };
         MessageCounts: {
             player: number;
@@ -1251,7 +1249,7 @@ export interface components {
             playerId: number;
             displayName: string | null;
             enabled: boolean;
-            block?: components["schemas"]["Block"] | null;
+            block?: components["schemas"]["Block"];
         };
         PlayerEnabled: {
             /** @constant */
@@ -1266,7 +1264,7 @@ export interface components {
         };
         PusherSignature: {
             auth: string;
-            channel_data?: string | null;
+            channel_data?: string;
         };
         PusherUserSignature: {
             auth: string;
@@ -1442,16 +1440,16 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
-            closed_by?: ("player" | "idle" | "system") | null;
-            /** @default 1 */
-            cycle: number;
-            rating?: number | null;
+            /** @enum {string} */
+            closed_by?: "player" | "idle" | "system";
+            cycle?: number;
+            rating?: number;
         };
         SessionAssigned: {
             /** @constant */
             success: true;
             session: components["schemas"]["Session"];
-            over_limit?: components["schemas"]["OverLimit"] | null;
+            over_limit?: components["schemas"]["OverLimit"];
         };
         SessionChanged: {
             /** @constant */
@@ -1634,13 +1632,12 @@ export interface components {
             /** Format: date-time */
             created_at: string;
             closed_at: string | null;
-            closed_by?: ("player" | "idle" | "system") | null;
-            /** @default 1 */
-            cycle: number;
-            rating?: number | null;
+            /** @enum {string} */
+            closed_by?: "player" | "idle" | "system";
+            cycle?: number;
+            rating?: number;
             waiting_since: string | null;
-            /** @default false */
-            replied: boolean;
+            replied?: boolean;
         };
         WeekEntry: {
             weekday: number;

@@ -175,7 +175,7 @@ export class Queue {
     if ('waiting_since' in session) this.store(session)
     else if (session.status === 'closed') this.store({ ...session, waiting_since: null, replied: false })
     // Only REST tells since when the player of a reopened session waits.
-    else if (known?.status === 'active') this.store({ ...session, waiting_since: known.waiting_since, replied: known.replied && known.cycle === session.cycle })
+    else if (known?.status === 'active') this.store({ ...session, waiting_since: known.waiting_since, replied: known.replied === true && known.cycle === session.cycle })
     else this.requestPlayer(session.player_id)
   }
 

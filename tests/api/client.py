@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.support.canary import check_reader
+from tests.support.frames import check_frame
 from tests.support.waiting import pause
 
 Json = dict[str, Any]
@@ -34,11 +35,12 @@ WITHIN = 60.0
 
 
 class Client:
-    """An open socket; `frames` are all that it received."""
+    """An open socket; `frames` are all that it received, `sent` what it sent with `send`."""
 
     def __init__(self, ws: ClientConnection) -> None:
         self.ws = ws
         self.frames: list[Json] = []
+        self.sent: list[Json] = []
         self.role = "nobody"
         self._from = 0
         self._changed = asyncio.Event()
@@ -50,7 +52,9 @@ class Client:
             async for text in self.ws:
                 frame = json.loads(text)
                 self.frames.append(frame)
-                if frame.get("type") == "authenticated":  # a frame of Realtime has no type
+                if "type" in frame:  # a frame of Realtime has none
+                    check_frame(text)
+                if frame.get("type") == "authenticated":
                     self.role = frame["role"]
                 check_reader(self.role, str(text))
                 self._changed.set()
@@ -59,7 +63,8 @@ class Client:
 
     async def send(self, kind: str, **body: Any) -> None:
         """Send a frame."""
-        await self.ws.send(json.dumps({"type": kind, **body}))
+        self.sent.append({"type": kind, **body})
+        await self.ws.send(json.dumps(self.sent[-1]))
 
     async def until(self, condition: Callable[[], Any], within: float = WITHIN) -> Any:
         """Wait until the condition holds."""

@@ -1,4 +1,4 @@
-"""Every `code` of a refusal over REST, for the documentation and the clients that are generated from it.
+"""Every `code` of a refusal, for the documentation and the clients that are generated from it.
 
 A test holds this list against the code and the SQL. Triggers of a project may refuse with codes of their own.
 """
@@ -32,4 +32,10 @@ Code = Literal[
     "api_off", "busy", "files_off", "internal_error", "pusher_off", "read_only", "refused", "schema_outdated", "storage_unavailable", "too_many_connections",
     "unavailable",
 ]  # fmt: skip
-"""`refused` stands for a refusal of a project's own trigger that names no code."""
+"""Over REST. `refused` stands for a refusal of a project's own trigger that names no code."""
+
+FrameCode = Literal["bad_frame", "identity_mismatch", "type_unknown"]
+"""Of frames alone."""
+
+AnyCode = Literal[Code, FrameCode]
+"""On a socket."""

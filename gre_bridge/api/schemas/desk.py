@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from gre_bridge.api.schemas.fields import absent
 from gre_bridge.api.schemas.requests import (
     EXAMPLE_SESSION,
     AnySeq,
@@ -125,8 +126,8 @@ class OverLimit(BaseModel):
 class SessionAssigned(SessionChanged):
     """The session after the change."""
 
-    over_limit: OverLimit | None = Field(
-        None, description="Present if the staff member now has more sessions than the limit."
+    over_limit: OverLimit = absent(
+        description="Present if the staff member now has more sessions than the limit."
     )
 
 

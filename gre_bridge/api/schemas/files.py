@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gre_bridge.api.schemas.codes import Code
+from gre_bridge.api.schemas.fields import absent
 from gre_bridge.api.schemas.requests import (
     BIGINT,
     EXAMPLE_SESSION,
@@ -103,7 +104,7 @@ class Attachment(BaseModel):
     )
     place: int | None = Field(ge=0, le=4, description="Its place in its message; null before it was sent.")
     state: Literal["awaited", "stored", "ready", "refused", "gone"]
-    refused: str | None = Field(None, examples=["virus"], description="Why; only in state `refused`.")
+    refused: str = absent(examples=["virus"], description="Why; only in state `refused`.")
 
 
 class Upload(BaseModel):

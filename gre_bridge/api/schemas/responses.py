@@ -13,6 +13,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from gre_bridge.api.schemas.codes import Code
+from gre_bridge.api.schemas.fields import absent
 from gre_bridge.api.schemas.files import Attachment
 from gre_bridge.api.schemas.requests import EXAMPLE_MESSAGE, EXAMPLE_SESSION
 
@@ -35,10 +36,10 @@ class Message(BaseModel):
         examples=["2026-11-22T17:08:14.171Z"], description="The same as `created_at`."
     )
     created_at: datetime = Field(examples=["2026-11-22T17:08:14.171Z"])
-    auto: bool = Field(
-        False, description="True for a message that the server wrote by itself; otherwise absent."
+    auto: Literal[True] = absent(
+        description="True for a message that the server wrote by itself; otherwise absent."
     )
-    attachments: list[Attachment] = Field([], description="Its files, in their order; absent without any.")
+    attachments: list[Attachment] = absent(description="Its files, in their order; absent without any.")
 
 
 class Session(BaseModel):
@@ -57,13 +58,11 @@ class Session(BaseModel):
     last_message_at: datetime | None
     created_at: datetime
     closed_at: datetime | None
-    closed_by: Literal["player", "idle", "system"] | None = Field(
-        None, description="The side that closed it; absent if it is open, or if staff closed it."
+    closed_by: Literal["player", "idle", "system"] = absent(
+        description="The side that closed it; absent if it is open, or if staff closed it."
     )
-    cycle: int = Field(1, ge=1, description="One more with each reopening; absent before the first.")
-    rating: int | None = Field(
-        None, ge=1, le=5, description="The player's rating of this cycle; absent without one."
-    )
+    cycle: int = absent(ge=1, description="One more with each reopening; absent before the first.")
+    rating: int = absent(ge=1, le=5, description="The player's rating of this cycle; absent without one.")
 
 
 class Answer(BaseModel):
@@ -106,8 +105,7 @@ class Me(Answer):
     expires_at: datetime | None = Field(
         alias="expiresAt", description="When the token ends; null if it does not."
     )
-    rating_enabled: bool = Field(
-        False,
+    rating_enabled: Literal[True] = absent(
         alias="ratingEnabled",
         description="True for a player who can rate closed sessions; otherwise absent.",
     )
@@ -141,8 +139,7 @@ class Waiting(Session):
         examples=["2026-11-22T17:08:14.171Z"],
         description="Time of the player's first message since staff's last one; null when answered or closed.",
     )
-    replied: bool = Field(
-        False,
+    replied: bool = absent(
         description="True if staff have written since the session was opened or reopened; only while `first_reply_goal` is set.",
     )
 
@@ -169,7 +166,7 @@ class Player(BaseModel):
     player_id: int = Field(alias="playerId", examples=[29])
     display_name: str | None = Field(alias="displayName", examples=["Asha"])
     enabled: bool = Field(description="Whether it may chat.")
-    block: Block | None = Field(None, description="Present while a block lasts.")
+    block: Block = absent(description="Present while a block lasts.")
 
 
 class PlayerKnown(Answer):
@@ -218,7 +215,7 @@ class PusherSignature(BaseModel):
     auth: str = Field(
         examples=["278d425bdf160c739803:58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"]
     )
-    channel_data: str | None = Field(None, description="On presence channels: JSON of the member.")
+    channel_data: str = absent(description="On presence channels: JSON of the member.")
 
 
 class PusherUserSignature(BaseModel):
@@ -239,8 +236,8 @@ class Error(BaseModel):
         examples=["chat_disabled"],
         description="For programs. A trigger of the project's own may refuse with another one.",
     )
-    details: dict[str, Any] | None = Field(
-        None, examples=[{"by": "s2"}], description="For programs; present with some codes only."
+    details: dict[str, Any] = absent(
+        examples=[{"by": "s2"}], description="For programs; present with some codes only."
     )
     request_id: str = Field(examples=["8c5c4c1f0c9e4d53a4f4f5b0f7f6a1d2"])
 

@@ -50,7 +50,7 @@ class Authenticate(Frame):
 
 
 class SendMessage(Frame):
-    """Sends a message; `id` makes it idempotent, the acknowledgement returns `client_id`."""
+    """Sends a message; `id` makes it idempotent, the acknowledgement returns `clientId`."""
 
     attachment_ids: AttachmentIds = None
     message: Chat = NO_TEXT
@@ -112,7 +112,7 @@ class Ping(Frame):
 ClientFrame = (
     Authenticate | SendMessage | AddNote | RateSession | Typing | Viewing | MarkRead | SetStatus | Ping
 )
-_TYPES: dict[str, type[ClientFrame]] = {
+CLIENT_FRAMES: dict[str, type[ClientFrame]] = {
     "authenticate": Authenticate,
     "send_message": SendMessage,
     "add_note": AddNote,
@@ -123,6 +123,7 @@ _TYPES: dict[str, type[ClientFrame]] = {
     "set_status": SetStatus,
     "ping": Ping,
 }
+"""By the frame's `type`."""
 
 
 def frame(kind: str, **body: object) -> str:
@@ -162,7 +163,7 @@ def parse_frame(text: str) -> ClientFrame:
     client_id = data.get("clientId", data.get("client_id"))
     if not (isinstance(client_id, str) and len(client_id) <= 64 and client_id.isprintable()):
         client_id = None
-    if (model := _TYPES.get(data["type"])) is None:
+    if (model := CLIENT_FRAMES.get(data["type"])) is None:
         raise FieldError("type: is not one of ours", "type_unknown", client_id)
     try:
         return model.model_validate(data)
