@@ -4504,29 +4504,8 @@ CREATE FUNCTION gre.session_json(p_session public.gre_chat_sessions, p_max_lengt
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v_json jsonb;
 begin
-  v_json := jsonb_build_object(
-    'id', p_session.id, 'player_id', p_session.player_id, 'player_name', left(p_session.player_name, 200),
-    'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
-    'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
-    'unread_by_staff', p_session.unread_by_staff, 'unread_by_player', p_session.unread_by_player,
-    'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
-                     where m.session_id = p_session.id and m.seq = p_session.last_seq),
-    'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
-    'closed_at', gre.iso(p_session.closed_at));
-  -- Only where they say something: a session that staff closed has the keys that older portals know.
-  if p_session.closed_by <> 'staff' then
-    v_json := v_json || jsonb_build_object('closed_by', p_session.closed_by);
-  end if;
-  if p_session.cycle > 1 then
-    v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
-  end if;
-  if p_session.rating is not null then
-    v_json := v_json || jsonb_build_object('rating', p_session.rating);
-  end if;
-  return v_json;
+  return (select x from gre.sessions_json(array[p_session], p_max_length) x);
 end $$;
 
 -- FUNCTION: session_language(uuid)
@@ -4774,6 +4753,29 @@ begin
     where r.session_id = old.id and r.cycle = old.cycle and r.ended = 'answered') as answered) x
   where c.session_id = old.id and c.cycle = old.cycle;
   return new;
+end $$;
+
+-- FUNCTION: sessions_json(public.gre_chat_sessions[], integer)
+CREATE FUNCTION gre.sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer DEFAULT NULL::integer) RETURNS SETOF jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return query
+  select jsonb_build_object(
+      'id', s.id, 'player_id', s.player_id, 'player_name', left(s.player_name, 200),
+      'status', case when s.status = 'closed' then 'closed' else 'active' end,
+      'assigned_staff_id', left(s.assigned_staff_id, 200), 'last_seq', s.last_seq, 'rev', s.rev,
+      'unread_by_staff', s.unread_by_staff, 'unread_by_player', s.unread_by_player,
+      'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
+                       where m.session_id = s.id and m.seq = s.last_seq),
+      'last_message_at', gre.iso(s.last_message_at), 'created_at', gre.iso(s.created_at),
+      'closed_at', gre.iso(s.closed_at))
+    -- Only where they say something: a session that staff closed has the keys that older portals know.
+    || case when s.closed_by <> 'staff' then jsonb_build_object('closed_by', s.closed_by) else '{}' end
+    || case when s.cycle > 1 then jsonb_build_object('cycle', s.cycle) else '{}' end
+    || case when s.rating is not null then jsonb_build_object('rating', s.rating) else '{}' end
+  from unnest(p_sessions) s;
 end $$;
 
 -- FUNCTION: sessions_open_figures()
@@ -5643,17 +5645,22 @@ COMMENT ON FUNCTION public.gre_block_player(p_player_id bigint, p_until timestam
 CREATE FUNCTION public.gre_catch_up(p_since jsonb DEFAULT NULL::jsonb, p_limit integer DEFAULT 200, p_total integer DEFAULT 2000) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
-    SET plan_cache_mode TO 'force_custom_plan'
+    SET plan_cache_mode TO 'force_generic_plan'
     SET jit TO 'off'
     SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
     SET enable_hashjoin TO 'off'
     SET enable_mergejoin TO 'off'
     AS $_$
 declare
   v_actor gre.actor := gre.require_actor();
+  v_player constant bigint := case v_actor.role when 'player' then v_actor.player_id end;
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
   v_positions jsonb := '{}';
+  v_named uuid[] := '{}';
+  v_listed uuid[];
   v_side constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
   v_from timestamptz;
   v_files_from timestamptz;
@@ -5667,77 +5674,91 @@ begin
     from jsonb_each(p_since) t (k, x)
     cross join lateral (select case when jsonb_typeof(x) = 'number' then (x #>> '{}')::numeric end as n) v
     where k ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and n >= 0;
+    v_named := array(select k::uuid from jsonb_object_keys(v_positions) k);
   end if;
-  -- Cast before the join: under row-level security a join on a cast would read all messages.
-  with positions as materialized (
-    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq)
-  ), seen as materialized (
-    select m.session_id, m.seq, m.created_at,
-      (m.sender = v_side and (v_side = 'player' or m.sender_id = v_actor.staff_id)) is true as own
-    from positions p
-    join public.gre_chat_messages m
-      on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id)
-  ), before as materialized (
-    select x.created_at, (x.sender = v_side and (v_side = 'player' or x.sender_id = v_actor.staff_id)) is true as own
-    from (select * from seen where own order by created_at desc limit 20) s
-    cross join lateral (
-      select q.created_at, q.sender, q.sender_id from public.gre_chat_messages q
-      where q.session_id = s.session_id and q.seq <= s.seq
-      order by q.seq desc limit 20) x)
-  -- A message that the caller sent itself does not say that it heard of files meanwhile: back to one of others.
-  select (select max(created_at) from seen) - interval '1 minute',
-    coalesce(greatest((select max(created_at) from seen where not own),
-                      (select max(created_at) from before where not own)),
-             (select min(created_at) from before)) - interval '1 minute'
-  into v_from, v_files_from;
+  if v_named <> '{}' then
+    -- Cast before the join: under row-level security a join on a cast would read all messages.
+    with positions as materialized (
+      select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq)
+    ), seen as materialized (
+      select m.session_id, m.seq, m.created_at,
+        (m.sender = v_side and (v_side = 'player' or m.sender_id = v_actor.staff_id)) is true as own
+      from positions p
+      join public.gre_chat_messages m
+        on m.session_id = p.id and m.seq = p.seq and (v_player is null or m.player_id = v_player)
+    ), before as materialized (
+      select x.created_at, (x.sender = v_side and (v_side = 'player' or x.sender_id = v_actor.staff_id)) is true as own
+      from (select * from seen where own order by created_at desc limit 20) s
+      cross join lateral (
+        select q.created_at, q.sender, q.sender_id from public.gre_chat_messages q
+        where q.session_id = s.session_id and q.seq <= s.seq
+        order by q.seq desc limit 20) x)
+    -- A message that the caller sent itself does not say that it heard of files meanwhile: back to one of others.
+    select (select max(created_at) from seen) - interval '1 minute',
+      coalesce(greatest((select max(created_at) from seen where not own),
+                        (select max(created_at) from before where not own)),
+               (select min(created_at) from before)) - interval '1 minute'
+    into v_from, v_files_from;
+  end if;
 
-  with listed as materialized (
-    select s.id from (
-      select q.id from public.gre_chat_sessions q
-      where q.status <> 'closed' and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
-      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
-      limit 100) s
-    union
-    select r.id from (
-      select q.id from public.gre_chat_sessions q
-      where case when q.last_message_at is null then q.created_at else q.last_message_at end > v_from
-        and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
-      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
-      limit 200) r
-    union
-    select k::uuid from jsonb_each(v_positions) t (k, x)
-  ), positioned as materialized (
-    select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
-      select s, coalesce((v_positions ->> s.id::text)::bigint,
-        case when p_since is null then s.last_seq
-             when v_from is null
-               then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
-             else coalesce((select m.seq from public.gre_chat_messages m
-                            where m.session_id = s.id and m.created_at <= v_from
-                            order by m.seq desc limit 1), 0) end) as seq
-      from listed l join public.gre_chat_sessions s on s.id = l.id
-      where v_actor.role <> 'player' or s.player_id = v_actor.player_id) p
+  if v_player is not null then
+    v_listed := array(
+      select s.id from public.gre_chat_sessions s
+      where s.player_id = v_player
+        and (s.status <> 'closed'
+          or case when s.last_message_at is null then s.created_at else s.last_message_at end > v_from)
+      order by s.status = 'closed',
+        case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+      limit 200);
+  else
+    v_listed := array(
+      select s.id from public.gre_chat_sessions s
+      where s.status <> 'closed'
+      order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+      limit 100);
+    if v_from is not null then
+      v_listed := v_listed || array(
+        select s.id from public.gre_chat_sessions s
+        where case when s.last_message_at is null then s.created_at else s.last_message_at end > v_from
+        order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+        limit 200);
+    end if;
+  end if;
+
+  with positioned as materialized (
+    select s, coalesce((v_positions ->> s.id::text)::bigint,
+      case when p_since is null then s.last_seq
+           when v_from is null
+             then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
+           else coalesce((select m.seq from public.gre_chat_messages m
+                          where m.session_id = s.id and m.created_at <= v_from
+                          order by m.seq desc limit 1), 0) end) as seq
+    from public.gre_chat_sessions s
+    where s.id = any (v_listed || v_named) and (v_player is null or s.player_id = v_player)
+  ), limited as materialized ( -- under row-level security an index takes no expression
+    select s, (s).id as id, greatest((s).last_seq - v_limit, seq) as start from positioned
   ), missed as (
-    select m.m as m from positioned p
+    select m.m as m from limited p
     cross join lateral (
       select m from public.gre_chat_messages m
-      where m.session_id = (p.s).id and m.seq > p.start
+      where m.session_id = p.id and m.seq > p.start
     ) m
     order by coalesce((p.s).last_message_at, (p.s).created_at) desc, (m.m).session_id, (m.m).seq desc
     limit v_total
   )
   select jsonb_build_object(
     'sessions', (
-      select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
-                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from positioned),
+      select coalesce(jsonb_agg(x.json order by x.n), '[]')
+      from gre.sessions_json(
+        array(select s from positioned order by (s).status = 'closed',
+              coalesce((s).last_message_at, (s).created_at) desc, (s).id),
+        case v_total when 0 then 200 end) with ordinality x (json, n)),
     'positions', (
       select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_result;
   if v_files_from is not null then
-    v_result := v_result || gre.missed_attachments(
-      array(select k::uuid from jsonb_object_keys(v_positions) k), v_files_from,
-      case v_actor.role when 'player' then v_actor.player_id end);
+    v_result := v_result || gre.missed_attachments(v_named, v_files_from, v_player);
   end if;
   return v_result;
 end $_$;
@@ -6060,6 +6081,23 @@ end $$;
 
 -- COMMENT: FUNCTION gre_enable_player(p_player_id bigint, p_enabled boolean)
 COMMENT ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) IS 'Enables or disables a player''s chat: {"player_id", "enabled"}.';
+
+-- FUNCTION: gre_enter(jsonb)
+CREATE FUNCTION public.gre_enter(p_since jsonb DEFAULT NULL::jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor constant jsonb := public.gre_whoami();
+begin
+  return jsonb_build_object('actor', v_actor,
+    'missed', case when v_actor ->> 'role' in ('staff', 'admin')
+                     or v_actor ->> 'role' = 'player' and (v_actor ->> 'chat_enabled')::boolean
+                then public.gre_catch_up(p_since, p_total => 0) end);
+end $$;
+
+-- COMMENT: FUNCTION gre_enter(p_since jsonb)
+COMMENT ON FUNCTION public.gre_enter(p_since jsonb) IS 'Returns who the caller is and what it has missed: {"actor": as gre_whoami, "missed": as gre_catch_up with p_since and p_total 0, null for a caller that is no person of the chat, or a player whose chat is disabled}.';
 
 -- FUNCTION: gre_erase_player(bigint)
 CREATE FUNCTION public.gre_erase_player(p_player_id bigint) RETURNS jsonb
@@ -6517,12 +6555,13 @@ begin
                                < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1
-  ), numbered as (
-    select at, (s).id as id, gre.session_json(s) as json, row_number() over (order by at desc, (s).id desc) as n
-    from page
+  ), numbered as materialized (
+    select at, s, row_number() over (order by at desc, (s).id desc) as n from page
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
+    select n, at, (s).id as id, json,
+      n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from numbered
+    join gre.sessions_json(array(select s from numbered order by n)) with ordinality x (json, n) using (n)
   )
   select jsonb_build_object(
     'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
@@ -8638,9 +8677,11 @@ begin
       order by group_no, case group_no when 0 then at end, case group_no when 0 then (s).id end, at desc, (s).id desc)
       as n
     from page
+  ), listed as materialized (
+    select * from numbered where n <= v_limit + 1
   ), converted as (
     select n, group_no, at, (s).id as id,
-      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since))
+      x.json || jsonb_build_object('waiting_since', gre.iso((s).waiting_since))
         || case when v_first_goal and group_no < 2 and (
           -- From the end: of a session that waits, only the messages since staff's last one are read.
           select m.seq from public.gre_chat_messages m
@@ -8649,7 +8690,8 @@ begin
           select e.after_seq from public.gre_chat_events e
           where e.session_id = (s).id and e.kind = 'reopened' order by e.rev desc limit 1), 0) end
         then jsonb_build_object('replied', true) else '{}' end as json
-    from numbered where n <= v_limit + 1
+    from listed
+    join gre.sessions_json(array(select s from listed order by n)) with ordinality x (json, n) using (n)
   ), sized as ( -- 1 MB at most
     select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from converted
@@ -11792,6 +11834,11 @@ REVOKE ALL ON FUNCTION gre.sessions_enqueue() FROM PUBLIC;
 -- ACL: FUNCTION sessions_figures()
 REVOKE ALL ON FUNCTION gre.sessions_figures() FROM PUBLIC;
 
+-- ACL: FUNCTION sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer)
+REVOKE ALL ON FUNCTION gre.sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION gre.sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer) TO authenticated;
+GRANT ALL ON FUNCTION gre.sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer) TO service_role;
+
 -- ACL: FUNCTION sessions_open_figures()
 REVOKE ALL ON FUNCTION gre.sessions_open_figures() FROM PUBLIC;
 
@@ -11947,6 +11994,11 @@ GRANT ALL ON FUNCTION public.gre_enable_all_players() TO service_role;
 REVOKE ALL ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) TO authenticated;
 GRANT ALL ON FUNCTION public.gre_enable_player(p_player_id bigint, p_enabled boolean) TO service_role;
+
+-- ACL: FUNCTION gre_enter(p_since jsonb)
+REVOKE ALL ON FUNCTION public.gre_enter(p_since jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION public.gre_enter(p_since jsonb) TO authenticated;
+GRANT ALL ON FUNCTION public.gre_enter(p_since jsonb) TO service_role;
 
 -- ACL: FUNCTION gre_erase_player(p_player_id bigint)
 REVOKE ALL ON FUNCTION public.gre_erase_player(p_player_id bigint) FROM PUBLIC;

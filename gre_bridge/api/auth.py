@@ -12,7 +12,7 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, TypeVar
 
 import orjson
@@ -21,6 +21,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 
 from gre_bridge.api.throttle import AuthThrottle
+from gre_bridge.db.answers import CatchUp
 from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.users import UserDatabase
@@ -116,6 +117,13 @@ class Authenticator:
         """Return the caller's identity. Raises as `call`."""
         users = self.users
         return await self.call(address, caller.token, lambda: users.whoami(caller))
+
+    async def enter(
+        self, address: str | None, caller: Caller, since: Mapping[str, int] | None
+    ) -> tuple[Identity, CatchUp | None]:
+        """Return the caller's identity and what it has missed. Raises as `call`."""
+        users = self.users
+        return await self.call(address, caller.token, lambda: users.enter(caller, since))
 
     async def is_player(self, call: AuthenticatedCall) -> bool:
         """Return True if the caller was a player within the last ROLE_MAX_AGE seconds. Raises as `call`."""

@@ -174,6 +174,13 @@ class CatchUp(FilesMissed):
     missed: list[Message]
 
 
+class Entry(TypedDict):
+    """Answer of `gre_enter`; `missed` is null for who cannot enter."""
+
+    actor: Actor
+    missed: CatchUp | None
+
+
 class ReadMark(TypedDict):
     """Answer of `gre_mark_read`; `timestamp` is null while nothing was read."""
 

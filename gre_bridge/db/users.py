@@ -15,6 +15,7 @@ from gre_bridge.db.answers import (
     CatchUp,
     ChangedSession,
     ClosedSession,
+    Entry,
     HistoryPage,
     HubChanges,
     Known,
@@ -43,18 +44,12 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabas
 
         `required`: also raise Refused for a caller that is nobody in the chat, as any other call would.
         """
-        found = await self._read(Actor, "gre_whoami", {"p_required": required or None}, caller)
-        expires = found["expires_at"]
-        return Identity(
-            role=found["role"],
-            player_id=found["player_id"],
-            staff_id=found["staff_id"],
-            display_name=found["display_name"],
-            chat_enabled=found["chat_enabled"] is not False,
-            expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
-            user_id=found["user_id"],
-            rating_enabled=found.get("rating_enabled", False),
-        )
+        return _identity(await self._read(Actor, "gre_whoami", {"p_required": required or None}, caller))
+
+    async def enter(self, caller: Caller, since: Mapping[str, int] | None) -> tuple[Identity, CatchUp | None]:
+        """Return what `whoami` and `catch_up` return, by one call; None for who is nobody, or may not chat."""
+        found = await self._read(Entry, "gre_enter", {"p_since": since}, caller)
+        return _identity(found["actor"]), found["missed"]
 
     async def send(
         self,
@@ -305,3 +300,17 @@ class UserDatabase(DeskDatabase, ColleagueDatabase, RepliesDatabase, FileDatabas
             },
             None,
         )
+
+
+def _identity(found: Actor) -> Identity:
+    expires = found["expires_at"]
+    return Identity(
+        role=found["role"],
+        player_id=found["player_id"],
+        staff_id=found["staff_id"],
+        display_name=found["display_name"],
+        chat_enabled=found["chat_enabled"] is not False,
+        expires_at=float(expires) if expires is not None and math.isfinite(expires) else None,
+        user_id=found["user_id"],
+        rating_enabled=found.get("rating_enabled", False),
+    )

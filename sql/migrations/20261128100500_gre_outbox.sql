@@ -384,32 +384,33 @@ create trigger gre_push_queued after insert on public.push_notifications
 
 -- JSON ----------------------------------------------------------------------------------------------------
 
--- Return a session as S of the API. p_max_length limits the last message, in characters.
+-- Return each of the sessions as S of the API, in their order. The last message is cut to p_max_length characters. One
+-- statement for all of them: under row-level security each statement asks again who the caller is.
+create function gre.sessions_json(p_sessions public.gre_chat_sessions[], p_max_length integer default null)
+returns setof jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  return query
+  select jsonb_build_object(
+      'id', s.id, 'player_id', s.player_id, 'player_name', left(s.player_name, 200),
+      'status', case when s.status = 'closed' then 'closed' else 'active' end,
+      'assigned_staff_id', left(s.assigned_staff_id, 200), 'last_seq', s.last_seq, 'rev', s.rev,
+      'unread_by_staff', s.unread_by_staff, 'unread_by_player', s.unread_by_player,
+      'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
+                       where m.session_id = s.id and m.seq = s.last_seq),
+      'last_message_at', gre.iso(s.last_message_at), 'created_at', gre.iso(s.created_at),
+      'closed_at', gre.iso(s.closed_at))
+    -- Only where they say something: a session that staff closed has the keys that older portals know.
+    || case when s.closed_by <> 'staff' then jsonb_build_object('closed_by', s.closed_by) else '{}' end
+    || case when s.cycle > 1 then jsonb_build_object('cycle', s.cycle) else '{}' end
+    || case when s.rating is not null then jsonb_build_object('rating', s.rating) else '{}' end
+  from unnest(p_sessions) s;
+end $$;
+
 create function gre.session_json(p_session public.gre_chat_sessions, p_max_length integer default null) returns jsonb
 language plpgsql stable set search_path = '' as $$
-declare
-  v_json jsonb;
 begin
-  v_json := jsonb_build_object(
-    'id', p_session.id, 'player_id', p_session.player_id, 'player_name', left(p_session.player_name, 200),
-    'status', case when p_session.status = 'closed' then 'closed' else 'active' end,
-    'assigned_staff_id', left(p_session.assigned_staff_id, 200), 'last_seq', p_session.last_seq, 'rev', p_session.rev,
-    'unread_by_staff', p_session.unread_by_staff, 'unread_by_player', p_session.unread_by_player,
-    'last_message', (select left(m.message, coalesce(p_max_length, 4000)) from public.gre_chat_messages m
-                     where m.session_id = p_session.id and m.seq = p_session.last_seq),
-    'last_message_at', gre.iso(p_session.last_message_at), 'created_at', gre.iso(p_session.created_at),
-    'closed_at', gre.iso(p_session.closed_at));
-  -- Only where they say something: a session that staff closed has the keys that older portals know.
-  if p_session.closed_by <> 'staff' then
-    v_json := v_json || jsonb_build_object('closed_by', p_session.closed_by);
-  end if;
-  if p_session.cycle > 1 then
-    v_json := v_json || jsonb_build_object('cycle', p_session.cycle);
-  end if;
-  if p_session.rating is not null then
-    v_json := v_json || jsonb_build_object('rating', p_session.rating);
-  end if;
-  return v_json;
+  return (select x from gre.sessions_json(array[p_session], p_max_length) x);
 end $$;
 
 -- Return a message as M of the API.
@@ -969,7 +970,7 @@ language sql stable parallel safe set search_path = '' as $$ select 3 $$;
 comment on function public.gre_schema_version is 'Version of the contract between the database and the workers.';
 
 revoke execute on all functions in schema gre from public;
-grant execute on function gre.message_json, gre.session_json to authenticated, service_role;
+grant execute on function gre.message_json, gre.sessions_json, gre.session_json to authenticated, service_role;
 revoke execute on function public.gre_relay_listen_v1, public.gre_relay_unlisten_v1, public.gre_relay_claim_v1,
   public.gre_relay_settle_v1, public.gre_relay_exchange_v1, public.gre_relay_extend_v1, public.gre_relay_release_v1,
   public.gre_relay_stats_v1, public.gre_schema_version from public, anon, authenticated, service_role;

@@ -347,12 +347,13 @@ begin
                                < (v_after.at, v_after.id))
     order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
     limit v_limit + 1
-  ), numbered as (
-    select at, (s).id as id, gre.session_json(s) as json, row_number() over (order by at desc, (s).id desc) as n
-    from page
+  ), numbered as materialized (
+    select at, s, row_number() over (order by at desc, (s).id desc) as n from page
   ), sized as ( -- 1 MB at most
-    select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
+    select n, at, (s).id as id, json,
+      n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from numbered
+    join gre.sessions_json(array(select s from numbered order by n)) with ordinality x (json, n) using (n)
   )
   select jsonb_build_object(
     'sessions', coalesce(jsonb_agg(json order by n) filter (where fits), '[]'),
@@ -365,16 +366,22 @@ comment on function public.gre_list_sessions is
   'Lists sessions, latest activity first: {"sessions": [S], "next": cursor | null}. A player gets its own sessions. '
   'p_status: active | closed; p_assigned: me | none | a staff id; p_cursor: "next" of the page before.';
 
+-- Generic plans: planning these statements takes longer than running them. So players and staff, who need different
+-- indexes, have statements of their own.
 create function public.gre_catch_up(
   p_since jsonb default null, p_limit integer default 200, p_total integer default 2000
 ) returns jsonb
-language plpgsql stable set search_path = '' set plan_cache_mode = 'force_custom_plan' set jit = off
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+language plpgsql stable set search_path = '' set plan_cache_mode = force_generic_plan set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_hashjoin = off
+set enable_mergejoin = off as $$
 declare
   v_actor gre.actor := gre.require_actor();
+  v_player constant bigint := case v_actor.role when 'player' then v_actor.player_id end;
   v_limit integer := least(greatest(coalesce(p_limit, 200), 1), 500);
   v_total integer := least(greatest(coalesce(p_total, 2000), 0), 5000);
   v_positions jsonb := '{}';
+  v_named uuid[] := '{}';
+  v_listed uuid[];
   v_side constant text := case v_actor.role when 'player' then 'player' else 'staff' end;
   v_from timestamptz;
   v_files_from timestamptz;
@@ -388,77 +395,91 @@ begin
     from jsonb_each(p_since) t (k, x)
     cross join lateral (select case when jsonb_typeof(x) = 'number' then (x #>> '{}')::numeric end as n) v
     where k ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and n >= 0;
+    v_named := array(select k::uuid from jsonb_object_keys(v_positions) k);
   end if;
-  -- Cast before the join: under row-level security a join on a cast would read all messages.
-  with positions as materialized (
-    select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq)
-  ), seen as materialized (
-    select m.session_id, m.seq, m.created_at,
-      (m.sender = v_side and (v_side = 'player' or m.sender_id = v_actor.staff_id)) is true as own
-    from positions p
-    join public.gre_chat_messages m
-      on m.session_id = p.id and m.seq = p.seq and (v_actor.role <> 'player' or m.player_id = v_actor.player_id)
-  ), before as materialized (
-    select x.created_at, (x.sender = v_side and (v_side = 'player' or x.sender_id = v_actor.staff_id)) is true as own
-    from (select * from seen where own order by created_at desc limit 20) s
-    cross join lateral (
-      select q.created_at, q.sender, q.sender_id from public.gre_chat_messages q
-      where q.session_id = s.session_id and q.seq <= s.seq
-      order by q.seq desc limit 20) x)
-  -- A message that the caller sent itself does not say that it heard of files meanwhile: back to one of others.
-  select (select max(created_at) from seen) - interval '1 minute',
-    coalesce(greatest((select max(created_at) from seen where not own),
-                      (select max(created_at) from before where not own)),
-             (select min(created_at) from before)) - interval '1 minute'
-  into v_from, v_files_from;
+  if v_named <> '{}' then
+    -- Cast before the join: under row-level security a join on a cast would read all messages.
+    with positions as materialized (
+      select k::uuid as id, seq::bigint as seq from jsonb_each_text(v_positions) t (k, seq)
+    ), seen as materialized (
+      select m.session_id, m.seq, m.created_at,
+        (m.sender = v_side and (v_side = 'player' or m.sender_id = v_actor.staff_id)) is true as own
+      from positions p
+      join public.gre_chat_messages m
+        on m.session_id = p.id and m.seq = p.seq and (v_player is null or m.player_id = v_player)
+    ), before as materialized (
+      select x.created_at, (x.sender = v_side and (v_side = 'player' or x.sender_id = v_actor.staff_id)) is true as own
+      from (select * from seen where own order by created_at desc limit 20) s
+      cross join lateral (
+        select q.created_at, q.sender, q.sender_id from public.gre_chat_messages q
+        where q.session_id = s.session_id and q.seq <= s.seq
+        order by q.seq desc limit 20) x)
+    -- A message that the caller sent itself does not say that it heard of files meanwhile: back to one of others.
+    select (select max(created_at) from seen) - interval '1 minute',
+      coalesce(greatest((select max(created_at) from seen where not own),
+                        (select max(created_at) from before where not own)),
+               (select min(created_at) from before)) - interval '1 minute'
+    into v_from, v_files_from;
+  end if;
 
-  with listed as materialized (
-    select s.id from (
-      select q.id from public.gre_chat_sessions q
-      where q.status <> 'closed' and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
-      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
-      limit 100) s
-    union
-    select r.id from (
-      select q.id from public.gre_chat_sessions q
-      where case when q.last_message_at is null then q.created_at else q.last_message_at end > v_from
-        and (v_actor.role <> 'player' or q.player_id = v_actor.player_id)
-      order by case when q.last_message_at is null then q.created_at else q.last_message_at end desc, q.id desc
-      limit 200) r
-    union
-    select k::uuid from jsonb_each(v_positions) t (k, x)
-  ), positioned as materialized (
-    select p.s, p.seq, greatest((p.s).last_seq - v_limit, p.seq) as start from (
-      select s, coalesce((v_positions ->> s.id::text)::bigint,
-        case when p_since is null then s.last_seq
-             when v_from is null
-               then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
-             else coalesce((select m.seq from public.gre_chat_messages m
-                            where m.session_id = s.id and m.created_at <= v_from
-                            order by m.seq desc limit 1), 0) end) as seq
-      from listed l join public.gre_chat_sessions s on s.id = l.id
-      where v_actor.role <> 'player' or s.player_id = v_actor.player_id) p
+  if v_player is not null then
+    v_listed := array(
+      select s.id from public.gre_chat_sessions s
+      where s.player_id = v_player
+        and (s.status <> 'closed'
+          or case when s.last_message_at is null then s.created_at else s.last_message_at end > v_from)
+      order by s.status = 'closed',
+        case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+      limit 200);
+  else
+    v_listed := array(
+      select s.id from public.gre_chat_sessions s
+      where s.status <> 'closed'
+      order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+      limit 100);
+    if v_from is not null then
+      v_listed := v_listed || array(
+        select s.id from public.gre_chat_sessions s
+        where case when s.last_message_at is null then s.created_at else s.last_message_at end > v_from
+        order by case when s.last_message_at is null then s.created_at else s.last_message_at end desc, s.id desc
+        limit 200);
+    end if;
+  end if;
+
+  with positioned as materialized (
+    select s, coalesce((v_positions ->> s.id::text)::bigint,
+      case when p_since is null then s.last_seq
+           when v_from is null
+             then case when s.status = 'closed' then s.last_seq else greatest(s.last_seq - v_limit, 0) end
+           else coalesce((select m.seq from public.gre_chat_messages m
+                          where m.session_id = s.id and m.created_at <= v_from
+                          order by m.seq desc limit 1), 0) end) as seq
+    from public.gre_chat_sessions s
+    where s.id = any (v_listed || v_named) and (v_player is null or s.player_id = v_player)
+  ), limited as materialized ( -- under row-level security an index takes no expression
+    select s, (s).id as id, greatest((s).last_seq - v_limit, seq) as start from positioned
   ), missed as (
-    select m.m as m from positioned p
+    select m.m as m from limited p
     cross join lateral (
       select m from public.gre_chat_messages m
-      where m.session_id = (p.s).id and m.seq > p.start
+      where m.session_id = p.id and m.seq > p.start
     ) m
     order by coalesce((p.s).last_message_at, (p.s).created_at) desc, (m.m).session_id, (m.m).seq desc
     limit v_total
   )
   select jsonb_build_object(
     'sessions', (
-      select coalesce(jsonb_agg(gre.session_json(s, case v_total when 0 then 200 end) order by (s).status = 'closed',
-                                coalesce((s).last_message_at, (s).created_at) desc, (s).id), '[]') from positioned),
+      select coalesce(jsonb_agg(x.json order by x.n), '[]')
+      from gre.sessions_json(
+        array(select s from positioned order by (s).status = 'closed',
+              coalesce((s).last_message_at, (s).created_at) desc, (s).id),
+        case v_total when 0 then 200 end) with ordinality x (json, n)),
     'positions', (
       select coalesce(jsonb_object_agg((p.s).id, p.seq), '{}') from positioned p where p.seq < (p.s).last_seq),
     'missed', (select coalesce(jsonb_agg(gre.message_json(m) order by (m).session_id, (m).seq), '[]') from missed))
   into v_result;
   if v_files_from is not null then
-    v_result := v_result || gre.missed_attachments(
-      array(select k::uuid from jsonb_object_keys(v_positions) k), v_files_from,
-      case v_actor.role when 'player' then v_actor.player_id end);
+    v_result := v_result || gre.missed_attachments(v_named, v_files_from, v_player);
   end if;
   return v_result;
 end $$;
@@ -471,6 +492,21 @@ comment on function public.gre_catch_up is
   '"missed" is empty and last messages are truncated. "attachments", if there are some: [{"session_id", "attachment": '
   'A}], files in the sessions in p_since that changed after the newest message of others in p_since or shortly before '
   '(less a minute), at most the last 500.';
+
+-- In one call what a socket needs to begin: a storm of them costs as many calls.
+create function public.gre_enter(p_since jsonb default null) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_actor constant jsonb := public.gre_whoami();
+begin
+  return jsonb_build_object('actor', v_actor,
+    'missed', case when v_actor ->> 'role' in ('staff', 'admin')
+                     or v_actor ->> 'role' = 'player' and (v_actor ->> 'chat_enabled')::boolean
+                then public.gre_catch_up(p_since, p_total => 0) end);
+end $$;
+comment on function public.gre_enter is
+  'Returns who the caller is and what it has missed: {"actor": as gre_whoami, "missed": as gre_catch_up with p_since '
+  'and p_total 0, null for a caller that is no person of the chat, or a player whose chat is disabled}.';
 
 -- Marks and states ----------------------------------------------------------------------------------------
 
@@ -783,12 +819,12 @@ comment on function public.gre_link_user is
 revoke execute on all functions in schema gre from public;
 grant execute on function gre.normalize_sender, gre.find_duplicate, gre.check_not_moved to authenticated, service_role;
 revoke execute on function public.gre_send_message, public.gre_staff_reply, public.gre_send_messages,
-  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_mark_read,
+  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_enter, public.gre_mark_read,
   public.gre_set_session_status, public.gre_close_session, public.gre_enable_player, public.gre_enable_all_players,
   public.gre_set_online_status, public.gre_erase_player, public.gre_link_user
   from public, anon, authenticated, service_role;
 grant execute on function public.gre_send_message, public.gre_staff_reply, public.gre_send_messages,
-  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_mark_read,
+  public.gre_chat_history, public.gre_list_sessions, public.gre_catch_up, public.gre_enter, public.gre_mark_read,
   public.gre_set_session_status, public.gre_close_session, public.gre_enable_player, public.gre_enable_all_players,
   public.gre_set_online_status, public.gre_erase_player to authenticated, service_role;
 grant execute on function public.gre_link_user to service_role;

@@ -68,9 +68,11 @@ begin
       order by group_no, case group_no when 0 then at end, case group_no when 0 then (s).id end, at desc, (s).id desc)
       as n
     from page
+  ), listed as materialized (
+    select * from numbered where n <= v_limit + 1
   ), converted as (
     select n, group_no, at, (s).id as id,
-      gre.session_json(s) || jsonb_build_object('waiting_since', gre.iso((s).waiting_since))
+      x.json || jsonb_build_object('waiting_since', gre.iso((s).waiting_since))
         || case when v_first_goal and group_no < 2 and (
           -- From the end: of a session that waits, only the messages since staff's last one are read.
           select m.seq from public.gre_chat_messages m
@@ -79,7 +81,8 @@ begin
           select e.after_seq from public.gre_chat_events e
           where e.session_id = (s).id and e.kind = 'reopened' order by e.rev desc limit 1), 0) end
         then jsonb_build_object('replied', true) else '{}' end as json
-    from numbered where n <= v_limit + 1
+    from listed
+    join gre.sessions_json(array(select s from listed order by n)) with ordinality x (json, n) using (n)
   ), sized as ( -- 1 MB at most
     select *, n <= v_limit and (n = 1 or sum(octet_length(json::text)) over (order by n) <= 1048576) as fits
     from converted

@@ -12,6 +12,7 @@ import json
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -37,6 +38,16 @@ from tests.support.waiting import next_turn, pause, until
 
 Json = dict[str, Any]
 PLAYERS = (1, 2, 3)
+
+
+CLAIMS = {"player:1": 1, "player:2": 3}
+"""The player that a token names. The second one names another than it is verified as; staff's name none."""
+
+
+@pytest.fixture(autouse=True)
+def _claims() -> Iterator[None]:
+    with mock.patch("gre_bridge.api.ws.session.claimed_player", lambda caller: CLAIMS.get(caller.token)):
+        yield
 
 
 class Chat:
@@ -158,6 +169,9 @@ class Chat:
             if at is not None and at < session["last_seq"]:
                 positions[session["id"]] = at
         return await self._answer({"sessions": [self._shown(s) for s in listed], "positions": positions})
+
+    async def enter(self, caller: Any, since: dict[str, int] | None) -> tuple[Identity, Json]:
+        return await self.whoami(caller), await self.catch_up(caller, since)
 
     async def send(self, caller: Any, *, player_id: int | None, message_id: str, **_: Any) -> Json:
         await self._pass()
@@ -344,7 +358,10 @@ class Page:
             spend=lambda _: 0.0,
             entering=lambda _: nullcontext(),
         )
-        authenticator: Any = SimpleNamespace(whoami=lambda _, caller: chat.whoami(caller))
+        authenticator: Any = SimpleNamespace(
+            whoami=lambda _, caller: chat.whoami(caller),
+            enter=lambda _, caller, since: chat.enter(caller, since),
+        )
         self.session = ClientSession(
             self.wire, endpoint=endpoint, hub=hub, users=chat, authenticator=authenticator, metrics=metrics
         )  # type: ignore[arg-type]

@@ -158,6 +158,7 @@ gre_chat_history of a player     x y/player_mismatch y/player_mismatch y y y y/p
 gre_chat_history of a session    x y/session_unknown y/session_unknown y y y y/session_unknown y act_as_required x
 gre_list_sessions                x y/0 y/0 y y y y/0 y act_as_required x
 gre_catch_up                     x y/0 y/0 y y y y/0 y act_as_required x
+gre_enter                        x y/0 y/0 y y 0 y/0 y 0 x
 gre_mark_read                    x y/session_unknown y/session_unknown y y act_as_required y/session_unknown y act_as_required x
 gre_set_session_status           x staff_only staff_only y y y staff_only y act_as_required x
 gre_close_session                x staff_only staff_only y y y staff_only y act_as_required x

@@ -63,7 +63,7 @@ HELPERS = {
     "anon authenticated service_role gre_worker": {"push_keys"},
     "anon authenticated service_role": {"current_actor", "is_staff", "is_admin", "my_player_id", "my_staff_id"},
     "authenticated service_role": {
-        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
+        "clean_name", "name_key", "has_text", "json_fits", "raise_row_denied", "session_name", "staff_name", "check_assignee", "raise_http", "require_actor", "require_staff", "iso", "format_cursor", "parse_cursor", "check_player_id", "message_json", "session_json", "sessions_json", "event_json", "check_not_moved", "player_json", "normalize_sender", "find_duplicate",
         "presence", "count_template", "attachments_json", "missed_attachments", "may_upload_object", "may_fetch_object",
     },
     "": {

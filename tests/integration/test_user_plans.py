@@ -208,6 +208,45 @@ def test_catching_up(large: Database, meter: Meter) -> None:
     assert len(found["missed"]) == (200 + 299 * 2 if staffs else 200)
 
 
+def test_a_reader_who_has_missed_nothing(large: Database) -> None:
+    """Some entries for each session named; of session 1, which is not, the messages of the last two minutes are read."""
+    key = str(uuid.UUID(hashlib.md5(b"s7").hexdigest()))
+    for who in (player(7), SERVICE.acting_as("player:7")):
+        with Meter(large, who) as meter:
+            found = meter.reads("gre_catch_up", 12, since={key: 22}, total=0)
+            assert ([s["id"] for s in found["sessions"]], found["positions"]) == ([key], {})
+    since = {str(uuid.UUID(hashlib.md5(f"s{n}".encode()).hexdigest())): 22 for n in range(2, 102)}
+    with Meter(large, staff()) as meter:
+        found = meter.reads("gre_catch_up", 530, since=since, total=0)
+        assert since.keys() <= {s["id"] for s in found["sessions"]}
+        assert not found["positions"].keys() & since.keys()
+
+
+def test_a_list_of_sessions_does_not_ask_for_each_of_them_who_the_caller_is(large: Database) -> None:
+    """Row-level security asks that in each statement, so a statement for each session would cost ten times as much."""
+    with large.connect("supabase_admin") as admin:
+        admin.execute("alter database large set track_functions = 'all'")
+    asked = "select coalesce(sum(calls), 0)::bigint as n from pg_stat_user_functions where funcname = 'current_actor'"
+    try:
+        with Meter(large, staff()) as meter:
+            for function, most, arguments in (
+                ("gre_catch_up", 20, {"total": 0}),
+                ("gre_list_sessions", 8, {"limit": 100}),
+                ("gre_session_queue", 8, {"limit": 100}),
+            ):
+                calls = []
+                for _ in range(2):
+                    meter.counts()
+                    calls += meter.watch.execute(asked).fetchall()
+                    assert len(meter.rest.call(function, **arguments)["sessions"]) == 100
+                meter.counts()
+                calls += meter.watch.execute(asked).fetchall()
+                assert 0 < calls[2]["n"] - calls[1]["n"] <= most, function
+    finally:
+        with large.connect("supabase_admin") as admin:
+            admin.execute("alter database large reset track_functions")
+
+
 def test_sending_and_marking_in_a_session_of_ten_thousand(large: Database) -> None:
     for who in (SERVICE.acting_as("player:1"), player(2), staff()):
         target = {"player_id": 1} if who == staff() else {}

@@ -284,6 +284,7 @@ CALLS: dict[str, tuple[Any, Any]] = {
     "gre_chat_history of a session": (lambda s: {"session_id": s.session, "sessions": True}, lambda r, s: has(s, r["messages"])),
     "gre_list_sessions": (lambda _: {}, lambda r, s: has(s, r["sessions"])),
     "gre_catch_up": (lambda s: {"since": {s.session: 0}}, lambda r, s: has(s, r["missed"]) and has(s, r["sessions"])),
+    "gre_enter": (lambda s: {"since": {s.session: 0}}, lambda r, s: r["missed"] is not None and has(s, r["missed"]["sessions"])),
     "gre_mark_read": (lambda s: {"session_id": s.session, "up_to_seq": 2}, lambda r, _: r["changed"]),
     "gre_set_session_status": (lambda s: {"session_id": s.session, "status": "closed"}, lambda r, s: has(s, [r["session"]])),
     "gre_close_session": (lambda s: {"player_id": s.player}, lambda r, s: has(s, [r["session"]])),

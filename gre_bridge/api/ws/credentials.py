@@ -13,9 +13,10 @@ from starlette.websockets import WebSocket
 
 from gre_bridge.api.auth import Authenticator
 from gre_bridge.api.ws.frames import Authenticate
-from gre_bridge.api.ws.handshake import identify, is_service_key
+from gre_bridge.api.ws.handshake import identify, is_service_key, presented
 from gre_bridge.api.ws.subscriber import SocketSubscriber
 from gre_bridge.api.ws.transport import ClientTransport, CloseConnection
+from gre_bridge.db.answers import CatchUp
 from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.users import UserDatabase
@@ -50,7 +51,7 @@ class Credentials:
 
     @property
     def caller(self) -> Caller:
-        """Who calls the database; only after `authenticate`."""
+        """Who calls the database; only after `present`."""
         assert self._caller is not None
         return self._caller
 
@@ -59,16 +60,23 @@ class Credentials:
         """The person; role `none` before `authenticate`."""
         return self._subscriber.identity
 
-    async def authenticate(self, request: Authenticate) -> None:
-        """Take the first token. Raises CloseConnection."""
-        self._caller, self._subscriber.identity = await identify(
-            self._websocket, request, self._authenticator
+    def present(self, request: Authenticate) -> Caller:
+        """Take the first token, unverified. Raises CloseConnection."""
+        self._caller = presented(self._websocket, request)
+        return self._caller
+
+    async def authenticate(self, request: Authenticate, *, catch_up: bool) -> CatchUp | None:
+        """Have it verified; with `catch_up` return what the person has missed, from the same call. Raises CloseConnection."""
+        self._subscriber.identity, found = await identify(
+            self._websocket, request, self.caller, self._authenticator, catch_up=catch_up
         )
+        return found
 
     async def renew(self, request: Authenticate) -> None:
         """Take a new token of the same person. Raises CloseConnection."""
         old = self.identity
-        caller, identity = await identify(self._websocket, request, self._authenticator)
+        caller = presented(self._websocket, request)
+        identity, _ = await identify(self._websocket, request, caller, self._authenticator, catch_up=False)
         if (identity.role, identity.player_id, identity.staff_id) != (old.role, old.player_id, old.staff_id):
             raise CloseConnection(4401, "the new token is another person's", "identity_mismatch")
         self._caller, self._subscriber.identity = caller, identity

@@ -11,7 +11,7 @@ from gre_bridge.api.times import iso_time
 from gre_bridge.api.ws.frames import Authenticate
 from gre_bridge.api.ws.transport import CloseConnection
 from gre_bridge.config.keys import read_key
-from gre_bridge.db.answers import Session
+from gre_bridge.db.answers import CatchUp, Session
 from gre_bridge.db.callers import Identity
 from gre_bridge.db.postgrest import Caller
 from gre_bridge.db.types import Json
@@ -21,17 +21,47 @@ _STAFF = {"staff", "admin"}
 _ROLES = {"player": {"player"}, "gre_staff": _STAFF, "gre": _STAFF, "staff": _STAFF, "admin": {"admin"}}
 
 
-async def identify(
-    websocket: WebSocket, request: Authenticate, authenticator: Authenticator
-) -> tuple[Caller, Identity]:
-    """Return the person of the token in this frame, or else in the upgrade request. Raises CloseConnection."""
-    address = websocket.client.host if websocket.client else None
+def presented(websocket: WebSocket, request: Authenticate) -> Caller:
+    """Return the caller whose token is in this frame, or else in the upgrade request. Raises CloseConnection."""
     try:
         # X-GRE-Act-As comes from the portals' own back end and does not apply to a token that the page sent.
         caller = Caller(request.token) if request.token else caller_of(websocket)
-        if caller is None:
-            raise CloseConnection(4401, "a token is required", "not_authenticated")
-        identity = await authenticator.whoami(address, caller)
+    except Refused as error:
+        raise CloseConnection(4401, str(error), error.code) from None
+    if caller is None:
+        raise CloseConnection(4401, "a token is required", "not_authenticated")
+    return caller
+
+
+def claimed_player(caller: Caller) -> int | None:
+    """Return the player that a user's token names, None if it names none. Nothing has verified the token."""
+    claims = read_key(caller.token).claims
+    match claims:
+        case {
+            "role": "authenticated",
+            "app_metadata": {"gre_role": "player", "player_id": int() | str() as value},
+        }:
+            text = str(value)
+            return int(text) if text.isascii() and text.isdigit() and len(text) <= 16 else None
+    return None
+
+
+async def identify(
+    websocket: WebSocket,
+    request: Authenticate,
+    caller: Caller,
+    authenticator: Authenticator,
+    *,
+    catch_up: bool,
+) -> tuple[Identity, CatchUp | None]:
+    """Return the person of the token and, if that is wanted, what it has missed. Raises CloseConnection."""
+    address = websocket.client.host if websocket.client else None
+    found: CatchUp | None = None
+    try:
+        if catch_up:
+            identity, found = await authenticator.enter(address, caller, request.since)
+        else:
+            identity = await authenticator.whoami(address, caller)
     except Refused as error:
         raise CloseConnection(4429 if error.status == 429 else 4401, str(error), error.code) from None
     except TransientError:
@@ -46,7 +76,7 @@ async def identify(
     if is_service_key(caller):
         # The expiry is the key's, not the person's: the connection verifies the key periodically instead.
         identity = replace(identity, expires_at=None)
-    return caller, identity
+    return identity, found
 
 
 def is_service_key(caller: Caller) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -101,6 +101,29 @@ class Hub:
             self._changes.start()
         self._foreign.clear()
         self.registry.add(subscriber)
+
+    @contextlib.contextmanager
+    def expecting(self, subscriber: Subscriber, player_id: int | None) -> Iterator[None]:
+        """Hold for this subscriber, meanwhile, whatever commits in the sessions of a player that it may turn out to be.
+
+        It must be muted. If it is that player, `add` it within; None expects nobody.
+        """
+        if player_id is None:
+            yield
+            return
+        self._foreign.clear()
+        self.registry.expect(subscriber, player_id)
+        try:
+            yield
+        finally:
+            self.registry.unexpect(subscriber, player_id)
+            if not self.registry:
+                self._changes.stop()
+
+    @property
+    def ready(self) -> bool:
+        """True if `wait_ready` would not wait: there are connections, and positions and presence are known."""
+        return bool(self.registry) and self._ready.is_set() and self.presence.ready
 
     async def wait_ready(self) -> None:
         """Wait until the hub has positions and presence, however long the database is unavailable."""

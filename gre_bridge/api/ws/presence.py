@@ -57,6 +57,11 @@ class PresenceTracker:
         self._ready.clear()
         self._notified.set()
 
+    @property
+    def ready(self) -> bool:
+        """True if presence was read."""
+        return self._ready.is_set()
+
     async def wait_ready(self) -> None:
         """Wait until presence was read, however long the database is unavailable."""
         await self._ready.wait()

@@ -18,10 +18,27 @@ class ConnectionRegistry:
         self._all: set[Subscriber] = set()
         self._staff: set[Subscriber] = set()
         self._players: dict[int, set[Subscriber]] = {}
+        self._expected: set[Subscriber] = set()
+        """Subscribers among `_players` whose identity is not verified yet; they count as no connection."""
 
     def __len__(self) -> int:
         """Return the number of connections."""
         return len(self._all)
+
+    def __bool__(self) -> bool:
+        """Return True if there is a connection, or one is expected."""
+        return bool(self._all or self._expected)
+
+    def expect(self, subscriber: Subscriber, player_id: int) -> None:
+        """Let a subscriber, which sends nothing yet, receive this player's sessions until `unexpect`."""
+        self._expected.add(subscriber)
+        self._players.setdefault(player_id, set()).add(subscriber)
+
+    def unexpect(self, subscriber: Subscriber, player_id: int) -> None:
+        """Undo `expect`, unless the subscriber was added as this player meanwhile."""
+        self._expected.discard(subscriber)
+        if subscriber not in self._all or subscriber.identity.player_id != player_id:
+            self._discard(player_id, subscriber)
 
     def add(self, subscriber: Subscriber) -> None:
         """Add a connection."""
@@ -34,12 +51,15 @@ class ConnectionRegistry:
         """Remove a connection, if it is registered."""
         self._all.discard(subscriber)
         self._staff.discard(subscriber)
-        player = subscriber.identity.player_id
-        if player is not None and player in self._players:
-            self._players[player].discard(subscriber)
-            if not self._players[player]:
-                del self._players[player]
+        if (player_id := subscriber.identity.player_id) is not None:
+            self._discard(player_id, subscriber)
         self._count()
+
+    def _discard(self, player_id: int, subscriber: Subscriber) -> None:
+        if (found := self._players.get(player_id)) is not None:
+            found.discard(subscriber)
+            if not found:
+                del self._players[player_id]
 
     def _count(self) -> None:
         self._metrics.sockets.labels("staff").set(len(self._staff))
@@ -48,7 +68,7 @@ class ConnectionRegistry:
     def count_of(self, identity: Identity) -> int:
         """Return the number of connections of this person."""
         if identity.player_id is not None:
-            return len(self._players.get(identity.player_id, ()))
+            return sum(item in self._all for item in self._players.get(identity.player_id, ()))
         return sum(item.identity.staff_id == identity.staff_id for item in self._staff)
 
     def subscribers(self) -> list[Subscriber]:

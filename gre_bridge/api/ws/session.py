@@ -31,7 +31,7 @@ from gre_bridge.api.ws.frames import (
     Viewing,
     frame,
 )
-from gre_bridge.api.ws.handshake import authenticated_frame
+from gre_bridge.api.ws.handshake import authenticated_frame, claimed_player
 from gre_bridge.api.ws.hub import Hub
 from gre_bridge.api.ws.own import MAX_REMEMBERED, remember
 from gre_bridge.api.ws.presence import HEARTBEAT_EXPIRY
@@ -165,14 +165,18 @@ class ClientSession:
 
     async def _enter(self, request: Authenticate) -> None:
         """Subscribe first, then read what was missed: news that commit in between are not sent twice."""
-        subscriber, hub = self._subscriber, self._hub
-        await self._credentials.authenticate(request)
-        if not self._endpoint.admits(self.identity):
-            raise CloseConnection(4429, "too many connections of this person", "too_many_connections")
-        self._endpoint.remove_pending(self)
-        hub.add(subscriber)
-        await hub.wait_ready()
-        found = await self._users.catch_up(self._credentials.caller, request.since)
+        subscriber, hub, caller = self._subscriber, self._hub, self._credentials.present(request)
+        # One call verifies the token and reads, if the token says for which player to subscribe before.
+        claimed = claimed_player(caller) if hub.ready else None
+        with hub.expecting(subscriber, claimed):
+            found = await self._credentials.authenticate(request, catch_up=claimed is not None)
+            if not self._endpoint.admits(self.identity):
+                raise CloseConnection(4429, "too many connections of this person", "too_many_connections")
+            self._endpoint.remove_pending(self)
+            hub.add(subscriber)
+        if found is None or self.identity.player_id != claimed:
+            await hub.wait_ready()
+            found = await self._users.catch_up(caller, request.since)
         if self.identity.is_staff and hub.presence.status_of(self.identity.staff_id) == "offline":
             with contextlib.suppress(BridgeError):
                 await self._set_presence("online")
