@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from gre_bridge.api.server.connections import BACKLOG
 from gre_bridge.config.settings import Settings
 from gre_bridge.errors import ConfigurationError
 
@@ -52,7 +53,7 @@ def _bind(variable: str, host: str, port: int) -> socket.socket:
             (host, port),
             family=socket.AF_INET6 if ipv6 else socket.AF_INET,
             dualstack_ipv6=ipv6 and socket.has_dualstack_ipv6(),
-            backlog=2048,
+            backlog=BACKLOG,
         )
     except OSError:
         raise ConfigurationError(

@@ -72,6 +72,29 @@ async def served() -> AsyncIterator[Serve]:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_connections_that_come_at_once_are_served_and_not_cut(served: Serve) -> None:
+    """They are twice as many as the instance may have at a time, and their requests are there when it begins to accept."""
+    host, _, port = (await served(max_connections=300)).partition(":")
+    clients = []
+    for _ in range(600):  # the loop, and so the server, waits meanwhile
+        client = socket.create_connection((host, int(port)), 60)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        client.setblocking(False)
+        clients.append(client)
+
+    async def answer(client: socket.socket) -> bytes:
+        reader, writer = await asyncio.open_connection(sock=client)
+        try:
+            return await reader.readline()
+        except ConnectionError:
+            return b"cut"
+        finally:
+            writer.close()
+
+    async with asyncio.timeout(60):
+        assert set(await asyncio.gather(*map(answer, clients))) == {b"HTTP/1.1 200 OK\r\n"}
+
+
 async def echo(websocket: WebSocket) -> None:
     await websocket.accept()
     with contextlib.suppress(WebSocketDisconnect):

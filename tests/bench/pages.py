@@ -76,6 +76,7 @@ class Page(asyncio.Protocol):
         self.rest = b""
         self.upgraded = False
         self.code = 1006
+        """The close code, or the status of a refused handshake."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for the upgrade."""
@@ -92,7 +93,7 @@ class Page(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         """Come back after the documented pause."""
         self.transport, self.live = None, False
-        self.pages.tally.closes[str(self.code)] += 1
+        self.pages.tally.closes[str(self.code) if self.code >= 1000 else f"http {self.code}"] += 1
         self.again()
 
     def again(self) -> None:
@@ -115,8 +116,8 @@ class Page(asyncio.Protocol):
                 self.rest = head
                 return
             if not head.startswith(b"HTTP/1.1 101"):
+                self.code = int(head[9:12])
                 if self.transport is not None:
-                    self.pages.tally.closes["http " + head[9:12].decode()] += 1
                     self.transport.abort()
                 return
             self.upgraded = True

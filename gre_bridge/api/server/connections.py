@@ -19,6 +19,9 @@ from gre_bridge.config.settings import Settings
 
 log = structlog.get_logger("gre.http")
 
+BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows. Of more their clients try
+again by themselves, seconds later: in a storm that would be most of them."""
 MOST_OF_ONE = 256
 """HTTP connections of one visitor, trusted proxies apart."""
 RESERVED = 160

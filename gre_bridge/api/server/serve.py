@@ -15,7 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gre_bridge.api.addresses import ProxyHeaders, TrustedProxies, is_loopback
-from gre_bridge.api.server.connections import ConnectionLimiter, allot
+from gre_bridge.api.server.connections import BACKLOG, ConnectionLimiter, allot
 from gre_bridge.api.server.http_protocol import HttpProtocol
 from gre_bridge.api.server.websocket_protocol import MAX_FRAME, PING, SocketProtocol
 from gre_bridge.config.settings import Settings
@@ -26,8 +26,19 @@ KEEP_ALIVE = 75
 """Seconds for which an idle HTTP connection is kept: longer than proxies in front, which commonly use 60."""
 
 
+ACCEPT_AT_ONCE = 64
+"""Connections that asyncio's loop accepts before it reads from them. With more than GRE_MAX_CONNECTIONS the limiter would cut
+connections whose request is there and unread. (uvloop accepts one.)"""
+
+
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handling."""
+    """uvicorn without its signal handling, and with a backlog of its own: asyncio makes one number of both."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept from now on."""
+        await super().startup(sockets)
+        for sock in sockets or ():
+            sock.listen(BACKLOG)
 
     def capture_signals(self) -> object:  # type: ignore[override]
         """Leave the signals to the daemon."""
@@ -59,6 +70,7 @@ async def serve(app: ASGIApp, *, settings: Settings, sock: socket.socket) -> Non
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=2,
+        backlog=ACCEPT_AT_ONCE,
         http=functools.partial(HttpProtocol, limiter=limiter),  # type: ignore[arg-type]
         ws=SocketProtocol,
         ws_max_size=MAX_FRAME,
