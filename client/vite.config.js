@@ -1,5 +1,5 @@
 // Build the entries of the package into dist/, which is committed. The output contains no paths and no times, so that the
-// same source gives the same files. What two entries share is a chunk of its own.
+// same source gives the same files. Other entries use index.js.
 import { defineConfig } from 'vite'
 
 const ENTRIES = {
@@ -19,8 +19,10 @@ export default defineConfig({
     minify: 'oxc',
     lib: { entry: ENTRIES, formats: ['es'] },
     rollupOptions: {
+      // What the parts that are loaded later need of the first one is not a file of its own.
+      preserveEntrySignatures: 'allow-extension',
       external: [/^react($|\/)/, /^react-dom($|\/)/],
-      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', banner, minify: true },
+      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js', banner, minify: true, comments: false },
     },
   },
 })

@@ -90,21 +90,21 @@ export interface Status {
   /** `polling`: no socket can be had, REST is asked every few seconds. */
   connection: 'idle' | 'connecting' | 'live' | 'polling' | 'reconnecting' | 'offline' | 'stopped'
   /** Why it is stopped: `signed_out`, `token_rejected`, `chat_disabled`, `closed` or `defect`. */
-  reason?: string
-  me?: Person
+  reason?: string | undefined
+  me?: Person | undefined
   error?: ChatError | undefined
 }
 
 /** Who the person is, as the database derives it from the token. */
 export interface Person {
   role: 'player' | 'staff' | 'admin'
-  playerId?: PlayerId
-  staffId?: string
-  displayName?: string | null
+  playerId?: PlayerId | undefined
+  staffId?: string | undefined
+  displayName?: string | null | undefined
   /** False while a player's chat is disabled; undefined until it is known. */
-  chatEnabled?: boolean
+  chatEnabled?: boolean | undefined
   /** True while a page may ask a player for a rating of a closed session. */
-  ratingEnabled?: boolean
+  ratingEnabled?: boolean | undefined
 }
 
 export interface Conversation {
@@ -122,20 +122,20 @@ export interface Conversation {
 }
 
 export interface SendOptions {
-  sessionId?: string
+  sessionId?: string | undefined
   /** Of staff: the player to whom they write, if no session is known. */
-  playerId?: PlayerId
+  playerId?: PlayerId | undefined
   /** Ids of uploads. */
-  files?: readonly string[]
+  files?: readonly string[] | undefined
   /** Of staff: the last seq that they have seen. If a colleague has written after it, the text is refused, `session_moved`. */
-  afterSeq?: number
-  templateId?: string
+  afterSeq?: number | undefined
+  templateId?: string | undefined
 }
 
 export interface Unsent {
   id: string
-  sessionId?: string
-  playerId?: PlayerId
+  sessionId?: string | undefined
+  playerId?: PlayerId | undefined
   text: string
   files: readonly string[]
   createdAt: string
@@ -161,18 +161,18 @@ export interface Upload {
 }
 
 export interface UploadOptions {
-  sessionId?: string
-  playerId?: PlayerId
-  name?: string
-  alt?: string
+  sessionId?: string | undefined
+  playerId?: PlayerId | undefined
+  name?: string | undefined
+  alt?: string | undefined
 }
 
 export interface Typist {
   by: 'player' | 'staff'
   sessionId: string
-  staffId?: string
+  staffId?: string | undefined
   /** True if a colleague writes a note. */
-  note?: boolean
+  note?: boolean | undefined
 }
 
 /** Sessions in the order of work: the longest wait first, then answered ones, then closed ones. */

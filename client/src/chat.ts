@@ -1,199 +1,172 @@
 /** The chat: who the person is, what the frames mean, and the snapshots. */
 
 import type { Chat, ChatOptions, Conversation, Person, SendOptions, Status, Unsent } from './api.js'
-import { ChatError } from './errors.js'
+import type { Core } from './core.js'
 import { createDesk } from './desk.js'
+import { ChatError, unreachable } from './errors.js'
 import { createFiles } from './files.js'
 import { createTokens, keyOf, nameIn } from './identity.js'
+import type { More } from './more.js'
 import { createOutbox, type Draft } from './outbox.js'
 import type { Me, Message, ServerFrame, Session, StaffStatus } from './protocol.js'
-import { createMarks } from './marks.js'
-import { createPages } from './pages.js'
-import { createRest } from './rest.js'
-import { createSender } from './sending.js'
+import { type CallOptions, createRest } from './rest.js'
 import { createSessions } from './sessions.js'
 import { socketTransport } from './socket.js'
-import { defaultStorage, memoryStorage } from './storage.js'
-import { createStore } from './store.js'
-import { createTimeline, type Timeline } from './timeline.js'
-import type { Link, LinkState, TransportHost } from './transport.js'
-import { createTyping } from './typing.js'
-import type { Timer } from './util.js'
+import { openStorage } from './storage.js'
+import { createStore, keep } from './store.js'
+import { createTimeline, type Page, type PageQuery, type Timeline } from './timeline.js'
+import type { Link, LinkState } from './transport.js'
+import { createTimers, loadOnce, withQuery } from './util.js'
 
 /** Milliseconds for which a connection without listeners is kept: StrictMode subscribes twice, and pages change. */
 const LINGER = 5000
 /** Milliseconds over which pages that come back spread their reads. */
 const SPREAD = 2000
+const PERSON = ['role', 'playerId', 'staffId', 'displayName', 'chatEnabled', 'ratingEnabled'] as const
 
 /** Make a chat. Nothing is connected before the first `subscribe` or `connect`. */
 export function createChat(options: ChatOptions): Chat {
   const url = options.url.replace(/\/$/, '')
-  const storage = options.storage === undefined ? defaultStorage() : (options.storage ?? memoryStorage())
+  const storage = openStorage(options.storage)
   const prefix = `gre-chat:${url}|`
   const ending = new AbortController()
-  const transport = options.transport ?? socketTransport()
-  const askToken = createTokens((refused) => options.getToken(refused))
+  const getToken = createTokens(options.getToken)
 
   let connection: Status['connection'] = 'idle'
   let reason: string | undefined
   let error: ChatError | undefined
   let me: Person | undefined
-  /** The person of the last token: the name under which texts are kept until the server says who it is. */
+  /** The person whom the token names: known before the server says who it is. */
   let tokenName: string | undefined
-  let provisional: string | undefined
-  /** The last opaque token that the server has confirmed to be `me`'s. */
+  /** The last token of which the server has said that it is this person's. */
   let confirmed: string | undefined
   let link: Link | undefined
   let linkRun = 0
   let held = false
-  let lingerTimer: Timer
-  let spreadTimer: Timer
+  const timers = createTimers()
   let polls = 0
   const timelines = new Map<string, Timeline>()
   const present = new Map<string, StaffStatus>()
 
-  const store = createStore((used) => {
-    clearTimeout(lingerTimer)
+  const { changed, read, subscribe } = createStore((used) => {
+    timers.end('linger')
     if (used) open()
-    else lingerTimer = setTimeout(() => !held && disconnect(), LINGER)
+    else if (!held) timers.start('linger', LINGER, () => disconnect('idle'))
   })
-  const { changed, read } = store
-  const isStaff = (): boolean => me !== undefined && me.role !== 'player'
+  const isStaff = (): boolean => !!me && me.role !== 'player'
   const isUsable = (): boolean => connection === 'live' || connection === 'polling'
-  const author = (): string | undefined => (me ? keyOf(me) : provisional)
-  const sendFrame: Link['send'] = (frame) => link?.send(frame) ?? false
+  /** The name under which texts are kept. */
+  const author = (): string | undefined => tokenName ?? (me && keyOf(me))
+  const apply = (row: Session): void => (desk.part ?? sessions).apply(row)
+  const each = (act: (timeline: Timeline) => void): void => timelines.forEach(act)
 
-  const rest = createRest(url, callToken, ending.signal)
-  const sessions = createSessions(isStaff, changed)
-  const files = createFiles(rest, () => (outbox.flush(), changed()))
-  const sender = createSender({ options, rest, me: () => me, link: sendFrame, onMessage, onNote: (note) => staff.addNote(note) })
+  const rest = createRest(url, tokenFor, ending.signal)
+  const core: Core = { rest, me: () => me, isStaff, isUsable, changed, link: (frame) => link?.send(frame) ?? false }
+  const sessions = createSessions(core)
+  let loaded: More | undefined
+  const more = loadOnce(async () => (loaded = (await import('./more.js')).createMore({ ...core, apply })))
+  const files = createFiles(more, () => (outbox.flush(), changed()))
   const outbox = createOutbox({
     storage, prefix, author, changed,
-    ready({ files: ids }) {
-      const states = ids.map((id) => files.uploads.get(id)).filter((upload) => upload !== undefined)
-      const failed = states.find((upload) => upload.state === 'failed')
-      if (failed) throw failed.error
-      return me !== undefined && isUsable() && states.every((upload) => upload.state === 'stored')
+    ready(item) {
+      const uploads = item.files.map((id) => files.uploads.get(id))
+      for (const upload of uploads) if (upload?.state === 'failed') throw upload.error
+      return !!me && isUsable() && !uploads.some((upload) => upload?.state === 'uploading')
     },
-    deliver: (item) => sender.deliver(item),
+    async deliver(item) {
+      const { id, text, files, sessionId, owner } = item
+      if (isStaff()) {
+        const message = await (await desk.load()).deliver(item)
+        if (message) receive(message)
+        return
+      }
+      // Not over the link: the token of each call is checked to be the author's, and the answer has the whole message.
+      const body = { id, sessionId, message: text, attachmentIds: files.length ? files : undefined, playerId: me!.playerId, playerName: options.name, sender: 'player' }
+      const { data } = await rest<{ message: Message }>('POST', '/api/gre-chat/send', body, { owner })
+      receive(data.message)
+    },
   })
-  const typing = createTyping((typing, sessionId) => sendFrame({ type: 'typing', typing, ...(sessionId && { sessionId }) }), changed)
-  const staff = createDesk({
-    rest, sessions, read, changed, link: sendFrame, active: isUsable,
-    me: () => me?.staffId,
+  const desk = createDesk({
+    ...core, sessions, read,
     unsent: (id) => outbox.list().filter((item) => item.note && item.sessionId === id),
-    noteStored: (id) => outbox.shown(id),
-    setStaffOnline(list) {
-      for (const { staffId, displayName, status } of list) present.set(staffId, { staffId, displayName, status })
-      changed()
-    },
+    noteStored: outbox.shown,
+    present,
   }, send)
-  const marks = createMarks({ rest, sessions, isUsable, link: sendFrame })
-  const pages = createPages(rest, () => me, (row) => staff.apply(row))
 
-  /** The token for a call of REST. `owner`: the person in whose name it is made. */
-  async function callToken(refused: boolean, owner?: string): Promise<string | null> {
-    const token = await askToken(refused)
-    if (token === null) return null
-    const known = me
-    noteToken(token)
-    if (known && !me) reconnect()
-    else if (owner !== undefined && me && tokenName === undefined && token !== confirmed) {
-      // An opaque token tells nothing about its person: ask the server before something is sent with it.
-      const { data } = await createRest(url, async () => token, ending.signal)<Me>('GET', '/api/gre-chat/me')
-      const before = author()
-      identify(data, token)
-      if (author() !== before) reconnect()
-    }
-    if (owner !== undefined && owner !== author()) throw new ChatError('unreachable', 'Another person has signed in.')
-    return token
+  /** The token for a call of REST. If a token does not say that it is the owner's, the server is asked first. */
+  async function tokenFor({ refused, owner, token: given }: CallOptions): Promise<string | null> {
+    const token = (!refused && given) || (await getToken(!!refused))
+    if (!token || !owner) return token
+    const name = nameIn(token)
+    if (!name && token !== confirmed) await readMe(token)
+    if (owner === (name ?? author())) return token
+    disconnect('idle')
+    open()
+    throw unreachable()
+  }
+
+  async function readMe(given: string | null): Promise<void> {
+    const { data, token } = await rest<Me>('GET', '/api/gre-chat/me', undefined, { token: given })
+    identify({ ratingEnabled: false, ...data }, token)
   }
 
   /** A token that names another person ends what belongs to the one before. */
   function noteToken(token: string): void {
     const name = nameIn(token)
     if (name === tokenName) return
-    if (me && tokenName !== undefined) reset()
+    if (tokenName) reset()
     tokenName = name
-    if (me || name === undefined) return
-    provisional = storage.getItem(`${prefix}who|${name}`) ?? name
-    outbox.adopt(undefined, provisional)
+    if (name) outbox.adopt(name)
   }
 
   /** The server has said who the person of a token is. */
-  function identify(person: Person | (Omit<Me, 'ratingEnabled'> & Pick<Person, 'ratingEnabled'>), token: string): void {
-    const { role, playerId, staffId, ...more } = person
-    const known: Person = { role, ...(playerId != null && { playerId }), ...(staffId != null && { staffId }) }
-    const key = keyOf(known)
+  function identify(given: Person | (Omit<Me, 'ratingEnabled'> & Pick<Person, 'ratingEnabled'>), token: string): void {
+    const key = keyOf(given)
     if (me && keyOf(me) !== key) reset()
-    const { displayName, chatEnabled, ratingEnabled } = { ...me, ...more }
-    const isNew = !me
-    me = { ...known, ...(displayName !== undefined && { displayName }), ...(chatEnabled !== undefined && { chatEnabled }), ...(ratingEnabled !== undefined && { ratingEnabled }) }
+    if (!me && !tokenName) outbox.adopt(key)
+    me = keep<Partial<Person>>(me, Object.fromEntries(PERSON.map((name) => [name, given[name] ?? me?.[name]]))) as Person
     confirmed = token
-    if (isNew) {
-      outbox.adopt(provisional?.startsWith('token:') ? provisional : undefined, key)
-      try {
-        if (tokenName) storage.setItem(`${prefix}who|${tokenName}`, key)
-      } catch {
-        // Storage is full: known again after the next connection.
-      }
-    }
     changed()
-  }
-
-  async function readMe(): Promise<void> {
-    let token = ''
-    const { data } = await createRest(url, async (refused) => (token = (await callToken(refused)) ?? '') || null, ending.signal)<Me>('GET', '/api/gre-chat/me')
-    identify({ ratingEnabled: false, ...data }, token)
   }
 
   /** Forget everything of the person. Unsent texts stay in storage. */
   function reset(): void {
-    for (const timeline of timelines.values()) timeline.close()
-    timelines.clear()
-    present.clear()
-    for (const part of [sessions, typing, staff, files, marks]) part.clear()
-    sender.lost()
-    me = provisional = confirmed = undefined
+    each((timeline) => timeline.close())
+    for (const part of [timelines, present, sessions, files.uploads]) part.clear()
+    loaded?.typing.clear()
+    desk.part?.clear()
+    me = confirmed = undefined
     changed()
   }
 
   function open(): void {
     if (ending.signal.aborted || link || connection === 'stopped') return
     const run = ++linkRun
-    let token = ''
-    const current = <T extends unknown[]>(act: (...given: T) => void) => (...given: T): void => {
-      if (run === linkRun) act(...given)
-    }
-    const host: TransportHost = {
+    let token: string | null
+    const isCurrent = (): boolean => run === linkRun
+    setState('connecting')
+    link = (options.transport ?? socketTransport()).open({
       url,
       async token(refused) {
-        token = (await askToken(refused)) ?? ''
-        if (run !== linkRun) return null
+        token = await getToken(refused)
+        if (!isCurrent()) return null
         if (token) noteToken(token)
         else outbox.hold()
-        return token || null
+        return token
       },
       since: () => sessions.since(positions()),
-      frame: current((frame: ServerFrame) => (frame.type === 'authenticated' ? enter(frame, token) : hear(frame))),
-      state: current(setState),
-      missed: async () => run === linkRun && missed(),
-      request: async <T>(method: string, path: string, body?: unknown) => (await rest<T>(method, path, body)).data,
-    }
-    setState('connecting')
-    link = transport.open(host)
+      frame: (frame) => isCurrent() && hear(frame, token),
+      state: (state, why) => isCurrent() && setState(state, why),
+      missed: async () => isCurrent() && missed(),
+      request: async (method, path, body) => (await rest(method, path, body)).data as never,
+    })
   }
 
-  function disconnect(next: Status['connection'] = 'idle', why?: string): void {
+  function disconnect(state: Status['connection'], why?: string): void {
     linkRun += 1
     link?.close()
     link = undefined
-    setState(next, why)
-  }
-
-  function reconnect(): void {
-    disconnect()
-    open()
+    setState(state, why)
   }
 
   function setState(state: LinkState | 'idle', why?: string): void {
@@ -202,128 +175,130 @@ export function createChat(options: ChatOptions): Chat {
     connection = state
     reason = why
     if (state === 'stopped') link = undefined
-    if (!isUsable()) sender.lost()
-    else if (!was) {
+    if (isUsable() && !was) {
       error = undefined
       outbox.hurry()
-      marks.resend()
-      if (isStaff() && state === 'live') staff.live()
+      sessions.resend()
+      if (isStaff()) void desk.load().then((part) => part.live(), () => {})
     }
     changed()
   }
 
+  /** By session, the seq up to which everything is here. */
   function positions(): Map<string, number> {
     const found = new Map<string, number>()
-    for (const timeline of timelines.values()) for (const [id, upTo] of timeline.positions()) found.set(id, Math.min(upTo, found.get(id) ?? upTo))
+    each((timeline) => timeline.positions().forEach(([id, upTo]) => found.set(id, Math.min(upTo, found.get(id) ?? upTo))))
     return found
   }
 
-  function enter(frame: ServerFrame & { type: 'authenticated' }, token: string): void {
-    options.onFrame?.(frame)
-    const again = me !== undefined
-    identify(frame, token)
-    for (const row of frame.sessions) staff.apply(row)
-    // Replays bring what was missed, but not who has read it.
-    clearTimeout(spreadTimer)
-    spreadTimer = setTimeout(() => void (refresh(), readMe().catch(() => {})), again ? Math.random() * SPREAD : 0)
-  }
-
   async function refresh(): Promise<boolean> {
-    const done = await Promise.all([isStaff() ? staff.refresh() : true, ...[...timelines.values()].map((timeline) => timeline.refresh())])
+    const done = await Promise.all([desk.part?.refresh() ?? true, ...[...timelines.values()].map((timeline) => timeline.refresh())])
     return done.every(Boolean)
   }
 
-  /** Without a socket: read all that may have changed. Rows of a player's sessions are read now and then. */
+  /** Without a socket: read all that may have changed. The row of a player's latest session is read now and then. */
   async function missed(): Promise<boolean> {
     try {
-      if (!me) await readMe()
+      if (!me) await readMe(null)
       const done = await refresh()
-      if (!isStaff() && polls++ % 4 === 0) await pages.rows()
+      if (!isStaff() && polls++ % 4 === 0) await (await more()).readRow()
       return done
     } catch {
       return false
     }
   }
 
-  function onMessage(message: Message, replay = false): void {
+  /** A message is stored, and comes from the transport or as an answer. */
+  function receive(message: Message, replay = false): void {
     sessions.count(message)
-    typing.wrote(message.session_id, message.sender === 'player' ? 'player' : 'staff')
+    loaded?.typing.wrote(message)
     outbox.stored(message.id)
-    sender.stored(message.id)
-    for (const { id } of message.attachments ?? []) files.uploads.delete(id)
+    message.attachments?.forEach(({ id }) => files.uploads.delete(id))
     let waits = false
-    for (const timeline of timelines.values()) {
-      timeline.receive(message, replay)
-      waits ||= timeline.early().some(({ id }) => id === message.id)
-    }
+    each((timeline) => (waits = timeline.receive(message, replay) || waits))
     if (!waits) outbox.shown(message.id)
   }
 
-  function hear(frame: ServerFrame): void {
+  function hear(frame: ServerFrame, token: string | null): void {
     options.onFrame?.(frame)
-    sender.frame(frame)
-    staff.frame(frame)
     switch (frame.type) {
+      case 'authenticated': {
+        const again = !!me
+        identify(frame, token!)
+        frame.sessions.forEach(apply)
+        // Replays bring what was missed, but not who has read it.
+        timers.start('read', again ? Math.random() * SPREAD : 0, () => void (refresh(), readMe(token).catch(() => {})))
+        break
+      }
       case 'chat_message':
-        return onMessage(frame.message, frame.replay)
+        receive(frame.message, frame.replay)
+        break
       case 'attachment_updated':
-        for (const timeline of timelines.values()) timeline.attachment(frame.sessionId, frame.attachment)
-        return
+        each((timeline) => timeline.attachment(frame.sessionId, frame.attachment))
+        break
       case 'session_updated':
       case 'session_rated':
-        return staff.apply(frame.session)
+        apply(frame.session)
+        break
       case 'messages_read': {
-        const bySelf = (frame.by === 'staff') === isStaff()
-        if (bySelf) marks.confirm(frame.sessionId, frame.upToSeq)
-        for (const timeline of timelines.values()) timeline.read(frame.sessionId, frame.upToSeq, !bySelf)
-        return
+        const own = (frame.by === 'staff') !== isStaff()
+        if (!own) sessions.note(frame.sessionId, frame.upToSeq)
+        each((timeline) => timeline.read(frame.sessionId, frame.upToSeq, own))
+        break
       }
       case 'typing':
-        return typing.apply({ ...frame, note: frame.for === 'note' }, frame.typing)
+        void more().then(({ typing }) => typing.apply(frame), () => {})
+        break
       case 'staff_status':
-        present.set(frame.staffId, { staffId: frame.staffId, displayName: frame.displayName, status: frame.status })
-        return changed()
+        present.set(frame.staffId, frame)
+        changed()
+        break
       case 'error':
-        if (frame.clientId || frame.code === 'token_expired') return
-        error = new ChatError(frame.code, frame.error, 0, frame.retryAfter, frame.details)
+        if (frame.code !== 'token_expired') error = new ChatError(frame.code, frame.error, 0, frame.retryAfter, frame.details)
         changed()
     }
+    desk.part?.frame(frame)
   }
 
-  function timelineOf(sessionId: string | undefined): Timeline {
-    const name = sessionId ?? ''
-    let timeline = timelines.get(name)
-    if (!timeline) {
-      const own = createTimeline(sessionId, {
-        page: pages.page,
-        active: () => isUsable() && timelines.get(name) === own,
-        isOwn: ({ sender }) => (sender === 'player') !== isStaff(),
-        changed: () => timelines.get(name) === own && changed(),
-        shown(message) {
-          if (timelines.get(name) !== own) return
-          sessions.count(message)
-          outbox.stored(message.id)
-          sender.stored(message.id)
-          outbox.shown(message.id)
-        },
-      })
-      timelines.set(name, (timeline = own))
-      if (isUsable()) void own.refresh()
-    }
-    return timeline
+  /** A page of messages. Raises ChatError. */
+  async function page(query: PageQuery): Promise<Page> {
+    if (!me) throw unreachable()
+    if (isStaff()) return (await desk.load()).page(query)
+    const { limit, before, after, sessionId, etag } = query
+    const path = withQuery(`/api/gre-chat/messages/${me.playerId}`, { limit, before, sessionId: sessionId || undefined, after_seq: after })
+    const { data, headers } = await rest<Message[] | undefined>('GET', path, undefined, { etag })
+    return { messages: data, next: headers.get('X-Next-Before') ?? undefined, etag: headers.get('ETag') ?? undefined }
   }
 
-  function unsentOf(sessionId: string | undefined): Unsent[] {
-    const row = sessions.rows.get(sessionId ?? '')
-    return outbox.list().filter((item) => {
-      if (item.note) return false
-      if (item.sessionId !== undefined || sessionId === undefined) return sessionId === undefined ? !isStaff() : item.sessionId === sessionId
-      return row?.status !== 'closed' && (!isStaff() || String(item.playerId) === String(row?.player_id))
+  function timelineOf(sessionId = ''): Timeline {
+    const known = timelines.get(sessionId)
+    if (known) return known
+    const isCurrent = (): boolean => timelines.get(sessionId) === own
+    const own = createTimeline(sessionId, {
+      page,
+      active: () => isUsable() && isCurrent(),
+      isOwn: ({ sender }) => (sender === 'player') !== isStaff(),
+      changed,
+      shown(message) {
+        if (!isCurrent()) return
+        sessions.count(message)
+        outbox.stored(message.id)
+        outbox.shown(message.id)
+      },
     })
+    timelines.set(sessionId, own)
+    if (isUsable()) void own.refresh()
+    return own
+  }
+
+  /** A player's texts are shown among all messages, and in their session; those that have none yet in the open one. */
+  function unsentOf(sessionId: string): Unsent[] {
+    const isOpen = !isStaff() && sessions.rows.get(sessionId)?.status !== 'closed'
+    return outbox.list().filter((item) => !item.note && (sessionId ? item.sessionId === sessionId || (!item.sessionId && isOpen) : !item.sessionId || !isStaff()))
   }
 
   function send(draft: Draft): Unsent {
-    typing.stop()
+    loaded?.typing.stop()
     const item = outbox.add(draft)
     if (reason === 'signed_out') outbox.hold()
     if (!isUsable()) link?.wake()
@@ -331,55 +306,39 @@ export function createChat(options: ChatOptions): Chat {
   }
 
   return {
-    subscribe: store.subscribe,
+    subscribe,
     connect() {
       held = true
-      if (connection === 'stopped' && reason !== 'closed') connection = 'idle'
+      timers.end('linger')
+      if (connection === 'stopped') connection = 'idle'
       open()
     },
     close() {
+      reset()
       ending.abort()
-      clearTimeout(lingerTimer)
-      clearTimeout(spreadTimer)
+      timers.clear()
       disconnect('stopped', 'closed')
       outbox.close()
-      for (const part of [...timelines.values()]) part.close()
-      typing.clear()
-      staff.clear()
     },
-    status: () => read('status', (): Status => ({ connection, ...(reason && { reason }), ...(me && { me }), ...(error && { error }) })),
-    messages: (sessionId) =>
-      read(`messages ${sessionId ?? ''}`, (): Conversation => {
-        const view = timelineOf(sessionId).view()
-        return { ...view, unsent: read(`unsent ${sessionId ?? ''}`, () => unsentOf(sessionId)) }
-      }),
+    status: () => read('status', (): Status => ({ connection, reason, me, error })),
+    messages: (sessionId = '') =>
+      read(`m${sessionId}`, (): Conversation => ({ ...timelineOf(sessionId).view(), unsent: read(`u${sessionId}`, () => unsentOf(sessionId)) })),
     sessions: () => read('sessions', sessions.list),
     unread: sessions.unread,
-    typing: (sessionId) => read(`typing ${sessionId ?? ''}`, () => typing.list(sessionId)),
+    typing: (sessionId) => read(`t${sessionId}`, () => loaded?.typing.list(sessionId) ?? []),
     staffOnline: () => read('present', () => [...present.values()].filter(({ status }) => status !== 'offline')),
-    send: (text, given: SendOptions = {}) => send({ ...given, text, files: given.files ?? [] }),
+    send: (text, { files = [], ...more }: SendOptions = {}) => send({ ...more, text, files }),
     retry: (id) => outbox.retry(id, positions().get(outbox.get(id)?.sessionId ?? '')),
     discard: outbox.discard,
     loadOlder: (sessionId) => timelineOf(sessionId).loadOlder(),
     markRead(sessionId, upToSeq) {
-      const found = [...timelines.values()].flatMap((timeline) => timeline.lastUnread(sessionId, upToSeq))
-      for (const { session_id, seq } of found) marks.set(session_id, seq)
-      if (!found.length && sessionId && upToSeq && sessions.unread(sessionId)) marks.set(sessionId, upToSeq)
+      each((timeline) => timeline.unread(sessionId, upToSeq).forEach(({ session_id, seq }) => sessions.mark(session_id, seq)))
     },
-    setTyping: (now, sessionId) => typing.set(now, sessionId),
+    setTyping: (...given) => void more().then(({ typing }) => typing.set(...given), () => {}),
     upload: files.upload,
-    url: files.url,
-    async rate(sessionId, score, comment) {
-      const { data } = await rest<{ session: Session }>('POST', '/api/gre-chat/rate', { sessionId, score, comment })
-      sessions.apply(data.session)
-      return data.session
-    },
-    async closeSession(sessionId) {
-      const { data } = isStaff()
-        ? await rest<{ session: Session | null }>('PUT', `/api/gre-admin/session/${sessionId}/status`, { status: 'closed' })
-        : await rest<{ session: Session | null }>('POST', `/api/gre-chat/close-session/${me?.playerId}`)
-      if (data.session) sessions.apply(data.session)
-    },
-    staff: staff.chat,
+    url: async (...given) => (await more()).url(...given),
+    rate: async (...given) => (await more()).rate(...given),
+    closeSession: async (...given) => (await more()).closeSession(...given),
+    staff: desk.chat,
   }
 }

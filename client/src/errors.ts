@@ -1,8 +1,5 @@
 /** The one error that the client raises and reports. */
 
-/** Codes that say nothing about the request although the server refused it: a later call may succeed. */
-const TRANSIENT_CODES = new Set(['unavailable', 'read_only', 'too_fast', 'not_authenticated', 'token_expired', 'busy', 'unreachable'])
-
 /** One line for people, a code for programs. */
 export class ChatError extends Error {
   override readonly name = 'ChatError'
@@ -19,8 +16,13 @@ export class ChatError extends Error {
     super(message)
   }
 
-  /** True if the same call may succeed later (after a 401: with a renewed token). */
+  /** True if the same call may succeed later (after a 401: with a renewed token), or nothing is known of it. */
   get transient(): boolean {
-    return TRANSIENT_CODES.has(this.code) || this.status === 401 || this.status === 429 || this.status >= 500
+    return !this.status || this.status === 401 || this.status === 429 || this.status >= 500
   }
 }
+
+/** Nothing is known of the call: it may be made again. */
+export const unreachable = (): ChatError => new ChatError('unreachable', 'The server does not answer.')
+
+export const signedOut = (): ChatError => new ChatError('signed_out', 'You are signed out.')

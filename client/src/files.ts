@@ -1,74 +1,43 @@
-/** The uploads of this page, and the addresses of files. The code for both is loaded with the first file. */
+/** The uploads of this page. Their code, in more.ts, is loaded with the first one. */
 
 import type { Upload, UploadOptions } from './api.js'
-import { ChatError } from './errors.js'
-import type { Attachment } from './protocol.js'
-import type { Rest } from './rest.js'
-import { later, uuid } from './util.js'
+import type { More } from './more.js'
+import { uuid } from './util.js'
 
-export function createFiles(rest: Rest, changed: () => void) {
+export function createFiles(code: () => Promise<More>, changed: () => void) {
   const uploads = new Map<string, Upload>()
-  const code = later(() => import('./uploads.js'))
-  let links: ((id: string, variant: string) => Promise<string>) | undefined
 
   const upload = (file: Blob & { name?: string }, options: UploadOptions = {}): Upload => {
     const listeners = new Set<() => void>()
-    const controller = new AbortController()
-    let resolve!: (file: Attachment) => void
-    let reject!: (error: ChatError) => void
-    const done = new Promise<Attachment>((yes, no) => ([resolve, reject] = [yes, no]))
-    done.catch(() => {}) // The state says it, too.
-    const own = {
-      id: uuid(),
-      state: 'failed' as Upload['state'],
+    const id = uuid()
+    const set = (fields: Partial<Upload>): void => {
+      Object.assign(own, fields)
+      listeners.forEach((listener) => listener())
+      changed()
+    }
+    const started = code().then((more) => more.upload(id, file, options, set))
+    const done = started.then((running) => running.done)
+    const own: Upload = {
+      id,
+      state: 'uploading',
       progress: 0,
-      error: undefined as ChatError | undefined,
       done,
-      async retry() {
-        if (own.state !== 'failed') return
-        set('uploading')
-        try {
-          const { uploadFile } = await code()
-          resolve(await uploadFile(rest, own.id, file, options, (share) => set('uploading', share), controller.signal))
-          set('stored', 1)
-        } catch (error) {
-          if (!(error as ChatError).transient) reject(error as ChatError)
-          set('failed', own.progress, error as ChatError)
-        }
-      },
+      retry: () => void started.then((running) => running.retry()),
       cancel() {
-        uploads.delete(own.id)
-        controller.abort()
-        reject(new ChatError('cancelled', 'The upload was cancelled.'))
-        // If this fails, the server deletes the file after a day.
-        rest('DELETE', `/api/gre-chat/attachments/${own.id}`).catch(() => {})
+        uploads.delete(id)
+        void started.then((running) => running.cancel())
         changed()
       },
-      subscribe(listener: () => void) {
+      subscribe(listener) {
         listeners.add(listener)
-        return () => void listeners.delete(listener)
+        return () => listeners.delete(listener)
       },
     }
-    const set = (state: Upload['state'], progress = 0, error?: ChatError): void => {
-      Object.assign(own, { state, progress, error })
-      for (const listener of listeners) listener()
-      if (state !== 'uploading') changed()
-    }
-    uploads.set(own.id, own)
-    void own.retry()
+    // The state says it, too.
+    done.catch((error) => set({ state: 'failed', error }))
+    uploads.set(id, own)
     return own
   }
 
-  return {
-    uploads,
-    upload,
-    async url(id: string, variant = 'file'): Promise<string> {
-      const { createLinks } = await code()
-      return (links ??= createLinks(rest))(id, variant)
-    },
-    clear(): void {
-      uploads.clear()
-      links = undefined
-    },
-  }
+  return { uploads, upload }
 }

@@ -1,20 +1,20 @@
 /** Who the person is: tokens from the page, and the name under which a person's texts are kept. */
 
 import type { Person } from './api.js'
-import { ChatError } from './errors.js'
+import type { Me } from './protocol.js'
+import { unreachable } from './errors.js'
 
 /** Milliseconds in which the page has to return a token. */
 const TOKEN_WITHIN = 30_000
 
-export const keyOf = ({ playerId, staffId }: Person): string => (staffId === undefined ? `player:${playerId}` : `staff:${staffId}`)
+export const keyOf = ({ playerId, staffId }: Pick<Person | Me, 'playerId' | 'staffId'>): string => (staffId == null ? `player:${playerId}` : `staff:${staffId}`)
 
-/** A name for the person of a token that the server has not confirmed yet; undefined if the token is not a JWT. */
+/** The person whom a token names, by what the server reads of it; undefined if it is no JWT, or names nobody. */
 export function nameIn(token: string): string | undefined {
   try {
-    const { sub, app_metadata: { player_id, staff_id } = {} as Record<string, unknown> } = JSON.parse(
-      atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')),
-    )
-    return `token:${JSON.stringify([sub, player_id, staff_id])}`
+    const { sub, app_metadata: { player_id, staff_id } = {} as Record<string, unknown> } = JSON.parse(atob(token.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))
+    const names = [sub, player_id, staff_id]
+    return names.some(Boolean) ? JSON.stringify(names) : undefined
   } catch {
     return undefined
   }
@@ -32,7 +32,7 @@ export function createTokens(getToken: (refused: boolean) => string | null | Pro
       const late = new Promise<never>((_, reject) => (timer = setTimeout(reject, TOKEN_WITHIN)))
       return (await Promise.race([getToken(refused), late])) || null
     } catch {
-      throw new ChatError('unreachable', 'The sign-in does not answer.')
+      throw unreachable()
     } finally {
       clearTimeout(timer)
       pending.delete(refused)

@@ -5,10 +5,10 @@
  * They are kept in storage under the name of their author, and are sent only while that person is signed in.
  */
 
-import type { ChatStorage, Unsent } from './api.js'
-import { ChatError } from './errors.js'
-import { namesOf } from './storage.js'
-import { backoff, type Timer, uuid } from './util.js'
+import type { Unsent } from './api.js'
+import { ChatError, signedOut } from './errors.js'
+import type { Kept } from './storage.js'
+import { backoff, createTimers, uuid } from './util.js'
 
 export interface Item extends Unsent {
   /** The author; undefined until something is known of the person. */
@@ -23,164 +23,118 @@ export interface Item extends Unsent {
 export type Draft = Pick<Item, 'text' | 'files'> & Partial<Pick<Item, 'sessionId' | 'playerId' | 'note' | 'afterSeq' | 'templateId'>>
 
 export interface OutboxOwner {
-  storage: ChatStorage
+  storage: Kept
   /** Names in storage begin with it. */
   prefix: string
   /** The author of what is written now. */
   author(): string | undefined
   /** True if the item can be sent now; raises ChatError if it never can. */
   ready(item: Item): boolean
-  /** Send, and call `stored`. Raises ChatError. */
+  /** Send, and tell `stored`. Raises ChatError. */
   deliver(item: Item): Promise<void>
   changed(): void
 }
 
-export type Outbox = ReturnType<typeof createOutbox>
-
-export function createOutbox(owner: OutboxOwner) {
+export function createOutbox({ storage, prefix, author, ready, deliver, changed }: OutboxOwner) {
   const items = new Map<string, Item>()
   /** Items of other tabs or of an earlier visit: their name in storage is gone once they are sent or taken back there. */
   const adopted = new Set<string>()
-  const busy = new Set<string>()
-  const pauses = new Map<string, { failures: number; timer: Timer }>()
+  const timers = createTimers()
+  const failures = new Map<string, number>()
   let lastAt = 0
-  let closed = false
 
-  const nameOf = ({ owner: author, id }: Item): string => `${owner.prefix}${author}|${id}`
-  const laneOf = ({ note, sessionId, playerId }: Item): string => `${note ?? ''}|${sessionId ?? playerId ?? ''}`
+  const nameOf = ({ owner, id }: Item): string => `${prefix}${owner}|${id}`
+  const laneOf = ({ note, sessionId, playerId }: Item): string => `${note ?? ''}${sessionId ?? playerId}`
 
   const save = (item: Item): void => {
-    if (item.owner === undefined) return
     const { error, ...rest } = item
-    const kept = item.state === 'refused' ? { ...rest, error: error && { code: error.code, text: error.message, details: error.details } } : { ...rest, state: 'waiting' }
-    try {
-      owner.storage.setItem(nameOf(item), JSON.stringify(kept))
-    } catch {
-      // Storage is full or forbidden: this page has it in memory.
-    }
-  }
-
-  const erase = (item: Item): void => {
-    try {
-      owner.storage.removeItem(nameOf(item))
-    } catch {
-      // As above.
-    }
+    const refusal = rest.state === 'refused' && { ...error, text: error?.message }
+    if (rest.owner) storage.set(nameOf(item), JSON.stringify(refusal ? { ...rest, refusal } : rest))
   }
 
   const update = (item: Item, fields: Partial<Item>): void => {
-    const { error: _, ...rest } = item
-    const updated = { ...rest, ...fields }
+    const updated = { ...item, error: undefined, ...fields }
     items.set(item.id, updated)
     if (updated.state === 'refused' || item.state === 'refused') save(updated)
-    owner.changed()
+    changed()
   }
 
   const remove = (item: Item): void => {
     items.delete(item.id)
-    erase(item)
-    owner.changed()
+    storage.set(nameOf(item), null)
+    changed()
     flush()
   }
 
-  const send = async (item: Item, lane: string): Promise<void> => {
-    busy.add(lane)
-    update(item, { state: 'sending' })
-    try {
-      await owner.deliver(item)
-      pauses.delete(lane)
-    } catch (reason) {
-      const error = reason instanceof ChatError ? reason : new ChatError('unreachable', String(reason))
-      const current = items.get(item.id)
-      if (current && !current.stored && current.owner === owner.author()) {
-        update(current, { state: error.transient ? 'waiting' : 'refused', error })
-        if (error.transient) {
-          const failures = (pauses.get(lane)?.failures ?? 0) + 1
-          const timer = setTimeout(() => {
-            pauses.set(lane, { failures, timer: undefined })
-            flush()
-          }, error.retryAfter ? error.retryAfter * 1000 : backoff(failures + 1))
-          pauses.set(lane, { failures, timer })
-        }
-      }
+  /** The server has refused it, or nothing is known of it. */
+  const failed = (id: string, error: ChatError): void => {
+    const item = items.get(id)
+    if (item?.state !== 'sending' || item.stored) return
+    update(item, { state: error.transient ? 'waiting' : 'refused', error })
+    const lane = laneOf(item)
+    if (error.transient) {
+      const count = (failures.get(lane) ?? 0) + 1
+      failures.set(lane, count)
+      timers.start(lane, error.retryAfter ? error.retryAfter * 1000 : backoff(count + 1), flush)
     }
-    busy.delete(lane)
     flush()
   }
 
   /** Send what is due: the first text of each session. */
   const flush = (): void => {
-    if (closed) return
     const seen = new Set<string>()
     for (const item of items.values()) {
       const lane = laneOf(item)
       if (item.stored || item.state === 'refused' || seen.has(lane)) continue
       seen.add(lane)
-      if (busy.has(lane) || pauses.get(lane)?.timer !== undefined || item.owner === undefined || item.owner !== owner.author()) continue
-      if (adopted.has(item.id) && owner.storage.getItem(nameOf(item)) === null) {
-        items.delete(item.id)
-        owner.changed()
-        return flush()
-      }
+      if (item.state === 'sending' || timers.has(lane) || !item.owner || item.owner !== author()) continue
+      if (adopted.has(item.id) && storage.get(nameOf(item)) === null) return remove(item)
       try {
-        if (owner.ready(item)) void send(item, lane)
+        if (!ready(item)) continue
       } catch (error) {
         update(item, { state: 'refused', error: error as ChatError })
         return flush()
       }
+      update(item, { state: 'sending' })
+      void deliver(item).catch((error) => failed(item.id, error))
     }
   }
 
-  const load = (author: string): void => {
-    const found: Item[] = []
-    for (const name of namesOf(owner.storage, `${owner.prefix}${author}|`)) {
+  const load = (owner: string): void => {
+    for (const name of storage.names(`${prefix}${owner}|`)) {
       try {
-        const item = JSON.parse(owner.storage.getItem(name)!) as Item & { error?: { code: string; text: string; details?: Record<string, unknown> } }
-        const { error } = item
-        if (items.has(item.id) || nameOf({ ...item, owner: author }) !== name) continue
-        found.push({ ...item, owner: author, ...(error && { error: new ChatError(error.code, error.text, 0, undefined, error.details) }) })
+        const { refusal, ...item } = JSON.parse(storage.get(name)!) as Item & { refusal?: ChatError & { text: string } }
+        if (items.has(item.id)) continue
+        items.set(item.id, { ...item, error: refusal && new ChatError(refusal.code, refusal.text, refusal.status, undefined, refusal.details) })
         adopted.add(item.id)
       } catch {
         // Not written by this client.
       }
     }
-    if (!found.length) return
-    const sorted = [...items.values(), ...found].sort((a, b) => (a.createdAt + a.id < b.createdAt + b.id ? -1 : 1))
+    const sorted = [...items].sort(([, a], [, b]) => (a.createdAt < b.createdAt ? -1 : 1))
     items.clear()
-    for (const item of sorted) items.set(item.id, item)
-    owner.changed()
-  }
-
-  /** What was written by `from` is from now on `author`'s: they are the same person. */
-  const rename = (from: string | undefined, author: string): void => {
-    for (const item of items.values()) {
-      if (item.owner !== from) continue
-      erase(item)
-      const renamed = { ...item, owner: author }
-      items.set(item.id, renamed)
-      save(renamed)
-    }
+    for (const [id, item] of sorted) items.set(id, item)
   }
 
   return {
     flush,
+    get: (id: string): Item | undefined => items.get(id),
+    /** The author's texts, in the order of writing. */
+    list: (): Item[] => [...items.values()],
     add(draft: Draft): Item {
       // Two texts of the same millisecond keep their order.
       lastAt = Math.max(lastAt + 1, Date.now())
-      const item: Item = { ...draft, id: uuid(), createdAt: new Date(lastAt).toISOString(), state: 'waiting', owner: owner.author() }
+      const item: Item = { ...draft, id: uuid(), createdAt: new Date(lastAt).toISOString(), state: 'waiting', owner: author() }
       items.set(item.id, item)
       save(item)
-      owner.changed()
+      changed()
       queueMicrotask(flush)
       return item
     },
-    get: (id: string): Item | undefined => items.get(id),
-    /** The author's texts, in the order of writing. */
-    list: (): Item[] => [...items.values()].filter((item) => item.owner === owner.author() || item.owner === undefined),
     retry(id: string, afterSeq?: number): void {
       const item = items.get(id)
       if (item?.state !== 'refused') return
-      update(item, { state: 'waiting', owner: item.owner ?? owner.author(), ...(afterSeq !== undefined && item.afterSeq !== undefined && { afterSeq }) })
+      update(item, { state: 'waiting', owner: item.owner ?? author(), ...(item.afterSeq !== undefined && { afterSeq: afterSeq ?? item.afterSeq }) })
       flush()
     },
     discard(id: string): Item | undefined {
@@ -193,7 +147,8 @@ export function createOutbox(owner: OutboxOwner) {
     stored(id: string): void {
       const item = items.get(id)
       if (!item || item.stored) return
-      erase(item)
+      failures.delete(laneOf(item))
+      storage.set(nameOf(item), null)
       update(item, { stored: true })
       flush()
     },
@@ -201,26 +156,27 @@ export function createOutbox(owner: OutboxOwner) {
       const item = items.get(id)
       if (item) remove(item)
     },
-    /** The person is known: `from` is what was known before. Texts of others stay in storage. */
-    adopt(from: string | undefined, author: string): void {
-      if (from !== undefined && from !== author) load(from), rename(from, author)
-      rename(undefined, author)
-      for (const item of [...items.values()]) if (item.owner !== author) items.delete(item.id)
-      load(author)
-      owner.changed()
+    /** The person is known. Texts without an author are that person's; those of others stay in storage. */
+    adopt(owner: string): void {
+      for (const item of [...items.values()]) {
+        if (!item.owner) {
+          const own = { ...item, owner }
+          items.set(item.id, own)
+          save(own)
+        } else if (item.owner !== owner) items.delete(item.id)
+      }
+      load(owner)
+      changed()
     },
     /** Nobody is signed in: texts without an author are sent only if somebody says so. */
     hold(): void {
-      for (const item of items.values()) if (item.owner === undefined) update(item, { state: 'refused', error: new ChatError('signed_out', 'Nobody was signed in.') })
+      for (const item of items.values()) if (!item.owner) update(item, { state: 'refused', error: signedOut() })
     },
     /** The connection is back: end all waiting times. */
     hurry(): void {
-      for (const [lane, { timer }] of pauses) clearTimeout(timer), pauses.delete(lane)
+      for (const item of items.values()) if (item.state === 'waiting') timers.end(laneOf(item))
       flush()
     },
-    close(): void {
-      closed = true
-      for (const { timer } of pauses.values()) clearTimeout(timer)
-    },
+    close: timers.clear,
   }
 }

@@ -6,7 +6,7 @@
 
 import type { ClientFrame, ServerFrame } from './protocol.js'
 import type { Link, Transport, TransportHost } from './transport.js'
-import { backoff, exactJson, jitter, type Timer } from './util.js'
+import { backoff, createTimers, exactJson, jitter } from './util.js'
 
 /** Milliseconds. */
 const PING_AFTER = 20_000
@@ -15,9 +15,8 @@ const PONG_WITHIN = 10_000
 const LIVE_WITHIN = 45_000
 /** A connection that is not live after this time is accompanied by REST. */
 const POLL_AFTER = 8000
-/** Between two reads of REST; longer while nothing changes is not needed, since an unchanged answer is a 304. */
-const POLL_EVERY = 4000
-const POLL_HIDDEN = 30_000
+/** Between two reads of REST, at most; without a change the answer is a 304. */
+const POLL_EVERY = 6000
 /** Between two tries of a socket while REST works. */
 const RETRY_WHILE_POLLING = 30_000
 /** After close code 4429 without another time. */
@@ -34,30 +33,34 @@ export function socketTransport(): Transport {
 function openLink(host: TransportHost): Link {
   let socket: WebSocket | undefined
   let live = false
-  let stopped = false
   let polling = false
   /** The number of the present try: what belongs to an earlier one is ignored. */
   let attempt = 0
   let failures = 0
   let refusals = 0
-  let retryAfter: number | undefined
+  let retryAfter = 0
   let notBefore = 0
-  let pollFailures = 0
+  let polls = 0
+  /** The number of the running poll, 0 without one. */
   let pollRun = 0
-  let reconnectTimer: Timer
-  let watchTimer: Timer
-  let pollTimer: Timer
+  /** `connect` again, `watch` for a dead connection, `poll` REST. */
+  const timers = createTimers()
 
-  const page = (): Document | undefined => globalThis.document
+  const ending = new AbortController()
   const isOffline = (): boolean => globalThis.navigator?.onLine === false
 
   const report = (): void =>
-    host.state(live ? (isOffline() ? 'offline' : 'live') : polling ? 'polling' : isOffline() ? 'offline' : failures ? 'reconnecting' : 'connecting')
+    host.state(polling ? 'polling' : isOffline() ? 'offline' : live ? 'live' : failures ? 'reconnecting' : 'connecting')
+
+  const transmit = (frame: ClientFrame): boolean => {
+    if (socket?.readyState !== 1) return false
+    socket.send(JSON.stringify(frame))
+    return true
+  }
 
   const drop = (): void => {
-    clearTimeout(watchTimer)
-    clearTimeout(reconnectTimer)
-    reconnectTimer = undefined
+    timers.end('watch')
+    timers.end('connect')
     attempt += 1
     live = false
     if (!socket) return
@@ -69,155 +72,115 @@ function openLink(host: TransportHost): Link {
 
   const stop = (reason?: string): void => {
     drop()
-    clearTimeout(pollTimer)
-    pollTimer = undefined
-    stopped = true
-    listen('remove')
+    timers.clear()
+    ending.abort()
     if (reason) host.state('stopped', reason)
   }
 
   /** Call `then` after a delay; a call that is very late tells that the machine has slept. */
   const watch = (delay: number, then: () => void): void => {
-    clearTimeout(watchTimer)
     const due = Date.now() + delay
-    watchTimer = setTimeout(() => (Date.now() - due > SLEPT ? lost(1006, true) : then()), delay)
+    timers.start('watch', delay, () => (Date.now() - due > SLEPT ? lost(1006, true) : then()))
   }
 
   const ping = (within = PONG_WITHIN): void => {
-    if (socket?.readyState === 1) socket.send('{"type":"ping"}')
+    transmit({ type: 'ping' })
     watch(within, () => lost(1006))
-  }
-
-  const schedule = (delay: number, refused: boolean): void => {
-    reconnectTimer = setTimeout(() => void connect(refused), delay)
-    report()
-    if (failures > 1) startPolling(0)
   }
 
   const lost = (code: number, atOnce = false): void => {
     drop()
-    if (code === 1009 || code === 4400) return stop('defect')
-    if (code === 4403) return stop('chat_disabled')
+    const refused = code === 4401
+    if (refused) refusals += 1
+    const reason = code === 4403 ? 'chat_disabled' : code === 1009 || code === 4400 ? 'defect' : refusals > MAX_REFUSALS ? 'token_rejected' : ''
+    if (reason) return stop(reason)
     failures += 1
-    notBefore = 0
-    if (code === 4401) {
-      refusals += 1
-      if (refusals > MAX_REFUSALS) return stop('token_rejected')
-      return schedule(refusals > 1 ? backoff(refusals) : 0, true)
-    }
-    let delay = atOnce ? 0 : backoff(failures, polling ? RETRY_WHILE_POLLING : undefined)
-    if (code === 4429) notBefore = Date.now() + (delay = retryAfter ? retryAfter * 1000 : jitter(RATE_LIMITED))
+    // A refused token is renewed at once; if that one is refused, too, later and later.
+    let delay = atOnce || (refused && refusals < 2) ? 0 : backoff(failures, polling ? RETRY_WHILE_POLLING : undefined)
+    if (code === 4429) delay = retryAfter ? retryAfter * 1000 : jitter(RATE_LIMITED)
+    notBefore = code === 4429 ? Date.now() + delay : 0
     // All clients of a daemon that restarts come back.
-    else if (code === 1012 || code === 1013) delay += Math.random() * 1500
-    schedule(delay, false)
+    if (code === 1012 || code === 1013) delay += Math.random() * 1500
+    timers.start('connect', delay, () => connect(refused))
+    report()
+    if (failures > 1 && !pollRun) void poll()
   }
 
-  const connect = async (refused = false): Promise<void> => {
-    drop()
+  /** Get a token, and use it unless the connection is another one by then. */
+  const withToken = async (refused: boolean, use: (token: string) => void): Promise<void> => {
     const own = attempt
-    report()
-    watch(LIVE_WITHIN, () => lost(1006))
-    if (!polling && !pollTimer) startPolling(POLL_AFTER)
     try {
       const token = await host.token(refused)
       if (own !== attempt) return
-      if (token === null) return stop('signed_out')
-      const opened = new WebSocket(new URL(`${host.url}/ws`, globalThis.location?.href).href.replace(/^http/, 'ws'))
-      socket = opened
-      opened.onopen = () => {
-        const since = host.since()
-        opened.send(JSON.stringify({ type: 'authenticate', token, ...(since && { since }) } satisfies ClientFrame))
-      }
-      opened.onmessage = ({ data }) => hear(data)
-      opened.onclose = ({ code }) => lost(code)
-      opened.onerror = () => {} // a close follows
+      if (token) use(token)
+      else stop('signed_out')
     } catch {
-      if (own === attempt) lost(1006)
+      // The server ends a live connection that gets no token.
+      if (own === attempt && !live) lost(1006)
     }
+  }
+
+  const connect = (refused = false): void => {
+    drop()
+    report()
+    watch(LIVE_WITHIN, () => lost(1006))
+    if (!pollRun && !timers.has('poll')) timers.start('poll', POLL_AFTER, poll)
+    void withToken(refused, (token) => {
+      socket = new WebSocket(new URL(`${host.url}/ws`, globalThis.location?.href).href.replace(/^http/, 'ws'))
+      socket.onopen = () => transmit({ type: 'authenticate', token, since: host.since()! })
+      socket.onmessage = ({ data }) => hear(data)
+      socket.onclose = ({ code }) => lost(code)
+      socket.onerror = () => {} // a close follows
+    })
   }
 
   const hear = (data: unknown): void => {
     if (live) watch(PING_AFTER, ping)
-    let frame: ServerFrame
+    let frame
     try {
       frame = exactJson(String(data)) as ServerFrame
     } catch {
       return
     }
-    if (frame?.type === 'authenticated') {
+    if (frame.type === 'authenticated') {
       const first = !live
       live = true
       polling = false
-      failures = refusals = pollFailures = 0
-      retryAfter = undefined
-      clearTimeout(pollTimer)
-      pollTimer = undefined
+      failures = refusals = pollRun = retryAfter = 0
+      timers.end('poll')
       watch(PING_AFTER, ping)
       // The answer to a renewal tells nothing new.
       if (first) host.frame(frame)
       return report()
     }
-    if (frame?.type === 'error') {
-      retryAfter = frame.retryAfter
-      if (frame.code === 'token_expired' && !frame.clientId) void renew()
+    if (frame.type === 'error') {
+      retryAfter = frame.retryAfter ?? 0
+      // The server takes another one for 10 s.
+      if (frame.code === 'token_expired') void withToken(true, (token) => transmit({ type: 'authenticate', token }))
     }
-    if (frame && typeof frame === 'object') host.frame(frame)
-  }
-
-  /** The token has expired: the server takes another one for 10 s. */
-  const renew = async (): Promise<void> => {
-    const own = attempt
-    try {
-      const token = await host.token(true)
-      if (own !== attempt) return
-      if (token === null) stop('signed_out')
-      else socket?.send(JSON.stringify({ type: 'authenticate', token } satisfies ClientFrame))
-    } catch {
-      // The server closes with 4401.
-    }
-  }
-
-  const startPolling = (delay: number): void => {
-    pollTimer ??= setTimeout(() => void poll(), delay)
+    host.frame(frame)
   }
 
   /** Read by REST what a socket would have brought. */
   const poll = async (): Promise<void> => {
-    const own = ++pollRun
+    const own = (pollRun = ++polls)
     const done = await host.missed()
-    if (stopped || live || own !== pollRun) return
+    if (ending.signal.aborted || own !== pollRun) return
     polling = done
-    pollFailures = done ? 0 : pollFailures + 1
     report()
-    pollTimer = setTimeout(() => void poll(), done ? jitter(page()?.hidden ? POLL_HIDDEN : POLL_EVERY * 1.5) : backoff(pollFailures + 2, 30_000))
+    timers.start('poll', done ? jitter(POLL_EVERY) : backoff(failures + 2, 30_000), poll)
   }
 
   /** The network or the page's visibility has changed, or a person acts. */
   const wake = (): void => {
-    if (stopped) return
-    if (live) {
-      report()
-      if (!isOffline()) ping(PONG_WITHIN / 2)
-    } else if (reconnectTimer && !isOffline() && !page()?.hidden && Date.now() >= notBefore) void connect()
-    else report()
+    report()
+    if (isOffline()) return
+    if (live) ping(PONG_WITHIN / 2)
+    else if (timers.has('connect') && Date.now() >= notBefore) connect()
   }
 
-  const listen = (action: 'add' | 'remove'): void => {
-    const method = `${action}EventListener` as const
-    for (const name of ['online', 'offline', 'pageshow']) globalThis[method]?.(name, wake)
-    page()?.[method]('visibilitychange', wake)
-  }
+  for (const name of ['online', 'offline', 'pageshow', 'visibilitychange']) globalThis.addEventListener?.(name, wake, { signal: ending.signal })
+  connect()
 
-  listen('add')
-  void connect()
-
-  return {
-    send(frame) {
-      if (!live || socket?.readyState !== 1) return false
-      socket.send(JSON.stringify(frame))
-      return true
-    },
-    close: () => stop(),
-    wake,
-  }
+  return { send: (frame) => live && transmit(frame), close: () => stop(), wake }
 }

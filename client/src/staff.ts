@@ -2,9 +2,11 @@
 
 import type { Notes, Queue, QueueFilter, StaffChat, Unsent } from './api.js'
 import { ChatError } from './errors.js'
-import type { ClientFrame, Note, PlayerId, ServerFrame, QueuedSession as Session, StaffStatus, Viewer } from './protocol.js'
-import type { Rest } from './rest.js'
+import type { Message, Note, PlayerId, QueuedSession, ServerFrame, Session, StaffStatus, Viewer } from './protocol.js'
+import type { Core } from './core.js'
+import type { Item } from './outbox.js'
 import type { Sessions } from './sessions.js'
+import type { Page, PageQuery } from './timeline.js'
 import type { Timer } from './util.js'
 import { uuid, withQuery } from './util.js'
 
@@ -18,17 +20,13 @@ const COLLECT = 100
 /** More players than this are read as a list. */
 const MAX_SINGLE = 20
 
-export interface StaffOwner {
-  rest: Rest
+export interface StaffOwner extends Core {
   sessions: Sessions
-  me(): string | undefined
-  active(): boolean
-  read<T>(name: string, compute: () => T): T
-  changed(): void
-  link(frame: ClientFrame): boolean
+  read<T extends object>(name: string, compute: () => T): T
   unsent(sessionId: string): readonly Unsent[]
   noteStored(id: string): void
-  setStaffOnline(staff: readonly StaffStatus[]): void
+  /** Who of the staff is there, by id. */
+  present: Map<string, StaffStatus>
 }
 
 interface List {
@@ -59,11 +57,11 @@ export function createStaff(owner: StaffOwner) {
 
   const queuePath = (query: Record<string, string | number | undefined>): string => withQuery(`${ADMIN}/queue`, query)
 
-  const call = async <T>(method: string, path: string, body?: unknown): Promise<T> => (await rest<T>(method, ADMIN + path, body)).data
+  const call = async <T>(method: string, path: string, body?: object): Promise<T> => (await rest<T>(method, ADMIN + path, body)).data
 
-  const matches = ({ status: wanted, assigned }: QueueFilter, row: Session): boolean =>
+  const matches = ({ status: wanted, assigned }: QueueFilter, row: QueuedSession): boolean =>
     (!wanted || row.status === wanted) &&
-    (!assigned || row.assigned_staff_id === (assigned === 'me' ? owner.me() : null)) &&
+    (!assigned || row.assigned_staff_id === (assigned === 'me' ? owner.me()?.staffId : null)) &&
     (row.status === 'closed' || row.waiting_since !== undefined)
 
   const apply = (row: Session): void => {
@@ -71,6 +69,14 @@ export function createStaff(owner: StaffOwner) {
     // Only the queue tells since when a player waits.
     const known = rows.get(row.id)!
     if (lists.size && known.status === 'active' && known.waiting_since === undefined) place(known.player_id)
+  }
+
+  /** A new message changes since when its player waits. */
+  const answered = ({ session_id, sender, created_at }: Message): void => {
+    const row = rows.get(session_id)
+    if (!row || row.waiting_since === undefined) return
+    const waits = sender === 'staff' ? null : (row.waiting_since ?? (sender === 'player' ? created_at : null))
+    rows.set(session_id, { ...row, waiting_since: waits, replied: row.replied || sender === 'staff' })
   }
 
   const place = (player: PlayerId): void => {
@@ -82,7 +88,7 @@ export function createStaff(owner: StaffOwner) {
       if (players.length > MAX_SINGLE) return void refresh()
       for (const id of players) {
         try {
-          const { data } = await rest<{ sessions: Session[] }>('GET', queuePath({ player: String(id), limit: 10 }))
+          const { data } = await rest<{ sessions: QueuedSession[] }>('GET', queuePath({ player: String(id), limit: 10 }))
           data.sessions.forEach((row) => rows.set(row.id, { ...rows.get(row.id), ...row }))
           owner.changed()
         } catch {
@@ -100,7 +106,7 @@ export function createStaff(owner: StaffOwner) {
         let cursor = restart ? undefined : list.cursor
         // A list that is read again is read as far as it was.
         do {
-          const { data } = await rest<{ sessions: Session[]; next: string | null }>('GET', queuePath({ ...list.filter, limit: PAGE, cursor: cursor ?? undefined }))
+          const { data } = await rest<{ sessions: QueuedSession[]; next: string | null }>('GET', queuePath({ ...list.filter, limit: PAGE, cursor: cursor ?? undefined }))
           for (const row of data.sessions) received.add(row.id), sessions.apply(row)
           cursor = data.next
         } while (restart && cursor && received.size < list.loaded)
@@ -123,7 +129,7 @@ export function createStaff(owner: StaffOwner) {
     let list = lists.get(name)
     if (!list) {
       lists.set(name, (list = { filter, cursor: undefined, loaded: 0, running: undefined, error: undefined }))
-      if (owner.active()) void load(list, true)
+      if (owner.isUsable()) void load(list, true)
     }
     return list
   }
@@ -150,7 +156,7 @@ export function createStaff(owner: StaffOwner) {
     let list = notes.get(id)
     if (!list) {
       notes.set(id, (list = { byN: new Map(), state: 'loading' }))
-      if (owner.active()) void loadNotes(id, list)
+      if (owner.isUsable()) void loadNotes(id, list)
     }
     return list
   }
@@ -215,6 +221,23 @@ export function createStaff(owner: StaffOwner) {
   return {
     chat,
     apply,
+    /** Send a reply or a note. Raises ChatError. */
+    async deliver({ id, text, files, sessionId, playerId, afterSeq, templateId, owner: author, note }: Item): Promise<Message | undefined> {
+      const [path, body] = note
+        ? ['/notes', { id, sessionId, text }]
+        : ['/reply', { id, sessionId, message: text, attachmentIds: files.length ? files : undefined, playerId, afterSeq, templateId }]
+      const { data } = await rest<{ message?: Message; note?: Note }>('POST', ADMIN + path, body, { owner: author })
+      if (data.note) this.addNote(data.note)
+      return data.message
+    },
+    /** A page of messages of a session. Raises ChatError. */
+    async page({ limit, before, after, sessionId }: PageQuery): Promise<Page> {
+      if (!sessionId) return { messages: [] }
+      const query = { limit, before_seq: before, after_seq: after }
+      const { messages, session, has_more } = await call<{ messages: Message[]; session: Session; has_more: boolean }>('GET', withQuery(`/messages/${sessionId}`, query))
+      apply(session)
+      return { messages, next: has_more && messages[0] ? String(messages[0].seq) : undefined }
+    },
     refresh,
     addNote(note: Note): void {
       notes.get(note.session_id)?.byN.set(note.n, note)
@@ -223,6 +246,7 @@ export function createStaff(owner: StaffOwner) {
     },
     frame(frame: ServerFrame): void {
       if (frame.type === 'session_note') this.addNote(frame.note)
+      if (frame.type === 'chat_message') answered(frame.message)
       if (frame.type === 'session_viewers') {
         viewers.set(frame.sessionId, frame.viewers)
         owner.changed()
@@ -234,7 +258,8 @@ export function createStaff(owner: StaffOwner) {
       view()
       try {
         const { staff } = await call<{ staff: StaffStatus[] }>('GET', '/staff')
-        owner.setStaffOnline(staff)
+        for (const member of staff) owner.present.set(member.staffId, member)
+        owner.changed()
       } catch {
         // Changes are announced all the same.
       }
@@ -253,9 +278,9 @@ export function createStaff(owner: StaffOwner) {
 const NOBODY: readonly Viewer[] = []
 
 /** The longest wait first, then answered sessions, then closed ones, of both the latest first. */
-function byUrgency(a: Session, b: Session): number {
-  const rank = (row: Session): number => (row.status === 'closed' ? 2 : row.waiting_since ? 0 : 1)
-  const at = (row: Session): string => row.last_message_at ?? row.created_at
+function byUrgency(a: QueuedSession, b: QueuedSession): number {
+  const rank = (row: QueuedSession): number => (row.status === 'closed' ? 2 : row.waiting_since ? 0 : 1)
+  const at = (row: QueuedSession): string => row.last_message_at ?? row.created_at
   const later = at(a) < at(b) || (at(a) === at(b) && a.id < b.id) ? 1 : -1
   return rank(a) - rank(b) || (a.waiting_since && b.waiting_since && a.waiting_since !== b.waiting_since ? (a.waiting_since < b.waiting_since ? -1 : 1) : later)
 }

@@ -5,28 +5,20 @@ export interface Store {
   changed(): void
   subscribe(listener: () => void): () => void
   /** The snapshot with this name; `compute` is called at most once after each change. */
-  read<T>(name: string, compute: () => T): T
+  read<T extends object>(name: string, compute: () => T): T
 }
 
 /** `onUse` is called with true before the first listener is added, and with false after the last one has left. */
 export function createStore(onUse: (used: boolean) => void): Store {
   const listeners = new Set<() => void>()
-  const snapshots = new Map<string, { version: number; value: unknown }>()
+  const snapshots = new Map<string, { version: number; value: object }>()
   let version = 0
   let notified = true
 
   const notify = (): void => {
     notified = true
-    for (const listener of [...listeners]) {
-      try {
-        listener()
-      } catch (error) {
-        // The others are called all the same; the page's error handler learns of it.
-        setTimeout(() => {
-          throw error
-        })
-      }
-    }
+    // Each in a microtask of its own: one that fails does not keep the others from being called.
+    for (const listener of listeners) queueMicrotask(() => listeners.has(listener) && listener())
   }
 
   return {
@@ -44,10 +36,10 @@ export function createStore(onUse: (used: boolean) => void): Store {
         if (listeners.delete(own) && !listeners.size) onUse(false)
       }
     },
-    read<T>(name: string, compute: () => T): T {
+    read<T extends object>(name: string, compute: () => T): T {
       const known = snapshots.get(name)
       if (known?.version === version) return known.value as T
-      const value = keep(known?.value, compute())
+      const value = keep(known?.value as T | undefined, compute())
       snapshots.set(name, { version, value })
       return value as T
     },
@@ -55,11 +47,8 @@ export function createStore(onUse: (used: boolean) => void): Store {
 }
 
 /** The known value if a fresh one has the same content, one level deep. */
-export function keep(known: unknown, fresh: unknown): unknown {
-  if (known === null || fresh === null || typeof known !== 'object' || typeof fresh !== 'object') return fresh
-  const keys = Object.keys(fresh)
-  const same =
-    keys.length === Object.keys(known).length &&
-    keys.every((key) => (known as Record<string, unknown>)[key] === (fresh as Record<string, unknown>)[key])
+export function keep<T extends object>(known: T | undefined, fresh: T): T {
+  const entries = Object.entries(fresh)
+  const same = known && entries.length === Object.keys(known).length && entries.every(([name, value]) => (known as Record<string, unknown>)[name] === value)
   return same ? known : fresh
 }

@@ -8,12 +8,13 @@
 import { ChatError } from './errors.js'
 import type { Attachment, Message } from './protocol.js'
 import { keep } from './store.js'
-import { backoff, type Timer } from './util.js'
+import { backoff, createTimers } from './util.js'
 
 /** Messages per page. */
 const PAGE = 100
 /** Milliseconds in which a missing message may still come by itself. */
 const GAP_DELAY = 1000
+const READ = { status: 'read' } as const
 const STATES: readonly string[] = ['awaited', 'stored', 'ready', 'refused', 'gone', 'sent', 'delivered', 'read']
 
 export interface PageQuery {
@@ -52,15 +53,17 @@ interface Run {
   /** What came before its predecessors, by seq. */
   early: Map<number, Message>
   readUpTo: number
-  timer?: Timer
 }
 
 export type Timeline = ReturnType<typeof createTimeline>
 
-export function createTimeline(sessionId: string | undefined, owner: TimelineOwner) {
+export function createTimeline(sessionId: string, owner: TimelineOwner) {
   const runs = new Map<string, Run>()
   const files = new Map<string, Attachment>()
-  let waiting: [Message, boolean][] = []
+  /** By session for what is missing there, and one for the newest page. */
+  const timers = createTimers()
+  const healing = new Set<string>()
+  const waiting: [Message, boolean][] = []
   let loaded = false
   let next: string | undefined
   let etag: string | undefined
@@ -69,117 +72,115 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
   let refreshing: Promise<boolean> | undefined
   let again = false
   let failures = 0
-  let retryTimer: Timer
-  let merged: readonly Message[] | undefined = []
-  let marks: unknown
+  let merged: readonly Message[] | undefined
+  let marks: Record<string, number> = {}
 
   const changed = (): void => {
     merged = undefined
     owner.changed()
   }
 
-  const runOf = (id: string, upTo: number | undefined): Run => {
+  const runOf = (id: string): Run => {
     let run = runs.get(id)
-    if (!run) runs.set(id, (run = { messages: [], upTo, early: new Map(), readUpTo: 0 }))
+    if (!run) runs.set(id, (run = { messages: [], upTo: undefined, early: new Map(), readUpTo: 0 }))
     return run
   }
 
-  /** The message with the newest known states of its files and of itself: states go forwards only. */
-  const newest = (message: Message, known?: Message): Message => {
-    const status = known && STATES.indexOf(known.status) > STATES.indexOf(message.status) ? known.status : message.status
-    const attachments = message.attachments?.map((file) => {
-      const other = files.get(file.id)
-      const late = other && STATES.indexOf(other.state) > STATES.indexOf(file.state)
-      if (!late) files.set(file.id, file)
-      return late ? { ...other, place: file.place } : file
-    })
-    return { ...message, status, ...(attachments && { attachments }) }
+  /** The state of a file that comes later; its place is of the message. */
+  const noteFile = (file: Attachment): Attachment => {
+    const known = files.get(file.id)
+    const best = known && STATES.indexOf(known.state) > STATES.indexOf(file.state) ? { ...known, place: file.place } : file
+    files.set(file.id, best)
+    return best
   }
 
-  const noteRead = (run: Run, message: Message): void => {
-    if (message.status === 'read' && owner.isOwn(message)) run.readUpTo = Math.max(run.readUpTo, message.seq)
+  /** The message with the newest known states of its files and of itself: states go forwards only. */
+  const newest = (message: Message, known: Pick<Message, 'status'> = message): Message => ({
+    ...message,
+    status: STATES.indexOf(known.status) > STATES.indexOf(message.status) ? known.status : message.status,
+    ...(message.attachments && { attachments: message.attachments.map(noteFile) }),
+  })
+
+  const change = (run: Run, act: (message: Message) => Message): void => {
+    run.messages = run.messages.map(act)
+    changed()
   }
 
   const append = (run: Run, message: Message): void => {
     run.upTo = message.seq
-    run.early.delete(message.seq)
-    if (message.status !== 'read' && owner.isOwn(message) && message.seq <= run.readUpTo) message = { ...message, status: 'read' }
-    run.messages.push(message)
-    noteRead(run, message)
+    run.messages.push(newest(message))
     owner.shown(message)
   }
 
   /** Show what has waited for its predecessors; ask for what does not come. */
-  const drain = (run: Run): void => {
-    if (run.upTo === undefined) return
-    for (const seq of run.early.keys()) if (seq <= run.upTo) run.early.delete(seq)
-    for (let message; (message = run.early.get(run.upTo + 1)); ) append(run, message)
-    if (run.early.size) run.timer ??= setTimeout(() => void heal(run), GAP_DELAY)
-    else clearTimeout(run.timer), (run.timer = undefined)
+  const drain = (id: string, run: Run): void => {
+    const { early } = run
+    for (let message; (message = early.get(run.upTo! + 1)); ) append(run, message)
+    for (const seq of early.keys()) if (seq <= run.upTo!) early.delete(seq)
+    if (!early.size) timers.end(id)
+    else if (run.upTo !== undefined && !timers.has(id) && !healing.has(id)) timers.start(id, GAP_DELAY, () => void heal(id, run))
   }
 
-  const put = (run: Run, received: Message): void => {
-    const index = run.upTo === undefined ? -1 : received.seq <= run.upTo ? run.messages.findLastIndex(({ seq }) => seq <= received.seq) : -1
-    const known = run.messages[index]
-    const message = newest(received, known)
-    if (known?.seq === message.seq) {
-      run.messages[index] = message
-      noteRead(run, message)
-    } else if (run.upTo === undefined || message.seq > run.upTo) run.early.set(message.seq, message)
+  const put = (run: Run, message: Message): void => {
+    const { messages, upTo } = run
+    if (upTo === undefined || message.seq > upTo) run.early.set(message.seq, message)
+    else {
+      const index = messages.findLastIndex(({ seq }) => seq === message.seq)
+      if (index >= 0) messages[index] = newest(message, messages[index])
+    }
+    drain(message.session_id, run)
   }
 
   /** Fetch what is missing after the last message without a hole. What the server answers is all that there is. */
-  const heal = async (run: Run, failed = 0): Promise<void> => {
-    const id = [...run.early.values()][0]?.session_id
-    if (!id || run.upTo === undefined || !owner.active()) return void (run.timer = undefined)
+  const heal = async (id: string, run: Run, failed = 0): Promise<void> => {
+    if (!run.early.size || !owner.active()) return
+    healing.add(id)
     try {
-      const { messages = [] } = await owner.page({ limit: 200, after: run.upTo, sessionId: id })
+      const messages = (await owner.page({ limit: PAGE, after: run.upTo!, sessionId: id })).messages!
       error = undefined
-      for (const message of messages) if (message.seq > run.upTo) append(run, newest(message))
+      for (const message of messages) if (message.seq > run.upTo!) append(run, message)
       // The server has no message in between: it was deleted.
       if (!messages.length && run.early.size) run.upTo = Math.min(...run.early.keys()) - 1
-      run.timer = undefined
-      drain(run)
-      if (run.early.size && messages.length) clearTimeout(run.timer), void heal(run)
+      healing.delete(id)
+      drain(id, run)
+      if (run.early.size && messages.length) void heal(id, run)
     } catch (reason) {
       error = reason as ChatError
-      run.timer = setTimeout(() => void heal(run, failed + 1), backoff(failed + 2))
+      healing.delete(id)
+      timers.start(id, backoff(failed + 2), () => void heal(id, run, failed + 1))
     }
     changed()
   }
 
-  const receive = (message: Message, replay: boolean): void => {
-    if (sessionId && sessionId !== message.session_id) return
-    if (!loaded) return void waiting.push([message, replay])
+  /** Take a message of the transport. Returns true if it is kept, and not shown yet. */
+  const receive = (message: Message, replay: boolean): boolean => {
+    if (sessionId && sessionId !== message.session_id) return false
+    if (!loaded) return !!waiting.push([message, replay])
     // A replay begins where `since` ends, or with the end of a long history.
-    const run = runOf(message.session_id, replay || message.seq === 1 || sessionId ? message.seq - 1 : undefined)
+    const run = runOf(message.session_id)
+    if (replay || message.seq === 1) run.upTo ??= message.seq - 1
     put(run, message)
-    drain(run)
     if (run.upTo === undefined) void refresh()
     changed()
+    return run.early.has(message.seq)
   }
 
   /** Insert a page that ends with the newest message, or one that ends where the known messages begin. */
-  const insert = (messages: readonly Message[], older: boolean): void => {
-    const bySession = new Map<string, Message[]>()
-    for (const message of messages) bySession.set(message.session_id, [...(bySession.get(message.session_id) ?? []), message])
-    for (const [id, list] of bySession) {
-      list.sort((a, b) => a.seq - b.seq)
-      const run = runOf(id, undefined)
-      run.upTo ??= list[0]!.seq - 1
-      const first = run.messages[0]?.seq ?? Infinity
-      if (older && run.messages.length) {
-        const before = list.filter(({ seq }) => seq < first).map((message) => newest(message))
-        run.messages.unshift(...before)
-        for (const message of before) noteRead(run, message), owner.shown(message)
-      } else for (const message of list) put(run, message)
-      drain(run)
+  const insert = (page: readonly Message[], older?: boolean): void => {
+    const sorted = [...page].sort((a, b) => a.seq - b.seq)
+    for (const message of older ? sorted.reverse() : sorted) {
+      const run = runOf(message.session_id)
+      run.upTo ??= message.seq - 1
+      if (older && message.seq < (run.messages[0]?.seq ?? 0)) {
+        run.messages.unshift(newest(message))
+        owner.shown(message)
+      } else put(run, message)
     }
   }
 
   const isKnown = ({ session_id, seq }: Message): boolean => {
     const run = runs.get(session_id)
-    return run?.upTo !== undefined && seq <= run.upTo && run.messages.length > 0
+    return !!run?.messages.length && seq <= run.upTo!
   }
 
   /** Read from the newest message back to one that is known. */
@@ -197,15 +198,15 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     } while (loaded && before && !found[0]!.some(isKnown))
     if (loaded && !runs.size) next = before
     etag = newTag
-    insert(found.flat(), false)
+    insert(found.flat())
     loaded = true
-    if (sessionId) runOf(sessionId, 0)
+    if (sessionId) runOf(sessionId).upTo ??= 0
     for (const [message, replay] of waiting.splice(0)) receive(message, replay)
   }
 
   /** Read the newest messages, since events may have been missed. Returns false if that failed; then it is tried again. */
   const refresh = (): Promise<boolean> => {
-    clearTimeout(retryTimer)
+    timers.end('')
     again = refreshing !== undefined
     refreshing ??= (async () => {
       let done = false
@@ -220,12 +221,12 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       } catch (reason) {
         error = reason as ChatError
         failures += 1
-        if (error.transient) retryTimer = setTimeout(() => owner.active() && void refresh(), backoff(failures + 1))
+        if (error.transient) timers.start('', backoff(failures + 1), () => owner.active() && void refresh())
       }
       refreshing = undefined
-      for (const run of runs.values()) {
+      for (const [id, run] of runs) {
         if (done && run.early.size) run.upTo ??= Math.min(...run.early.keys()) - 1
-        drain(run)
+        drain(id, run)
       }
       changed()
       return done
@@ -233,21 +234,22 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     return refreshing
   }
 
+  /** All sessions in the order of time, and each in the order of seq, whatever the clocks say. */
   const merge = (): readonly Message[] => {
-    const lists = [...runs.values()].map(({ messages }) => messages).filter((list) => list.length)
-    if (lists.length < 2) return lists[0]?.slice() ?? []
-    const result: Message[] = []
-    const heads = lists.map((list) => ({ list, at: 0 }))
-    const key = ({ list, at }: { list: Message[]; at: number }): string => list[at]!.created_at + list[at]!.session_id
-    while (heads.length) {
-      heads.sort((a, b) => (key(a) < key(b) ? -1 : 1))
-      const [head, second] = heads as [(typeof heads)[0], (typeof heads)[0] | undefined]
-      const limit = second && key(second)
-      do result.push(head.list[head.at++]!)
-      while (head.at < head.list.length && (limit === undefined || key(head) <= limit))
-      if (head.at === head.list.length) heads.shift()
+    const keyed: [string, Message][] = []
+    const read: Record<string, number> = {}
+    for (const [id, { messages, readUpTo }] of runs) {
+      let at = ''
+      if (readUpTo) read[id] = readUpTo
+      for (const message of messages) {
+        if (message.created_at > at) at = message.created_at
+        if (message.status === 'read' && message.seq > (read[id] ?? 0) && owner.isOwn(message)) read[id] = message.seq
+        keyed.push([at + id, message])
+      }
     }
-    return result
+    marks = keep(marks, read)
+    if (runs.size > 1) keyed.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+    return keyed.map(([, message]) => message)
   }
 
   return {
@@ -255,32 +257,21 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
     refresh,
     /** By session, the seq up to which everything is here. */
     positions: (): [string, number][] => [...runs].flatMap(([id, { upTo, messages }]) => (upTo && messages.length ? [[id, upTo]] : [])) as [string, number][],
-    /** The early messages: they are stored, and not shown yet. */
-    early: (): Message[] => [...[...runs.values()].flatMap(({ early }) => [...early.values()]), ...waiting.map(([message]) => message)],
     /** One side has read up to a seq: `own` is true if the messages are those of this side. */
     read(id: string, upTo: number, own: boolean): void {
-      const run = runs.get(id)
-      if (!run) return
+      const run = runOf(id)
       if (own) run.readUpTo = Math.max(run.readUpTo, upTo)
-      run.messages = run.messages.map((message) =>
-        message.seq <= upTo && message.status !== 'read' && owner.isOwn(message) === own ? { ...message, status: 'read' } : message,
-      )
-      changed()
+      change(run, (message) => (message.seq <= upTo && owner.isOwn(message) === own ? newest(message, READ) : message))
     },
     /** By session, the last message of the other side up to a seq that is not marked as read. */
-    lastUnread: (id?: string, upTo = Infinity): Message[] =>
-      [...runs].flatMap(([session, { messages }]) => {
-        const last = id && id !== session ? undefined : messages.findLast((message) => message.seq <= upTo && message.status !== 'read' && !owner.isOwn(message))
-        return last ? [last] : []
-      }),
+    unread: (id?: string, upTo = Infinity): Message[] =>
+      [...runs].flatMap(
+        ([session, { messages }]) =>
+          ((!id || id === session) && messages.findLast((message) => message.seq <= upTo && message.status !== 'read' && !owner.isOwn(message))) || [],
+      ),
     attachment(id: string, file: Attachment): void {
-      const known = files.get(file.id)
-      if (known && STATES.indexOf(known.state) > STATES.indexOf(file.state)) return
-      files.set(file.id, file)
-      const run = runs.get(id)
-      if (!run) return
-      run.messages = run.messages.map((message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))
-      changed()
+      noteFile(file)
+      change(runOf(id), (message) => (message.attachments?.some((own) => own.id === file.id) ? newest(message) : message))
     },
     async loadOlder(): Promise<void> {
       if (loadingOlder || !next) return
@@ -289,7 +280,7 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
       try {
         const page = await owner.page({ limit: PAGE, before: next, sessionId })
         next = page.next
-        insert(page.messages ?? [], true)
+        insert(page.messages!, true)
         error = undefined
       } catch (reason) {
         error = reason as ChatError
@@ -305,14 +296,10 @@ export function createTimeline(sessionId: string | undefined, owner: TimelineOwn
         state: (!loaded ? (error ? 'failed' : 'loading') : healing ? 'healing' : 'complete') as 'loading' | 'complete' | 'healing' | 'failed',
         hasOlder: next !== undefined,
         loadingOlder,
-        readUpTo: (marks = keep(marks, Object.fromEntries([...runs].filter(([, run]) => run.readUpTo).map(([id, run]) => [id, run.readUpTo])))) as Record<string, number>,
-        ...(error && { error }),
+        readUpTo: marks,
+        error,
       }
     },
-    /** Stop all timers. */
-    close(): void {
-      clearTimeout(retryTimer)
-      for (const run of runs.values()) clearTimeout(run.timer)
-    },
+    close: timers.clear,
   }
 }

@@ -27,7 +27,7 @@ export interface TransportHost {
   /** Events may have been missed: the core reads sessions and messages again. False: that failed, and will be tried again. */
   missed(): Promise<boolean>
   /** Call the daemon's REST API with the person's token. Raises ChatError. */
-  request<T>(method: string, path: string, body?: unknown): Promise<T>
+  request<T>(method: string, path: string, body?: object): Promise<T>
 }
 
 export interface Link {

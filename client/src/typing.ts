@@ -1,7 +1,8 @@
 /** Who types, and that this person types. */
 
 import type { Typist } from './api.js'
-import type { Timer } from './util.js'
+import type { Message, ServerFrame } from './protocol.js'
+import { createTimers } from './util.js'
 
 /** Milliseconds after which a sign that was not repeated ends. */
 const FORGET_AFTER = 6000
@@ -9,12 +10,13 @@ const FORGET_AFTER = 6000
 const SEND_EVERY = 3000
 
 export function createTyping(send: (typing: boolean, sessionId: string | undefined) => void, changed: () => void) {
-  const typists = new Map<string, { typist: Typist; timer: Timer }>()
+  const typists = new Map<string, Typist>()
+  const timers = createTimers()
   let sentAt = 0
   let sentFor: string | undefined
 
   const forget = (name: string): void => {
-    clearTimeout(typists.get(name)?.timer)
+    timers.end(name)
     if (typists.delete(name)) changed()
   }
 
@@ -25,22 +27,23 @@ export function createTyping(send: (typing: boolean, sessionId: string | undefin
 
   return {
     /** Somebody types, or has stopped. */
-    apply({ sessionId, by, staffId, note }: Typist, typing: boolean): void {
-      const name = JSON.stringify([sessionId, by, staffId, note])
+    apply({ sessionId, by, staffId, typing, for: purpose }: ServerFrame & { type: 'typing' }): void {
+      const note = purpose === 'note'
+      const name = [sessionId, by, staffId, note].join()
       forget(name)
       if (!typing) return
-      const timer = setTimeout(() => forget(name), FORGET_AFTER)
-      typists.set(name, { typist: { sessionId, by, ...(staffId !== undefined && { staffId }), ...(note && { note }) }, timer })
+      timers.start(name, FORGET_AFTER, () => forget(name))
+      typists.set(name, { sessionId, by, staffId, note })
       changed()
     },
     /** A message of this side has come: nobody of it types it any more. */
-    wrote(sessionId: string, side: 'player' | 'staff'): void {
-      for (const [name, { typist }] of typists) if (typist.sessionId === sessionId && typist.by === side && !typist.note) forget(name)
+    wrote({ session_id, sender }: Message): void {
+      for (const [name, typist] of typists) if (typist.sessionId === session_id && typist.by === sender && !typist.note) forget(name)
     },
     list: (sessionId?: string): Typist[] =>
-      [...typists.values()].map(({ typist }) => typist).filter((typist) => sessionId === undefined || typist.sessionId === sessionId),
+      [...typists.values()].filter((typist) => !sessionId || typist.sessionId === sessionId),
     stop,
-    set(typing: boolean, sessionId: string | undefined): void {
+    set(typing: boolean, sessionId?: string): void {
       if (sessionId !== sentFor) stop()
       sentFor = sessionId
       if (!typing) return stop()

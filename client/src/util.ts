@@ -1,8 +1,32 @@
 /** Small helpers without state. */
 
-import { ChatError } from './errors.js'
+import { unreachable } from './errors.js'
 
 export type Timer = ReturnType<typeof setTimeout> | undefined
+
+export type Timers = ReturnType<typeof createTimers>
+
+/** Timers by name. Starting one ends another of its name. */
+export function createTimers() {
+  const running = new Map<string, Timer>()
+  const end = (name: string): void => {
+    clearTimeout(running.get(name))
+    running.delete(name)
+  }
+  return {
+    has: (name: string): boolean => running.has(name),
+    end,
+    start(name: string, ms: number, then: () => void): void {
+      end(name)
+      const act = (): void => {
+        running.delete(name)
+        then()
+      }
+      running.set(name, setTimeout(act, ms))
+    },
+    clear: (): void => [...running.keys()].forEach(end),
+  }
+}
 
 /** A random part of a delay, between a half and all of it, so that pages do not come back together. */
 export const jitter = (ms: number): number => ms * (0.5 + Math.random() / 2)
@@ -15,24 +39,22 @@ export function uuid(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16))
   bytes[6] = (bytes[6]! & 15) | 64
   bytes[8] = (bytes[8]! & 63) | 128
-  return Array.from(bytes, (byte, index) => ([4, 6, 8, 10].includes(index) ? '-' : '') + byte.toString(16).padStart(2, '0')).join('')
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return hex.replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }
 
 /** Parse JSON; players' ids of 16 digits and more stay text, since numbers beyond 2^53 are not exact. */
 export const exactJson = (text: string): unknown => JSON.parse(text.replace(/("player_?[iI]d"\s*:\s*)(\d{16,})/g, '$1"$2"'))
 
 /** `path?name=value…`, without what is undefined. */
-export function withQuery(path: string, query: Record<string, string | number | undefined>): string {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined)
-  return given.length ? `${path}?${new URLSearchParams(given.map(([name, value]) => [name, String(value)]))}` : path
-}
+export const withQuery = (path: string, query: object): string => `${path}?${new URLSearchParams(JSON.parse(JSON.stringify(query)))}`
 
 /** Load a part of the client once. Raises ChatError `unreachable` if it cannot be fetched; the next call tries again. */
-export function later<T>(load: () => Promise<T>): () => Promise<T> {
+export function loadOnce<T>(load: () => Promise<T>): () => Promise<T> {
   let loaded: Promise<T> | undefined
   return () =>
     (loaded ??= load().catch(() => {
       loaded = undefined
-      throw new ChatError('unreachable', 'The server does not answer.')
+      throw unreachable()
     }))
 }

@@ -8,9 +8,9 @@ test.each([
   ['too_many_reads', 429, true],
   ['schema_outdated', 503, true],
   ['read_only', 0, true],
+  ['session_moved', 409, false],
   ['message_empty', 400, false],
   ['chat_disabled', 403, false],
-  ['session_moved', 0, false],
 ])('%s with status %i passes: %s', (code, status, transient) => {
   expect(new ChatError(code, 'A line.', status).transient).toBe(transient)
 })

@@ -67,6 +67,10 @@ export class Daemon {
   readonly calls: { line: string; token: string; body: Record<string, unknown> | undefined }[] = []
   upgrades: 'work' | 'refuse' | 'hang' = 'work'
   rest: 'works' | 'fails' | 'unavailable' = 'works'
+  /** Answers of REST to what changes something do not arrive. */
+  loseAnswers = false
+  /** Refuse what a person sends. */
+  refusal: { status: number; code: string } | undefined
   /** Called before a frame of a client is taken; true: it is lost. */
   lose: (frame: Frame) => boolean = () => false
   /** Called for each message that is about to be sent to a socket; true: it is lost. */
@@ -102,8 +106,8 @@ export class Daemon {
     return session
   }
 
-  /** Store a message, and send it to whom it belongs, except to the socket that has sent it. */
-  store(sessionId: string, sender: Message['sender'], message: string, { id = `m${this.count + 1}`, from }: { id?: string; from?: FakeSocket } = {}): { message: Message; duplicate: boolean } {
+  /** Store a message, and send it to whom it belongs. */
+  store(sessionId: string, sender: Message['sender'], message: string, { id = `m${this.count + 1}` }: { id?: string } = {}): { message: Message; duplicate: boolean } {
     const session = this.sessions.get(sessionId) ?? this.open(sessionId)
     const known = this.byId.get(id)
     if (known) return { message: known, duplicate: true }
@@ -117,7 +121,7 @@ export class Daemon {
     this.byId.set(id, stored)
     const unread = sender === 'player' ? 'unread_by_staff' : 'unread_by_player'
     Object.assign(session, { last_seq: stored.seq, last_message: message, last_message_at: at, rev: ++this.rev, [unread]: session[unread] + 1 })
-    for (const socket of this.live) if (socket !== from && this.sees(socket.who!, session) && !this.loseMessage(stored)) socket.hear({ type: 'chat_message', message: stored, replay: false })
+    for (const socket of this.live) if (this.sees(socket.who!, session) && !this.loseMessage(stored)) socket.hear({ type: 'chat_message', message: stored, replay: false })
     return { message: stored, duplicate: false }
   }
 
@@ -132,12 +136,6 @@ export class Daemon {
     if (frame.type === 'ping') return socket.hear({ type: 'pong' })
     if (frame.type === 'authenticate') return this.authenticate(socket, frame)
     if (!who) return socket.hear({ type: 'error', code: 'not_authenticated', error: 'authenticate first', clientId: frame.clientId })
-    if (frame.type === 'send_message') {
-      const sessionId = (frame.sessionId as string) ?? this.openOf(who)
-      const { message, duplicate } = this.store(sessionId, who.role, frame.message as string, { id: frame.id as string, from: socket })
-      socket.hear({ type: 'message_ack', clientId: frame.clientId, id: message.id, sessionId, seq: message.seq, timestamp: message.timestamp, duplicate })
-    }
-    if (frame.type === 'mark_read') this.read(who, frame.sessionId as string, frame.upToSeq as number)
   }
 
   read(who: Who, sessionId: string, upToSeq: number): void {
@@ -214,8 +212,10 @@ export class Daemon {
     if (url.pathname === '/api/gre-chat/send' || url.pathname === '/api/gre-admin/reply') {
       if (who.role === 'player' && body!.playerId !== who.playerId) return answer(403, { code: 'player_mismatch', error: 'not your id' })
       if (!body!.message && !body!.attachmentIds) return answer(400, { code: 'message_empty', error: 'a message needs a text' })
+      if (this.refusal) return answer(this.refusal.status, { success: false, code: this.refusal.code, error: 'refused' })
       const sessionId = (body!.sessionId as string) ?? this.openOf(who)
       const { message, duplicate } = this.store(sessionId, who.role, body!.message as string, { id: body!.id as string })
+      if (this.loseAnswers) throw new TypeError('fetch failed')
       return answer(duplicate ? 200 : 201, { success: true, message })
     }
     if (url.pathname === '/api/gre-admin/queue') return answer(200, { sessions: [...this.sessions.keys()].map((id) => ({ ...this.row(id), waiting_since: null })), next: null })

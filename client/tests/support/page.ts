@@ -2,9 +2,21 @@
 
 import { afterEach, beforeEach, vi } from 'vitest'
 
-import { type Chat, type ChatOptions, createChat } from '../../src/index.js'
-import { memoryStorage } from '../../src/storage.js'
+import { type Chat, type ChatOptions, type ChatStorage, createChat } from '../../src/index.js'
 import { Daemon } from './daemon.js'
+
+function memoryStorage(): ChatStorage {
+  const items = new Map<string, string>()
+  return {
+    get length() {
+      return items.size
+    },
+    key: (index) => [...items.keys()][index] ?? null,
+    getItem: (name) => items.get(name) ?? null,
+    setItem: (name, value) => void items.set(name, value),
+    removeItem: (name) => void items.delete(name),
+  }
+}
 
 /** A token as Supabase makes them, without a signature that counts. */
 export function tokenOf(claims: object): string {
@@ -18,7 +30,7 @@ export const SAM = tokenOf({ sub: 's', app_metadata: { gre_role: 'staff', staff_
 export interface Page {
   daemon: Daemon
   chat: Chat
-  storage: ReturnType<typeof memoryStorage>
+  storage: ChatStorage
   /** What getToken returns. */
   token: string | null
   asked: boolean[]
@@ -79,8 +91,12 @@ export function open(options: Partial<ChatOptions> = {}): Page {
   return page
 }
 
-/** Let time pass, in milliseconds. */
-export const pass = (ms: number): Promise<unknown> => vi.advanceTimersByTimeAsync(ms)
+/** Let time pass, in milliseconds; parts of the client that are loaded later are there after half of it. */
+export async function pass(ms: number): Promise<void> {
+  await vi.advanceTimersByTimeAsync(Math.floor(ms / 2))
+  await vi.dynamicImportSettled()
+  await vi.advanceTimersByTimeAsync(Math.ceil(ms / 2))
+}
 
 /** The texts that are shown, in their order. */
 export const shown = (chat: Chat, sessionId?: string): string[] => chat.messages(sessionId).messages.map(({ message }) => message)

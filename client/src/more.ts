@@ -1,12 +1,16 @@
 /**
+ * What is loaded when it is first used: files, who types, ratings, the end of a session.
+ *
  * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
  * through all tries, so that a repeat makes no copy.
  */
 
-import type { UploadOptions } from './api.js'
+import type { Upload, UploadOptions } from './api.js'
 import { ChatError } from './errors.js'
-import type { Attachment } from './protocol.js'
+import type { Attachment, Session } from './protocol.js'
+import type { Core } from './core.js'
 import type { Rest } from './rest.js'
+import { createTyping } from './typing.js'
 import { backoff, exactJson, type Timer } from './util.js'
 
 interface Address {
@@ -27,25 +31,56 @@ const MAX_IDS = 100
 const LASTING: readonly string[] = ['file_quota', 'too_many_files', 'files_off']
 const PATH = '/api/gre-chat/attachments'
 
-/** Upload a file, in as many tries as it takes. Raises ChatError: a transient one if it is tried again when the person wants it. */
-export async function uploadFile(rest: Rest, id: string, file: Blob & { name?: string }, options: UploadOptions, onProgress: (share: number) => void, signal: AbortSignal): Promise<Attachment> {
+/** Upload a file, in as many tries as it takes. `set` changes the state that the page sees. */
+function startUpload(rest: Rest, id: string, file: Blob & { name?: string }, options: UploadOptions, set: (fields: Partial<Upload>) => void) {
   const { sessionId, playerId, name = file.name || 'file', alt } = options
-  const type = file.type || 'application/octet-stream'
-  for (let tries = 1; ; tries += 1) {
-    try {
-      const { data } = await rest<{ attachment: Attachment; upload: Address | null }>('POST', PATH, { id, name, type, bytes: file.size, alt, sessionId, playerId })
-      const { attachment, upload } = data
-      // No address: an earlier try has stored the bytes.
-      if (upload) await put(upload, file, onProgress, signal)
-      return attachment.state === 'awaited' ? { ...attachment, state: 'stored' } : attachment
-    } catch (reason) {
-      const error = reason as ChatError
-      if (signal.aborted) throw error
-      if (LASTING.includes(error.code)) throw new ChatError(error.code, error.message, 400, error.retryAfter)
-      if (!error.transient || tries === MAX_TRIES) throw error
-      await new Promise((later) => setTimeout(later, error.retryAfter ? error.retryAfter * 1000 : backoff(tries + 1)))
-    }
+  const controller = new AbortController()
+  let running = false
+  let resolve!: (file: Attachment) => void
+  let reject!: (error: ChatError) => void
+  const done = new Promise<Attachment>((yes, no) => ([resolve, reject] = [yes, no]))
+
+  const attempt = async (): Promise<Attachment> => {
+    const type = file.type || 'application/octet-stream'
+    const { data } = await rest<{ attachment: Attachment; upload: Address | null }>('POST', PATH, { id, name, type, bytes: file.size, alt, sessionId, playerId })
+    const { attachment, upload } = data
+    // No address: an earlier try has stored the bytes.
+    if (upload) await put(upload, file, (progress) => set({ progress }), controller.signal)
+    return attachment.state === 'awaited' ? { ...attachment, state: 'stored' } : attachment
   }
+
+  const run = async (): Promise<void> => {
+    if (running) return
+    running = true
+    set({ state: 'uploading', progress: 0, error: undefined })
+    for (let tries = 1; !controller.signal.aborted; tries += 1) {
+      try {
+        const stored = await attempt()
+        set({ state: 'stored', progress: 1 })
+        return resolve(stored)
+      } catch (reason) {
+        const error = reason as ChatError
+        const final = !error.transient || LASTING.includes(error.code)
+        if (final || tries === MAX_TRIES) {
+          set({ state: 'failed', error })
+          if (final) reject(error)
+          break
+        }
+        await new Promise((later) => setTimeout(later, error.retryAfter ? error.retryAfter * 1000 : backoff(tries + 1)))
+      }
+    }
+    running = false
+  }
+
+  const cancel = (): void => {
+    controller.abort()
+    reject(new ChatError('cancelled', 'The upload was cancelled.', 400))
+    // If this fails, the server deletes the file after a day.
+    rest('DELETE', `${PATH}/${id}`).catch(() => {})
+  }
+
+  void run()
+  return { done, retry: run, cancel }
 }
 
 interface Link {
@@ -55,7 +90,7 @@ interface Link {
 }
 
 /** Addresses of files: asked for together, and kept until shortly before they end. */
-export function createLinks(rest: Rest) {
+function createLinks(rest: Rest) {
   const links = new Map<string, { url: string; until: number }>()
   const wanted = new Map<string, { ids: Set<string>; answer: Promise<Record<string, Link>> }>()
 
@@ -82,6 +117,44 @@ export function createLinks(rest: Rest) {
     // This machine's clock may be wrong: never longer than the server's five minutes.
     links.set(name, { url, until: Math.min(Date.parse(expiresAt), Date.now() + 300_000) - LINK_MARGIN })
     return url
+  }
+}
+
+export type More = ReturnType<typeof createMore>
+
+/** Promises are rejected with a ChatError. */
+export function createMore({ rest, me, isStaff, link, changed, apply }: Core & { apply(row: Session): void }) {
+  const links = new Map<string, ReturnType<typeof createLinks>>()
+
+  const changing = async (method: string, path: string, body?: object): Promise<Session> => {
+    const { session } = (await rest<{ session: Session }>(method, path, body)).data
+    // Null: no session was open.
+    if (session) apply(session)
+    return session
+  }
+
+  return {
+    typing: createTyping((typing, sessionId) => link({ type: 'typing', typing, sessionId }), changed),
+    upload: (id: string, file: Blob & { name?: string }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => startUpload(rest, id, file, options, set),
+    /** An address of a file; those of one person are not given to another. */
+    async url(id: string, variant = 'file'): Promise<string> {
+      const key = JSON.stringify([me()?.playerId, me()?.staffId])
+      if (!links.has(key)) {
+        links.clear()
+        links.set(key, createLinks(rest))
+      }
+      return links.get(key)!(id, variant)
+    },
+    /** Read the row of a player's latest session. */
+    async readRow(): Promise<void> {
+      const { data } = await rest<{ conversations: (Session & { chat_messages?: unknown })[] }>('GET', `/api/chat-history/${me()?.playerId}?limit=1`)
+      for (const { chat_messages: _, ...row } of data.conversations) apply(row)
+    },
+    rate: (sessionId: string, score: number, comment?: string): Promise<Session> => changing('POST', '/api/gre-chat/rate', { sessionId, score, comment }),
+    async closeSession(sessionId?: string): Promise<void> {
+      if (isStaff()) await changing('PUT', `/api/gre-admin/session/${sessionId}/status`, { status: 'closed' })
+      else await changing('POST', `/api/gre-chat/close-session/${me()?.playerId}`)
+    },
   }
 }
 
