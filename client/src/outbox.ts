@@ -13,6 +13,8 @@ import { backoff, createTimers, uuid } from './util.js'
 export interface Item extends Unsent {
   /** The author; undefined until something is known of the person. */
   owner: string | undefined
+  /** Tries that have failed. */
+  failures: number
   note?: boolean | undefined
   afterSeq?: number | undefined
   templateId?: string | undefined
@@ -40,7 +42,6 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   /** Items of other tabs or of an earlier visit: their name in storage is gone once they are sent or taken back there. */
   const adopted = new Set<string>()
   const timers = createTimers()
-  const failures = new Map<string, number>()
   let lastAt = 0
 
   const nameOf = ({ owner, id }: Item): string => `${prefix}${owner}|${id}`
@@ -70,13 +71,10 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
   const failed = (id: string, error: ChatError): void => {
     const item = items.get(id)
     if (item?.state !== 'sending' || item.stored) return
-    update(item, { state: error.transient ? 'waiting' : 'refused', error })
-    const lane = laneOf(item)
-    if (error.transient) {
-      const count = (failures.get(lane) ?? 0) + 1
-      failures.set(lane, count)
-      timers.start(lane, error.retryAfter ? error.retryAfter * 1000 : backoff(count + 1), flush)
-    }
+    const { transient, retryAfter } = error
+    const failures = item.failures + 1
+    update(item, { state: transient ? 'waiting' : 'refused', error, failures })
+    if (transient) timers.start(laneOf(item), retryAfter ? retryAfter * 1000 : backoff(failures + 1), flush)
     flush()
   }
 
@@ -124,7 +122,7 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     add(draft: Draft): Item {
       // Two texts of the same millisecond keep their order.
       lastAt = Math.max(lastAt + 1, Date.now())
-      const item: Item = { ...draft, id: uuid(), createdAt: new Date(lastAt).toISOString(), state: 'waiting', owner: author() }
+      const item: Item = { ...draft, id: uuid(), createdAt: new Date(lastAt).toISOString(), state: 'waiting', owner: author(), failures: 0 }
       items.set(item.id, item)
       save(item)
       changed()
@@ -147,7 +145,6 @@ export function createOutbox({ storage, prefix, author, ready, deliver, changed 
     stored(id: string): void {
       const item = items.get(id)
       if (!item || item.stored) return
-      failures.delete(laneOf(item))
       storage.set(nameOf(item), null)
       update(item, { stored: true })
       flush()

@@ -1,8 +1,7 @@
 import { StrictMode, act, useEffect, useState } from 'react'
 import { expect, it, vi } from 'vitest'
 import { Daemon } from '../../tests/support/daemon.js'
-import { ASHA, SAM, pass } from '../../tests/support/page.js'
-import { memoryStorage } from '../../src/storage.js'
+import { ASHA, SAM, memoryStorage, pass } from '../../tests/support/page.js'
 import { GreProvider, type GreProviderProps, useChatStatus, useMessages, useSend, useSessions, useTyping, useUnread, useUnsent } from '../index.js'
 import { type Page, change, mount } from './render.js'
 

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, vi } from 'vitest'
 import { type Chat, type ChatOptions, type ChatStorage, createChat } from '../../src/index.js'
 import { Daemon } from './daemon.js'
 
-function memoryStorage(): ChatStorage {
+export function memoryStorage(): ChatStorage {
   const items = new Map<string, string>()
   return {
     get length() {

@@ -1,0 +1,15 @@
+/** What the parts of a chat share. */
+import type { Person } from './api.js';
+import type { ClientFrame } from './protocol.js';
+import type { Rest } from './rest.js';
+export interface Core {
+    rest: Rest;
+    /** Undefined until the server has said who the person is. */
+    me(): Person | undefined;
+    isStaff(): boolean;
+    /** True while the server can be reached, over a link or by REST. */
+    isUsable(): boolean;
+    /** Send a frame over the link; false if that cannot be done. */
+    link(frame: ClientFrame): boolean;
+    changed(): void;
+}

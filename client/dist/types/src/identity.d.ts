@@ -1,0 +1,8 @@
+/** Who the person is: tokens from the page, and the name under which a person's texts are kept. */
+import type { Person } from './api.js';
+import type { Me } from './protocol.js';
+export declare const keyOf: ({ playerId, staffId }: Pick<Person | Me, 'playerId' | 'staffId'>) => string;
+/** The person whom a token names, by what the server reads of it; undefined if it is no JWT, or names nobody. */
+export declare function nameIn(token: string): string | undefined;
+/** Ask the page for a token; calls at the same time share an answer. Raises ChatError `unreachable` if the page cannot say. */
+export declare function createTokens(getToken: (refused: boolean) => string | null | Promise<string | null>): (refused: boolean) => Promise<string | null>;

@@ -1,0 +1,38 @@
+/**
+ * What is loaded when it is first used: files, who types, ratings, the end of a session.
+ *
+ * Files: their bytes go from the page to the storage, at an address that the daemon signs (docs/files.md). A file keeps its id
+ * through all tries, so that a repeat makes no copy.
+ */
+import type { Upload, UploadOptions } from './api.js';
+import type { Attachment, Session } from './protocol.js';
+import type { Core } from './core.js';
+export type More = ReturnType<typeof createMore>;
+/** Promises are rejected with a ChatError. */
+export declare function createMore({ rest, me, isStaff, link, changed, apply }: Core & {
+    apply(row: Session): void;
+}): {
+    typing: {
+        apply({ sessionId, by, staffId, typing, for: purpose }: import("./protocol.js").ServerFrame & {
+            type: 'typing';
+        }): void;
+        wrote({ session_id, sender }: import("./protocol.js").Message): void;
+        list: (sessionId?: string) => import("./api.js").Typist[];
+        stop: () => void;
+        set(typing: boolean, sessionId?: string): void;
+        clear(): void;
+    };
+    upload: (id: string, file: Blob & {
+        name?: string;
+    }, options: UploadOptions, set: (fields: Partial<Upload>) => void) => {
+        done: Promise<Attachment>;
+        retry: () => Promise<void>;
+        cancel: () => void;
+    };
+    /** An address of a file; those of one person are not given to another. */
+    url(id: string, variant?: string): Promise<string>;
+    /** Read the row of a player's latest session. */
+    readRow(): Promise<void>;
+    rate: (sessionId: string, score: number, comment?: string) => Promise<Session>;
+    closeSession(sessionId?: string): Promise<void>;
+};

@@ -1,0 +1,23 @@
+/** Calls of the daemon's REST API with the person's token. */
+export interface Answer<T> {
+    /** Undefined for 304: nothing changed since `etag`. */
+    data: T;
+    headers: Headers;
+    /** The token with which it was read. */
+    token: string;
+}
+export interface CallOptions {
+    etag?: string | undefined;
+    /** The person in whose name the call is made: with a token of somebody else it fails, and nothing is sent. */
+    owner?: string | undefined;
+    /** A token to be used instead of the page's. */
+    token?: string | null;
+    /** True for the second try, after a 401. */
+    refused?: boolean;
+}
+export interface Rest {
+    /** Raises ChatError. After a 401 it is tried once more, with a renewed token. */
+    <T>(method: string, path: string, body?: object, options?: CallOptions): Promise<Answer<T>>;
+}
+/** `getToken` returns the token for a call; null: nobody is signed in. `signal` ends all calls. */
+export declare function createRest(url: string, getToken: (options: CallOptions) => Promise<string | null>, signal: AbortSignal): Rest;

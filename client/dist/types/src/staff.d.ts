@@ -1,0 +1,29 @@
+/** What members of staff have beside: the queue, assignment, notes, templates, and who looks at a session. Loaded for staff only. */
+import type { StaffChat, Unsent } from './api.js';
+import type { Message, Note, ServerFrame, Session, StaffStatus } from './protocol.js';
+import type { Core } from './core.js';
+import type { Item } from './outbox.js';
+import type { Sessions } from './sessions.js';
+import type { Page, PageQuery } from './timeline.js';
+export interface StaffOwner extends Core {
+    sessions: Sessions;
+    read<T extends object>(name: string, compute: () => T): T;
+    unsent(sessionId: string): readonly Unsent[];
+    noteStored(id: string): void;
+    /** Who of the staff is there, by id. */
+    present: Map<string, StaffStatus>;
+}
+export declare function createStaff(owner: StaffOwner): {
+    chat: Omit<StaffChat, "addNote" | "reply">;
+    apply: (row: Session) => void;
+    /** Send a reply or a note. Raises ChatError. */
+    deliver({ id, text, files, sessionId, playerId, afterSeq, templateId, owner: author, note }: Item): Promise<Message | undefined>;
+    /** A page of messages of a session. Raises ChatError. */
+    page({ limit, before, after, sessionId }: PageQuery): Promise<Page>;
+    refresh: () => Promise<boolean>;
+    addNote(note: Note): void;
+    frame(frame: ServerFrame): void;
+    /** The connection is live: say again what the server forgets, and read who is there. */
+    live(): Promise<void>;
+    clear(): void;
+};

@@ -1,0 +1,55 @@
+/**
+ * The messages of one session, or of all sessions of a player: pages from REST, new messages from the transport.
+ *
+ * A message is shown once, and after all messages of its session with a lower seq. One that comes early waits; if the missing
+ * ones do not come, REST is asked for them.
+ */
+import { ChatError } from './errors.js';
+import type { Attachment, Message } from './protocol.js';
+export interface PageQuery {
+    limit: number;
+    before?: string | undefined;
+    after?: number;
+    sessionId?: string | undefined;
+    etag?: string | undefined;
+}
+export interface Page {
+    /** Ascending; undefined if nothing has changed since `etag`. */
+    messages: readonly Message[] | undefined;
+    /** `before` of the page before; undefined at the beginning. */
+    next?: string | undefined;
+    etag?: string | undefined;
+}
+export interface TimelineOwner {
+    /** Raises ChatError. */
+    page(query: PageQuery): Promise<Page>;
+    isOwn(message: Message): boolean;
+    /** False while nothing can be read, or nobody wants it. */
+    active(): boolean;
+    changed(): void;
+    /** This message is shown now. */
+    shown(message: Message): void;
+}
+export type Timeline = ReturnType<typeof createTimeline>;
+export declare function createTimeline(sessionId: string, owner: TimelineOwner): {
+    receive: (message: Message, replay: boolean) => boolean;
+    refresh: () => Promise<boolean>;
+    /** By session, the seq up to which everything is here. */
+    positions: () => [string, number][];
+    /** One side has read up to a seq: `own` is true if the messages are those of this side. */
+    read(id: string, upTo: number, own: boolean): void;
+    /** By session, the last message of the other side up to a seq that is not marked as read. */
+    unread: (id?: string, upTo?: number) => Message[];
+    attachment(id: string, file: Attachment): void;
+    loadOlder(): Promise<void>;
+    /** The snapshot's fields. */
+    view(): {
+        messages: readonly Message[];
+        state: 'loading' | 'complete' | 'healing' | 'failed';
+        hasOlder: boolean;
+        loadingOlder: boolean;
+        readUpTo: Record<string, number>;
+        error: ChatError | undefined;
+    };
+    close: () => void;
+};
