@@ -136,6 +136,11 @@ export type DroppedAttachment = {
   id: string
 }
 
+export type Entry = {
+  actor: Actor
+  missed: CatchUp | null
+}
+
 export type ExportPage = {
   rows: Record<string, Json>[]
   next: string | null
@@ -764,6 +769,12 @@ export type Database = {
           p_enabled?: boolean
         }
         Returns: PlayerEnabled
+      }
+      gre_enter: {
+        Args: {
+          p_since?: Json | null
+        }
+        Returns: Entry
       }
       gre_erase_player: {
         Args: {
