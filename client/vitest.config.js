@@ -20,6 +20,11 @@ export default defineConfig({
       { test: { ...LIMITS, name: 'client', include: ['tests/*.test.ts'], environment: 'node' } },
       react('18', 'react/tests/react-18/node_modules'),
       react('19', 'node_modules'),
+      {
+        resolve: { alias: { '@gre-bridge/client': fileURLToPath(new URL('src/index.ts', import.meta.url)) } },
+        server: { fs: { allow: ['..'] } }, // docs/client.md
+        test: { ...LIMITS, name: 'samples', include: ['samples/tests/*.test.ts'], environment: 'happy-dom' },
+      },
     ],
   },
 })

@@ -1,0 +1,80 @@
+import { beforeEach, describe, expect, it, vi } from 'vitest'
+import guide from '../../../docs/client.md?raw'
+import { Daemon } from '../../tests/support/daemon.js'
+import { ASHA, SAM } from '../../tests/support/page.js'
+import next from '../next/app/ChatPage.tsx?raw'
+import player from '../pages/player.js?raw'
+import staff from '../pages/staff.js?raw'
+import vite from '../vite/src/ChatPage.tsx?raw'
+
+/** Lines that a page has at most. */
+const MOST = 29
+
+describe('docs/client.md', () => {
+  it('shows the samples as they are, and no other page', () => {
+    const blocks = [...guide.matchAll(/^```(?:jsx?|tsx?)\n(.*?)^```$/gms)].map(([, code]) => code)
+    expect(blocks).toEqual([player, staff, vite])
+  })
+
+  it('has pages of less than 30 lines, for Next.js, too', () => {
+    for (const page of [player, staff, vite, next]) expect(page.trimEnd().split('\n').length).toBeLessThanOrEqual(MOST)
+  })
+
+  it('shows for Vite what the sample for Next.js has, but for one line', () => {
+    expect(next).toBe(`'use client'\n${vite}`)
+  })
+})
+
+describe('a page of the guide', () => {
+  let daemon: Daemon
+  const texts = (selector = 'li'): (string | null)[] => [...document.querySelectorAll(selector)].map(({ textContent }) => textContent)
+  const write = (text: string): void => {
+    document.querySelector<HTMLInputElement>('[name=text]')!.value = text
+    document.querySelector('form')!.dispatchEvent(new Event('submit', { cancelable: true }))
+  }
+
+  beforeEach(() => {
+    vi.useRealTimers()
+    vi.resetModules()
+    localStorage.clear()
+    document.body.innerHTML = '<p id="state"></p><div id="queue"></div><ol id="messages"></ol><form id="write"><input name="text"></form>'
+    daemon = new Daemon()
+    daemon.persons.set(ASHA, { role: 'player', playerId: 29 })
+    daemon.persons.set(SAM, { role: 'staff', staffId: 's1' })
+  })
+
+  /** Load a page whose portal's server answers with this token. */
+  async function load(page: string, token: string): Promise<void> {
+    const { fetch } = globalThis
+    globalThis.fetch = async (url, init) => (String(url).startsWith('/api/chat-token') ? new Response(token) : fetch(url, init))
+    await import(`../pages/${page}.js`)
+  }
+
+  it('shows a player what is written on both sides', async () => {
+    daemon.store('s1', 'staff', 'Welcome.')
+    await load('player', ASHA)
+    await vi.waitFor(() => expect(texts()).toEqual(['Sam: Welcome.']))
+    expect(texts('#state')).toEqual(['live'])
+    write('Is table 4 open?')
+    await vi.waitFor(() => expect(texts()).toEqual(['Sam: Welcome.', 'Asha: Is table 4 open?']))
+    expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Welcome.', 'Is table 4 open?'])
+    await vi.waitFor(() => expect(daemon.marks).toEqual([{ sessionId: 's1', upToSeq: 1 }]))
+  })
+
+  it('shows staff the queue, and sends a reply into the session that was opened', async () => {
+    daemon.store('s1', 'player', 'Hello?')
+    daemon.store('s2', 'player', 'Anybody?')
+    const alert = vi.fn()
+    vi.stubGlobal('alert', alert)
+    await load('staff', SAM)
+    await vi.waitFor(() => expect(texts('#queue button')).toHaveLength(2))
+    const row = [...document.querySelectorAll<HTMLButtonElement>('#queue button')].find(({ textContent }) => textContent === 'Asha: Hello?')
+    row?.click()
+    await vi.waitFor(() => expect(texts()).toEqual(['Asha: Hello?']))
+    expect(daemon.calls.map(({ line }) => line)).toContain('POST /api/gre-admin/session/s1/take')
+    write('Good evening.')
+    await vi.waitFor(() => expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Hello?', 'Good evening.']))
+    expect(daemon.sessions.get('s2')!.messages).toHaveLength(1)
+    await vi.waitFor(() => expect(alert).toHaveBeenCalledWith('there is no such path'))
+  })
+})
