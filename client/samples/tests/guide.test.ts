@@ -71,7 +71,7 @@ describe('a page of the guide', () => {
     const row = [...document.querySelectorAll<HTMLButtonElement>('#queue button')].find(({ textContent }) => textContent === 'Asha: Hello?')
     row?.click()
     await vi.waitFor(() => expect(texts()).toEqual(['Asha: Hello?']))
-    expect(daemon.calls.map(({ line }) => line)).toContain('POST /api/gre-admin/session/s1/take')
+    await vi.waitFor(() => expect(daemon.calls.find(({ line }) => line.endsWith('/take'))?.body).toMatchObject({ sessionId: 's1' }))
     write('Good evening.')
     await vi.waitFor(() => expect(daemon.sessions.get('s1')!.messages.map(({ message }) => message)).toEqual(['Hello?', 'Good evening.']))
     expect(daemon.sessions.get('s2')!.messages).toHaveLength(1)
