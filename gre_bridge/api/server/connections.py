@@ -20,8 +20,8 @@ from gre_bridge.config.settings import Settings
 log = structlog.get_logger("gre.http")
 
 BACKLOG = 4096
-"""Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows. Of more their clients try
-again by themselves, seconds later: in a storm that would be most of them."""
+"""Connections that the kernel keeps until they are accepted, as far as `net.core.somaxconn` allows. Of more, clients try again
+by themselves, seconds later, and those that were answered with a SYN cookie can be reset: in a storm some hundreds of them."""
 MOST_OF_ONE = 256
 """HTTP connections of one visitor, trusted proxies apart."""
 RESERVED = 160
